@@ -1,0 +1,19 @@
+.PHONY: setup fmt check test app smoke
+
+setup:  ## install everything that development needs
+	pip install -r requirements-dev.txt
+
+fmt:  ## format and fix what can be fixed
+	ruff check --fix . && ruff format .
+
+check:  ## what the style gate runs
+	ruff check . && ruff format --check . && mypy
+
+test:  ## the whole suite
+	pytest
+
+smoke:  ## fast tests only: no model, no browser
+	pytest -m "not integration and not browser"
+
+app:  ## start the page on http://127.0.0.1:7860
+	python app.py

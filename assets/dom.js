@@ -1,0 +1,35 @@
+// Put in front of every component script. Nodes are built one by one and text goes in as text:
+// no string is ever parsed as HTML here, so a question, a label or a model's answer cannot become markup.
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
+
+// build("p", {class: "x", text: "…", onclick: f}, [children]); "svg:rect" makes an SVG node.
+function build(tag, attributes = {}, children = []) {
+  const node = tag.startsWith("svg:")
+    ? document.createElementNS(SVG_NAMESPACE, tag.slice(4))
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "text") node.textContent = String(value);
+    else if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  node.append(...present(children));
+  return node;
+}
+
+const present = (nodes) => nodes.filter((node) => node !== null && node !== undefined);
+
+const formatCount = (value) => Math.round(value).toLocaleString("en-US");
+const formatSize = (width, height) => `${formatCount(width)} × ${formatCount(height)} px`;
+
+// 0.0213 -> "2.1 %". Small shares keep two digits: a needle must not read as "0.0 %".
+function formatShare(share) {
+  const percent = share * 100;
+  if (percent > 0 && percent < 0.01) return "< 0.01 %";
+  return `${percent.toFixed(percent < 1 ? 2 : 1)} %`;
+}
+
+const formatSeconds = (seconds) => `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+
+// Components of one result column talk through DOM events on their common ancestor.
+const resultColumn = () => element.closest(".hs-result") ?? element;

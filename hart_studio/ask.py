@@ -1,0 +1,193 @@
+"""Ask a question about a picture from the command line: ``python -m hart_studio.ask IMAGE QUESTION``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.imaging import SourceImage
+from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline.asking import ask_question, build_sample
+from hart_studio.pipeline.settings import LoopSettings, read_settings
+from hart_studio.pipeline.trace import Trace, draw_pictures, save_trace, summarize_trace
+from hart_studio.pipeline.verification import check_rollout_count
+from hart_studio.records import PROTOCOLS, Rollout
+
+BAD_INPUT = 2
+"""Exit code when the input cannot be used; the reason is one line on stderr."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ask and print.
+
+    Args:
+        argv: Arguments without the program's name; None = those of the process.
+
+    Returns:
+        0 when the question was asked, whatever the answer; 2 when the input is not usable.
+    """
+    flags = _build_parser().parse_args(argv)
+    try:
+        sys.stdout.write(_ask(flags) + "\n")
+    except HartError as error:
+        sys.stderr.write(f"ask: {' '.join(str(error).split())}\n")
+        return BAD_INPUT
+    return 0
+
+
+def load_model(name: str, device: str) -> ChatModel:
+    """Load a model in this process."""
+    from hart_studio.models.loading import load_model as load  # noqa: PLC0415 - takes seconds; bad input fails before
+
+    return load(name, device=device)
+
+
+def _ask(flags: argparse.Namespace) -> str:
+    """Everything but the printing; the input is checked before the model is loaded."""
+    settings = read_settings(
+        overview_max_pixels=flags.overview_pixels,
+        padding=flags.padding,
+        max_boxes=flags.max_boxes,
+        temperature=flags.temperature,
+        seed=flags.seed,
+        fallback=flags.fallback,
+    )
+    build_sample(flags.image, flags.question, flags.choice, flags.answer)
+    check_rollout_count(flags.rollouts, settings)
+    if flags.save:
+        with _writing_to(flags.save):
+            flags.save.mkdir(parents=True, exist_ok=True)
+    with SourceImage(flags.image) as image:
+        trace = ask_question(
+            load_model(flags.model, flags.device),
+            flags.image,
+            flags.question,
+            flags.choice,
+            flags.answer,
+            flags.protocol or PROTOCOLS,
+            settings,
+            flags.rollouts,
+            open_image=lambda _: image,
+        )
+        if flags.save:
+            with _writing_to(flags.save):
+                save_trace(trace, flags.save, draw_pictures(trace, image))
+    return json.dumps(summarize_trace(trace), indent=2) if flags.json else _describe(trace)
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Turns a failure to write into one that the user can repair."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"expected a folder to write the trace to, got {folder}: {error.strerror}; choose another one"
+        ) from error
+
+
+def _describe(trace: Trace) -> str:
+    """The trace as a short table for people."""
+    image, model = trace.image, trace.model
+    lines = [
+        f"image     {_printable(image.name)}, {image.width} x {image.height}",
+        f"model     {_printable(model.name)} ({model.family})",
+    ]
+    if trace.grounded:
+        lines += [
+            f"region    [{', '.join(f'{edge:.0f}' for edge in box.xyxy)}]  "
+            f"{box.area / (image.width * image.height):.2%} of the picture  {_printable(box.label)}".rstrip()
+            for box in trace.boxes
+        ] or [f"region    none ({trace.grounded.outcome})"]
+    lines += ["", f"{'protocol':<16}{'answer':<28}{'right':<7}{'visual tokens':>13}{'seconds':>9}"]
+    lines += [_describe_rollout(trace, rollout) for rollout in trace.protocols.values()]
+    if trace.verification:
+        check = trace.verification
+        figures = {
+            "sufficient": None if check.sufficiency is None else f"{check.sufficiency:.0%}",
+            "needed": None if check.necessity is None else _yes_or_no(check.necessity),
+            "consensus": None if check.consensus is None else f"{check.consensus:.2f}",
+            "agreement": None if check.agreement is None else f"{check.agreement:.0%}",
+            "area": None if check.area_share is None else f"{check.area_share:.2%}",
+        }
+        measured = [f"{name} {figure}" for name, figure in figures.items() if figure is not None]
+        lines += ["", f"self-check  {', '.join(measured) or 'nothing could be measured'}"]
+    return "\n".join(lines)
+
+
+def _describe_rollout(trace: Trace, rollout: Rollout) -> str:
+    score = rollout.score
+    answer = score.extracted or f"none ({rollout.outcome})"
+    if score.extracted and trace.choices:
+        answer = f"({answer}) {dict(zip('ABCDEFGHIJKLMNOPQRSTUVWXYZ', trace.choices, strict=False))[answer]}"
+    if rollout.used_fallback:
+        answer = f"[full image] {answer}"
+    right = "" if score.value is None else _yes_or_no(score.value == 1.0)
+    cost = f"{rollout.visual_tokens:>13,}{rollout.seconds:>9.2f}"
+    return f"{rollout.protocol:<16}{_printable(answer)[:26]:<28}{right:<7}{cost}"
+
+
+def _yes_or_no(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def _printable(text: str) -> str:
+    """Text of a model or a file without the control characters that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"ask: {message}; see --help\n")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    defaults = LoopSettings()
+    parser = _Parser(prog="python -m hart_studio.ask", description="Ask a question about a high-resolution picture.")
+    parser.add_argument("image", metavar="IMAGE", help="path of the picture")
+    parser.add_argument("question", metavar="QUESTION", help="the question, without its choices")
+    parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option; repeat for each")
+    parser.add_argument("--answer", metavar="TEXT", help="the known answer: a letter or an option's text, if known")
+    parser.add_argument(
+        "--model", default=BUILT_IN_MODEL, metavar="NAME", help="a folder or a hub id (default: the built-in model)"
+    )
+    parser.add_argument(
+        "--protocol", action="append", choices=PROTOCOLS, help="how the answer sees the picture; repeat (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write the trace with its pictures into this folder")
+    parser.add_argument(
+        "--overview-pixels", type=int, metavar="N", help="area of the overview in pixels (default: the model's own)"
+    )
+    parser.add_argument(
+        "--padding", type=float, default=defaults.padding, metavar="SHARE", help="margin around a region (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-boxes", type=int, default=defaults.max_boxes, metavar="N", help="most regions (%(default)s)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=defaults.temperature, metavar="T", help="0 is greedy (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, metavar="N", help="makes sampled answers repeatable")
+    parser.add_argument("--rollouts", type=int, default=1, metavar="K", help="samples for the self-check (%(default)s)")
+    parser.add_argument(
+        "--fallback",
+        choices=("none", "direct"),
+        default=defaults.fallback,
+        help="without a usable region: no answer, or answer from the full image (%(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurement: how often boxes and answers are right, as the paper counts it."""

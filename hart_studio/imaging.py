@@ -1,0 +1,356 @@
+"""One loader of pictures for every surface: checked by content, upright, RGB, cut at native resolution.
+
+What becomes of each kind of picture:
+
+- EXIF orientation is applied once, here. Every size, box and pixel that leaves this module is upright. Metadata stays
+  behind, so nothing downstream can turn the picture a second time. As in browsers, EXIF that follows the pixels of a
+  PNG does not count.
+- Transparency (RGBA, LA, PA, a transparent palette entry or colour) is laid on white.
+- 16-bit samples keep their high byte, grey and colour alike. 32-bit integers and floats have no agreed white: they are
+  stretched from their own least to their own greatest finite value; what is not finite turns black.
+- CMYK, Lab, grey, 1-bit and palette pictures are converted by Pillow. ICC profiles are ignored.
+- Animations and multi-page files show their first frame.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageStat
+from typing_extensions import Self
+
+from hart_studio.errors import BoxError, ImageError
+from hart_studio.geometry import WH, BoxFrame, clip, fit_inside, from_original, snap_to_pixels
+from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, declares_no_pixels, kind_of
+from hart_studio.records import Box
+
+DRAFT_MARGIN: Final = 2
+"""The JPEG decoder may shrink to this many times the overview's sides; the filter does the rest. At 2 and above the
+decoder's coarse steps cannot be seen in the result."""
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright; orientations from 5 swap width and height."""
+
+_pillow_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is refused before a single pixel is decoded. The values are ours.
+
+    Attributes:
+        max_pixels: Greatest width times height.
+        max_bytes: Greatest file size.
+    """
+
+    max_pixels: int = 300_000_000
+    max_bytes: int = 1 << 30
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+
+
+class SourceImage:
+    """An original picture: its upright size now, its pixels when asked.
+
+    Opening reads the header only, so damage further on shows as an ``ImageError`` at the first use of pixels. The
+    decoded picture is kept (4 bytes a pixel) until ``close()`` or until the object goes, so any number of crops costs
+    one decode. Safe to share between threads.
+
+    Attributes:
+        path: The file, or None for a picture from memory.
+        name: The file's own name, for messages.
+        format: One of ``SUPPORTED``, told from the content.
+        width: Upright width, pixels.
+        height: Upright height, pixels.
+    """
+
+    def __init__(self, source: Path | str | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        """Check the file's content and read its size.
+
+        Args:
+            source: Path of the file, or its bytes.
+            limits: What to refuse.
+
+        Raises:
+            ImageError: If it is missing, empty, too large, damaged, of no supported format, or has too many pixels.
+        """
+        self._data = source if isinstance(source, bytes) else None
+        self.path = None if isinstance(source, bytes) else Path(source)
+        self.name = self.path.name if self.path else "picture"
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._pixels: Image.Image | None = None
+        self._stored_wh: WH | None = None
+        with self._opened() as image:
+            orientation = _orientation(image)
+            self._turn = _TURNS.get(orientation)
+            self.format = "JPEG" if image.format == "MPO" else str(image.format)
+            self._stored_wh = image.size
+        self.width, self.height = self._swapped(self._stored_wh)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the decoded pixels; the next use decodes again."""
+        with self._lock:
+            self._pixels = None
+
+    @property
+    def wh(self) -> WH:
+        """Upright ``(width, height)``, pixels."""
+        return self.width, self.height
+
+    def full(self) -> Image.Image:
+        """The whole upright picture, RGB, shared with later calls: copy it before drawing on it.
+
+        Raises:
+            ImageError: If the file is damaged, or has changed since it was opened.
+        """
+        with self._lock:
+            if self._pixels is None:
+                with self._opened() as image:
+                    self._pixels = self._upright(_to_rgb(image))
+            return self._pixels
+
+    def overview(self, max_pixels: int | None = None, max_side: int | None = None) -> Image.Image:
+        """The upright picture I_f made small (method, Sec. 2 step 1); never enlarged.
+
+        A JPEG much larger than that is shrunk by its own decoder first, which takes a fraction of the time and memory.
+        The result does not depend on what was decoded before.
+
+        Args:
+            max_pixels: Greatest area, square pixels.
+            max_side: Greatest width and height, pixels.
+
+        Returns:
+            RGB of the greatest size within the limits. When the picture already fits, this is ``full()``.
+
+        Raises:
+            ImageError: If the file is damaged, or has changed since it was opened.
+        """
+        size = fit_inside(self.wh, max_pixels, max_side)
+        if self.format == "JPEG" and (small := self._decode_small(size)) is not None:
+            return small
+        if size == self.wh:
+            return self.full()
+        return self.full().resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+    def crop(self, box: Box) -> Image.Image:
+        """Cut a region from the ORIGINAL upright pixels, RGB, not resized (method, Sec. 2 step 2).
+
+        Args:
+            box: The region; edges between pixels move outward, parts outside the picture are left off.
+
+        Returns:
+            The pixels, which the caller owns.
+
+        Raises:
+            BoxError: If no part of the box is inside the picture.
+            ImageError: If the file is damaged, or has changed since it was opened.
+        """
+        inside = clip(box, self.wh)
+        if inside is None:
+            raise BoxError(
+                f"expected a box inside {self.width} x {self.height} pixels, got "
+                f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]; give coordinates of the original picture"
+            )
+        return self.full().crop(_whole_pixels(inside, self.wh))
+
+    def crops(self, boxes: Iterable[Box]) -> tuple[Image.Image, ...]:
+        """``crop`` for each box, in order, with one decode."""
+        return tuple(self.crop(box) for box in boxes)
+
+    def _decode_small(self, size: WH) -> Image.Image | None:
+        """Decode a JPEG at a reduced scale and finish with a filter; None when no reduced scale is large enough."""
+        width, height = self._swapped(size)
+        with self._opened() as image:
+            scaled = image.draft("RGB", (width * DRAFT_MARGIN, height * DRAFT_MARGIN))
+            if scaled is None or image.size == self._stored_wh:
+                return None
+            # The reduced picture is rounded up to whole pixels; the draft's box is what the original really covers.
+            small = _to_rgb(image).resize((width, height), Image.Resampling.LANCZOS, box=scaled[1])
+        return self._upright(small)
+
+    def _swapped(self, wh: WH) -> WH:
+        """Change a size from stored to upright, or back."""
+        swaps = self._turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
+        return (wh[1], wh[0]) if swaps else wh
+
+    def _upright(self, stored: Image.Image) -> Image.Image:
+        # Pillow carries metadata along: left in place, the next reader of EXIF would turn the picture again.
+        stored.info = {}
+        exif = stored.getexif()
+        if ExifTags.Base.Orientation in exif:
+            del exif[ExifTags.Base.Orientation]
+        return stored if self._turn is None else stored.transpose(self._turn)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        """The file, checked and not yet decoded; whatever a decoder raises inside becomes an ``ImageError``."""
+        with self._stream() as stream:
+            head = stream.read(HEAD_BYTES)
+            _let_pillow_read(self._limits.max_pixels)
+            try:
+                with Image.open(stream, formats=SUPPORTED) as image:
+                    self._check_size(image.size)
+                    yield image
+            except (ImageError, MemoryError):
+                raise
+            except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                raise self._too_many_pixels("more") from error
+            except Exception as error:  # decoders raise anything, from SyntaxError to struct.error, on hostile bytes
+                raise self._unreadable(head) from error
+
+    def _stream(self) -> BinaryIO:
+        """The bytes of an ordinary, non-empty file within the size limit."""
+        if self.path is None:
+            self._check_bytes(len(self._data or b""))
+            return io.BytesIO(self._data or b"")
+        try:
+            found = self.path.stat()
+            if stat.S_ISREG(found.st_mode):
+                self._check_bytes(found.st_size)
+                return self.path.open("rb")
+        except FileNotFoundError as error:
+            raise self._refusal("a picture file", "no file of that name", "check the path") from error
+        except (OSError, ValueError) as error:  # no permission, a name too long, a name with NUL
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "an impossible name"
+            raise self._refusal("a readable picture file", reason, "check the path and its access rights") from error
+        if stat.S_ISDIR(found.st_mode):
+            raise self._refusal("a picture file", "a folder", "choose a file in it")
+        raise self._refusal("a picture file", "a device or a pipe", "save the picture to a file first")
+
+    def _check_bytes(self, size: int) -> None:
+        if size == 0:
+            raise self._refusal("a picture", "an empty file", "save or upload it again")
+        if size > self._limits.max_bytes:
+            limit = f"a file of at most {self._limits.max_bytes:,} bytes"
+            raise self._refusal(limit, f"{size:,} bytes", "save it smaller or raise the limit")
+
+    def _check_size(self, wh: WH) -> None:
+        if wh[0] * wh[1] > self._limits.max_pixels:
+            raise self._too_many_pixels(f"{wh[0]:,} x {wh[1]:,}")
+        if self._stored_wh not in (None, wh):
+            raise self._refusal("the picture that was opened", "another one", "do not change it while it is in use")
+
+    def _unreadable(self, head: bytes) -> ImageError:
+        """Why the file could not be decoded, as far as its first bytes tell."""
+        kind = kind_of(head)
+        supported = f"a picture ({', '.join(SUPPORTED)})"
+        if kind is None:
+            return self._refusal(supported, "a file that is no picture", "choose another file")
+        if kind == "SVG":
+            return self._refusal(supported, "SVG, a drawing without pixels", "export it as PNG")
+        if kind not in SUPPORTED:
+            return self._refusal(supported, kind, "convert it to PNG or JPEG")
+        if declares_no_pixels(head):
+            return self._refusal("at least 1 x 1 pixels", f"a {kind} of width or height 0", "choose another file")
+        damage = "one that is cut short, damaged or of an unknown variant"
+        return self._refusal(f"a whole {kind}", damage, "save or upload it again")
+
+    def _too_many_pixels(self, got: str) -> ImageError:
+        limit = f"at most {self._limits.max_pixels:,} pixels"
+        return self._refusal(limit, got, "make the picture smaller or raise the limit")
+
+    def _refusal(self, expected: str, got: str, remedy: str) -> ImageError:
+        return ImageError(f"{self.name!r}: expected {expected}, got {got}; {remedy}")
+
+
+def mask_boxes(
+    image: Image.Image, boxes: Iterable[Box], fill: tuple[int, int, int] | None = None, original_wh: WH | None = None
+) -> Image.Image:
+    """A copy with the boxes painted over: the picture of the necessity check.
+
+    Args:
+        image: RGB picture: the original, or a smaller copy of it.
+        boxes: Regions in pixels of the original; edges between pixels of ``image`` move outward.
+        fill: RGB, 0 to 255; None is the mean colour of ``image``.
+        original_wh: Size of the original when ``image`` is a smaller copy, pixels; None when it is the original.
+
+    Returns:
+        RGB of the size of ``image``. Boxes outside the picture change nothing.
+    """
+    colour = fill or tuple(round(mean) for mean in ImageStat.Stat(image).mean)
+    masked = image.copy()
+    for box in boxes:
+        xyxy = from_original(box.xyxy, BoxFrame.MODEL_PIXELS, original_wh or image.size, image.size)
+        inside = clip(Box.of(xyxy), image.size)
+        if inside is not None:
+            masked.paste(colour, _whole_pixels(inside, image.size))
+    return masked
+
+
+def _whole_pixels(box: Box, wh: WH) -> tuple[int, int, int, int]:
+    x_min, y_min, x_max, y_max = (int(edge) for edge in snap_to_pixels(box, wh).xyxy)
+    return x_min, y_min, x_max, y_max
+
+
+def _let_pillow_read(max_pixels: int) -> None:
+    """Lift Pillow's own pixel guard to ours where it is lower.
+
+    That guard is one number for the whole process. It is only ever raised, so threads with different limits cannot
+    trip over each other; the check that decides is the one against ``ImageLimits``.
+    """
+    with _pillow_guard:
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation of a file that is not decoded yet, 1 when it has none that can be read."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns a TIFF while decoding and reports the turned size
+    try:
+        # The method of the base class: the one for PNG decodes all pixels in search of EXIF behind them.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # EXIF is parsed on demand and raises as variously as decoders; the pixels are fine without it
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Decode the first frame and change it to RGB as the module's docstring says; an RGB picture is not copied."""
+    image.load()
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(layer, mask=layer)
+        return canvas
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Scale to 0..255 from the least to the greatest finite value; a constant picture is black."""
+    finite = np.isfinite(values)
+    low = float(values.min(where=finite, initial=np.inf))
+    high = float(values.max(where=finite, initial=-np.inf))
+    if not low < high:
+        return np.zeros(values.shape, np.uint8)
+    shares = np.where(finite, values - low, 0.0) / (high - low)
+    return np.rint(shares * 255).astype(np.uint8)

@@ -1,0 +1,146 @@
+"""What differs between model families, as one table: box frame, native box text, pixel budgets, traps.
+
+A family is found by the ``model_type`` of a checkpoint's ``config.json``; the size of the model plays no part.
+No torch here: the page, the parser and the served models read this table too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from hart_studio.geometry import BoxFrame
+
+
+class PixelBudget(NamedTuple):
+    """Least and greatest area in pixels of one picture as the model sees it."""
+
+    min_pixels: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """One line of the table.
+
+    Every budget here is ours: the paper does not state its own. A checkpoint whose processor allows less keeps
+    its own limit (``inputs.default_budget``).
+    """
+
+    key: str
+    """``model_type`` in ``config.json``."""
+    title: str
+    """Name for people."""
+    box_frame: BoxFrame
+    """Frame of the coordinates that the model writes."""
+    box_style: Literal["qwen_json", "qwen2_special", "internvl", "unit_list"]
+    """Native box text, as ``parsing.format_boxes`` names it."""
+    budget_knob: Literal["area", "tiles", "canvas"]
+    """How a budget reaches the processor. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
+    ``canvas``: not at all, so the picture is first fitted to the best canvas of tiles within the budget."""
+    overview_budget: PixelBudget
+    """Default for the full image of turn 1, and of ``direct``."""
+    crop_budget: PixelBudget
+    """Default for one crop."""
+    resize_factor: int
+    """Sides that the model sees are multiples of this many pixels (patch x merge, or the side of a tile)."""
+    has_grid_positions: bool
+    """Whether rotary positions follow the patch grid of each picture; plain text positions are then silently wrong."""
+    min_side: int = 28
+    """Shortest side in pixels that is fed to the processor; a smaller picture is enlarged first."""
+    max_aspect: float = 50.0
+    """Longest over shortest side that is fed to the processor; beyond it the short side is stretched."""
+    max_crops: int | None = None
+    """Most crops that one answer turn should show; None = the family sets no limit. With more boxes than this,
+    cut the one region that encloses them."""
+    box_tags: tuple[str, ...] = ()
+    """Special tokens of the native box text. They stay in a decoded answer; every other special token is removed."""
+    checkpoint: str = ""
+    """A hub checkpoint that loads without remote code, for messages."""
+
+
+FAMILIES: dict[str, Family] = {
+    # Boxes are pixels of the picture AFTER the processor's resize: they mean nothing without the processed size.
+    # Without mm_token_type_ids the model silently falls back to plain text positions.
+    # The processor refuses side ratios above 200.
+    "qwen2_5_vl": Family(
+        key="qwen2_5_vl",
+        title="Qwen2.5-VL",
+        box_frame=BoxFrame.MODEL_PIXELS,
+        box_style="qwen_json",
+        budget_knob="area",
+        overview_budget=PixelBudget(256 * 28 * 28, 1280 * 28 * 28),
+        crop_budget=PixelBudget(128 * 28 * 28, 640 * 28 * 28),
+        resize_factor=28,
+        has_grid_positions=True,
+        checkpoint="Qwen/Qwen2.5-VL-7B-Instruct",
+    ),
+    # Same processor as Qwen2.5-VL, other frame: thousandths. Its box text is made of special tokens.
+    "qwen2_vl": Family(
+        key="qwen2_vl",
+        title="Qwen2-VL",
+        box_frame=BoxFrame.THOUSANDTHS,
+        box_style="qwen2_special",
+        budget_knob="area",
+        overview_budget=PixelBudget(256 * 28 * 28, 1280 * 28 * 28),
+        crop_budget=PixelBudget(128 * 28 * 28, 640 * 28 * 28),
+        resize_factor=28,
+        has_grid_positions=True,
+        box_tags=("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
+        checkpoint="Qwen/Qwen2-VL-7B-Instruct",
+    ),
+    # Patch 16, so one visual token is 32 x 32 pixels. The same JSON as Qwen2.5-VL, but in thousandths.
+    # Its vision tower hands features to several layers of the language model (deepstack): they travel together.
+    "qwen3_vl": Family(
+        key="qwen3_vl",
+        title="Qwen3-VL",
+        box_frame=BoxFrame.THOUSANDTHS,
+        box_style="qwen_json",
+        budget_knob="area",
+        overview_budget=PixelBudget(256 * 32 * 32, 1280 * 32 * 32),
+        crop_budget=PixelBudget(128 * 32 * 32, 640 * 32 * 32),
+        resize_factor=32,
+        has_grid_positions=True,
+        min_side=32,
+        checkpoint="Qwen/Qwen3-VL-8B-Instruct",
+    ),
+    # Only the "-hf" checkpoints load without remote code. Boxes are thousandths of the ORIGINAL picture, whatever
+    # the tiling. A picture is stretched onto a grid of 448-pixel tiles chosen by its aspect alone, plus a thumbnail:
+    # a thin strip costs as many tiles as a large square.
+    "internvl": Family(
+        key="internvl",
+        title="InternVL3",
+        box_frame=BoxFrame.THOUSANDTHS,
+        box_style="internvl",
+        budget_knob="tiles",
+        overview_budget=PixelBudget(448 * 448, 6 * 448 * 448),
+        crop_budget=PixelBudget(448 * 448, 4 * 448 * 448),
+        resize_factor=448,
+        has_grid_positions=False,
+        box_tags=("<ref>", "</ref>", "<box>", "</box>"),
+        checkpoint="OpenGVLab/InternVL3-8B-hf",
+    ),
+    # A picture alone in its conversation is read as tiles of 384; as soon as there are two, the processor gives each
+    # ONE padded 384 tile, which throws the resolution of a crop away: hence a single enclosing crop. The chat template
+    # puts the pictures of a message before its text. An unlimited 4K picture costs over 7,000 visual tokens.
+    # Whether its boxes refer to the picture or to the padded square is disputed; the picture is our default.
+    "llava_onevision": Family(
+        key="llava_onevision",
+        title="LLaVA-OneVision",
+        box_frame=BoxFrame.UNIT,
+        box_style="unit_list",
+        budget_knob="canvas",
+        overview_budget=PixelBudget(384 * 384, 4 * 384 * 384),
+        crop_budget=PixelBudget(384 * 384, 4 * 384 * 384),
+        resize_factor=384,
+        has_grid_positions=False,
+        max_crops=1,
+        checkpoint="llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    ),
+}
+"""The supported families by ``model_type``."""
+
+
+def supported_families() -> str:
+    """The families and one checkpoint of each, for error messages."""
+    return ", ".join(f"{family.title} ({family.checkpoint})" for family in FAMILIES.values())

@@ -1,0 +1,289 @@
+"""The in-process chat model: batches of conversations, one prefill per prompt, a sampler of its own.
+
+The decoding loop is ours and not ``generate()`` for three reasons. The checkpoint's ``generation_config`` (top_k,
+repetition_penalty) cannot leak into what a run says it sampled with. Random numbers come from a generator of this
+call, one row of them per completion, so the samples depend on the seed and not on how requests were batched. And
+positions are always given in full, so nothing depends on ``rope_deltas`` that an earlier call left on the model.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
+
+from hart_studio.errors import InputError, ModelError
+from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.models.families import Family
+from hart_studio.models.features import EncodedPicture, PictureEncoder
+from hart_studio.models.inputs import default_budget, image_token_id, own_budget, pictures_of, tokenize
+from hart_studio.models.memory import memory_errors
+
+BATCH_TOKENS = 32_768
+"""Tokens in the key-value cache of one batch, ours: 2 GB for Qwen2.5-VL-7B in bfloat16."""
+
+WINDOW = 32
+"""Requests that are prepared, sorted by length and batched together; bounds the pictures held at once."""
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A request ready for the language model."""
+
+    ids: list[int]
+    pictures: list[EncodedPicture]
+    seconds: float
+
+
+class LocalChatModel:
+    """A ``ChatModel`` that runs in this process. Calls from several threads take turns.
+
+    Attributes:
+        name: What the user typed.
+        family: Box frame, native box text, traps.
+        overview_budget: Default budget of the full image for this checkpoint.
+        crop_budget: Default budget of one crop for this checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        family: Family,
+        name: str,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        """Wrap a model that is already on its device.
+
+        Args:
+            model: The model, in eval mode whenever ``generate`` is called.
+            processor: Its processor, with a chat template.
+            family: Its family.
+            name: How messages call it.
+            batch_tokens: Most cached tokens of one batch: rows times prompt and completion length.
+        """
+        self.model: Any = model
+        self.processor = processor
+        self.name = name
+        self.family = family
+        own = own_budget(processor, family)
+        self.overview_budget = default_budget(own, family.overview_budget)
+        self.crop_budget = default_budget(own, family.crop_budget)
+        self.encoder = PictureEncoder(model, processor, family)
+        self._batch_tokens = batch_tokens
+        self._lock = threading.Lock()
+        self._fresh_seeds = torch.Generator()
+        self._fresh_seeds.seed()
+        self._stop_ids = torch.tensor(_stop_ids(self.model, processor), device=model.device)
+        self._unsampled_ids = torch.tensor(_unsampled_ids(self.model, processor), device=model.device)
+        tags = set(processor.tokenizer.convert_tokens_to_ids(list(family.box_tags)))
+        added = processor.tokenizer.added_tokens_decoder
+        self._removed_ids = {token_id for token_id, token in added.items() if token.special} - tags
+
+    def clear_features(self) -> None:
+        """Forget the pictures encoded so far: call it whenever the weights have changed."""
+        with self._lock:
+            self.encoder.clear()
+
+    @torch.no_grad()
+    def generate(
+        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+    ) -> list[list[Completion]]:
+        """Answer every request ``group_size`` times (see ``ChatModel.generate``).
+
+        A prompt is read once, whatever ``group_size``: its cache is copied for the completions.
+
+        Raises:
+            InputError: If a setting or a conversation is not usable.
+            ModelError: If the memory does not suffice, or the weights give no numbers.
+        """
+        if group_size < 1 or sampling.max_new_tokens < 1 or sampling.temperature < 0:
+            raise InputError(
+                "expected group_size >= 1, max_new_tokens >= 1 and temperature >= 0, got "
+                f"{group_size}, {sampling.max_new_tokens} and {sampling.temperature:g}"
+            )
+        if self.model.training:
+            raise InputError("expected a model in eval mode, got one in training mode; call model.eval() first")
+        completions: list[list[Completion]] = [[] for _ in requests]
+        with self._lock, memory_errors(self.model.device, release=self.encoder.clear):
+            noise = self._noise(len(requests), group_size, sampling)
+            for start in range(0, len(requests), WINDOW):
+                window = requests[start : start + WINDOW]
+                self.encoder.trim(picture for request in window for picture in pictures_of(request))
+                prompts = [self._prepare(request) for request in window]
+                for batch in self._batches(prompts, sampling, group_size):
+                    rows = None if noise is None else noise[[start + index for index in batch]].flatten(0, 1)
+                    answers = self._answer([prompts[index] for index in batch], sampling, group_size, rows)
+                    for index, group in zip(batch, answers, strict=True):
+                        completions[start + index] = group
+        return completions
+
+    def _noise(self, request_count: int, group_size: int, sampling: Sampling) -> torch.Tensor | None:
+        """Uniform numbers ``[requests, group_size, max_new_tokens]``, one per sampled token; None for greedy."""
+        if sampling.temperature == 0:
+            return None
+        seed = sampling.seed
+        if seed is None:
+            seed = int(torch.randint(2**62, (), generator=self._fresh_seeds))
+        generator = torch.Generator().manual_seed(seed)
+        shape = (request_count, group_size, sampling.max_new_tokens)
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    def _prepare(self, request: ChatRequest) -> _Prompt:
+        began = time.perf_counter()
+        pictures = pictures_of(request)
+        encoded = [self.encoder.encode(picture, is_alone=len(pictures) == 1) for picture in pictures]
+        ids = tokenize(self.processor, request, [one.placeholder_ids for one in encoded])
+        return _Prompt(ids, encoded, time.perf_counter() - began)
+
+    def _batches(self, prompts: Sequence[_Prompt], sampling: Sampling, group_size: int) -> Iterator[list[int]]:
+        """Indices of the prompts of each batch, neighbours in length so that little is padded."""
+        batch: list[int] = []
+        for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids)):
+            row_tokens = len(prompts[index].ids) + sampling.max_new_tokens
+            if batch and (len(batch) + 1) * group_size * row_tokens > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _answer(
+        self, prompts: Sequence[_Prompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
+    ) -> list[list[Completion]]:
+        began = time.perf_counter()
+        rows = self._decode(prompts, sampling, group_size, noise)
+        elapsed = time.perf_counter() - began + sum(prompt.seconds for prompt in prompts)
+        stop_ids = set(self._stop_ids.tolist())
+        return [
+            [
+                Completion(
+                    text=self.processor.tokenizer.decode([token for token in row if token not in self._removed_ids]),
+                    finish_reason="stop" if row[-1] in stop_ids else "length",
+                    prompt_tokens=len(prompt.ids),
+                    visual_tokens=sum(picture.visual_tokens for picture in prompt.pictures),
+                    completion_tokens=len(row),
+                    image_sizes_wh=tuple(picture.size_wh for picture in prompt.pictures),
+                    seconds=elapsed / len(rows),
+                )
+                for row in rows[index * group_size : (index + 1) * group_size]
+            ]
+            for index, prompt in enumerate(prompts)
+        ]
+
+    def _decode(
+        self, prompts: Sequence[_Prompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
+    ) -> list[list[int]]:
+        """Sample a batch.
+
+        The prompts go in left-padded and without their last token; the cache is then copied ``group_size`` times and
+        the last token starts every row.
+
+        Returns:
+            Token ids of ``len(prompts) * group_size`` completions, group by group, each with the token that ended it.
+        """
+        device = self.model.device
+        ids, mask = _pad_left([prompt.ids for prompt in prompts], device)
+        pictures = [picture for prompt in prompts for picture in prompt.pictures]
+        positions = self._positions(ids, mask, pictures)
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        seen = {"mm_encoder_outputs": {"image": self.encoder.join(pictures)}} if pictures else {}
+        self.model(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[..., :-1],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **seen,
+        )
+        cache.batch_repeat_interleave(group_size)
+        token = ids[:, -1].repeat_interleave(group_size)
+        mask = mask.repeat_interleave(group_size, 0)
+        position = positions[..., -1:].repeat_interleave(group_size, -2)
+        noise = None if noise is None else noise.to(device)
+        sampled: list[torch.Tensor] = []
+        is_done = torch.zeros_like(token, dtype=torch.bool)
+        while len(sampled) < sampling.max_new_tokens and not bool(is_done.all()):
+            output = self.model(
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=position + len(sampled),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = output.logits[:, -1].float()
+            if not sampled and bool(logits.isnan().any()):
+                raise ModelError(
+                    f"expected {self.name} to give numbers, got NaN; its weights are damaged or overflow "
+                    f"{self.model.dtype}: load it with dtype='float32'"
+                )
+            logits[:, self._unsampled_ids] = -torch.inf
+            token = pick(logits, sampling.temperature, None if noise is None else noise[:, len(sampled)])
+            is_done |= torch.isin(token, self._stop_ids)
+            sampled.append(token)
+            mask = torch.cat([mask, torch.ones_like(token)[:, None]], 1)
+        return [_until_stop(row, set(self._stop_ids.tolist())) for row in torch.stack(sampled, 1).tolist()]
+
+    def _positions(self, ids: torch.Tensor, mask: torch.Tensor, pictures: Sequence[EncodedPicture]) -> torch.Tensor:
+        """Positions ``[3, rows, length]`` on the pictures' grids, or ``[rows, length]`` for plain-text families."""
+        if not self.family.has_grid_positions:
+            return (mask.cumsum(-1) - 1).clamp(min=0)
+        grids = [picture.grid_thw for picture in pictures if picture.grid_thw is not None]
+        positions: torch.Tensor = self.model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == image_token_id(self.processor)).int(),
+            image_grid_thw=torch.cat(grids) if grids else None,
+            attention_mask=mask,
+        )[0]
+        return positions
+
+
+def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
+    """One token per row: the likeliest, or the one at which the cumulative probability passes ``uniform``.
+
+    Args:
+        logits: ``[rows, vocabulary]`` float32; -inf is never picked.
+        temperature: Divides the logits.
+        uniform: ``[rows]`` float64 in [0, 1); None for greedy.
+
+    Returns:
+        ``[rows]`` token ids.
+    """
+    if uniform is None:
+        return logits.argmax(-1)
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    # right=True skips tokens of zero probability, which do not raise the cumulative sum.
+    return torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True).squeeze(-1)
+
+
+def _pad_left(rows: Sequence[list[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask ``[rows, longest]``; what stands in the padding is never read."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+def _until_stop(row: list[int], stop_ids: set[int]) -> list[int]:
+    """The tokens up to and with the first stop token."""
+    return next((row[: index + 1] for index, token in enumerate(row) if token in stop_ids), row)
+
+
+def _stop_ids(model: Any, processor: ProcessorMixin) -> list[int]:
+    """Ids that end an answer: the checkpoint's list and the tokenizer's own."""
+    listed = model.generation_config.eos_token_id
+    ids = {processor.tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
+    return sorted(token_id for token_id in ids if token_id is not None)
+
+
+def _unsampled_ids(model: Any, processor: ProcessorMixin) -> list[int]:
+    """Ids that stand for pictures and videos: in an answer they have no features and break the next turn."""
+    frames = (getattr(model.config, name, None) for name in ("vision_start_token_id", "vision_end_token_id"))
+    ids = {*processor.image_token_ids, *processor.video_token_ids, *frames}
+    return sorted(token_id for token_id in ids if token_id is not None)

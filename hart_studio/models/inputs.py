@@ -1,0 +1,230 @@
+"""From a chat request to what a model reads: pictures through the processor, messages through the chat template.
+
+Each picture goes through the image processor by itself, with its own pixel budget, because the overview and the
+crops of one conversation have different ones. The text goes through the checkpoint's own chat template with one
+placeholder per picture, which is then replaced by as many as the picture needs.
+
+Where a picture lands in the text is the template's decision. The Qwen and InternVL templates keep it where the
+prompt has it; LLaVA-OneVision's moves the pictures of a message before its text, as it was trained. Control tokens
+inside a text (a question that contains ``<|im_end|>`` or ``<image>``) are encoded as the plain characters they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from PIL import Image
+from transformers import ProcessorMixin
+from transformers.image_processing_utils import select_best_resolution
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+from hart_studio.errors import InputError, ModelError
+from hart_studio.models.chat import ChatRequest, Picture
+from hart_studio.models.families import Family, PixelBudget
+
+NOT_FOR_THE_TOWER = ("num_patches",)
+"""What image processors return for the text side only."""
+
+
+@dataclass(frozen=True)
+class ProcessedPicture:
+    """One picture as the processor made it.
+
+    Attributes:
+        tensors: Arguments of the model's ``get_image_features``: ``pixel_values`` and what goes with it.
+        placeholder_ids: Token ids that stand for the picture in a prompt, frame tokens included.
+        visual_tokens: Features that the vision tower will give; image tokens among ``placeholder_ids``.
+        size_wh: (width, height) in pixels of the picture in the model's input. Qwen: patch grid times patch side, the
+            frame of Qwen2.5-VL's boxes. InternVL: the canvas of tiles. LLaVA: the content without its padding.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    placeholder_ids: list[int]
+    visual_tokens: int
+    size_wh: tuple[int, int]
+
+
+def own_budget(processor: ProcessorMixin, family: Family) -> PixelBudget:
+    """The least and greatest area in pixels that a checkpoint's processor is set to."""
+    images = processor.image_processor
+    if (
+        family.budget_knob == "area"
+    ):  # named edges, but areas: shortest_edge is the least area, longest_edge the greatest
+        return PixelBudget(images.size["shortest_edge"], images.size["longest_edge"])
+    tile = images.size["height"] * images.size["width"]
+    if family.budget_knob == "tiles":
+        return PixelBudget(images.min_patches * tile, images.max_patches * tile)
+    return PixelBudget(tile, max(height * width for height, width in images.image_grid_pinpoints))
+
+
+def default_budget(own: PixelBudget, family_default: PixelBudget) -> PixelBudget:
+    """The family's default, or the checkpoint's own budget when it is smaller: a small model has seen no more."""
+    return own if own.max_pixels < family_default.max_pixels else family_default
+
+
+def fed_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> tuple[int, int]:
+    """Size at which a picture is handed to the processor; most pictures keep theirs.
+
+    A side ratio that the processor would refuse, or that would burst the budget, is stretched on the short side and
+    not padded: every box frame maps each axis on its own, so a stretch leaves boxes exact. A picture with a side
+    below ``min_side`` is enlarged.
+
+    Args:
+        size_wh: (width, height) in pixels.
+        budget: Area limits in pixels.
+        family: The model's family.
+
+    Returns:
+        (width, height) in pixels, equal to ``size_wh`` when nothing has to be done.
+
+    Raises:
+        InputError: If the budget is empty.
+    """
+    if not 0 < budget.min_pixels <= budget.max_pixels:
+        raise InputError(
+            f"expected 0 < min_pixels <= max_pixels, got {budget.min_pixels} and {budget.max_pixels}; "
+            "raise max_pixels or lower min_pixels"
+        )
+    width, height = size_wh
+    max_aspect = family.max_aspect
+    if family.budget_knob == "area":  # a strip one token high has as many tokens as it is long
+        max_aspect = min(max_aspect, max(1.0, budget.max_pixels / family.resize_factor**2))
+    short_side = max(width, height) / max_aspect
+    fed_width, fed_height = max(width, short_side), max(height, short_side)
+    scale = max(1.0, family.min_side / min(fed_width, fed_height))
+    if (fed_width, fed_height) != size_wh:  # a stretched strip may have become huge
+        scale = min(scale, math.sqrt(budget.max_pixels / (fed_width * fed_height)))
+    return max(1, round(fed_width * scale)), max(1, round(fed_height * scale))
+
+
+def fit_canvas(size_wh: tuple[int, int], canvases_hw: Sequence[Sequence[int]], budget: PixelBudget) -> tuple[int, int]:
+    """Size at which a picture fills the best canvas of tiles within its budget (LLaVA-OneVision).
+
+    Processor and model each choose a canvas from the size of the picture. Given a picture that touches two opposite
+    edges of a canvas, both choose that one or a smaller one that holds it.
+
+    Args:
+        size_wh: (width, height) in pixels.
+        canvases_hw: (height, width) of the canvases that the checkpoint knows.
+        budget: Least and greatest area of the canvas in pixels; the smallest canvas is taken when none is within it.
+
+    Returns:
+        (width, height) in pixels.
+    """
+    known = [(height, width) for height, width in canvases_hw]
+    within = [hw for hw in known if budget.min_pixels <= math.prod(hw) <= budget.max_pixels]
+    height, width = select_best_resolution(size_wh[::-1], within or [min(known, key=math.prod)])
+    scale = min(width / size_wh[0], height / size_wh[1])
+    return min(width, math.ceil(size_wh[0] * scale)), min(height, math.ceil(size_wh[1] * scale))
+
+
+def process_picture(processor: ProcessorMixin, family: Family, picture: Picture, is_alone: bool) -> ProcessedPicture:
+    """Run the image processor on one picture within its own pixel budget.
+
+    Args:
+        processor: The checkpoint's processor.
+        family: The model's family.
+        picture: The picture.
+        is_alone: Whether it is the only picture of its conversation; only LLaVA-OneVision reads it differently then.
+
+    Returns:
+        Tensors on the CPU and the size that the model sees.
+    """
+    budget = PixelBudget(picture.min_pixels, picture.max_pixels)
+    images = processor.image_processor
+    size_wh = fed_size(picture.pixels.size, budget, family)
+    if family.budget_knob == "canvas" and is_alone:
+        size_wh = fit_canvas(size_wh, images.image_grid_pinpoints, budget)
+    pixels = picture.pixels
+    if size_wh != pixels.size:
+        pixels = pixels.resize(size_wh, Image.Resampling.BICUBIC)
+    if family.budget_knob == "area":
+        size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
+        made = images(images=[pixels], size=size, return_tensors="pt")
+        _, rows, columns = made["image_grid_thw"][0].tolist()
+        model_wh = (columns * images.patch_size, rows * images.patch_size)
+    elif family.budget_knob == "tiles":
+        tile_hw = (images.size["height"], images.size["width"])
+        most = max(1, budget.max_pixels // math.prod(tile_hw))
+        least = max(1, min(most, budget.min_pixels // math.prod(tile_hw)))
+        made = images(images=[pixels], crop_to_patches=True, min_patches=least, max_patches=most, return_tensors="pt")
+        columns, rows = get_optimal_tiled_canvas(size_wh[::-1], tile_hw, least, most)
+        model_wh = (columns * tile_hw[1], rows * tile_hw[0])
+    else:
+        # Two pictures in a sample are what switches tiling off, so one in company is shown twice and kept once.
+        made = images(images=[[pixels] * (1 if is_alone else 2)], return_tensors="pt")
+        made["pixel_values"], made["image_sizes"] = made["pixel_values"][:1], made["image_sizes"][:1]
+        scale = 1.0 if is_alone else images.size["height"] / max(size_wh)
+        model_wh = (max(1, round(size_wh[0] * scale)), max(1, round(size_wh[1] * scale)))
+    placeholder_ids = processor.tokenizer.encode(processor.replace_image_token(made, 0), add_special_tokens=False)
+    return ProcessedPicture(
+        tensors={name: value for name, value in made.items() if name not in NOT_FOR_THE_TOWER},
+        placeholder_ids=placeholder_ids,
+        visual_tokens=placeholder_ids.count(image_token_id(processor)),
+        size_wh=model_wh,
+    )
+
+
+def image_token_id(processor: ProcessorMixin) -> int:
+    """Id of the token that stands for one visual token; InternVL lists its frame tokens after it."""
+    token_id: Any = processor.image_token_ids[0]
+    return int(token_id)
+
+
+def pictures_of(request: ChatRequest) -> list[Picture]:
+    """The pictures of a conversation in order of appearance; one shown twice is listed twice."""
+    return [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+
+
+def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequence[Sequence[int]]) -> list[int]:
+    """Render a conversation with the chat template and write the pictures' placeholders into it.
+
+    Args:
+        processor: The checkpoint's processor.
+        request: The conversation; it must end with a user message.
+        placeholders: Token ids that stand for each picture, in order of appearance.
+
+    Returns:
+        Token ids of the whole prompt, up to where the answer begins.
+
+    Raises:
+        InputError: If the conversation does not end with a user message, or a text cannot be encoded.
+        ModelError: If the chat template fails, or does not show every picture.
+    """
+    if not request.messages or request.messages[-1].role != "user":
+        raise InputError("expected a conversation that ends with a user message, got another end; append the question")
+    conversation = [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part}
+                for part in message.parts
+            ],
+        }
+        for message in request.messages
+    ]
+    try:
+        ids = processor.tokenizer.apply_chat_template(
+            conversation,
+            chat_template=processor.chat_template,
+            add_generation_prompt=True,
+            sanitize_control_tokens=True,
+            return_dict=False,
+        )
+    except ValueError as error:
+        raise InputError(f"expected text that the model's tokenizer can encode, got: {error}") from error
+    except TemplateError as error:
+        raise ModelError(f"expected a chat template that renders, got: {error}; use the checkpoint's own") from error
+    image_id = image_token_id(processor)
+    if ids.count(image_id) != len(placeholders):
+        raise ModelError(
+            f"expected the chat template to show {len(placeholders)} pictures, got {ids.count(image_id)}; "
+            "the checkpoint's chat template is not a vision one"
+        )
+    pictures = iter(placeholders)
+    return [token for token_id in ids for token in (next(pictures) if token_id == image_id else (token_id,))]

@@ -1,0 +1,67 @@
+"""``python -m hart_studio.needle --split test --count 500 --out DIR``: write a needle data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.needle.dataset import SPLITS, iterate_items, write_item
+from hart_studio.needle.scenes import SceneSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the data set; returns 0, or 2 with one line on stderr for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.needle", description=__doc__)
+    parser.add_argument("--split", choices=sorted(SPLITS), default="test")
+    parser.add_argument("--count", type=int, default=500, help="number of questions, one picture each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--height", type=int, default=3072)
+    parser.add_argument("--objects", type=int, nargs=2, default=(6, 12), metavar=("LEAST", "MOST"))
+    parser.add_argument("--radius", type=float, nargs=2, default=(0.05, 0.078), metavar=("LEAST", "MOST"))
+    parser.add_argument("--clutter", type=float, default=1.0)
+    parser.add_argument("--gist-share", type=float, default=0.3)
+    options = parser.parse_args(argv)
+    try:
+        settings = SceneSettings(
+            width=options.width,
+            height=options.height,
+            objects=tuple(options.objects),
+            radius=tuple(options.radius),
+            clutter=options.clutter,
+        )
+        _write(options, settings)
+    except HartError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write(options: argparse.Namespace, settings: SceneSettings) -> None:
+    if options.count < 1:
+        raise InputError(f"expected a count of at least 1, got {options.count}")
+    if options.seed < 0:
+        raise InputError(f"expected a seed of at least 0, got {options.seed}")
+    if not 0 <= options.gist_share <= 1:
+        raise InputError(f"expected a gist share from 0 to 1, got {options.gist_share}")
+    if (options.out / "samples.jsonl").exists():
+        raise InputError(f"{options.out} already holds samples.jsonl; name a new folder")
+    try:
+        (options.out / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {options.out}: {error.strerror}; name another one") from error
+    items = iterate_items(
+        options.split, options.count, seed=options.seed, settings=settings, gist_share=options.gist_share
+    )
+    for item in tqdm(items, total=options.count, unit="picture"):
+        write_item(item, options.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

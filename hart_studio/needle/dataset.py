@@ -1,0 +1,108 @@
+"""Write needle scenes as a data set of pictures and samples, and draw the samples of a preset without writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from hart_studio.errors import DataError, HartError
+from hart_studio.files import append_jsonl, read_jsonl, resolve_inside
+from hart_studio.needle.drawing import draw_scene
+from hart_studio.needle.questions import Question, ask
+from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
+from hart_studio.records import Box, GoldSample
+
+SPLITS: Final[dict[str, int]] = {"train": 1, "val": 2, "test": 3}
+"""Preset -> first entry of its seed sequence. They differ, so no two presets ever share a scene; 0 is pretraining's."""
+
+JPEG_QUALITY: Final = 90
+"""Quality of the written pictures: details stay readable, and a 4096 x 3072 scene takes about 1 MB."""
+
+
+@dataclass(frozen=True)
+class NeedleItem:
+    """One question of a preset with its scene, not yet drawn."""
+
+    id: str
+    scene: Scene
+    question: Question
+
+    def record(self, image: str) -> dict[str, object]:
+        """The sample as one JSON object; ``gold_boxes`` are original pixels and for evaluation only."""
+        return {
+            "id": self.id,
+            "image": image,
+            "question": self.question.text,
+            "choices": list(self.question.choices),
+            "answer": self.question.letter,
+            "kind": self.question.kind,
+            "category": self.question.topic,
+            "gold_boxes": [[round(value, 2) for value in box.xyxy] for box in self.question.gold_boxes],
+        }
+
+
+def iterate_items(
+    split: str, count: int, *, seed: int = 0, settings: SceneSettings | None = None, gist_share: float = 0.3
+) -> Iterator[NeedleItem]:
+    """The first ``count`` questions of a preset; a longer run starts with the same ones.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        count: Number of questions, one scene each.
+        seed: Another seed gives another set of the same kind.
+        settings: Difficulty; the published one by default.
+        gist_share: Share of questions that the overview can answer.
+    """
+    chosen = settings or SceneSettings()
+    for index in range(count):
+        rng = np.random.default_rng([SPLITS[split], seed, index])
+        scene = make_scene(rng, chosen)
+        yield NeedleItem(f"needle-{split}-{seed}-{index:05d}", scene, ask(rng, scene, gist_share))
+
+
+def write_picture(scene: Scene, path: Path) -> None:
+    """Draw a scene at its full size and write it as JPEG."""
+    pixels = draw_scene(scene, (scene.width, scene.height))
+    Image.fromarray(pixels).save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
+def write_item(item: NeedleItem, out: Path) -> Path:
+    """Write ``images/<id>.jpg`` and append the sample to ``samples.jsonl``; returns the picture's path."""
+    name = f"images/{item.id}.jpg"
+    write_picture(item.scene, out / name)
+    append_jsonl(out / "samples.jsonl", item.record(name))
+    return out / name
+
+
+def read_samples(folder: Path) -> list[GoldSample]:
+    """Read a written data set.
+
+    Args:
+        folder: Holds ``samples.jsonl`` and the pictures that it names.
+
+    Raises:
+        DataError: If a line is not a sample, or a picture lies outside of the folder.
+    """
+    samples = []
+    for number, row in read_jsonl(folder / "samples.jsonl"):
+        try:
+            samples.append(
+                GoldSample(
+                    id=row["id"],
+                    image=str(resolve_inside(folder, row["image"])),
+                    question=row["question"],
+                    choices=tuple(row["choices"]),
+                    answer=row["answer"],
+                    category=row["kind"],
+                    source="needle",
+                    gold_boxes=tuple(Box.of(tuple(box)) for box in row["gold_boxes"]),
+                )
+            )
+        except (KeyError, TypeError, ValueError, HartError) as error:
+            raise DataError(f"{folder.name}/samples.jsonl line {number} is no needle sample: {error}") from error
+    return samples

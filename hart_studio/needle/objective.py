@@ -1,0 +1,166 @@
+"""The pretraining loss: token cross-entropy, with coordinates learned as a soft target over neighbouring numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import Qwen3VLForConditionalGeneration
+
+from hart_studio.needle.curriculum import HIT
+from hart_studio.needle.packing import IGNORED, Batch
+
+
+@dataclass
+class Result:
+    """Sums over the learned tokens of one or more batches.
+
+    Attributes:
+        loss: Weighted cross-entropy, summed.
+        weight: Sum of the weights.
+        coordinates: Number of coordinates, and how many of them were within ``HIT`` thousandths.
+        answers: Number of answer tokens (value and letter), and how many of them were right.
+    """
+
+    loss: float = 0.0
+    weight: float = 0.0
+    coordinates: tuple[int, int] = (0, 0)
+    answers: tuple[int, int] = (0, 0)
+
+    def __add__(self, other: Result) -> Result:
+        return Result(
+            self.loss + other.loss,
+            self.weight + other.weight,
+            (self.coordinates[0] + other.coordinates[0], self.coordinates[1] + other.coordinates[1]),
+            (self.answers[0] + other.answers[0], self.answers[1] + other.answers[1]),
+        )
+
+    @property
+    def mean_loss(self) -> float:
+        """Weighted mean cross-entropy."""
+        return self.loss / self.weight
+
+    @property
+    def coordinate_hit(self) -> float:
+        """Share of coordinates within ``HIT`` thousandths, nan when there were none."""
+        return self.coordinates[1] / self.coordinates[0] if self.coordinates[0] else float("nan")
+
+    @property
+    def answer_right(self) -> float:
+        """Share of answer tokens that were right, nan when there were none."""
+        return self.answers[1] / self.answers[0] if self.answers[0] else float("nan")
+
+
+class Pupil(nn.Module):
+    """The model and the readers of the auxiliary loss, which are thrown away after training.
+
+    The auxiliary loss asks every visual token what lies under it, in the words and numbers that the language model
+    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time.
+    """
+
+    def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
+        super().__init__()
+        width = model.config.text_config.hidden_size
+        self.model = model
+        self.box_readers = nn.Linear(width, 4 * width)
+        self.word_readers = nn.Linear(width, 3 * width)
+
+    def cell_loss(
+        self, features: torch.Tensor, coordinates: torch.Tensor, words: torch.Tensor, number_ids: torch.Tensor, sigma: float
+    ) -> torch.Tensor:
+        """Mean cross-entropy of what visual tokens say about the object under them.
+
+        Args:
+            features: ``[cells, hidden]`` visual tokens as the language model receives them.
+            coordinates: ``[cells, 4]`` box in thousandths, -1 = background.
+            words: ``[cells, 3]`` token ids of colour, shape and detail, -1 = not learned.
+            number_ids: ``[1001]`` token ids of the numbers.
+            sigma: Spread of the soft coordinate target in thousandths.
+        """
+        table = self.model.get_input_embeddings().weight
+        has_box, has_word = coordinates[:, 0] >= 0, words >= 0
+        read_box = self.box_readers(features[has_box]).unflatten(-1, (4, -1))
+        box_logits = (read_box @ table[number_ids].T).float().flatten(0, 1)
+        soft = _soft_numbers(coordinates[has_box].flatten(), sigma)
+        box_loss = -(soft * functional.log_softmax(box_logits, -1)).sum(-1)
+        word_logits = (self.word_readers(features).unflatten(-1, (3, -1))[has_word] @ table.T).float()
+        word_loss = functional.cross_entropy(word_logits, words[has_word], reduction="none")
+        return box_loss.sum() / max(1, box_loss.numel()) + word_loss.sum() / max(1, word_loss.numel())
+
+
+def tree_mask(branch: torch.Tensor) -> torch.Tensor:
+    """Who sees whom in packed rows: ``[B, S]`` branch numbers -> bool ``[B, 1, S, S]``, True = attend.
+
+    A token sees earlier tokens of the prefix (branch 0) and of its own branch. The diagonal stays True so that
+    padding rows never meet an empty softmax.
+    """
+    size = branch.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool).tril()
+    same = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
+    allowed = causal & same & (branch[:, None, :] >= 0)
+    return (allowed | torch.eye(size, dtype=torch.bool))[:, None]
+
+
+def compute_loss(
+    pupil: Pupil, batch: Batch, number_ids: torch.Tensor, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor, Result]:
+    """Run the model on a packed batch and score its predictions.
+
+    Args:
+        pupil: The model with its readers.
+        batch: Packed rows.
+        number_ids: ``[1001]`` token ids of the numbers in order.
+        sigma: Spread of the soft coordinate target in thousandths.
+
+    Returns:
+        The summed weighted token loss and the mean auxiliary loss, scalars with gradient, and the counts.
+    """
+    model = pupil.model
+    labels = torch.from_numpy(batch.labels)
+    seen = model.model.get_image_features(
+        torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
+    )
+    cells = pupil.cell_loss(
+        torch.cat(list(seen.pooler_output)),
+        torch.from_numpy(batch.cell_coordinates),
+        torch.from_numpy(batch.cell_words),
+        number_ids,
+        sigma,
+    )
+    hidden = model.model(
+        input_ids=torch.from_numpy(batch.input_ids),
+        position_ids=torch.from_numpy(batch.positions),
+        attention_mask=tree_mask(torch.from_numpy(batch.branch)),
+        mm_encoder_outputs={"image": seen},
+        use_cache=False,
+    ).last_hidden_state
+    learned = labels != IGNORED
+    logits = model.lm_head(hidden[learned]).float()
+    target = labels[learned]
+    weight = torch.from_numpy(batch.weights)[learned]
+    value = torch.from_numpy(batch.coordinates)[learned]
+    losses = functional.cross_entropy(logits, target, reduction="none")
+    is_coordinate = value >= 0
+    soft = _soft_numbers(value[is_coordinate], sigma)
+    log_probs = functional.log_softmax(logits[is_coordinate], dim=-1)[:, number_ids]
+    losses = losses.masked_scatter(is_coordinate, -(soft * log_probs).sum(-1))
+    loss = (losses * weight).sum()
+    with torch.no_grad():
+        guess = logits[is_coordinate][:, number_ids].argmax(-1)
+        near = (guess - value[is_coordinate]).abs() <= HIT
+        right = logits.argmax(-1) == target
+        is_answer = (weight == 1.0) & ~is_coordinate
+    result = Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))
+    return loss, cells, result
+
+
+def _soft_numbers(values: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian over the numbers 0..1000 around each value: ``[N]`` -> ``[N, 1001]``, rows sum to 1."""
+    distance = torch.arange(1001)[None] - values[:, None]
+    return torch.softmax(-(distance**2).float() / (2 * sigma**2), dim=-1)
+
+
+def _count(flags: torch.Tensor) -> tuple[int, int]:
+    return flags.numel(), int(flags.sum())

@@ -1,0 +1,224 @@
+"""Pack many exchanges about the same pictures into one training row, exactly.
+
+A row is a prefix (chat header and pictures) followed by branches (question and answer). Every branch sees the
+prefix and itself, never another branch, and its positions restart after the prefix: what the model computes for a
+branch is what it computes for that conversation alone. ``test_packing`` compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
+
+from hart_studio.needle.tiny_model import MERGE, number_token_ids
+
+IGNORED: Final = -100
+_FORMAT_WEIGHT: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One exchange: the text after the shared prefix, and the reply to learn.
+
+    Attributes:
+        prompt: User text up to and including the assistant header.
+        reply: What the model should write; the end token is added.
+        is_grounding: Number tokens of the reply are coordinates, learned with a soft target.
+    """
+
+    prompt: str
+    reply: str
+    is_grounding: bool = False
+
+
+class Cell(NamedTuple):
+    """What one visual token shows, for the auxiliary loss.
+
+    Attributes:
+        xyxy: Box of the object under the cell's centre, thousandths of the picture; None over background.
+        words: Its colour, its shape, and its detail where the detail lies in this cell; "" = not to be learned.
+    """
+
+    xyxy: tuple[float, float, float, float] | None = None
+    words: tuple[str, str, str] = ("", "", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prefix of texts and pictures with its branches.
+
+    Attributes:
+        prefix: Texts and RGB uint8 pictures, sides multiples of 32.
+        branches: Exchanges that share the prefix.
+        cells: One cell per visual token, all pictures one after the other, row by row; empty = no auxiliary loss.
+    """
+
+    prefix: tuple[str | np.ndarray, ...]
+    branches: tuple[Branch, ...]
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass
+class Batch:
+    """Rows as arrays; B rows padded on the right to S tokens.
+
+    Attributes:
+        input_ids: ``[B, S]``.
+        positions: ``[3, B, S]`` multimodal rotary positions (time, row, column).
+        branch: ``[B, S]``: 0 prefix, 1.. the branch, -1 padding.
+        labels: ``[B, S]`` token to predict AFTER this position, or -100.
+        weights: ``[B, S]`` weight of that prediction.
+        coordinates: ``[B, S]`` the number to predict with a soft target, or -1.
+        pixel_values: ``[patches, features]``.
+        grids: ``[pictures, 3]``.
+        cell_coordinates: ``[cells, 4]`` box of the object in each visual token, or -1.
+        cell_words: ``[cells, 3]`` token ids of its colour, shape and detail, or -1.
+    """
+
+    input_ids: np.ndarray
+    positions: np.ndarray
+    branch: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    coordinates: np.ndarray
+    pixel_values: np.ndarray
+    grids: np.ndarray
+    cell_coordinates: np.ndarray
+    cell_words: np.ndarray
+
+
+@dataclass
+class _Lane:
+    ids: list[int] = field(default_factory=list)
+    positions: list[tuple[int, int, int]] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    coordinates: list[int] = field(default_factory=list)
+
+    def add(self, token: int, position: tuple[int, int, int], branch: int) -> None:
+        self.ids.append(token)
+        self.positions.append(position)
+        self.branch.append(branch)
+        self.labels.append(IGNORED)
+        self.weights.append(0.0)
+        self.coordinates.append(-1)
+
+
+class Packer:
+    """Turns rows into batches with one tokenizer and one image processor."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, images: Qwen2VLImageProcessor) -> None:
+        self._tokenizer = tokenizer
+        self._cache: dict[str, list[int]] = {}
+        self._images = images
+        token = tokenizer.convert_tokens_to_ids
+        self._end, self._pad, self._picture = token("<|im_end|>"), token("<|endoftext|>"), token("<|image_pad|>")
+        self._vision_start, self._vision_end = token("<|vision_start|>"), token("<|vision_end|>")
+        self._format = {token for text in (" \\boxed{", "}") for token in self._encode(text)} | {self._end}
+        self._number_of = {index: number for number, index in enumerate(number_token_ids(tokenizer))}
+
+    def pack(self, rows: Sequence[Row], token_budget: int = 2000) -> list[Batch]:
+        """Build batches of rows of similar length, each of at most about ``token_budget`` tokens with padding."""
+        lanes = sorted(((self._lane(row), row) for row in rows), key=lambda pair: len(pair[0].ids))
+        batches, start = [], 0
+        for stop in range(1, len(lanes) + 1):
+            is_last = stop == len(lanes)
+            if is_last or (stop + 1 - start) * len(lanes[stop][0].ids) > token_budget:
+                batches.append(self._collate(lanes[start:stop]))
+                start = stop
+        return batches
+
+    def _collate(self, pairs: Sequence[tuple[_Lane, Row]]) -> Batch:
+        lanes, rows = [lane for lane, _ in pairs], [row for _, row in pairs]
+        longest = max(len(lane.ids) for lane in lanes)
+
+        def pad(name: str, fill: float, dtype: type) -> np.ndarray:
+            table = np.full((len(lanes), longest), fill, dtype)
+            for index, lane in enumerate(lanes):
+                values = getattr(lane, name)
+                table[index, : len(values)] = values
+            return table
+
+        positions = np.zeros((3, len(lanes), longest), np.int64)
+        for index, lane in enumerate(lanes):
+            positions[:, index, : len(lane.positions)] = np.array(lane.positions).T
+        pictures = [part for row in rows for part in row.prefix if isinstance(part, np.ndarray)]
+        # Pictures go in row order: the model fills placeholders from the first row on.
+        pixels = self._images(images=pictures, do_resize=False, return_tensors="np")
+        return Batch(
+            input_ids=pad("ids", self._pad, np.int64),
+            positions=positions,
+            branch=pad("branch", -1, np.int64),
+            labels=pad("labels", IGNORED, np.int64),
+            weights=pad("weights", 0.0, np.float32),
+            coordinates=pad("coordinates", -1, np.int64),
+            pixel_values=np.asarray(pixels["pixel_values"], np.float32),
+            grids=np.asarray(pixels["image_grid_thw"], np.int64),
+            cell_coordinates=np.concatenate([self._cells(row)[0] for row in rows]),
+            cell_words=np.concatenate([self._cells(row)[1] for row in rows]),
+        )
+
+    def _cells(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
+        step = self._images.patch_size * MERGE
+        pictures = [part for part in row.prefix if isinstance(part, np.ndarray)]
+        count = sum((part.shape[0] // step) * (part.shape[1] // step) for part in pictures)
+        coordinates, words = np.full((count, 4), -1, np.int64), np.full((count, 3), -1, np.int64)
+        if row.cells and len(row.cells) != count:
+            raise ValueError(f"expected one cell per visual token, got {len(row.cells)} for {count}")
+        for index, cell in enumerate(row.cells):
+            if cell.xyxy is not None:
+                coordinates[index] = np.clip(np.rint(cell.xyxy), 0, 1000)
+            words[index] = [self._encode(word)[0] if word else -1 for word in cell.words]
+        return coordinates, words
+
+    def _encode(self, text: str) -> list[int]:
+        if text not in self._cache:
+            if len(self._cache) > 200_000:
+                self._cache.clear()
+            self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._cache[text]
+
+    def _lane(self, row: Row) -> _Lane:
+        lane = _Lane()
+        place = 0
+        for part in row.prefix:
+            if isinstance(part, str):
+                for token in self._encode(part):
+                    lane.add(token, (place, place, place), 0)
+                    place += 1
+            else:
+                place = self._add_picture(lane, part, place)
+        for number, branch in enumerate(row.branches, start=1):
+            self._add_branch(lane, branch, number, place)
+        return lane
+
+    def _add_picture(self, lane: _Lane, picture: np.ndarray, place: int) -> int:
+        lane.add(self._vision_start, (place, place, place), 0)
+        place += 1
+        step = self._images.patch_size * MERGE
+        rows, columns = picture.shape[0] // step, picture.shape[1] // step
+        for row in range(rows):
+            for column in range(columns):
+                lane.add(self._picture, (place, place + row, place + column), 0)
+        place += max(rows, columns)
+        lane.add(self._vision_end, (place, place, place), 0)
+        return place + 1
+
+    def _add_branch(self, lane: _Lane, branch: Branch, number: int, place: int) -> None:
+        prompt, reply = self._encode(branch.prompt), [*self._encode(branch.reply), self._end]
+        start = len(lane.ids)
+        for offset, token in enumerate([*prompt, *reply[:-1]]):
+            at = place + offset
+            lane.add(token, (at, at, at), number)
+        for offset, token in enumerate(reply):
+            at = start + len(prompt) - 1 + offset
+            lane.labels[at] = token
+            value = self._number_of.get(token, -1) if branch.is_grounding else -1
+            lane.coordinates[at] = value
+            is_content = value >= 0 if branch.is_grounding else token not in self._format
+            lane.weights[at] = 1.0 if is_content else _FORMAT_WEIGHT

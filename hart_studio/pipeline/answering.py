@@ -1,0 +1,68 @@
+"""Turn 2: ask the question under one of the three protocols and judge the answer (method, Sec. 2.3 and 2.4).
+
+The request of ``crops_only`` is built without access to the overview: withholding the picture is a matter of the
+function's signature, not of care.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hart_studio.models.chat import ChatRequest, Completion, Message, Picture
+from hart_studio.pipeline.cropping import Crops
+from hart_studio.pipeline.grounding import Grounding
+from hart_studio.pipeline.turns import compose_message, record_turn
+from hart_studio.prompts import crops_only_prompt, direct_prompt, full_and_crops_prompt
+from hart_studio.records import Outcome, Sample, Score, Turn
+from hart_studio.scoring import score_answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of the answer turn.
+
+    Attributes:
+        turn: The exchange.
+        score: r in {0, 1}, or None when the answer is unknown.
+        outcome: ``truncated`` when the token limit cut the text off before an answer could be read from it, else
+            ``ok``: a text that says nothing readable is an ``ok`` turn with a wrong answer.
+    """
+
+    turn: Turn
+    score: Score
+    outcome: Outcome
+
+
+def direct_request(sample: Sample, overview: Picture) -> ChatRequest:
+    """``direct``: one turn over the full image."""
+    return ChatRequest((compose_message(direct_prompt(sample.question, sample.choices), [overview]),))
+
+
+def crops_only_request(sample: Sample, crops: Crops) -> ChatRequest:
+    """``crops_only`` (HART): a NEW conversation; the full image is withheld.
+
+    Raises:
+        ValueError: If there is no crop.
+    """
+    prompt = crops_only_prompt(sample.question, sample.choices, len(crops.pictures))
+    return ChatRequest((compose_message(prompt, crops.pictures),))
+
+
+def full_and_crops_request(sample: Sample, grounding: Grounding, crops: Crops) -> ChatRequest:
+    """``full_and_crops`` (MGPO): the conversation of turn 1, with its own overview object, goes on with the crops."""
+    prompt = full_and_crops_prompt(sample.question, sample.choices, len(crops.pictures))
+    said = Message("assistant", (grounding.turn.text,))
+    return ChatRequest((*grounding.request.messages, said, compose_message(prompt, crops.pictures)))
+
+
+def read_answer(sample: Sample, request: ChatRequest, completion: Completion) -> Answer:
+    """Judge the text of an answer turn; never raises on model text."""
+    score = score_answer(completion.text, sample.choices, sample.answer)
+    is_cut_off = completion.finish_reason == "length" and score.extracted is None
+    return Answer(record_turn("answer", request, completion), score, "truncated" if is_cut_off else "ok")
+
+
+def score_without_answer(sample: Sample) -> Score:
+    """The score of a rollout that had no usable box and therefore no answer turn: r = 0 when the answer is known."""
+    value = None if sample.answer is None else 0.0
+    return Score(value=value, extracted=None, expected=sample.answer, rule="no_answer_turn")

@@ -1,0 +1,244 @@
+"""The closed loop (paper, Fig. 2b; method, Sec. 2): look at the small view, point, cut the ORIGINAL, answer, score.
+
+    samples --open_views--> views --ground--> attempts (boxes, crops) --answer--> rollouts
+                              `------------answer_directly-----------------------^
+
+Each stage takes the whole list and asks the model once, for all samples and all rollouts of their groups. The stages
+are public, because whoever needs two protocols of one picture (the Ask page, verification) or the requests
+themselves (training) runs ``ground`` once and goes on from its attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hart_studio.errors import ImageError
+from hart_studio.imaging import SourceImage
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Picture
+from hart_studio.pipeline.answering import (
+    Answer,
+    crops_only_request,
+    direct_request,
+    full_and_crops_request,
+    read_answer,
+    score_without_answer,
+)
+from hart_studio.pipeline.cropping import Crops, cut_crops, plan_regions
+from hart_studio.pipeline.grounding import Grounding, grounding_request, make_overview, read_grounding
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Protocol, Rollout, RolloutGroup, Sample, Score, Turn
+
+OpenImage = Callable[[str], SourceImage]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A sample whose picture is open. Samples of one picture share ``image`` and ``overview``."""
+
+    sample: Sample
+    image: SourceImage
+    overview: Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A rollout between its two turns. ``crops`` is empty when no box was usable."""
+
+    view: View
+    grounding: Grounding
+    crops: Crops
+
+    @property
+    def sample(self) -> Sample:
+        """The sample."""
+        return self.view.sample
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """A sample that cannot be run: its picture does not open or does not decode. The others go on."""
+
+    sample: Sample
+    reason: str
+    turns: tuple[Turn, ...] = ()
+
+
+def run(
+    model: ChatModel,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    settings: LoopSettings,
+    group_size: int = 1,
+    open_image: OpenImage = SourceImage,
+) -> list[RolloutGroup]:
+    """Run the loop on every sample, ``group_size`` times each.
+
+    Args:
+        model: The model for both turns.
+        samples: As many as may have their overviews and crops in memory together; originals are decoded one at a time.
+        protocol: How the answer turn sees the picture.
+        settings: Budgets, cropping, decoding, fallback.
+        group_size: G, rollouts per sample; at temperature 0 they are equal.
+        open_image: Opens a picture by its path; the seam for tests and for callers that hold pictures open.
+
+    Returns:
+        One group per sample, in order. A picture that cannot be read gives rollouts with the outcome ``error``.
+    """
+    views = open_views(model, samples, settings, open_image)
+    if protocol == "direct":
+        return answer_directly(model, views, settings, group_size)
+    return answer(model, ground(model, views, settings, group_size), protocol, settings)
+
+
+def open_views(
+    model: ChatModel, samples: Sequence[Sample], settings: LoopSettings, open_image: OpenImage = SourceImage
+) -> list[View | Failure]:
+    """Open each picture once and make its overview once, however many samples ask about it.
+
+    Of several pictures only the overviews stay in memory; a lone one stays decoded for its crops.
+    """
+    paths = dict.fromkeys(sample.image for sample in samples)
+    opened: dict[str, tuple[SourceImage, Picture] | str] = {}
+    for path in paths:
+        try:
+            image = open_image(path)
+            opened[path] = (image, make_overview(image, model, settings))
+            if len(paths) > 1:
+                image.close()
+        except ImageError as error:
+            opened[path] = str(error)
+    return [
+        Failure(sample, found) if isinstance(found := opened[sample.image], str) else View(sample, *found)
+        for sample in samples
+    ]
+
+
+def ground(
+    model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
+) -> list[list[Attempt | Failure]]:
+    """Turn 1 and the cut: ``group_size`` attempts per view, in one call of the model."""
+    readable = [view for view in views if isinstance(view, View)]
+    requests = [grounding_request(view.overview, view.sample.question) for view in readable]
+    completions = model.generate(requests, settings.sampling, group_size)
+    last_views = {view.image: view for view in readable}
+    attempts: dict[View, list[Attempt | Failure]] = {}
+    for view, request, group in zip(readable, requests, completions, strict=True):
+        attempts[view] = _cut_attempts(model, view, request, group, settings)
+        if len(last_views) > 1 and view is last_views[view.image]:
+            view.image.close()  # one decoded original at a time, however many samples
+    return [attempts[view] if isinstance(view, View) else [view] * group_size for view in views]
+
+
+def answer(
+    model: ChatModel, groups: Sequence[Sequence[Attempt | Failure]], protocol: Protocol, settings: LoopSettings
+) -> list[RolloutGroup]:
+    """Turn 2 of every attempt that has something to look at, in one call of the model.
+
+    Args:
+        model: The model.
+        groups: From ``ground``; the same attempts may be answered under several protocols.
+        protocol: ``crops_only`` or ``full_and_crops``; ``direct`` has no turn 1, see ``answer_directly``.
+        settings: Decoding and fallback.
+
+    Returns:
+        One group per group of attempts, in order.
+    """
+    requests = {
+        attempt: request
+        for group in groups
+        for attempt in group
+        if isinstance(attempt, Attempt) and (request := _answer_request(attempt, protocol, settings))
+    }
+    completions = model.generate(list(requests.values()), settings.sampling)
+    answers: dict[Attempt | Failure, Answer] = {
+        attempt: read_answer(attempt.sample, request, completion)
+        for (attempt, request), (completion,) in zip(requests.items(), completions, strict=True)
+    }
+    return [
+        _group(group[0].sample, protocol, [_conclude(attempt, protocol, answers.get(attempt)) for attempt in group])
+        for group in groups
+    ]
+
+
+def answer_directly(
+    model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
+) -> list[RolloutGroup]:
+    """The one turn of ``direct``: the question over the full image, ``group_size`` times per view, in one call."""
+    requests = {view: direct_request(view.sample, view.overview) for view in views if isinstance(view, View)}
+    completions = model.generate(list(requests.values()), settings.sampling, group_size)
+    rollouts = {
+        view: [_conclude_direct(view, read_answer(view.sample, request, completion)) for completion in group]
+        for (view, request), group in zip(requests.items(), completions, strict=True)
+    }
+    return [
+        _group(
+            view.sample, "direct", rollouts[view] if isinstance(view, View) else [_fail(view, "direct")] * group_size
+        )
+        for view in views
+    ]
+
+
+def _cut_attempts(
+    model: ChatModel, view: View, request: ChatRequest, completions: Sequence[Completion], settings: LoopSettings
+) -> list[Attempt | Failure]:
+    """Read the boxes of one view's group and cut them; the original is asked for all its crops at once."""
+    original_wh = view.image.wh
+    groundings = [read_grounding(request, completion, model.family, original_wh) for completion in completions]
+    plans = [plan_regions(grounding.boxes, original_wh, model.family, settings) for grounding in groundings]
+    try:
+        crops = cut_crops(view.image, plans, model, settings)
+    except ImageError as error:  # a file may yield an overview and still be damaged further down
+        return [Failure(view.sample, str(error), (grounding.turn,)) for grounding in groundings]
+    return [Attempt(view, grounding, cut) for grounding, cut in zip(groundings, crops, strict=True)]
+
+
+def _answer_request(attempt: Attempt, protocol: Protocol, settings: LoopSettings) -> ChatRequest | None:
+    """The answer turn's conversation; None = no usable box and no fallback, so there is no answer turn."""
+    if not attempt.crops.boxes:
+        return direct_request(attempt.sample, attempt.view.overview) if settings.fallback == "direct" else None
+    if protocol == "crops_only":
+        return crops_only_request(attempt.sample, attempt.crops)
+    return full_and_crops_request(attempt.sample, attempt.grounding, attempt.crops)
+
+
+def _conclude(attempt: Attempt | Failure, protocol: Protocol, answer: Answer | None) -> Rollout:
+    """Write down a rollout of two turns, or of one when no box was usable and no fallback was asked for."""
+    if isinstance(attempt, Failure):
+        return _fail(attempt, protocol)
+    grounding, regions = attempt.grounding, attempt.crops.boxes
+    return Rollout(
+        sample_id=attempt.sample.id,
+        protocol=protocol,
+        turns=(grounding.turn, answer.turn) if answer else (grounding.turn,),
+        boxes=grounding.boxes,
+        crops=regions,
+        outcome=answer.outcome if answer and regions else grounding.outcome,
+        used_fallback=answer is not None and not regions,
+        score=answer.score if answer else score_without_answer(attempt.sample),
+    )
+
+
+def _conclude_direct(view: View, answer: Answer) -> Rollout:
+    """Write down a rollout of ``direct``."""
+    return Rollout(
+        sample_id=view.sample.id, protocol="direct", turns=(answer.turn,), outcome=answer.outcome, score=answer.score
+    )
+
+
+def _fail(failure: Failure, protocol: Protocol) -> Rollout:
+    """Write down a sample that could not be run: not scored, which is not the same as wrong."""
+    score = Score(value=None, extracted=None, expected=failure.sample.answer, rule="none")
+    return Rollout(
+        sample_id=failure.sample.id,
+        protocol=protocol,
+        turns=failure.turns,
+        outcome="error",
+        score=score,
+        error=failure.reason,
+    )
+
+
+def _group(sample: Sample, protocol: Protocol, rollouts: Sequence[Rollout]) -> RolloutGroup:
+    """The rollouts of one sample."""
+    return RolloutGroup(sample_id=sample.id, protocol=protocol, rollouts=tuple(rollouts))

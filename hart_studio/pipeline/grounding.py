@@ -1,0 +1,85 @@
+"""Turn 1: show the overview, ask where to look, read the boxes into original pixels (method, Sec. 2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hart_studio.imaging import SourceImage
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Picture
+from hart_studio.models.families import Family, PixelBudget
+from hart_studio.parsing import boxes_in_original, parse_boxes
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.turns import compose_message, record_turn
+from hart_studio.prompts import grounding_prompt
+from hart_studio.records import Box, Outcome, Turn
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Where the model points.
+
+    Attributes:
+        request: The conversation of turn 1, which ``full_and_crops`` goes on with and a trainer scores again.
+        turn: The exchange.
+        boxes: Usable regions in original pixels, clipped to the picture, in the order of the output.
+        outcome: ``ok`` when there is at least one usable box, whether or not the text was cut off. Without one:
+            ``truncated`` when the token limit cut the text off, else ``bad_box`` when it holds coordinates,
+            else ``no_box``.
+    """
+
+    request: ChatRequest
+    turn: Turn
+    boxes: tuple[Box, ...]
+    outcome: Outcome
+
+
+def overview_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
+    """Least and greatest area in pixels at which the model reads the overview."""
+    max_pixels = settings.overview_max_pixels or model.overview_budget.max_pixels
+    return PixelBudget(min(model.overview_budget.min_pixels, max_pixels), max_pixels)
+
+
+def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) -> Picture:
+    """The overview I_f: the whole picture, down-sampled to the pixel budget.
+
+    Args:
+        image: The original.
+        model: Whose budget holds where the settings name none.
+        settings: ``overview_max_pixels`` is read.
+
+    Returns:
+        One picture object; share it between all requests about this image, so that it is encoded once.
+    """
+    budget = overview_budget(model, settings)
+    return Picture(image.overview(max_pixels=budget.max_pixels), budget.min_pixels, budget.max_pixels)
+
+
+def grounding_request(overview: Picture, question: str) -> ChatRequest:
+    """The conversation of turn 1: the overview, the paper's instruction and the question without its choices."""
+    return ChatRequest((compose_message(grounding_prompt(question), [overview]),))
+
+
+def read_grounding(
+    request: ChatRequest, completion: Completion, family: Family, original_wh: tuple[int, int]
+) -> Grounding:
+    """Read the boxes of turn 1.
+
+    Args:
+        request: The conversation of turn 1.
+        completion: What the model wrote. The size at which it saw the overview is taken from here, that is from the
+            processor's real output, because some families write their boxes in that frame.
+        family: Names the frame of the written coordinates.
+        original_wh: Width and height of the original picture in pixels.
+
+    Returns:
+        Boxes in original pixels and how the turn ended; never raises on model text.
+    """
+    parsed = parse_boxes(completion.text)
+    boxes, status = boxes_in_original(parsed, family.box_frame, original_wh, completion.image_sizes_wh[0])
+    if boxes:
+        outcome: Outcome = "ok"
+    elif completion.finish_reason == "length":
+        outcome = "truncated"
+    else:
+        outcome = "no_box" if status == "none" else "bad_box"
+    return Grounding(request, record_turn("grounding", request, completion), boxes, outcome)

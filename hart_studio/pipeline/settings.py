@@ -1,0 +1,59 @@
+"""The settings of one pass of the loop, and the only place where their defaults are written."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from hart_studio.errors import InputError
+from hart_studio.models.chat import Sampling
+from hart_studio.records import Record
+
+
+class LoopSettings(Record):
+    """How the loop looks, cuts and decodes. Every default is ours: the paper states none of these values."""
+
+    overview_max_pixels: int | None = Field(default=None, ge=28 * 28)
+    """Greatest area of the overview I_f in pixels; None = the model's own budget (ours)."""
+    crop_max_pixels: int | None = Field(default=None, ge=28 * 28)
+    """Greatest area in pixels at which the model reads one crop; None = the model's own budget (ours)."""
+    padding: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Margin added to every side of a box, as a share of that box's width or height (ours)."""
+    min_side: int = Field(default=28, ge=1)
+    """Least side of a crop in original pixels; a smaller box grows around its centre (ours). A family may ask more."""
+    max_aspect: float = Field(default=20.0, gt=1.0)
+    """Greatest ratio of a crop's sides; a thinner box grows (ours). A family may ask less."""
+    max_boxes: int = Field(default=4, ge=1)
+    """Crops per rollout, in the order of the output (ours). A family may allow fewer."""
+    temperature: float = Field(default=0.0, ge=0.0)
+    """Sampling temperature of both turns; 0 is greedy (ours)."""
+    max_new_tokens: int = Field(default=512, ge=1)
+    """Token limit of each turn (ours)."""
+    seed: int | None = None
+    """Seeds the sampler at the start of each turn; None leaves the generator alone (ours)."""
+    fallback: Literal["none", "direct"] = "none"
+    """What to do without a usable box (ours): end the rollout with r = 0, or answer from the full image and say so
+    (``Rollout.used_fallback``). Never ``direct`` while training: it reopens the leak that withholding the picture
+    closes (method, Sec. 2)."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Decoding settings of both turns."""
+        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
+
+
+def read_settings(**values: Any) -> LoopSettings:
+    """Settings from what a person typed.
+
+    Args:
+        **values: Fields of ``LoopSettings``; the others keep their defaults.
+
+    Raises:
+        InputError: If a value is out of range, of a wrong type, or of no known setting.
+    """
+    try:
+        return LoopSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"the setting {first['loc'][0]} is {first['input']!r}: {first['msg']}") from error

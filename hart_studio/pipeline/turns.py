@@ -1,0 +1,55 @@
+"""One exchange with the model: prompt parts and pictures in, a recorded turn out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from hart_studio.models.chat import ChatRequest, Completion, Message, Picture
+from hart_studio.prompts import IMAGE, Part, as_text
+from hart_studio.records import Turn
+
+
+def compose_message(prompt: Sequence[Part], pictures: Sequence[Picture]) -> Message:
+    """Put the pictures into the slots of a prompt.
+
+    Args:
+        prompt: Texts and picture slots, from ``hart_studio.prompts``.
+        pictures: One picture per slot, in order of appearance.
+
+    Returns:
+        The user message.
+
+    Raises:
+        ValueError: If the numbers of slots and pictures differ.
+    """
+    slots = sum(not isinstance(part, str) for part in prompt)
+    if slots != len(pictures):
+        raise ValueError(f"expected one picture per slot, got {len(pictures)} pictures for {slots} slots")
+    waiting = iter(pictures)
+    return Message("user", tuple(part if isinstance(part, str) else next(waiting) for part in prompt))
+
+
+def record_turn(kind: Literal["grounding", "answer"], request: ChatRequest, completion: Completion) -> Turn:
+    """Write down what the model saw and said.
+
+    Args:
+        kind: Which step of the loop.
+        request: The conversation; its last message becomes ``prompt``. Earlier messages are turns of their own.
+        completion: The model's answer. Its picture sizes and token counts cover the WHOLE conversation, so the answer
+            turn of ``full_and_crops`` lists and counts the overview again: the model really reads it twice.
+
+    Returns:
+        The turn.
+    """
+    return Turn(
+        kind=kind,
+        prompt=as_text([part if isinstance(part, str) else IMAGE for part in request.messages[-1].parts]),
+        image_sizes_wh=completion.image_sizes_wh,
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        visual_tokens=completion.visual_tokens,
+        completion_tokens=completion.completion_tokens,
+        seconds=completion.seconds,
+    )

@@ -1,0 +1,89 @@
+"""The words the model is asked with. The two instructions are the paper's, verbatim (Sec. 4.2); the rest is ours.
+
+A prompt is a tuple of parts: text, or ``IMAGE`` where a picture goes. Keeping the place of the picture
+explicit is what lets the crops stand inside the second instruction, as the paper writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+GROUNDING_INSTRUCTION: Final = "Output the coordinates of the key image area relevant to the problem"
+"""Instruction of the grounding turn, ``[I_f, q]`` follows (paper, Sec. 4.2)."""
+
+CROPS_ONLY_BEFORE: Final = (
+    "You were supposed to answer a question based on a full image, but now the full image is not visible. "
+    "You can only see some sub-regions "
+)
+"""The answer instruction up to the crops ``[I_s]`` (paper, Sec. 4.2)."""
+
+CROPS_ONLY_AFTER: Final = " relevant to the problem. Answer the following question: "
+"""The answer instruction between the crops and the question (paper, Sec. 4.2)."""
+
+CHOICE_HINT: Final = "Put the letter of the right option in \\boxed{}."
+"""Ours: where to put the letter, so that one strict rule can read it."""
+
+FULL_AND_CROPS: Final = "The regions at full resolution: "
+"""Ours: opens the second turn of the conversation that keeps the full image (method, protocol full_and_crops)."""
+
+
+class _ImageSlot:
+    """The place of a picture in a prompt."""
+
+    def __repr__(self) -> str:
+        return "<image>"
+
+
+IMAGE: Final = _ImageSlot()
+Part = str | _ImageSlot
+
+
+def question_with_choices(question: str, choices: Sequence[str]) -> str:
+    r"""The question as the answer turn reads it.
+
+    Args:
+        question: The question.
+        choices: Option texts without letters; empty for an open question.
+
+    Returns:
+        The question alone, or followed by one ``(A) text`` line per option and the ``\boxed{}`` hint.
+    """
+    if not choices:
+        return question
+    options = "".join(f"\n({letter}) {text}" for letter, text in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", choices))
+    return f"{question}{options}\n{CHOICE_HINT}"
+
+
+def grounding_prompt(question: str) -> tuple[Part, ...]:
+    """Turn 1: the overview, then the paper's instruction and the question without its choices.
+
+    The paper does not say whether the options are shown in this turn; ours leaves them out, as MGPO does.
+    """
+    return (IMAGE, f"{GROUNDING_INSTRUCTION}\n{question}")
+
+
+def direct_prompt(question: str, choices: Sequence[str]) -> tuple[Part, ...]:
+    """The one turn of ``direct``: the overview and the question."""
+    return (IMAGE, question_with_choices(question, choices))
+
+
+def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[Part, ...]:
+    """Turn 2 of HART, a NEW conversation: only the crops are visible (paper, Sec. 4.2).
+
+    Raises:
+        ValueError: If ``crop_count`` is below 1: without a crop there is no answer turn.
+    """
+    if crop_count < 1:
+        raise ValueError(f"expected at least 1 crop, got {crop_count}; a rollout without a usable box has no answer turn")
+    return (CROPS_ONLY_BEFORE, *([IMAGE] * crop_count), CROPS_ONLY_AFTER + question_with_choices(question, choices))
+
+
+def full_and_crops_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[Part, ...]:
+    """Second user turn of ``full_and_crops``: the same conversation goes on with the crops added."""
+    return (FULL_AND_CROPS, *([IMAGE] * crop_count), "\n" + question_with_choices(question, choices))
+
+
+def as_text(parts: Sequence[Part]) -> str:
+    """The prompt for people and traces, every picture written as ``<image>``."""
+    return "".join(str(part) for part in parts)

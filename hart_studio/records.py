@@ -1,0 +1,242 @@
+"""The nouns of HART Studio: frozen, validated records that cross every boundary as JSON.
+
+Frame rule: a ``Box`` is ALWAYS in float pixels of the original, EXIF-upright picture. Coordinates of
+the overview or of a model's own frame exist only inside ``geometry`` and ``models.families``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import Self
+
+Protocol = Literal["direct", "crops_only", "full_and_crops"]
+"""How the answer turn sees the picture: full image, crops with the picture withheld, or both."""
+
+Outcome = Literal["ok", "no_box", "bad_box", "truncated", "error"]
+"""How a rollout ended. ``bad_box``: coordinates were written but none was usable. ``truncated``: a turn hit its
+token limit. ``error``: the sample could not be run; the reason is in ``Rollout.error``."""
+
+PROTOCOLS: tuple[Protocol, ...] = ("crops_only", "direct", "full_and_crops")
+
+
+class Record(BaseModel):
+    """A frozen record: unknown keys and non-finite numbers are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Box(Record):
+    """A rectangle in float pixels of the ORIGINAL upright picture; ``max`` edges are exclusive."""
+
+    x_min: float
+    """Left edge, pixels."""
+    y_min: float
+    """Top edge, pixels."""
+    x_max: float
+    """Right edge, pixels; greater than ``x_min``."""
+    y_max: float
+    """Bottom edge, pixels; greater than ``y_min``."""
+    label: str = ""
+    """What the model or the annotator called it. Text only, never HTML."""
+    score: float | None = None
+    """Confidence in [0, 1] when its maker has one."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if not (self.x_max > self.x_min and self.y_max > self.y_min):
+            raise ValueError(
+                "expected x_min < x_max and y_min < y_max, got "
+                f"[{self.x_min:g}, {self.y_min:g}, {self.x_max:g}, {self.y_max:g}]"
+            )
+        return self
+
+    @classmethod
+    def of(cls, xyxy: tuple[float, float, float, float], label: str = "", score: float | None = None) -> Box:
+        """Build a box from ``(x_min, y_min, x_max, y_max)`` in original pixels."""
+        x_min, y_min, x_max, y_max = xyxy
+        return cls(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max, label=label, score=score)
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """``(x_min, y_min, x_max, y_max)`` in original pixels."""
+        return (self.x_min, self.y_min, self.x_max, self.y_max)
+
+    @property
+    def width(self) -> float:
+        """Width in pixels."""
+        return self.x_max - self.x_min
+
+    @property
+    def height(self) -> float:
+        """Height in pixels."""
+        return self.y_max - self.y_min
+
+    @property
+    def area(self) -> float:
+        """Area in square pixels."""
+        return self.width * self.height
+
+
+class Sample(Record):
+    """A question about one picture, as the loop and the trainer see it: no pixels and NO gold boxes."""
+
+    id: str
+    """Unique inside its source."""
+    image: str
+    """Path of the picture."""
+    question: str
+    """The question, without its choices."""
+    choices: tuple[str, ...] = ()
+    """Texts of the options without letters; empty for an open question. At most 26."""
+    answer: str | None = None
+    """The option's letter when there are choices, else the expected text; None when unknown."""
+    category: str = ""
+    """Kind of question, for per-kind figures."""
+    source: str = ""
+    """Data set that it came from."""
+
+    @field_validator("question")
+    @classmethod
+    def _check_question(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected a question, got empty text")
+        return value
+
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        if len(self.choices) == 1 or len(self.choices) > 26:
+            raise ValueError(f"expected no choices or 2 to 26 of them, got {len(self.choices)}")
+        if any(not choice.strip() for choice in self.choices):
+            raise ValueError("expected every choice to have text, got an empty one")
+        if self.choices and self.answer is not None and self.answer not in tuple(self.letters):
+            raise ValueError(f"expected the answer to be one of the letters {self.letters}, got {self.answer!r}")
+        return self
+
+    @property
+    def letters(self) -> str:
+        """The option letters in order, ``"ABCD"`` for four choices; empty for an open question."""
+        return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.choices)]
+
+
+class GoldSample(Sample):
+    """A sample with true boxes. Only ``evaluation`` and ``needle`` handle it; everything else gets ``blind()``."""
+
+    gold_boxes: tuple[Box, ...]
+    """True regions in original pixels, for evaluation only (method, Sec. 5.2)."""
+
+    def blind(self) -> Sample:
+        """The same sample without gold boxes: asking the result for them raises ``AttributeError``."""
+        return Sample(**self.model_dump(exclude={"gold_boxes"}))
+
+
+class Turn(Record):
+    """One exchange with the model: what it saw and what it said."""
+
+    kind: Literal["grounding", "answer"]
+    """Which step of the loop (method, Sec. 4.2)."""
+    prompt: str
+    """The user text; each picture stands as ``<image>``."""
+    image_sizes_wh: tuple[tuple[int, int], ...]
+    """(width, height) of each picture in the model's input frame, read from the processor's real output."""
+    text: str
+    """The model's raw text, special tokens removed. Untrusted: show as text, never as HTML."""
+    finish_reason: Literal["stop", "length"]
+    """``length``: the token limit cut it off."""
+    prompt_tokens: int = Field(ge=0)
+    """Prompt tokens with picture placeholders."""
+    visual_tokens: int = Field(ge=0)
+    """Picture placeholders among ``prompt_tokens``."""
+    completion_tokens: int = Field(ge=0)
+    """Tokens written."""
+    seconds: float = Field(ge=0)
+    """Wall time of the batch that this turn ran in, divided by the turns in it."""
+
+
+class Score(Record):
+    """A judged answer with everything needed to audit it."""
+
+    value: float | None
+    """1.0 right, 0.0 wrong, None = could not be scored (no known answer). Never NaN, never a silent 0."""
+    extracted: str | None
+    """What was read from the text: a letter or the normalised text; None when nothing could be read."""
+    expected: str | None
+    """The known answer, or None."""
+    rule: str
+    """Name of the extraction rule that fired, or ``none``."""
+
+
+class Rollout(Record):
+    """One pass of the loop over one sample."""
+
+    sample_id: str
+    """The sample."""
+    protocol: Protocol
+    """Protocol of the answer turn that was asked for."""
+    turns: tuple[Turn, ...] = ()
+    """One or two turns, in order."""
+    boxes: tuple[Box, ...] = ()
+    """Predicted regions as parsed: original pixels, clipped to the picture, in output order."""
+    crops: tuple[Box, ...] = ()
+    """Regions really cut (after padding, growing, merging, limiting); whole pixels of the original."""
+    outcome: Outcome
+    """How it ended."""
+    used_fallback: bool = False
+    """True when no box was usable and the caller had asked for ``fallback="direct"``: not a crops-only answer."""
+    score: Score
+    """The judged answer."""
+    error: str = ""
+    """Reason, when the outcome is ``error``."""
+
+    @property
+    def answer_turn(self) -> Turn | None:
+        """The answer turn, or None when it never ran."""
+        return next((turn for turn in reversed(self.turns) if turn.kind == "answer"), None)
+
+    @property
+    def grounding_turn(self) -> Turn | None:
+        """The grounding turn, or None for ``direct``."""
+        return next((turn for turn in self.turns if turn.kind == "grounding"), None)
+
+    @property
+    def visual_tokens(self) -> int:
+        """What the pictures of all turns cost; a picture that two turns show counts twice."""
+        return sum(turn.visual_tokens for turn in self.turns)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all turns."""
+        return sum(turn.seconds for turn in self.turns)
+
+
+class RolloutGroup(Record):
+    """G rollouts of one sample under one protocol: one JSONL line of a run."""
+
+    sample_id: str
+    """The sample."""
+    protocol: Protocol
+    """Protocol of every rollout in the group."""
+    rollouts: tuple[Rollout, ...]
+    """The rollouts, in sampling order."""
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        for rollout in self.rollouts:
+            if (rollout.sample_id, rollout.protocol) != (self.sample_id, self.protocol):
+                raise ValueError(
+                    f"expected rollouts of {self.sample_id!r} under {self.protocol}, "
+                    f"got {rollout.sample_id!r} under {rollout.protocol}"
+                )
+        return self
+
+
+def is_finite_xyxy(values: tuple[float, ...]) -> bool:
+    """Whether four numbers can be a box at all: finite and in order."""
+    return (
+        len(values) == 4
+        and all(math.isfinite(value) for value in values)
+        and values[2] > values[0]
+        and values[3] > values[1]
+    )

@@ -1,0 +1,81 @@
+"""The pages put together, and the way they are served."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.endpoint import build_ask_endpoint
+from hart_studio.ui.guard import Guard
+from hart_studio.ui.services import AskService
+from hart_studio.ui.tabs.ask import build_ask_tab
+from hart_studio.ui.theme import ASSETS, build_theme
+
+UPLOAD_LIMIT: Final = "200mb"
+"""Largest upload; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
+
+CACHE_SWEEP_SECONDS: Final = (3600, 24 * 3600)
+"""How often the served copies are swept, and the age at which one goes."""
+
+_HEADER: Final = """
+<header class="hs-head">
+  <svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#3a4cc4"></rect>
+  <path d="M8 12V8h4M20 8h4v4M24 20v4h-4M12 24H8v-4" fill="none" stroke="#fff" stroke-width="2.4"
+  stroke-linecap="round" stroke-linejoin="round"></path><circle cx="16" cy="16" r="3.4" fill="#fff"></circle></svg>
+  <div><h1>HART Studio</h1><p>Ask about a large picture, and see which regions the answer rests on.</p></div>
+  <button type="button" id="theme-button" aria-label="Switch between light and dark">Light / dark</button>
+</header>
+"""
+
+
+def build_app(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> gr.Blocks:
+    """Build the pages.
+
+    Args:
+        service: Opens pictures and asks models.
+        examples: Offered on the Ask tab.
+        models: (title, name) of the models in the lists; the first is the default everywhere.
+    """
+    app: gr.Blocks
+    with gr.Blocks(title="HART Studio", fill_width=True, delete_cache=CACHE_SWEEP_SECONDS) as app:
+        gr.HTML(_HEADER, apply_default_css=False, padding=False, js_on_load=None)
+        with gr.Tabs(), gr.Tab("Ask", id="ask"):
+            build_ask_tab(service, examples, models)
+        build_ask_endpoint(service, models[0][1])
+    app.queue(max_size=32, api_open=False)
+    return app
+
+
+def launch_options(project_root: Path, hosts: Collection[str] | None) -> dict[str, Any]:
+    """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
+
+    Args:
+        project_root: Never served, whatever a handler returns.
+        hosts: Host names that are answered; None = all, see ``Guard``.
+    """
+    return {
+        "theme": build_theme(),
+        "css_paths": [ASSETS / "studio.css"],
+        "js": (ASSETS / "page.js").read_text("utf-8"),
+        "favicon_path": ASSETS / "favicon.svg",
+        "ssr_mode": False,
+        # Our own errors are shown all the same; the text of any other exception would leak paths.
+        "show_error": False,
+        "max_file_size": UPLOAD_LIMIT,
+        "run_history": False,
+        "enable_monitoring": False,
+        "strict_cors": True,
+        "footer_links": ["api", "settings"],
+        "blocked_paths": [str(project_root)],
+        "app_kwargs": {
+            "openapi_url": None,
+            "docs_url": None,
+            "redoc_url": None,
+            "middleware": [Middleware(Guard, hosts=hosts)],
+        },
+    }

@@ -1,0 +1,91 @@
+"""A picture of any size with numbered boxes: zoom, pan, keyboard, all in original pixel coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.records import Box
+from hart_studio.ui.components.display import Display, serve
+
+_TEMPLATE: Final = """
+<section class="hs-viewer hs-is-empty" aria-label="Picture viewer">
+  <header class="hs-viewer-bar">
+    <span class="hs-viewer-name"></span>
+    <div role="toolbar" aria-label="Zoom">
+      <button type="button" data-command="-" aria-label="Zoom out" title="Zoom out (-)">&#8722;</button>
+      <output class="hs-zoom" aria-label="Zoom factor">1.0&#215;</output>
+      <button type="button" data-command="+" aria-label="Zoom in" title="Zoom in (+)">+</button>
+      <button type="button" data-command="f" title="Fit the whole picture (f)">Fit</button>
+    </div>
+  </header>
+  <div class="hs-stage" tabindex="0" role="application" aria-label="Picture">
+    <svg xmlns="http://www.w3.org/2000/svg" preserveAspectRatio="xMidYMid meet">
+      <image preserveAspectRatio="none" x="0" y="0"></image><g></g>
+    </svg>
+    <div class="hs-empty">
+      <svg viewBox="0 0 160 110" aria-hidden="true">
+        <rect x="8" y="8" width="144" height="94" rx="10"></rect>
+        <path d="M8 84l36-32 26 22 30-36 52 46"></path><circle cx="48" cy="34" r="9"></circle>
+        <rect class="hs-empty-roi" x="92" y="24" width="40" height="32" rx="3"></rect>
+      </svg>
+      <strong>See where the answer comes from</strong>
+      <p>Choose a picture or an example, then ask. The model points at the regions it needs, and has to answer
+      from those regions alone.</p>
+    </div>
+  </div>
+  <p class="hs-viewer-help">Click the picture, then scroll to zoom &#183; drag or arrow keys to pan &#183;
+  1-9 to go to a region &#183; f to fit</p>
+  <ol class="hs-box-list" aria-label="Regions"></ol>
+</section>
+"""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A smaller copy of a picture as the page shows it."""
+
+    path: Path
+    width: int
+    """Pixels; the height follows from the picture's aspect ratio."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what was found on it."""
+
+    name: str
+    width: int
+    """Of the ORIGINAL upright picture, pixels."""
+    height: int
+    """Of the ORIGINAL upright picture, pixels."""
+    preview: Copy
+    """Shown first."""
+    detail: Copy
+    """Swapped in when the viewer zooms past the preview's resolution."""
+    boxes: tuple[Box, ...] = ()
+    """Predicted regions, numbered in this order."""
+    crops: tuple[Box, ...] = ()
+    """Regions that were cut, drawn as thin outlines."""
+
+
+class BoxViewer(Display):
+    """Shows a ``Scene``; ``None`` is the empty state."""
+
+    def __init__(self, **layout: Any) -> None:
+        super().__init__(_TEMPLATE, "box_viewer.js", **layout)
+
+    def postprocess(self, value: Scene | None) -> dict[str, Any] | None:  # type: ignore[override]
+        """The scene as JSON; coordinates stay in original pixels."""
+        if value is None:
+            return None
+        return {
+            "name": value.name,
+            "width": value.width,
+            "height": value.height,
+            "preview": {"image": serve(value.preview.path), "width": value.preview.width},
+            "detail": {"image": serve(value.detail.path), "width": value.detail.width},
+            "boxes": [box.model_dump(exclude={"score"}) for box in value.boxes],
+            "crops": [crop.model_dump(exclude={"score", "label"}) for crop in value.crops],
+        }

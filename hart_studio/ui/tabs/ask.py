@@ -1,0 +1,211 @@
+"""The Ask tab: a picture and a question in, regions, crops and three answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from hart_studio.errors import InputError
+from hart_studio.records import PROTOCOLS
+from hart_studio.ui.background import Progress, follow
+from hart_studio.ui.components.answer_cards import AnswerCards
+from hart_studio.ui.components.box_viewer import BoxViewer
+from hart_studio.ui.components.crop_strip import CropStrip
+from hart_studio.ui.components.example_picker import Example, ExamplePicker
+from hart_studio.ui.components.run_status import Running, RunStatus
+from hart_studio.ui.endpoint import MODEL_QUEUE
+from hart_studio.ui.failures import describe
+from hart_studio.ui.services import AskForm, AskService, Reply, read_form
+from hart_studio.ui.views import PROTOCOL_TITLES
+
+
+@dataclass(frozen=True)
+class ResultColumn:
+    """The displays of one model."""
+
+    column: gr.Column
+    viewer: BoxViewer
+    strip: CropStrip
+    cards: AnswerCards
+    download: gr.DownloadButton
+
+    def show(self, reply: Reply) -> dict[Any, Any]:
+        """Updates that draw a reply."""
+        return {
+            self.column: gr.update(visible=True),
+            self.viewer: reply.scene,
+            self.strip: reply.shown,
+            self.cards: reply.board,
+            self.download: gr.update(value=str(reply.archive), visible=True),
+        }
+
+    def clear(self) -> dict[Any, Any]:
+        """Updates that remove an old answer and keep the picture."""
+        return {self.strip: None, self.cards: None, self.download: gr.update(visible=False)}
+
+
+def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> None:
+    """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
+
+    Args:
+        service: Opens pictures and asks models.
+        examples: Offered under the upload.
+        models: (title, name) of the models in the lists; the first is preselected. Any other name can be typed.
+    """
+    with gr.Row(elem_id="ask-page"):
+        with gr.Column(elem_id="ask-form"):
+            picture = gr.File(label="Picture", file_types=["image"], type="filepath", height=92, elem_id="ask-picture")
+            picker = ExamplePicker(examples)
+            question = gr.Textbox(
+                label="Question", placeholder="Which character is on the red triangle?", lines=2, max_lines=6,
+                elem_id="ask-question",
+            )  # fmt: skip
+            choices = gr.Textbox(
+                label="Choices", placeholder="One per line; empty for an open question", lines=2,
+                max_lines=8, elem_id="ask-choices",
+            )  # fmt: skip
+            answer = gr.Textbox(
+                label="Known answer", placeholder="A letter or the text, to mark right and wrong", lines=1,
+                max_lines=1, elem_id="ask-answer",
+            )  # fmt: skip
+            model_a = gr.Dropdown(
+                models, value=models[0][1], label="Model: built-in, local folder or hub id", allow_custom_value=True,
+                elem_id="ask-model-a",
+            )  # fmt: skip
+            with gr.Accordion("Settings", open=False, elem_id="ask-settings"):
+                model_b = gr.Dropdown(
+                    [("No second model", ""), *models], value="", label="Compare with", allow_custom_value=True,
+                    elem_id="ask-model-b",
+                )  # fmt: skip
+                protocols = gr.CheckboxGroup(
+                    [(PROTOCOL_TITLES[name], name) for name in PROTOCOLS], value=list(PROTOCOLS), label="Answer from"
+                )
+                overview = gr.Number(0, minimum=0, precision=0, label="Overview budget (pixels; 0: the model's own)")
+                padding = gr.Slider(0.0, 1.0, 0.0, step=0.05, label="Padding around a region")
+                max_boxes = gr.Slider(1, 16, 4, step=1, label="Most regions")
+                temperature = gr.Slider(0.0, 1.5, 0.0, step=0.05, label="Temperature")
+                rollouts = gr.Slider(
+                    1, 8, 1, step=1, label="Self-check samples",
+                    info="With a temperature above 0: how stable are the regions and the answer?",
+                )  # fmt: skip
+                fallback = gr.Checkbox(False, label="Without a region, answer from the full image")
+            ask_button = gr.Button("Ask", variant="primary", size="lg", elem_id="ask-button")
+        with gr.Column(elem_id="ask-results"):
+            status = RunStatus()
+            with gr.Row(elem_classes="hs-pair"):
+                first = _build_result_column("a", visible=True)
+                second = _build_result_column("b", visible=False)
+
+    form = [picture, question, choices, answer, model_a, model_b]
+    settings = [protocols, rollouts, overview, padding, max_boxes, temperature, fallback]
+    displays = [
+        status, first.column, first.viewer, first.strip, first.cards, first.download,
+        second.column, second.viewer, second.strip, second.cards, second.download,
+    ]  # fmt: skip
+
+    def open_picture(path: str | None) -> dict[Any, Any]:
+        updates = {status: None, second.column: gr.update(visible=False), **first.clear(), **second.clear()}
+        if path is None:
+            return {**updates, first.viewer: None}
+        try:
+            return {**updates, first.viewer: service.open_picture(Path(path))}
+        except Exception as error:
+            return {**updates, first.viewer: None, status: describe(error)}
+
+    def fill_form(event: gr.EventData) -> list[Any]:
+        example = examples[_example_index(event, len(examples))]
+        return [str(example.image), example.question, "\n".join(example.choices), example.answer]
+
+    def ask_models(
+        path: str | None,
+        question: str,
+        choices: str,
+        answer: str,
+        name_a: str | None,
+        name_b: str | None,
+        protocols: list[str],
+        rollouts: float,
+        overview: float | None,
+        padding: float,
+        max_boxes: float,
+        temperature: float,
+        fallback: bool,
+    ) -> Iterator[dict[Any, Any]]:
+        try:
+            form = read_form(
+                path,
+                question,
+                choices,
+                answer,
+                protocols,
+                rollouts,
+                overview_max_pixels=overview or None,
+                padding=padding,
+                max_boxes=max_boxes,
+                temperature=temperature,
+                fallback="direct" if fallback else "none",
+            )
+            names = [name for name in (name_a, name_b) if name]
+            if not names:
+                raise InputError("there is no model yet; choose one from the list, or type a folder or a hub id")
+            # The picture stands in every column at once, before the first model has answered.
+            scene = service.open_picture(form.image)
+            compared = {second.column: gr.update(visible=len(names) > 1), second.viewer: scene, **second.clear()}
+            yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **compared}
+            for number, (name, column) in enumerate(zip(names, (first, second), strict=False)):
+                reply = yield from _ask_one(service, form, name, number, len(names), status)
+                yield column.show(reply)
+            yield {status: None}
+        except Exception as error:
+            yield {status: describe(error)}
+
+    picker.pick(fill_form, None, [picture, question, choices, answer], api_visibility="private", show_progress="hidden")
+    picture.change(
+        open_picture, picture, displays, api_visibility="private", show_progress="hidden", trigger_mode="always_last"
+    )
+    ask_button.click(
+        ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
+        concurrency_limit=1, concurrency_id=MODEL_QUEUE,
+    )  # fmt: skip
+
+
+def _build_result_column(slot: str, visible: bool) -> ResultColumn:
+    """The displays of one model, drawn empty."""
+    with gr.Column(elem_classes="hs-result", elem_id=f"result-{slot}", visible=visible) as column:
+        with gr.Row(elem_classes="hs-evidence"):
+            viewer = BoxViewer(elem_classes="hs-viewer-slot")
+            strip = CropStrip(elem_classes="hs-strip-slot")
+        cards = AnswerCards()
+        download = gr.DownloadButton("Download trace (zip)", visible=False, size="sm", elem_classes="hs-download")
+    return ResultColumn(column, viewer, strip, cards, download)
+
+
+def _ask_one(
+    service: AskService, form: AskForm, name: str, number: int, count: int, status: RunStatus
+) -> Generator[dict[Any, Any], None, Reply]:
+    """Ask one of ``count`` models, showing its progress as its part of the whole bar."""
+
+    def work(progress: Progress) -> Reply:
+        return service.ask(form, name, progress)
+
+    steps = follow(work)
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            reply: Reply = done.value
+            return reply
+        prefix = f"Model {number + 1} of {count}: " if count > 1 else ""
+        yield {status: Running((number + step.fraction) / count, prefix + step.stage)}
+
+
+def _example_index(event: gr.EventData, count: int) -> int:
+    """The chosen card; the number comes from the browser, so it is checked."""
+    index = event._data.get("index") if isinstance(event._data, dict) else None
+    if not isinstance(index, int) or not 0 <= index < count:
+        raise gr.Error("That example does not exist.", print_exception=False)
+    return index

@@ -1,0 +1,162 @@
+"""A trace as the Ask page shows it: pure functions from records to the values of the display components."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from hart_studio.pipeline.trace import SavedTrace, Trace
+from hart_studio.pipeline.verification import Verification
+from hart_studio.records import PROTOCOLS, Protocol, Rollout
+from hart_studio.ui.components.answer_cards import AnswerBoard, Card, Check, Said
+from hart_studio.ui.components.crop_strip import Crop, Overview, Shown
+
+PROTOCOL_TITLES: Final[dict[Protocol, str]] = {
+    "crops_only": "Crops only",
+    "direct": "Full image",
+    "full_and_crops": "Full image + crops",
+}
+"""Names for people."""
+
+_SUBTITLES: Final[dict[Protocol, str]] = {
+    "crops_only": "The picture is withheld; only the regions are visible.",
+    "direct": "One look at the down-sampled picture, no regions.",
+    "full_and_crops": "The down-sampled picture and the regions together.",
+}
+
+_WITHOUT_REGION: Final = {
+    "no_box": "The model named no region.",
+    "bad_box": "The model wrote coordinates, but none of them is a region of this picture.",
+    "truncated": "The token limit cut the text off before a region was named.",
+}
+
+STABLE: Final = 0.5
+"""A share or an IoU from here on counts as a good sign (ours)."""
+
+LARGE_AREA: Final = 0.5
+"""Regions that cover this share of the picture prove little (ours)."""
+
+
+def show_pictures(saved: SavedTrace) -> Shown:
+    """What the model was shown: the overview at its real size and the crops."""
+    trace = saved.trace
+    seen_wh = next(turn.image_sizes_wh[0] for rollout in trace.protocols.values() for turn in rollout.turns)
+    grounded = trace.grounded
+    return Shown(
+        original_wh=(trace.image.width, trace.image.height),
+        overview=Overview(saved.overview, *seen_wh),
+        crops=tuple(Crop(path, area) for path, area in zip(saved.crops, trace.crops, strict=True)),
+        no_crops_reason=_WITHOUT_REGION.get(grounded.outcome, "")
+        if grounded
+        else "No answer from crops was asked for.",
+    )
+
+
+def show_answers(trace: Trace, model_name: str) -> AnswerBoard:
+    """One card per protocol that ran, under the self-check badges.
+
+    Args:
+        trace: The trace.
+        model_name: What the person at the page calls the model.
+    """
+    return AnswerBoard(
+        model=model_name,
+        expected=_with_choice(trace, trace.answer) if trace.answer else "",
+        checks=_checks(trace.verification) if trace.verification else (),
+        cards=tuple(_card(trace, trace.protocols[name]) for name in PROTOCOLS if name in trace.protocols),
+    )
+
+
+def _card(trace: Trace, rollout: Rollout) -> Card:
+    extracted = rollout.score.extracted
+    verdict: Literal["right", "wrong", ""] = ""
+    if rollout.score.value is not None:
+        verdict = "right" if rollout.score.value == 1.0 else "wrong"
+    return Card(
+        protocol=rollout.protocol,
+        title=PROTOCOL_TITLES[rollout.protocol],
+        subtitle=_SUBTITLES[rollout.protocol],
+        letter=extracted if extracted and trace.choices else "",
+        answer=_choice_text(trace, extracted) if extracted else "",
+        verdict=verdict,
+        note=_note(rollout),
+        visual_tokens=rollout.visual_tokens,
+        seconds=rollout.seconds,
+        turns=tuple(
+            Said(
+                f"{'Where to look' if turn.kind == 'grounding' else 'Answer'} · {turn.visual_tokens:,} visual tokens",
+                turn.text,
+            )
+            for turn in rollout.turns
+        ),
+        is_primary=rollout.protocol == "crops_only",
+    )
+
+
+def _note(rollout: Rollout) -> str:
+    """What a reader must know before trusting the answer; empty when there is nothing."""
+    if rollout.outcome == "error":
+        return rollout.error
+    if rollout.protocol != "direct" and not rollout.crops:
+        reason = _WITHOUT_REGION.get(rollout.outcome, "")
+        return f"{reason} This answer is from the full image." if rollout.used_fallback else reason
+    if rollout.outcome == "truncated":
+        return "The token limit cut the answer off."
+    if rollout.score.extracted is None:
+        return "No answer could be read from the text."
+    return ""
+
+
+def _checks(verification: Verification) -> tuple[Check, ...]:
+    """The self-checks that could be measured, in plain language."""
+    count = len(verification.rollouts)
+    checks: list[Check] = []
+    if verification.evidence == "known_answer" and verification.sufficiency is not None:
+        checks.append(_check_sufficiency(verification.sufficiency, count))
+    if verification.necessity is not None:
+        checks.append(_check_necessity(verification.necessity))
+    if verification.consensus is not None:
+        text = f"Mean overlap (IoU) of the regions of {count} samples. Who knows where to look points there again."
+        checks.append(_share_check("Same regions?", f"IoU {verification.consensus:.2f}", verification.consensus, text))
+    if verification.agreement is not None:
+        value = f"{verification.agreement:.0%} of {count}"
+        text = f"Share of {count} crops-only samples that give the most frequent answer."
+        checks.append(_share_check("Same answer?", value, verification.agreement, text))
+    if verification.area_share is not None:
+        checks.append(_check_area(verification.area_share))
+    return tuple(checks)
+
+
+def _check_sufficiency(share: float, count: int) -> Check:
+    value = f"{share:.0%} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
+    text = "Are the regions enough? Yes when the answer from the crops alone, with the picture withheld, is right."
+    return _share_check("Sufficient?", value, share, text)
+
+
+def _check_necessity(is_necessary: bool) -> Check:
+    text = (
+        "Are the regions needed? They are painted over and the full image is asked again. "
+        "Yes when that spoils the answer; no when the model answers the same without them."
+    )
+    return Check("Needed?", "yes" if is_necessary else "no", "good" if is_necessary else "bad", text)
+
+
+def _check_area(share: float) -> Check:
+    value = f"{share:.1%}" if share >= 0.01 else f"{share:.2%}"
+    text = (
+        "Share of the picture that the regions cover. Small is convincing: "
+        "a region over the whole picture passes the other checks for nothing."
+    )
+    return Check("Area", f"{value} of the picture", "bad" if share >= LARGE_AREA else "neutral", text)
+
+
+def _share_check(name: str, value: str, share: float, text: str) -> Check:
+    return Check(name, value, "good" if share >= STABLE else "bad", text)
+
+
+def _choice_text(trace: Trace, answer: str) -> str:
+    """The option behind a letter; the answer itself for an open question."""
+    return trace.choices["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(answer)] if trace.choices else answer
+
+
+def _with_choice(trace: Trace, answer: str) -> str:
+    return f"{answer} · {_choice_text(trace, answer)}" if trace.choices else answer

@@ -1,0 +1,159 @@
+"""A served page with scripted models behind it, and a headless browser in front of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from PIL import Image, ImageDraw
+
+from hart_studio.errors import ModelError
+from hart_studio.models.chat import ChatModel
+from hart_studio.ui.app import build_app, launch_options
+from hart_studio.ui.examples import load_examples
+from hart_studio.ui.guard import LOOPBACK_HOSTS
+from hart_studio.ui.services import AskService
+from tests.fakes import ScriptedModel
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements-dev.txt")
+
+PROJECT_ROOT = Path(__file__).parents[2]
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+"""For one step of a page, on a machine that is busy with something else."""
+
+SIGN_RGB = (255, 0, 200)
+SIGN_XYXY = (400, 450, 600, 675)
+"""The magenta sign on the example picture, in its own pixels: [250, 500, 375, 750] thousandths of 1600 x 900."""
+
+
+def open_by_name(name: str) -> ChatModel:
+    """The models of these tests by the name that is typed on the page."""
+    texts = {
+        "crops_only": "The sign says five. \\boxed{A}",
+        "direct": ["Too small to read. \\boxed{B}", "Nothing there. \\boxed{C}"] * 20,
+        "full_and_crops": "Five, as the region shows. \\boxed{A}",
+    }
+    sign = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
+    if name == "blind":
+        return ScriptedModel(name=name, grounding="Somewhere in the middle.", direct="Hard to say.")
+    if name == "hostile":
+        evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+        evil += "${document.title='owned'}{{document.title='owned'}}"
+        label = json.dumps(evil)
+        said = f"{evil} \\boxed{{A}}"
+        boxes = f'[{{"bbox_2d": [250, 500, 375, 750], "label": {label}}}]'
+        return ScriptedModel(name=name, grounding=boxes, crops_only=said, direct=said, full_and_crops=said)
+    if name == "absent/model":
+        raise ModelError("expected a folder or a hub model, found no 'absent/model'; check the spelling")
+    if name == "unreachable/model":
+        raise ModelError("expected 'unreachable/model' in the local cache, found none, and the hub cannot be reached")
+    if name == "full":
+        raise MemoryError
+    if name == "broken":
+        raise RuntimeError("secret detail in /home/somebody")
+    return ScriptedModel(name=name, grounding=sign, **texts)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of these tests: a dark picture with a magenta sign, and its catalogue."""
+    folder = tmp_path_factory.mktemp("examples")
+    image = Image.new("RGB", (1600, 900), (40, 60, 80))
+    ImageDraw.Draw(image).rectangle((400, 450, 599, 674), fill=SIGN_RGB)
+    image.save(folder / "street.png")
+    example = {
+        "title": "Street sign",
+        "image": "street.png",
+        "question": "Which number is on the sign?",
+        "choices": ["five", "six", "seven"],
+        "answer": "A",
+    }
+    (folder / "examples.json").write_text(json.dumps([example]), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """``serve(load, examples_folder)`` -> address of a running studio; all are closed at the end."""
+    apps: list[gr.Blocks] = []
+    cache = tmp_path_factory.mktemp("cache")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(cache))
+    patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+
+    def start(load: Callable[[str], ChatModel] | None, examples: Path) -> str:
+        folder = cache / f"work_{len(apps)}"
+        service = AskService(folder, load) if load else AskService(folder)
+        app = build_app(service, load_examples(examples, folder), [("Scripted", "scripted"), ("Blind", "blind")])
+        apps.append(app)
+        options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS)
+        _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
+        return url
+
+    yield start
+    for app in apps:
+        app.close(verbose=False)
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def studio(serve: Callable[..., str], picture_folder: Path) -> str:
+    """Address of a studio with scripted models."""
+    return serve(open_by_name, picture_folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[sync_api.Browser]:
+    """Chromium, headless."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here; install it: apt-get install -y --no-install-recommends chromium")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: sync_api.Browser) -> Iterator[Callable[..., sync_api.Page]]:
+    """``open_page(url)`` -> a loaded page. At the end: nothing left this machine and no script failed."""
+    contexts: list[sync_api.BrowserContext] = []
+    outside: list[str] = []
+    failures: list[str] = []
+
+    def refuse(route: sync_api.Route) -> None:
+        outside.append(route.request.url)
+        route.abort()
+
+    def load(url: str, size: tuple[int, int] = (1280, 900), theme: str = "light") -> sync_api.Page:
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+        contexts.append(context)
+        context.route(re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])"), refuse)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.on("console", lambda message: "Content Security" in message.text and failures.append(message.text))
+        page.goto(f"{url}?__theme={theme}")
+        page.wait_for_selector("#ask-button")
+        return page
+
+    yield load
+    for context in contexts:
+        context.close()
+    assert not outside
+    assert not failures

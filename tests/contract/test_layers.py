@@ -1,0 +1,112 @@
+"""The house rules that a machine can check: who may import whom, and how long a file may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "hart_studio"
+CORE = {"records", "geometry", "imaging", "image_kinds", "prompts", "parsing", "scoring", "files", "errors"}
+
+# Layer -> layers that it may import besides itself and the core. Siblings of one layer do not see each other.
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "models": set(),
+    "algorithms": set(),
+    "runs": set(),
+    "pipeline": {"models", "algorithms", "runs"},
+    "data": {"models", "algorithms", "runs"},
+    "needle": {"models", "algorithms", "runs"},
+    "labeling": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "evaluation": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "training": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "ask": {"pipeline", "models"},
+    "ui": {"labeling", "evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
+}
+
+# Library -> layers that may import it.
+LIBRARIES: dict[str, set[str]] = {
+    "gradio": {"ui"},
+    "trl": {"training"},
+    "transformers": {"models", "needle", "training"},
+    "torch": {"models", "algorithms", "pipeline", "needle", "training"},
+    "peft": {"models", "training"},
+}
+
+MOST_LINES = 400
+
+
+def source_files() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.stat().st_size)
+
+
+def layer_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "core" if first in CORE or first == "__init__" else first
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: expected absolute imports only"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def layer_violations(path: Path) -> list[str]:
+    layer = layer_of(path)
+    problems = []
+    for name in imported_modules(path):
+        parts = name.split(".")
+        if parts[0] == "hart_studio" and len(parts) > 1:
+            target = "core" if parts[1] in CORE or parts[1] == "__version__" else parts[1]
+            if target not in {"core", layer} | ALLOWED[layer]:
+                problems.append(f"{layer} imports {target} ({name})")
+        elif parts[0] in LIBRARIES and layer not in LIBRARIES[parts[0]]:
+            problems.append(f"{layer} imports the library {parts[0]}")
+    return problems
+
+
+def test_every_file_belongs_to_a_known_layer() -> None:
+    assert {layer_of(path) for path in source_files()} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_respect_the_layers(path: Path) -> None:
+    assert layer_violations(path) == []
+
+
+def test_a_violation_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "pipeline").mkdir()
+    offender = tmp_path / "pipeline" / "offender.py"
+    offender.write_text("import gradio as gr\nfrom hart_studio.ui import app\n")
+    assert sorted(layer_violations(offender)) == [
+        "pipeline imports the library gradio",
+        "pipeline imports ui (hart_studio.ui.app)",
+    ]
+
+
+@pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_grows_past_the_cap(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "common", "helpers", "manager", "misc"}
+    assert not drawers & {path.stem for path in source_files()}
+
+
+def test_no_remote_code_pickle_or_shell() -> None:
+    banned = ("trust_remote_code=True", "import pickle", "torch.load(", "shell=True", "weights_only=False")
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in [*source_files(), ROOT / "app.py"]
+        for text in banned
+        if text in path.read_text()
+    ]
+    assert found == []

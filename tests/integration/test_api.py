@@ -1,0 +1,159 @@
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from hart_studio.errors import ModelError
+from hart_studio.ui.app import build_app, launch_options
+from hart_studio.ui.guard import LOOPBACK_HOSTS
+from hart_studio.ui.services import AskService
+from tests.fakes import ScriptedModel
+
+pytestmark = pytest.mark.integration
+PROJECT_ROOT = Path(__file__).parents[2]
+BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
+
+
+def load(name):
+    if name == "absent":
+        raise ModelError("expected a folder or a hub id, got 'absent': there is no such folder")
+    if name == "broken":
+        raise RuntimeError("secret detail")
+    return ScriptedModel(
+        name=name, grounding=BOX, crops_only="\\boxed{A}", direct=lambda _: "\\boxed{B}", full_and_crops="\\boxed{A}"
+    )
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(cache))
+        app = build_app(AskService(cache / "work", load), (), [("Scripted", "scripted")])
+        _, url, _ = app.launch(
+            server_name="127.0.0.1",
+            prevent_thread_lock=True,
+            quiet=True,
+            **launch_options(PROJECT_ROOT, LOOPBACK_HOSTS),
+        )
+        yield url
+        app.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    return Client(url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "street.png"
+    Image.new("RGB", (1600, 900), (40, 60, 80)).save(path)
+    return path
+
+
+def test_ask_returns_the_object_of_the_command_line(client, picture):
+    reply = client.predict(
+        handle_file(picture), "Which number?", ["five", "six", "seven"], "five", "scripted", api_name="/ask"
+    )
+    assert reply["image"] == {"name": "street.png", "width": 1600, "height": 900}
+    assert reply["model"] == "scripted"
+    assert reply["outcome"] == "ok"
+    assert reply["boxes"] == [{"x_min": 400, "y_min": 450, "x_max": 600, "y_max": 675, "label": "sign"}]
+    assert set(reply["protocols"]) == {"crops_only", "direct", "full_and_crops"}
+    assert reply["protocols"]["crops_only"]["answer"] == "A"
+    assert reply["protocols"]["crops_only"]["value"] == 1.0
+    assert reply["protocols"]["direct"] == {
+        "answer": "B",
+        "text": "\\boxed{B}",
+        "value": 0.0,
+        "used_fallback": False,
+        "visual_tokens": reply["protocols"]["direct"]["visual_tokens"],
+        "seconds": 0.25,
+    }
+    json.dumps(reply, allow_nan=False)
+
+
+def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
+    reply = client.predict(
+        handle_file(picture), "Which number?", "five\n six \n\nseven", protocols=["direct"], api_name="/ask"
+    )
+    assert set(reply["protocols"]) == {"direct"}
+    assert reply["protocols"]["direct"]["answer"] == "B"
+    assert reply["protocols"]["direct"]["value"] is None
+    assert reply["boxes"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"question": " "}, "There is no question yet"),
+        ({"model": "absent"}, "there is no such folder"),
+        ({"protocols": ["sideways"]}, "got sideways"),
+        ({"protocols": []}, "got none"),
+        ({"choices": ["one"]}, "2 to 26"),
+        ({"choices": ["a", "b"], "answer": "c"}, "'c'"),
+        ({"model": "broken"}, "The log has it as"),
+    ],
+)
+def test_bad_input_is_one_clear_line(client, picture, changes, text):
+    arguments = {"image": handle_file(picture), "question": "Which number?", **changes}
+    with pytest.raises(AppError) as caught:
+        client.predict(api_name="/ask", **arguments)
+    assert text in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_picture_is_refused(client, tmp_path):
+    (tmp_path / "notes.png").write_text("words", "utf-8")
+    with pytest.raises(AppError, match=r"notes\.png"):
+        client.predict(handle_file(tmp_path / "notes.png"), "What?", api_name="/ask")
+
+
+def call(url, image):
+    """One call without the client, which would upload the file for us."""
+    base = f"{url}gradio_api/call/ask"
+    event = httpx.post(base, json={"data": [image, "What?", "", "", "scripted", None]}).json()["event_id"]
+    return httpx.get(f"{base}/{event}", timeout=60).text
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"path": str(PROJECT_ROOT / "pyproject.toml")},
+        {"path": str(PROJECT_ROOT / "pyproject.toml"), "meta": {"_type": "gradio.FileData"}},
+        {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+        {"path": "http://127.0.0.1:1/x.png"},
+        {"path": "../../etc/passwd"},
+        {"path": 7},
+        "/etc/passwd",
+        None,
+        [],
+    ],
+)
+def test_only_uploaded_files_are_read(url, image):
+    answer = call(url, image)
+    assert "event: error" in answer
+    assert "root:" not in answer
+    assert "requires-python" not in answer
+
+
+def test_only_ask_is_public(client):
+    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/ask"]
+
+
+@pytest.mark.parametrize("path", ["pyproject.toml", "app.py", "assets/studio.css"])
+def test_the_project_is_never_served(url, path):
+    assert httpx.get(f"{url}gradio_api/file={PROJECT_ROOT / path}").status_code == 403
+
+
+def test_foreign_hosts_and_pages_are_refused(url):
+    assert httpx.get(url, headers={"host": "evil.example"}).status_code == 400
+    assert (
+        httpx.post(f"{url}gradio_api/call/ask", json={}, headers={"origin": "http://evil.example"}).status_code == 403
+    )
+    assert httpx.get(f"{url}openapi.json").status_code == 404

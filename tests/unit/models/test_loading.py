@@ -1,0 +1,261 @@
+"""Every way in which loading goes wrong says what was expected, what was got and what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from hart_studio.errors import ModelError
+from hart_studio.models import loading
+from hart_studio.models.loading import load_model
+
+# peft asks transformers in a way that transformers is about to retire.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+
+@pytest.fixture
+def broken(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A private copy of a tiny model, to be damaged."""
+    return Path(shutil.copytree(tiny_folder("qwen3_vl"), tmp_path / "model"))
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "tiny", "", "~nobody-here/model", "a\0b", "x" * 5000])
+def test_a_name_that_is_nothing(name: str) -> None:
+    with pytest.raises(ModelError, match=r"expected a folder or a hub id such as .* there is no such folder"):
+        load_model(name)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected config.json or adapter_config.json in .*save_pretrained"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", r"expected JSON in .*config.json"),
+        ("[1]", r"expected a JSON object in .*got list"),
+        ("\ufffe", r"expected JSON in"),
+        ("{}", r"is None; use Qwen2.5-VL"),
+        ('{"model_type": "qwen3_vl", "text_config": 3}', r"expected a valid config.json in .*'text_config'"),
+        ('{"model_type": "llama"}', r"supported family, .* is 'llama'; use .*Qwen3-VL \(Qwen/Qwen3-VL-8B-Instruct\)"),
+        ('{"model_type": "internvl_chat"}', r"without remote code.*ending -hf, such as OpenGVLab/InternVL3-8B-hf"),
+    ],
+)
+def test_a_config_that_is_not_ours(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=message):
+        load_model(str(tmp_path))
+
+
+def test_pickled_weights_are_never_loaded(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    (broken / "pytorch_model.bin").write_bytes(b"\x80\x04never read")
+    with pytest.raises(ModelError, match=r"expected weights called model\*.safetensors in .*got pytorch_model.bin"):
+        load_model(str(broken))
+
+
+def test_no_weights(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="got none"):
+        load_model(str(broken))
+
+
+def test_truncated_weights(broken: Path) -> None:
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"expected weights that fit config\.json"):
+        load_model(str(broken))
+
+
+def test_missing_weights_are_not_filled_with_noise(broken: Path) -> None:
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["model.language_model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 are missing, such as model.language_model.layers.1.mlp.up_proj.weight"):
+        load_model(str(broken))
+
+
+def test_weights_of_another_shape(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 40
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"expected weights that fit config\.json"):
+        load_model(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("processor_config.json", None),
+        ("processor_config.json", "{"),
+        ("tokenizer.json", None),
+        ("tokenizer.json", "{}"),
+    ],
+)
+def test_a_damaged_processor(broken: Path, file: str, content: str | None) -> None:
+    (broken / file).unlink()
+    if content is not None:
+        (broken / file).write_text(content)
+    with pytest.raises(ModelError, match=r"expected a processor .*save the processor beside the model"):
+        load_model(str(broken))
+
+
+def test_a_processor_of_another_model(broken: Path, tiny_folder: Callable[[str], Path]) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_folder("qwen2_vl") / file, broken / file)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "image_token_id": 7}))
+    with pytest.raises(ModelError, match=r"expected the picture token 7 .*belong to different models"):
+        load_model(str(broken))
+
+
+def test_a_processor_without_chat_template(broken: Path) -> None:
+    (broken / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="expected a vision processor with a chat template"):
+        load_model(str(broken))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA, so asking for it is no error")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_cuda_on_a_machine_without_it(broken: Path, device: str) -> None:
+    with pytest.raises(ModelError, match=r"expected a CUDA device .*machine has 0; use device='cpu'"):
+        load_model(str(broken), device=device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cpu:0", "CUDA", ""])
+def test_an_unknown_device(broken: Path, device: str) -> None:
+    with pytest.raises(ModelError, match="expected the device auto, cpu, cuda or cuda:N"):
+        load_model(str(broken), device=device)
+
+
+def test_an_unknown_dtype(broken: Path) -> None:
+    with pytest.raises(ModelError, match="expected the dtype auto, float32, bfloat16, float16, got 'int3'"):
+        load_model(str(broken), dtype="int3")
+
+
+RESPONSE = httpx.Response(401, request=httpx.Request("GET", "https://hub.example/api"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (GatedRepoError("gated", response=RESPONSE), r"asks for permission first; accept its terms"),
+        (RepositoryNotFoundError("404", response=RESPONSE), r"found no 'owner/model'; check the spelling"),
+        (LocalEntryNotFoundError("offline"), r"local cache, found neither, and the hub cannot be reached"),
+        (HfHubHTTPError("502", response=RESPONSE), r"the hub cannot be reached"),
+        (ConnectionError("refused"), r"the hub cannot be reached; go online once"),
+    ],
+)
+def test_hub_failures(monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(loading, "snapshot_download", fail)
+    with pytest.raises(ModelError, match=message):
+        load_model("owner/model")
+
+
+def test_downloads_can_be_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="found neither, and downloads are off"):
+        load_model("owner/model-that-nobody-has", allow_download=False)
+
+
+def test_a_hub_model_is_checked_before_its_weights_are_fetched(
+    tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def fetch(_: str, allow_patterns: list[str], **__: object) -> str:
+        asked.append(allow_patterns)
+        return str(tiny_folder("qwen2_vl"))
+
+    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    model = load_model("owner/model")
+    assert (model.name, model.family.key) == ("owner/model", "qwen2_vl")
+    assert asked == [loading.SMALL_FILES, loading.SMALL_FILES + loading.WEIGHT_FILES]
+    assert not any(pattern.endswith((".py", ".bin", "*")) for patterns in asked for pattern in patterns)
+
+
+def test_code_in_a_model_folder_is_never_run(broken: Path) -> None:
+    marker = broken / "ran"
+    (broken / "evil.py").write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\nclass Evil: ...\n")
+    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        content = json.loads((broken / file).read_text())
+        classes = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor")
+        content["auto_map"] = dict.fromkeys(classes, "evil.Evil")
+        (broken / file).write_text(json.dumps(content))
+    assert load_model(str(broken)).family.key == "qwen3_vl"
+    assert not marker.exists()
+
+
+def test_bfloat16_weights_are_upcast_on_the_cpu(broken: Path) -> None:
+    tensors = {name: value.bfloat16() for name, value in load_file(broken / "model.safetensors").items()}
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    assert load_model(str(broken), device="cpu").model.dtype == torch.float32
+    assert load_model(str(broken), device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+def test_a_loaded_model_is_ready_to_answer(tiny_folder: Callable[[str], Path]) -> None:
+    model = load_model(str(tiny_folder("internvl")))
+    assert not model.model.training
+    assert model.processor.tokenizer.padding_side == "left"
+    assert model.model.config._attn_implementation == "sdpa"
+
+
+@pytest.fixture
+def adapter(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A LoRA adapter with non-zero weights on the tiny Qwen3-VL."""
+    base = AutoModelForImageTextToText.from_pretrained(tiny_folder("qwen3_vl"))
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, target_modules=r".*language_model.*\.(q|v)_proj", init_lora_weights=False)
+    adapted = get_peft_model(base, config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_is_merged_into_its_base(adapter: Path, tiny_folder: Callable[[str], Path]) -> None:
+    merged = load_model(str(adapter)).model.state_dict()
+    base = load_model(str(tiny_folder("qwen3_vl"))).model.state_dict()
+    assert merged.keys() == base.keys()
+    changed = {name for name in base if not torch.equal(base[name], merged[name])}
+    layers = ("layers.0.self_attn", "layers.1.self_attn")
+    assert changed == {f"model.language_model.{layer}.{part}_proj.weight" for layer in layers for part in "qv"}
+    lora = load_file(adapter / "adapter_model.safetensors")
+    name = "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+    # Delta W = (alpha / r) B A, with peft's default alpha 8 and r 4.
+    expected = 2 * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"]
+    weight = "model.language_model.layers.0.self_attn.q_proj.weight"
+    assert torch.allclose(merged[weight] - base[weight], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "PROMPT_TUNING"}, r"expected a LoRA adapter .* is 'PROMPT_TUNING'"),
+        ({"base_model_name_or_path": None}, r"expected a LoRA adapter that names its base model"),
+        ({"base_model_name_or_path": "/moved/away"}, r"got '/moved/away': there is no such folder"),
+    ],
+)
+def test_an_adapter_without_its_base(adapter: Path, change: dict[str, str | None], message: str) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=message):
+        load_model(str(adapter))
+
+
+def test_an_adapter_with_pickled_weights(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(ModelError, match=r"expected weights called adapter_model\*.safetensors"):
+        load_model(str(adapter))

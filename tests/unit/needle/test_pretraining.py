@@ -1,0 +1,167 @@
+"""Packed rows are exact, the loss is what it says, and an interrupted run repeats the uninterrupted one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hart_studio import prompts
+from hart_studio.needle import curriculum, pretrain
+from hart_studio.needle.curriculum import LEVELS, conversation_row, crop_row, make_lesson, overview_row
+from hart_studio.needle.objective import compute_loss, tree_mask
+from hart_studio.needle.packing import IGNORED, Branch, Packer, Row
+from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def parts():
+    tokenizer = build_tokenizer()
+    processor = build_processor(tokenizer)
+    return tokenizer, processor, build_model(tokenizer, 3).eval(), Packer(tokenizer, processor.image_processor)
+
+
+def picture(seed: int, width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def two_picture_row() -> Row:
+    branches = (Branch("one?\n", "red star"), Branch("and the other one?\n", "[12, 900]", True), Branch("3\n", "7"))
+    return Row(("look ", picture(0, 96, 64), " and ", picture(1, 64, 128)), branches)
+
+
+def hidden_of(model, batch) -> torch.Tensor:
+    with torch.no_grad():
+        return model.model(
+            input_ids=torch.from_numpy(batch.input_ids),
+            position_ids=torch.from_numpy(batch.positions),
+            attention_mask=tree_mask(torch.from_numpy(batch.branch)),
+            pixel_values=torch.from_numpy(batch.pixel_values),
+            image_grid_thw=torch.from_numpy(batch.grids),
+            use_cache=False,
+        ).last_hidden_state
+
+
+def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
+    tokenizer, _, model, packer = parts
+    row = two_picture_row()
+    (packed,) = packer.pack([row])
+    together = hidden_of(model, packed)[0]
+    for number, branch in enumerate(row.branches, start=1):
+        (alone,) = packer.pack([Row(row.prefix, (branch,))])
+        ids = torch.from_numpy(alone.input_ids)
+        kinds = (ids == model.config.image_token_id).int()
+        with torch.no_grad():  # no positions and no mask of ours: the model's own
+            plain = model.model(
+                input_ids=ids,
+                mm_token_type_ids=kinds,
+                pixel_values=torch.from_numpy(alone.pixel_values),
+                image_grid_thw=torch.from_numpy(alone.grids),
+            ).last_hidden_state[0]
+        mine = together[torch.from_numpy(packed.branch[0] == number)]
+        torch.testing.assert_close(mine, plain[torch.from_numpy(alone.branch[0] == 1)], atol=2e-5, rtol=1e-4)
+
+
+def test_branches_would_differ_if_they_saw_each_other(parts) -> None:
+    _, _, model, packer = parts
+    (packed,) = packer.pack([two_picture_row()])
+    right = hidden_of(model, packed)
+    packed.branch = np.where(packed.branch > 0, 1, packed.branch)
+    assert (hidden_of(model, packed) - right).abs().max() > 0.01
+
+
+def test_labels_say_what_comes_next(parts) -> None:
+    tokenizer, _, _, packer = parts
+    (packed,) = packer.pack([two_picture_row()])
+    for number, reply in ((1, "red star"), (2, "[12, 900]"), (3, "7")):
+        labels = packed.labels[0][(packed.branch[0] == number)]
+        assert tokenizer.decode(labels[labels != IGNORED]) == reply + "<|im_end|>"
+    coordinates = packed.coordinates[0]
+    assert coordinates[coordinates >= 0].tolist() == [12, 900]
+
+
+def test_rows_are_batched_by_length_without_loss(parts) -> None:
+    _, _, _, packer = parts
+    rng = np.random.default_rng(0)
+    rows = [overview_row(rng, LEVELS[1]) for _ in range(9)]
+    batches = packer.pack(rows, token_budget=600)
+    assert len(batches) > 1
+    assert sum(len(batch.input_ids) for batch in batches) == 9
+    assert all(batch.input_ids.size <= 600 or len(batch.input_ids) == 1 for batch in batches)
+    whole = packer.pack(rows, token_budget=10**9)
+    assert len(whole) == 1
+    assert sum(batch.weights.sum() for batch in batches) == pytest.approx(float(whole[0].weights.sum()))
+
+
+def template_text(processor, messages) -> list[int]:
+    return processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"][0].tolist()
+
+
+def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    _, processor, _, packer = parts
+    shown = picture(2, 256, 192)
+    for prompt in (
+        prompts.grounding_prompt("Where is the red star?"),
+        prompts.direct_prompt("What colour is the star?", ("red", "blue")),
+        prompts.crops_only_prompt("What colour is the star?", ("red", "blue"), 2),
+    ):
+        count = sum(part is prompts.IMAGE for part in prompt)
+        prefix, text = curriculum._user_text(prompt, [shown] * count)
+        row = Row((curriculum._USER, *prefix), (Branch(text + curriculum._REPLY, "yes"),))
+        (packed,) = packer.pack([row])
+        content = [
+            {"type": "image", "image": Image.fromarray(shown)} if part is prompts.IMAGE else {"type": "text", "text": part}
+            for part in prompt
+        ]
+        expected = template_text(processor, [{"role": "user", "content": content}])
+        assert packed.input_ids[0][: len(expected)].tolist() == expected
+
+
+def test_the_soft_target_prefers_the_value_and_its_neighbours(parts) -> None:
+    tokenizer, _, model, packer = parts
+    numbers = torch.tensor(number_token_ids(tokenizer))
+    batches = packer.pack([overview_row(np.random.default_rng(0), LEVELS[0])])
+    loss, result = compute_loss(model, batches[0], numbers, sigma=4.0)
+    assert result.coordinates[0] >= 4 and result.answers[0] >= 1
+    assert float(loss) == pytest.approx(result.loss)
+    assert result.mean_loss > 3.0  # untrained: near the log of the vocabulary
+
+
+@pytest.mark.parametrize("level", range(len(LEVELS)))
+def test_every_level_makes_lessons(parts, level: int) -> None:
+    _, _, _, packer = parts
+    overviews, crops = make_lesson(np.random.default_rng(level), LEVELS[level], growth=1.0)
+    assert len(overviews) == LEVELS[level].rows and crops
+    for batch in packer.pack(overviews + crops):
+        assert np.isfinite(batch.pixel_values).all()
+        assert (batch.coordinates <= 1000).all()
+
+
+def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
+    rng = np.random.default_rng(0)
+    crop = crop_row(rng, 1.0)
+    assert "supposed to answer" in str(crop.prefix[0])
+    talk = conversation_row(rng, LEVELS[-1])
+    pictures = [part.shape for part in talk.prefix if isinstance(part, np.ndarray)]
+    assert len(pictures) == 2 and pictures[0] == (192, 256, 3)
+
+
+def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [curriculum._level((64, 64), (1, 1), (0.2, 0.3), sigma=8, rows=2, groundings=1, advance_at=2.0, patience=99)]
+    monkeypatch.setattr(pretrain, "LEVELS", small * 2)
+    straight = pretrain.train(tmp_path / "a", steps=4, workers=0)
+    pretrain.train(tmp_path / "b", steps=2, workers=0)
+    resumed = pretrain.train(tmp_path / "b", steps=4, workers=0, resume=True)
+    first, second = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    progress = json.loads((tmp_path / "b" / "checkpoint" / "progress.json").read_text())
+    assert progress["step"] == 4

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hart_studio import ask
+from hart_studio.errors import ModelError
+from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.pipeline.trace import load_trace
+from tests.fakes import ScriptedModel
+
+BOX = '[{"bbox_2d": [100, 200, 300, 400], "label": "sign\u001b[31m"}]'
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(3).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    path = tmp_path / "street.png"
+    Image.fromarray(noise).save(path)
+    return path
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Puts a scripted model in place of a real one; lists what was loaded."""
+    calls: list[tuple[str, str]] = []
+
+    def load(name: str, device: str) -> ScriptedModel:
+        calls.append((name, device))
+        return ScriptedModel(
+            grounding=BOX,
+            crops_only=r"\boxed{B}",
+            direct=r"\boxed{A}",
+            full_and_crops="\u001b]0;x\u0007 maybe",
+            name=name,
+        )
+
+    monkeypatch.setattr(ask, "load_model", load)
+    return calls
+
+
+CHOICES = ["--choice", "3", "--choice", "7"]
+
+
+def test_json_is_one_object_with_everything(
+    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask.main([str(picture), "Which digit?", *CHOICES, "--answer", "7", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    reply = json.loads(out)
+    assert reply["image"]["width"] == 1200
+    assert reply["image"]["height"] == 900
+    assert reply["model"] == BUILT_IN_MODEL
+    assert reply["outcome"] == "ok"
+    assert [reply["boxes"][0][edge] for edge in ("x_min", "y_min", "x_max", "y_max")] == [120, 180, 360, 360]
+    assert reply["crops"] == [{"x_min": 120, "y_min": 180, "x_max": 360, "y_max": 360}]
+    assert {name: (found["answer"], found["value"]) for name, found in reply["protocols"].items()} == {
+        "crops_only": ("B", 1.0),
+        "direct": ("A", 0.0),
+        "full_and_crops": (None, 0.0),
+    }
+    assert all(found["visual_tokens"] > 0 and found["seconds"] > 0 for found in reply["protocols"].values())
+    assert loaded == [(BUILT_IN_MODEL, "auto")]
+
+
+def test_the_table_is_short_and_safe_for_a_terminal(
+    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask.main([str(picture), "Which digit?", *CHOICES, "--answer", "B", "--model", "some/model"]) == 0
+    out = capsys.readouterr().out
+    assert "street.png, 1200 x 900" in out
+    assert "some/model (qwen3_vl)" in out
+    assert "[120, 180, 360, 360]  4.00% of the picture  sign" in out
+    rows = {line.split()[0]: line for line in out.splitlines() if line}
+    assert "(B) 7" in rows["crops_only"]
+    assert " yes " in rows["crops_only"]
+    assert "(A) 3" in rows["direct"]
+    assert " no " in rows["direct"]
+    assert "none (ok)" in rows["full_and_crops"]
+    assert "sufficient 100%" in rows["self-check"]
+    assert all(sign.isprintable() or sign == "\n" for sign in out)
+
+
+def test_an_open_question_without_a_known_answer(
+    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask.main([str(picture), "Which digit?", "--protocol", "direct"]) == 0
+    out = capsys.readouterr().out
+    assert "crops_only" not in out
+    assert "region" not in out
+    assert " yes " not in out
+    assert " no " not in out
+
+
+def test_settings_reach_the_model(picture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = ScriptedModel(grounding=BOX, crops_only=["B", "A", "B"])
+    monkeypatch.setattr(ask, "load_model", lambda name, device: model)
+    flags = ["--protocol", "crops_only", "--temperature", "0.8", "--rollouts", "3", "--seed", "4"]
+    flags += ["--overview-pixels", "20000", "--padding", "0.5", "--max-boxes", "1", "--device", "cpu"]
+    folder = tmp_path / "out"
+    assert ask.main([str(picture), "Which?", *CHOICES, *flags, "--save", str(folder)]) == 0
+    assert model.calls[0].group_size == 3
+    assert (model.calls[0].sampling.temperature, model.calls[0].sampling.seed) == (0.8, 4)
+    saved = load_trace(folder)
+    assert saved.trace.settings.overview_max_pixels == 20000
+    assert [crop.xyxy for crop in saved.trace.crops] == [(0, 90, 480, 450)]
+
+
+def test_a_saved_trace_can_be_reopened(picture: Path, loaded: list[tuple[str, str]], tmp_path: Path) -> None:
+    assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "a" / "b")]) == 0
+    saved = load_trace(tmp_path / "a" / "b")
+    with Image.open(saved.crops[0]) as crop:
+        assert crop.size == (240, 180)
+
+
+BAD_INPUT: list[tuple[list[str], str]] = [
+    (["{folder}/nowhere.png", "Which?"], "nowhere.png"),
+    (["{folder}", "Which?"], "a folder"),
+    (["{folder}/empty.png", "Which?"], "an empty file"),
+    (["{folder}/text.png", "Which?"], "no picture"),
+    (["{picture}", ""], "expected a question"),
+    (["{picture}", "Which?", "--choice", "red"], "2 to 26"),
+    (["{picture}", "Which?", "--choice", "red", "--choice", " "], "every choice to have text"),
+    (["{picture}", "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"], "(A) red, (B) blue"),
+    (["{picture}", "Which?", "--padding", "-1"], "the setting padding is -1.0"),
+    (["{picture}", "Which?", "--padding", "nan"], "the setting padding"),
+    (["{picture}", "Which?", "--max-boxes", "0"], "the setting max_boxes is 0"),
+    (["{picture}", "Which?", "--temperature", "-2"], "the setting temperature"),
+    (["{picture}", "Which?", "--overview-pixels", "5"], "the setting overview_max_pixels is 5"),
+    (["{picture}", "Which?", "--rollouts", "0"], "at least 1 rollout"),
+    (["{picture}", "Which?", "--rollouts", "4"], "temperature above 0"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), BAD_INPUT)
+def test_bad_input_is_exit_code_2_and_one_line(
+    argv: list[str],
+    message: str,
+    picture: Path,
+    tmp_path: Path,
+    loaded: list[Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    assert ask.main([part.format(folder=tmp_path, picture=picture) for part in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ask: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_bad_input_is_told_before_a_model_is_loaded(picture: Path, loaded: list[Any]) -> None:
+    assert ask.main([str(picture), "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"]) == 2
+    assert ask.main([str(picture.with_name("nowhere.png")), "Which?"]) == 2
+    assert ask.main([str(picture), "Which?", "--rollouts", "2"]) == 2
+    assert loaded == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: IMAGE, QUESTION"),
+        (["a.png"], "required: QUESTION"),
+        (["a.png", "Which?", "--protocol", "guess"], "'guess'"),
+        (["a.png", "Which?", "--padding", "wide"], "'wide'"),
+        (["a.png", "Which?", "--colour", "red"], "--colour"),
+    ],
+)
+def test_wrong_flags_are_exit_code_2_and_one_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        ask.main(argv)
+    assert exit_info.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_model_error_is_one_line_even_when_its_text_is_not(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str, device: str) -> ScriptedModel:
+        raise ModelError("expected a model,\n  got a sandwich")
+
+    monkeypatch.setattr(ask, "load_model", load)
+    assert ask.main([str(picture), "Which?"]) == 2
+    assert capsys.readouterr().err == "ask: expected a model, got a sandwich\n"
+
+
+def test_a_real_missing_model_is_told(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask.main([str(picture), "Which?", "--model", str(tmp_path / "no-model")]) == 2
+    err = capsys.readouterr().err
+    assert "no-model" in err
+    assert err.count("\n") == 1
+
+
+def test_a_trace_that_cannot_be_written_is_told(
+    picture: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
+    assert "expected a folder to write the trace to" in capsys.readouterr().err
+    assert loaded == [], "told before the model has been asked"

@@ -1,0 +1,93 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hart_studio.records import Box
+from hart_studio.ui.components.answer_cards import AnswerBoard, AnswerCards, Card, Check, Said
+from hart_studio.ui.components.box_viewer import BoxViewer, Copy, Scene
+from hart_studio.ui.components.crop_strip import Crop, CropStrip, Overview, Shown
+from hart_studio.ui.components.example_picker import Example, ExamplePicker
+from hart_studio.ui.components.run_status import Failed, Running, RunStatus
+from hart_studio.ui.theme import ASSETS
+
+EVIL = "<script>${alert(1)}</script>{{7*7}}"
+SCENE = Scene(
+    name=EVIL,
+    width=4000,
+    height=3000,
+    preview=Copy(Path("/cache/preview.jpg"), 2048),
+    detail=Copy(Path("/cache/detail.jpg"), 4000),
+    boxes=(Box.of((10.5, 20.0, 300.0, 400.0), EVIL, 0.5),),
+    crops=(Box.of((0.0, 10.0, 310.0, 410.0)),),
+)
+SHOWN = Shown((4000, 3000), Overview(Path("/cache/o.png"), 256, 192), (Crop(Path("/cache/c.png"), SCENE.crops[0]),))
+BOARD = AnswerBoard(
+    model=EVIL,
+    expected="",
+    checks=(Check("Needed?", "yes", "good", "because"),),
+    cards=(Card("direct", "Full image", "", "", EVIL, "", "", 48, 0.5, (Said("Answer", EVIL),), False),),
+)
+VALUES = [
+    (BoxViewer, SCENE),
+    (CropStrip, SHOWN),
+    (AnswerCards, BOARD),
+    (RunStatus, Running(0.5, EVIL)),
+    (RunStatus, Failed("No", EVIL)),
+]
+
+
+@pytest.mark.parametrize(("component", "value"), VALUES)
+def test_values_are_plain_json_and_never_reach_a_template(component, value):
+    display = component()
+    payload = display.postprocess(value)
+    json.dumps(payload, allow_nan=False)
+    config = display.get_config()
+    assert "${" not in config["html_template"] and "{{" not in config["html_template"]
+    assert EVIL not in config["html_template"]
+    assert display.preprocess(payload) is None
+
+
+@pytest.mark.parametrize("component", [BoxViewer, CropStrip, AnswerCards, RunStatus])
+def test_nothing_is_drawn_from_nothing(component):
+    assert component().postprocess(None) is None
+
+
+def test_the_viewer_gets_original_pixels():
+    payload = BoxViewer().postprocess(SCENE)
+    assert (payload["width"], payload["height"]) == (4000, 3000)
+    assert payload["boxes"] == [{"x_min": 10.5, "y_min": 20.0, "x_max": 300.0, "y_max": 400.0, "label": EVIL}]
+    assert payload["crops"] == [{"x_min": 0.0, "y_min": 10.0, "x_max": 310.0, "y_max": 410.0}]
+    assert payload["preview"]["image"]["path"] == "/cache/preview.jpg"
+    assert payload["preview"]["image"]["meta"] == {"_type": "gradio.FileData"}
+
+
+def test_the_strip_states_sizes_and_shares():
+    payload = CropStrip().postprocess(SHOWN)
+    assert payload["overview"]["pixel_share"] == pytest.approx(256 * 192 / 12e6)
+    assert (payload["crops"][0]["width"], payload["crops"][0]["height"]) == (310.0, 400.0)
+    assert payload["crops"][0]["area_share"] == pytest.approx(310 * 400 / 12e6)
+
+
+def test_examples_show_a_thumbnail_and_hide_the_answer(tmp_path):
+    thumbnail = tmp_path / "t.jpg"
+    thumbnail.write_bytes(b"x")
+    picker = ExamplePicker((Example(EVIL, tmp_path / "big.jpg", thumbnail, "Which?", ("a", "b"), "B"),))
+    (entry,) = picker.postprocess((Example(EVIL, tmp_path / "big.jpg", thumbnail, "Which?", ("a", "b"), "B"),))
+    assert set(entry) == {"title", "question", "image"}
+    assert entry["image"]["path"] == str(thumbnail)
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in ASSETS.glob("*.js")))
+def test_no_script_turns_text_into_markup(script):
+    source = (ASSETS / script).read_text("utf-8")
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser"):
+        assert way not in source
+    assert "http://" not in source.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in source
+
+
+def test_the_style_sheet_fetches_nothing():
+    source = (ASSETS / "studio.css").read_text("utf-8")
+    assert "url(" not in source
+    assert "@import" not in source

@@ -1,0 +1,212 @@
+import hashlib
+import threading
+import zipfile
+
+import pytest
+from PIL import Image
+
+from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.families import FAMILIES
+from hart_studio.ui.services import BUILT_IN, AskService, offered_models, read_form
+from tests.fakes import ScriptedModel
+
+BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "street.png"
+    image = Image.new("RGB", (1600, 900), (40, 60, 80))
+    image.paste((255, 0, 200), (400, 450, 600, 675))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def loads():
+    return []
+
+
+@pytest.fixture
+def service(tmp_path, loads):
+    def load(name):
+        loads.append(name)
+        return ScriptedModel(
+            name=name, grounding=BOX, crops_only="\\boxed{A}", direct=lambda _: "\\boxed{B}", full_and_crops="A"
+        )
+
+    return AskService(tmp_path / "work", load)
+
+
+def quiet(fraction, stage):
+    pass
+
+
+def test_a_form_is_tidied(picture):
+    form = read_form(picture, " Which? ", "five\n\n six \n", "B", ["direct", "crops_only"], 1.0, padding=0.25)
+    assert form.choices == ("five", "six")
+    assert form.protocols == ("crops_only", "direct")
+    assert form.rollouts == 1
+    assert form.settings.padding == 0.25
+
+
+def test_what_is_left_out_means_all_protocols_and_the_models_own_budget(picture):
+    form = read_form(picture, "Which?")
+    assert form.protocols == ("crops_only", "direct", "full_and_crops")
+    assert form.settings.overview_max_pixels is None
+    assert form.choices == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"image": None}, "no picture yet"),
+        ({"question": ""}, "no question yet"),
+        ({"question": None}, "no question yet"),
+        ({"question": "\n\t "}, "no question yet"),
+        ({"choices": "only one"}, "2 to 26"),
+        ({"choices": "\n".join(str(number) for number in range(27))}, "got 27"),
+        ({"choices": ["a", "b"], "answer": "z"}, "'z'"),
+        ({"protocols": []}, "at least one"),
+        ({"protocols": ["guess"]}, "got guess"),
+        ({"padding": 7}, "padding"),
+        ({"padding": "wide"}, "padding"),
+        ({"max_boxes": 0}, "max_boxes"),
+        ({"max_boxes": 2.5}, "max_boxes"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"overview_max_pixels": 5}, "overview_max_pixels"),
+        ({"rollouts": 0}, "at least 1"),
+        ({"rollouts": 4}, "temperature above 0"),
+    ],
+)
+def test_a_form_that_cannot_be_asked_is_refused(picture, changes, text):
+    with pytest.raises(InputError, match=text):
+        read_form(**{"image": picture, "question": "Which?", **changes})
+
+
+def test_a_picture_is_shown_by_copies_and_kept_as_it_is(service, picture):
+    before = hashlib.sha256(picture.read_bytes()).hexdigest()
+    scene = service.open_picture(picture)
+    assert (scene.width, scene.height, scene.name) == (1600, 900, "street.png")
+    assert (scene.preview.width, scene.detail.width) == (1600, 1600)
+    assert hashlib.sha256(picture.read_bytes()).hexdigest() == before
+    assert service.folder in scene.preview.path.parents
+
+
+def test_copies_of_a_large_picture_are_limited(service, tmp_path):
+    path = tmp_path / "tall.jpg"
+    Image.new("RGB", (1000, 6000)).save(path)
+    scene = service.open_picture(path)
+    with Image.open(scene.preview.path) as preview, Image.open(scene.detail.path) as detail:
+        assert (preview.height, detail.height) == (2048, 4096)
+        assert (preview.width, detail.width) == (pytest.approx(2048 / 6, abs=1), pytest.approx(4096 / 6, abs=1))
+        assert (scene.preview.width, scene.detail.width) == (preview.width, detail.width)
+    assert (scene.width, scene.height) == (1000, 6000)
+
+
+def test_copies_are_made_once_and_again_when_the_file_changes(service, picture):
+    first = service.open_picture(picture)
+    stamp = first.detail.path.stat().st_mtime_ns
+    assert service.open_picture(picture) == first
+    assert first.detail.path.stat().st_mtime_ns == stamp
+    Image.new("RGB", (40, 30)).save(picture)
+    again = service.open_picture(picture)
+    assert again.preview.path != first.preview.path
+    assert (again.width, again.height) == (40, 30)
+
+
+def test_a_swept_copy_is_made_anew(service, picture):
+    service.open_picture(picture).preview.path.unlink()
+    assert service.open_picture(picture).preview.path.exists()
+
+
+def test_no_picture_is_an_image_error(service, tmp_path):
+    (tmp_path / "notes.png").write_text("words", "utf-8")
+    with pytest.raises(ImageError, match=r"notes\.png"):
+        service.open_picture(tmp_path / "notes.png")
+
+
+def test_a_question_is_answered_with_everything_to_show(service, picture):
+    stages = []
+    form = read_form(picture, "Which number?", "five\nsix", "five")
+    reply = service.ask(form, "scripted", lambda fraction, stage: stages.append((fraction, stage)))
+    assert [box.xyxy for box in reply.scene.boxes] == [(400, 450, 600, 675)]
+    assert reply.scene.boxes[0].label == "sign"
+    assert [crop.area.xyxy for crop in reply.shown.crops] == [(400, 450, 600, 675)]
+    with Image.open(reply.shown.crops[0].path) as crop:
+        assert crop.size == (200, 225)
+        assert crop.getextrema() == ((255, 255), (0, 0), (200, 200))
+    with Image.open(reply.shown.overview.path) as overview:
+        assert overview.size == (reply.shown.overview.width, reply.shown.overview.height)
+    assert [card.verdict for card in reply.board.cards] == ["right", "wrong", "right"]
+    assert reply.summary["model"] == "scripted"
+    with zipfile.ZipFile(reply.archive) as archive:
+        assert sorted(archive.namelist()) == ["images/crop_1.png", "images/overview.png", "trace.json"]
+    assert [fraction for fraction, _ in stages] == sorted(fraction for fraction, _ in stages)
+    assert stages[0][1] == "Loading scripted"
+    assert stages[-1] == (1.0, "Done")
+
+
+def test_the_built_in_model_goes_by_its_short_name(service, picture, loads):
+    reply = service.ask(read_form(picture, "Which?"), f" {BUILT_IN} ", quiet)
+    assert loads == [BUILT_IN_MODEL]
+    assert reply.board.model == reply.summary["model"] == BUILT_IN
+
+
+def test_two_models_stay_in_memory_and_the_least_used_one_goes(service, picture, loads):
+    form = read_form(picture, "Which?")
+    for name in ["a", "b", "a", "c", "a", "b"]:
+        service.ask(form, name, quiet)
+    assert loads == ["a", "b", "c", "b"]
+
+
+def test_a_model_that_did_not_load_is_tried_again(tmp_path, picture):
+    answers = iter([ModelError("the hub cannot be reached"), ScriptedModel(grounding=BOX, direct="x")])
+
+    def load(name):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    service = AskService(tmp_path / "work", load)
+    form = read_form(picture, "Which?", protocols=["direct"])
+    with pytest.raises(ModelError):
+        service.ask(form, "a", quiet)
+    assert service.ask(form, "a", quiet).summary["protocols"]["direct"]["text"] == "x"
+
+
+def test_a_second_question_waits_and_says_so(tmp_path, picture):
+    entered, leave = threading.Event(), threading.Event()
+
+    def load(name):
+        entered.set()
+        assert leave.wait(60)
+        return ScriptedModel(direct=lambda _: "x")
+
+    service = AskService(tmp_path / "work", load)
+    form = read_form(picture, "Which?", protocols=["direct"])
+    first = threading.Thread(target=service.ask, args=(form, "a", quiet))
+    first.start()
+    assert entered.wait(60)
+    stages = []
+
+    def note(fraction, stage):
+        stages.append(stage)
+        leave.set()
+
+    service.ask(form, "a", note)
+    first.join(60)
+    assert stages[0] == "Waiting for another question to finish"
+    assert not any(stage.startswith("Loading") for stage in stages)
+
+
+def test_the_lists_offer_the_default_first_and_each_name_once():
+    models = offered_models("my/model")
+    assert models[0] == ("my/model", "my/model")
+    assert ("Built-in (hart-tiny-base)", BUILT_IN) in models
+    assert len(models) == len(FAMILIES) + 2
+    assert offered_models(BUILT_IN)[0][1] == BUILT_IN
+    assert len({name for _, name in offered_models(BUILT_IN)}) == len(FAMILIES) + 1

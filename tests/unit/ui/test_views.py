@@ -1,0 +1,165 @@
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.trace import SavedTrace, Trace, TraceImage, TraceModel
+from hart_studio.pipeline.verification import Verification
+from hart_studio.records import Box, Rollout, Score, Turn
+from hart_studio.ui.views import show_answers, show_pictures
+
+AREA = Box.of((100.0, 200.0, 300.0, 400.0))
+
+
+def turn(kind="answer", text="\\boxed{A}", tokens=48):
+    return Turn(
+        kind=kind,
+        prompt="p",
+        image_sizes_wh=((256, 192),),
+        text=text,
+        finish_reason="stop",
+        prompt_tokens=tokens + 10,
+        visual_tokens=tokens,
+        completion_tokens=5,
+        seconds=0.5,
+    )
+
+
+def rollout(protocol="crops_only", extracted="A", value=1.0, outcome="ok", crops=(AREA,), answered=True, **more):
+    turns = () if protocol == "direct" else (turn("grounding", "[box]", 40),)
+    return Rollout(
+        sample_id="s",
+        protocol=protocol,
+        turns=(*turns, turn()) if answered else turns,
+        boxes=crops if protocol != "direct" else (),
+        crops=crops if protocol != "direct" else (),
+        outcome=outcome,
+        score=Score(value=value, extracted=extracted, expected=None if value is None else "A", rule="boxed"),
+        **more,
+    )
+
+
+def trace(*rollouts, choices=("five", "six"), answer="A", **checks):
+    base = {
+        "sample_id": "s", "evidence": "known_answer", "sufficiency": None, "necessity": None, "consensus": None,
+        "agreement": None, "majority_answer": None, "area_share": None, "full_image": None, "masked": None,
+    }  # fmt: skip
+    verification = Verification(**{**base, "rollouts": rollouts, **checks}) if checks else None
+    return Trace(
+        app_version="0",
+        created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        image=TraceImage(name="a.jpg", width=4000, height=3000, format="JPEG", sha256="0" * 64),
+        question="q",
+        choices=choices,
+        answer=answer,
+        model=TraceModel(name="/srv/models/m", family="qwen3_vl"),
+        settings=LoopSettings(),
+        protocols={one.protocol: one for one in rollouts},
+        verification=verification,
+    )
+
+
+def card(one, **more):
+    return show_answers(trace(one, **more), "m").cards[0]
+
+
+def checks(**measured):
+    return {check.name: check for check in show_answers(trace(rollout(), **measured), "m").checks}
+
+
+def test_a_card_says_letter_option_verdict_and_the_cost_of_all_turns():
+    shown = card(rollout())
+    assert (shown.letter, shown.answer, shown.verdict, shown.note) == ("A", "five", "right", "")
+    assert (shown.visual_tokens, shown.seconds) == (88, 1.0)
+    assert [said.title for said in shown.turns] == ["Where to look · 40 visual tokens", "Answer · 48 visual tokens"]
+    assert shown.is_primary
+
+
+def test_an_open_question_has_no_letter_and_an_unknown_answer_no_verdict():
+    shown = card(rollout("direct", "a red sign", None), choices=(), answer=None)
+    assert (shown.letter, shown.answer, shown.verdict) == ("", "a red sign", "")
+    assert not shown.is_primary
+
+
+def test_cards_come_in_the_order_of_the_story():
+    board = show_answers(trace(rollout("full_and_crops"), rollout("direct", "B", 0.0), rollout()), "m")
+    assert [one.protocol for one in board.cards] == ["crops_only", "direct", "full_and_crops"]
+    assert [one.verdict for one in board.cards] == ["right", "wrong", "right"]
+    assert board.model == "m"
+    assert board.expected == "A · five"
+
+
+@pytest.mark.parametrize(
+    ("one", "note"),
+    [
+        (rollout(outcome="no_box", crops=(), extracted=None, value=0.0, answered=False), "The model named no region."),
+        (rollout(outcome="bad_box", crops=(), extracted=None, value=0.0, answered=False), "none of them is a region"),
+        (
+            rollout(outcome="truncated", crops=(), extracted=None, value=0.0, answered=False),
+            "before a region was named",
+        ),
+        (rollout(outcome="no_box", crops=(), used_fallback=True), "This answer is from the full image."),
+        (rollout(outcome="truncated", extracted=None, value=0.0), "cut the answer off"),
+        (rollout("direct", None, 0.0), "No answer could be read"),
+        (rollout("direct", None, None, outcome="error", answered=False, error="the file is damaged"), "is damaged"),
+    ],
+)
+def test_a_card_warns_of_what_a_reader_must_know(one, note):
+    shown = card(one)
+    assert note in shown.note
+    assert shown.answer == ("five" if one.score.extracted else "")
+
+
+def test_pictures_carry_the_size_that_the_model_saw():
+    saved = SavedTrace(trace(rollout()), Path("overview.png"), (Path("crop_1.png"),))
+    shown = show_pictures(saved)
+    assert (shown.overview.width, shown.overview.height) == (256, 192)
+    assert shown.original_wh == (4000, 3000)
+    assert shown.crops[0].area == AREA
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (rollout(outcome="bad_box", crops=(), extracted=None, value=0.0, answered=False), "none of them is a region"),
+        (rollout("direct"), "No answer from crops was asked for."),
+    ],
+)
+def test_missing_crops_are_explained(one, reason):
+    assert reason in show_pictures(SavedTrace(trace(one), Path("o.png"), ())).no_crops_reason
+
+
+def test_only_measured_checks_become_badges():
+    assert checks(sufficiency=None) == {}
+    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient?", "Area"}
+
+
+@pytest.mark.parametrize(
+    ("measured", "name", "value", "state"),
+    [
+        ({"sufficiency": 1.0}, "Sufficient?", "yes", "good"),
+        ({"sufficiency": 0.0}, "Sufficient?", "no", "bad"),
+        ({"necessity": True}, "Needed?", "yes", "good"),
+        ({"necessity": False}, "Needed?", "no", "bad"),
+        ({"consensus": 0.875}, "Same regions?", "IoU 0.88", "good"),
+        ({"consensus": 0.1}, "Same regions?", "IoU 0.10", "bad"),
+        ({"agreement": 0.75}, "Same answer?", "75% of 1", "good"),
+        ({"area_share": 0.0213}, "Area", "2.1% of the picture", "neutral"),
+        ({"area_share": 0.0004}, "Area", "0.04% of the picture", "neutral"),
+        ({"area_share": 1.0}, "Area", "100.0% of the picture", "bad"),
+    ],
+)
+def test_a_badge_says_what_was_measured(measured, name, value, state):
+    check = checks(**measured)[name]
+    assert (check.value, check.state) == (value, state)
+    assert len(check.help) > 40
+
+
+def test_agreement_alone_is_not_called_sufficiency():
+    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {"Same answer?"}
+
+
+def test_sufficiency_over_samples_is_a_share():
+    found = show_answers(trace(rollout(), sufficiency=0.75, rollouts=(rollout(),) * 4), "m").checks[0]
+    assert found.value == "75% of 4"
