@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 after Ctrl+C, 2 when the server cannot start.
     """
     flags = _parse_flags(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # All three are read while gradio and huggingface_hub are imported, so they come before those imports.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

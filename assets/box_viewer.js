@@ -64,6 +64,7 @@ function showArea(area) {
   const width = 2.2 * Math.max(area.x_max - area.x_min, (area.y_max - area.y_min) * aspect);
   const [x, y] = [(area.x_min + area.x_max) / 2, (area.y_min + area.y_max) / 2];
   setView({ x: x - width / 2, y: y - width / aspect / 2, width });
+  stage.scrollIntoView({ block: "nearest" });
 }
 
 function selectBox(index) {

@@ -229,6 +229,7 @@ def _separate(mark: re.Match[str]) -> str:
 def _cleaned(text: str) -> str:
     """The end of the text after the reasoning, without Markdown and LaTeX dress; single spaces and newlines."""
     end = unicodedata.normalize("NFKC", text[-MAX_TEXT_CHARS:])[-MAX_TEXT_CHARS:].rpartition(_THINKING_END)[2]
+    end = end.encode(errors="ignore").decode()  # a lone surrogate cannot be stored
     plain = _LATEX_STYLE.sub(r"\1", _LATEX_STYLE.sub(r"\1", end.replace("*", "").replace("`", "")))  # two deep
     plain = _LATEX_ESCAPE.sub(r"\1", plain)
     return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", plain)).strip()

@@ -52,9 +52,7 @@ class ProcessedPicture:
 def own_budget(processor: ProcessorMixin, family: Family) -> PixelBudget:
     """The least and greatest area in pixels that a checkpoint's processor is set to."""
     images = processor.image_processor
-    if (
-        family.budget_knob == "area"
-    ):  # named edges, but areas: shortest_edge is the least area, longest_edge the greatest
+    if family.budget_knob == "area":  # called edges, but they are areas
         return PixelBudget(images.size["shortest_edge"], images.size["longest_edge"])
     tile = images.size["height"] * images.size["width"]
     if family.budget_knob == "tiles":
@@ -71,8 +69,8 @@ def fed_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> t
     """Size at which a picture is handed to the processor; most pictures keep theirs.
 
     A side ratio that the processor would refuse, or that would burst the budget, is stretched on the short side and
-    not padded: every box frame maps each axis on its own, so a stretch leaves boxes exact. A picture with a side
-    below ``min_side`` is enlarged.
+    not padded: the families' box frames map each axis on its own, so a stretch leaves boxes exact. A picture with a
+    side below ``min_side`` is enlarged.
 
     Args:
         size_wh: (width, height) in pixels.

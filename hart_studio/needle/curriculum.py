@@ -6,7 +6,7 @@ Scenes are drawn on the fly at overview size, so no picture is seen twice. Crop 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -35,8 +35,11 @@ class Level:
         sigma: Spread of the soft coordinate target, in thousandths of the picture.
         rows: Overviews in a lesson.
         groundings: Grounding branches on one overview.
-        advance_at: Share of coordinates within ``HIT`` thousandths that ends the level.
+        advance_at: Share of coordinates within ``HIT`` thousandths that ends the level; on the looking level, share of
+            words that the visual tokens get right.
         patience: Steps after which the level ends all the same.
+        is_looking: No text: only the auxiliary loss of the visual tokens, which costs little and teaches the vision
+            tower what to see before the language model learns to ask for it.
     """
 
     scenes: SceneSettings
@@ -46,6 +49,7 @@ class Level:
     groundings: int
     advance_at: float
     patience: int
+    is_looking: bool = False
 
 
 HIT: Final = 30
@@ -60,6 +64,9 @@ def _level(
 
 
 LEVELS: Final = (
+    _level(
+        (256, 192), (4, 12), (0.05, 0.09), sigma=6, rows=24, groundings=0, advance_at=0.97, patience=1500, is_looking=True
+    ),
     _level((128, 128), (1, 1), (0.14, 0.26), sigma=8, rows=24, groundings=1, advance_at=0.90, patience=700),
     _level((128, 128), (2, 2), (0.12, 0.2), sigma=6, rows=20, groundings=2, advance_at=0.85, patience=1100),
     _level((192, 160), (2, 3), (0.09, 0.15), sigma=5, rows=16, groundings=3, advance_at=0.85, patience=700),
@@ -171,6 +178,9 @@ def conversation_row(rng: np.random.Generator, level: Level) -> Row:
 
 def make_lesson(rng: np.random.Generator, level: Level, growth: float) -> tuple[list[Row], list[Row]]:
     """One training step: overview rows, and crop rows with a few conversations once crops are readable."""
+    if level.is_looking:
+        looks = [replace(overview_row(rng, level), branches=()) for _ in range(level.rows)]
+        return looks, [replace(crop_row(rng, growth), branches=()) for _ in range(16)]
     crops = [crop_row(rng, growth) for _ in range(6)]
     if growth >= 0.5:
         crops += [conversation_row(rng, level) for _ in range(1)]

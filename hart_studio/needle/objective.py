@@ -22,35 +22,51 @@ class Result:
         weight: Sum of the weights.
         coordinates: Number of coordinates, and how many of them were within ``HIT`` thousandths.
         answers: Number of answer tokens (value and letter), and how many of them were right.
+        words: Number of words asked of visual tokens, and how many of them were right.
     """
 
     loss: float = 0.0
     weight: float = 0.0
     coordinates: tuple[int, int] = (0, 0)
     answers: tuple[int, int] = (0, 0)
+    words: tuple[int, int] = (0, 0)
 
     def __add__(self, other: Result) -> Result:
         return Result(
             self.loss + other.loss,
             self.weight + other.weight,
-            (self.coordinates[0] + other.coordinates[0], self.coordinates[1] + other.coordinates[1]),
-            (self.answers[0] + other.answers[0], self.answers[1] + other.answers[1]),
+            _add(self.coordinates, other.coordinates),
+            _add(self.answers, other.answers),
+            _add(self.words, other.words),
         )
 
     @property
     def mean_loss(self) -> float:
         """Weighted mean cross-entropy."""
-        return self.loss / self.weight
+        return self.loss / self.weight if self.weight else float("nan")
 
     @property
     def coordinate_hit(self) -> float:
         """Share of coordinates within ``HIT`` thousandths, nan when there were none."""
-        return self.coordinates[1] / self.coordinates[0] if self.coordinates[0] else float("nan")
+        return _share(self.coordinates)
 
     @property
     def answer_right(self) -> float:
         """Share of answer tokens that were right, nan when there were none."""
-        return self.answers[1] / self.answers[0] if self.answers[0] else float("nan")
+        return _share(self.answers)
+
+    @property
+    def word_right(self) -> float:
+        """Share of the visual tokens' words that were right, nan when there were none."""
+        return _share(self.words)
+
+
+def _add(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    return first[0] + second[0], first[1] + second[1]
+
+
+def _share(counts: tuple[int, int]) -> float:
+    return counts[1] / counts[0] if counts[0] else float("nan")
 
 
 class Pupil(nn.Module):
@@ -69,7 +85,7 @@ class Pupil(nn.Module):
 
     def cell_loss(
         self, features: torch.Tensor, coordinates: torch.Tensor, words: torch.Tensor, number_ids: torch.Tensor, sigma: float
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, tuple[int, int]]:
         """Mean cross-entropy of what visual tokens say about the object under them.
 
         Args:
@@ -78,6 +94,9 @@ class Pupil(nn.Module):
             words: ``[cells, 3]`` token ids of colour, shape and detail, -1 = not learned.
             number_ids: ``[1001]`` token ids of the numbers.
             sigma: Spread of the soft coordinate target in thousandths.
+
+        Returns:
+            The loss, and the number of words with how many of them were right.
         """
         table = self.model.get_input_embeddings().weight
         has_box, has_word = coordinates[:, 0] >= 0, words >= 0
@@ -87,7 +106,8 @@ class Pupil(nn.Module):
         box_loss = -(soft * functional.log_softmax(box_logits, -1)).sum(-1)
         word_logits = (self.word_readers(features).unflatten(-1, (3, -1))[has_word] @ table.T).float()
         word_loss = functional.cross_entropy(word_logits, words[has_word], reduction="none")
-        return box_loss.sum() / max(1, box_loss.numel()) + word_loss.sum() / max(1, word_loss.numel())
+        loss = box_loss.sum() / max(1, box_loss.numel()) + word_loss.sum() / max(1, word_loss.numel())
+        return loss, _count(word_logits.argmax(-1) == words[has_word])
 
 
 def tree_mask(branch: torch.Tensor) -> torch.Tensor:
@@ -122,13 +142,15 @@ def compute_loss(
     seen = model.model.get_image_features(
         torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
     )
-    cells = pupil.cell_loss(
+    cells, words = pupil.cell_loss(
         torch.cat(list(seen.pooler_output)),
         torch.from_numpy(batch.cell_coordinates),
         torch.from_numpy(batch.cell_words),
         number_ids,
         sigma,
     )
+    if not (labels != IGNORED).any():
+        return torch.zeros(()), cells, Result(words=words)
     hidden = model.model(
         input_ids=torch.from_numpy(batch.input_ids),
         position_ids=torch.from_numpy(batch.positions),
@@ -152,7 +174,7 @@ def compute_loss(
         near = (guess - value[is_coordinate]).abs() <= HIT
         right = logits.argmax(-1) == target
         is_answer = (weight == 1.0) & ~is_coordinate
-    result = Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))
+    result = Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]), words)
     return loss, cells, result
 
 

@@ -50,6 +50,7 @@ class Progress:
     coordinate_hit: float = 0.0
     overview_right: float = 0.0
     crop_right: float = 0.0
+    word_right: float = 0.0
     seconds: float = 0.0
 
     def observe(self, overview: Result, crops: Result) -> None:
@@ -58,16 +59,18 @@ class Progress:
             "coordinate_hit": overview.coordinate_hit,
             "overview_right": overview.answer_right,
             "crop_right": crops.answer_right,
+            "word_right": (overview + crops).word_right,
         }
         for name, value in news.items():
             if math.isfinite(value):
                 setattr(self, name, _SMOOTHING * getattr(self, name) + (1 - _SMOOTHING) * value)
         self.step += 1
         self.level_step += 1
-        if self.crop_right > 0.7:
-            self.growth = min(1.0, self.growth + 0.002)
         level = LEVELS[self.level]
-        if self.level_step >= 60 and (self.coordinate_hit >= level.advance_at or self.level_step >= level.patience):
+        if (self.word_right if level.is_looking else self.crop_right) > 0.7:
+            self.growth = min(1.0, self.growth + 0.002)
+        reached = self.word_right if level.is_looking else self.coordinate_hit
+        if self.level_step >= 60 and (reached >= level.advance_at or self.level_step >= level.patience):
             self.level, self.level_step, self.coordinate_hit = self.level + 1, 0, 0.0
 
 
@@ -134,7 +137,7 @@ def train(
         start = time.monotonic()
         overviews, crops, number = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (progress.step + 1) / 100)
+            group["lr"] = 1e-3 * min(1.0, (progress.step + 1) / 50)
         results = [_backward(pupil, part, number_ids, LEVELS[number].sigma) for part in (overviews, crops)]
         norm = torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         optimizer.step()
@@ -148,8 +151,8 @@ def train(
             line = {"grad_norm": float(norm)}
             line |= {"overview_loss": results[0].mean_loss, "crop_loss": results[1].mean_loss}
             line |= asdict(progress)
-            append_jsonl(out / "log.jsonl", {key: round(value, 4) for key, value in line.items()})
-            bar.set_postfix(level=progress.level, hit=f"{progress.coordinate_hit:.2f}", crop=f"{progress.crop_right:.2f}")
+            append_jsonl(out / "log.jsonl", {key: round(value, 4) for key, value in line.items() if math.isfinite(value)})
+            bar.set_postfix(level=progress.level, word=f"{progress.word_right:.2f}", hit=f"{progress.coordinate_hit:.2f}", crop=f"{progress.crop_right:.2f}")
         if time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
             _save_checkpoint(out, pupil, optimizer, progress)
@@ -170,7 +173,7 @@ def _backward(
     for batch in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, cells, result = compute_loss(pupil, batch, number_ids, sigma)
-        (loss / total + CELL_WEIGHT * cells / len(batches)).backward()  # type: ignore[no-untyped-call]
+        (loss / max(total, 1.0) + CELL_WEIGHT * cells / len(batches)).backward()  # type: ignore[no-untyped-call]
         counts += result
     return counts
 

@@ -120,7 +120,7 @@ def ground(
     """Turn 1 and the cut: ``group_size`` attempts per view, in one call of the model."""
     readable = [view for view in views if isinstance(view, View)]
     requests = [grounding_request(view.overview, view.sample.question) for view in readable]
-    completions = model.generate(requests, settings.sampling, group_size)
+    completions = model.generate(requests, settings.grounding_sampling, group_size)
     last_views = {view.image: view for view in readable}
     attempts: dict[View, list[Attempt | Failure]] = {}
     for view, request, group in zip(readable, requests, completions, strict=True):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import InputError
 from hart_studio.models.chat import Sampling
 from hart_studio.records import Record
+
+GROUNDING_SEED_OFFSET: Final = 2**32
+"""Distance between the seeds of the two turns; beyond every seed, so that no two runs share a stream by accident."""
 
 
 class LoopSettings(Record):
@@ -30,8 +34,8 @@ class LoopSettings(Record):
     """Sampling temperature of both turns; 0 is greedy (ours)."""
     max_new_tokens: int = Field(default=512, ge=1)
     """Token limit of each turn (ours)."""
-    seed: int | None = None
-    """Seeds the sampler at the start of each turn; None leaves the generator alone (ours)."""
+    seed: int | None = Field(default=None, ge=0, lt=GROUNDING_SEED_OFFSET)
+    """Makes sampling repeatable; None draws a fresh seed for each turn (ours)."""
     fallback: Literal["none", "direct"] = "none"
     """What to do without a usable box (ours): end the rollout with r = 0, or answer from the full image and say so
     (``Rollout.used_fallback``). Never ``direct`` while training: it reopens the leak that withholding the picture
@@ -39,8 +43,18 @@ class LoopSettings(Record):
 
     @property
     def sampling(self) -> Sampling:
-        """Decoding settings of both turns."""
+        """Decoding settings of an answer turn."""
         return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
+
+    @property
+    def grounding_sampling(self) -> Sampling:
+        """Decoding settings of the grounding turn: the same, with random numbers of its own.
+
+        A rollout whose two turns drew the same numbers would tie its answer to its boxes by chance alone, and the
+        dependence of the two is what the method measures (method, Sec. 5, Proposition 1).
+        """
+        seed = None if self.seed is None else self.seed + GROUNDING_SEED_OFFSET
+        return replace(self.sampling, seed=seed)
 
 
 def read_settings(**values: Any) -> LoopSettings:

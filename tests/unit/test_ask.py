@@ -106,7 +106,7 @@ def test_settings_reach_the_model(picture: Path, monkeypatch: pytest.MonkeyPatch
     folder = tmp_path / "out"
     assert ask.main([str(picture), "Which?", *CHOICES, *flags, "--save", str(folder)]) == 0
     assert model.calls[0].group_size == 3
-    assert (model.calls[0].sampling.temperature, model.calls[0].sampling.seed) == (0.8, 4)
+    assert [(call.sampling.temperature, call.sampling.seed) for call in model.calls] == [(0.8, 4 + 2**32), (0.8, 4)]
     saved = load_trace(folder)
     assert saved.trace.settings.overview_max_pixels == 20000
     assert [crop.xyxy for crop in saved.trace.crops] == [(0, 90, 480, 450)]

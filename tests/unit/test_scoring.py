@@ -344,6 +344,7 @@ def test_score_of_an_open_answer():
     assert score_answer("35", (), "3.5").value == 0.0
     assert score_answer("", (), "green") == Score(value=0.0, extracted=None, expected="green", rule="none")
     assert score_answer("green", (), None).value is None
+    assert score_answer("gre\ud800en", (), "green").model_dump_json()  # a lone surrogate is no text
 
 
 @pytest.mark.parametrize(
@@ -401,6 +402,7 @@ def test_an_open_answer_is_one_line_of_text_or_none(text):
     value, rule = extract_open(text)
     assert (value is None) == (rule == "none")
     assert value is None or value == " ".join(value.split()) != ""
+    score_answer(text, (), None).model_dump_json()
 
 
 @given(answer=st.text(st.characters(codec="ascii"), max_size=20).filter(str.strip))

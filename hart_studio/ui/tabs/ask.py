@@ -179,7 +179,7 @@ def _build_result_column(slot: str, visible: bool) -> ResultColumn:
         with gr.Row(elem_classes="hs-evidence"):
             viewer = BoxViewer(elem_classes="hs-viewer-slot")
             strip = CropStrip(elem_classes="hs-strip-slot")
-        cards = AnswerCards()
+        cards = AnswerCards(elem_classes="hs-cards-slot")
         download = gr.DownloadButton("Download trace (zip)", visible=False, size="sm", elem_classes="hs-download")
     return ResultColumn(column, viewer, strip, cards, download)
 

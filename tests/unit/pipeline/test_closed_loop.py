@@ -138,7 +138,8 @@ def test_a_group_is_two_calls_whatever_its_size(sample: Sample) -> None:
     (group,) = closed_loop.run(model, [sample], "crops_only", LoopSettings(temperature=1.0, seed=3), group_size=4)
     assert model.kinds() == [["grounding"], ["crops_only"] * 3]
     assert [call.group_size for call in model.calls] == [4, 1]
-    assert all(call.sampling.temperature == 1.0 and call.sampling.seed == 3 for call in model.calls)
+    assert [call.sampling.temperature for call in model.calls] == [1.0, 1.0]
+    assert [call.sampling.seed for call in model.calls] == [3 + 2**32, 3]
     assert [rollout.outcome for rollout in group.rollouts] == ["ok", "no_box", "ok", "ok"]
     assert [rollout.score.value for rollout in group.rollouts] == [1.0, 0.0, 0.0, 0.0]
     assert [len(rollout.crops) for rollout in group.rollouts] == [1, 0, 2, 1]

@@ -1,0 +1,81 @@
+"""Draw the examples of the Ask page: ``python -m hart_studio.needle.examples --out assets/examples``.
+
+They come from the validation preset, which no training run sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from hart_studio.files import write_json
+from hart_studio.needle.dataset import SPLITS
+from hart_studio.needle.drawing import draw_scene
+from hart_studio.needle.questions import Question, ask_detail, ask_gist
+from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
+
+SERIES: Final = 2026
+"""Seed of the examples inside the validation preset."""
+
+WANTED: Final = (
+    ("a character", "character", SceneSettings()),
+    ("a coloured mark", "mark", SceneSettings()),
+    ("dots to count", "dots", SceneSettings()),
+    ("a character in 8K", "character", SceneSettings(width=8192, height=5460, radius=(0.035, 0.055))),
+    ("colour of a shape", "colour", SceneSettings()),
+    ("left or right", "side", SceneSettings()),
+)
+"""Title, topic and scene of each example; the last two can be answered from the overview."""
+
+JPEG_QUALITY: Final = 72
+
+
+def find_question(topic: str, settings: SceneSettings, start: int) -> tuple[Scene, Question]:
+    """The first scene from ``start`` on whose question is about the topic."""
+    index = start
+    while True:
+        rng = np.random.default_rng([SPLITS["val"], SERIES, index])
+        scene = make_scene(rng, settings)
+        item = scene.objects[int(rng.integers(len(scene.objects)))]
+        question = ask_gist(rng, scene) if topic in ("colour", "side") else ask_detail(rng, scene, item)
+        if question is not None and question.topic == topic:
+            return scene, question
+        index += 1
+
+
+def write_examples(out: Path) -> None:
+    """Write one JPEG per example and ``examples.json``: title, image, question, choices, answer."""
+    out.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for number, (title, topic, settings) in enumerate(WANTED):
+        scene, question = find_question(topic, settings, start=100 * number)
+        name = f"{number + 1}-{topic}.jpg"
+        pixels = draw_scene(scene, (scene.width, scene.height))
+        Image.fromarray(pixels).save(out / name, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+        listed.append(
+            {
+                "title": title,
+                "image": name,
+                "question": question.text,
+                "choices": list(question.choices),
+                "answer": question.letter,
+            }
+        )
+    write_json(out / "examples.json", listed)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the examples; returns 0."""
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.needle.examples", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("assets/examples"))
+    write_examples(parser.parse_args(argv).out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
