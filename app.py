@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve the pages until interrupted.
 
     Returns:
-        The exit code: 0 after Ctrl+C, 2 when the server cannot start.
+        The exit code: 0 after Ctrl+C or SIGTERM, 2 when the server cannot start.
     """
     flags = _parse_flags(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -27,8 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     cache = Path(tempfile.mkdtemp(prefix="hart-studio-"))
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
+    # A service manager's stop ends the program like Ctrl+C does, so that the cache goes too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _serve(flags, cache)
+    except KeyboardInterrupt:
+        return 0
     finally:
         shutil.rmtree(cache, ignore_errors=True)
 

@@ -45,7 +45,9 @@ def draw(folder: Path, size_wh: tuple[int, int]) -> Path:
 def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]:
     """One pass; adds seconds per phase and returns visual tokens."""
     settings = LoopSettings(max_new_tokens=64)
-    sample = Sample(id="x", image=str(path), question="Which character is on the red star?", choices=("A", "K", "2", "7"))
+    sample = Sample(
+        id="x", image=str(path), question="Which character is on the red star?", choices=("A", "K", "2", "7")
+    )
     clock = time.perf_counter
     began = clock()
     image = SourceImage(path)
@@ -88,7 +90,10 @@ def measure_in_own_process(path: Path, model_name: str, repeats: int) -> None:
     paired = zip(times["overview"], times["boxes and crop"], times["grounding (model)"], times["answer (model)"])
     ratios = [(a + b) / (c + d) for a, b, c, d in paired]
     print(f"  everything else / model {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"  visual tokens: overview {tokens['overview']} + crops {tokens['crops']}; native resolution {native}, ", end="")
+    print(
+        f"  visual tokens: overview {tokens['overview']} + crops {tokens['crops']}; native resolution {native}, ",
+        end="",
+    )
     print(f"{native / (tokens['overview'] + tokens['crops']):.0f} times as many")
     print(f"  peak memory {peak:.0f} MiB ({before:.0f} MiB after the warm-up)")
 

@@ -75,7 +75,9 @@ def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) ->
         ValueError: If ``crop_count`` is below 1: without a crop there is no answer turn.
     """
     if crop_count < 1:
-        raise ValueError(f"expected at least 1 crop, got {crop_count}; a rollout without a usable box has no answer turn")
+        raise ValueError(
+            f"expected at least 1 crop, got {crop_count}; a rollout without a usable box has no answer turn"
+        )
     return (CROPS_ONLY_BEFORE, *([IMAGE] * crop_count), CROPS_ONLY_AFTER + question_with_choices(question, choices))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 Protocol = Literal["direct", "crops_only", "full_and_crops"]
@@ -98,11 +98,11 @@ class Sample(Record):
     source: str = ""
     """Data set that it came from."""
 
-    @field_validator("question")
+    @field_validator("question", "answer")
     @classmethod
-    def _check_question(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("expected a question, got empty text")
+    def _check_text(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError(f"expected {info.field_name} to have text, got {value!r}")
         return value
 
     @model_validator(mode="after")

@@ -94,7 +94,9 @@ def _count_grounding(tally: Tally, sample: GoldSample, rollout: Rollout, wh: tup
     found = share_found(sample.gold_boxes, rollout.boxes)
     tally.add("grounding, IoG > 0.3", found)
     tally.add(f"grounding, IoG > 0.3, {sample.category}", found)
-    tally.add("grounding, mean IoU", sum(best_iou(gold, rollout.boxes) for gold in sample.gold_boxes) / len(sample.gold_boxes))
+    tally.add(
+        "grounding, mean IoU", sum(best_iou(gold, rollout.boxes) for gold in sample.gold_boxes) / len(sample.gold_boxes)
+    )
     tally.add("grounding, mean area share", area_share(rollout.boxes, wh))
     tally.add("grounding, usable box", float(bool(rollout.boxes)))
     if rollout.score.value == 1.0:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from hart_studio.geometry import BoxFrame
+from hart_studio.parsing import BoxStyle
 
 
 class PixelBudget(NamedTuple):
@@ -33,8 +34,8 @@ class Family:
     """Name for people."""
     box_frame: BoxFrame
     """Frame of the coordinates that the model writes."""
-    box_style: Literal["qwen_json", "qwen2_special", "internvl", "unit_list"]
-    """Native box text, as ``parsing.format_boxes`` names it."""
+    box_style: BoxStyle
+    """Native box text, for ``parsing.format_boxes``."""
     budget_knob: Literal["area", "tiles", "canvas"]
     """How a budget reaches the processor. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
     ``canvas``: not at all, so the picture is first fitted to the best canvas of tiles within the budget."""

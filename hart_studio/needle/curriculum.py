@@ -65,7 +65,15 @@ def _level(
 
 LEVELS: Final = (
     _level(
-        (256, 192), (4, 12), (0.05, 0.09), sigma=6, rows=24, groundings=0, advance_at=0.97, patience=1500, is_looking=True
+        (256, 192),
+        (4, 12),
+        (0.05, 0.09),
+        sigma=6,
+        rows=24,
+        groundings=0,
+        advance_at=0.97,
+        patience=1500,
+        is_looking=True,
     ),
     _level((128, 128), (1, 1), (0.14, 0.26), sigma=8, rows=24, groundings=1, advance_at=0.90, patience=700),
     _level((128, 128), (2, 2), (0.12, 0.2), sigma=6, rows=20, groundings=2, advance_at=0.85, patience=1100),
@@ -137,7 +145,9 @@ def crop_row(rng: np.random.Generator, growth: float) -> Row:
         growth: 0 shows details three times the published size, 1 shows them at it and adds loose crops.
     """
     largest = 1.0 + 1.6 * (1 - growth)
-    scene = make_scene(rng, SceneSettings(objects=(3, 9), detail_scale=(min(largest, 1.0 + 0.5 * (1 - growth)), largest)))
+    scene = make_scene(
+        rng, SceneSettings(objects=(3, 9), detail_scale=(min(largest, 1.0 + 0.5 * (1 - growth)), largest))
+    )
     count = int(rng.choice([1, 2, 3], p=[0.8, 0.14, 0.06]))
     shown = _some(rng, scene.objects, count)
     windows = [crop_window(rng, scene, item, looseness=0.2 + 0.6 * growth) for item in shown]

@@ -63,7 +63,8 @@ class _Canvas:
 
     def _fixed(self, points: np.ndarray) -> np.ndarray:
         mapped = (points - self.offset) * self.scale - 0.5
-        return np.rint(mapped * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        fixed: np.ndarray = np.rint(mapped * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        return fixed
 
     def polygon(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
         cv2.fillPoly(self.pixels, [self._fixed(points)], colour, cv2.LINE_AA, _SUBPIXEL_BITS)

@@ -78,13 +78,18 @@ class Pupil(nn.Module):
 
     def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
         super().__init__()
-        width = model.config.text_config.hidden_size
+        width = model.config.get_text_config().hidden_size
         self.model = model
         self.box_readers = nn.Linear(width, 4 * width)
         self.word_readers = nn.Linear(width, 3 * width)
 
     def cell_loss(
-        self, features: torch.Tensor, coordinates: torch.Tensor, words: torch.Tensor, number_ids: torch.Tensor, sigma: float
+        self,
+        features: torch.Tensor,
+        coordinates: torch.Tensor,
+        words: torch.Tensor,
+        number_ids: torch.Tensor,
+        sigma: float,
     ) -> tuple[torch.Tensor, tuple[int, int]]:
         """Mean cross-entropy of what visual tokens say about the object under them.
 
@@ -98,11 +103,11 @@ class Pupil(nn.Module):
         Returns:
             The loss, and the number of words with how many of them were right.
         """
-        table = self.model.get_input_embeddings().weight
+        table: torch.Tensor = self.model.model.language_model.embed_tokens.weight
         has_box, has_word = coordinates[:, 0] >= 0, words >= 0
         read_box = self.box_readers(features[has_box]).unflatten(-1, (4, -1))
         box_logits = (read_box @ table[number_ids].T).float().flatten(0, 1)
-        soft = _soft_numbers(coordinates[has_box].flatten(), sigma)
+        soft = soft_numbers(coordinates[has_box].flatten(), sigma)
         box_loss = -(soft * functional.log_softmax(box_logits, -1)).sum(-1)
         word_logits = (self.word_readers(features).unflatten(-1, (3, -1))[has_word] @ table.T).float()
         word_loss = functional.cross_entropy(word_logits, words[has_word], reduction="none")
@@ -165,7 +170,7 @@ def compute_loss(
     value = torch.from_numpy(batch.coordinates)[learned]
     losses = functional.cross_entropy(logits, target, reduction="none")
     is_coordinate = value >= 0
-    soft = _soft_numbers(value[is_coordinate], sigma)
+    soft = soft_numbers(value[is_coordinate], sigma)
     log_probs = functional.log_softmax(logits[is_coordinate], dim=-1)[:, number_ids]
     losses = losses.masked_scatter(is_coordinate, -(soft * log_probs).sum(-1))
     loss = (losses * weight).sum()
@@ -178,7 +183,7 @@ def compute_loss(
     return loss, cells, result
 
 
-def _soft_numbers(values: torch.Tensor, sigma: float) -> torch.Tensor:
+def soft_numbers(values: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian over the numbers 0..1000 around each value: ``[N]`` -> ``[N, 1001]``, rows sum to 1."""
     distance = torch.arange(1001)[None] - values[:, None]
     return torch.softmax(-(distance**2).float() / (2 * sigma**2), dim=-1)

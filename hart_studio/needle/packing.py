@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
 
-from hart_studio.needle.tiny_model import MERGE, number_token_ids
+from hart_studio.needle.tiny_model import MERGE, number_token_ids, token_id
 
 IGNORED: Final = -100
 _FORMAT_WEIGHT: Final = 0.25
@@ -116,9 +116,10 @@ class Packer:
         self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
         self._images = images
-        token = tokenizer.convert_tokens_to_ids
-        self._end, self._pad, self._picture = token("<|im_end|>"), token("<|endoftext|>"), token("<|image_pad|>")
-        self._vision_start, self._vision_end = token("<|vision_start|>"), token("<|vision_end|>")
+        self._end, self._pad, self._picture, self._vision_start, self._vision_end = (
+            token_id(tokenizer, name)
+            for name in ("<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
+        )
         self._format = {token for text in (" \\boxed{", "}") for token in self._encode(text)} | {self._end}
         self._number_of = {index: number for number, index in enumerate(number_token_ids(tokenizer))}
 
@@ -138,7 +139,7 @@ class Packer:
         longest = max(len(lane.ids) for lane in lanes)
 
         def pad(name: str, fill: float, dtype: type) -> np.ndarray:
-            table = np.full((len(lanes), longest), fill, dtype)
+            table: np.ndarray = np.full((len(lanes), longest), fill, dtype)
             for index, lane in enumerate(lanes):
                 values = getattr(lane, name)
                 table[index, : len(values)] = values
@@ -149,6 +150,7 @@ class Packer:
             positions[:, index, : len(lane.positions)] = np.array(lane.positions).T
         pictures = [part for row in rows for part in row.prefix if isinstance(part, np.ndarray)]
         # Pictures go in row order: the model fills placeholders from the first row on.
+        cells = [self._cells(row) for row in rows]
         pixels = self._images(images=pictures, do_resize=False, return_tensors="np")
         return Batch(
             input_ids=pad("ids", self._pad, np.int64),
@@ -159,8 +161,8 @@ class Packer:
             coordinates=pad("coordinates", -1, np.int64),
             pixel_values=np.asarray(pixels["pixel_values"], np.float32),
             grids=np.asarray(pixels["image_grid_thw"], np.int64),
-            cell_coordinates=np.concatenate([self._cells(row)[0] for row in rows]),
-            cell_words=np.concatenate([self._cells(row)[1] for row in rows]),
+            cell_coordinates=np.concatenate([coordinates for coordinates, _ in cells]),
+            cell_words=np.concatenate([words for _, words in cells]),
         )
 
     def _cells(self, row: Row) -> tuple[np.ndarray, np.ndarray]:

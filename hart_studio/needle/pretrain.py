@@ -34,6 +34,7 @@ from hart_studio.needle.tiny_model import build_model, build_processor, build_to
 
 CELL_WEIGHT: Final = 0.5
 """Weight of the auxiliary loss of the visual tokens beside the token loss."""
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 _SMOOTHING: Final = 0.97
 _PRETRAIN_STREAM: Final = 0
 """First entry of the seed sequence; the data presets use others, so no test scene is ever trained on."""
@@ -118,6 +119,7 @@ def train(
     Returns:
         The folder of the finished model.
     """
+    out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer)
     model = build_model(tokenizer, seed)
@@ -151,8 +153,15 @@ def train(
             line = {"grad_norm": float(norm)}
             line |= {"overview_loss": results[0].mean_loss, "crop_loss": results[1].mean_loss}
             line |= asdict(progress)
-            append_jsonl(out / "log.jsonl", {key: round(value, 4) for key, value in line.items() if math.isfinite(value)})
-            bar.set_postfix(level=progress.level, word=f"{progress.word_right:.2f}", hit=f"{progress.coordinate_hit:.2f}", crop=f"{progress.crop_right:.2f}")
+            append_jsonl(
+                out / "log.jsonl", {key: round(value, 4) for key, value in line.items() if math.isfinite(value)}
+            )
+            bar.set_postfix(
+                level=progress.level,
+                word=f"{progress.word_right:.2f}",
+                hit=f"{progress.coordinate_hit:.2f}",
+                crop=f"{progress.crop_right:.2f}",
+            )
         if time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
             _save_checkpoint(out, pupil, optimizer, progress)
@@ -164,9 +173,7 @@ def train(
     return _save_model(out / "model", model, processor)
 
 
-def _backward(
-    pupil: Pupil, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float
-) -> Result:
+def _backward(pupil: Pupil, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float) -> Result:
     """Accumulate the gradient of the mean loss over all batches of one part of a lesson."""
     total = sum(float(batch.weights.sum()) for batch in batches)
     counts = Result()
@@ -195,9 +202,8 @@ def _save_checkpoint(out: Path, model: torch.nn.Module, optimizer: torch.optim.O
     names = [name for name, _ in model.named_parameters()]
     state = optimizer.state_dict()["state"]
     tensors = {f"weight.{name}": value.detach().contiguous() for name, value in model.named_parameters()}
-    for index, name in enumerate(names):
-        for part in ("exp_avg", "exp_avg_sq", "step"):
-            tensors[f"{part}.{name}"] = state[index][part].contiguous()
+    for index, moments in state.items():  # a weight that has had no gradient yet has no state
+        tensors |= {f"{part}.{names[index]}": moments[part].contiguous() for part in _MOMENTS}
     save_file(tensors, fresh / "state.safetensors")
     write_json(fresh / "progress.json", asdict(progress))
     if current.exists():
@@ -214,7 +220,8 @@ def _load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.opti
     state: dict[int, dict[str, torch.Tensor]] = {}
     for index, (name, parameter) in enumerate(model.named_parameters()):
         parameter.data.copy_(tensors[f"weight.{name}"])
-        state[index] = {part: tensors[f"{part}.{name}"] for part in ("exp_avg", "exp_avg_sq", "step")}
+        if f"step.{name}" in tensors:
+            state[index] = {part: tensors[f"{part}.{name}"] for part in _MOMENTS}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
@@ -231,7 +238,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     train(
         options.out,

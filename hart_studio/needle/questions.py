@@ -63,9 +63,7 @@ def ask_gist(rng: np.random.Generator, scene: Scene) -> Question | None:
     colours = Counter(o.colour for o in scene.objects)
     by_shape = [o for o in scene.objects if shapes[o.shape] == 1]
     by_colour = [o for o in scene.objects if colours[o.colour] == 1]
-    pairs = [
-        (a, b) for a in scene.objects for b in scene.objects if a is not b and abs(a.x - b.x) > 0.15 * scene.width
-    ]
+    pairs = [(a, b) for a in scene.objects for b in scene.objects if a is not b and abs(a.x - b.x) > 0.15 * scene.width]
     topics = [name for name, found in (("colour", by_shape), ("shape", by_colour), ("side", pairs)) if found]
     if not topics:
         return None

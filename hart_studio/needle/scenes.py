@@ -134,7 +134,9 @@ class SceneSettings:
     def __post_init__(self) -> None:
         least, most = self.objects
         if not 1 <= least <= most <= len(COLOURS) * len(SHAPES):
-            raise InputError(f"expected 1 <= fewest <= most objects <= {len(COLOURS) * len(SHAPES)}, got {self.objects}")
+            raise InputError(
+                f"expected 1 <= fewest <= most objects <= {len(COLOURS) * len(SHAPES)}, got {self.objects}"
+            )
         if min(self.width, self.height) < 64:
             raise InputError(f"expected a scene of at least 64 x 64 pixels, got {self.width} x {self.height}")
         if not 0 < self.radius[0] <= self.radius[1] <= 0.4:

@@ -44,7 +44,7 @@ _SPECIAL: Final = (
 )
 _WORDS: Final = r"bbox_2d| ?\p{L}+|\p{N}{1,4}| ?[^\s\p{L}\p{N}]+\s*|\s+"
 _CHAT_TEMPLATE: Final = (
-    "{%- for message in messages -%}<|im_start|>{{ message.role }}\n"
+    "{%- for message in messages -%}<|im_start|>{{ message.role + '\n' }}"
     "{%- if message.content is string -%}{{ message.content }}"
     "{%- else -%}{%- for part in message.content -%}"
     "{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>"
@@ -98,7 +98,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -133,7 +133,19 @@ def _number_merges() -> Iterator[tuple[str, str]]:
 
 def number_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Token ids of the numbers 0 to 1000, in order."""
-    return tokenizer.convert_tokens_to_ids([str(number) for number in range(1001)])
+    return [token_id(tokenizer, str(number)) for number in range(1001)]
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """Id of one token of the vocabulary.
+
+    Raises:
+        KeyError: If it is no token.
+    """
+    found = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(found, int):
+        raise KeyError(token)
+    return found
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
@@ -146,7 +158,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
         **geometry,
     )
     videos = Qwen3VLVideoProcessor(**geometry)
-    return Qwen3VLProcessor(
+    return Qwen3VLProcessor(  # type: ignore[no-untyped-call]
         image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=_CHAT_TEMPLATE
     )
 
@@ -154,7 +166,6 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForConditionalGeneration:
     """The untrained model, about 3.6 million weights, float32."""
     torch.manual_seed(seed)
-    ids = tokenizer.convert_tokens_to_ids
     hidden = 192
     config = Qwen3VLConfig(
         text_config={
@@ -172,8 +183,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForCond
                 "mrope_section": [8, 8, 8],
                 "mrope_interleaved": True,
             },
-            "pad_token_id": ids("<|endoftext|>"),
-            "eos_token_id": ids("<|im_end|>"),
+            "pad_token_id": token_id(tokenizer, "<|endoftext|>"),
+            "eos_token_id": token_id(tokenizer, "<|im_end|>"),
             "tie_word_embeddings": True,
         },
         vision_config={
@@ -188,15 +199,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForCond
             "num_position_embeddings": 256,
             "deepstack_visual_indexes": [1],
         },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        image_token_id=token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=token_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=True,
     )
     model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"), do_sample=False
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        eos_token_id=token_id(tokenizer, "<|im_end|>"),
+        pad_token_id=token_id(tokenizer, "<|endoftext|>"),
+        do_sample=False,
     )
     _set_position_prior(model)
     _set_number_prior(model, tokenizer)
@@ -212,12 +225,12 @@ def _sine_cosine(values: torch.Tensor, width: int, longest_period: float) -> tor
 
 def _set_position_prior(model: Qwen3VLForConditionalGeneration) -> None:
     """Vision position table <- 2-D sine-cosine of row and column, half strength."""
-    table = model.model.visual.pos_embed.weight
-    side = math.isqrt(table.shape[0])
+    table = model.model.visual.pos_embed.weight.data
+    side = math.isqrt(len(table))
     code = _sine_cosine(torch.arange(side, dtype=torch.float32), table.shape[1] // 2, longest_period=4.0 * side)
     rows = code[:, None].expand(side, side, -1)
     columns = code[None].expand(side, side, -1)
-    table.data.copy_(0.5 * torch.cat([rows, columns], dim=-1).reshape(side * side, -1))
+    table.copy_(0.5 * torch.cat([rows, columns], dim=-1).reshape(side * side, -1))
 
 
 def _set_number_prior(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -226,11 +239,11 @@ def _set_number_prior(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrai
     A third of the code is the one of the vision table, with thousandths turned into table cells: a place and the
     number that names it start a rotation apart. The rest is finer, so that neighbours can be told apart.
     """
-    table = model.get_input_embeddings().weight
-    spread = float(table.detach().std())
-    vision = model.model.visual.pos_embed.weight
-    side = math.isqrt(vision.shape[0])
+    table: torch.Tensor = model.model.language_model.embed_tokens.weight.data
+    spread = float(table.std())
+    vision = model.model.visual.pos_embed.weight.data
+    side = math.isqrt(len(vision))
     numbers = torch.arange(1001, dtype=torch.float32)
     shared = _sine_cosine(numbers * side / 1000 - 0.5, vision.shape[1] // 2, longest_period=4.0 * side)
     fine = _sine_cosine(numbers, table.shape[1] - shared.shape[1], longest_period=2000.0)
-    table.data[number_token_ids(tokenizer)] = torch.cat([shared, fine], dim=1) * spread * math.sqrt(2)
+    table[number_token_ids(tokenizer)] = torch.cat([shared, fine], dim=1) * spread * math.sqrt(2)

@@ -23,7 +23,11 @@ DETAIL_WORDS: Final[dict[str, tuple[str, ...]]] = {
         "Count the dots on the {name}.",
     ),
 }
-COLOUR_WORDS: Final = ("What colour is the {shape}?", "What color is the {shape}?", "Which colour does the {shape} have?")
+COLOUR_WORDS: Final = (
+    "What colour is the {shape}?",
+    "What color is the {shape}?",
+    "Which colour does the {shape} have?",
+)
 SHAPE_WORDS: Final = ("What shape is the {colour} object?", "Which shape does the {colour} object have?")
 SIDE_WORDS: Final = (
     "Is the {first} left or right of the {second}?",

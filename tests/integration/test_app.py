@@ -38,7 +38,8 @@ def start(tmp_path):
         process.stdout.close()
 
 
-def test_the_page_is_up_in_seconds_without_torch_and_leaves_nothing_behind(start, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_up_in_seconds_without_torch_and_leaves_nothing_behind(start, tmp_path, stop):
     started = time.monotonic()
     process = start()
     line = next(line for line in process.stdout if "Running on" in line)
@@ -50,7 +51,7 @@ def test_the_page_is_up_in_seconds_without_torch_and_leaves_nothing_behind(start
     if maps.exists():
         assert "libtorch" not in maps.read_text("utf-8")
     assert list(tmp_path.glob("hart-studio-*"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     assert process.wait(60) == 0
     assert not list(tmp_path.glob("hart-studio-*"))
 

@@ -47,7 +47,7 @@ def test_gold_boxes_are_tight_around_the_drawn_object(seed: int) -> None:
         changed = (draw_scene(alone, (1024, 768)) != bare).any(axis=2)
         ys, xs = np.nonzero(changed)
         drawn = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-        assert drawn == pytest.approx(item.box().xyxy, abs=2.0)
+        assert drawn == pytest.approx(item.box().xyxy, abs=2.5)
 
 
 def test_the_object_has_its_colour() -> None:
@@ -60,8 +60,13 @@ def test_the_object_has_its_colour() -> None:
 
 
 def test_details_of_different_value_differ_in_the_crop_and_vanish_in_the_overview() -> None:
-    scene = scene_of(4, SceneSettings())
-    item = next(item for item in scene.objects if item.detail == "dots" and item.value in "45")
+    found = [
+        (scene, item)
+        for scene in (scene_of(seed, SceneSettings()) for seed in range(9))
+        for item in scene.objects
+        if item.detail == "dots" and item.value in "45"
+    ]
+    scene, item = found[0]
     others = tuple(other for other in scene.objects if other is not item)
     changed = type(item)(**{**item.__dict__, "value": "5" if item.value == "4" else "4"})
     twin = type(scene)(scene.width, scene.height, (*others, changed), scene.seed, scene.clutter)

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hart_studio import prompts
 from hart_studio.needle import curriculum, pretrain
 from hart_studio.needle.curriculum import LEVELS, conversation_row, crop_row, make_lesson, overview_row
-from hart_studio.needle.objective import compute_loss, tree_mask
+from hart_studio.needle.objective import Pupil, compute_loss, soft_numbers, tree_mask
 from hart_studio.needle.packing import IGNORED, Branch, Packer, Row
 from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids
 
@@ -104,8 +105,6 @@ def template_text(processor, messages) -> list[int]:
 
 
 def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
-    from PIL import Image  # noqa: PLC0415
-
     _, processor, _, packer = parts
     shown = picture(2, 256, 192)
     for prompt in (
@@ -118,7 +117,9 @@ def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
         row = Row((curriculum._USER, *prefix), (Branch(text + curriculum._REPLY, "yes"),))
         (packed,) = packer.pack([row])
         content = [
-            {"type": "image", "image": Image.fromarray(shown)} if part is prompts.IMAGE else {"type": "text", "text": part}
+            {"type": "image", "image": Image.fromarray(shown)}
+            if part is prompts.IMAGE
+            else {"type": "text", "text": part}
             for part in prompt
         ]
         expected = template_text(processor, [{"role": "user", "content": content}])
@@ -128,11 +129,48 @@ def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
 def test_the_soft_target_prefers_the_value_and_its_neighbours(parts) -> None:
     tokenizer, _, model, packer = parts
     numbers = torch.tensor(number_token_ids(tokenizer))
-    batches = packer.pack([overview_row(np.random.default_rng(0), LEVELS[0])])
-    loss, result = compute_loss(model, batches[0], numbers, sigma=4.0)
+    (batch,) = packer.pack([overview_row(np.random.default_rng(0), LEVELS[1])])
+    with torch.no_grad():
+        loss, _, result = compute_loss(Pupil(model), batch, numbers, sigma=4.0)
     assert result.coordinates[0] >= 4 and result.answers[0] >= 1
     assert float(loss) == pytest.approx(result.loss)
     assert result.mean_loss > 3.0  # untrained: near the log of the vocabulary
+
+
+def test_soft_numbers_by_hand() -> None:
+    soft = soft_numbers(torch.tensor([500, 0]), sigma=2.0)
+    torch.testing.assert_close(soft.sum(-1), torch.ones(2))
+    assert soft.argmax(-1).tolist() == [500, 0]
+    assert float(soft[0, 502] / soft[0, 500]) == pytest.approx(np.exp(-0.5), rel=1e-4)  # one sigma away
+    assert float(soft[0, 498]) == pytest.approx(float(soft[0, 502]))
+
+
+def test_the_looking_level_teaches_the_vision_tower_only(parts) -> None:
+    tokenizer, processor, _, packer = parts
+    model = build_model(tokenizer, 1)
+    overviews, _ = make_lesson(np.random.default_rng(0), LEVELS[0], growth=0.0)
+    (batch,) = packer.pack(overviews[:2], token_budget=10**9)
+    loss, cells, result = compute_loss(Pupil(model), batch, torch.tensor(number_token_ids(tokenizer)), sigma=4.0)
+    assert float(loss) == 0.0 and result.words[0] > 0
+    cells.backward()
+    assert model.model.visual.patch_embed.proj.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.model.language_model.layers.parameters())
+
+
+def test_cells_say_what_lies_under_each_visual_token() -> None:
+    level = LEVELS[-1]
+    row = overview_row(np.random.default_rng(4), level)
+    columns, rows = level.size_wh[0] // 32, level.size_wh[1] // 32
+    assert len(row.cells) == columns * rows
+    for index, cell in enumerate(row.cells):
+        assert (cell.xyxy is None) == (cell.words == ("", "", ""))
+        assert cell.words[2] == ""  # the overview never teaches a detail
+        if cell.xyxy:
+            x, y = (index % columns + 0.5) / columns * 1000, (index // columns + 0.5) / rows * 1000
+            x_min, y_min, x_max, y_max = cell.xyxy
+            assert x_min - 130 < x < x_max + 130 and y_min - 170 < y < y_max + 170
+    crop = crop_row(np.random.default_rng(4), 1.0)
+    assert any(cell.words[2] for cell in crop.cells)
 
 
 @pytest.mark.parametrize("level", range(len(LEVELS)))
@@ -140,9 +178,10 @@ def test_every_level_makes_lessons(parts, level: int) -> None:
     _, _, _, packer = parts
     overviews, crops = make_lesson(np.random.default_rng(level), LEVELS[level], growth=1.0)
     assert len(overviews) == LEVELS[level].rows and crops
-    for batch in packer.pack(overviews + crops):
+    for batch in packer.pack(overviews[:2] + crops[:2]):
         assert np.isfinite(batch.pixel_values).all()
-        assert (batch.coordinates <= 1000).all()
+        assert batch.coordinates.max() <= 1000 and batch.cell_coordinates.max() <= 1000
+        assert len(batch.cell_words) == (batch.grids.prod(axis=1) // 4).sum()
 
 
 def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
@@ -155,7 +194,9 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
 
 
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = [curriculum._level((64, 64), (1, 1), (0.2, 0.3), sigma=8, rows=2, groundings=1, advance_at=2.0, patience=99)]
+    small = [
+        curriculum._level((64, 64), (1, 1), (0.2, 0.3), sigma=8, rows=2, groundings=1, advance_at=2.0, patience=99)
+    ]
     monkeypatch.setattr(pretrain, "LEVELS", small * 2)
     straight = pretrain.train(tmp_path / "a", steps=4, workers=0)
     pretrain.train(tmp_path / "b", steps=2, workers=0)
