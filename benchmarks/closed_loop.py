@@ -1,7 +1,7 @@
 """What one pass of the closed loop costs, apart from and beside the model: ``python benchmarks/closed_loop.py``.
 
-Draws a needle scene at 4096 x 3072 and at 8192 x 5460, then times overview, grounding, crop and answer with the built-in
-model, repeats in alternation, and prints medians with their range. Ratios come from one run.
+Draws a needle scene at 4096 x 3072 and at 8192 x 5460, then times overview, grounding, crop and answer with the
+built-in model, phase after phase, and prints medians with their range. Ratios come from one run.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def measure_in_own_process(path: Path, model_name: str, repeats: int) -> None:
     print(f"\n{width} x {height}, {path.stat().st_size / 1e6:.1f} MB JPEG, {repeats} repeats")
     for phase, seconds in times.items():
         print(f"  {phase:20s} {statistics.median(seconds):7.3f} s   ({min(seconds):.3f} to {max(seconds):.3f})")
-    paired = zip(times["overview"], times["boxes and crop"], times["grounding (model)"], times["answer (model)"])
+    paired = zip(
+        times["overview"], times["boxes and crop"], times["grounding (model)"], times["answer (model)"], strict=True
+    )
     ratios = [(a + b) / (c + d) for a, b, c, d in paired]
     print(f"  everything else / model {statistics.median(ratios):.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
     print(

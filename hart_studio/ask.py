@@ -18,6 +18,7 @@ from hart_studio.pipeline.asking import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, draw_pictures, save_trace, summarize_trace
 from hart_studio.pipeline.verification import check_rollout_count
+from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
 
 BAD_INPUT = 2
@@ -126,7 +127,7 @@ def _describe_rollout(trace: Trace, rollout: Rollout) -> str:
     score = rollout.score
     answer = score.extracted or f"none ({rollout.outcome})"
     if score.extracted and trace.choices:
-        answer = f"({answer}) {dict(zip('ABCDEFGHIJKLMNOPQRSTUVWXYZ', trace.choices, strict=False))[answer]}"
+        answer = f"({answer}) {dict(zip(OPTION_LETTERS, trace.choices, strict=False))[answer]}"
     if rollout.used_fallback:
         answer = f"[full image] {answer}"
     right = "" if score.value is None else _yes_or_no(score.value == 1.0)

@@ -28,6 +28,10 @@ FULL_AND_CROPS: Final = "The regions at full resolution: "
 """Ours: opens the second turn of the conversation that keeps the full image (method, protocol full_and_crops)."""
 
 
+OPTION_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Letters of the options, in order."""
+
+
 class _ImageSlot:
     """The place of a picture in a prompt."""
 
@@ -51,7 +55,7 @@ def question_with_choices(question: str, choices: Sequence[str]) -> str:
     """
     if not choices:
         return question
-    options = "".join(f"\n({letter}) {text}" for letter, text in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", choices))
+    options = "".join(f"\n({letter}) {text}" for letter, text in zip(OPTION_LETTERS, choices, strict=False))
     return f"{question}{options}\n{CHOICE_HINT}"
 
 

@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
+from hart_studio.prompts import OPTION_LETTERS
+
 Protocol = Literal["direct", "crops_only", "full_and_crops"]
 """How the answer turn sees the picture: full image, crops with the picture withheld, or both."""
 
@@ -118,7 +120,7 @@ class Sample(Record):
     @property
     def letters(self) -> str:
         """The option letters in order, ``"ABCD"`` for four choices; empty for an open question."""
-        return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(self.choices)]
+        return OPTION_LETTERS[: len(self.choices)]
 
 
 class GoldSample(Sample):

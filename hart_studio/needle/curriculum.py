@@ -1,4 +1,4 @@
-"""What the built-in model is taught, in which order: scenes grow from one large object to the full world.
+"""What the built-in model is taught, in which order: first to see, then to point and to read in ever fuller scenes.
 
 Scenes are drawn on the fly at overview size, so no picture is seen twice. Crop reading is learned beside grounding.
 """
@@ -40,6 +40,7 @@ class Level:
         patience: Steps after which the level ends all the same.
         is_looking: No text: only the auxiliary loss of the visual tokens, which costs little and teaches the vision
             tower what to see before the language model learns to ask for it.
+        learning_rate: AdamW's step size.
     """
 
     scenes: SceneSettings
@@ -50,6 +51,7 @@ class Level:
     advance_at: float
     patience: int
     is_looking: bool = False
+    learning_rate: float = 1e-3
 
 
 HIT: Final = 30
@@ -63,24 +65,26 @@ def _level(
     return Level(scenes=scenes, size_wh=size_wh, **rest)  # type: ignore[arg-type]
 
 
+_WIDE: Final = (256, 192)
+_RADIUS: Final = (0.05, 0.09)
+
 LEVELS: Final = (
     _level(
-        (256, 192),
+        _WIDE,
         (4, 12),
-        (0.05, 0.09),
+        _RADIUS,
         sigma=6,
         rows=24,
         groundings=0,
-        advance_at=0.97,
-        patience=1500,
+        advance_at=0.9,
+        patience=700,
         is_looking=True,
+        learning_rate=2e-3,
     ),
-    _level((128, 128), (1, 1), (0.14, 0.26), sigma=8, rows=24, groundings=1, advance_at=0.90, patience=700),
-    _level((128, 128), (2, 2), (0.12, 0.2), sigma=6, rows=20, groundings=2, advance_at=0.85, patience=1100),
-    _level((192, 160), (2, 3), (0.09, 0.15), sigma=5, rows=16, groundings=3, advance_at=0.85, patience=700),
-    _level((256, 192), (3, 5), (0.06, 0.1), sigma=4, rows=12, groundings=4, advance_at=0.80, patience=700),
-    _level((256, 192), (5, 8), (0.052, 0.085), sigma=3, rows=10, groundings=5, advance_at=0.75, patience=700),
-    _level((256, 192), (6, 12), (0.05, 0.078), sigma=3, rows=10, groundings=5, advance_at=2.0, patience=10**9),
+    _level(_WIDE, (1, 2), _RADIUS, sigma=6, rows=16, groundings=2, advance_at=0.85, patience=500),
+    _level(_WIDE, (2, 4), _RADIUS, sigma=5, rows=14, groundings=3, advance_at=0.8, patience=500),
+    _level(_WIDE, (4, 7), _RADIUS, sigma=4, rows=12, groundings=4, advance_at=0.75, patience=600),
+    _level(_WIDE, (6, 12), (0.05, 0.078), sigma=3, rows=10, groundings=5, advance_at=2.0, patience=10**9),
 )
 """The published scenes are the last level."""
 

@@ -139,7 +139,7 @@ def train(
         start = time.monotonic()
         overviews, crops, number = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (progress.step + 1) / 50)
+            group["lr"] = LEVELS[number].learning_rate * min(1.0, (progress.step + 1) / 50)
         results = [_backward(pupil, part, number_ids, LEVELS[number].sigma) for part in (overviews, crops)]
         norm = torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         optimizer.step()
@@ -207,8 +207,8 @@ def _save_checkpoint(out: Path, model: torch.nn.Module, optimizer: torch.optim.O
     save_file(tensors, fresh / "state.safetensors")
     write_json(fresh / "progress.json", asdict(progress))
     if current.exists():
-        os.replace(current, old)
-    os.replace(fresh, current)
+        current.replace(old)
+    fresh.replace(current)
     for path in (old / "state.safetensors", old / "progress.json"):
         path.unlink(missing_ok=True)
     if old.exists():

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from hart_studio.pipeline.trace import SavedTrace, Trace
 from hart_studio.pipeline.verification import Verification
+from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Protocol, Rollout
 from hart_studio.ui.components.answer_cards import AnswerBoard, Card, Check, Said
 from hart_studio.ui.components.crop_strip import Crop, Overview, Shown
@@ -155,7 +156,7 @@ def _share_check(name: str, value: str, share: float, text: str) -> Check:
 
 def _choice_text(trace: Trace, answer: str) -> str:
     """The option behind a letter; the answer itself for an open question."""
-    return trace.choices["ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(answer)] if trace.choices else answer
+    return trace.choices[OPTION_LETTERS.index(answer)] if trace.choices else answer
 
 
 def _with_choice(trace: Trace, answer: str) -> str:

@@ -66,14 +66,14 @@ def test_an_existing_data_set_is_not_overwritten(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "line",
-    ['{"id": "a"}', '{"id": "a", "image": "../x.jpg", "question": "q", "choices": [], "answer": null, "kind": "detail", '
-     '"gold_boxes": [[0, 0, 1, 1]]}', '{"id": "a", "image": "x.jpg", "question": "q", "choices": [], "answer": null, '
-     '"kind": "detail", "gold_boxes": [[5, 0, 1, 1]]}'],
-    ids=["missing fields", "picture outside", "inverted box"],
-)  # fmt: skip
-def test_a_broken_sample_names_its_line(line: str, tmp_path: Path) -> None:
-    (tmp_path / "samples.jsonl").write_text(line + "\n")
+    "change",
+    [{}, {"image": "../x.jpg"}, {"gold_boxes": [[5, 0, 1, 1]]}, {"gold_boxes": [[0, 0, 1]]}, {"answer": "E"}],
+    ids=["missing fields", "picture outside", "inverted box", "three numbers", "no such option"],
+)
+def test_a_broken_sample_names_its_line(change: dict[str, object], tmp_path: Path) -> None:
+    good = {"id": "a", "image": "x.jpg", "question": "q", "choices": ["1", "2"], "answer": "A", "kind": "detail"}
+    row = good | {"gold_boxes": [[0, 0, 1, 1]]} | change if change else {"id": "a"}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match="line 1"):
         read_samples(tmp_path)
 

@@ -48,7 +48,7 @@ def hidden_of(model, batch) -> torch.Tensor:
 
 
 def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
-    tokenizer, _, model, packer = parts
+    _, _, model, packer = parts
     row = two_picture_row()
     (packed,) = packer.pack([row])
     together = hidden_of(model, packed)[0]
@@ -146,7 +146,7 @@ def test_soft_numbers_by_hand() -> None:
 
 
 def test_the_looking_level_teaches_the_vision_tower_only(parts) -> None:
-    tokenizer, processor, _, packer = parts
+    tokenizer, _, _, packer = parts
     model = build_model(tokenizer, 1)
     overviews, _ = make_lesson(np.random.default_rng(0), LEVELS[0], growth=0.0)
     (batch,) = packer.pack(overviews[:2], token_budget=10**9)
