@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,57 +34,50 @@ class Level:
         size_wh: Overview size in pixels, multiples of 32.
         sigma: Spread of the soft coordinate target, in thousandths of the picture.
         rows: Overviews in a lesson.
+        crops: Crop rows in a lesson.
         groundings: Grounding branches on one overview.
         advance_at: Share of coordinates within ``HIT`` thousandths that ends the level; on the looking level, share of
             words that the visual tokens get right.
         patience: Steps after which the level ends all the same.
         is_looking: No text: only the auxiliary loss of the visual tokens, which costs little and teaches the vision
             tower what to see before the language model learns to ask for it.
-        learning_rate: AdamW's step size.
     """
 
     scenes: SceneSettings
     size_wh: tuple[int, int]
     sigma: float
     rows: int
+    crops: int
     groundings: int
     advance_at: float
     patience: int
     is_looking: bool = False
-    learning_rate: float = 1e-3
 
 
 HIT: Final = 30
 """A coordinate counts as right within this many thousandths of the picture's side."""
 
 
-def _level(
-    size_wh: tuple[int, int], objects: tuple[int, int], radius: tuple[float, float], **rest: float | int
-) -> Level:
-    scenes = SceneSettings(width=16 * size_wh[0], height=16 * size_wh[1], objects=objects, radius=radius)
-    return Level(scenes=scenes, size_wh=size_wh, **rest)  # type: ignore[arg-type]
+def _look(size_wh: tuple[int, int], rows: int, crops: int, advance_at: float, **scenes: Any) -> Level:
+    settings = SceneSettings(width=16 * size_wh[0], height=16 * size_wh[1], **scenes)
+    return Level(settings, size_wh, 6.0, rows, crops, 0, advance_at, patience=1500, is_looking=True)
 
 
-_WIDE: Final = (256, 192)
-_RADIUS: Final = (0.05, 0.09)
+def _point(sigma: float, rows: int, groundings: int, advance_at: float, patience: int, **scenes: Any) -> Level:
+    return Level(SceneSettings(**scenes), (256, 192), sigma, rows, 6, groundings, advance_at, patience)
+
+
+_NEAR: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail_scale": (1.6, 2.6)}
 
 LEVELS: Final = (
-    _level(
-        _WIDE,
-        (4, 12),
-        _RADIUS,
-        sigma=6,
-        rows=24,
-        groundings=0,
-        advance_at=0.9,
-        patience=700,
-        is_looking=True,
-        learning_rate=2e-3,
-    ),
-    _level(_WIDE, (1, 2), _RADIUS, sigma=6, rows=16, groundings=2, advance_at=0.85, patience=500),
-    _level(_WIDE, (2, 4), _RADIUS, sigma=5, rows=14, groundings=3, advance_at=0.8, patience=500),
-    _level(_WIDE, (4, 7), _RADIUS, sigma=4, rows=12, groundings=4, advance_at=0.75, patience=600),
-    _level(_WIDE, (6, 12), (0.05, 0.078), sigma=3, rows=10, groundings=5, advance_at=2.0, patience=10**9),
+    _look((128, 128), 48, 0, 0.8, colours=("white",), clutter=0.0, **_NEAR),
+    _look((128, 128), 48, 0, 0.8, **_NEAR),
+    _look((256, 192), 18, 12, 0.85, objects=(2, 6), radius=(0.06, 0.16)),
+    _look((256, 192), 18, 12, 0.9, objects=(4, 12), radius=(0.05, 0.09)),
+    _point(sigma=6, rows=16, groundings=2, advance_at=0.85, patience=500, objects=(1, 2)),
+    _point(sigma=5, rows=14, groundings=3, advance_at=0.8, patience=500, objects=(2, 4)),
+    _point(sigma=4, rows=12, groundings=4, advance_at=0.75, patience=600, objects=(4, 7)),
+    _point(sigma=3, rows=10, groundings=5, advance_at=2.0, patience=10**9),
 )
 """The published scenes are the last level."""
 
@@ -138,7 +131,9 @@ def overview_row(rng: np.random.Generator, level: Level) -> Row:
         item = scene.objects[int(rng.integers(len(scene.objects)))]
         detail = ask_detail(rng, scene, item)
         branches.append(_branch(prompts.direct_prompt(detail.text, detail.choices), answer_text(detail, True)))
-    return Row((_USER, picture), tuple(branches), cells(scene, level.size_wh))
+    return Row(
+        (_USER, picture), tuple(branches), cells(scene, level.size_wh, has_details=level.scenes.detail_scale[0] > 1)
+    )
 
 
 def crop_row(rng: np.random.Generator, growth: float) -> Row:
@@ -192,13 +187,13 @@ def conversation_row(rng: np.random.Generator, level: Level) -> Row:
 
 def make_lesson(rng: np.random.Generator, level: Level, growth: float) -> tuple[list[Row], list[Row]]:
     """One training step: overview rows, and crop rows with a few conversations once crops are readable."""
+    overviews = [overview_row(rng, level) for _ in range(level.rows)]
+    crops = [crop_row(rng, growth) for _ in range(level.crops)]
     if level.is_looking:
-        looks = [replace(overview_row(rng, level), branches=()) for _ in range(level.rows)]
-        return looks, [replace(crop_row(rng, growth), branches=()) for _ in range(16)]
-    crops = [crop_row(rng, growth) for _ in range(6)]
+        return [replace(row, branches=()) for row in overviews], [replace(row, branches=()) for row in crops]
     if growth >= 0.5:
         crops += [conversation_row(rng, level) for _ in range(1)]
-    return [overview_row(rng, level) for _ in range(level.rows)], crops
+    return overviews, crops
 
 
 def crop_window(rng: np.random.Generator, scene: Scene, item: SceneObject, looseness: float) -> Box:

@@ -84,35 +84,55 @@ class Pupil(nn.Module):
         self.word_readers = nn.Linear(width, 3 * width)
 
     def cell_loss(
-        self,
-        features: torch.Tensor,
-        coordinates: torch.Tensor,
-        words: torch.Tensor,
-        number_ids: torch.Tensor,
-        sigma: float,
+        self, features: torch.Tensor, batch: Batch, number_ids: torch.Tensor, sigma: float
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Mean cross-entropy of what visual tokens say about the object under them.
+        """Mean cross-entropy of what visual tokens say about the object under them, one by one and as one object.
+
+        The tokens of an object share what they know only once attention has learned to; their mean is read as well,
+        because it can be learned before that.
 
         Args:
             features: ``[cells, hidden]`` visual tokens as the language model receives them.
-            coordinates: ``[cells, 4]`` box in thousandths, -1 = background.
-            words: ``[cells, 3]`` token ids of colour, shape and detail, -1 = not learned.
+            batch: Its ``cell_*`` arrays say what lies under each token.
             number_ids: ``[1001]`` token ids of the numbers.
             sigma: Spread of the soft coordinate target in thousandths.
 
         Returns:
-            The loss, and the number of words with how many of them were right.
+            The loss, and the number of words asked of single tokens with how many of them were right.
         """
         table: torch.Tensor = self.model.model.language_model.embed_tokens.weight
-        has_box, has_word = coordinates[:, 0] >= 0, words >= 0
+        coordinates, words = torch.from_numpy(batch.cell_coordinates), torch.from_numpy(batch.cell_words)
+        objects = torch.from_numpy(batch.cell_objects)
+        features = functional.layer_norm(features, features.shape[-1:])
+        has_box = coordinates[:, 0] >= 0
         read_box = self.box_readers(features[has_box]).unflatten(-1, (4, -1))
         box_logits = (read_box @ table[number_ids].T).float().flatten(0, 1)
-        soft = soft_numbers(coordinates[has_box].flatten(), sigma)
-        box_loss = -(soft * functional.log_softmax(box_logits, -1)).sum(-1)
-        word_logits = (self.word_readers(features).unflatten(-1, (3, -1))[has_word] @ table.T).float()
-        word_loss = functional.cross_entropy(word_logits, words[has_word], reduction="none")
-        loss = box_loss.sum() / max(1, box_loss.numel()) + word_loss.sum() / max(1, word_loss.numel())
-        return loss, _count(word_logits.argmax(-1) == words[has_word])
+        log_probs = functional.log_softmax(box_logits, -1)
+        box_loss = -(soft_numbers(coordinates[has_box].flatten(), sigma) * log_probs).sum(-1)
+        word_loss, counts = self._word_loss(features, words, table)
+        pooled, pooled_words = pool(features, words, objects)
+        object_loss, _ = self._word_loss(pooled, pooled_words, table)
+        return box_loss.sum() / max(1, len(box_loss)) + word_loss + object_loss, counts
+
+    def _word_loss(
+        self, features: torch.Tensor, words: torch.Tensor, table: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Mean cross-entropy of colour, of shape and of detail, added up (-1 = not asked), and the counts."""
+        logits = (self.word_readers(features).unflatten(-1, (3, -1)) @ table.T).float()
+        losses = functional.cross_entropy(logits.transpose(1, 2), words, ignore_index=-1, reduction="none")
+        asked = words >= 0
+        means = losses.sum(0) / asked.sum(0).clamp(min=1)
+        return means.sum(), _count((logits.argmax(-1) == words)[asked])
+
+
+def pool(features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean feature and words of each object: ``[cells, hidden]``, ``[cells, 3]``, ``[cells]`` -> one row an object."""
+    kept = objects >= 0
+    count = int(objects.max()) + 1 if kept.any() else 0
+    sums = features.new_zeros(count, features.shape[1]).index_add(0, objects[kept], features[kept])
+    sizes = torch.bincount(objects[kept], minlength=count)[:, None]
+    pooled_words = words.new_full((count, 3), -1).index_reduce(0, objects[kept], words[kept], "amax")
+    return sums / sizes, pooled_words
 
 
 def tree_mask(branch: torch.Tensor) -> torch.Tensor:
@@ -147,13 +167,7 @@ def compute_loss(
     seen = model.model.get_image_features(
         torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
     )
-    cells, words = pupil.cell_loss(
-        torch.cat(list(seen.pooler_output)),
-        torch.from_numpy(batch.cell_coordinates),
-        torch.from_numpy(batch.cell_words),
-        number_ids,
-        sigma,
-    )
+    cells, words = pupil.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
     if not (labels != IGNORED).any():
         return torch.zeros(()), cells, Result(words=words)
     hidden = model.model(

@@ -77,6 +77,7 @@ class Batch:
         grids: ``[pictures, 3]``.
         cell_coordinates: ``[cells, 4]`` box of the object in each visual token, or -1.
         cell_words: ``[cells, 3]`` token ids of its colour, shape and detail, or -1.
+        cell_objects: ``[cells]`` the same number for all cells of one object in one picture, or -1.
     """
 
     input_ids: np.ndarray
@@ -89,6 +90,7 @@ class Batch:
     grids: np.ndarray
     cell_coordinates: np.ndarray
     cell_words: np.ndarray
+    cell_objects: np.ndarray
 
 
 @dataclass
@@ -163,6 +165,7 @@ class Packer:
             grids=np.asarray(pixels["image_grid_thw"], np.int64),
             cell_coordinates=np.concatenate([coordinates for coordinates, _ in cells]),
             cell_words=np.concatenate([words for _, words in cells]),
+            cell_objects=_number_objects(rows, [len(words) for _, words in cells]),
         )
 
     def _cells(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
@@ -224,3 +227,16 @@ class Packer:
             lane.coordinates[at] = value
             is_content = value >= 0 if branch.is_grounding else token not in self._format
             lane.weights[at] = 1.0 if is_content else _FORMAT_WEIGHT
+
+
+def _number_objects(rows: Sequence[Row], counts: Sequence[int]) -> np.ndarray:
+    """``[cells]``: one number per object and row, -1 for background and for rows without cells.
+
+    The box tells objects apart: it is relative to the picture, so the same object in two crops has two of them.
+    """
+    numbers: dict[tuple[int, tuple[float, ...]], int] = {}
+    found = []
+    for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        boxes = [cell.xyxy for cell in row.cells] or [None] * count
+        found += [-1 if box is None else numbers.setdefault((index, box), len(numbers)) for box in boxes]
+    return np.array(found, np.int64)

@@ -30,8 +30,11 @@ from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.curriculum import LEVELS, make_lesson
 from hart_studio.needle.objective import Pupil, Result, compute_loss
 from hart_studio.needle.packing import Batch, Packer
+from hart_studio.needle.priors import set_patch_prior
 from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids
 
+LEARNING_RATE: Final = 1e-3
+"""Step size of AdamW after 50 steps of warm-up."""
 CELL_WEIGHT: Final = 0.5
 """Weight of the auxiliary loss of the visual tokens beside the token loss."""
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
@@ -125,13 +128,15 @@ def train(
     model = build_model(tokenizer, seed)
     number_ids = torch.tensor(number_token_ids(tokenizer))
     pupil = Pupil(model)
-    optimizer = torch.optim.AdamW(pupil.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(pupil.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     progress = Progress()
+    packer = Packer(tokenizer, processor.image_processor)
+    set_patch_prior(model, _draw_patches(packer, seed))
     if resume and (out / "checkpoint" / "progress.json").exists():
         progress = _load_checkpoint(out / "checkpoint", pupil, optimizer)
-    stage = multiprocessing.Array("d", [progress.level, progress.growth], lock=False)
-    lessons = _Lessons(Packer(tokenizer, processor.image_processor), seed, progress.step, stage)
-    batches = iter(DataLoader(lessons, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+    stage = multiprocessing.get_context("spawn").Array("d", [progress.level, progress.growth], lock=False)
+    lessons = _Lessons(packer, seed, progress.step, stage)
+    batches = iter(_load(lessons, workers))
     saved_at = shown_at = time.monotonic()
     bar = tqdm(initial=progress.step, unit="step", desc="pretrain")
     pupil.train()
@@ -139,7 +144,7 @@ def train(
         start = time.monotonic()
         overviews, crops, number = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = LEVELS[number].learning_rate * min(1.0, (progress.step + 1) / 50)
+            group["lr"] = LEARNING_RATE * min(1.0, (progress.step + 1) / 50)
         results = [_backward(pupil, part, number_ids, LEVELS[number].sigma) for part in (overviews, crops)]
         norm = torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         optimizer.step()
@@ -171,6 +176,20 @@ def train(
     bar.close()
     _save_checkpoint(out, pupil, optimizer, progress)
     return _save_model(out / "model", model, processor)
+
+
+def _load(lessons: _Lessons, workers: int) -> DataLoader[tuple[list[Batch], list[Batch], int]]:
+    """Lessons from worker processes. Spawned, not forked: this process has threads by now, and a fork of them hangs."""
+    if not workers:
+        return DataLoader(lessons, batch_size=None)
+    return DataLoader(lessons, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
+
+
+def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
+    """Patches ``[N, features]`` of one looking lesson that is never taught."""
+    rng = np.random.default_rng([_PRETRAIN_STREAM, seed, 2**31])
+    overviews, crops = make_lesson(rng, LEVELS[3], growth=0.5)
+    return torch.cat([torch.from_numpy(batch.pixel_values) for batch in packer.pack([*overviews, *crops])])
 
 
 def _backward(pupil: Pupil, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float) -> Result:

@@ -122,6 +122,7 @@ class SceneSettings:
         radius: Least and greatest object radius as a share of the width.
         clutter: 0 draws a plain background, 1 the default texture and litter.
         detail_scale: Least and greatest size of the details; 1 is the published size.
+        colours: Colours that objects may have; marks have any.
     """
 
     width: int = 4096
@@ -130,13 +131,13 @@ class SceneSettings:
     radius: tuple[float, float] = (0.05, 0.078)
     clutter: float = 1.0
     detail_scale: tuple[float, float] = (1.0, 1.0)
+    colours: tuple[str, ...] = tuple(COLOURS)
 
     def __post_init__(self) -> None:
         least, most = self.objects
-        if not 1 <= least <= most <= len(COLOURS) * len(SHAPES):
-            raise InputError(
-                f"expected 1 <= fewest <= most objects <= {len(COLOURS) * len(SHAPES)}, got {self.objects}"
-            )
+        most_names = len(self.colours) * len(SHAPES)
+        if not 1 <= least <= most <= most_names:
+            raise InputError(f"expected 1 <= fewest <= most objects <= {most_names}, got {self.objects}")
         if min(self.width, self.height) < 64:
             raise InputError(f"expected a scene of at least 64 x 64 pixels, got {self.width} x {self.height}")
         if not 0 < self.radius[0] <= self.radius[1] <= 0.4:
@@ -153,7 +154,7 @@ def make_scene(rng: np.random.Generator, settings: SceneSettings) -> Scene:
         settings: Size and difficulty.
     """
     wanted = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
-    names = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    names = [(colour, shape) for colour in settings.colours for shape in SHAPES]
     order = rng.permutation(len(names))[:wanted]
     details = rng.choice(["character", "mark", "dots"], size=wanted)
     placed: list[SceneObject] = []

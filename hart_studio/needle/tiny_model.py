@@ -24,6 +24,7 @@ from transformers import (
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from hart_studio import prompts
+from hart_studio.needle.priors import set_number_prior, set_position_prior, set_width_scaled_weights
 from hart_studio.needle.scenes import CHARACTERS, COLOURS, SHAPES
 from hart_studio.needle.wording import all_question_forms
 
@@ -211,39 +212,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForCond
         pad_token_id=token_id(tokenizer, "<|endoftext|>"),
         do_sample=False,
     )
-    _set_position_prior(model)
-    _set_number_prior(model, tokenizer)
+    set_width_scaled_weights(model)
+    set_position_prior(model)
+    set_number_prior(model, number_token_ids(tokenizer))
     return model
-
-
-def _sine_cosine(values: torch.Tensor, width: int, longest_period: float) -> torch.Tensor:
-    """Sine-cosine code of scalar values: ``[N]`` -> ``[N, width]`` in [-1, 1]."""
-    frequencies = torch.exp(torch.linspace(0, -math.log(longest_period), width // 2))
-    angles = values[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _set_position_prior(model: Qwen3VLForConditionalGeneration) -> None:
-    """Vision position table <- 2-D sine-cosine of row and column, half strength."""
-    table = model.model.visual.pos_embed.weight.data
-    side = math.isqrt(len(table))
-    code = _sine_cosine(torch.arange(side, dtype=torch.float32), table.shape[1] // 2, longest_period=4.0 * side)
-    rows = code[:, None].expand(side, side, -1)
-    columns = code[None].expand(side, side, -1)
-    table.copy_(0.5 * torch.cat([rows, columns], dim=-1).reshape(side * side, -1))
-
-
-def _set_number_prior(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Embeddings of the number tokens <- sine-cosine of their value, at the scale of the other embeddings.
-
-    A third of the code is the one of the vision table, with thousandths turned into table cells: a place and the
-    number that names it start a rotation apart. The rest is finer, so that neighbours can be told apart.
-    """
-    table: torch.Tensor = model.model.language_model.embed_tokens.weight.data
-    spread = float(table.std())
-    vision = model.model.visual.pos_embed.weight.data
-    side = math.isqrt(len(vision))
-    numbers = torch.arange(1001, dtype=torch.float32)
-    shared = _sine_cosine(numbers * side / 1000 - 0.5, vision.shape[1] // 2, longest_period=4.0 * side)
-    fine = _sine_cosine(numbers, table.shape[1] - shared.shape[1], longest_period=2000.0)
-    table[number_token_ids(tokenizer)] = torch.cat([shared, fine], dim=1) * spread * math.sqrt(2)

@@ -1,6 +1,7 @@
 """Packed rows are exact, the loss is what it says, and an interrupted run repeats the uninterrupted one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from hart_studio import prompts
 from hart_studio.needle import curriculum, pretrain
 from hart_studio.needle.curriculum import LEVELS, conversation_row, crop_row, make_lesson, overview_row
-from hart_studio.needle.objective import Pupil, compute_loss, soft_numbers, tree_mask
+from hart_studio.needle.objective import Pupil, compute_loss, pool, soft_numbers, tree_mask
 from hart_studio.needle.packing import IGNORED, Branch, Packer, Row
 from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids
 
@@ -88,11 +89,11 @@ def test_labels_say_what_comes_next(parts) -> None:
 def test_rows_are_batched_by_length_without_loss(parts) -> None:
     _, _, _, packer = parts
     rng = np.random.default_rng(0)
-    rows = [overview_row(rng, LEVELS[1]) for _ in range(9)]
-    batches = packer.pack(rows, token_budget=600)
+    rows = [overview_row(rng, LEVELS[-2]) for _ in range(9)]
+    batches = packer.pack(rows, token_budget=900)
     assert len(batches) > 1
     assert sum(len(batch.input_ids) for batch in batches) == 9
-    assert all(batch.input_ids.size <= 600 or len(batch.input_ids) == 1 for batch in batches)
+    assert all(batch.input_ids.size <= 900 or len(batch.input_ids) == 1 for batch in batches)
     whole = packer.pack(rows, token_budget=10**9)
     assert len(whole) == 1
     assert sum(batch.weights.sum() for batch in batches) == pytest.approx(float(whole[0].weights.sum()))
@@ -129,7 +130,7 @@ def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
 def test_the_soft_target_prefers_the_value_and_its_neighbours(parts) -> None:
     tokenizer, _, model, packer = parts
     numbers = torch.tensor(number_token_ids(tokenizer))
-    (batch,) = packer.pack([overview_row(np.random.default_rng(0), LEVELS[1])])
+    (batch,) = packer.pack([overview_row(np.random.default_rng(0), LEVELS[-1])])
     with torch.no_grad():
         loss, _, result = compute_loss(Pupil(model), batch, numbers, sigma=4.0)
     assert result.coordinates[0] >= 4 and result.answers[0] >= 1
@@ -173,11 +174,32 @@ def test_cells_say_what_lies_under_each_visual_token() -> None:
     assert any(cell.words[2] for cell in crop.cells)
 
 
+def test_the_tokens_of_an_object_share_a_number(parts) -> None:
+    _, _, _, packer = parts
+    row = overview_row(np.random.default_rng(4), LEVELS[-1])
+    (batch,) = packer.pack([row, row])
+    half = len(row.cells)
+    numbers = batch.cell_objects
+    assert ((numbers >= 0) == (batch.cell_coordinates[:, 0] >= 0)).all()
+    assert not set(numbers[:half]) & set(numbers[half:]) - {-1}
+    for number in set(numbers[:half]) - {-1}:
+        assert len({row.cells[index].xyxy for index in np.flatnonzero(numbers == number)}) == 1
+
+
+def test_pooling_by_hand() -> None:
+    features = torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0], [4.0, 4.0]])
+    words = torch.tensor([[5, 6, -1], [5, 6, 7], [-1, -1, -1], [8, 9, -1]])
+    pooled, pooled_words = pool(features, words, torch.tensor([0, 0, -1, 1]))
+    assert pooled.tolist() == [[2.0, 1.0], [4.0, 4.0]]
+    assert pooled_words.tolist() == [[5, 6, 7], [8, 9, -1]]
+
+
 @pytest.mark.parametrize("level", range(len(LEVELS)))
 def test_every_level_makes_lessons(parts, level: int) -> None:
     _, _, _, packer = parts
     overviews, crops = make_lesson(np.random.default_rng(level), LEVELS[level], growth=1.0)
-    assert len(overviews) == LEVELS[level].rows and crops
+    assert len(overviews) == LEVELS[level].rows
+    assert len(crops) == LEVELS[level].crops + (0 if LEVELS[level].is_looking else 1)  # and a conversation
     for batch in packer.pack(overviews[:2] + crops[:2]):
         assert np.isfinite(batch.pixel_values).all()
         assert batch.coordinates.max() <= 1000 and batch.cell_coordinates.max() <= 1000
@@ -194,10 +216,11 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
 
 
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = [
-        curriculum._level((64, 64), (1, 1), (0.2, 0.3), sigma=8, rows=2, groundings=1, advance_at=2.0, patience=99)
-    ]
-    monkeypatch.setattr(pretrain, "LEVELS", small * 2)
+    scenes = {"objects": (1, 1), "radius": (0.2, 0.3)}
+    look = curriculum._look((64, 64), 2, 0, advance_at=2.0, **scenes)
+    point = replace(look, is_looking=False, groundings=1)
+    small = [point, point, point, look]
+    monkeypatch.setattr(pretrain, "LEVELS", small)
     straight = pretrain.train(tmp_path / "a", steps=4, workers=0)
     pretrain.train(tmp_path / "b", steps=2, workers=0)
     resumed = pretrain.train(tmp_path / "b", steps=4, workers=0, resume=True)

@@ -1,0 +1,76 @@
+"""What the built-in model knows before its first lesson.
+
+Where a patch is, which numbers are neighbours, what patches look like: the real family learns this from data; so small
+a model does not get off its plateau without it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+
+
+def _sine_cosine(values: torch.Tensor, width: int, longest_period: float) -> torch.Tensor:
+    """Sine-cosine code of scalar values: ``[N]`` -> ``[N, width]`` in [-1, 1]."""
+    frequencies = torch.exp(torch.linspace(0, -math.log(longest_period), width // 2))
+    angles = values[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def set_width_scaled_weights(model: Qwen3VLForConditionalGeneration) -> None:
+    """Linear layers <- normal with standard deviation 1 / sqrt(inputs), half of it where a block writes its result.
+
+    The family's own 0.02 suits widths of thousands; at 128 it leaves every block close to silent.
+    """
+    for name, layer in model.model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            is_written = name.endswith(("attn.proj", "o_proj", "down_proj", "mlp.linear_fc2"))
+            torch.nn.init.normal_(layer.weight, std=(0.5 if is_written else 1.0) / math.sqrt(layer.in_features))
+
+
+def set_position_prior(model: Qwen3VLForConditionalGeneration) -> None:
+    """Vision position table <- 2-D sine-cosine of row and column, half strength."""
+    table = model.model.visual.pos_embed.weight.data
+    side = math.isqrt(len(table))
+    code = _sine_cosine(torch.arange(side, dtype=torch.float32), table.shape[1] // 2, longest_period=4.0 * side)
+    rows = code[:, None].expand(side, side, -1)
+    columns = code[None].expand(side, side, -1)
+    table.copy_(0.5 * torch.cat([rows, columns], dim=-1).reshape(side * side, -1))
+
+
+def set_number_prior(model: Qwen3VLForConditionalGeneration, number_ids: list[int]) -> None:
+    """Embeddings of the number tokens <- sine-cosine of their value, at the scale of the other embeddings.
+
+    A third of the code is the one of the vision table, with thousandths turned into table cells: a place and the
+    number that names it start a rotation apart. The rest is finer, so that neighbours can be told apart.
+    """
+    table: torch.Tensor = model.model.language_model.embed_tokens.weight.data
+    spread = float(table.std())
+    vision = model.model.visual.pos_embed.weight.data
+    side = math.isqrt(len(vision))
+    numbers = torch.arange(1001, dtype=torch.float32)
+    shared = _sine_cosine(numbers * side / 1000 - 0.5, vision.shape[1] // 2, longest_period=4.0 * side)
+    fine = _sine_cosine(numbers, table.shape[1] - shared.shape[1], longest_period=2000.0)
+    table[number_ids] = torch.cat([shared, fine], dim=1) * spread * math.sqrt(2)
+
+
+def set_patch_prior(model: Qwen3VLForConditionalGeneration, patches: torch.Tensor) -> None:
+    """Patch embedding <- the whitened principal components of real patches, half strength.
+
+    Raw patches differ above all in their mean colour; after random filters, edges are lost beside it. Whitened, an edge
+    weighs as much as a colour, and shapes can be learned.
+
+    Args:
+        model: The model.
+        patches: ``[N, features]`` normalised patches as the processor makes them, N well above the width.
+    """
+    layer = model.model.visual.patch_embed.proj
+    mean = patches.mean(dim=0)
+    centred = (patches - mean).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
+    kept = vectors[:, -layer.weight.shape[0] :] / (values[-layer.weight.shape[0] :] + 1e-4).sqrt()
+    filters = 0.5 * kept.T.float()
+    layer.weight.data.copy_(filters.view_as(layer.weight))
+    layer.bias.data.copy_(-filters @ mean)
