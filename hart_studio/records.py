@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from hart_studio.prompts import OPTION_LETTERS
@@ -100,11 +100,11 @@ class Sample(Record):
     source: str = ""
     """Data set that it came from."""
 
-    @field_validator("question", "answer")
+    @field_validator("question")
     @classmethod
-    def _check_text(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and not value.strip():
-            raise ValueError(f"expected {info.field_name} to have text, got {value!r}")
+    def _check_question(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected a question, got empty text")
         return value
 
     @model_validator(mode="after")
@@ -115,6 +115,8 @@ class Sample(Record):
             raise ValueError("expected every choice to have text, got an empty one")
         if self.choices and self.answer is not None and self.answer not in tuple(self.letters):
             raise ValueError(f"expected the answer to be one of the letters {self.letters}, got {self.answer!r}")
+        if self.answer is not None and not self.answer.strip():
+            raise ValueError("expected an answer or None, got empty text")
         return self
 
     @property

@@ -72,8 +72,8 @@ _NEAR: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail
 LEVELS: Final = (
     _look((128, 128), 48, 0, 0.8, colours=("white",), clutter=0.0, **_NEAR),
     _look((128, 128), 48, 0, 0.8, **_NEAR),
-    _look((256, 192), 18, 12, 0.85, objects=(2, 6), radius=(0.06, 0.16)),
-    _look((256, 192), 18, 12, 0.9, objects=(4, 12), radius=(0.05, 0.09)),
+    _look((256, 192), 18, 12, 0.78, objects=(2, 6), radius=(0.06, 0.16)),
+    _look((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05, 0.09)),
     _point(sigma=6, rows=16, groundings=2, advance_at=0.85, patience=500, objects=(1, 2)),
     _point(sigma=5, rows=14, groundings=3, advance_at=0.8, patience=500, objects=(2, 4)),
     _point(sigma=4, rows=12, groundings=4, advance_at=0.75, patience=600, objects=(4, 7)),

@@ -86,7 +86,9 @@ class Pupil(nn.Module):
     def cell_loss(
         self, features: torch.Tensor, batch: Batch, number_ids: torch.Tensor, sigma: float
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Mean cross-entropy of what visual tokens say about the object under them, one by one and as one object.
+        """What visual tokens say about the object under them, one by one and as one object.
+
+        Cross-entropies of the four edges, the three words and the three words of the object, each a mean, added up.
 
         The tokens of an object share what they know only once attention has learned to; their mean is read as well,
         because it can be learned before that.
@@ -112,7 +114,7 @@ class Pupil(nn.Module):
         word_loss, counts = self._word_loss(features, words, table)
         pooled, pooled_words = pool(features, words, objects)
         object_loss, _ = self._word_loss(pooled, pooled_words, table)
-        return box_loss.sum() / max(1, len(box_loss)) + word_loss + object_loss, counts
+        return box_loss.sum() / max(1, int(has_box.sum())) + word_loss + object_loss, counts
 
     def _word_loss(
         self, features: torch.Tensor, words: torch.Tensor, table: torch.Tensor

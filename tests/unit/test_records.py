@@ -132,6 +132,11 @@ def test_sample_refuses(changes: dict[str, Any], message: str) -> None:
         Sample(**{"id": "s", "image": "a.png", "question": "What?", **changes})
 
 
+def test_an_empty_answer_is_no_answer() -> None:
+    with pytest.raises(ValidationError, match="expected an answer or None"):
+        Sample(id="a", image="a.png", question="What?", answer=" ")
+
+
 @pytest.mark.parametrize("answer", ["", "AB", "BC", "ABC"])
 def test_answer_is_exactly_one_letter(answer: str) -> None:
     with pytest.raises(ValidationError, match="one of the letters ABC"):

@@ -1,4 +1,5 @@
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,7 +21,9 @@ def answer(method="GET", hosts=LOOPBACK_HOSTS, kind="http", **headers):
         "method": method,
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
     }
-    asyncio.run(Guard(application, hosts)(scope, None, send))
+    # In a thread of its own: browser tests of the same process keep an event loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, Guard(application, hosts)(scope, None, send)).result()
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
