@@ -133,7 +133,9 @@ def pool(features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor) -> 
     count = int(objects.max()) + 1 if kept.any() else 0
     sums = features.new_zeros(count, features.shape[1]).index_add(0, objects[kept], features[kept])
     sizes = torch.bincount(objects[kept], minlength=count)[:, None]
-    pooled_words = words.new_full((count, 3), -1).index_reduce(0, objects[kept], words[kept], "amax")
+    pooled_words = words.new_full((count, 3), -1).scatter_reduce(
+        0, objects[kept][:, None].expand(-1, 3), words[kept], "amax"
+    )
     return sums / sizes, pooled_words
 
 

@@ -215,6 +215,16 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
     assert len(pictures) == 2 and pictures[0] == (192, 256, 3)
 
 
+@pytest.fixture
+def one_thread():
+    """Sums over several threads are not added up in the same order twice."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = {"objects": (1, 1), "radius": (0.2, 0.3)}
     look = curriculum._look((64, 64), 2, 0, advance_at=2.0, **scenes)

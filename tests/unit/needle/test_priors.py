@@ -26,12 +26,14 @@ def test_whitened_patches_are_uncorrelated_and_centred(model) -> None:
 
 
 def test_linear_layers_are_scaled_to_their_inputs(model) -> None:
-    block = model.model.visual.blocks[0]
-    assert float(block.attn.qkv.weight.std()) == pytest.approx(1 / math.sqrt(128), rel=0.05)
-    assert float(block.attn.proj.weight.std()) == pytest.approx(0.5 / math.sqrt(128), rel=0.05)
-    assert float(model.model.language_model.layers[0].mlp.up_proj.weight.std()) == pytest.approx(
-        1 / math.sqrt(192), rel=0.05
-    )
+    seeing, speaking = model.model.visual.blocks[0], model.model.language_model
+    for layer, expected in (
+        (seeing.attn.qkv, 1 / math.sqrt(128)),
+        (seeing.attn.proj, 0.5 / math.sqrt(128)),
+        (speaking.layers[0].mlp.up_proj, 1 / math.sqrt(192)),
+        (speaking.embed_tokens, 1 / math.sqrt(192)),
+    ):
+        assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_place_and_its_number_share_a_code(model) -> None:
