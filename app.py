@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     cache = Path(tempfile.mkdtemp(prefix="hart-studio-"))
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
-    # A service manager's stop ends the program like Ctrl+C does, so that the cache goes too; and Ctrl+C works even where
-    # a shell started the program in the background with the signal switched off.
+    # A service manager's stop ends the program like Ctrl+C does, so that the cache goes too; and Ctrl+C works even
+    # where a shell started the program in the background with the signal switched off.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:

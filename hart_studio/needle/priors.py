@@ -22,8 +22,8 @@ def _sine_cosine(values: torch.Tensor, width: int, longest_period: float) -> tor
 def set_width_scaled_weights(model: Qwen3VLForConditionalGeneration) -> None:
     """Linear layers <- normal with standard deviation 1 / sqrt(inputs), half of it where a block writes its result.
 
-    The family's own 0.02 suits widths of thousands; at 128 it leaves every block close to silent. The embedding table is
-    also the output layer: scaled to its width, a unit of the last hidden state moves a logit by about one.
+    The family's own 0.02 suits widths of thousands; at 128 it leaves every block close to silent. The embedding table
+    is also the output layer: scaled to its width, a unit of the last hidden state moves a logit by about one.
     """
     table = model.model.language_model.embed_tokens.weight
     torch.nn.init.normal_(table, std=1.0 / math.sqrt(table.shape[1]))
