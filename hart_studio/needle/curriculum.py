@@ -5,6 +5,7 @@ Scenes are drawn on the fly at overview size, so no picture is seen twice. Crop 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -185,10 +186,19 @@ def conversation_row(rng: np.random.Generator, level: Level) -> Row:
     return Row((_USER, draw_scene(scene, level.size_wh), history, crop), tuple(branches))
 
 
-def make_lesson(rng: np.random.Generator, level: Level, growth: float) -> tuple[list[Row], list[Row]]:
-    """One training step: overview rows, and crop rows with a few conversations once crops are readable."""
-    overviews = [overview_row(rng, level) for _ in range(level.rows)]
-    crops = [crop_row(rng, growth) for _ in range(level.crops)]
+def make_lesson(
+    rng: np.random.Generator, level: Level, growth: float, share: float = 1.0
+) -> tuple[list[Row], list[Row]]:
+    """One training step: overview rows, and crop rows with a conversation once crops are readable.
+
+    Args:
+        rng: Source of every choice.
+        level: The stage of the curriculum.
+        growth: See ``crop_row``.
+        share: Part of the lesson to make, for one of several processes.
+    """
+    overviews = [overview_row(rng, level) for _ in range(math.ceil(level.rows * share))]
+    crops = [crop_row(rng, growth) for _ in range(math.ceil(level.crops * share))]
     if level.is_looking:
         return [replace(row, branches=()) for row in overviews], [replace(row, branches=()) for row in crops]
     if growth >= 0.5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,17 @@ class Result:
             _add(self.answers, other.answers),
             _add(self.words, other.words),
         )
+
+    def as_list(self) -> list[float]:
+        """Eight numbers that add up over processes; ``from_list`` reads them back."""
+        return [self.loss, self.weight, *self.coordinates, *self.answers, *self.words]
+
+    @classmethod
+    def from_list(cls, values: Sequence[float]) -> Result:
+        """A result from the sum of lists."""
+        loss, weight, *counts = values
+        pairs = [(int(counts[index]), int(counts[index + 1])) for index in (0, 2, 4)]
+        return cls(loss, weight, *pairs)
 
     @property
     def mean_loss(self) -> float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,9 @@ import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, IterableDataset
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
@@ -78,111 +80,126 @@ class Progress:
             self.level, self.level_step, self.coordinate_hit = self.level + 1, 0, 0.0
 
 
-class _Lessons(IterableDataset[tuple[list[Batch], list[Batch], int]]):
-    """Batches drawn by a worker process; the stage is shared memory, so lessons follow the pupil with a short lag."""
+@dataclass(frozen=True)
+class Plan:
+    """What a run is asked to do.
 
-    def __init__(self, packer: Packer, seed: int, start: int, stage: Any) -> None:
-        self._packer, self._seed, self._start, self._stage = packer, seed, start, stage
-
-    def __iter__(self) -> Iterator[tuple[list[Batch], list[Batch], int]]:
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        worker = torch.utils.data.get_worker_info()
-        index = self._start + (worker.id if worker else 0)
-        while True:
-            rng = np.random.default_rng([_PRETRAIN_STREAM, self._seed, index])
-            number = int(self._stage[0])
-            overviews, crops = make_lesson(rng, LEVELS[number], float(self._stage[1]))
-            yield self._packer.pack(overviews), self._packer.pack(crops), number
-            index += worker.num_workers if worker else 1
-
-
-def train(
-    out: Path,
-    *,
-    seed: int = 0,
-    hours: float = 3.0,
-    steps: int | None = None,
-    stop_hit: float = 0.5,
-    resume: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Train until grounding is good enough to be called mediocre, or time is up.
-
-    Args:
+    Attributes:
         out: Folder for checkpoints and the log.
         seed: Seeds weights and scenes.
         hours: Time limit, summed over resumed runs.
         steps: Step limit, summed over resumed runs; None = no limit.
         stop_hit: On the last level, stop when this share of coordinates is within 30 thousandths.
         resume: Continue from ``out/checkpoint``.
-        workers: Processes that draw scenes; 0 draws in this process, and then a resumed run repeats exactly what the
-            uninterrupted one does. Otherwise lessons in flight may lag a stage by a few steps.
+        processes: Pupils of one thread each that share every lesson and average their gradients. On a small machine
+            this is faster than threads, which wait for each other many times a step.
+    """
+
+    out: Path
+    seed: int = 0
+    hours: float = 3.0
+    steps: int | None = None
+    stop_hit: float = 0.5
+    resume: bool = False
+    processes: int = 1
+
+
+def train(plan: Plan) -> Path:
+    """Train until grounding is good enough to be called mediocre, or time is up.
+
+    A run that was interrupted and resumed does exactly what the uninterrupted one does.
 
     Returns:
         The folder of the finished model.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    if plan.processes == 1:
+        _train_rank(0, plan, None)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            meeting = (Path(folder) / "meeting").as_uri()
+            spawn(_train_rank, args=(plan, meeting), nprocs=plan.processes)  # type: ignore[no-untyped-call]
+    return plan.out / "model"
+
+
+def _train_rank(rank: int, plan: Plan, meeting: str | None) -> None:
+    """The run as one of its processes sees it; rank 0 writes."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if meeting:
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.processes)
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer)
-    model = build_model(tokenizer, seed)
+    packer = Packer(tokenizer, processor.image_processor)
+    model = build_model(tokenizer, plan.seed)
+    set_patch_prior(model, _draw_patches(packer, plan.seed))
     number_ids = torch.tensor(number_token_ids(tokenizer))
-    pupil = Pupil(model)
+    pupil = Pupil(model).train()
     optimizer = torch.optim.AdamW(pupil.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     progress = Progress()
-    packer = Packer(tokenizer, processor.image_processor)
-    set_patch_prior(model, _draw_patches(packer, seed))
-    if resume and (out / "checkpoint" / "progress.json").exists():
-        progress = _load_checkpoint(out / "checkpoint", pupil, optimizer)
-    stage = multiprocessing.get_context("spawn").Array("d", [progress.level, progress.growth], lock=False)
-    lessons = _Lessons(packer, seed, progress.step, stage)
-    batches = iter(_load(lessons, workers))
+    if plan.resume and (plan.out / "checkpoint" / "progress.json").exists():
+        progress = _load_checkpoint(plan.out / "checkpoint", pupil, optimizer)
     saved_at = shown_at = time.monotonic()
-    bar = tqdm(initial=progress.step, unit="step", desc="pretrain")
-    pupil.train()
-    while progress.seconds < hours * 3600 and (steps is None or progress.step < steps):
+    bar = tqdm(initial=progress.step, unit="step", desc="pretrain", disable=rank > 0)
+    while not _is_over(progress, plan):
         start = time.monotonic()
-        overviews, crops, number = next(batches)
+        level = LEVELS[progress.level]
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (progress.step + 1) / 50)
-        results = [_backward(pupil, part, number_ids, LEVELS[number].sigma) for part in (overviews, crops)]
+        rng = np.random.default_rng([_PRETRAIN_STREAM, plan.seed, progress.step, rank])
+        lesson = make_lesson(rng, level, progress.growth, share=1 / plan.processes)
+        overview, crops = (_backward(pupil, packer.pack(rows), number_ids, level.sigma) for rows in lesson)
+        if meeting:
+            _average_gradients(pupil, plan.processes)
         norm = torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        progress.observe(*results)
-        stage[0], stage[1] = progress.level, progress.growth
-        progress.seconds += time.monotonic() - start
+        totals = torch.tensor([*overview.as_list(), *crops.as_list(), time.monotonic() - start], dtype=torch.float64)
+        if meeting:
+            distributed.all_reduce(totals)
+        overview, crops = Result.from_list(totals[:8].tolist()), Result.from_list(totals[8:16].tolist())
+        progress.seconds += float(totals[16]) / plan.processes
+        progress.observe(overview, crops)
+        if rank > 0:
+            continue
         bar.update()
         if time.monotonic() - shown_at > 10:
             shown_at = time.monotonic()
-            line = {"grad_norm": float(norm)}
-            line |= {"overview_loss": results[0].mean_loss, "crop_loss": results[1].mean_loss}
-            line |= asdict(progress)
-            append_jsonl(
-                out / "log.jsonl", {key: round(value, 4) for key, value in line.items() if math.isfinite(value)}
-            )
+            figures = {"grad_norm": float(norm), "overview_loss": overview.mean_loss, "crop_loss": crops.mean_loss}
+            figures |= asdict(progress)
+            finite = {key: round(value, 4) for key, value in figures.items() if math.isfinite(value)}
+            append_jsonl(plan.out / "log.jsonl", finite)
             bar.set_postfix(
-                level=progress.level,
-                word=f"{progress.word_right:.2f}",
-                hit=f"{progress.coordinate_hit:.2f}",
-                crop=f"{progress.crop_right:.2f}",
+                {key: round(finite[key], 2) for key in ("level", "word_right", "coordinate_hit", "crop_right")}
             )
         if time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
-            _save_checkpoint(out, pupil, optimizer, progress)
-            _save_model(out / "snapshots" / f"step_{progress.step:06d}", model, processor)
-        if progress.level == len(LEVELS) - 1 and progress.level_step > 60 and progress.coordinate_hit >= stop_hit:
-            break
+            _save_checkpoint(plan.out, pupil, optimizer, progress)
+            _save_model(plan.out / "snapshots" / f"step_{progress.step:06d}", model, processor)
     bar.close()
-    _save_checkpoint(out, pupil, optimizer, progress)
-    return _save_model(out / "model", model, processor)
+    if rank == 0:
+        _save_checkpoint(plan.out, pupil, optimizer, progress)
+        _save_model(plan.out / "model", model, processor)
+    if meeting:
+        distributed.destroy_process_group()
 
 
-def _load(lessons: _Lessons, workers: int) -> DataLoader[tuple[list[Batch], list[Batch], int]]:
-    """Lessons from worker processes. Spawned, not forked: this process has threads by now, and a fork of them hangs."""
-    if not workers:
-        return DataLoader(lessons, batch_size=None)
-    return DataLoader(lessons, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
+def _is_over(progress: Progress, plan: Plan) -> bool:
+    """Whether time or steps are used up, or the last level is learned well enough; the same in every process."""
+    is_learned = progress.level == len(LEVELS) - 1 and progress.level_step > 60
+    return (
+        progress.seconds >= plan.hours * 3600
+        or (plan.steps is not None and progress.step >= plan.steps)
+        or (is_learned and progress.coordinate_hit >= plan.stop_hit)
+    )
+
+
+def _average_gradients(pupil: Pupil, processes: int) -> None:
+    """Give every process the mean gradient; weights without a gradient (the looking levels) have none anywhere."""
+    gradients = [parameter.grad for parameter in pupil.parameters() if parameter.grad is not None]
+    flat = parameters_to_vector(gradients)
+    distributed.all_reduce(flat)
+    vector_to_parameters(flat / processes, gradients)
 
 
 def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
@@ -254,19 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=None, help="step limit")
     parser.add_argument("--stop-hit", type=float, default=0.5, help="coordinate hit rate that ends the last level")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    train(
-        options.out,
-        seed=options.seed,
-        hours=options.hours,
-        steps=options.steps,
-        stop_hit=options.stop_hit,
-        resume=options.resume,
-        workers=options.workers,
-    )
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
+    train(Plan(**vars(parser.parse_args(argv))))
     return 0
 
 

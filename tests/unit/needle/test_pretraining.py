@@ -13,11 +13,20 @@ from safetensors.torch import load_file
 from hart_studio import prompts
 from hart_studio.needle import curriculum, pretrain
 from hart_studio.needle.curriculum import LEVELS, conversation_row, crop_row, make_lesson, overview_row
-from hart_studio.needle.objective import Pupil, compute_loss, pool, soft_numbers, tree_mask
+from hart_studio.needle.objective import Pupil, Result, compute_loss, pool, soft_numbers, tree_mask
 from hart_studio.needle.packing import IGNORED, Branch, Packer, Row
+from hart_studio.needle.pretrain import Plan
 from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards():
+    """Training sets the threads of its process, which here is everybody's."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -215,27 +224,38 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
     assert len(pictures) == 2 and pictures[0] == (192, 256, 3)
 
 
-@pytest.fixture
-def one_thread():
-    """Sums over several threads are not added up in the same order twice."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = {"objects": (1, 1), "radius": (0.2, 0.3)}
     look = curriculum._look((64, 64), 2, 0, advance_at=2.0, **scenes)
     point = replace(look, is_looking=False, groundings=1)
     small = [point, point, point, look]
     monkeypatch.setattr(pretrain, "LEVELS", small)
-    straight = pretrain.train(tmp_path / "a", steps=4, workers=0)
-    pretrain.train(tmp_path / "b", steps=2, workers=0)
-    resumed = pretrain.train(tmp_path / "b", steps=4, workers=0, resume=True)
+    straight = pretrain.train(Plan(tmp_path / "a", steps=4))
+    pretrain.train(Plan(tmp_path / "b", steps=2))
+    resumed = pretrain.train(Plan(tmp_path / "b", steps=4, resume=True))
     first, second = load_file(straight / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     progress = json.loads((tmp_path / "b" / "checkpoint" / "progress.json").read_text())
     assert progress["step"] == 4
+
+
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    """Real processes over gloo; both must agree on every step or the run would hang."""
+    folder = pretrain.train(Plan(tmp_path, steps=2, processes=2))
+    assert (folder / "model.safetensors").exists()
+    progress = json.loads((tmp_path / "checkpoint" / "progress.json").read_text())
+    assert progress["step"] == 2
+    start = build_model(build_tokenizer(), 0).state_dict()
+    made = load_file(folder / "model.safetensors")
+    assert all(value.isfinite().all() for value in made.values())
+    assert not torch.equal(
+        made["model.visual.merger.linear_fc1.weight"], start["model.visual.merger.linear_fc1.weight"]
+    )
+
+
+def test_counts_add_up_over_processes() -> None:
+    first = Result(1.5, 2.0, (3, 1), (4, 2), (5, 3))
+    second = Result(0.5, 1.0, (1, 1), (0, 0), (2, 2))
+    summed = [a + b for a, b in zip(first.as_list(), second.as_list(), strict=True)]
+    assert Result.from_list(summed) == first + second
