@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -24,6 +24,12 @@ from hart_studio.records import Box
 _USER: Final = "<|im_start|>user\n"
 _REPLY: Final = "<|im_end|>\n<|im_start|>assistant\n"
 _STEP: Final = 32
+_CLOSE_UP_PX: Final = 96
+_STEMS: Final = (f"{prompts.GROUNDING_INSTRUCTION}\n", prompts.CROPS_ONLY_AFTER)
+"""Beginnings of user turns that a row's branches share."""
+
+
+Goal = Literal["word_right", "detail_right", "coordinate_hit", "crop_right"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,14 @@ class Level:
         sigma: Spread of the soft coordinate target, in thousandths of the picture.
         rows: Overviews in a lesson.
         crops: Crop rows in a lesson.
+        details: Close-ups of a single detail in a lesson.
         groundings: Grounding branches on one overview.
-        advance_at: Share of coordinates within ``HIT`` thousandths that ends the level; on the looking level, share of
-            words that the visual tokens get right.
+        goal: What ends the level: a running mean of ``pretrain.Progress``.
+        advance_at: The value of it that does.
         patience: Steps after which the level ends all the same.
         is_looking: No text: only the auxiliary loss of the visual tokens, which costs little and teaches the vision
             tower what to see before the language model learns to ask for it.
+        rate: Learning rate as a share of ``pretrain.LEARNING_RATE``.
     """
 
     scenes: SceneSettings
@@ -50,9 +58,12 @@ class Level:
     rows: int
     crops: int
     groundings: int
+    goal: Goal
     advance_at: float
     patience: int
     is_looking: bool = False
+    details: int = 0
+    rate: float = 1.0
 
 
 HIT: Final = 30
@@ -61,26 +72,33 @@ HIT: Final = 30
 
 def _look(size_wh: tuple[int, int], rows: int, crops: int, advance_at: float, **scenes: Any) -> Level:
     settings = SceneSettings(width=16 * size_wh[0], height=16 * size_wh[1], **scenes)
-    return Level(settings, size_wh, 6.0, rows, crops, 0, advance_at, patience=1500, is_looking=True)
+    return Level(settings, size_wh, 6.0, rows, crops, 0, "word_right", advance_at, patience=400, is_looking=True)
 
 
-def _point(sigma: float, rows: int, groundings: int, advance_at: float, patience: int, **scenes: Any) -> Level:
-    return Level(SceneSettings(**scenes), (256, 192), sigma, rows, 6, groundings, advance_at, patience)
+def _point(sigma: float, rows: int, groundings: int, advance_at: float, **scenes: Any) -> Level:
+    settings = SceneSettings(**scenes)
+    return Level(settings, (256, 192), sigma, rows, 12, groundings, "coordinate_hit", advance_at, patience=500)
 
 
 _NEAR: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail_scale": (1.6, 2.6)}
+FULL_LOOK: Final = _look((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05, 0.09))
+"""Overviews and crops of full scenes; its pictures set the patch prior too."""
+_READ: Final = Level(SceneSettings(), (256, 192), 3, 6, 24, 2, "crop_right", 0.95, patience=1500)
 
 LEVELS: Final = (
     _look((128, 128), 48, 0, 0.8, colours=("white",), clutter=0.0, **_NEAR),
     _look((128, 128), 48, 0, 0.8, **_NEAR),
     _look((256, 192), 18, 12, 0.78, objects=(2, 6), radius=(0.06, 0.16)),
-    _look((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05, 0.09)),
-    _point(sigma=6, rows=16, groundings=2, advance_at=0.85, patience=500, objects=(1, 2)),
-    _point(sigma=5, rows=14, groundings=3, advance_at=0.8, patience=500, objects=(2, 4)),
-    _point(sigma=4, rows=12, groundings=4, advance_at=0.75, patience=600, objects=(4, 7)),
-    _point(sigma=3, rows=10, groundings=5, advance_at=2.0, patience=10**9),
+    FULL_LOOK,
+    replace(FULL_LOOK, rows=4, crops=0, details=96, goal="detail_right", advance_at=0.9, patience=1500),
+    replace(FULL_LOOK, rows=4, crops=24, details=24, goal="detail_right", advance_at=0.93, patience=1500),
+    _point(sigma=6, rows=16, groundings=3, advance_at=0.7, objects=(1, 3)),
+    _point(sigma=5, rows=14, groundings=4, advance_at=0.6, objects=(3, 6)),
+    _point(sigma=4, rows=12, groundings=5, advance_at=0.45),
+    _READ,
+    replace(_READ, advance_at=2.0, patience=300, rate=0.2),
 )
-"""The published scenes are the last level."""
+"""Scenes are the published ones from the last pointing level on; the last level settles with small steps."""
 
 
 def thousandths(box: Box, width: float, height: float) -> tuple[float, float, float, float]:
@@ -109,7 +127,8 @@ def _user_text(parts: Sequence[Part], pictures: Sequence[np.ndarray]) -> tuple[t
 
 def _branch(parts: Sequence[Part], reply: str, is_grounding: bool = False) -> Branch:
     _, text = _user_text(parts, [np.empty(0)] * sum(part is IMAGE for part in parts))
-    return Branch(text + _REPLY, reply, is_grounding)
+    stem = next((stem for stem in _STEMS if text.startswith(stem)), "")
+    return Branch(text.removeprefix(stem) + _REPLY, reply, is_grounding, stem)
 
 
 def overview_row(rng: np.random.Generator, level: Level) -> Row:
@@ -169,6 +188,29 @@ def crop_row(rng: np.random.Generator, growth: float) -> Row:
     return Row((_USER + str(prefix[0]), *prefix[1:]), tuple(branches), tuple(labels))
 
 
+def detail_row(rng: np.random.Generator, growth: float) -> Row:
+    """A close-up of one detail, as large as a crop shows it; no text, only cells.
+
+    In a whole crop the detail lies in a few of some fifty visual tokens: here it fills the picture, so the vision
+    tower learns to read it many times faster.
+
+    Args:
+        rng: Source of every choice.
+        growth: See ``crop_row``.
+    """
+    largest = 1.0 + 0.6 * (1 - growth)
+    scene = make_scene(rng, SceneSettings(objects=(1, 1), clutter=0.0, detail_scale=(1.0, largest)))
+    item = scene.objects[0]
+    side = _CLOSE_UP_PX * item.radius / rng.uniform(75, 112)  # radii of objects in a crop, pixels
+    reach = 0.5 * side - 0.2 * item.radius * item.detail_scale
+    x, y = item.detail_x + rng.uniform(-reach, reach), item.detail_y + rng.uniform(-reach, reach)
+    window = Box.of((x - side / 2, y - side / 2, x + side / 2, y + side / 2))
+    size_wh = (_CLOSE_UP_PX, _CLOSE_UP_PX)
+    shown = cells(scene, size_wh, window, has_details=True)
+    without_shape = tuple(cell._replace(words=(cell.words[0], "", cell.words[2])) for cell in shown)
+    return Row((_USER, draw_scene(scene, size_wh, window)), (), without_shape)
+
+
 def conversation_row(rng: np.random.Generator, level: Level) -> Row:
     """The two-turn conversation of ``full_and_crops``: overview, boxes, then the crop and the question."""
     scene = make_scene(rng, level.scenes)
@@ -199,6 +241,7 @@ def make_lesson(
     """
     overviews = [overview_row(rng, level) for _ in range(math.ceil(level.rows * share))]
     crops = [crop_row(rng, growth) for _ in range(math.ceil(level.crops * share))]
+    crops += [detail_row(rng, growth) for _ in range(math.ceil(level.details * share))]
     if level.is_looking:
         return [replace(row, branches=()) for row in overviews], [replace(row, branches=()) for row in crops]
     if growth >= 0.5:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
 
 from hart_studio.needle.curriculum import HIT
-from hart_studio.needle.packing import IGNORED, Batch
+from hart_studio.needle.packing import IGNORED, STEM_STRIDE, Batch
 
 
 @dataclass
@@ -23,7 +23,8 @@ class Result:
         weight: Sum of the weights.
         coordinates: Number of coordinates, and how many of them were within ``HIT`` thousandths.
         answers: Number of answer tokens (value and letter), and how many of them were right.
-        words: Number of words asked of visual tokens, and how many of them were right.
+        words: Number of colours and shapes asked of visual tokens, and how many of them were right.
+        details: The same for details.
     """
 
     loss: float = 0.0
@@ -31,6 +32,7 @@ class Result:
     coordinates: tuple[int, int] = (0, 0)
     answers: tuple[int, int] = (0, 0)
     words: tuple[int, int] = (0, 0)
+    details: tuple[int, int] = (0, 0)
 
     def __add__(self, other: Result) -> Result:
         return Result(
@@ -39,17 +41,18 @@ class Result:
             _add(self.coordinates, other.coordinates),
             _add(self.answers, other.answers),
             _add(self.words, other.words),
+            _add(self.details, other.details),
         )
 
     def as_list(self) -> list[float]:
-        """Eight numbers that add up over processes; ``from_list`` reads them back."""
-        return [self.loss, self.weight, *self.coordinates, *self.answers, *self.words]
+        """Ten numbers that add up over processes; ``from_list`` reads them back."""
+        return [self.loss, self.weight, *self.coordinates, *self.answers, *self.words, *self.details]
 
     @classmethod
     def from_list(cls, values: Sequence[float]) -> Result:
         """A result from the sum of lists."""
         loss, weight, *counts = values
-        pairs = [(int(counts[index]), int(counts[index + 1])) for index in (0, 2, 4)]
+        pairs = [(int(counts[index]), int(counts[index + 1])) for index in range(0, len(counts), 2)]
         return cls(loss, weight, *pairs)
 
     @property
@@ -69,8 +72,13 @@ class Result:
 
     @property
     def word_right(self) -> float:
-        """Share of the visual tokens' words that were right, nan when there were none."""
+        """Share of the visual tokens' colours and shapes that were right, nan when there were none."""
         return _share(self.words)
+
+    @property
+    def detail_right(self) -> float:
+        """Share of the visual tokens' details that were right, nan when there were none."""
+        return _share(self.details)
 
 
 def _add(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
@@ -97,7 +105,7 @@ class Pupil(nn.Module):
 
     def cell_loss(
         self, features: torch.Tensor, batch: Batch, number_ids: torch.Tensor, sigma: float
-    ) -> tuple[torch.Tensor, tuple[int, int]]:
+    ) -> tuple[torch.Tensor, Result]:
         """What visual tokens say about the object under them, one by one and as one object.
 
         Cross-entropies of the four edges, the three words and the three words of the object, each a mean, added up.
@@ -112,7 +120,7 @@ class Pupil(nn.Module):
             sigma: Spread of the soft coordinate target in thousandths.
 
         Returns:
-            The loss, and the number of words asked of single tokens with how many of them were right.
+            The loss, and the counts of the words asked of single tokens.
         """
         table: torch.Tensor = self.model.model.language_model.embed_tokens.weight
         coordinates, words = torch.from_numpy(batch.cell_coordinates), torch.from_numpy(batch.cell_words)
@@ -130,13 +138,16 @@ class Pupil(nn.Module):
 
     def _word_loss(
         self, features: torch.Tensor, words: torch.Tensor, table: torch.Tensor
-    ) -> tuple[torch.Tensor, tuple[int, int]]:
+    ) -> tuple[torch.Tensor, Result]:
         """Mean cross-entropy of colour, of shape and of detail, added up (-1 = not asked), and the counts."""
         logits = (self.word_readers(features).unflatten(-1, (3, -1)) @ table.T).float()
         losses = functional.cross_entropy(logits.transpose(1, 2), words, ignore_index=-1, reduction="none")
         asked = words >= 0
         means = losses.sum(0) / asked.sum(0).clamp(min=1)
-        return means.sum(), _count((logits.argmax(-1) == words)[asked])
+        right = logits.argmax(-1) == words
+        is_name, is_detail = asked[:, :2], asked[:, 2]
+        counts = Result(words=_count(right[:, :2][is_name]), details=_count(right[:, 2][is_detail]))
+        return means.sum(), counts
 
 
 def pool(features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,13 +165,13 @@ def pool(features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor) -> 
 def tree_mask(branch: torch.Tensor) -> torch.Tensor:
     """Who sees whom in packed rows: ``[B, S]`` branch numbers -> bool ``[B, 1, S, S]``, True = attend.
 
-    A token sees earlier tokens of the prefix (branch 0) and of its own branch. The diagonal stays True so that
-    padding rows never meet an empty softmax.
+    A token sees earlier tokens of the prefix (branch 0), of its stem and of its own branch. The diagonal stays True
+    so that padding rows never meet an empty softmax.
     """
     size = branch.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool).tril()
-    same = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)
-    allowed = causal & same & (branch[:, None, :] >= 0)
+    seen, seeing = branch[:, None, :], branch[:, :, None]
+    allowed = causal & ((seen == seeing) | (seen == 0) | (seen == seeing // STEM_STRIDE * STEM_STRIDE)) & (seen >= 0)
     return (allowed | torch.eye(size, dtype=torch.bool))[:, None]
 
 
@@ -183,9 +194,9 @@ def compute_loss(
     seen = model.model.get_image_features(
         torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
     )
-    cells, words = pupil.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
+    cells, counts = pupil.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
     if not (labels != IGNORED).any():
-        return torch.zeros(()), cells, Result(words=words)
+        return torch.zeros(()), cells, counts
     hidden = model.model(
         input_ids=torch.from_numpy(batch.input_ids),
         position_ids=torch.from_numpy(batch.positions),
@@ -209,8 +220,8 @@ def compute_loss(
         near = (guess - value[is_coordinate]).abs() <= HIT
         right = logits.argmax(-1) == target
         is_answer = (weight == 1.0) & ~is_coordinate
-    result = Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]), words)
-    return loss, cells, result
+    counts += Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))
+    return loss, cells, counts
 
 
 def soft_numbers(values: torch.Tensor, sigma: float) -> torch.Tensor:

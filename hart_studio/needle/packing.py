@@ -1,8 +1,9 @@
 """Pack many exchanges about the same pictures into one training row, exactly.
 
-A row is a prefix (chat header and pictures) followed by branches (question and answer). Every branch sees the
-prefix and itself, never another branch, and its positions restart after the prefix: what the model computes for a
-branch is what it computes for that conversation alone. ``test_packing`` compares the two.
+A row is a tree: a prefix (chat header and pictures), stems (an instruction that several exchanges begin with) and
+branches (question and answer). Every branch sees the prefix, its stem and itself, never another branch, and its
+positions go on where its stem ends: what the model computes for a branch is what it computes for that conversation
+alone. ``test_pretraining`` compares the two.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
 from hart_studio.needle.tiny_model import MERGE, number_token_ids, token_id
 
 IGNORED: Final = -100
+STEM_STRIDE: Final = 1000
+"""Branch numbers of stem k are STEM_STRIDE * k + 1, + 2, ...; STEM_STRIDE * k is its own text, 0 the prefix."""
 _FORMAT_WEIGHT: Final = 0.25
 
 
@@ -25,14 +28,17 @@ class Branch:
     """One exchange: the text after the shared prefix, and the reply to learn.
 
     Attributes:
-        prompt: User text up to and including the assistant header.
+        prompt: User text after the stem, up to and including the assistant header.
         reply: What the model should write; the end token is added.
         is_grounding: Number tokens of the reply are coordinates, learned with a soft target.
+        stem: User text before ``prompt``; branches of a row with the same stem share its tokens. It must end where
+            the tokenizer always splits, or the tokens would differ from those of the unsplit text.
     """
 
     prompt: str
     reply: str
     is_grounding: bool = False
+    stem: str = ""
 
 
 class Cell(NamedTuple):
@@ -69,7 +75,7 @@ class Batch:
     Attributes:
         input_ids: ``[B, S]``.
         positions: ``[3, B, S]`` multimodal rotary positions (time, row, column).
-        branch: ``[B, S]``: 0 prefix, 1.. the branch, -1 padding.
+        branch: ``[B, S]``: 0 prefix, -1 padding, otherwise a stem or branch number (``STEM_STRIDE``).
         labels: ``[B, S]`` token to predict AFTER this position, or -100.
         weights: ``[B, S]`` weight of that prediction.
         coordinates: ``[B, S]`` the number to predict with a soft target, or -1.
@@ -198,8 +204,14 @@ class Packer:
                     place += 1
             else:
                 place = self._add_picture(lane, part, place)
-        for number, branch in enumerate(row.branches, start=1):
-            self._add_branch(lane, branch, number, place)
+        for stem_number, stem in enumerate(dict.fromkeys(branch.stem for branch in row.branches), start=1):
+            first = stem_number * STEM_STRIDE
+            tokens = self._encode(stem)
+            for offset, token in enumerate(tokens):
+                lane.add(token, (place + offset,) * 3, first)
+            mine = [branch for branch in row.branches if branch.stem == stem]
+            for number, branch in enumerate(mine, start=first + 1):
+                self._add_branch(lane, branch, number, place + len(tokens))
         return lane
 
     def _add_picture(self, lane: _Lane, picture: np.ndarray, place: int) -> int:

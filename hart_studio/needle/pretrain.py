@@ -29,7 +29,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from hart_studio.files import append_jsonl, write_json
-from hart_studio.needle.curriculum import LEVELS, make_lesson
+from hart_studio.needle.curriculum import FULL_LOOK, LEVELS, make_lesson
 from hart_studio.needle.objective import Pupil, Result, compute_loss
 from hart_studio.needle.packing import Batch, Packer
 from hart_studio.needle.priors import set_patch_prior
@@ -40,6 +40,7 @@ LEARNING_RATE: Final = 1e-3
 CELL_WEIGHT: Final = 0.5
 """Weight of the auxiliary loss of the visual tokens beside the token loss."""
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+_SHOWN: Final = ("level", "word_right", "detail_right", "coordinate_hit", "crop_right")
 _SMOOTHING: Final = 0.97
 _PRETRAIN_STREAM: Final = 0
 """First entry of the seed sequence; the data presets use others, so no test scene is ever trained on."""
@@ -57,6 +58,7 @@ class Progress:
     overview_right: float = 0.0
     crop_right: float = 0.0
     word_right: float = 0.0
+    detail_right: float = 0.0
     seconds: float = 0.0
 
     def observe(self, overview: Result, crops: Result) -> None:
@@ -66,6 +68,7 @@ class Progress:
             "overview_right": overview.answer_right,
             "crop_right": crops.answer_right,
             "word_right": (overview + crops).word_right,
+            "detail_right": (overview + crops).detail_right,
         }
         for name, value in news.items():
             if math.isfinite(value):
@@ -73,10 +76,10 @@ class Progress:
         self.step += 1
         self.level_step += 1
         level = LEVELS[self.level]
-        if (self.word_right if level.is_looking else self.crop_right) > 0.7:
-            self.growth = min(1.0, self.growth + 0.002)
-        reached = self.word_right if level.is_looking else self.coordinate_hit
-        if self.level_step >= 60 and (reached >= level.advance_at or self.level_step >= level.patience):
+        if self.detail_right > 0.7:
+            self.growth = min(1.0, self.growth + 0.004)
+        is_reached = getattr(self, level.goal) >= level.advance_at
+        if self.level_step >= 60 and (is_reached or self.level_step >= level.patience):
             self.level, self.level_step, self.coordinate_hit = self.level + 1, 0, 0.0
 
 
@@ -89,7 +92,6 @@ class Plan:
         seed: Seeds weights and scenes.
         hours: Time limit, summed over resumed runs.
         steps: Step limit, summed over resumed runs; None = no limit.
-        stop_hit: On the last level, stop when this share of coordinates is within 30 thousandths.
         resume: Continue from ``out/checkpoint``.
         processes: Pupils of one thread each that share every lesson and average their gradients. On a small machine
             this is faster than threads, which wait for each other many times a step.
@@ -99,13 +101,12 @@ class Plan:
     seed: int = 0
     hours: float = 3.0
     steps: int | None = None
-    stop_hit: float = 0.5
     resume: bool = False
     processes: int = 1
 
 
 def train(plan: Plan) -> Path:
-    """Train until grounding is good enough to be called mediocre, or time is up.
+    """Train through all levels of the curriculum, or until time is up.
 
     A run that was interrupted and resumed does exactly what the uninterrupted one does.
 
@@ -140,12 +141,15 @@ def _train_rank(rank: int, plan: Plan, meeting: str | None) -> None:
     if plan.resume and (plan.out / "checkpoint" / "progress.json").exists():
         progress = _load_checkpoint(plan.out / "checkpoint", pupil, optimizer)
     saved_at = shown_at = time.monotonic()
+    parent = os.getppid()
     bar = tqdm(initial=progress.step, unit="step", desc="pretrain", disable=rank > 0)
     while not _is_over(progress, plan):
+        if meeting and os.getppid() != parent:  # killed without a chance to say so; do not train on as an orphan
+            raise SystemExit(1)
         start = time.monotonic()
         level = LEVELS[progress.level]
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (progress.step + 1) / 50)
+            group["lr"] = LEARNING_RATE * level.rate * min(1.0, (progress.step + 1) / 50)
         rng = np.random.default_rng([_PRETRAIN_STREAM, plan.seed, progress.step, rank])
         lesson = make_lesson(rng, level, progress.growth, share=1 / plan.processes)
         overview, crops = (_backward(pupil, packer.pack(rows), number_ids, level.sigma) for rows in lesson)
@@ -157,8 +161,8 @@ def _train_rank(rank: int, plan: Plan, meeting: str | None) -> None:
         totals = torch.tensor([*overview.as_list(), *crops.as_list(), time.monotonic() - start], dtype=torch.float64)
         if meeting:
             distributed.all_reduce(totals)
-        overview, crops = Result.from_list(totals[:8].tolist()), Result.from_list(totals[8:16].tolist())
-        progress.seconds += float(totals[16]) / plan.processes
+        overview, crops = Result.from_list(totals[:10].tolist()), Result.from_list(totals[10:20].tolist())
+        progress.seconds += float(totals[20]) / plan.processes
         progress.observe(overview, crops)
         if rank > 0:
             continue
@@ -170,7 +174,10 @@ def _train_rank(rank: int, plan: Plan, meeting: str | None) -> None:
             finite = {key: round(value, 4) for key, value in figures.items() if math.isfinite(value)}
             append_jsonl(plan.out / "log.jsonl", finite)
             bar.set_postfix(
-                {key: round(finite[key], 2) for key in ("level", "word_right", "coordinate_hit", "crop_right")}
+                {
+                    key: round(finite[key], 2)
+                    for key in ("level", "word_right", "detail_right", "coordinate_hit", "crop_right")
+                }
             )
         if time.monotonic() - saved_at > 180:
             saved_at = time.monotonic()
@@ -185,12 +192,11 @@ def _train_rank(rank: int, plan: Plan, meeting: str | None) -> None:
 
 
 def _is_over(progress: Progress, plan: Plan) -> bool:
-    """Whether time or steps are used up, or the last level is learned well enough; the same in every process."""
-    is_learned = progress.level == len(LEVELS) - 1 and progress.level_step > 60
+    """Whether the curriculum, the time or the steps are used up; the same in every process."""
     return (
-        progress.seconds >= plan.hours * 3600
+        progress.level == len(LEVELS)
+        or progress.seconds >= plan.hours * 3600
         or (plan.steps is not None and progress.step >= plan.steps)
-        or (is_learned and progress.coordinate_hit >= plan.stop_hit)
     )
 
 
@@ -205,7 +211,7 @@ def _average_gradients(pupil: Pupil, processes: int) -> None:
 def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
     """Patches ``[N, features]`` of one looking lesson that is never taught."""
     rng = np.random.default_rng([_PRETRAIN_STREAM, seed, 2**31])
-    overviews, crops = make_lesson(rng, LEVELS[3], growth=0.5)
+    overviews, crops = make_lesson(rng, FULL_LOOK, growth=0.5)
     return torch.cat([torch.from_numpy(batch.pixel_values) for batch in packer.pack([*overviews, *crops])])
 
 
@@ -269,7 +275,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hours", type=float, default=3.0, help="time limit")
     parser.add_argument("--steps", type=int, default=None, help="step limit")
-    parser.add_argument("--stop-hit", type=float, default=0.5, help="coordinate hit rate that ends the last level")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
     train(Plan(**vars(parser.parse_args(argv))))

@@ -14,7 +14,7 @@ from hart_studio import prompts
 from hart_studio.needle import curriculum, pretrain
 from hart_studio.needle.curriculum import LEVELS, conversation_row, crop_row, make_lesson, overview_row
 from hart_studio.needle.objective import Pupil, Result, compute_loss, pool, soft_numbers, tree_mask
-from hart_studio.needle.packing import IGNORED, Branch, Packer, Row
+from hart_studio.needle.packing import IGNORED, STEM_STRIDE, Branch, Packer, Row
 from hart_studio.needle.pretrain import Plan
 from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids
 
@@ -41,8 +41,15 @@ def picture(seed: int, width: int, height: int) -> np.ndarray:
 
 
 def two_picture_row() -> Row:
-    branches = (Branch("one?\n", "red star"), Branch("and the other one?\n", "[12, 900]", True), Branch("3\n", "7"))
-    return Row(("look ", picture(0, 96, 64), " and ", picture(1, 64, 128)), branches)
+    return Row(("look ", picture(0, 96, 64), " and ", picture(1, 64, 128)), tuple(BRANCHES.values()))
+
+
+BRANCHES = {
+    STEM_STRIDE + 1: Branch("one?\n", "red star"),
+    STEM_STRIDE + 2: Branch("3\n", "7"),
+    2 * STEM_STRIDE + 1: Branch("and the other one?\n", "[12, 900]", True, stem="Where is it?\n"),
+    2 * STEM_STRIDE + 2: Branch("the star\n", "[7]", True, stem="Where is it?\n"),
+}
 
 
 def hidden_of(model, batch) -> torch.Tensor:
@@ -62,8 +69,10 @@ def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
     row = two_picture_row()
     (packed,) = packer.pack([row])
     together = hidden_of(model, packed)[0]
-    for number, branch in enumerate(row.branches, start=1):
-        (alone,) = packer.pack([Row(row.prefix, (branch,))])
+    for number, branch in BRANCHES.items():
+        (alone,) = packer.pack([Row(row.prefix, (replace(branch, prompt=branch.stem + branch.prompt, stem=""),))])
+        own = alone.branch[0] == STEM_STRIDE + 1
+        own[np.flatnonzero(own)[: len(packer._encode(branch.stem))]] = False
         ids = torch.from_numpy(alone.input_ids)
         kinds = (ids == model.config.image_token_id).int()
         with torch.no_grad():  # no positions and no mask of ours: the model's own
@@ -74,25 +83,27 @@ def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
                 image_grid_thw=torch.from_numpy(alone.grids),
             ).last_hidden_state[0]
         mine = together[torch.from_numpy(packed.branch[0] == number)]
-        torch.testing.assert_close(mine, plain[torch.from_numpy(alone.branch[0] == 1)], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(mine, plain[torch.from_numpy(own)], atol=2e-5, rtol=1e-4)
 
 
-def test_branches_would_differ_if_they_saw_each_other(parts) -> None:
+@pytest.mark.parametrize("siblings", ["branches of a stem", "stems"])
+def test_branches_would_differ_if_they_saw_each_other(parts, siblings: str) -> None:
     _, _, model, packer = parts
     (packed,) = packer.pack([two_picture_row()])
     right = hidden_of(model, packed)
-    packed.branch = np.where(packed.branch > 0, 1, packed.branch)
+    merged = packed.branch // STEM_STRIDE * STEM_STRIDE if siblings == "branches of a stem" else STEM_STRIDE
+    packed.branch = np.where(packed.branch > 0, merged, packed.branch)
     assert (hidden_of(model, packed) - right).abs().max() > 0.01
 
 
 def test_labels_say_what_comes_next(parts) -> None:
     tokenizer, _, _, packer = parts
     (packed,) = packer.pack([two_picture_row()])
-    for number, reply in ((1, "red star"), (2, "[12, 900]"), (3, "7")):
+    for number, branch in BRANCHES.items():
         labels = packed.labels[0][(packed.branch[0] == number)]
-        assert tokenizer.decode(labels[labels != IGNORED]) == reply + "<|im_end|>"
+        assert tokenizer.decode(labels[labels != IGNORED]) == branch.reply + "<|im_end|>"
     coordinates = packed.coordinates[0]
-    assert coordinates[coordinates >= 0].tolist() == [12, 900]
+    assert coordinates[coordinates >= 0].tolist() == [12, 900, 7]
 
 
 def test_rows_are_batched_by_length_without_loss(parts) -> None:
@@ -123,8 +134,8 @@ def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
         prompts.crops_only_prompt("What colour is the star?", ("red", "blue"), 2),
     ):
         count = sum(part is prompts.IMAGE for part in prompt)
-        prefix, text = curriculum._user_text(prompt, [shown] * count)
-        row = Row((curriculum._USER, *prefix), (Branch(text + curriculum._REPLY, "yes"),))
+        prefix, _ = curriculum._user_text(prompt, [shown] * count)
+        row = Row((curriculum._USER, *prefix), (curriculum._branch(prompt, "yes"),))
         (packed,) = packer.pack([row])
         content = [
             {"type": "image", "image": Image.fromarray(shown)}
@@ -227,7 +238,7 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = {"objects": (1, 1), "radius": (0.2, 0.3)}
     look = curriculum._look((64, 64), 2, 0, advance_at=2.0, **scenes)
-    point = replace(look, is_looking=False, groundings=1)
+    point = replace(look, is_looking=False, groundings=1, goal="coordinate_hit")
     small = [point, point, point, look]
     monkeypatch.setattr(pretrain, "LEVELS", small)
     straight = pretrain.train(Plan(tmp_path / "a", steps=4))
@@ -255,7 +266,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
 
 
 def test_counts_add_up_over_processes() -> None:
-    first = Result(1.5, 2.0, (3, 1), (4, 2), (5, 3))
-    second = Result(0.5, 1.0, (1, 1), (0, 0), (2, 2))
+    first = Result(1.5, 2.0, (3, 1), (4, 2), (5, 3), (2, 1))
+    second = Result(0.5, 1.0, (1, 1), (0, 0), (2, 2), (7, 0))
     summed = [a + b for a, b in zip(first.as_list(), second.as_list(), strict=True)]
     assert Result.from_list(summed) == first + second
