@@ -126,7 +126,7 @@ class Sample(Record):
 
 
 class GoldSample(Sample):
-    """A sample with true boxes. Only ``evaluation`` and ``needle`` handle it; everything else gets ``blind()``."""
+    """A sample with true boxes. ``data`` and ``needle`` make it, ``evaluation`` reads it; all else gets ``blind()``."""
 
     gold_boxes: tuple[Box, ...]
     """True regions in original pixels, for evaluation only (method, Sec. 5.2)."""
@@ -215,6 +215,17 @@ class Rollout(Record):
         return sum(turn.seconds for turn in self.turns)
 
 
+class Credit(Record):
+    """What one rollout's reward is worth in the loss (method, Sec. 3); ``algorithms.credit`` makes it."""
+
+    advantage: float
+    """A_i of Eq. 1: the reward relative to its group."""
+    policy_weight: float = Field(ge=0)
+    """mu1 of Eq. 5, in front of the policy term; 1 without preference, 0 for a rollout that could not be scored."""
+    kl_weight: float = Field(ge=0)
+    """mu2 of Eq. 6, in front of the KL term; beta without preference, 0 for a rollout that could not be scored."""
+
+
 class RolloutGroup(Record):
     """G rollouts of one sample under one protocol: one JSONL line of a run."""
 
@@ -224,9 +235,15 @@ class RolloutGroup(Record):
     """Protocol of every rollout in the group."""
     rollouts: tuple[Rollout, ...]
     """The rollouts, in sampling order."""
+    credits: tuple[Credit, ...] = ()
+    """One per rollout, in the same order; empty outside of training."""
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:
+        if self.credits and len(self.credits) != len(self.rollouts):
+            raise ValueError(
+                f"expected one credit per rollout or none, got {len(self.credits)} for {len(self.rollouts)}"
+            )
         for rollout in self.rollouts:
             if (rollout.sample_id, rollout.protocol) != (self.sample_id, self.protocol):
                 raise ValueError(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hart_studio.data.sources import load_needle
 from hart_studio.errors import HartError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found, share_found
 from hart_studio.files import write_json
@@ -21,7 +22,6 @@ from hart_studio.geometry import area_share
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.loading import load_model
-from hart_studio.needle.dataset import read_samples
 from hart_studio.pipeline.answering import crops_only_request, read_answer
 from hart_studio.pipeline.closed_loop import View, answer, answer_directly, ground, open_views
 from hart_studio.pipeline.cropping import cut_crops, plan_regions
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
     options = parser.parse_args(argv)
     try:
-        samples = read_samples(options.data)[: options.limit]
+        samples = load_needle(options.data).samples[: options.limit]
         figures = measure(load_model(options.model), samples)
     except HartError as error:
         print(error, file=sys.stderr)

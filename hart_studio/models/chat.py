@@ -71,6 +71,10 @@ class Completion:
     """(width, height) of each picture of the request in the model's input frame, in order of appearance."""
     seconds: float
     """Wall time of the batch divided by the completions in it."""
+    token_ids: tuple[int, ...] = ()
+    """The sampled tokens, with the one that ended the answer; training scores exactly these, because ``text`` encodes
+    to other tokens when special ones were removed or the sampled split is not the tokenizer's own. Empty when the model
+    does not tell."""
 
 
 class ChatModel(Protocol):

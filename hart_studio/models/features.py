@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hart_studio.models.chat import Picture
 from hart_studio.models.families import Family
-from hart_studio.models.inputs import process_picture
+from hart_studio.models.inputs import ProcessedPicture, process_picture
 
 KEPT_VISUAL_TOKENS = 65_536
 """With more visual tokens held than this, a call keeps only the pictures it needs: about 0.5 GB for a 7B model."""
@@ -55,10 +55,11 @@ class PictureEncoder:
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, family: Family) -> None:
-        self._model: Any = model
+        self._model = model
         self._processor = processor
         self._family = family
         self._kept: WeakKeyDictionary[Picture, dict[bool, EncodedPicture]] = WeakKeyDictionary()
+        self._processed: WeakKeyDictionary[Picture, dict[bool, ProcessedPicture]] = WeakKeyDictionary()
         self.encode_count = 0
 
     def encode(self, picture: Picture, is_alone: bool) -> EncodedPicture:
@@ -68,7 +69,7 @@ class PictureEncoder:
             picture: The picture.
             is_alone: Whether it is the only picture of its conversation (LLaVA-OneVision reads it with tiles then).
         """
-        reading = is_alone or self._family.budget_knob != "canvas"  # the others read a picture the same way in company
+        reading = self._reading(is_alone)
         kept = self._kept.setdefault(picture, {})
         if reading not in kept:
             kept[reading] = self._run(picture, reading)
@@ -91,27 +92,66 @@ class PictureEncoder:
                 if picture not in needed:
                     del self._kept[picture]
 
-    def _run(self, picture: Picture, is_alone: bool) -> EncodedPicture:
-        processed = process_picture(self._processor, self._family, picture, is_alone)
-        tensors = {name: value.to(self._model.device) for name, value in processed.tensors.items()}
-        tensors["pixel_values"] = tensors["pixel_values"].to(self._model.dtype)
-        output = self._model.get_image_features(**tensors, return_dict=True)
-        self.encode_count += 1
-        pooled = output.pooler_output
-        return EncodedPicture(
-            placeholder_ids=processed.placeholder_ids,
-            visual_tokens=processed.visual_tokens,
-            size_wh=processed.size_wh,
-            grid_thw=tensors.get("image_grid_thw"),
-            # InternVL gives [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per picture.
-            features=pooled.flatten(0, 1) if isinstance(pooled, torch.Tensor) else torch.cat(tuple(pooled)),
-            deepstack=[torch.cat(tuple(layer)) for layer in output.get("deepstack_features") or ()],
-        )
+    def process(self, picture: Picture, is_alone: bool) -> ProcessedPicture:
+        """The picture as the processor makes it, for a caller that runs the tower itself; made once while it lives.
 
-    def join(self, pictures: Sequence[EncodedPicture]) -> TowerOutput:
-        """Put the pictures of a batch together, in the order of their placeholders, row by row."""
-        features = [one.features for one in pictures]
-        return TowerOutput(
-            pooler_output=torch.cat(features)[None] if self._family.budget_knob == "tiles" else features,
-            deepstack_features=[list(layer) for layer in zip(*(one.deepstack for one in pictures), strict=True)],
-        )
+        Args:
+            picture: The picture.
+            is_alone: As for ``encode``.
+        """
+        reading = self._reading(is_alone)
+        kept = self._processed.setdefault(picture, {})
+        if reading not in kept:
+            kept[reading] = process_picture(self._processor, self._family, picture, reading)
+        return kept[reading]
+
+    def _reading(self, is_alone: bool) -> bool:
+        return is_alone or self._family.budget_knob != "canvas"  # the others read a picture the same way in company
+
+    def _run(self, picture: Picture, is_alone: bool) -> EncodedPicture:
+        processed = self._processed.get(picture, {}).get(is_alone)
+        if processed is None:
+            processed = process_picture(self._processor, self._family, picture, is_alone)
+        encoded = encode_processed(self._model, processed)
+        self.encode_count += 1
+        return encoded
+
+
+def encode_processed(model: PreTrainedModel, picture: ProcessedPicture) -> EncodedPicture:
+    """Run the vision tower on one picture, with gradient where it is enabled.
+
+    Args:
+        model: The model itself, without wrappers.
+        picture: From ``process_picture``.
+
+    Returns:
+        The picture's features on the model's device.
+    """
+    whole: Any = model
+    tensors = {name: value.to(whole.device) for name, value in picture.tensors.items()}
+    tensors["pixel_values"] = tensors["pixel_values"].to(whole.dtype)
+    output = whole.get_image_features(**tensors, return_dict=True)
+    pooled = output.pooler_output
+    return EncodedPicture(
+        placeholder_ids=picture.placeholder_ids,
+        visual_tokens=picture.visual_tokens,
+        size_wh=picture.size_wh,
+        grid_thw=tensors.get("image_grid_thw"),
+        # InternVL gives [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per picture.
+        features=pooled.flatten(0, 1) if isinstance(pooled, torch.Tensor) else torch.cat(tuple(pooled)),
+        deepstack=[torch.cat(tuple(layer)) for layer in output.get("deepstack_features") or ()],
+    )
+
+
+def join_pictures(family: Family, pictures: Sequence[EncodedPicture]) -> TowerOutput:
+    """Put the pictures of a batch together, in the order of their placeholders, row by row.
+
+    Args:
+        family: The model's family.
+        pictures: At least one; one shown twice is listed twice.
+    """
+    features = [one.features for one in pictures]
+    return TowerOutput(
+        pooler_output=torch.cat(features)[None] if family.budget_knob == "tiles" else features,
+        deepstack_features=[list(layer) for layer in zip(*(one.deepstack for one in pictures), strict=True)],
+    )

@@ -20,9 +20,10 @@ from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.chat import ChatRequest, Completion, Sampling
 from hart_studio.models.families import Family
-from hart_studio.models.features import EncodedPicture, PictureEncoder
-from hart_studio.models.inputs import default_budget, image_token_id, own_budget, pictures_of, tokenize
+from hart_studio.models.features import EncodedPicture, PictureEncoder, join_pictures
+from hart_studio.models.inputs import default_budget, own_budget, pictures_of, tokenize
 from hart_studio.models.memory import memory_errors
+from hart_studio.models.positions import token_positions
 
 BATCH_TOKENS = 32_768
 """Tokens in the key-value cache of one batch, ours: 2 GB for Qwen2.5-VL-7B in bfloat16."""
@@ -32,8 +33,14 @@ WINDOW = 32
 
 
 @dataclass(frozen=True)
-class _Prompt:
-    """A request ready for the language model."""
+class PreparedPrompt:
+    """A request ready for the language model.
+
+    Attributes:
+        ids: Token ids of the whole prompt, with every picture's placeholders.
+        pictures: The encoded pictures in the order of their placeholders.
+        seconds: Time that it took.
+    """
 
     ids: list[int]
     pictures: list[EncodedPicture]
@@ -91,6 +98,17 @@ class LocalChatModel:
             self.encoder.clear()
 
     @torch.no_grad()
+    def prepare(self, request: ChatRequest) -> PreparedPrompt:
+        """What the model reads for a request: the tokens that an answer begins after, and the pictures' features.
+
+        Raises:
+            InputError: If the conversation is not usable.
+            ModelError: If the memory does not suffice, or the chat template fails.
+        """
+        with self._lock, memory_errors(self.model.device, release=self.encoder.clear):
+            return self._prepare(request)
+
+    @torch.no_grad()
     def generate(
         self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
     ) -> list[list[Completion]]:
@@ -134,14 +152,14 @@ class LocalChatModel:
         shape = (request_count, group_size, sampling.max_new_tokens)
         return torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    def _prepare(self, request: ChatRequest) -> _Prompt:
+    def _prepare(self, request: ChatRequest) -> PreparedPrompt:
         began = time.perf_counter()
         pictures = pictures_of(request)
         encoded = [self.encoder.encode(picture, is_alone=len(pictures) == 1) for picture in pictures]
         ids = tokenize(self.processor, request, [one.placeholder_ids for one in encoded])
-        return _Prompt(ids, encoded, time.perf_counter() - began)
+        return PreparedPrompt(ids, encoded, time.perf_counter() - began)
 
-    def _batches(self, prompts: Sequence[_Prompt], sampling: Sampling, group_size: int) -> Iterator[list[int]]:
+    def _batches(self, prompts: Sequence[PreparedPrompt], sampling: Sampling, group_size: int) -> Iterator[list[int]]:
         """Indices of the prompts of each batch, neighbours in length so that little is padded."""
         batch: list[int] = []
         for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids)):
@@ -154,7 +172,7 @@ class LocalChatModel:
             yield batch
 
     def _answer(
-        self, prompts: Sequence[_Prompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
+        self, prompts: Sequence[PreparedPrompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
     ) -> list[list[Completion]]:
         began = time.perf_counter()
         rows = self._decode(prompts, sampling, group_size, noise)
@@ -170,6 +188,7 @@ class LocalChatModel:
                     completion_tokens=len(row),
                     image_sizes_wh=tuple(picture.size_wh for picture in prompt.pictures),
                     seconds=elapsed / len(rows),
+                    token_ids=tuple(row),
                 )
                 for row in rows[index * group_size : (index + 1) * group_size]
             ]
@@ -177,7 +196,7 @@ class LocalChatModel:
         ]
 
     def _decode(
-        self, prompts: Sequence[_Prompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
+        self, prompts: Sequence[PreparedPrompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
     ) -> list[list[int]]:
         """Sample a batch.
 
@@ -190,9 +209,9 @@ class LocalChatModel:
         device = self.model.device
         ids, mask = _pad_left([prompt.ids for prompt in prompts], device)
         pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        positions = self._positions(ids, mask, pictures)
+        positions = token_positions(self.model, self.family, ids, mask, [picture.grid_thw for picture in pictures])
         cache = DynamicCache(config=self.model.config.get_text_config())
-        seen = {"mm_encoder_outputs": {"image": self.encoder.join(pictures)}} if pictures else {}
+        seen = {"mm_encoder_outputs": {"image": join_pictures(self.family, pictures)}} if pictures else {}
         self.model(
             input_ids=ids[:, :-1],
             attention_mask=mask[:, :-1],
@@ -229,19 +248,6 @@ class LocalChatModel:
             sampled.append(token)
             mask = torch.cat([mask, torch.ones_like(token)[:, None]], 1)
         return [_until_stop(row, set(self._stop_ids.tolist())) for row in torch.stack(sampled, 1).tolist()]
-
-    def _positions(self, ids: torch.Tensor, mask: torch.Tensor, pictures: Sequence[EncodedPicture]) -> torch.Tensor:
-        """Positions ``[3, rows, length]`` on the pictures' grids, or ``[rows, length]`` for plain-text families."""
-        if not self.family.has_grid_positions:
-            return (mask.cumsum(-1) - 1).clamp(min=0)
-        grids = [picture.grid_thw for picture in pictures if picture.grid_thw is not None]
-        positions: torch.Tensor = self.model.model.get_rope_index(
-            ids,
-            mm_token_type_ids=(ids == image_token_id(self.processor)).int(),
-            image_grid_thw=torch.cat(grids) if grids else None,
-            attention_mask=mask,
-        )[0]
-        return positions
 
 
 def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:

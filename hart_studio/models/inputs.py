@@ -48,6 +48,11 @@ class ProcessedPicture:
     visual_tokens: int
     size_wh: tuple[int, int]
 
+    @property
+    def grid_thw(self) -> torch.Tensor | None:
+        """``[1, 3]`` patch grid, for families with grid positions; None for the others."""
+        return self.tensors.get("image_grid_thw")
+
 
 def own_budget(processor: ProcessorMixin, family: Family) -> PixelBudget:
     """The least and greatest area in pixels that a checkpoint's processor is set to."""

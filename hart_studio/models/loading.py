@@ -84,6 +84,40 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
     return LocalChatModel(model, processor, family, name)
 
 
+def unwrap_model(model: torch.nn.Module) -> PreTrainedModel:
+    """The model inside the wrappers of a training run: data parallel, compiled, LoRA.
+
+    Adapters live in the layers of the model itself, so what is returned computes with them.
+
+    Args:
+        model: A vision-language model, wrapped any number of times or not at all.
+
+    Raises:
+        ModelError: If there is no transformers model inside.
+    """
+    inner: Any = model
+    while not isinstance(inner, PreTrainedModel):
+        if isinstance(inner, PeftModel):
+            inner = inner.get_base_model()
+        elif isinstance(inner, torch.nn.Module) and (hasattr(inner, "module") or hasattr(inner, "_orig_mod")):
+            inner = inner.module if hasattr(inner, "module") else inner._orig_mod
+        else:
+            raise ModelError(
+                f"expected a transformers model, wrapped or not, got {type(model).__name__} around "
+                f"{type(inner).__name__}; give the model, or a trainer's wrapper of it"
+            )
+    return inner
+
+
+def family_of(model: PreTrainedModel) -> Family:
+    """The family of a model that is in memory.
+
+    Raises:
+        ModelError: If it is of no supported family.
+    """
+    return _family_called(model.config.model_type, type(model).__name__)
+
+
 def _find_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -188,6 +222,10 @@ def _find_family(name: str, folder: Path) -> Family:
             f"expected a checkpoint without remote code, {name} runs its own; "
             f"use the same model with the ending -hf, such as {family.checkpoint}"
         )
+    return _family_called(kind, name)
+
+
+def _family_called(kind: Any, name: str) -> Family:
     if kind not in FAMILIES:
         raise ModelError(f"expected a model of a supported family, {name} is {kind!r}; use {supported_families()}")
     return FAMILIES[kind]

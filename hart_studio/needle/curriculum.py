@@ -16,7 +16,7 @@ from hart_studio import prompts
 from hart_studio.needle.drawing import draw_scene
 from hart_studio.needle.packing import Branch, Cell, Row
 from hart_studio.needle.questions import Question, ask_detail, ask_gist
-from hart_studio.needle.scenes import Scene, SceneObject, SceneSettings, make_scene
+from hart_studio.needle.scenes import CHARACTERS, COLOURS, SHAPES, Scene, SceneObject, SceneSettings, make_scene
 from hart_studio.parsing import format_boxes
 from hart_studio.prompts import IMAGE, Part
 from hart_studio.records import Box
@@ -44,6 +44,9 @@ class Level:
         crops: Crop rows in a lesson.
         details: Close-ups of a single detail in a lesson.
         groundings: Grounding branches on one overview.
+        points: Objects pointed at on one overview.
+        gists: Questions on one overview that it answers.
+        options: Rows of option lookups in a lesson.
         goal: What ends the level: a running mean of ``pretrain.Progress``.
         advance_at: The value of it that does.
         patience: Steps after which the level ends all the same.
@@ -63,6 +66,9 @@ class Level:
     patience: int
     is_looking: bool = False
     details: int = 0
+    points: int = 0
+    gists: int = 2
+    options: int = 0
     rate: float = 1.0
 
 
@@ -75,15 +81,20 @@ def _look(size_wh: tuple[int, int], rows: int, crops: int, advance_at: float, **
     return Level(settings, size_wh, 6.0, rows, crops, 0, "word_right", advance_at, patience=400, is_looking=True)
 
 
-def _point(sigma: float, rows: int, groundings: int, advance_at: float, **scenes: Any) -> Level:
-    settings = SceneSettings(**scenes)
-    return Level(settings, (256, 192), sigma, rows, 12, groundings, "coordinate_hit", advance_at, patience=500)
+def _point(**asked: Any) -> Level:
+    scenes = SceneSettings(objects=asked.pop("objects")) if "objects" in asked else SceneSettings()
+    return Level(scenes, (256, 192), goal="coordinate_hit", details=16, **asked)
 
 
-_NEAR: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail_scale": (1.6, 2.6)}
+_NEAR: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail_scale": (1.2, 2.0)}
 FULL_LOOK: Final = _look((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05, 0.09))
 """Overviews and crops of full scenes; its pictures set the patch prior too."""
-_READ: Final = Level(SceneSettings(), (256, 192), 3, 6, 24, 2, "crop_right", 0.95, patience=1500)
+_FULL: Final = _point(
+    sigma=4, rows=12, crops=12, groundings=2, points=8, gists=3, options=2, advance_at=0.42, patience=400, rate=0.6
+)
+_READ: Final = replace(
+    _FULL, rows=8, crops=18, points=4, gists=4, options=2, goal="crop_right", advance_at=0.95, patience=400, rate=0.4
+)
 
 LEVELS: Final = (
     _look((128, 128), 48, 0, 0.8, colours=("white",), clutter=0.0, **_NEAR),
@@ -91,12 +102,13 @@ LEVELS: Final = (
     _look((256, 192), 18, 12, 0.78, objects=(2, 6), radius=(0.06, 0.16)),
     FULL_LOOK,
     replace(FULL_LOOK, rows=4, crops=0, details=96, goal="detail_right", advance_at=0.9, patience=1500),
-    replace(FULL_LOOK, rows=4, crops=24, details=24, goal="detail_right", advance_at=0.93, patience=1500),
-    _point(sigma=6, rows=16, groundings=3, advance_at=0.7, objects=(1, 3)),
-    _point(sigma=5, rows=14, groundings=4, advance_at=0.6, objects=(3, 6)),
-    _point(sigma=4, rows=12, groundings=5, advance_at=0.45),
+    replace(FULL_LOOK, rows=4, crops=24, details=24, goal="detail_right", advance_at=0.88, patience=900, rate=0.6),
+    _point(objects=(1, 3), sigma=6, rows=24, crops=8, groundings=1, points=3, options=8, advance_at=0.5, patience=600),
+    _point(objects=(2, 5), sigma=5, rows=18, crops=8, groundings=1, points=5, options=3, advance_at=0.45, patience=250),
+    replace(_FULL, scenes=SceneSettings(objects=(4, 8)), rows=14, points=7, advance_at=0.42, patience=250, rate=0.8),
+    _FULL,
     _READ,
-    replace(_READ, advance_at=2.0, patience=300, rate=0.2),
+    replace(_READ, advance_at=2.0, patience=250, rate=0.1),
 )
 """Scenes are the published ones from the last pointing level on; the last level settles with small steps."""
 
@@ -139,13 +151,14 @@ def overview_row(rng: np.random.Generator, level: Level) -> Row:
     for item in _some(rng, scene.objects, level.groundings):
         question = ask_detail(rng, scene, item)
         branches.append(_branch(prompts.grounding_prompt(question.text), grounding_text(question, scene), True))
-    for turn in range(2):
+    branches += point_branches(rng, scene, level.points)
+    for turn in range(level.gists):
         gist = ask_gist(rng, scene)
         if gist is None:
             continue
         if turn == 0 and rng.random() < 0.4:
             branches.append(_branch(prompts.grounding_prompt(gist.text), grounding_text(gist, scene), True))
-        choices = gist.choices if rng.random() < 0.6 else ()
+        choices = gist.choices if rng.random() < 0.4 else ()
         branches.append(_branch(prompts.direct_prompt(gist.text, choices), answer_text(gist, bool(choices))))
     if rng.random() < 0.15:
         item = scene.objects[int(rng.integers(len(scene.objects)))]
@@ -161,9 +174,9 @@ def crop_row(rng: np.random.Generator, growth: float) -> Row:
 
     Args:
         rng: Source of every choice.
-        growth: 0 shows details three times the published size, 1 shows them at it and adds loose crops.
+        growth: 0 shows details up to twice the published size, 1 shows them at it and adds loose crops.
     """
-    largest = 1.0 + 1.6 * (1 - growth)
+    largest = 1.0 + (1 - growth)
     scene = make_scene(
         rng, SceneSettings(objects=(3, 9), detail_scale=(min(largest, 1.0 + 0.5 * (1 - growth)), largest))
     )
@@ -198,17 +211,50 @@ def detail_row(rng: np.random.Generator, growth: float) -> Row:
         rng: Source of every choice.
         growth: See ``crop_row``.
     """
-    largest = 1.0 + 0.6 * (1 - growth)
+    largest = 1.0 + 0.3 * (1 - growth)
     scene = make_scene(rng, SceneSettings(objects=(1, 1), clutter=0.0, detail_scale=(1.0, largest)))
     item = scene.objects[0]
     side = _CLOSE_UP_PX * item.radius / rng.uniform(75, 112)  # radii of objects in a crop, pixels
-    reach = 0.5 * side - 0.2 * item.radius * item.detail_scale
+    reach = 0.5 * side - 0.24 * item.radius * item.detail_scale
     x, y = item.detail_x + rng.uniform(-reach, reach), item.detail_y + rng.uniform(-reach, reach)
     window = Box.of((x - side / 2, y - side / 2, x + side / 2, y + side / 2))
     size_wh = (_CLOSE_UP_PX, _CLOSE_UP_PX)
     shown = cells(scene, size_wh, window, has_details=True)
     without_shape = tuple(cell._replace(words=(cell.words[0], "", cell.words[2])) for cell in shown)
     return Row((_USER, draw_scene(scene, size_wh, window)), (), without_shape)
+
+
+def point_branches(rng: np.random.Generator, scene: Scene, count: int) -> list[Branch]:
+    """Short exchanges about single objects: where one is, and what is at a place.
+
+    Finding an object by its name, and a name by its place, is what grounding and gist questions are made of; here it is
+    asked in a tenth of their tokens.
+    """
+    branches = []
+    for item in _some(rng, scene.objects, count):
+        x, y = (round(1000 * share) for share in (item.x / scene.width, item.y / scene.height))
+        branches.append(Branch(f"Point to the {item.name}.{_REPLY}", f"[{x}, {y}]", is_grounding=True))
+        if rng.random() < 0.3:
+            branches.append(Branch(f"What is at [{x}, {y}]?{_REPLY}", item.name))
+    return branches
+
+
+def options_row(rng: np.random.Generator) -> Row:
+    """Text alone: which letters stand before some options. One reply looks up several of them.
+
+    Choosing the letter of a known value is a lookup in the prompt. Asked once an answer it is learned last; asked
+    densely it is learned in minutes.
+    """
+    words = [*COLOURS, *SHAPES, *CHARACTERS, "1", "3", "left", "right"]
+    branches = []
+    for _ in range(4):
+        listed = [words[int(index)] for index in rng.permutation(len(words))[: int(rng.choice([2, 4, 4, 6]))]]
+        asked = [listed[int(index)] for index in rng.permutation(len(listed))]
+        letters = prompts.OPTION_LETTERS
+        reply = " ".join(f"{word} \\boxed{{{letters[listed.index(word)]}}}" for word in asked)
+        text = prompts.question_with_choices(f"Which letters have {', '.join(asked)}?", listed)
+        branches.append(Branch(text + _REPLY, reply))
+    return Row((_USER,), tuple(branches))
 
 
 def conversation_row(rng: np.random.Generator, level: Level) -> Row:
@@ -242,6 +288,7 @@ def make_lesson(
     overviews = [overview_row(rng, level) for _ in range(math.ceil(level.rows * share))]
     crops = [crop_row(rng, growth) for _ in range(math.ceil(level.crops * share))]
     crops += [detail_row(rng, growth) for _ in range(math.ceil(level.details * share))]
+    crops += [options_row(rng) for _ in range(math.ceil(level.options * share))]
     if level.is_looking:
         return [replace(row, branches=()) for row in overviews], [replace(row, branches=()) for row in crops]
     if growth >= 0.5:

@@ -1,4 +1,4 @@
-"""Write needle scenes as a data set of pictures and samples, and draw the samples of a preset without writing."""
+"""Write needle scenes as a data set of pictures and samples (``data.sources.load_needle`` reads it)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from hart_studio.errors import DataError, HartError
-from hart_studio.files import append_jsonl, read_jsonl, resolve_inside
+from hart_studio.files import append_jsonl
 from hart_studio.needle.drawing import draw_scene
 from hart_studio.needle.questions import Question, ask
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
-from hart_studio.records import Box, GoldSample
 
 SPLITS: Final[dict[str, int]] = {"train": 1, "val": 2, "test": 3}
 """Preset -> first entry of its seed sequence. They differ, so no two presets ever share a scene; 0 is pretraining's."""
@@ -77,32 +75,3 @@ def write_item(item: NeedleItem, out: Path) -> Path:
     write_picture(item.scene, out / name)
     append_jsonl(out / "samples.jsonl", item.record(name))
     return out / name
-
-
-def read_samples(folder: Path) -> list[GoldSample]:
-    """Read a written data set.
-
-    Args:
-        folder: Holds ``samples.jsonl`` and the pictures that it names.
-
-    Raises:
-        DataError: If a line is not a sample, or a picture lies outside of the folder.
-    """
-    samples = []
-    for number, row in read_jsonl(folder / "samples.jsonl"):
-        try:
-            samples.append(
-                GoldSample(
-                    id=row["id"],
-                    image=str(resolve_inside(folder, row["image"])),
-                    question=row["question"],
-                    choices=tuple(row["choices"]),
-                    answer=row["answer"],
-                    category=row["kind"],
-                    source="needle",
-                    gold_boxes=tuple(Box.of(tuple(box)) for box in row["gold_boxes"]),
-                )
-            )
-        except (KeyError, TypeError, ValueError, HartError) as error:
-            raise DataError(f"{folder.name}/samples.jsonl line {number} is no needle sample: {error}") from error
-    return samples

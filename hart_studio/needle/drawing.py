@@ -170,10 +170,10 @@ def _draw_object(canvas: _Canvas, item: SceneObject) -> None:
     ink = _INK if sum(fill) > 330 else (250, 250, 250)
     if item.detail == "character":
         for line in GLYPHS[item.value]:
-            canvas.stroke((np.array(line) - 0.5) * (0.2 * unit, 0.28 * unit) + place, ink, 0.04 * unit)
+            canvas.stroke((np.array(line) - 0.5) * (0.26 * unit, 0.36 * unit) + place, ink, 0.052 * unit)
     elif item.detail == "mark":
-        canvas.disc(place, 0.09 * unit, _INK)
-        canvas.disc(place, 0.072 * unit, COLOURS[item.value])
+        canvas.disc(place, 0.117 * unit, _INK)
+        canvas.disc(place, 0.094 * unit, COLOURS[item.value])
     else:
         for column_row in _DOT_PLACES[item.value]:
-            canvas.disc(place + np.array(column_row) * 0.105 * unit, 0.04 * unit, ink)
+            canvas.disc(place + np.array(column_row) * 0.136 * unit, 0.052 * unit, ink)

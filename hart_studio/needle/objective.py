@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ class Result:
     Attributes:
         loss: Weighted cross-entropy, summed.
         weight: Sum of the weights.
-        coordinates: Number of coordinates, and how many of them were within ``HIT`` thousandths.
+        coordinates: Number of first corners' coordinates, and how many of them were within ``HIT`` thousandths.
         answers: Number of answer tokens (value and letter), and how many of them were right.
         words: Number of colours and shapes asked of visual tokens, and how many of them were right.
         details: The same for details.
@@ -62,7 +63,7 @@ class Result:
 
     @property
     def coordinate_hit(self) -> float:
-        """Share of coordinates within ``HIT`` thousandths, nan when there were none."""
+        """Share of first corners' coordinates within ``HIT`` thousandths, nan when there were none."""
         return _share(self.coordinates)
 
     @property
@@ -93,7 +94,9 @@ class Pupil(nn.Module):
     """The model and the readers of the auxiliary loss, which are thrown away after training.
 
     The auxiliary loss asks every visual token what lies under it, in the words and numbers that the language model
-    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time.
+    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time. Colour and
+    shape have no reader: the visual token itself must resemble the words' embeddings, so that finding "red" among
+    visual tokens is the same lookup as finding it among words.
     """
 
     def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
@@ -101,14 +104,14 @@ class Pupil(nn.Module):
         width = model.config.get_text_config().hidden_size
         self.model = model
         self.box_readers = nn.Linear(width, 4 * width)
-        self.word_readers = nn.Linear(width, 3 * width)
+        self.detail_reader = nn.Linear(width, width)
 
     def cell_loss(
         self, features: torch.Tensor, batch: Batch, number_ids: torch.Tensor, sigma: float
     ) -> tuple[torch.Tensor, Result]:
         """What visual tokens say about the object under them, one by one and as one object.
 
-        Cross-entropies of the four edges, the three words and the three words of the object, each a mean, added up.
+        Cross-entropies of the four edges, the words and the words of the object, each a mean, added up.
 
         The tokens of an object share what they know only once attention has learned to; their mean is read as well,
         because it can be learned before that.
@@ -139,25 +142,28 @@ class Pupil(nn.Module):
     def _word_loss(
         self, features: torch.Tensor, words: torch.Tensor, table: torch.Tensor
     ) -> tuple[torch.Tensor, Result]:
-        """Mean cross-entropy of colour, of shape and of detail, added up (-1 = not asked), and the counts."""
-        logits = (self.word_readers(features).unflatten(-1, (3, -1)) @ table.T).float()
-        losses = functional.cross_entropy(logits.transpose(1, 2), words, ignore_index=-1, reduction="none")
-        asked = words >= 0
-        means = losses.sum(0) / asked.sum(0).clamp(min=1)
-        right = logits.argmax(-1) == words
-        is_name, is_detail = asked[:, :2], asked[:, 2]
-        counts = Result(words=_count(right[:, :2][is_name]), details=_count(right[:, 2][is_detail]))
-        return means.sum(), counts
+        """Mean cross-entropies of the words (-1 = not asked), added up, and the counts."""
+        names = (features @ table.T).float()
+        details = (self.detail_reader(features) @ table.T).float()
+        loss, right = torch.zeros(()), []
+        for column in range(words.shape[1]):
+            logits = details if column == words.shape[1] - 1 else names
+            asked = words[:, column] >= 0
+            target = words[asked, column]
+            loss = loss + functional.cross_entropy(logits[asked], target, reduction="sum") / max(1, len(target))
+            known = target.unique()
+            right.append(known[logits[asked][:, known].argmax(-1)] == target if len(target) else target > 0)
+        return loss, Result(words=_count(torch.cat(right[:-1])), details=_count(right[-1]))
 
 
 def pool(features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean feature and words of each object: ``[cells, hidden]``, ``[cells, 3]``, ``[cells]`` -> one row an object."""
+    """Mean feature and words of each object: ``[cells, hidden]``, ``[cells, W]``, ``[cells]`` -> one row an object."""
     kept = objects >= 0
     count = int(objects.max()) + 1 if kept.any() else 0
     sums = features.new_zeros(count, features.shape[1]).index_add(0, objects[kept], features[kept])
     sizes = torch.bincount(objects[kept], minlength=count)[:, None]
-    pooled_words = words.new_full((count, 3), -1).scatter_reduce(
-        0, objects[kept][:, None].expand(-1, 3), words[kept], "amax"
+    pooled_words = words.new_full((count, words.shape[1]), -1).scatter_reduce(
+        0, objects[kept][:, None].expand(-1, words.shape[1]), words[kept], "amax"
     )
     return sums / sizes, pooled_words
 
@@ -191,18 +197,22 @@ def compute_loss(
     """
     model = pupil.model
     labels = torch.from_numpy(batch.labels)
-    seen = model.model.get_image_features(
-        torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
-    )
-    cells, counts = pupil.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
+    pictures: dict[str, Any] = {}
+    cells, counts = torch.zeros(()), Result()
+    if len(batch.grids):
+        seen = model.model.get_image_features(
+            torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
+        )
+        pictures["mm_encoder_outputs"] = {"image": seen}
+        cells, counts = pupil.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
     if not (labels != IGNORED).any():
         return torch.zeros(()), cells, counts
     hidden = model.model(
         input_ids=torch.from_numpy(batch.input_ids),
         position_ids=torch.from_numpy(batch.positions),
         attention_mask=tree_mask(torch.from_numpy(batch.branch)),
-        mm_encoder_outputs={"image": seen},
         use_cache=False,
+        **pictures,
     ).last_hidden_state
     learned = labels != IGNORED
     logits = model.lm_head(hidden[learned]).float()
@@ -218,6 +228,7 @@ def compute_loss(
     with torch.no_grad():
         guess = logits[is_coordinate][:, number_ids].argmax(-1)
         near = (guess - value[is_coordinate]).abs() <= HIT
+        near = near[torch.from_numpy(batch.is_corner)[learned][is_coordinate]]
         right = logits.argmax(-1) == target
         is_answer = (weight == 1.0) & ~is_coordinate
     counts += Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))

@@ -8,6 +8,7 @@ alone. ``test_pretraining`` compares the two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -79,10 +80,13 @@ class Batch:
         labels: ``[B, S]`` token to predict AFTER this position, or -100.
         weights: ``[B, S]`` weight of that prediction.
         coordinates: ``[B, S]`` the number to predict with a soft target, or -1.
+        is_corner: ``[B, S]`` this coordinate is one of the first two of its box or point; the other corner of a box is
+            half known from them.
         pixel_values: ``[patches, features]``.
         grids: ``[pictures, 3]``.
         cell_coordinates: ``[cells, 4]`` box of the object in each visual token, or -1.
-        cell_words: ``[cells, 3]`` token ids of its colour, shape and detail, or -1.
+        cell_words: ``[cells, 5]`` token ids of its colour and its shape, each without and with the space before a word,
+            and of its detail; or -1.
         cell_objects: ``[cells]`` the same number for all cells of one object in one picture, or -1.
     """
 
@@ -92,6 +96,7 @@ class Batch:
     labels: np.ndarray
     weights: np.ndarray
     coordinates: np.ndarray
+    is_corner: np.ndarray
     pixel_values: np.ndarray
     grids: np.ndarray
     cell_coordinates: np.ndarray
@@ -107,6 +112,7 @@ class _Lane:
     labels: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     coordinates: list[int] = field(default_factory=list)
+    is_corner: list[bool] = field(default_factory=list)
 
     def add(self, token: int, position: tuple[int, int, int], branch: int) -> None:
         self.ids.append(token)
@@ -115,6 +121,7 @@ class _Lane:
         self.labels.append(IGNORED)
         self.weights.append(0.0)
         self.coordinates.append(-1)
+        self.is_corner.append(False)
 
 
 class Packer:
@@ -132,12 +139,15 @@ class Packer:
         self._number_of = {index: number for number, index in enumerate(number_token_ids(tokenizer))}
 
     def pack(self, rows: Sequence[Row], token_budget: int = 2000) -> list[Batch]:
-        """Build batches of rows of similar length, each of at most about ``token_budget`` tokens with padding."""
+        """Build batches of rows of similar length, each of at most about ``token_budget`` tokens with padding.
+
+        No row is padded to more than one and a half times its length.
+        """
         lanes = sorted(((self._lane(row), row) for row in rows), key=lambda pair: len(pair[0].ids))
         batches, start = [], 0
         for stop in range(1, len(lanes) + 1):
-            is_last = stop == len(lanes)
-            if is_last or (stop + 1 - start) * len(lanes[stop][0].ids) > token_budget:
+            longest = len(lanes[stop][0].ids) if stop < len(lanes) else math.inf
+            if (stop + 1 - start) * longest > token_budget or longest > 1.5 * len(lanes[start][0].ids):
                 batches.append(self._collate(lanes[start:stop]))
                 start = stop
         return batches
@@ -158,8 +168,8 @@ class Packer:
             positions[:, index, : len(lane.positions)] = np.array(lane.positions).T
         pictures = [part for row in rows for part in row.prefix if isinstance(part, np.ndarray)]
         # Pictures go in row order: the model fills placeholders from the first row on.
+        pixels, grids = self._patches(pictures)
         cells = [self._cells(row) for row in rows]
-        pixels = self._images(images=pictures, do_resize=False, return_tensors="np")
         return Batch(
             input_ids=pad("ids", self._pad, np.int64),
             positions=positions,
@@ -167,24 +177,34 @@ class Packer:
             labels=pad("labels", IGNORED, np.int64),
             weights=pad("weights", 0.0, np.float32),
             coordinates=pad("coordinates", -1, np.int64),
-            pixel_values=np.asarray(pixels["pixel_values"], np.float32),
-            grids=np.asarray(pixels["image_grid_thw"], np.int64),
+            is_corner=pad("is_corner", False, np.bool_),
+            pixel_values=pixels,
+            grids=grids,
             cell_coordinates=np.concatenate([coordinates for coordinates, _ in cells]),
             cell_words=np.concatenate([words for _, words in cells]),
             cell_objects=_number_objects(rows, [len(words) for _, words in cells]),
         )
 
+    def _patches(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Patches ``[patches, features]`` and grids ``[pictures, 3]``; empty without pictures."""
+        if not pictures:
+            return np.empty((0, 0), np.float32), np.empty((0, 3), np.int64)
+        made = self._images(images=list(pictures), do_resize=False, return_tensors="np")
+        return np.asarray(made["pixel_values"], np.float32), np.asarray(made["image_grid_thw"], np.int64)
+
     def _cells(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
         step = self._images.patch_size * MERGE
         pictures = [part for part in row.prefix if isinstance(part, np.ndarray)]
         count = sum((part.shape[0] // step) * (part.shape[1] // step) for part in pictures)
-        coordinates, words = np.full((count, 4), -1, np.int64), np.full((count, 3), -1, np.int64)
+        coordinates, words = np.full((count, 4), -1, np.int64), np.full((count, 5), -1, np.int64)
         if row.cells and len(row.cells) != count:
             raise ValueError(f"expected one cell per visual token, got {len(row.cells)} for {count}")
         for index, cell in enumerate(row.cells):
             if cell.xyxy is not None:
                 coordinates[index] = np.clip(np.rint(cell.xyxy), 0, 1000)
-            words[index] = [self._encode(word)[0] if word else -1 for word in cell.words]
+            colour, shape, detail = cell.words
+            spellings = (colour, colour and f" {colour}", shape, shape and f" {shape}", detail)
+            words[index] = [self._encode(word)[0] if word else -1 for word in spellings]
         return coordinates, words
 
     def _encode(self, text: str) -> list[int]:
@@ -228,7 +248,7 @@ class Packer:
 
     def _add_branch(self, lane: _Lane, branch: Branch, number: int, place: int) -> None:
         prompt, reply = self._encode(branch.prompt), [*self._encode(branch.reply), self._end]
-        start = len(lane.ids)
+        start, corners = len(lane.ids), 0
         for offset, token in enumerate([*prompt, *reply[:-1]]):
             at = place + offset
             lane.add(token, (at, at, at), number)
@@ -237,6 +257,9 @@ class Packer:
             lane.labels[at] = token
             value = self._number_of.get(token, -1) if branch.is_grounding else -1
             lane.coordinates[at] = value
+            if value >= 0:
+                lane.is_corner[at] = corners % 4 < 2
+                corners += 1
             is_content = value >= 0 if branch.is_grounding else token not in self._format
             lane.weights[at] = 1.0 if is_content else _FORMAT_WEIGHT
 

@@ -218,11 +218,12 @@ def _draw_patches(packer: Packer, seed: int) -> torch.Tensor:
 def _backward(pupil: Pupil, batches: Sequence[Batch], number_ids: torch.Tensor, sigma: float) -> Result:
     """Accumulate the gradient of the mean loss over all batches of one part of a lesson."""
     total = sum(float(batch.weights.sum()) for batch in batches)
+    with_pictures = sum(len(batch.grids) > 0 for batch in batches)
     counts = Result()
     for batch in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, cells, result = compute_loss(pupil, batch, number_ids, sigma)
-        (loss / max(total, 1.0) + CELL_WEIGHT * cells / len(batches)).backward()  # type: ignore[no-untyped-call]
+        (loss / max(total, 1.0) + CELL_WEIGHT * cells / max(1, with_pictures)).backward()  # type: ignore[no-untyped-call]
         counts += result
     return counts
 

@@ -78,7 +78,7 @@ class SceneObject:
     detail_x: float
     detail_y: float
     detail_scale: float
-    """1 is the published size: a character about a seventh of the object's height."""
+    """1 is the published size: a character about a fifth of the object's height."""
 
     @property
     def name(self) -> str:

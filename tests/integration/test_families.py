@@ -74,6 +74,16 @@ def test_the_answer_is_the_librarys_own(model: LocalChatModel, conversation: Cal
     assert (answer.visual_tokens > 0) == bool(pictures)
 
 
+def test_a_completion_tells_its_tokens(model: LocalChatModel) -> None:
+    for group in model.generate([one_picture(model), two_turns(model)], WARM, group_size=3):
+        for one in group:
+            assert len(one.token_ids) == one.completion_tokens
+            kept = [token for token in one.token_ids if token not in model._removed_ids]
+            assert model.processor.tokenizer.decode(kept) == one.text
+            ends = [token in model._stop_ids.tolist() for token in one.token_ids]
+            assert ends == [False] * (len(ends) - 1) + [one.finish_reason == "stop"]
+
+
 def test_answers_depend_on_the_picture(model: LocalChatModel) -> None:
     requests = [ChatRequest((Message("user", (picture(model, 160, 110, seed), "Which?")),)) for seed in range(4)]
     assert len({answer.text for [answer] in model.generate(requests, GREEDY)}) == 4

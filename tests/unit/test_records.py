@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hart_studio.records import (
     PROTOCOLS,
     Box,
+    Credit,
     GoldSample,
     Record,
     Rollout,
@@ -211,6 +212,21 @@ def test_group_holds_one_sample_under_one_protocol() -> None:
             RolloutGroup(sample_id="s1", protocol="crops_only", rollouts=(rollout(), stranger))
 
 
+def test_group_holds_a_credit_for_each_rollout_or_none() -> None:
+    credit = Credit(advantage=-0.5, policy_weight=0.7, kl_weight=0.052)
+    rollouts = (rollout(), rollout())
+    for credits in ((), (credit, credit)):
+        RolloutGroup(sample_id="s1", protocol="crops_only", rollouts=rollouts, credits=credits)
+    with pytest.raises(ValidationError, match="expected one credit per rollout or none, got 1 for 2"):
+        RolloutGroup(sample_id="s1", protocol="crops_only", rollouts=rollouts, credits=(credit,))
+
+
+@pytest.mark.parametrize("changes", [{"policy_weight": -0.1}, {"kl_weight": -0.1}, {"advantage": math.nan}])
+def test_credit_refuses(changes: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Credit(**{"advantage": 1.0, "policy_weight": 1.0, "kl_weight": 0.04, **changes})
+
+
 def test_every_protocol_is_accepted() -> None:
     assert {rollout(protocol=protocol).protocol for protocol in PROTOCOLS} == {"crops_only", "direct", "full_and_crops"}
 
@@ -227,6 +243,12 @@ def test_every_protocol_is_accepted() -> None:
         rollout(),
         rollout(turns=(), boxes=(), crops=(), outcome="error", error="gone", used_fallback=True),
         RolloutGroup(sample_id="s1", protocol="crops_only", rollouts=(rollout(), rollout())),
+        RolloutGroup(
+            sample_id="s1",
+            protocol="crops_only",
+            rollouts=(rollout(),),
+            credits=(Credit(advantage=0.1, policy_weight=1.0, kl_weight=0.0),),
+        ),
     ],
     ids=lambda record: type(record).__name__,
 )

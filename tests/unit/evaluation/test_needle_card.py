@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.data.sources import load_needle
 from hart_studio.evaluation import needle_card
 from hart_studio.evaluation.needle_card import format_table, measure
 from hart_studio.needle.__main__ import main as write_needle
-from hart_studio.needle.dataset import read_samples
 from hart_studio.parsing import format_boxes
 from hart_studio.records import GoldSample
 from tests.fakes import ScriptedModel
@@ -20,7 +20,7 @@ def samples(tmp_path: Path) -> list[GoldSample]:
         write_needle(["--split", "val", "--count", "6", "--gist-share", "0.5", "--out", str(tmp_path / "n"), *size])
         == 0
     )
-    return read_samples(tmp_path / "n")
+    return list(load_needle(tmp_path / "n").samples)
 
 
 def question_in(request, samples: list[GoldSample]) -> GoldSample:

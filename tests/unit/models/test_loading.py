@@ -11,13 +11,14 @@ import httpx
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaModel
 
 from hart_studio.errors import ModelError
 from hart_studio.models import loading
-from hart_studio.models.loading import load_model
+from hart_studio.models.families import FAMILIES
+from hart_studio.models.loading import family_of, load_model, unwrap_model
 
 # peft asks transformers in a way that transformers is about to retire.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -259,3 +260,25 @@ def test_an_adapter_with_pickled_weights(adapter: Path) -> None:
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"expected weights called adapter_model\*.safetensors"):
         load_model(str(adapter))
+
+
+def test_the_model_inside_its_wrappers(adapter: Path, tiny_folder: Callable[[str], Path]) -> None:
+    base = AutoModelForImageTextToText.from_pretrained(tiny_folder("qwen3_vl"))
+    assert unwrap_model(base) is base
+    adapted = PeftModel.from_pretrained(base, adapter)
+    assert unwrap_model(adapted) is base
+    assert unwrap_model(torch.nn.DataParallel(adapted)) is base
+    assert unwrap_model(torch.compile(adapted)) is base
+    assert family_of(base) is FAMILIES["qwen3_vl"]
+
+
+def test_what_is_no_model_of_ours() -> None:
+    with pytest.raises(ModelError, match="expected a transformers model, wrapped or not, got Linear around Linear"):
+        unwrap_model(torch.nn.Linear(1, 1))
+    with pytest.raises(ModelError, match="got DataParallel around Linear; give the model"):
+        unwrap_model(torch.nn.DataParallel(torch.nn.Linear(1, 1)))
+    with pytest.raises(
+        ModelError, match=r"expected a model of a supported family, LlamaModel is 'llama'; use Qwen2\.5"
+    ):
+        tiny = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=8)
+        family_of(LlamaModel(tiny))

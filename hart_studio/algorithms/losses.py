@@ -1,0 +1,121 @@
+"""The two losses: one for every method that learns from rewards (paper, Eq. 2 and 4), one for SFT (Eq. 8).
+
+Eq. 2 is Eq. 4 with policy weights of 1 and KL weights of beta, so GRPO, MGPO and AP-GRPO share one function and differ
+in their credits alone. Rows carry precomputed weights (``algorithms.weighting``): what is returned adds up over
+micro-batches and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """What one micro-batch adds to its optimizer step. Every figure is weighted by row: sum them, never average."""
+
+    loss: torch.Tensor
+    """Scalar with gradient, to be minimised."""
+    kl: torch.Tensor | None
+    """Scalar without gradient: KL to the reference policy per token, before ``kl_weight``; None without a reference."""
+    clip_share: torch.Tensor
+    """Scalar without gradient: share of the tokens whose ratio is clipped, so that they give no policy gradient."""
+
+
+def policy_loss(
+    logps: torch.Tensor,
+    old_logps: torch.Tensor | None,
+    ref_logps: torch.Tensor | None,
+    mask: torch.Tensor,
+    *,
+    row_weight: torch.Tensor,
+    advantage: torch.Tensor,
+    policy_weight: torch.Tensor,
+    kl_weight: torch.Tensor,
+    clip_epsilon: float,
+) -> PolicyLoss:
+    r"""Eq. 4, and with ``policy_weight`` 1 and ``kl_weight`` beta Eq. 2, as a loss (the negative of J).
+
+    Per token, with ``ratio = exp(logps - old_logps)``:
+
+        -policy_weight * min(ratio * A, clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon) * A) + kl_weight * KL
+
+    The paper's objective is written without the clip; ours is PPO's, as in TRL. KL is the k3 estimator as in TRL,
+    ``exp(ref - logps) - (ref - logps) - 1``, which is never negative.
+
+    Args:
+        logps: ``[B, T]`` log-probabilities of the row's tokens under the policy, float32 or float64, with gradient.
+        old_logps: ``[B, T]`` the same under the policy that sampled them; None = that policy is this one, so every
+            ratio is 1 and its gradient that of ``logps``.
+        ref_logps: ``[B, T]`` the same under the reference policy; None when every ``kl_weight`` is 0.
+        mask: ``[B, T]`` bool, True = trained. What stands elsewhere is never read, be it NaN.
+        row_weight: ``[B]`` from ``weighting.row_weights``.
+        advantage: ``[B]`` A_i of the row's rollout (Eq. 1).
+        policy_weight: ``[B]`` mu1 of the row's rollout (Eq. 5).
+        kl_weight: ``[B]`` mu2 of the row's rollout (Eq. 6).
+        clip_epsilon: Half-width of the clip, 0 or more.
+
+    Raises:
+        ValueError: If a shape is not the stated one, or if a KL weight needs the reference that was not given.
+    """
+    _check_shapes(logps, {"old_logps": old_logps, "ref_logps": ref_logps, "mask": mask}, logps.shape)
+    weights = {"row_weight": row_weight, "advantage": advantage, "policy_weight": policy_weight, "kl_weight": kl_weight}
+    _check_shapes(logps, weights, logps.shape[:1])
+    if ref_logps is None and bool(kl_weight.any()):
+        raise ValueError(
+            "expected ref_logps with a kl_weight above 0, got none; score the rows with the reference policy"
+        )
+
+    token_weight = row_weight[:, None] * mask
+    row_advantage = advantage[:, None]
+    ratio = _log_ratio(logps, logps.detach() if old_logps is None else old_logps, mask).exp()
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    gain = torch.minimum(ratio * row_advantage, clipped * row_advantage)
+    token_loss = -policy_weight[:, None] * gain
+    kl = None
+    if ref_logps is not None:
+        ref_ratio = _log_ratio(ref_logps, logps, mask)
+        token_kl = ref_ratio.exp() - ref_ratio - 1
+        token_loss = token_loss + kl_weight[:, None] * token_kl
+        kl = (token_weight * token_kl.detach()).sum()
+    is_clipped = ((ratio < 1 - clip_epsilon) & (row_advantage < 0)) | ((ratio > 1 + clip_epsilon) & (row_advantage > 0))
+    return PolicyLoss((token_weight * token_loss).sum(), kl, (token_weight * is_clipped).sum())
+
+
+def sft_loss(logps: torch.Tensor, mask: torch.Tensor, *, row_weight: torch.Tensor) -> torch.Tensor:
+    """Eq. 8: cross-entropy of the given answer's tokens, the full image visible.
+
+    Eq. 8 adds up the tokens of an answer. Ours: with the weights of ``weighting.row_weights`` every answer is averaged
+    over its tokens, so that long answers do not outweigh short ones; weights of ``1 / samples`` are Eq. 8 as written.
+
+    Args:
+        logps: ``[B, T]`` log-probabilities of the tokens under the model, with gradient.
+        mask: ``[B, T]`` bool, True = a token of the answer. What stands elsewhere is never read.
+        row_weight: ``[B]`` from ``weighting.row_weights``, each sample a rollout of its own.
+
+    Returns:
+        Scalar with gradient; losses of micro-batches add up.
+
+    Raises:
+        ValueError: If a shape is not the stated one.
+    """
+    _check_shapes(logps, {"mask": mask}, logps.shape)
+    _check_shapes(logps, {"row_weight": row_weight}, logps.shape[:1])
+    return -(row_weight[:, None] * logps.masked_fill(~mask, 0)).sum()
+
+
+def _log_ratio(above: torch.Tensor, below: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """``above - below`` where trained, 0 elsewhere: padding may hold anything, and NaN times 0 is NaN."""
+    return (above - below).masked_fill(~mask, 0)
+
+
+def _check_shapes(logps: torch.Tensor, tensors: Mapping[str, torch.Tensor | None], shape: torch.Size) -> None:
+    """Refuse what torch would silently broadcast."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(
+                f"expected {name} of shape {list(shape)} beside logps {list(logps.shape)}, got {list(tensor.shape)}"
+            )

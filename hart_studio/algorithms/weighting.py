@@ -1,0 +1,72 @@
+"""How much one token of one training row weighs in the loss of a whole optimizer step. No torch.
+
+Every row gets its weight before rows are shuffled or dealt to micro-batches, and losses are plain weighted sums:
+
+    loss = sum over rows of row_weight * (sum over the row's trained tokens of token_loss)
+
+So the loss of a rollout does not depend on which rows happen to share a batch, and the losses of micro-batches and of
+processes add up to the loss of the step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+TokenMean = Literal["row", "joint"]
+"""How a rollout of several rows is averaged: each row for itself first, or over all tokens of the rollout at once."""
+
+
+def row_weights(
+    token_counts: Sequence[int],
+    rollout_of_row: Sequence[Hashable],
+    rollouts_in_step: int,
+    token_mean: TokenMean,
+) -> tuple[float, ...]:
+    """Weight of each row, so that the weighted sum of token losses is the mean over the rollouts of a step.
+
+    A HART rollout is two rows, one per turn (method, Sec. 3). ``log pi(o_i)`` is the SUM of the two turns. Ours: a
+    rollout's loss is the MEAN over its rows of the mean over a row's tokens,
+
+        J = 1/N sum over rollouts of 1/rows sum over rows of 1/T sum over tokens of J_token.
+
+    Both turns weigh the same, and a rollout weighs the same whether it has one row (GRPO, MGPO) or two (AP-GRPO), so
+    all methods share one scale of learning rates. The sum would keep each turn's gradient at GRPO's scale, and double
+    AP-GRPO's beside that of its baselines. A rollout that ended without an answer turn has one row, which carries its
+    whole weight.
+
+    With ``token_mean`` ``joint`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the longer
+    turn weighs more.
+
+    Args:
+        token_counts: Trained tokens of each row, 0 or more. A row with none weighs nothing and does not count as a row
+            of its rollout: so a turn is left out of training, and both turns of a rollout that could not be scored.
+        rollout_of_row: Which rollout each row belongs to. All rows of a rollout must be in the same call.
+        rollouts_in_step: N, rollouts with at least one trained token in the optimizer step, over all its micro-batches
+            and processes. For SFT a rollout is a sample.
+        token_mean: ``row`` or ``joint``.
+
+    Returns:
+        One weight per row; over a whole step ``weight * token_count`` adds up to 1.
+
+    Raises:
+        ValueError: If the lists differ in length, a count is negative, or N is below the number of rollouts given.
+    """
+    if len(token_counts) != len(rollout_of_row):
+        raise ValueError(f"expected one rollout per row, got {len(rollout_of_row)} for {len(token_counts)} rows")
+    if min(token_counts, default=0) < 0:
+        raise ValueError(f"expected token counts of at least 0, got {min(token_counts)}")
+    rows: Counter[Hashable] = Counter()
+    tokens: Counter[Hashable] = Counter()
+    for count, rollout in zip(token_counts, rollout_of_row, strict=True):
+        if count:
+            rows[rollout] += 1
+            tokens[rollout] += count
+    if rollouts_in_step < len(rows):
+        raise ValueError(f"expected at least the {len(rows)} rollouts given in the step, got {rollouts_in_step}")
+    weights = []
+    for count, rollout in zip(token_counts, rollout_of_row, strict=True):
+        shared = {"row": rows[rollout] * count, "joint": tokens[rollout]}[token_mean]
+        weights.append(1.0 / (rollouts_in_step * shared) if count else 0.0)
+    return tuple(weights)

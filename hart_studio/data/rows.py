@@ -1,0 +1,195 @@
+"""Rows to samples: what every source shares. A bad row is counted with its reason and never stops the load."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from hart_studio.errors import DataError, HartError
+from hart_studio.files import resolve_inside
+from hart_studio.prompts import OPTION_LETTERS
+from hart_studio.records import Box, GoldSample
+
+Row = TypeVar("Row")
+
+_LONGEST_REASON: Final = 300
+_OPENING = r"[(\[（]"
+_CLOSING = r"[)\]）]"
+_MARKED_CHOICE: Final = re.compile(rf"\s*(?:{_OPENING}\s*([A-Z])\s*{_CLOSING}|([A-Z])\s*(?:{_CLOSING}|[.:．：、]))\s*")
+_LETTER: Final = re.compile(rf"\s*{_OPENING}?\s*([A-Z])\s*{_CLOSING}?\s*[.．]?\s*")
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is no sample."""
+
+    row: str
+    """Where it is, for people: ``line 3``, ``row 12``."""
+    reason: str
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True)
+class LoadedSamples:
+    """What a source gave."""
+
+    source: str
+    """Name of the data set."""
+    samples: tuple[GoldSample, ...]
+    """The good rows in file order, ids unique; ``gold_boxes`` is empty where the source has none."""
+    bad_rows: tuple[BadRow, ...] = ()
+    """The others, in file order."""
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many rows were left out for each reason."""
+        return Counter(bad.reason for bad in self.bad_rows)
+
+
+def collect_samples(
+    source: str, rows: Iterable[tuple[str, Row]], read: Callable[[Row], GoldSample], *, needs_answer: bool
+) -> LoadedSamples:
+    """Read every row, and count the ones that cannot be read.
+
+    Args:
+        source: Name of the data set, for messages.
+        rows: Where each row is, for people, and the row.
+        read: Makes a sample of a row, or raises ``ValueError`` or a ``HartError`` that says why not.
+        needs_answer: Whether a row without a known answer is a bad one.
+
+    Raises:
+        DataError: If no row is good.
+    """
+    samples: dict[str, GoldSample] = {}
+    bad_rows = []
+    for place, row in rows:
+        try:
+            sample = read(row)
+            if needs_answer and sample.answer is None:
+                raise ValueError("no answer")
+            if sample.id in samples:
+                raise ValueError("an id that an earlier row has")
+        except (ValueError, RecursionError, HartError) as error:  # JSON nested without end is a RecursionError
+            bad_rows.append(BadRow(place, _explain(error)))
+        else:
+            samples[sample.id] = sample
+    loaded = LoadedSamples(source, tuple(samples.values()), tuple(bad_rows))
+    if not samples:
+        found = "; ".join(f"{count} rows: {reason}" for reason, count in loaded.reasons.most_common(3)) or "no rows"
+        raise DataError(
+            f"expected at least one sample in {source}, got {found}; check the path and the form of the rows"
+        )
+    return loaded
+
+
+def get_field(row: Any, name: str) -> Any:
+    """A field that a row must have.
+
+    Raises:
+        ValueError: If the row is no object, or has no such field.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, got {type(row).__name__}")
+    if name not in row:
+        raise ValueError(f"no field {name!r}")
+    return row[name]
+
+
+def to_text(value: Any, name: str) -> str:
+    """A text, or a finite number written as one.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    raise ValueError(f"expected text in {name!r}, got {type(value).__name__}")
+
+
+def to_texts(value: Any, name: str) -> tuple[str, ...]:
+    """A list of texts; None is an empty one.
+
+    Raises:
+        ValueError: If it is no list, or holds something else.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"expected a list in {name!r}, got {type(value).__name__}")
+    return tuple(to_text(each, name) for each in value)
+
+
+def to_boxes(value: Any, name: str) -> tuple[Box, ...]:
+    """A list of ``[x_min, y_min, x_max, y_max]`` in original pixels; None is an empty one.
+
+    Raises:
+        ValueError: If it is no list of boxes.
+    """
+    boxes = [] if value is None else value
+    if not isinstance(boxes, (list, tuple)) or not all(isinstance(xyxy, (list, tuple)) for xyxy in boxes):
+        raise ValueError(f"expected a list of boxes in {name!r}")
+    if any(len(xyxy) != 4 for xyxy in boxes):
+        raise ValueError(f"expected four numbers for each box in {name!r}")
+    return tuple(Box.of(tuple(xyxy)) for xyxy in boxes)
+
+
+def strip_letters(choices: Sequence[str]) -> tuple[str, ...]:
+    """Option texts without their letters: ``(A) red``, ``A. red`` and ``（A）red`` are ``red``.
+
+    Letters are removed when every option has its own and they run from A; else nothing is changed, so that an option
+    such as ``A. Smith`` stays whole.
+    """
+    marks = [_MARKED_CHOICE.match(choice) for choice in choices]
+    letters = "".join(mark[1] or mark[2] for mark in marks if mark)
+    if letters != OPTION_LETTERS[: len(choices)]:
+        return tuple(choices)
+    return tuple(choice[mark.end() :].rstrip() for choice, mark in zip(choices, marks, strict=True) if mark)
+
+
+def to_letter(answer: str, choices: Sequence[str]) -> str:
+    """The letter in ``B``, ``(B)`` or ``B.``.
+
+    Raises:
+        ValueError: If there is none, or no such option.
+    """
+    found = _LETTER.fullmatch(answer)
+    if found is None or found[1] not in OPTION_LETTERS[: len(choices)]:
+        raise ValueError(f"expected the letter of one of {len(choices)} options as the answer, got {answer[:40]!r}")
+    return found[1]
+
+
+def find_picture(root: Path, name: Any) -> str:
+    """The path of an existing picture below ``root``.
+
+    Raises:
+        ValueError: If the name is no text, or no such file exists.
+        InputError: If the name leads out of the folder.
+    """
+    path = resolve_inside(root, to_text(name, "image"))
+    try:
+        is_there = path.is_file()
+    except OSError:  # as a name that the file system finds too long
+        is_there = False
+    if not is_there:
+        raise ValueError("the picture is missing")
+    return str(path)
+
+
+def _explain(error: Exception) -> str:
+    """One line for a row's error; pydantic's own texts are pages."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {reason}" if where else reason
+    reason = str(error).split("\n", 1)[0] or type(error).__name__
+    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "..."

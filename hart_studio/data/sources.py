@@ -1,0 +1,105 @@
+"""Samples from folders: our JSONL form, the needle world's, and MME-RealWorld as published.
+
+Names of pictures come from the files. They are resolved below a folder that the caller names and never leave it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
+from hart_studio.data.rows import LoadedSamples, collect_samples, find_picture, get_field, to_boxes, to_text, to_texts
+from hart_studio.errors import DataError
+from hart_studio.records import GoldSample
+
+
+def load_jsonl(
+    path: Path, *, image_root: Path | None = None, source: str | None = None, needs_answer: bool = True
+) -> LoadedSamples:
+    """Read a JSONL file: one object per line with ``id``, ``image``, ``question``, ``choices`` and ``answer``.
+
+    ``choices`` are option texts without letters, empty for an open question. ``answer`` is the option's letter, or the
+    expected text of an open question, or null. Optional are ``gold_boxes``, a list of ``[x_min, y_min, x_max, y_max]``
+    in original pixels, and ``kind``, or else ``category``. Other fields are ignored.
+
+    Args:
+        path: The file.
+        image_root: Folder that the pictures' names start from; the file's own by default.
+        source: Name of the data set; the file's folder by default.
+        needs_answer: Whether a row without a known answer is a bad one.
+
+    Raises:
+        DataError: If the file cannot be read, or holds no sample at all.
+    """
+    root = image_root or path.parent
+    name = source or path.resolve().parent.name
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
+    rows = ((f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip())
+
+    def read(line: bytes) -> GoldSample:
+        row = json.loads(line)
+        answer = get_field(row, "answer")
+        return GoldSample(
+            id=to_text(get_field(row, "id"), "id"),
+            image=find_picture(root, get_field(row, "image")),
+            question=to_text(get_field(row, "question"), "question"),
+            choices=to_texts(get_field(row, "choices"), "choices"),
+            answer=None if answer is None else to_text(answer, "answer"),
+            category=to_text(row.get("kind") or row.get("category") or "", "kind"),
+            source=name,
+            gold_boxes=to_boxes(row.get("gold_boxes"), "gold_boxes"),
+        )
+
+    return collect_samples(name, rows, read, needs_answer=needs_answer)
+
+
+def load_needle(folder: Path) -> LoadedSamples:
+    """Read a folder that ``python -m hart_studio.needle`` wrote: ``samples.jsonl`` and the pictures that it names.
+
+    Raises:
+        DataError: If there is no such file, or it holds no sample at all.
+    """
+    return load_jsonl(folder / "samples.jsonl", source="needle")
+
+
+def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedSamples:
+    """Read MME-RealWorld, or its Lite part, in the published form: a JSON list of questions beside their pictures.
+
+    Args:
+        path: The JSON file, or a folder with exactly one.
+        image_root: Folder that the pictures' names start from; the JSON file's own by default.
+
+    Raises:
+        DataError: If the file cannot be found or read, or holds no sample at all.
+    """
+    file = _only_json(path) if path.is_dir() else path
+    root = image_root or file.parent
+    rows = ((f"row {number}", row) for number, row in enumerate(_read_list(file), start=1))
+    return collect_samples("MME-RealWorld", rows, lambda row: read_mme_realworld_row(row, root), needs_answer=True)
+
+
+def _only_json(folder: Path) -> Path:
+    found = sorted(folder.glob("*.json"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise DataError(f"expected exactly one JSON file in {folder}, got {names}; name the file itself")
+    return found[0]
+
+
+def _read_list(file: Path) -> list[Any]:
+    try:
+        rows = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"expected a readable file at {file}, got {error.strerror}; check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"expected a JSON list in {file}, got text that is not JSON: {error}; repair the file"
+        ) from error
+    if not isinstance(rows, list):
+        raise DataError(f"expected a JSON list of questions in {file}, got {type(rows).__name__}; name another file")
+    return rows

@@ -1,0 +1,81 @@
+"""The vision tower inside the one model call of a scoring pass.
+
+Features of a frozen tower are known before the call. Those of a trained one must be computed within it, because
+distributed wrappers gather weights, and count on finding every trained weight, only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel
+
+from hart_studio.models.families import Family
+from hart_studio.models.features import EncodedPicture, TowerOutput, encode_processed, join_pictures
+from hart_studio.training.items import TowerPicture
+
+LANGUAGE_MODEL = "language_model."
+"""Where the text layers begin among the weights of a model's core; the tower and its projector are everything else."""
+
+
+def is_tower_trained(model: PreTrainedModel) -> bool:
+    """Whether any weight that turns pixels into features takes a gradient.
+
+    Args:
+        model: The model itself, without wrappers.
+    """
+    core: torch.nn.Module = model.model
+    return any(weight.requires_grad for name, weight in core.named_parameters() if not name.startswith(LANGUAGE_MODEL))
+
+
+class DeferredTower:
+    """Stands for ``mm_encoder_outputs["image"]`` and runs the tower when the model's forward reads it.
+
+    Every picture is encoded once, however often it is shown, and without gradient when the tower is frozen.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family, pictures: Sequence[TowerPicture]) -> None:
+        """Check the pictures; nothing is computed yet.
+
+        Args:
+            model: The model itself, without wrappers.
+            family: Its family.
+            pictures: In the order of the placeholders; the same object may occur several times.
+
+        Raises:
+            ValueError: If features without a gradient are given although the tower is being trained.
+        """
+        self._model = model
+        self._family = family
+        self._pictures = pictures
+        self._is_trained = torch.is_grad_enabled() and is_tower_trained(model)
+        if self._is_trained and any(
+            isinstance(picture, EncodedPicture) and not picture.features.requires_grad for picture in pictures
+        ):
+            raise ValueError(
+                "expected pixels of every picture while the vision tower is trained, got features without a gradient; "
+                "read the prompts with PolicyModel.read, or freeze the tower"
+            )
+
+    @property
+    def pooler_output(self) -> torch.Tensor | list[torch.Tensor]:
+        """Features for the placeholders."""
+        return self._output.pooler_output
+
+    @property
+    def deepstack_features(self) -> list[list[torch.Tensor]]:
+        """Features for the layers that take them directly (Qwen3-VL); else empty."""
+        return self._output.deepstack_features
+
+    @cached_property
+    def _output(self) -> TowerOutput:
+        encoded: dict[int, EncodedPicture] = {}
+        for picture in self._pictures:
+            if isinstance(picture, EncodedPicture):
+                encoded[id(picture)] = picture
+            elif id(picture) not in encoded:
+                with torch.set_grad_enabled(self._is_trained):
+                    encoded[id(picture)] = encode_processed(self._model, picture)
+        return join_pictures(self._family, [encoded[id(picture)] for picture in self._pictures])

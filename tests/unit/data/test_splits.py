@@ -1,0 +1,206 @@
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hart_studio.data.splits import (
+    Split,
+    fingerprint,
+    read_manifest,
+    restore_split,
+    split_samples,
+    write_manifest,
+)
+from hart_studio.errors import DataError, InputError
+from hart_studio.records import Box, GoldSample, Sample
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def make_sample(name: str, image: str = "", folder: str = "/data") -> GoldSample:
+    return GoldSample(
+        id=name,
+        image=f"{folder}/{image or name}.png",
+        question="?",
+        answer="yes",
+        gold_boxes=(Box.of((0, 0, 1, 1)),),
+    )
+
+
+def make_samples(count: int) -> list[GoldSample]:
+    return [make_sample(f"s{index}") for index in range(count)]
+
+
+def ids(split: Split) -> tuple[list[str], list[str], list[str]]:
+    evaluation, rl, sft = ([sample.id for sample in part] for part in (split.evaluation, split.rl, split.sft))
+    return evaluation, rl, sft
+
+
+pictures = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+"""The picture of each sample."""
+
+
+def test_the_order_is_that_of_the_hashes() -> None:
+    order = sorted((f"s{i}" for i in range(6)), key=lambda name: hashlib.sha256(f"5:{name}".encode()).digest())
+    found = ids(split_samples(make_samples(6), 2, None, 1, seed=5, by_image=False))
+    assert found == (order[:1], order[1:3], order[3:])
+
+
+@unhurried
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 12) | st.none(), st.integers(0, 99))
+def test_parts_are_disjoint_and_of_their_sizes(
+    eval_count: int, rl_count: int, sft_count: int | None, seed: int
+) -> None:
+    samples = make_samples(eval_count + rl_count + (sft_count or 0) + 3)
+    if eval_count + rl_count + (sft_count or 0) == 0 and sft_count is not None:
+        return
+    evaluation, rl, sft = ids(split_samples(samples, rl_count, sft_count, eval_count, seed=seed, by_image=False))
+    assert (len(evaluation), len(rl), len(sft)) == (eval_count, rl_count, 3 if sft_count is None else sft_count)
+    assert max(Counter(evaluation + rl + sft).values()) == 1
+
+
+@unhurried
+@given(st.permutations(range(12)), st.integers(0, 99), st.booleans())
+def test_the_split_depends_on_the_seed_and_on_nothing_around_the_data(
+    order: list[int], seed: int, by_image: bool
+) -> None:
+    samples = [make_sample(f"s{index}", image=f"p{index // 2}") for index in range(12)]
+    moved = [make_sample(f"s{index}", image=f"p{index // 2}", folder="/elsewhere") for index in order]
+    first = split_samples(samples, 4, 4, 4, seed=seed, by_image=by_image)
+    assert split_samples(moved, 4, 4, 4, seed=seed, by_image=by_image).manifest == first.manifest
+
+
+def test_another_seed_is_another_split() -> None:
+    found = {str(ids(split_samples(make_samples(30), 10, None, 5, seed=seed, by_image=False))) for seed in range(10)}
+    assert len(found) == 10
+
+
+@unhurried
+@given(pictures, st.data())
+def test_no_picture_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
+    samples = [make_sample(f"s{index}", image=f"p{picture}") for index, picture in enumerate(pictures)]
+    eval_count = data.draw(st.integers(0, len(samples)))
+    rl_count = data.draw(st.integers(0, len(samples) - eval_count))
+    sft_count = data.draw(st.none() | st.integers(0, len(samples) - eval_count - rl_count))
+    try:
+        split = split_samples(samples, rl_count, sft_count, eval_count, seed=1, by_image=True)
+    except InputError:
+        assert eval_count + rl_count + (sft_count or 0) == 0 or max(Counter(pictures).values()) > 1
+        return
+    parts = [split.evaluation, split.rl, split.sft]
+    images = [{sample.image for sample in part} for part in parts]
+    assert sum(map(len, images)) == len(set().union(*images))
+    assert split.manifest.shared_images == 0
+    # A part that stopped short had no room for any picture that was dealt out after it.
+    questions = Counter(sample.image for sample in samples)
+    assert all(
+        len([s for s in part if s.image == image]) == questions[image]
+        for part in parts
+        for image in {s.image for s in part}
+    )
+    later = set(questions)
+    for part, found, size in zip(parts, images, (eval_count, rl_count, sft_count), strict=True):
+        later -= found
+        if size is None:
+            assert not later
+        else:
+            assert len(part) <= size
+            assert all(questions[image] > size - len(part) for image in later)
+
+
+@unhurried
+@given(st.integers(1, 10), st.integers(1, 10), st.integers(0, 9), st.booleans())
+def test_the_held_out_part_does_not_depend_on_the_training_parts(
+    first: int, second: int, seed: int, by_image: bool
+) -> None:
+    samples = [make_sample(f"s{index}", image=f"p{index // 3}") for index in range(30)]
+    held_out = [
+        split_samples(samples, 3 * count, None, 9, seed=seed, by_image=by_image).evaluation
+        for count in (first % 8, second % 8)
+    ]
+    assert held_out[0] == held_out[1]
+
+
+def test_pictures_in_several_parts_are_counted() -> None:
+    samples = [make_sample(name, image=picture) for name, picture in zip("abcdef", "111223", strict=True)]
+    manifest = split_samples(samples, 3, None, 0, seed=0, by_image=False).manifest
+    pictures = dict(zip("abcdef", "111223", strict=True))
+    shared = {pictures[name] for name in manifest.rl_ids} & {pictures[name] for name in manifest.sft_ids}
+    assert manifest.shared_images == len(shared) > 0
+
+
+def test_only_the_held_out_part_has_gold_boxes() -> None:
+    split = split_samples(make_samples(9), 3, 3, 3, seed=0, by_image=False)
+    assert all(type(sample) is Sample for sample in (*split.rl, *split.sft))
+    assert all(sample.gold_boxes for sample in split.evaluation)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((-1, None, 0), "expected counts of at least 0"),
+        ((4, 4, 4), "add up to 1 to 9"),
+        ((10, None, 0), "add up to 0 to 9"),
+        ((0, 0, 0), "add up to 1 to 9"),
+    ],
+)
+def test_counts_that_cannot_be(counts: tuple[int, int | None, int], message: str) -> None:
+    rl_count, sft_count, eval_count = counts
+    with pytest.raises(InputError, match=message):
+        split_samples(make_samples(9), rl_count, sft_count, eval_count, seed=0, by_image=False)
+
+
+def test_a_part_that_no_picture_fits_is_an_error() -> None:
+    samples = [make_sample(f"s{index}", image="one") for index in range(9)]
+    with pytest.raises(InputError, match="a picture with at most rl_count = 3 questions, got none left"):
+        split_samples(samples, 3, None, 0, seed=0, by_image=True)
+    assert len(split_samples(samples, 3, None, 0, seed=0, by_image=False).rl) == 3
+
+
+def test_an_id_twice_is_an_error() -> None:
+    with pytest.raises(DataError, match="unique, got 's0' more than once"):
+        split_samples([*make_samples(3), make_sample("s0")], 1, None, 1, seed=0, by_image=False)
+
+
+# Manifest -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_makes_the_split_again(tmp_path: Path) -> None:
+    samples = make_samples(9)
+    split = split_samples(samples, 3, None, 2, seed=4, by_image=True)
+    write_manifest(tmp_path / "split.json", split.manifest)
+    manifest = read_manifest(tmp_path / "split.json")
+    assert manifest == split.manifest
+    assert (manifest.seed, manifest.by_image) == (4, True)
+    assert restore_split(samples[::-1], manifest) == split
+
+
+def test_other_data_are_refused() -> None:
+    samples = make_samples(9)
+    manifest = split_samples(samples, 3, None, 2, seed=4, by_image=False).manifest
+    changed = samples[0].model_copy(update={"answer": "no"})
+    for others in (samples[1:], [changed, *samples[1:]]):
+        with pytest.raises(DataError, match="the data have changed since they were split"):
+            restore_split(others, manifest)
+    for wrong in ((*manifest.rl_ids, manifest.sft_ids[0]), ("stranger",)):
+        with pytest.raises(DataError, match="each id of the manifest once and in the data set"):
+            restore_split(samples, manifest.model_copy(update={"rl_ids": wrong}))
+
+
+@pytest.mark.parametrize("change", [{"answer": "no"}, {"question": "??"}, {"gold_boxes": ()}, {"image": "/data/b.png"}])
+def test_the_fingerprint_covers_what_is_asked(change: dict[str, object]) -> None:
+    sample = make_sample("a")
+    assert fingerprint([sample.model_copy(update=change)]) != fingerprint([sample])
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"seed": 1, "surprise": 2}'])
+def test_what_is_no_manifest(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "split.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match="expected the manifest of a split at") as caught:
+        read_manifest(path)
+    assert "\n" not in str(caught.value)
