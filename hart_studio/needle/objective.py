@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
 
 from hart_studio.needle.curriculum import HIT
+from hart_studio.needle.gaze import Gaze
 from hart_studio.needle.packing import IGNORED, STEM_STRIDE, Batch
 
 
@@ -22,7 +23,7 @@ class Result:
     Attributes:
         loss: Weighted cross-entropy, summed.
         weight: Sum of the weights.
-        coordinates: Number of first corners' coordinates, and how many of them were within ``HIT`` thousandths.
+        coordinates: Number of boxes and points, and how many first coordinates were within ``HIT`` thousandths.
         answers: Number of answer tokens (value and letter), and how many of them were right.
         words: Number of colours and shapes asked of visual tokens, and how many of them were right.
         details: The same for details.
@@ -63,7 +64,7 @@ class Result:
 
     @property
     def coordinate_hit(self) -> float:
-        """Share of first corners' coordinates within ``HIT`` thousandths, nan when there were none."""
+        """Share of first coordinates within ``HIT`` thousandths, nan when there were none."""
         return _share(self.coordinates)
 
     @property
@@ -207,13 +208,16 @@ def compute_loss(
         cells, counts = pupil.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
     if not (labels != IGNORED).any():
         return torch.zeros(()), cells, counts
-    hidden = model.model(
-        input_ids=torch.from_numpy(batch.input_ids),
-        position_ids=torch.from_numpy(batch.positions),
-        attention_mask=tree_mask(torch.from_numpy(batch.branch)),
-        use_cache=False,
-        **pictures,
-    ).last_hidden_state
+    mask = tree_mask(torch.from_numpy(batch.branch))
+    with Gaze(model) as gaze:
+        hidden = model.model(
+            input_ids=torch.from_numpy(batch.input_ids),
+            position_ids=torch.from_numpy(batch.positions),
+            attention_mask=mask,
+            use_cache=False,
+            **pictures,
+        ).last_hidden_state
+        cells = cells + gaze.loss(batch, mask)
     learned = labels != IGNORED
     logits = model.lm_head(hidden[learned]).float()
     target = labels[learned]
@@ -228,7 +232,7 @@ def compute_loss(
     with torch.no_grad():
         guess = logits[is_coordinate][:, number_ids].argmax(-1)
         near = (guess - value[is_coordinate]).abs() <= HIT
-        near = near[torch.from_numpy(batch.is_corner)[learned][is_coordinate]]
+        near = near[torch.from_numpy(batch.is_first)[learned][is_coordinate]]
         right = logits.argmax(-1) == target
         is_answer = (weight == 1.0) & ~is_coordinate
     counts += Result(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))

@@ -34,12 +34,14 @@ class Branch:
         is_grounding: Number tokens of the reply are coordinates, learned with a soft target.
         stem: User text before ``prompt``; branches of a row with the same stem share its tokens. It must end where
             the tokenizer always splits, or the tokens would differ from those of the unsplit text.
+        looks_at: Box of the object asked about, thousandths of the picture as in ``Cell``; None = not taught.
     """
 
     prompt: str
     reply: str
     is_grounding: bool = False
     stem: str = ""
+    looks_at: tuple[float, float, float, float] | None = None
 
 
 class Cell(NamedTuple):
@@ -80,14 +82,17 @@ class Batch:
         labels: ``[B, S]`` token to predict AFTER this position, or -100.
         weights: ``[B, S]`` weight of that prediction.
         coordinates: ``[B, S]`` the number to predict with a soft target, or -1.
-        is_corner: ``[B, S]`` this coordinate is one of the first two of its box or point; the other corner of a box is
-            half known from them.
+        is_first: ``[B, S]`` this coordinate is the first one of its box or point. The others are half known from it:
+            some object lies at that column, and objects are of similar size.
         pixel_values: ``[patches, features]``.
         grids: ``[pictures, 3]``.
         cell_coordinates: ``[cells, 4]`` box of the object in each visual token, or -1.
         cell_words: ``[cells, 5]`` token ids of its colour and its shape, each without and with the space before a word,
             and of its detail; or -1.
         cell_objects: ``[cells]`` the same number for all cells of one object in one picture, or -1.
+        gaze_rows: ``[N]`` row of each token that is told where to look: those that predict an answer's content.
+        gaze_places: ``[N]`` its place in the row.
+        gaze_cells: ``[N, S]`` bool, the visual tokens of the object that it should look at.
     """
 
     input_ids: np.ndarray
@@ -96,12 +101,15 @@ class Batch:
     labels: np.ndarray
     weights: np.ndarray
     coordinates: np.ndarray
-    is_corner: np.ndarray
+    is_first: np.ndarray
     pixel_values: np.ndarray
     grids: np.ndarray
     cell_coordinates: np.ndarray
     cell_words: np.ndarray
     cell_objects: np.ndarray
+    gaze_rows: np.ndarray
+    gaze_places: np.ndarray
+    gaze_cells: np.ndarray
 
 
 @dataclass
@@ -112,7 +120,9 @@ class _Lane:
     labels: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     coordinates: list[int] = field(default_factory=list)
-    is_corner: list[bool] = field(default_factory=list)
+    is_first: list[bool] = field(default_factory=list)
+    visual: list[int] = field(default_factory=list)
+    gazes: list[tuple[int, list[int]]] = field(default_factory=list)
 
     def add(self, token: int, position: tuple[int, int, int], branch: int) -> None:
         self.ids.append(token)
@@ -121,7 +131,7 @@ class _Lane:
         self.labels.append(IGNORED)
         self.weights.append(0.0)
         self.coordinates.append(-1)
-        self.is_corner.append(False)
+        self.is_first.append(False)
 
 
 class Packer:
@@ -169,6 +179,10 @@ class Packer:
         pictures = [part for row in rows for part in row.prefix if isinstance(part, np.ndarray)]
         # Pictures go in row order: the model fills placeholders from the first row on.
         pixels, grids = self._patches(pictures)
+        gazes = [(index, at, seen) for index, lane in enumerate(lanes) for at, seen in lane.gazes]
+        gaze_cells = np.zeros((len(gazes), longest), np.bool_)
+        for index, (_, _, seen) in enumerate(gazes):
+            gaze_cells[index, seen] = True
         cells = [self._cells(row) for row in rows]
         return Batch(
             input_ids=pad("ids", self._pad, np.int64),
@@ -177,12 +191,15 @@ class Packer:
             labels=pad("labels", IGNORED, np.int64),
             weights=pad("weights", 0.0, np.float32),
             coordinates=pad("coordinates", -1, np.int64),
-            is_corner=pad("is_corner", False, np.bool_),
+            is_first=pad("is_first", False, np.bool_),
             pixel_values=pixels,
             grids=grids,
             cell_coordinates=np.concatenate([coordinates for coordinates, _ in cells]),
             cell_words=np.concatenate([words for _, words in cells]),
             cell_objects=_number_objects(rows, [len(words) for _, words in cells]),
+            gaze_rows=np.array([index for index, _, _ in gazes], np.int64),
+            gaze_places=np.array([at for _, at, _ in gazes], np.int64),
+            gaze_cells=gaze_cells,
         )
 
     def _patches(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +248,8 @@ class Packer:
                 lane.add(token, (place + offset,) * 3, first)
             mine = [branch for branch in row.branches if branch.stem == stem]
             for number, branch in enumerate(mine, start=first + 1):
-                self._add_branch(lane, branch, number, place + len(tokens))
+                seen = [at for at, cell in zip(lane.visual, row.cells, strict=False) if cell.xyxy == branch.looks_at]
+                self._add_branch(lane, branch, number, place + len(tokens), seen if branch.looks_at else [])
         return lane
 
     def _add_picture(self, lane: _Lane, picture: np.ndarray, place: int) -> int:
@@ -241,14 +259,15 @@ class Packer:
         rows, columns = picture.shape[0] // step, picture.shape[1] // step
         for row in range(rows):
             for column in range(columns):
+                lane.visual.append(len(lane.ids))
                 lane.add(self._picture, (place, place + row, place + column), 0)
         place += max(rows, columns)
         lane.add(self._vision_end, (place, place, place), 0)
         return place + 1
 
-    def _add_branch(self, lane: _Lane, branch: Branch, number: int, place: int) -> None:
+    def _add_branch(self, lane: _Lane, branch: Branch, number: int, place: int, seen: list[int]) -> None:
         prompt, reply = self._encode(branch.prompt), [*self._encode(branch.reply), self._end]
-        start, corners = len(lane.ids), 0
+        start, count = len(lane.ids), 0
         for offset, token in enumerate([*prompt, *reply[:-1]]):
             at = place + offset
             lane.add(token, (at, at, at), number)
@@ -258,10 +277,12 @@ class Packer:
             value = self._number_of.get(token, -1) if branch.is_grounding else -1
             lane.coordinates[at] = value
             if value >= 0:
-                lane.is_corner[at] = corners % 4 < 2
-                corners += 1
+                lane.is_first[at] = count % 4 == 0
+                count += 1
             is_content = value >= 0 if branch.is_grounding else token not in self._format
             lane.weights[at] = 1.0 if is_content else _FORMAT_WEIGHT
+            if seen and is_content:
+                lane.gazes.append((at, seen))
 
 
 def _number_objects(rows: Sequence[Row], counts: Sequence[int]) -> np.ndarray:

@@ -29,7 +29,8 @@ from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration
 
 from hart_studio.files import append_jsonl, write_json
-from hart_studio.needle.curriculum import FULL_LOOK, LEVELS, make_lesson
+from hart_studio.needle.curriculum import FULL_LOOK, LEVELS
+from hart_studio.needle.lessons import make_lesson
 from hart_studio.needle.objective import Pupil, Result, compute_loss
 from hart_studio.needle.packing import Batch, Packer
 from hart_studio.needle.priors import set_patch_prior

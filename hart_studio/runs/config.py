@@ -1,0 +1,299 @@
+"""The settings of a training run, and the only place where their defaults are written.
+
+Every field carries a text for people and its bounds, so a form can be made from the models alone. The text that files,
+command lines and forms hold is read in ``runs.overrides``. Values that the paper does not state are marked *ours*.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import Self
+
+from hart_studio.errors import InputError
+from hart_studio.records import Record
+from hart_studio.runs.redaction import has_secret
+
+Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo+sft", "mgpo+sft"]
+"""Stages in the order in which they are trained (method, Sec. 4; paper, Table 7)."""
+
+Switch = Literal["auto", "on", "off"]
+SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
+Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
+
+
+class Section(Record):
+    """A group of settings: frozen, unknown keys are errors, the text under a field is its description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_misread_values(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind is not bool:
+            raise ValueError("expected a value of another kind, got true or false")
+        if isinstance(value, str) and has_secret(value):
+            raise ValueError(
+                "expected no secret, got what looks like an access token; settings are written to disk, "
+                "so put it into the environment, such as HF_TOKEN"
+            )
+        return value
+
+
+class ModelConfig(Section):
+    """Which model is trained, and which part of it."""
+
+    id: str = Field(default="", max_length=500)
+    """A folder or a hub id such as owner/model. Empty = the model that comes with the project."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the weights. auto = float32 on the CPU, bfloat16 on CUDA."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs. auto = CUDA when there is one."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Implementation of attention. auto = the library's choice."""
+    lora: Switch = "auto"
+    """Train low-rank adapters instead of the weights. auto = from a billion weights on (ours; paper, Table 8)."""
+    lora_rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the adapters (ours)."""
+    lora_alpha: float = Field(default=32.0, gt=0, le=4096)
+    """Scale of the adapters, before division by their rank (ours)."""
+    lora_target: Literal["language_model", "all"] = "language_model"
+    """Which linear layers get adapters. language_model leaves the vision tower as it is (ours)."""
+    gradient_checkpointing: Switch = "auto"
+    """Recompute activations to save memory. auto = from a billion weights on (ours)."""
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> Self:
+        if self.attention == "flash_attention_2" and (self.dtype == "float32" or self.device == "cpu"):
+            raise ValueError(
+                "expected CUDA and bfloat16 for attention=flash_attention_2, "
+                f"got device={self.device} and dtype={self.dtype}; use sdpa"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """Where the samples come from, and how many of them each stage gets (method, Sec. 4)."""
+
+    source: Literal["needle", "jsonl", "mme_realworld", "hf"] = "needle"
+    """needle = the built-in scenes; jsonl = a file of samples; mme_realworld = its published folder; hf = a data set
+    of the Hugging Face hub or one saved to disk."""
+    path: str = Field(default="", max_length=1000)
+    """File, folder or hub id of the samples. Empty is for needle only: its scenes are then drawn for the run."""
+    rl_count: int = Field(default=480, ge=0)
+    """Samples of the RL stage (the paper draws 10,000 of MME-RealWorld)."""
+    sft_count: int | None = Field(default=None, ge=0)
+    """Samples of the SFT stage, disjoint from the RL stage's. None = all that remain."""
+    eval_count: int = Field(default=200, ge=0)
+    """Samples held out for evaluation (ours)."""
+    by_image: bool = False
+    """Keep all questions about one picture in one part (ours). Otherwise parts are disjoint by question only."""
+    image_root: str = Field(default="", max_length=1000)
+    """Folder below which picture paths are looked up. Empty = beside the file of samples."""
+    columns: dict[SampleColumn, str] = Field(default_factory=dict)
+    """For hf: field of a sample -> name of the column that holds it, where they differ."""
+    needle_count: int = Field(default=1000, ge=1, le=1_000_000)
+    """Questions to draw when the scenes are drawn for the run."""
+    needle_seed: int = Field(default=0, ge=0, lt=2**32)
+    """Another seed draws other scenes of the same kind."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.source != "needle" and not self.path:
+            raise ValueError(f"expected a path for source={self.source}, got none; set data.path")
+        if self.columns and self.source != "hf":
+            raise ValueError(f"expected columns for source=hf only, got them for source={self.source}; remove them")
+        wanted = self.rl_count + (self.sft_count or 0) + self.eval_count
+        if self.source == "needle" and not self.path and wanted > self.needle_count:
+            raise ValueError(
+                f"expected needle_count of at least rl_count + sft_count + eval_count = {wanted}, "
+                f"got {self.needle_count}; raise it or lower a part"
+            )
+        return self
+
+
+class RolloutConfig(Section):
+    """How the model looks, points, and answers while it is trained."""
+
+    group_size: int = Field(default=8, ge=2, le=256)
+    """Rollouts of one question, G in Eq. 1; the advantage compares them with each other."""
+    temperature: float = Field(default=1.0, gt=0, le=5)
+    """Sampling temperature of both turns (ours)."""
+    max_grounding_tokens: int = Field(default=256, ge=1, le=32_768)
+    """Token limit of the grounding turn (ours)."""
+    max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
+    """Token limit of the answer turn (ours)."""
+    overview_pixels: Pixels | None = None
+    """Greatest area of the overview in pixels. None = the model's own budget (ours)."""
+    crop_pixels: Pixels | None = None
+    """Greatest area in pixels at which one crop is read. None = the model's own budget (ours)."""
+    padding: float = Field(default=0.0, ge=0, le=1)
+    """Margin on every side of a box, as a share of its width or height (ours)."""
+    max_boxes: int = Field(default=4, ge=1, le=64)
+    """Crops per rollout, in the order of the output (ours)."""
+    prefix_sharing: bool = True
+    """Compute the prompt that a group has in common once. The result is the same; off is slower."""
+
+
+class MethodConfig(Section):
+    """The stages and their objective (method, Sec. 3)."""
+
+    chain: Chain = "ap_grpo+sft"
+    """Stages in order. The paper's recipe is ap_grpo+sft."""
+    preference_scale: float = Field(default=0.6, ge=0, lt=1)
+    """k of Eq. 5 and 6 for ap_grpo. 0 is GRPO; below 1, so that every weight stays positive."""
+    beta: float = Field(default=0.04, ge=0, le=10)
+    """Weight of the KL term in Eq. 2 and 4 (ours)."""
+    clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
+    """Clip range of the probability ratio (ours)."""
+    trained_turns: Literal["both", "grounding", "answer"] = "both"
+    """Turns whose tokens carry the loss (ours)."""
+    token_mean: Literal["row", "joint"] = "row"  # noqa: S105 - a mean over tokens
+    """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (ours)."""
+    format_reward: float = Field(default=0.0, ge=0, le=1)
+    """Reward for boxes that can be read, beside the answer's. Off in the paper."""
+    area_penalty: float = Field(default=0.0, ge=0, le=1)
+    """Reward taken away per share of the picture that the boxes cover. Off in the paper."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in order: ``("ap_grpo", "sft")``."""
+        return tuple(self.chain.split("+"))
+
+
+class OptimConfig(Section):
+    """AdamW and its learning rate; every default is ours."""
+
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Greatest learning rate of an RL stage."""
+    sft_learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Greatest learning rate of an SFT stage."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decay of the weights, decoupled from the gradient."""
+    warmup_steps: int = Field(default=0, ge=0, le=100_000)
+    """Steps over which the learning rate of each stage rises from 0."""
+    scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Norm to which a greater gradient is scaled down."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay rates of the two moments."""
+
+
+class ScheduleConfig(Section):
+    """How long, in which portions, and what is written when; every default is ours. 0 = never."""
+
+    rl_steps: int = Field(default=60, ge=1, le=1_000_000)
+    """Optimizer steps of each RL stage."""
+    sft_steps: int = Field(default=60, ge=1, le=1_000_000)
+    """Optimizer steps of the SFT stage."""
+    prompts_per_step: int = Field(default=8, ge=1, le=65_536)
+    """Questions per RL step over all processes; each is rolled out group_size times."""
+    prompts_per_micro_batch: int = Field(default=1, ge=1, le=65_536)
+    """Questions of an RL step that one process handles at a time."""
+    sft_batch: int = Field(default=16, ge=1, le=65_536)
+    """Samples per SFT step over all processes."""
+    sft_micro_batch: int = Field(default=2, ge=1, le=65_536)
+    """Samples of an SFT step that one process handles at a time."""
+    checkpoint_every: int = Field(default=50, ge=0)
+    """Steps between checkpoints. The end of every stage is always saved."""
+    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
+    """Newest checkpoints that are kept, besides the end of every stage."""
+    rollouts_every: int = Field(default=5, ge=0)
+    """Steps between records of rollouts with their pictures."""
+    rollout_prompts: int = Field(default=2, ge=1, le=64)
+    """Questions in one such record."""
+    rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
+    """Disk space for those pictures, in megabytes. When it is used up, records go on without pictures."""
+    evaluate_every: int = Field(default=20, ge=0)
+    """Steps between evaluations on the held-out samples."""
+
+    @model_validator(mode="after")
+    def _check_portions(self) -> Self:
+        problem = self._find_remainder(processes=1)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def count_micro_batches(self, stage: str, processes: int = 1) -> int:
+        """Micro-batches that each process runs per step of a stage: the steps of gradient accumulation.
+
+        Args:
+            stage: A stage of ``MethodConfig.stages``.
+            processes: Processes that share a step, at least 1.
+
+        Raises:
+            InputError: If the step does not divide evenly.
+        """
+        problem = self._find_remainder(processes)
+        if problem:
+            raise InputError(problem)
+        if stage == "sft":
+            return self.sft_batch // (self.sft_micro_batch * processes)
+        return self.prompts_per_step // (self.prompts_per_micro_batch * processes)
+
+    def _find_remainder(self, processes: int) -> str:
+        for whole, part in (("prompts_per_step", "prompts_per_micro_batch"), ("sft_batch", "sft_micro_batch")):
+            portion = getattr(self, part) * processes
+            if getattr(self, whole) % portion:
+                shared = f" x {processes} processes" if processes > 1 else ""
+                return (
+                    f"expected {whole} to be a multiple of {part}{shared} = {portion}, "
+                    f"got {getattr(self, whole)}; change one of them"
+                )
+        return ""
+
+
+class RunConfig(Section):
+    """Everything that decides what a training run does; the defaults run on a small machine."""
+
+    model: ModelConfig = ModelConfig()
+    """The model."""
+    data: DataConfig = DataConfig()
+    """The samples."""
+    rollout: RolloutConfig = RolloutConfig()
+    """The closed loop."""
+    method: MethodConfig = MethodConfig()
+    """The objective."""
+    optim: OptimConfig = OptimConfig()
+    """The optimizer."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Length and records."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the split, of sampling and of the order of samples."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Other programs that the metrics are sent to, besides the run's own files."""
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._-]{0,59})?$")
+    """A name for people: up to 60 letters, digits, spaces, dots, hyphens and underscores."""
+
+    @model_validator(mode="after")
+    def _check_stages_have_samples(self) -> Self:
+        has_rl = any(stage != "sft" for stage in self.method.stages)
+        if has_rl and self.data.rl_count == 0:
+            raise ValueError(f"expected data.rl_count above 0 for the chain {self.method.chain}, got 0")
+        if "sft" in self.method.stages and self.data.sft_count == 0:
+            raise ValueError(f"expected data.sft_count above 0 or None for the chain {self.method.chain}, got 0")
+        if len(set(self.trackers)) != len(self.trackers):
+            raise ValueError(f"expected each tracker once, got {', '.join(self.trackers)}")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all stages together; steps are counted through, not anew in each stage."""
+        return sum(
+            self.schedule.sft_steps if stage == "sft" else self.schedule.rl_steps for stage in self.method.stages
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but probably not meant, as texts for people."""
+        found = []
+        if "ap_grpo" in self.method.stages and self.method.beta == 0:
+            found.append("method.beta is 0: the KL weights of AP-GRPO (Eq. 6) then have no effect.")
+        if "ap_grpo" in self.method.stages and self.method.preference_scale == 0:
+            found.append("method.preference_scale is 0: AP-GRPO is then GRPO on crops (Eq. 5 and 6 give 1 and beta).")
+        if self.schedule.evaluate_every and not self.data.eval_count:
+            found.append("data.eval_count is 0: nothing is held out, so nothing is evaluated.")
+        return tuple(found)

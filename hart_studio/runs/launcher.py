@@ -1,0 +1,170 @@
+"""Start a job so that it outlives the page, and stop it without touching any other program.
+
+A job is started from an argument list, never from a shell; it leads a session of its own, and prints into a file.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.runs.events import EventLog
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.processes import find_start, hold_lock, is_alive, signal_group
+from hart_studio.runs.redaction import redact_command
+from hart_studio.runs.status import (
+    RunStatus,
+    ShownState,
+    check_startable,
+    find_state,
+    read_status,
+    write_status,
+)
+from hart_studio.runs.writer import ATTEMPT_VARIABLE, record_end
+
+_PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
+_POLL_SECONDS: Final = 0.05
+_LOCK_PATIENCE_SECONDS: Final = 2.0
+_WATCH_SECONDS: Final = 1.0
+
+
+def start_run(layout: RunLayout, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> RunStatus:
+    """Start the next attempt of a run: its first, or one that resumes it in the same folder.
+
+    Args:
+        layout: A run made by ``writer.create_run``.
+        argv: Program and arguments. The program must open the run with ``RunWriter``.
+        environment: Variables on top of those of this process, such as ``CUDA_VISIBLE_DEVICES``. Never written down.
+
+    Returns:
+        The status with the new attempt, ``queued`` until the job writes for itself.
+
+    Raises:
+        InputError: If the run is completed, an attempt still runs, or the program cannot be started.
+        DataError: If the status of the run cannot be read.
+    """
+    if not argv or any("\0" in argument for argument in argv):
+        raise InputError(f"expected a program and its arguments, got {list(argv)!r}")
+    with hold_lock(layout.lock):
+        status = check_startable(layout)
+        attempt = status.attempt + 1
+        layout.stop.unlink(missing_ok=True)
+        process = _spawn(layout, argv, {**(environment or {}), ATTEMPT_VARIABLE: str(attempt)}, attempt)
+        status = RunStatus(
+            job=status.job,
+            state="queued",
+            pid=process.pid,
+            # A job that ended at once has no start any more; any text that no process has serves to see that.
+            pid_start=find_start(process.pid) or "ended",
+            attempt=attempt,
+            step=status.step,
+            total=status.total,
+            heartbeat=datetime.now(timezone.utc),
+        )
+        write_status(layout, status)
+    threading.Thread(target=_watch, args=(layout, process, attempt), daemon=True).start()
+    return status
+
+
+def request_stop(layout: RunLayout) -> None:
+    """Ask the job to stop at its next step and to save; returns at once."""
+    layout.stop.touch()
+
+
+def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float = 10.0) -> ShownState:
+    """Stop a run: ask, then SIGTERM, then SIGKILL, each to its own process group only.
+
+    Args:
+        layout: The run.
+        save_seconds: How long the job may take to finish its step and to save.
+        end_seconds: How long it may take to end after SIGTERM, and again after SIGKILL.
+
+    Returns:
+        The state after that; a run that had ended already keeps its state.
+
+    Raises:
+        InputError: If the job does not end when asked, and leads no process group of its own.
+        DataError: If the status of the run cannot be read.
+    """
+    state, status = find_state(layout)
+    if not status.is_active or state == "lost":
+        return state
+    request_stop(layout)
+    if status.pid is None or status.pid_start is None:
+        _close(layout, status.attempt, None, "stopped before it was started")
+        return find_state(layout)[0]
+    pid, start = status.pid, status.pid_start
+    if not _wait(lambda: not is_alive(pid, start), save_seconds):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not signal_group(pid, start, number) or _wait(lambda: not is_alive(pid, start), end_seconds):
+                break
+    if not is_alive(pid, start):
+        # Whoever started it here knows how it ended; only when nobody does is that written without an exit code.
+        _wait(lambda: not read_status(layout).is_active, _WATCH_SECONDS)
+        _close(layout, status.attempt, None, "ended before it could save")
+    return find_state(layout)[0]
+
+
+def _spawn(
+    layout: RunLayout, argv: Sequence[str], environment: Mapping[str, str], attempt: int
+) -> subprocess.Popen[bytes]:
+    # The job must find this package from any working directory.
+    paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **environment}
+    layout.logs.mkdir(exist_ok=True)
+    with layout.log_of(attempt).open("ab") as log:
+        log.write(f"$ {shlex.join(redact_command(argv, variables))}\n".encode(errors="replace"))
+        log.flush()
+        try:
+            return subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InputError(f"expected a program that can be started, got {argv[0]!r}: {error.strerror}") from error
+
+
+def _watch(layout: RunLayout, process: subprocess.Popen[bytes], attempt: int) -> None:
+    """Collect the job when it ends, and speak for it when it could not."""
+    exit_code = process.wait()
+    if exit_code < 0:
+        cause = f"ended by {signal.Signals(-exit_code).name}"
+        if exit_code == -signal.SIGKILL and not layout.stop.exists():
+            cause += ", which often means that memory ran out"
+    else:
+        cause = f"ended with exit code {exit_code}"
+    _close(layout, attempt, exit_code, f"{cause}; the end of logs/{layout.log_of(attempt).name} says more")
+
+
+def _close(layout: RunLayout, attempt: int, exit_code: int | None, error: str) -> None:
+    """End the record of an attempt whose process is gone, unless it did so itself or another one has begun."""
+    # The folder may be gone, or a process forked by the job may still hold the lock: then the reader derives `lost`.
+    with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_PATIENCE_SECONDS):
+        status = read_status(layout)
+        if status.attempt == attempt and status.is_active and not is_alive(status.pid, status.pid_start):
+            was_asked = layout.stop.exists()
+            record_end(layout, EventLog(layout.events), status, "stopped" if was_asked else "failed", exit_code, error)
+
+
+def _wait(is_over: Callable[[], bool], seconds: float) -> bool:
+    """Whether it is over within a time."""
+    deadline = time.monotonic() + seconds
+    while not is_over():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

@@ -1,0 +1,197 @@
+"""Settings as text: JSON files, ``name=value`` on a command line, and the command that repeats a run.
+
+Every way to make a ``RunConfig`` ends in ``read_config``, so a file, a command line and a form refuse the same values
+with the same words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hart_studio.errors import InputError
+from hart_studio.runs.config import RunConfig, Section
+from hart_studio.runs.presets import find_preset
+from hart_studio.runs.redaction import redact
+
+TRAINING_MODULE = "hart_studio.training"
+"""What ``python -m`` starts to train."""
+
+
+def setting_names() -> tuple[str, ...]:
+    """Every setting by its full name, such as ``optim.learning_rate``, in the order of the sections."""
+    return tuple(_flatten(RunConfig()))
+
+
+def read_config(values: Mapping[str, Any]) -> RunConfig:
+    """Settings from nested values; what is left out keeps its default.
+
+    Raises:
+        InputError: If a name is unknown, or a value is out of range or does not go with another; all problems are
+            named, one a line.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def load_config(path: Path) -> RunConfig:
+    """Settings from a JSON file, such as the ``config.json`` of an earlier run.
+
+    Raises:
+        InputError: If the file cannot be read, is not JSON, or as for ``read_config``.
+    """
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"expected a JSON file of settings at {path}, got {error.strerror}; check the path") from error
+    except ValidationError as error:
+        raise InputError(f"{path} holds no usable settings:\n{_explain(error)}") from error
+
+
+def dump_config(config: BaseModel) -> str:
+    """The settings with every default written out, as indented JSON that ``load_config`` reads."""
+    return config.model_dump_json(indent=2) + "\n"
+
+
+def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Change settings by name.
+
+    Args:
+        config: The settings to start from.
+        overrides: ``name=value`` each. A value is JSON or, where the setting is text, the text itself; a list may also
+            be written ``a,b``. The last of several values for one name wins.
+
+    Returns:
+        The changed settings, checked together: a pair that is only valid jointly can be changed in one call.
+
+    Raises:
+        InputError: If an override has no ``=``, or as for ``read_config``.
+    """
+    values = config.model_dump()
+    known = setting_names()
+    for override in overrides:
+        name, sign, text = override.partition("=")
+        if not sign:
+            raise InputError(f"expected name=value, got {override!r}; for example optim.learning_rate=1e-5")
+        if name not in known:
+            raise InputError(_describe_unknown(name))
+        *sections, last = name.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[last] = _parse(values, name, place, text)
+    return read_config(values)
+
+
+def list_overrides(config: RunConfig, base: RunConfig) -> list[str]:
+    """The shortest list with which ``apply_overrides`` makes ``config`` from ``base``."""
+    old = _flatten(base)
+    return [f"{name}={_write_value(value)}" for name, value in _flatten(config).items() if value != old[name]]
+
+
+def to_command(config: RunConfig, preset: str = "", python: str = sys.executable) -> list[str]:
+    """The command line that trains with these settings; ``shlex.join`` makes it a line to copy.
+
+    Args:
+        config: The settings.
+        preset: Name of the preset to start from; empty = the defaults.
+        python: The interpreter.
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    start, base = (["--preset", preset], find_preset(preset).config) if preset else ([], RunConfig())
+    return [python, "-m", TRAINING_MODULE, *start, *list_overrides(config, base)]
+
+
+def _flatten(config: RunConfig) -> dict[str, Any]:
+    """Full name -> value as JSON has it."""
+
+    def walk(section: Section, prefix: str) -> Iterator[tuple[str, Any]]:
+        written = section.model_dump(mode="json")
+        for name, value in section:
+            if isinstance(value, Section):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, written[name]
+
+    return dict(walk(config, ""))
+
+
+def _parse(values: dict[str, Any], name: str, place: dict[str, Any], text: str) -> Any:
+    """The first reading of a text that the setting accepts; the text itself when it accepts none."""
+    readings: list[Any] = [text, text.split(","), *([None] if text.lower() == "none" else [])]
+    with suppress(ValueError, RecursionError):
+        readings.insert(0, json.loads(text))
+    last = name.split(".")[-1]
+    kept = place[last]
+    for reading in readings:
+        place[last] = reading
+        accepted = not _has_problem(values, name)
+        place[last] = kept
+        if accepted:
+            return reading
+    return text
+
+
+def _has_problem(values: dict[str, Any], name: str) -> bool:
+    """Whether the value of this one setting is refused, whatever it does to the others."""
+    try:
+        RunConfig.model_validate(deepcopy(values))
+    except ValidationError as error:
+        parts = tuple(name.split("."))
+        return any(problem["loc"][: len(parts)] == parts for problem in error.errors())
+    return False
+
+
+def _write_value(value: Any) -> str:
+    """A value that ``_parse`` reads back: text stands bare unless it could be taken for JSON."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
+def _explain(error: ValidationError) -> InputError:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            lines.append(_describe_unknown(name))
+        elif problem["type"] == "value_error":
+            lines.append(f"{name or 'settings'}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{name or 'settings'}: {problem['msg']}, got {_shorten(repr(problem['input']))}")
+    return InputError(redact("\n".join(lines)))
+
+
+def _describe_unknown(name: str) -> str:
+    """Names the near ones, by the whole name and by its last part: people forget the section first."""
+    settings = setting_names()
+    sections = dict.fromkeys(full.split(".")[0] for full in settings if "." in full)
+    ends = {full: full.split(".")[-1] for full in settings}
+    near_ends = difflib.get_close_matches(name.split(".")[-1], set(ends.values()), n=2, cutoff=0.75)
+    near = [full for end in near_ends for full in settings if ends[full] == end]
+    candidates = settings if "." in name else [*settings, *(section for section in sections if section != name)]
+    near += [full for full in difflib.get_close_matches(name, candidates, n=2, cutoff=0.75) if full not in near]
+    if near:
+        return f"expected the name of a setting, got {name!r}; did you mean {' or '.join(near[:3])}?"
+    section = name.split(".")[0]
+    listed = [full for full in settings if full.startswith(f"{section}.")] or settings
+    return f"expected the name of a setting, got {name!r}; there are {', '.join(listed)}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:80] + "..."

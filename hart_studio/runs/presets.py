@@ -1,0 +1,125 @@
+"""Settings to start from, one table. What a preset does not name keeps the default of ``RunConfig``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hart_studio.errors import InputError
+from hart_studio.runs.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named starting point.
+
+    Attributes:
+        title: For people: what it trains, and on what machine.
+        config: Its settings.
+    """
+
+    title: str
+    config: RunConfig
+
+
+_PAPER_DATA: Final = {
+    # The paper's split (method, Sec. 4), but for the held-out rows, which are ours.
+    "source": "mme_realworld",
+    "path": "data/MME-RealWorld",
+    "rl_count": 10_000,
+    "eval_count": 200,
+}
+
+
+def _full_size(model_id: str, **changes: Mapping[str, Any]) -> RunConfig:
+    """One pass over the RL samples, then one over the SFT samples. The paper states neither length nor rates."""
+    sections: dict[str, Mapping[str, Any]] = {
+        "model": {"id": model_id, "lora": "on", "gradient_checkpointing": "on"},
+        "data": _PAPER_DATA,
+        "optim": {"learning_rate": 1e-5, "sft_learning_rate": 1e-5, "warmup_steps": 20},
+        "schedule": {
+            "rl_steps": 625,  # 10,000 samples
+            "sft_steps": 359,  # 11,490 samples
+            "prompts_per_step": 16,
+            "sft_batch": 32,
+            "sft_micro_batch": 1,
+            "checkpoint_every": 100,
+            "rollouts_every": 10,
+            "evaluate_every": 100,
+        },
+    }
+    for name, section in changes.items():
+        sections[name] = {**sections[name], **section}
+    return RunConfig.model_validate(sections)
+
+
+_BUILT_IN_ROLLOUT: Final = {"max_grounding_tokens": 64, "max_answer_tokens": 32}
+
+PRESETS: Final[dict[str, Preset]] = {
+    "cpu-demo": Preset(
+        "The built-in model on drawn scenes, AP-GRPO only; for any machine",
+        RunConfig.model_validate(
+            {
+                "rollout": _BUILT_IN_ROLLOUT,
+                "method": {"chain": "ap_grpo"},
+                "optim": {"learning_rate": 2e-4},
+                "schedule": {"rl_steps": 60, "prompts_per_step": 8, "prompts_per_micro_batch": 8},
+            }
+        ),
+    ),
+    "cpu-miniature": Preset(
+        "The paper's two stages in miniature: the built-in model on drawn scenes; for any machine, and patience",
+        RunConfig.model_validate(
+            {
+                "data": {"needle_count": 3000, "rl_count": 1600, "sft_count": 1000, "eval_count": 400},
+                "rollout": _BUILT_IN_ROLLOUT,
+                "optim": {"learning_rate": 2e-4, "sft_learning_rate": 2e-4},
+                "schedule": {
+                    "rl_steps": 200,
+                    "sft_steps": 60,
+                    "prompts_per_micro_batch": 8,
+                    "sft_micro_batch": 16,
+                    "rollouts_every": 10,
+                    "evaluate_every": 50,
+                },
+            }
+        ),
+    ),
+    "qwen2.5-vl-7b-lora": Preset(
+        "Qwen2.5-VL-7B with LoRA on MME-RealWorld, the paper's data; one GPU",
+        _full_size("Qwen/Qwen2.5-VL-7B-Instruct"),
+    ),
+    "qwen2.5-vl-3b-lora": Preset(
+        "Qwen2.5-VL-3B with LoRA on MME-RealWorld; one GPU",
+        _full_size("Qwen/Qwen2.5-VL-3B-Instruct"),
+    ),
+    "internvl3-8b-lora": Preset(
+        "InternVL3-8B with LoRA on MME-RealWorld, the paper's data; one GPU",
+        _full_size("OpenGVLab/InternVL3-8B-hf"),
+    ),
+    "llava-onevision-7b-lora": Preset(
+        "LLaVA-OneVision-7B with LoRA on MME-RealWorld; one GPU",
+        _full_size("llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    ),
+    "full-finetune-zero3": Preset(
+        "All weights of Qwen2.5-VL-7B on MME-RealWorld; several GPUs, started with a ZeRO-3 setup of accelerate",
+        _full_size(
+            "Qwen/Qwen2.5-VL-7B-Instruct",
+            model={"lora": "off"},
+            optim={"learning_rate": 1e-6, "sft_learning_rate": 5e-6},
+        ),
+    ),
+}
+"""The presets by the name that ``--preset`` takes."""
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if name not in PRESETS:
+        raise InputError(f"expected a preset, one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]

@@ -1,0 +1,120 @@
+"""Is this process still the one that was written down? A number alone does not say so: numbers are given out again.
+
+A process is known by its number AND by its start. On Linux the start is the boot's id and the kernel's tick count,
+elsewhere what ``ps`` prints. Linux and macOS only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hart_studio.errors import InputError
+
+_PROC: Final = Path("/proc")
+_POLL_SECONDS: Final = 0.05
+
+
+def find_start(pid: int) -> str | None:
+    """When a process started, in a form that is only ever compared for equality.
+
+    Returns:
+        None when there is no such process, or it has ended and only waits to be collected by its parent.
+    """
+    if pid < 1:
+        return None
+    return _start_from_proc(pid) if (_PROC / "self" / "stat").exists() else _start_from_ps(pid)
+
+
+def is_alive(pid: int | None, start: str | None) -> bool:
+    """Whether the very process runs that had this number and this start."""
+    return pid is not None and start is not None and find_start(pid) == start
+
+
+def signal_group(pid: int, start: str, number: signal.Signals) -> bool:
+    """Send a signal to the process group that a job leads, and to nothing else.
+
+    Args:
+        pid: Number of the job's first process.
+        start: Its start, from ``find_start``.
+        number: The signal.
+
+    Returns:
+        False when the process is gone, or the group ended in the same moment.
+
+    Raises:
+        InputError: If the process leads no group of its own, so that a signal would reach other programs.
+    """
+    if pid < 2 or not is_alive(pid, start):
+        return False
+    try:
+        group = os.getpgid(pid)
+        if group != pid or group == os.getpgid(0):
+            raise InputError(
+                f"expected the job to lead its own process group, got process {pid} of group {group}; "
+                "end it where it was started"
+            )
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def hold_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock; the system releases it when the process ends in whatever way.
+
+    Processes forked while it is held share it, so it stays held until they have ended too.
+
+    Args:
+        path: The lock file, made when missing and never removed.
+        patience_seconds: How long to wait for another holder.
+
+    Raises:
+        InputError: If another process, or another holder in this one, keeps the lock for longer.
+    """
+    deadline = time.monotonic() + patience_seconds
+    with path.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise InputError(
+                        f"expected no other attempt of {path.parent.name}, got one that still runs; stop it first"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _start_from_proc(pid: int) -> str | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in parentheses may hold anything, so fields are counted from its end: state is the 3rd, start the 22nd.
+    fields = text[text.rfind(b")") + 1 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    boot = (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
+    return f"{boot}:{fields[19].decode()}"
+
+
+def _start_from_ps(pid: int) -> str | None:
+    told = subprocess.run(
+        ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
+    )
+    state, _, start = told.stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else " ".join(start.split())

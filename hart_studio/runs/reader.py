@@ -1,0 +1,148 @@
+"""The reading end of a run: everything here works while the job writes, and after it was killed."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from hart_studio.errors import DataError
+from hart_studio.runs.events import RunEvent, Started, parse_event
+from hart_studio.runs.layout import RunLayout, is_run_id
+from hart_studio.runs.status import RunStatus, ShownState, find_state
+
+_MOST_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A line in the list of runs.
+
+    Attributes:
+        layout: The run.
+        state: What is true now; ``unreadable`` when its status cannot be read.
+        status: The status; None when it cannot be read.
+        problem: Why it cannot be read.
+    """
+
+    layout: RunLayout
+    state: ShownState | Literal["unreadable"]
+    status: RunStatus | None
+    problem: str = ""
+
+
+class EventBatch(NamedTuple):
+    """Events from one look at the file."""
+
+    events: list[RunEvent]
+    """The new ones, in order."""
+    offset: int
+    """Bytes read so far: where the next look begins."""
+    skipped: int
+    """Whole lines that are no event."""
+    is_restarted: bool
+    """Whether the file was shorter than the offset, so that it was read from its beginning."""
+
+
+class LogPart(NamedTuple):
+    """Text from one look at what an attempt printed."""
+
+    text: str
+    """The new text; untrusted, never HTML."""
+    offset: int
+    """Bytes read so far: where the next look begins."""
+
+
+def list_runs(runs_root: Path) -> list[RunSummary]:
+    """All runs below a root, newest first. A folder that is no run is left out; a broken run says what is wrong."""
+    if not runs_root.is_dir():
+        return []
+    root = runs_root.resolve()
+    folders = [path for path in root.iterdir() if is_run_id(path.name) and path.is_dir() and not path.is_symlink()]
+    layouts = (RunLayout(path) for path in sorted(folders, key=lambda path: path.name, reverse=True))
+    return [summarize_run(layout) for layout in layouts if layout.status.exists()]
+
+
+def summarize_run(layout: RunLayout) -> RunSummary:
+    """The state of one run; a status that cannot be read is a state too, not an error."""
+    try:
+        state, status = find_state(layout)
+    except DataError as error:
+        return RunSummary(layout, "unreadable", None, str(error))
+    return RunSummary(layout, state, status)
+
+
+def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTES) -> EventBatch:
+    """The events after a byte offset; the cost is that of the new bytes alone.
+
+    A last line without its newline is left for the next look: it is still being written, or a crash tore it.
+
+    Args:
+        layout: The run.
+        offset: Where the last look ended; 0 for the first.
+        most_bytes: About how much to read in one look; call again for the rest.
+
+    Returns:
+        The new events. With an unchanged file, none and the same offset.
+    """
+    try:
+        file = layout.events.open("rb")
+    except FileNotFoundError:
+        return EventBatch([], 0, 0, is_restarted=offset > 0)
+    with file:
+        is_restarted = offset > file.seek(0, 2)
+        start = file.seek(0 if is_restarted else max(0, offset))
+        lines = _read_whole_lines(file, most_bytes)
+    parsed = [parse_event(line) for line in lines if line.strip()]
+    events = [event for event in parsed if event is not None]
+    return EventBatch(events, start + sum(map(len, lines)), len(parsed) - len(events), is_restarted)
+
+
+def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
+    """Events without those that a later attempt did again, as a chart wants them.
+
+    An attempt that goes on from the checkpoint of step s repeats every step after s. ``started`` events stay.
+
+    Args:
+        events: All events of a run, in order.
+    """
+    kept: list[RunEvent] = []
+    for event in events:
+        if isinstance(event.payload, Started):
+            base = event.payload.resumed_from or 0
+            kept = [old for old in kept if old.step <= base or isinstance(old.payload, Started)]
+        kept.append(event)
+    return kept
+
+
+def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int = _MOST_BYTES) -> LogPart:
+    """What an attempt printed after a byte offset; a character that is only half there waits for the next look.
+
+    Args:
+        layout: The run.
+        attempt: Number of the attempt.
+        offset: Where the last look ended; negative = that many bytes before the end, for a first look at a long log.
+        most_bytes: Most to read in one look.
+    """
+    try:
+        file = layout.log_of(attempt).open("rb")
+    except FileNotFoundError:
+        return LogPart("", 0)
+    with file:
+        size = file.seek(0, 2)
+        wanted = max(0, size + offset) if offset < 0 else offset
+        start = file.seek(wanted if wanted <= size else 0)
+        data = file.read(most_bytes)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(data)
+    return LogPart(text, start + len(data) - len(decoder.getstate()[0]))
+
+
+def _read_whole_lines(file: BinaryIO, most_bytes: int) -> list[bytes]:
+    """Lines with their newline, until about ``most_bytes``; at least one when a whole one is there."""
+    lines = file.readlines(max(1, most_bytes))
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    return lines

@@ -1,0 +1,112 @@
+"""The state of a run: what the job says of itself, and what can be seen from outside."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from hart_studio.errors import DataError, InputError
+from hart_studio.files import write_json
+from hart_studio.records import Record
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.processes import is_alive
+
+Job = Literal["training", "labeling", "evaluation"]
+State = Literal["queued", "running", "stopping", "completed", "stopped", "failed"]
+ShownState = Literal["queued", "running", "stopping", "completed", "stopped", "failed", "lost"]
+"""``lost``: the process is gone and could not say how it ended. Never written, always derived."""
+
+ACTIVE: Final[frozenset[State]] = frozenset({"queued", "running", "stopping"})
+"""States of a run that has not ended."""
+
+
+class RunStatus(Record):
+    """What ``status.json`` holds."""
+
+    job: Job
+    """Kind of job; all kinds share this layout."""
+    state: State
+    """As the job last wrote it; ``find_state`` says what is true now."""
+    pid: int | None = Field(default=None, ge=1)
+    """First process of the attempt, which leads its process group when it came from the launcher."""
+    pid_start: str | None = None
+    """Its start, from ``processes.find_start``."""
+    attempt: int = Field(default=0, ge=0)
+    """Attempts so far; 0 = never started."""
+    step: int = Field(default=0, ge=0)
+    """Steps done, counted through all stages."""
+    total: int = Field(ge=0)
+    """Steps in all; 0 = not known."""
+    heartbeat: AwareDatetime | None = None
+    """When the job last got on, UTC."""
+    exit_code: int | None = None
+    """0 = well, negative = ended by that signal; None = not ended, or nobody was there to see."""
+    error: str = ""
+    """Why it failed, without secrets."""
+
+    def replace(self, **changes: Any) -> RunStatus:
+        """A checked copy with some fields changed."""
+        return RunStatus(**{**dict(self), **changes})
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job has not written that it ended."""
+        return self.state in ACTIVE
+
+
+def write_status(layout: RunLayout, status: RunStatus) -> None:
+    """Replace the status; a reader sees the old one or the new one."""
+    write_json(layout.status, status.model_dump(mode="json"))
+
+
+def read_status(layout: RunLayout) -> RunStatus:
+    """Read the status.
+
+    Raises:
+        DataError: If the file is missing or holds no status.
+    """
+    try:
+        return RunStatus.model_validate_json(layout.status.read_bytes())
+    except OSError as error:
+        raise DataError(f"expected the status of a run at {layout.status}, got {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise DataError(f"{layout.status} is no status of a run: {where}: {first['msg']}") from error
+
+
+def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
+    """The state that is true now, with the status that it was read from.
+
+    A job that was asked to stop is ``stopping`` before it says so. One whose process is gone is ``lost``, unless it was
+    made but never started.
+
+    Raises:
+        DataError: As for ``read_status``.
+    """
+    status = read_status(layout)
+    while status.is_active and status.pid is not None and not is_alive(status.pid, status.pid_start):
+        # It may have ended well between the two looks: its last words are written before its process goes.
+        again = read_status(layout)
+        if again == status:
+            return "lost", status
+        status = again
+    if status.is_active and status.pid is not None and layout.stop.exists():
+        return "stopping", status
+    return status.state, status
+
+
+def check_startable(layout: RunLayout) -> RunStatus:
+    """The status of a run that may begin its next attempt; to be asked while its lock is held.
+
+    Raises:
+        InputError: If it is complete or still runs.
+        DataError: As for ``read_status``.
+    """
+    state, status = find_state(layout)
+    if state == "completed":
+        raise InputError(f"expected a run with steps left, got {layout.run_id}, which is completed; start a new run")
+    if status.is_active and status.pid is not None and state != "lost":
+        raise InputError(f"expected no other attempt of {layout.run_id}, got process {status.pid}; stop it first")
+    return status

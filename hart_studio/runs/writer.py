@@ -1,0 +1,281 @@
+"""The writing end of a run: one process, the one that holds the lock, writes everything that others only read.
+
+::
+
+    with RunWriter(layout, total=config.total_steps) as run:
+        run.start(collect_provenance(device), resumed_from)
+        for step in ...:
+            run.log_step(step, "ap_grpo", metrics)
+            if run.is_stop_requested: break
+        with run.saving_checkpoint(step, "ap_grpo") as folder: ...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Final, Literal, NoReturn
+
+from pydantic import BaseModel
+from typing_extensions import Self
+
+from hart_studio.errors import HartError
+from hart_studio.files import write_atomically, write_json
+from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint, prune_checkpoints
+from hart_studio.runs.events import (
+    CheckpointSaved,
+    Evaluated,
+    EventLog,
+    Finished,
+    Payload,
+    RolloutsSaved,
+    Started,
+    StepDone,
+    Warned,
+    clean_metrics,
+)
+from hart_studio.runs.layout import RunLayout, make_run_id
+from hart_studio.runs.overrides import dump_config
+from hart_studio.runs.processes import find_start, hold_lock
+from hart_studio.runs.provenance import Provenance
+from hart_studio.runs.redaction import redact
+from hart_studio.runs.rollouts import GroupPictures, PictureStore, save_groups
+from hart_studio.runs.status import Job, RunStatus, check_startable, read_status, write_status
+
+ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
+"""Environment variable by which a job knows that the launcher has already counted its attempt."""
+
+STATUS_PERIOD_SECONDS: Final = 1.0
+"""Steps that are shorter than this do not each rewrite the status."""
+_LOCK_PATIENCE_SECONDS: Final = 5.0
+"""The launcher holds the lock for the moment in which it starts the job."""
+_LONGEST_ERROR: Final = 2000
+
+
+class _Terminated(SystemExit):
+    """SIGTERM, as an exception, so that the run can still say how it ended."""
+
+
+def create_run(runs_root: Path, job: Job, config: BaseModel, method: str, total: int) -> RunLayout:
+    """Make the folder of a new run: ``queued``, with its settings, ready for a launcher or a writer.
+
+    Args:
+        runs_root: Folder of all runs, made when missing.
+        job: Kind of job.
+        config: Its settings, a ``RunConfig`` for training.
+        method: The chain of stages, or a word for the job; becomes part of the id.
+        total: Steps in all; 0 = not known.
+
+    Raises:
+        InputError: If the method cannot be part of an id.
+        OSError: If the folder cannot be made.
+    """
+    layout = RunLayout(runs_root.resolve() / make_run_id(method))
+    runs_root.mkdir(parents=True, exist_ok=True)
+    layout.folder.mkdir()
+    for folder in (layout.images, layout.checkpoints, layout.logs):
+        folder.mkdir(parents=True)
+    write_atomically(layout.config, dump_config(config))
+    write_status(layout, RunStatus(job=job, state="queued", total=total))  # last: now it is in the list
+    return layout
+
+
+def record_end(
+    layout: RunLayout,
+    events: EventLog,
+    status: RunStatus,
+    state: Literal["completed", "stopped", "failed"],
+    exit_code: int | None,
+    error: str = "",
+) -> RunStatus:
+    """Write how an attempt ended: the event first, so that whoever sees the state can read everything."""
+    error = redact(error)[:_LONGEST_ERROR]
+    events.append(Finished(state=state, exit_code=exit_code, error=error), status.step)
+    ended = status.replace(state=state, exit_code=exit_code, error=error)
+    write_status(layout, ended)
+    return ended
+
+
+class RunWriter:
+    """Writes one attempt of a run, as a context manager; how the block is left decides the final state.
+
+    Left normally: ``completed``, or ``stopped`` when a stop was asked for and steps are left. By ``KeyboardInterrupt``
+    or SIGTERM: ``stopped``. By another exception: ``failed``, with its text. Only rank 0 of a job has a writer.
+
+    Attributes:
+        layout: The run.
+        attempt: Number of this attempt, from 1; known inside the block.
+    """
+
+    def __init__(self, layout: RunLayout, total: int, *, keep_checkpoints: int = 2, image_mb: int = 256) -> None:
+        """Prepare; nothing is touched before the block is entered.
+
+        Args:
+            layout: A run made by ``create_run``.
+            total: Steps in all; 0 = not known.
+            keep_checkpoints: As ``ScheduleConfig.keep_checkpoints``.
+            image_mb: As ``ScheduleConfig.rollout_image_mb``.
+        """
+        self.layout = layout
+        self.attempt = 0
+        self._total = total
+        self._keep_checkpoints = keep_checkpoints
+        self._image_bytes = image_mb * 1_000_000
+        self._stack = ExitStack()
+        self._is_stopping = False
+        self._written_at = 0.0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(hold_lock(self.layout.lock, _LOCK_PATIENCE_SECONDS))
+            self._status = self._begin_attempt()
+            self._events = EventLog(self.layout.events)
+            self._pictures = PictureStore(self.layout.images, self._image_bytes)
+            self.attempt = self._status.attempt
+            if threading.current_thread() is threading.main_thread():
+                before = signal.signal(signal.SIGTERM, _raise_terminated)
+                stack.callback(signal.signal, signal.SIGTERM, before or signal.SIG_DFL)
+            self._update(state="running")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last words are being written
+            if error is None:
+                is_done = not self._is_stopping or (0 < self._status.total <= self._status.step)
+                self._end("completed" if is_done else "stopped", 0)
+            elif isinstance(error, _Terminated):
+                self._end("stopped", 128 + signal.SIGTERM, "ended by SIGTERM")
+            elif isinstance(error, KeyboardInterrupt):
+                self._end("stopped", 128 + signal.SIGINT, "interrupted from the keyboard")
+            else:
+                text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
+                self._end("failed", 1, text)
+
+    @property
+    def is_stop_requested(self) -> bool:
+        """Whether somebody asked the run to stop; the job then saves a checkpoint and leaves the block."""
+        if not self._is_stopping and self.layout.stop.exists():
+            self._is_stopping = True
+            self._update(state="stopping")
+        return self._is_stopping
+
+    def start(self, provenance: Provenance, resumed_from: int | None = None) -> None:
+        """Say where the attempt begins, once model and data are there.
+
+        Args:
+            provenance: From ``collect_provenance``.
+            resumed_from: Step of the checkpoint that was loaded; None = from the beginning.
+        """
+        write_json(self.layout.provenance, provenance.model_dump(mode="json"))
+        self._update(step=resumed_from or 0)
+        self._log(Started(attempt=self.attempt, resumed_from=resumed_from, provenance=provenance))
+
+    def beat(self) -> None:
+        """Show that the job gets on, in work without steps."""
+        if time.monotonic() - self._written_at >= STATUS_PERIOD_SECONDS:
+            self._update()
+
+    def log_step(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
+        """Record a step that is done.
+
+        Args:
+            step: Number of the step, counted from 1 through all stages.
+            stage: Stage of the chain; empty for jobs without stages.
+            metrics: Name -> number. One that is not finite becomes null, with a warning.
+        """
+        self._status = self._status.replace(step=step)
+        clean, broken = clean_metrics(metrics)
+        self._log(StepDone(stage=stage, metrics=clean))
+        self._warn_of(broken)
+        self.beat()
+
+    def log_evaluation(self, step: int, metrics: Mapping[str, float], samples: int) -> None:
+        """Record figures on the held-out samples; a number that is not finite becomes null, with a warning."""
+        clean, broken = clean_metrics(metrics)
+        self._log(Evaluated(metrics=clean, samples=samples), step)
+        self._warn_of(broken)
+        self.beat()
+
+    def log_rollouts(self, step: int, groups: Sequence[GroupPictures]) -> None:
+        """Record rollouts with their pictures, as far as the space for pictures goes; warns once when it is full."""
+        was_full = self._pictures.is_full
+        save_groups(self.layout, step, groups, self._pictures)
+        self._log(RolloutsSaved(groups=len(groups)), step)
+        if self._pictures.is_full and not was_full:
+            self.warn(f"the pictures of rollouts fill their {self._image_bytes // 1_000_000} MB; records go on without")
+        self.beat()
+
+    def warn(self, message: str) -> None:
+        """Record something that a person should know."""
+        self._log(Warned(message=redact(message)[:_LONGEST_ERROR]))
+
+    @contextmanager
+    def saving_checkpoint(self, step: int, stage: str, *, is_kept: bool = False) -> Iterator[Path]:
+        """The folder to save a checkpoint into. It counts once the block is left without an exception.
+
+        Args:
+            step: Steps done.
+            stage: Stage of the chain.
+            is_kept: Whether it stays when newer ones come, as the end of a stage should.
+
+        Yields:
+            An empty folder.
+        """
+        self._update(step=step)
+        yield begin_checkpoint(self.layout, step)
+        complete_checkpoint(self.layout, step, stage, is_kept)
+        self._log(CheckpointSaved(stage=stage, is_kept=is_kept), step)
+        prune_checkpoints(self.layout, self._keep_checkpoints)
+        self._update()
+
+    def _begin_attempt(self) -> RunStatus:
+        """The status of this attempt; the one that the launcher counted, or the next."""
+        status = read_status(self.layout)
+        is_launched = (
+            status.state == "queued" and status.pid and os.environ.get(ATTEMPT_VARIABLE) == str(status.attempt)
+        )
+        if is_launched:  # a stop that was asked for since then stands
+            return status.replace(total=self._total)
+        status = check_startable(self.layout)
+        self.layout.stop.unlink(missing_ok=True)
+        return RunStatus(
+            job=status.job,
+            state="running",
+            pid=os.getpid(),
+            pid_start=find_start(os.getpid()),
+            attempt=status.attempt + 1,
+            step=status.step,
+            total=self._total,
+        )
+
+    def _log(self, payload: Payload, step: int | None = None) -> None:
+        self._events.append(payload, self._status.step if step is None else step)
+
+    def _warn_of(self, broken: Sequence[str]) -> None:
+        if broken:
+            self.warn(f"not a finite number at step {self._status.step}: {', '.join(broken)}")
+
+    def _update(self, **changes: object) -> None:
+        self._status = self._status.replace(**changes, heartbeat=datetime.now(timezone.utc))
+        write_status(self.layout, self._status)
+        self._written_at = time.monotonic()
+
+    def _end(self, state: Literal["completed", "stopped", "failed"], exit_code: int, error: str = "") -> None:
+        self._update()
+        record_end(self.layout, self._events, self._status, state, exit_code, error)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated(128 + number)

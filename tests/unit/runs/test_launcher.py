@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.runs import launcher
+from hart_studio.runs.events import Finished
+from hart_studio.runs.launcher import request_stop, start_run, stop_run
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.processes import find_start, is_alive
+from hart_studio.runs.reader import read_events, read_log
+from hart_studio.runs.status import RunStatus, find_state, read_status, write_status
+from tests.unit.runs.conftest import wait_until
+
+WORK = """
+import os, signal, sys, time
+from pathlib import Path
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.writer import RunWriter
+layout, habit = RunLayout(Path(sys.argv[1])), sys.argv[2]
+with RunWriter(layout, total=3) as run:
+    if habit == "finish":
+        print("x" * 200_000 + "end", os.getsid(0) == os.getpid(), os.environ["COLOUR"])
+        run.log_step(3, "", {})
+    elif habit == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    run.log_step(1, "", {}) if habit != "finish" else None
+    while habit in ("busy", "deaf") or (habit == "polite" and not run.is_stop_requested):
+        time.sleep(0.02)
+"""
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from hart_studio.runs.launcher import start_run
+from hart_studio.runs.layout import RunLayout
+start_run(RunLayout(Path(sys.argv[1])), [sys.executable, "-c", sys.argv[2], sys.argv[1], "polite"])
+"""
+
+
+@pytest.fixture
+def start(layout: RunLayout) -> Callable[[str], RunStatus]:
+    """Start the job with a habit and wait until it works: ``finish``, ``polite``, ``busy`` or ``deaf``."""
+
+    def run(habit: str) -> RunStatus:
+        status = start_run(layout, [sys.executable, "-c", WORK, str(layout.folder), habit], {"COLOUR": "blue"})
+        if habit != "finish":
+            wait_until(lambda: read_events(layout).events)
+        return status
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def no_job_is_left(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(launcher, "_WATCH_SECONDS", 60.0)  # a busy machine takes its time
+    yield
+    status = read_status(layout)
+    if status.pid and status.pid_start and is_alive(status.pid, status.pid_start) and status.pid != os.getpid():
+        os.kill(status.pid, signal.SIGKILL)
+
+
+def wait_for_end(layout: RunLayout) -> RunStatus:
+    wait_until(lambda: not read_status(layout).is_active)
+    return read_status(layout)
+
+
+def test_a_job_runs_in_its_own_session_and_prints_into_its_log(
+    layout: RunLayout, start: Callable[[str], RunStatus]
+) -> None:
+    queued = start("finish")
+    assert (queued.state, queued.attempt, queued.total) == ("queued", 1, 10)
+    status = wait_for_end(layout)
+    assert (status.state, status.exit_code, status.attempt, status.pid) == ("completed", 0, 1, queued.pid)
+    text = read_log(layout, 1).text
+    assert text.startswith(f"$ {sys.executable} -c ")
+    assert text.endswith("xend True blue\n"), "more than a pipe holds, and nobody had to read it"
+    with pytest.raises(InputError, match="which is completed"):
+        start("finish")
+
+
+def test_a_job_that_dies_before_it_can_write_is_failed(layout: RunLayout) -> None:
+    start_run(layout, [sys.executable, "-c", "import sys; print('no such model'); sys.exit(3)"])
+    status = wait_for_end(layout)
+    assert (status.state, status.exit_code) == ("failed", 3)
+    assert status.error == "ended with exit code 3; the end of logs/attempt_1.log says more"
+    assert read_log(layout, 1).text.endswith("no such model\n")
+    assert read_events(layout).events[-1].payload == Finished(state="failed", exit_code=3, error=status.error)
+
+
+def test_a_job_that_is_killed_is_failed_and_the_next_attempt_goes_on(
+    layout: RunLayout, start: Callable[[str], RunStatus]
+) -> None:
+    pid = start("busy").pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    status = wait_for_end(layout)
+    assert (status.state, status.exit_code) == ("failed", -9)
+    assert status.error.startswith("ended by SIGKILL, which often means that memory ran out; ")
+    second = start("finish")
+    assert second.attempt == 2
+    assert wait_for_end(layout).state == "completed"
+    assert sorted(path.name for path in layout.logs.iterdir()) == ["attempt_1.log", "attempt_2.log"]
+    assert [event.seq for event in read_events(layout).events] == list(range(4))
+
+
+def test_two_clicks_start_one_job(layout: RunLayout) -> None:
+    outcomes: list[object] = []
+    gate = threading.Barrier(2)
+
+    def click() -> None:
+        gate.wait()
+        try:
+            outcomes.append(start_run(layout, [sys.executable, "-c", WORK, str(layout.folder), "polite"]).attempt)
+        except InputError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=click) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 in outcomes
+    assert sum("stop it first" in str(outcome) for outcome in outcomes) == 1
+    with pytest.raises(InputError, match="stop it first"):
+        start_run(layout, [sys.executable, "-c", "0"])
+    assert stop_run(layout, save_seconds=120) == "stopped"
+    assert read_status(layout).attempt == 1
+
+
+def test_a_job_that_is_asked_saves_and_stops(layout: RunLayout, start: Callable[[str], RunStatus]) -> None:
+    start("polite")
+    request_stop(layout)
+    assert stop_run(layout, save_seconds=120) == "stopped"
+    assert (read_status(layout).exit_code, read_status(layout).error) == (0, "")
+    assert stop_run(layout) == "stopped", "a second time does no harm"
+
+
+def test_a_job_that_does_not_listen_is_ended_and_no_other(
+    layout: RunLayout, start: Callable[[str], RunStatus], spawn: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    bystander = spawn("import time; time.sleep(600)", str(layout.folder), "busy")
+    status = start("busy")
+    assert stop_run(layout, save_seconds=0, end_seconds=120) == "stopped"
+    ended = read_status(layout)
+    assert (ended.exit_code, ended.error) == (143, "ended by SIGTERM")
+    assert not is_alive(status.pid, status.pid_start)
+    assert bystander.poll() is None
+
+
+def test_a_job_that_ignores_sigterm_is_killed(layout: RunLayout, start: Callable[[str], RunStatus]) -> None:
+    status = start("deaf")
+    assert stop_run(layout, save_seconds=0, end_seconds=1) == "stopped"
+    assert not is_alive(status.pid, status.pid_start)
+    ended = read_status(layout)
+    assert (ended.state, ended.exit_code) == ("stopped", -9)
+    assert ended.error.startswith("ended by SIGKILL; ")
+
+
+def test_a_job_outlives_who_started_it_and_is_found_again(
+    layout: RunLayout, spawn: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    page = spawn(LAUNCH, str(layout.folder), WORK)
+    assert page.wait(120) == 0
+    wait_until(lambda: find_state(layout)[0] == "running")
+    assert stop_run(layout, save_seconds=120) == "stopped"
+    assert read_status(layout).exit_code == 0
+
+
+def test_a_killed_job_that_nobody_watched_is_lost_and_can_be_resumed(
+    layout: RunLayout, spawn: Callable[..., subprocess.Popen[bytes]], start: Callable[[str], RunStatus]
+) -> None:
+    assert spawn(LAUNCH, str(layout.folder), WORK).wait(120) == 0
+    wait_until(lambda: read_status(layout).state == "running")
+    pid = read_status(layout).pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: find_state(layout)[0] == "lost")
+    assert stop_run(layout) == "lost"
+    assert start("finish").attempt == 2
+    assert wait_for_end(layout).state == "completed"
+
+
+def test_the_process_that_got_the_number_of_a_dead_job_is_left_alone(
+    layout: RunLayout, spawn: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    stranger = spawn("import time; time.sleep(600)")
+    write_status(
+        layout,
+        RunStatus(job="training", state="running", pid=stranger.pid, pid_start="the job's", attempt=1, total=10),
+    )
+    assert stop_run(layout, save_seconds=0, end_seconds=0) == "lost"
+    assert stranger.poll() is None
+
+
+def test_a_job_of_a_foreign_group_is_asked_but_not_signalled(layout: RunLayout) -> None:
+    own = os.getpid()
+    write_status(
+        layout, RunStatus(job="training", state="running", pid=own, pid_start=find_start(own), attempt=1, total=10)
+    )
+    with pytest.raises(InputError, match="its own process group"):
+        stop_run(layout, save_seconds=0, end_seconds=0)
+    assert layout.stop.exists()
+
+
+def test_a_run_that_was_never_started_is_stopped_without_a_signal(layout: RunLayout) -> None:
+    assert stop_run(layout) == "stopped"
+    assert read_status(layout).error == "stopped before it was started"
+
+
+def test_a_program_that_cannot_be_started_leaves_the_run_as_it_was(layout: RunLayout) -> None:
+    before = read_status(layout)
+    for argv in ([], ["/nowhere/python"], ["python", "a\0b"]):
+        with pytest.raises(InputError, match="expected a program"):
+            start_run(layout, argv)
+    assert read_status(layout) == before
+
+
+def test_nothing_secret_is_written_and_nothing_reaches_a_shell(layout: RunLayout, tmp_path: Path) -> None:
+    code = "import os, sys; sys.exit(int(sys.argv[3:] != [os.environ['HF_TOKEN'], '; touch x #']))"
+    argv = [sys.executable, "-c", code, "--token", "s3cret-word", "open-sesame", "; touch x #"]
+    start_run(layout, argv, {"HF_TOKEN": "open-sesame"})
+    assert wait_for_end(layout).exit_code == 0
+    log = read_log(layout, 1).text
+    assert "--token '***'" in log
+    assert "s3cret-word" not in log
+    written = [path.read_text() for path in layout.folder.rglob("*") if path.is_file()]
+    assert sum("open-sesame" in text for text in written) == 0

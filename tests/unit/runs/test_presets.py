@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.runs.presets import PRESETS, find_preset
+
+HUB_IDS = {
+    "qwen2.5-vl-7b-lora": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen2.5-vl-3b-lora": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "internvl3-8b-lora": "OpenGVLab/InternVL3-8B-hf",
+    "llava-onevision-7b-lora": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+}
+
+
+def test_the_presets() -> None:
+    assert set(PRESETS) == {"cpu-demo", "cpu-miniature", "full-finetune-zero3", *HUB_IDS}
+    for name, model in HUB_IDS.items():
+        assert (PRESETS[name].config.model.id, PRESETS[name].config.model.lora) == (model, "on")
+    assert PRESETS["full-finetune-zero3"].config.model.lora == "off"
+    assert all(preset.config.warnings == () for preset in PRESETS.values())
+
+
+@pytest.mark.parametrize("name", ["cpu-demo", "cpu-miniature"])
+def test_a_cpu_preset_needs_neither_download_nor_files(name: str) -> None:
+    config = find_preset(name).config
+    assert (config.model.id, config.data.source, config.data.path) == ("", "needle", "")
+
+
+@pytest.mark.parametrize("name", [*HUB_IDS, "full-finetune-zero3"])
+def test_a_full_size_preset_is_the_papers_recipe_on_its_data(name: str) -> None:
+    config = find_preset(name).config
+    assert (config.method.chain, config.method.preference_scale) == ("ap_grpo+sft", 0.6)
+    assert (config.data.source, config.data.rl_count, config.data.sft_count) == ("mme_realworld", 10_000, None)
+    # One pass over the samples of each stage: 10,000, and what remains of 21,690 besides the held-out ones.
+    assert config.schedule.rl_steps * config.schedule.prompts_per_step == 10_000
+    remaining = 21_690 - 10_000 - config.data.eval_count
+    assert abs(config.schedule.sft_steps * config.schedule.sft_batch - remaining) < config.schedule.sft_batch
+
+
+def test_an_unknown_preset_is_told_the_known_ones() -> None:
+    with pytest.raises(InputError, match="one of cpu-demo, cpu-miniature"):
+        find_preset("gpu")
