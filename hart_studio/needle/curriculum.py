@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from hart_studio.needle.scenes import SceneSettings
 
-Goal = Literal["word_right", "detail_right", "coordinate_hit", "crop_right"]
+Goal = Literal["word_right", "detail_right", "coordinate_hit", "overview_right"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ FULL_LOOK: Final = _look((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05,
 _FULL: Final = _point(
     sigma=4, rows=12, crops=10, groundings=2, points=8, gists=4, advance_at=0.5, patience=500, rate=0.6
 )
-_READ: Final = replace(_FULL, rows=12, crops=14, points=6, goal="crop_right", advance_at=0.97, patience=350, rate=0.3)
+_ASK: Final = replace(
+    _FULL, crops=8, details=8, groundings=0, points=2, gists=10, goal="overview_right", advance_at=0.68, rate=0.7
+)
 
 LEVELS: Final = (
     _look((128, 128), 48, 0, 0.8, colours=("white",), clutter=0.0, **_NEAR),
@@ -84,7 +86,11 @@ LEVELS: Final = (
     _point(objects=(2, 5), sigma=5, rows=18, crops=8, groundings=1, points=5, advance_at=0.45, patience=250),
     replace(_FULL, scenes=SceneSettings(objects=(4, 8)), rows=14, points=7, patience=300, rate=0.8),
     _FULL,
-    _READ,
-    replace(_READ, advance_at=2.0, patience=200, rate=0.1),
+    _ASK,
+    replace(_ASK, rows=8, crops=20, points=0, gists=8, advance_at=2.0, patience=150, rate=0.4),
+    replace(
+        _FULL, rows=10, crops=16, details=8, groundings=1, points=0, gists=6, advance_at=2.0, patience=15, rate=0.2
+    ),
 )
-"""Scenes are the published ones from the last pointing level on; the last level settles with small steps."""
+"""Scenes are the published ones from the last pointing level on. The two levels after it teach what overview and crops
+can answer, without grounding, which is then forgotten; the last level brings it back half-way, in a few steps."""

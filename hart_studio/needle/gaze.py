@@ -60,7 +60,8 @@ class Gaze:
         logits = (asked[:, :, None] * key[rows, :heads]).sum(-1).float() * self._attention.scaling  # [N, heads, S]
         logits = logits.masked_fill(~mask[rows, 0, places][:, None], -torch.inf)
         on_object = logits.masked_fill(~torch.from_numpy(batch.gaze_cells)[:, None], -torch.inf)
-        return (logits.logsumexp(-1) - on_object.logsumexp(-1)).mean()
+        missed: torch.Tensor = logits.logsumexp(-1) - on_object.logsumexp(-1)
+        return missed.mean()
 
     def _queries_and_keys(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``[B, heads, S, width]`` each, as the layer itself computes them."""

@@ -84,9 +84,9 @@ def overview_row(rng: np.random.Generator, level: Level) -> Row:
         gist = ask_gist(rng, scene)
         if gist is None:
             continue
-        if turn == 0 and rng.random() < 0.4:
+        if turn == 0 and rng.random() < 0.4 * level.groundings:
             branches.append(_grounding(gist, scene))
-        choices = gist.choices if rng.random() < 0.5 else ()
+        choices = gist.choices if rng.random() < 0.35 else ()
         place = _only_box(gist, scene)
         branches.append(_branch(prompts.direct_prompt(gist.text, choices), gist.value, looks_at=place))
     if rng.random() < 0.15:

@@ -152,7 +152,7 @@ class Pupil(nn.Module):
             asked = words[:, column] >= 0
             target = words[asked, column]
             loss = loss + functional.cross_entropy(logits[asked], target, reduction="sum") / max(1, len(target))
-            known = target.unique()
+            known = torch.unique(target)
             right.append(known[logits[asked][:, known].argmax(-1)] == target if len(target) else target > 0)
         return loss, Result(words=_count(torch.cat(right[:-1])), details=_count(right[-1]))
 

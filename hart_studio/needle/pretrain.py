@@ -80,7 +80,7 @@ class Progress:
         if self.detail_right > 0.7:
             self.growth = min(1.0, self.growth + 0.004)
         is_reached = getattr(self, level.goal) >= level.advance_at
-        if self.level_step >= 60 and (is_reached or self.level_step >= level.patience):
+        if (is_reached and self.level_step >= 60) or self.level_step >= level.patience:
             self.level, self.level_step, self.coordinate_hit = self.level + 1, 0, 0.0
 
 
