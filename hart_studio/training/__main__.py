@@ -1,0 +1,99 @@
+"""Train: ``python -m hart_studio.training``; with no argument the built-in model learns on drawn scenes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.overrides import apply_overrides, dump_config, load_config
+from hart_studio.runs.presets import PRESETS, find_preset
+from hart_studio.runs.writer import create_run
+from hart_studio.training.plan import describe_plan
+from hart_studio.training.train import PICTURES_FOLDER, run
+
+DEFAULT_PRESET = "cpu-demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 = done, or stopped by its stop file; 2 = unusable settings, samples or model; 130 = interrupted.
+    """
+    options = _parse(argv)
+    try:
+        if options.dry_run:
+            print(_describe(options))
+            return 0
+        config, layout = _prepare(options)
+        result = run(config, layout.folder, resume=options.resume is not None)
+    except HartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was saved can be resumed with --resume", file=sys.stderr)
+        return 130
+    if PartialState().is_main_process:
+        if result.model is None:
+            print(f"stopped after step {result.step}; go on with --resume {result.folder.name}")
+        else:
+            print(f"done: {result.model}")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.training", description=__doc__)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")
+    start.add_argument("--config", type=Path, help="JSON file of settings, such as the config.json of an earlier run")
+    start.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    return parser.parse_args(argv)
+
+
+def _read_settings(options: argparse.Namespace) -> RunConfig:
+    if options.resume is not None:
+        if options.overrides:
+            raise InputError("expected --resume without --set: a run keeps its settings; start a new one for others")
+        return load_config(find_run(options.runs_root, options.resume).config)
+    if options.config is not None:
+        base = load_config(options.config)
+    else:
+        base = find_preset(options.preset or DEFAULT_PRESET).config
+    return apply_overrides(base, options.overrides)
+
+
+def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout]:
+    """The settings, and the run's folder; the first process makes it, and the others are told."""
+    config = _read_settings(options)
+    if options.resume is not None:
+        return config, find_run(options.runs_root, options.resume)
+    state = PartialState(cpu=config.model.device == "cpu")
+    place = [""]
+    if state.is_main_process:
+        layout = create_run(options.runs_root, "training", config, config.method.chain, config.total_steps)
+        place = [str(layout.folder)]
+        print(f"run: {layout.folder}")
+    broadcast_object_list(place)
+    return config, RunLayout(Path(place[0]))
+
+
+def _describe(options: argparse.Namespace) -> str:
+    config = _read_settings(options)
+    state = PartialState(cpu=config.model.device == "cpu")
+    pictures = options.runs_root.resolve() / "new" / PICTURES_FOLDER
+    return dump_config(config) + "\n".join(describe_plan(config, state.device, state.num_processes, pictures))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

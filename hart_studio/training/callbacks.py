@@ -1,0 +1,159 @@
+"""What a run writes down while a trainer works, and when it saves, measures and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hart_studio.runs.config import ScheduleConfig
+from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.runs.writer import RunWriter
+from hart_studio.training.checkpoints import Stage
+from hart_studio.training.hart_trainer import HartTrainer
+from hart_studio.training.rollouts import RolledGroup
+from hart_studio.training.sft import SftTrainer
+from hart_studio.training.stopping import StopSignals
+
+NOT_FIGURES: Final = ("epoch", "total_flos", "step_time", "num_tokens")
+"""What the libraries log beside the figures of a step."""
+
+
+class RunCallback(TrainerCallback):
+    """Connects a trainer with its run; on every process, because stopping and measuring are done together.
+
+    Attributes:
+        trainer: Set once the trainer is made.
+        was_stopped: Whether the stage ended before its last step.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        schedule: ScheduleConfig,
+        signals: StopSignals,
+        measure: Callable[[HartTrainer | SftTrainer], dict[str, float]] | None,
+        evaluation_size: int,
+        bar: tqdm[Any] | None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            stage: Place of the stage in the run.
+            schedule: What is done when.
+            signals: Whether this process was asked to stop.
+            measure: Gives the figures on the held-out samples; None = there are none.
+            evaluation_size: Number of those samples.
+            bar: Progress of the whole run; None on other processes than the first.
+        """
+        self.trainer: HartTrainer | SftTrainer | None = None
+        self.was_stopped = False
+        self._stage = stage
+        self._schedule = schedule
+        self._signals = signals
+        self._measure = measure
+        self._evaluation_size = evaluation_size
+        self._bar = bar
+        self._warned_of: str | None = None
+
+    @property
+    def _writer(self) -> RunWriter | None:
+        return self._stage.writer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure the model that the run begins with."""
+        if self._stage.first_step == 0 and state.global_step == 0:
+            self._measure_model(0)
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show that the run gets on."""
+        if self._writer is not None:
+            self._writer.beat()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Decide whether to save and to stop, and record rollouts when they are due."""
+        is_last = state.global_step >= self._stage.steps
+        is_stopping = self._agree_to_stop() and not is_last
+        step = self._stage.first_step + state.global_step
+        if is_last or is_stopping or _is_due(step, self._schedule.checkpoint_every):
+            control.should_save = True
+        if is_stopping:
+            self.was_stopped = True
+            control.should_training_stop = True
+        if self._writer is not None and self.trainer is not None:
+            groups = [made for group in self.trainer.last_groups if (made := with_pictures(group)) is not None]
+            if groups and _is_due(step, self._schedule.rollouts_every):
+                self._writer.log_rollouts(step, groups)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the figures of a step down, and measure the model when that is due."""
+        if logs is None or "loss" not in logs:  # the libraries' summary at the end
+            return
+        step = self._stage.first_step + state.global_step
+        figures = {name: float(value) for name, value in logs.items() if name not in NOT_FIGURES and value is not None}
+        if self._writer is not None:
+            self._writer.log_step(step, self._stage.name, figures)
+            self._warn_once()
+        if self._bar is not None:
+            shown = {name: f"{figures[name]:.3g}" for name in ("loss", "reward", "kl") if name in figures}
+            self._bar.set_postfix(stage=self._stage.name, **shown, refresh=False)
+            self._bar.update(step - self._bar.n)
+        if _is_due(step, self._schedule.evaluate_every) or state.global_step >= self._stage.steps:
+            self._measure_model(step)
+
+    def _measure_model(self, step: int) -> None:
+        if self._measure is None or self.trainer is None or not self._schedule.evaluate_every:
+            return
+        figures = self._measure(self.trainer)
+        if self._writer is not None:
+            self._writer.log_evaluation(step, figures, self._evaluation_size)
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any process was asked to stop; all of them come to the same answer."""
+        is_asked = self._signals.received is not None
+        if self._writer is not None and is_asked:
+            self._writer.layout.stop.touch()
+        if self._writer is not None:
+            is_asked = self._writer.is_stop_requested
+        if self.trainer is None or self.trainer.accelerator.num_processes == 1:
+            return is_asked
+        accelerator = self.trainer.accelerator
+        asked = torch.tensor(int(is_asked), device=accelerator.device)
+        return int(accelerator.reduce(asked, reduction="sum")) > 0
+
+    def _warn_once(self) -> None:
+        obstacle = None if self.trainer is None else self.trainer.obstacle
+        if obstacle is not None and obstacle != self._warned_of and self._writer is not None:
+            self._writer.warn(f"groups do not share their prompts, which is slower: {obstacle}")
+            self._warned_of = obstacle
+
+
+def with_pictures(group: RolledGroup) -> GroupPictures | None:
+    """A group as the run records it; None when its picture did not open."""
+    if group.image_wh is None:
+        return None
+    return GroupPictures(
+        sample=group.sample,
+        group=group.group,
+        image_wh=group.image_wh,
+        overview=None if group.overview is None else group.overview.pixels,
+        crops=[[picture.pixels for picture in crops] for crops in group.crops],
+    )
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

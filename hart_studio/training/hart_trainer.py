@@ -1,0 +1,283 @@
+"""AP-GRPO, MGPO and GRPO on top of TRL's trainer (paper, Eq. 2 and 4).
+
+TRL keeps the sampler of groups, accelerate, PEFT, the reference model, the optimizer, logging and resuming. Ours are
+the rollouts, which need two turns over different pictures, and the loss, whose rows carry their own weights. Three of
+its methods are replaced for that: ``_prepare_inputs``, ``compute_loss`` and ``training_step`` (for its timing). A
+fourth, which reports home, does nothing. ``tests/contract/test_trl_api.py`` names everything private that is relied on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
+
+import torch
+from accelerate.utils import DistributedType  # type: ignore[import-untyped]
+from datasets import Dataset  # type: ignore[import-untyped]
+from peft import PeftConfig
+from transformers import ProcessorMixin, Trainer, TrainerCallback
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import use_adapter
+
+from hart_studio.algorithms.methods import Method
+from hart_studio.errors import DataError
+from hart_studio.imaging import SourceImage
+from hart_studio.models.loading import unwrap_model
+from hart_studio.pipeline.closed_loop import OpenImage
+from hart_studio.records import Sample
+from hart_studio.runs.config import RunConfig
+from hart_studio.training.checkpoints import RunCheckpoints, Stage
+from hart_studio.training.figures import Tally, count_groups, peak_memory_mib
+from hart_studio.training.order import order_samples, step_seed
+from hart_studio.training.packing import split_items
+from hart_studio.training.policy import PolicyModel
+from hart_studio.training.rewards import check_reward_range
+from hart_studio.training.rollouts import RolledGroup, roll_out
+from hart_studio.training.scoring import Scores, find_obstacle, score
+from hart_studio.training.steps import (
+    MicroBatch,
+    build_rows,
+    count_rollouts,
+    deal_rows,
+    filler_row,
+    mean_kl,
+    rows_loss,
+)
+
+CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
+"""Most tokens of one scoring pass per kind of device, ours: what is longer than a group runs in several passes."""
+WHOLE_PASS: Final = 2**62
+"""No limit: sharded weights are gathered per pass, so every process must make as many passes as the others."""
+
+logger = logging.getLogger(__name__)
+
+
+class HartTrainer(RunCheckpoints, GRPOTrainer):
+    """Trains one RL stage.
+
+    Attributes:
+        stage: Its place in the run.
+        policy: The model as the pipeline sees it.
+        last_groups: The first groups of the newest step on this process, for the records of the run.
+        obstacle: Why groups do not share their prompts; None when they do, or before the first step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: ProcessorMixin,
+        args: GRPOConfig,
+        *,
+        method: Method,
+        config: RunConfig,
+        stage: Stage,
+        samples: Sequence[Sample],
+        peft_config: PeftConfig | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        open_image: OpenImage = SourceImage,
+    ) -> None:
+        """Prepare; nothing is sampled yet.
+
+        Args:
+            model: A model of a supported family, or a PEFT model of one.
+            processor: Its processor.
+            args: From ``trl_args.rl_args``.
+            method: A method that learns from rewards.
+            config: Settings of the run.
+            stage: Place of the stage in the run.
+            samples: D_RL, blind.
+            peft_config: Adapters to put on the model; None = all weights, or the adapters that it has.
+            callbacks: Told about every step.
+            open_image: Opens a picture by its path.
+
+        Raises:
+            DataError: If there is no sample.
+            InputError: If the reward terms do not go with the preference weights.
+        """
+        check_reward_range(method, config.method, config.rollout.group_size)
+        if not samples:
+            raise DataError("expected samples for the RL stage, got none; raise data.rl_count")
+        prompts = config.schedule.prompts_per_step * stage.steps
+        order = order_samples(len(samples), prompts, config.seed, stage.first_step)
+        rows = Dataset.from_dict({"prompt": [""] * prompts, "sample": order})
+        super().__init__(
+            model=model,
+            reward_funcs=[_no_reward_function],
+            args=args,
+            train_dataset=rows,
+            processing_class=processor,
+            peft_config=peft_config,
+            callbacks=list(callbacks),
+        )
+        self.stage = stage
+        self.policy = PolicyModel(_module(self.model), processor, name="policy")
+        self.last_groups: list[RolledGroup] = []
+        self.obstacle: str | None = None
+        self._method = method
+        self._run_config = config
+        self._samples = samples
+        self._open_image = open_image
+        self._tally = Tally()
+        self._slices = args.gradient_accumulation_steps
+        self._micro_batches: list[MicroBatch] = []
+        self._shares = config.rollout.prefix_sharing
+        self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            self._chunk_tokens = WHOLE_PASS
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The micro-batch that is due; with the first one of a step, the rollouts of the whole step."""
+        slices = self._slices
+        if self._step % slices == 0:
+            rows = generation_batch[:: self.num_generations]  # a prompt's repeats stand side by side on one process
+            self._micro_batches = self._roll_out_step([self._samples[row["sample"]] for row in rows], slices)
+        return self._micro_batches[self._step % slices]
+
+    def _roll_out_step(self, samples: Sequence[Sample], micro_batches: int) -> list[MicroBatch]:
+        """Sample, judge and weigh the rollouts of this process for one optimizer step."""
+        self._find_obstacle()
+        began = time.perf_counter()
+        with whole_weights(self):
+            groups = self._roll_out(samples)
+        self._tally.add("seconds_rollout", time.perf_counter() - began)
+        count_groups(self._tally, groups)
+        self.last_groups = groups[: self._run_config.schedule.rollout_prompts]
+        mine = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
+        in_step = int(self.accelerator.reduce(mine, reduction="sum"))
+        rows = build_rows(groups, in_step, self._run_config.method.token_mean)
+        batches = deal_rows(rows, micro_batches, filler_row(self._tokenizer.eos_token_id))
+        if self.beta:
+            began = time.perf_counter()
+            for batch in batches:
+                batch.ref_logps = self._reference_logps(batch)
+            self._tally.add("seconds_reference", time.perf_counter() - began)
+        return batches
+
+    def _roll_out(self, samples: Sequence[Sample]) -> list[RolledGroup]:
+        seed = step_seed(
+            self._run_config.seed, self.stage.first_step + self.state.global_step, self.accelerator.process_index
+        )
+        return roll_out(self.policy, samples, self._method, self._run_config, seed, self._open_image)
+
+    @torch.no_grad()
+    def _reference_logps(self, batch: MicroBatch) -> list[torch.Tensor]:
+        """Log-probabilities under the policy that the stage began with."""
+        logps: list[torch.Tensor] = [torch.empty(0)] * len(batch.rows)
+        with self._reference() as reference:
+            for indices in self._split(batch):
+                scores = self._score(reference, batch.take(indices))
+                for index, part in zip(indices, scores.logps, strict=True):
+                    logps[index] = part
+        return logps
+
+    @contextmanager
+    def _reference(self) -> Iterator[Any]:
+        """The reference policy: TRL's copy, or the model with its adapters off or as the stage found them."""
+        if self.ref_model is not None:
+            yield self.ref_model
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
+            yield self.model
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """What a micro-batch adds to the loss of the step.
+
+        All chunks but the last are already back-propagated when this returns, so only one chunk's activations are held
+        at a time; the value is the whole sum. It is multiplied by the number of processes, because gradients of
+        processes are averaged and the rows' weights make a sum.
+        """
+        *earlier, last = [inputs.take(indices) for indices in self._split(inputs)]
+        done = torch.zeros((), device=self.accelerator.device)
+        for chunk in earlier:
+            with self.accelerator.no_sync(model):
+                loss = self._chunk_loss(model, chunk)
+                self.accelerator.backward(loss)
+            done += loss.detach()
+        total: torch.Tensor = self._chunk_loss(model, last) + done
+        return total
+
+    def _chunk_loss(self, model: Any, chunk: MicroBatch) -> torch.Tensor:
+        scores = self._score(model, chunk, with_entropies=True)
+        parts = rows_loss(chunk, scores, self._run_config.method.clip_epsilon)
+        self._count_loss(chunk, scores)
+        return parts.loss * int(self.accelerator.num_processes)
+
+    def _score(self, model: Any, batch: MicroBatch, with_entropies: bool = False) -> Scores:
+        with self.accelerator.autocast():
+            return score(
+                model,
+                [row.item for row in batch.rows],
+                temperature=self.temperature,
+                share=self._shares,
+                with_entropies=with_entropies,
+            )
+
+    def _split(self, batch: MicroBatch) -> list[list[int]]:
+        return split_items([row.item for row in batch.rows], self._chunk_tokens, share=self._shares)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch, and with the last one of a step its figures."""
+        began = time.perf_counter()
+        before = self._tally_seconds()
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        rolled = self._tally_seconds() - before
+        self._tally.add("seconds_update", time.perf_counter() - began - rolled, count=0.0)
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._tally.add("seconds_update", 0.0)
+            self._tally.add("memory_mib", peak_memory_mib(self.accelerator.device))
+            for name, value in self._tally.means(self.accelerator).items():
+                self._metrics["train"][name] = [value]
+            self._tally = Tally()
+        return loss
+
+    def _tally_seconds(self) -> float:
+        return sum(self._tally.total(name) for name in ("seconds_rollout", "seconds_reference"))
+
+    @torch.no_grad()
+    def _count_loss(self, chunk: MicroBatch, scores: Scores) -> None:
+        for is_right, name in ((True, "kl_right"), (False, "kl_wrong")):
+            value, count = mean_kl(chunk, scores, is_right)
+            self._tally.add(name, value, count)
+            self._tally.add("kl", value, count)
+        for part in scores.entropies or ():
+            self._tally.add("entropy", float(part.sum()), len(part))
+
+    def _send_telemetry(self) -> None:
+        """Tell nobody: what is trained here, and on what, is the user's own."""
+
+    def _find_obstacle(self) -> None:
+        """Decide before a step whether groups share their prompts; say once why not."""
+        inner = unwrap_model(_module(self.model))
+        obstacle = find_obstacle(inner) if self._run_config.rollout.prefix_sharing else None
+        if obstacle is not None and self.obstacle is None:
+            logger.warning("groups do not share their prompts, which is slower: %s", obstacle)
+        self.obstacle = obstacle
+        self._shares = self._run_config.rollout.prefix_sharing and obstacle is None
+
+
+def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:
+    """Gathers the weights that DeepSpeed has scattered, for sampling; else nothing has to be done."""
+    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return nullcontext()
+    gathered: AbstractContextManager[Any] = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
+    return gathered
+
+
+def _module(model: Any) -> torch.nn.Module:
+    """The trainer's model; the library's own annotation allows for none."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"expected a model, got {type(model).__name__}")
+    return model
+
+
+def _no_reward_function(**_: Any) -> list[float | None]:
+    """TRL wants a reward function; rewards come from the pipeline's score instead, so this one is never asked."""
+    raise AssertionError("expected rewards from the pipeline, got a call of TRL's own; edit training/hart_trainer.py")

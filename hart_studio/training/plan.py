@@ -1,0 +1,136 @@
+"""What a run would do: split sizes, memory, devices. Nothing is written, and no weight is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from hart_studio.errors import HartError
+from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.runs.config import RunConfig
+from hart_studio.training.lora import is_adapted, is_checkpointed, is_lora
+from hart_studio.training.samples import load_samples, split_config
+
+_GIB: Final = 2**30
+_FLOAT: Final = 4
+"""Bytes of a float32 number: trained weights, gradients and each of AdamW's two moments."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that one process needs before any activation, when weights are not sharded.
+
+    Attributes:
+        weight_count: Weights of the model.
+        trained_count: Weights that are trained.
+        weights: Bytes of the policy.
+        reference: Bytes of a copy as the reference policy; 0 with adapters, which are switched off instead.
+        optimizer: Bytes of gradients and moments.
+        is_lora: Whether adapters are trained.
+        is_checkpointed: Whether activations are recomputed.
+    """
+
+    weight_count: int
+    trained_count: int
+    weights: int
+    reference: int
+    optimizer: int
+    is_lora: bool
+    is_checkpointed: bool
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.reference + self.optimizer
+
+
+def plan_memory(config: RunConfig, device: torch.device) -> MemoryPlan | None:
+    """Estimate the memory from the model's ``config.json``; None when that is not on this machine."""
+    folder = _find_config(config.model.id or BUILT_IN_MODEL)
+    if folder is None:
+        return None
+    settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        auto: Any = AutoModelForImageTextToText
+        model = auto.from_config(settings, trust_remote_code=False)
+    count = sum(weight.numel() for weight in model.parameters())
+    uses_lora = is_lora(config.model, count)
+    trained = _count_adapters(model, config) if uses_lora else count
+    half = device.type == "cuda" and config.model.dtype != "float32"
+    size = 2 if (uses_lora and half) or config.model.dtype == "bfloat16" else _FLOAT
+    needs_copy = config.method.beta > 0 and not uses_lora and any(stage != "sft" for stage in config.method.stages)
+    return MemoryPlan(
+        weight_count=count,
+        trained_count=trained,
+        weights=count * size + (trained * _FLOAT if uses_lora else 0),
+        reference=count * size if needs_copy else 0,
+        optimizer=3 * trained * _FLOAT,
+        is_lora=uses_lora,
+        is_checkpointed=is_checkpointed(config.model, count),
+    )
+
+
+def describe_plan(config: RunConfig, device: torch.device, processes: int, pictures: Path) -> list[str]:
+    """The plan as lines for people.
+
+    Args:
+        config: Settings of the run.
+        device: Of this process.
+        processes: That share a step.
+        pictures: Folder that a run would keep drawn pictures in; not made.
+    """
+    lines = [f"device: {processes} x {device.type}", f"steps: {config.total_steps} ({config.method.chain})"]
+    for stage in config.method.stages:
+        micro = config.schedule.count_micro_batches(stage, processes)
+        lines.append(f"  {stage}: {micro} micro-batches per process and step")
+    lines += [f"warning: {warning}" for warning in config.warnings]
+    lines += _describe_split(config, pictures)
+    memory = plan_memory(config, device)
+    if memory is None:
+        lines.append("memory: unknown, the model is not on this machine yet")
+        return lines
+    how = "adapters" if memory.is_lora else "all weights"
+    lines.append(
+        f"model: {memory.weight_count:,} weights, {memory.trained_count:,} trained ({how}), gradient checkpointing "
+        f"{'on' if memory.is_checkpointed else 'off'}"
+    )
+    lines.append(
+        f"memory per process before activations: {memory.total / _GIB:.2f} GiB (weights {memory.weights / _GIB:.2f}, "
+        f"reference {memory.reference / _GIB:.2f}, gradients and optimizer {memory.optimizer / _GIB:.2f})"
+    )
+    return lines
+
+
+def _describe_split(config: RunConfig, pictures: Path) -> list[str]:
+    if config.data.source == "hf":
+        return ["samples: not read, a data set of the hub would be fetched"]
+    try:
+        split = split_config(config, load_samples(config.data, pictures, makes_folder=False))
+    except HartError as error:
+        return [f"samples: {error}"]
+    return [f"samples: {len(split.rl)} for RL, {len(split.sft)} for SFT, {len(split.evaluation)} held out"]
+
+
+def _find_config(name: str) -> Path | None:
+    """Folder with the ``config.json`` of a model, without asking the hub."""
+    if (Path(name) / "config.json").is_file():
+        return Path(name)
+    if Path(name).is_absolute() or name.count("/") != 1:
+        return None
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _count_adapters(model: torch.nn.Module, config: RunConfig) -> int:
+    """Weights of the adapters that would be put on."""
+    layers = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and is_adapted(name, config.model)
+    ]
+    return sum(config.model.lora_rank * (layer.in_features + layer.out_features) for layer in layers)

@@ -1,0 +1,158 @@
+"""The samples of a run, from whatever source its settings name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hart_studio.data.hugging_face import Columns, load_hugging_face
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
+from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest
+from hart_studio.imaging import SourceImage
+from hart_studio.needle.dataset import iterate_items, write_picture
+from hart_studio.needle.scenes import Scene, SceneSettings
+from hart_studio.pipeline.closed_loop import OpenImage
+from hart_studio.records import Box, GoldSample
+from hart_studio.runs.config import DataConfig, RunConfig
+
+SCENE_WH: Final = (2048, 1536)
+"""Size of the scenes that are drawn for a run, ours: half the published one, still far beyond the built-in model's
+overview, and a quarter of the work."""
+
+MANIFEST: Final = "split.json"
+"""File of the run that says which sample is in which part."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSource:
+    """What a run is trained and evaluated on.
+
+    Attributes:
+        loaded: The samples and the rows that are none.
+        open_image: Opens a picture of theirs.
+    """
+
+    loaded: LoadedSamples
+    open_image: OpenImage = SourceImage
+
+
+class DrawnScenes:
+    """Opens pictures of needle scenes, each drawn when it is first looked at."""
+
+    def __init__(self, scenes: Mapping[str, Scene]) -> None:
+        """Remember the scenes.
+
+        Args:
+            scenes: Path of the picture -> its scene.
+        """
+        self._scenes = scenes
+
+    def __call__(self, path: str) -> SourceImage:
+        """Open the picture, drawn now when it is not there yet.
+
+        Raises:
+            ImageError: As ``SourceImage`` does, also for a path that is no scene.
+        """
+        if path in self._scenes and not Path(path).exists():
+            target = Path(path)
+            draft = target.with_name(f"{target.stem}.{os.getpid()}.draft.jpg")  # processes may draw the same one
+            write_picture(self._scenes[path], draft)
+            draft.replace(target)
+        return SourceImage(path)
+
+
+def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True) -> SampleSource:
+    """Read the samples.
+
+    Args:
+        settings: Where they are.
+        cache: Folder for pictures that a source does not have as files.
+        makes_folder: Whether to make that folder for scenes still to be drawn.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    path = Path(settings.path)
+    image_root = Path(settings.image_root) if settings.image_root else None
+    if settings.source == "needle":
+        if settings.path:
+            return SampleSource(load_needle(path))
+        if makes_folder:
+            cache.mkdir(parents=True, exist_ok=True)
+        return draw_needle(settings, cache)
+    if settings.source == "jsonl":
+        return SampleSource(load_jsonl(path, image_root=image_root))
+    if settings.source == "mme_realworld":
+        return SampleSource(load_mme_realworld(path, image_root=image_root))
+    columns = Columns(**{str(name): column for name, column in settings.columns.items()})
+    return SampleSource(load_hugging_face(settings.path, cache, columns, image_root=image_root))
+
+
+def draw_needle(settings: DataConfig, folder: Path) -> SampleSource:
+    """Needle questions made for the run: the same ones for the same seed, pictures drawn as they are needed.
+
+    Args:
+        settings: Number and seed of the questions.
+        folder: Where the pictures will go.
+    """
+    scenes: dict[str, Scene] = {}
+    samples = []
+    chosen = SceneSettings(width=SCENE_WH[0], height=SCENE_WH[1])
+    for item in iterate_items("train", settings.needle_count, seed=settings.needle_seed, settings=chosen):
+        image = str((folder / f"{item.id}.jpg").resolve())
+        scenes[image] = item.scene
+        question = item.question
+        samples.append(
+            GoldSample(
+                id=item.id,
+                image=image,
+                question=question.text,
+                choices=question.choices,
+                answer=question.letter,
+                category=question.kind,
+                source="needle",
+                gold_boxes=tuple(Box.of(box.xyxy) for box in question.gold_boxes),
+            )
+        )
+    return SampleSource(LoadedSamples("needle", tuple(samples)), DrawnScenes(scenes))
+
+
+def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_writer: bool) -> Split:
+    """The parts of a run: those of its manifest when it has one, else new ones, written down.
+
+    Args:
+        config: Sizes and seed.
+        source: The samples.
+        folder: Of the run.
+        is_writer: Whether this process writes the manifest.
+
+    Raises:
+        InputError: If there are too few samples.
+        DataError: If the samples have changed since they were split.
+    """
+    path = folder / MANIFEST
+    if path.exists():
+        return restore_split(source.loaded.samples, read_manifest(path))
+    split = split_config(config, source)
+    if is_writer:
+        write_manifest(path, split.manifest)
+    return split
+
+
+def split_config(config: RunConfig, source: SampleSource) -> Split:
+    """The parts that the settings ask for."""
+    data = config.data
+    has_rl = any(stage != "sft" for stage in config.method.stages)
+    sft_count = data.sft_count if "sft" in config.method.stages else 0
+    return split_samples(
+        source.loaded.samples,
+        data.rl_count if has_rl else 0,
+        sft_count,
+        data.eval_count,
+        seed=config.seed,
+        by_image=data.by_image,
+    )

@@ -1,0 +1,91 @@
+"""The model that a stage of the chain begins with.
+
+The first stage begins with the model of the settings, a later one with the checkpoint at the end of the stage before
+it. A run that trains adapters keeps one set of them through all stages, on the same base model, so every checkpoint is
+a model by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import ProcessorMixin, set_seed
+
+from hart_studio.errors import ModelError
+from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.loading import load_model
+from hart_studio.runs.config import RunConfig
+from hart_studio.training.lora import is_checkpointed, is_lora, lora_config
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class StageModel:
+    """A model ready to be trained.
+
+    Attributes:
+        model: The model, or a PEFT model of it.
+        processor: Its processor.
+        new_adapters: Adapters still to be put on; None = it has them, or all weights are trained.
+        base_name: What adapters name as their base.
+        is_checkpointed: Whether activations are recomputed in the backward pass.
+    """
+
+    model: Any
+    processor: ProcessorMixin
+    new_adapters: LoraConfig | None
+    base_name: str
+    is_checkpointed: bool
+
+    def with_adapters(self, seed: int) -> Any:
+        """The model with its adapters on, for a trainer that does not put them on itself."""
+        if self.new_adapters is None:
+            adapted = self.model
+        else:
+            set_seed(seed)
+            adapted = get_peft_model(self.model, self.new_adapters)
+        if isinstance(adapted, PeftModel) and self.is_checkpointed:
+            adapted.enable_input_require_grads()
+        return adapted
+
+
+def load_stage_model(config: RunConfig, device: torch.device, previous: Path | None) -> StageModel:
+    """Load the model of a stage.
+
+    Args:
+        config: Settings of the run.
+        device: Of this process.
+        previous: Checkpoint at the end of the stage before; None for the first stage.
+
+    Raises:
+        ModelError: If it cannot be loaded, or is an adapter on another model.
+    """
+    name = config.model.id or BUILT_IN_MODEL
+    if (Path(name) / ADAPTER_FILE).is_file():
+        raise ModelError(
+            f"expected a whole model in model.id, got the adapter {name}; merge it into its base model and save that"
+        )
+    has_adapters = previous is not None and (previous / ADAPTER_FILE).is_file()
+    source = name if previous is None or has_adapters else str(previous)
+    loaded = load_model(source, device=str(device), dtype=config.model.dtype)
+    model, processor = loaded.model, loaded.processor
+    weight_count = sum(weight.numel() for weight in model.parameters())
+    adapters = has_adapters or (previous is None and is_lora(config.model, weight_count))
+    if not adapters and config.model.dtype == "auto":
+        model = model.float()  # steps of a fine-tuning are smaller than bfloat16 can add up
+    if config.model.attention not in ("auto", "sdpa"):
+        model.set_attn_implementation(config.model.attention)
+    if has_adapters and previous is not None:
+        model = PeftModel.from_pretrained(model, previous, is_trainable=True, local_files_only=True)
+    return StageModel(
+        model=model,
+        processor=processor,
+        new_adapters=lora_config(config.model) if adapters and not has_adapters else None,
+        base_name=str(Path(name).resolve()) if Path(name).is_dir() else name,
+        is_checkpointed=is_checkpointed(config.model, weight_count),
+    )

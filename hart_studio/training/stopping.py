@@ -1,0 +1,53 @@
+"""Asked to stop: finish the step, save, and say so. Asked again: end at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+
+class StopSignals:
+    """Turns the first SIGINT or SIGTERM into a wish, as a context manager; the second one acts as it did before.
+
+    Attributes:
+        received: Number of the first signal; None = none came.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        """Prepare.
+
+        Args:
+            announce: Told what was understood, for people.
+        """
+        self.received: int | None = None
+        self._announce = announce
+        self._before: dict[int, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+            self._stack.callback(self._restore)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._announce(f"{signal.Signals(number).name}: stopping after this step, then saving; again to end at once")
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,239 @@
+"""A whole training run: samples, split, the stages of the chain, checkpoints, and the model at the end."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import PrinterCallback
+
+from hart_studio.algorithms.methods import Method, parse_chain
+from hart_studio.data.splits import Split
+from hart_studio.errors import InputError, ModelError
+from hart_studio.models.memory import is_out_of_memory
+from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.provenance import collect_provenance
+from hart_studio.runs.writer import RunWriter
+from hart_studio.training.callbacks import RunCallback
+from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
+from hart_studio.training.hart_trainer import HartTrainer, whole_weights
+from hart_studio.training.heldout import measure_held_out
+from hart_studio.training.samples import SampleSource, load_samples, split_run
+from hart_studio.training.sft import SftTrainer
+from hart_studio.training.stage_model import load_stage_model
+from hart_studio.training.stopping import StopSignals
+from hart_studio.training.trl_args import rl_args, sft_args
+
+MODEL_FOLDER = "model"
+"""Folder of the run with the model at the end of the chain."""
+PICTURES_FOLDER = "pictures"
+"""Folder of the run with pictures that its source does not have as files."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        folder: Of the run.
+        step: Steps done.
+        model: Folder of the trained model; None when steps are left.
+    """
+
+    folder: Path
+    step: int
+    model: Path | None
+
+
+def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResult:
+    """Train; call it in every process that takes part.
+
+    Args:
+        config: Settings of the run.
+        run_dir: Folder made by ``runs.writer.create_run``.
+        resume: Go on from the newest complete checkpoint, or from the beginning when there is none.
+
+    Returns:
+        How it ended. A stop file ends it well, with steps left.
+
+    Raises:
+        HartError: If settings, samples or model are not usable, or the memory does not suffice.
+        KeyboardInterrupt: After SIGINT, once the step is done and saved.
+        SystemExit: After SIGTERM, likewise.
+    """
+    layout = RunLayout(run_dir.resolve())
+    state = PartialState(cpu=config.model.device == "cpu")
+    found = newest_checkpoint(layout)
+    if found is not None and not resume:
+        raise InputError(f"expected a new run, got {layout.run_id} with checkpoints; resume it or start another")
+    writer = None
+    if state.is_main_process:
+        schedule = config.schedule
+        writer = RunWriter(
+            layout, config.total_steps, keep_checkpoints=schedule.keep_checkpoints, image_mb=schedule.rollout_image_mb
+        )
+    with writer or nullcontext(), name_memory_knobs(state.device):
+        with StopSignals(_announce if writer is not None else _keep_quiet) as signals:
+            job = _Job(config, layout, writer, signals, state.device, state.num_processes)
+            step = job.train(found.mark.step if found is not None else None)
+        if step < config.total_steps:
+            if writer is not None and signals.received is not None:
+                signal.raise_signal(signals.received)  # everything is saved: now end as the sender meant it
+            return TrainingResult(layout.folder, step, None)
+        model = layout.folder / MODEL_FOLDER
+        if writer is not None:
+            publish_model(layout.checkpoint_of(step), model)
+        state.wait_for_everyone()
+        return TrainingResult(layout.folder, step, model)
+
+
+@contextmanager
+def name_memory_knobs(device: torch.device) -> Iterator[None]:
+    """Say which settings to turn down when memory runs out inside the block; other errors pass.
+
+    Raises:
+        ModelError: If memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, ModelError) as error:
+        if not (is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))):
+            raise
+        raise ModelError(
+            f"expected the training to fit the memory of {device}, it ran out; lower "
+            "schedule.prompts_per_micro_batch, schedule.sft_micro_batch, rollout.group_size, rollout.overview_pixels, "
+            "rollout.crop_pixels or rollout.max_answer_tokens, set model.lora=on and model.gradient_checkpointing=on, "
+            "or take a smaller model; the run can be resumed from its last checkpoint"
+        ) from error
+
+
+class _Job:
+    """One attempt of a run on one process."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        layout: RunLayout,
+        writer: RunWriter | None,
+        signals: StopSignals,
+        device: torch.device,
+        processes: int,
+    ) -> None:
+        self._config = config
+        self._layout = layout
+        self._writer = writer
+        self._signals = signals
+        self._device = device
+        self._processes = processes
+
+    def train(self, resumed_from: int | None) -> int:
+        """Train what is left; returns the steps done."""
+        config, writer = self._config, self._writer
+        source = load_samples(config.data, self._layout.folder / PICTURES_FOLDER)
+        split = split_run(config, source, self._layout.folder, is_writer=writer is not None)
+        if writer is not None:
+            shutil.rmtree(draft_folder(self._layout), ignore_errors=True)
+            writer.start(collect_provenance(self._describe_device(), split.manifest.fingerprint), resumed_from)
+            for message in (*config.warnings, *_describe_bad_rows(source)):
+                writer.warn(message)
+        step = resumed_from or 0
+        bar = tqdm(total=config.total_steps, initial=step, unit="step", disable=None) if writer is not None else None
+        first_step = 0
+        for method in parse_chain(config.method.chain):
+            steps = config.schedule.rl_steps if method.is_rl else config.schedule.sft_steps
+            stage = Stage(method.name, first_step, steps, writer)
+            first_step = stage.last_step
+            if step >= stage.last_step:
+                continue
+            step = self._train_stage(method, stage, step, source, split, bar)
+            gc.collect()
+            if step < stage.last_step:
+                break
+        if bar is not None:
+            bar.close()
+        return step
+
+    def _train_stage(
+        self, method: Method, stage: Stage, step: int, source: SampleSource, split: Split, bar: tqdm[Any] | None
+    ) -> int:
+        config = self._config
+        previous = self._layout.checkpoint_of(stage.first_step) if stage.first_step else None
+        begun = load_stage_model(config, self._device, previous)
+        measure = self._measure(method, source, split) if split.evaluation else None
+        callback = RunCallback(stage, config.schedule, self._signals, measure, len(split.evaluation), bar)
+        common: dict[str, Any] = {"config": config, "stage": stage, "callbacks": [callback]}
+        common["open_image"] = source.open_image
+        place = draft_folder(self._layout)
+        share: dict[str, Any] = {"processes": self._processes, "is_checkpointed": begun.is_checkpointed}
+        trainer: HartTrainer | SftTrainer
+        if method.is_rl:
+            trainer = HartTrainer(
+                begun.model,
+                begun.processor,
+                rl_args(config, place, self._device, **share),
+                method=method,
+                samples=split.rl,
+                peft_config=begun.new_adapters,
+                **common,
+            )
+        else:
+            trainer = SftTrainer(
+                begun.with_adapters(config.seed),
+                begun.processor,
+                sft_args(config, place, self._device, **share),
+                samples=split.sft,
+                **common,
+            )
+        trainer.remove_callback(PrinterCallback)
+        if isinstance(trainer.model, PeftModel):
+            trainer.model.peft_config["default"].base_model_name_or_path = begun.base_name
+        callback.trainer = trainer
+        checkpoint = str(self._layout.checkpoint_of(step)) if step > stage.first_step else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+        callback.trainer = None
+        return stage.first_step + int(trainer.state.global_step)
+
+    def _measure(
+        self, method: Method, source: SampleSource, split: Split
+    ) -> Callable[[HartTrainer | SftTrainer], dict[str, float]]:
+        def measure(trainer: HartTrainer | SftTrainer) -> dict[str, float]:
+            with whole_weights(trainer):
+                figures = measure_held_out(
+                    trainer.policy, split.evaluation, method, self._config, source.open_image, trainer.accelerator
+                )
+            trainer.policy.take_exchanges()
+            return figures
+
+        return measure
+
+    def _describe_device(self) -> str:
+        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else ""
+        return f"{self._processes} x {self._device.type}{': ' + name if name else ''}"
+
+
+def _describe_bad_rows(source: SampleSource) -> list[str]:
+    return [
+        f"{count} rows of {source.loaded.source} are left out: {reason}"
+        for reason, count in source.loaded.reasons.most_common(5)
+    ]
+
+
+def _announce(text: str) -> None:
+    sys.stderr.write(f"\n{text}\n")
+
+
+def _keep_quiet(text: str) -> None:
+    """The first process speaks for all."""

@@ -1,0 +1,135 @@
+"""Several processes make the update of one, and a killed process loses nothing that was complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hart_studio.models.loading import load_model
+from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.status import read_status
+from hart_studio.runs.writer import create_run
+from hart_studio.training.train import run
+from tests.integration.test_training_run import losses
+from tests.integration.training_runs import small_config, write_jsonl
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1200),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def train_in(processes: int, out: Path, folder: Path) -> dict[str, tuple[list[Any], dict[str, torch.Tensor]]]:
+    out.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    jobs = [
+        launch(
+            ["tests.integration.one_of_processes", str(out), str(folder)],
+            **(
+                {
+                    "WORLD_SIZE": str(processes),
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                    "ACCELERATE_USE_CPU": "true",
+                }
+                if processes > 1
+                else {}
+            ),
+        )
+        for rank in range(processes)
+    ]
+    for job in jobs:
+        told, _ = job.communicate(timeout=900)
+        assert job.returncode == 0, told[-4000:]
+    return {
+        name: (json.loads((out / name / "log.json").read_text()), load_file(out / name / "weights.safetensors"))
+        for name in ("rl", "sft")
+    }
+
+
+def test_two_processes_make_the_update_of_one(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tiny_folder("qwen2_5_vl")
+    alone, together = train_in(1, tmp_path / "one", folder), train_in(2, tmp_path / "two", folder)
+    base = load_model(str(folder), device="cpu").model.state_dict()
+    for name in ("rl", "sft"):
+        (log, weights), (other_log, other_weights) = alone[name], together[name]
+        assert len(log) == len(other_log) == 3
+        for step, other in zip(log[:2], other_log[:2], strict=True):
+            assert step["loss"] == pytest.approx(other["loss"], rel=1e-4, abs=1e-6)
+            assert step["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3) and step["grad_norm"] > 0
+            for figure in ("reward", "failed_share", "entropy", "kl"):
+                if figure in step:
+                    assert step[figure] == pytest.approx(other[figure], rel=1e-3, abs=1e-5), figure
+        assert any(step["failed_share"] > 0 for step in log[:2])
+        moved = sum(float((weight - base[key]).abs().sum()) for key, weight in weights.items())
+        apart = sum(float((weight - other_weights[key]).abs().sum()) for key, weight in weights.items())
+        assert apart < 0.01 * moved
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_one_that_was_not(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data = write_jsonl(tmp_path / "data", 10)
+    config = small_config(
+        tiny_folder("qwen3_vl"),
+        "sft",
+        data={"source": "jsonl", "path": str(data), "rl_count": 0},
+        schedule={"sft_steps": 20, "checkpoint_every": 1},
+    )
+    whole, killed = (
+        create_run(tmp_path / name, "training", config, "sft", config.total_steps) for name in ("whole", "killed")
+    )
+    run(config, whole.folder)
+    chance = random.Random(0)
+    for _ in range(2):
+        before = step_of(killed)
+        job = launch(["hart_studio.training", "--resume", killed.run_id, "--runs-root", str(killed.folder.parent)])
+        while step_of(killed) <= before and job.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.random() / 10)
+        assert job.poll() is None, job.communicate()[0][-4000:]
+        os.killpg(job.pid, signal.SIGKILL)
+        job.communicate()
+    told, _ = launch(
+        ["hart_studio.training", "--resume", killed.run_id, "--runs-root", str(killed.folder.parent)]
+    ).communicate(timeout=900)
+    assert read_status(killed).state == "completed", told[-4000:]
+    assert losses(killed) == losses(whole)
+
+
+def step_of(layout: RunLayout) -> int:
+    found = newest_checkpoint(layout)
+    return 0 if found is None else found.mark.step

@@ -1,0 +1,185 @@
+"""Whole runs on tiny models: every chain's stages, stopping, exact resuming, and the model at the end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from hart_studio.errors import InputError, ModelError
+from hart_studio.models.loading import load_model
+from hart_studio.runs.checkpoints import list_checkpoints
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.events import Evaluated, StepDone
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.reader import drop_superseded, read_events
+from hart_studio.runs.rollouts import list_rollout_steps, read_groups
+from hart_studio.runs.status import read_status
+from hart_studio.runs.writer import RunWriter, create_run
+from hart_studio.training import hart_trainer
+from hart_studio.training.train import name_memory_knobs, run
+from tests.integration.training_runs import ScriptedPolicy, small_config, write_jsonl
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+def start(config: RunConfig, root: Path) -> RunLayout:
+    return create_run(root, "training", config, config.method.chain, config.total_steps)
+
+
+def losses(layout: RunLayout) -> list[tuple[int, float | None, float | None]]:
+    """Step, loss and norm of the gradient of every step, without those that were done again."""
+    events = drop_superseded(read_events(layout).events)
+    return [
+        (event.step, event.payload.metrics["loss"], event.payload.metrics["grad_norm"])
+        for event in events
+        if isinstance(event.payload, StepDone)
+    ]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ask for a stop once a step is logged; it takes effect at the end of the next one."""
+    log_step = RunWriter.log_step
+
+    def log_and_ask(self: RunWriter, done: int, stage: str, metrics: Any) -> None:
+        log_step(self, done, stage, metrics)
+        if done == step:
+            self.layout.stop.touch()
+
+    monkeypatch.setattr(RunWriter, "log_step", log_and_ask)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_model(str(folder), device="cpu").model.state_dict())
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "data", 10)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hart_trainer, "PolicyModel", ScriptedPolicy)
+
+
+@pytest.mark.parametrize(("chain", "lora"), [("ap_grpo+sft", "off"), ("sft+ap_grpo", "on")])
+def test_a_run_that_was_stopped_and_resumed_is_the_uninterrupted_one(
+    tiny_folder: Callable[[str], Path],
+    jsonl: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scripted: None,
+    chain: str,
+    lora: str,
+) -> None:
+    config = small_config(
+        tiny_folder("qwen2_5_vl"),
+        chain,
+        data={"source": "jsonl", "path": str(jsonl), "eval_count": 2},
+        model={"lora": lora},
+        schedule={"rl_steps": 4, "sft_steps": 4, "rollouts_every": 1, "evaluate_every": 4},
+    )
+    whole = start(config, tmp_path / "whole")
+    result = run(config, whole.folder)
+    assert (result.step, result.model) == (8, whole.folder / "model")
+    parts = start(config, tmp_path / "parts")
+    for step in (1, 5):  # once in each stage
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            stopped = run(config, parts.folder, resume=True)
+        assert (stopped.step, stopped.model) == (step + 1, None)
+        assert read_status(parts).state == "stopped"
+    assert run(config, parts.folder, resume=True).step == 8
+    assert losses(parts) == losses(whole)
+    assert [step for step, *_ in losses(whole)] == list(range(1, 9))
+    assert any(norm for _, _, norm in losses(whole)[:4]) and any(norm for _, _, norm in losses(whole)[4:])
+    one, other = weights(whole.folder / "model"), weights(parts.folder / "model")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    base = weights(tiny_folder("qwen2_5_vl"))
+    assert any(not torch.equal(one[name], base[name]) for name in base)
+    kept = [found.mark.step for found in list_checkpoints(parts) if found.mark.is_kept]
+    assert kept == [4, 8]
+    assert not (parts.checkpoint_of(8) / "training_args.bin").exists()
+    AutoModelForImageTextToText.from_pretrained(whole.folder / "model", local_files_only=True)
+    figures = [event.payload.metrics for event in read_events(whole).events if isinstance(event.payload, Evaluated)]
+    assert len(figures) == 3 and {"accuracy", "iog_above_0.3", "iou", "area_share"} <= figures[0].keys()
+    assert list_rollout_steps(whole) == ([1, 2, 3, 4] if chain.startswith("ap") else [5, 6, 7, 8])
+    groups = read_groups(whole, list_rollout_steps(whole)[0])
+    assert all(group.group.credits and group.overview for group in groups)
+    with pytest.raises(InputError, match="expected a new run"):
+        run(config, whole.folder)
+
+
+def test_sampling_goes_on_as_it_would_have(
+    tiny_folder: Callable[[str], Path], jsonl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(
+        tiny_folder("qwen3_vl"),
+        "grpo",
+        data={"source": "jsonl", "path": str(jsonl)},
+        schedule={"rl_steps": 3, "rollouts_every": 1},
+    )
+    whole, parts = start(config, tmp_path / "whole"), start(config, tmp_path / "parts")
+    run(config, whole.folder)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        run(config, parts.folder)
+    run(config, parts.folder, resume=True)
+
+    def said(layout: RunLayout) -> list[str]:
+        return [
+            turn.text
+            for step in list_rollout_steps(layout)
+            for group in read_groups(layout, step)
+            for rollout in group.group.rollouts
+            for turn in rollout.turns
+        ]
+
+    assert said(parts) == said(whole)
+    assert len(set(said(whole))) > 10
+
+
+def test_a_signal_lets_the_step_finish_and_saves(
+    tiny_folder: Callable[[str], Path], jsonl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: None
+) -> None:
+    config = small_config(
+        tiny_folder("qwen3_vl"), data={"source": "jsonl", "path": str(jsonl)}, schedule={"rl_steps": 3}
+    )
+    layout = start(config, tmp_path)
+    log_step = RunWriter.log_step
+
+    def log_and_signal(self: RunWriter, done: int, stage: str, metrics: Any) -> None:
+        log_step(self, done, stage, metrics)
+        if done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RunWriter, "log_step", log_and_signal)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, layout.folder)
+    assert [found.mark.step for found in list_checkpoints(layout)] == [2]
+    status = read_status(layout)
+    assert (status.state, status.exit_code, status.step) == ("stopped", 130, 2)
+
+
+def test_out_of_memory_names_the_knobs() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(ModelError, match=r"lower schedule\.prompts_per_micro_batch"), name_memory_knobs(cpu):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    with pytest.raises(RuntimeError, match="something else"), name_memory_knobs(cpu):
+        raise RuntimeError("something else")
+
+
+def test_an_adapter_is_no_model_to_begin_with(tmp_path: Path, jsonl: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    config = small_config(tmp_path / "adapter", data={"source": "jsonl", "path": str(jsonl)})
+    layout = start(config, tmp_path)
+    with pytest.raises(ModelError, match="expected a whole model"):
+        run(config, layout.folder)
+    assert read_status(layout).state == "failed"

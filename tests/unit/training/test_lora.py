@@ -1,0 +1,57 @@
+"""Adapters of every family: which layers get them, on models that exist on paper only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import get_peft_model
+
+from hart_studio.runs.config import ModelConfig
+from hart_studio.training.lora import LARGE_MODEL, is_adapted, is_checkpointed, is_lora, lora_config
+from tests.tiny_models import BUILDERS, FAMILY_KEYS
+
+pytestmark = pytest.mark.integration
+
+
+def trained_names(key: str, target: str) -> list[str]:
+    model, _ = BUILDERS[key]()
+    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_rank=2, lora_target=target)))
+    return [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+
+
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_no_vision_weight_is_adapted_unless_asked(key: str) -> None:
+    names = trained_names(key, "language_model")
+    # 2 layers x 7 projections x 2 matrices
+    assert len(names) == 28
+    assert all("model.language_model.layers." in name and ".lora_" in name for name in names)
+
+
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_the_vision_tower_can_be_asked_for(key: str) -> None:
+    names = trained_names(key, "all")
+    assert any("language_model" in name for name in names)
+    assert any("visual" in name or "vision" in name for name in names)
+    assert not any("lm_head" in name for name in names)
+
+
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+@pytest.mark.parametrize("target", ["language_model", "all"])
+def test_the_plan_counts_the_adapters_that_are_put_on(key: str, target: str) -> None:
+    settings = ModelConfig(lora="on", lora_rank=2, lora_target=target)
+    model, _ = BUILDERS[key]()
+    expected = sum(
+        2 * (layer.in_features + layer.out_features)
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and is_adapted(name, settings)
+    )
+    adapted = get_peft_model(model, lora_config(settings))
+    assert sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad) == expected
+
+
+def test_auto_means_large_models() -> None:
+    for decide, field in ((is_lora, "lora"), (is_checkpointed, "gradient_checkpointing")):
+        assert not decide(ModelConfig(), LARGE_MODEL - 1)
+        assert decide(ModelConfig(), LARGE_MODEL)
+        assert decide(ModelConfig.model_validate({field: "on"}), 1)
+        assert not decide(ModelConfig.model_validate({field: "off"}), LARGE_MODEL)

@@ -1,0 +1,63 @@
+"""The command: what it says before it does anything, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.writer import create_run
+from hart_studio.training.__main__ import main
+from tests.integration.training_runs import small_config, write_jsonl
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_folder("qwen2_5_vl")
+    data = write_jsonl(tmp_path / "data", 9)
+    before = sorted(tmp_path.rglob("*"))
+    changes = {
+        "model.id": folder,
+        "model.device": "cpu",
+        "model.lora": "on",
+        "data.source": "jsonl",
+        "data.path": data,
+        "data.rl_count": 4,
+        "data.eval_count": 2,
+        "method.chain": "ap_grpo+sft",
+    }
+    overrides = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
+    assert main([*overrides, "--dry-run", "--runs-root", str(tmp_path / "runs")]) == 0
+    told = capsys.readouterr().out
+    config = RunConfig.model_validate_json(told[: told.index("\n}\n") + 2])
+    assert (config.model.lora, config.data.rl_count) == ("on", 4)
+    assert "samples: 4 for RL, 3 for SFT, 2 held out" in told
+    assert "device: 1 x cpu" in told and "(adapters)" in told and "reference 0.00" in told
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_settings_of_a_run_stay_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = small_config(tmp_path / "model")
+    run = create_run(tmp_path, "training", config, "ap_grpo", 2)
+    resume = ["--resume", run.run_id, "--runs-root", str(tmp_path)]
+    assert main([*resume, "--set", "seed=1", "--dry-run"]) == 2
+    assert "a run keeps its settings" in capsys.readouterr().err
+    assert main([*resume, "--dry-run"]) == 0
+    assert "memory: unknown, the model is not on this machine yet" in capsys.readouterr().out
+    assert main(resume) == 2, "a model that is not there"
+    assert json.loads(run.status.read_text())["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--set", "optim.learning_rat=1"], ["--config", "/nowhere.json"], ["--resume", ".."]]
+)
+def test_what_cannot_be_used_ends_with_2(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*wrong, "--runs-root", str(tmp_path)]) == 2
+    assert "error: expected" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
