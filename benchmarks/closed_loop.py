@@ -1,4 +1,4 @@
-"""What one pass of the closed loop costs, apart from and beside the model: ``python benchmarks/closed_loop.py``.
+"""What one pass of the closed loop costs, apart from and beside the model: ``python -m benchmarks.closed_loop``.
 
 Draws a needle scene at 4096 x 3072 and at 8192 x 5460, then times overview, grounding, crop and answer with the
 built-in model, phase after phase, and prints medians with their range. Ratios come from one run.
@@ -112,7 +112,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         for size_wh in SIZES:
-            command = [sys.executable, __file__, "--picture", str(draw(Path(folder), size_wh))]
+            command = [sys.executable, "-m", "benchmarks.closed_loop", "--picture", str(draw(Path(folder), size_wh))]
             subprocess.run([*command, "--model", options.model, "--repeats", str(options.repeats)], check=True)
     return 0
 
