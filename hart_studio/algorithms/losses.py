@@ -43,8 +43,8 @@ def policy_loss(
 
         -policy_weight * min(ratio * A, clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon) * A) + kl_weight * KL
 
-    The paper's objective is written without the clip; ours is PPO's, as in TRL. KL is the k3 estimator as in TRL,
-    ``exp(ref - logps) - (ref - logps) - 1``, which is never negative.
+    The paper's objective is written without the clip; ours is PPO's, as in TRL. KL is the k3 estimator,
+    ``exp(ref - logps) - (ref - logps) - 1``, which is never negative; TRL's correction of its gradient is left out.
 
     Args:
         logps: ``[B, T]`` log-probabilities of the row's tokens under the policy, float32 or float64, with gradient.

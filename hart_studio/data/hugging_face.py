@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-import datasets  # type: ignore[import-untyped]
+import datasets
 
 from hart_studio.data.rows import (
     LoadedSamples,

@@ -13,7 +13,7 @@ from hart_studio.geometry import area_share
 from hart_studio.training.rollouts import RolledGroup
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate import Accelerator
 
 STEP_FIGURES: Final = (
     "reward",

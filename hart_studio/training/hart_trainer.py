@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
-from accelerate.utils import DistributedType  # type: ignore[import-untyped]
-from datasets import Dataset  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType
+from datasets import Dataset
 from peft import PeftConfig
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from trl.models.utils import unwrap_model_for_generation

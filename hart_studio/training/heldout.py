@@ -20,7 +20,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.training.figures import Tally
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate import Accelerator
 
 HELD_OUT_FIGURES: Final = (
     "accuracy",

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType  # type: ignore[import-untyped]
-from datasets import Dataset  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType
+from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import ProcessorMixin, TrainerCallback, TrainingArguments
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import PartialState
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import PrinterCallback

@@ -2,14 +2,12 @@ import io
 import re
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
-from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.pipeline.trace import load_trace
 from tests.browser.conftest import PATIENCE_MS, PROJECT_ROOT, SIGN_RGB, SIGN_XYXY
 
@@ -454,7 +452,6 @@ def test_the_trace_can_be_downloaded_and_reopened(studio, open_page, tmp_path):
         assert crop.size == (200, 225)
 
 
-@pytest.mark.skipif(not Path(BUILT_IN_MODEL).is_dir(), reason="the built-in model is not in assets/ yet")
 def test_the_built_in_model_answers_on_the_page(serve, open_page):
     page = open_page(serve(None, PROJECT_ROOT / "assets" / "examples"))
     choose_model(page, "built-in")
