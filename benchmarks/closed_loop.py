@@ -55,6 +55,7 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
     times["overview"].append(clock() - began)
 
     began = clock()
+    image.decode_ahead()  # as the loop does for a lone picture
     request = grounding_request(overview, sample.question)
     ((completion,),) = model.generate([request], settings.sampling)
     times["grounding (model)"].append(clock() - began)

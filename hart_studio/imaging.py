@@ -19,7 +19,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -99,6 +99,7 @@ class SourceImage:
         self._limits = limits
         self._lock = threading.Lock()
         self._pixels: Image.Image | None = None
+        self._ahead: threading.Thread | None = None
         self._stored_wh: WH | None = None
         with self._opened() as image:
             orientation = _orientation(image)
@@ -115,6 +116,9 @@ class SourceImage:
 
     def close(self) -> None:
         """Let go of the decoded pixels; the next use decodes again."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.join()  # or it would hold the pixels again behind our back
         with self._lock:
             self._pixels = None
 
@@ -134,6 +138,19 @@ class SourceImage:
                 with self._opened() as image:
                     self._pixels = self._upright(_to_rgb(image))
             return self._pixels
+
+    def decode_ahead(self) -> None:
+        """Begin to decode in the background, for a caller that will need ``full`` or crops and has other work first.
+
+        Returns at once; whoever needs the pixels waits for the rest. Damage shows there, not here.
+        """
+        if self._ahead is None:
+            self._ahead = threading.Thread(target=self._decode_quietly, name="decode", daemon=True)
+            self._ahead.start()
+
+    def _decode_quietly(self) -> None:
+        with suppress(ImageError, MemoryError):
+            self.full()
 
     def overview(self, max_pixels: int | None = None, max_side: int | None = None) -> Image.Image:
         """The upright picture I_f made small (method, Sec. 2 step 1); never enlarged.

@@ -120,8 +120,10 @@ def ground(
     """Turn 1 and the cut: ``group_size`` attempts per view, in one call of the model."""
     readable = [view for view in views if isinstance(view, View)]
     requests = [grounding_request(view.overview, view.sample.question) for view in readable]
-    completions = model.generate(requests, settings.grounding_sampling, group_size)
     last_views = {view.image: view for view in readable}
+    if len(last_views) == 1:
+        readable[0].image.decode_ahead()  # a lone picture stays decoded: let that happen while the model looks
+    completions = model.generate(requests, settings.grounding_sampling, group_size)
     attempts: dict[View, list[Attempt | Failure]] = {}
     for view, request, group in zip(readable, requests, completions, strict=True):
         attempts[view] = _cut_attempts(model, view, request, group, settings)

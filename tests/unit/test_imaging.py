@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from hart_studio.errors import BoxError
+from hart_studio.errors import BoxError, ImageError
 from hart_studio.image_kinds import SUPPORTED
 from hart_studio.imaging import SourceImage, mask_boxes
 from hart_studio.records import Box
@@ -302,3 +302,28 @@ def test_mask_on_a_small_copy_takes_original_pixels() -> None:
     painted = np.argwhere(pixels(masked)[..., 0] == 1)
     assert painted.min(axis=0).tolist() == [5, 10]
     assert painted.max(axis=0).tolist() == [9, 20]  # 805 / 40 = 20.1: column 20 is partly covered, so it goes
+
+
+def test_decoding_ahead_gives_the_same_pixels_and_close_lets_go_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (700, 900, 3), dtype=np.uint8)).save(path)
+    expected = np.asarray(SourceImage(path).full())
+    image = SourceImage(path)
+    image.decode_ahead()
+    image.decode_ahead()  # a second call has nothing to add
+    assert np.array_equal(np.asarray(image.full()), expected)
+    image.decode_ahead()
+    image.close()
+    assert image._pixels is None
+    image.decode_ahead()  # works again after close
+    assert np.array_equal(np.asarray(image.full()), expected)
+
+
+def test_damage_shows_when_pixels_are_used_not_when_they_are_decoded_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(4).integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    image = SourceImage(path)
+    image.decode_ahead()
+    with pytest.raises(ImageError, match=r"cut\.png"):
+        image.full()

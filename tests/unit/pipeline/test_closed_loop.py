@@ -200,6 +200,26 @@ def test_only_a_lone_picture_stays_decoded_between_overview_and_crops(sample: Sa
         assert [image._pixels is not None for image in images.values()] == [len(together) == 1] * len(together)
 
 
+def test_a_lone_picture_is_decoded_while_the_model_looks(sample: Sample, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    Image.new("RGB", (640, 480), "red").save(other)
+    samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
+    for together in (samples, samples[:1]):
+        images = {each.image: SourceImage(each.image) for each in together}
+        begun: list[bool] = []
+
+        def look(_: object, images: dict[str, SourceImage] = images, begun: list[bool] = begun) -> str:
+            begun.extend(image._ahead is not None for image in images.values())
+            return BOX
+
+        model = make_model(grounding=look)
+        closed_loop.ground(
+            model, closed_loop.open_views(model, together, LoopSettings(), images.__getitem__), LoopSettings()
+        )
+        assert begun
+        assert all(one == (len(together) == 1) for one in begun)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_unreadable_picture_is_an_error_rollout_and_the_others_go_on(
     sample: Sample, tmp_path: Path, protocol: Protocol
