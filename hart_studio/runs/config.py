@@ -48,7 +48,8 @@ class ModelConfig(Section):
     id: str = Field(default="", max_length=500)
     """A folder or a hub id such as owner/model. Empty = the model that comes with the project."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the weights. auto = float32 on the CPU, bfloat16 on CUDA."""
+    """Number type that is computed with; weights that are trained are kept in float32. auto = float32 on the CPU,
+    bfloat16 on CUDA."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. auto = CUDA when there is one."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
@@ -59,8 +60,8 @@ class ModelConfig(Section):
     """Rank of the adapters (ours)."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
     """Scale of the adapters, before division by their rank (ours)."""
-    lora_target: Literal["language_model", "all"] = "language_model"
-    """Which linear layers get adapters. language_model leaves the vision tower as it is (ours)."""
+    trained_part: Literal["language_model", "all"] = "language_model"
+    """What is trained, by adapters or in full. language_model leaves the vision tower as it is (ours)."""
     gradient_checkpointing: Switch = "auto"
     """Recompute activations to save memory. auto = from a billion weights on (ours)."""
 
@@ -152,6 +153,9 @@ class MethodConfig(Section):
     """Turns whose tokens carry the loss (ours)."""
     token_mean: Literal["row", "joint"] = "row"  # noqa: S105 - a mean over tokens
     """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (ours)."""
+    answer_form: Literal["auto", "letter", "words"] = "auto"
+    """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
+    option's words alone, for models that do not name letters. auto = words for the built-in model, else letter (ours)."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Reward for boxes that can be read, beside the answer's. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)
@@ -285,6 +289,13 @@ class RunConfig(Section):
         return sum(
             self.schedule.sft_steps if stage == "sft" else self.schedule.rl_steps for stage in self.method.stages
         )
+
+    @property
+    def answer_form(self) -> Literal["letter", "words"]:
+        """``method.answer_form`` without ``auto``."""
+        if self.method.answer_form == "auto":
+            return "letter" if self.model.id else "words"
+        return self.method.answer_form
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ PRESETS: Final[dict[str, Preset]] = {
         RunConfig.model_validate(
             {
                 "rollout": _BUILT_IN_ROLLOUT,
-                "method": {"chain": "ap_grpo"},
+                "method": {"chain": "ap_grpo", "answer_form": "words"},
                 "optim": {"learning_rate": 2e-4},
                 "schedule": {"rl_steps": 60, "prompts_per_step": 8, "prompts_per_micro_batch": 8},
             }
@@ -74,6 +74,7 @@ PRESETS: Final[dict[str, Preset]] = {
             {
                 "data": {"needle_count": 3000, "rl_count": 1600, "sft_count": 1000, "eval_count": 400},
                 "rollout": _BUILT_IN_ROLLOUT,
+                "method": {"answer_form": "words"},
                 "optim": {"learning_rate": 2e-4, "sft_learning_rate": 2e-4},
                 "schedule": {
                     "rl_steps": 200,

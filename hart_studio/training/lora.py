@@ -42,13 +42,13 @@ def lora_config(settings: ModelConfig) -> LoraConfig:
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # its docstring allows any number
         lora_dropout=0.0,
-        target_modules=LANGUAGE_LAYERS if settings.lora_target == "language_model" else ALL_LINEAR,
+        target_modules=LANGUAGE_LAYERS if settings.trained_part == "language_model" else ALL_LINEAR,
         bias="none",
     )
 
 
 def is_adapted(name: str, settings: ModelConfig) -> bool:
     """Whether the linear layer of that full name gets an adapter."""
-    if settings.lora_target == "language_model":
+    if settings.trained_part == "language_model":
         return re.fullmatch(LANGUAGE_LAYERS, name) is not None
     return not name.endswith("lm_head")

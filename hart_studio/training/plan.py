@@ -15,6 +15,7 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.lora import is_adapted, is_checkpointed, is_lora
 from hart_studio.training.samples import load_samples, split_config
+from hart_studio.training.tower import freeze_tower
 
 _GIB: Final = 2**30
 _FLOAT: Final = 4
@@ -60,9 +61,12 @@ def plan_memory(config: RunConfig, device: torch.device) -> MemoryPlan | None:
         model = auto.from_config(settings, trust_remote_code=False)
     count = sum(weight.numel() for weight in model.parameters())
     uses_lora = is_lora(config.model, count)
-    trained = _count_adapters(model, config) if uses_lora else count
-    half = device.type == "cuda" and config.model.dtype != "float32"
-    size = 2 if (uses_lora and half) or config.model.dtype == "bfloat16" else _FLOAT
+    if not uses_lora and config.model.trained_part == "language_model":
+        freeze_tower(model)
+    in_full = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    trained = _count_adapters(model, config) if uses_lora else in_full
+    is_half = config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda")
+    size = 2 if uses_lora and is_half else _FLOAT
     needs_copy = config.method.beta > 0 and not uses_lora and any(stage != "sft" for stage in config.method.stages)
     return MemoryPlan(
         weight_count=count,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import DistributedType
@@ -33,15 +33,19 @@ from hart_studio.training.rollouts import RolledGroup, loop_settings
 from hart_studio.training.scoring import find_obstacle, score
 from hart_studio.training.steps import MicroBatch, Row, filler_row, stack_rows
 
+AnswerForm = Literal["letter", "words"]
+
 SFT_FIGURES = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
 """Every figure that an SFT step can have."""
 
 
-def target_text(sample: Sample) -> str:
-    r"""What the model is taught to write: ``green \boxed{B}`` with choices, ``\boxed{green}`` without (ours).
+def target_text(sample: Sample, form: AnswerForm = "letter") -> str:
+    r"""What the model is taught to write; the strict extractor reads it back as the right answer (ours).
 
-    The strict extractor reads it back as the right answer; the option's text in front makes the model say what it saw
-    before it names a letter.
+    Args:
+        sample: A question with its answer.
+        form: With choices, ``letter`` is ``green \boxed{B}``: the option's words in front make the model say what it
+            saw before it names a letter; ``words`` is ``green``. Without choices both are ``\boxed{green}``.
 
     Raises:
         ValueError: If the answer is not known.
@@ -50,7 +54,8 @@ def target_text(sample: Sample) -> str:
         raise ValueError(f"expected a known answer of {sample.id}, got none; leave it out of the SFT part")
     if not sample.choices:
         return f"\\boxed{{{sample.answer}}}"
-    return f"{sample.choices[sample.letters.index(sample.answer)]} \\boxed{{{sample.answer}}}"
+    words = sample.choices[sample.letters.index(sample.answer)]
+    return words if form == "words" else f"{words} \\boxed{{{sample.answer}}}"
 
 
 class SftTrainer(RunCheckpoints):
@@ -153,7 +158,9 @@ class SftTrainer(RunCheckpoints):
 
     def _teach(self, view: View) -> Item:
         prompt = self.policy.read(direct_request(view.sample, view.overview))
-        ids = self.policy.processor.tokenizer.encode(target_text(view.sample), add_special_tokens=False)
+        ids = self.policy.processor.tokenizer.encode(
+            target_text(view.sample, self._run_config.answer_form), add_special_tokens=False
+        )
         return turn_item(prompt, [*ids, self._end_id])
 
     def _prepare_inputs(self, inputs: Any) -> Any:

@@ -20,6 +20,7 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.loading import load_model
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.lora import is_checkpointed, is_lora, lora_config
+from hart_studio.training.tower import freeze_tower
 
 ADAPTER_FILE = "adapter_config.json"
 
@@ -76,8 +77,10 @@ def load_stage_model(config: RunConfig, device: torch.device, previous: Path | N
     model, processor = loaded.model, loaded.processor
     weight_count = sum(weight.numel() for weight in model.parameters())
     adapters = has_adapters or (previous is None and is_lora(config.model, weight_count))
-    if not adapters and config.model.dtype == "auto":
+    if not adapters:
         model = model.float()  # steps of a fine-tuning are smaller than bfloat16 can add up
+        if config.model.trained_part == "language_model":
+            freeze_tower(model)
     if config.model.attention not in ("auto", "sdpa"):
         model.set_attn_implementation(config.model.attention)
     if has_adapters and previous is not None:

@@ -30,6 +30,18 @@ def is_tower_trained(model: PreTrainedModel) -> bool:
     return any(weight.requires_grad for name, weight in core.named_parameters() if not name.startswith(LANGUAGE_MODEL))
 
 
+def freeze_tower(model: PreTrainedModel) -> None:
+    """Leave everything as it is that turns pixels into features; its gradient is then never computed.
+
+    Args:
+        model: The model itself, without wrappers.
+    """
+    core: torch.nn.Module = model.model
+    for name, weight in core.named_parameters():
+        if not name.startswith(LANGUAGE_MODEL):
+            weight.requires_grad_(False)
+
+
 class DeferredTower:
     """Stands for ``mm_encoder_outputs["image"]`` and runs the tower when the model's forward reads it.
 

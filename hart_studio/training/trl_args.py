@@ -82,8 +82,8 @@ def _shared_args(config: RunConfig, output: Path, device: torch.device, is_check
         "output_dir": str(output),
         "seed": config.seed,
         "use_cpu": device.type == "cpu",
-        # Weights in float32 are computed with in bfloat16 on a GPU, unless float32 was asked for by name.
-        "bf16": device.type == "cuda" and config.model.dtype != "float32",
+        # Trained weights stay in float32 and are computed with in the number type of the settings.
+        "bf16": config.model.dtype == "bfloat16" or (config.model.dtype == "auto" and device.type == "cuda"),
         "fp16": False,
         "optim": "adamw_torch",
         "weight_decay": optim.weight_decay,

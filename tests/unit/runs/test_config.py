@@ -128,6 +128,13 @@ def test_what_is_probably_not_meant_is_said() -> None:
     assert read_config({"method": {"chain": "grpo", "beta": 0, "preference_scale": 0}}).warnings == ()
 
 
+def test_only_the_built_in_model_is_taught_words_by_itself() -> None:
+    assert RunConfig().answer_form == "words"
+    assert read_config({"model": {"id": "owner/model"}}).answer_form == "letter"
+    assert read_config({"method": {"answer_form": "letter"}}).answer_form == "letter"
+    assert read_config({"model": {"id": "owner/model"}, "method": {"answer_form": "words"}}).answer_form == "words"
+
+
 def test_total_steps_counts_every_stage() -> None:
     schedule = {"rl_steps": 7, "sft_steps": 5}
     totals = {"ap_grpo+sft": 12, "sft+ap_grpo": 12, "sft": 5, "mgpo": 7}

@@ -8,6 +8,7 @@ from peft import get_peft_model
 
 from hart_studio.runs.config import ModelConfig
 from hart_studio.training.lora import LARGE_MODEL, is_adapted, is_checkpointed, is_lora, lora_config
+from hart_studio.training.tower import freeze_tower, is_tower_trained
 from tests.tiny_models import BUILDERS, FAMILY_KEYS
 
 pytestmark = pytest.mark.integration
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 def trained_names(key: str, target: str) -> list[str]:
     model, _ = BUILDERS[key]()
-    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_rank=2, lora_target=target)))
+    adapted = get_peft_model(model, lora_config(ModelConfig(lora="on", lora_rank=2, trained_part=target)))
     return [name for name, weight in adapted.named_parameters() if weight.requires_grad]
 
 
@@ -38,7 +39,7 @@ def test_the_vision_tower_can_be_asked_for(key: str) -> None:
 @pytest.mark.parametrize("key", FAMILY_KEYS)
 @pytest.mark.parametrize("target", ["language_model", "all"])
 def test_the_plan_counts_the_adapters_that_are_put_on(key: str, target: str) -> None:
-    settings = ModelConfig(lora="on", lora_rank=2, lora_target=target)
+    settings = ModelConfig(lora="on", lora_rank=2, trained_part=target)
     model, _ = BUILDERS[key]()
     expected = sum(
         2 * (layer.in_features + layer.out_features)
@@ -47,6 +48,17 @@ def test_the_plan_counts_the_adapters_that_are_put_on(key: str, target: str) -> 
     )
     adapted = get_peft_model(model, lora_config(settings))
     assert sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad) == expected
+
+
+@pytest.mark.parametrize("key", FAMILY_KEYS)
+def test_no_vision_weight_is_trained_in_full_unless_asked(key: str) -> None:
+    model, _ = BUILDERS[key]()
+    assert is_tower_trained(model)
+    freeze_tower(model)
+    assert not is_tower_trained(model)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert any("language_model" in name for name in trained)
+    assert not any("vis" in name or "projector" in name for name in trained)
 
 
 def test_auto_means_large_models() -> None:

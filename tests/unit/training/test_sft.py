@@ -15,6 +15,12 @@ def test_what_is_taught_is_read_back_as_right(choices: tuple[str, ...], answer: 
     assert score_answer(text, choices, answer).value == 1.0
 
 
+def test_a_model_that_names_no_letters_is_taught_the_words() -> None:
+    sample = Sample(id="s", image="p.png", question="Which?", choices=("red", "green"), answer="B")
+    assert target_text(sample, "words") == "green"
+    assert score_answer("green", sample.choices, "B").value == 1.0
+
+
 def test_an_unknown_answer_cannot_be_taught() -> None:
     with pytest.raises(ValueError, match="expected a known answer of s"):
         target_text(Sample(id="s", image="p.png", question="Which?"))

@@ -45,3 +45,10 @@ def test_sft_has_its_own_rate_and_batch(tmp_path: Path) -> None:
 def test_processes_that_do_not_divide_a_step_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 processes"):
         rl_args(RunConfig(), tmp_path, CPU, processes=3, is_checkpointed=False)
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("auto", False), ("float32", False), ("bfloat16", True)])
+def test_the_number_type_is_what_is_computed_with(tmp_path: Path, dtype: str, expected: bool) -> None:
+    config = RunConfig.model_validate({"model": {"dtype": dtype}})
+    assert rl_args(config, tmp_path, CPU, processes=1, is_checkpointed=False).bf16 is expected
+    assert sft_args(config, tmp_path, CPU, processes=1, is_checkpointed=False).bf16 is expected
