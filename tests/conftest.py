@@ -12,6 +12,19 @@ if TYPE_CHECKING:
     from hart_studio.models.generation import LocalChatModel
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that lets the slow tier run."""
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the slow tier, with its reason, unless it was asked for."""
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow") is not None:
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run it with --slow"))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of the tiny model of a family, built on first use: ``tiny_folder("qwen3_vl")``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -16,19 +17,28 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config
 from hart_studio.runs.presets import PRESETS, find_preset
 from hart_studio.runs.writer import create_run
+from hart_studio.training import merging
+from hart_studio.training.miniature import command as miniature
 from hart_studio.training.plan import describe_plan
 from hart_studio.training.train import PICTURES_FOLDER, run
 
 DEFAULT_PRESET = "cpu-demo"
+MERGE = "merge"
+_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {miniature.NAME: miniature.main, MERGE: merging.main}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 = done, or stopped by its stop file; 2 = unusable settings, samples or model; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = a part of the miniature study failed; 2 = unusable settings,
+        samples or model; 130 = interrupted.
     """
-    options = _parse(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = _COMMANDS.get(arguments[0]) if arguments else None
+    if command is not None:
+        return command(arguments[1:])
+    options = _parse(arguments)
     try:
         if options.dry_run:
             print(_describe(options))
@@ -49,8 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.training", description=__doc__)
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m hart_studio.training",
+        description=__doc__,
+        epilog=f"Other commands, each with its own --help: {miniature.NAME} (the paper's study in miniature), "
+        f"{MERGE} (adapters into their base model)",
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")
     start.add_argument("--config", type=Path, help="JSON file of settings, such as the config.json of an earlier run")

@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import RunWriter
+from hart_studio.training.sharding import is_sharded
 
 NOT_KEPT: Final = ("training_args.bin", "README.md")
 """What the libraries save beside a model and nobody reads here; the first is a pickle."""
-NOT_THE_MODEL: Final = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "complete.json")
-"""What a checkpoint holds to go on from; random states are told by their name's beginning."""
+NOT_THE_MODEL: Final = (
+    *("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "complete.json"),
+    "pytorch_model_fsdp*",  # FSDP's own copy of the weights
+    *("global_step*", "latest", "zero_to_fp32.py"),  # DeepSpeed's shards, and its tool to join them
+)
+"""Patterns of what a checkpoint holds to go on from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +85,7 @@ class RunCheckpoints(Trainer):
         The trainer below reads the file itself and passes over every name that it does not find. Some families are
         saved under other names than they have in memory, so it would go on from weights that were never loaded.
         """
-        is_sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        if is_sharded or not isinstance(self.model, PreTrainedModel):
+        if is_sharded(self) or not isinstance(self.model, PreTrainedModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         saved = type(self.model).from_pretrained(
@@ -109,7 +112,7 @@ def publish_model(checkpoint: Path, folder: Path) -> None:
         checkpoint,
         draft,
         copy_function=_link_or_copy,
-        ignore=lambda _, names: [name for name in names if name in NOT_THE_MODEL or name.startswith("rng_state")],
+        ignore=shutil.ignore_patterns(*NOT_THE_MODEL),
     )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

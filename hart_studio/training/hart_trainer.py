@@ -11,15 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import PeftConfig
-from transformers import ProcessorMixin, Trainer, TrainerCallback
-from trl.models.utils import unwrap_model_for_generation
+from transformers import ProcessorMixin, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import use_adapter
@@ -39,6 +37,7 @@ from hart_studio.training.policy import PolicyModel
 from hart_studio.training.rewards import check_reward_range
 from hart_studio.training.rollouts import RolledGroup, roll_out
 from hart_studio.training.scoring import Scores, find_obstacle, score
+from hart_studio.training.sharding import is_sharded, whole_weights
 from hart_studio.training.steps import (
     MicroBatch,
     build_rows,
@@ -127,7 +126,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         self._micro_batches: list[MicroBatch] = []
         self._shares = config.rollout.prefix_sharing
         self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        if is_sharded(self):
             self._chunk_tokens = WHOLE_PASS
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -162,7 +161,8 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         seed = step_seed(
             self._run_config.seed, self.stage.first_step + self.state.global_step, self.accelerator.process_index
         )
-        return roll_out(self.policy, samples, self._method, self._run_config, seed, self._open_image)
+        with self.accelerator.autocast():
+            return roll_out(self.policy, samples, self._method, self._run_config, seed, self._open_image)
 
     @torch.no_grad()
     def _reference_logps(self, batch: MicroBatch) -> list[torch.Tensor]:
@@ -261,14 +261,6 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             logger.warning("groups do not share their prompts, which is slower: %s", obstacle)
         self.obstacle = obstacle
         self._shares = self._run_config.rollout.prefix_sharing and obstacle is None
-
-
-def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:
-    """Gathers the weights that DeepSpeed has scattered, for sampling; else nothing has to be done."""
-    if trainer.accelerator.distributed_type != DistributedType.DEEPSPEED:
-        return nullcontext()
-    gathered: AbstractContextManager[Any] = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
-    return gathered
 
 
 def _module(model: Any) -> torch.nn.Module:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from hart_studio.algorithms.methods import Method
-from hart_studio.geometry import area_share, iog, iou
+from hart_studio.evaluation.grounding_metrics import best_iou, is_found
+from hart_studio.geometry import area_share
 from hart_studio.imaging import SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
@@ -31,9 +32,6 @@ HELD_OUT_FIGURES: Final = (
     "iou",
 )
 """Names of the figures; the last two need gold boxes."""
-
-IOG_THRESHOLD: Final = 0.3
-"""A gold box is found when one predicted box covers more than this share of it (paper, Sec. 4.1)."""
 
 BATCH: Final = 16
 """Samples whose pictures are in memory together, ours."""
@@ -107,6 +105,5 @@ def _count_boxes(tally: Tally, golds: Sequence[Box], boxes: Sequence[Box], image
     tally.add("valid_box_rate", float(bool(boxes)))
     tally.add("area_share", area_share(boxes, image_wh))
     for gold in golds:
-        covered = max((iog(box, gold) for box in boxes), default=0.0)
-        tally.add("iog_above_0.3", float(covered > IOG_THRESHOLD))
-        tally.add("iou", max((iou(box, gold) for box in boxes), default=0.0))
+        tally.add("iog_above_0.3", float(is_found(gold, boxes)))
+        tally.add("iou", best_iou(gold, boxes))

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import ProcessorMixin, TrainerCallback, TrainingArguments
@@ -31,6 +30,7 @@ from hart_studio.training.packing import split_items
 from hart_studio.training.policy import PolicyModel
 from hart_studio.training.rollouts import RolledGroup, loop_settings
 from hart_studio.training.scoring import find_obstacle, score
+from hart_studio.training.sharding import is_sharded, whole_weights
 from hart_studio.training.steps import MicroBatch, Row, filler_row, stack_rows
 
 AnswerForm = Literal["letter", "words"]
@@ -119,7 +119,7 @@ class SftTrainer(RunCheckpoints):
         self._tally = Tally(SFT_FIGURES)
         self._end_id = int(processor.tokenizer.eos_token_id)
         self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        if is_sharded(self):
             self._chunk_tokens = WHOLE_PASS
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -130,7 +130,8 @@ class SftTrainer(RunCheckpoints):
     ) -> tuple[list[Any], Any]:
         """All micro-batches of a step, read and weighed together: a sample that fails changes everyone's weight."""
         rows = list(itertools.islice(epoch_iterator, num_batches))
-        parts = [self._read([self._samples[row["sample"]] for row in part]) for part in rows]
+        with whole_weights(self):
+            parts = [self._read([self._samples[row["sample"]] for row in part]) for part in rows]
         mine = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
         in_step = int(self.accelerator.reduce(mine, reduction="sum"))
         batches = []

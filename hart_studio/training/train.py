@@ -17,6 +17,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import PrinterCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hart_studio.algorithms.methods import Method, parse_chain
 from hart_studio.data.splits import Split
@@ -29,16 +30,20 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.callbacks import RunCallback
 from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
-from hart_studio.training.hart_trainer import HartTrainer, whole_weights
+from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.heldout import measure_held_out
 from hart_studio.training.samples import SampleSource, load_samples, split_run
 from hart_studio.training.sft import SftTrainer
+from hart_studio.training.sharding import check_sharding, whole_weights
 from hart_studio.training.stage_model import load_stage_model
 from hart_studio.training.stopping import StopSignals
+from hart_studio.training.trackers import check_trackers, tracking_into
 from hart_studio.training.trl_args import rl_args, sft_args
 
 MODEL_FOLDER = "model"
 """Folder of the run with the model at the end of the chain."""
+TENSORBOARD_FOLDER = "tensorboard"
+"""Folder of the run with TensorBoard's logs, one folder per stage, when that tracker is on."""
 PICTURES_FOLDER = "pictures"
 """Folder of the run with pictures that its source does not have as files."""
 
@@ -76,6 +81,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     """
     layout = RunLayout(run_dir.resolve())
     state = PartialState(cpu=config.model.device == "cpu")
+    device = torch.device("cpu") if state.device.type == "cpu" else state.device  # there is no second cpu:0
     found = newest_checkpoint(layout)
     if found is not None and not resume:
         raise InputError(f"expected a new run, got {layout.run_id} with checkpoints; resume it or start another")
@@ -85,9 +91,10 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
         writer = RunWriter(
             layout, config.total_steps, keep_checkpoints=schedule.keep_checkpoints, image_mb=schedule.rollout_image_mb
         )
-    with writer or nullcontext(), name_memory_knobs(state.device):
+    with writer or nullcontext(), name_memory_knobs(device):
+        check_trackers(config.trackers)
         with StopSignals(_announce if writer is not None else _keep_quiet) as signals:
-            job = _Job(config, layout, writer, signals, state.device, state.num_processes)
+            job = _Job(config, layout, writer, signals, device, state.num_processes)
             step = job.train(found.mark.step if found is not None else None)
         if step < config.total_steps:
             if writer is not None and signals.received is not None:
@@ -171,6 +178,8 @@ class _Job:
     ) -> int:
         config = self._config
         previous = self._layout.checkpoint_of(stage.first_step) if stage.first_step else None
+        # That of the stage before would split the model while it is read.
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
         begun = load_stage_model(config, self._device, previous)
         measure = self._measure(method, source, split) if split.evaluation else None
         callback = RunCallback(stage, config.schedule, self._signals, measure, len(split.evaluation), bar)
@@ -179,24 +188,26 @@ class _Job:
         place = draft_folder(self._layout)
         share: dict[str, Any] = {"processes": self._processes, "is_checkpointed": begun.is_checkpointed}
         trainer: HartTrainer | SftTrainer
-        if method.is_rl:
-            trainer = HartTrainer(
-                begun.model,
-                begun.processor,
-                rl_args(config, place, self._device, **share),
-                method=method,
-                samples=split.rl,
-                peft_config=begun.new_adapters,
-                **common,
-            )
-        else:
-            trainer = SftTrainer(
-                begun.with_adapters(config.seed),
-                begun.processor,
-                sft_args(config, place, self._device, **share),
-                samples=split.sft,
-                **common,
-            )
+        with tracking_into(self._layout.folder / TENSORBOARD_FOLDER / stage.name):
+            if method.is_rl:
+                trainer = HartTrainer(
+                    begun.model,
+                    begun.processor,
+                    rl_args(config, place, self._device, **share),
+                    method=method,
+                    samples=split.rl,
+                    peft_config=begun.new_adapters,
+                    **common,
+                )
+            else:
+                trainer = SftTrainer(
+                    begun.with_adapters(config.seed),
+                    begun.processor,
+                    sft_args(config, place, self._device, **share),
+                    samples=split.sft,
+                    **common,
+                )
+        check_sharding(trainer, trainer.policy.model)
         trainer.remove_callback(PrinterCallback)
         if isinstance(trainer.model, PeftModel):
             trainer.model.peft_config["default"].base_model_name_or_path = begun.base_name
@@ -210,7 +221,7 @@ class _Job:
         self, method: Method, source: SampleSource, split: Split
     ) -> Callable[[HartTrainer | SftTrainer], dict[str, float]]:
         def measure(trainer: HartTrainer | SftTrainer) -> dict[str, float]:
-            with whole_weights(trainer):
+            with whole_weights(trainer), trainer.accelerator.autocast():
                 figures = measure_held_out(
                     trainer.policy, split.evaluation, method, self._config, source.open_image, trainer.accelerator
                 )

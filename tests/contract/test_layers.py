@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "needle": {"models", "algorithms", "runs"},
     "labeling": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
     "evaluation": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
-    "training": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "training": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
     "ask": {"pipeline", "models"},
     "ui": {"labeling", "evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
 }

@@ -4,7 +4,7 @@ import pytest
 
 from hart_studio.data.sources import load_needle
 from hart_studio.evaluation import needle_card
-from hart_studio.evaluation.needle_card import format_table, measure
+from hart_studio.evaluation.needle_card import format_table, make_card
 from hart_studio.needle.__main__ import main as write_needle
 from hart_studio.parsing import format_boxes
 from hart_studio.records import GoldSample
@@ -56,7 +56,7 @@ def knowing_model(samples: list[GoldSample], shift: float = 0.0) -> ScriptedMode
 
 
 def test_a_model_that_points_and_reads_well(samples: list[GoldSample]) -> None:
-    figures = measure(knowing_model(samples), samples, batch=4)
+    figures = make_card(knowing_model(samples), samples, batch=4)
     assert figures["grounding, IoG > 0.3"] == {"mean": 1.0, "stderr": 0.0, "count": 6}
     assert figures["grounding, mean IoU"]["mean"] > 0.95
     assert figures["wrong box given right crops-only answer"]["mean"] == 0.0
@@ -68,7 +68,7 @@ def test_a_model_that_points_and_reads_well(samples: list[GoldSample]) -> None:
 
 
 def test_a_right_answer_on_a_wrong_box_is_counted(samples: list[GoldSample]) -> None:
-    figures = measure(knowing_model(samples, shift=-400.0), samples)
+    figures = make_card(knowing_model(samples, shift=-400.0), samples)
     found = figures["grounding, IoG > 0.3"]["mean"]
     assert found < 0.5
     assert figures["wrong box given right crops-only answer"]["mean"] > 0.0

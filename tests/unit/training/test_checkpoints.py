@@ -10,6 +10,9 @@ def test_a_published_model_holds_what_a_model_needs_and_takes_no_space_twice(tmp
         (checkpoint / name).write_text(name)
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_1.pth", "trainer_state.json"):
         (checkpoint / name).write_text(name)
+    for name in ("optimizer.bin", "pytorch_model_fsdp.bin", "latest", "zero_to_fp32.py", "global_step2/part.pt"):
+        (checkpoint / name).parent.mkdir(exist_ok=True)
+        (checkpoint / name).write_text(name)
     (checkpoint / "complete.json").write_text("{}")
     model = tmp_path / "model"
     publish_model(checkpoint, model)

@@ -1,0 +1,115 @@
+"""Fold trained adapters into their base model: ``python -m hart_studio.training merge RUN_OR_FOLDER --out DIR``.
+
+What is written is a whole model in the layout of the Hugging Face hub, which needs neither the base model nor PEFT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from transformers import AutoConfig
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.models.loading import DTYPES, load_model
+from hart_studio.runs.layout import find_run, is_run_id
+from hart_studio.training.stage_model import ADAPTER_FILE
+from hart_studio.training.train import MODEL_FOLDER
+
+_KEPT: Final = "auto"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments without the program's name and ``merge``; None = those of the process.
+
+    Returns:
+        0 = written; 2 = there is nothing to merge, or no place to write it to.
+    """
+    options = _parse(argv)
+    try:
+        folder = find_adapter(options.source, options.runs_root)
+        merge_adapter(folder, options.out, options.dtype)
+    except HartError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"merged: {options.out}\n")
+    return 0
+
+
+def find_adapter(source: str, runs_root: Path) -> Path:
+    """The folder with the trained adapters.
+
+    Args:
+        source: Id of a run, its folder, its ``model`` folder, or one of its checkpoints.
+        runs_root: Folder of all runs, for an id.
+
+    Raises:
+        InputError: If there are no adapters.
+    """
+    place = find_run(runs_root, source).folder if is_run_id(source) else Path(source)
+    folder = place / MODEL_FOLDER if (place / MODEL_FOLDER).is_dir() else place
+    if (folder / ADAPTER_FILE).is_file():
+        return folder
+    if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
+        raise InputError(f"expected adapters to merge, got {folder}, which is a whole model; use it as it is")
+    raise InputError(
+        f"expected a run that is completed, or a folder with {ADAPTER_FILE}, got {source}; of a run with steps left, "
+        "give one of its checkpoints"
+    )
+
+
+def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
+    """Write the base model with the adapters folded in, and its processor.
+
+    The sum is made in float32 on the CPU, and rounded once.
+
+    Args:
+        adapter: Folder of the adapters, which names their base model.
+        out: New folder, or an empty one; it holds the whole model or is not there.
+        dtype: Number type of what is written: one of ``DTYPES``; ``auto`` = the base model's.
+
+    Raises:
+        InputError: If the folder has something in it, or cannot be written.
+        ModelError: If base model and adapters cannot be loaded, or do not fit the memory.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"expected a new folder to write to, got {out}, which has something in it; choose another one")
+    loaded = load_model(str(adapter), device="cpu", dtype="float32")
+    model = loaded.model
+    if dtype == _KEPT:
+        base = AutoConfig.from_pretrained(model.config._name_or_path, trust_remote_code=False, local_files_only=True)
+        model.to(base.dtype)
+    else:
+        model.to(DTYPES[dtype])
+    draft = out.absolute().with_name(f".{out.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        model.save_pretrained(draft)
+        loaded.processor.save_pretrained(draft)
+        if out.exists():
+            out.rmdir()
+        draft.rename(out)
+    except OSError as error:
+        raise InputError(f"expected a folder that can be written, got {out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m hart_studio.training merge", description="Fold trained adapters into their base model."
+    )
+    parser.add_argument("source", metavar="RUN_OR_FOLDER", help="id or folder of a run, or a folder with adapters")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the whole model")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
+    parser.add_argument(
+        "--dtype", choices=(_KEPT, *DTYPES), default=_KEPT, help="number type of the result; auto = the base model's"
+    )
+    return parser.parse_args(argv)

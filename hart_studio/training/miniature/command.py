@@ -1,0 +1,83 @@
+"""The paper's study in miniature: ``python -m hart_studio.training miniature``; begun again, it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.evaluation.statistics import RESAMPLES
+from hart_studio.training.miniature.cells import CELLS, FULL, QUICK, QUICK_CELLS, Cell, choose_cells
+from hart_studio.training.miniature.report import write_report
+from hart_studio.training.miniature.results import load_results
+from hart_studio.training.miniature.study import run_study
+from hart_studio.training.miniature.workplace import Workplace
+
+NAME: Final = "miniature"
+"""First argument of ``python -m hart_studio.training`` that means this command."""
+_FULL_REPORT: Final = Path("docs/results/miniature.md")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the study and write its report.
+
+    Args:
+        argv: Arguments after ``miniature``.
+
+    Returns:
+        0 = all cells are complete; 1 = a cell failed, the report says which; 2 = unusable settings; 130 = interrupted.
+    """
+    options = _parse(argv)
+    try:
+        if options.seeds < 1 or options.jobs < 1:
+            raise InputError(f"expected seeds and jobs of at least 1, got {options.seeds} and {options.jobs}")
+        size = QUICK if options.quick else FULL
+        names = options.cells.split(",") if options.cells else (QUICK_CELLS if options.quick else CELLS)
+        cells = choose_cells(names)
+        model = str(Path(options.model).resolve()) if Path(options.model).is_dir() and options.model else options.model
+        place = Workplace(options.out.resolve(), size, model)
+        code = _run(options, argv, place, cells)
+    except HartError as error:
+        _say(f"error: {error}")
+        return 2
+    return code
+
+
+def _run(options: argparse.Namespace, argv: Sequence[str], place: Workplace, cells: Sequence[Cell]) -> int:
+    try:
+        endings = run_study(place, cells, options.seeds, options.jobs, _say)
+        code = 1 if {"failed", "skipped"} & set(endings.values()) else 0
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        code = 130
+    results = load_results(place, cells, options.seeds, RESAMPLES)
+    command = shlex.join(["python", "-m", "hart_studio.training", NAME, *argv])
+    write_report(options.report, results, place.config, command, options.jobs)
+    _say(f"report: {options.report}")
+    return code
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m hart_studio.training {NAME}", description=__doc__)
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1, ...; default 3, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="fewer models, steps and questions: about 20 minutes")
+    parser.add_argument("--cells", help=f"only these, and what they are trained from: {','.join(CELLS)}")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at a time; default: cores")
+    parser.add_argument("--model", default="", help="folder of the model to begin with; default: the built-in one")
+    parser.add_argument("--out", type=Path, help="folder of the study; default runs/miniature, or runs/miniature-quick")
+    parser.add_argument("--report", type=Path, help=f"default {_FULL_REPORT}; with --quick miniature.md in --out")
+    options = parser.parse_args(argv)
+    options.out = options.out or Path("runs/miniature-quick" if options.quick else "runs/miniature")
+    options.report = options.report or (options.out / _FULL_REPORT.name if options.quick else _FULL_REPORT)
+    options.seeds = (1 if options.quick else 3) if options.seeds is None else options.seeds
+    return options
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+
+from hart_studio.evaluation.joint import (
+    count_joint,
+    estimate_information,
+    estimate_information_gain,
+    estimate_wrong_box,
+    mutual_information,
+    wrong_box_share,
+)
+from hart_studio.evaluation.statistics import draw_resamples
+
+RIGHT = np.array([[1, 1, 1, 0, 0, 1]])
+GROUNDED = np.array([[0, 1, 1, 0, 1, 1]])
+
+
+def test_the_four_counts_by_hand() -> None:
+    # Order of Table 1: right answer on a wrong box, on a right one; wrong answer on a wrong box, on a right one.
+    assert count_joint(RIGHT, GROUNDED).tolist() == [[1, 3, 1, 1]]
+    twice_the_first = np.array([[2.0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    assert count_joint(RIGHT, GROUNDED, twice_the_first).tolist() == [[[2, 2, 1, 1], [1, 3, 1, 1]]]
+
+
+def test_the_paper_s_own_shares_follow_from_its_counts() -> None:
+    table_1 = np.array([[1057, 1838, 466, 681], [502, 1830, 1028, 682], [1359, 770, 1578, 335], [998, 788, 1931, 325]])
+    assert (100 * wrong_box_share(table_1.astype(float))).round(1).tolist() == [36.5, 21.5, 63.8, 55.9]
+
+
+def test_without_a_right_answer_there_is_no_share() -> None:
+    assert math.isnan(wrong_box_share(np.array([0.0, 0, 3, 1])))
+    assert estimate_wrong_box(0 * RIGHT, GROUNDED, draw_resamples(6, 20)) is None
+
+
+def test_information_is_0_when_independent_and_the_entropy_when_identical() -> None:
+    assert mutual_information(np.array([6.0, 18, 2, 6])) == pytest.approx(
+        0.0, abs=1e-12
+    )  # 1/4 wrong boxes in each half
+    assert mutual_information(np.array([0.0, 8, 8, 0])) == pytest.approx(1.0)
+    entropy = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert mutual_information(np.array([0.0, 12, 4, 0])) == pytest.approx(entropy)
+    assert mutual_information(np.array([0.0, 5, 0, 0])) == 0.0, "nothing varies"
+
+
+def test_information_by_hand() -> None:
+    # Cells 1/8, 3/8, 3/8, 1/8: both margins are one half, so I = sum p log2(4 p) = 1 - H(1/4).
+    entropy = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert mutual_information(np.array([1.0, 3, 3, 1])) == pytest.approx(1 - entropy)
+
+
+def test_withholding_the_picture_shows_as_a_gain_of_information() -> None:
+    grounded = np.array([[1, 0] * 100])
+    crops_only, direct = grounded, np.array([[1, 1, 0, 0] * 50])  # follows the box; knows nothing of it
+    draws = draw_resamples(200, 300)
+    gain = estimate_information_gain(crops_only, direct, grounded, draws)
+    assert gain.value == pytest.approx(1.0)
+    assert 0.9 < gain.low < gain.high < 1.0 + 1e-9
+    opposite = estimate_information_gain(direct, crops_only, grounded, draws)
+    assert opposite == pytest.approx((-gain.value, -gain.high, -gain.low))
+    assert estimate_information(direct, grounded, draws).low >= 0.0
+
+
+def test_seeds_are_averaged() -> None:
+    right, grounded = np.array([[1, 1, 0, 0], [1, 1, 0, 0]]), np.array([[1, 0, 0, 0], [1, 1, 0, 0]])
+    found = estimate_wrong_box(right, grounded, draw_resamples(4, 200))
+    assert found is not None
+    assert found.value == pytest.approx(0.25)  # 1/2 and 0
+    assert found.low == 0.0 and found.high == 0.5

@@ -1,0 +1,84 @@
+"""Studies whose commands are small programs of their own: no model, no picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hart_studio.runs.layout import RunLayout
+from hart_studio.training.miniature.cells import StudySize
+from hart_studio.training.miniature.jobs import Commands
+
+SIZE = StudySize(
+    test_questions=3, changes={"data": {"needle_count": 12, "rl_count": 4, "sft_count": 5, "eval_count": 3}}
+)
+
+TRAIN = """
+import sys, time
+from pathlib import Path
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.writer import RunWriter
+layout, habit = RunLayout(Path(sys.argv[1])), sys.argv[2]
+with RunWriter(layout, total=1) as run:
+    run.log_step(0, "", {"reward": 0.25})
+    if habit == "fail":
+        print("the disk is full of needles")
+        raise ValueError("broken")
+    while habit == "wait" and not run.is_stop_requested:
+        time.sleep(0.02)
+    if habit == "finish":
+        run.log_step(1, "", {"reward": 0.5})
+        (layout.folder / "model").mkdir(exist_ok=True)
+"""
+
+MEASURE = """
+import json, sys, time
+from pathlib import Path
+model, out, wanted = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+began = time.monotonic()
+while wanted and time.monotonic() < began + 200 and not list(Path(wanted).glob("*/events.jsonl")):
+    time.sleep(0.02)
+print("measure", model)
+gold = {"is_found": True, "iog": 1.0, "iou": 0.5}
+answers = {"direct": 1.0, "crops_only": 1.0, "full_and_crops": 0.0}
+rows = [{"sample_id": str(n), "category": "detail", "answers": answers, "golds": [gold],
+         "area_share": 0.1, "boxes": 1} for n in range(3)]
+out.write_text("".join(json.dumps(row) + chr(10) for row in rows))
+"""
+
+DRAW = """
+import json, sys
+from pathlib import Path
+out, count = Path(sys.argv[1]), int(sys.argv[2])
+(out / "images").mkdir(parents=True)
+rows = [{"id": f"q{n}", "image": f"images/{n}.jpg", "question": f"Which {n}?", "choices": ["red", "blue"],
+         "answer": "A", "gold_boxes": [[0, 0, 9, 9]]} for n in range(count)]
+for n in range(count):
+    (out / "images" / f"{n}.jpg").touch()
+(out / "samples.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
+"""
+
+
+def commands(failing: str = "", waiting: str = "", measure_after: Path | None = None) -> Commands:
+    """Commands of which the trainings of one cell fail, or those of one cell go on until they are stopped.
+
+    Args:
+        failing: Name of a cell.
+        waiting: Name of a cell.
+        measure_after: Measuring begins once a run below this folder has written an event.
+    """
+
+    def train(layout: RunLayout) -> list[str]:
+        cell = json.loads(layout.config.read_text())["name"].split(" ")[0]
+        habit = {failing: "fail", waiting: "wait"}.get(cell, "finish")
+        return [sys.executable, "-c", TRAIN, str(layout.folder), habit]
+
+    def measure(model: str, data: Path, out: Path) -> list[str]:
+        return [sys.executable, "-c", MEASURE, model, str(out), str(measure_after or "")]
+
+    def draw(split: str, count: int, out: Path, arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, "-c", DRAW, str(out), str(count)]
+
+    return Commands(train, measure, draw)
