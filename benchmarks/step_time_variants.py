@@ -1,0 +1,255 @@
+"""The trainers that ``benchmarks.step_time`` compares: one random model, one picture, TRL's own GRPO step and ours.
+
+Everything that costs time is equal: the model and its adapters, gradient checkpointing, the reference pass, the number
+of completions and their tokens, the optimizer. Where a choice had to be made, TRL's side got the cheaper one: its data
+set holds the picture already at the size of the overview, while ours opens the large original, cuts the crops from it
+and resizes; reading TRL's rows from the data set is outside of its measured step; and its completion is one turn of the
+tokens that each turn of ours has, so HART writes twice as many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageColumn
+from huggingface_hub import constants
+from transformers import PrinterCallback, TrainerCallback
+from trl import GRPOTrainer
+
+from benchmarks.step_time_model import CHOICES, QUESTION, TOKEN_SIDE, PointingPolicy, Setup
+from hart_studio.algorithms.methods import METHODS
+from hart_studio.imaging import SourceImage
+from hart_studio.models.loading import unwrap_model
+from hart_studio.prompts import question_with_choices
+from hart_studio.records import Sample
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.presets import find_preset
+from hart_studio.training.checkpoints import Stage
+from hart_studio.training.hart_trainer import HartTrainer
+from hart_studio.training.stage_model import load_stage_model
+from hart_studio.training.trl_args import rl_args
+
+CPU = torch.device("cpu")
+PRESET = "qwen2.5-vl-7b-lora"
+VANILLA = "vanilla"
+METHOD_NAMES = ("grpo", "mgpo", "ap_grpo")
+SHARED = tuple(f"{name} shared" for name in METHOD_NAMES)
+PLAIN = tuple(f"{name} plain" for name in METHOD_NAMES)
+
+
+class TokenCounter:
+    """Counts what goes through the first layer of the language model and of the tower.
+
+    Attributes:
+        sampled: Tokens in passes without gradient: sampling and the reference.
+        trained: Tokens in passes with gradient; recomputing activations is not counted again.
+        patches: Patches that the vision tower reads.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        core: Any = unwrap_model(model).model
+        self.sampled = self.trained = self.patches = 0
+        core.language_model.layers[0].register_forward_pre_hook(self._count_text)
+        core.visual.blocks[0].register_forward_pre_hook(self._count_patches)
+
+    def _count_text(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        tokens = inputs[0].shape[0] * inputs[0].shape[1]
+        if torch.is_grad_enabled():
+            self.trained += tokens
+        else:
+            self.sampled += tokens
+
+    def _count_patches(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.patches += inputs[0].shape[0]
+
+    def take(self) -> dict[str, int]:
+        """The counts since the last time."""
+        counts = {"sampled": self.sampled, "trained": self.trained, "patches": self.patches}
+        self.sampled = self.trained = self.patches = 0
+        return counts
+
+
+class StepClock(TrainerCallback):
+    """Seconds from the beginning of a step to the end of its optimizer step; reading the data set is outside."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start."""
+        self._began = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self._began
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measured step: seconds, seconds by phase, tokens of each pass, and visual tokens of each turn."""
+
+    seconds: float
+    phases: dict[str, float]
+    tokens: dict[str, int]
+    visual_tokens: dict[str, list[int]]
+
+
+class Variant:
+    """A trainer that makes one step at a time.
+
+    Attributes:
+        name: ``vanilla``, or a method with ``plain`` or ``shared``.
+        trainer: The trainer.
+        config: Settings of the run that it stands for.
+        weights: Of ``count_weights``.
+        weight_count: Of the model without adapters.
+    """
+
+    def __init__(self, name: str, setup: Setup) -> None:
+        """Load the model and build the trainer around it; nothing is computed yet."""
+        self.name = name
+        self.config = run_config(name, setup)
+        self._setup = setup
+        self._clock = StepClock()
+        config, place = self.config, setup.model.parent / "out"
+        begun = load_stage_model(config, CPU, None)
+        args = rl_args(config, place, CPU, processes=1, is_checkpointed=begun.is_checkpointed)
+        self.weights = count_weights(begun.model)
+        self.weight_count = sum(weight.numel() for weight in begun.model.parameters())
+        self.trainer: Any
+        if name == VANILLA:
+            self._phases = {"rollout": 0.0, "reference": 0.0}
+            self.trainer = self._build_vanilla(begun, args)
+        else:
+            sample = Sample(id="x", image=str(setup.picture), question=QUESTION, choices=CHOICES, answer="A")
+            self.trainer = HartTrainer(
+                begun.model,
+                begun.processor,
+                args,
+                method=METHODS[config.method.stages[0]],
+                config=config,
+                stage=Stage(name, 0, 1, None),
+                samples=[sample],
+                peft_config=begun.new_adapters,
+                callbacks=[self._clock],
+            )
+            self.trainer.policy = PointingPolicy(self.trainer.model, begun.processor, setup.sizes)
+        self.trainer.remove_callback(PrinterCallback)
+        self._counter = TokenCounter(self.trainer.model)
+
+    def step(self) -> Step:
+        """One optimizer step.
+
+        Raises:
+            ValueError: If it was not the step that is to be compared: other lengths, or rollouts without a box.
+        """
+        sizes = self._setup.sizes
+        self._counter.take()
+        self.trainer.train()
+        figures = self.trainer.state.log_history[0]
+        if self.name == VANILLA:
+            phases, self._phases = self._phases, {"rollout": 0.0, "reference": 0.0}
+            phases["rollout"] -= phases["reference"]  # which TRL computes as a part of it
+            phases["update"] = self._clock.seconds - sum(phases.values())
+            lengths = [figures["completions/min_length"], figures["completions/max_length"]]
+            visual = {"overview": [sizes.overview_side**2]}
+        else:
+            phases = {name: figures.get(f"seconds_{name}", 0.0) for name in ("rollout", "reference", "update")}
+            rollouts = self.trainer.last_groups[0].group.rollouts
+            lengths = [turn.completion_tokens for rollout in rollouts for turn in rollout.turns]
+            visual = {
+                kind: [turn.visual_tokens for rollout in rollouts for turn in rollout.turns if turn.kind == kind]
+                for kind in ("grounding", "answer")
+            }
+            if figures.get("valid_box_rate", 1.0) < 1.0 or figures["failed_share"]:
+                raise ValueError(f"expected every rollout of {self.name} to run and to have a box, got {figures}")
+        if set(lengths) != {sizes.turn_tokens}:
+            raise ValueError(f"expected {sizes.turn_tokens} tokens a turn of {self.name}, got {sorted(lengths)}")
+        return Step(self._clock.seconds, phases, self._counter.take(), visual)
+
+    def _build_vanilla(self, begun: Any, args: Any) -> GRPOTrainer:
+        """TRL's own class; nothing in it is replaced, two of its methods are timed."""
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # else it tells its makers
+        sizes, rows = self._setup.sizes, self._setup.vanilla_rows
+        args.per_device_train_batch_size = rows
+        args.gradient_accumulation_steps = args.steps_per_generation = sizes.group_size // rows
+        args.generation_kwargs = {"min_new_tokens": args.max_completion_length}  # random weights may stop at any time
+        overview = SourceImage(self._setup.picture).overview(max_pixels=sizes.overview_pixels)
+        columns = {"prompt": [{"role": Value("string"), "content": Value("string")}], "image": ImageColumn()}
+        prompt = [{"role": "user", "content": question_with_choices(QUESTION, CHOICES)}]
+        trainer = GRPOTrainer(
+            model=begun.model,
+            reward_funcs=alternate_rewards,
+            args=args,
+            train_dataset=Dataset.from_dict({"prompt": [prompt], "image": [overview]}, features=Features(columns)),
+            processing_class=begun.processor,
+            peft_config=begun.new_adapters,
+            callbacks=[self._clock],
+        )
+        roll_out, score = trainer._generate_and_score_completions, trainer._get_per_token_logps_and_entropies
+
+        def timed_roll_out(*inputs: Any) -> Any:
+            with self._timed("rollout"):
+                return roll_out(*inputs)
+
+        def timed_score(*inputs: Any, **options: Any) -> Any:
+            if torch.is_grad_enabled():
+                return score(*inputs, **options)
+            with self._timed("reference"):
+                return score(*inputs, **options)
+
+        trainer._generate_and_score_completions = timed_roll_out
+        trainer._get_per_token_logps_and_entropies = timed_score
+        return trainer
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._phases[phase] += time.perf_counter() - began
+
+
+def alternate_rewards(completions: Sequence[Any], **_: Any) -> list[float]:
+    """Right, wrong, right, wrong: as the rollouts of ``PointingPolicy`` are."""
+    return [float(index % 2 == 0) for index in range(len(completions))]
+
+
+def count_weights(model: torch.nn.Module) -> dict[str, float]:
+    """Weights of matrix products that a text token goes through, and that a patch goes through in the vision tower."""
+    core: Any = unwrap_model(model).model
+    tower = core.visual
+    text, blocks, embed, merger = (
+        sum(weight.numel() for name, weight in part.named_parameters() if weight.ndim > 1 and "lora_" not in name)
+        for part in (core.language_model.layers, tower.blocks, tower.patch_embed, tower.merger)
+    )
+    return {"text": text, "patch": blocks + embed + merger / tower.spatial_merge_unit}
+
+
+def run_config(name: str, setup: Setup) -> RunConfig:
+    """The preset's settings for a 7B model, for one prompt a step."""
+    sizes = setup.sizes
+    method = "grpo" if name == VANILLA else name.split()[0]
+    values = find_preset(PRESET).config.model_dump()
+    changes: dict[str, dict[str, Any]] = {
+        "model": {"id": str(setup.model), "device": "cpu"},
+        "data": {"eval_count": 0},
+        "rollout": {
+            "group_size": sizes.group_size,
+            "max_grounding_tokens": sizes.turn_tokens,
+            "max_answer_tokens": sizes.turn_tokens,
+            "overview_pixels": sizes.overview_pixels,
+            "crop_pixels": sizes.crop_tokens[1] * TOKEN_SIDE**2,
+            "prefix_sharing": not name.endswith("plain"),
+        },
+        "method": {"chain": method},
+        "optim": {"warmup_steps": 0},
+        "schedule": {"rl_steps": 1, "prompts_per_step": 1, "evaluate_every": 0},
+    }
+    return RunConfig.model_validate({**values, **{key: {**values[key], **part} for key, part in changes.items()}})
