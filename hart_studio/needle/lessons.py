@@ -71,13 +71,33 @@ def _grounding(question: Question, scene: Scene) -> Branch:
     return _branch(prompts.grounding_prompt(question.text), grounding_text(question, scene), True, place)
 
 
+def _confuse(rng: np.random.Generator, question: Question, scene: Scene, share: float) -> Question:
+    """The question as a careless annotator would box it: now and then on another object of its colour or shape.
+
+    Args:
+        rng: Source of every choice.
+        question: With its true boxes.
+        scene: The scene.
+        share: Of the questions about one object that are boxed wrongly where such another object exists.
+    """
+    if share == 0 or len(question.gold_boxes) > 1 or rng.random() >= share:
+        return question
+    (gold,) = question.gold_boxes
+    colour, _, shape = str(gold.label).partition(" ")
+    alike = [item for item in scene.objects if (item.colour == colour) != (item.shape == shape)]
+    if not alike:
+        return question
+    other = alike[int(rng.integers(len(alike)))]
+    return replace(question, gold_boxes=(other.box().model_copy(update={"label": gold.label}),))
+
+
 def overview_row(rng: np.random.Generator, level: Level) -> Row:
     """One overview: grounding turns, gist questions answered directly, and now and then a hopeless detail question."""
     scene = make_scene(rng, level.scenes)
     picture = draw_scene(scene, level.size_wh)
     branches = []
     for item in _some(rng, scene.objects, level.groundings):
-        question = ask_detail(rng, scene, item)
+        question = _confuse(rng, ask_detail(rng, scene, item), scene, level.confused)
         branches.append(_grounding(question, scene))
     branches += point_branches(rng, scene, level.points)
     for turn in range(level.gists):
@@ -85,7 +105,7 @@ def overview_row(rng: np.random.Generator, level: Level) -> Row:
         if gist is None:
             continue
         if turn == 0 and rng.random() < 0.4 * level.groundings:
-            branches.append(_grounding(gist, scene))
+            branches.append(_grounding(_confuse(rng, gist, scene, level.confused), scene))
         choices = gist.choices if rng.random() < 0.35 else ()
         place = _only_box(gist, scene)
         branches.append(_branch(prompts.direct_prompt(gist.text, choices), gist.value, looks_at=place))

@@ -155,7 +155,8 @@ class MethodConfig(Section):
     """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (ours)."""
     answer_form: Literal["auto", "letter", "words"] = "auto"
     """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
-    option's words alone, for models that do not name letters. auto = words for the built-in model, else letter (ours)."""
+    option's words alone, for models that do not name letters. auto = words for the built-in model, else letter
+    (ours)."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Reward for boxes that can be read, beside the answer's. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)
