@@ -63,7 +63,7 @@ PRESETS: Final[dict[str, Preset]] = {
             {
                 "rollout": _BUILT_IN_ROLLOUT,
                 "method": {"chain": "ap_grpo", "answer_form": "words"},
-                "optim": {"learning_rate": 2e-4},
+                "optim": {"learning_rate": 1e-4},
                 "schedule": {"rl_steps": 60, "prompts_per_step": 8, "prompts_per_micro_batch": 8},
             }
         ),
@@ -72,17 +72,17 @@ PRESETS: Final[dict[str, Preset]] = {
         "The paper's two stages in miniature: the built-in model on drawn scenes; for any machine, and patience",
         RunConfig.model_validate(
             {
-                "data": {"needle_count": 3000, "rl_count": 1600, "sft_count": 1000, "eval_count": 400},
+                "data": {"needle_count": 1700, "rl_count": 480, "sft_count": 960, "eval_count": 200},
                 "rollout": _BUILT_IN_ROLLOUT,
                 "method": {"answer_form": "words"},
-                "optim": {"learning_rate": 2e-4, "sft_learning_rate": 2e-4},
+                "optim": {"learning_rate": 1e-4, "sft_learning_rate": 1e-4},
                 "schedule": {
-                    "rl_steps": 200,
+                    "rl_steps": 60,
                     "sft_steps": 60,
                     "prompts_per_micro_batch": 8,
                     "sft_micro_batch": 16,
                     "rollouts_every": 10,
-                    "evaluate_every": 50,
+                    "evaluate_every": 20,
                 },
             }
         ),
