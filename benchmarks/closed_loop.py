@@ -51,11 +51,11 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
     clock = time.perf_counter
     began = clock()
     image = SourceImage(path)
+    image.decode_ahead()  # as the loop does for a lone picture
     overview = make_overview(image, model, settings)
     times["overview"].append(clock() - began)
 
     began = clock()
-    image.decode_ahead()  # as the loop does for a lone picture
     request = grounding_request(overview, sample.question)
     ((completion,),) = model.generate([request], settings.sampling)
     times["grounding (model)"].append(clock() - began)

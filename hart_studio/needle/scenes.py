@@ -29,8 +29,9 @@ COLOURS: Final[dict[str, tuple[int, int, int]]] = {
 }
 """Name -> RGB of an object's or a mark's fill."""
 
-CHARACTERS: Final = "ACEFHKLPTUXZ2457"
-"""Characters that a detail can be: the ones that stay apart when they are a few pixels high."""
+CHARACTERS: Final = "EFHKLPTUXZ2457"
+"""Characters that a detail can be: the ones that stay apart when they are a few pixels high, and that are no option's
+letter, or an answer of one character could mean two options."""
 
 
 def _regular(count: int, start_degrees: float) -> tuple[tuple[float, float], ...]:

@@ -101,14 +101,15 @@ def ask_question(
     report = progress or _ignore
 
     report(0.0, "Opening the picture")
-    views = closed_loop.open_views(model, [sample], settings, open_image)
+    will_crop = "crops_only" in protocols or "full_and_crops" in protocols
+    views = closed_loop.open_views(model, [sample], settings, open_image, will_crop)
     view = views[0]
     if isinstance(view, Failure):
         raise ImageError(view.reason)
 
     groups: dict[Protocol, RolloutGroup] = {}
     attempts: list[Attempt | Failure] = []
-    if "crops_only" in protocols or "full_and_crops" in protocols:
+    if will_crop:
         report(0.1, "Looking for the region")
         (attempts,) = closed_loop.ground(model, views, settings, rollouts)
         if isinstance(attempts[0], Failure):

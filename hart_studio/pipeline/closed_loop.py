@@ -85,24 +85,38 @@ def run(
     Returns:
         One group per sample, in order. A picture that cannot be read gives rollouts with the outcome ``error``.
     """
-    views = open_views(model, samples, settings, open_image)
+    views = open_views(model, samples, settings, open_image, will_crop=protocol != "direct")
     if protocol == "direct":
         return answer_directly(model, views, settings, group_size)
     return answer(model, ground(model, views, settings, group_size), protocol, settings)
 
 
 def open_views(
-    model: ChatModel, samples: Sequence[Sample], settings: LoopSettings, open_image: OpenImage = SourceImage
+    model: ChatModel,
+    samples: Sequence[Sample],
+    settings: LoopSettings,
+    open_image: OpenImage = SourceImage,
+    will_crop: bool = True,
 ) -> list[View | Failure]:
     """Open each picture once and make its overview once, however many samples ask about it.
 
-    Of several pictures only the overviews stay in memory; a lone one stays decoded for its crops.
+    Of several pictures only the overviews stay in memory. A lone one stays decoded for its crops, and begins to be
+    while its overview is made and the model looks at it.
+
+    Args:
+        model: The model.
+        samples: Questions.
+        settings: Budget of the overview.
+        open_image: Opens a picture by its path.
+        will_crop: Whether crops will be cut.
     """
     paths = dict.fromkeys(sample.image for sample in samples)
     opened: dict[str, tuple[SourceImage, Picture] | str] = {}
     for path in paths:
         try:
             image = open_image(path)
+            if will_crop and len(paths) == 1:
+                image.decode_ahead()
             opened[path] = (image, make_overview(image, model, settings))
             if len(paths) > 1:
                 image.close()
@@ -121,8 +135,6 @@ def ground(
     readable = [view for view in views if isinstance(view, View)]
     requests = [grounding_request(view.overview, view.sample.question) for view in readable]
     last_views = {view.image: view for view in readable}
-    if len(last_views) == 1:
-        readable[0].image.decode_ahead()  # a lone picture stays decoded: let that happen while the model looks
     completions = model.generate(requests, settings.grounding_sampling, group_size)
     attempts: dict[View, list[Attempt | Failure]] = {}
     for view, request, group in zip(readable, requests, completions, strict=True):

@@ -104,7 +104,7 @@ def _roll_out_together(
 ) -> list[RolledGroup]:
     size = config.rollout.group_size
     answering = loop_settings(config, config.rollout.max_answer_tokens, seed)
-    views = closed_loop.open_views(policy, samples, answering, open_image)
+    views = closed_loop.open_views(policy, samples, answering, open_image, will_crop=method.protocol != "direct")
     if method.protocol == "direct":
         groups = closed_loop.answer_directly(policy, views, answering, size)
         (asked,) = policy.take_exchanges()

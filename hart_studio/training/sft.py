@@ -146,7 +146,7 @@ class SftTrainer(RunCheckpoints):
         items = []
         settings = loop_settings(self._run_config, self._run_config.rollout.max_answer_tokens, None)
         for sample in samples:
-            (view,) = open_views(self.policy, [sample], settings, self._open_image)
+            (view,) = open_views(self.policy, [sample], settings, self._open_image, will_crop=False)
             try:
                 item = self._teach(view) if isinstance(view, View) else None
             except (ImageError, InputError, ValueError):

@@ -13,6 +13,8 @@ from hart_studio.needle.tiny_model import build_model, build_processor, build_to
 
 pytestmark = pytest.mark.integration
 
+_POINTING = max(LEVELS, key=lambda level: level.points)
+
 
 @pytest.fixture(scope="module")
 def packer() -> Packer:
@@ -38,7 +40,7 @@ def look(model, batch, **options):
 def test_the_loss_is_the_attention_that_the_layer_pays(packer: Packer) -> None:
     model = build_model(build_tokenizer(), 0).eval()
     rng = np.random.default_rng(0)
-    (batch,) = packer.pack([overview_row(rng, LEVELS[-3]) for _ in range(2)], token_budget=10**9)
+    (batch,) = packer.pack([overview_row(rng, _POINTING) for _ in range(2)], token_budget=10**9)
     assert len(batch.gaze_rows) > 10
     paid = {}
     attention = model.model.language_model.layers[GAZE_LAYER].self_attn

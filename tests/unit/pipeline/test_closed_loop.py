@@ -200,24 +200,15 @@ def test_only_a_lone_picture_stays_decoded_between_overview_and_crops(sample: Sa
         assert [image._pixels is not None for image in images.values()] == [len(together) == 1] * len(together)
 
 
-def test_a_lone_picture_is_decoded_while_the_model_looks(sample: Sample, tmp_path: Path) -> None:
+def test_a_lone_picture_that_will_be_cropped_is_decoded_ahead(sample: Sample, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (640, 480), "red").save(other)
     samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
-    for together in (samples, samples[:1]):
+    for together, will_crop in ((samples, True), (samples[:1], True), (samples[:1], False)):
         images = {each.image: SourceImage(each.image) for each in together}
-        begun: list[bool] = []
-
-        def look(_: object, images: dict[str, SourceImage] = images, begun: list[bool] = begun) -> str:
-            begun.extend(image._ahead is not None for image in images.values())
-            return BOX
-
-        model = make_model(grounding=look)
-        closed_loop.ground(
-            model, closed_loop.open_views(model, together, LoopSettings(), images.__getitem__), LoopSettings()
-        )
-        assert begun
-        assert all(one == (len(together) == 1) for one in begun)
+        closed_loop.open_views(make_model(), together, LoopSettings(), images.__getitem__, will_crop=will_crop)
+        expected = will_crop and len(together) == 1
+        assert [image._ahead is not None for image in images.values()] == [expected] * len(together)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
