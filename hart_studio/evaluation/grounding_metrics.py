@@ -25,14 +25,3 @@ def best_iou(gold: Box, predicted: Sequence[Box]) -> float:
 def is_found(gold: Box, predicted: Sequence[Box]) -> bool:
     """Whether the gold box counts as grounded: the best IoG is strictly above the threshold."""
     return best_iog(gold, predicted) > IOG_THRESHOLD
-
-
-def share_found(golds: Sequence[Box], predicted: Sequence[Box]) -> float:
-    """Share of gold boxes that are found.
-
-    Raises:
-        ValueError: If there is no gold box to find.
-    """
-    if not golds:
-        raise ValueError("expected at least one gold box, got none")
-    return sum(is_found(gold, predicted) for gold in golds) / len(golds)

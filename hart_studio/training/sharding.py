@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from trl.models.utils import unwrap_model_for_generation
 
 from hart_studio.errors import InputError
@@ -24,7 +24,7 @@ def is_sharded(trainer: Trainer) -> bool:
     return trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
-def check_sharding(trainer: Trainer, model: torch.nn.Module) -> None:
+def check_sharding(trainer: Trainer, model: PreTrainedModel) -> None:
     """Refuse to train a vision tower in shards: it runs once per picture, and processes see unequal numbers of them.
 
     Args:
@@ -34,7 +34,7 @@ def check_sharding(trainer: Trainer, model: torch.nn.Module) -> None:
     Raises:
         InputError: If that was asked for.
     """
-    if is_sharded(trainer) and is_tower_trained(model):  # type: ignore[arg-type]
+    if is_sharded(trainer) and is_tower_trained(model):
         raise InputError(
             "expected a vision tower that stays as it is while FSDP or DeepSpeed spreads the weights, got one that is "
             "trained; train the language model only, or one whole model per GPU (ddp.yaml)"

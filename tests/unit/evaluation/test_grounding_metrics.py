@@ -1,6 +1,6 @@
 import pytest
 
-from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found, share_found
+from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
 from hart_studio.records import Box
 
 GOLD = Box.of((0, 0, 10, 10))
@@ -26,11 +26,3 @@ def test_a_box_over_everything_scores_full_iog_and_a_small_iou() -> None:
     everything = [Box.of((0, 0, 100, 100))]
     assert best_iog(GOLD, everything) == 1.0
     assert best_iou(GOLD, everything) == 0.01
-
-
-def test_share_found_counts_gold_boxes_not_questions() -> None:
-    other = Box.of((50, 50, 60, 60))
-    assert share_found([GOLD, other], [GOLD]) == 0.5
-    assert share_found([GOLD, other], []) == 0.0
-    with pytest.raises(ValueError, match="at least one gold box"):
-        share_found([], [GOLD])
