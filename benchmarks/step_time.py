@@ -1,11 +1,11 @@
 """What a training step costs beside TRL's own GRPO step: ``python -m benchmarks.step_time``.
 
-The same random Qwen2.5-VL of 36 million weights, the same picture, one prompt a step with G completions, LoRA, gradient
-checkpointing and a reference as in the preset for a 7B model, on the CPU. Steps take turns: TRL's ``GRPOTrainer`` as it
-is, and ours for GRPO, MGPO and HART (AP-GRPO), shared (``rollout.prefix_sharing``) or plain: every completion is then
-scored with a prompt of its own, while sampling reads a group's prompt once in both. Every round begins with TRL's step,
-and ratios are taken within a round. Plain steps are the control and slow, so they are in the first rounds only. Memory
-is measured apart, in a process for each kind.
+The same random Qwen2.5-VL of about 50 million weights, the same picture, one prompt a step with G completions, LoRA,
+gradient checkpointing and a reference as in the preset for a 7B model, on the CPU. Steps take turns: TRL's
+``GRPOTrainer`` as it is, and ours for GRPO, MGPO and HART (AP-GRPO), shared (``rollout.prefix_sharing``) or plain:
+every completion is then scored with a prompt of its own, while sampling reads a group's prompt once in both. Every
+round begins with TRL's step, and ratios are taken within a round. Plain steps are the control and slow, so they are in
+the first rounds only. Memory is measured apart, in a process for each kind.
 
 Completions have one length, because random weights do not stop by themselves; boxes are written into the grounding
 completions, because random weights do not point (``step_time_model.PointingPolicy``). TRL's step has one turn, ours of
@@ -27,7 +27,7 @@ import transformers
 import trl
 
 from benchmarks.step_time_measures import hush_libraries, measure_memory, time_turn_one, warm_up
-from benchmarks.step_time_model import FULL, SMALL, Setup, make_setup
+from benchmarks.step_time_model import FULL, LIGHT, SMALL, Setup, make_setup
 from benchmarks.step_time_report import Results, find_targets, write_report
 from benchmarks.step_time_variants import PLAIN, SHARED, VANILLA, Variant
 
@@ -63,6 +63,7 @@ def measure(setup: Setup, small: Setup, pairs: int, plain_pairs: int) -> Results
     sizes = setup.sizes
     results.about = {
         "weights, million": f"{hart.weight_count / 1e6:.1f}",
+        "tower / text work, visual token": f"{4 * hart.weights['patch'] / hart.weights['text']:.2f} (7B: 0.39)",
         "completions of a prompt": sizes.group_size,
         "tokens of a turn": sizes.turn_tokens,
         "rows of TRL's micro-batches": setup.vanilla_rows,
@@ -86,11 +87,14 @@ def main() -> int:
     parser.add_argument("--group-size", type=int, help="completions of a prompt, G (8)")
     parser.add_argument("--turn-tokens", type=int, help="tokens of every completion of a turn, TRL's and ours (64)")
     parser.add_argument("--vanilla-rows", type=int, default=0, help="rows of TRL's micro-batches (G, as the preset)")
+    parser.add_argument(
+        "--light-tower", action="store_true", help="a vision tower as cheap beside its language model as the 7B model's"
+    )
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs; the figures say nothing")
     parser.add_argument("--profile", action="store_true", help="also time by phase, and counted operations")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
     options = parser.parse_args()
-    sizes = SMALL if options.small else FULL
+    sizes = SMALL if options.small else LIGHT if options.light_tower else FULL
     sizes = replace(
         sizes,
         group_size=options.group_size or sizes.group_size,

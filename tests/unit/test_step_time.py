@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.step_time_model import FULL, SMALL, Sizes
+from benchmarks.step_time_model import FULL, LIGHT, SMALL, Sizes
 from benchmarks.step_time_report import Ratio, Results, Target, count_operations, find_targets, pair_ratio, write_report
 
 
@@ -71,7 +71,7 @@ def test_the_report_says_what_was_measured_beside_what_was_published() -> None:
     assert "sampled" not in write_report(results(), with_profile=False).split("Targets")[0].split("grounding turn")[0]
 
 
-@pytest.mark.parametrize("sizes", [FULL, SMALL])
+@pytest.mark.parametrize("sizes", [FULL, LIGHT, SMALL])
 def test_crops_have_the_wanted_number_of_visual_tokens(sizes: Sizes) -> None:
     least, most = sizes.crop_tokens
     assert len(sizes.crop_grids) >= sizes.group_size, "every rollout has a crop of its own"
