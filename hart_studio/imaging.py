@@ -18,7 +18,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,6 +294,10 @@ class SourceImage:
 
     def _refusal(self, expected: str, got: str, remedy: str) -> ImageError:
         return ImageError(f"{self.name!r}: expected {expected}, got {got}; {remedy}")
+
+
+OpenImage = Callable[[str], SourceImage]
+"""Opens a picture by its path; raises ``ImageError``."""
 
 
 def mask_boxes(

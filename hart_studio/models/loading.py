@@ -69,7 +69,7 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
     if (folder / "adapter_config.json").is_file():
         base_name = _find_base_name(name, folder)
         base = _find_folder(base_name, allow_download)
-    family = _find_family(base_name, base)
+    family = find_family(base_name, base)
     # An adapter folder may hold a processor of its own, or only the tokenizer that its trainer saved beside it.
     has_processor = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
     config = _load_config(base_name, base)
@@ -214,7 +214,16 @@ def _find_base_name(name: str, folder: Path) -> str:
     return base
 
 
-def _find_family(name: str, folder: Path) -> Family:
+def find_family(name: str, folder: Path) -> Family:
+    """The family of the model in a folder.
+
+    Args:
+        name: What people call it, for messages.
+        folder: With its ``config.json``.
+
+    Raises:
+        ModelError: If it is of none, or needs code of its own.
+    """
     kind = _read_json(folder / "config.json").get("model_type")
     if kind in REMOTE_CODE_TYPES:
         family = FAMILIES[REMOTE_CODE_TYPES[kind]]

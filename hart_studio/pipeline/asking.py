@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 import hart_studio
 from hart_studio.errors import ImageError, InputError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.closed_loop import Attempt, Failure, OpenImage
+from hart_studio.pipeline.closed_loop import Attempt, Failure
 from hart_studio.pipeline.cropping import crop_budget
 from hart_studio.pipeline.grounding import overview_budget
 from hart_studio.pipeline.settings import LoopSettings

@@ -10,11 +10,11 @@ themselves (training) runs ``ground`` once and goes on from its attempts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hart_studio.errors import ImageError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Picture
 from hart_studio.pipeline.answering import (
     Answer,
@@ -28,8 +28,6 @@ from hart_studio.pipeline.cropping import Crops, cut_crops, plan_regions
 from hart_studio.pipeline.grounding import Grounding, grounding_request, make_overview, read_grounding
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Rollout, RolloutGroup, Sample, Score, Turn
-
-OpenImage = Callable[[str], SourceImage]
 
 
 @dataclass(frozen=True, eq=False)

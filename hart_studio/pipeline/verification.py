@@ -13,12 +13,11 @@ from typing import Literal
 
 from hart_studio.errors import InputError
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
-from hart_studio.imaging import SourceImage, mask_boxes
+from hart_studio.imaging import OpenImage, SourceImage, mask_boxes
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
     Attempt,
     Failure,
-    OpenImage,
     View,
     answer,
     answer_directly,

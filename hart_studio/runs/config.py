@@ -209,7 +209,7 @@ class ScheduleConfig(Section):
     rollouts_every: int = Field(default=5, ge=0)
     """Steps between records of rollouts with their pictures."""
     rollout_prompts: int = Field(default=2, ge=1, le=64)
-    """Questions in one such record."""
+    """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
     """Disk space for those pictures, in megabytes. When it is used up, records go on without pictures."""
     evaluate_every: int = Field(default=20, ge=0)

@@ -49,6 +49,8 @@ class RolloutsSaved(Record):
     """Kind of payload."""
     groups: int = Field(ge=0)
     """Number of groups; they are read with ``rollouts.read_groups``."""
+    is_held_out: bool = False
+    """Whether they are of held-out questions, answered greedily in an evaluation: the same ones each time."""
 
 
 class CheckpointSaved(Record):

@@ -30,7 +30,7 @@ from hart_studio.runs.status import (
     read_status,
     write_status,
 )
-from hart_studio.runs.writer import ATTEMPT_VARIABLE, record_end
+from hart_studio.runs.writer import ATTEMPT_VARIABLE, RUN_VARIABLE, record_end
 
 _PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 _POLL_SECONDS: Final = 0.05
@@ -59,7 +59,9 @@ def start_run(layout: RunLayout, argv: Sequence[str], environment: Mapping[str, 
         status = check_startable(layout)
         attempt = status.attempt + 1
         layout.stop.unlink(missing_ok=True)
-        process = _spawn(layout, argv, {**(environment or {}), ATTEMPT_VARIABLE: str(attempt)}, attempt)
+        process = _spawn(
+            layout, argv, {**(environment or {}), RUN_VARIABLE: layout.run_id, ATTEMPT_VARIABLE: str(attempt)}, attempt
+        )
         status = RunStatus(
             job=status.job,
             state="queued",

@@ -3,8 +3,9 @@
 ::
 
     <runs_root>/<run_id>/
-      config.json  provenance.json  status.json  events.jsonl  lock  stop
-      rollouts/step_000010.jsonl   rollouts/images/   checkpoints/step_000100/   logs/attempt_1.log
+      config.json  provenance.json  status.json  events.jsonl  launch.json  lock  stop
+      rollouts/step_000010.jsonl   rollouts/held_out_000020.jsonl   rollouts/images/
+      checkpoints/step_000100/     logs/attempt_1.log
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hart_studio.errors import InputError
 from hart_studio.files import resolve_inside
 
 _RUN_ID: Final = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+(?:-[a-z0-9_]+)*-[0-9a-f]{6}")
-_STEP: Final = re.compile(r"step_(\d{6,9})(?:\.jsonl)?")
+_STEP: Final = re.compile(r"(?:step|held_out)_(\d{6,9})(?:\.jsonl)?")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class RunLayout:
         return self.folder / "stop"
 
     @property
+    def launch(self) -> Path:
+        """How its next attempt is started from a page; missing for a run from a terminal."""
+        return self.folder / "launch.json"
+
+    @property
     def rollouts(self) -> Path:
         """Folder of the recorded rollouts."""
         return self.folder / "rollouts"
@@ -88,9 +94,9 @@ class RunLayout:
         """Folder of what the attempts printed."""
         return self.folder / "logs"
 
-    def rollouts_of(self, step: int) -> Path:
-        """The file with the rollouts of a step."""
-        return self.rollouts / f"step_{step:06d}.jsonl"
+    def rollouts_of(self, step: int, *, is_held_out: bool = False) -> Path:
+        """The file with the rollouts of a step: those that were trained on, or those of held-out questions."""
+        return self.rollouts / f"{'held_out' if is_held_out else 'step'}_{step:06d}.jsonl"
 
     def checkpoint_of(self, step: int) -> Path:
         """The folder with the checkpoint of a step."""
@@ -138,6 +144,6 @@ def find_run(runs_root: Path, run_id: str) -> RunLayout:
 
 
 def read_step(name: str) -> int | None:
-    """The step in the name of a checkpoint or of a rollout file; None when it is neither."""
+    """The step in the name of a checkpoint or of a file of rollouts; None when it is neither."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -21,9 +20,6 @@ from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig, Section
 from hart_studio.runs.presets import find_preset
 from hart_studio.runs.redaction import redact
-
-TRAINING_MODULE = "hart_studio.training"
-"""What ``python -m`` starts to train."""
 
 
 def setting_names() -> tuple[str, ...]:
@@ -99,19 +95,18 @@ def list_overrides(config: RunConfig, base: RunConfig) -> list[str]:
     return [f"{name}={_write_value(value)}" for name, value in _flatten(config).items() if value != old[name]]
 
 
-def to_command(config: RunConfig, preset: str = "", python: str = sys.executable) -> list[str]:
-    """The command line that trains with these settings; ``shlex.join`` makes it a line to copy.
+def to_arguments(config: RunConfig, preset: str) -> list[str]:
+    """The arguments of ``python -m hart_studio.training`` that train with these settings.
 
     Args:
         config: The settings.
-        preset: Name of the preset to start from; empty = the defaults.
-        python: The interpreter.
+        preset: Name of the preset to start from.
 
     Raises:
         InputError: If there is no such preset.
     """
-    start, base = (["--preset", preset], find_preset(preset).config) if preset else ([], RunConfig())
-    return [python, "-m", TRAINING_MODULE, *start, *list_overrides(config, base)]
+    changes = list_overrides(config, find_preset(preset).config)
+    return ["--preset", preset, *(part for change in changes for part in ("--set", change))]
 
 
 def _flatten(config: RunConfig) -> dict[str, Any]:

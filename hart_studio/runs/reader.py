@@ -111,10 +111,15 @@ def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
     kept: list[RunEvent] = []
     for event in events:
         if isinstance(event.payload, Started):
-            base = event.payload.resumed_from or 0
+            base = find_base(event.payload)
             kept = [old for old in kept if old.step <= base or isinstance(old.payload, Started)]
         kept.append(event)
     return kept
+
+
+def find_base(started: Started) -> int:
+    """The last step that an attempt does not do again; -1 when it begins anew, for step 0 is measured again too."""
+    return -1 if started.resumed_from is None else started.resumed_from
 
 
 def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int = _MOST_BYTES) -> LogPart:

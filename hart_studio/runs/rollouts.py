@@ -1,6 +1,7 @@
 """Recorded rollouts: what the model saw, where it pointed, what it said, with small copies of the pictures.
 
-``rollouts/step_000010.jsonl`` holds one ``SavedGroup`` a line. Pictures are named by their content, so the crop that
+``rollouts/step_000010.jsonl`` holds one ``SavedGroup`` a line, ``rollouts/held_out_000020.jsonl`` those of the held-out
+questions that are followed through the run. Pictures are named by their content, so the crop that
 all rollouts of a group share, or a question that comes back, is stored once.
 """
 
@@ -98,7 +99,9 @@ class PictureStore:
         return name
 
 
-def save_groups(layout: RunLayout, step: int, groups: Sequence[GroupPictures], store: PictureStore) -> None:
+def save_groups(
+    layout: RunLayout, step: int, groups: Sequence[GroupPictures], store: PictureStore, *, is_held_out: bool = False
+) -> None:
     """Record the groups of a step; a record of the same step, from an earlier attempt, is replaced."""
     lines = [
         SavedGroup(
@@ -110,22 +113,23 @@ def save_groups(layout: RunLayout, step: int, groups: Sequence[GroupPictures], s
         ).model_dump_json()
         for item in groups
     ]
-    write_atomically(layout.rollouts_of(step), "".join(line + "\n" for line in lines))
+    write_atomically(layout.rollouts_of(step, is_held_out=is_held_out), "".join(line + "\n" for line in lines))
 
 
-def list_rollout_steps(layout: RunLayout) -> list[int]:
-    """The steps whose rollouts are recorded, in order."""
-    steps = {path: read_step(path.name) for path in layout.rollouts.glob("step_*.jsonl")}
+def list_rollout_steps(layout: RunLayout, *, is_held_out: bool = False) -> list[int]:
+    """The steps whose rollouts are recorded, in order: those that were trained on, or those of held-out questions."""
+    pattern = "held_out_*.jsonl" if is_held_out else "step_*.jsonl"
+    steps = {path: read_step(path.name) for path in layout.rollouts.glob(pattern)}
     return sorted(step for step in steps.values() if step is not None)
 
 
-def read_groups(layout: RunLayout, step: int) -> list[SavedGroup]:
-    """The recorded groups of a step.
+def read_groups(layout: RunLayout, step: int, *, is_held_out: bool = False) -> list[SavedGroup]:
+    """The recorded groups of a step: those that were trained on, or those of held-out questions.
 
     Raises:
         DataError: If nothing is recorded for the step, or a line is no group.
     """
-    path = layout.rollouts_of(step)
+    path = layout.rollouts_of(step, is_held_out=is_held_out)
     groups = []
     for number, value in read_jsonl(path):
         try:

@@ -52,6 +52,9 @@ from hart_studio.runs.status import Job, RunStatus, check_startable, read_status
 ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
 """Environment variable by which a job knows that the launcher has already counted its attempt."""
 
+RUN_VARIABLE: Final = "HART_STUDIO_RUN"
+"""Environment variable with the id of the run that a page has made for the command it starts."""
+
 STATUS_PERIOD_SECONDS: Final = 1.0
 """Steps that are shorter than this do not each rewrite the status."""
 _LOCK_PATIENCE_SECONDS: Final = 5.0
@@ -208,11 +211,11 @@ class RunWriter:
         self._warn_of(broken)
         self.beat()
 
-    def log_rollouts(self, step: int, groups: Sequence[GroupPictures]) -> None:
+    def log_rollouts(self, step: int, groups: Sequence[GroupPictures], *, is_held_out: bool = False) -> None:
         """Record rollouts with their pictures, as far as the space for pictures goes; warns once when it is full."""
         was_full = self._pictures.is_full
-        save_groups(self.layout, step, groups, self._pictures)
-        self._log(RolloutsSaved(groups=len(groups)), step)
+        save_groups(self.layout, step, groups, self._pictures, is_held_out=is_held_out)
+        self._log(RolloutsSaved(groups=len(groups), is_held_out=is_held_out), step)
         if self._pictures.is_full and not was_full:
             self.warn(f"the pictures of rollouts fill their {self._image_bytes // 1_000_000} MB; records go on without")
         self.beat()

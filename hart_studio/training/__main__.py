@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +19,16 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config
 from hart_studio.runs.presets import PRESETS, find_preset
-from hart_studio.runs.writer import create_run
+from hart_studio.runs.writer import RUN_VARIABLE, create_run
 from hart_studio.training import merging
 from hart_studio.training.miniature import command as miniature
 from hart_studio.training.plan import describe_plan
+from hart_studio.training.preflight import check_run
 from hart_studio.training.train import PICTURES_FOLDER, run
 
 DEFAULT_PRESET = "cpu-demo"
 MERGE = "merge"
+_MARKS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {miniature.NAME: miniature.main, MERGE: merging.main}
 
 
@@ -43,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.dry_run:
             print(_describe(options))
             return 0
+        if options.preflight:
+            return _check(options)
         config, layout = _prepare(options)
         result = run(config, layout.folder, resume=options.resume is not None)
     except HartError as error:
@@ -72,7 +79,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     start.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides")
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    looks.add_argument(
+        "--preflight", action="store_true", help="look at samples, model, memory and disk first, and end"
+    )
+    parser.add_argument("--json", action="store_true", help="with --preflight: one JSON object a line")
     return parser.parse_args(argv)
 
 
@@ -89,10 +101,11 @@ def _read_settings(options: argparse.Namespace) -> RunConfig:
 
 
 def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout]:
-    """The settings, and the run's folder; the first process makes it, and the others are told."""
+    """The settings, and the run's folder: made by the first process, which tells the others, or by a page."""
     config = _read_settings(options)
-    if options.resume is not None:
-        return config, find_run(options.runs_root, options.resume)
+    made = os.environ.get(RUN_VARIABLE)
+    if options.resume is not None or made:
+        return config, find_run(options.runs_root, options.resume or str(made))
     state = PartialState(cpu=config.model.device == "cpu")
     place = [""]
     if state.is_main_process:
@@ -101,6 +114,22 @@ def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout]:
         print(f"run: {layout.folder}")
     broadcast_object_list(place)
     return config, RunLayout(Path(place[0]))
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Print each finding as it comes; 2 when the run would fail."""
+    config = _read_settings(options)
+    state = PartialState(cpu=config.model.device == "cpu")
+    is_bad = False
+    for finding in check_run(config, options.runs_root, state.device, state.num_processes):
+        is_bad |= finding.state == "bad"
+        if options.json:
+            line = json.dumps(asdict(finding))
+        else:
+            line = f"{_MARKS[finding.state]} {finding.topic}: {finding.text}"
+            line += f" {finding.advice}" if finding.advice else ""
+        print(line, flush=True)
+    return 2 if is_bad else 0
 
 
 def _describe(options: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
+from hart_studio.training.heldout import HeldOut
 from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.stopping import StopSignals
@@ -35,7 +36,7 @@ class RunCallback(TrainerCallback):
         stage: Stage,
         schedule: ScheduleConfig,
         signals: StopSignals,
-        measure: Callable[[HartTrainer | SftTrainer], dict[str, float]] | None,
+        measure: Callable[[HartTrainer | SftTrainer], HeldOut] | None,
         evaluation_size: int,
         bar: tqdm[Any] | None,
     ) -> None:
@@ -118,9 +119,11 @@ class RunCallback(TrainerCallback):
     def _measure_model(self, step: int) -> None:
         if self._measure is None or self.trainer is None or not self._schedule.evaluate_every:
             return
-        figures = self._measure(self.trainer)
+        found = self._measure(self.trainer)
         if self._writer is not None:
-            self._writer.log_evaluation(step, figures, self._evaluation_size)
+            self._writer.log_evaluation(step, found.figures, self._evaluation_size)
+            if found.witnesses:
+                self._writer.log_rollouts(step, found.witnesses, is_held_out=True)
 
     def _agree_to_stop(self) -> bool:
         """Whether any process was asked to stop; all of them come to the same answer."""

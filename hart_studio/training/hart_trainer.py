@@ -24,9 +24,8 @@ from trl.trainer.utils import use_adapter
 
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import DataError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.loading import unwrap_model
-from hart_studio.pipeline.closed_loop import OpenImage
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import RunCheckpoints, Stage

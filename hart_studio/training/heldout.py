@@ -6,18 +6,20 @@ The samples come as their own argument and stay here; the loop gets blind copies
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hart_studio.algorithms.methods import Method
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.geometry import area_share
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.closed_loop import Failure, OpenImage
+from hart_studio.pipeline.closed_loop import Attempt, Failure
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Box, GoldSample
+from hart_studio.records import Box, GoldSample, Rollout, RolloutGroup
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.training.figures import Tally
 
 if TYPE_CHECKING:
@@ -37,6 +39,19 @@ BATCH: Final = 16
 """Samples whose pictures are in memory together, ours."""
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What came out.
+
+    Attributes:
+        figures: Name -> mean.
+        witnesses: The first samples of this process with what the model saw and said.
+    """
+
+    figures: dict[str, float]
+    witnesses: list[GroupPictures]
+
+
 def measure_held_out(
     model: ChatModel,
     samples: Sequence[GoldSample],
@@ -44,7 +59,8 @@ def measure_held_out(
     config: RunConfig,
     open_image: OpenImage = SourceImage,
     accelerator: Accelerator | None = None,
-) -> dict[str, float]:
+    witnesses: int = 0,
+) -> HeldOut:
     """Answer and point greedily, and compare with what is known.
 
     Args:
@@ -55,16 +71,19 @@ def measure_held_out(
         config: Settings of the run.
         open_image: Opens a picture by its path.
         accelerator: Adds the figures of all processes up.
+        witnesses: Samples to keep with what the model saw and said, so that people can follow them through a run.
 
     Returns:
-        Mean of each figure; per question for the answer, per gold box for the last two.
+        Mean of each figure, per question for the answer, per gold box for the last two; and the witnesses.
     """
     tally = Tally(HELD_OUT_FIGURES)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = samples[rank::processes]
+    kept: list[GroupPictures] = []
     for start in range(0, len(mine), BATCH):
-        _measure_batch(tally, model, mine[start : start + BATCH], method, config, open_image)
-    return tally.means(accelerator)
+        batch = mine[start : start + BATCH]
+        kept += _measure_batch(tally, model, batch, method, config, open_image, witnesses - len(kept))
+    return HeldOut(tally.means(accelerator), kept)
 
 
 def _measure_batch(
@@ -74,7 +93,8 @@ def _measure_batch(
     method: Method,
     config: RunConfig,
     open_image: OpenImage,
-) -> None:
+    witnesses: int,
+) -> list[GroupPictures]:
     rollout = config.rollout
     pointing = LoopSettings(
         overview_max_pixels=rollout.overview_pixels,
@@ -91,6 +111,7 @@ def _measure_batch(
         if method.has_grounding_turn
         else closed_loop.answer_directly(model, views, answering)
     )
+    kept = []
     for sample, (attempt,), group in zip(samples, attempts, groups, strict=True):
         tally.add("failed_share", float(isinstance(attempt, Failure)))
         if isinstance(attempt, Failure):
@@ -99,6 +120,24 @@ def _measure_batch(
         if answer is not None:
             tally.add("accuracy", answer)
         _count_boxes(tally, sample.gold_boxes, attempt.grounding.boxes, attempt.view.image.wh)
+        if len(kept) < witnesses:
+            kept.append(_keep(attempt, group.rollouts[0]))
+    return kept
+
+
+def _keep(attempt: Attempt, rollout: Rollout) -> GroupPictures:
+    """A rollout with its pictures; one that answered without pointing is shown with where it pointed when asked."""
+    if rollout.grounding_turn is None:
+        boxes = {"boxes": attempt.grounding.boxes, "crops": attempt.crops.boxes}
+        rollout = rollout.model_copy(update={"turns": (attempt.grounding.turn, *rollout.turns), **boxes})
+    sample = attempt.sample
+    return GroupPictures(
+        sample=sample,
+        group=RolloutGroup(sample_id=sample.id, protocol=rollout.protocol, rollouts=(rollout,)),
+        image_wh=attempt.view.image.wh,
+        overview=attempt.view.overview.pixels,
+        crops=[[picture.pixels for picture in attempt.crops.pictures]],
+    )
 
 
 def _count_boxes(tally: Tally, golds: Sequence[Box], boxes: Sequence[Box], image_wh: tuple[int, int]) -> None:

@@ -10,11 +10,11 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.errors import HartError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.lora import is_adapted, is_checkpointed, is_lora
-from hart_studio.training.samples import load_samples, split_config
 from hart_studio.training.tower import freeze_tower
 
 _GIB: Final = 2**30
@@ -52,7 +52,7 @@ class MemoryPlan:
 
 def plan_memory(config: RunConfig, device: torch.device) -> MemoryPlan | None:
     """Estimate the memory from the model's ``config.json``; None when that is not on this machine."""
-    folder = _find_config(config.model.id or BUILT_IN_MODEL)
+    folder = find_model_folder(config)
     if folder is None:
         return None
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -120,8 +120,9 @@ def _describe_split(config: RunConfig, pictures: Path) -> list[str]:
     return [f"samples: {len(split.rl)} for RL, {len(split.sft)} for SFT, {len(split.evaluation)} held out"]
 
 
-def _find_config(name: str) -> Path | None:
-    """Folder with the ``config.json`` of a model, without asking the hub."""
+def find_model_folder(config: RunConfig) -> Path | None:
+    """Folder with the ``config.json`` of the model, without asking the hub; None when it is not on this machine."""
+    name = config.model.id or BUILT_IN_MODEL
     if (Path(name) / "config.json").is_file():
         return Path(name)
     if Path(name).is_absolute() or name.count("/") != 1:

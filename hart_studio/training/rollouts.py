@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from hart_studio.algorithms.credit import credit_group
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import ImageError, InputError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.chat import Picture
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.closed_loop import Attempt, Failure, OpenImage, View
+from hart_studio.pipeline.closed_loop import Attempt, Failure, View
 from hart_studio.pipeline.cropping import Crops
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Rollout, RolloutGroup, Sample, Score

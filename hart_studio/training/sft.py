@@ -15,10 +15,10 @@ from transformers import ProcessorMixin, TrainerCallback, TrainingArguments
 from hart_studio.algorithms.losses import sft_loss
 from hart_studio.algorithms.weighting import row_weights
 from hart_studio.errors import DataError, ImageError, InputError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.loading import unwrap_model
 from hart_studio.pipeline.answering import direct_request
-from hart_studio.pipeline.closed_loop import OpenImage, View, open_views
+from hart_studio.pipeline.closed_loop import View, open_views
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import RunCheckpoints, Stage

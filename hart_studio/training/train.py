@@ -20,6 +20,7 @@ from transformers import PrinterCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hart_studio.algorithms.methods import Method, parse_chain
+from hart_studio.data.run_samples import SampleSource, load_samples, split_run
 from hart_studio.data.splits import Split
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.memory import is_out_of_memory
@@ -31,8 +32,7 @@ from hart_studio.runs.writer import RunWriter
 from hart_studio.training.callbacks import RunCallback
 from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.heldout import measure_held_out
-from hart_studio.training.samples import SampleSource, load_samples, split_run
+from hart_studio.training.heldout import HeldOut, measure_held_out
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.sharding import check_sharding, whole_weights
 from hart_studio.training.stage_model import load_stage_model
@@ -219,14 +219,20 @@ class _Job:
 
     def _measure(
         self, method: Method, source: SampleSource, split: Split
-    ) -> Callable[[HartTrainer | SftTrainer], dict[str, float]]:
-        def measure(trainer: HartTrainer | SftTrainer) -> dict[str, float]:
+    ) -> Callable[[HartTrainer | SftTrainer], HeldOut]:
+        def measure(trainer: HartTrainer | SftTrainer) -> HeldOut:
             with whole_weights(trainer), trainer.accelerator.autocast():
-                figures = measure_held_out(
-                    trainer.policy, split.evaluation, method, self._config, source.open_image, trainer.accelerator
+                found = measure_held_out(
+                    trainer.policy,
+                    split.evaluation,
+                    method,
+                    self._config,
+                    source.open_image,
+                    trainer.accelerator,
+                    self._config.schedule.rollout_prompts,
                 )
             trainer.policy.take_exchanges()
-            return figures
+            return found
 
         return measure
 

@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "algorithms": set(),
     "runs": set(),
     "pipeline": {"models", "algorithms", "runs"},
-    "data": {"models", "algorithms", "runs"},
+    "data": {"needle", "models", "algorithms", "runs"},
     "needle": {"models", "algorithms", "runs"},
     "labeling": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
     "evaluation": {"pipeline", "data", "needle", "models", "algorithms", "runs"},

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hart_studio.data.run_samples import MANIFEST, SCENE_WH
 from hart_studio.data.splits import write_manifest
 from hart_studio.errors import HartError
 from hart_studio.runs.config import RunConfig
@@ -25,7 +26,6 @@ from hart_studio.runs.status import ShownState, find_state
 from hart_studio.runs.writer import create_run
 from hart_studio.training.miniature.cells import Cell, cell_config
 from hart_studio.training.miniature.workplace import Workplace, publish_folder
-from hart_studio.training.samples import MANIFEST, SCENE_WH
 from hart_studio.training.train import MODEL_FOLDER
 
 _POLL_SECONDS: Final = 0.2

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.data.run_samples import MANIFEST, SCENE_WH, load_samples, split_run
 from hart_studio.errors import ImageError
 from hart_studio.runs.config import DataConfig, RunConfig
-from hart_studio.training.samples import MANIFEST, SCENE_WH, load_samples, split_run
 
 NEEDLE = DataConfig(needle_count=6, rl_count=3, sft_count=2, eval_count=1)
 

@@ -12,10 +12,9 @@ from hart_studio.data.hugging_face import Columns, load_hugging_face
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.needle.dataset import iterate_items, write_picture
 from hart_studio.needle.scenes import Scene, SceneSettings
-from hart_studio.pipeline.closed_loop import OpenImage
 from hart_studio.records import Box, GoldSample
 from hart_studio.runs.config import DataConfig, RunConfig
 

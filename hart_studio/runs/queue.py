@@ -1,0 +1,147 @@
+"""Runs that wait for their device: what is to be started lies in the run's folder, so a restart forgets nothing.
+
+A run is ``queued`` with a launch plan until a processor that it needs is free. Any page's server may do the starting;
+a lock makes sure that one does at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, ValidationError
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.files import write_json
+from hart_studio.records import Record
+from hart_studio.runs.launcher import start_run
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.processes import hold_lock
+from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
+from hart_studio.runs.status import check_startable, write_status
+
+PERIOD_SECONDS: Final = 0.5
+"""Between two looks at what waits."""
+
+_LOCK: Final = ".queue.lock"
+_GPUS: Final = "CUDA_VISIBLE_DEVICES"
+
+
+class LaunchPlan(Record):
+    """What ``launch.json`` of a run holds."""
+
+    argv: tuple[str, ...] = Field(min_length=1)
+    """Program and arguments."""
+    gpus: tuple[int, ...] = ()
+    """Processors that it gets, by the driver's numbers; none = the CPU."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for the job. Without a processor it must see none, or it would take the first."""
+        return {_GPUS: ",".join(map(str, self.gpus))}
+
+    def shares_device(self, other: LaunchPlan) -> bool:
+        """Whether two jobs would be in each other's way."""
+        return bool(set(self.gpus) & set(other.gpus)) or not (self.gpus or other.gpus)
+
+
+def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
+    """Put the next attempt of a run into the queue: its first, or one that goes on from where it ended.
+
+    Raises:
+        InputError: If the run is completed, or an attempt still runs.
+        DataError: If the status of the run cannot be read.
+    """
+    with hold_lock(layout.lock):
+        status = check_startable(layout)
+        layout.stop.unlink(missing_ok=True)
+        write_json(layout.launch, plan.model_dump(mode="json"))
+        write_status(layout, status.replace(state="queued", pid=None, pid_start=None, exit_code=None, error=""))
+
+
+def find_plan(layout: RunLayout) -> LaunchPlan | None:
+    """How a run is to be started, or was; None for a run from a terminal, or when the plan cannot be read."""
+    try:
+        return LaunchPlan.model_validate_json(layout.launch.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+class RunQueue:
+    """Starts what waits, in a thread of this process.
+
+    Attributes:
+        runs_root: Folder of all runs.
+        problems: Run id -> why it could not be started.
+    """
+
+    def __init__(self, runs_root: Path) -> None:
+        """Start nothing yet."""
+        self.runs_root = runs_root
+        self.problems: dict[str, str] = {}
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Begin to look, every half second."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep_looking, name="run-queue", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking. Jobs go on, and what waits stays in the queue."""
+        self._is_over.set()
+
+    def start_next(self) -> list[str]:
+        """Start every waiting run whose device is free, the oldest first; returns their ids."""
+        if not self.runs_root.is_dir():
+            return []
+        started = []
+        with suppress(InputError), hold_lock(self.runs_root / _LOCK):
+            runs = list_runs(self.runs_root)
+            busy = [
+                # A run from a terminal counts as one on the CPU: what it has on a GPU shows in the check of its memory.
+                find_plan(run.layout) or LaunchPlan(argv=("terminal",))
+                for run in runs
+                if is_on(run)
+            ]
+            for run in reversed(runs):
+                plan = find_plan(run.layout) if is_waiting(run) else None
+                if plan is None or any(plan.shares_device(other) for other in busy):
+                    continue
+                try:
+                    start_run(run.layout, plan.argv, plan.environment)
+                except HartError as error:
+                    self.problems[run.layout.run_id] = str(error)
+                    continue
+                started.append(run.layout.run_id)
+                busy.append(plan)
+        return started
+
+    def place_of(self, layout: RunLayout) -> int | None:
+        """How many runs will be started before this one on its device; None when it does not wait."""
+        plan = find_plan(layout)
+        if plan is None or not is_waiting(summarize_run(layout)):
+            return None
+        older = [run for run in list_runs(self.runs_root) if run.layout.run_id < layout.run_id]
+        others = [found for run in older if is_waiting(run) and (found := find_plan(run.layout))]
+        return sum(plan.shares_device(other) for other in others)
+
+    def _keep_looking(self) -> None:
+        while not self._is_over.wait(PERIOD_SECONDS):
+            with suppress(OSError):
+                self.start_next()
+
+
+def is_on(run: RunSummary) -> bool:
+    """Whether a process works on the run now."""
+    return run.state in {"running", "stopping"} or (
+        run.state == "queued" and run.status is not None and run.status.pid is not None
+    )
+
+
+def is_waiting(run: RunSummary) -> bool:
+    """Whether the run was made, and nobody has begun it."""
+    return run.state == "queued" and run.status is not None and run.status.pid is None and not run.layout.stop.exists()

@@ -1,0 +1,295 @@
+"""What is looked at before a run is started: each finding says whether it is well, and what to do when it is not.
+
+Nothing is written and no weight is loaded. A finding that is ``bad`` means that the run would fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from hart_studio.algorithms.methods import parse_chain
+from hart_studio.data.run_samples import SampleSource, load_samples, split_config
+from hart_studio.data.splits import Split
+from hart_studio.errors import HartError
+from hart_studio.models.loading import find_family
+from hart_studio.records import GoldSample, Sample
+from hart_studio.runs.config import RunConfig
+from hart_studio.scoring import score_answer
+from hart_studio.training.plan import MemoryPlan, find_model_folder, plan_memory
+from hart_studio.training.rewards import check_reward_range
+from hart_studio.training.trackers import check_trackers
+
+State = Literal["good", "check", "bad"]
+
+PICTURES: Final = 8
+"""Pictures that are opened, spread over the parts."""
+
+REWARDS: Final = 2
+"""Samples whose reward is tried."""
+
+_GIB: Final = 2**30
+_LARGE: Final = 1_000_000_000
+"""Weights from which on a CPU is no place to train."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        topic: What was looked at.
+        state: ``good``, ``check`` (a person should look), or ``bad`` (the run would fail).
+        text: What was found.
+        advice: What to do; empty when it is well.
+    """
+
+    topic: str
+    state: State
+    text: str
+    advice: str = ""
+
+
+def check_run(config: RunConfig, runs_root: Path, device: torch.device, processes: int) -> Iterator[Finding]:
+    """Look at everything that can be seen beforehand, one finding at a time.
+
+    Args:
+        config: Settings of the run.
+        runs_root: Where it would lie; not made.
+        device: Of one process.
+        processes: That share a step.
+
+    Yields:
+        The findings, the quick ones first.
+    """
+    yield from _check_settings(config, processes)
+    yield _check_folder(runs_root)
+    plan = None
+    for finding in _check_model(config, device):
+        if isinstance(finding, MemoryPlan):
+            plan = finding
+        else:
+            yield finding
+    if plan is not None:
+        yield _check_memory(plan, device)
+        yield _check_disk(plan, config, runs_root)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _check_samples(config, Path(folder))
+
+
+def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
+    try:
+        portions = [
+            f"{stage}: {config.schedule.count_micro_batches(stage, processes)}" for stage in config.method.stages
+        ]
+        for method in parse_chain(config.method.chain):
+            check_reward_range(method, config.method, config.rollout.group_size)
+        check_trackers(config.trackers)
+    except HartError as error:
+        yield Finding("Settings", "bad", str(error), "Change the settings that are named.")
+        return
+    steps = f"{config.total_steps} steps, micro-batches per process and step: {', '.join(portions)}"
+    yield Finding("Settings", "good", steps)
+    for warning in config.warnings:
+        yield Finding("Settings", "check", warning, "Go on if that is what you want.")
+
+
+def _check_folder(runs_root: Path) -> Finding:
+    place = runs_root.resolve()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return Finding("Folder of runs", "bad", f"{place} cannot be written to", "Choose another --runs-root.")
+    made = "" if runs_root.exists() else ", will be made"
+    return Finding("Folder of runs", "good", f"{runs_root}{made}; the run gets a new folder of its own")
+
+
+def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | MemoryPlan]:
+    name = config.model.id or "built-in"
+    if device.type == "cpu" and config.model.device == "cuda":
+        yield Finding("Device", "bad", "model.device is cuda, and there is no GPU here", "Set model.device to auto.")
+        return
+    folder = find_model_folder(config)
+    if folder is None:
+        yield Finding(
+            "Model",
+            "check",
+            f"{name} is not on this machine yet: its memory is unknown, and it has to be fetched first",
+            "Check the name, and that the hub can be reached.",
+        )
+        yield Finding("Device", "good" if device.type == "cuda" else "check", device.type)
+        return
+    try:
+        find_family(name, folder)
+        plan = plan_memory(config, device)
+    except (HartError, OSError, ValueError) as error:
+        yield Finding("Model", "bad", f"{name}: {error}", "Choose a model of a supported family.")
+        return
+    if plan is None:
+        return
+    how = "adapters" if plan.is_lora else "all weights of the trained part"
+    checkpointing = "on" if plan.is_checkpointed else "off"
+    yield Finding(
+        "Model",
+        "good",
+        f"{name}: {plan.weight_count:,} weights, {plan.trained_count:,} trained ({how}), gradient checkpointing "
+        f"{checkpointing}",
+    )
+    if device.type == "cpu" and plan.weight_count >= _LARGE:
+        yield Finding(
+            "Device",
+            "check",
+            "no GPU: a step of a model this large takes minutes to hours",
+            "Use a machine with a GPU.",
+        )
+    else:
+        yield Finding("Device", "good", device.type if device.type != "cpu" else "CPU")
+    yield plan
+
+
+def _check_memory(plan: MemoryPlan, device: torch.device) -> Finding:
+    free = _free_memory(device)
+    text = f"{plan.total / _GIB:.2f} GiB per process before activations"
+    if free is None:
+        return Finding("Memory", "check", f"{text}; what is free cannot be read", "Watch the first steps.")
+    text += f", {free / _GIB:.1f} GiB free"
+    if plan.total > free:
+        return Finding(
+            "Memory",
+            "bad",
+            text,
+            "Set model.lora to on, choose a smaller model, or shard it over several GPUs (ZeRO-3, FSDP).",
+        )
+    if plan.total > 0.6 * free:
+        return Finding(
+            "Memory",
+            "check",
+            f"{text}: little is left for activations",
+            "Lower schedule.prompts_per_micro_batch, rollout.group_size or the pixel budgets if it runs out.",
+        )
+    return Finding("Memory", "good", text)
+
+
+def _free_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0][1]) * 1024 if found else None
+
+
+def _check_disk(plan: MemoryPlan, config: RunConfig, runs_root: Path) -> Finding:
+    """Checkpoints hold trained weights, or the whole model, and two moments of each trained weight, all float32."""
+    saved = plan.trained_count if plan.is_lora else plan.weight_count
+    checkpoint = 4 * (saved + 2 * plan.trained_count)
+    kept = config.schedule.keep_checkpoints + len(config.method.stages) + 1  # one more while the next is written
+    wanted = checkpoint * kept + config.schedule.rollout_image_mb * 1_000_000
+    place = runs_root.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and pictures, {free / _GIB:.1f} GiB free"
+    if wanted > free:
+        advice = "Free some space, or lower schedule.keep_checkpoints and schedule.rollout_image_mb."
+        return Finding("Disk", "bad", text, advice)
+    return Finding("Disk", "good", text)
+
+
+def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
+    if config.data.source == "hf" and not Path(config.data.path).exists():
+        yield Finding(
+            "Samples",
+            "check",
+            f"{config.data.path} is on the hub and would be fetched",
+            "Check the name and the columns.",
+        )
+        return
+    try:
+        source = load_samples(config.data, folder)
+    except HartError as error:
+        yield Finding("Samples", "bad", str(error), "Check data.source and data.path.")
+        return
+    for reason, count in source.loaded.reasons.most_common(3):
+        yield Finding("Samples", "check", f"{count} rows are left out: {reason}", "Repair them, or go on without.")
+    try:
+        split = split_config(config, source)
+    except HartError as error:
+        yield Finding("Samples", "bad", str(error), "Lower data.rl_count, data.sft_count or data.eval_count.")
+        return
+    yield Finding(
+        "Samples",
+        "good",
+        f"{len(split.rl):,} for RL, {len(split.sft):,} for SFT, {len(split.evaluation):,} held out, no question in two",
+    )
+    yield _check_blindness(split)
+    yield _check_pictures(split, source)
+    yield _check_answers(split)
+    yield _check_rewards(split)
+
+
+def _check_blindness(split: Split) -> Finding:
+    seeing = sum(isinstance(sample, GoldSample) or hasattr(sample, "gold_boxes") for sample in (*split.rl, *split.sft))
+    if seeing:
+        return Finding(
+            "True boxes", "bad", f"{seeing} training samples carry them", "Report this: it is a fault of ours."
+        )
+    known = sum(bool(sample.gold_boxes) for sample in split.evaluation)
+    return Finding(
+        "True boxes", "good", f"hidden from training; {known:,} held-out questions have some to measure with"
+    )
+
+
+def _check_pictures(split: Split, source: SampleSource) -> Finding:
+    samples = _spread((*split.rl, *split.sft, *split.evaluation), PICTURES)
+    broken = []
+    for sample in samples:
+        try:
+            with source.open_image(sample.image) as image:
+                image.overview(max_side=64)
+        except (HartError, OSError) as error:
+            broken.append(f"{Path(sample.image).name}: {error}")
+    if len(broken) == len(samples):
+        return Finding("Pictures", "bad", f"none of {len(samples)} opens; {broken[0]}", "Check data.image_root.")
+    if broken:
+        text = f"{len(broken)} of {len(samples)} do not open; {broken[0]}"
+        return Finding("Pictures", "check", text, "Such samples are skipped and counted; repair them if they are many.")
+    return Finding("Pictures", "good", f"{len(samples)} of {len(samples)} open")
+
+
+def _check_answers(split: Split) -> Finding:
+    samples: tuple[Sample, ...] = (*split.rl, *split.sft)
+    missing = sum(sample.answer is None for sample in samples)
+    if missing:
+        return Finding(
+            "Answers", "bad", f"{missing:,} of {len(samples):,} are missing", "Add them, or leave the rows out."
+        )
+    return Finding("Answers", "good", f"all of {len(samples):,} are there")
+
+
+def _check_rewards(split: Split) -> Finding:
+    """The true answer must earn 1 and another one 0, as the strict extractor reads them."""
+    tried = _spread((*split.rl, *split.sft), REWARDS)
+    for sample in tried:
+        wrong = next((letter for letter in sample.letters if letter != sample.answer), "something else entirely")
+        right_score = score_answer(f"\\boxed{{{sample.answer}}}", sample.choices, sample.answer).value
+        wrong_score = score_answer(f"\\boxed{{{wrong}}}", sample.choices, sample.answer).value
+        if (right_score, wrong_score) != (1.0, 0.0):
+            text = f"question {sample.id}: the true answer earns {right_score}, another one {wrong_score}"
+            return Finding("Reward", "bad", text, "Rewrite the answer so that it can be read.")
+    return Finding("Reward", "good", f"tried on {len(tried)} questions: the true answer earns 1, another one 0")
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Some samples from all over the list."""
+    every = max(1, len(samples) // max(1, count))
+    return list(samples[::every][:count])

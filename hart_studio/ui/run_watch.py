@@ -1,0 +1,391 @@
+"""What the Watch and Runs pages are told: JSON made from run directories, in answer to a look.
+
+Every function here takes what a browser sent, so nothing in it is trusted: ids are checked against the runs that exist,
+names of pictures against the folder that they lie in. Nothing new is answered with None.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.records import Box, Record, Rollout
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.digest import Cursor, RunDigest
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.overrides import load_config
+from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
+from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
+from hart_studio.ui.gold_boxes import GoldBoxes
+
+FIRST_LOG_BYTES: Final = 64 * 1024
+"""How much of a log the first look shows; the rest of the file stays on disk."""
+
+MOST_LOG_BYTES: Final = 64 * 1024
+"""Most of a log in one answer."""
+
+MOST_DIGESTS: Final = 64
+"""Runs whose figures are kept in memory."""
+
+PATIENCE_SECONDS: Final = 0.4
+"""How long one answer may go on reading events; what is left comes with the next one."""
+
+SPARK_POINTS: Final = 48
+"""Points of the small curve in the list of runs."""
+
+MOST_FOLLOWED: Final = 400
+"""Newest records that are searched for a question that is followed."""
+
+
+class Look(Record):
+    """What a page says when it looks at a run."""
+
+    run: str = Field(max_length=200)
+    """Id of the run."""
+    cursor: dict[str, Any] | None = None
+    """From the last answer, as it was; None at first."""
+    status: str = Field(default="", max_length=2000)
+    """Signature of the status in the last answer."""
+    attempt: int = Field(default=0, ge=0)
+    """Attempt whose log was read."""
+    log_offset: int = Field(default=0, ge=0)
+    """How far."""
+
+
+class RolloutsLook(Record):
+    """Which recorded rollouts a page wants."""
+
+    run: str = Field(max_length=200)
+    """Id of the run."""
+    step: int = Field(ge=0)
+    """The step."""
+    is_held_out: bool = False
+    """Those of the held-out questions."""
+
+
+_CURSOR: Final = TypeAdapter(Cursor)
+
+
+class RunWatch:
+    """Answers looks at runs.
+
+    Attributes:
+        runs_root: Folder of all runs.
+        pictures: Folder for copies of pictures, which the server serves.
+    """
+
+    def __init__(self, runs_root: Path, pictures: Path) -> None:
+        """Look at nothing yet.
+
+        Args:
+            runs_root: May be missing.
+            pictures: Made when missing.
+        """
+        pictures.mkdir(parents=True, exist_ok=True)
+        self.runs_root = runs_root
+        self.pictures = pictures
+        self._lock = threading.Lock()
+        self._digests: OrderedDict[str, RunDigest] = OrderedDict()
+        self._configs: dict[str, RunConfig | None] = {}
+        self._gold = GoldBoxes()
+
+    def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What is new about a run since the page looked last.
+
+        Args:
+            request: A ``Look``.
+
+        Returns:
+            None when nothing is; else ``status``, ``news`` with ``cursor`` (see ``RunDigest.news``), ``log``, and with
+            the first look ``about``: each only when there is something in it.
+
+        Raises:
+            InputError: If there is no such run.
+        """
+        look = _read(Look, request)
+        layout = find_run(self.runs_root, look.run)
+        digest = self._digest(layout)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while digest.refresh() and time.monotonic() < deadline:
+            pass
+        answer: dict[str, Any] = {}
+        news = digest.news(_read_cursor(look.cursor))
+        if news is not None:
+            answer["news"], cursor = news
+            answer["cursor"] = asdict(cursor)
+            if answer["news"]["is_whole"]:
+                answer["about"] = self._about(layout)
+        summary = summarize_run(layout)
+        status = _status(summary)
+        if status["signature"] != look.status:
+            answer["status"] = status
+        attempt = summary.status.attempt if summary.status else 0
+        if attempt:
+            is_first = attempt != look.attempt
+            offset = -FIRST_LOG_BYTES if is_first else look.log_offset
+            part = read_log(layout, attempt, offset, MOST_LOG_BYTES)
+            if part.text or is_first:
+                answer["log"] = {
+                    "attempt": attempt,
+                    "is_first": is_first,
+                    "text": _last_states(part.text),
+                    "offset": part.offset,
+                }
+        return answer or None
+
+    def index(self, signature: str = "") -> dict[str, Any] | None:
+        """All runs with their results, newest first; None when nothing has changed since the signature."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        rows = [self._row(summary, deadline) for summary in list_runs(self.runs_root)]
+        now = str(hash(json.dumps(rows)))
+        return None if now == signature else {"signature": now, "runs": rows}
+
+    def rollouts(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The recorded groups of a step, with the names of their pictures, ready to be drawn.
+
+        Args:
+            request: A ``RolloutsLook``.
+
+        Raises:
+            InputError: If there is no such run.
+            DataError: If nothing is recorded for that step.
+        """
+        look = _read(RolloutsLook, request)
+        layout = find_run(self.runs_root, look.run)
+        groups = read_groups(layout, look.step, is_held_out=look.is_held_out)
+        return [self._show_group(layout, group) for group in groups]
+
+    def follow(self, request: Mapping[str, Any]) -> list[list[Any]]:
+        """Where a question was recorded: (step, whether held out), in order.
+
+        Args:
+            request: ``run``, and ``sample``, the id of the question.
+        """
+        layout = find_run(self.runs_root, str(request.get("run")))
+        wanted = f'"id":{json.dumps(str(request.get("sample")), ensure_ascii=False)}'.encode()
+        found = []
+        for is_held_out in (True, False):
+            for step in list_rollout_steps(layout, is_held_out=is_held_out)[-MOST_FOLLOWED:]:
+                if wanted in layout.rollouts_of(step, is_held_out=is_held_out).read_bytes():
+                    found.append([step, is_held_out])
+        return sorted(found)
+
+    def gold(self, request: Mapping[str, Any]) -> list[list[float]]:
+        """True boxes of a question, ``[x_min, y_min, x_max, y_max]`` in original pixels; none when the data has none.
+
+        For people to compare with; training cannot reach this.
+
+        Args:
+            request: ``run``, and ``sample``, the id of the question.
+        """
+        layout = find_run(self.runs_root, str(request.get("run")))
+        config = self._config(layout)
+        boxes = self._gold.find(layout, config, str(request.get("sample"))) if config else ()
+        return [list(box.xyxy) for box in boxes]
+
+    def delete(self, request: Mapping[str, Any]) -> None:
+        """Remove a run that has ended, with everything in it.
+
+        Raises:
+            InputError: If there is no such run, or it still runs.
+        """
+        layout = find_run(self.runs_root, str(request.get("run")))
+        summary = summarize_run(layout)
+        if summary.state in {"running", "stopping"}:
+            raise InputError("expected a run that has ended; stop it first, then delete it")
+        shutil.rmtree(layout.folder)
+        with self._lock:
+            self._digests.pop(layout.run_id, None)
+            self._configs.pop(layout.run_id, None)
+
+    def compare(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Whole curves and settings of some runs, for one chart.
+
+        Args:
+            request: ``runs``, up to six ids.
+        """
+        ids = request.get("runs")
+        if not isinstance(ids, list) or not 1 <= len(ids) <= 6:
+            raise InputError("expected 1 to 6 runs to compare; choose fewer")
+        compared = []
+        for run_id in ids:
+            layout = find_run(self.runs_root, str(run_id))
+            digest = self._digest(layout)
+            while digest.refresh():
+                pass
+            curves = {"steps": digest.steps.columns(), "evaluations": digest.evaluations.columns()}
+            compared.append({**self._about(layout), "id": layout.run_id, **curves})
+        return compared
+
+    def _digest(self, layout: RunLayout) -> RunDigest:
+        with self._lock:
+            digest = self._digests.setdefault(layout.run_id, RunDigest(layout))
+            self._digests.move_to_end(layout.run_id)
+            while len(self._digests) > MOST_DIGESTS:
+                self._digests.popitem(last=False)
+            return digest
+
+    def _config(self, layout: RunLayout) -> RunConfig | None:
+        """Settings of a run, which never change; None when they cannot be read."""
+        if layout.run_id not in self._configs:
+            try:
+                self._configs[layout.run_id] = load_config(layout.config)
+            except InputError:
+                self._configs[layout.run_id] = None
+        return self._configs[layout.run_id]
+
+    def _about(self, layout: RunLayout) -> dict[str, Any]:
+        config = self._config(layout)
+        if config is None:
+            return {"title": layout.run_id, "chain": "", "model": "", "settings": {}}
+        return {
+            "title": config.name or layout.run_id,
+            "chain": config.method.chain,
+            "model": config.model.id or "built-in",
+            "group_size": config.rollout.group_size,
+            "settings": config.model_dump(mode="json"),
+        }
+
+    def _row(self, summary: RunSummary, deadline: float) -> dict[str, Any]:
+        digest = self._digest(summary.layout)
+        while time.monotonic() < deadline and digest.refresh():
+            pass
+        about = self._about(summary.layout)
+        about.pop("settings")
+        reward = digest.steps.columns()["figures"].get("reward", {"mean": []})["mean"]
+        every = max(1, len(reward) // SPARK_POINTS)
+        evaluations = digest.evaluations
+        status = _status(summary)
+        status.pop("signature")
+        status.pop("heartbeat")
+        return {
+            **about,
+            **status,
+            "id": summary.layout.run_id,
+            "spark": reward[::every],
+            "reward": digest.steps.latest(rows=10).get("reward"),
+            "first": _chosen(evaluations.first()),
+            "last": _chosen(evaluations.latest()),
+            "warnings": digest.warning_count,
+        }
+
+    def _show_group(self, layout: RunLayout, saved: SavedGroup) -> dict[str, Any]:
+        group = saved.group
+        credits = group.credits or (None,) * len(group.rollouts)
+        return {
+            "sample": saved.sample.model_dump(include={"id", "question", "choices", "answer", "category"}),
+            "wh": saved.image_wh,
+            "overview": self._serve(layout, saved.overview),
+            "protocol": group.protocol,
+            "rollouts": [
+                {
+                    **_show_rollout(rollout),
+                    "pictures": [self._serve(layout, name) for name in crops],
+                    "credit": credit and credit.model_dump(),
+                }
+                for rollout, crops, credit in zip(group.rollouts, saved.crops, credits, strict=True)
+            ],
+        }
+
+    def _serve(self, layout: RunLayout, name: str | None) -> str | None:
+        """Copy a picture to where the server may serve it; its name there, or None when it is gone."""
+        if name is None:
+            return None
+        served = f"{layout.run_id}-{Path(name).name}"
+        target = self.pictures / served
+        if not target.exists():
+            try:
+                source = find_image(layout, name)
+            except InputError:
+                return None
+            draft = target.with_suffix(f".{threading.get_ident()}.draft")
+            shutil.copyfile(source, draft)
+            draft.replace(target)
+        return served
+
+
+def guarded(answer: Any) -> Any:
+    """A function of ``RunWatch`` as a page calls it: an error that is meant for people comes back as ``error``."""
+
+    def call(request: Any = None) -> Any:
+        try:
+            return answer(request)
+        except HartError as error:
+            return {"error": str(error)}
+
+    call.__name__ = answer.__name__
+    return call
+
+
+def _read(kind: type[Any], request: Mapping[str, Any]) -> Any:
+    try:
+        return kind.model_validate(request)
+    except ValidationError as error:
+        raise InputError(
+            f"expected a {kind.__name__} from the page, got another: {error.errors()[0]['msg']}"
+        ) from error
+
+
+def _read_cursor(value: dict[str, Any] | None) -> Cursor:
+    try:
+        return Cursor() if value is None else _CURSOR.validate_python(value)
+    except ValidationError:
+        return Cursor()
+
+
+def _status(summary: RunSummary) -> dict[str, Any]:
+    """The state as a page shows it; its signature changes when anything in it does."""
+    status = summary.status
+    shown: dict[str, Any] = {"state": summary.state, "error": summary.problem}
+    if status is not None:
+        shown |= {
+            "step": status.step,
+            "total": status.total,
+            "attempt": status.attempt,
+            "error": status.error or summary.problem,
+            "exit_code": status.exit_code,
+            "heartbeat": status.heartbeat.isoformat() if status.heartbeat else None,
+        }
+    shown["signature"] = json.dumps(shown)
+    return shown
+
+
+def _chosen(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures that the list of runs shows."""
+    return {name: figures[name] for name in ("accuracy", "iog_above_0.3", "iou", "area_share") if name in figures}
+
+
+def _show_rollout(rollout: Rollout) -> dict[str, Any]:
+    grounding, answer = rollout.grounding_turn, rollout.answer_turn
+    return {
+        "outcome": rollout.outcome,
+        "error": rollout.error,
+        "boxes": [_show_box(box) for box in rollout.boxes],
+        "crops": [_show_box(box) for box in rollout.crops],
+        "grounding": grounding.text if grounding else None,
+        "answer": answer.text if answer else None,
+        "extracted": rollout.score.extracted,
+        "rule": rollout.score.rule,
+        "score": rollout.score.value,
+        "tokens": [turn.completion_tokens for turn in rollout.turns],
+        "visual_tokens": rollout.visual_tokens,
+    }
+
+
+def _show_box(box: Box) -> list[Any]:
+    return [*box.xyxy, box.label]
+
+
+def _last_states(text: str) -> str:
+    """A progress bar writes over its line with carriage returns; what stands there in the end is what is shown."""
+    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))

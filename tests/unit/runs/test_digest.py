@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from hart_studio.runs.digest import Cursor, RunDigest
+from hart_studio.runs.events import (
+    CheckpointSaved,
+    Evaluated,
+    EventLog,
+    Payload,
+    RolloutsSaved,
+    RunEvent,
+    Started,
+    StepDone,
+    Warned,
+)
+from hart_studio.runs.layout import RunLayout
+from tests.unit.runs.conftest import PROVENANCE
+
+
+def write(layout: RunLayout, *events: tuple[int, Payload]) -> None:
+    log = EventLog(layout.events)
+    for step, payload in events:
+        log.append(payload, step)
+
+
+def step(reward: float, stage: str = "ap_grpo") -> StepDone:
+    return StepDone(stage=stage, metrics={"reward": reward})
+
+
+def started(attempt: int = 1, resumed_from: int | None = None) -> Started:
+    return Started(attempt=attempt, resumed_from=resumed_from, provenance=PROVENANCE)
+
+
+class Reader:
+    """What a page keeps: it applies the news as they come."""
+
+    def __init__(self) -> None:
+        self.cursor = Cursor()
+        self.steps: list[int] = []
+        self.rewards: list[float] = []
+        self.marks: list[list[Any]] = []
+
+    def look(self, digest: RunDigest) -> dict[str, Any] | None:
+        digest.refresh()
+        answer = digest.news(self.cursor)
+        if answer is None:
+            return None
+        found, self.cursor = answer
+        if found["is_whole"]:
+            self.steps, self.rewards, self.marks = [], [], []
+        rows = found["steps"]
+        self.steps[rows["first_row"] :] = rows["steps"]
+        self.rewards[rows["first_row"] :] = rows["figures"].get("reward", {"mean": []})["mean"]
+        self.marks[found["marks"]["first"] :] = found["marks"]["items"]
+        return found
+
+
+def test_a_reader_gets_what_is_new_and_nothing_twice(layout: RunLayout) -> None:
+    digest, reader = RunDigest(layout), Reader()
+    assert reader.look(digest) is not None and reader.look(digest) is None
+    write(layout, (0, started()), (1, step(0.25)), (2, step(0.5)))
+    first = reader.look(digest)
+    assert first is not None and (reader.steps, reader.rewards) == ([1, 2], [0.25, 0.5])
+    assert reader.look(digest) is None, "nothing new is nothing sent"
+    write(layout, (3, step(0.75)), (3, RolloutsSaved(groups=2)), (3, Evaluated(metrics={"accuracy": 0.5}, samples=8)))
+    second = reader.look(digest)
+    assert second is not None and reader.steps == [1, 2, 3]
+    assert second["steps"]["first_row"] == 1, "the last row comes again, for it may have been joined"
+    assert second["evaluations"]["figures"]["accuracy"]["mean"] == [0.5]
+    assert reader.marks == [["started", 0, "attempt 1"], ["stage", 1, "ap_grpo"], ["rollouts", 3, ""]]
+
+
+def test_a_late_reader_sees_the_same(layout: RunLayout) -> None:
+    digest, early = RunDigest(layout), Reader()
+    for number in range(1, 30):
+        write(layout, (number, step(number / 30)))
+        early.look(digest)
+    late, other = Reader(), Reader()
+    late.look(digest)
+    other.look(RunDigest(layout))
+    assert late.steps == other.steps == early.steps and late.rewards == other.rewards == early.rewards
+
+
+def test_an_attempt_that_goes_on_from_a_checkpoint_replaces_what_came_after_it(layout: RunLayout) -> None:
+    digest, reader = RunDigest(layout), Reader()
+    write(
+        layout,
+        (0, started()),
+        (0, Evaluated(metrics={"accuracy": 0.1}, samples=8)),
+        *((number, step(0.1)) for number in (1, 2, 3, 4)),
+        (2, CheckpointSaved(stage="ap_grpo", is_kept=False)),
+        (4, RolloutsSaved(groups=1)),
+    )
+    reader.look(digest)
+    write(layout, (2, started(2, resumed_from=2)), (3, step(0.9)))
+    reader.look(digest)
+    assert (reader.steps, reader.rewards) == ([1, 2, 3], [0.1, 0.1, 0.9])
+    assert reader.marks == [
+        ["started", 0, "attempt 1"],
+        ["stage", 1, "ap_grpo"],
+        ["checkpoint", 2, "ap_grpo"],
+        ["started", 2, "attempt 2"],
+    ]
+    write(layout, (0, started(3)), (0, Evaluated(metrics={"accuracy": 0.2}, samples=8)))
+    found = reader.look(digest)
+    assert found is not None and found["evaluations"] == {
+        "first_row": 0,
+        "steps": [0],
+        "figures": {"accuracy": {"mean": [0.2]}},
+    }, "an attempt from the beginning measures step 0 again"
+    assert reader.steps == []
+
+
+def test_a_server_that_was_restarted_sends_everything_again(layout: RunLayout) -> None:
+    reader = Reader()
+    write(layout, (1, step(0.5)))
+    reader.look(RunDigest(layout))
+    found = reader.look(RunDigest(layout))
+    assert found is not None and found["is_whole"] and reader.steps == [1]
+
+
+def test_a_file_that_was_replaced_is_read_anew(layout: RunLayout) -> None:
+    digest, reader = RunDigest(layout), Reader()
+    write(layout, (1, step(0.5)), (2, step(0.5)))
+    reader.look(digest)
+    layout.events.unlink()
+    write(layout, (1, step(0.1)))
+    reader.look(digest)
+    assert (reader.steps, reader.rewards) == ([1], [0.1])
+
+
+def test_warnings_are_counted_and_the_newest_are_shown(layout: RunLayout) -> None:
+    digest, reader = RunDigest(layout), Reader()
+    write(layout, *((number, Warned(message=f"w{number}")) for number in range(150)))
+    found = reader.look(digest)
+    assert found is not None and found["warnings"]["count"] == 150
+    assert found["warnings"]["newest"][0] == [50, "w50"] and len(found["warnings"]["newest"]) == 100
+
+
+def test_what_a_look_costs_does_not_grow_with_the_run(layout: RunLayout) -> None:
+    digest, reader = RunDigest(layout), Reader()
+    sizes = []
+    for number in range(1, 3001):
+        digest._take(_event(number))
+        digest._version += 1
+        found = reader.look(digest)
+        sizes.append(len(json.dumps(found)))
+    ordinary = sorted(sizes[1:])
+    assert ordinary[len(ordinary) // 2] < 400 and max(sizes) < 100_000
+    assert sum(size > 400 for size in sizes) < 10, "all rows are sent anew only when they were put together"
+
+
+def test_the_pace_is_that_of_the_last_steps(layout: RunLayout) -> None:
+    digest = RunDigest(layout)
+    assert digest.seconds_per_step is None
+    for number in range(5):
+        digest._take(_event(number, second=number * 3))
+    assert digest.seconds_per_step == pytest.approx(3.0)
+
+
+def _event(number: int, second: int = 0) -> RunEvent:
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=second)
+    return RunEvent(seq=number, at=at, step=number, payload=step(0.5))

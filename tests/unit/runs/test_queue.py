@@ -1,0 +1,122 @@
+"""What waits is started when its device is free, and stays in the queue through restarts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.launcher import stop_run
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.processes import hold_lock
+from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch
+from hart_studio.runs.reader import summarize_run
+from hart_studio.runs.status import read_status
+from hart_studio.runs.writer import create_run
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+END = (sys.executable, "-c", "pass")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "runs"
+    yield folder
+    for run in folder.iterdir() if folder.is_dir() else []:
+        if run.is_dir():
+            stop_run(RunLayout(run), save_seconds=0.0)
+
+
+def make(root: Path, plan: LaunchPlan | None) -> RunLayout:
+    layout = create_run(root, "training", RunConfig(), "ap_grpo", total=10)
+    if plan is not None:
+        plan_launch(layout, plan)
+    return layout
+
+
+def test_one_run_at_a_time_on_the_cpu(root: Path) -> None:
+    first, second = sorted((make(root, LaunchPlan(argv=SLEEP)) for _ in range(2)), key=lambda layout: layout.run_id)
+    queue = RunQueue(root)
+    assert (queue.place_of(first), queue.place_of(second)) == (0, 1)
+    assert queue.start_next() == [first.run_id]
+    assert queue.start_next() == [], "the device is taken"
+    assert queue.place_of(second) == 0 and queue.place_of(first) is None
+    stop_run(first, save_seconds=0.0)
+    assert RunQueue(root).start_next() == [second.run_id], "another server goes on with the queue"
+
+
+def test_other_processors_are_not_waited_for(root: Path) -> None:
+    plans = [LaunchPlan(argv=SLEEP, gpus=gpus) for gpus in ((), (0, 1), (2,), (1, 2))]
+    runs = [make(root, plan) for plan in plans]
+    by_age = sorted(zip((run.run_id for run in runs), plans, strict=True))
+    started = RunQueue(root).start_next()
+    taken: list[LaunchPlan] = []
+    for run_id, plan in by_age:
+        assert (run_id in started) == (not any(plan.shares_device(other) for other in taken))
+        taken += [plan] if run_id in started else []
+
+
+def test_a_job_sees_its_processors_and_its_run(root: Path) -> None:
+    code = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'] + ';', os.environ['HART_STUDIO_RUN'])"
+    layout = make(root, LaunchPlan(argv=(sys.executable, "-c", code), gpus=(3, 5)))
+    RunQueue(root).start_next()
+    deadline = time.monotonic() + 20
+    while read_status(layout).is_active and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert f"sees 3,5; {layout.run_id}\n" in layout.log_of(1).read_text()
+    assert LaunchPlan(argv=END).environment == {"CUDA_VISIBLE_DEVICES": ""}, "a CPU job must not take a processor"
+
+
+def test_what_is_not_waiting_is_left_alone(root: Path) -> None:
+    unplanned, stopped = make(root, None), make(root, LaunchPlan(argv=SLEEP))
+    stop_run(stopped)
+    broken = make(root, LaunchPlan(argv=SLEEP))
+    broken.launch.write_text("{}")
+    assert find_plan(broken) is None
+    assert RunQueue(root).start_next() == []
+    assert summarize_run(unplanned).state == "queued" and summarize_run(stopped).state == "stopped"
+    assert RunQueue(root / "missing").start_next() == []
+
+
+def test_a_program_that_is_not_there_is_told_and_does_not_stop_the_queue(root: Path) -> None:
+    bad, good = sorted((make(root, LaunchPlan(argv=SLEEP)) for _ in range(2)), key=lambda layout: layout.run_id)
+    plan_launch(bad, LaunchPlan(argv=("/no/such/program",)))
+    queue = RunQueue(root)
+    assert queue.start_next() == [good.run_id]
+    assert "/no/such/program" in queue.problems[bad.run_id]
+
+
+def test_a_run_that_ended_is_put_into_the_queue_again(root: Path) -> None:
+    layout = make(root, LaunchPlan(argv=SLEEP))
+    queue = RunQueue(root)
+    queue.start_next()
+    with pytest.raises(InputError, match="expected no other attempt"):
+        plan_launch(layout, LaunchPlan(argv=SLEEP))
+    stop_run(layout, save_seconds=0.0)
+    plan_launch(layout, LaunchPlan(argv=SLEEP))
+    assert summarize_run(layout).state == "queued" and not layout.stop.exists()
+    assert queue.start_next() == [layout.run_id]
+    assert read_status(layout).attempt == 2
+
+
+def test_two_servers_do_not_start_a_run_twice(root: Path) -> None:
+    make(root, LaunchPlan(argv=SLEEP))
+    with hold_lock(root / ".queue.lock"):
+        assert RunQueue(root).start_next() == []
+    assert len(RunQueue(root).start_next()) == 1
+
+
+def test_the_thread_starts_what_comes(root: Path) -> None:
+    queue = RunQueue(root)
+    queue.open()
+    layout = make(root, LaunchPlan(argv=SLEEP))
+    deadline = time.monotonic() + 10
+    while read_status(layout).pid is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    queue.close()
+    assert read_status(layout).pid is not None

@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hart_studio.runs.series import SeriesTable
+
+
+def test_a_short_run_keeps_every_entry() -> None:
+    table = SeriesTable(most_rows=4)
+    for step in (1, 2, 3):
+        table.add(step, {"reward": step / 10, "kl": None if step == 2 else 0.5})
+    assert table.columns() == {
+        "first_row": 0,
+        "steps": [1, 2, 3],
+        "figures": {"reward": {"mean": [0.1, 0.2, 0.3]}, "kl": {"mean": [0.5, None, 0.5]}},
+    }
+    assert table.columns(2) == {
+        "first_row": 2,
+        "steps": [3],
+        "figures": {"reward": {"mean": [0.3]}, "kl": {"mean": [0.5]}},
+    }
+    assert (table.width, table.edition, table.version) == (1, 0, 3)
+
+
+def test_a_long_run_puts_neighbours_together() -> None:
+    table = SeriesTable(most_rows=4)
+    for step in range(1, 8):
+        table.add(step, {"reward": float(step)})
+    # Four rows were full after step 4 and became two: 1-2, 3-4; then 5-6, and 7 alone so far.
+    assert (table.width, table.edition, len(table)) == (2, 1, 4)
+    assert table.columns() == {
+        "first_row": 0,
+        "steps": [2, 4, 6, 7],
+        "figures": {"reward": {"mean": [1.5, 3.5, 5.5, 7.0], "low": [1, 3, 5, 7], "high": [2, 4, 6, 7]}},
+    }
+
+
+@given(st.integers(1, 300), st.sampled_from([2, 4, 16]))
+def test_nothing_is_lost_and_room_is_bounded(entries: int, most_rows: int) -> None:
+    table = SeriesTable(most_rows)
+    for step in range(1, entries + 1):
+        table.add(step, {"reward": float(step)})
+        assert len(table) <= most_rows
+    columns = table.columns()
+    assert columns["steps"][-1] == entries and columns["steps"] == sorted(set(columns["steps"]))
+    assert table.latest(rows=most_rows)["reward"] == pytest.approx((entries + 1) / 2)
+    low = columns["figures"]["reward"].get("low", columns["figures"]["reward"]["mean"])
+    high = columns["figures"]["reward"].get("high", columns["figures"]["reward"]["mean"])
+    assert (low[0], high[-1]) == (1.0, entries)
+
+
+def test_a_cut_forgets_what_is_done_again() -> None:
+    table = SeriesTable(most_rows=4)
+    for step in range(1, 8):
+        table.add(step, {"reward": float(step)})
+    table.cut(7)
+    assert table.edition == 1, "nothing lies after the last step"
+    table.cut(5)
+    assert table.columns()["steps"] == [2, 4], "the row of steps 5 and 6 straddles the cut"
+    assert table.edition == 2
+    table.add(5, {"reward": 0.0})
+    assert table.columns()["steps"] == [2, 4, 5]
+    assert (table.first(), table.latest()) == ({"reward": 1.5}, {"reward": 0.0})
+
+
+def test_an_empty_table() -> None:
+    table = SeriesTable()
+    assert (len(table), table.first(), table.latest(), table.columns()["steps"]) == (0, {}, {}, [])
+
+
+def test_rows_must_pair_up() -> None:
+    with pytest.raises(ValueError, match="expected an even number of rows, at least 2, got 3"):
+        SeriesTable(3)
