@@ -12,8 +12,12 @@ from starlette.middleware import Middleware
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_ask_endpoint
 from hart_studio.ui.guard import Guard
+from hart_studio.ui.launch_desk import LaunchDesk
+from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.tabs.ask import build_ask_tab
+from hart_studio.ui.tabs.train import build_train_tab
+from hart_studio.ui.tabs.watch import make_run_pages, read_run, read_step, show_run
 from hart_studio.ui.theme import ASSETS, build_theme
 
 UPLOAD_LIMIT: Final = "200mb"
@@ -33,19 +37,42 @@ _HEADER: Final = """
 """
 
 
-def build_app(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> gr.Blocks:
+def build_app(
+    service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]], desk: LaunchDesk
+) -> gr.Blocks:
     """Build the pages.
 
     Args:
         service: Opens pictures and asks models.
         examples: Offered on the Ask tab.
         models: (title, name) of the models in the lists; the first is the default everywhere.
+        desk: Starts runs.
     """
+    watch = RunWatch(desk.runs_root, service.folder / "runs")
     app: gr.Blocks
     with gr.Blocks(title="HART Studio", fill_width=True, delete_cache=CACHE_SWEEP_SECONDS) as app:
         gr.HTML(_HEADER, apply_default_css=False, padding=False, js_on_load=None)
-        with gr.Tabs(), gr.Tab("Ask", id="ask"):
-            build_ask_tab(service, examples, models)
+        pages = make_run_pages(watch, desk)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Ask", id="ask"):
+                ask = build_ask_tab(service, examples, models)
+            with gr.Tab("Train", id="train"):
+                build_train_tab(desk, watch, pages, tabs)
+            with gr.Tab("Watch", id="watch", render_children=True):
+                pages.view.render()
+            with gr.Tab("Runs", id="runs"):
+                pages.table.render()
+
+        def open_run(event: gr.EventData) -> dict[Any, Any]:
+            return show_run(pages, tabs, read_run(event))
+
+        def open_model(event: gr.EventData) -> dict[Any, Any]:
+            trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
+            return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: trained}
+
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        pages.table.open_run(open_run, None, [tabs, pages.view], **quiet)
+        pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **quiet)
         build_ask_endpoint(service, models[0][1])
     app.queue(max_size=32, api_open=False)
     return app
@@ -60,7 +87,7 @@ def launch_options(project_root: Path, hosts: Collection[str] | None) -> dict[st
     """
     return {
         "theme": build_theme(),
-        "css_paths": [ASSETS / "studio.css"],
+        "css_paths": [ASSETS / "studio.css", ASSETS / "runs.css"],
         "js": (ASSETS / "page.js").read_text("utf-8"),
         "favicon_path": ASSETS / "favicon.svg",
         "ssr_mode": False,

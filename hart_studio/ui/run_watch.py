@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import load_config
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
 from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
+from hart_studio.ui.form import SHORT_TITLES
 from hart_studio.ui.gold_boxes import GoldBoxes
 
 FIRST_LOG_BYTES: Final = 64 * 1024
@@ -248,9 +250,10 @@ class RunWatch:
         config = self._config(layout)
         if config is None:
             return {"title": layout.run_id, "chain": "", "model": "", "settings": {}}
+        chain = SHORT_TITLES[config.method.chain]
         return {
-            "title": config.name or layout.run_id,
-            "chain": config.method.chain,
+            "title": config.name or f"{chain}, {_when(layout.run_id)}",
+            "chain": chain,
             "model": config.model.id or "built-in",
             "group_size": config.rollout.group_size,
             "settings": config.model_dump(mode="json"),
@@ -358,6 +361,11 @@ def _status(summary: RunSummary) -> dict[str, Any]:
         }
     shown["signature"] = json.dumps(shown)
     return shown
+
+
+def _when(run_id: str) -> str:
+    """``20260824-101500-...`` -> ``24 Aug 10:15:00 UTC``: what an id says of its time."""
+    return f"{datetime.strptime(run_id[:15], '%Y%m%d-%H%M%S'):%-d %b %H:%M:%S} UTC"
 
 
 def _chosen(figures: Mapping[str, float]) -> dict[str, float]:

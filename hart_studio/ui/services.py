@@ -27,6 +27,9 @@ from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import draw_pictures, load_trace, summarize_trace, zip_trace
 from hart_studio.pipeline.verification import check_rollout_count
 from hart_studio.records import PROTOCOLS, Protocol
+from hart_studio.runs.checkpoints import list_checkpoints
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.overrides import load_config
 from hart_studio.ui.background import Progress
 from hart_studio.ui.components.answer_cards import AnswerBoard
 from hart_studio.ui.components.box_viewer import Copy, Scene
@@ -219,6 +222,24 @@ class AskService:
             archive=archive,
             summary={**summarize_trace(trace), "model": name},
         )
+
+    @staticmethod
+    def find_trained(runs_root: Path, run_id: str, step: int | None) -> tuple[str, str]:
+        """Names of a checkpoint's model and of the model that its run began with, for the lists of the Ask tab.
+
+        Args:
+            runs_root: Folder of all runs.
+            run_id: From a browser.
+            step: Of the checkpoint; None = the newest.
+
+        Raises:
+            InputError: If there is no such run or no such checkpoint.
+        """
+        layout = find_run(runs_root, run_id)
+        found = [mark for mark in list_checkpoints(layout) if step in (None, mark.mark.step)]
+        if not found:
+            raise InputError(f"expected a complete checkpoint of {run_id}, got step {step}; choose another one")
+        return str(found[-1].folder), load_config(layout.config).model.id or BUILT_IN
 
     def _get_model(self, name: str, progress: Progress) -> ChatModel:
         """The model from memory, or loaded after the least recently used one has made room."""

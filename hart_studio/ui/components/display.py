@@ -16,13 +16,17 @@ from hart_studio.ui.theme import ASSETS
 
 
 class Display(gr.HTML):
-    """A read-only component drawn by ``assets/<script>``; subclasses turn their value into JSON in ``postprocess``."""
+    """A read-only component drawn by ``assets/<script>``, or by several scripts that build on each other.
 
-    def __init__(self, template: str, script: str, value: Any = None, **layout: Any) -> None:
+    Subclasses turn their value into JSON in ``postprocess``.
+    """
+
+    def __init__(self, template: str, script: str | tuple[str, ...], value: Any = None, **layout: Any) -> None:
+        scripts = (script,) if isinstance(script, str) else script
         super().__init__(
             value,
             html_template=template,
-            js_on_load=(ASSETS / "dom.js").read_text("utf-8") + (ASSETS / script).read_text("utf-8"),
+            js_on_load="".join((ASSETS / name).read_text("utf-8") for name in ("dom.js", *scripts)),
             apply_default_css=False,
             container=False,
             padding=False,

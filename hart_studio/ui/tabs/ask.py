@@ -48,7 +48,15 @@ class ResultColumn:
         return {self.strip: None, self.cards: None, self.download: gr.update(visible=False)}
 
 
-def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> None:
+@dataclass(frozen=True)
+class ModelPickers:
+    """The two lists of models, so that another tab can put a checkpoint into them."""
+
+    model_a: gr.Dropdown
+    model_b: gr.Dropdown
+
+
+def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> ModelPickers:
     """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
 
     Args:
@@ -171,6 +179,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
         ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
         concurrency_limit=1, concurrency_id=MODEL_QUEUE,
     )  # fmt: skip
+    return ModelPickers(model_a, model_b)
 
 
 def _build_result_column(slot: str, visible: bool) -> ResultColumn:

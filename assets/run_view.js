@@ -1,0 +1,236 @@
+// One run, live: its state, its rollouts, its curves, its log. Looks at the run every second and is told what is new.
+const LOOK_MILLISECONDS = 1000;
+const HIDDEN_LOOK_MILLISECONDS = 5000;
+const INDEX_EVERY = 4; // looks
+const MOST_LOG_CHARACTERS = 200000;
+const ACTIVE_STATES = ["queued", "running", "stopping"];
+const KNOBS = "Memory ran out. Lower schedule.prompts_per_micro_batch, rollout.group_size, or the pixel budgets; set LoRA and gradient checkpointing on; or take a smaller model.";
+
+const view = element.querySelector(".hs-run");
+const find = (name) => view.querySelector(name);
+const emptyTable = () => ({ steps: [], figures: {} });
+let run = null;
+let seen = {};
+let about = null;
+let status = null;
+let pace = null;
+let warnings = { count: 0, newest: [] };
+let marks = [];
+let steps = emptyTable();
+let evaluations = emptyTable();
+let weight = 0.6;
+let looks = 0;
+let runs = [];
+let signature = "";
+let isLooking = false;
+
+const pictureBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
+const theatre = makeTheatre(find(".hs-theatre-host"), server_calls(), (name) => pictureBase() + encodeURIComponent(name));
+
+function server_calls() {
+  return { rollouts: (request) => server.rollouts(request), follow: (request) => server.follow(request), gold: (request) => server.gold(request) };
+}
+
+// The run of this page is in its address, so a reload or a second tab shows the same one.
+const runOfAddress = () => new URLSearchParams(location.search).get("run");
+function putIntoAddress(id) {
+  const address = new URL(location.href);
+  if (id) address.searchParams.set("run", id);
+  else address.searchParams.delete("run");
+  history.replaceState(null, "", address);
+}
+
+function choose(id) {
+  run = id;
+  seen = {};
+  about = status = pace = null;
+  marks = [];
+  warnings = { count: 0, newest: [] };
+  steps = emptyTable();
+  evaluations = emptyTable();
+  find(".hs-log pre").textContent = "";
+  putIntoAddress(id);
+  theatre.reset(id);
+  drawHead();
+  drawCharts();
+  look();
+}
+
+const isShown = () => view.offsetParent !== null;
+
+async function look() {
+  if (isLooking) return;
+  isLooking = true;
+  try {
+    // A hidden page lists the runs once, so that it is there when it is opened.
+    if (looks++ % INDEX_EVERY === 0) await lookAtIndex();
+    if (run && isShown()) take(await server.look({ run, ...seen }));
+    view.classList.remove("hs-offline");
+  } catch {
+    view.classList.add("hs-offline"); // the server is away; the next look tries again
+  } finally {
+    isLooking = false;
+  }
+}
+
+async function lookAtIndex() {
+  const answer = await server.index(signature);
+  if (!answer || answer.error) return;
+  ({ signature, runs } = answer);
+  const picker = find(".hs-run-picker");
+  picker.replaceChildren(
+    ...(runs.length ? [] : [build("option", { value: "", text: "No run yet" })]),
+    ...runs.map((item) => build("option", { value: item.id, text: `${item.title} · ${item.chain} · ${item.state}` })),
+  );
+  if (!run || !runs.some((item) => item.id === run)) {
+    const wanted = runOfAddress();
+    const first = runs.find((item) => item.id === wanted) ?? runs.find((item) => ACTIVE_STATES.includes(item.state)) ?? runs[0];
+    if (first) choose(first.id);
+    else if (run) choose(null);
+  }
+  picker.value = run ?? "";
+  view.classList.toggle("hs-run-none", !runs.length);
+}
+
+function take(answer) {
+  if (!answer) return drawClock();
+  if (answer.error) return;
+  if (answer.about) about = answer.about;
+  if (answer.status) status = answer.status;
+  if (answer.status) seen.status = answer.status.signature;
+  if (answer.log) takeLog(answer.log);
+  if (answer.news) takeNews(answer.news, answer.cursor);
+  drawHead();
+}
+
+function takeNews(news, cursor) {
+  if (news.is_whole) {
+    steps = emptyTable();
+    evaluations = emptyTable();
+    marks = [];
+  }
+  mergeTable(steps, news.steps);
+  mergeTable(evaluations, news.evaluations);
+  marks.length = Math.min(marks.length, news.marks.first);
+  marks.push(...news.marks.items);
+  warnings = news.warnings;
+  pace = news.seconds_per_step;
+  seen.cursor = cursor;
+  drawCharts();
+  const of = (kind) => [...new Set(marks.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
+  theatre.setMarks(of("rollouts"), of("held_out"));
+  drawCheckpoints(of("checkpoint"));
+}
+
+function takeLog(part) {
+  const pre = find(".hs-log pre");
+  const isAtEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
+  pre.textContent = ((part.is_first ? "" : pre.textContent) + part.text).slice(-MOST_LOG_CHARACTERS);
+  seen.attempt = part.attempt;
+  seen.log_offset = part.offset;
+  if (isAtEnd || part.is_first) pre.scrollTop = pre.scrollHeight;
+}
+
+const span = (seconds) => {
+  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`;
+};
+
+function drawClock() {
+  if (!status) return;
+  const age = status.heartbeat ? (Date.now() - Date.parse(status.heartbeat)) / 1000 : null;
+  const isRunning = status.state === "running" || status.state === "stopping";
+  const parts = [];
+  if (pace) parts.push(`${formatNumber(pace)} s a step`);
+  if (isRunning && pace && status.total) parts.push(`about ${span((status.total - status.step) * pace)} left`);
+  if (isRunning && age !== null) parts.push(age < 5 ? "working" : `last sign of life ${span(age)} ago`);
+  if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
+  find(".hs-run-clock").textContent = parts.join(" · ");
+  view.classList.toggle("hs-silent", isRunning && age > 60);
+}
+
+function drawHead() {
+  const state = status?.state ?? "";
+  view.classList.toggle("hs-run-empty", !run);
+  find(".hs-run-title").textContent = about?.title ?? run ?? "";
+  find(".hs-run-facts").textContent = about ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : ""].filter(Boolean).join(" · ") : "";
+  const pill = find(".hs-pill");
+  pill.textContent = state;
+  pill.className = `hs-pill hs-pill-${state}`;
+  const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
+  find(".hs-run-progress > div").style.width = `${percent}%`;
+  find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
+  find(".hs-run-steps").textContent = status ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total ?? 0)} steps` : "";
+  const trouble = find(".hs-run-trouble");
+  const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
+  const isOver = ["failed", "lost"].includes(state);
+  trouble.hidden = !(isOver || (state === "stopped" && status.error));
+  if (!trouble.hidden) {
+    const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
+    trouble.replaceChildren(
+      build("strong", { text: isOver ? `This run ${state === "lost" ? "was lost" : "failed"}` : "This run was stopped" }),
+      build("p", { text: cause }),
+      ...(/memory/i.test(cause) ? [build("p", { text: KNOBS })] : []),
+      ...(isOver && lines ? [build("pre", { text: lines })] : []),
+    );
+  }
+  const isActive = ACTIVE_STATES.includes(state);
+  find("[data-command=stop]").hidden = !isActive;
+  find("[data-command=stop]").disabled = state === "stopping";
+  find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state);
+  find("[data-command=delete]").hidden = !run || isActive;
+  const note = find(".hs-run-warnings");
+  note.hidden = !warnings.count;
+  note.querySelector("summary").textContent = `${formatCount(warnings.count)} warning${warnings.count === 1 ? "" : "s"}`;
+  note.querySelector("ul").replaceChildren(...warnings.newest.toReversed().map(([step, text]) => build("li", { text: `step ${step}: ${text}` })));
+  drawClock();
+}
+
+function drawCheckpoints(list) {
+  const picker = find(".hs-checkpoints");
+  const kept = picker.value;
+  picker.replaceChildren(...list.toReversed().map((step) => build("option", { value: step, text: `step ${formatCount(step)}` })));
+  if (list.includes(Number(kept))) picker.value = kept;
+  find(".hs-try").hidden = !list.length;
+}
+
+function drawCharts() {
+  const host = find(".hs-charts");
+  const charts = props.value?.charts ?? [];
+  while (host.childElementCount < charts.length) host.append(build("figure", { class: "hs-chart" }));
+  charts.forEach((chart, index) => {
+    const table = chart.is_held_out ? evaluations : steps;
+    const lines = chart.lines.map(([name, label], place) => ({ label, colour: CHART_COLOURS[place], points: pointsOf(table, name), isSparse: chart.is_held_out }));
+    const figure = host.children[index];
+    figure.hidden = !lines.some((line) => line.points.length) && steps.steps.length > 0;
+    drawChart(figure, { ...chart, lines: lines.filter((line) => line.points.length) }, weight);
+  });
+}
+
+async function command(name) {
+  if (!run) return;
+  if (name === "delete" && !confirm(`Delete the run ${about?.title ?? run} with its checkpoints? This cannot be undone.`)) return;
+  const answer = await server[name]({ run });
+  const told = find(".hs-run-told");
+  told.textContent = answer?.error ?? { stop: "Asked to finish its step, save, and end.", resume: "Put into the queue.", delete: "Deleted." }[name];
+  told.classList.toggle("hs-bad", Boolean(answer?.error));
+  if (name === "delete" && !answer?.error) run = null;
+  looks = 0;
+  look();
+}
+
+view.querySelectorAll("[data-command]").forEach((button) => button.addEventListener("click", () => command(button.dataset.command)));
+find(".hs-try button").addEventListener("click", () => trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }));
+find(".hs-run-picker").addEventListener("change", (event) => choose(event.target.value));
+find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
+
+watch("value", () => { if (props.value?.run && props.value.run !== run) choose(props.value.run); drawCharts(); });
+if (props.value?.run) choose(props.value.run);
+drawHead();
+drawCharts();
+(function again() {
+  look().finally(() => {
+    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_LOOK_MILLISECONDS : LOOK_MILLISECONDS);
+  });
+})();

@@ -1,0 +1,197 @@
+// All runs: search, filter, choose up to six, and see them on shared axes with the settings in which they differ.
+const LOOK_MILLISECONDS = 2000;
+const MOST_COMPARED = 6;
+const COLUMNS = [
+  ["", null], ["Run", "title"], ["State", "state"], ["Method", "chain"], ["Model", "model"], ["Steps", "step"],
+  ["Reward", "reward"], ["Held-out accuracy", "accuracy"], ["IoG > 0.3", "iog_above_0.3"], ["Area", "area_share"],
+];
+const page = element.querySelector(".hs-runs");
+const find = (name) => page.querySelector(name);
+const body = find("tbody");
+const compared = find(".hs-compared");
+let runs = [];
+let signature = "";
+let chosen = [];
+let order = { key: null, isDown: true };
+let weight = 0.6;
+let shown = [];
+
+const percent = (value) => (value === undefined || value === null ? "–" : `${(value * 100).toFixed(1)} %`);
+const change = (item, name) => {
+  const [first, last] = [item.first[name], item.last[name]];
+  return last === undefined ? "–" : first === undefined || first === last ? percent(last) : `${percent(first)} → ${percent(last)}`;
+};
+
+function spark(values) {
+  const points = values.filter((value) => value !== null);
+  if (points.length < 2) return null;
+  const high = Math.max(...points, 0.05);
+  const line = points.map((value, index) => `${((index / (points.length - 1)) * 76 + 2).toFixed(1)},${(20 - (value / high) * 17).toFixed(1)}`).join(" ");
+  return build("svg:svg", { viewBox: "0 0 80 22", class: "hs-spark", "aria-hidden": "true" }, [build("svg:polyline", { points: line })]);
+}
+
+function row(item) {
+  const tick = build("input", {
+    type: "checkbox", "aria-label": `Compare ${item.title}`, checked: chosen.includes(item.id),
+    onchange: (event) => { chosen = event.target.checked ? [...chosen, item.id].slice(-MOST_COMPARED) : chosen.filter((id) => id !== item.id); draw(); },
+  });
+  tick.checked = chosen.includes(item.id);
+  return build("tr", {}, [
+    build("td", {}, [tick]),
+    build("td", {}, [build("button", { type: "button", class: "hs-link", text: item.title, title: item.id, onclick: () => trigger("open_run", { run: item.id }) })]),
+    build("td", {}, [build("span", { class: `hs-pill hs-pill-${item.state}`, text: item.state, title: item.error || null })]),
+    build("td", { text: item.chain }),
+    build("td", { class: "hs-cut", text: item.model, title: item.model }),
+    build("td", { class: "hs-number", text: item.total ? `${formatCount(item.step)} / ${formatCount(item.total)}` : formatCount(item.step ?? 0) }),
+    build("td", { class: "hs-number" }, [spark(item.spark), build("span", { text: percent(item.reward) })]),
+    build("td", { class: "hs-number", text: change(item, "accuracy") }),
+    build("td", { class: "hs-number", text: change(item, "iog_above_0.3") }),
+    build("td", { class: "hs-number", text: change(item, "area_share") }),
+  ]);
+}
+
+function drawHead() {
+  find("thead").replaceChildren(build("tr", {}, COLUMNS.map(([title, key]) =>
+    build("th", { scope: "col", "aria-sort": order.key === key && key ? (order.isDown ? "descending" : "ascending") : null }, [
+      key ? build("button", { type: "button", text: title, onclick: () => { order = { key, isDown: order.key === key ? !order.isDown : true }; draw(); } }) : null,
+    ]))));
+}
+
+function draw() {
+  drawHead();
+  const words = find(".hs-runs-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const state = find(".hs-runs-state").value;
+  const valueOf = (item) => item.last[order.key] ?? item[order.key] ?? "";
+  let list = runs.filter((item) => (!state || item.state === state) && words.every((word) => `${item.title} ${item.id} ${item.model} ${item.chain}`.toLowerCase().includes(word)));
+  if (order.key) list = list.toSorted((a, b) => (valueOf(a) > valueOf(b) ? 1 : valueOf(a) < valueOf(b) ? -1 : 0) * (order.isDown ? -1 : 1));
+  const hadFocus = document.activeElement?.closest?.("tbody") === body ? document.activeElement.getAttribute("aria-label") ?? document.activeElement.title : null;
+  body.replaceChildren(...(list.length ? list.map(row) : [build("tr", {}, [build("td", { colspan: COLUMNS.length, class: "hs-quiet", text: runs.length ? "No run matches." : "No run yet. Start one on the Train tab." })])]));
+  if (hadFocus) [...body.querySelectorAll("button, input")].find((node) => (node.getAttribute("aria-label") ?? node.title) === hadFocus)?.focus();
+  find(".hs-runs-count").textContent = runs.length ? `${list.length} of ${runs.length} runs` : "";
+  const button = find(".hs-compare");
+  button.disabled = !chosen.length;
+  button.textContent = chosen.length ? `Compare ${chosen.length}` : "Compare";
+}
+
+async function compare() {
+  const answer = await server.compare({ runs: chosen });
+  compared.hidden = false;
+  if (!Array.isArray(answer)) {
+    compared.replaceChildren(build("p", { class: "hs-bad", text: answer?.error ?? "The runs cannot be compared." }));
+    return;
+  }
+  shown = answer;
+  drawCompared();
+  compared.scrollIntoView({ block: "start", behavior: "smooth" });
+}
+
+const flatten = (settings, prefix = "") =>
+  Object.entries(settings).flatMap(([name, value]) =>
+    value && typeof value === "object" && !Array.isArray(value) ? flatten(value, `${prefix}${name}.`) : [[prefix + name, JSON.stringify(value)]]);
+
+function drawCompared() {
+  const settings = shown.map((item) => new Map(flatten(item.settings)));
+  const names = [...new Set(settings.flatMap((map) => [...map.keys()]))].filter((name) => name !== "name");
+  const differing = names.filter((name) => new Set(settings.map((map) => map.get(name))).size > 1);
+  const figures = props.value.charts.map((chart) => {
+    const figure = build("figure", { class: "hs-chart" });
+    const lines = shown.flatMap((item, index) => chart.lines.slice(0, 2).map(([name, label], place) => ({
+      label: chart.lines.length > 1 ? `${item.title}: ${label}` : item.title, colour: CHART_COLOURS[index], dash: place ? "5 4" : null,
+      points: pointsOf(chart.is_held_out ? item.evaluations : item.steps, name), isSparse: chart.is_held_out,
+    })));
+    if (!lines.some((line) => line.points.length)) return null;
+    drawChart(figure, { ...chart, lines }, weight);
+    return figure;
+  });
+  compared.replaceChildren(
+    build("div", { class: "hs-section-bar" }, [
+      build("h3", { text: `${shown.length} run${shown.length > 1 ? "s" : ""} compared` }),
+      build("button", { type: "button", text: "Curves as CSV", onclick: () => saveFile("curves.csv", toCsv(), "text/csv") }),
+      build("button", { type: "button", text: "Figures as SVG", onclick: () => saveFigures(false) }),
+      build("button", { type: "button", text: "Figures as PNG", onclick: () => saveFigures(true) }),
+    ]),
+    build("table", { class: "hs-differences" }, [
+      build("thead", {}, [build("tr", {}, [build("th", { text: "Setting" }), ...shown.map((item, index) => build("th", {}, [build("i", { style: `background:${CHART_COLOURS[index]}` }), build("span", { text: item.title })]))])]),
+      build("tbody", {}, differing.length
+        ? differing.map((name) => build("tr", {}, [build("th", { scope: "row", text: name }), ...settings.map((map) => build("td", { text: map.get(name) ?? "–" }))]))
+        : [build("tr", {}, [build("td", { colspan: shown.length + 1, class: "hs-quiet", text: shown.length > 1 ? "All settings are equal." : "Choose another run to see in what they differ." })])]),
+    ]),
+    build("div", { class: "hs-charts" }, present(figures)),
+  );
+}
+
+function saveFile(name, content, type) {
+  const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  build("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+// A spreadsheet takes a cell that begins with = + - @ for a formula, so a run's name gets an apostrophe in front.
+const cell = (value) => {
+  const text = String(value ?? "");
+  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+};
+
+function toCsv() {
+  const lines = ["run,title,kind,step,figure,mean,least,greatest"];
+  for (const item of shown) for (const [kind, table] of [["step", item.steps], ["evaluation", item.evaluations]]) {
+    for (const name of Object.keys(table.figures)) for (const [step, mean, low, high] of pointsOf(table, name)) {
+      lines.push([item.id, item.title, kind, step, name, mean, low ?? mean, high ?? mean].map(cell).join(","));
+    }
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+// A figure by itself: the colours of the page are written into it.
+function standalone(figure) {
+  const svg = figure.querySelector("svg").cloneNode(true);
+  const originals = [...figure.querySelector("svg").querySelectorAll("*")];
+  [...svg.querySelectorAll("*")].forEach((node, index) => {
+    const style = getComputedStyle(originals[index]);
+    for (const name of ["stroke", "stroke-width", "stroke-opacity", "fill", "fill-opacity", "font-size", "font-family"]) node.setAttribute(name, style.getPropertyValue(name));
+  });
+  svg.setAttribute("xmlns", SVG_NAMESPACE);
+  svg.setAttribute("width", CHART_WIDTH);
+  svg.setAttribute("height", CHART_HEIGHT);
+  svg.prepend(build("svg:rect", { width: CHART_WIDTH, height: CHART_HEIGHT, fill: getComputedStyle(document.body).backgroundColor }));
+  return new XMLSerializer().serializeToString(svg);
+}
+
+async function saveFigures(asPng) {
+  for (const figure of compared.querySelectorAll(".hs-chart")) {
+    if (!figure.querySelector("svg")) continue;
+    const name = figure.querySelector("strong").textContent.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+    const text = standalone(figure);
+    if (!asPng) { saveFile(`${name}.svg`, text, "image/svg+xml"); continue; }
+    const image = new Image();
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+    await image.decode();
+    const canvas = build("canvas", { width: CHART_WIDTH * 2, height: CHART_HEIGHT * 2 });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    saveFile(`${name}.png`, await new Promise((done) => canvas.toBlob(done, "image/png")));
+  }
+}
+
+async function look() {
+  if (page.offsetParent === null) return;
+  const answer = await server.index(signature);
+  if (!answer || answer.error) return;
+  ({ signature, runs } = answer);
+  chosen = chosen.filter((id) => runs.some((item) => item.id === id));
+  const states = find(".hs-runs-state");
+  const kept = states.value;
+  states.replaceChildren(build("option", { value: "", text: "Every state" }), ...[...new Set(runs.map((item) => item.state))].sort().map((name) => build("option", { value: name, text: name })));
+  states.value = kept;
+  draw();
+}
+
+find(".hs-runs-search").addEventListener("input", draw);
+find(".hs-runs-state").addEventListener("change", draw);
+find(".hs-compare").addEventListener("click", compare);
+draw();
+(function again() {
+  look().catch(() => {}).finally(() => {
+    if (element.isConnected) setTimeout(again, document.hidden ? 5 * LOOK_MILLISECONDS : LOOK_MILLISECONDS);
+  });
+})();

@@ -1,0 +1,86 @@
+"""One run, live: the page's script looks at it every second, and gets what is new from ``RunWatch``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.ui.charts import chart_table
+from hart_studio.ui.components.display import Display, serve
+
+_TEMPLATE: Final = """
+<section class="hs-run hs-run-empty" aria-label="Run">
+  <div class="hs-run-bar">
+    <label>Run <select class="hs-run-picker" aria-label="Run"></select></label>
+    <span class="hs-run-told" role="status"></span>
+    <span class="hs-offline-note">The server does not answer. Trying again…</span>
+  </div>
+  <div class="hs-no-run">
+    <strong>Nothing has been trained yet</strong>
+    <p>Start a run on the Train tab, or in a terminal with <code>python -m hart_studio.training</code>. It shows up here
+    within seconds, with every rollout.</p>
+  </div>
+  <div class="hs-run-body">
+    <header class="hs-run-head">
+      <div class="hs-run-names">
+        <h2 class="hs-run-title"></h2><span class="hs-pill"></span>
+        <p class="hs-run-facts hs-quiet"></p>
+      </div>
+      <div class="hs-run-commands" role="toolbar" aria-label="Run">
+        <span class="hs-try" hidden><select class="hs-checkpoints" aria-label="Checkpoint"></select>
+        <button type="button" title="Opens it on the Ask tab beside the model it began with">Try in Ask</button></span>
+        <button type="button" data-command="stop" hidden>Stop and save</button>
+        <button type="button" data-command="resume" hidden>Resume</button>
+        <button type="button" data-command="delete" hidden>Delete</button>
+      </div>
+      <div class="hs-run-progress" role="progressbar" aria-label="Steps" aria-valuemin="0" aria-valuemax="100">
+      <div></div></div>
+      <p class="hs-run-line"><span class="hs-run-steps"></span><span class="hs-run-clock hs-quiet"></span></p>
+      <div class="hs-run-trouble" role="alert" hidden></div>
+      <details class="hs-run-warnings" hidden><summary></summary><ul></ul></details>
+    </header>
+    <section aria-label="Rollouts"><h3>Rollouts</h3><div class="hs-theatre-host"></div></section>
+    <section aria-label="Curves">
+      <div class="hs-section-bar"><h3>Curves</h3>
+      <label class="hs-quiet">Smoothing <input type="range" class="hs-smoothing" min="0" max="0.95" step="0.05"
+      value="0.6"></label></div>
+      <div class="hs-charts"></div>
+    </section>
+    <section class="hs-log" aria-label="Log"><details><summary>Log</summary><pre tabindex="0"></pre></details></section>
+  </div>
+</section>
+"""
+
+_STAMPS = itertools.count()
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """Which run a page is to show; a new one each time, so that the same run can be chosen again."""
+
+    run: str
+    stamp: int = field(default_factory=lambda: next(_STAMPS))
+
+
+class RunView(Display):
+    """Shows a run; fires ``open_model`` with ``run`` and ``step``."""
+
+    def __init__(self, marker: Path, answers: Sequence[Callable[..., Any]], **layout: Any) -> None:
+        """Prepare.
+
+        Args:
+            marker: A file in the folder of served pictures; the page finds the others beside its address.
+            answers: What the script may call, by their names: index, look, rollouts, follow, gold, stop, resume,
+                delete.
+            **layout: As for ``gr.HTML``.
+        """
+        self._marker = marker
+        scripts = ("charts.js", "theatre.js", "run_view.js")
+        super().__init__(_TEMPLATE, scripts, RunChoice(""), server_functions=list(answers), **layout)
+
+    def postprocess(self, value: RunChoice) -> dict[str, Any]:  # type: ignore[override]
+        """The choice, with what the script needs to draw."""
+        return {"run": value.run, "stamp": value.stamp, "marker": serve(self._marker), "charts": chart_table()}

@@ -1,0 +1,39 @@
+"""All runs in a table, to search, filter and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from hart_studio.ui.charts import chart_table
+from hart_studio.ui.components.display import Display
+
+_TEMPLATE: Final = """
+<section class="hs-runs" aria-label="Runs">
+  <div class="hs-runs-bar">
+    <input type="search" class="hs-runs-search" placeholder="Search name, model, method" aria-label="Search runs">
+    <select class="hs-runs-state" aria-label="State"><option value="">Every state</option></select>
+    <span class="hs-quiet hs-runs-count" role="status"></span>
+    <button type="button" class="hs-compare" disabled>Compare</button>
+  </div>
+  <div class="hs-table-host"><table><thead></thead><tbody></tbody></table></div>
+  <div class="hs-compared" hidden></div>
+</section>
+"""
+
+
+class RunsTable(Display):
+    """Shows all runs; fires ``open_run`` with ``run``."""
+
+    def __init__(self, answers: Sequence[Callable[..., Any]], **layout: Any) -> None:
+        """Prepare.
+
+        Args:
+            answers: What the script may call, by their names: index, compare.
+            **layout: As for ``gr.HTML``.
+        """
+        super().__init__(_TEMPLATE, ("charts.js", "runs_table.js"), {}, server_functions=list(answers), **layout)
+
+    def postprocess(self, value: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        """The charts that runs are compared on."""
+        return {"charts": chart_table()}

@@ -1,0 +1,285 @@
+"""The settings of a run as a form: one table says which widget shows which setting.
+
+Texts, bounds and choices come from ``RunConfig`` itself, so a form cannot disagree with a file or a command line. A
+setting without a row here must be in ``HIDDEN``; a test compares both with ``RunConfig``.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from hart_studio.errors import InputError
+from hart_studio.runs.config import RunConfig, Section
+from hart_studio.runs.overrides import read_config
+
+Kind = Literal["choice", "number", "text", "switch", "several", "number or nothing"]
+GROUPS: Final = ("Method", "Model", "Data", "Rollouts", "Optimizer", "Schedule", "Records")
+
+
+@dataclass(frozen=True)
+class FormField:
+    """A setting on the form.
+
+    Attributes:
+        name: Full name, such as ``optim.learning_rate``.
+        label: For people.
+        group: One of ``GROUPS``; those of the first are always open.
+        titles: Value -> what a list calls it, where the value does not say enough.
+    """
+
+    name: str
+    label: str
+    group: str
+    titles: Mapping[str, str] | None = None
+
+
+CHAIN_TITLES: Final = {
+    "ap_grpo": "AP-GRPO",
+    "ap_grpo+sft": "AP-GRPO, then SFT (the paper's recipe)",
+    "sft+ap_grpo": "SFT, then AP-GRPO",
+    "grpo": "GRPO",
+    "grpo+sft": "GRPO, then SFT",
+    "mgpo": "MGPO",
+    "mgpo+sft": "MGPO, then SFT",
+    "sft": "SFT",
+}
+SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in CHAIN_TITLES.items()}
+"""The same for narrow places."""
+
+_SOURCES: Final = {
+    "needle": "Needle: drawn scenes, built in",
+    "jsonl": "JSONL file",
+    "mme_realworld": "MME-RealWorld folder",
+    "hf": "Hugging Face data set",
+}
+
+FIELDS: Final = (
+    FormField("method.chain", "Method", "Method", CHAIN_TITLES),
+    FormField("method.preference_scale", "Preference scale k", "Method"),
+    FormField("method.beta", "KL weight beta", "Method"),
+    FormField("rollout.group_size", "Group size G", "Method"),
+    FormField("schedule.rl_steps", "RL steps", "Method"),
+    FormField("schedule.sft_steps", "SFT steps", "Method"),
+    FormField("name", "Name of the run", "Method"),
+    FormField("model.id", "Model: local folder or hub id; empty = built-in", "Model"),
+    FormField("model.device", "Device", "Model"),
+    FormField("model.lora", "LoRA", "Model"),
+    FormField("model.lora_rank", "LoRA rank", "Model"),
+    FormField("model.lora_alpha", "LoRA alpha", "Model"),
+    FormField("model.trained_part", "Trained part", "Model", {"language_model": "language model", "all": "everything"}),
+    FormField("model.dtype", "Number type", "Model"),
+    FormField("model.attention", "Attention", "Model"),
+    FormField("model.gradient_checkpointing", "Gradient checkpointing", "Model"),
+    FormField("data.source", "Source", "Data", _SOURCES),
+    FormField("data.path", "File, folder or hub id", "Data"),
+    FormField("data.image_root", "Folder of the pictures", "Data"),
+    FormField("data.rl_count", "Samples for RL", "Data"),
+    FormField("data.sft_count", "Samples for SFT", "Data"),
+    FormField("data.eval_count", "Held-out samples", "Data"),
+    FormField("data.by_image", "Keep a picture's questions together", "Data"),
+    FormField("data.needle_count", "Scenes to draw", "Data"),
+    FormField("data.needle_seed", "Seed of the scenes", "Data"),
+    FormField("rollout.temperature", "Temperature", "Rollouts"),
+    FormField("rollout.overview_pixels", "Overview budget, pixels", "Rollouts"),
+    FormField("rollout.crop_pixels", "Crop budget, pixels", "Rollouts"),
+    FormField("rollout.padding", "Padding around a box", "Rollouts"),
+    FormField("rollout.max_boxes", "Most crops", "Rollouts"),
+    FormField("rollout.max_grounding_tokens", "Tokens of the grounding turn", "Rollouts"),
+    FormField("rollout.max_answer_tokens", "Tokens of the answer turn", "Rollouts"),
+    FormField("rollout.prefix_sharing", "Share the prompt of a group", "Rollouts"),
+    FormField("method.trained_turns", "Trained turns", "Rollouts"),
+    FormField("method.answer_form", "SFT answers in", "Rollouts"),
+    FormField("method.token_mean", "Mean over tokens of", "Rollouts", {"row": "each turn", "joint": "both turns"}),
+    FormField("method.format_reward", "Reward for readable boxes", "Rollouts"),
+    FormField("method.area_penalty", "Penalty for area", "Rollouts"),
+    FormField("optim.learning_rate", "Learning rate, RL", "Optimizer"),
+    FormField("optim.sft_learning_rate", "Learning rate, SFT", "Optimizer"),
+    FormField("optim.scheduler", "Course of the rate", "Optimizer"),
+    FormField("optim.warmup_steps", "Warm-up steps", "Optimizer"),
+    FormField("optim.weight_decay", "Weight decay", "Optimizer"),
+    FormField("optim.max_grad_norm", "Greatest gradient norm", "Optimizer"),
+    FormField("method.clip_epsilon", "Clip range", "Optimizer"),
+    FormField("schedule.prompts_per_step", "Questions per RL step", "Schedule"),
+    FormField("schedule.prompts_per_micro_batch", "Questions at a time", "Schedule"),
+    FormField("schedule.sft_batch", "Samples per SFT step", "Schedule"),
+    FormField("schedule.sft_micro_batch", "Samples at a time", "Schedule"),
+    FormField("seed", "Seed", "Schedule"),
+    FormField("schedule.evaluate_every", "Evaluate every", "Records"),
+    FormField("schedule.checkpoint_every", "Checkpoint every", "Records"),
+    FormField("schedule.keep_checkpoints", "Checkpoints to keep", "Records"),
+    FormField("schedule.rollouts_every", "Record rollouts every", "Records"),
+    FormField("schedule.rollout_prompts", "Questions in a record", "Records"),
+    FormField("schedule.rollout_image_mb", "Space for pictures, MB", "Records"),
+    FormField("trackers", "Also log to", "Records"),
+)
+"""The form, in order."""
+
+HIDDEN: Final = {
+    "data.columns": "a mapping of names; in a file or on the command line",
+    "optim.betas": "a pair of numbers that nobody turns; in a file or on the command line",
+}
+"""Settings that the form leaves as they are -> why."""
+
+
+@dataclass(frozen=True)
+class Widget:
+    """What a page needs to draw a setting.
+
+    Attributes:
+        field: Its row in the table.
+        kind: What it is.
+        info: What it means.
+        choices: (title, value) of a choice or of several.
+        least: Smallest number, or None.
+        greatest: Largest number, or None.
+        is_whole: Whether numbers are whole.
+    """
+
+    field: FormField
+    kind: Kind
+    info: str
+    choices: tuple[tuple[str, str], ...] = ()
+    least: float | None = None
+    greatest: float | None = None
+    is_whole: bool = False
+
+
+def list_widgets() -> list[Widget]:
+    """A widget for every row of the table, in order."""
+    return [_make_widget(field) for field in FIELDS]
+
+
+def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
+    """The settings that a filled form means.
+
+    Args:
+        values: One per row of ``FIELDS``, from the browser.
+        base: Gives what the form does not show.
+
+    Raises:
+        InputError: If a value is refused; every problem is named, one a line, by its setting.
+    """
+    nested = base.model_dump()
+    for widget, value in zip(list_widgets(), values, strict=True):
+        *sections, last = widget.field.name.split(".")
+        place: dict[str, Any] = nested
+        for section in sections:
+            place = place[section]
+        place[last] = _read_value(widget, value)
+    return read_config(nested)
+
+
+def write_values(config: RunConfig) -> list[Any]:
+    """What the widgets show for some settings, in the order of ``FIELDS``."""
+    found = []
+    for field in FIELDS:
+        value: Any = config
+        for part in field.name.split("."):
+            value = getattr(value, part)
+        found.append(list(value) if isinstance(value, tuple) else value)
+    optional = [widget.kind == "number or nothing" for widget in list_widgets()]
+    return [
+        ("" if value is None else str(value)) if is_text else value
+        for value, is_text in zip(found, optional, strict=True)
+    ]
+
+
+def label_problems(text: str) -> list[tuple[str, str]]:
+    """The lines of an ``InputError`` about settings as (label on the form, what is wrong)."""
+    labels = {field.name: field.label for field in FIELDS}
+    problems = []
+    for line in text.splitlines():
+        name, sign, rest = line.partition(": ")
+        problems.append((labels.get(name, name), rest) if sign and " " not in name else ("Settings", line))
+    return problems
+
+
+def setting_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by its full name."""
+
+    def walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+        for name, info in section.model_fields.items():
+            kind = info.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from walk(kind, f"{prefix}{name}.")
+            else:
+                yield prefix + name, info
+
+    return walk(RunConfig, "")
+
+
+_SETTINGS: Final = dict(setting_fields())
+
+
+def _make_widget(field: FormField) -> Widget:
+    info = _SETTINGS[field.name]
+    text = " ".join((info.description or "").split())
+    kinds = [kind for kind in _members(info.annotation) if kind is not type(None)]
+    kind = kinds[0]
+    if get_origin(kind) is Literal:
+        return Widget(field, "choice", text, _titles(field, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return Widget(field, "several", text, _titles(field, get_args(get_args(kind)[0])))
+    if kind is bool:
+        return Widget(field, "switch", text)
+    if kind is str:
+        return Widget(field, "text", text)
+    bounds = [*info.metadata, *_inner_metadata(info.annotation)]
+    least = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
+    least = next((bound.gt for bound in bounds if isinstance(bound, Gt)), least)
+    greatest = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
+    greatest = next((bound.lt for bound in bounds if isinstance(bound, Lt)), greatest)
+    number: Kind = "number or nothing" if type(None) in _members(info.annotation) else "number"
+    return Widget(field, number, text, (), _number(least), _number(greatest), kind is int)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The kinds of a union, without what annotates them."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(member for part in get_args(annotation) for member in _members(part))
+    if hasattr(annotation, "__metadata__"):
+        return _members(annotation.__origin__)
+    return (annotation,)
+
+
+def _inner_metadata(annotation: Any) -> list[Any]:
+    """Bounds inside a union, as in ``Annotated[int, Field(ge=1)] | None``."""
+    found: list[Any] = []
+    for part in get_args(annotation):
+        for extra in getattr(part, "__metadata__", ()):
+            found += getattr(extra, "metadata", [extra])
+    return found
+
+
+def _titles(field: FormField, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    titles = field.titles or {}
+    ordered = [value for value in titles if value in values] + [value for value in values if value not in titles]
+    return tuple((titles.get(value, value), value) for value in ordered)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _read_value(widget: Widget, value: Any) -> Any:
+    """A browser's value as a setting: numbers come as floats, an empty field as None."""
+    if widget.kind == "number or nothing":
+        # A text field: a page's field for numbers turns an empty one into 0.
+        return value.strip() or None if isinstance(value, str) else value
+    if widget.kind == "number":
+        if value is None or value == "":
+            raise InputError(f"{widget.field.name}: expected a number, got an empty field")
+        if widget.is_whole and isinstance(value, float) and value.is_integer():
+            return int(value)
+        return value
+    if widget.kind == "text":
+        return value.strip() if isinstance(value, str) else value or ""
+    if widget.kind == "several":
+        return tuple(value) if isinstance(value, list) else value or ()
+    return value

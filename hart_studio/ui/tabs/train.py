@@ -1,0 +1,262 @@
+"""The Train tab: settings in, a checked and running job out. The page writes no setting of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.files import write_atomically
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.overrides import dump_config, load_config, read_config
+from hart_studio.runs.presets import PRESETS, find_preset
+from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
+from hart_studio.ui.failures import describe
+from hart_studio.ui.form import CHAIN_TITLES, GROUPS, Widget, label_problems, list_widgets, read_values, write_values
+from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
+from hart_studio.ui.run_watch import RunWatch
+from hart_studio.ui.sample_preview import preview_samples
+from hart_studio.ui.tabs.watch import RunPages, show_run
+
+DEFAULT_PRESET: Final = "cpu-demo"
+PRESET_TITLES: Final = {
+    "cpu-demo": "CPU demo, 10 minutes",
+    "cpu-miniature": "The paper's recipe in miniature, CPU",
+    "qwen2.5-vl-7b-lora": "The paper: Qwen2.5-VL-7B, LoRA, one GPU or several",
+    "qwen2.5-vl-3b-lora": "Qwen2.5-VL-3B, LoRA",
+    "internvl3-8b-lora": "InternVL3-8B, LoRA",
+    "llava-onevision-7b-lora": "LLaVA-OneVision-7B, LoRA",
+    "full-finetune-zero3": "Qwen2.5-VL-7B, all weights, ZeRO-3",
+}
+_SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
+
+
+def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr.Tabs) -> None:
+    """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
+
+    Args:
+        desk: Takes orders.
+        watch: Knows the runs, and has a folder that the server serves.
+        pages: The Watch tab shows a run that was started here.
+        tabs: Of the whole page.
+    """
+    widgets = list_widgets()
+    base_config = find_preset(DEFAULT_PRESET).config
+    gpus = desk.gpus()
+    base = gr.State((DEFAULT_PRESET, base_config.model_dump(mode="json")))
+    with gr.Row(elem_id="train-page"):
+        with gr.Column(elem_id="train-form"):
+            preset = gr.Dropdown(
+                [(PRESET_TITLES.get(name, name), name) for name in PRESETS], value=DEFAULT_PRESET, label="Start from",
+                info="A preset fills the form; change what you like.", elem_id="train-preset",
+            )  # fmt: skip
+            with gr.Accordion("Start from an earlier run or a file", open=False):
+                earlier = gr.Dropdown([], label="Earlier run", elem_id="train-earlier")
+                file = gr.File(label="File of settings", file_types=[".json"], type="filepath", height=90)
+            inputs = _build_fields(widgets, write_values(base_config))
+            with gr.Group(elem_id="train-device"):
+                chosen = gr.CheckboxGroup(
+                    [(f"{gpu.name} ({gpu.used_mib / 1024:.0f} of {gpu.total_mib / 1024:.0f} GB used)", gpu.index)
+                     for gpu in gpus],
+                    value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
+                )  # fmt: skip
+                setup = gr.Dropdown(
+                    [(title, name) for name, title in SETUPS.items()], value="ddp", label="With several GPUs",
+                    visible=len(gpus) > 1,
+                )  # fmt: skip
+                if not gpus:
+                    gr.Markdown("No GPU was found: runs use the CPU of this machine.", elem_classes="hs-no-gpu")
+        with gr.Column(elem_id="train-plan"):
+            first = Order(base_config, DEFAULT_PRESET, tuple(gpu.index for gpu in gpus[:1]))
+            report = LaunchReport(elem_id="train-report", value=_summarize(first))
+            with gr.Row(elem_id="train-buttons"):
+                start = gr.Button("Start training", variant="primary", size="lg", elem_id="train-start")
+                check = gr.Button("Only check", size="lg", elem_id="train-check")
+                look = gr.Button("Show samples", size="lg", elem_id="train-look")
+            samples = SampleCards(elem_id="train-samples")
+            command = gr.Textbox(
+                value=desk.command_line(first), label="The same run from a terminal", lines=2, max_lines=6,
+                interactive=False, buttons=["copy"], elem_id="train-command",
+            )  # fmt: skip
+            save = gr.DownloadButton("Save these settings as a file", size="sm", elem_id="train-save")
+    if not desk.is_open:
+        start.interactive = False
+
+    place = [base, chosen, setup, *inputs]
+
+    def read_order(base: tuple[str, dict[str, Any]], chosen: list[int], setup: str, *values: Any) -> Order:
+        name, settings = base
+        return Order(read_values(values, read_config(settings)), name, tuple(sorted(chosen or [])), setup)
+
+    def review(*given: Any) -> list[Any]:
+        try:
+            order = read_order(*given)
+        except InputError as error:
+            problems = tuple(label_problems(str(error)))
+            return [LaunchState("These settings cannot be used", problems=problems), "", gr.update(interactive=False)]
+        path = watch.pictures / f"{order.config.method.chain.replace('+', '-')}-settings.json"
+        write_atomically(path, dump_config(order.config))
+        return [_summarize(order), desk.command_line(order), gr.update(value=str(path), interactive=True)]
+
+    def fill(name: str, config: RunConfig) -> list[Any]:
+        return [(name, config.model_dump(mode="json")), *write_values(config)]
+
+    def use_preset(name: str) -> list[Any]:
+        return [_SHARDED_PRESETS.get(name, "ddp"), *fill(name, find_preset(name).config)]
+
+    def use_run(run_id: str | None) -> list[Any]:
+        if not run_id:
+            return [gr.skip()] * (1 + len(inputs))
+        return fill(DEFAULT_PRESET, load_config(find_run(desk.runs_root, run_id).config))
+
+    def use_file(path: str | None) -> list[Any]:
+        if not path:
+            return [gr.skip()] * (1 + len(inputs))
+        try:
+            return fill(DEFAULT_PRESET, load_config(Path(path)))
+        except InputError as error:
+            raise gr.Error(
+                str(error).split("\n", 1)[-1], title="This file cannot be used", print_exception=False
+            ) from error
+
+    def list_earlier() -> Any:
+        found = watch.index() or {"runs": []}
+        return gr.update(
+            choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
+        )
+
+    def look_at_samples(*given: Any) -> list[Any]:
+        try:
+            order = read_order(*given)
+            return [_summarize(order), preview_samples(order.config, watch.pictures)]
+        except HartError as error:
+            return [_refuse(error), None]
+        except Exception as error:
+            failed = describe(error)
+            return [LaunchState(failed.title, outcome=failed.message, is_refused=True), None]
+
+    def check_order(*given: Any) -> Iterator[LaunchState]:
+        try:
+            order = read_order(*given)
+            state = yield from _follow_check(desk, order)
+            yield replace(state, outcome=_judge(state))
+        except HartError as error:
+            yield _refuse(error)
+
+    def start_order(*given: Any) -> Iterator[dict[Any, Any]]:
+        try:
+            order = read_order(*given)
+            if not desk.is_open:
+                desk.place(order)  # says why not
+            steps = _follow_check(desk, order)
+            state = LaunchState()
+            for state in steps:
+                yield {report: state}
+            if any(finding["state"] == "bad" for finding in state.findings):
+                yield {report: replace(state, is_checking=False, outcome=_judge(state), is_refused=True)}
+                return
+            run_id = desk.place(order)
+            waiting = desk.place_in_queue(run_id)
+            outcome = (
+                f"{run_id} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{run_id} is starting."
+            )
+            yield {report: replace(state, is_checking=False, outcome=outcome), **show_run(pages, tabs, run_id)}
+        except HartError as error:
+            yield {report: _refuse(error)}
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    changes = [block.change for block in (*inputs, chosen, setup)]
+    gr.on(changes, review, place, [report, command, save], trigger_mode="always_last", **quiet)
+    preset.input(use_preset, preset, [setup, base, *inputs], **quiet)
+    earlier.focus(list_earlier, None, earlier, **quiet)
+    earlier.input(use_run, earlier, [base, *inputs], **quiet)
+    file.upload(use_file, file, [base, *inputs], **quiet)
+    look.click(look_at_samples, place, [report, samples], api_visibility="private", show_progress="minimal")
+    check.click(check_order, place, report, **quiet)
+    start.click(start_order, place, [report, tabs, pages.view], concurrency_limit=4, **quiet)
+
+
+def _build_fields(widgets: list[Widget], values: list[Any]) -> list[Any]:
+    """The widgets of every group: the first group open, the others folded away."""
+    made: dict[str, Any] = {}
+    shown = {widget.field.name: value for widget, value in zip(widgets, values, strict=True)}
+    for group in GROUPS:
+        members = [widget for widget in widgets if widget.field.group == group]
+        if group == GROUPS[0]:
+            with gr.Group(elem_id="train-method"):
+                made |= {widget.field.name: _build_field(widget, shown[widget.field.name]) for widget in members}
+            continue
+        with gr.Accordion(group, open=False, elem_classes="hs-group"):
+            made |= {widget.field.name: _build_field(widget, shown[widget.field.name]) for widget in members}
+    return [made[widget.field.name] for widget in widgets]
+
+
+def _build_field(widget: Widget, value: Any) -> Any:
+    name = widget.field.name
+    common: dict[str, Any] = {
+        "label": widget.field.label,
+        "info": widget.info,
+        "value": value,
+        "interactive": True,
+        "elem_id": "set-" + name.replace(".", "-").replace("_", "-"),
+    }
+    if widget.kind == "choice":
+        return gr.Dropdown(list(widget.choices), **common)
+    if widget.kind == "several":
+        return gr.CheckboxGroup(list(widget.choices), **common)
+    if widget.kind == "switch":
+        return gr.Checkbox(**common)
+    if widget.kind == "number":
+        return gr.Number(step=1 if widget.is_whole else None, **common)
+    return gr.Textbox(max_lines=1, placeholder="automatic" if widget.kind == "number or nothing" else None, **common)
+
+
+def _summarize(order: Order) -> LaunchState:
+    """What the settings come to."""
+    config = order.config
+    schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stages)
+    rollouts = schedule.prompts_per_step * config.rollout.group_size
+    facts = [
+        ("Model", config.model.id or "built-in (hart-tiny-base)"),
+        ("Steps", f"{config.total_steps:,}"),
+        *(
+            [
+                (
+                    "Rollouts of a step",
+                    f"{schedule.prompts_per_step} questions × {config.rollout.group_size} = {rollouts}",
+                )
+            ]
+            * has_rl
+        ),
+        ("Device", f"{len(order.gpus)} GPU{'s' * (len(order.gpus) > 1)}" if order.gpus else "CPU"),
+    ]
+    return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=config.warnings)
+
+
+def _follow_check(desk: LaunchDesk, order: Order) -> Any:
+    """Yield the report as findings come; returns the last one."""
+    state = replace(_summarize(order), notes=(), is_checking=True)
+    yield state
+    for finding in desk.check(order):
+        state = replace(state, findings=(*state.findings, finding))
+        yield state
+    return replace(state, is_checking=False)
+
+
+def _judge(state: LaunchState) -> str:
+    bad = sum(finding["state"] == "bad" for finding in state.findings)
+    unsure = sum(finding["state"] == "check" for finding in state.findings)
+    if bad:
+        return "The run would fail. Change what is marked, then start it."
+    return "Ready to start" + (f"; {unsure} point{'s' * (unsure > 1)} to look at." if unsure else ".")
+
+
+def _refuse(error: HartError) -> LaunchState:
+    text = str(error)
+    problems = tuple(label_problems(text)) if isinstance(error, InputError) else (("Samples", text),)
+    return LaunchState("This cannot be started", problems=problems, is_refused=True)
