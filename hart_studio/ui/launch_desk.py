@@ -88,6 +88,10 @@ class LaunchDesk:
         if is_open:
             self.queue.open()
 
+    def close(self) -> None:
+        """Start nothing any more. Jobs go on, and what waits stays in the queue."""
+        self.queue.close()
+
     def gpus(self) -> list[Gpu]:
         """The processors of this machine."""
         return self._find_gpus()

@@ -270,7 +270,7 @@ class RunWatch:
         evaluations = digest.evaluations
         status = _status(summary)
         status.pop("signature")
-        status.pop("heartbeat")
+        status.pop("heartbeat", None)
         return {
             **about,
             **status,

@@ -17,6 +17,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.ui.app import build_app, launch_options
 from hart_studio.ui.examples import load_examples
 from hart_studio.ui.guard import LOOPBACK_HOSTS
+from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.services import AskService
 from tests.fakes import ScriptedModel
 
@@ -88,18 +89,22 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """``serve(load, examples_folder)`` -> address of a running studio; all are closed at the end."""
+    """``serve(load, examples_folder, runs_root)`` -> address of a running studio; all are closed at the end."""
     apps: list[gr.Blocks] = []
+    desks: list[LaunchDesk] = []
     cache = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(cache))
     patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    def start(load: Callable[[str], ChatModel] | None, examples: Path) -> str:
+    def start(load: Callable[[str], ChatModel] | None, examples: Path, runs_root: Path | None = None) -> str:
         folder = cache / f"work_{len(apps)}"
         service = AskService(folder, load) if load else AskService(folder)
-        app = build_app(service, load_examples(examples, folder), [("Scripted", "scripted"), ("Blind", "blind")])
+        desk = LaunchDesk(runs_root or cache / f"runs_{len(apps)}")
+        desks.append(desk)
+        models = [("Scripted", "scripted"), ("Blind", "blind")]
+        app = build_app(service, load_examples(examples, folder), models, desk)
         apps.append(app)
         options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS)
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
@@ -108,6 +113,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     yield start
     for app in apps:
         app.close(verbose=False)
+    for desk in desks:
+        desk.close()
     patch.undo()
 
 

@@ -1,0 +1,130 @@
+"""Orders become commands that a terminal understands, and runs that the queue starts."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.runs.devices import Gpu, list_gpus
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.overrides import apply_overrides, load_config
+from hart_studio.runs.presets import PRESETS
+from hart_studio.runs.queue import find_plan
+from hart_studio.runs.status import read_status, write_status
+from hart_studio.ui import launch_desk
+from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
+
+DEMO = PRESETS["cpu-demo"].config
+CHANGED = apply_overrides(DEMO, ["rollout.group_size=4", "name=my run"])
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[LaunchDesk]:
+    """A desk whose queue starts nothing."""
+    desk = LaunchDesk(tmp_path / "runs", is_open=False, find_gpus=list)
+    desk.is_open = True
+    yield desk
+    desk.close()
+
+
+def test_the_command_repeats_the_order(desk: LaunchDesk) -> None:
+    argv = desk.command(Order(CHANGED, "cpu-demo"))
+    assert argv[:5] == [sys.executable, "-m", "hart_studio.training", "--preset", "cpu-demo"]
+    assert argv[5:] == ["--set", "rollout.group_size=4", "--set", "name=my run", "--runs-root", str(desk.runs_root)]
+    line = desk.command_line(Order(CHANGED, "cpu-demo"))
+    assert shlex.split(line)[3:] == argv, "after cd, the folder, and &&"
+
+
+def test_several_processors_are_started_together(desk: LaunchDesk) -> None:
+    argv = desk.command(Order(DEMO, "cpu-demo", (0, 2), "fsdp"))
+    start = argv.index("hart_studio.training")
+    assert argv[1:3] == ["-m", "accelerate.commands.launch"] and argv[start - 1] == "-m"
+    assert Path(argv[argv.index("--config_file") + 1]).is_file()
+    assert argv[argv.index("--num_processes") + 1] == "2"
+    assert desk.command_line(Order(DEMO, "cpu-demo", (0, 2))).split(" && ")[1].startswith("CUDA_VISIBLE_DEVICES=0,2 ")
+    for setup in SETUPS:
+        argv = desk.command(Order(DEMO, "cpu-demo", (0, 1), setup))
+        assert Path(argv[argv.index("--config_file") + 1]).is_file()
+    with pytest.raises(InputError, match="expected one of ddp"):
+        desk.command(Order(DEMO, "cpu-demo", (0, 1), "../evil"))
+
+
+def test_an_order_becomes_a_run_that_waits(desk: LaunchDesk) -> None:
+    run_id = desk.place(Order(CHANGED, "cpu-demo"))
+    layout = find_run(desk.runs_root, run_id)
+    assert load_config(layout.config) == CHANGED and read_status(layout).state == "queued"
+    plan = find_plan(layout)
+    assert plan is not None and list(plan.argv) == desk.command(Order(CHANGED, "cpu-demo"))
+    assert desk.place_in_queue(run_id) == 0 and desk.place_in_queue("nothing") is None
+
+
+def test_a_double_click_is_one_run(desk: LaunchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = desk.place(Order(DEMO, "cpu-demo"))
+    assert desk.place(Order(DEMO, "cpu-demo")) == first
+    assert desk.place(Order(CHANGED, "cpu-demo")) != first
+    monkeypatch.setattr(launch_desk, "DOUBLE_CLICK_SECONDS", 0.0)
+    assert desk.place(Order(DEMO, "cpu-demo")) != first, "a wish that comes later is another one"
+
+
+def test_a_stopped_run_goes_on_as_it_was_started(desk: LaunchDesk) -> None:
+    run_id = desk.place(Order(DEMO, "cpu-demo", (1, 3), "deepspeed_zero2"))
+    layout = find_run(desk.runs_root, run_id)
+    write_status(layout, read_status(layout).replace(state="stopped"))
+    desk.resume({"run": run_id})
+    plan = find_plan(layout)
+    assert plan is not None and plan.gpus == (1, 3) and "deepspeed_zero2.yaml" in " ".join(plan.argv)
+    assert list(plan.argv[-4:]) == ["--resume", run_id, "--runs-root", str(desk.runs_root)]
+    assert read_status(layout).state == "queued"
+
+
+def test_a_waiting_run_is_stopped_at_once(desk: LaunchDesk) -> None:
+    layout = find_run(desk.runs_root, desk.place(Order(DEMO, "cpu-demo")))
+    desk.stop({"run": layout.run_id})
+    for _ in range(100):
+        if read_status(layout).state == "stopped":
+            return
+        time.sleep(0.05)
+    pytest.fail("the run still waits")
+
+
+def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
+    desk = LaunchDesk(tmp_path / "runs", is_open=False, find_gpus=list)
+    for act in (lambda: desk.place(Order(DEMO, "cpu-demo")), lambda: desk.stop({"run": "x"}), lambda: desk.resume({})):
+        with pytest.raises(InputError, match="switched off on a public page"):
+            act()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("run_id", ["..", "/etc", "", None])
+def test_ids_are_checked(desk: LaunchDesk, run_id: object) -> None:
+    for act in (desk.stop, desk.resume):
+        with pytest.raises(InputError):
+            act({"run": run_id})
+
+
+def test_the_folder_of_runs_may_be_impossible(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    desk = LaunchDesk(tmp_path / "file", is_open=False, find_gpus=list)
+    desk.is_open = True
+    with pytest.raises(InputError, match="expected a folder of runs"):
+        desk.place(Order(DEMO, "cpu-demo"))
+
+
+def test_processors_are_read_from_their_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\necho '0, NVIDIA A100-SXM4-80GB, 81920, 512'\necho 'broken'\necho '1, Odd, name, 4, 2'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert list_gpus() == [Gpu(0, "NVIDIA A100-SXM4-80GB", 81920, 512), Gpu(1, "Odd, name", 4, 2)]
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert list_gpus() == []
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert list_gpus() == []
