@@ -16,6 +16,7 @@ from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.tabs.ask import build_ask_tab
+from hart_studio.ui.tabs.publish import build_publish_form
 from hart_studio.ui.tabs.train import build_train_tab
 from hart_studio.ui.tabs.watch import make_run_pages, read_run, read_step, show_run
 from hart_studio.ui.theme import ASSETS, build_theme
@@ -62,6 +63,8 @@ def build_app(
                 pages.view.render()
             with gr.Tab("Runs", id="runs"):
                 pages.table.render()
+                if desk.is_open:
+                    build_publish_form(watch)
 
         def open_run(event: gr.EventData) -> dict[Any, Any]:
             return show_run(pages, tabs, read_run(event))

@@ -1,0 +1,207 @@
+"""What it costs to watch a run: ``python -m benchmarks.live_page``.
+
+A studio in a process of its own, a short and a long run, and 1, 4 and 16 tabs that look at the run once a second, as
+the page's script does. In the first half of each measurement nothing new is written, in the second one step a second. Bytes
+are those of request and answer bodies; CPU is the server process's own, per look. The runs take turns within a round,
+so both meet the same machine; what counts is the ratio of the long run to the short one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.events import EventLog, RolloutsSaved, StepDone
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.status import read_status, write_status
+from hart_studio.runs.writer import create_run
+from hart_studio.training.figures import STEP_FIGURES
+
+TABS = (1, 4, 16)
+LENGTHS = (500, 50_000)
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass
+class Tab:
+    """A page that looks, and remembers what it has seen as the page's script does."""
+
+    client: httpx.Client
+    component: int
+    run: str
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    def look(self) -> tuple[int, bool]:
+        """One look; returns the bytes that travelled, and whether there was anything new."""
+        body = {
+            "session_hash": "live",
+            "component_id": self.component,
+            "fn_name": "look",
+            "data": {"run": self.run, **self.seen},
+        }
+        content = json.dumps(body).encode()
+        answer = self.client.post(
+            "/gradio_api/component_server", content=content, headers={"content-type": "application/json"}
+        )
+        told = answer.raise_for_status().json()
+        if told:
+            if "cursor" in told:
+                self.seen["cursor"] = told["cursor"]
+            if "status" in told:
+                self.seen["status"] = told["status"]["signature"]
+            if "log" in told:
+                self.seen |= {"attempt": told["log"]["attempt"], "log_offset": told["log"]["offset"]}
+        return len(content) + len(answer.content), bool(told)
+
+
+class Studio:
+    """``python app.py`` in a process of its own."""
+
+    def __init__(self, runs_root: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        argv = [sys.executable, "app.py", "--port", str(port), "--runs-root", str(runs_root)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                config = self.client.get("/config").raise_for_status().json()
+            except httpx.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
+            else:
+                break
+        self.component = next(
+            part["id"] for part in config["components"] if "look" in part["props"].get("server_fns", ())
+        )
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the server process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """End it."""
+        self.client.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+def write_long_run(root: Path, steps: int) -> RunLayout:
+    """A run of so many steps, as the trainer would have written it; it counts as running in this process."""
+    layout = create_run(root, "training", RunConfig(name=f"{steps} steps"), "ap_grpo", steps + 100_000)
+    log = EventLog(layout.events)
+    for step in range(1, steps + 1):
+        append_step(log, step)
+    layout.log_of(1).write_text("step\n" * steps)
+    write_status(layout, read_status(layout).replace(state="stopped", step=steps, attempt=1))
+    return layout
+
+
+def append_step(log: EventLog, step: int) -> None:
+    """One step with every figure, and every tenth time rollouts."""
+    metrics = dict.fromkeys(STEP_FIGURES, step * 7919 % 1000 / 1000)
+    log.append(StepDone(stage="ap_grpo", metrics=metrics), step)
+    if step % 10 == 0:
+        log.append(RolloutsSaved(groups=2), step)
+
+
+def measure(studio: Studio, layout: RunLayout, tabs: int, seconds: int, is_writing: bool) -> dict[str, float]:
+    """Look from so many tabs once a second; returns medians per look."""
+    pages = [Tab(studio.client, studio.component, layout.run_id) for _ in range(tabs)]
+    log = EventLog(layout.events)
+    step = read_status(layout).step
+    with ThreadPoolExecutor(tabs) as pool:
+        while any(is_new for _, is_new in pool.map(Tab.look, pages)):
+            pass  # the first look tells everything
+        before = studio.cpu_seconds()
+        sizes: list[int] = []
+        for _ in range(seconds):
+            began = time.monotonic()
+            if is_writing:
+                step += 1
+                append_step(log, step)
+                write_status(layout, read_status(layout).replace(step=step))
+            sizes += [size for size, _ in pool.map(Tab.look, pages)]
+            time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
+        used = studio.cpu_seconds() - before
+    return {"bytes": statistics.median(sizes), "cpu_ms": 1000 * used / len(sizes)}
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=10, help="looks of each tab in a measurement (10)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        layouts = {steps: write_long_run(Path(folder), steps) for steps in LENGTHS}
+        sizes = ", ".join(
+            f"{steps:,}: {layout.events.stat().st_size / 1e6:.1f} MB" for steps, layout in layouts.items()
+        )
+        print(f"events of a run by its steps: {sizes}")
+        studio = Studio(Path(folder))
+        try:
+            first = {}
+            for steps, layout in layouts.items():
+                began = time.monotonic()
+                tab = Tab(studio.client, studio.component, layout.run_id)
+                while tab.look()[1]:
+                    pass
+                first[steps] = time.monotonic() - began
+            print("first view of a run, s: " + ", ".join(f"{steps:,}: {value:.2f}" for steps, value in first.items()))
+            found: dict[str, Any] = {"first_view_seconds": first}
+            print(f"{'':28s}" + "".join(f"{f'{steps:,} steps':>26s}" for steps in LENGTHS) + f"{'ratio (range)':>26s}")
+            for is_writing in (False, True):
+                for tabs in TABS:
+                    rounds = [
+                        {
+                            steps: measure(studio, layout, tabs, options.seconds, is_writing)
+                            for steps, layout in layouts.items()
+                        }
+                        for _ in range(options.rounds)
+                    ]
+                    name = f"{tabs} tab{'s' * (tabs > 1)}, {'a step a second' if is_writing else 'nothing new'}"
+                    found[name] = rounds
+                    print(describe(name, rounds), flush=True)
+        finally:
+            studio.close()
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def describe(name: str, rounds: list[dict[int, dict[str, float]]]) -> str:
+    """A line: bytes and CPU of a look for each length, and the ratio of the long run to the short one."""
+    short, long = LENGTHS
+    cells = [
+        f"{statistics.median(one[steps]['bytes'] for one in rounds):.0f} B "
+        f"{statistics.median(one[steps]['cpu_ms'] for one in rounds):.1f} ms"
+        for steps in LENGTHS
+    ]
+    sizes = statistics.median(one[long]["bytes"] / one[short]["bytes"] for one in rounds)
+    times = [one[long]["cpu_ms"] / max(one[short]["cpu_ms"], 0.01) for one in rounds]
+    ratio = f"{sizes:.2f} B {statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f}) CPU"
+    return f"{name:28s}" + "".join(f"{cell:>26s}" for cell in cells) + f"{ratio:>26s}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

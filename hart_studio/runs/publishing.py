@@ -1,0 +1,124 @@
+"""Put a checkpoint's model on a hub, with the token of whoever asks for it. The token is never written down."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+from hart_studio import __version__
+from hart_studio.errors import InputError, ModelError
+from hart_studio.runs.checkpoints import Checkpoint, list_checkpoints
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.digest import RunDigest
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.overrides import dump_config, load_config
+
+_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_MODEL_FILES: Final = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_TRAINER_FILES: Final = ("complete.json", "trainer_state.json")
+"""What a checkpoint holds besides the model, to go on training; pickled files are no model files anyway."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a model goes.
+
+    Attributes:
+        repo: ``owner/name``.
+        token: Of the person who publishes, with the right to write.
+        is_private: Whether only the owner sees it, when it is new.
+    """
+
+    repo: str
+    token: str
+    is_private: bool = True
+
+    def __repr__(self) -> str:
+        """Without the token, which a log or a stack trace must not show."""
+        return f"Destination({self.repo!r})"
+
+
+def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destination) -> str:
+    """Upload the model of a checkpoint with a model card, in one commit.
+
+    Args:
+        layout: The run.
+        step: Of the checkpoint; None = the newest.
+        destination: Where to.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        InputError: If the name, the token or the checkpoint is not usable.
+        ModelError: If the hub refuses it or cannot be reached.
+    """
+    if not _REPO.fullmatch(destination.repo):
+        raise InputError(f"expected a repository such as owner/name, got {destination.repo[:100]!r}")
+    if not destination.token.strip():
+        raise InputError(
+            "expected an access token with the right to write, got none; make one on the hub's settings page"
+        )
+    found = [item for item in list_checkpoints(layout) if step in (None, item.mark.step)]
+    if not found:
+        raise InputError(f"expected a complete checkpoint of {layout.run_id}, got step {step}; choose another one")
+    checkpoint, config = found[-1], load_config(layout.config)
+    files = [name for name in checkpoint.mark.files if _is_model_file(name)]
+    card = write_card(layout, checkpoint, config)
+    operations = [CommitOperationAdd(name, str(checkpoint.folder / name)) for name in files]
+    operations += [
+        CommitOperationAdd("README.md", card.encode()),
+        CommitOperationAdd("training/config.json", dump_config(config).encode()),
+    ]
+    api = HfApi(token=destination.token.strip())
+    try:
+        address = api.create_repo(destination.repo, private=destination.is_private, exist_ok=True)
+        api.create_commit(
+            destination.repo, operations, commit_message=f"Checkpoint of step {checkpoint.mark.step} of {layout.run_id}"
+        )
+    except OfflineModeIsEnabled as error:
+        raise ModelError("expected a hub, downloads and uploads are switched off here (HF_HUB_OFFLINE)") from error
+    except HFValidationError as error:
+        raise InputError(f"expected a repository such as owner/name, got {destination.repo!r}") from error
+    except HfHubHTTPError as error:
+        raise ModelError(_explain(error, destination.repo)) from None  # the chain would hold the request's headers
+    except Exception as error:  # of whatever library the hub's client speaks HTTP with
+        raise ModelError(f"expected a hub that can be reached, got {type(error).__name__}; try again later") from None
+    return str(address)
+
+
+def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> str:
+    """The model card: what it is, what it was made from, and what was measured on the held-out samples."""
+    digest = RunDigest(layout)
+    while digest.refresh():
+        pass
+    base = config.model.id or "the small model that ships with HART Studio"
+    front = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text", "tags: [grounding, hart]"]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", config.model.id):
+        front.append(f"base_model: {config.model.id}")
+    lines = [
+        *front, "---", "", f"# Checkpoint of step {checkpoint.mark.step}", "",
+        f"Trained with HART Studio {__version__}: `{config.method.chain}` from {base}, {config.total_steps} steps in "
+        "all. The settings are in `training/config.json`.",
+        "",
+    ]  # fmt: skip
+    first, last = digest.evaluations.first(), digest.evaluations.latest()
+    if last:
+        lines += ["| held-out figure | before | last measured |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {first.get(name, float('nan')):.4f} | {value:.4f} |" for name, value in last.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _is_model_file(name: str) -> bool:
+    return "/" not in name and name.endswith(_MODEL_FILES) and name not in _TRAINER_FILES
+
+
+def _explain(error: HfHubHTTPError, repo: str) -> str:
+    status = error.response.status_code if error.response is not None else None
+    if status in (401, 403):
+        return f"expected a token that may write to {repo}, the hub refused it; make one with the right to write"
+    return f"expected the hub to take {repo}, it answered {status}; try again later"

@@ -1,0 +1,388 @@
+"""Train, Watch and Runs in a browser, with real runs of the built-in model and with made-up ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.reader import list_runs, summarize_run
+from hart_studio.runs.status import read_status
+from tests.browser.conftest import PATIENCE_MS
+from tests.browser.run_pages import (
+    BOX_XYXY,
+    RUN_MS,
+    fill_form,
+    find_layout,
+    open_tab,
+    start,
+    state_is,
+    write_run,
+)
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def studio_url(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
+    """A studio whose runs start empty."""
+    return serve(None, picture_folder, root)
+
+
+# --- a run from beginning to end ------------------------------------------------------------------------------------
+
+
+def test_a_run_is_started_watched_and_found_again(
+    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
+) -> None:
+    page = open_page(studio_url)
+    open_tab(page, "Watch")
+    expect(page.locator(".hs-no-run strong")).to_have_text("Nothing has been trained yet")
+    fill_form(page, tmp_path, "first")
+    expect(page.locator("#train-command textarea")).to_have_value(
+        re.compile(r"hart_studio\.training --preset cpu-demo .*rollout\.group_size=4.*--runs-root")
+    )
+    page.dblclick("#train-start")
+    expect(page.locator(".hs-run-title")).to_have_text("first", timeout=RUN_MS)
+    page.wait_for_selector(".hs-rollout", timeout=RUN_MS)
+    reloaded = open_page(f"{studio_url}")
+    open_tab(reloaded, "Watch")
+    expect(reloaded.locator(".hs-run-title")).to_have_text("first")
+    state_is(page, "completed")
+    state_is(reloaded, "completed")
+    assert len(list_runs(root)) == 1, "a double click is one run"
+    for shown in (page, reloaded):
+        expect(shown.locator(".hs-step")).to_have_text("step 3")
+        expect(shown.locator(".hs-rollout")).to_have_count(4)
+        assert shown.evaluate("[...document.querySelectorAll('.hs-rollout img')].every((one) => one.naturalWidth > 0)")
+        expect(shown.locator(".hs-chart svg").first).to_be_visible()
+    page.select_option("select[aria-label='Which rollouts']", "held-out")
+    expect(page.locator(".hs-step")).to_have_text("step 3, held out")
+    page.get_by_role("button", name="Follow this question").click()
+    expect(page.locator(".hs-step")).to_contain_text("records of this question")
+    page.get_by_role("button", name="True boxes").click()
+    page.wait_for_selector(".hs-gold rect", state="attached")
+    expect(page.locator(".hs-gold-note")).to_contain_text("Evaluation only")
+
+
+def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPage, studio_url: str, root: Path) -> None:
+    page = open_page(studio_url)
+    open_tab(page, "Watch")
+    page.get_by_role("button", name="Try in Ask").click()
+    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#ask-model-a input")).to_have_value("built-in")
+    checkpoint = newest_checkpoint(find_layout(root, "first"))
+    assert checkpoint is not None
+    page.locator("#ask-settings button.label-wrap").click()
+    expect(page.locator("#ask-model-b input")).to_have_value(str(checkpoint.folder))
+    page.click(".hs-example >> nth=0")
+    page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
+    page.click("#ask-button")
+    page.wait_for_selector("#result-b .hs-card", timeout=RUN_MS)
+
+
+def test_a_stop_saves_and_touches_nothing_else(
+    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
+) -> None:
+    page = open_page(studio_url)
+    start(page, tmp_path, "stopped", schedule={"rl_steps": 500})
+    layout = find_layout(root, "stopped")
+    foreign = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)", "hart_studio.training", layout.run_id]
+    )
+    try:
+        expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
+        page.get_by_role("button", name="Stop and save").click()
+        state_is(page, "stopped")
+        assert foreign.poll() is None, "a program that only names the run goes on"
+    finally:
+        foreign.kill()
+        foreign.wait()
+    saved = newest_checkpoint(layout)
+    assert saved is not None and saved.mark.step == read_status(layout).step < 500
+
+
+def test_a_killed_trainer_is_shown_and_resumed(
+    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
+) -> None:
+    page = open_page(studio_url)
+    start(page, tmp_path, "killed", schedule={"rl_steps": 4})
+    layout = find_layout(root, "killed")
+    expect(page.locator(".hs-run-steps")).to_contain_text("1 of 4", timeout=RUN_MS)
+    pid = read_status(layout).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    state_is(page, "failed")
+    expect(page.locator(".hs-run-trouble")).to_contain_text("SIGKILL")
+    expect(page.locator(".hs-run-trouble")).to_contain_text("Lower schedule.prompts_per_micro_batch")
+    page.get_by_role("button", name="Resume").click()
+    state_is(page, "completed")
+    expect(page.locator(".hs-run-clock")).to_contain_text("attempt 2")
+
+
+def test_a_second_run_waits_for_the_first(open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path) -> None:
+    page = open_page(studio_url)
+    start(page, tmp_path, "ahead", schedule={"rl_steps": 500})
+    state_is(page, "running")
+    start(page, tmp_path, "behind", schedule={"rl_steps": 1, "evaluate_every": 0})
+    state_is(page, "queued")
+    open_tab(page, "Train")
+    expect(page.locator(".hs-outcome")).to_contain_text("waits for 1 other run")
+    open_tab(page, "Watch")
+    page.select_option(".hs-run-picker", find_layout(root, "ahead").run_id)
+    expect(page.locator(".hs-run-title")).to_have_text("ahead")
+    page.get_by_role("button", name="Stop and save").click()
+    state_is(page, "stopped")
+    page.select_option(".hs-run-picker", find_layout(root, "behind").run_id)
+    state_is(page, "completed")
+
+
+# --- made-up runs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of somebody else: an ordinary one, one like it with another k, and one full of hostile text."""
+    root = tmp_path_factory.mktemp("shelf")
+    write_run(root, "plain", steps=range(1, 6))
+    write_run(root, "other", steps=range(1, 6), method={"preference_scale": 0.3})
+    evil = (
+        "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>${document.title='owned'}"
+    )
+    layout = write_run(root, "evil", text=evil, question=evil)
+    with layout.log_of(1).open("w") as file:
+        file.write(evil)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shelf_url(serve: Callable[..., str], picture_folder: Path, shelf: Path) -> str:
+    return serve(None, picture_folder, shelf)
+
+
+def watch(page: Page, name: str) -> None:
+    open_tab(page, "Watch")
+    value = page.locator(".hs-run-picker option", has_text=name).first.get_attribute("value")
+    page.select_option(".hs-run-picker", value)
+    expect(page.locator(".hs-run-title")).to_have_text(name)
+    page.wait_for_selector(".hs-rollout")
+
+
+def test_boxes_land_on_the_right_pixels_and_move_from_step_to_step(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    watch(page, "plain")
+    box = """() => {
+      const rect = document.querySelector('.hs-boxes rect');
+      const picture = document.querySelector('.hs-theatre-stage image').getBoundingClientRect();
+      const [seen, scale] = [rect.getBBox(), picture.width / 1000];
+      const shown = rect.getBoundingClientRect();
+      return [seen.x, seen.y, seen.x + seen.width, seen.y + seen.height, (shown.left - picture.left) / scale];
+    }"""
+    page.wait_for_timeout(700)  # boxes glide
+    left, top, right, bottom = BOX_XYXY
+    expect(page.locator(".hs-step")).to_have_text("step 5")
+    *seen, on_screen = page.evaluate(box)
+    assert seen == pytest.approx([left + 5, top, right + 5, bottom])
+    assert on_screen == pytest.approx(left + 5, abs=6)
+    page.get_by_role("button", name="Earlier step").click()
+    expect(page.locator(".hs-step")).to_have_text("step 4")
+    page.wait_for_timeout(700)
+    assert page.evaluate(box)[0] == pytest.approx(left + 4)
+    page.locator(".hs-rollout").first.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".hs-step")).to_have_text("step 3")
+
+
+def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    watch(page, "plain")
+    expect(page.locator(".hs-rollout")).to_have_count(2)
+    page.select_option("select[aria-label='Filter']", "wrong")
+    expect(page.locator(".hs-rollout")).to_have_count(1)
+    expect(page.locator(".hs-verdict")).to_have_text("wrong")
+    page.select_option("select[aria-label='Filter']", "all")
+    page.select_option("select[aria-label='Which rollouts']", "held-out")
+    expect(page.locator(".hs-step")).to_have_text("step 5, held out")
+    page.get_by_role("button", name="Follow this question").click()
+    expect(page.locator(".hs-step")).to_have_text("step 5, held out · 2 records of this question")
+    page.get_by_role("button", name="Earlier step").click()
+    expect(page.locator(".hs-step")).to_contain_text("step 0, held out")
+
+
+def test_text_of_a_model_never_becomes_markup(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    watch(page, "evil")
+    expect(page.locator(".hs-said").first).to_contain_text("<script>")
+    page.locator(".hs-log summary").click()
+    expect(page.locator(".hs-log pre")).to_contain_text("<script>")
+    assert page.locator(".hs-run script, .hs-run img[src='x']").count() == 0
+    assert page.title() == "HART Studio"
+
+
+def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    open_tab(page, "Runs")
+    expect(page.locator(".hs-runs tbody tr")).to_have_count(3)
+    page.fill(".hs-runs-search", "plain")
+    expect(page.locator(".hs-runs tbody tr")).to_have_count(1)
+    expect(page.locator(".hs-runs tbody tr")).to_contain_text("25.0 % → 75.0 %")
+    page.fill(".hs-runs-search", "")
+    page.get_by_label("Compare plain").check()
+    page.get_by_label("Compare other").check()
+    page.get_by_role("button", name="Compare 2").click()
+    expect(page.locator(".hs-differences tbody tr")).to_have_count(1)
+    expect(page.locator(".hs-differences tbody tr")).to_contain_text("method.preference_scale")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Curves as CSV").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == "run,title,kind,step,figure,mean,least,greatest"
+    assert sum(",plain,step," in line and ",reward," in line for line in lines) == 5
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Figures as SVG").click()
+    assert Path(download.value.path()).read_text().startswith("<svg")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Figures as PNG").click()
+    assert Path(download.value.path()).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page.get_by_role("button", name="plain", exact=True).click()
+    expect(page.locator(".hs-run-title")).to_have_text("plain")
+
+
+def test_a_run_is_deleted_only_when_it_is_confirmed(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
+    layout = write_run(shelf, "going")
+    page = open_page(shelf_url)
+    watch(page, "going")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Delete").click()
+    page.wait_for_timeout(500)
+    assert layout.folder.is_dir()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(".hs-run-title")).not_to_have_text("going")
+    assert not layout.folder.exists()
+
+
+# --- the form -------------------------------------------------------------------------------------------------------
+
+
+def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
+    before = len(list_runs(shelf))
+    page = open_page(shelf_url)
+    open_tab(page, "Train")
+    page.fill("#set-rollout-group-size input", "1")
+    page.keyboard.press("Tab")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("Group size G")
+    page.click("#train-start")
+    expect(page.locator(".hs-report h3")).to_have_text("This cannot be started")
+    page.fill("#set-rollout-group-size input", "8")
+    page.keyboard.press("Tab")
+    expect(page.locator(".hs-report h3")).to_have_text("AP-GRPO")
+    page.locator("#train-form button.label-wrap", has_text="Data").click()
+    page.fill("#set-data-needle-count input", "100")
+    page.keyboard.press("Tab")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("needle_count")
+    assert len(list_runs(shelf)) == before
+
+
+def test_red_findings_block_and_samples_are_shown(
+    open_page: OpenPage, shelf_url: str, shelf: Path, tmp_path: Path
+) -> None:
+    before = len(list_runs(shelf))
+    page = open_page(shelf_url)
+    fill_form(page, tmp_path, "blocked", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
+    page.click("#train-start")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail", timeout=RUN_MS)
+    expect(page.locator(".hs-finding-bad")).to_contain_text("none.jsonl")
+    assert len(list_runs(shelf)) == before
+    fill_form(page, tmp_path, "shown")
+    page.click("#train-look")
+    expect(page.locator(".hs-sample img")).to_have_count(5)
+    expect(page.locator(".hs-samples > p")).to_contain_text("8 for RL")
+
+
+def test_a_file_that_is_no_settings_changes_nothing(open_page: OpenPage, shelf_url: str, tmp_path: Path) -> None:
+    page = open_page(shelf_url)
+    fill_form(page, tmp_path, "kept")
+    (tmp_path / "settings.json").write_text(json.dumps({"optim": {"speed": 1}}))
+    page.get_by_label("Clear").first.click()
+    page.set_input_files("#train-form input[type=file]", tmp_path / "settings.json")
+    expect(page.locator("[data-testid=toast-body]")).to_contain_text("optim.speed")
+    expect(page.locator("#set-name input, #set-name textarea")).to_have_value("kept")
+
+
+# --- the server goes, the run stays ---------------------------------------------------------------------------------
+
+
+def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(open_page: OpenPage, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    with StudioProcess(root) as first:
+        page = open_page(first.url)
+        start(page, tmp_path, "survivor", schedule={"rl_steps": 500})
+        expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
+        first.process.kill()
+        expect(page.locator(".hs-offline-note")).to_be_visible()
+    layout = find_layout(root, "survivor")
+    step = read_status(layout).step
+    assert summarize_run(layout).state == "running"
+    with StudioProcess(root, first.port) as second:
+        other = open_page(second.url)
+        open_tab(other, "Watch")
+        expect(other.locator(".hs-run-title")).to_have_text("survivor")
+        expect(page.locator(".hs-offline-note")).to_be_hidden()  # the old tab goes on by itself
+        deadline = time.monotonic() + RUN_MS / 1000
+        while read_status(layout).step <= step and time.monotonic() < deadline:
+            time.sleep(0.2)
+        other.get_by_role("button", name="Stop and save").click()
+        state_is(other, "stopped")
+        state_is(page, "stopped")
+
+
+class StudioProcess:
+    """``python app.py`` in a process of its own."""
+
+    def __init__(self, root: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        argv = [sys.executable, "app.py", "--port", str(self.port), "--runs-root", str(root)]
+        self.process = subprocess.Popen(
+            argv, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> StudioProcess:
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(self.url)
+            except httpx.HTTPError:
+                time.sleep(0.2)
+            else:
+                return self
+        raise TimeoutError("expected the studio to start")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,162 @@
+"""A checkpoint goes to a hub that we play ourselves: what it is sent, and where the token is not."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+
+from hart_studio.errors import InputError, ModelError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.publishing import Destination, publish_checkpoint
+from hart_studio.runs.writer import RunWriter, create_run
+from tests.unit.runs.conftest import PROVENANCE
+
+TOKEN = "hf_" + "AbCd1234" * 4
+
+
+class FakeHub(ThreadingHTTPServer):
+    """As much of a hub as a commit needs; files travel inside the commit."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.files: dict[str, bytes] = {}
+        self.tokens: set[str | None] = set()
+        self.created: list[dict[str, Any]] = []
+        self.refuses = 0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: FakeHub
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing is printed."""
+
+    def reply(self, value: Any, status: int = 200) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.reply({"id": "me/model", "sha": "0" * 40, "siblings": [], "private": True})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        hub = self.server
+        hub.tokens.add(self.headers.get("authorization"))
+        if hub.refuses:
+            self.reply({"error": "no"}, hub.refuses)
+        elif self.path == "/api/repos/create":
+            hub.created.append(json.loads(body))
+            self.reply({"url": f"{hub.address}/me/model"})
+        elif self.path == "/api/validate-yaml":
+            self.reply({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            asked = [entry["path"] for entry in json.loads(body)["files"]]
+            self.reply({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in asked]})
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            self.reply({"commitUrl": f"{hub.address}/me/model/commit/1", "commitOid": "1" * 40, "success": True})
+        else:
+            self.reply({"error": f"unknown {self.path}"}, 404)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with FakeHub() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    config = RunConfig.model_validate({"model": {"id": "Qwen/Qwen2.5-VL-3B-Instruct"}, "method": {"chain": "ap_grpo"}})
+    layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=2)
+    with RunWriter(layout, total=2) as run:
+        run.start(PROVENANCE)
+        run.log_evaluation(0, {"accuracy": 0.25}, 8)
+        run.log_step(2, "ap_grpo", {"reward": 0.5})
+        run.log_evaluation(2, {"accuracy": 0.75}, 8)
+        with run.saving_checkpoint(2, "ap_grpo") as folder:
+            for name in ("config.json", "model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"):
+                (folder / name).write_text(name)
+    return layout
+
+
+def test_the_model_goes_with_a_card_and_without_the_trainers_state(hub: FakeHub, layout: RunLayout) -> None:
+    address = publish_checkpoint(layout, None, Destination("me/model", TOKEN))
+    assert address == f"{hub.address}/me/model"
+    assert set(hub.files) == {"config.json", "model.safetensors", "README.md", "training/config.json"}
+    card = hub.files["README.md"].decode()
+    assert "base_model: Qwen/Qwen2.5-VL-3B-Instruct" in card and "| accuracy | 0.2500 | 0.7500 |" in card
+    assert hub.created[0]["name"] == "model" and hub.created[0]["visibility"] == "private"
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+
+
+def test_the_token_is_nowhere_on_disk(
+    hub: FakeHub, layout: RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
+    assert not any(TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert TOKEN not in repr(Destination("me/model", TOKEN))
+
+
+@pytest.mark.parametrize(("status", "text"), [(401, "may write"), (403, "may write"), (400, "answered 400")])
+def test_a_hub_that_refuses_is_explained_without_the_token(
+    hub: FakeHub, layout: RunLayout, status: int, text: str
+) -> None:
+    hub.refuses = status
+    with pytest.raises(ModelError, match=text) as caught:
+        publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
+    assert TOKEN not in str(caught.value) and caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "step", "text"),
+    [
+        ("model", TOKEN, 2, "such as owner/name"),
+        ("../x/y", TOKEN, 2, "such as owner/name"),
+        ("me/<b>", TOKEN, 2, "such as owner/name"),
+        ("me/model", "  ", 2, "access token"),
+        ("me/model", TOKEN, 7, "step 7"),
+    ],
+)
+def test_what_cannot_be_published_is_said(layout: RunLayout, repo: str, token: str, step: int, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        publish_checkpoint(layout, step, Destination(repo, token))
+
+
+def test_a_machine_that_is_offline(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
+
+
+def test_a_hub_that_is_not_there(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="can be reached"):
+        publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
