@@ -1,9 +1,9 @@
 """What it costs to watch a run: ``python -m benchmarks.live_page``.
 
 A studio in a process of its own, a short and a long run, and 1, 4 and 16 tabs that look at the run once a second, as
-the page's script does. In the first half of each measurement nothing new is written, in the second one step a second. Bytes
-are those of request and answer bodies; CPU is the server process's own, per look. The runs take turns within a round,
-so both meet the same machine; what counts is the ratio of the long run to the short one.
+the page's script does. In the first half of each measurement nothing new is written, in the second one step a second.
+Bytes are those of request and answer bodies; CPU is the server process's own, per look. The runs take turns within a
+round, so both meet the same machine; what counts is the ratio of the long run to the short one.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _measure_batch(
         if method.has_grounding_turn
         else closed_loop.answer_directly(model, views, answering)
     )
-    kept = []
+    kept: list[GroupPictures] = []
     for sample, (attempt,), group in zip(samples, attempts, groups, strict=True):
         tally.add("failed_share", float(isinstance(attempt, Failure)))
         if isinstance(attempt, Failure):

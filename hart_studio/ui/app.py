@@ -60,9 +60,9 @@ def build_app(
             with gr.Tab("Train", id="train"):
                 build_train_tab(desk, watch, pages, tabs)
             with gr.Tab("Watch", id="watch", render_children=True):
-                pages.view.render()
+                pages.view.render()  # type: ignore[no-untyped-call]
             with gr.Tab("Runs", id="runs"):
-                pages.table.render()
+                pages.table.render()  # type: ignore[no-untyped-call]
                 if desk.is_open:
                     build_publish_form(watch)
 

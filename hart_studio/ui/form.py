@@ -231,9 +231,9 @@ def _make_widget(field: FormField) -> Widget:
     if kind is str:
         return Widget(field, "text", text)
     bounds = [*info.metadata, *_inner_metadata(info.annotation)]
-    least = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
+    least: Any = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
     least = next((bound.gt for bound in bounds if isinstance(bound, Gt)), least)
-    greatest = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
+    greatest: Any = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
     greatest = next((bound.lt for bound in bounds if isinstance(bound, Lt)), greatest)
     number: Kind = "number or nothing" if type(None) in _members(info.annotation) else "number"
     return Widget(field, number, text, (), _number(least), _number(greatest), kind is int)

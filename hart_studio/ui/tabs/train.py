@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -212,8 +213,13 @@ def _build_field(widget: Widget, value: Any) -> Any:
     if widget.kind == "switch":
         return gr.Checkbox(**common)
     if widget.kind == "number":
-        return gr.Number(step=1 if widget.is_whole else None, **common)
+        return gr.Number(step=1 if widget.is_whole else _step_of(value), **common)
     return gr.Textbox(max_lines=1, placeholder="automatic" if widget.kind == "number or nothing" else None, **common)
+
+
+def _step_of(value: float) -> float:
+    """What an arrow key adds to a number: one unit of its leading digit."""
+    return 10.0 ** math.floor(math.log10(value)) if value > 0 else 0.01
 
 
 def _summarize(order: Order) -> LaunchState:
