@@ -1,4 +1,4 @@
-// Runs once when the page has loaded: the colour scheme button and the Ctrl+Enter shortcut.
+// Runs once when the page has loaded: the colour scheme button, the tab in the address, the Ctrl+Enter shortcut.
 () => {
   const KEY = "hart-studio-theme";
   const apply = (theme) => document.body.classList.toggle("dark", theme === "dark");
@@ -11,6 +11,24 @@
     localStorage.setItem(KEY, theme);
     apply(theme);
   });
+  // The open tab stands in the address, so that a reload or a second browser shows the same view.
+  const tabs = () => [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")];
+  const nameOf = (tab) => tab.textContent.trim().toLowerCase();
+  const remember = (tab) => {
+    const address = new URL(location.href);
+    address.searchParams.set("tab", nameOf(tab));
+    history.replaceState(null, "", address);
+  };
+  const wanted = new URLSearchParams(location.search).get("tab");
+  tabs().find((tab) => nameOf(tab) === wanted)?.click();
+  const bar = document.querySelector("#tabs > .tab-wrapper");
+  if (bar) {
+    new MutationObserver(() => {
+      const open = tabs().find((tab) => tab.getAttribute("aria-selected") === "true");
+      if (open) remember(open);
+    }).observe(bar, { subtree: true, attributes: true, attributeFilter: ["aria-selected"] });
+  }
+
   // Captured before a text box can turn the key into a new line.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;

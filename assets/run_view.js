@@ -154,7 +154,7 @@ function drawHead() {
   const state = status?.state ?? "";
   view.classList.toggle("hs-run-empty", !run);
   find(".hs-run-title").textContent = about?.title ?? run ?? "";
-  find(".hs-run-facts").textContent = about ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : ""].filter(Boolean).join(" · ") : "";
+  find(".hs-run-facts").textContent = about ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : "", about.device].filter(Boolean).join(" · ") : "";
   const pill = find(".hs-pill");
   pill.textContent = state;
   pill.className = `hs-pill hs-pill-${state}`;

@@ -25,6 +25,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.digest import Cursor, RunDigest
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import load_config
+from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
 from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
 from hart_studio.ui.form import SHORT_TITLES
@@ -256,6 +257,7 @@ class RunWatch:
             "chain": chain,
             "model": config.model.id or "built-in",
             "group_size": config.rollout.group_size,
+            "device": _read_device(layout),
             "settings": config.model_dump(mode="json"),
         }
 
@@ -361,6 +363,14 @@ def _status(summary: RunSummary) -> dict[str, Any]:
         }
     shown["signature"] = json.dumps(shown)
     return shown
+
+
+def _read_device(layout: RunLayout) -> str:
+    """What the newest attempt ran on; empty before it has said so."""
+    try:
+        return Provenance.model_validate_json(layout.provenance.read_bytes()).device
+    except (OSError, ValidationError):
+        return ""
 
 
 def _when(run_id: str) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
-from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.catalog import BUILT_IN_MODEL, TRAINED_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.families import FAMILIES
 from hart_studio.pipeline.asking import ask_question, build_sample
@@ -44,6 +44,12 @@ DETAIL_SIDE: Final = 4096
 
 BUILT_IN: Final = "built-in"
 """What the pages call the model that ships with the project; its folder stays out of them."""
+
+BUILT_IN_HART: Final = "built-in-hart"
+"""What they call the same model after training with HART."""
+
+_BUILT_INS: Final = {BUILT_IN: BUILT_IN_MODEL, BUILT_IN_HART: TRAINED_MODEL}
+_TITLES: Final = {BUILT_IN: "Built-in (hart-tiny-base)", BUILT_IN_HART: "Built-in, trained with HART (hart-tiny)"}
 
 MODEL_SLOTS: Final = 2
 """Models kept in memory: the two that the page can compare."""
@@ -128,9 +134,14 @@ def read_form(
 
 
 def offered_models(default: str = BUILT_IN) -> list[tuple[str, str]]:
-    """(title, name) of the models in the lists: the default, the built-in one, one checkpoint of each family."""
-    names = dict.fromkeys([default, BUILT_IN, *(family.checkpoint for family in FAMILIES.values())])
-    return [(f"Built-in ({Path(BUILT_IN_MODEL).name})" if name == BUILT_IN else name, name) for name in names]
+    """(title, name) of the models in the lists: the default, the built-in ones, one checkpoint of each family."""
+    names = dict.fromkeys([default, *_BUILT_INS, *(family.checkpoint for family in FAMILIES.values())])
+    return [(_TITLES.get(name, name), name) for name in names]
+
+
+def find_rival(model: str) -> str:
+    """What a model is compared with at first: the built-in one with what HART made of it, others with nothing."""
+    return BUILT_IN_HART if model == BUILT_IN else ""
 
 
 def load_local_model(name: str) -> ChatModel:
@@ -247,7 +258,7 @@ class AskService:
             progress(0.02, f"Loading {name}")
             while len(self._models) >= MODEL_SLOTS:
                 self._models.popitem(last=False)
-            self._models[name] = self._load(BUILT_IN_MODEL if name == BUILT_IN else name)
+            self._models[name] = self._load(_BUILT_INS.get(name, name))
         self._models.move_to_end(name)
         return self._models[name]
 

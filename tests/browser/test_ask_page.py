@@ -228,7 +228,6 @@ def test_a_picture_of_45_megapixels_stays_light(studio, open_page, tmp_path):
 def test_two_models_stand_side_by_side(studio, open_page):
     page = open_page(studio, size=(1920, 1080))
     pick_example(page)
-    page.click("#ask-settings button >> nth=0")
     choose_model(page, "blind", "ask-model-b")
     ask(page)
     page.wait_for_selector("#result-b .hs-card")
@@ -352,7 +351,7 @@ def test_the_keyboard_reaches_everything_in_order(studio, open_page):
         order.append(
             page.evaluate(
                 """() => { const n = document.activeElement; const s = getComputedStyle(n);
-                   const own = n.closest('#ask-choices,#ask-answer,#ask-model-a,#ask-settings');
+                   const own = n.closest('#ask-choices,#ask-answer,#ask-model-a,#ask-model-b,#ask-settings');
                    return [own ? own.id : n.id || n.className.split(' ')[0] || n.dataset.command || n.tagName,
                            s.outlineStyle !== 'none' || s.boxShadow !== 'none' ]; }"""
             )
@@ -362,6 +361,7 @@ def test_the_keyboard_reaches_everything_in_order(studio, open_page):
         "ask-choices",
         "ask-answer",
         "ask-model-a",
+        "ask-model-b",
         "ask-settings",
         "ask-button",
         "hs-stage",

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import huggingface_hub.constants
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -31,6 +33,7 @@ from tests.browser.run_pages import (
     state_is,
     write_run,
 )
+from tests.fake_hub import FakeHub
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)
@@ -64,8 +67,12 @@ def test_a_run_is_started_watched_and_found_again(
     page.dblclick("#train-start")
     expect(page.locator(".hs-run-title")).to_have_text("first", timeout=RUN_MS)
     page.wait_for_selector(".hs-rollout", timeout=RUN_MS)
-    reloaded = open_page(f"{studio_url}")
-    open_tab(reloaded, "Watch")
+    address = page.url
+    assert "tab=watch" in address and f"run={find_layout(root, 'first').run_id}" in address
+    page.reload()
+    expect(page.locator(".hs-run-title")).to_have_text("first")
+    reloaded = open_page(studio_url)
+    reloaded.goto(address)
     expect(reloaded.locator(".hs-run-title")).to_have_text("first")
     state_is(page, "completed")
     state_is(reloaded, "completed")
@@ -92,7 +99,6 @@ def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPag
     expect(page.locator("#ask-model-a input")).to_have_value("built-in")
     checkpoint = newest_checkpoint(find_layout(root, "first"))
     assert checkpoint is not None
-    page.locator("#ask-settings button.label-wrap").click()
     expect(page.locator("#ask-model-b input")).to_have_value(str(checkpoint.folder))
     page.click(".hs-example >> nth=0")
     page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
@@ -278,6 +284,34 @@ def test_a_run_is_deleted_only_when_it_is_confirmed(open_page: OpenPage, shelf_u
     page.get_by_role("button", name="Delete").click()
     expect(page.locator(".hs-run-title")).not_to_have_text("going")
     assert not layout.folder.exists()
+
+
+def test_a_checkpoint_is_published_with_the_visitors_token(
+    open_page: OpenPage, shelf_url: str, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "hf_" + "AbCd1234" * 4
+    with FakeHub() as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        page = open_page(shelf_url)
+        open_tab(page, "Runs")
+        page.locator("#publish button.label-wrap").click()
+        page.click("#publish-run input")
+        page.get_by_role("option", name="plain (").click()
+        page.fill("#publish-repo input, #publish-repo textarea", "me/model")
+        page.fill("#publish-token input", token)
+        page.click("#publish-button")
+        expect(page.locator("#publish-done")).to_contain_text("/me/model")
+        expect(page.locator("#publish-token input")).to_have_value("")
+        assert set(hub.files) == {"README.md", "training/config.json"} and hub.tokens == {f"Bearer {token}"}
+        hub.refuses = 403
+        page.fill("#publish-token input", token)
+        page.click("#publish-button")
+        expect(page.locator(".hs-status-failed")).to_contain_text("the hub refused it")
+        assert token not in page.content()
+        hub.shutdown()
+    assert not any(token.encode() in path.read_bytes() for path in shelf.rglob("*") if path.is_file())
 
 
 # --- the form -------------------------------------------------------------------------------------------------------

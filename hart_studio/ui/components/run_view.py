@@ -12,7 +12,7 @@ from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display, serve
 
 _TEMPLATE: Final = """
-<section class="hs-run hs-run-empty" aria-label="Run">
+<section class="hs-desk hs-run hs-run-empty" aria-label="Run">
   <div class="hs-run-bar">
     <label>Run <select class="hs-run-picker" aria-label="Run"></select></label>
     <span class="hs-run-told" role="status"></span>

@@ -9,7 +9,7 @@ from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display
 
 _TEMPLATE: Final = """
-<section class="hs-runs" aria-label="Runs">
+<section class="hs-desk hs-runs" aria-label="Runs">
   <div class="hs-runs-bar">
     <input type="search" class="hs-runs-search" placeholder="Search name, model, method" aria-label="Search runs">
     <select class="hs-runs-state" aria-label="State"><option value="">Every state</option></select>

@@ -19,7 +19,7 @@ from hart_studio.ui.components.example_picker import Example, ExamplePicker
 from hart_studio.ui.components.run_status import Running, RunStatus
 from hart_studio.ui.endpoint import MODEL_QUEUE
 from hart_studio.ui.failures import describe
-from hart_studio.ui.services import AskForm, AskService, Reply, read_form
+from hart_studio.ui.services import AskForm, AskService, Reply, find_rival, read_form
 from hart_studio.ui.views import PROTOCOL_TITLES
 
 
@@ -84,11 +84,11 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 models, value=models[0][1], label="Model: built-in, local folder or hub id", allow_custom_value=True,
                 elem_id="ask-model-a",
             )  # fmt: skip
+            model_b = gr.Dropdown(
+                [("No second model", ""), *models], value=find_rival(models[0][1]), label="Compare with",
+                allow_custom_value=True, elem_id="ask-model-b",
+            )  # fmt: skip
             with gr.Accordion("Settings", open=False, elem_id="ask-settings"):
-                model_b = gr.Dropdown(
-                    [("No second model", ""), *models], value="", label="Compare with", allow_custom_value=True,
-                    elem_id="ask-model-b",
-                )  # fmt: skip
                 protocols = gr.CheckboxGroup(
                     [(PROTOCOL_TITLES[name], name) for name in PROTOCOLS], value=list(PROTOCOLS), label="Answer from"
                 )

@@ -8,7 +8,7 @@ from PIL import Image
 from hart_studio.errors import ImageError, InputError, ModelError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
-from hart_studio.ui.services import BUILT_IN, AskService, offered_models, read_form
+from hart_studio.ui.services import BUILT_IN, BUILT_IN_HART, AskService, find_rival, offered_models, read_form
 from tests.fakes import ScriptedModel
 
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
@@ -207,6 +207,8 @@ def test_the_lists_offer_the_default_first_and_each_name_once():
     models = offered_models("my/model")
     assert models[0] == ("my/model", "my/model")
     assert ("Built-in (hart-tiny-base)", BUILT_IN) in models
-    assert len(models) == len(FAMILIES) + 2
+    assert ("Built-in, trained with HART (hart-tiny)", BUILT_IN_HART) in models
+    assert len(models) == len(FAMILIES) + 3
     assert offered_models(BUILT_IN)[0][1] == BUILT_IN
-    assert len({name for _, name in offered_models(BUILT_IN)}) == len(FAMILIES) + 1
+    assert len({name for _, name in offered_models(BUILT_IN)}) == len(FAMILIES) + 2
+    assert (find_rival(BUILT_IN), find_rival("my/model")) == (BUILT_IN_HART, "")
