@@ -176,10 +176,11 @@ function drawHead() {
     );
   }
   const isActive = ACTIVE_STATES.includes(state);
-  find("[data-command=stop]").hidden = !isActive;
+  const mayAct = Boolean(props.value?.may_act);
+  find("[data-command=stop]").hidden = !isActive || !mayAct;
   find("[data-command=stop]").disabled = state === "stopping";
-  find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state);
-  find("[data-command=delete]").hidden = !run || isActive;
+  find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state) || !mayAct;
+  find("[data-command=delete]").hidden = !run || isActive || !mayAct;
   const note = find(".hs-run-warnings");
   note.hidden = !warnings.count;
   note.querySelector("summary").textContent = `${formatCount(warnings.count)} warning${warnings.count === 1 ? "" : "s"}`;

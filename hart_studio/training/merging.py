@@ -1,6 +1,8 @@
 """Fold trained adapters into their base model: ``python -m hart_studio.training merge RUN_OR_FOLDER --out DIR``.
 
 What is written is a whole model in the layout of the Hugging Face hub, which needs neither the base model nor PEFT.
+With ``--dtype`` a model that was trained whole is written too: training keeps its weights in float32, and bfloat16 is
+half of that.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     try:
-        folder = find_adapter(options.source, options.runs_root)
+        folder = find_trained(options.source, options.runs_root, allows_whole=options.dtype != _KEPT)
         merge_adapter(folder, options.out, options.dtype)
     except HartError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -43,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_adapter(source: str, runs_root: Path) -> Path:
-    """The folder with the trained adapters.
+def find_trained(source: str, runs_root: Path, *, allows_whole: bool = False) -> Path:
+    """The folder with the trained adapters, or with a model that was trained whole.
 
     Args:
         source: Id of a run, its folder, its ``model`` folder, or one of its checkpoints.
         runs_root: Folder of all runs, for an id.
+        allows_whole: Whether a whole model will do.
 
     Raises:
         InputError: If there are no adapters.
@@ -58,7 +61,12 @@ def find_adapter(source: str, runs_root: Path) -> Path:
     if (folder / ADAPTER_FILE).is_file():
         return folder
     if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):
-        raise InputError(f"expected adapters to merge, got {folder}, which is a whole model; use it as it is")
+        if allows_whole:
+            return folder
+        raise InputError(
+            f"expected adapters to merge, got {folder}, which is a whole model; use it as it is, or give --dtype to "
+            "write it in another number type"
+        )
     raise InputError(
         f"expected a run that is completed, or a folder with {ADAPTER_FILE}, got {source}; of a run with steps left, "
         "give one of its checkpoints"
@@ -71,9 +79,9 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
     The sum is made in float32 on the CPU, and rounded once.
 
     Args:
-        adapter: Folder of the adapters, which names their base model.
+        adapter: Folder of the adapters, which names their base model; or of a whole model, for another number type.
         out: New folder, or an empty one; it holds the whole model or is not there.
-        dtype: Number type of what is written: one of ``DTYPES``; ``auto`` = the base model's.
+        dtype: Number type of what is written: one of ``DTYPES``; ``auto`` = the base model's, for adapters only.
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
@@ -104,7 +112,8 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m hart_studio.training merge", description="Fold trained adapters into their base model."
+        prog="python -m hart_studio.training merge",
+        description="Fold trained adapters into their base model, or write a whole model in another number type.",
     )
     parser.add_argument("source", metavar="RUN_OR_FOLDER", help="id or folder of a run, or a folder with adapters")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the whole model")

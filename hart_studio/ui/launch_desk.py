@@ -35,6 +35,9 @@ SETUPS: Final = {
 }
 """How several GPUs share a model: the files of accelerate that come with the package -> what they do."""
 
+CLOSED: Final = "training is switched off on a public page; duplicate the Space, or run python app.py yourself"
+"""Why nothing is started here."""
+
 DOUBLE_CLICK_SECONDS: Final = 3.0
 """The same command twice within this time is one wish."""
 
@@ -196,9 +199,7 @@ class LaunchDesk:
 
     def _check_open(self) -> None:
         if not self.is_open:
-            raise InputError(
-                "training is switched off on a public page; duplicate the Space, or run python app.py yourself"
-            )
+            raise InputError(CLOSED)
 
 
 def _program(gpus: tuple[int, ...], setup: str) -> list[str]:

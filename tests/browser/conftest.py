@@ -89,7 +89,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """``serve(load, examples_folder, runs_root)`` -> address of a running studio; all are closed at the end."""
+    """``serve(load, examples, runs_root, is_open)`` -> address of a running studio; all are closed at the end."""
     apps: list[gr.Blocks] = []
     desks: list[LaunchDesk] = []
     cache = tmp_path_factory.mktemp("cache")
@@ -98,10 +98,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    def start(load: Callable[[str], ChatModel] | None, examples: Path, runs_root: Path | None = None) -> str:
+    def start(
+        load: Callable[[str], ChatModel] | None, examples: Path, runs_root: Path | None = None, is_open: bool = True
+    ) -> str:
         folder = cache / f"work_{len(apps)}"
         service = AskService(folder, load) if load else AskService(folder)
-        desk = LaunchDesk(runs_root or cache / f"runs_{len(apps)}")
+        desk = LaunchDesk(runs_root or cache / f"runs_{len(apps)}", is_open=is_open)
         desks.append(desk)
         models = [("Scripted", "scripted"), ("Blind", "blind")]
         app = build_app(service, load_examples(examples, folder), models, desk)

@@ -362,6 +362,20 @@ def test_a_file_that_is_no_settings_changes_nothing(open_page: OpenPage, shelf_u
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value("kept")
 
 
+def test_a_public_page_shows_runs_and_starts_none(
+    open_page: OpenPage, serve: Callable[..., str], picture_folder: Path, shelf: Path
+) -> None:
+    page = open_page(serve(None, picture_folder, shelf, False))
+    open_tab(page, "Train")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("switched off on a public page")
+    expect(page.locator("#train-start")).to_be_disabled()
+    watch(page, "plain")
+    expect(page.locator("[data-command=delete]")).to_be_hidden()
+    open_tab(page, "Runs")
+    expect(page.locator(".hs-runs tbody tr").first).to_be_visible()
+    assert page.locator("#publish").count() == 0
+
+
 # --- the server goes, the run stays ---------------------------------------------------------------------------------
 
 

@@ -113,6 +113,11 @@ def test_a_whole_model_loads_and_needs_no_merging(
     assert float((found - logits(plain(whole.base), whole)).abs().max()) > 1e-3, "the run has trained nothing"
     assert merging.main([str(whole.model), "--out", str(tmp_path / "merged")]) == 2
     assert "use it as it is" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert merging.main([str(whole.model), "--out", str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
+    half = plain(tmp_path / "half")
+    assert half.dtype == torch.bfloat16
+    for name, weight in plain(whole.model).state_dict().items():
+        assert torch.equal(half.state_dict()[name], weight.to(torch.bfloat16)), name
 
 
 def test_what_cannot_be_merged_is_said(adapters: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

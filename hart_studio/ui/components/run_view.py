@@ -68,19 +68,29 @@ class RunChoice:
 class RunView(Display):
     """Shows a run; fires ``open_model`` with ``run`` and ``step``."""
 
-    def __init__(self, marker: Path, answers: Sequence[Callable[..., Any]], **layout: Any) -> None:
+    def __init__(
+        self, marker: Path, answers: Sequence[Callable[..., Any]], *, may_act: bool = True, **layout: Any
+    ) -> None:
         """Prepare.
 
         Args:
             marker: A file in the folder of served pictures; the page finds the others beside its address.
             answers: What the script may call, by their names: index, look, rollouts, follow, gold, stop, resume,
                 delete.
+            may_act: Whether runs may be stopped, resumed and deleted here.
             **layout: As for ``gr.HTML``.
         """
         self._marker = marker
+        self._may_act = may_act
         scripts = ("charts.js", "theatre.js", "run_view.js")
         super().__init__(_TEMPLATE, scripts, RunChoice(""), server_functions=list(answers), **layout)
 
     def postprocess(self, value: RunChoice) -> dict[str, Any]:  # type: ignore[override]
         """The choice, with what the script needs to draw."""
-        return {"run": value.run, "stamp": value.stamp, "marker": serve(self._marker), "charts": chart_table()}
+        return {
+            "run": value.run,
+            "stamp": value.stamp,
+            "marker": serve(self._marker),
+            "may_act": self._may_act,
+            "charts": chart_table(),
+        }

@@ -19,7 +19,7 @@ from hart_studio.runs.presets import PRESETS, find_preset
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.failures import describe
 from hart_studio.ui.form import CHAIN_TITLES, GROUPS, Widget, label_problems, list_widgets, read_values, write_values
-from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
+from hart_studio.ui.launch_desk import CLOSED, SETUPS, LaunchDesk, Order
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.sample_preview import preview_samples
 from hart_studio.ui.tabs.watch import RunPages, show_run
@@ -74,9 +74,12 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                     gr.Markdown("No GPU was found: runs use the CPU of this machine.", elem_classes="hs-no-gpu")
         with gr.Column(elem_id="train-plan"):
             first = Order(base_config, DEFAULT_PRESET, tuple(gpu.index for gpu in gpus[:1]))
-            report = LaunchReport(elem_id="train-report", value=_summarize(first))
+            closed = "" if desk.is_open else f"{CLOSED[0].upper()}{CLOSED[1:]}."
+            report = LaunchReport(replace(_summarize(first), outcome=closed, is_refused=True), elem_id="train-report")
             with gr.Row(elem_id="train-buttons"):
-                start = gr.Button("Start training", variant="primary", size="lg", elem_id="train-start")
+                start = gr.Button(
+                    "Start training", variant="primary", size="lg", interactive=desk.is_open, elem_id="train-start"
+                )
                 check = gr.Button("Only check", size="lg", elem_id="train-check")
                 look = gr.Button("Show samples", size="lg", elem_id="train-look")
             samples = SampleCards(elem_id="train-samples")
@@ -85,8 +88,6 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 interactive=False, buttons=["copy"], elem_id="train-command",
             )  # fmt: skip
             save = gr.DownloadButton("Save these settings as a file", size="sm", elem_id="train-save")
-    if not desk.is_open:
-        start.interactive = False
 
     place = [base, chosen, setup, *inputs]
 

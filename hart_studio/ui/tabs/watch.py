@@ -33,7 +33,8 @@ def make_run_pages(watch: RunWatch, desk: LaunchDesk) -> RunPages:
     marker.write_text("Pictures of rollouts lie beside this file.\n", encoding="utf-8")
     looks = (watch.index, watch.look, watch.rollouts, watch.follow, watch.gold)
     acts = (desk.stop, desk.resume, watch.delete) if desk.is_open else ()
-    view = RunView(marker, [guarded(answer) for answer in (*looks, *acts)], render=False, elem_id="run-view")
+    answers = [guarded(answer) for answer in (*looks, *acts)]
+    view = RunView(marker, answers, may_act=desk.is_open, render=False, elem_id="run-view")
     table = RunsTable([guarded(answer) for answer in (watch.index, watch.compare)], render=False, elem_id="runs-table")
     return RunPages(view, table)
 
