@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -106,7 +106,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             status = RunStatus()
             with gr.Row(elem_classes="hs-pair"):
                 first = _build_result_column("a", visible=True)
-                second = _build_result_column("b", visible=False)
+                second = _build_result_column("b", visible="hidden")
 
     form = [picture, question, choices, answer, model_a, model_b]
     settings = [protocols, rollouts, overview, padding, max_boxes, temperature, fallback]
@@ -116,7 +116,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     ]  # fmt: skip
 
     def open_picture(path: str | None) -> dict[Any, Any]:
-        updates = {status: None, second.column: gr.update(visible=False), **first.clear(), **second.clear()}
+        updates = {status: None, second.column: gr.update(visible="hidden"), **first.clear(), **second.clear()}
         if path is None:
             return {**updates, first.viewer: None}
         try:
@@ -162,7 +162,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 raise InputError("there is no model yet; choose one from the list, or type a folder or a hub id")
             # The picture stands in every column at once, before the first model has answered.
             scene = service.open_picture(form.image)
-            compared = {second.column: gr.update(visible=len(names) > 1), second.viewer: scene, **second.clear()}
+            compared = {second.column: gr.update(visible=True if len(names) > 1 else "hidden"), second.viewer: scene, **second.clear()}
             yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **compared}
             for number, (name, column) in enumerate(zip(names, (first, second), strict=False)):
                 reply = yield from _ask_one(service, form, name, number, len(names), status)
@@ -182,7 +182,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     return ModelPickers(model_a, model_b)
 
 
-def _build_result_column(slot: str, visible: bool) -> ResultColumn:
+def _build_result_column(slot: str, visible: bool | Literal["hidden"]) -> ResultColumn:
     """The displays of one model, drawn empty."""
     with gr.Column(elem_classes="hs-result", elem_id=f"result-{slot}", visible=visible) as column:
         with gr.Row(elem_classes="hs-evidence"):
