@@ -12,6 +12,7 @@ const nameLabel = element.querySelector(".hs-viewer-name");
 
 let scene = null; // the value from Python, or null when there is no picture
 let view = { x: 0, y: 0, width: 1, height: 1 };
+let isFitted = true; // a view of the whole picture stays one when the stage changes its size
 let selected = -1;
 let drag = null;
 
@@ -37,6 +38,7 @@ const zoom = () => fittedView().width / view.width;
 function setView(next) {
   const fitted = fittedView();
   const width = clamp(next.width, fitted.width / MAX_ZOOM, fitted.width);
+  isFitted = width >= fitted.width * 0.999;
   const height = width * (fitted.height / fitted.width);
   const keep = (start, extent, side) =>
     extent >= side ? (side - extent) / 2 : clamp(start, 0, side - extent);
@@ -214,6 +216,7 @@ resultColumn().addEventListener("hart-show-area", (event) => scene && showArea(e
 // Same centre and zoom when the stage changes size (window, column, first layout).
 new ResizeObserver(() => {
   if (!scene || !stage.clientWidth) return;
+  if (isFitted) return fit();
   const fitted = fittedView();
   const width = Math.min(view.width, fitted.width);
   const height = width * (fitted.height / fitted.width);

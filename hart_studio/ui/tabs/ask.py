@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
@@ -36,7 +36,7 @@ class ResultColumn:
     def show(self, reply: Reply) -> dict[Any, Any]:
         """Updates that draw a reply."""
         return {
-            self.column: gr.update(visible=True),
+            self.column: _place(is_shown=True),
             self.viewer: reply.scene,
             self.strip: reply.shown,
             self.cards: reply.board,
@@ -105,8 +105,8 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
         with gr.Column(elem_id="ask-results"):
             status = RunStatus()
             with gr.Row(elem_classes="hs-pair"):
-                first = _build_result_column("a", visible=True)
-                second = _build_result_column("b", visible="hidden")
+                first = _build_result_column("a", is_shown=True)
+                second = _build_result_column("b", is_shown=False)
 
     form = [picture, question, choices, answer, model_a, model_b]
     settings = [protocols, rollouts, overview, padding, max_boxes, temperature, fallback]
@@ -116,7 +116,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     ]  # fmt: skip
 
     def open_picture(path: str | None) -> dict[Any, Any]:
-        updates = {status: None, second.column: gr.update(visible="hidden"), **first.clear(), **second.clear()}
+        updates = {status: None, second.column: _place(is_shown=False), **first.clear(), **second.clear()}
         if path is None:
             return {**updates, first.viewer: None}
         try:
@@ -162,7 +162,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 raise InputError("there is no model yet; choose one from the list, or type a folder or a hub id")
             # The picture stands in every column at once, before the first model has answered.
             scene = service.open_picture(form.image)
-            compared = {second.column: gr.update(visible=True if len(names) > 1 else "hidden"), second.viewer: scene, **second.clear()}
+            compared = {second.column: _place(is_shown=len(names) > 1), second.viewer: scene, **second.clear()}
             yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **compared}
             for number, (name, column) in enumerate(zip(names, (first, second), strict=False)):
                 reply = yield from _ask_one(service, form, name, number, len(names), status)
@@ -182,15 +182,25 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     return ModelPickers(model_a, model_b)
 
 
-def _build_result_column(slot: str, visible: bool | Literal["hidden"]) -> ResultColumn:
+def _build_result_column(slot: str, is_shown: bool) -> ResultColumn:
     """The displays of one model, drawn empty."""
-    with gr.Column(elem_classes="hs-result", elem_id=f"result-{slot}", visible=visible) as column:
+    classes = _place(is_shown=is_shown)["elem_classes"]
+    with gr.Column(elem_classes=classes, elem_id=f"result-{slot}") as column:
         with gr.Row(elem_classes="hs-evidence"):
             viewer = BoxViewer(elem_classes="hs-viewer-slot")
             strip = CropStrip(elem_classes="hs-strip-slot")
         cards = AnswerCards(elem_classes="hs-cards-slot")
         download = gr.DownloadButton("Download trace (zip)", visible=False, size="sm", elem_classes="hs-download")
     return ResultColumn(column, viewer, strip, cards, download)
+
+
+def _place(*, is_shown: bool) -> dict[str, Any]:
+    """An update that shows a column or takes it out of the way.
+
+    Never by ``visible``: what is not visible leaves the page, and comes back with a part of its values only.
+    """
+    update: dict[str, Any] = gr.update(elem_classes=["hs-result"] if is_shown else ["hs-result", "hs-absent"])
+    return update
 
 
 def _ask_one(
