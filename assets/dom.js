@@ -33,3 +33,10 @@ const formatSeconds = (seconds) => `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 
 // Components of one result column talk through DOM events on their common ancestor.
 const resultColumn = () => element.closest(".hs-result") ?? element;
+
+// Waits for an answer of the server. The page's client turns a failed call into undefined; nothing new is null.
+async function answerOf(call) {
+  const answer = await call;
+  if (answer === undefined) throw new Error("the server does not answer");
+  return answer;
+}

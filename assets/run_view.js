@@ -64,7 +64,7 @@ async function look() {
   try {
     // A hidden page lists the runs once, so that it is there when it is opened.
     if (looks++ % INDEX_EVERY === 0) await lookAtIndex();
-    if (run && isShown()) take(await server.look({ run, ...seen }));
+    if (run && isShown()) take(await answerOf(server.look({ run, ...seen })));
     view.classList.remove("hs-offline");
   } catch {
     view.classList.add("hs-offline"); // the server is away; the next look tries again
@@ -74,7 +74,7 @@ async function look() {
 }
 
 async function lookAtIndex() {
-  const answer = await server.index(signature);
+  const answer = await answerOf(server.index(signature));
   if (!answer || answer.error) return;
   ({ signature, runs } = answer);
   const picker = find(".hs-run-picker");
@@ -212,7 +212,7 @@ function drawCharts() {
 async function command(name) {
   if (!run) return;
   if (name === "delete" && !confirm(`Delete the run ${about?.title ?? run} with its checkpoints? This cannot be undone.`)) return;
-  const answer = await server[name]({ run });
+  const answer = await answerOf(server[name]({ run })).catch((error) => ({ error: error.message }));
   const told = find(".hs-run-told");
   told.textContent = answer?.error ?? { stop: "Asked to finish its step, save, and end.", resume: "Put into the queue.", delete: "Deleted." }[name];
   told.classList.toggle("hs-bad", Boolean(answer?.error));

@@ -12,7 +12,7 @@ const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
 function makeTheatre(host, ask, urlOf) {
   const state = {
     run: null, trained: [], heldOut: [], isHeldOut: false, step: null, group: 0, groups: [], filter: "all",
-    followed: null, trail: [], gold: null, showsGold: false, isLive: true, timer: null, trusted: 0,
+    followed: null, trail: [], gold: null, showsGold: false, isLive: true, isChosen: false, timer: null, trusted: 0,
   };
   const slider = build("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Recorded step", oninput: () => goTo(Number(slider.value)) });
   const stepLabel = build("output", { class: "hs-step" });
@@ -55,7 +55,7 @@ function makeTheatre(host, ask, urlOf) {
 
   function reset(run) {
     stop();
-    Object.assign(state, { run, trained: [], heldOut: [], step: null, group: 0, groups: [], followed: null, trail: [], gold: null, isLive: true, isHeldOut: false });
+    Object.assign(state, { run, trained: [], heldOut: [], step: null, group: 0, groups: [], followed: null, trail: [], gold: null, isLive: true, isChosen: false, isHeldOut: false });
     source.value = "training";
     drawBar();
     drawGroup();
@@ -63,18 +63,19 @@ function makeTheatre(host, ask, urlOf) {
 
   // What has been recorded so far; follows the newest record while nobody has chosen another.
   function setMarks(trained, heldOut) {
-    const before = places().length;
+    const before = String(places());
     state.trained = trained;
     state.heldOut = heldOut;
-    if (!trained.length && heldOut.length && !state.step) state.isHeldOut = true;
+    // The first record is one of held-out questions; those of training take its place as soon as there are any.
+    if (!state.isChosen && !state.followed && state.isLive) state.isHeldOut = !trained.length && heldOut.length > 0;
     source.value = state.isHeldOut ? "held-out" : "training";
     const now = places();
-    if (now.length && (state.step === null || (state.isLive && now.length !== before && !state.followed))) goTo(now.length - 1, true);
+    if (now.length && (state.step === null || (state.isLive && String(now) !== before && !state.followed))) goTo(now.length - 1, true);
     else drawBar();
   }
 
   function chooseSource(isHeldOut) {
-    Object.assign(state, { isHeldOut, followed: null, group: 0, isLive: true });
+    Object.assign(state, { isHeldOut, followed: null, group: 0, isLive: true, isChosen: true });
     follow.setAttribute("aria-pressed", "false");
     if (places().length) goTo(places().length - 1, true);
     else { state.groups = []; state.step = null; drawBar(); drawGroup(); }

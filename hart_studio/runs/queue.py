@@ -101,12 +101,7 @@ class RunQueue:
         started = []
         with suppress(InputError), hold_lock(self.runs_root / _LOCK):
             runs = list_runs(self.runs_root)
-            busy = [
-                # A run from a terminal counts as one on the CPU: what it has on a GPU shows in the check of its memory.
-                find_plan(run.layout) or LaunchPlan(argv=("terminal",))
-                for run in runs
-                if is_on(run)
-            ]
+            busy = [_plan_of(run) for run in runs if is_on(run)]
             for run in reversed(runs):
                 plan = find_plan(run.layout) if is_waiting(run) else None
                 if plan is None or any(plan.shares_device(other) for other in busy):
@@ -121,18 +116,23 @@ class RunQueue:
         return started
 
     def place_of(self, layout: RunLayout) -> int | None:
-        """How many runs will be started before this one on its device; None when it does not wait."""
+        """How many runs are on its device or come before it; None when it does not wait."""
         plan = find_plan(layout)
         if plan is None or not is_waiting(summarize_run(layout)):
             return None
-        older = [run for run in list_runs(self.runs_root) if run.layout.run_id < layout.run_id]
-        others = [found for run in older if is_waiting(run) and (found := find_plan(run.layout))]
-        return sum(plan.shares_device(other) for other in others)
+        runs = list_runs(self.runs_root)
+        ahead = [run for run in runs if is_on(run) or (is_waiting(run) and run.layout.run_id < layout.run_id)]
+        return sum(plan.shares_device(_plan_of(run)) for run in ahead)
 
     def _keep_looking(self) -> None:
         while not self._is_over.wait(PERIOD_SECONDS):
             with suppress(OSError):
                 self.start_next()
+
+
+def _plan_of(run: RunSummary) -> LaunchPlan:
+    """A run from a terminal counts as one on the CPU: what it has on a GPU shows in the check of its memory."""
+    return find_plan(run.layout) or LaunchPlan(argv=("terminal",))
 
 
 def is_on(run: RunSummary) -> bool:

@@ -54,7 +54,10 @@ def fill_form(page: Page, folder: Path, name: str, **changes: dict[str, Any]) ->
     path = folder / "settings.json"
     path.write_text(json.dumps({**settings, "name": name}))
     open_tab(page, "Train")
-    if not page.locator("#train-form input[type=file]").count():
+    filled = page.locator("#train-form").get_by_label("Clear")
+    if filled.count():
+        filled.first.click()
+    elif not page.locator("#train-form input[type=file]").count():
         page.locator("#train-form button.label-wrap", has_text="earlier run or a file").click()
     page.set_input_files("#train-form input[type=file]", path)
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value(name)

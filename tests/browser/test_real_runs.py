@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.reader import list_runs, summarize_run
 from hart_studio.runs.status import read_status
 from tests.browser.conftest import PATIENCE_MS
@@ -35,8 +36,16 @@ OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    yield folder
+    end_runs(folder)
+
+
+def end_runs(root: Path) -> None:
+    """End what a test that failed has left running."""
+    for run in list_runs(root):
+        stop_run(run.layout, save_seconds=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +162,11 @@ def test_a_second_run_waits_for_the_first(open_page: OpenPage, studio_url: str, 
     state_is(page, "completed")
 
 
-def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(open_page: OpenPage, tmp_path: Path) -> None:
+def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
+    open_page: OpenPage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     root = tmp_path / "runs"
+    request.addfinalizer(lambda: end_runs(root))
     with StudioProcess(root) as first:
         page = open_page(first.url)
         start(page, tmp_path, "survivor", schedule={"rl_steps": 500})

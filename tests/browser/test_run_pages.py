@@ -218,7 +218,7 @@ def test_a_file_that_is_no_settings_changes_nothing(open_page: OpenPage, shelf_u
     page = open_page(shelf_url)
     fill_form(page, tmp_path, "kept")
     (tmp_path / "settings.json").write_text(json.dumps({"optim": {"speed": 1}}))
-    page.get_by_label("Clear").first.click()
+    page.locator("#train-form").get_by_label("Clear").first.click()
     page.set_input_files("#train-form input[type=file]", tmp_path / "settings.json")
     expect(page.locator("[data-testid=toast-body]")).to_contain_text("optim.speed")
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value("kept")

@@ -45,7 +45,7 @@ def test_one_run_at_a_time_on_the_cpu(root: Path) -> None:
     assert (queue.place_of(first), queue.place_of(second)) == (0, 1)
     assert queue.start_next() == [first.run_id]
     assert queue.start_next() == [], "the device is taken"
-    assert queue.place_of(second) == 0 and queue.place_of(first) is None
+    assert queue.place_of(second) == 1 and queue.place_of(first) is None
     stop_run(first, save_seconds=0.0)
     assert RunQueue(root).start_next() == [second.run_id], "another server goes on with the queue"
 
