@@ -62,13 +62,12 @@ def _serve(flags: argparse.Namespace, cache: Path) -> int:
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415 - see main: the environment comes first
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
     from hart_studio.ui.guard import LOOPBACK_HOSTS  # noqa: PLC0415
-    from hart_studio.ui.launch_desk import LaunchDesk  # noqa: PLC0415
+    from hart_studio.ui.launch_desk import LaunchDesk, may_train  # noqa: PLC0415
     from hart_studio.ui.services import AskService, offered_models  # noqa: PLC0415
 
     service = AskService(cache / "work")
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
-    # On a public Space everybody could start jobs on its machine, and its disk forgets them.
-    desk = LaunchDesk(flags.runs_root, is_open=not os.environ.get("SPACE_ID"))
+    desk = LaunchDesk(flags.runs_root, is_open=may_train())
     app = build_app(service, examples, offered_models(flags.model), desk)
     # A loopback server knows its names; a public one does not, and a shared one gets a new name with every start.
     is_private = flags.host in LOOPBACK_HOSTS and not flags.share

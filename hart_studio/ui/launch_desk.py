@@ -35,7 +35,13 @@ SETUPS: Final = {
 }
 """How several GPUs share a model: the files of accelerate that come with the package -> what they do."""
 
-CLOSED: Final = "training is switched off on a public page; duplicate the Space, or run python app.py yourself"
+OPEN_VARIABLE: Final = "HART_STUDIO_TRAINING"
+"""Environment variable that opens training on a Space of one's own, when it is 1."""
+
+CLOSED: Final = (
+    f"training is switched off on a public page; duplicate the Space and set {OPEN_VARIABLE}=1 there, "
+    "or run python app.py yourself"
+)
 """Why nothing is started here."""
 
 DOUBLE_CLICK_SECONDS: Final = 3.0
@@ -44,6 +50,11 @@ DOUBLE_CLICK_SECONDS: Final = 3.0
 _PROJECT: Final = Path(__file__).resolve().parents[2]
 _SETUP_FOLDER: Final = _PROJECT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
+
+
+def may_train(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether visitors may start runs: on a Space they are anybody, and its disk forgets what they make."""
+    return not environment.get("SPACE_ID") or environment.get(OPEN_VARIABLE) == "1"
 
 
 @dataclass(frozen=True)
