@@ -8,7 +8,10 @@ from hart_studio.ui.components.answer_cards import AnswerBoard, AnswerCards, Car
 from hart_studio.ui.components.box_viewer import BoxViewer, Copy, Scene
 from hart_studio.ui.components.crop_strip import Crop, CropStrip, Overview, Shown
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
+from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.components.run_status import Failed, Running, RunStatus
+from hart_studio.ui.components.run_view import RunChoice, RunView
+from hart_studio.ui.components.runs_table import RunsTable
 from hart_studio.ui.theme import ASSETS
 
 EVIL = "<script>${alert(1)}</script>{{7*7}}"
@@ -46,6 +49,27 @@ def test_values_are_plain_json_and_never_reach_a_template(component, value):
     assert "${" not in config["html_template"] and "{{" not in config["html_template"]
     assert EVIL not in config["html_template"]
     assert display.preprocess(payload) is None
+
+
+def test_displays_of_runs_have_constant_templates_and_call_only_what_they_are_given(tmp_path):
+    def look(request):
+        return request
+
+    displays = [
+        LaunchReport(LaunchState(EVIL)),
+        SampleCards(),
+        RunView(tmp_path / "marker.txt", [look]),
+        RunsTable([look]),
+    ]
+    for display in displays:
+        config = display.get_config()
+        assert "${" not in config["html_template"] and "{{" not in config["html_template"]
+        assert EVIL not in config["html_template"]
+    assert [display.get_config().get("server_fns") for display in displays] == [None, None, ["look"], ["look"]]
+    first, second = RunChoice("a"), RunChoice("a")
+    shown = displays[2].postprocess(first)
+    assert (shown["run"], shown["may_act"]) == ("a", True) and first != second, "the same run can be chosen again"
+    assert {chart["title"] for chart in shown["charts"]} >= {"Reward", "Held-out grounding", "Loss"}
 
 
 @pytest.mark.parametrize("component", [BoxViewer, CropStrip, AnswerCards, RunStatus])
