@@ -9,6 +9,7 @@ from typing import Any, Final
 import gradio as gr
 from starlette.middleware import Middleware
 
+from hart_studio.errors import HartError
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_ask_endpoint
 from hart_studio.ui.guard import Guard
@@ -70,7 +71,10 @@ def build_app(
             return show_run(pages, tabs, read_run(event))
 
         def open_model(event: gr.EventData) -> dict[Any, Any]:
-            trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
+            try:
+                trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
+            except HartError as error:
+                raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
             return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: trained}
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

@@ -114,7 +114,10 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     def use_run(run_id: str | None) -> list[Any]:
         if not run_id:
             return [gr.skip()] * (1 + len(inputs))
-        return fill(DEFAULT_PRESET, load_config(find_run(desk.runs_root, run_id).config))
+        try:
+            return fill(DEFAULT_PRESET, load_config(find_run(desk.runs_root, run_id).config))
+        except InputError as error:
+            raise gr.Error(str(error), title="This run cannot be used", print_exception=False) from error
 
     def use_file(path: str | None) -> list[Any]:
         if not path:

@@ -8,6 +8,8 @@ from PIL import Image
 from hart_studio.errors import ImageError, InputError, ModelError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.services import BUILT_IN, BUILT_IN_HART, AskService, find_rival, offered_models, read_form
 from tests.fakes import ScriptedModel
 
@@ -212,3 +214,19 @@ def test_the_lists_offer_the_default_first_and_each_name_once():
     assert offered_models(BUILT_IN)[0][1] == BUILT_IN
     assert len({name for _, name in offered_models(BUILT_IN)}) == len(FAMILIES) + 2
     assert (find_rival(BUILT_IN), find_rival("my/model")) == (BUILT_IN_HART, "")
+
+
+def test_a_checkpoint_is_found_with_the_model_that_its_run_began_with(tmp_path):
+    root = tmp_path / "runs"
+    layout = create_run(root, "training", RunConfig.model_validate({"model": {"id": "my/base"}}), "sft", total=2)
+    with pytest.raises(InputError, match="complete checkpoint"):
+        AskService.find_trained(root, layout.run_id, None)
+    with RunWriter(layout, total=2) as run:
+        for step in (1, 2):
+            with run.saving_checkpoint(step, "sft") as folder:
+                (folder / "weights").write_text("x")
+    assert AskService.find_trained(root, layout.run_id, None) == (str(layout.checkpoint_of(2)), "my/base")
+    assert AskService.find_trained(root, layout.run_id, 1)[0] == str(layout.checkpoint_of(1))
+    for run_id, step in ((layout.run_id, 3), ("../x", None)):
+        with pytest.raises(InputError):
+            AskService.find_trained(root, run_id, step)
