@@ -13,23 +13,29 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.records import Box, Record, Rollout
+from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.digest import Cursor, RunDigest
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import load_config
-from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
 from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
 from hart_studio.ui.form import SHORT_TITLES
 from hart_studio.ui.gold_boxes import GoldBoxes
+from hart_studio.ui.run_shapes import (
+    choose_figures,
+    keep_last_states,
+    read_device,
+    show_rollout,
+    show_status,
+    tell_time,
+)
 
 FIRST_LOG_BYTES: Final = 64 * 1024
 """How much of a log the first look shows; the rest of the file stays on disk."""
@@ -129,7 +135,7 @@ class RunWatch:
             if answer["news"]["is_whole"]:
                 answer["about"] = self._about(layout)
         summary = summarize_run(layout)
-        status = _status(summary)
+        status = show_status(summary)
         if status["signature"] != look.status:
             answer["status"] = status
         attempt = summary.status.attempt if summary.status else 0
@@ -141,7 +147,7 @@ class RunWatch:
                 answer["log"] = {
                     "attempt": attempt,
                     "is_first": is_first,
-                    "text": _last_states(part.text),
+                    "text": keep_last_states(part.text),
                     "offset": part.offset,
                 }
         return answer or None
@@ -253,11 +259,11 @@ class RunWatch:
             return {"title": layout.run_id, "chain": "", "model": "", "settings": {}}
         chain = SHORT_TITLES[config.method.chain]
         return {
-            "title": config.name or f"{chain}, {_when(layout.run_id)}",
+            "title": config.name or f"{chain}, {tell_time(layout.run_id)}",
             "chain": chain,
             "model": config.model.id or "built-in",
             "group_size": config.rollout.group_size,
-            "device": _read_device(layout),
+            "device": read_device(layout),
             "settings": config.model_dump(mode="json"),
         }
 
@@ -270,7 +276,7 @@ class RunWatch:
         reward = digest.steps.columns()["figures"].get("reward", {"mean": []})["mean"]
         every = max(1, len(reward) // SPARK_POINTS)
         evaluations = digest.evaluations
-        status = _status(summary)
+        status = show_status(summary)
         status.pop("signature")
         status.pop("heartbeat", None)
         return {
@@ -279,8 +285,8 @@ class RunWatch:
             "id": summary.layout.run_id,
             "spark": reward[::every],
             "reward": digest.steps.latest(rows=10).get("reward"),
-            "first": _chosen(evaluations.first()),
-            "last": _chosen(evaluations.latest()),
+            "first": choose_figures(evaluations.first()),
+            "last": choose_figures(evaluations.latest()),
             "warnings": digest.warning_count,
         }
 
@@ -294,7 +300,7 @@ class RunWatch:
             "protocol": group.protocol,
             "rollouts": [
                 {
-                    **_show_rollout(rollout),
+                    **show_rollout(rollout),
                     "pictures": [self._serve(layout, name) for name in crops],
                     "credit": credit and credit.model_dump(),
                 }
@@ -346,64 +352,3 @@ def _read_cursor(value: dict[str, Any] | None) -> Cursor:
         return Cursor() if value is None else _CURSOR.validate_python(value)
     except ValidationError:
         return Cursor()
-
-
-def _status(summary: RunSummary) -> dict[str, Any]:
-    """The state as a page shows it; its signature changes when anything in it does."""
-    status = summary.status
-    shown: dict[str, Any] = {"state": summary.state, "error": summary.problem}
-    if status is not None:
-        shown |= {
-            "step": status.step,
-            "total": status.total,
-            "attempt": status.attempt,
-            "error": status.error or summary.problem,
-            "exit_code": status.exit_code,
-            "heartbeat": status.heartbeat.isoformat() if status.heartbeat else None,
-        }
-    shown["signature"] = json.dumps(shown)
-    return shown
-
-
-def _read_device(layout: RunLayout) -> str:
-    """What the newest attempt ran on; empty before it has said so."""
-    try:
-        return Provenance.model_validate_json(layout.provenance.read_bytes()).device
-    except (OSError, ValidationError):
-        return ""
-
-
-def _when(run_id: str) -> str:
-    """``20260824-101500-...`` -> ``24 Aug 10:15:00 UTC``: what an id says of its time."""
-    return f"{datetime.strptime(run_id[:15], '%Y%m%d-%H%M%S'):%-d %b %H:%M:%S} UTC"
-
-
-def _chosen(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures that the list of runs shows."""
-    return {name: figures[name] for name in ("accuracy", "iog_above_0.3", "iou", "area_share") if name in figures}
-
-
-def _show_rollout(rollout: Rollout) -> dict[str, Any]:
-    grounding, answer = rollout.grounding_turn, rollout.answer_turn
-    return {
-        "outcome": rollout.outcome,
-        "error": rollout.error,
-        "boxes": [_show_box(box) for box in rollout.boxes],
-        "crops": [_show_box(box) for box in rollout.crops],
-        "grounding": grounding.text if grounding else None,
-        "answer": answer.text if answer else None,
-        "extracted": rollout.score.extracted,
-        "rule": rollout.score.rule,
-        "score": rollout.score.value,
-        "tokens": [turn.completion_tokens for turn in rollout.turns],
-        "visual_tokens": rollout.visual_tokens,
-    }
-
-
-def _show_box(box: Box) -> list[Any]:
-    return [*box.xyxy, box.label]
-
-
-def _last_states(text: str) -> str:
-    """A progress bar writes over its line with carriage returns; what stands there in the end is what is shown."""
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
