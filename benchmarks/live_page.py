@@ -169,7 +169,7 @@ def main() -> int:
                 first[steps] = time.monotonic() - began
             print("first view of a run, s: " + ", ".join(f"{steps:,}: {value:.2f}" for steps, value in first.items()))
             found: dict[str, Any] = {"first_view_seconds": first}
-            print(f"{'':28s}" + "".join(f"{f'{steps:,} steps':>26s}" for steps in LENGTHS) + f"{'ratio (range)':>26s}")
+            print(f"{'':28s}" + "".join(f"{f'{steps:,} steps':>26s}" for steps in LENGTHS) + f"{'ratio (range)':>30s}")
             for is_writing in (False, True):
                 for tabs in TABS:
                     rounds = [
@@ -200,7 +200,7 @@ def describe(name: str, rounds: list[dict[int, dict[str, float]]]) -> str:
     sizes = statistics.median(one[long]["bytes"] / one[short]["bytes"] for one in rounds)
     times = [one[long]["cpu_ms"] / max(one[short]["cpu_ms"], 0.01) for one in rounds]
     ratio = f"{sizes:.2f} B {statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f}) CPU"
-    return f"{name:28s}" + "".join(f"{cell:>26s}" for cell in cells) + f"{ratio:>26s}"
+    return f"{name:28s}" + "".join(f"{cell:>26s}" for cell in cells) + f"{ratio:>30s}"
 
 
 if __name__ == "__main__":

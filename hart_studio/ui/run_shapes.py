@@ -51,7 +51,7 @@ def choose_figures(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def show_rollout(rollout: Rollout) -> dict[str, Any]:
-    """What the rollout theatre draws of one rollout; boxes as ``[x_min, y_min, x_max, y_max, label]``, original pixels."""
+    """What the rollout theatre draws: boxes are ``[x_min, y_min, x_max, y_max, label]`` in original pixels."""
     grounding, answer = rollout.grounding_turn, rollout.answer_turn
     return {
         "outcome": rollout.outcome,
