@@ -142,13 +142,8 @@ class RunDigest:
             marks = (self._marks_edition, len(self._marks))
             return found, Cursor(self._token, self._version, places["steps"], places["evaluations"], marks)
 
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Median over the last steps of this attempt, all work between them included; None before the second."""
-        with self._lock:
-            return self._pace()
-
     def _pace(self) -> float | None:
+        """Median seconds of a step over the last ones of this attempt, all work between them included."""
         times = list(self._times)
         gaps = [
             (later - earlier).total_seconds() / (step - before)

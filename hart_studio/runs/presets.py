@@ -15,7 +15,7 @@ class Preset:
     """A named starting point.
 
     Attributes:
-        title: For people: what it trains, and on what machine.
+        title: For people, in a list: what it trains, and on what machine.
         config: Its settings.
     """
 
@@ -58,7 +58,7 @@ _BUILT_IN_ROLLOUT: Final = {"max_grounding_tokens": 64, "max_answer_tokens": 32}
 
 PRESETS: Final[dict[str, Preset]] = {
     "cpu-demo": Preset(
-        "The built-in model on drawn scenes, AP-GRPO only; for any machine",
+        "CPU demo, 10 minutes",
         RunConfig.model_validate(
             {
                 "rollout": _BUILT_IN_ROLLOUT,
@@ -69,7 +69,7 @@ PRESETS: Final[dict[str, Preset]] = {
         ),
     ),
     "cpu-miniature": Preset(
-        "The paper's two stages in miniature: the built-in model on drawn scenes; for any machine, and patience",
+        "The paper's recipe in miniature, CPU",
         RunConfig.model_validate(
             {
                 "data": {"needle_count": 1700, "rl_count": 480, "sft_count": 960, "eval_count": 200},
@@ -88,23 +88,23 @@ PRESETS: Final[dict[str, Preset]] = {
         ),
     ),
     "qwen2.5-vl-7b-lora": Preset(
-        "Qwen2.5-VL-7B with LoRA on MME-RealWorld, the paper's data; one GPU",
+        "The paper: Qwen2.5-VL-7B, LoRA, one GPU or several",
         _full_size("Qwen/Qwen2.5-VL-7B-Instruct"),
     ),
     "qwen2.5-vl-3b-lora": Preset(
-        "Qwen2.5-VL-3B with LoRA on MME-RealWorld; one GPU",
+        "Qwen2.5-VL-3B, LoRA",
         _full_size("Qwen/Qwen2.5-VL-3B-Instruct"),
     ),
     "internvl3-8b-lora": Preset(
-        "InternVL3-8B with LoRA on MME-RealWorld, the paper's data; one GPU",
+        "InternVL3-8B, LoRA",
         _full_size("OpenGVLab/InternVL3-8B-hf"),
     ),
     "llava-onevision-7b-lora": Preset(
-        "LLaVA-OneVision-7B with LoRA on MME-RealWorld; one GPU",
+        "LLaVA-OneVision-7B, LoRA",
         _full_size("llava-hf/llava-onevision-qwen2-7b-ov-hf"),
     ),
     "full-finetune-zero3": Preset(
-        "All weights of Qwen2.5-VL-7B on MME-RealWorld; several GPUs, started with a ZeRO-3 setup of accelerate",
+        "Qwen2.5-VL-7B, all weights, ZeRO-3",
         _full_size(
             "Qwen/Qwen2.5-VL-7B-Instruct",
             model={"lora": "off"},
@@ -113,6 +113,9 @@ PRESETS: Final[dict[str, Preset]] = {
     ),
 }
 """The presets by the name that ``--preset`` takes."""
+
+DEFAULT_PRESET: Final = "cpu-demo"
+"""Where a command without settings and a new form begin."""
 
 
 def find_preset(name: str) -> Preset:

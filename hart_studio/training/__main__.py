@@ -18,7 +18,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config
-from hart_studio.runs.presets import PRESETS, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.runs.writer import RUN_VARIABLE, create_run
 from hart_studio.training import merging
 from hart_studio.training.miniature import command as miniature
@@ -26,7 +26,6 @@ from hart_studio.training.plan import describe_plan
 from hart_studio.training.preflight import check_run
 from hart_studio.training.train import PICTURES_FOLDER, run
 
-DEFAULT_PRESET = "cpu-demo"
 MERGE = "merge"
 _MARKS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {miniature.NAME: miniature.main, MERGE: merging.main}

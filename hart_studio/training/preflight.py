@@ -102,9 +102,7 @@ def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
 
 
 def _check_folder(runs_root: Path) -> Finding:
-    place = runs_root.resolve()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = _existing_part(runs_root)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         return Finding("Folder of runs", "bad", f"{place} cannot be written to", "Choose another --runs-root.")
     made = "" if runs_root.exists() else ", will be made"
@@ -194,15 +192,18 @@ def _check_disk(plan: MemoryPlan, config: RunConfig, runs_root: Path) -> Finding
     checkpoint = 4 * (saved + 2 * plan.trained_count)
     kept = config.schedule.keep_checkpoints + len(config.method.stages) + 1  # one more while the next is written
     wanted = checkpoint * kept + config.schedule.rollout_image_mb * 1_000_000
-    place = runs_root.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(_existing_part(runs_root)).free
     text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and pictures, {free / _GIB:.1f} GiB free"
     if wanted > free:
         advice = "Free some space, or lower schedule.keep_checkpoints and schedule.rollout_image_mb."
         return Finding("Disk", "bad", text, advice)
     return Finding("Disk", "good", text)
+
+
+def _existing_part(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    path = path.resolve()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The settings of a run as a form: one table says which widget shows which setting.
 
-Texts, bounds and choices come from ``RunConfig`` itself, so a form cannot disagree with a file or a command line. A
+Texts and choices come from ``RunConfig`` itself, which also refuses what is out of
+bounds, so a form cannot disagree with a file or a command line. A
 setting without a row here must be in ``HIDDEN``; a test compares both with ``RunConfig``.
 """
 
@@ -11,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from hart_studio.errors import InputError
@@ -136,8 +136,6 @@ class Widget:
         kind: What it is.
         info: What it means.
         choices: (title, value) of a choice or of several.
-        least: Smallest number, or None.
-        greatest: Largest number, or None.
         is_whole: Whether numbers are whole.
     """
 
@@ -145,8 +143,6 @@ class Widget:
     kind: Kind
     info: str
     choices: tuple[tuple[str, str], ...] = ()
-    least: float | None = None
-    greatest: float | None = None
     is_whole: bool = False
 
 
@@ -230,13 +226,8 @@ def _make_widget(field: FormField) -> Widget:
         return Widget(field, "switch", text)
     if kind is str:
         return Widget(field, "text", text)
-    bounds = [*info.metadata, *_inner_metadata(info.annotation)]
-    least: Any = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
-    least = next((bound.gt for bound in bounds if isinstance(bound, Gt)), least)
-    greatest: Any = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
-    greatest = next((bound.lt for bound in bounds if isinstance(bound, Lt)), greatest)
     number: Kind = "number or nothing" if type(None) in _members(info.annotation) else "number"
-    return Widget(field, number, text, (), _number(least), _number(greatest), kind is int)
+    return Widget(field, number, text, is_whole=kind is int)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -248,23 +239,10 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _inner_metadata(annotation: Any) -> list[Any]:
-    """Bounds inside a union, as in ``Annotated[int, Field(ge=1)] | None``."""
-    found: list[Any] = []
-    for part in get_args(annotation):
-        for extra in getattr(part, "__metadata__", ()):
-            found += getattr(extra, "metadata", [extra])
-    return found
-
-
 def _titles(field: FormField, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
     titles = field.titles or {}
     ordered = [value for value in titles if value in values] + [value for value in values if value not in titles]
     return tuple((titles.get(value, value), value) for value in ordered)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _read_value(widget: Widget, value: Any) -> Any:

@@ -10,11 +10,10 @@ import pytest
 from hart_studio.models.loading import load_model
 from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.events import StepDone
-from hart_studio.runs.presets import find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
 from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import create_run
-from hart_studio.training.__main__ import DEFAULT_PRESET
 from hart_studio.training.train import run
 from tests.integration.test_training_run import stop_after
 

@@ -15,7 +15,7 @@ from hart_studio.files import write_atomically
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import dump_config, load_config, read_config
-from hart_studio.runs.presets import PRESETS, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.failures import describe
 from hart_studio.ui.form import CHAIN_TITLES, GROUPS, Widget, label_problems, list_widgets, read_values, write_values
@@ -24,16 +24,6 @@ from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.sample_preview import preview_samples
 from hart_studio.ui.tabs.watch import RunPages, show_run
 
-DEFAULT_PRESET: Final = "cpu-demo"
-PRESET_TITLES: Final = {
-    "cpu-demo": "CPU demo, 10 minutes",
-    "cpu-miniature": "The paper's recipe in miniature, CPU",
-    "qwen2.5-vl-7b-lora": "The paper: Qwen2.5-VL-7B, LoRA, one GPU or several",
-    "qwen2.5-vl-3b-lora": "Qwen2.5-VL-3B, LoRA",
-    "internvl3-8b-lora": "InternVL3-8B, LoRA",
-    "llava-onevision-7b-lora": "LLaVA-OneVision-7B, LoRA",
-    "full-finetune-zero3": "Qwen2.5-VL-7B, all weights, ZeRO-3",
-}
 _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
 
 
@@ -53,7 +43,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     with gr.Row(elem_id="train-page"):
         with gr.Column(elem_id="train-form"):
             preset = gr.Dropdown(
-                [(PRESET_TITLES.get(name, name), name) for name in PRESETS], value=DEFAULT_PRESET, label="Start from",
+                [(found.title, name) for name, found in PRESETS.items()], value=DEFAULT_PRESET, label="Start from",
                 info="A preset fills the form; change what you like.", elem_id="train-preset",
             )  # fmt: skip
             with gr.Accordion("Start from an earlier run or a file", open=False):

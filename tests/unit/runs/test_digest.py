@@ -157,10 +157,10 @@ def test_what_a_look_costs_does_not_grow_with_the_run(layout: RunLayout) -> None
 
 def test_the_pace_is_that_of_the_last_steps(layout: RunLayout) -> None:
     digest = RunDigest(layout)
-    assert digest.seconds_per_step is None
+    assert digest._pace() is None
     for number in range(5):
         digest._take(_event(number, second=number * 3))
-    assert digest.seconds_per_step == pytest.approx(3.0)
+    assert digest._pace() == pytest.approx(3.0)
 
 
 def _event(number: int, second: int = 0) -> RunEvent:
