@@ -70,7 +70,7 @@ def load_hugging_face(
     revision: str | None = None,
     image_root: Path | None = None,
     needs_answer: bool = True,
-) -> LoadedSamples:
+) -> LoadedSamples[GoldSample]:
     """Read a data set.
 
     Args:

@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import resolve_inside
 from hart_studio.prompts import OPTION_LETTERS
-from hart_studio.records import Box, GoldSample
+from hart_studio.records import Box, Sample
 
 Row = TypeVar("Row")
+Loaded = TypeVar("Loaded", bound=Sample)
 
 _LONGEST_REASON: Final = 300
 _OPENING = r"[(\[（]"
@@ -37,13 +38,13 @@ class BadRow:
 
 
 @dataclass(frozen=True)
-class LoadedSamples:
+class LoadedSamples(Generic[Loaded]):
     """What a source gave."""
 
     source: str
     """Name of the data set."""
-    samples: tuple[GoldSample, ...]
-    """The good rows in file order, ids unique; ``gold_boxes`` is empty where the source has none."""
+    samples: tuple[Loaded, ...]
+    """The good rows in file order, ids unique. Of gold samples, ``gold_boxes`` is empty where the source has none."""
     bad_rows: tuple[BadRow, ...] = ()
     """The others, in file order."""
 
@@ -54,8 +55,8 @@ class LoadedSamples:
 
 
 def collect_samples(
-    source: str, rows: Iterable[tuple[str, Row]], read: Callable[[Row], GoldSample], *, needs_answer: bool
-) -> LoadedSamples:
+    source: str, rows: Iterable[tuple[str, Row]], read: Callable[[Row], Loaded], *, needs_answer: bool
+) -> LoadedSamples[Loaded]:
     """Read every row, and count the ones that cannot be read.
 
     Args:
@@ -67,7 +68,7 @@ def collect_samples(
     Raises:
         DataError: If no row is good.
     """
-    samples: dict[str, GoldSample] = {}
+    samples: dict[str, Loaded] = {}
     bad_rows = []
     for place, row in rows:
         try:

@@ -35,7 +35,7 @@ class SampleSource:
         open_image: Opens a picture of theirs.
     """
 
-    loaded: LoadedSamples
+    loaded: LoadedSamples[GoldSample]
     open_image: OpenImage = SourceImage
 
 

@@ -17,7 +17,7 @@ from hart_studio.records import GoldSample
 
 def load_jsonl(
     path: Path, *, image_root: Path | None = None, source: str | None = None, needs_answer: bool = True
-) -> LoadedSamples:
+) -> LoadedSamples[GoldSample]:
     """Read a JSONL file: one object per line with ``id``, ``image``, ``question``, ``choices`` and ``answer``.
 
     ``choices`` are option texts without letters, empty for an open question. ``answer`` is the option's letter, or the
@@ -58,7 +58,7 @@ def load_jsonl(
     return collect_samples(name, rows, read, needs_answer=needs_answer)
 
 
-def load_needle(folder: Path) -> LoadedSamples:
+def load_needle(folder: Path) -> LoadedSamples[GoldSample]:
     """Read a folder that ``python -m hart_studio.needle`` wrote: ``samples.jsonl`` and the pictures that it names.
 
     Raises:
@@ -67,7 +67,7 @@ def load_needle(folder: Path) -> LoadedSamples:
     return load_jsonl(folder / "samples.jsonl", source="needle")
 
 
-def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedSamples:
+def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedSamples[GoldSample]:
     """Read MME-RealWorld, or its Lite part, in the published form: a JSON list of questions beside their pictures.
 
     Args:

@@ -1,0 +1,1 @@
+"""Boxes from questions and answers alone: proposed, self-verified, reviewed, exported."""

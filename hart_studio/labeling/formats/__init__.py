@@ -1,0 +1,1 @@
+"""One file per format: a ``load`` and a ``save`` that belong together."""
