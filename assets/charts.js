@@ -45,16 +45,22 @@ function chartRange(lines, unit) {
   return [low, high];
 }
 
-// Draws one chart into a figure. chart: {title, unit, note, lines: [{label, points: [[x, y, low?, high?]], colour}]}.
+const DASHES = [null, "5 4", "1.5 3"];
+const swatch = ({ label, colour, dash }) => build("span", { class: "hs-legend" }, [
+  build("svg:svg", { class: "hs-swatch", viewBox: "0 0 18 6", "aria-hidden": "true" }, [
+    build("svg:line", { x1: 0, x2: 18, y1: 3, y2: 3, stroke: colour ?? "currentColor", "stroke-width": 2.5, "stroke-dasharray": dash })]),
+  build("span", { text: label }),
+]);
+
+// Draws one chart into a figure. chart: {title, unit, note, lines: [{label, points: [[x, y, low?, high?]], colour, dash?}],
+// legend?: what to show in place of the lines' own names}.
 function drawChart(figure, chart, weight) {
   const lines = chart.lines.filter((line) => line.points.length);
+  figure.shownLines = lines;
   const { left, right, top, bottom } = CHART_EDGE;
   const caption = build("figcaption", {}, [
     build("strong", { text: chart.title }),
-    ...(lines.length > 1
-      ? lines.map((line) => build("span", { class: "hs-legend" }, [
-          build("i", { style: `background:${line.colour}` }), build("span", { text: line.label })]))
-      : []),
+    ...(chart.legend ?? (lines.length > 1 ? lines : [])).map(swatch),
     build("output", { class: "hs-chart-value" }),
   ]);
   if (!lines.length) {
@@ -94,6 +100,8 @@ function drawChart(figure, chart, weight) {
       for (const [x, y] of line.points) svg.append(build("svg:circle", { class: shown ? "hs-raw" : "", cx: toX(x), cy: toY(y), r: line.isSparse ? 3 : 1.8, fill: line.colour }));
     }
   }
+  const hadFocus = figure.contains(document.activeElement);
+  const shownStep = figure.dataset.step;
   const hair = build("svg:line", { class: "hs-hair", y1: top, y2: CHART_HEIGHT - bottom, visibility: "hidden" });
   svg.append(hair);
   figure.replaceChildren(caption, svg, ...present([chart.note ? build("p", { class: "hs-quiet", text: chart.note }) : null]));
@@ -107,7 +115,7 @@ function drawChart(figure, chart, weight) {
       .map((line) => [line, line.points.find(([step]) => step === x)])
       .filter(([, point]) => point)
       .map(([line, point]) => `${lines.length > 1 ? `${line.label} ` : ""}${formatValue(point[1], chart.unit)}`);
-    output.textContent = `step ${formatCount(x)}: ${values.join(", ")}`;
+    output.textContent = `step ${formatCount(x)}: ${values.join(",\n")}`;
     figure.dataset.step = x;
   };
   const still = () => {
@@ -125,13 +133,15 @@ function drawChart(figure, chart, weight) {
   svg.addEventListener("blur", still);
   svg.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!move) return;
+    if (!move || hasModifier(event)) return;
     event.preventDefault();
     const here = figure.dataset.step === undefined ? steps.length : steps.indexOf(Number(figure.dataset.step));
     tell(steps[Math.min(Math.max(here + move, 0), steps.length - 1)]);
   });
-  if (figure.dataset.step === undefined) still();
-  else tell(nearest(Number(figure.dataset.step)));
+  // The chart that was replaced may have had the focus, and told of a step.
+  if (hadFocus) svg.focus({ preventScroll: true });
+  if (shownStep === undefined) still();
+  else tell(nearest(Number(shownStep)));
 }
 
 // Rows that came in columns -> points of one figure.

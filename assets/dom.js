@@ -19,6 +19,19 @@ function build(tag, attributes = {}, children = []) {
 
 const present = (nodes) => nodes.filter((node) => node !== null && node !== undefined);
 
+// Fills a list of choices, [value, text] each. One that shows them already is left alone: somebody may have it open.
+function fillSelect(select, options, value) {
+  const now = JSON.stringify(options);
+  if (select.filledWith !== now) {
+    select.filledWith = now;
+    select.replaceChildren(...options.map(([name, text]) => build("option", { value: name, text })));
+  }
+  select.value = value;
+}
+
+// Keys with one of these belong to the browser: Alt and an arrow goes back a page.
+const hasModifier = (event) => event.altKey || event.ctrlKey || event.metaKey;
+
 const formatCount = (value) => Math.round(value).toLocaleString("en-US");
 const formatSize = (width, height) => `${formatCount(width)} × ${formatCount(height)} px`;
 

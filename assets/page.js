@@ -2,13 +2,21 @@
 () => {
   const KEY = "hart-studio-theme";
   const apply = (theme) => document.body.classList.toggle("dark", theme === "dark");
-  const saved = localStorage.getItem(KEY);
+  // A browser that lets a framed page store nothing throws already when it is asked.
+  const stored = (act) => {
+    try {
+      return act(localStorage);
+    } catch {
+      return null;
+    }
+  };
+  const saved = stored((storage) => storage.getItem(KEY));
   if (saved && !new URLSearchParams(location.search).has("__theme")) apply(saved);
 
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("#theme-button")) return;
     const theme = document.body.classList.contains("dark") ? "light" : "dark";
-    localStorage.setItem(KEY, theme);
+    stored((storage) => storage.setItem(KEY, theme));
     apply(theme);
   });
   // The open tab stands in the address, so that a reload or a second browser shows the same view.
@@ -33,7 +41,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     const ask = document.querySelector("#ask-button:not([disabled])");
-    if (!ask) return;
+    if (!ask || ask.offsetParent === null) return; // another tab is open
     event.preventDefault();
     event.stopPropagation();
     // A focused text box publishes its last characters on blur.

@@ -23,6 +23,9 @@ let looks = 0;
 let runs = [];
 let signature = "";
 let isLooking = false;
+let choices = 0;
+let lastLine = ""; // of the log, as it was printed
+let toldAt = 0;
 
 const pictureBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const theatre = makeTheatre(find(".hs-theatre-host"), server_calls(), (name) => pictureBase() + encodeURIComponent(name));
@@ -42,6 +45,7 @@ function putIntoAddress(id) {
 
 function choose(id) {
   run = id;
+  choices++;
   seen = {};
   about = status = pace = null;
   marks = [];
@@ -64,7 +68,11 @@ async function look() {
   try {
     // A hidden page lists the runs once, so that it is there when it is opened.
     if (looks++ % INDEX_EVERY === 0) await lookAtIndex();
-    if (run && isShown()) take(await answerOf(server.look({ run, ...seen })));
+    if (run && isShown()) {
+      const asked = choices;
+      const answer = await answerOf(server.look({ run, ...seen }));
+      if (asked === choices) take(answer); // else another run was chosen meanwhile
+    }
     view.classList.remove("hs-offline");
   } catch {
     view.classList.add("hs-offline"); // the server is away; the next look tries again
@@ -77,18 +85,14 @@ async function lookAtIndex() {
   const answer = await answerOf(server.index(signature));
   if (!answer || answer.error) return;
   ({ signature, runs } = answer);
-  const picker = find(".hs-run-picker");
-  picker.replaceChildren(
-    ...(runs.length ? [] : [build("option", { value: "", text: "No run yet" })]),
-    ...runs.map((item) => build("option", { value: item.id, text: `${item.title} · ${item.chain} · ${item.state}` })),
-  );
   if (!run || !runs.some((item) => item.id === run)) {
     const wanted = runOfAddress();
     const first = runs.find((item) => item.id === wanted) ?? runs.find((item) => ACTIVE_STATES.includes(item.state)) ?? runs[0];
     if (first) choose(first.id);
     else if (run) choose(null);
   }
-  picker.value = run ?? "";
+  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
+  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
   view.classList.toggle("hs-run-none", !runs.length);
 }
 
@@ -96,8 +100,11 @@ function take(answer) {
   if (!answer) return drawClock();
   if (answer.error) return;
   if (answer.about) about = answer.about;
-  if (answer.status) status = answer.status;
-  if (answer.status) seen.status = answer.status.signature;
+  if (answer.status) {
+    status = answer.status;
+    toldAt = Date.now();
+    seen.status = status.signature;
+  }
   if (answer.log) takeLog(answer.log);
   if (answer.news) takeNews(answer.news, answer.cursor);
   drawHead();
@@ -113,7 +120,7 @@ function takeNews(news, cursor) {
   mergeTable(evaluations, news.evaluations);
   marks.length = Math.min(marks.length, news.marks.first);
   marks.push(...news.marks.items);
-  warnings = news.warnings;
+  warnings = news.warnings ?? warnings;
   pace = news.seconds_per_step;
   seen.cursor = cursor;
   drawCharts();
@@ -125,7 +132,12 @@ function takeNews(news, cursor) {
 function takeLog(part) {
   const pre = find(".hs-log pre");
   const isAtEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
-  pre.textContent = ((part.is_first ? "" : pre.textContent) + part.text).slice(-MOST_LOG_CHARACTERS);
+  // A progress bar writes over its line with carriage returns; what stands there in the end is what is shown.
+  const before = part.is_first ? "" : pre.textContent.slice(0, pre.textContent.lastIndexOf("\n") + 1);
+  const lines = ((part.is_first ? "" : lastLine) + part.text).split("\n");
+  lastLine = lines.at(-1).slice(lines.at(-1).lastIndexOf("\r", lines.at(-1).length - 2) + 1);
+  const shown = lines.map((line) => line.replace(/\r+$/, "").split("\r").at(-1));
+  pre.textContent = (before + shown.join("\n")).slice(-MOST_LOG_CHARACTERS);
   seen.attempt = part.attempt;
   seen.log_offset = part.offset;
   if (isAtEnd || part.is_first) pre.scrollTop = pre.scrollHeight;
@@ -139,7 +151,7 @@ const span = (seconds) => {
 
 function drawClock() {
   if (!status) return;
-  const age = status.heartbeat ? (Date.now() - Date.parse(status.heartbeat)) / 1000 : null;
+  const age = typeof status.age === "number" ? status.age + (Date.now() - toldAt) / 1000 : null;
   const isRunning = status.state === "running" || status.state === "stopping";
   const parts = [];
   if (pace) parts.push(`${formatNumber(pace)} s a step`);
@@ -178,7 +190,7 @@ function drawHead() {
   const isActive = ACTIVE_STATES.includes(state);
   const mayAct = Boolean(props.value?.may_act);
   find("[data-command=stop]").hidden = !isActive || !mayAct;
-  find("[data-command=stop]").disabled = state === "stopping";
+  find("[data-command=stop]").textContent = state === "stopping" ? "End now" : "Stop and save";
   find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state) || !mayAct;
   find("[data-command=delete]").hidden = !run || isActive || !mayAct;
   const note = find(".hs-run-warnings");
@@ -190,9 +202,8 @@ function drawHead() {
 
 function drawCheckpoints(list) {
   const picker = find(".hs-checkpoints");
-  const kept = picker.value;
-  picker.replaceChildren(...list.toReversed().map((step) => build("option", { value: step, text: `step ${formatCount(step)}` })));
-  if (list.includes(Number(kept))) picker.value = kept;
+  const kept = Number(picker.value);
+  fillSelect(picker, list.toReversed().map((step) => [step, `step ${formatCount(step)}`]), list.includes(kept) ? kept : list.at(-1));
   find(".hs-try").hidden = !list.length;
 }
 
@@ -212,9 +223,11 @@ function drawCharts() {
 async function command(name) {
   if (!run) return;
   if (name === "delete" && !confirm(`Delete the run ${about?.title ?? run} with its checkpoints? This cannot be undone.`)) return;
-  const answer = await answerOf(server[name]({ run })).catch((error) => ({ error: error.message }));
+  const now = name === "stop" && status?.state === "stopping";
+  if (now && !confirm("End this run without waiting for its step and its checkpoint?")) return;
+  const answer = await answerOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
   const told = find(".hs-run-told");
-  told.textContent = answer?.error ?? { stop: "Asked to finish its step, save, and end.", resume: "Put into the queue.", delete: "Deleted." }[name];
+  told.textContent = answer?.error ?? { stop: now ? "Told to end at once." : "Asked to finish its step, save, and end.", resume: "Put into the queue.", delete: "Deleted." }[name];
   told.classList.toggle("hs-bad", Boolean(answer?.error));
   if (name === "delete" && !answer?.error) run = null;
   looks = 0;
@@ -223,10 +236,16 @@ async function command(name) {
 
 view.querySelectorAll("[data-command]").forEach((button) => button.addEventListener("click", () => command(button.dataset.command)));
 find(".hs-try button").addEventListener("click", () => trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }));
-find(".hs-run-picker").addEventListener("change", (event) => choose(event.target.value));
+find(".hs-run-picker").addEventListener("change", (event) => chooseAnew(event.target.value));
 find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
 
-watch("value", () => { if (props.value?.run && props.value.run !== run) choose(props.value.run); drawCharts(); });
+// Somebody has chosen: what was told of another run goes.
+function chooseAnew(id) {
+  find(".hs-run-told").textContent = "";
+  choose(id);
+}
+
+watch("value", () => { if (props.value?.run && props.value.run !== run) chooseAnew(props.value.run); drawCharts(); });
 if (props.value?.run) choose(props.value.run);
 drawHead();
 drawCharts();

@@ -13,7 +13,7 @@ let runs = [];
 let signature = "";
 let chosen = [];
 let order = { key: null, isDown: true };
-let weight = 0.6;
+const SMOOTHING = 0.6;
 let shown = [];
 
 const percent = (value) => (value === undefined || value === null ? "–" : `${(value * 100).toFixed(1)} %`);
@@ -32,13 +32,13 @@ function spark(values) {
 
 function row(item) {
   const tick = build("input", {
-    type: "checkbox", "aria-label": `Compare ${item.title}`, checked: chosen.includes(item.id),
+    type: "checkbox", "aria-label": `Compare ${item.title}`, "data-key": `compare ${item.id}`,
     onchange: (event) => { chosen = event.target.checked ? [...chosen, item.id].slice(-MOST_COMPARED) : chosen.filter((id) => id !== item.id); draw(); },
   });
   tick.checked = chosen.includes(item.id);
   return build("tr", {}, [
     build("td", {}, [tick]),
-    build("td", {}, [build("button", { type: "button", class: "hs-link", text: item.title, title: item.id, onclick: () => trigger("open_run", { run: item.id }) })]),
+    build("td", {}, [build("button", { type: "button", class: "hs-link", text: item.title, title: item.id, "data-key": `open ${item.id}`, onclick: () => trigger("open_run", { run: item.id }) })]),
     build("td", {}, [build("span", { class: `hs-pill hs-pill-${item.state}`, text: item.state, title: item.error || null })]),
     build("td", { text: item.chain }),
     build("td", { class: "hs-cut", text: item.model, title: item.model }),
@@ -53,20 +53,21 @@ function row(item) {
 function drawHead() {
   find("thead").replaceChildren(build("tr", {}, COLUMNS.map(([title, key]) =>
     build("th", { scope: "col", "aria-sort": order.key === key && key ? (order.isDown ? "descending" : "ascending") : null }, [
-      key ? build("button", { type: "button", text: title, onclick: () => { order = { key, isDown: order.key === key ? !order.isDown : true }; draw(); } }) : null,
+      key ? build("button", { type: "button", text: title, "data-key": `sort ${key}`, onclick: () => { order = { key, isDown: order.key === key ? !order.isDown : true }; draw(); } }) : null,
     ]))));
 }
 
 function draw() {
+  const table = find(".hs-table-host");
+  const focused = table.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   drawHead();
   const words = find(".hs-runs-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const state = find(".hs-runs-state").value;
   const valueOf = (item) => item.last[order.key] ?? item[order.key] ?? "";
   let list = runs.filter((item) => (!state || item.state === state) && words.every((word) => `${item.title} ${item.id} ${item.model} ${item.chain}`.toLowerCase().includes(word)));
   if (order.key) list = list.toSorted((a, b) => (valueOf(a) > valueOf(b) ? 1 : valueOf(a) < valueOf(b) ? -1 : 0) * (order.isDown ? -1 : 1));
-  const hadFocus = document.activeElement?.closest?.("tbody") === body ? document.activeElement.getAttribute("aria-label") ?? document.activeElement.title : null;
   body.replaceChildren(...(list.length ? list.map(row) : [build("tr", {}, [build("td", { colspan: COLUMNS.length, class: "hs-quiet", text: runs.length ? "No run matches." : "No run yet. Start one on the Train tab." })])]));
-  if (hadFocus) [...body.querySelectorAll("button, input")].find((node) => (node.getAttribute("aria-label") ?? node.title) === hadFocus)?.focus();
+  if (focused) [...table.querySelectorAll("button, input")].find((node) => node.dataset.key === focused)?.focus();
   find(".hs-runs-count").textContent = runs.length ? `${list.length} of ${runs.length} runs` : "";
   const button = find(".hs-compare");
   button.disabled = !chosen.length;
@@ -85,6 +86,9 @@ async function compare() {
   compared.scrollIntoView({ block: "start", behavior: "smooth" });
 }
 
+// A setting as JSON, for people: a text needs no quotation marks unless it is empty.
+const plain = (json) => (json === undefined ? "–" : /^".+"$/.test(json) ? JSON.parse(json) : json);
+
 const flatten = (settings, prefix = "") =>
   Object.entries(settings).flatMap(([name, value]) =>
     value && typeof value === "object" && !Array.isArray(value) ? flatten(value, `${prefix}${name}.`) : [[prefix + name, JSON.stringify(value)]]);
@@ -95,25 +99,28 @@ function drawCompared() {
   const differing = names.filter((name) => new Set(settings.map((map) => map.get(name))).size > 1);
   const figures = props.value.charts.map((chart) => {
     const figure = build("figure", { class: "hs-chart" });
-    const lines = shown.flatMap((item, index) => chart.lines.slice(0, 2).map(([name, label], place) => ({
-      label: chart.lines.length > 1 ? `${item.title}: ${label}` : item.title, colour: CHART_COLOURS[index], dash: place ? "5 4" : null,
+    const lines = shown.flatMap((item, index) => chart.lines.map(([name, label], place) => ({
+      label: chart.lines.length > 1 ? `${item.title}: ${label}` : item.title, colour: CHART_COLOURS[index], dash: DASHES[place],
       points: pointsOf(chart.is_held_out ? item.evaluations : item.steps, name), isSparse: chart.is_held_out,
     })));
     if (!lines.some((line) => line.points.length)) return null;
-    drawChart(figure, { ...chart, lines }, weight);
+    // The colours of the runs are explained once, above all charts.
+    const legend = chart.lines.length > 1 ? chart.lines.map(([, label], place) => ({ label, dash: DASHES[place] })) : [];
+    drawChart(figure, { ...chart, lines, legend }, SMOOTHING);
     return figure;
   });
   compared.replaceChildren(
     build("div", { class: "hs-section-bar" }, [
       build("h3", { text: `${shown.length} run${shown.length > 1 ? "s" : ""} compared` }),
+      build("div", { class: "hs-compared-names" }, shown.map((item, index) => swatch({ label: item.title, colour: CHART_COLOURS[index] }))),
       build("button", { type: "button", text: "Curves as CSV", onclick: () => saveFile("curves.csv", toCsv(), "text/csv") }),
       build("button", { type: "button", text: "Figures as SVG", onclick: () => saveFigures(false) }),
       build("button", { type: "button", text: "Figures as PNG", onclick: () => saveFigures(true) }),
     ]),
     build("table", { class: "hs-differences" }, [
-      build("thead", {}, [build("tr", {}, [build("th", { text: "Setting" }), ...shown.map((item, index) => build("th", {}, [build("i", { style: `background:${CHART_COLOURS[index]}` }), build("span", { text: item.title })]))])]),
+      build("thead", {}, [build("tr", {}, [build("th", { text: "Setting" }), ...shown.map((item) => build("th", { text: item.title }))])]),
       build("tbody", {}, differing.length
-        ? differing.map((name) => build("tr", {}, [build("th", { scope: "row", text: name }), ...settings.map((map) => build("td", { text: map.get(name) ?? "–" }))]))
+        ? differing.map((name) => build("tr", {}, [build("th", { scope: "row", text: name }), ...settings.map((map) => build("td", { text: plain(map.get(name)) }))]))
         : [build("tr", {}, [build("td", { colspan: shown.length + 1, class: "hs-quiet", text: shown.length > 1 ? "All settings are equal." : "Choose another run to see in what they differ." })])]),
     ]),
     build("div", { class: "hs-charts" }, present(figures)),
@@ -130,7 +137,7 @@ function saveFile(name, content, type) {
 const cell = (value) => {
   const text = String(value ?? "");
   const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-  return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 };
 
 function toCsv() {
@@ -143,31 +150,45 @@ function toCsv() {
   return `${lines.join("\n")}\n`;
 }
 
-// A figure by itself: the colours of the page are written into it.
+const figuresShown = () => [...compared.querySelectorAll(".hs-chart")].filter((figure) => figure.querySelector(":scope > svg"));
+
+// A figure by itself: the colours of the page are written into it, with its title and what each line is.
 function standalone(figure) {
-  const svg = figure.querySelector("svg").cloneNode(true);
-  const originals = [...figure.querySelector("svg").querySelectorAll("*")];
+  const svg = figure.querySelector(":scope > svg").cloneNode(true);
+  const originals = [...figure.querySelector(":scope > svg").querySelectorAll("*")];
   [...svg.querySelectorAll("*")].forEach((node, index) => {
     const style = getComputedStyle(originals[index]);
     for (const name of ["stroke", "stroke-width", "stroke-opacity", "fill", "fill-opacity", "font-size", "font-family"]) node.setAttribute(name, style.getPropertyValue(name));
   });
-  svg.setAttribute("xmlns", SVG_NAMESPACE);
-  svg.setAttribute("width", CHART_WIDTH);
-  svg.setAttribute("height", CHART_HEIGHT);
-  svg.prepend(build("svg:rect", { width: CHART_WIDTH, height: CHART_HEIGHT, fill: getComputedStyle(document.body).backgroundColor }));
+  const page = getComputedStyle(document.body);
+  const words = { fill: page.color, "font-family": page.fontFamily, x: CHART_EDGE.left };
+  const above = 24 + 15 * figure.shownLines.length;
+  const height = CHART_HEIGHT + above;
+  const sizes = { xmlns: SVG_NAMESPACE, viewBox: `0 ${-above} ${CHART_WIDTH} ${height}`, width: CHART_WIDTH, height };
+  for (const [name, value] of Object.entries(sizes)) svg.setAttribute(name, value);
+  svg.prepend(build("svg:rect", { y: -above, width: CHART_WIDTH, height, fill: page.backgroundColor }));
+  svg.append(build("svg:text", { ...words, y: 16 - above, "font-size": 13, "font-weight": 600, text: titleOf(figure) }));
+  figure.shownLines.forEach(({ label, colour, dash }, index) => {
+    const y = 33 - above + 15 * index;
+    svg.append(
+      build("svg:line", { x1: words.x, x2: words.x + 18, y1: y - 4, y2: y - 4, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash }),
+      build("svg:text", { ...words, x: words.x + 25, y, "font-size": 11, text: label }),
+    );
+  });
   return new XMLSerializer().serializeToString(svg);
 }
 
+const titleOf = (figure) => figure.querySelector("strong").textContent;
+
 async function saveFigures(asPng) {
-  for (const figure of compared.querySelectorAll(".hs-chart")) {
-    if (!figure.querySelector("svg")) continue;
-    const name = figure.querySelector("strong").textContent.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  for (const figure of figuresShown()) {
+    const name = titleOf(figure).toLowerCase().replace(/[^a-z0-9]+/g, "-");
     const text = standalone(figure);
     if (!asPng) { saveFile(`${name}.svg`, text, "image/svg+xml"); continue; }
     const image = new Image();
     image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
     await image.decode();
-    const canvas = build("canvas", { width: CHART_WIDTH * 2, height: CHART_HEIGHT * 2 });
+    const canvas = build("canvas", { width: image.naturalWidth * 2, height: image.naturalHeight * 2 });
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     saveFile(`${name}.png`, await new Promise((done) => canvas.toBlob(done, "image/png")));
   }
@@ -180,9 +201,8 @@ async function look() {
   ({ signature, runs } = answer);
   chosen = chosen.filter((id) => runs.some((item) => item.id === id));
   const states = find(".hs-runs-state");
-  const kept = states.value;
-  states.replaceChildren(build("option", { value: "", text: "Every state" }), ...[...new Set(runs.map((item) => item.state))].sort().map((name) => build("option", { value: name, text: name })));
-  states.value = kept;
+  const names = [...new Set(runs.map((item) => item.state))].sort();
+  fillSelect(states, [["", "Every state"], ...names.map((name) => [name, name])], names.includes(states.value) ? states.value : "");
   draw();
 }
 

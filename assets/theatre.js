@@ -40,7 +40,7 @@ function makeTheatre(host, ask, urlOf) {
     build("div", { class: "hs-theatre" }, [stage, cards]),
   );
   host.addEventListener("keydown", (event) => {
-    if (event.target.matches("select, input, pre")) return;
+    if (event.target.matches("select, input, pre") || hasModifier(event)) return;
     const moves = { ArrowLeft: -1, ArrowRight: 1 };
     if (event.key in moves) move(moves[event.key]);
     else if (event.key === " " && !event.target.matches("button")) togglePlay();
@@ -90,7 +90,12 @@ function makeTheatre(host, ask, urlOf) {
     drawBar();
     const answer = await ask.rollouts({ run: state.run, step: place[0], is_held_out: place[1] });
     if (ticket !== state.trusted) return; // another step was chosen meanwhile
-    if (!Array.isArray(answer)) { state.groups = []; drawGroup(answer?.error); return; }
+    if (!Array.isArray(answer)) {
+      state.groups = [];
+      if (!answer) state.step = null; // the next news brings the newest record
+      drawGroup(answer?.error ?? "The server does not answer. Choose the step again.");
+      return;
+    }
     state.groups = answer;
     const wanted = state.followed ? answer.findIndex((group) => group.sample.id === state.followed) : state.group;
     state.group = wanted >= 0 && wanted < answer.length ? wanted : 0;
@@ -117,8 +122,9 @@ function makeTheatre(host, ask, urlOf) {
     if (state.followed || !group) {
       state.followed = null;
     } else {
-      const trail = await ask.follow({ run: state.run, sample: group.sample.id });
-      if (!Array.isArray(trail)) return;
+      const { run } = state;
+      const trail = await ask.follow({ run, sample: group.sample.id });
+      if (!Array.isArray(trail) || run !== state.run) return;
       Object.assign(state, { followed: group.sample.id, trail, isLive: false });
     }
     follow.setAttribute("aria-pressed", String(Boolean(state.followed)));
@@ -143,13 +149,11 @@ function makeTheatre(host, ask, urlOf) {
   }
 
   function fillPickers(group) {
-    picker.replaceChildren(...state.groups.map((item, index) => build("option", { value: index, text: `${index + 1}. ${item.sample.question}` })));
-    picker.value = state.group;
+    fillSelect(picker, state.groups.map((item, index) => [index, `${index + 1}. ${item.sample.question}`]), state.group);
     const outcomes = [...new Set(group.rollouts.map((rollout) => rollout.outcome))];
     const options = ["all", "right", "wrong", ...outcomes];
     if (!options.includes(state.filter)) state.filter = "all";
-    filter.replaceChildren(...options.map((name) => build("option", { value: name, text: { all: "All rollouts", right: "Right", wrong: "Wrong" }[name] ?? `Outcome: ${name}` })));
-    filter.value = state.filter;
+    fillSelect(filter, options.map((name) => [name, { all: "All rollouts", right: "Right", wrong: "Wrong" }[name] ?? `Outcome: ${name}`]), state.filter);
   }
 
   const passes = (rollout) =>
@@ -163,7 +167,7 @@ function makeTheatre(host, ask, urlOf) {
         build("strong", { text: problem ? "This record cannot be shown" : "No rollouts are recorded yet" }),
         build("p", { class: "hs-quiet", text: problem ?? "They appear here while the run goes on, with the picture, every box, the crops and the answers." }),
       ]));
-      picker.replaceChildren();
+      fillSelect(picker, [], "");
       return;
     }
     fillPickers(group);

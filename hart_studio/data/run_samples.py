@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hart_studio.data.hugging_face import Columns, load_hugging_face
+from hart_studio.data.columns import Columns
+from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest

@@ -7,6 +7,7 @@ draws, so the interval of a difference is a paired one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ RESAMPLES: Final = 10_000
 """Draws of a bootstrap, ours."""
 COVERAGE: Final = 95.0
 """Percent of the draws inside an interval."""
+_Z: Final = 1.959963984540054  # the normal quantile of that coverage
 
 
 class Spread(NamedTuple):
@@ -118,3 +120,21 @@ def estimate_difference(first: NDArray[Any], second: NDArray[Any], resamples: Fl
     """
     means = [values.reshape(-1, values.shape[-1]).mean(axis=0) for values in (first, second)]
     return estimate_mean(means[0] - means[1], resamples)
+
+
+def wilson(right: int, count: int) -> Estimate:
+    """A share with its Wilson score interval, which stays inside [0, 1] and is honest for small counts.
+
+    Args:
+        right: Number of successes.
+        count: Number of trials, at least 1.
+
+    Raises:
+        ValueError: If there is no trial, or more successes than trials.
+    """
+    if not 0 <= right <= count or count < 1:
+        raise ValueError(f"expected 0 <= right <= count and a count of at least 1, got {right} of {count}")
+    share, z = right / count, _Z
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))

@@ -48,6 +48,8 @@ class Check(Record):
     """Mean pairwise IoU of the regions of the K rollouts."""
     support: Share | None = None
     """Share of the K rollouts that point at these boxes."""
+    majority_answer: str | None = None
+    """What most of the K crops-only answers say: a letter or normalised text."""
     crops_answer: str | None = None
     """The answer from the crops of exactly these boxes, greedily: a letter or normalised text."""
     crops_right: bool | None = None
@@ -78,7 +80,7 @@ class Maker(Record):
     temperature: float = Field(ge=0)
     """Of the K rollouts."""
     seed: int = Field(ge=0)
-    """Of the item's random numbers."""
+    """Of the run's random numbers."""
     is_tightened: bool = False
     """Whether the boxes were shrunk while they stayed sufficient."""
 

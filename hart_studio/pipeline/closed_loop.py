@@ -185,7 +185,9 @@ def answer_directly(
     }
     return [
         _group(
-            view.sample, "direct", rollouts[view] if isinstance(view, View) else [_fail(view, "direct")] * group_size
+            view.sample,
+            "direct",
+            rollouts[view] if isinstance(view, View) else [record_failure(view, "direct")] * group_size,
         )
         for view in views
     ]
@@ -217,7 +219,7 @@ def _answer_request(attempt: Attempt, protocol: Protocol, settings: LoopSettings
 def _conclude(attempt: Attempt | Failure, protocol: Protocol, answer: Answer | None) -> Rollout:
     """Write down a rollout of two turns, or of one when no box was usable and no fallback was asked for."""
     if isinstance(attempt, Failure):
-        return _fail(attempt, protocol)
+        return record_failure(attempt, protocol)
     grounding, regions = attempt.grounding, attempt.crops.boxes
     return Rollout(
         sample_id=attempt.sample.id,
@@ -238,7 +240,7 @@ def _conclude_direct(view: View, answer: Answer) -> Rollout:
     )
 
 
-def _fail(failure: Failure, protocol: Protocol) -> Rollout:
+def record_failure(failure: Failure, protocol: Protocol) -> Rollout:
     """Write down a sample that could not be run: not scored, which is not the same as wrong."""
     score = Score(value=None, extracted=None, expected=failure.sample.answer, rule="none")
     return Rollout(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
 
 from hart_studio.geometry import plan_crops
-from hart_studio.imaging import SourceImage
 from hart_studio.models.chat import ChatModel, Picture
 from hart_studio.models.families import Family, PixelBudget
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box
+
+
+class CropSource(Protocol):
+    """Something that regions of an original can be cut from: a ``SourceImage``, or a part of one."""
+
+    def crops(self, boxes: Iterable[Box]) -> tuple[Image.Image, ...]:
+        """Native pixels of each region, which is given in pixels of the original."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def crop_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
 
 
 def cut_crops(
-    image: SourceImage, plans: Sequence[tuple[Box, ...]], model: ChatModel, settings: LoopSettings
+    image: CropSource, plans: Sequence[tuple[Box, ...]], model: ChatModel, settings: LoopSettings
 ) -> list[Crops]:
     """Cut the regions of several rollouts over one picture.
 

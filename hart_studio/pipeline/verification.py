@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
 from hart_studio.errors import InputError
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
-from hart_studio.imaging import OpenImage, SourceImage, mask_boxes
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
     Attempt,
@@ -24,6 +23,7 @@ from hart_studio.pipeline.closed_loop import (
     ground,
     open_views,
 )
+from hart_studio.pipeline.given_boxes import answer_without_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record, Rollout, Sample
 from hart_studio.scoring import answers_agree
@@ -137,10 +137,10 @@ def answer_masked(
     chosen = [
         next((item for item in group if isinstance(item, Attempt) and item.crops.boxes), None) for group in groups
     ]
-    views = {attempt: _mask_view(attempt) for attempt in chosen if attempt}
-    answered = answer_directly(model, list(views.values()), settings)
-    rollouts = {attempt: group.rollouts[0] for attempt, group in zip(views, answered, strict=True)}
-    return [rollouts[attempt] if attempt else None for attempt in chosen]
+    attempts = [attempt for attempt in chosen if attempt]
+    regions = [attempt.crops.boxes for attempt in attempts]
+    rollouts = iter(answer_without_boxes(model, [attempt.view for attempt in attempts], regions, settings))
+    return [next(rollouts) if attempt else None for attempt in chosen]
 
 
 def verify_rollouts(
@@ -171,7 +171,7 @@ def verify_rollouts(
         sample_id=crops_only[0].sample_id,
         evidence="known_answer" if is_known else "agreement",
         sufficiency=(fmean(rights) if rights else None) if is_known else agreement,
-        necessity=_is_necessary(full_image, masked),
+        necessity=is_necessary(full_image, masked),
         consensus=mean_pairwise_iou([rollout.boxes for rollout in crops_only]),
         agreement=agreement,
         majority_answer=majority,
@@ -187,17 +187,10 @@ def _answer_from_crops(rollout: Rollout) -> str | None:
     return None if rollout.used_fallback else rollout.score.extracted
 
 
-def _is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | None:
+def is_necessary(full_image: Rollout | None, masked: Rollout | None) -> bool | None:
     """Whether masking the region spoils the full image's answer; None when that cannot be told."""
     if full_image is None or masked is None or full_image.score.extracted is None:
         return None
     if full_image.score.expected is None:
         return not answers_agree(masked.score, full_image.score)
     return None if full_image.score.value != 1.0 else masked.score.value != 1.0
-
-
-def _mask_view(attempt: Attempt) -> View:
-    """The attempt's view with the regions that it cut out masked in the overview."""
-    view = attempt.view
-    masked = mask_boxes(view.overview.pixels, attempt.crops.boxes, original_wh=view.image.wh)
-    return replace(view, overview=replace(view.overview, pixels=masked))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 _QUERY: Final = ("--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits")
 _PATIENCE_SECONDS: Final = 10.0
+
+VISIBLE_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
+"""Environment variable with the processors that a program may use; set and empty = none."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +23,31 @@ class Gpu:
     Attributes:
         index: Number by which the driver knows it.
         name: For people.
-        total_mib: Its memory.
-        used_mib: How much of it is taken.
+        total_mib: Its memory; None = the driver does not say, as where it is shared with the rest of the machine.
+        used_mib: How much of it is taken; None likewise.
     """
 
     index: int
     name: str
-    total_mib: int
-    used_mib: int
+    total_mib: int | None
+    used_mib: int | None
+
+    @property
+    def title(self) -> str:
+        """For a list: its number, since two may be of one kind, and the memory that is free now."""
+        memory = ""
+        if self.total_mib is not None and self.used_mib is not None:
+            memory = f" ({(self.total_mib - self.used_mib) / 1024:.0f} of {self.total_mib / 1024:.0f} GB free)"
+        return f"{self.index}: {self.name}{memory}"
 
 
-def list_gpus() -> list[Gpu]:
-    """The NVIDIA processors; none when there is no driver, or it does not answer."""
+def list_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """The NVIDIA processors that this program may use; none when there is no driver, or it does not answer.
+
+    Args:
+        environment: A machine that is shared gives out its processors by ``CUDA_VISIBLE_DEVICES``, which the driver's
+            list does not heed. Numbers are understood; names of processors leave the list as it is.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -39,7 +57,10 @@ def list_gpus() -> list[Gpu]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [gpu for line in told.splitlines() if (gpu := _read_line(line)) is not None]
+    found = [gpu for line in told.splitlines() if (gpu := _read_line(line)) is not None]
+    visible = [part.strip() for part in environment.get(VISIBLE_VARIABLE, "all").split(",") if part.strip()]
+    is_limited = all(part.isdecimal() for part in visible)
+    return [gpu for gpu in found if str(gpu.index) in visible] if is_limited else found
 
 
 def _read_line(line: str) -> Gpu | None:
@@ -47,6 +68,11 @@ def _read_line(line: str) -> Gpu | None:
     parts = [part.strip() for part in line.split(",")]
     try:
         index, name, total, used = parts[0], ", ".join(parts[1:-2]), parts[-2], parts[-1]
-        return Gpu(int(index), name, int(total), int(used))
+        return Gpu(int(index), name, _read_mib(total), _read_mib(used))
     except (IndexError, ValueError):
         return None
+
+
+def _read_mib(text: str) -> int | None:
+    """A number, or what a driver writes in its place: ``[N/A]``, ``[Not Supported]``."""
+    return None if text.startswith("[") else int(text)

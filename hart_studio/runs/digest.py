@@ -45,6 +45,7 @@ class Cursor:
         steps: (edition, rows) of the table of steps.
         evaluations: (edition, rows) of the table of evaluations.
         marks: (edition, items) of the list of marks.
+        warnings: How many there were.
     """
 
     token: str = ""
@@ -52,6 +53,7 @@ class Cursor:
     steps: tuple[int, int] = (-1, 0)
     evaluations: tuple[int, int] = (-1, 0)
     marks: tuple[int, int] = (-1, 0)
+    warnings: int = -1
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,33 @@ class RunDigest:
                 "first": first,
                 "items": [[mark.kind, mark.step, mark.text] for mark in self._marks[first:]],
             }
-            found["warnings"] = {"count": self.warning_count, "newest": [list(item) for item in self.warnings]}
+            if cursor.warnings != self.warning_count:
+                found["warnings"] = {"count": self.warning_count, "newest": [list(item) for item in self.warnings]}
             found["seconds_per_step"] = self._pace()
             marks = (self._marks_edition, len(self._marks))
-            return found, Cursor(self._token, self._version, places["steps"], places["evaluations"], marks)
+            seen_now = (places["steps"], places["evaluations"], marks, self.warning_count)
+            return found, Cursor(self._token, self._version, *seen_now)
+
+    def curves(self) -> dict[str, Any]:
+        """All of both tables, as columns."""
+        with self._lock:
+            return {"steps": self.steps.columns(), "evaluations": self.evaluations.columns()}
+
+    def glance(self, points: int) -> dict[str, Any]:
+        """What a list of runs shows: the reward and its course, the first and the last evaluation, the warnings.
+
+        Args:
+            points: About how many of the course.
+        """
+        with self._lock:
+            reward = self.steps.means("reward")
+            return {
+                "spark": reward[:: max(1, len(reward) // points)],
+                "reward": self.steps.latest(rows=10).get("reward"),
+                "first": self.evaluations.first(),
+                "last": self.evaluations.latest(),
+                "warnings": self.warning_count,
+            }
 
     def _pace(self) -> float | None:
         """Median seconds of a step over the last ones of this attempt, all work between them included."""

@@ -20,7 +20,7 @@ from typing import Final
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.processes import find_start, hold_lock, is_alive, signal_group
+from hart_studio.runs.processes import MOMENT_SECONDS, find_start, hold_lock, is_alive, signal_group
 from hart_studio.runs.redaction import redact_command
 from hart_studio.runs.status import (
     RunStatus,
@@ -32,19 +32,28 @@ from hart_studio.runs.status import (
 )
 from hart_studio.runs.writer import ATTEMPT_VARIABLE, RUN_VARIABLE, record_end
 
-_PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
+PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
+"""Where Python finds this package."""
+
 _POLL_SECONDS: Final = 0.05
 _LOCK_PATIENCE_SECONDS: Final = 2.0
 _WATCH_SECONDS: Final = 1.0
 
 
-def start_run(layout: RunLayout, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> RunStatus:
+def start_run(
+    layout: RunLayout,
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    is_queued: bool = False,
+) -> RunStatus:
     """Start the next attempt of a run: its first, or one that resumes it in the same folder.
 
     Args:
         layout: A run made by ``writer.create_run``.
         argv: Program and arguments. The program must open the run with ``RunWriter``.
         environment: Variables on top of those of this process, such as ``CUDA_VISIBLE_DEVICES``. Never written down.
+        is_queued: Whether only a run that still waits is started: one may be stopped after it was looked at.
 
     Returns:
         The status with the new attempt, ``queued`` until the job writes for itself.
@@ -55,8 +64,10 @@ def start_run(layout: RunLayout, argv: Sequence[str], environment: Mapping[str, 
     """
     if not argv or any("\0" in argument for argument in argv):
         raise InputError(f"expected a program and its arguments, got {list(argv)!r}")
-    with hold_lock(layout.lock):
+    with hold_lock(layout.lock, MOMENT_SECONDS):
         status = check_startable(layout)
+        if is_queued and (status.state != "queued" or layout.stop.exists()):
+            raise InputError(f"expected {layout.run_id} to wait, got a run that was stopped; resume it")
         attempt = status.attempt + 1
         layout.stop.unlink(missing_ok=True)
         process = _spawn(
@@ -117,12 +128,16 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
     return find_state(layout)[0]
 
 
+def job_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """All variables of a job: those of this process, what it takes to find this package from anywhere, and its own."""
+    paths = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **variables}
+
+
 def _spawn(
     layout: RunLayout, argv: Sequence[str], environment: Mapping[str, str], attempt: int
 ) -> subprocess.Popen[bytes]:
-    # The job must find this package from any working directory.
-    paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **environment}
+    variables = job_environment(environment)
     layout.logs.mkdir(exist_ok=True)
     with layout.log_of(attempt).open("ab") as log:
         log.write(f"$ {shlex.join(redact_command(argv, variables))}\n".encode(errors="replace"))

@@ -3,7 +3,7 @@
 ::
 
     <runs_root>/<run_id>/
-      config.json  provenance.json  status.json  events.jsonl  launch.json  lock  stop
+      config.json  provenance.json  status.json  events.jsonl  launch.json  lock  stop  pause
       rollouts/step_000010.jsonl   rollouts/held_out_000020.jsonl   rollouts/images/
       checkpoints/step_000100/     logs/attempt_1.log
 """
@@ -68,6 +68,11 @@ class RunLayout:
     def stop(self) -> Path:
         """Present = stop at the next step, then save."""
         return self.folder / "stop"
+
+    @property
+    def pause(self) -> Path:
+        """Present = a labeling run waits, with its model in memory, until it goes."""
+        return self.folder / "pause"
 
     @property
     def launch(self) -> Path:

@@ -18,6 +18,9 @@ from typing import Final
 
 from hart_studio.errors import InputError
 
+MOMENT_SECONDS: Final = 0.5
+"""How long to wait for a lock that its holder keeps only while it writes its last words."""
+
 _PROC: Final = Path("/proc")
 _POLL_SECONDS: Final = 0.05
 

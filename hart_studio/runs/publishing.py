@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -65,7 +66,8 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
         )
     found = [item for item in list_checkpoints(layout) if step in (None, item.mark.step)]
     if not found:
-        raise InputError(f"expected a complete checkpoint of {layout.run_id}, got step {step}; choose another one")
+        got = "none" if step is None else f"step {step}"
+        raise InputError(f"expected a complete checkpoint of {layout.run_id}, got {got}; choose another one")
     checkpoint, config = found[-1], load_config(layout.config)
     files = [name for name in checkpoint.mark.files if _is_model_file(name)]
     card = write_card(layout, checkpoint, config)
@@ -92,13 +94,19 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
 
 
 def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> str:
-    """The model card: what it is, what it was made from, and what was measured on the held-out samples."""
+    """The model card: what it is, what it was made from, and what was measured on the held-out samples up to its step.
+
+    Of a local model that it began with, only the folder's name is told.
+    """
     digest = RunDigest(layout)
     while digest.refresh():
         pass
-    base = config.model.id or "the small model that ships with HART Studio"
+    is_local = Path(config.model.id).exists()
+    base = (
+        Path(config.model.id).name if is_local else config.model.id
+    ) or "the small model that ships with HART Studio"
     front = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text", "tags: [grounding, hart]"]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", config.model.id):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", config.model.id) and not is_local:
         front.append(f"base_model: {config.model.id}")
     lines = [
         *front, "---", "", f"# Checkpoint of step {checkpoint.mark.step}", "",
@@ -106,10 +114,16 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
         "all. The settings are in `training/config.json`.",
         "",
     ]  # fmt: skip
-    first, last = digest.evaluations.first(), digest.evaluations.latest()
-    if last:
-        lines += ["| held-out figure | before | last measured |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {first.get(name, float('nan')):.4f} | {value:.4f} |" for name, value in last.items()]
+    table = digest.curves()["evaluations"]
+    count = sum(at <= checkpoint.mark.step for at in table["steps"])
+    if count:
+        rows = sorted({0, count - 1})
+        titles = [f"step {table['steps'][row]}" for row in rows]
+        lines += [f"| held-out figure | {' | '.join(titles)} |"]
+        lines += ["| --- |" + " --- |" * len(rows)]
+        for name, figure in table["figures"].items():
+            values = [figure["mean"][row] for row in rows]
+            lines.append(f"| {name} | {' | '.join('–' if value is None else f'{value:.4f}' for value in values)} |")
     return "\n".join(lines) + "\n"
 
 

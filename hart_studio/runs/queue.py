@@ -1,11 +1,13 @@
 """Runs that wait for their device: what is to be started lies in the run's folder, so a restart forgets nothing.
 
 A run is ``queued`` with a launch plan until a processor that it needs is free. Any page's server may do the starting;
-a lock makes sure that one does at a time.
+a lock makes sure that one does at a time. A run that waits keeps its devices for itself: no later one overtakes it on
+them, so its place in the queue is true.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +18,21 @@ from pydantic import Field, ValidationError
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import write_json
 from hart_studio.records import Record
+from hart_studio.runs.devices import VISIBLE_VARIABLE
+from hart_studio.runs.events import EventLog
 from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.processes import hold_lock
+from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
-from hart_studio.runs.status import check_startable, write_status
+from hart_studio.runs.status import check_startable, read_status, write_status
+from hart_studio.runs.writer import record_end
 
 PERIOD_SECONDS: Final = 0.5
 """Between two looks at what waits."""
 
 _LOCK: Final = ".queue.lock"
-_GPUS: Final = "CUDA_VISIBLE_DEVICES"
+_ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Makes CUDA count processors as the driver does; by itself it puts the fastest first."""
 
 
 class LaunchPlan(Record):
@@ -40,7 +46,7 @@ class LaunchPlan(Record):
     @property
     def environment(self) -> dict[str, str]:
         """Variables for the job. Without a processor it must see none, or it would take the first."""
-        return {_GPUS: ",".join(map(str, self.gpus))}
+        return {VISIBLE_VARIABLE: ",".join(map(str, self.gpus)), **(_ORDER if self.gpus else {})}
 
     def shares_device(self, other: LaunchPlan) -> bool:
         """Whether two jobs would be in each other's way."""
@@ -54,7 +60,7 @@ def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
         InputError: If the run is completed, or an attempt still runs.
         DataError: If the status of the run cannot be read.
     """
-    with hold_lock(layout.lock):
+    with hold_lock(layout.lock, MOMENT_SECONDS):
         status = check_startable(layout)
         layout.stop.unlink(missing_ok=True)
         write_json(layout.launch, plan.model_dump(mode="json"))
@@ -74,13 +80,11 @@ class RunQueue:
 
     Attributes:
         runs_root: Folder of all runs.
-        problems: Run id -> why it could not be started.
     """
 
     def __init__(self, runs_root: Path) -> None:
         """Start nothing yet."""
         self.runs_root = runs_root
-        self.problems: dict[str, str] = {}
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -95,7 +99,10 @@ class RunQueue:
         self._is_over.set()
 
     def start_next(self) -> list[str]:
-        """Start every waiting run whose device is free, the oldest first; returns their ids."""
+        """Start every waiting run whose device is free, the oldest first; returns their ids.
+
+        One that cannot be started has failed, and says why; one that was stopped meanwhile stays so.
+        """
         if not self.runs_root.is_dir():
             return []
         started = []
@@ -104,14 +111,17 @@ class RunQueue:
             busy = [_plan_of(run) for run in runs if is_on(run)]
             for run in reversed(runs):
                 plan = find_plan(run.layout) if is_waiting(run) else None
-                if plan is None or any(plan.shares_device(other) for other in busy):
+                if plan is None:
                     continue
-                try:
-                    start_run(run.layout, plan.argv, plan.environment)
-                except HartError as error:
-                    self.problems[run.layout.run_id] = str(error)
-                    continue
-                started.append(run.layout.run_id)
+                if not any(plan.shares_device(other) for other in busy):
+                    if shutil.which(plan.argv[0]) is None:
+                        _fail(run.layout, f"expected a program to start at {plan.argv[0]}, found none; resume the run")
+                        continue
+                    try:
+                        start_run(run.layout, plan.argv, plan.environment, is_queued=True)
+                    except (HartError, OSError):  # OSError: its folder was deleted a moment ago
+                        continue
+                    started.append(run.layout.run_id)
                 busy.append(plan)
         return started
 
@@ -128,6 +138,13 @@ class RunQueue:
         while not self._is_over.wait(PERIOD_SECONDS):
             with suppress(OSError):
                 self.start_next()
+
+
+def _fail(layout: RunLayout, cause: str) -> None:
+    """Say of a run that waits why it never begins: there is no process that could."""
+    with suppress(HartError, OSError), hold_lock(layout.lock):
+        if is_waiting(summarize_run(layout)):
+            record_end(layout, EventLog(layout.events), read_status(layout), "failed", None, cause)
 
 
 def _plan_of(run: RunSummary) -> LaunchPlan:

@@ -118,6 +118,11 @@ class SeriesTable:
                 figures[name]["high"] = [None if cell is None else _short(cell.greatest) for cell in cells]
         return {"first_row": first_row, "steps": [row.last_step for row in rows], "figures": figures}
 
+    def means(self, name: str) -> list[float | None]:
+        """One figure, row by row; empty when no row has it."""
+        cells = [row.cells.get(name) for row in self._rows]
+        return [None if cell is None else _short(cell.total / cell.count) for cell in cells] if any(cells) else []
+
     def latest(self, rows: int = 1) -> dict[str, float]:
         """Mean of each figure over the last rows."""
         joined = _Row(0, 0, 0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +19,12 @@ from typing import Any, Final
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
-from hart_studio.runs.launcher import stop_run
+from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch
-from hart_studio.runs.reader import summarize_run
 from hart_studio.runs.writer import create_run
+from hart_studio.ui.run_shapes import read_device
 
 TRAINING_MODULE: Final = "hart_studio.training"
 """What ``python -m`` starts to train."""
@@ -47,8 +49,11 @@ CLOSED: Final = (
 DOUBLE_CLICK_SECONDS: Final = 3.0
 """The same command twice within this time is one wish."""
 
-_PROJECT: Final = Path(__file__).resolve().parents[2]
-_SETUP_FOLDER: Final = _PROJECT / "hart_studio" / "training" / "accelerate_configs"
+SAVE_SECONDS: Final = 1800.0
+"""How long a run that was asked to stop may finish its step and save: minutes for a large model. Who does not want to
+wait asks again."""
+
+_SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
 
 
@@ -98,7 +103,8 @@ class LaunchDesk:
         self.queue = RunQueue(self.runs_root)
         self._find_gpus = find_gpus
         self._lock = threading.Lock()
-        self._last: tuple[tuple[str, ...], float, str] | None = None
+        self._last: tuple[LaunchPlan, float, str] | None = None
+        self._has_gpus = False
         if is_open:
             self.queue.open()
 
@@ -106,9 +112,20 @@ class LaunchDesk:
         """Start nothing any more. Jobs go on, and what waits stays in the queue."""
         self.queue.close()
 
+    def ensure_open(self) -> None:
+        """Refuse what only somebody may do who may also start runs.
+
+        Raises:
+            InputError: If this is a public page.
+        """
+        if not self.is_open:
+            raise InputError(CLOSED)
+
     def gpus(self) -> list[Gpu]:
-        """The processors of this machine."""
-        return self._find_gpus()
+        """The processors of this machine, with the memory that is taken now."""
+        found = self._find_gpus()
+        self._has_gpus = bool(found)
+        return found
 
     def command(self, order: Order) -> list[str]:
         """The command that is run for an order, and that does the same in a terminal."""
@@ -118,40 +135,52 @@ class LaunchDesk:
         return [*_program(order.gpus, order.setup), *arguments]
 
     def command_line(self, order: Order) -> str:
-        """The command as a line to copy, with the processors that it sees."""
-        seen = f"CUDA_VISIBLE_DEVICES={','.join(map(str, order.gpus))} " if order.gpus else ""
-        return f"cd {shlex.quote(str(_PROJECT))} && {seen}{shlex.join(self.command(order))}"
+        """The command as a line to copy, with the processors that it sees, from the folder in which it would run."""
+        plan = self._plan(order)
+        variables = plan.environment if order.gpus or self._has_gpus else {}
+        place = Path.cwd()
+        if place != PACKAGE_PARENT:
+            variables = {"PYTHONPATH": str(PACKAGE_PARENT), **variables}
+        words = [*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(plan.argv)]
+        return f"cd {shlex.quote(str(place))} && {' '.join(words)}"
 
     def check(self, order: Order) -> Iterator[dict[str, str]]:
-        """Findings of ``--preflight``, one at a time as they come.
+        """Findings of ``--preflight``, one at a time as they come; the last one is bad when the check was cut short.
 
         Yields:
             ``topic``, ``state`` (good, check, bad), ``text`` and ``advice``.
 
         Raises:
-            InputError: If the check itself cannot run.
+            InputError: If runs cannot be started here (a check reads whatever files its settings name), or the check
+                itself cannot run.
         """
-        argv = [*self.command(order), "--preflight", "--json"]
-        environment = {**os.environ, **LaunchPlan(argv=tuple(argv), gpus=order.gpus).environment}
-        count, last = 0, ""
+        self.ensure_open()
+        plan = self._plan(order)
+        states, last = set(), ""
         with subprocess.Popen(
-            argv, cwd=_PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            alarm = threading.Timer(_PREFLIGHT_SECONDS, process.kill)
+            [*plan.argv, "--preflight", "--json"], env=job_environment(plan.environment), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        ) as process:  # fmt: skip
+            alarm = threading.Timer(_PREFLIGHT_SECONDS, _end_group, [process])
             alarm.start()
             try:
                 for line in process.stdout or ():
                     finding = _read_finding(line)
                     if finding is not None:
-                        count += 1
+                        states.add(finding["state"])
                         yield finding
                     elif line.strip():
                         last = line.strip()
+                process.wait()
             finally:
                 alarm.cancel()
-                process.kill()
-        if not count:
-            raise InputError(f"expected the check to run, it ended with {process.returncode}: {last[:300]}")
+                _end_group(process)
+        if process.returncode == 0 or "bad" in states:
+            return
+        end = f"ended with {process.returncode} before it was done: {last[:300]}"
+        if not states:
+            raise InputError(f"expected the check to run, it {end}")
+        yield {"topic": "Check", "state": "bad", "text": f"It {end}", "advice": "The same may happen to the run."}
 
     def place(self, order: Order) -> str:
         """Put an order into the queue.
@@ -162,40 +191,52 @@ class LaunchDesk:
         Raises:
             InputError: If runs cannot be started here, or the folder of runs cannot be made.
         """
-        self._check_open()
-        argv = tuple(self.command(order))
+        self.ensure_open()
+        plan = self._plan(order)
         with self._lock:
-            if self._last and self._last[0] == argv and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
+            if self._last and self._last[0] == plan and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
                 return self._last[2]
             config = order.config
             try:
                 layout = create_run(self.runs_root, "training", config, config.method.chain, config.total_steps)
+                plan_launch(layout, plan)
             except OSError as error:
                 raise InputError(f"expected a folder of runs at {self.runs_root}, got {error.strerror}") from error
-            plan_launch(layout, LaunchPlan(argv=argv, gpus=order.gpus))
-            self._last = (argv, time.monotonic(), layout.run_id)
+            self._last = (plan, time.monotonic(), layout.run_id)
         return layout.run_id
 
     def stop(self, request: Mapping[str, Any]) -> None:
         """Ask a run to save and to end, and make it end when it does not; returns at once.
 
+        Args:
+            request: ``run``, and ``now`` when it is not to be waited for.
+
         Raises:
             InputError: If there is no such run.
         """
-        self._check_open()
+        self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
         layout.stop.touch()
-        threading.Thread(target=_stop_quietly, args=(layout,), name="stop", daemon=True).start()
+        patience = 0.0 if request.get("now") is True else SAVE_SECONDS
+        threading.Thread(target=_stop_quietly, args=(layout, patience), name="stop", daemon=True).start()
 
     def resume(self, request: Mapping[str, Any]) -> None:
         """Put the next attempt of a run that ended early into the queue: it goes on from its newest checkpoint.
 
         Raises:
-            InputError: If there is no such run, or it is completed or still runs.
+            InputError: If there is no such run, it is completed or still runs, or it was started in a terminal on
+                processors that nobody here knows.
         """
-        self._check_open()
+        self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
         earlier = find_plan(layout)
+        device = read_device(layout)
+        if earlier is None and "cuda" in device:
+            again = shlex.join(["--resume", layout.run_id, "--runs-root", str(self.runs_root)])
+            raise InputError(
+                f"expected a run that this page can place, got one from a terminal on {device}; go on with it there, "
+                f"with the same command and {again}"
+            )
         gpus = earlier.gpus if earlier else ()
         setup = next((name for name in SETUPS if earlier and f"{name}.yaml" in " ".join(earlier.argv)), "ddp")
         argv = [*_program(gpus, setup), "--resume", layout.run_id, "--runs-root", str(self.runs_root)]
@@ -208,9 +249,8 @@ class LaunchDesk:
         except HartError:
             return None
 
-    def _check_open(self) -> None:
-        if not self.is_open:
-            raise InputError(CLOSED)
+    def _plan(self, order: Order) -> LaunchPlan:
+        return LaunchPlan(argv=tuple(self.command(order)), gpus=order.gpus)
 
 
 def _program(gpus: tuple[int, ...], setup: str) -> list[str]:
@@ -231,9 +271,14 @@ def _read_finding(line: str) -> dict[str, str] | None:
     return {key: found[key] for key in keys}
 
 
-def _stop_quietly(layout: RunLayout) -> None:
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End a check with the processes that it has started, as one for several processors does."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _stop_quietly(layout: RunLayout, save_seconds: float) -> None:
     """A run that cannot be stopped shows as running; there is nobody here to be told."""
-    try:
-        stop_run(layout)
-    except (InputError, DataError, OSError):
-        summarize_run(layout)
+    with suppress(InputError, DataError, OSError):
+        stop_run(layout, save_seconds)

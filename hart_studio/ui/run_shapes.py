@@ -70,8 +70,3 @@ def show_rollout(rollout: Rollout) -> dict[str, Any]:
 
 def _show_box(box: Box) -> list[Any]:
     return [*box.xyxy, box.label]
-
-
-def keep_last_states(text: str) -> str:
-    """A progress bar writes over its line with carriage returns; what stands there in the end is what is shown."""
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))

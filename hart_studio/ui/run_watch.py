@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +25,14 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.digest import Cursor, RunDigest
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import load_config
+from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
+from hart_studio.runs.queue import is_on
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
 from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
 from hart_studio.ui.form import SHORT_TITLES
 from hart_studio.ui.gold_boxes import GoldBoxes
 from hart_studio.ui.run_shapes import (
     choose_figures,
-    keep_last_states,
     read_device,
     show_rollout,
     show_status,
@@ -51,6 +53,9 @@ PATIENCE_SECONDS: Final = 0.4
 
 SPARK_POINTS: Final = 48
 """Points of the small curve in the list of runs."""
+
+NOTHING_YET: Final[dict[str, Any]] = {"spark": [], "reward": None, "first": {}, "last": {}, "warnings": 0}
+"""Of a run without events, or one whose turn to be read comes with the next look."""
 
 MOST_FOLLOWED: Final = 400
 """Newest records that are searched for a question that is followed."""
@@ -106,6 +111,7 @@ class RunWatch:
         self._lock = threading.Lock()
         self._digests: OrderedDict[str, RunDigest] = OrderedDict()
         self._configs: dict[str, RunConfig | None] = {}
+        self._glances: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._gold = GoldBoxes()
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -137,7 +143,10 @@ class RunWatch:
         summary = summarize_run(layout)
         status = show_status(summary)
         if status["signature"] != look.status:
-            answer["status"] = status
+            beat = summary.status and summary.status.heartbeat
+            # The page's clock may be another one, so it gets an age, not a time.
+            age = (datetime.now(timezone.utc) - beat).total_seconds() if beat else None
+            answer["status"] = {**status, "age": age}
         attempt = summary.status.attempt if summary.status else 0
         if attempt:
             is_first = attempt != look.attempt
@@ -147,7 +156,7 @@ class RunWatch:
                 answer["log"] = {
                     "attempt": attempt,
                     "is_first": is_first,
-                    "text": keep_last_states(part.text),
+                    "text": part.text,
                     "offset": part.offset,
                 }
         return answer or None
@@ -155,7 +164,10 @@ class RunWatch:
     def index(self, signature: str = "") -> dict[str, Any] | None:
         """All runs with their results, newest first; None when nothing has changed since the signature."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        rows = [self._row(summary, deadline) for summary in list_runs(self.runs_root)]
+        found = list_runs(self.runs_root)
+        rows = [self._row(summary, deadline) for summary in found]
+        for gone in self._glances.keys() - {summary.layout.run_id for summary in found}:
+            self._glances.pop(gone, None)
         now = str(hash(json.dumps(rows)))
         return None if now == signature else {"signature": now, "runs": rows}
 
@@ -209,10 +221,12 @@ class RunWatch:
             InputError: If there is no such run, or it still runs.
         """
         layout = find_run(self.runs_root, str(request.get("run")))
-        summary = summarize_run(layout)
-        if summary.state in {"running", "stopping"}:
-            raise InputError("expected a run that has ended; stop it first, then delete it")
-        shutil.rmtree(layout.folder)
+        with hold_lock(layout.lock, MOMENT_SECONDS):  # nobody starts it meanwhile
+            if is_on(summarize_run(layout)):
+                raise InputError("expected a run that has ended; stop it first, then delete it")
+            shutil.rmtree(layout.folder)
+        for picture in self.pictures.glob(f"{layout.run_id}-*"):
+            picture.unlink(missing_ok=True)
         with self._lock:
             self._digests.pop(layout.run_id, None)
             self._configs.pop(layout.run_id, None)
@@ -232,8 +246,7 @@ class RunWatch:
             digest = self._digest(layout)
             while digest.refresh():
                 pass
-            curves = {"steps": digest.steps.columns(), "evaluations": digest.evaluations.columns()}
-            compared.append({**self._about(layout), "id": layout.run_id, **curves})
+            compared.append({**self._about(layout), "id": layout.run_id, **digest.curves()})
         return compared
 
     def _digest(self, layout: RunLayout) -> RunDigest:
@@ -268,14 +281,9 @@ class RunWatch:
         }
 
     def _row(self, summary: RunSummary, deadline: float) -> dict[str, Any]:
-        digest = self._digest(summary.layout)
-        while time.monotonic() < deadline and digest.refresh():
-            pass
         about = self._about(summary.layout)
         about.pop("settings")
-        reward = digest.steps.columns()["figures"].get("reward", {"mean": []})["mean"]
-        every = max(1, len(reward) // SPARK_POINTS)
-        evaluations = digest.evaluations
+        glance = self._glance(summary.layout, deadline)
         status = show_status(summary)
         status.pop("signature")
         status.pop("heartbeat", None)
@@ -283,12 +291,29 @@ class RunWatch:
             **about,
             **status,
             "id": summary.layout.run_id,
-            "spark": reward[::every],
-            "reward": digest.steps.latest(rows=10).get("reward"),
-            "first": choose_figures(evaluations.first()),
-            "last": choose_figures(evaluations.latest()),
-            "warnings": digest.warning_count,
+            **glance,
+            "first": choose_figures(glance["first"]),
+            "last": choose_figures(glance["last"]),
         }
+
+    def _glance(self, layout: RunLayout, deadline: float) -> dict[str, Any]:
+        """What the list shows of a run's events, kept until there are new ones: a list of any length is quick."""
+        try:
+            file = layout.events.stat()
+        except OSError:
+            return NOTHING_YET
+        stamp = (file.st_size, file.st_mtime_ns)
+        known = self._glances.get(layout.run_id)
+        if (known and known[0] == stamp) or time.monotonic() >= deadline:
+            return known[1] if known else NOTHING_YET
+        digest = self._digest(layout)
+        while is_unread := digest.refresh():
+            if time.monotonic() >= deadline:
+                break
+        glance = digest.glance(SPARK_POINTS)
+        if not is_unread:
+            self._glances[layout.run_id] = (stamp, glance)
+        return glance
 
     def _show_group(self, layout: RunLayout, saved: SavedGroup) -> dict[str, Any]:
         group = saved.group

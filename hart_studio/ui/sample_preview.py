@@ -79,7 +79,9 @@ def _share(total: int, parts: int) -> Sequence[int]:
 
 
 def _make_card(sample: Sample, part: str, open_image: OpenImage, folder: Path) -> PreviewCard:
-    name = f"preview-{hashlib.sha256(sample.image.encode()).hexdigest()[:20]}.jpg"
+    source = Path(sample.image)
+    version = source.stat().st_mtime_ns if source.exists() else 0  # a picture may be repainted; one drawn for us is not
+    name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"
     picture: Path | None = folder / name
     problem = ""
     try:

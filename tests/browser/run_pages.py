@@ -12,8 +12,10 @@ from playwright.sync_api import Page, expect
 
 from hart_studio.records import Box, Credit, Rollout, RolloutGroup, Sample, Score, Turn
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import Provenance
+from hart_studio.runs.reader import list_runs
 from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.writer import RunWriter, create_run
 
@@ -72,6 +74,12 @@ def start(page: Page, folder: Path, name: str, **changes: dict[str, Any]) -> Non
 
 def state_is(page: Page, state: str) -> None:
     expect(page.locator(".hs-run-names .hs-pill")).to_have_text(state, timeout=RUN_MS)
+
+
+def end_runs(root: Path) -> None:
+    """End what a test that failed has left running."""
+    for run in list_runs(root):
+        stop_run(run.layout, save_seconds=0.0)
 
 
 def find_layout(root: Path, name: str) -> RunLayout:

@@ -17,12 +17,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.runs.checkpoints import newest_checkpoint
-from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.reader import list_runs, summarize_run
 from hart_studio.runs.status import read_status
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
     RUN_MS,
+    end_runs,
     fill_form,
     find_layout,
     open_tab,
@@ -40,12 +40,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("runs")
     yield folder
     end_runs(folder)
-
-
-def end_runs(root: Path) -> None:
-    """End what a test that failed has left running."""
-    for run in list_runs(root):
-        stop_run(run.layout, save_seconds=0.0)
 
 
 @pytest.fixture(scope="module")

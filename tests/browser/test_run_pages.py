@@ -126,7 +126,8 @@ def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> 
     assert sum(",plain,step," in line and ",reward," in line for line in lines) == 5
     with page.expect_download() as download:
         page.get_by_role("button", name="Figures as SVG").click()
-    assert Path(download.value.path()).read_text().startswith("<svg")
+    figure = Path(download.value.path()).read_text()
+    assert figure.startswith("<svg") and all(f">{text}</text>" in figure for text in ("Reward", "plain", "other"))
     with page.expect_download() as download:
         page.get_by_role("button", name="Figures as PNG").click()
     assert Path(download.value.path()).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -230,7 +231,8 @@ def test_a_public_page_shows_runs_and_starts_none(
     page = open_page(serve(None, picture_folder, shelf, False))
     open_tab(page, "Train")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("switched off on a public page")
-    expect(page.locator("#train-start")).to_be_disabled()
+    for button in ("#train-start", "#train-check", "#train-look"):
+        expect(page.locator(button)).to_be_disabled()
     watch(page, "plain")
     expect(page.locator("[data-command=delete]")).to_be_hidden()
     open_tab(page, "Runs")

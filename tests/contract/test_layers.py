@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"models", "algorithms", "runs"},
     "data": {"needle", "models", "algorithms", "runs"},
     "needle": {"models", "algorithms", "runs"},
-    "labeling": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "labeling": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
     "evaluation": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
     "training": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
     "ask": {"pipeline", "models"},

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hart_studio.evaluation.svg import write_svg
+
 _WH: Final = (860, 440)
 _PLOT: Final = (64.0, 48.0, 640.0, 384.0)
 """Left, top, right, bottom of the axes; the legend is on their right."""
@@ -20,11 +22,6 @@ _STROKES: Final = (
     ("#d6449b", "9 3 2 3"),
     ("#8f5ce6", "4 4"),
     ("#1f94a8", "12 4"),
-)
-_STYLE: Final = (
-    "text{font-family:system-ui,sans-serif;font-size:13px;fill:#353e4e}.title{font-size:16px;font-weight:600}"
-    ".paper{fill:#ffffff}.grid{stroke:#e1e5ea}.axis{stroke:#677285}"
-    "@media(prefers-color-scheme:dark){text{fill:#e1e5ea}.paper{fill:#171d28}.grid{stroke:#353e4e}.axis{stroke:#98a2b1}}"
 )
 
 
@@ -75,18 +72,7 @@ def draw_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line]) ->
     """
     width, height = _WH
     drawn = [line for line in lines if line.points]
-    body = [
-        f'<rect class="paper" width="{width}" height="{height}"/>',
-        f'<text class="title" x="{_PLOT[0]:.0f}" y="28">{html.escape(title)}</text>',
-    ]
-    if drawn:
-        body += _draw_axes(drawn, x_label, y_label) + _draw_lines(drawn)
-    else:
-        body.append(f'<text x="{_PLOT[0]:.0f}" y="{height // 2}">nothing was measured</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>\n" + "\n".join(body) + "\n</svg>\n"
-    )
+    return write_svg(title, (width, height), _draw_axes(drawn, x_label, y_label) + _draw_lines(drawn) if drawn else [])
 
 
 def _ranges(lines: Sequence[Line]) -> tuple[float, float, float]:

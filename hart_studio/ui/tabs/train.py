@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import gradio as gr
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import write_atomically
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.devices import Gpu
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import dump_config, load_config, read_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
@@ -52,13 +54,12 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             inputs = _build_fields(widgets, write_values(base_config))
             with gr.Group(elem_id="train-device"):
                 chosen = gr.CheckboxGroup(
-                    [(f"{gpu.name} ({gpu.used_mib / 1024:.0f} of {gpu.total_mib / 1024:.0f} GB used)", gpu.index)
-                     for gpu in gpus],
-                    value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
+                    _list_choices(gpus), value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
+                    elem_id="train-gpus",
                 )  # fmt: skip
                 setup = gr.Dropdown(
                     [(title, name) for name, title in SETUPS.items()], value="ddp", label="With several GPUs",
-                    visible=len(gpus) > 1,
+                    visible=len(gpus) > 1, elem_id="train-setup",
                 )  # fmt: skip
                 if not gpus:
                     gr.Markdown("No GPU was found: runs use the CPU of this machine.", elem_classes="hs-no-gpu")
@@ -70,14 +71,17 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 start = gr.Button(
                     "Start training", variant="primary", size="lg", interactive=desk.is_open, elem_id="train-start"
                 )
-                check = gr.Button("Only check", size="lg", elem_id="train-check")
-                look = gr.Button("Show samples", size="lg", elem_id="train-look")
+                check = gr.Button("Only check", size="lg", interactive=desk.is_open, elem_id="train-check")
+                look = gr.Button("Show samples", size="lg", interactive=desk.is_open, elem_id="train-look")
             samples = SampleCards(elem_id="train-samples")
             command = gr.Textbox(
                 value=desk.command_line(first), label="The same run from a terminal", lines=2, max_lines=6,
                 interactive=False, buttons=["copy"], elem_id="train-command",
             )  # fmt: skip
-            save = gr.DownloadButton("Save these settings as a file", size="sm", elem_id="train-save")
+            save = gr.DownloadButton(
+                "Save these settings as a file", value=_write_settings(base_config, watch.pictures), size="sm",
+                elem_id="train-save",
+            )  # fmt: skip
 
     place = [base, chosen, setup, *inputs]
 
@@ -91,9 +95,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         except InputError as error:
             problems = tuple(label_problems(str(error)))
             return [LaunchState("These settings cannot be used", problems=problems), "", gr.update(interactive=False)]
-        path = watch.pictures / f"{order.config.method.chain.replace('+', '-')}-settings.json"
-        write_atomically(path, dump_config(order.config))
-        return [_summarize(order), desk.command_line(order), gr.update(value=str(path), interactive=True)]
+        path = _write_settings(order.config, watch.pictures)
+        return [_summarize(order), desk.command_line(order), gr.update(value=path, interactive=True)]
 
     def fill(name: str, config: RunConfig) -> list[Any]:
         return [(name, config.model_dump(mode="json")), *write_values(config)]
@@ -127,27 +130,24 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
 
     def look_at_samples(*given: Any) -> list[Any]:
         try:
+            desk.ensure_open()
             order = read_order(*given)
             return [_summarize(order), preview_samples(order.config, watch.pictures)]
-        except HartError as error:
-            return [_refuse(error), None]
         except Exception as error:
-            failed = describe(error)
-            return [LaunchState(failed.title, outcome=failed.message, is_refused=True), None]
+            return [_refuse(error), None]
 
     def check_order(*given: Any) -> Iterator[LaunchState]:
         try:
             order = read_order(*given)
             state = yield from _follow_check(desk, order)
             yield replace(state, outcome=_judge(state))
-        except HartError as error:
+        except Exception as error:
             yield _refuse(error)
 
     def start_order(*given: Any) -> Iterator[dict[Any, Any]]:
         try:
+            desk.ensure_open()
             order = read_order(*given)
-            if not desk.is_open:
-                desk.place(order)  # says why not
             steps = _follow_check(desk, order)
             state = LaunchState()
             for state in steps:
@@ -161,12 +161,17 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 f"{run_id} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{run_id} is starting."
             )
             yield {report: replace(state, is_checking=False, outcome=outcome), **show_run(pages, tabs, run_id)}
-        except HartError as error:
+        except Exception as error:
             yield {report: _refuse(error)}
+
+    def list_gpus_anew(event: gr.SelectData) -> Any:
+        return gr.update(choices=_list_choices(desk.gpus())) if event.value == "Train" else gr.skip()
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     changes = [block.change for block in (*inputs, chosen, setup)]
     gr.on(changes, review, place, [report, command, save], trigger_mode="always_last", **quiet)
+    if gpus:
+        tabs.select(list_gpus_anew, None, chosen, **quiet)
     preset.input(use_preset, preset, [setup, base, *inputs], **quiet)
     earlier.focus(list_earlier, None, earlier, **quiet)
     earlier.input(use_run, earlier, [base, *inputs], **quiet)
@@ -174,6 +179,20 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     look.click(look_at_samples, place, [report, samples], api_visibility="private", show_progress="minimal")
     check.click(check_order, place, report, **quiet)
     start.click(start_order, place, [report, tabs, pages.view], concurrency_limit=4, **quiet)
+
+
+def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:
+    return [(gpu.title, gpu.index) for gpu in gpus]
+
+
+def _write_settings(config: RunConfig, folder: Path) -> str:
+    """The settings as a file to save, in a folder named by what is in it: another visitor has another file."""
+    text = dump_config(config)
+    place = folder / "settings" / hashlib.sha256(text.encode()).hexdigest()[:20]
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{config.method.chain.replace('+', '-')}-settings.json"
+    write_atomically(path, text)
+    return str(path)
 
 
 def _build_fields(widgets: list[Widget], values: list[Any]) -> list[Any]:
@@ -256,7 +275,10 @@ def _judge(state: LaunchState) -> str:
     return "Ready to start" + (f"; {unsure} point{'s' * (unsure > 1)} to look at." if unsure else ".")
 
 
-def _refuse(error: HartError) -> LaunchState:
+def _refuse(error: Exception) -> LaunchState:
+    if not isinstance(error, HartError):
+        failed = describe(error)
+        return LaunchState(failed.title, outcome=failed.message, is_refused=True)
     text = str(error)
     problems = tuple(label_problems(text)) if isinstance(error, InputError) else (("Samples", text),)
     return LaunchState("This cannot be started", problems=problems, is_refused=True)

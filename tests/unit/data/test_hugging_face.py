@@ -6,7 +6,8 @@ import datasets
 import pytest
 from PIL import Image
 
-from hart_studio.data.hugging_face import Columns, load_hugging_face
+from hart_studio.data.columns import Columns
+from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import DataError
 from hart_studio.records import Box
 from tests.pictures import encoded, landmark

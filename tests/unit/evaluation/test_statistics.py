@@ -8,6 +8,7 @@ from hart_studio.evaluation.statistics import (
     estimate_difference,
     estimate_mean,
     spread,
+    wilson,
 )
 
 
@@ -66,3 +67,24 @@ def test_a_difference_is_paired_by_question() -> None:
 def test_an_interval_is_on_one_side_of_0_or_holds_it() -> None:
     assert Estimate(0.2, 0.1, 0.3).is_positive and not Estimate(0.2, 0.0, 0.3).is_positive
     assert Estimate(-0.2, -0.3, -0.1).is_negative and not Estimate(-0.2, -0.3, 0.0).is_negative
+
+
+def test_wilson_by_hand() -> None:
+    # 8 of 10: centre (0.8 + z^2 / 20) / (1 + z^2 / 10), half width from the same formula (Wilson, 1927).
+    found = wilson(8, 10)
+    assert found.value == 0.8
+    assert found.low == pytest.approx(0.4902, abs=1e-4)
+    assert found.high == pytest.approx(0.9433, abs=1e-4)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 5), (5, 5), (1, 1), (0, 1)])
+def test_wilson_stays_inside(right: int, count: int) -> None:
+    found = wilson(right, count)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.high - found.low > 0
+
+
+@pytest.mark.parametrize(("right", "count"), [(1, 0), (3, 2), (-1, 2)])
+def test_wilson_of_nothing_is_refused(right: int, count: int) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= right <= count"):
+        wilson(right, count)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -140,6 +142,52 @@ def test_warnings_are_counted_and_the_newest_are_shown(layout: RunLayout) -> Non
     found = reader.look(digest)
     assert found is not None and found["warnings"]["count"] == 150
     assert found["warnings"]["newest"][0] == [50, "w50"] and len(found["warnings"]["newest"]) == 100
+    write(layout, (151, step(0.5)))
+    found = reader.look(digest)
+    assert found is not None and "warnings" not in found, "those that were told are not told again"
+
+
+def test_a_digest_is_read_while_it_grows(layout: RunLayout) -> None:
+    digest, is_over, failures = RunDigest(layout), threading.Event(), []
+
+    def read() -> None:
+        while not is_over.is_set():
+            try:
+                digest.curves()
+                digest.glance(48)
+            except RuntimeError as error:
+                failures.append(error)
+
+    reader, before = threading.Thread(target=read), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        reader.start()
+        for part in range(40):  # rows are put together again and again, and get other figures by it
+            payloads = [StepDone(stage="", metrics={f"f{part}.{number % 60}": 1.0}) for number in range(100)]
+            write(layout, *((100 * part + number, payload) for number, payload in enumerate(payloads, 1)))
+            digest.refresh()
+    finally:
+        is_over.set()
+        reader.join()
+        sys.setswitchinterval(before)
+    assert not failures
+
+
+def test_a_glance_is_the_course_and_the_ends(layout: RunLayout) -> None:
+    digest = RunDigest(layout)
+    assert digest.glance(48) == {"spark": [], "reward": None, "first": {}, "last": {}, "warnings": 0}
+    evaluations = (
+        (0, Evaluated(metrics={"accuracy": 0.1}, samples=8)),
+        (9, Evaluated(metrics={"iou": 0.2}, samples=8)),
+    )
+    write(layout, *((number, step(number / 100)) for number in range(1, 101)), *evaluations, (9, Warned(message="w")))
+    digest.refresh()
+    glance = digest.glance(10)
+    assert glance["spark"] == [number / 100 for number in range(1, 101, 10)] and glance["warnings"] == 1
+    assert glance["reward"] == pytest.approx(0.955) and (glance["first"], glance["last"]) == (
+        {"accuracy": 0.1},
+        {"iou": 0.2},
+    )
 
 
 def test_what_a_look_costs_does_not_grow_with_the_run(layout: RunLayout) -> None:

@@ -10,9 +10,10 @@ import huggingface_hub.constants
 import pytest
 
 from hart_studio.errors import InputError, ModelError
+from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.publishing import Destination, publish_checkpoint
+from hart_studio.runs.publishing import Destination, publish_checkpoint, write_card
 from hart_studio.runs.writer import RunWriter, create_run
 from tests.fake_hub import FakeHub
 from tests.unit.runs.conftest import PROVENANCE
@@ -56,6 +57,25 @@ def test_the_model_goes_with_a_card_and_without_the_trainers_state(hub: FakeHub,
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
+def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Path) -> None:
+    base = tmp_path / "somebody" / "base"
+    base.mkdir(parents=True)
+    config = RunConfig.model_validate({"model": {"id": str(base)}, "method": {"chain": "ap_grpo"}})
+    layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=9)
+    with RunWriter(layout, total=9) as run:
+        run.start(PROVENANCE)
+        for step, accuracy in ((0, 0.25), (4, 0.5), (8, 0.75)):
+            run.log_evaluation(step, {"accuracy": accuracy} | ({"iou": 0.4} if step else {}), 8)
+            if step == 4:
+                with run.saving_checkpoint(5, "ap_grpo") as folder:
+                    (folder / "config.json").write_text("{}")
+    (checkpoint,) = list_checkpoints(layout)
+    card = write_card(layout, checkpoint, config)
+    assert "| held-out figure | step 0 | step 4 |" in card and "| accuracy | 0.2500 | 0.5000 |" in card
+    assert "| iou | – | 0.4000 |" in card and "0.7500" not in card and "nan" not in card
+    assert "from base," in card and "somebody" not in card and "base_model" not in card
+
+
 def test_the_token_is_nowhere_on_disk(
     hub: FakeHub, layout: RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +102,7 @@ def test_a_hub_that_refuses_is_explained_without_the_token(
         ("../x/y", TOKEN, 2, "such as owner/name"),
         ("me/<b>", TOKEN, 2, "such as owner/name"),
         ("me/model", "  ", 2, "access token"),
-        ("me/model", TOKEN, 7, "step 7"),
+        ("me/model", TOKEN, 7, "got step 7"),
     ],
 )
 def test_what_cannot_be_published_is_said(layout: RunLayout, repo: str, token: str, step: int, text: str) -> None:

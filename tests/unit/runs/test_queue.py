@@ -6,17 +6,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hart_studio.errors import InputError
+from hart_studio.runs import queue as queue_module
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.launcher import stop_run
+from hart_studio.runs.launcher import start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import hold_lock
 from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch
 from hart_studio.runs.reader import summarize_run
-from hart_studio.runs.status import read_status
+from hart_studio.runs.status import RunStatus, read_status
 from hart_studio.runs.writer import create_run
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
@@ -58,7 +60,33 @@ def test_other_processors_are_not_waited_for(root: Path) -> None:
     taken: list[LaunchPlan] = []
     for run_id, plan in by_age:
         assert (run_id in started) == (not any(plan.shares_device(other) for other in taken))
-        taken += [plan] if run_id in started else []
+        taken.append(plan)
+
+
+def test_nobody_overtakes_a_run_that_waits_for_two_processors(root: Path) -> None:
+    ids = sorted(make(root, None).run_id for _ in range(4))
+    one, both, other, third = (RunLayout(root / run_id) for run_id in ids)
+    for layout, gpus in ((one, (0,)), (both, (0, 1)), (other, (1,)), (third, (2,))):
+        plan_launch(layout, LaunchPlan(argv=SLEEP, gpus=gpus))
+    queue = RunQueue(root)
+    assert set(queue.start_next()) == {one.run_id, third.run_id}
+    assert (queue.place_of(both), queue.place_of(other)) == (1, 1), "processor 1 is kept for the pair"
+    stop_run(one, save_seconds=0.0)
+    assert queue.start_next() == [both.run_id]
+
+
+def test_a_run_that_is_stopped_after_it_was_looked_at_is_not_started(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = make(root, LaunchPlan(argv=SLEEP))
+
+    def stop_first(*arguments: Any, **named: Any) -> RunStatus:
+        stop_run(layout)
+        return start_run(*arguments, **named)
+
+    monkeypatch.setattr(queue_module, "start_run", stop_first)
+    assert RunQueue(root).start_next() == []
+    assert read_status(layout).state == "stopped" and read_status(layout).attempt == 0
 
 
 def test_a_job_sees_its_processors_and_its_run(root: Path) -> None:
@@ -69,6 +97,7 @@ def test_a_job_sees_its_processors_and_its_run(root: Path) -> None:
     while read_status(layout).is_active and time.monotonic() < deadline:
         time.sleep(0.05)
     assert f"sees 3,5; {layout.run_id}\n" in layout.log_of(1).read_text()
+    assert LaunchPlan(argv=END, gpus=(1,)).environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "numbers of the driver"
     assert LaunchPlan(argv=END).environment == {"CUDA_VISIBLE_DEVICES": ""}, "a CPU job must not take a processor"
 
 
@@ -88,7 +117,7 @@ def test_a_program_that_is_not_there_is_told_and_does_not_stop_the_queue(root: P
     plan_launch(bad, LaunchPlan(argv=("/no/such/program",)))
     queue = RunQueue(root)
     assert queue.start_next() == [good.run_id]
-    assert "/no/such/program" in queue.problems[bad.run_id]
+    assert read_status(bad).state == "failed" and "/no/such/program" in read_status(bad).error
 
 
 def test_a_run_that_ended_is_put_into_the_queue_again(root: Path) -> None:

@@ -15,10 +15,13 @@ from hart_studio.runs.devices import Gpu, list_gpus
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import apply_overrides, load_config
 from hart_studio.runs.presets import PRESETS
+from hart_studio.runs.processes import find_start
 from hart_studio.runs.queue import find_plan
 from hart_studio.runs.status import read_status, write_status
+from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui import launch_desk
 from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order, may_train
+from tests.unit.runs.conftest import PROVENANCE
 
 DEMO = PRESETS["cpu-demo"].config
 CHANGED = apply_overrides(DEMO, ["rollout.group_size=4", "name=my run"])
@@ -47,12 +50,73 @@ def test_several_processors_are_started_together(desk: LaunchDesk) -> None:
     assert argv[1:3] == ["-m", "accelerate.commands.launch"] and argv[start - 1] == "-m"
     assert Path(argv[argv.index("--config_file") + 1]).is_file()
     assert argv[argv.index("--num_processes") + 1] == "2"
-    assert desk.command_line(Order(DEMO, "cpu-demo", (0, 2))).split(" && ")[1].startswith("CUDA_VISIBLE_DEVICES=0,2 ")
+    line = desk.command_line(Order(DEMO, "cpu-demo", (0, 2))).split(" && ")[1]
+    assert line.startswith("CUDA_VISIBLE_DEVICES=0,2 CUDA_DEVICE_ORDER=PCI_BUS_ID ")
     for setup in SETUPS:
         argv = desk.command(Order(DEMO, "cpu-demo", (0, 1), setup))
         assert Path(argv[argv.index("--config_file") + 1]).is_file()
     with pytest.raises(InputError, match="expected one of ddp"):
         desk.command(Order(DEMO, "cpu-demo", (0, 1), "../evil"))
+
+
+def test_the_line_to_copy_hides_the_gpus_when_none_is_chosen(tmp_path: Path) -> None:
+    desk = LaunchDesk(tmp_path / "runs", is_open=False, find_gpus=lambda: [Gpu(0, "A100", 80000, 0)])
+    desk.gpus()
+    assert " && CUDA_VISIBLE_DEVICES='' " in desk.command_line(Order(DEMO, "cpu-demo"))
+
+
+def test_the_line_to_copy_runs_where_the_page_would(
+    desk: LaunchDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = desk.command_line(Order(DEMO, "cpu-demo"))
+    assert line.startswith(f"cd {tmp_path} && PYTHONPATH={launch_desk.PACKAGE_PARENT} {sys.executable} -m ")
+
+
+def test_a_check_looks_at_files_from_the_same_folder_as_the_run(
+    desk: LaunchDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = "dict(topic='in', state='good', text=str(pathlib.Path.cwd()), advice='')"
+    code = f"import json, pathlib, hart_studio; print(json.dumps({found}))"
+    monkeypatch.setattr(desk, "command", lambda order: [sys.executable, "-c", code])
+    (finding,) = desk.check(Order(DEMO, "cpu-demo"))
+    assert finding["text"] == str(tmp_path)
+
+
+FINDING = "print(json.dumps(dict(topic='Settings', state='good', text='ok', advice='')), flush=True)"
+
+
+def test_a_check_that_is_cut_short_is_no_good_check(desk: LaunchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"import json, os; {FINDING}; print('out of memory', flush=True); os.abort()"
+    monkeypatch.setattr(desk, "command", lambda order: [sys.executable, "-c", code])
+    good, bad = desk.check(Order(DEMO, "cpu-demo"))
+    assert good["state"] == "good" and bad["state"] == "bad" and bad["text"].startswith("It ended with -6 before")
+    assert "out of memory" in bad["text"]
+    code = "import os, time; print('boom', flush=True); os.close(1); os.close(2); time.sleep(0.3); os._exit(7)"
+    with pytest.raises(InputError, match="expected the check to run, it ended with 7 before it was done: boom"):
+        list(desk.check(Order(DEMO, "cpu-demo")))
+
+
+def test_a_check_that_nobody_waits_for_ends_with_its_children(
+    desk: LaunchDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = "import time; time.sleep(600)"
+    code = (
+        f"import json, pathlib, subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {child!r}]); "
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid)); {FINDING}; child.wait()"
+    )
+    monkeypatch.setattr(desk, "command", lambda order: [sys.executable, "-c", code])
+    findings = desk.check(Order(DEMO, "cpu-demo"))
+    next(findings)
+    pid = int((tmp_path / "child").read_text())
+    assert find_start(pid)
+    findings.close()  # type: ignore[attr-defined]
+    for _ in range(100):
+        if find_start(pid) is None:
+            return
+        time.sleep(0.05)
+    pytest.fail("the child goes on")
 
 
 def test_an_order_becomes_a_run_that_waits(desk: LaunchDesk) -> None:
@@ -68,6 +132,7 @@ def test_a_double_click_is_one_run(desk: LaunchDesk, monkeypatch: pytest.MonkeyP
     first = desk.place(Order(DEMO, "cpu-demo"))
     assert desk.place(Order(DEMO, "cpu-demo")) == first
     assert desk.place(Order(CHANGED, "cpu-demo")) != first
+    assert desk.place(Order(CHANGED, "cpu-demo", (0,))) != desk.place(Order(CHANGED, "cpu-demo", (1,)))
     monkeypatch.setattr(launch_desk, "DOUBLE_CLICK_SECONDS", 0.0)
     assert desk.place(Order(DEMO, "cpu-demo")) != first, "a wish that comes later is another one"
 
@@ -83,6 +148,35 @@ def test_a_stopped_run_goes_on_as_it_was_started(desk: LaunchDesk) -> None:
     assert read_status(layout).state == "queued"
 
 
+def test_a_run_of_a_terminals_gpu_is_not_put_on_the_cpu(desk: LaunchDesk) -> None:
+    layout = create_run(desk.runs_root, "training", DEMO, "ap_grpo", total=3)
+    for device in ("1 x cuda: NVIDIA A100", "1 x cpu"):
+        with RunWriter(layout, total=3) as run:
+            run.start(PROVENANCE.model_copy(update={"device": device}))
+            layout.stop.touch()
+            assert run.is_stop_requested
+        if "cuda" in device:
+            with pytest.raises(InputError, match=f"from a terminal on 1 x cuda.*--resume {layout.run_id}"):
+                desk.resume({"run": layout.run_id})
+    desk.resume({"run": layout.run_id})
+    assert read_status(layout).state == "queued"
+
+
+def test_a_stop_waits_for_the_checkpoint_until_it_is_asked_again(
+    desk: LaunchDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(launch_desk, "stop_run", lambda layout, seconds: asked.append(seconds))
+    layout = find_run(desk.runs_root, desk.place(Order(DEMO, "cpu-demo")))
+    for request in ({}, {"now": True}, {"now": "yes"}):
+        desk.stop({"run": layout.run_id, **request})
+    for _ in range(100):
+        if len(asked) == 3:
+            break
+        time.sleep(0.05)
+    assert sorted(asked) == [0.0, launch_desk.SAVE_SECONDS, launch_desk.SAVE_SECONDS]
+
+
 def test_a_waiting_run_is_stopped_at_once(desk: LaunchDesk) -> None:
     layout = find_run(desk.runs_root, desk.place(Order(DEMO, "cpu-demo")))
     desk.stop({"run": layout.run_id})
@@ -95,7 +189,8 @@ def test_a_waiting_run_is_stopped_at_once(desk: LaunchDesk) -> None:
 
 def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
     desk = LaunchDesk(tmp_path / "runs", is_open=False, find_gpus=list)
-    for act in (lambda: desk.place(Order(DEMO, "cpu-demo")), lambda: desk.stop({"run": "x"}), lambda: desk.resume({})):
+    for act in (lambda: desk.place(Order(DEMO, "cpu-demo")), lambda: desk.stop({"run": "x"}), lambda: desk.resume({}),
+                lambda: list(desk.check(Order(DEMO, "cpu-demo")))):  # fmt: skip
         with pytest.raises(InputError, match="switched off on a public page"):
             act()
     assert not (tmp_path / "runs").exists()
@@ -137,6 +232,10 @@ def test_processors_are_read_from_their_driver(tmp_path: Path, monkeypatch: pyte
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert list_gpus() == [Gpu(0, "NVIDIA A100-SXM4-80GB", 81920, 512), Gpu(1, "Odd, name", 4, 2)]
+    program.write_text("#!/bin/sh\necho '0, A, 81920, 20480'\necho '1, A, 81920, 0'\necho '2, GB10, [N/A], [N/A]'\n")
+    assert [gpu.title for gpu in list_gpus({})] == ["0: A (60 of 80 GB free)", "1: A (80 of 80 GB free)", "2: GB10"]
+    for value, seen in (("1", [1]), ("2, 0", [0, 2]), ("", []), ("-1", [0, 1, 2]), ("GPU-5b1f", [0, 1, 2])):
+        assert [gpu.index for gpu in list_gpus({"CUDA_VISIBLE_DEVICES": value})] == seen
     program.write_text("#!/bin/sh\nexit 9\n")
     assert list_gpus() == []
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,14 @@ from PIL import Image
 from hart_studio.errors import DataError, InputError
 from hart_studio.records import Box, Credit, Rollout, RolloutGroup, Sample, Score, Turn
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.digest import RunDigest
+from hart_studio.runs.events import EventLog, StepDone
+from hart_studio.runs.launcher import start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
+from hart_studio.ui import run_watch
 from hart_studio.ui.run_watch import RunWatch, guarded
 from tests.unit.runs.conftest import PROVENANCE
 
@@ -90,10 +97,10 @@ def test_a_first_look_tells_all_and_a_second_nothing(watch: RunWatch, layout: Ru
     assert look(watch, layout, first, attempt=1, log_offset=0) is None
 
 
-def test_the_log_comes_in_parts_and_shows_what_a_terminal_would(watch: RunWatch, layout: RunLayout) -> None:
+def test_the_log_comes_in_parts_as_it_was_printed(watch: RunWatch, layout: RunLayout) -> None:
     layout.log_of(1).write_bytes(b"$ train\nstep 1\rstep 2\rstep 3\n")
     first = look(watch, layout)
-    assert first["log"]["text"] == "$ train\nstep 3\n" and first["log"]["is_first"]
+    assert first["log"]["text"] == "$ train\nstep 1\rstep 2\rstep 3\n" and first["log"]["is_first"]
     with layout.log_of(1).open("ab") as file:
         file.write("ä<b>".encode())
     part = look(watch, layout, first, attempt=1, log_offset=first["log"]["offset"])
@@ -151,6 +158,45 @@ def test_the_list_of_runs(watch: RunWatch, layout: RunLayout) -> None:
     assert RunWatch(watch.runs_root / "missing", watch.pictures).index() == {"signature": str(hash("[]")), "runs": []}
 
 
+def test_a_long_list_is_read_once_and_loses_nothing(watch: RunWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_watch, "MOST_DIGESTS", 2)
+    monkeypatch.setattr(run_watch, "PATIENCE_SECONDS", 60.0)
+    layouts = [create_run(watch.runs_root, "training", RunConfig(), "sft", total=1) for _ in range(5)]
+    for number, layout in enumerate(layouts):
+        EventLog(layout.events).append(StepDone(stage="sft", metrics={"reward": number / 4}), 1)
+    first = watch.index() or {}
+    read = []
+    monkeypatch.setattr(RunDigest, "refresh", lambda digest: read.append(digest.layout.run_id) and False)
+    assert watch.index(first["signature"]) is None and not read, "nothing new, so nothing is read"
+    assert {row["id"]: row["reward"] for row in first["runs"]} == {
+        layout.run_id: number / 4 for number, layout in enumerate(layouts)
+    }
+    EventLog(layouts[3].events).append(StepDone(stage="sft", metrics={"reward": 1.0}), 2)
+    watch.index()
+    assert read == [layouts[3].run_id]
+    watch.delete({"run": layouts[3].run_id})
+    assert len((watch.index() or {})["runs"]) == 4 and len(watch._glances) == 4
+
+
+def test_a_run_whose_turn_has_not_come_keeps_its_row(
+    watch: RunWatch, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_watch, "PATIENCE_SECONDS", -1.0)
+    (row,) = (watch.index() or {})["runs"]
+    assert (row["reward"], row["spark"], row["last"], row["state"]) == (None, [], {}, "completed")
+    monkeypatch.setattr(run_watch, "PATIENCE_SECONDS", 60.0)
+    (read,) = (watch.index() or {})["runs"]
+    assert read["reward"] == pytest.approx(0.5)
+
+
+def test_a_page_gets_the_age_of_the_last_sign_of_life(watch: RunWatch, layout: RunLayout) -> None:
+    status = read_status(layout)
+    write_status(layout, status.replace(heartbeat=datetime.now(timezone.utc) - timedelta(seconds=90)))
+    assert look(watch, layout)["status"]["age"] == pytest.approx(90, abs=20)
+    write_status(layout, status.replace(heartbeat=None))
+    assert look(watch, layout)["status"]["age"] is None
+
+
 def test_a_broken_run_is_shown_as_one(watch: RunWatch, layout: RunLayout) -> None:
     layout.status.write_text("{")
     layout.config.write_text("[]")
@@ -169,8 +215,23 @@ def test_runs_are_compared(watch: RunWatch, layout: RunLayout) -> None:
 
 
 def test_a_run_that_has_ended_is_deleted(watch: RunWatch, layout: RunLayout) -> None:
+    watch.rollouts({"run": layout.run_id, "step": 2})
+    assert list(watch.pictures.glob(f"{layout.run_id}-*"))
     watch.delete({"run": layout.run_id})
     assert not layout.folder.exists() and (watch.index() or {})["runs"] == []
+    assert not list(watch.pictures.glob(f"{layout.run_id}-*")), "copies go too"
+
+
+def test_a_run_that_has_just_been_started_is_not(watch: RunWatch) -> None:
+    layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=1)
+    start_run(layout, [sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert read_status(layout).state == "queued", "its process has not said a word yet"
+        with pytest.raises(InputError, match="stop it first"):
+            watch.delete({"run": layout.run_id})
+    finally:
+        stop_run(layout, save_seconds=0.0)
+    assert layout.folder.is_dir()
 
 
 def test_a_run_that_goes_on_is_not(watch: RunWatch) -> None:

@@ -54,6 +54,16 @@ def test_rows_that_are_left_out_and_pictures_that_do_not_open_are_said(folder: P
     assert all(card.picture is None and "broken.png" in card.problem for card in preview.cards)
 
 
+def test_a_picture_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None:
+    config = config_of(folder, [row(str(number)) for number in range(6)])
+    before = preview_samples(config, folder / "served").cards[0].picture
+    Image.new("RGB", (2000, 1000), "red").save(folder / "a.png")
+    after = preview_samples(config, folder / "served").cards[0].picture
+    assert before and after and before != after
+    with Image.open(after) as picture:
+        assert picture.getpixel((5, 5))[0] > 200  # type: ignore[index]
+
+
 def test_a_source_that_cannot_be_read(folder: Path) -> None:
     with pytest.raises(InputError, match="lower a count"):
         preview_samples(config_of(folder, [row("a")]), folder / "served")

@@ -1,0 +1,155 @@
+"""Which column of a table holds what, and a row of such a table as a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.embedded_pictures import locate_picture
+from hart_studio.data.rows import strip_letters, to_boxes, to_letter, to_text, to_texts
+from hart_studio.errors import DataError
+from hart_studio.prompts import OPTION_LETTERS
+from hart_studio.records import GoldSample
+
+_GUESSES: Final[dict[str, tuple[str, ...]]] = {
+    "image": ("image", "image_path", "img", "picture", "file_name", "filename", "path", "image_file", "file", "photo"),
+    "question": ("question", "text", "query", "prompt", "instruction"),
+    "answer": ("answer", "ground_truth", "ground truth", "label", "answers", "target", "gt"),
+    "choices": ("choices", "options", "answer options", "multi-choice options", "candidates"),
+    "id": ("id", "question_id", "qid", "index", "uid"),
+    "category": ("category", "kind", "type", "task", "l2-category"),
+    "gold_boxes": ("gold_boxes", "bboxes", "gt_boxes"),
+}
+_LETTERED_CHOICES: Final = OPTION_LETTERS
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what. Every column that is named must exist."""
+
+    image: str = "image"
+    """Pictures: an image feature, bytes, base64 text, or paths."""
+    question: str = "question"
+    """Questions without their choices."""
+    answer: str | None = "answer"
+    """The option's letter or its text; for an open question the expected text. None: unknown."""
+    choices: str | tuple[str, ...] | None = None
+    """Options: a column of lists, a column of text with one option a line, or one column per option. None: open
+    questions. Letters in front of the options are taken off."""
+    id: str | None = None
+    """Ids; None: the row's number."""
+    category: str | None = None
+    """Kinds of question."""
+    gold_boxes: str | None = None
+    """Lists of ``[x_min, y_min, x_max, y_max]`` in original pixels, for evaluation only."""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Every column that is read."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return tuple(name for value in values if value for name in ((value,) if isinstance(value, str) else value))
+
+    def check(self, names: Sequence[str], place: str) -> None:
+        """See that every column is there.
+
+        Raises:
+            DataError: If one is not.
+        """
+        missing = sorted(set(self.named) - set(names))
+        if missing:
+            raise DataError(
+                f"expected the columns {', '.join(missing)} in {place}, got {', '.join(names)}; map the columns"
+            )
+
+
+def guess_columns(names: Sequence[str]) -> Columns:
+    """What the columns of a table most likely are, by their names in any case.
+
+    One column per option (``A``, ``B``, ...) is found too. A column that is not found keeps the name that it should
+    have, or stays away when it may.
+    """
+    by_name = {name.casefold(): name for name in reversed(names)}
+    found = {
+        field: next((by_name[guess] for guess in guesses if guess in by_name), None)
+        for field, guesses in _GUESSES.items()
+    }
+    lettered = [by_name[letter.casefold()] for letter in _run_of_letters(by_name)]
+    choices = found["choices"] or (tuple(lettered) if len(lettered) > 1 else None)
+    return Columns(
+        image=found["image"] or "image",
+        question=found["question"] or "question",
+        answer=found["answer"],
+        choices=choices,
+        id=found["id"],
+        category=found["category"],
+        gold_boxes=found["gold_boxes"],
+    )
+
+
+def read_row(
+    row: Mapping[str, Any], columns: Columns, *, number: int, source: str, root: Path, cache: Path
+) -> GoldSample:
+    """The sample in a row.
+
+    Args:
+        row: Column -> value.
+        columns: Which column holds what.
+        number: Of the row, from 1; its id where no column has one.
+        source: Name of the data set.
+        root: Folder that pictures given as paths must lie in.
+        cache: Folder for pictures given as bytes; must exist.
+
+    Raises:
+        ValueError: If it is no sample.
+        InputError: If the picture's path leads out of the root.
+    """
+    choices = _read_choices(row, columns)
+    answer = None if columns.answer is None else row[columns.answer]
+    return GoldSample(
+        id=to_text(row[columns.id], columns.id) if columns.id else f"{number:06d}",
+        image=locate_picture(row[columns.image], root, cache),
+        question=to_text(row[columns.question], columns.question),
+        choices=choices,
+        answer=None if answer in (None, "") else _read_answer(to_text(answer, str(columns.answer)), choices),
+        category=to_text(row[columns.category], columns.category) if columns.category else "",
+        source=source,
+        gold_boxes=to_boxes(row[columns.gold_boxes], columns.gold_boxes) if columns.gold_boxes else (),
+    )
+
+
+def _run_of_letters(names: Mapping[str, str]) -> str:
+    """A, B, C, ... as far as there are columns of these names."""
+    count = next((index for index, letter in enumerate(_LETTERED_CHOICES) if letter.casefold() not in names), 0)
+    return _LETTERED_CHOICES[:count]
+
+
+def _read_choices(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+    if columns.choices is None:
+        return ()
+    if isinstance(columns.choices, tuple):
+        texts = ["" if row[name] is None else to_text(row[name], name) for name in columns.choices]
+        while texts and not texts[-1]:  # a question with fewer options leaves the last columns empty
+            texts.pop()
+        return tuple(texts)
+    value = row[columns.choices]
+    lines = [line for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
+    return strip_letters(to_texts(lines, columns.choices))
+
+
+def _read_answer(answer: str, choices: tuple[str, ...]) -> str:
+    """The answer as a sample has it: a letter when there are choices."""
+    if not choices:
+        return answer
+    same = [index for index, choice in enumerate(choices) if choice.strip() == answer.strip()]
+    if len(same) != 1:
+        return to_letter(answer, choices)
+    letter = OPTION_LETTERS[same[0]]
+    try:
+        read = to_letter(answer, choices)
+    except ValueError:
+        return letter
+    if read != letter:
+        raise ValueError(f"the answer {answer!r} is the letter of one option and the text of another")
+    return letter

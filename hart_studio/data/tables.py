@@ -1,0 +1,160 @@
+"""Tables of questions in files: JSONL, a JSON list, CSV, TSV, Parquet. Rows come one at a time, whatever the size."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.columns import Columns, guess_columns, read_row
+from hart_studio.data.rows import LoadedSamples, collect_samples
+from hart_studio.errors import DataError
+from hart_studio.records import GoldSample
+
+PEEKED_ROWS: Final = 5
+"""Rows that are looked at for the names of columns and for a preview."""
+
+_LARGEST_CELL: Final = 64 * 1024 * 1024
+_PARQUET_BATCH: Final = 64
+
+PlacedRow = tuple[str, Any]
+"""Where a row is, for people, and the row: a dictionary, or the ``ValueError`` that its line is."""
+
+
+def load_table(
+    path: Path,
+    cache: Path,
+    columns: Columns | None = None,
+    *,
+    image_root: Path | None = None,
+    needs_answer: bool = False,
+) -> LoadedSamples[GoldSample]:
+    """Read a table of questions.
+
+    Args:
+        path: The file; its ending tells the form.
+        cache: Folder for pictures that are in the table as bytes, made when missing.
+        columns: Which column holds what; guessed by their names when None.
+        image_root: Folder that pictures' paths start from; the file's own by default.
+        needs_answer: Whether a row without a known answer is a bad one.
+
+    Raises:
+        DataError: If the file cannot be read, lacks a column, or holds no sample at all.
+    """
+    names, _ = peek_table(path)
+    chosen = columns or guess_columns(names)
+    chosen.check(names, path.name)
+    cache.mkdir(parents=True, exist_ok=True)
+    source, root = path.resolve().stem, image_root or path.parent
+
+    def read(numbered: tuple[int, Any]) -> GoldSample:
+        number, row = numbered
+        if isinstance(row, ValueError):
+            raise row
+        if not isinstance(row, dict):
+            raise ValueError(f"expected an object, got {type(row).__name__}")
+        whole = {name: row.get(name) for name in chosen.named}
+        return read_row(whole, chosen, number=number, source=source, root=root, cache=cache)
+
+    rows = ((place, (number, row)) for number, (place, row) in enumerate(_read_rows(path), start=1))
+    return collect_samples(source, rows, read, needs_answer=needs_answer)
+
+
+def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of the columns, and the first good rows.
+
+    Raises:
+        DataError: If the file cannot be read, or has no row.
+    """
+    rows: list[dict[str, Any]] = []
+    for _, row in _read_rows(path):
+        if isinstance(row, dict):
+            rows.append(row)
+        if len(rows) == PEEKED_ROWS:
+            break
+    if not rows:
+        raise DataError(f"expected rows with named columns in {path.name!r}, got none; check the file")
+    return list(dict.fromkeys(name for row in rows for name in row)), rows
+
+
+def _read_rows(path: Path) -> Iterator[PlacedRow]:
+    """Every row, or the reason why a line is none."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"expected a table ({', '.join(_READERS)}), got {path.name!r}; convert it, or name its form")
+    try:
+        yield from reader(path)
+    except OSError as error:
+        raise DataError(f"expected a readable file at {path}, got {error.strerror or error}; check the path") from error
+
+
+def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"line {number}", _parse(line)
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return ValueError(f"no JSON: {error}")
+
+
+def _read_json(path: Path) -> Iterator[PlacedRow]:
+    rows = _parse(path.read_bytes())
+    if not isinstance(rows, list):
+        found = rows if isinstance(rows, ValueError) else type(rows).__name__
+        raise DataError(f"expected a JSON list of rows in {path.name!r}, got {found}; repair the file")
+    yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _read_separated(separator: str) -> Callable[[Path], Iterator[PlacedRow]]:
+    def read(path: Path) -> Iterator[PlacedRow]:
+        csv.field_size_limit(_LARGEST_CELL)  # a picture in base64 is one cell
+        with path.open("r", encoding="utf-8-sig", errors="replace", newline="") as file:
+            reader = csv.DictReader(file, delimiter=separator, strict=False)
+            try:
+                for row in reader:
+                    extra = row.pop(None, None)
+                    place = f"line {reader.line_num}"
+                    if extra:
+                        yield place, ValueError("more cells than the header has columns")
+                    elif None in row.values():
+                        yield place, ValueError("fewer cells than the header has columns")
+                    else:
+                        yield place, row
+            except csv.Error as error:
+                raise DataError(
+                    f"expected a table in {path.name!r}, got a line that is none near line {reader.line_num}: {error}"
+                ) from error
+
+    return read
+
+
+def _read_parquet(path: Path) -> Iterator[PlacedRow]:
+    import pyarrow  # noqa: PLC0415 - takes a moment, and only such files need it
+    import pyarrow.parquet  # noqa: PLC0415
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except pyarrow.ArrowException as error:
+        reason = str(error).split("\n", 1)[0]
+        raise DataError(f"expected a Parquet file at {path.name!r}, got: {reason}; check the file") from error
+
+
+_READERS: Final[dict[str, Callable[[Path], Iterator[PlacedRow]]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_separated(","),
+    ".tsv": _read_separated("\t"),
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,325 @@
+"""Boxes from questions and answers: ``python -m hart_studio.labeling create|import|run|report|export|...``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, get_args
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from hart_studio.data.sources import load_needle
+from hart_studio.errors import HartError, InputError
+from hart_studio.labeling.calibrate import judge_proposals, make_calibration
+from hart_studio.labeling.calibration import (
+    TARGET_PRECISION,
+    Calibration,
+    load_calibration,
+    name_model,
+    save_calibration,
+)
+from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.formats.table import FORMATS
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
+from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.project import Project, ProjectSettings, create_project
+from hart_studio.labeling.records import USABLE, Status
+from hart_studio.labeling.report import write_report
+from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.sources import KINDS, SourceSettings, load_source
+from hart_studio.labeling.tightening import TighteningSettings
+from hart_studio.models.catalog import TRAINED_MODEL
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.reader import list_runs
+from hart_studio.runs.writer import RUN_VARIABLE
+
+BAD_INPUT: Final = 2
+_MOST_REASONS: Final = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 = done, or stopped by its stop file; 2 = unusable input; 130 = interrupted.
+    """
+    options = _build_parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except HartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"error: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"error: {error.strerror or error}; what was saved before is kept", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; what was saved is kept, a run goes on with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _create(options: argparse.Namespace) -> None:
+    settings = ProjectSettings(seed=options.seed, audit_share=options.audit_share, overlap_share=options.overlap_share)
+    project = create_project(options.project, options.name, settings)
+    print(f"created {project.name!r} in {project.folder}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    project = Project(options.project)
+    settings = SourceSettings(
+        kind=options.kind,
+        columns=dict(_split_pair(pair) for pair in options.column),
+        image_root=options.image_root,
+        question=options.question,
+        choices=tuple(options.choice),
+        split=options.split,
+        config=options.config,
+    )
+    loaded = load_source(options.source, project.pictures, settings)
+    with tqdm(total=len(loaded.samples), unit="row", disable=None) as bar:
+        report = import_samples(project, loaded, lambda done, _: bar.update(done - bar.n))
+    print(f"{report.added} added, {report.updated} updated, {report.known} known, {report.bad_count} bad rows")
+    for reason, count in report.reasons[:_MOST_REASONS]:
+        print(f"  {count} x {reason}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    project = Project(options.project)
+    run_id = options.resume or os.environ.get(RUN_VARIABLE)
+    if run_id:
+        layout = find_run(project.runs, run_id)
+        read_config(layout)
+    else:
+        layout = prepare_run(project, _read_config(options, project))
+    print(f"run: {layout.folder}")
+    run_labeling(layout, load_model)
+    print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
+
+
+def _read_config(options: argparse.Namespace, project: Project) -> LabelingConfig:
+    loop = LoopSettings(
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        overview_max_pixels=options.overview_pixels,
+    )
+    tightening = TighteningSettings() if options.tighten else None
+    return LabelingConfig(
+        project=str(project.folder),
+        model=options.model,
+        device=options.device,
+        proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, tightening=tightening),
+        seed=options.seed,
+        batch=options.batch,
+        is_accepting=not options.review_all,
+        wanted=ItemFilter(statuses=tuple(options.status or ("new", "failed"))),
+    )
+
+
+def _stats(options: argparse.Namespace) -> None:
+    project = Project(options.project)
+    found = {
+        "name": project.name,
+        "items": project.count(),
+        "statuses": project.count_by("status"),
+        "evidence": project.count_by("evidence"),
+        "reviewers": {name: count for name, count in project.count_by("reviewer").items() if name},
+        "runs": {run.layout.run_id: run.state for run in list_runs(project.runs)},
+    }
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{found['name']}: {found['items']} items")
+    for name in ("statuses", "evidence", "reviewers", "runs"):
+        for key, value in dict(found[name]).items():  # type: ignore[call-overload]
+            print(f"  {name:<10}{key:<40}{value}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    project = Project(options.project)
+    calibration = load_calibration(options.calibration) if options.calibration else None
+    write_report(project, options.out, calibration)
+    print(f"wrote {options.out}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    project = Project(options.project)
+    chosen = ExportOptions(
+        statuses=tuple(options.status or USABLE),
+        least_score=options.least_score,
+        splits=dict(zip(("train", "val", "test"), options.splits, strict=True)),
+        pictures="reference" if options.reference else "copy",
+    )
+    items = list(project.items(ItemFilter(statuses=chosen.statuses), with_history=options.format == "native"))
+    for loss in lossiness(options.format, items, chosen):
+        print(f"  loses {loss.text}")
+    if options.dry_run:
+        return
+    report = export_labels(items, options.format, options.out, chosen)
+    pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
+    print(
+        f"{report.items} questions, {report.boxes} boxes on {pictures} pictures in {report.folder}; read back and equal"
+    )
+    for reason, count in report.left_out.items():
+        print(f"  {count} left out: {reason}")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    name = options.model or TRAINED_MODEL
+    samples = load_needle(options.data).samples
+    settings = ProposalSettings(
+        rollouts=options.rollouts,
+        loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
+    )
+    model = load_model(name, options.device)
+    records = []
+    with tqdm(total=len(samples), unit="question", disable=None) as bar:
+        for batch in judge_proposals(model, samples, settings, options.batch):
+            records += batch
+            bar.update(len(batch) // 2)
+    calibration = make_calibration(
+        records,
+        model=name_model(name),
+        data=f"needle, {len(samples)} questions of {options.data.name}",
+        settings=settings,
+        target_precision=options.target_precision,
+    )
+    save_calibration(options.out, calibration)
+    print(describe_calibration(calibration))
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """The figures of a calibration as text."""
+    lines = []
+    for kind, curve in calibration.curves.items():
+        lines.append(
+            f"{kind}: {curve.tested_on} tested, {curve.base_rate:.1%} right, Brier {curve.brier:.3f}, "
+            f"calibration error {curve.calibration_error:.3f}"
+        )
+        if curve.threshold is not None:
+            lines.append(
+                f"  accepted from {curve.threshold:.3f} on: precision {curve.precision:.1%}, recall {curve.recall:.1%}"
+            )
+    return "\n".join(lines)
+
+
+def load_model(name: str, device: str) -> ChatModel:
+    """Load a model in this process."""
+    from hart_studio.models.loading import load_model as load  # noqa: PLC0415 - takes seconds; bad input fails before
+
+    return load(name, device=device)
+
+
+def _split_pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise InputError(f"expected FIELD=COLUMN such as image=photo, got {text!r}")
+    return name.strip(), value.strip()
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.labeling", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    create = add("create", _create, "make an empty project")
+    create.add_argument("project", type=Path, help="folder of the project")
+    create.add_argument("--name", default="", help="what people call it; the folder's name by default")
+    create.add_argument("--seed", type=int, default=0, help="draws the audit and the overlap (%(default)s)")
+    create.add_argument(
+        "--audit-share", type=float, default=0.1, help="share of labels accepted unseen that are checked (%(default)s)"
+    )
+    create.add_argument(
+        "--overlap-share", type=float, default=0.0, help="share of items that two people decide (%(default)s)"
+    )
+
+    source = add("import", _import, "add questions and pictures; rows that are there already change nothing")
+    source.add_argument("project", type=Path, help="folder of the project")
+    source.add_argument("source", help="a table, a folder or zip of pictures, another tool's labels, or a hub id")
+    source.add_argument("--kind", choices=KINDS, default="auto", help="what the source is (%(default)s)")
+    source.add_argument(
+        "--column", action="append", default=[], metavar="FIELD=COLUMN", help="where the guess is wrong"
+    )
+    source.add_argument("--image-root", type=Path, help="folder that pictures' paths start from")
+    source.add_argument(
+        "--question", default="", help="asked about each picture; {name}, {folder}, {label} are filled in"
+    )
+    source.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option of that question")
+    source.add_argument("--split", help="split of a data set that has several")
+    source.add_argument("--config", help="configuration of a data set that has several")
+
+    run = add("run", _run, "propose boxes, verify them, accept the sure ones")
+    run.add_argument("project", type=Path, help="folder of the project")
+    run.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
+    run.add_argument("--status", action="append", choices=get_args(Status), help="label items of these; repeat")
+    run.add_argument("--batch", type=int, default=16, help="items in memory together (%(default)s)")
+    run.add_argument("--tighten", action="store_true", help="shrink boxes while they stay sufficient")
+    run.add_argument("--review-all", action="store_true", help="accept no label unseen")
+    run.add_argument("--overview-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)")
+    _add_model(run)
+
+    stats = add("stats", _stats, "say what is in a project")
+    stats.add_argument("project", type=Path, help="folder of the project")
+    stats.add_argument("--json", action="store_true", help="print one JSON object")
+
+    report = add("report", _report, "write the quality of a project's labels as one HTML file")
+    report.add_argument("project", type=Path, help="folder of the project")
+    report.add_argument("out", type=Path, help="file to write")
+    report.add_argument("--calibration", type=Path, help="calibration whose reliability diagrams are shown")
+
+    export = add("export", _export, "write labels for other tools, and read them back")
+    export.add_argument("project", type=Path, help="folder of the project")
+    export.add_argument("out", type=Path, help="folder to make")
+    export.add_argument(
+        "--format",
+        choices=[name for name, info in FORMATS.items() if info.save],
+        default="native",
+        help="(%(default)s)",
+    )
+    export.add_argument("--status", action="append", choices=get_args(Status), help="labels of these; repeat")
+    export.add_argument("--least-score", type=float, help="of labels that nobody has decided on")
+    export.add_argument("--splits", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
+    export.add_argument("--reference", action="store_true", help="leave pictures where they are")
+    export.add_argument("--dry-run", action="store_true", help="only say what the format would lose")
+
+    calibrate = add("calibrate", _calibrate, "calibrate the score of a model where gold boxes are known")
+    calibrate.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
+    calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
+    calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
+    calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="(%(default)s)")
+    _add_model(calibrate)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="a folder or a hub id (default: the built-in model)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument(
+        "--rollouts", type=int, default=8, metavar="K", help="sampled passes per question (%(default)s)"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the rollouts (%(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="limit of each turn (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the rollouts (%(default)s)")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

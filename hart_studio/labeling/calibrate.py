@@ -1,0 +1,99 @@
+"""Calibrate the score of labels where gold boxes are known: ``python -m hart_studio.labeling calibrate``.
+
+Proposals are made from blind samples, once with the known answers and once with them taken away. Only then are they set
+beside the gold boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from hart_studio.evaluation.grounding_metrics import best_iou, is_found
+from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
+from hart_studio.labeling.records import EvidenceKind
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
+from hart_studio.models.chat import ChatModel
+from hart_studio.records import GoldSample, Record, Sample
+
+
+class JudgedProposal(Record):
+    """A proposal beside the truth: one line of the records that a calibration is made from."""
+
+    kind: EvidenceKind
+    """Whether the model's answers were compared with the known one."""
+    sample_id: str
+    """The question."""
+    judged: Judged | None
+    """None when the model could not be asked, or found no box: there is nothing to score."""
+    iou: float
+    """Mean over the gold boxes of the best IoU; 0 without boxes."""
+
+
+class CalibrationRun(NamedTuple):
+    """What was made and from what."""
+
+    calibration: Calibration
+    records: list[JudgedProposal]
+
+
+def judge_proposals(
+    model: ChatModel, samples: Sequence[GoldSample], settings: ProposalSettings, batch: int
+) -> Iterator[list[JudgedProposal]]:
+    """Propose boxes for samples whose gold boxes are known, with and without their answers.
+
+    Args:
+        model: The model.
+        samples: With gold boxes and known answers.
+        settings: How to propose.
+        batch: Questions whose pictures are in memory together.
+
+    Yields:
+        The records of a batch.
+    """
+    for start in range(0, len(samples), batch):
+        gold = samples[start : start + batch]
+        blind = [sample.blind() for sample in gold]
+        hidden = [sample.model_copy(update={"answer": None}) for sample in blind]
+        records: list[JudgedProposal] = []
+        passes: tuple[tuple[EvidenceKind, list[Sample]], ...] = (("known_answer", blind), ("agreement", hidden))
+        for kind, asked in passes:
+            proposals = propose(model, asked, settings)
+            records += [_judge(kind, sample, proposal) for sample, proposal in zip(gold, proposals, strict=True)]
+        yield records
+
+
+def make_calibration(
+    records: Sequence[JudgedProposal],
+    *,
+    model: str,
+    data: str,
+    settings: ProposalSettings,
+    target_precision: float = TARGET_PRECISION,
+) -> Calibration:
+    """Fit on every other question, and test on the rest.
+
+    Raises:
+        DataError: If there are too few records.
+    """
+    curves = {}
+    for kind in sorted({record.kind for record in records}):
+        judged = [record.judged for record in records if record.kind == kind and record.judged]
+        curves[kind] = fit_curve(judged[::2], judged[1::2], target_precision)
+    return Calibration(
+        model=model,
+        data=data,
+        rollouts=settings.rollouts,
+        temperature=settings.loop.temperature,
+        target_precision=target_precision,
+        curves=curves,
+    )
+
+
+def _judge(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> JudgedProposal:
+    gold, boxes = sample.gold_boxes, proposal.boxes
+    judged = None
+    if proposal.check is not None and boxes:
+        judged = Judged(proposal.check, all(is_found(box, boxes) for box in gold))
+    iou = sum(best_iou(box, boxes) for box in gold) / len(gold)
+    return JudgedProposal(kind=kind, sample_id=sample.id, judged=judged, iou=iou)

@@ -1,0 +1,281 @@
+"""From evidence to a calibrated score: the chance that the boxes of a label are right.
+
+The score is a logistic regression on the evidence of a ``Check``, fitted where gold boxes are known (the needle
+validation split) and applied where they are not. Known answers and agreement are two kinds of evidence with a
+regression each. The threshold for accepting a label unseen comes from questions that the regression was not fitted on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from hart_studio.errors import DataError
+from hart_studio.files import write_json
+from hart_studio.labeling.records import Check, EvidenceKind
+from hart_studio.records import Record
+
+FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_right", "needed", "not_needed", "area")
+"""What the regression sees."""
+
+TARGET_PRECISION: Final = 0.95
+"""Share of the labels accepted unseen that should be right (ours)."""
+
+BINS: Final = 10
+"""Of a reliability diagram."""
+
+_RIDGE: Final = 1.0
+_NEWTON_STEPS: Final = 50
+_SATURATED_AREA: Final = 0.1
+
+
+class Judged(NamedTuple):
+    """A label of which the truth is known."""
+
+    check: Check
+    """The evidence."""
+    is_right: bool
+    """Whether every gold box is found, IoG > 0.3 (paper, Sec. 4.1)."""
+
+
+class Bin(Record):
+    """Labels with about the same score."""
+
+    low: float
+    """Least score, inclusive."""
+    high: float
+    """Greatest, exclusive but for 1."""
+    count: int
+    """Labels in it."""
+    score: float | None
+    """Their mean score; None without labels."""
+    right: float | None
+    """Share of them that are right."""
+
+
+class Curve(Record):
+    """How to score one kind of evidence, and how well that works."""
+
+    weights: tuple[float, ...]
+    """One per feature of ``FEATURES``."""
+    fitted_on: int
+    """Questions that the weights come from."""
+    tested_on: int
+    """Questions that everything below comes from; none of those above."""
+    base_rate: float
+    """Share of the tested labels that are right."""
+    threshold: float | None
+    """From this score on a label is accepted unseen; None when no threshold reaches the target."""
+    precision: float | None
+    """Share of the labels accepted unseen that are right."""
+    recall: float | None
+    """Share of the right labels that are accepted unseen."""
+    brier: float
+    """Mean squared difference of score and truth; the lower the better."""
+    calibration_error: float
+    """Mean distance of a bin's score from its share of right labels, weighted by its labels."""
+    bins: tuple[Bin, ...]
+    """The reliability diagram."""
+
+
+class Calibration(Record):
+    """What ``calibration.json`` holds."""
+
+    model: str
+    """The model that it was made with, from ``name_model``; another one needs its own."""
+    data: str
+    """Where the truth came from."""
+    rollouts: int
+    """K."""
+    temperature: float
+    """Of the rollouts."""
+    target_precision: float
+    """What the thresholds were chosen for."""
+    curves: dict[EvidenceKind, Curve]
+    """One for each kind of evidence."""
+
+    def score(self, check: Check | None, has_boxes: bool) -> float | None:
+        """The chance that the boxes are right, in [0, 1].
+
+        Returns:
+            None without evidence of rollouts, or when this kind of evidence was not calibrated; 0 without boxes.
+        """
+        if check is None or not check.rollouts:
+            return None
+        curve = self.curves.get(check.kind)
+        if curve is None:
+            return None
+        return _sigmoid(float(read_features(check) @ np.array(curve.weights))) if has_boxes else 0.0
+
+    def is_for(self, model: str) -> bool:
+        """Whether it was made with this model. Folders are told by their names, wherever they lie."""
+        return self.model == name_model(model)
+
+    def accepts(self, check: Check | None, score: float | None) -> bool:
+        """Whether a label is good enough to be accepted unseen; never one with a caution."""
+        curve = self.curves.get(check.kind) if check else None
+        if check is None or score is None or curve is None or curve.threshold is None or check.cautions:
+            return False
+        return score >= curve.threshold
+
+
+def name_model(model: str) -> str:
+    """What a calibration calls a model: a hub id as it is, a folder by its name."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def read_features(check: Check) -> NDArray[np.float64]:
+    """The evidence as numbers ``[F]``; what could not be measured is 0."""
+    return np.array(
+        [
+            1.0,
+            check.sufficiency or 0.0,
+            check.consensus or 0.0,
+            check.support or 0.0,
+            float(check.crops_right is True),
+            float(check.necessity is True),
+            float(check.necessity is False),
+            min(1.0, check.area_share / _SATURATED_AREA),
+        ]
+    )
+
+
+def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precision: float = TARGET_PRECISION) -> Curve:
+    """Fit on one part of the questions, choose the threshold and measure on the other.
+
+    Args:
+        fitted: Labels for the weights.
+        tested: Labels for everything else.
+        target_precision: What the threshold is chosen for.
+
+    Raises:
+        DataError: If a part is empty.
+    """
+    if not fitted or not tested:
+        raise DataError(f"expected labels to fit and to test on, got {len(fitted)} and {len(tested)}; name more data")
+    weights = fit_logistic(_matrix(fitted), _truth(fitted))
+    truth = _truth(tested)
+    scores = np.array([_sigmoid(value) for value in _matrix(tested) @ weights])
+    free = np.array([not judged.check.cautions for judged in tested])
+    threshold = choose_threshold(scores[free], truth[free], target_precision)
+    is_accepted = free & (scores >= threshold) if threshold is not None else np.zeros(len(scores), dtype=bool)
+    bins = make_bins(scores, truth)
+    return Curve(
+        weights=tuple(float(weight) for weight in weights),
+        fitted_on=len(fitted),
+        tested_on=len(tested),
+        base_rate=float(truth.mean()),
+        threshold=threshold,
+        precision=float(truth[is_accepted].mean()) if is_accepted.any() else None,
+        recall=float(truth[is_accepted].sum() / truth.sum()) if truth.any() else None,
+        brier=float(((scores - truth) ** 2).mean()),
+        calibration_error=_calibration_error(bins),
+        bins=bins,
+    )
+
+
+def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of a logistic regression by Newton's method, with a ridge on all but the intercept.
+
+    Args:
+        features: ``[N, F]``, the first column 1.
+        truth: ``[N]``, 0 or 1.
+
+    Returns:
+        ``[F]``.
+    """
+    ridge = np.full(features.shape[1], _RIDGE)
+    ridge[0] = 1e-6  # keeps the system solvable when all labels are right, or all wrong
+    weights = np.zeros(features.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
+        gradient = features.T @ (truth - chance) - ridge * weights
+        curvature = (features * (chance * (1 - chance))[:, None]).T @ features + np.diag(ridge)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + np.clip(step, -5, 5)
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
+
+
+def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], target_precision: float) -> float | None:
+    """The least score from which on the share of right labels reaches the target; None when there is none.
+
+    Args:
+        scores: ``[N]``.
+        truth: ``[N]``, 0 or 1.
+        target_precision: In (0, 1].
+    """
+    order = np.argsort(-scores, kind="stable")
+    precision = np.cumsum(truth[order]) / np.arange(1, len(order) + 1)
+    # Labels of one score are accepted together, so a threshold is only possible at the last of them.
+    is_last = np.append(np.diff(scores[order]) < 0, True) if len(order) else np.zeros(0, dtype=bool)
+    good = np.flatnonzero((precision >= target_precision) & is_last)
+    return float(scores[order][good[-1]]) if len(good) else None
+
+
+def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[Bin, ...]:
+    """The reliability diagram: ten equal bins of the score, with the share of right labels in each."""
+    place = np.minimum((scores * BINS).astype(int), BINS - 1)
+    bins = []
+    for index in range(BINS):
+        inside = place == index
+        found = bool(inside.any())
+        bins.append(
+            Bin(
+                low=index / BINS,
+                high=(index + 1) / BINS,
+                count=int(inside.sum()),
+                score=float(scores[inside].mean()) if found else None,
+                right=float(truth[inside].mean()) if found else None,
+            )
+        )
+    return tuple(bins)
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read what ``save_calibration`` wrote.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        found = Calibration.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise DataError(f"expected a calibration at {path.name!r}, got: {reason}; make it again") from error
+    if any(len(curve.weights) != len(FEATURES) for curve in found.curves.values()):
+        raise DataError(f"expected {len(FEATURES)} weights in {path.name!r}, got another number; make it again")
+    return found
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Write it as JSON, atomically."""
+    write_json(path, calibration.model_dump(mode="json"))
+
+
+def _matrix(labels: Sequence[Judged]) -> NDArray[np.float64]:
+    return np.stack([read_features(judged.check) for judged in labels])
+
+
+def _truth(labels: Sequence[Judged]) -> NDArray[np.float64]:
+    return np.array([float(judged.is_right) for judged in labels])
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
+
+
+def _calibration_error(bins: Sequence[Bin]) -> float:
+    total = sum(each.count for each in bins)
+    return sum(
+        each.count / total * abs(each.score - each.right)
+        for each in bins
+        if each.score is not None and each.right is not None
+    )

@@ -1,0 +1,334 @@
+"""What an export writes, decided before a byte is written: which labels, in which split, under which file names."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from hart_studio.errors import DataError, ImageError, InputError
+from hart_studio.geometry import WH, clip
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.records import DECIDED, USABLE, Item, PictureFile, Status
+from hart_studio.models.families import FAMILIES
+from hart_studio.records import Box
+
+SPLITS: Final = ("train", "val", "test")
+"""Names of splits, in the order in which they share the hash out."""
+
+DEFAULT_CLASS: Final = "roi"
+"""Class of a box without a label: every detection format needs one."""
+
+MIN_SIDE_PX: Final = 1e-3
+"""A box with a shorter side is the noise of a float, not a region; no format but ours can hold it."""
+
+_WAITING: Final[frozenset[Status]] = frozenset({"new", "proposed", "failed"})
+_UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
+_LONGEST_STEM: Final = 80
+_SUFFIXES: Final = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export.
+
+    Attributes:
+        statuses: Items of these statuses.
+        least_score: Least ``Label.score`` of a label that no person decided on; None = any, also an unknown one.
+        splits: Share of the pictures for each of ``SPLITS``, adding up to 1. A picture's split is a hash of its
+            content: it is never in two, and stays in its own when others join.
+        pictures: ``copy`` them into the export, or write their paths below their common folder (``reference``). Links
+            are not offered: some trainers rewrite damaged JPEGs in place and would reach the originals through them.
+        salt: Another text gives another split.
+        chat_family: For grounded conversations: key of ``models.families``.
+        model_wh_of: For grounded conversations of a family that writes pixels of its resized input (Qwen2.5-VL):
+            upright original (width, height) -> the size that the model sees, from the processor's real output, as
+            ``models.inputs.process_picture(processor, family, overview, is_alone=True).size_wh`` gives it.
+    """
+
+    statuses: tuple[Status, ...] = USABLE
+    least_score: float | None = None
+    splits: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
+    pictures: Literal["copy", "reference"] = "copy"
+    salt: str = ""
+    chat_family: str = "qwen3_vl"
+    model_wh_of: Callable[[WH], WH] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.statuses or not set(self.statuses) <= set(get_args(Status)):
+            raise InputError(f"expected statuses among {', '.join(get_args(Status))}, got {self.statuses}; choose some")
+        if self.least_score is not None and not 0 <= self.least_score <= 1:
+            raise InputError(f"expected a least score in [0, 1] or none, got {self.least_score}; change it")
+        shares = tuple(self.splits.values())
+        is_whole = all(share >= 0 for share in shares) and math.isclose(sum(shares), 1, abs_tol=1e-6)
+        if not is_whole or not set(self.splits) <= set(SPLITS):
+            raise InputError(
+                f"expected shares of {', '.join(SPLITS)} that add up to 1, got {dict(self.splits)}; change them"
+            )
+        if self.pictures not in ("copy", "reference"):
+            raise InputError(f"expected pictures to be 'copy' or 'reference', got {self.pictures!r}; choose one")
+        if self.chat_family not in FAMILIES:
+            raise InputError(f"expected one of the families {', '.join(FAMILIES)}, got {self.chat_family!r}")
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    """An item as the formats see it.
+
+    Attributes:
+        item: The item, untouched.
+        boxes: Its boxes clipped to the picture; none for a rejected label, whose boxes are known to be wrong.
+    """
+
+    item: Item
+    boxes: tuple[Box, ...]
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether it says "nothing here": rejected, or usable without ever having had a box."""
+        status = self.item.label.status
+        return status == "rejected" or (status in USABLE and not self.item.label.boxes)
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether a data set can use it: it has boxes that nobody called wrong, or is a confirmed negative."""
+        return self.is_negative or (bool(self.boxes) and self.item.label.status not in _UNLABELED)
+
+
+@dataclass(frozen=True)
+class PlannedPicture:
+    """A picture with everything that is exported of it.
+
+    Attributes:
+        file: The original.
+        name: Its file name in the export, unique by its stem whatever the case. With ``pictures="reference"`` its
+            path below ``ExportPlan.picture_root`` instead, with forward slashes.
+        split: One of ``SPLITS``.
+        items: Its questions.
+        waiting: Questions of this picture that nobody decided on and that are left out.
+    """
+
+    file: PictureFile
+    name: str
+    split: str
+    items: tuple[PlannedItem, ...]
+    waiting: int = 0
+
+    @property
+    def wh(self) -> WH:
+        """Upright (width, height), pixels."""
+        return self.file.width, self.file.height
+
+    @property
+    def merged_boxes(self) -> tuple[Box, ...]:
+        """Boxes of all questions, for formats without questions; equal ones of one class count once."""
+        unique = {(class_name(box), box.xyxy): box for planned in self.items for box in planned.boxes}
+        return tuple(unique.values())
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Everything that a format writes.
+
+    Attributes:
+        pictures: Sorted by name.
+        options: What was asked for.
+        picture_root: Common folder of the originals; names start there when pictures are referred to.
+        left_out: Reason -> number of items that are not exported.
+        notes: What else a person should know.
+    """
+
+    pictures: tuple[PlannedPicture, ...]
+    options: ExportOptions
+    picture_root: Path
+    left_out: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold a picture, in the order of ``SPLITS``."""
+        return tuple(split for split in SPLITS if self.of_split(split))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes, sorted; at least one, because readers refuse a data set without a class."""
+        return tuple(sorted({class_name(box) for _, planned in self.rows() for box in planned.boxes})) or (
+            DEFAULT_CLASS,
+        )
+
+    def of_split(self, split: str) -> tuple[PlannedPicture, ...]:
+        """The pictures of a split."""
+        return tuple(picture for picture in self.pictures if picture.split == split)
+
+    def rows(self, split: str | None = None) -> list[tuple[PlannedPicture, PlannedItem]]:
+        """Every question with its picture, of one split or of all."""
+        chosen = self.pictures if split is None else self.of_split(split)
+        return [(picture, planned) for picture in chosen for planned in picture.items]
+
+
+def class_name(box: Box) -> str:
+    """The class of a box as formats write it: its label as one printable line, or ``DEFAULT_CLASS``."""
+    printable = "".join(sign if sign.isprintable() else " " for sign in box.label)
+    return " ".join(printable.split()) or DEFAULT_CLASS
+
+
+def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
+    """The split of a picture, from its content alone.
+
+    Args:
+        sha256: Of the picture's bytes, hexadecimal.
+        splits: Share of each of ``SPLITS``.
+        salt: Another one gives another split.
+    """
+    place = int.from_bytes(hashlib.sha256(f"{salt}:{sha256}".encode()).digest()[:8], "big") / 2**64
+    chosen = [split for split in SPLITS if splits.get(split, 0) > 0]
+    reached = 0.0
+    for split in chosen:
+        reached += splits[split]
+        if place < reached:
+            return split
+    return chosen[-1]  # the shares may add up to a hair less than 1
+
+
+def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
+    """Choose the items, deal their pictures out to the splits and name the files.
+
+    A file that lies in two places is one picture. Pictures that are gone or changed since they were imported are left
+    out with all their items. The order of ``items`` does not matter.
+
+    Args:
+        items: Any items; the newest revision of each.
+        options: What to export.
+
+    Raises:
+        InputError: If the pictures have no common folder, as on two drives.
+    """
+    left_out: Counter[str] = Counter()
+    groups: dict[str, dict[str, Item]] = defaultdict(dict)
+    for item in items:
+        if item.id in groups[item.picture.sha256]:
+            left_out["the same item twice"] += 1
+        groups[item.picture.sha256].setdefault(item.id, item)
+    notes: Counter[str] = Counter()
+    found: list[tuple[PlannedPicture, str]] = []
+    for sha256, group in sorted(groups.items()):
+        chosen = []
+        for _, item in sorted(group.items()):
+            if reason := reason_against(item, options):
+                left_out[reason] += 1
+            else:
+                chosen.append(PlannedItem(item, usable_boxes(item, notes)))
+        if not chosen:
+            continue
+        file = min((each.item.picture for each in chosen), key=lambda picture: picture.path)
+        try:
+            suffix = _check_picture(file)
+        except (DataError, ImageError) as error:
+            left_out[str(error)] += len(chosen)
+            continue
+        taken = {each.item.id for each in chosen}
+        waiting = sum(item.label.status in _WAITING for name, item in group.items() if name not in taken)
+        split = split_of(sha256, options.splits, options.salt)
+        found.append((PlannedPicture(file, "", split, tuple(chosen), waiting), suffix))
+    root = _common_folder([picture.file.path for picture, _ in found])
+    if options.pictures == "reference":
+        names = [Path(os.path.relpath(picture.file.path, root)).as_posix() for picture, _ in found]
+    else:
+        names = _unique_names([(picture.file, suffix) for picture, suffix in found])
+    named = [replace(picture, name=name) for (picture, _), name in zip(found, names, strict=True)]
+    return ExportPlan(
+        pictures=tuple(sorted(named, key=lambda picture: picture.name)),
+        options=options,
+        picture_root=root,
+        left_out=dict(sorted(left_out.items())),
+        notes=tuple(f"{count} {note}" for note, count in sorted(notes.items())),
+    )
+
+
+def reason_against(item: Item, options: ExportOptions) -> str:
+    """Why an item is not asked for; empty when it is.
+
+    The least score binds programs only: what a person decided is wanted whatever the model thought of it.
+    """
+    label = item.label
+    if label.status not in options.statuses:
+        return f"status {label.status}"
+    if options.least_score is not None and label.status not in DECIDED:
+        if label.score is None:
+            return "no score"
+        if label.score < options.least_score:
+            return f"score below {options.least_score:g}"
+    return ""
+
+
+def usable_boxes(item: Item, notes: Counter[str]) -> tuple[Box, ...]:
+    """The boxes of an item that a data set can hold, clipped to the picture; changes are counted in ``notes``."""
+    if item.label.status == "rejected":
+        return ()
+    kept = []
+    for box in item.label.boxes:
+        inside = clip(box, (item.picture.width, item.picture.height))
+        if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX:
+            notes["boxes outside of the picture or without an area, left out"] += 1
+            continue
+        if inside.xyxy != box.xyxy:
+            notes["boxes that reached past the picture, clipped"] += 1
+        kept.append(inside)
+    return tuple(kept)
+
+
+def _check_picture(file: PictureFile) -> str:
+    """Make sure that the original is what was imported.
+
+    Returns:
+        The suffix of its format, kept as it was written when it is a usual one.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(file.path).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except (OSError, ValueError) as error:
+        raise DataError("the picture is gone or cannot be read") from error
+    if digest.hexdigest() != file.sha256:
+        raise DataError("the picture has changed since it was imported")
+    with SourceImage(file.path) as image:
+        usual = _SUFFIXES[image.format]
+    suffix = Path(file.path).suffix.lower()
+    return suffix if suffix in usual else usual[0]
+
+
+def _common_folder(paths: Sequence[str]) -> Path:
+    try:
+        return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()
+    except ValueError as error:  # relative and absolute ones, or two drives
+        raise InputError("expected pictures below one folder, got two drives; export them apart") from error
+
+
+def _unique_names(files: Sequence[tuple[PictureFile, str]]) -> list[str]:
+    """File names with different stems, whatever the case: label files are named after them."""
+    stems = [
+        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_LONGEST_STEM] or "picture" for file, _ in files
+    ]
+    count = Counter(stem.casefold() for stem in stems)
+    used: set[str] = set()
+    names = []
+    for (file, suffix), stem in zip(files, stems, strict=True):
+        wanted = stem if count[stem.casefold()] == 1 else f"{stem}-{file.sha256[:12]}"
+        unique = wanted if wanted.casefold() not in used else f"{stem}-{file.sha256}"
+        used.add(unique.casefold())
+        names.append(f"{unique}{suffix}")
+    return names

@@ -1,0 +1,307 @@
+"""Export of labels: written beside the target, read back, compared, and only then put in its place.
+
+Whatever the format loses stands in ``hart_meta.jsonl`` beside it: our own records, whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import DataError, InputError
+from hart_studio.geometry import XYXY
+from hart_studio.labeling.export_plan import (
+    SPLITS,
+    ExportOptions,
+    ExportPlan,
+    PlannedItem,
+    PlannedPicture,
+    class_name,
+    plan_export,
+)
+from hart_studio.labeling.formats.native import check_records, load_items, to_record, write_records
+from hart_studio.labeling.formats.reading import META, ImportOptions
+from hart_studio.labeling.formats.table import FORMATS, FormatInfo, find_format
+from hart_studio.labeling.lossiness import Loss, fits, lossiness
+from hart_studio.labeling.records import Item, LabeledSample
+from hart_studio.records import Box
+
+__all__ = ["FORMATS", "ExportOptions", "ExportReport", "export_labels", "lossiness", "plan_export"]
+
+_NOTHING_HERE: Final = "nothing here"
+_Named = tuple[str, XYXY]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        format_name: Key of ``FORMATS``.
+        folder: Where.
+        pictures: Split -> number of pictures.
+        items: Questions.
+        boxes: Boxes of all questions.
+        negatives: Questions whose label is "nothing here".
+        losses: What the format could not hold.
+        left_out: Reason -> number of items that are not in the export.
+        notes: What else a person should know.
+    """
+
+    format_name: str
+    folder: Path
+    pictures: dict[str, int]
+    items: int
+    boxes: int
+    negatives: int
+    losses: tuple[Loss, ...]
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def export_labels(
+    items: Iterable[Item], format_name: str, folder: Path, options: ExportOptions | None = None
+) -> ExportReport:
+    """Write labels as a data set of another tool, and make sure that they can be read back.
+
+    Args:
+        items: Any items; ``options`` choose among them.
+        format_name: Key of ``FORMATS``.
+        folder: A folder that does not exist yet, or is empty.
+        options: What to export.
+
+    Returns:
+        What was written and what was lost.
+
+    Raises:
+        InputError: If the folder is not empty, nothing is left to export, or the options do not fit the format.
+        DataError: If what was written reads back as something else; the item is named. Nothing is left behind.
+        OSError: If the folder cannot be written; nothing is left behind.
+    """
+    options = options or ExportOptions()
+    info = find_format(format_name)
+    items = list(items)
+    _check_folder(folder)
+    if options.pictures == "reference" and not info.can_refer:
+        raise InputError(f"expected pictures to be copied, got 'reference': {info.title} needs them in its own folder")
+    plan = fit_plan(plan_export(items, options), info)
+    if not plan.pictures:
+        reasons = "; ".join(f"{count} items: {reason}" for reason, count in plan.left_out.items()) or "no items"
+        raise InputError(f"expected labels to export, got none ({reasons}); review some, or choose other statuses")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.draft"
+    try:
+        _write(plan, info, draft)
+        check_export(plan, info, draft)
+        if folder.exists():
+            folder.rmdir()  # it is empty, or this fails
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return _report(plan, info, folder, lossiness(format_name, items, options))
+
+
+def fit_plan(plan: ExportPlan, info: FormatInfo) -> ExportPlan:
+    """The plan without what a format has no form for, or what its readers would misunderstand.
+
+    Formats without questions cannot tell "nothing here" from "not looked at yet": a picture without a box stays away
+    while one of its questions waits for review.
+    """
+    left_out = Counter(plan.left_out)
+    pictures = []
+    for picture in plan.pictures:
+        kept = tuple(planned for planned in picture.items if fits(planned, info))
+        left_out["no label that this format can hold"] += len(picture.items) - len(kept)
+        waiting = picture.waiting + sum(not planned.is_labeled for planned in picture.items)
+        reason = info.refuse(picture) if info.refuse else ""
+        has_boxes = any(planned.boxes for planned in kept)
+        if "questions" not in info.keeps and waiting and not has_boxes:
+            reason = reason or "a picture without boxes and with questions that nobody decided on"
+        if reason:
+            left_out[reason] += len(kept)
+        elif kept:
+            pictures.append(replace(picture, items=kept))
+    counts = {reason: count for reason, count in sorted(left_out.items()) if count}
+    return replace(plan, pictures=tuple(pictures), left_out=counts)
+
+
+def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
+    """Read an export with the loader of its format and compare it with what was meant.
+
+    Raises:
+        DataError: At the first item that differs, or cannot be read.
+    """
+    is_reference = plan.options.pictures == "reference"
+    with tempfile.TemporaryDirectory(prefix="hart-export-") as cache:
+        options = ImportOptions(
+            image_root=plan.picture_root if is_reference else None,
+            template="{label}",
+            negative_question=_NOTHING_HERE,
+            picture_cache=Path(cache),
+        )
+        loaded = info.load(folder, options)
+        if loaded.bad_rows:
+            bad = loaded.bad_rows[0]
+            raise _mismatch(info, bad.row, f"a row that can be read, got: {bad.reason}")
+        if "questions" in info.keeps:
+            _compare_questions(plan, info, loaded)
+        else:
+            _compare_pictures(plan, info, loaded)
+        if info.name == "native":
+            _compare_records(plan, info, load_items(folder, options)[0])
+        else:
+            check_records(folder / META, len(plan.rows()))
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise InputError(f"expected a new folder, got {folder}: {error.strerror}; choose another") from error
+    if not is_free:
+        raise InputError(f"expected a new or empty folder, got {folder}, which holds something; choose another")
+
+
+def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
+    draft.mkdir()
+    is_copy = plan.options.pictures == "copy" and info.place is not None
+    for picture in plan.pictures if is_copy else ():
+        target = draft / _file_of(picture, plan, info)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture.file.path, target)
+    if info.save is not None:
+        info.save(plan, draft)
+    if info.name != "native":
+        write_records(plan, draft / META, lambda picture: _file_of(picture, plan, info))
+
+
+def _file_of(picture: PlannedPicture, plan: ExportPlan, info: FormatInfo) -> str:
+    return info.place(picture) if info.place and plan.options.pictures == "copy" else picture.name
+
+
+def _compare_questions(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[LabeledSample]) -> None:
+    found = {sample.id: sample for sample in loaded.samples}
+    rows = plan.rows()
+    for picture, planned in rows:
+        sample = found.get(planned.item.id)
+        if sample is None:
+            raise _mismatch(info, planned.item.id, "the item, got none of that id")
+        meant = planned.item.sample
+        for name in ("question", "choices", "answer", "category"):
+            if getattr(sample, name) != getattr(meant, name):
+                raise _mismatch(info, meant.id, f"the {name} {getattr(meant, name)!r}, got {getattr(sample, name)!r}")
+        if sample.status != planned.item.label.status:
+            raise _mismatch(info, meant.id, f"the status {planned.item.label.status}, got {sample.status}")
+        if _key_of_path(sample.image, plan, info) != _key_of(picture, plan, info):
+            raise _mismatch(info, meant.id, f"the picture {picture.name}, got {Path(sample.image).name}")
+        boxes = planned.item.label.boxes if info.name == "native" else planned.boxes
+        _compare_boxes(meant.id, boxes, sample.boxes, picture, plan, info)
+    if len(found) != len(rows):
+        extra = sorted(set(found) - {planned.item.id for _, planned in rows})
+        raise _mismatch(info, extra[0], "no such item, got one")
+
+
+def _compare_pictures(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[LabeledSample]) -> None:
+    """For formats without questions: all boxes of a picture at once."""
+    found: dict[str, list[Box]] = {}
+    for sample in loaded.samples:
+        found.setdefault(_key_of_path(sample.image, plan, info), []).extend(sample.boxes)
+    for picture in plan.pictures:
+        item_id = picture.items[0].item.sample.id
+        boxes = found.pop(_key_of(picture, plan, info), None)
+        if boxes is None:
+            raise _mismatch(info, item_id, f"the picture {picture.name}, got none")
+        _compare_boxes(item_id, picture.merged_boxes, boxes, picture, plan, info)
+    if found:
+        raise _mismatch(info, Path(next(iter(found))).name, "no such picture, got one")
+
+
+def _key_of(picture: PlannedPicture, plan: ExportPlan, info: FormatInfo) -> str:
+    """What tells a picture of the plan from the others in what is read back."""
+    if info.place is None:
+        return picture.file.sha256[:32]  # a picture from inside a file is kept under its content's name
+    if plan.options.pictures == "copy":
+        return picture.name
+    return str((plan.picture_root / picture.name).resolve())
+
+
+def _key_of_path(path: str, plan: ExportPlan, info: FormatInfo) -> str:
+    if info.place is None:
+        return Path(path).stem
+    return Path(path).name if plan.options.pictures == "copy" else path
+
+
+def _compare_boxes(
+    item_id: str,
+    meant: Sequence[Box],
+    found: Sequence[Box],
+    picture: PlannedPicture,
+    plan: ExportPlan,
+    info: FormatInfo,
+) -> None:
+    """Each box that was meant must have been found, and the other way round; equal ones may have become one."""
+    tolerance = info.tolerance(picture.wh, plan.options)
+    wanted, got = [_named(box, info) for box in meant], [_named(box, info) for box in found]
+    for some, others, expected in ((wanted, got, "the box"), (got, wanted, "no box")):
+        for label, xyxy in some:
+            if not any(_is_same((label, xyxy), other, tolerance) for other in others):
+                edges = ", ".join(f"{edge:.6g}" for edge in xyxy)
+                raise _mismatch(info, item_id, f"{expected} {label!r} [{edges}], got something else")
+
+
+def _named(box: Box, info: FormatInfo) -> _Named:
+    return (class_name(box) if "classes" in info.keeps else "", box.xyxy)
+
+
+def _is_same(one: _Named, other: _Named, tolerance: tuple[float, float]) -> bool:
+    across, down = tolerance
+    limits = (across, down, across, down)
+    moves = zip(one[1], other[1], limits, strict=True)
+    return one[0] == other[0] and all(abs(first - second) <= limit for first, second, limit in moves)
+
+
+def _compare_records(plan: ExportPlan, info: FormatInfo, items: Sequence[Item]) -> None:
+    found = {item.id: item for item in items}
+    for _, planned in plan.rows():
+        if to_record(found[planned.item.id], "") != to_record(planned.item, ""):
+            raise _mismatch(info, planned.item.sample.id, "the record as it was, got another")
+
+
+def _mismatch(info: FormatInfo, where: str, what: str) -> DataError:
+    return DataError(
+        f"{info.title}, {where}: expected {what} on reading the export back; nothing was kept, please report this"
+    )
+
+
+def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[Loss, ...]) -> ExportReport:
+    rows: list[tuple[PlannedPicture, PlannedItem]] = plan.rows()
+    return ExportReport(
+        format_name=info.name,
+        folder=folder,
+        pictures={split: len(plan.of_split(split)) for split in SPLITS if plan.of_split(split)},
+        items=len(rows),
+        boxes=sum(len(planned.boxes) for _, planned in rows),
+        negatives=sum(planned.is_negative for _, planned in rows),
+        losses=losses,
+        left_out=dict(plan.left_out),
+        notes=(*plan.notes, *_notes(plan, info)),
+    )
+
+
+def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
+    notes = ["boxes are of the upright picture: readers must apply its EXIF orientation"]
+    if info.name == "pascal_voc":
+        notes.append("coordinates count from 1, both ends inclusive, as in the original devkit")
+    if info.name == "label_studio":
+        root = "the folder of the export" if plan.options.pictures == "copy" else str(plan.picture_root)
+        notes.append(f"serve local files with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to {root}")
+    if plan.options.pictures == "reference":
+        notes.append(f"names of pictures start at {plan.picture_root}")
+    return notes

@@ -1,0 +1,211 @@
+"""COCO detection JSON, one file per split, that pycocotools, CVAT and detection trainers read.
+
+Boxes are ``[x, y, width, height]`` in float pixels of the upright picture, never rounded. Ids count from 1 over all
+splits. What COCO has no place for stands where CVAT reads it, in ``attributes`` of an annotation: the question, its
+answer, the status. Questions with no box have no annotation; they stand in ``hart_questions`` of their image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.rows import LoadedSamples, get_field, to_text
+from hart_studio.errors import DataError
+from hart_studio.files import write_json
+from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.formats.reading import (
+    FoundPicture,
+    ImportOptions,
+    LabelCollector,
+    PictureFinder,
+    find_files,
+    from_xywh,
+    read_json,
+    to_label,
+    to_list,
+    to_xywh,
+)
+from hart_studio.labeling.records import LabeledSample
+from hart_studio.records import Box
+
+ANNOTATIONS: Final = "annotations"
+
+_Row = tuple[str, Any, Box]
+"""Where an annotation is, its attributes, its box."""
+
+
+def place(picture: PlannedPicture) -> str:
+    """Where a copied picture goes."""
+    return f"images/{picture.name}"
+
+
+def save_coco(plan: ExportPlan, folder: Path) -> None:
+    """Write ``annotations/instances_<split>.json``, and ``results_<split>.json`` of the boxes with scores.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    (folder / ANNOTATIONS).mkdir(parents=True, exist_ok=True)
+    categories = {name: number for number, name in enumerate(plan.classes, start=1)}
+    image_id = annotation_id = 0
+    for split in plan.splits:
+        images, annotations = [], []
+        for picture in plan.of_split(split):
+            image_id += 1
+            images.append(_image(image_id, picture))
+            for planned in picture.items:
+                for box in planned.boxes:
+                    annotation_id += 1
+                    annotations.append(_annotation(annotation_id, image_id, categories[class_name(box)], box, planned))
+        document = {
+            "info": {"description": "HART Studio export", "version": "1.0", "contributor": "", "url": ""},
+            "licenses": [{"id": 1, "name": "unknown", "url": ""}],
+            "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()],
+            "images": images,
+            "annotations": annotations,
+        }
+        write_json(folder / ANNOTATIONS / f"instances_{split}.json", document)
+        keys = ("image_id", "category_id", "bbox", "score")
+        results = [{key: each[key] for key in keys} for each in annotations if "score" in each]
+        if results:
+            write_json(folder / ANNOTATIONS / f"results_{split}.json", results)
+
+
+def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
+    """Read one COCO file, or those of a folder.
+
+    Annotations of one picture with the same ``attributes.qa_id``, or else the same ``attributes.question``, are one
+    sample. Without them the question comes from the template and the category.
+
+    Args:
+        path: The JSON file, or a folder with ``annotations/instances_*.json``, ``annotations/*.json`` or ``*.json``.
+        options: How to read. Pictures are looked up in ``images`` beside the file or its folder, else in the file's
+            own folder.
+
+    Raises:
+        DataError: If a file cannot be read or is no COCO file, or if there is no sample.
+    """
+    options = options or ImportOptions()
+    collector = LabelCollector(path, options)
+    for file in find_files(path, f"{ANNOTATIONS}/instances_*.json", f"{ANNOTATIONS}/*.json", "*.json"):
+        _read_file(file, collector, PictureFinder(options.image_root or _default_root(file)))
+    return collector.finish()
+
+
+def _default_root(file: Path) -> Path:
+    near = [file.parent / "images", file.parent.parent / "images"]
+    return next((folder for folder in near if folder.is_dir()), file.parent)
+
+
+def _read_file(file: Path, collector: LabelCollector, pictures: PictureFinder) -> None:
+    document = read_json(file)
+    try:
+        images, annotations = to_list(document, "images"), to_list(document, "annotations")
+        names = _category_names(to_list(document, "categories"))
+    except ValueError as error:
+        raise DataError(f"expected a COCO file at {file}, got: {error}; name another file") from error
+    rows_of: dict[str, list[_Row]] = {}
+    found: dict[str, tuple[str, FoundPicture, Any]] = {}
+    for number, image in enumerate(images, start=1):
+        where = f"{file.name} image {number}"
+        with collector.row(where):
+            key = to_text(get_field(image, "id"), "id")
+            if key in found:
+                raise ValueError(f"an image id that an earlier image has: {key[:40]}")
+            picture = pictures.find(get_field(image, "file_name"))
+            picture.check_size(image.get("width"), image.get("height"))
+            found[key] = (where, picture, image)
+    annotated = set()
+    for number, annotation in enumerate(annotations, start=1):
+        where = f"{file.name} annotation {number}"
+        with collector.row(where):
+            key = to_text(get_field(annotation, "image_id"), "image_id")
+            annotated.add(key)
+            if key not in found:
+                raise ValueError("an annotation of an image that is not there")
+            category = to_text(get_field(annotation, "category_id"), "category_id")
+            if category not in names:
+                raise ValueError(f"an annotation of an unknown category: {category[:40]}")
+            xyxy = from_xywh(get_field(annotation, "bbox"))
+            box = found[key][1].box(xyxy, names[category], annotation.get("score"))
+            rows_of.setdefault(key, []).append((where, annotation.get("attributes"), box))
+    for key, (where, picture, image) in found.items():
+        _add_picture(where, picture, rows_of.get(key, []), image, collector, is_annotated=key in annotated)
+
+
+def _add_picture(
+    where: str, picture: FoundPicture, rows: list[_Row], image: Any, collector: LabelCollector, *, is_annotated: bool
+) -> None:
+    asked: dict[str, tuple[str, Any, list[Box]]] = {}
+    plain: list[tuple[Box, str]] = []
+    for place_of_row, attributes, box in rows:
+        question = attributes.get("question") if isinstance(attributes, dict) else None
+        if isinstance(question, str) and question.strip():
+            key = str(attributes.get("qa_id") or question)
+            asked.setdefault(key, (place_of_row, attributes, []))[2].append(box)
+        else:
+            plain.append((box, box.label))
+    for place_of_row, about, boxes in asked.values():
+        collector.add_question(place_of_row, picture, about["question"], boxes, _about(about))
+    collector.add_boxes(where, picture, plain)
+    without_boxes = image.get("hart_questions")
+    for about in without_boxes if isinstance(without_boxes, list) else ():
+        with collector.row(where):
+            collector.add_question(where, picture, get_field(about, "question"), (), _about(about))
+    if not is_annotated and not without_boxes:
+        collector.add_negative(where, picture)
+
+
+def _about(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {**attributes, "id": attributes.get("qa_id")}
+
+
+def _category_names(categories: list[Any]) -> dict[str, str]:
+    return {to_text(get_field(each, "id"), "id"): to_label(get_field(each, "name"), "name") for each in categories}
+
+
+def _image(image_id: int, picture: PlannedPicture) -> dict[str, Any]:
+    width, height = picture.wh
+    image: dict[str, Any] = {
+        "id": image_id,
+        "file_name": picture.name,
+        "width": width,
+        "height": height,
+        "license": 1,
+        "date_captured": "",
+    }
+    without_boxes = [_attributes(planned) for planned in picture.items if not planned.boxes]
+    return {**image, "hart_questions": without_boxes} if without_boxes else image
+
+
+def _annotation(annotation_id: int, image_id: int, category_id: int, box: Box, planned: PlannedItem) -> dict[str, Any]:
+    annotation: dict[str, Any] = {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": to_xywh(box),
+        "area": box.area,
+        "iscrowd": 0,
+        "segmentation": [],
+    }
+    score = box.score if box.score is not None else planned.item.label.score
+    if score is not None:
+        annotation["score"] = score
+    return {**annotation, "attributes": _attributes(planned)}
+
+
+def _attributes(planned: PlannedItem) -> dict[str, Any]:
+    sample, label = planned.item.sample, planned.item.label
+    return {
+        "qa_id": planned.item.id,
+        "question": sample.question,
+        "choices": list(sample.choices),
+        "answer": sample.answer or "",
+        "kind": sample.category,
+        "crop_answer": (label.check.crops_answer if label.check else None) or "",
+        "verified": bool(label.check and label.check.crops_right),
+        "status": label.status,
+        "label_score": label.score,
+        "model": label.maker.model if label.maker else "",
+    }

@@ -1,0 +1,178 @@
+"""Grounded conversations: a question turn, and boxes in the box frame and text of one model family.
+
+One JSON object a line, a file per split. ``box_frame`` names the frame of the written coordinates and ``model_wh`` the
+size that pixels of ``model_pixels`` refer to; the other frames do not depend on it. Questions whose label is "nothing
+here" are left out: a grounding turn names a region, and not every family has words for none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.rows import LoadedSamples, get_field
+from hart_studio.errors import InputError
+from hart_studio.geometry import WH, XYXY, BoxFrame, from_original, to_original
+from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.formats.reading import (
+    ImportOptions,
+    LabelCollector,
+    PictureFinder,
+    find_files,
+    read_bytes,
+    to_list,
+    to_number,
+)
+from hart_studio.labeling.records import LabeledSample
+from hart_studio.models.families import FAMILIES
+from hart_studio.parsing import MAX_TEXT_CHARS, UNIT_DECIMALS, boxes_in_original, format_boxes, parse_boxes
+from hart_studio.prompts import as_text, grounding_prompt
+from hart_studio.records import Box
+
+MOST_BOXES: Final = 1024
+"""More boxes than this are read of no answer."""
+
+_EXTENTS: Final = {BoxFrame.THOUSANDTHS: (1000, 1000), BoxFrame.UNIT: (1, 1), BoxFrame.UNIT_PADDED_SQUARE: (1, 1)}
+
+
+def place(picture: PlannedPicture) -> str:
+    """Where a copied picture goes."""
+    return f"images/{picture.name}"
+
+
+def tolerance(wh: WH, options: ExportOptions) -> tuple[float, float]:
+    """How far an edge can move by rounding: one unit of the family's frame, in original pixels across and down."""
+    extent, step, _ = _grid(wh, options)
+    return wh[0] / (extent[0] * step) + 1e-6, wh[1] / (extent[1] * step) + 1e-6
+
+
+def written_box(box: Box, wh: WH, options: ExportOptions) -> XYXY:
+    """The box as it can be read back, original pixels."""
+    frame = FAMILIES[options.chat_family].box_frame
+    _, _, model_wh = _grid(wh, options)
+    return to_original(_in_frame(box, wh, options), frame, wh, model_wh)
+
+
+def save_grounded_chat(plan: ExportPlan, folder: Path) -> None:
+    """Write ``<split>.jsonl``.
+
+    Raises:
+        InputError: If the family writes pixels of its resized input and ``options.model_wh_of`` is missing, or if an
+            answer is longer than the parser reads.
+        OSError: If the folder cannot be written.
+    """
+    is_copy = plan.options.pictures == "copy"
+    for split in plan.splits:
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for picture, planned in plan.rows(split):
+                row = _row(picture, planned, place(picture) if is_copy else picture.name, plan.options)
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
+    """Read conversations that say in which frame their boxes are.
+
+    The boxes are those of the last model turn, read as any model's text is.
+
+    Args:
+        path: A JSONL file, or a folder of them.
+        options: How to read. Pictures are looked up below the file's folder by default.
+
+    Raises:
+        DataError: If a file cannot be read, or if there is no sample.
+    """
+    options = options or ImportOptions()
+    collector = LabelCollector(path, options)
+    for file in find_files(path, "*.jsonl"):
+        pictures = PictureFinder(options.image_root or file.parent)
+        for number, line in enumerate(read_bytes(file).split(b"\n"), start=1):
+            if line.strip():
+                with collector.row(f"{file.name} line {number}"):
+                    _read_row(f"{file.name} line {number}", json.loads(line), pictures, collector)
+    return collector.finish()
+
+
+def _grid(wh: WH, options: ExportOptions) -> tuple[tuple[int, int], int, WH]:
+    """Size of the frame in its own units, steps per unit, and the size that the model sees."""
+    frame = FAMILIES[options.chat_family].box_frame
+    step = 10**UNIT_DECIMALS if frame in (BoxFrame.UNIT, BoxFrame.UNIT_PADDED_SQUARE) else 1
+    if frame is not BoxFrame.MODEL_PIXELS:
+        return _EXTENTS[frame], step, wh
+    if options.model_wh_of is None:
+        raise InputError(
+            f"expected model_wh_of for {FAMILIES[options.chat_family].title}, which writes pixels of its resized "
+            "input, got none; give the size from its processor, or choose another family"
+        )
+    model_wh = options.model_wh_of(wh)
+    return model_wh, step, model_wh
+
+
+def _in_frame(box: Box, wh: WH, options: ExportOptions) -> XYXY:
+    """The box in the family's frame on whole steps: at least one step wide and high, and never past the picture.
+
+    Rounding alone could push a thin box at the right or lower edge out of the picture, where the reader drops it.
+    """
+    frame = FAMILIES[options.chat_family].box_frame
+    extent, step, model_wh = _grid(wh, options)
+    x_min, y_min, x_max, y_max = from_original(box.xyxy, frame, wh, model_wh)
+    left, right = _whole(x_min * step, x_max * step, extent[0] * step)
+    top, bottom = _whole(y_min * step, y_max * step, extent[1] * step)
+    return left / step, top / step, right / step, bottom / step
+
+
+def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The nearest whole steps; where they are one and the same, the step that the middle lies in."""
+    first, last = max(0, round(low)), min(round(high), limit)
+    if first < last:
+        return first, last
+    first = max(0, min(math.floor((low + high) / 2), limit - 1))
+    return first, first + 1
+
+
+def _row(picture: PlannedPicture, planned: PlannedItem, file: str, options: ExportOptions) -> dict[str, Any]:
+    family = FAMILIES[options.chat_family]
+    sample = planned.item.sample
+    boxes = [(_in_frame(box, picture.wh, options), class_name(box)) for box in planned.boxes]
+    answer = format_boxes(boxes, family.box_style)
+    if len(answer) > MAX_TEXT_CHARS or len(boxes) > MOST_BOXES:
+        raise InputError(
+            f"expected at most {MOST_BOXES} boxes in {MAX_TEXT_CHARS} characters for item {planned.item.id}, got "
+            f"{len(boxes)} in {len(answer)}; leave it out or choose another format"
+        )
+    # A question must not be able to add a picture to the conversation.
+    asked = as_text(grounding_prompt(sample.question.replace("<image>", "< image >")))
+    return {
+        "id": planned.item.id,
+        "image": file,
+        "width": picture.wh[0],
+        "height": picture.wh[1],
+        "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}],
+        "family": family.key,
+        "box_frame": family.box_frame.value,
+        "model_wh": list(_grid(picture.wh, options)[2]),
+        "question": sample.question,
+        "choices": list(sample.choices),
+        "answer": sample.answer or "",
+        "kind": sample.category,
+        "status": planned.item.label.status,
+    }
+
+
+def _read_row(where: str, row: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
+    picture = pictures.find(get_field(row, "image"))
+    picture.check_size(row.get("width"), row.get("height"))
+    frame = BoxFrame(get_field(row, "box_frame"))
+    sides = [to_number(side, "model_wh") for side in to_list(row, "model_wh")]
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError("expected a width and a height of at least 1 in 'model_wh'")
+    turns = to_list(row, "conversations")
+    texts = [turn.get("value") for turn in turns if isinstance(turn, dict) and turn.get("from") == "gpt"]
+    if not texts or not isinstance(texts[-1], str):
+        raise ValueError("expected a turn from 'gpt' in 'conversations'")
+    parsed = parse_boxes(texts[-1], max_boxes=MOST_BOXES)
+    placed = boxes_in_original(parsed, frame, picture.wh, (int(sides[0]), int(sides[1])))
+    if placed.status in ("invalid", "partly_invalid"):
+        raise ValueError(f"expected usable boxes, got: {'; '.join(parsed.rejected) or 'some outside of the picture'}")
+    collector.add_question(where, picture, get_field(row, "question"), placed.boxes, row)

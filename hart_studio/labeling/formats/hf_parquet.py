@@ -1,0 +1,178 @@
+"""Hugging Face Parquet: pictures inside, types stated, shards of bounded size; ``load_dataset(folder)`` reads it.
+
+Rows are those of ``image_folder``. The features are the same in every split, also in one that has no box at all.
+Importing this module waits for the ``datasets`` library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCardData
+
+from hart_studio.data.embedded_pictures import keep_picture
+from hart_studio.data.rows import LoadedSamples, get_field
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
+from hart_studio.labeling.formats.image_folder import FOLDER_OF, add_row, to_row
+from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, PictureFinder, find_files
+from hart_studio.labeling.records import LabeledSample
+
+SHARD_BYTES: Final = 500_000_000
+"""Pictures of one file add up to about this much; the size that the hub recommends."""
+GROUP_BYTES: Final = 64_000_000
+"""Pictures that are held in memory at a time add up to about this much."""
+
+_Row = tuple[PlannedPicture, PlannedItem]
+
+
+def features_of(classes: tuple[str, ...]) -> datasets.Features:
+    """The columns with their types.
+
+    Args:
+        classes: Names of the classes.
+    """
+    text = datasets.Value("string")
+    objects = {
+        "id": datasets.List(datasets.Value("int64")),
+        "bbox": datasets.List(datasets.List(datasets.Value("float64"))),
+        "area": datasets.List(datasets.Value("float64")),
+        "category": datasets.List(datasets.ClassLabel(names=list(classes))),
+        "score": datasets.List(datasets.Value("float64")),
+    }
+    columns = {
+        "image": datasets.Image(),
+        "id": text,
+        "width": datasets.Value("int64"),
+        "height": datasets.Value("int64"),
+        "question": text,
+        "choices": datasets.List(text),
+        "answer": text,
+        "kind": text,
+        "status": text,
+        "score": datasets.Value("float64"),
+        "crop_answer": text,
+        "verified": datasets.Value("bool"),
+        "objects": objects,
+    }
+    return datasets.Features(columns)
+
+
+def save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
+    """Write ``data/<split>-<shard>-of-<shards>.parquet`` and a ``README.md`` that states splits and features.
+
+    Raises:
+        OSError: If the folder cannot be written, or a picture cannot be read.
+    """
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    features = features_of(plan.classes)
+    schema = features.arrow_schema
+    for split in plan.splits:
+        shards = list(_parts(plan.rows(split), SHARD_BYTES))
+        for number, shard in enumerate(shards):
+            name = f"{FOLDER_OF[split]}-{number:05d}-of-{len(shards):05d}.parquet"
+            with pyarrow.parquet.ParquetWriter(data / name, schema) as writer:
+                for group in _parts(shard, GROUP_BYTES):
+                    rows = [_row(picture, planned, plan.classes) for picture, planned in group]
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    _write_card(plan, features, folder / "README.md")
+
+
+def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
+    """Read Parquet files with the columns ``image`` and ``objects``, a few rows at a time.
+
+    Args:
+        path: A file, or a folder with ``data/*.parquet`` or ``*.parquet``.
+        options: How to read. ``picture_cache`` is needed: pictures are kept there, named by their content.
+
+    Raises:
+        DataError: If a file cannot be read, or if there is no sample.
+        InputError: If there is no ``picture_cache``.
+    """
+    options = options or ImportOptions()
+    if options.picture_cache is None:
+        raise InputError("expected picture_cache, a folder for the pictures inside the files, got none; name one")
+    cache = options.picture_cache
+    cache.mkdir(parents=True, exist_ok=True)
+    collector = LabelCollector(path, options)
+    kept = PictureFinder(cache)
+    for file in find_files(path, "data/*.parquet", "*.parquet"):
+        beside = PictureFinder(options.image_root or file.parent)
+        names, rows = _open(file)
+        for number, row in enumerate(rows, start=1):
+            where = f"{file.name} row {number}"
+            with collector.row(where):
+                image = get_field(row, "image")
+                value = image.get("bytes") if isinstance(image, dict) else image
+                if isinstance(value, bytes):
+                    picture = kept.find(Path(keep_picture(value, cache)).name)
+                else:
+                    picture = beside.find(image.get("path") if isinstance(image, dict) else image)
+                add_row(where, row, picture, names, collector)
+    return collector.finish()
+
+
+def _parts(rows: list[_Row], limit: int) -> Iterator[list[_Row]]:
+    """Runs of rows whose pictures add up to about ``limit`` bytes, at least one row each."""
+    part: list[_Row] = []
+    size = 0
+    for row in rows:
+        bytes_of_row = Path(row[0].file.path).stat().st_size
+        if part and size + bytes_of_row > limit:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += bytes_of_row
+    if part:
+        yield part
+
+
+def _row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
+    image = {"bytes": Path(picture.file.path).read_bytes(), "path": Path(picture.name).name}
+    return {"image": image, **to_row(picture, planned, classes)}
+
+
+def _write_card(plan: ExportPlan, features: datasets.Features, path: Path) -> None:
+    """The head of the card, spelled by the library: its spelling of features changes between versions."""
+    card = DatasetCardData()
+    DatasetInfosDict({"default": datasets.DatasetInfo(features=features)}).to_dataset_card_data(card)
+    files = [{"split": FOLDER_OF[split], "path": f"data/{FOLDER_OF[split]}-*"} for split in plan.splits]
+    MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(card)
+    path.write_text(f"---\n{card.to_yaml()}\n---\n", encoding="utf-8", newline="\n")
+
+
+def _open(file: Path) -> tuple[dict[int, str], Iterator[Any]]:
+    """Names of the classes and the rows, which are read as they are asked for."""
+    try:
+        opened = pyarrow.parquet.ParquetFile(file)
+        features = datasets.Features.from_arrow_schema(opened.schema_arrow)
+    except Exception as error:  # readers of binary files raise anything on hostile bytes
+        raise DataError(f"expected a Parquet file at {file}, got: {error}; repair or remove it") from error
+    return _class_names(features), _rows(file, opened)
+
+
+def _rows(file: Path, opened: pyarrow.parquet.ParquetFile) -> Iterator[Any]:
+    try:
+        for batch in opened.iter_batches(batch_size=16):
+            yield from batch.to_pylist()
+    except Exception as error:  # as above
+        raise DataError(f"expected whole rows in {file}, got: {error}; repair or remove it") from error
+
+
+def _class_names(features: datasets.Features) -> dict[int, str]:
+    objects = features.get("objects")
+    if not isinstance(objects, dict):
+        return {}
+    for name in ("category", "categories"):
+        inner = getattr(objects.get(name), "feature", None)
+        if isinstance(inner, datasets.ClassLabel):
+            return dict(enumerate(inner.names))
+    return {}

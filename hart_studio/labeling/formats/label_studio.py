@@ -1,0 +1,229 @@
+"""Label Studio tasks: one task per question, with its labeling configuration.
+
+Coordinates are percent of the upright picture's sides, ``x`` and ``y`` the TOP LEFT corner, never rounded: on a picture
+8,000 pixels wide two decimals are most of a pixel. What a person decided is an annotation, what a program proposed a
+prediction. Pictures are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
+from xml.etree import ElementTree
+
+from hart_studio.data.rows import LoadedSamples, get_field, to_text
+from hart_studio.errors import DataError
+from hart_studio.files import write_json
+from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.formats.reading import (
+    FoundPicture,
+    ImportOptions,
+    LabelCollector,
+    PictureFinder,
+    find_files,
+    read_json,
+    to_number,
+)
+from hart_studio.labeling.records import DECIDED, LabeledSample
+from hart_studio.records import Box
+
+TASKS: Final = "tasks.json"
+CONFIG: Final = "label_config.xml"
+LOCAL_FILES: Final = "/data/local-files/?d="
+
+_VERDICTS: Final = {"rejected": "wrong box", "bad_question": "bad question"}
+
+
+def place(picture: PlannedPicture) -> str:
+    """Where a copied picture goes."""
+    return f"images/{picture.name}"
+
+
+def save_label_studio(plan: ExportPlan, folder: Path) -> None:
+    """Write ``tasks.json`` for import, and ``label_config.xml`` for the project.
+
+    Set ``LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`` and ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` to the folder
+    of the export, or to the common folder of the pictures when they are referred to.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    is_copy = plan.options.pictures == "copy"
+    tasks = [_task(picture, planned, place(picture) if is_copy else picture.name) for picture, planned in plan.rows()]
+    write_json(folder / TASKS, tasks)
+    (folder / CONFIG).write_text(label_config(plan.classes), encoding="utf-8", newline="\n")
+
+
+def label_config(classes: tuple[str, ...]) -> str:
+    """The labeling configuration that the tasks fit.
+
+    Args:
+        classes: Names of the labels.
+    """
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Header", value="$question")
+    image = {"name": "image", "value": "$image", "zoom": "true", "zoomControl": "true", "rotateControl": "false"}
+    ElementTree.SubElement(view, "Image", image)
+    labels = ElementTree.SubElement(view, "RectangleLabels", name="label", toName="image")
+    for name in classes:
+        ElementTree.SubElement(labels, "Label", value=name)
+    ElementTree.SubElement(view, "TextArea", name="answer", toName="image", maxSubmissions="1", editable="true")
+    verdict = ElementTree.SubElement(view, "Choices", name="verdict", toName="image", choice="single")
+    for value in ("verified", *_VERDICTS.values()):
+        ElementTree.SubElement(verdict, "Choice", value=value)
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def load_label_studio(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
+    """Read tasks: what is imported into Label Studio, or what its JSON export gives.
+
+    Of a task the newest annotation that was not skipped counts, else the newest prediction. The question is
+    ``data.question``, else the template asks for each label.
+
+    Args:
+        path: The JSON file, or a folder with ``tasks.json`` or ``*.json``.
+        options: How to read. ``image_root`` is the document root of local files, by default the file's folder.
+
+    Raises:
+        DataError: If a file cannot be read or holds no tasks, or if there is no sample.
+    """
+    options = options or ImportOptions()
+    collector = LabelCollector(path, options)
+    for file in find_files(path, TASKS, "*.json"):
+        tasks = read_json(file)
+        tasks = [tasks] if isinstance(tasks, dict) else tasks
+        if not isinstance(tasks, list):
+            raise DataError(f"expected a list of tasks in {file}, got {type(tasks).__name__}; name another file")
+        pictures = PictureFinder(options.image_root or file.parent)
+        for number, task in enumerate(tasks, start=1):
+            with collector.row(f"task {number}"):
+                _read_task(f"task {number}", task, pictures, collector)
+    return collector.finish()
+
+
+def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str, Any]:
+    sample, label = planned.item.sample, planned.item.label
+    data = {
+        "image": LOCAL_FILES + quote(os.fsencode(file)),
+        "question": sample.question,
+        "answer": sample.answer or "",
+        "choices": list(sample.choices),
+        "kind": sample.category,
+        "qa_id": planned.item.id,
+        "status": label.status,
+        "score": label.score,
+    }
+    result = [_region(number, box, picture, planned) for number, box in enumerate(planned.boxes, start=1)]
+    if sample.answer is not None:
+        result.append(_mark(planned, "answer", "textarea", {"text": [sample.answer]}))
+    if label.status not in DECIDED:
+        prediction = {"model_version": label.maker.model if label.maker else "HART Studio", "result": result}
+        return {
+            "data": data,
+            "predictions": [prediction if label.score is None else {**prediction, "score": label.score}],
+        }
+    result.append(_mark(planned, "verdict", "choices", {"choices": [_VERDICTS.get(label.status, "verified")]}))
+    return {"data": data, "annotations": [{"completed_by": 1, "was_cancelled": False, "result": result}]}
+
+
+def _region(number: int, box: Box, picture: PlannedPicture, planned: PlannedItem) -> dict[str, Any]:
+    width, height = picture.wh
+    value = {
+        "x": 100 * box.x_min / width,
+        "y": 100 * box.y_min / height,
+        "width": 100 * box.width / width,
+        "height": 100 * box.height / height,
+        "rotation": 0,
+        "rectanglelabels": [class_name(box)],
+    }
+    region = {
+        "id": f"{planned.item.id}_{number}",
+        "from_name": "label",
+        "to_name": "image",
+        "type": "rectanglelabels",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": value,
+    }
+    check = planned.item.label.check
+    if box.score is not None:
+        region["score"] = box.score
+    if check is not None and check.crops_answer is not None:
+        region["meta"] = {"text": [f"crop answer: {check.crops_answer}"]}
+    return region
+
+
+def _mark(planned: PlannedItem, name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    mark = {"id": f"{planned.item.id}_{name}", "from_name": name, "to_name": "image", "type": kind}
+    return {**mark, "value": value}
+
+
+def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
+    data = get_field(task, "data")
+    picture = pictures.find(_picture_name(get_field(data, "image")))
+    result, is_human = _newest_result(task)
+    regions = [each for each in result if isinstance(each, dict) and str(each.get("type", "")).startswith("rectangle")]
+    boxes = []
+    for number, region in enumerate(regions, start=1):
+        with collector.row(f"{where} region {number}"):
+            boxes.append(_read_region(region, picture))
+    if regions and not boxes:
+        return
+    question = data.get("question")
+    if isinstance(question, str) and question.strip():
+        status = _decision(result, data.get("status")) if is_human else data.get("status")
+        about = {**data, "id": data.get("qa_id"), "status": status}
+        collector.add_question(where, picture, question, boxes, about)
+    elif boxes:
+        collector.add_boxes(where, picture, [(box, box.label) for box in boxes])
+    else:
+        collector.add_negative(where, picture)
+
+
+def _picture_name(url: Any) -> str:
+    """The path below the document root."""
+    text = to_text(url, "image")
+    if text.startswith(LOCAL_FILES):
+        return os.fsdecode(unquote_to_bytes(text.removeprefix(LOCAL_FILES)))
+    if "://" in text:
+        raise ValueError("a picture on the network, which is not fetched: download it and use local files")
+    return text
+
+
+def _newest_result(task: Any) -> tuple[list[Any], bool]:
+    """The result that counts, and whether a person made it."""
+    for name in ("annotations", "predictions"):
+        made = task.get(name)
+        for each in reversed(made if isinstance(made, list) else []):
+            if isinstance(each, dict) and not each.get("was_cancelled") and isinstance(each.get("result"), list):
+                return each["result"], name == "annotations"
+    return [], False
+
+
+def _decision(result: list[Any], status: Any) -> Any:
+    """What a person decided: the verdict where there is one, else the status that the task came with."""
+    for mark in result:
+        value = mark.get("value") if isinstance(mark, dict) and mark.get("from_name") == "verdict" else None
+        chosen = value.get("choices") if isinstance(value, dict) else None
+        for decided, verdict in _VERDICTS.items():
+            if chosen == [verdict]:
+                return decided
+    return status if status in ("accepted", "edited", "rejected") else "accepted"
+
+
+def _read_region(region: Any, picture: FoundPicture) -> Box:
+    value = get_field(region, "value")
+    x, y, width, height = (to_number(get_field(value, side), side) for side in ("x", "y", "width", "height"))
+    if to_number(value.get("rotation", 0), "rotation") != 0:
+        raise ValueError("a rotated box")
+    if region.get("image_rotation"):
+        raise ValueError("a box on a rotated picture")
+    picture.check_size(region.get("original_width"), region.get("original_height"))
+    across, down = picture.wh[0] / 100, picture.wh[1] / 100
+    labels = value.get("rectanglelabels")
+    label = labels[0] if isinstance(labels, list) and labels else ""
+    return picture.box((x * across, y * down, (x + width) * across, (y + height) * down), label, region.get("score"))

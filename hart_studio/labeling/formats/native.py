@@ -1,0 +1,191 @@
+"""Our own records, one JSON object a line: lossless, with evidence, maker, reviewer and history.
+
+A line of schema ``hart.label/1``::
+
+    {"schema": "hart.label/1", "item_id": "0123456789abcdef", "qa_id": "q17", "split": "train",
+     "image": {"file": "images/a.jpg", "sha256": "...", "width": 4032, "height": 3024, "exif_applied": true},
+     "question": "...", "choices": [], "answer": "red", "category": "", "source": "...",
+     "boxes": [{"xyxy": [504.0, 1209.6, 756.0, 1451.52], "label": "sign", "score": null}],
+     "review": {"revision": 1, "status": "edited", "origin": "human", "score": 0.9, "check": {}, "maker": {},
+                "reviewer": "...", "at": "2026-01-31T12:00:00Z", "note": ""},
+     "history": [{"boxes": [], "revision": 0, "status": "proposed"}]}
+
+``xyxy`` is in float pixels of the upright original, ``max`` edges exclusive. ``image.file`` starts at the folder of
+the pictures; where they lie on the machine that wrote the file is not told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.rows import LoadedSamples, find_picture, get_field, to_text
+from hart_studio.errors import DataError, HartError
+from hart_studio.labeling.export_plan import ExportPlan, PlannedPicture
+from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, find_files, read_bytes, to_list
+from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
+from hart_studio.records import Box, Sample
+
+SCHEMA: Final = "hart.label/1"
+LABELS: Final = "labels.jsonl"
+
+_SAMPLE_FIELDS: Final = ("question", "choices", "answer", "category", "source")
+
+
+def place(picture: PlannedPicture) -> str:
+    """Where a copied picture goes."""
+    return f"images/{picture.name}"
+
+
+def save_native(plan: ExportPlan, folder: Path) -> None:
+    """Write ``labels.jsonl``.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    is_copy = plan.options.pictures == "copy"
+    write_records(plan, folder / LABELS, place if is_copy else lambda picture: picture.name)
+
+
+def write_records(plan: ExportPlan, path: Path, file_of: Callable[[PlannedPicture], str]) -> None:
+    """Write every item of a plan, whole.
+
+    Args:
+        plan: The items.
+        path: The file.
+        file_of: Name of a picture's file, as the reader will look it up.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for picture, planned in plan.rows():
+            record = to_record(planned.item, file_of(picture), picture.split)
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
+    """An item as one JSON object.
+
+    Args:
+        item: The item.
+        file: Name of its picture's file.
+        split: Its split.
+    """
+    sample = item.sample.model_dump(mode="json")
+    label = _label_record(item.label)
+    return {
+        "schema": SCHEMA,
+        "item_id": item.id,
+        "qa_id": item.sample.id,
+        "split": split,
+        "image": {"file": file, **item.picture.model_dump(exclude={"path"}), "exif_applied": True},
+        **{name: sample[name] for name in _SAMPLE_FIELDS},
+        "boxes": label.pop("boxes"),
+        "review": label,
+        "history": [_label_record(earlier) for earlier in item.history],
+    }
+
+
+def to_item(record: Any, image_root: Path) -> Item:
+    """The item of a JSON object.
+
+    Args:
+        record: What ``to_record`` made, or anything.
+        image_root: Folder that must hold the picture.
+
+    Raises:
+        ValueError: If it is no such object, or the picture is missing.
+        InputError: If the picture's name leads out of the folder.
+    """
+    if get_field(record, "schema") != SCHEMA:
+        raise ValueError(f"expected the schema {SCHEMA!r}, got {str(record['schema'])[:40]!r}")
+    image = get_field(record, "image")
+    path = find_picture(image_root, get_field(image, "file"))
+    review = get_field(record, "review")
+    if not isinstance(review, dict):
+        raise ValueError(f"expected an object in 'review', got {type(review).__name__}")
+    sample = {name: get_field(record, name) for name in _SAMPLE_FIELDS}
+    return Item(
+        id=get_field(record, "item_id"),
+        sample=Sample(id=to_text(get_field(record, "qa_id"), "qa_id"), image=path, **sample),
+        picture=PictureFile(path=path, **{name: get_field(image, name) for name in ("sha256", "width", "height")}),
+        label=_to_label({**review, "boxes": get_field(record, "boxes")}),
+        history=tuple(_to_label(earlier) for earlier in to_list(record, "history")),
+    )
+
+
+def load_items(
+    path: Path, options: ImportOptions | None = None
+) -> tuple[tuple[Item, ...], LoadedSamples[LabeledSample]]:
+    """Read everything back, evidence and history included.
+
+    Args:
+        path: The JSONL file, or the folder of the export.
+        options: ``image_root`` and ``source`` are read; pictures are looked up below the file's folder by default.
+
+    Returns:
+        The items, and the same as samples together with the lines that are none.
+
+    Raises:
+        DataError: If the file cannot be read, or holds no item.
+    """
+    options = options or ImportOptions()
+    (file,) = find_files(path, LABELS)[:1]
+    root = options.image_root or file.parent
+    collector = LabelCollector(file, options)
+    items: dict[str, Item] = {}
+    for where, line in _lines(file):
+        with collector.row(where):
+            item = to_item(json.loads(line), root)
+            content = item.sample.model_dump(exclude={"id", "source"})
+            label = {"boxes": item.label.boxes, "status": item.label.status}
+            collector.add(where, LabeledSample(id=item.id, source=collector.source, **content, **label))
+            items.setdefault(item.id, item)
+    return tuple(items.values()), collector.finish()
+
+
+def load_native(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
+    """Read the questions and their boxes; ``load_items`` reads everything. Ids are those of the items.
+
+    Raises:
+        DataError: If the file cannot be read, or holds no item.
+    """
+    return load_items(path, options)[1]
+
+
+def check_records(path: Path, count: int) -> None:
+    """Make sure that a file of records beside another format is whole.
+
+    Raises:
+        DataError: If it does not hold that many records.
+    """
+    try:
+        found = sum(get_field(json.loads(line), "schema") == SCHEMA for _, line in _lines(path))
+    except (ValueError, HartError) as error:
+        raise DataError(f"expected records in {path.name}, got: {error}; export again") from error
+    if found != count:
+        raise DataError(f"expected {count} records in {path.name}, got {found}; export again")
+
+
+def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    for number, line in enumerate(read_bytes(file).split(b"\n"), start=1):
+        if line.strip():
+            yield f"line {number}", line
+
+
+def _label_record(label: Label) -> dict[str, Any]:
+    boxes = [{"xyxy": list(box.xyxy), "label": box.label, "score": box.score} for box in label.boxes]
+    return {"boxes": boxes, **label.model_dump(mode="json", exclude={"boxes"})}
+
+
+def _to_label(record: Any) -> Label:
+    boxes = []
+    for box in to_list(record, "boxes"):
+        xyxy = to_list(box, "xyxy")
+        if len(xyxy) != 4:
+            raise ValueError(f"expected four numbers in 'xyxy', got {len(xyxy)}")
+        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), get_field(box, "label"), box.get("score")))
+    return Label.model_validate({**record, "boxes": boxes})

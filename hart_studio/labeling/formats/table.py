@@ -1,0 +1,191 @@
+"""The formats as one table: how each is read and written, and what of a label it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import InputError
+from hart_studio.geometry import WH, XYXY
+from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedPicture
+from hart_studio.labeling.formats import (
+    coco,
+    createml,
+    grounded_chat,
+    image_folder,
+    label_studio,
+    native,
+    pascal_voc,
+    x_anylabeling,
+    yolo,
+)
+from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.records import LabeledSample
+from hart_studio.records import Box
+
+Fact = Literal[
+    "unlabeled", "negatives", "questions", "choices", "classes", "scores", "scores_if_all_known", "box_scores",
+    "statuses", "evidence", "makers", "reviews", "history",
+]  # fmt: skip
+"""Something that a format can hold. ``questions``: with their answers, each with its own boxes. ``evidence``: all of
+``Check``. ``reviews``: reviewer, time and note."""
+
+Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
+Saver = Callable[[ExportPlan, Path], None]
+
+_ASKED: Final[frozenset[Fact]] = frozenset({"negatives", "questions", "choices", "classes", "statuses"})
+_FLOAT_NOISE_PX: Final = 1e-6
+"""What changing between corners, sizes, centres and percent can cost on a picture of any size that is opened."""
+
+
+def _exactly(wh: WH, options: ExportOptions) -> tuple[float, float]:
+    del wh, options  # the same for all
+    return _FLOAT_NOISE_PX, _FLOAT_NOISE_PX
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """One line of the table.
+
+    Attributes:
+        name: Key in ``FORMATS``.
+        title: Name for people.
+        load: Reads a file or folder.
+        save: Writes a plan's labels into a folder that holds its pictures; None = the format is only read.
+        keeps: What it can hold.
+        place: Where a copied picture goes in the folder; None = pictures are inside the files.
+        can_refer: Whether pictures may stay where they are.
+        tolerance: Size of a picture, options -> how far an edge may move, original pixels across and down.
+        written: Box, size, options -> the box as it comes back, original pixels; None = as it was.
+        refuse: Why its readers would drop a picture; empty = they would not.
+    """
+
+    name: str
+    title: str
+    load: Loader
+    save: Saver | None = None
+    keeps: frozenset[Fact] = frozenset()
+    place: Callable[[PlannedPicture], str] | None = None
+    can_refer: bool = False
+    tolerance: Callable[[WH, ExportOptions], tuple[float, float]] = _exactly
+    written: Callable[[Box, WH, ExportOptions], XYXY] | None = None
+    refuse: Callable[[PlannedPicture], str] | None = None
+
+
+def _save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
+    from hart_studio.labeling.formats.hf_parquet import save_hf_parquet  # noqa: PLC0415 - seconds to import
+
+    save_hf_parquet(plan, folder)
+
+
+def _load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
+    from hart_studio.labeling.formats.hf_parquet import load_hf_parquet  # noqa: PLC0415 - as above
+
+    return load_hf_parquet(path, options)
+
+
+_TABLE: Final = (
+    FormatInfo(
+        "native",
+        "HART records (JSONL)",
+        native.load_native,
+        native.save_native,
+        _ASKED | {"unlabeled", "scores", "box_scores", "evidence", "makers", "reviews", "history"},
+        native.place,
+        can_refer=True,
+    ),
+    FormatInfo(
+        "coco",
+        "COCO JSON",
+        coco.load_coco,
+        coco.save_coco,
+        _ASKED | {"scores", "box_scores"},
+        coco.place,
+        can_refer=True,
+    ),
+    FormatInfo(
+        "yolo",
+        "YOLO (Ultralytics)",
+        yolo.load_yolo,
+        yolo.save_yolo,
+        frozenset({"negatives", "classes"}),
+        yolo.place,
+        tolerance=lambda wh, _: yolo.tolerance(wh),
+        written=lambda box, wh, _: yolo.written_box(box, wh),
+        refuse=yolo.refuse,
+    ),
+    FormatInfo(
+        "pascal_voc",
+        "Pascal VOC XML",
+        pascal_voc.load_pascal_voc,
+        pascal_voc.save_pascal_voc,
+        frozenset({"negatives", "classes"}),
+        pascal_voc.place,
+        tolerance=lambda wh, _: pascal_voc.tolerance(wh),
+        written=lambda box, wh, _: pascal_voc.written_box(box, wh),
+    ),
+    FormatInfo(
+        "label_studio",
+        "Label Studio tasks",
+        label_studio.load_label_studio,
+        label_studio.save_label_studio,
+        _ASKED | {"scores", "box_scores"},
+        label_studio.place,
+        can_refer=True,
+    ),
+    FormatInfo(
+        "createml",
+        "CreateML JSON",
+        createml.load_createml,
+        createml.save_createml,
+        frozenset({"negatives", "classes"}),
+        createml.place,
+        can_refer=True,
+    ),
+    FormatInfo(
+        "image_folder",
+        "Hugging Face ImageFolder",
+        image_folder.load_image_folder,
+        image_folder.save_image_folder,
+        _ASKED | {"scores_if_all_known"},
+        image_folder.place,
+    ),
+    FormatInfo(
+        "hf_parquet",
+        "Hugging Face Parquet",
+        _load_hf_parquet,
+        _save_hf_parquet,
+        _ASKED | {"scores", "box_scores"},
+    ),
+    FormatInfo(
+        "grounded_chat",
+        "Grounded conversations (JSONL)",
+        grounded_chat.load_grounded_chat,
+        grounded_chat.save_grounded_chat,
+        _ASKED - {"negatives", "classes"},
+        grounded_chat.place,
+        can_refer=True,
+        tolerance=grounded_chat.tolerance,
+        written=grounded_chat.written_box,
+    ),
+    FormatInfo("x_anylabeling", "X-AnyLabeling and LabelMe JSON", x_anylabeling.load_x_anylabeling),
+)
+
+FORMATS: Final[dict[str, FormatInfo]] = {info.name: info for info in _TABLE}
+"""Every format by name. ``image_folder`` and ``grounded_chat`` keep more than they promise here for some labels."""
+
+
+def find_format(name: str) -> FormatInfo:
+    """A format that can be written.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    info = FORMATS.get(name)
+    if info is None or info.save is None:
+        known = ", ".join(each.name for each in _TABLE if each.save)
+        raise InputError(f"expected one of the formats {known}, got {name!r}; choose one of them")
+    return info

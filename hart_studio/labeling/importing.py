@@ -1,0 +1,183 @@
+"""Rows into a project. A row that is there already changes nothing; one that is no use is listed with its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeVar
+
+from pydantic import TypeAdapter
+
+from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.errors import ImageError
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.project import Project, make_item_id
+from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
+from hart_studio.records import Box, GoldSample, Sample
+
+BATCH: Final = 200
+"""Rows of one transaction."""
+
+MOST_KEPT_BAD_ROWS: Final = 10_000
+"""Bad rows of one import that are written down; all are counted."""
+
+BOXES: Final = TypeAdapter(tuple[Box, ...])
+"""Reads and writes boxes as JSON."""
+
+_READ_BYTES: Final = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Called with the rows done and the rows in all."""
+Row = TypeVar("Row", bound=Sample)
+Change = Literal["added", "updated", "known"]
+
+
+class ImportReport(NamedTuple):
+    """What became of the rows. The first three and the bad rows add up to all of them."""
+
+    added: int
+    """New items."""
+    updated: int
+    """Items that were there, and got boxes to be verified or the new place of their picture."""
+    known: int
+    """Items that were there and stay as they are."""
+    bad_count: int
+    """Rows that could not be used."""
+    bad_rows: tuple[BadRow, ...]
+    """Where they are and why, the first ``MOST_KEPT_BAD_ROWS`` of them."""
+
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Reasons with the number of rows, the most frequent first."""
+        return Counter(bad.reason for bad in self.bad_rows).most_common()
+
+
+def import_samples(project: Project, loaded: LoadedSamples[Row], progress: Progress | None = None) -> ImportReport:
+    """Add every question that the project does not have yet.
+
+    A question is the same when picture (by content), question and choices are the same. Gold boxes go where only the
+    quality report looks; boxes of a ``LabeledSample`` become the item's first label, to be verified.
+
+    Args:
+        project: The project.
+        loaded: From one of the loaders; its bad rows are written down too.
+        progress: Told after each batch.
+
+    Raises:
+        DataError: If the project cannot be written. Batches that were imported before stay.
+    """
+    counts: Counter[str] = Counter()
+    bad_rows = list(loaded.bad_rows)
+    files: dict[str, PictureFile | str] = {}
+    for start in range(0, len(loaded.samples), BATCH):
+        batch = loaded.samples[start : start + BATCH]
+        for sample in batch:
+            if sample.image not in files:
+                files[sample.image] = look_at(Path(sample.image))
+        changes: Counter[str] = Counter()  # a batch counts once it is committed
+        refused = []
+        with project.database.writing() as connection:
+            for sample in batch:
+                picture = files[sample.image]
+                try:
+                    if isinstance(picture, str):
+                        raise ValueError(picture)
+                    changes[_import(project, connection, sample, picture)] += 1
+                except ValueError as error:
+                    refused.append(BadRow(sample.id, str(error)))
+        counts += changes
+        bad_rows += refused
+        if progress:
+            progress(min(start + BATCH, len(loaded.samples)), len(loaded.samples))
+    report = ImportReport(
+        counts["added"], counts["updated"], counts["known"], len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
+    )
+    _write_down(project, loaded.source, report)
+    return report
+
+
+def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
+    """(source, place, reason) of rows that could not be used, the newest import first."""
+    query = """SELECT imports.source, bad_rows.place, bad_rows.reason FROM bad_rows JOIN imports
+        ON imports.id = bad_rows.import ORDER BY imports.id DESC, bad_rows.rowid LIMIT ?"""
+    return [(row[0], row[1], row[2]) for row in project.database.reading().execute(query, (limit,))]
+
+
+def look_at(path: Path) -> PictureFile | str:
+    """Size and content of a picture, or why it cannot be used. Only its header is decoded."""
+    try:
+        image = SourceImage(path)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
+    except ImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path.name}: {error.strerror}"
+    return PictureFile(path=str(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height)
+
+
+def _import(project: Project, connection: sqlite3.Connection, sample: Sample, picture: PictureFile) -> Change:
+    """Bring one row in; a ``ValueError`` says why it cannot be."""
+    item_id = make_item_id(picture.sha256, sample.question, sample.choices)
+    boxes = sample.boxes if isinstance(sample, LabeledSample) else ()
+    _check_inside(boxes, picture)
+    now = datetime.now(timezone.utc)
+    row = connection.execute("SELECT revision, label FROM items WHERE id = ?", (item_id,)).fetchone()
+    if row is None:
+        plain = Sample(**{name: getattr(sample, name) for name in Sample.model_fields})
+        label = Label(revision=0, status="new", origin="none", at=now)
+        project.insert_item(connection, Item(id=item_id, sample=plain, picture=picture, label=label))
+        change: Change = "added"
+    else:
+        change = "known"
+        before = project.item(item_id)
+        if before.sample.answer != sample.answer:
+            raise ValueError(
+                f"the same question about the same picture is there with the answer {before.sample.answer!r}, "
+                f"and comes with {sample.answer!r}; correct one of them"
+            )
+        if before.picture.path != picture.path and not Path(before.picture.path).is_file():
+            connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (picture.path, picture.sha256))
+            change = "updated"
+    is_untouched = row is None or row["revision"] == 0
+    if boxes and is_untouched and isinstance(sample, LabeledSample):
+        label = Label(revision=1, status="proposed", origin="imported", boxes=boxes, at=now)
+        project.append_label(connection, item_id, label)
+        change = "added" if row is None else "updated"
+    if isinstance(sample, GoldSample) and sample.gold_boxes:
+        text = BOXES.dump_json(sample.gold_boxes).decode()
+        connection.execute("INSERT INTO gold (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING", (item_id, text))
+    return change
+
+
+def _check_inside(boxes: Sequence[Box], picture: PictureFile) -> None:
+    for box in boxes:
+        if box.x_min >= picture.width or box.y_min >= picture.height or box.x_max <= 0 or box.y_max <= 0:
+            raise ValueError(
+                f"a box lies outside of the picture of {picture.width} x {picture.height} pixels: "
+                f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]"
+            )
+
+
+def _write_down(project: Project, source: str, report: ImportReport) -> None:
+    with project.database.writing() as connection:
+        number = connection.execute(
+            "INSERT INTO imports (at, source, added, known, bad) VALUES (?, ?, ?, ?, ?)",
+            (
+                datetime.now(timezone.utc).isoformat(),
+                source,
+                report.added,
+                report.known + report.updated,
+                report.bad_count,
+            ),
+        ).lastrowid
+        connection.executemany(
+            "INSERT INTO bad_rows (import, place, reason) VALUES (?, ?, ?)",
+            [(number, bad.row, bad.reason) for bad in report.bad_rows],
+        )

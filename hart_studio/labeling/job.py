@@ -1,0 +1,280 @@
+"""A labeling run: a job in a run directory of the project, batch by batch, each batch one transaction.
+
+What a run has to do is written down when it is made, and an item is done in the same transaction that adds its label.
+So a run that was killed goes on where it ended: nothing is lost, nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from pydantic import Field, ValidationError
+
+from hart_studio.errors import HartError, ImageError, InputError, ModelError
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.known_calibrations import find_calibration
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
+from hart_studio.models.catalog import TRAINED_MODEL
+from hart_studio.models.chat import ChatModel
+from hart_studio.records import Record
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.provenance import collect_provenance
+from hart_studio.runs.writer import RunWriter, create_run
+
+MOST_FAULTS: Final = 16
+"""Items in a row at which the model fails, from which on the run gives up (ours): then it is not the items' fault."""
+
+_PAUSE_SECONDS: Final = 0.2
+_LONGEST_REASON: Final = 500
+
+LoadModel = Callable[[str, str], ChatModel]
+"""From a model's name and a device to the model."""
+
+
+class LabelingConfig(Record):
+    """What a labeling run does; ``config.json`` of its folder."""
+
+    project: str
+    """Absolute path of the project."""
+    model: str = ""
+    """A folder or a hub id; empty = the built-in model, trained with HART."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    proposals: ProposalSettings = ProposalSettings()
+    """How boxes are proposed and checked."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of the sampled turns."""
+    batch: int = Field(default=16, ge=1, le=1024)
+    """Items whose overviews and crops are in memory together (ours)."""
+    is_accepting: bool = True
+    """Whether labels are accepted unseen from the calibrated threshold on."""
+    wanted: ItemFilter = ItemFilter(statuses=("new", "failed"))
+    """Which items."""
+
+    @property
+    def model_name(self) -> str:
+        """What is loaded."""
+        return self.model or TRAINED_MODEL
+
+
+def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
+    """Make a run with everything that it has to do, ready to be started.
+
+    Raises:
+        InputError: If no item is wanted.
+        DataError: If the project cannot be written.
+    """
+    clause, values = config.wanted.to_sql()
+    rows = project.database.reading().execute(
+        f"SELECT id FROM items WHERE {clause} ORDER BY number",  # noqa: S608 - placeholders only
+        values,
+    )
+    ids = [row["id"] for row in rows]
+    if not ids:
+        raise InputError("expected items to label, got none that the filter wants; import some, or change the filter")
+    layout = create_run(project.runs, "labeling", config, "labeling", len(ids))
+    with project.database.writing() as connection:
+        connection.execute(
+            "INSERT INTO runs (id, at, model) VALUES (?, ?, ?)",
+            (layout.run_id, datetime.now(timezone.utc).isoformat(), config.model or "built-in"),
+        )
+        connection.executemany(
+            "INSERT INTO predictions (run, item) VALUES (?, ?)", [(layout.run_id, item_id) for item_id in ids]
+        )
+    return layout
+
+
+def read_config(layout: RunLayout) -> LabelingConfig:
+    """The settings of a run.
+
+    Raises:
+        InputError: If they cannot be read.
+    """
+    try:
+        return LabelingConfig.model_validate_json(layout.config.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(f"expected the settings of a labeling run at {layout.config}; start a new run") from error
+
+
+def run_labeling(layout: RunLayout, load: LoadModel) -> None:
+    """Do what is left of a run. Stops at the next batch when asked, and waits while it is paused.
+
+    Args:
+        layout: From ``prepare_run``.
+        load: Loads the model.
+
+    Raises:
+        HartError: If the model or the project cannot be used. A picture or an item that fails is counted and goes on.
+    """
+    config = read_config(layout)
+    project = Project(Path(config.project))
+    total = count_items(project, layout.run_id)
+    with RunWriter(layout, total) as run:
+        model = load(config.model_name, config.device)
+        calibration, doubt = find_calibration(config.model_name, project.folder)
+        done = total - count_items(project, layout.run_id, is_left=True)
+        run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
+        if doubt:
+            run.warn(doubt)
+        faults = 0
+        while items := _next_items(project, layout.run_id, config.batch):
+            _wait_while_paused(run, layout)
+            if run.is_stop_requested:
+                break
+            started = time.monotonic()
+            proposals = propose_safely(model, items, _settings(config, done))
+            faults = faults + len(items) if all(proposal.is_fault for proposal in proposals) else 0
+            if faults >= MOST_FAULTS:
+                raise ModelError(f"the last {faults} items all failed: {proposals[-1].failure}; they are still to do")
+            labels = _keep(project, layout.run_id, config, items, proposals, calibration)
+            done += len(items)
+            seconds = (time.monotonic() - started) / len(items)
+            for item, proposal in zip(items, proposals, strict=True):
+                if proposal.failure:
+                    run.warn(f"{item.sample.id}: {proposal.failure}")
+            run.log_step(done, "", summarize(labels, seconds))
+
+
+def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
+    """Propose for a batch. When it fails as a whole, for its halves, so that one item cannot take others along."""
+    try:
+        # A label that another tool made is verified as it is; every other one is made anew.
+        given = [item.label.boxes if item.label.origin == "imported" else () for item in items]
+        samples = [item.sample.model_copy(update={"id": item.id}) for item in items]
+        sizes = {item.sample.image: (item.picture.width, item.picture.height) for item in items}
+        return propose(model, samples, settings, given, lambda path: open_checked(path, sizes[path]))
+    except Exception as error:  # whatever a library raises about one sample, the others go on
+        if len(items) == 1:
+            text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
+            return [Proposal(items[0].id, (), None, text[:_LONGEST_REASON], is_fault=True)]
+        half = len(items) // 2
+        return propose_safely(model, items[:half], settings) + propose_safely(model, items[half:], settings)
+
+
+def open_checked(path: str, wh: tuple[int, int]) -> SourceImage:
+    """Open the picture of an item, and see that it is still the one that was imported.
+
+    Raises:
+        ImageError: If it is gone, unreadable, or of another size.
+    """
+    image = SourceImage(path)
+    if image.wh != wh:
+        raise ImageError(
+            f"{image.name!r}: expected the picture that was imported, {wh[0]} x {wh[1]} pixels, "
+            f"got {image.width} x {image.height}; bring it back, or import it anew"
+        )
+    return image
+
+
+def count_items(project: Project, run_id: str, *, is_left: bool = False) -> int:
+    """Number of items of a run: all, or those that are left."""
+    query = "SELECT COUNT(*), COUNT(label) FROM predictions WHERE run = ?"
+    total, done = project.database.reading().execute(query, (run_id,)).fetchone()
+    return int(total - done if is_left else total)
+
+
+def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
+    """Figures of a batch. Known answers and agreement have figures of their own."""
+    found = {
+        "items": float(len(labels)),
+        "failed": float(sum(label.status == "failed" for label in labels)),
+        "accepted": float(sum(label.status == "auto_accepted" for label in labels)),
+        "seconds_per_item": seconds,
+    }
+    for kind in ("known_answer", "agreement"):
+        checks = [label.check for label in labels if label.check and label.check.kind == kind]
+        if checks:
+            found[f"{kind}/verified"] = fmean(float(check.crops_right is True) for check in checks)
+            found[f"{kind}/sufficiency"] = fmean(check.sufficiency or 0.0 for check in checks)
+            found[f"{kind}/area_share"] = fmean(check.area_share for check in checks)
+    return found
+
+
+def _settings(config: LabelingConfig, done: int) -> ProposalSettings:
+    """The settings with random numbers of their own for each batch."""
+    loop = config.proposals.loop.model_copy(update={"seed": config.seed + done})
+    return config.proposals.model_copy(update={"loop": loop})
+
+
+def _next_items(project: Project, run_id: str, limit: int) -> list[Item]:
+    rows = project.database.reading().execute(
+        """SELECT items.id FROM predictions JOIN items ON items.id = predictions.item
+        WHERE predictions.run = ? AND predictions.label IS NULL ORDER BY items.number LIMIT ?""",
+        (run_id, limit),
+    )
+    return [project.item(row["id"]) for row in rows.fetchall()]
+
+
+def _keep(
+    project: Project,
+    run_id: str,
+    config: LabelingConfig,
+    items: Sequence[Item],
+    proposals: Sequence[Proposal],
+    calibration: Calibration | None,
+) -> list[Label]:
+    """Add the labels of a batch, all of them or none; what a person has decided meanwhile stays."""
+    labels = []
+    with project.database.writing() as connection:
+        for item, proposal in zip(items, proposals, strict=True):
+            now = project.item(item.id).label
+            label = _make_label(run_id, config, now, proposal, calibration)
+            _mark_done(connection, run_id, item.id, label)
+            if now.status not in DECIDED:
+                project.append_label(connection, item.id, label)
+            labels.append(label)
+    return labels
+
+
+def _mark_done(connection: sqlite3.Connection, run_id: str, item_id: str, label: Label) -> None:
+    connection.execute(
+        "UPDATE predictions SET label = ? WHERE run = ? AND item = ?", (label.model_dump_json(), run_id, item_id)
+    )
+
+
+def _make_label(
+    run_id: str, config: LabelingConfig, before: Label, proposal: Proposal, calibration: Calibration | None
+) -> Label:
+    check = proposal.check
+    score = calibration.score(check, bool(proposal.boxes)) if calibration else None
+    is_own = calibration is not None and calibration.is_for(config.model_name)
+    status: Status = "proposed"
+    if proposal.failure:
+        status = "failed"
+    elif config.is_accepting and is_own and calibration and calibration.accepts(check, score):
+        status = "auto_accepted"
+    loop, rollouts = config.proposals.loop, config.proposals.rollouts
+    return Label(
+        revision=before.revision + 1,
+        status=status,
+        origin="imported" if before.origin == "imported" else "model",
+        boxes=proposal.boxes,
+        score=score,
+        check=check,
+        maker=Maker(
+            model=config.model or "built-in",
+            run_id=run_id,
+            rollouts=rollouts,
+            temperature=loop.temperature,
+            seed=config.seed,
+            is_tightened=config.proposals.tightening is not None,
+        ),
+        at=datetime.now(timezone.utc),
+        note=proposal.failure,
+    )
+
+
+def _wait_while_paused(run: RunWriter, layout: RunLayout) -> None:
+    while layout.pause.exists() and not run.is_stop_requested:
+        run.beat()
+        time.sleep(_PAUSE_SECONDS)

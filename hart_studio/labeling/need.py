@@ -1,0 +1,53 @@
+"""In which order items need a person: what the evidence disagrees about first, then a random audit."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from hart_studio.labeling.records import Check, Label
+
+LOW_AGREEMENT: Final = 0.5
+"""Sufficiency, or consensus of the regions, under which the rollouts do not agree (ours)."""
+
+Reason = Literal["disagreement", "low_agreement", "odd_size", "unsure", "audit"]
+"""Why an item waits for a person, most needed first."""
+
+_RANKS: Final[dict[Reason, int]] = {"disagreement": 4, "low_agreement": 3, "odd_size": 2, "unsure": 1, "audit": 0}
+
+
+def find_reason(label: Label, lot: float, audit_share: float) -> Reason | None:
+    """Why an item waits for a person; None when it does not.
+
+    Args:
+        label: Its newest label.
+        lot: Its lot in [0, 1).
+        audit_share: Share of the labels accepted unseen that are audited.
+    """
+    if label.status == "auto_accepted":
+        return "audit" if lot < audit_share else None
+    if label.status != "proposed":
+        return None
+    check = label.check
+    if check is None:
+        return "unsure"
+    if disagrees(check):
+        return "disagreement"
+    measured = [value for value in (check.sufficiency, check.consensus) if value is not None]
+    if measured and min(measured) < LOW_AGREEMENT:
+        return "low_agreement"
+    return "odd_size" if check.cautions else "unsure"
+
+
+def find_need(label: Label, lot: float, audit_share: float) -> float | None:
+    """How much an item needs a person: the greater the sooner; None when it does not wait for one."""
+    reason = find_reason(label, lot, audit_share)
+    if reason is None:
+        return None
+    # Audited items come in the order of their lots, which says nothing about them.
+    within = 1.0 - lot if reason == "audit" else 1.0 - (label.score or 0.0)
+    return _RANKS[reason] + 0.999 * within
+
+
+def disagrees(check: Check) -> bool:
+    """Whether the crops and the full image tell different stories, and the full image has the better one."""
+    return check.crops_right is False and check.full_right is True

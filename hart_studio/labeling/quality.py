@@ -1,0 +1,209 @@
+"""How good the labels of a project are, as far as that can be told without gold boxes.
+
+The error rate of labels accepted unseen is measured by the audit: a random share of them is decided by people. Known
+answers and agreement are two kinds of evidence, and have figures of their own throughout.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+from typing import Final, NamedTuple
+
+from hart_studio.evaluation.statistics import Estimate, wilson
+from hart_studio.geometry import mean_pairwise_iou
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import DECIDED, Check, EvidenceKind, Item, Label
+
+SCORE_BINS: Final = 10
+"""Of the histogram of scores."""
+AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Of the histogram of area shares; labels are small, so the bins are too."""
+
+
+class EvidenceFigures(NamedTuple):
+    """Labels with one kind of evidence."""
+
+    labels: int
+    """Labels with evidence."""
+    verified: Estimate
+    """Share whose crops alone give the right answer, or that of most rollouts."""
+    full_image: Estimate
+    """The same for the full image."""
+    needed: Estimate | None
+    """Share, of those where it could be told, whose region is needed."""
+
+    @property
+    def lift(self) -> float:
+        """How much more often the crops are right than the full image."""
+        return self.verified.value - self.full_image.value
+
+
+class ReviewerFigures(NamedTuple):
+    """What one person did."""
+
+    reviewer: str
+    """Who."""
+    decisions: dict[str, int]
+    """Kind of action -> number."""
+    seconds: float | None
+    """Median seconds of a decision; None when they were not taken."""
+
+
+class Agreement(NamedTuple):
+    """Items that two people decided without seeing each other."""
+
+    items: int
+    """How many."""
+    iou: float | None
+    """Mean IoU of their boxes where both kept some."""
+    kappa: float | None
+    """Cohen's kappa of keeping or refusing the label; None when chance alone would agree always."""
+
+
+class Quality(NamedTuple):
+    """Everything that can be told of a project's labels."""
+
+    statuses: dict[str, int]
+    """Status -> number of items."""
+    evidence: dict[EvidenceKind, EvidenceFigures]
+    """One for each kind that occurs."""
+    scores: dict[EvidenceKind, list[int]]
+    """Labels in each of ten equal bins of the score."""
+    areas: list[int]
+    """Labels between neighbouring ``AREA_EDGES`` of the area share."""
+    audit: Estimate | None
+    """Share of the audited labels that people accepted as they were; None before the first one."""
+    audited: int
+    """Labels accepted unseen that people decided."""
+    reviewers: list[ReviewerFigures]
+    """One per person."""
+    agreement: Agreement
+    """Between people."""
+
+
+def measure_quality(project: Project) -> Quality:
+    """Read all labels once and count.
+
+    Raises:
+        DataError: If the project cannot be read.
+    """
+    checks: dict[EvidenceKind, list[Check]] = defaultdict(list)
+    scores: dict[EvidenceKind, list[int]] = defaultdict(lambda: [0] * SCORE_BINS)
+    areas = [0] * (len(AREA_EDGES) - 1)
+    for item in project.items():
+        label = item.label
+        if label.check is None or not label.boxes:
+            continue
+        checks[label.check.kind].append(label.check)
+        if label.score is not None:
+            scores[label.check.kind][min(SCORE_BINS - 1, int(label.score * SCORE_BINS))] += 1
+        areas[_find_bin(label.check.area_share)] += 1
+    right, audited = count_audit(project)
+    return Quality(
+        statuses=project.count_by("status"),
+        evidence={kind: _summarize(found) for kind, found in sorted(checks.items())},
+        scores=dict(scores),
+        areas=areas,
+        audit=wilson(right, audited) if audited else None,
+        audited=audited,
+        reviewers=list_reviewers(project),
+        agreement=measure_agreement(decided_by_two(project)),
+    )
+
+
+def count_audit(project: Project) -> tuple[int, int]:
+    """Labels that were accepted unseen and drawn for the audit: (accepted as they were, decided by people).
+
+    The draw depends on nothing but the item's id, so the share is that of all labels accepted unseen.
+    """
+    share = project.settings.audit_share
+    rows = project.database.reading().execute(
+        """SELECT items.id, items.status FROM items WHERE items.lot < ? AND items.reviewer != '' AND EXISTS
+        (SELECT 1 FROM labels WHERE labels.item = items.id AND labels.status = 'auto_accepted')""",
+        (share,),
+    )
+    statuses = [row["status"] for row in rows if row["status"] in DECIDED]
+    return sum(status == "accepted" for status in statuses), len(statuses)
+
+
+def list_reviewers(project: Project) -> list[ReviewerFigures]:
+    """What each person did, by name. Actions that were taken back do not count."""
+    rows = project.database.reading().execute(
+        "SELECT reviewer, kind, seconds FROM actions WHERE is_undone = 0 ORDER BY reviewer"
+    )
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        counts[row["reviewer"]][row["kind"]] += 1
+        if row["seconds"] is not None:
+            seconds[row["reviewer"]].append(row["seconds"])
+    return [
+        ReviewerFigures(name, dict(kinds), median(seconds[name]) if seconds[name] else None)
+        for name, kinds in counts.items()
+    ]
+
+
+def decided_by_two(project: Project) -> list[tuple[Label, Label]]:
+    """The last decisions of two people about one item, where an item was meant for two."""
+    rows = project.database.reading().execute(
+        """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE is_undone = 0 AND kind != 'skip'
+        AND items.wants > 1 GROUP BY item HAVING COUNT(DISTINCT actions.reviewer) > 1"""
+    )
+    pairs = []
+    for row in rows.fetchall():
+        item: Item = project.item(row["item"], with_history=True)
+        last = {label.reviewer: label for label in (*item.history, item.label) if label.status in DECIDED}
+        if len(last) >= 2:
+            first, second = list(last.values())[-2:]
+            pairs.append((first, second))
+    return pairs
+
+
+def measure_agreement(pairs: Sequence[tuple[Label, Label]]) -> Agreement:
+    """How far two people agree (Cohen, 1960, for the kappa).
+
+    Args:
+        pairs: Their decisions about the same items.
+    """
+    overlaps = [
+        overlap
+        for first, second in pairs
+        if _keeps(first) and _keeps(second) and first.boxes and second.boxes
+        if (overlap := mean_pairwise_iou([first.boxes, second.boxes])) is not None
+    ]
+    return Agreement(len(pairs), fmean(overlaps) if overlaps else None, _find_kappa(pairs))
+
+
+def _find_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:
+    if not pairs:
+        return None
+    votes = [(_keeps(first), _keeps(second)) for first, second in pairs]
+    observed = fmean(float(first == second) for first, second in votes)
+    keeping = [fmean(float(vote[side]) for vote in votes) for side in (0, 1)]
+    by_chance = keeping[0] * keeping[1] + (1 - keeping[0]) * (1 - keeping[1])
+    return None if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
+
+
+def _keeps(label: Label) -> bool:
+    return label.status in {"accepted", "edited"}
+
+
+def _summarize(checks: Sequence[Check]) -> EvidenceFigures:
+    needed = [check.necessity for check in checks if check.necessity is not None]
+    return EvidenceFigures(
+        labels=len(checks),
+        verified=_share(check.crops_right is True for check in checks),
+        full_image=_share(check.full_right is True for check in checks),
+        needed=_share(needed) if needed else None,
+    )
+
+
+def _share(values: Iterable[bool]) -> Estimate:
+    found = list(values)
+    return wilson(sum(found), len(found))
+
+
+def _find_bin(area: float) -> int:
+    return next((index for index, edge in enumerate(AREA_EDGES[1:]) if area <= edge), len(AREA_EDGES) - 2)

@@ -1,0 +1,209 @@
+"""The quality of a project's labels as one HTML file with its figures inside, and as text."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+from hart_studio.evaluation.bars import Bar, draw_bars
+from hart_studio.evaluation.statistics import Estimate
+from hart_studio.files import write_atomically
+from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.quality import AREA_EDGES, SCORE_BINS, Quality, measure_quality
+from hart_studio.labeling.records import EvidenceKind
+
+KIND_TITLES: Final[dict[EvidenceKind, str]] = {"known_answer": "Known answers", "agreement": "Agreement"}
+"""Kind of evidence -> title."""
+
+_STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem}"
+    "body{color:#1b2230;background:#fff}"
+    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.25rem .9rem .25rem 0;text-align:left}"
+    "th{font-weight:600}td{font-variant-numeric:tabular-nums}tr{border-bottom:1px solid #e1e5ea}"
+    "figure{margin:0 0 1.5rem;max-width:640px}svg{width:100%;height:auto}.quiet{color:#677285}"
+    "@media(prefers-color-scheme:dark){body{color:#e1e5ea;background:#171d28}tr{border-color:#353e4e}}"
+)
+
+
+def write_report(project: Project, path: Path, calibration: Calibration | None = None) -> None:
+    """Measure a project and write the report.
+
+    Args:
+        project: The project.
+        path: The HTML file.
+        calibration: Shown as reliability diagrams when given.
+
+    Raises:
+        DataError: If the project cannot be read.
+        OSError: If the file cannot be written.
+    """
+    quality, gold = measure_quality(project), compare_with_gold(project)
+    now = datetime.now(timezone.utc)
+    parts = [
+        f"<h1>{html.escape(project.name)}</h1>",
+        f'<p class="quiet">Label quality, {now:%Y-%m-%d %H:%M} UTC. Intervals are 95 % Wilson intervals. '
+        "Known answers and agreement are different evidence and are never put together.</p>",
+        "<h2>Items</h2>",
+        _table(["Status", "Items"], [[name, f"{count:,}"] for name, count in quality.statuses.items()]),
+        *_write_evidence(quality),
+        *_write_audit(quality),
+        *_write_gold(gold),
+        *_write_figures(quality),
+        *(_write_calibration(calibration) if calibration else []),
+        *_write_reviewers(quality),
+    ]
+    body = "\n".join(parts)
+    write_atomically(
+        path,
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(project.name)}</title>'
+        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n",
+    )
+
+
+def draw_figures(quality: Quality) -> dict[str, str]:
+    """Histograms of scores and of area shares: name -> SVG document."""
+    found = {}
+    for kind, counts in quality.scores.items():
+        bars = [Bar(f"{index / SCORE_BINS:.1f}", count) for index, count in enumerate(counts)]
+        found[f"scores_{kind}"] = draw_bars(f"Scores, {KIND_TITLES[kind].lower()}", "score from", "labels", bars)
+    names = [f"{low:.1%}".rstrip("0").rstrip(".") if low else "0" for low in AREA_EDGES[:-1]]
+    bars = [Bar(_tidy(name), count) for name, count in zip(names, quality.areas, strict=True)]
+    found["areas"] = draw_bars("Area of the labels", "share of the picture from", "labels", bars)
+    return found
+
+
+def draw_reliability(calibration: Calibration, kind: EvidenceKind) -> str:
+    """The reliability diagram of one kind of evidence: bars are the share of right labels, lines the mean score."""
+    curve = calibration.curves[kind]
+    bars = [Bar(f"{each.low:.1f}", each.right or 0.0, each.score) for each in curve.bins]
+    title = f"Reliability, {KIND_TITLES[kind].lower()}: bar = right, line = score"
+    return draw_bars(title, "score from", "share of right labels", bars, top=1.0)
+
+
+def show_estimate(found: Estimate | None) -> str:
+    """A share with its interval; a dash when there is none."""
+    return "–" if found is None else f"{found.value:.1%} ({found.low:.1%} – {found.high:.1%})"
+
+
+def _tidy(percent: str) -> str:
+    return percent if percent.endswith("%") or percent == "0" else f"{percent}%"
+
+
+def _write_evidence(quality: Quality) -> list[str]:
+    rows = [
+        [
+            KIND_TITLES[kind],
+            f"{found.labels:,}",
+            show_estimate(found.verified),
+            show_estimate(found.full_image),
+            f"{100 * found.lift:+.1f} points",
+            show_estimate(found.needed),
+        ]
+        for kind, found in quality.evidence.items()
+    ]
+    return [
+        "<h2>Self-check</h2>",
+        "<p>Verified: the crops of the label alone give the known answer, or that of most rollouts.</p>",
+        _table(["Evidence", "Labels", "Verified", "Full image", "Lift", "Region needed"], rows),
+    ]
+
+
+def _write_audit(quality: Quality) -> list[str]:
+    told = (
+        f"<p>{quality.audited:,} labels that were accepted unseen were decided by people: "
+        f"<strong>{show_estimate(quality.audit)}</strong> stayed as they were.</p>"
+        if quality.audit
+        else "<p>No label that was accepted unseen has been audited yet, so their error rate is not known.</p>"
+    )
+    return ["<h2>Audit</h2>", told]
+
+
+def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
+    if not gold:
+        return []
+    rows = []
+    for kind, report in gold.items():
+        found = {"all": report.all, "usable": report.usable, "accepted unseen": report.accepted_unseen}
+        for name, figures in found.items():
+            if figures:
+                rows.append([f"{KIND_TITLES[kind]}: {name}", *_show_figures(figures)])
+        rows.append([f"{KIND_TITLES[kind]}: right labels that were accepted unseen", "", show_estimate(report.recall)])
+    return [
+        "<h2>Beside gold boxes</h2>",
+        "<p>Gold boxes are read for this table alone. A box over everything has an IoG of 1: see its area.</p>",
+        _table(["Labels", "Count", "IoG > 0.3", "Mean IoG", "Mean IoU", "Area"], rows),
+    ]
+
+
+def _show_figures(figures: GoldFigures) -> list[str]:
+    return [
+        f"{figures.labels:,}",
+        show_estimate(figures.found),
+        f"{figures.iog:.3f}",
+        f"{figures.iou:.3f}",
+        f"{figures.area_share:.2%}",
+    ]
+
+
+def _write_figures(quality: Quality) -> list[str]:
+    return ["<h2>Distributions</h2>", *(f"<figure>{svg}</figure>" for svg in draw_figures(quality).values())]
+
+
+def _write_calibration(calibration: Calibration) -> list[str]:
+    rows = [
+        [
+            KIND_TITLES[kind],
+            f"{curve.tested_on:,}",
+            f"{curve.base_rate:.1%}",
+            "–" if curve.threshold is None else f"{curve.threshold:.3f}",
+            "–" if curve.precision is None else f"{curve.precision:.1%}",
+            "–" if curve.recall is None else f"{curve.recall:.1%}",
+            f"{curve.brier:.3f}",
+            f"{curve.calibration_error:.3f}",
+        ]
+        for kind, curve in calibration.curves.items()
+    ]
+    heads = ["Evidence", "Tested", "Right", "Accept from", "Precision", "Recall", "Brier", "Calibration error"]
+    return [
+        "<h2>Calibration of the score</h2>",
+        f"<p>Model {html.escape(calibration.model)}, {html.escape(calibration.data)}, K {calibration.rollouts}, "
+        f"temperature {calibration.temperature:g}.</p>",
+        _table(heads, rows),
+        *(f"<figure>{draw_reliability(calibration, kind)}</figure>" for kind in calibration.curves),
+    ]
+
+
+def _write_reviewers(quality: Quality) -> list[str]:
+    if not quality.reviewers:
+        return []
+    rows = [
+        [
+            found.reviewer,
+            ", ".join(f"{count} {kind}" for kind, count in sorted(found.decisions.items())),
+            "–" if found.seconds is None else f"{found.seconds:.1f} s",
+        ]
+        for found in quality.reviewers
+    ]
+    pair = quality.agreement
+    told = (
+        f"<p>{pair.items} items were decided by two: mean IoU {_number(pair.iou)}, "
+        f"Cohen's kappa {_number(pair.kappa)}.</p>"
+        if pair.items
+        else ""
+    )
+    return ["<h2>Reviewers</h2>", _table(["Reviewer", "Actions", "Median time"], rows), told]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"

@@ -1,0 +1,256 @@
+"""Propose boxes for questions and gather what speaks for them: the self-check that needs no annotator.
+
+Per question: K sampled passes of the loop, the regions that most of them mean, and three greedy answers about exactly
+these boxes: from their crops alone (is it enough?), from the picture without them (is it needed?), and from the whole
+picture (for reference). Only a ``Sample`` comes in, which has no gold boxes (method, Sec. 1 and 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field
+
+from hart_studio.geometry import WH, area_share, mean_pairwise_iou
+from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.labeling.consensus import find_consensus, find_support
+from hart_studio.labeling.records import Caution, Check
+from hart_studio.labeling.tightening import TighteningSettings, tighten_boxes
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline.closed_loop import Failure, View, answer, answer_directly, ground, open_views
+from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_without_boxes
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.pipeline.verification import (
+    Verification,
+    check_rollout_count,
+    is_necessary,
+    verify_rollouts,
+)
+from hart_studio.records import Box, Record, Rollout, Sample
+
+SCATTERED_BELOW: Final = 0.3
+"""Mean pairwise IoU of the K regions under which they lie apart (ours)."""
+COVERS_HALF: Final = 0.5
+"""Area share from which on a label says little (ours)."""
+BORDER_PX: Final = 1.0
+"""A box this near to the picture's edge touches it (ours)."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Boxes for one question, with the evidence for them.
+
+    Attributes:
+        sample_id: The question.
+        boxes: In original pixels; empty when no rollout had a usable box, or when it failed.
+        check: The evidence; None when it failed.
+        failure: Why the model could not be asked.
+        is_fault: Whether the failure was unexpected, and not a picture that cannot be read.
+    """
+
+    sample_id: str
+    boxes: tuple[Box, ...]
+    check: Check | None
+    failure: str = ""
+    is_fault: bool = False
+
+
+class ProposalSettings(Record):
+    """How boxes are proposed."""
+
+    rollouts: int = Field(default=8, ge=1)
+    """K, sampled passes of the loop per question (ours)."""
+    loop: LoopSettings = LoopSettings(temperature=1.0)
+    """Of the sampled turns; the answers about the boxes are the same at temperature 0."""
+    tightening: TighteningSettings | None = None
+    """Whether and how far boxes are shrunk before they are checked."""
+
+
+def propose(
+    model: ChatModel,
+    samples: Sequence[Sample],
+    settings: ProposalSettings,
+    given: Sequence[tuple[Box, ...]] = (),
+    open_image: OpenImage = SourceImage,
+) -> list[Proposal]:
+    """Propose and check, with one call of the model for each kind of turn.
+
+    Args:
+        model: The model.
+        samples: As many as may have their overviews and crops in memory together.
+        settings: How.
+        given: Per sample, boxes that are there already and are to be verified in place of the model's own, in original
+            pixels; empty for a sample without. None at all: no sample has any.
+        open_image: Opens a picture by its path.
+
+    Returns:
+        One proposal per sample, in order.
+
+    Raises:
+        InputError: If several rollouts are asked for at temperature 0.
+    """
+    loop, rollouts = settings.loop, settings.rollouts
+    check_rollout_count(rollouts, loop)
+    greedy = loop.model_copy(update={"temperature": 0.0})
+    known = list(given) or [()] * len(samples)
+    opened = open_views(model, samples, loop, open_image)
+    attempts = ground(model, opened, loop, rollouts)
+    # A picture may open, and turn out to be damaged when it is cut.
+    views = [
+        next((attempt for attempt in group if isinstance(attempt, Failure)), view)
+        for view, group in zip(opened, attempts, strict=True)
+    ]
+    groups = [list(group.rollouts) for group in answer(model, attempts, "crops_only", loop)]
+    pointed = [tuple(rollout.boxes for rollout in group) for group in groups]
+    for index, rolled in _answer_given(model, views, known, loop, rollouts).items():
+        groups[index] = rolled
+    verified = [_verify(view, group, sets) for view, group, sets in zip(views, groups, pointed, strict=True)]
+    boxes = [own or _agree(check, sets) for own, check, sets in zip(known, verified, pointed, strict=True)]
+    if settings.tightening:
+        wanted = [_is_wanted(check) for check in verified]
+        boxes = tighten_boxes(model, views, boxes, pointed, wanted, loop, settings.tightening)
+    from_crops = answer_from_boxes(model, views, boxes, greedy)
+    full = answer_directly(model, views, greedy)
+    masked = answer_without_boxes(model, views, boxes, greedy)
+    proposals = []
+    for view, check, sets, own, (crops,), whole, without in zip(
+        views, verified, pointed, boxes, from_crops, full, masked, strict=True
+    ):
+        if isinstance(view, Failure) or crops.outcome == "error":
+            reason = view.reason if isinstance(view, Failure) else crops.error
+            proposals.append(Proposal(check.sample_id, (), None, reason))
+            continue
+        support = find_support(sets, own)
+        evidence = _Evidence(check, crops if own else None, whole.rollouts[0], without, support, check.majority_answer)
+        proposals.append(Proposal(check.sample_id, own, evidence.judge(own, view.image.wh, rollouts)))
+    return proposals
+
+
+def check_boxes(
+    model: ChatModel,
+    sample: Sample,
+    boxes: Sequence[Box],
+    settings: LoopSettings,
+    before: Check | None = None,
+    open_image: OpenImage = SourceImage,
+) -> tuple[Check, str]:
+    """Ask again about boxes that a person has just drawn: two or three greedy answers, no rollouts.
+
+    Args:
+        model: The model.
+        sample: The question.
+        boxes: In original pixels; may be empty.
+        settings: Of the turns; temperature is 0 whatever they say.
+        before: The evidence for the model's own boxes. What it says of the question stays: the answer of most
+            rollouts, which agreement is measured against, and the answer from the full image.
+        open_image: Opens the picture by its path.
+
+    Returns:
+        The evidence, and why the picture could not be read, or nothing.
+    """
+    greedy = settings.model_copy(update={"temperature": 0.0})
+    (view,) = open_views(model, [sample], greedy, open_image)
+    empty = Check(kind="agreement" if sample.answer is None else "known_answer", rollouts=0)
+    if isinstance(view, Failure):
+        return empty, view.reason
+    ((crops,),) = answer_from_boxes(model, [view], [boxes], greedy)
+    if crops.outcome == "error":
+        return empty, crops.error
+    full = answer_directly(model, [view], greedy)[0].rollouts[0]
+    (masked,) = answer_without_boxes(model, [view], [boxes], greedy)
+    judged = verify_rollouts([crops], full, masked, view.image.wh)
+    # Without a known answer one answer agrees with itself alone: there must be the rollouts of a proposal.
+    majority = before.majority_answer if before else None
+    evidence = _Evidence(judged, crops if boxes else None, full, masked, None, majority)
+    check = evidence.judge(boxes, view.image.wh, 0)
+    return check.model_copy(update={"sufficiency": None, "consensus": None}), ""
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Everything that was asked about one question."""
+
+    verification: Verification
+    crops: Rollout | None
+    full: Rollout
+    masked: Rollout | None
+    support: float | None
+    majority: str | None
+
+    def judge(self, boxes: Sequence[Box], wh: WH, rollouts: int) -> Check:
+        """Write it down."""
+        check = self.verification
+        share = area_share(boxes, wh)
+        return Check(
+            kind=check.evidence,
+            rollouts=rollouts,
+            sufficiency=check.sufficiency,
+            consensus=check.consensus,
+            support=self.support,
+            majority_answer=self.majority,
+            crops_answer=self.crops.score.extracted if self.crops else None,
+            crops_right=self._is_right(self.crops),
+            full_answer=self.full.score.extracted,
+            full_right=self._is_right(self.full),
+            masked_answer=self.masked.score.extracted if self.masked else None,
+            necessity=is_necessary(self.full, self.masked),
+            area_share=min(1.0, share),
+            cautions=_find_cautions(boxes, wh, check.consensus, share),
+        )
+
+    def _is_right(self, rollout: Rollout | None) -> bool | None:
+        if rollout is None:
+            return None
+        if rollout.score.expected is not None:
+            return rollout.score.value == 1.0
+        return None if self.majority is None else rollout.score.extracted == self.majority
+
+
+def _answer_given(
+    model: ChatModel,
+    views: Sequence[View | Failure],
+    given: Sequence[tuple[Box, ...]],
+    settings: LoopSettings,
+    rollouts: int,
+) -> dict[int, list[Rollout]]:
+    """For each place with given boxes, K answers from their crops: the evidence is to be about them."""
+    places = [place for place, boxes in enumerate(given) if boxes]
+    answered = answer_from_boxes(
+        model, [views[place] for place in places], [given[place] for place in places], settings, rollouts
+    )
+    return dict(zip(places, answered, strict=True))
+
+
+def _verify(view: View | Failure, rollouts: Sequence[Rollout], pointed: Sequence[tuple[Box, ...]]) -> Verification:
+    """Judge the answers; the consensus is that of the regions which the model itself pointed at."""
+    check = verify_rollouts(rollouts, None, None, view.image.wh if isinstance(view, View) else None)
+    return check.model_copy(update={"consensus": mean_pairwise_iou(pointed)})
+
+
+def _agree(check: Verification, pointed: Sequence[tuple[Box, ...]]) -> tuple[Box, ...]:
+    """The boxes of most rollouts whose answer was right, or was that of most."""
+    is_wanted = _is_wanted(check)
+    return find_consensus(pointed, [is_wanted(rollout) for rollout in check.rollouts])
+
+
+def _is_wanted(check: Verification) -> Callable[[Rollout], bool]:
+    """Whether an answer is the known one, or, without one, that of most rollouts."""
+    if check.evidence == "known_answer":
+        return lambda rollout: rollout.score.value == 1.0
+    return lambda rollout: rollout.score.extracted is not None and rollout.score.extracted == check.majority_answer
+
+
+def _find_cautions(boxes: Sequence[Box], wh: WH, consensus: float | None, share: float) -> tuple[Caution, ...]:
+    cautions: list[Caution] = []
+    if any(
+        box.x_min < BORDER_PX or box.y_min < BORDER_PX or box.x_max > wh[0] - BORDER_PX or box.y_max > wh[1] - BORDER_PX
+        for box in boxes
+    ):
+        cautions.append("touches_border")
+    if share > COVERS_HALF:
+        cautions.append("covers_half")
+    if consensus is not None and consensus < SCATTERED_BELOW:
+        cautions.append("scattered")
+    return tuple(cautions)

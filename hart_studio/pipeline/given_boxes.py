@@ -1,0 +1,147 @@
+"""The answer turn for boxes that are there already: those of a label, of a person, of an earlier rollout.
+
+No grounding turn runs. What the model sees is made by the same stages as in the loop, so an answer from given boxes can
+be set beside an answer of a rollout that predicted them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hart_studio.errors import ImageError
+from hart_studio.imaging import mask_boxes
+from hart_studio.models.chat import ChatModel, ChatRequest
+from hart_studio.pipeline.answering import crops_only_request, read_answer, score_without_answer
+from hart_studio.pipeline.closed_loop import Failure, View, answer_directly, record_failure
+from hart_studio.pipeline.cropping import Crops, CropSource, cut_crops, plan_regions
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Box, Rollout, Sample
+
+
+def answer_from_boxes(
+    model: ChatModel,
+    views: Sequence[View | Failure],
+    boxes: Sequence[Sequence[Box]],
+    settings: LoopSettings,
+    group_size: int = 1,
+) -> list[list[Rollout]]:
+    """Ask each question over the crops of its boxes alone, ``group_size`` times, in one call of the model.
+
+    Args:
+        model: The model.
+        views: Open pictures; each original is decoded, cut and closed again before the next.
+        boxes: Per view, regions in original pixels.
+        settings: Cropping and decoding.
+        group_size: Answers to each question; at temperature 0 they are equal.
+
+    Returns:
+        Per view, its ``crops_only`` rollouts, without a grounding turn. Without a usable box their outcome is
+        ``no_box`` and they count as wrong; a picture that cannot be read gives the outcome ``error``.
+    """
+    cuts: list[tuple[View | Failure, Crops]] = []
+    last_views = {view.image: view for view in views if isinstance(view, View)}
+    for view, own in zip(views, boxes, strict=True):
+        if isinstance(view, Failure):
+            cuts.append((view, Crops()))
+            continue
+        try:
+            crops = cut_given(model, view.image, view.image.wh, own, settings)
+            cuts.append((view, crops))
+        except ImageError as error:
+            cuts.append((Failure(view.sample, str(error)), Crops()))
+        if len(last_views) > 1 and view is last_views[view.image]:
+            view.image.close()
+    answered = answer_crops(model, [(view.sample, crops) for view, crops in cuts], settings, group_size)
+    return [
+        [
+            record_failure(view, "crops_only") if isinstance(view, Failure) else _with_boxes(rollout, own)
+            for rollout in rollouts
+        ]
+        for (view, _), own, rollouts in zip(cuts, boxes, answered, strict=True)
+    ]
+
+
+def cut_given(
+    model: ChatModel, image: CropSource, original_wh: tuple[int, int], boxes: Sequence[Box], settings: LoopSettings
+) -> Crops:
+    """Crops of given boxes, planned as the loop plans those of predicted ones.
+
+    Raises:
+        ImageError: If the original cannot be decoded in full.
+    """
+    return cut_crops(image, [plan_regions(boxes, original_wh, model.family, settings)], model, settings)[0]
+
+
+def answer_crops(
+    model: ChatModel, asked: Sequence[tuple[Sample, Crops]], settings: LoopSettings, group_size: int = 1
+) -> list[list[Rollout]]:
+    """Ask each question over crops that are cut already, ``group_size`` times, in one call of the model.
+
+    Args:
+        model: The model.
+        asked: Questions and crops; one without crops is not asked and counts as wrong.
+        settings: Decoding.
+        group_size: Answers to each question.
+
+    Returns:
+        Per question, its ``crops_only`` rollouts, without predicted boxes.
+    """
+    requests: list[ChatRequest | None] = [
+        crops_only_request(sample, crops) if crops.boxes else None for sample, crops in asked
+    ]
+    asked_requests = [request for request in requests if request]
+    completions = iter(model.generate(asked_requests, settings.sampling, group_size))
+    groups = []
+    for (sample, crops), request in zip(asked, requests, strict=True):
+        if request is None:
+            score = score_without_answer(sample)
+            empty = Rollout(sample_id=sample.id, protocol="crops_only", outcome="no_box", score=score)
+            groups.append([empty] * group_size)
+            continue
+        answers = [read_answer(sample, request, completion) for completion in next(completions)]
+        groups.append(
+            [
+                Rollout(
+                    sample_id=sample.id,
+                    protocol="crops_only",
+                    turns=(answer.turn,),
+                    crops=crops.boxes,
+                    outcome=answer.outcome,
+                    score=answer.score,
+                )
+                for answer in answers
+            ]
+        )
+    return groups
+
+
+def answer_without_boxes(
+    model: ChatModel, views: Sequence[View | Failure], boxes: Sequence[Sequence[Box]], settings: LoopSettings
+) -> list[Rollout | None]:
+    """Ask about the full image with the boxes painted over in the overview, in one call of the model.
+
+    Args:
+        model: The model.
+        views: Open pictures.
+        boxes: Per view, regions in original pixels.
+        settings: Decoding.
+
+    Returns:
+        One ``direct`` rollout per view; None where there is no box, or no picture.
+    """
+    masked = [
+        _mask(view, own) if isinstance(view, View) and own else None for view, own in zip(views, boxes, strict=True)
+    ]
+    groups = iter(answer_directly(model, [view for view in masked if view], settings))
+    return [next(groups).rollouts[0] if view else None for view in masked]
+
+
+def _mask(view: View, boxes: Sequence[Box]) -> View:
+    """The view with the boxes painted over."""
+    pixels = mask_boxes(view.overview.pixels, boxes, original_wh=view.image.wh)
+    return replace(view, overview=replace(view.overview, pixels=pixels))
+
+
+def _with_boxes(rollout: Rollout, boxes: Sequence[Box]) -> Rollout:
+    return rollout.model_copy(update={"boxes": tuple(boxes)})

@@ -1,0 +1,236 @@
+"""Exports in the hands of the tools that they are made for.
+
+Readers that are not installed are skipped, and say so. Nothing here touches the network or the home folder.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.export_plan import ExportOptions, class_name, split_of
+from hart_studio.labeling.exporting import export_labels
+from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.formats.table import FORMATS
+from hart_studio.labeling.records import Item
+from hart_studio.models.chat import Picture
+from hart_studio.models.families import FAMILIES
+from hart_studio.models.generation import LocalChatModel
+from hart_studio.models.inputs import process_picture
+from hart_studio.records import Box
+from tests.labels import NASTY, draw_picture, make_item
+
+pytestmark = pytest.mark.integration
+
+SHARES = {"train": 0.5, "val": 0.3, "test": 0.2}
+WH = (1008, 756)
+BOXES = ((126.0, 302.4, 189.0, 362.88), (0.0, 0.0, 1008.0, 756.0), (1007.0, 755.0, 1008.0, 756.0))
+
+
+@pytest.fixture(autouse=True)
+def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "HF_HOME", "HF_DATASETS_CACHE", "YOLO_CONFIG_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("YOLO_OFFLINE", "True")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    """Every fourth is a negative; one picture is turned by EXIF; two questions about one picture."""
+    made = []
+    for n in range(16):
+        path = draw_picture(tmp_path / "in" / f"p{n}.jpg", WH[::-1] if n == 1 else WH, 6 if n == 1 else 1)
+        boxes = () if n % 4 == 0 else [Box.of(xyxy, "car" if n % 2 else NASTY, 0.5) for xyxy in BOXES]
+        made.append(make_item(path, boxes, f"Where is {NASTY} {n}?", answer=NASTY, score=0.75))
+    made.append(make_item(path, [(1, 2, 30, 40)], "Which?", choices=("red", "green"), answer="B", score=0.5))
+    return made
+
+
+def negatives_in(split: str, items: list[Item], options: ExportOptions) -> list[Item]:
+    """The same items, but with no box in one split."""
+    return [
+        item.model_copy(update={"label": item.label.model_copy(update={"boxes": ()})})
+        if split_of(item.picture.sha256, options.splits, options.salt) == split
+        else item
+        for item in items
+    ]
+
+
+def test_pycocotools(items: list[Item], tmp_path: Path) -> None:
+    coco_module = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    evaluation = pytest.importorskip("pycocotools.cocoeval")
+    export_labels(items, "coco", tmp_path / "out", ExportOptions(splits=SHARES))
+    seen, boxes = 0, []
+    for file in sorted((tmp_path / "out" / "annotations").glob("instances_*.json")):
+        coco = coco_module.COCO(str(file))
+        assert min(coco.getImgIds()) >= 1 and min(coco.getAnnIds()) >= 1 and min(coco.getCatIds()) == 1
+        seen += len(coco.getImgIds())
+        boxes += [each["bbox"] for each in coco.loadAnns(coco.getAnnIds())]
+        for image in coco.loadImgs(coco.getImgIds()):
+            with SourceImage(tmp_path / "out" / "images" / image["file_name"]) as picture:
+                assert picture.wh == (image["width"], image["height"])
+        results = coco.loadRes(str(file.with_name(file.name.replace("instances", "results"))))
+        scored = evaluation.COCOeval(coco, results, "bbox")
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+        assert scored.stats[0] == pytest.approx(1)  # the labels match themselves
+    assert seen == 16 and len(boxes) == sum(len(item.label.boxes) for item in items)
+    assert [126.0, 302.4, 63.0, 362.88 - 302.4] in boxes
+
+
+READ_YOLO = """
+import json, sys
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset
+results = []
+for config in sys.argv[1:]:
+    data = check_det_dataset(config, autodownload=False)
+    found = {}
+    for split in ("train", "val", "test"):
+        made = YOLODataset(img_path=data[split], data=data, imgsz=64, augment=False, task="detect").labels
+        found[split] = [
+            [one["im_file"], one["shape"], one["cls"].ravel().tolist(), one["bboxes"].tolist()] for one in made
+        ]
+    results.append([found, {str(number): name for number, name in data["names"].items()}])
+print("RESULT" + json.dumps(results))
+"""
+
+
+def test_ultralytics(items: list[Item], tmp_path: Path) -> None:
+    """In a process of its own: it reads its settings when it is imported, and it is started from another folder."""
+    pytest.importorskip("ultralytics", reason="ultralytics is not installed")
+    options = ExportOptions(splits=SHARES)
+    cases = {"all": items, "val": negatives_in("val", items, options)}
+    reports = [export_labels(chosen, "yolo", tmp_path / name, options) for name, chosen in cases.items()]
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", READ_YOLO, *(str(report.folder / "data.yaml") for report in reports)],
+        cwd=tmp_path / "elsewhere",
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout.split("RESULT")[1])
+    for (empty, chosen), report, (found, names) in zip(cases.items(), reports, results, strict=True):
+        assert {split: len(rows) for split, rows in found.items()} == report.pictures  # none was dropped
+        meant: dict[str, list[Box]] = {}
+        for item in chosen:
+            meant.setdefault(Path(item.picture.path).name, []).extend(item.label.boxes)
+        for split, rows in found.items():
+            for file, (height, width), classes, boxes in rows:
+                assert (width, height) == WH  # upright
+                expected = meant[Path(file).name]
+                assert len(boxes) == len(expected) and not (split == empty and boxes)
+                for number, (x, y, w, h) in zip(classes, boxes, strict=True):
+                    got = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * [width, height, width, height]
+                    near = [box for box in expected if np.abs(got - box.xyxy).max() < 0.01]
+                    assert any(class_name(box) == names[str(int(number))] for box in near)
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"), [("image_folder", ""), ("image_folder", "val"), ("hf_parquet", ""), ("hf_parquet", "train")]
+)
+def test_datasets(name: str, empty: str, items: list[Item], tmp_path: Path) -> None:
+    import datasets  # noqa: PLC0415 - it reads where its caches are when it is imported
+
+    options = ExportOptions(splits=SHARES)
+    chosen = negatives_in(empty, items, options) if empty else items
+    export_labels(chosen, name, tmp_path / "out", options)
+    cache = str(tmp_path / "cache")
+    ways = [lambda: datasets.load_dataset(str(tmp_path / "out"), cache_dir=cache)]
+    if name == "image_folder":
+        ways.append(lambda: datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=cache))
+    for load in ways:
+        loaded = load()
+        assert set(loaded) == {"train", "validation", "test"}
+        features = [loaded[split].features for split in loaded]
+        assert all(each == features[0] for each in features)
+        objects = features[0]["objects"]
+        assert objects["bbox"] == datasets.List(datasets.List(datasets.Value("float64")))
+        assert isinstance(features[0]["image"], datasets.Image)
+        if name == "hf_parquet":
+            used = {class_name(box) for item in chosen for box in item.label.boxes}
+            assert objects["category"].feature.names == sorted(used)
+        by_id = {item.id: item for item in chosen}
+        for split in loaded:
+            for row in loaded[split]:
+                item = by_id.pop(row["id"])
+                assert (row["question"], row["answer"]) == (item.sample.question, item.sample.answer or "")
+                assert row["image"].size == WH  # turned upright by the library
+                got = [[x, y, x + w, y + h] for x, y, w, h in row["objects"]["bbox"]]
+                assert np.allclose(np.reshape(got, (-1, 4)), np.reshape([b.xyxy for b in item.label.boxes], (-1, 4)))
+        assert not by_id
+
+
+def test_label_studio(items: list[Item], tmp_path: Path) -> None:
+    reason = "label-studio-sdk needs opencv-python-headless and an older numpy: install it in an environment apart"
+    converting = pytest.importorskip("label_studio_sdk.converter", reason=reason)
+    checking = pytest.importorskip("label_studio_sdk.label_interface", reason=reason)
+    export_labels(items, "label_studio", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
+    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    config = (tmp_path / "out" / "label_config.xml").read_text()
+    interface = checking.LabelInterface(config)
+    for task in tasks:
+        for annotation in task["annotations"]:
+            for region in annotation["result"]:
+                assert interface.validate_region(region), region
+    for number, task in enumerate(tasks, start=1):  # ids that the server gives on import
+        task["id"] = number
+        for annotation in task["annotations"]:
+            annotation["id"] = number
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    converter = converting.Converter(config, str(tmp_path / "out"), download_resources=False)
+    converter.convert_to_coco(str(tmp_path / "tasks.json"), str(tmp_path / "coco"), is_dir=False)
+    made = json.loads((tmp_path / "coco" / "result.json").read_text())
+    got = sorted(tuple(annotation["bbox"]) for annotation in made["annotations"])
+    boxes = [box for item in items for box in item.label.boxes]
+    meant = sorted((box.x_min, box.y_min, box.width, box.height) for box in boxes)
+    assert len(got) == len(meant) and np.abs(np.array(got) - np.array(meant)).max() < 0.01
+    converter.convert_to_yolo(str(tmp_path / "tasks.json"), str(tmp_path / "yolo"), is_dir=False)
+    rows = [
+        line.split() for file in (tmp_path / "yolo" / "labels").glob("*.txt") for line in file.read_text().splitlines()
+    ]
+    shares = np.array([[float(share) for share in row[1:]] for row in rows]) * [*WH, *WH]
+    assert len(rows) >= 3 * len({item.picture.sha256 for item in items if item.label.boxes}) - 3
+    for x, y, width, height in shares:
+        corner = np.array([x - width / 2, y - height / 2, width, height])
+        assert np.abs(np.array(meant) - corner).max(axis=1).min() < 0.01
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_frame_of_a_real_processor(family: str, load_tiny: Callable[[str], LocalChatModel], tmp_path: Path) -> None:
+    """``model_wh_of`` as its documentation says, with the processor of each family."""
+    model = load_tiny(family)
+
+    def model_wh_of(wh: tuple[int, int]) -> tuple[int, int]:
+        budget = model.overview_budget
+        with SourceImage(draw_picture(tmp_path / "size.png", wh)) as image:
+            overview = Picture(image.overview(max_pixels=budget.max_pixels), *budget)
+        return process_picture(model.processor, FAMILIES[family], overview, is_alone=True).size_wh
+
+    wh = (1300, 700)
+    boxes = [(100.0, 200.0, 900.0, 650.0), (1299.0, 699.0, 1300.0, 700.0), (0.0, 0.0, 1300.0, 700.0)]
+    item = make_item(draw_picture(tmp_path / "in" / "a.png", wh), boxes)
+    options = ExportOptions(splits={"train": 1.0}, chat_family=family, model_wh_of=model_wh_of)
+    export_labels([item], "grounded_chat", tmp_path / "out", options)
+    (sample,) = FORMATS["grounded_chat"].load(tmp_path / "out", ImportOptions()).samples
+    row: dict[str, Any] = json.loads((tmp_path / "out" / "train.jsonl").read_text())
+    if family == "qwen2_5_vl":
+        assert tuple(row["model_wh"]) == model_wh_of(wh) != wh
+    across, down = FORMATS["grounded_chat"].tolerance(wh, options)
+    assert len(sample.boxes) == 3
+    for box, meant in zip(sample.boxes, boxes, strict=True):
+        moves = np.abs(np.array(box.xyxy) - meant)
+        assert moves[[0, 2]].max() <= across and moves[[1, 3]].max() <= down

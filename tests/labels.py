@@ -1,0 +1,123 @@
+"""Labels for tests: small pictures on disk, and items about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from hart_studio.geometry import XYXY
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, plan_export
+from hart_studio.labeling.records import Check, Item, Label, Maker, PictureFile
+from hart_studio.records import Box, Sample
+
+AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=timezone.utc)
+NASTY = "a \"b\" 'c' <d> & e\n\t漢字 🙂 \\ ]]> {label} %s"
+"""Text that breaks whatever is not escaped."""
+TRAIN_ONLY = {"train": 1.0}
+
+
+def draw_picture(path: Path, wh: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
+    """A picture of that stored size, whose bytes differ from those of any other name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".jpg", ".jpeg"):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[ExifTags.Base.Orientation] = orientation
+        Image.new("RGB", wh, "navy").save(path, "JPEG", exif=exif, comment=str(path).encode())
+    else:
+        info = PngInfo()
+        info.add_text("name", str(path))
+        Image.new("1", wh).save(path, pnginfo=info)
+    return path
+
+
+def picture_file(path: Path) -> PictureFile:
+    with SourceImage(path) as image:
+        width, height = image.wh
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return PictureFile(path=str(path), sha256=sha256, width=width, height=height)
+
+
+def make_item(
+    path: Path,
+    boxes: Sequence[Box | XYXY] = (),
+    question: str = "Where is the sign?",
+    *,
+    status: Any = "accepted",
+    choices: tuple[str, ...] = (),
+    answer: str | None = None,
+    file: PictureFile | None = None,
+    history: tuple[Label, ...] = (),
+    **label: Any,
+) -> Item:
+    """An item about a picture on disk; ``file`` saves looking at it again."""
+    file = file or picture_file(path)
+    key = f"{file.sha256}{question}{choices}"
+    sample = Sample(id=f"q-{key[:4]}", image=str(path), question=question, choices=choices, answer=answer, source="s")
+    made = tuple(box if isinstance(box, Box) else Box.of(box, "sign") for box in boxes)
+    revision = Label(revision=len(history), status=status, origin="human", boxes=made, at=AT, **label)
+    item_id = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Item(id=item_id, sample=sample, picture=file, label=revision, history=history)
+
+
+def full_item(path: Path, question: str = NASTY) -> Item:
+    """An item with something in every field."""
+    check = Check(
+        kind="known_answer",
+        rollouts=8,
+        sufficiency=0.875,
+        consensus=1 / 3,
+        support=0.5,
+        crops_answer="A",
+        crops_right=True,
+        full_answer=NASTY,
+        full_right=False,
+        masked_answer="B",
+        necessity=True,
+        area_share=0.01,
+        cautions=("touches_border", "scattered"),
+    )
+    maker = Maker(model="tiny", run_id="r1", rollouts=8, temperature=1.0, seed=3, is_tightened=True)
+    first = Label(
+        revision=0,
+        status="proposed",
+        origin="model",
+        boxes=(Box.of((0.1, 0.2, 30.3, 40.7), NASTY, 1 / 3),),
+        score=0.9,
+        check=check,
+        maker=maker,
+        at=AT,
+    )
+    return make_item(
+        path,
+        [Box.of((0, 0, 64, 48), NASTY, 0.25), Box.of((63, 47, 64, 48), "", 0.5), Box.of((1 / 3, 1, 2, 3), "sign", 1.0)],
+        question,
+        status="edited",
+        choices=("red", NASTY),
+        answer="B",
+        history=(first,),
+        score=0.9,
+        check=check,
+        maker=maker,
+        reviewer="me & you",
+        note=NASTY,
+    )
+
+
+def make_plan(items: Sequence[Item], **options: Any) -> ExportPlan:
+    """A plan with every item in train unless told otherwise."""
+    return plan_export(items, ExportOptions(**{"splits": TRAIN_ONLY, **options}))
+
+
+def copy_pictures(plan: ExportPlan, folder: Path, place: Any) -> None:
+    for picture in plan.pictures:
+        target = folder / place(picture)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(Path(picture.file.path).read_bytes())

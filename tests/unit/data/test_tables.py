@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hart_studio.data.columns import Columns
+from hart_studio.data.tables import load_table, peek_table
+from hart_studio.errors import DataError
+from tests.pictures import encoded
+
+ROWS: list[dict[str, Any]] = [
+    {"image": "a.png", "question": "What colour?", "answer": "red"},
+    {"image": "a.png", "question": 'A "quoted", comma\nand a line', "answer": "7"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def write(folder: Path, ending: str, rows: list[dict[str, Any]] = ROWS) -> Path:
+    path = folder / f"table{ending}"
+    if ending == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif ending == ".json":
+        path.write_text(json.dumps(rows))
+    elif ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if ending == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+def test_every_form_gives_the_same_samples(folder: Path, ending: str) -> None:
+    loaded = load_table(write(folder, ending), folder / "cache")
+    assert [(sample.question, sample.answer) for sample in loaded.samples] == [
+        ("What colour?", "red"),
+        ('A "quoted", comma\nand a line', "7"),
+    ]
+    assert loaded.bad_rows == ()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(folder: Path) -> None:
+    (folder / "t.csv").write_bytes(b"\xef\xbb\xbfimage,question\na.png,What?\n")
+    assert load_table(folder / "t.csv", folder / "cache").samples[0].question == "What?"
+
+
+def test_bad_rows_are_counted_with_their_places(folder: Path) -> None:
+    lines = [json.dumps(ROWS[0]), "{", "[1]", json.dumps({**ROWS[0], "image": "gone.png"}), '{"image": NaN', "", "5"]
+    (folder / "t.jsonl").write_text("\n".join(lines))
+    loaded = load_table(folder / "t.jsonl", folder / "cache")
+    assert len(loaded.samples) == 1
+    assert [bad.row for bad in loaded.bad_rows] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
+    assert "the picture is missing" in loaded.bad_rows[2].reason
+
+
+def test_lines_with_too_many_or_too_few_cells(folder: Path) -> None:
+    (folder / "t.csv").write_text("image,question\na.png,What?\na.png\na.png,Why?,more\n")
+    loaded = load_table(folder / "t.csv", folder / "cache")
+    assert [bad.reason for bad in loaded.bad_rows] == [
+        "fewer cells than the header has columns",
+        "more cells than the header has columns",
+    ]
+
+
+def test_pictures_in_base64_fill_long_cells(folder: Path) -> None:
+    data = encoded(Image.effect_noise((400, 300), 90).convert("RGB"), "PNG")
+    path = write(folder, ".tsv", [{"image": base64.b64encode(data).decode(), "question": "What?", "answer": "x"}])
+    assert Path(load_table(path, folder / "cache").samples[0].image).read_bytes() == data
+
+
+def test_columns_can_be_mapped(folder: Path) -> None:
+    path = write(folder, ".csv", [{"photo": "a.png", "ask": "What?", "said": "red"}])
+    loaded = load_table(path, folder / "cache", Columns(image="photo", question="ask", answer="said"))
+    assert loaded.samples[0].answer == "red"
+    with pytest.raises(DataError, match="map the columns"):
+        load_table(path, folder / "cache")
+
+
+def test_peeking_names_the_columns_of_the_first_rows(folder: Path) -> None:
+    path = write(folder, ".jsonl", [{"image": "a.png"}, {"image": "b.png", "question": "?"}] * 10)
+    names, rows = peek_table(path)
+    assert (names, len(rows)) == (["image", "question"], 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.txt", b"hello", "expected a table"),
+        ("t.json", b"{}", "expected a JSON list"),
+        ("t.json", b"[" * 100_000, "expected a JSON list"),
+        ("t.parquet", b"PAR1 no", "expected a Parquet file"),
+        ("t.csv", b"", "expected rows"),
+        ("t.jsonl", b"\n\n", "expected rows"),
+    ],
+)
+def test_what_is_no_table_is_a_clear_error(folder: Path, name: str, content: bytes, message: str) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_table(folder / name, folder / "cache")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="check the path"):
+        load_table(tmp_path / "gone.csv", tmp_path / "cache")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(content=st.binary(max_size=200), ending=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".parquet"]))
+def test_no_bytes_raise_anything_else(folder: Path, content: bytes, ending: str) -> None:
+    path = folder / f"fuzz{ending}"
+    path.write_bytes(content)
+    with pytest.raises(DataError):
+        load_table(path, folder / "cache")
+        raise DataError("a table after all")

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.records import Check, Label
+from hart_studio.records import Box, Sample
+
+WH = (400, 300)
+BOX = Box.of((100, 100, 200, 200))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "street.png"
+    Image.new("RGB", WH, "white").save(path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return create_project(tmp_path / "project", "Streets")
+
+
+@pytest.fixture
+def filled(project: Project, picture: Path) -> Project:
+    """Six questions about one picture, all proposed by a model with scores 0.1 to 0.6."""
+    import_samples(project, LoadedSamples("streets", tuple(ask(picture, number) for number in range(6))))
+    for number, item in enumerate(list(project.items())):
+        add_label(project, item.id, score=(number + 1) / 10)
+    return project
+
+
+@pytest.fixture
+def item_ids(filled: Project) -> list[str]:
+    return [item.id for item in filled.items()]
+
+
+def ask(picture: Path, number: int = 0, answer: str | None = "B", **more: object) -> Sample:
+    return Sample(
+        id=f"s{number}", image=str(picture), question=f"Which digit is on sign {number}?", choices=("3", "7"),
+        answer=answer, category="sign", source="streets", **more,
+    )  # fmt: skip
+
+
+def add_label(project: Project, item_id: str, **fields: object) -> Label:
+    """Append the next revision."""
+    chosen = {"status": "proposed", "origin": "model", "boxes": (BOX,), "at": datetime.now(timezone.utc), **fields}
+    label = Label(revision=project.item(item_id).label.revision + 1, **chosen)  # type: ignore[arg-type]
+    with project.database.writing() as connection:
+        project.append_label(connection, item_id, label)
+    return label
+
+
+def make_check(**fields: object) -> Check:
+    return Check(**{"kind": "known_answer", "rollouts": 4, **fields})  # type: ignore[arg-type]
+
+
+MakeCheck = Callable[..., Check]

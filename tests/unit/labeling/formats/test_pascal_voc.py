@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import DataError
+from hart_studio.labeling.formats.pascal_voc import load_pascal_voc, parse_xml, place, save_pascal_voc
+from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.records import Box
+from tests.labels import copy_pictures, draw_picture, make_item, make_plan
+
+HEAD = "<annotation><filename>{name}</filename><size><width>64</width><height>48</height></size>"
+OBJECT = (
+    "<object><name>{label}</name>"
+    "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"
+)
+BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
+
+
+def write(folder: Path, body: str, name: str = "a.png") -> Path:
+    draw_picture(folder / "a.png")
+    path = folder / "a.xml"
+    path.write_text(f"{HEAD.format(name=name)}{body}</annotation>", "utf-8")
+    return path
+
+
+def test_what_is_written_counts_from_one(tmp_path: Path) -> None:
+    path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
+    items = [make_item(path, [Box.of((504, 1210, 756, 1452), "a & <b>"), (0.5, 0, 1.5, 1)])]
+    items.append(make_item(draw_picture(tmp_path / "in" / "b.png"), ()))
+    save_pascal_voc(make_plan(items), tmp_path / "out")
+    root = parse_xml(tmp_path / "out" / "Annotations" / "a.xml")
+    edges = [[int(edge.text or "") for edge in box] for box in root.iter("bndbox")]
+    assert edges == [[505, 1211, 756, 1452], [1, 1, 2, 1]]  # half pixels move outward
+    assert [each.text for each in root.iter("name")] == ["a & <b>", "sign"]
+    assert root.findtext("filename") == "a.png" and root.findtext("size/width") == "4032"
+    assert not list(parse_xml(tmp_path / "out" / "Annotations" / "b.xml").iter("object"))
+    assert (tmp_path / "out" / "ImageSets" / "Main" / "train.txt").read_text() == "a\nb\n"
+
+
+def test_whole_pixels_come_back_exactly(tmp_path: Path) -> None:
+    path = draw_picture(tmp_path / "in" / "a.png")
+    plan = make_plan([make_item(path, [(0, 0, 64, 48), (63, 47, 64, 48), (3, 4, 5, 9)])])
+    save_pascal_voc(plan, tmp_path / "out")
+    copy_pictures(plan, tmp_path / "out", place)
+    (sample,) = load_pascal_voc(tmp_path / "out").samples
+    assert [box.xyxy for box in sample.boxes] == [(0, 0, 64, 48), (63, 47, 64, 48), (3, 4, 5, 9)]
+
+
+def test_other_tools_files(tmp_path: Path) -> None:
+    body = OBJECT.format("1", "1", "64", "48", label=" car &amp; more ") + OBJECT.format(
+        "0", "0", "2.5", "3", label="car"
+    )
+    loaded = load_pascal_voc(write(tmp_path, body))
+    assert [sample.question for sample in loaded.samples] == ["Where is the car & more?", "Where is the car?"]
+    assert loaded.samples[0].boxes[0].xyxy == (0, 0, 64, 48)
+    assert loaded.samples[1].boxes[0].xyxy == (0, 0, 2.5, 3)
+
+
+@pytest.mark.parametrize("edge", ["nan", "inf", "", "x", "1e999", "9" * 400])
+def test_a_bad_box_is_counted(edge: str, tmp_path: Path) -> None:
+    body = OBJECT.format(edge, "1", "5", "5", label="car") + OBJECT.format("2", "2", "5", "5", label="car")
+    loaded = load_pascal_voc(write(tmp_path, body))
+    assert len(loaded.samples[0].boxes) == 1 and loaded.bad_rows[0].row == "a.xml object 1"
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "", "b.png"])
+def test_names_that_lead_out_or_nowhere(name: str, tmp_path: Path) -> None:
+    draw_picture(tmp_path / "a.png")
+    path = write(tmp_path / "in", OBJECT.format(1, 1, 5, 5, label="car"), name)
+    with pytest.raises(DataError, match="at least one sample"):
+        load_pascal_voc(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "<!DOCTYPE a><annotation/>",
+        "",
+        "<a>",
+        "x",
+        "<a>" * 40 + "</a>" * 40,
+        '<?xml version="1.0" encoding="x"?><a/>',
+    ],
+)
+def test_xml_that_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(DataError, match=r"a\.xml: expected plain XML"):
+        parse_xml(tmp_path / "a.xml")
+    with pytest.raises(DataError):
+        load_pascal_voc(tmp_path)
+
+
+def test_one_refused_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    write(tmp_path, OBJECT.format(1, 1, 5, 5, label="car"))
+    (tmp_path / "bomb.xml").write_text(BOMB)
+    loaded = load_pascal_voc(tmp_path, ImportOptions(source="mine"))
+    assert len(loaded.samples) == 1 and loaded.samples[0].source == "mine"
+    assert "a document type" in loaded.bad_rows[0].reason

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hart_studio.errors import DataError
+from hart_studio.labeling.calibration import (
+    Calibration,
+    Curve,
+    Judged,
+    choose_threshold,
+    fit_curve,
+    fit_logistic,
+    load_calibration,
+    make_bins,
+    read_features,
+    save_calibration,
+)
+from tests.unit.labeling.conftest import make_check
+
+
+def make_calibration(**fields: object) -> Calibration:
+    """Score 0.5 for no sufficiency, and sigmoid(4) for full sufficiency."""
+    curve = Curve(
+        weights=(0.0, 4.0, 0, 0, 0, 0, 0, 0), fitted_on=1, tested_on=1, base_rate=0.5, threshold=0.9, precision=1.0,
+        recall=1.0, brier=0.0, calibration_error=0.0, bins=(),
+    )  # fmt: skip
+    chosen = {
+        "model": "m", "data": "d", "rollouts": 4, "temperature": 1.0, "target_precision": 0.9,
+        "curves": {"known_answer": curve}, **fields,
+    }  # fmt: skip
+    return Calibration(**chosen)  # type: ignore[arg-type]
+
+
+def test_features_by_hand() -> None:
+    check = make_check(
+        sufficiency=0.5, consensus=0.25, support=0.75, crops_right=True, necessity=False, area_share=0.05
+    )
+    assert read_features(check).tolist() == [1.0, 0.5, 0.25, 0.75, 1.0, 0.0, 1.0, 0.5]
+    assert read_features(make_check(area_share=0.9)).tolist() == [1.0, 0, 0, 0, 0, 0, 0, 1.0]
+
+
+def test_the_score_is_the_logistic_of_the_evidence() -> None:
+    calibration = make_calibration()
+    assert calibration.score(make_check(sufficiency=1.0), has_boxes=True) == pytest.approx(1 / (1 + math.exp(-4)))
+    assert calibration.score(make_check(), has_boxes=True) == 0.5
+    assert calibration.score(make_check(sufficiency=1.0), has_boxes=False) == 0.0
+
+
+def test_there_is_no_score_without_evidence_of_rollouts_or_of_that_kind() -> None:
+    calibration = make_calibration()
+    assert calibration.score(None, has_boxes=True) is None
+    assert calibration.score(make_check(rollouts=0), has_boxes=True) is None
+    assert calibration.score(make_check(kind="agreement"), has_boxes=True) is None
+
+
+def test_a_label_with_a_caution_is_never_accepted_unseen() -> None:
+    calibration = make_calibration()
+    good, odd = make_check(sufficiency=1.0), make_check(sufficiency=1.0, cautions=("scattered",))
+    assert calibration.accepts(good, 0.95)
+    assert not calibration.accepts(good, 0.89)
+    assert not calibration.accepts(odd, 0.95)
+    assert not calibration.accepts(None, None)
+
+
+def test_logistic_regression_recovers_the_weights_it_was_drawn_from() -> None:
+    rng = np.random.default_rng(0)
+    features = np.column_stack([np.ones(20_000), rng.normal(size=(20_000, 2))])
+    truth = (rng.random(20_000) < 1 / (1 + np.exp(-(features @ [0.5, 2.0, -1.0])))).astype(float)
+    assert fit_logistic(features, truth) == pytest.approx([0.5, 2.0, -1.0], abs=0.1)
+
+
+def test_the_gradient_of_the_fit_is_zero_where_it_ends() -> None:
+    rng = np.random.default_rng(1)
+    features = np.column_stack([np.ones(50), rng.random((50, 3))])
+    truth = (rng.random(50) < 0.5).astype(float)
+    weights = fit_logistic(features, truth)
+    chance = 1 / (1 + np.exp(-(features @ weights)))
+    ridge = np.array([1e-6, 1.0, 1.0, 1.0])
+    assert features.T @ (truth - chance) - ridge * weights == pytest.approx(np.zeros(4), abs=1e-6)
+
+
+def test_a_fit_on_labels_that_are_all_right_stays_finite() -> None:
+    weights = fit_logistic(np.column_stack([np.ones(10), np.linspace(0, 1, 10)]), np.ones(10))
+    assert np.isfinite(weights).all()
+
+
+def test_the_threshold_is_the_least_that_reaches_the_target() -> None:
+    scores, truth = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1.0, 1.0, 0.0, 1.0, 0.0])
+    assert choose_threshold(scores, truth, 1.0) == 0.8
+    assert choose_threshold(scores, truth, 0.75) == 0.6
+    assert choose_threshold(scores, truth, 0.5) == 0.5
+    assert choose_threshold(scores, np.zeros(5), 0.5) is None
+    assert choose_threshold(np.array([]), np.array([]), 0.5) is None
+
+
+def test_labels_of_one_score_are_accepted_together() -> None:
+    assert choose_threshold(np.array([0.9, 0.9]), np.array([1.0, 0.0]), 0.9) is None
+
+
+def test_bins_by_hand() -> None:
+    bins = make_bins(np.array([0.05, 0.95, 1.0, 0.92]), np.array([0.0, 1.0, 1.0, 0.0]))
+    assert (bins[0].count, bins[0].score, bins[0].right) == (1, 0.05, 0.0)
+    assert bins[9].count == 3
+    assert (bins[9].score, bins[9].right) == (pytest.approx(2.87 / 3), pytest.approx(2 / 3))
+    assert (bins[5].count, bins[5].score, bins[5].right) == (0, None, None)
+
+
+def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
+    good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
+    bad = Judged(make_check(sufficiency=0.0, crops_right=False), False)
+    curve = fit_curve([good, bad] * 50, [good] * 30 + [bad] * 10, 0.95)
+    assert (curve.fitted_on, curve.tested_on, curve.base_rate) == (100, 40, 0.75)
+    assert (curve.precision, curve.recall) == (1.0, 1.0)
+    assert curve.brier < 0.05
+    with pytest.raises(DataError, match="labels to fit and to test on"):
+        fit_curve([good], [], 0.95)
+
+
+def test_it_survives_the_disk(tmp_path: Path) -> None:
+    save_calibration(tmp_path / "c.json", make_calibration())
+    assert load_calibration(tmp_path / "c.json") == make_calibration()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 1'])
+def test_a_file_that_is_none_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(DataError, match="expected a calibration"):
+        load_calibration(tmp_path / "c.json")
+
+
+def test_another_number_of_weights_is_refused(tmp_path: Path) -> None:
+    curve = make_calibration().curves["known_answer"].model_copy(update={"weights": (1.0,)})
+    save_calibration(tmp_path / "c.json", make_calibration(curves={"known_answer": curve}))
+    with pytest.raises(DataError, match="weights"):
+        load_calibration(tmp_path / "c.json")

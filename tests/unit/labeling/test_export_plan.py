@@ -1,0 +1,159 @@
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.labeling.export_plan import ExportOptions, class_name, plan_export, split_of
+from hart_studio.records import Box
+from tests.labels import draw_picture, make_item, make_plan
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+def test_shares_of_the_splits() -> None:
+    counts = Counter(split_of(f"{number:064x}", SHARES, "") for number in range(5000))
+    assert counts["train"] == pytest.approx(4000, abs=120) and counts["val"] == pytest.approx(500, abs=80)
+    assert {split_of(f"{n:064x}", {"train": 0.0, "val": 1.0}, "") for n in range(50)} == {"val"}
+    moved = [split_of(f"{n:064x}", SHARES, "") != split_of(f"{n:064x}", SHARES, "x") for n in range(500)]
+    assert any(moved)
+
+
+def test_a_picture_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path: Path) -> None:
+    items = [
+        make_item(draw_picture(tmp_path / f"{n}.png"), [(1, 2, 3, 4)], question)
+        for n in range(40)
+        for question in ("Where?", "Which?")
+    ]
+    options = ExportOptions(splits={"train": 0.4, "val": 0.3, "test": 0.3})
+    few = {picture.file.sha256: picture.split for picture in plan_export(items[:40], options).pictures}
+    plan = plan_export(items[::-1], options)
+    many = {picture.file.sha256: picture.split for picture in plan.pictures}
+    assert len(plan.pictures) == 40 and all(len(picture.items) == 2 for picture in plan.pictures)
+    assert few.items() <= many.items() and plan.splits == ("train", "val", "test")
+    assert plan == plan_export(items, options)
+
+
+def test_names_do_not_collide_and_one_picture_is_written_once(tmp_path: Path) -> None:
+    paths = [tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", tmp_path / "y" / "A.jpg", tmp_path / "b é#%.png"]
+    items = [make_item(draw_picture(path), [(1, 2, 3, 4)]) for path in paths]
+    copy = tmp_path / "z" / "c.png"
+    copy.parent.mkdir()
+    copy.write_bytes(paths[0].read_bytes())
+    items.append(make_item(copy, [(5, 6, 7, 8)], "Which?"))
+    plan = make_plan(items)
+    names = [picture.name for picture in plan.pictures]
+    assert len(names) == 4 and len({Path(name).stem.casefold() for name in names}) == 4
+    assert "b_é_.png" in names
+    twice = next(picture for picture in plan.pictures if picture.file.sha256 == items[0].picture.sha256)
+    assert len(twice.items) == 2 and twice.file.path == str(paths[0])
+
+
+@pytest.mark.parametrize("name", ["noend", "a.jfif", ".hidden.png", "a.PNG", "..png"])
+def test_names_fit_the_content(name: str, tmp_path: Path) -> None:
+    source = draw_picture(tmp_path / "source.png")
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    path.write_bytes(source.read_bytes())
+    (picture,) = make_plan([make_item(path, [(1, 2, 3, 4)])]).pictures
+    assert picture.name.endswith(".png") and not picture.name.startswith(".")
+
+
+def test_who_is_chosen(tmp_path: Path) -> None:
+    path = draw_picture(tmp_path / "a.png")
+    made: list[Any] = [
+        ("accepted", None),
+        ("auto_accepted", 0.9),
+        ("auto_accepted", 0.4),
+        ("auto_accepted", None),
+        ("proposed", 0.9),
+        ("rejected", None),
+    ]
+    items = [
+        make_item(path, [(1, 2, 3, 4)], f"{n}?", status=status, score=score) for n, (status, score) in enumerate(made)
+    ]
+    plan = make_plan(items, least_score=0.5)
+    assert {planned.item.sample.question for _, planned in plan.rows()} == {"0?", "1?"}
+    assert plan.left_out == {"no score": 1, "score below 0.5": 1, "status proposed": 1, "status rejected": 1}
+    assert plan.pictures[0].waiting == 1
+
+
+def test_what_items_say(tmp_path: Path) -> None:
+    path = draw_picture(tmp_path / "a.png")
+    box = (1.0, 2.0, 3.0, 4.0)
+    said = {}
+    for status in ("accepted", "rejected", "proposed", "new", "bad_question", "failed"):
+        for boxes in ((), (box,)):
+            plan = make_plan([make_item(path, boxes, status=status)], statuses=(status,))
+            ((_, planned),) = plan.rows()
+            said[status, bool(boxes)] = (planned.is_labeled, planned.is_negative, len(planned.boxes))
+    assert said == {
+        ("accepted", False): (True, True, 0),
+        ("accepted", True): (True, False, 1),
+        ("rejected", False): (True, True, 0),
+        ("rejected", True): (True, True, 0),
+        ("proposed", False): (False, False, 0),
+        ("proposed", True): (True, False, 1),
+        ("new", False): (False, False, 0),
+        ("new", True): (False, False, 1),
+        ("bad_question", False): (False, False, 0),
+        ("bad_question", True): (False, False, 1),
+        ("failed", False): (False, False, 0),
+        ("failed", True): (False, False, 1),
+    }
+
+
+def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) -> None:
+    path = draw_picture(tmp_path / "a.png")
+    items = [
+        make_item(path, [(-5, -5, 10, 10), (60, 40, 100, 100)], "a?"),
+        make_item(path, [(70, 0, 80, 10), (1, 1, 1.0001, 2)], "b?"),
+    ]
+    plan = make_plan(items)
+    planned = {each.item.sample.question: each for _, each in plan.rows()}
+    assert [box.xyxy for box in planned["a?"].boxes] == [(0, 0, 10, 10), (60, 40, 64, 48)]
+    assert planned["b?"].boxes == () and not planned["b?"].is_negative and not planned["b?"].is_labeled
+    assert plan.notes == (
+        "2 boxes outside of the picture or without an area, left out",
+        "2 boxes that reached past the picture, clipped",
+    )
+
+
+def test_pictures_that_are_gone_or_changed(tmp_path: Path) -> None:
+    items = [make_item(draw_picture(tmp_path / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(3)]
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes())
+    plan = make_plan(items)
+    assert len(plan.pictures) == 1
+    assert plan.left_out == {
+        "the picture has changed since it was imported": 1,
+        "the picture is gone or cannot be read": 1,
+    }
+    assert make_plan([items[2], items[2]]).left_out == {"the same item twice": 1}
+
+
+def test_class_names() -> None:
+    labels = {"": "roi", " ": "roi", "a\n b\t": "a b", "\x00": "roi", "漢 字": "漢 字", "<a> & b": "<a> & b"}
+    assert {label: class_name(Box.of((0, 0, 1, 1), label)) for label in labels} == labels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"statuses": ()},
+        {"statuses": ("good",)},
+        {"least_score": 2.0},
+        {"least_score": float("nan")},
+        {"splits": {}},
+        {"splits": {"train": 0.5}},
+        {"splits": {"train": 1.5, "val": -0.5}},
+        {"splits": {"holdout": 1.0}},
+        {"splits": {"train": float("nan")}},
+        {"pictures": "link"},
+        {"chat_family": "gpt"},
+    ],
+)
+def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected"):
+        ExportOptions(**options)

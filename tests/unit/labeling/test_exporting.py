@@ -1,0 +1,139 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling import exporting
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import FORMATS, export_labels
+from hart_studio.labeling.formats.native import load_items
+from hart_studio.labeling.records import Item
+from tests.labels import draw_picture, full_item, make_item
+
+HALVES = {"train": 0.5, "val": 0.5}
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    return [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [(n + 0.5, 2, 30, 40)]) for n in range(10)]
+
+
+def test_report(items: list[Item], tmp_path: Path) -> None:
+    items.append(make_item(draw_picture(tmp_path / "in" / "n.png"), (), "Any?"))
+    items.append(make_item(draw_picture(tmp_path / "in" / "w.png"), (), status="new"))
+    report = export_labels(items, "pascal_voc", tmp_path / "new" / "out", ExportOptions(splits=HALVES))
+    assert (report.items, report.boxes, report.negatives) == (11, 10, 1)
+    assert sum(report.pictures.values()) == 11 and report.left_out == {"status new": 1}
+    assert [loss.what for loss in report.losses] == ["questions", "rounded", "statuses"]
+    assert any("count from 1" in note for note in report.notes)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out"]
+    pictures = {path.read_bytes() for path in (tmp_path / "new" / "out" / "JPEGImages").iterdir()}
+    assert pictures == {Path(item.picture.path).read_bytes() for item in items[:11]}
+
+
+def test_the_whole_record_stands_beside(tmp_path: Path) -> None:
+    item = full_item(draw_picture(tmp_path / "in" / "a.png"))
+    export_labels([item], "createml", tmp_path / "out", ExportOptions(splits={"val": 1.0}))
+    ((found,), _) = load_items(tmp_path / "out" / "hart_meta.jsonl")
+    assert found.label == item.label and found.history == item.history
+    assert found.picture.path == str(tmp_path / "out" / "val" / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["full", "file"])
+def test_a_folder_that_holds_something_is_left_alone(kind: str, items: list[Item], tmp_path: Path) -> None:
+    if kind == "full":
+        (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine" if kind == "full" else tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="expected a new or empty folder"):
+        export_labels(items, "coco", tmp_path / "out")
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".png"] == ["mine"]
+
+
+def test_an_empty_folder_will_do(items: list[Item], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export_labels(items, "coco", tmp_path / "out")
+    assert (tmp_path / "out" / "hart_meta.jsonl").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(name for name, info in FORMATS.items() if info.save))
+def test_a_crash_leaves_nothing(name: str, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(exporting, "find_format", lambda key: replace(FORMATS[key], save=crash))
+    with pytest.raises(OSError, match="disk full"):
+        export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("name", ["native", "coco", "yolo", "createml", "pascal_voc", "image_folder", "label_studio"])
+def test_a_wrong_box_is_found_and_named(
+    name: str, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is written from other labels than those that were meant."""
+    info = FORMATS[name]
+
+    def save_shifted(plan: Any, folder: Path) -> None:
+        picture = plan.pictures[3]
+        moved = [box.model_copy(update={"x_max": box.x_max + 5}) for box in picture.items[0].boxes]
+        label = picture.items[0].item.label.model_copy(update={"boxes": tuple(moved)})
+        item = picture.items[0].item.model_copy(update={"label": label})
+        planned = replace(picture.items[0], item=item, boxes=tuple(moved))
+        pictures = (*plan.pictures[:3], replace(picture, items=(planned,)), *plan.pictures[4:])
+        assert info.save is not None
+        info.save(replace(plan, pictures=pictures), folder)
+
+    monkeypatch.setattr(exporting, "find_format", lambda _: replace(info, save=save_shifted))
+    with pytest.raises(DataError, match=r"q-\w+: expected the box 'sign' .* on reading the export back"):
+        export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_picture_is_found(items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = FORMATS["coco"]
+
+    def save_fewer(plan: Any, folder: Path) -> None:
+        assert info.save is not None
+        info.save(replace(plan, pictures=plan.pictures[1:]), folder)
+
+    monkeypatch.setattr(exporting, "find_format", lambda _: replace(info, save=save_fewer))
+    with pytest.raises(DataError, match="expected the item, got none of that id"):
+        export_labels(items, "coco", tmp_path / "out")
+
+
+def test_unreviewed_pictures_never_become_background(tmp_path: Path) -> None:
+    labeled = [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [(1, 2, 30, 40)]) for n in range(8)]
+    path = draw_picture(tmp_path / "in" / "half.png")
+    half = [make_item(path, (), "Any car?"), make_item(path, [(1, 2, 3, 4)], "Any dog?", status="proposed")]
+    empty = make_item(draw_picture(tmp_path / "in" / "new.png"), (), status="proposed")
+    options = ExportOptions(splits=HALVES)
+    report = export_labels([*labeled, *half, empty], "yolo", tmp_path / "yolo", options)
+    assert report.items == 8 and report.left_out == {
+        "a picture without boxes and with questions that nobody decided on": 1,
+        "status proposed": 2,
+    }
+    report = export_labels([*labeled, *half, empty], "coco", tmp_path / "coco", options)
+    assert report.items == 9 and report.negatives == 1  # it can say of which question nothing was found
+    wide = replace(options, statuses=("accepted", "proposed"))
+    report = export_labels([*labeled, *half, empty], "yolo", tmp_path / "wide", wide)
+    assert report.items == 10 and report.left_out == {"no label that this format can hold": 1}
+    assert all(file.read_text() for file in (tmp_path / "wide").glob("labels/*/*.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("yolo", {"pictures": "reference"}, "expected pictures to be copied"),
+        ("hf_parquet", {"pictures": "reference"}, "expected pictures to be copied"),
+        ("yolo", {"splits": {"train": 1.0}}, "at least one picture in val"),
+        ("x_anylabeling", {}, "expected one of the formats"),
+        ("coco", {"statuses": ("failed",)}, r"got none \(10 items: status accepted\)"),
+        ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "expected model_wh_of"),
+    ],
+)
+def test_what_does_not_fit(name: str, options: Any, reason: str, items: list[Item], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        export_labels(items, name, tmp_path / "out", ExportOptions(**options))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.labeling.importing import import_samples, look_at, read_bad_rows
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import LabeledSample, PictureFile
+from hart_studio.records import Box, GoldSample, Sample
+from tests.unit.labeling.conftest import BOX, WH, ask
+
+
+def load(*samples: Sample, bad_rows: tuple[BadRow, ...] = ()) -> LoadedSamples[Sample]:
+    return LoadedSamples("streets", samples, bad_rows)
+
+
+def test_several_questions_about_one_picture_stay_separate(project: Project, picture: Path) -> None:
+    report = import_samples(project, load(ask(picture, 0), ask(picture, 1)))
+    assert (report.added, report.known, report.bad_count) == (2, 0, 0)
+    first, second = project.items()
+    assert first.picture == second.picture == look_at(picture)
+    assert (first.picture.width, first.picture.height) == WH
+    assert (first.sample, first.label.status) == (ask(picture, 0), "new")
+
+
+def test_the_same_rows_again_change_nothing(project: Project, picture: Path) -> None:
+    rows = load(ask(picture, 0), ask(picture, 1))
+    import_samples(project, rows)
+    before = list(project.items(with_history=True))
+    report = import_samples(project, rows)
+    assert (report.added, report.updated, report.known) == (0, 0, 2)
+    assert list(project.items(with_history=True)) == before
+
+
+def test_a_copy_of_the_picture_is_the_same_picture(project: Project, picture: Path) -> None:
+    copy = picture.with_name("copy.png")
+    shutil.copyfile(picture, copy)
+    report = import_samples(project, load(ask(picture), ask(copy)))
+    assert (report.added, report.known) == (1, 1)
+    assert next(project.items()).picture.path == str(picture)
+
+
+def test_a_picture_that_moved_is_found_again(project: Project, picture: Path) -> None:
+    import_samples(project, load(ask(picture)))
+    moved = picture.with_name("moved.png")
+    picture.rename(moved)
+    report = import_samples(project, load(ask(moved)))
+    assert (report.added, report.updated) == (0, 1)
+    assert next(project.items()).sample.image == str(moved)
+
+
+def test_bad_rows_are_counted_listed_and_stop_nothing(project: Project, picture: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    rows = load(ask(broken, 7), ask(tmp_path / "gone.png", 8), ask(picture), bad_rows=(BadRow("line 3", "no JSON"),))
+    report = import_samples(project, rows)
+    assert (report.added, report.bad_count) == (1, 3)
+    assert [bad.row for bad in report.bad_rows] == ["line 3", "s7", "s8"]
+    assert [row[:2] for row in read_bad_rows(project)] == [("streets", "line 3"), ("streets", "s7"), ("streets", "s8")]
+    assert "check the path" in read_bad_rows(project)[2][2]
+
+
+def test_another_answer_to_the_same_question_is_told(project: Project, picture: Path) -> None:
+    report = import_samples(project, load(ask(picture, answer="B"), ask(picture, answer="A")))
+    assert (report.added, report.bad_count) == (1, 1)
+    assert "with the answer 'B', and comes with 'A'" in report.bad_rows[0].reason
+    assert next(project.items()).sample.answer == "B"
+
+
+def test_questions_without_an_answer_are_of_the_other_kind_of_evidence(project: Project, picture: Path) -> None:
+    import_samples(project, load(ask(picture, 0), ask(picture, 1, answer=None)))
+    assert project.count_by("evidence") == {"agreement": 1, "known_answer": 1}
+
+
+def test_existing_boxes_come_in_to_be_verified(project: Project, picture: Path) -> None:
+    labeled = LabeledSample(**ask(picture).model_dump(), boxes=(BOX,))
+    report = import_samples(project, load(labeled))
+    item = next(project.items(with_history=True))
+    assert report.added == 1
+    assert (item.label.status, item.label.origin, item.label.boxes) == ("proposed", "imported", (BOX,))
+    assert [label.status for label in item.history] == ["new"]
+    assert import_samples(project, load(labeled)).known == 1
+
+
+def test_boxes_for_a_question_that_is_there(project: Project, picture: Path) -> None:
+    import_samples(project, load(ask(picture)))
+    report = import_samples(project, load(LabeledSample(**ask(picture).model_dump(), boxes=(BOX,))))
+    assert (report.updated, next(project.items()).label.boxes) == (1, (BOX,))
+
+
+def test_a_box_outside_of_the_picture_is_a_bad_row(project: Project, picture: Path) -> None:
+    outside = LabeledSample(**ask(picture).model_dump(), boxes=(Box.of((400, 0, 500, 100)),))
+    report = import_samples(project, load(outside))
+    assert (report.added, report.bad_count) == (0, 1)
+    assert "outside of the picture of 400 x 300" in report.bad_rows[0].reason
+
+
+def test_gold_boxes_go_where_no_item_has_them(project: Project, picture: Path) -> None:
+    import_samples(project, load(GoldSample(**ask(picture).model_dump(), gold_boxes=(BOX,))))
+    item = next(project.items(with_history=True))
+    assert type(item.sample) is Sample
+    assert "100.0" not in item.model_dump_json()
+    (count,) = project.database.reading().execute("SELECT COUNT(*) FROM gold").fetchone()
+    assert count == 1
+
+
+def test_progress_reaches_the_end(project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hart_studio.labeling.importing.BATCH", 2)
+    told: list[tuple[int, int]] = []
+    import_samples(project, load(*(ask(picture, number) for number in range(5))), lambda *done: told.append(done))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_looking_at_a_picture_turns_it_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
+    found = look_at(tmp_path / "turned.jpg")
+    assert isinstance(found, PictureFile)
+    assert (found.width, found.height) == (30, 40)

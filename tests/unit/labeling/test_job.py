@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import DataError, InputError, ModelError
+from hart_studio.labeling import database
+from hart_studio.labeling.calibration import Calibration, save_calibration
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.gold import compare_with_gold
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
+from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.models.chat import ChatModel, ChatRequest
+from hart_studio.records import GoldSample
+from hart_studio.runs.events import StepDone, Warned
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.reader import read_events
+from hart_studio.runs.status import read_status
+from tests.fakes import ScriptedModel, text_of
+from tests.unit.labeling.conftest import BOX, ask
+from tests.unit.labeling.test_calibration import make_calibration
+from tests.unit.pipeline.conftest import boxes_text
+
+REGION = boxes_text((250, 333, 500, 667))
+
+
+@pytest.fixture
+def twenty(project: Project, picture: Path) -> Project:
+    import_samples(project, LoadedSamples("streets", tuple(ask(picture, number) for number in range(20))))
+    return project
+
+
+def config(project: Project, **fields: object) -> LabelingConfig:
+    chosen = {
+        "project": str(project.folder),
+        "model": "m",
+        "batch": 6,
+        "proposals": ProposalSettings(rollouts=2),
+        **fields,
+    }
+    return LabelingConfig(**chosen)  # type: ignore[arg-type]
+
+
+def right_model(**scripts: object) -> ScriptedModel:
+    return ScriptedModel(**{"grounding": REGION, "crops_only": "B", "direct": "B", **scripts})  # type: ignore[arg-type]
+
+
+def run(
+    project: Project, model: ChatModel | None = None, layout: RunLayout | None = None, **fields: object
+) -> RunLayout:
+    chosen = layout or prepare_run(project, config(project, **fields))
+    run_labeling(chosen, lambda name, device: model or right_model())
+    return chosen
+
+
+def warnings(layout: RunLayout) -> list[str]:
+    return [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
+
+
+def test_every_item_gets_a_label_with_its_evidence(twenty: Project) -> None:
+    layout = run(twenty)
+    assert twenty.count_by("status") == {"proposed": 20}
+    label = next(twenty.items()).label
+    assert (label.origin, label.revision, len(label.boxes)) == ("model", 1, 1)
+    assert label.check is not None and label.check.crops_right
+    assert label.maker is not None
+    assert (label.maker.model, label.maker.run_id, label.maker.rollouts) == ("m", layout.run_id, 2)
+    status = read_status(layout)
+    assert (status.job, status.state, status.step, status.total) == ("labeling", "completed", 20, 20)
+    steps = [event for event in read_events(layout).events if isinstance(event.payload, StepDone)]
+    assert [event.step for event in steps] == [6, 12, 18, 20]
+    assert steps[0].payload.metrics["known_answer/verified"] == 1.0  # type: ignore[union-attr]
+
+
+def test_the_two_kinds_of_evidence_have_figures_of_their_own(project: Project, picture: Path) -> None:
+    import_samples(project, LoadedSamples("s", (ask(picture, 0), ask(picture, 1, answer=None))))
+    layout = run(project)
+    (step,) = [event.payload for event in read_events(layout).events if isinstance(event.payload, StepDone)]
+    assert {"known_answer/verified", "agreement/verified"} <= set(step.metrics)
+    assert "verified" not in step.metrics
+
+
+def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) -> None:
+    first, second, *_ = twenty.items()
+    desk = ReviewDesk(twenty)
+    desk.decide("Ada", first.id, 0, "reject")
+    layout = run(twenty)
+    assert count_items(twenty, layout.run_id) == 19
+    again = prepare_run(twenty, config(twenty, wanted=ItemFilter()))
+    desk.decide("Ada", second.id, 1, "accept")  # after the run was made
+    run(twenty, layout=again)
+    assert count_items(twenty, again.run_id, is_left=True) == 0, "the run knows what its model says of them"
+    assert twenty.item(first.id).label.status == "rejected"
+    assert twenty.item(second.id).label.status == "accepted"
+
+
+def test_nothing_to_do(project: Project) -> None:
+    with pytest.raises(InputError, match="none that the filter wants"):
+        prepare_run(project, config(project))
+
+
+def test_a_run_that_died_goes_on_where_it_ended(twenty: Project) -> None:
+    calls = 0
+
+    def die(request: ChatRequest) -> str:
+        nonlocal calls
+        calls += 1
+        if calls > 6 * 2 * 2:
+            raise KeyboardInterrupt
+        return REGION
+
+    layout = prepare_run(twenty, config(twenty))
+    with pytest.raises(KeyboardInterrupt):
+        run(twenty, right_model(grounding=die), layout)
+    assert count_items(twenty, layout.run_id, is_left=True) == 8
+    assert read_status(layout).state == "stopped"
+    run(twenty, layout=layout)
+    assert read_status(layout).state == "completed"
+    assert [label.revision for item in twenty.items() for label in twenty.history(item.id)] == [0] * 20
+    assert all(item.label.revision == 1 for item in twenty.items()), "nothing was done twice"
+
+
+def test_stop_and_pause(twenty: Project) -> None:
+    layout = prepare_run(twenty, config(twenty, batch=1))
+    layout.pause.touch()
+    thread = threading.Thread(target=run, args=(twenty,), kwargs={"layout": layout})
+    thread.start()
+    time.sleep(0.6)
+    assert count_items(twenty, layout.run_id, is_left=True) == 20, "it waits with its model in memory"
+    assert read_status(layout).state == "running"
+    layout.stop.touch()
+    thread.join(timeout=10)
+    assert read_status(layout).state == "stopped"
+    layout.pause.unlink()
+    run(twenty, layout=layout)
+    assert count_items(twenty, layout.run_id, is_left=True) == 0
+
+
+def test_one_bad_item_takes_no_other_along(twenty: Project) -> None:
+    def choke(request: ChatRequest) -> str:
+        if "sign 13" in text_of(request):
+            raise RuntimeError("shapes do not match")
+        return REGION
+
+    layout = run(twenty, right_model(grounding=choke))
+    assert twenty.count_by("status") == {"failed": 1, "proposed": 19}
+    (failed,) = twenty.items(ItemFilter(statuses=("failed",)))
+    assert failed.sample.id == "s13"
+    assert failed.label.note == "RuntimeError: shapes do not match"
+    assert any(message == "s13: RuntimeError: shapes do not match" for message in warnings(layout))
+    run(twenty)
+    assert twenty.count_by("status") == {"proposed": 20}, "a later run tries what failed again"
+
+
+def test_a_model_that_always_fails_ends_the_run(twenty: Project) -> None:
+    def choke(request: ChatRequest) -> str:
+        raise RuntimeError("out of order")
+
+    layout = prepare_run(twenty, config(twenty))
+    with pytest.raises(ModelError, match="out of order"):
+        run(twenty, right_model(grounding=choke), layout)
+    assert read_status(layout).state == "failed"
+    assert twenty.count_by("status")["new"] >= 2
+
+
+def test_a_picture_that_is_gone_or_another_one_is_told(project: Project, picture: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    Image.new("RGB", (50, 50), "red").save(other)
+    import_samples(project, LoadedSamples("s", (ask(picture, 0), ask(other, 1))))
+    picture.unlink()
+    Image.new("RGB", (60, 50)).save(other)
+    run(project)
+    notes = [item.label.note for item in project.items()]
+    assert "no file of that name" in notes[0]
+    assert "expected the picture that was imported, 50 x 50 pixels, got 60 x 50" in notes[1]
+
+
+def test_a_label_of_another_tool_is_verified_as_it_is(project: Project, picture: Path) -> None:
+    import_samples(project, LoadedSamples("s", (LabeledSample(**ask(picture).model_dump(), boxes=(BOX,)),)))
+    run(project, wanted=ItemFilter(statuses=("proposed",)))
+    label = next(project.items()).label
+    assert (label.origin, label.boxes, label.revision) == ("imported", (BOX,), 2)
+    assert label.check is not None and label.check.sufficiency == 1.0
+
+
+def calibrated(project: Project, **fields: object) -> Calibration:
+    calibration = make_calibration(rollouts=2, **fields)
+    save_calibration(project.folder / CALIBRATION, calibration)
+    return calibration
+
+
+def test_sure_labels_are_accepted_unseen(twenty: Project) -> None:
+    calibrated(twenty)
+    layout = run(twenty)
+    assert twenty.count_by("status") == {"auto_accepted": 20}
+    assert next(twenty.items()).label.score == pytest.approx(0.982, abs=1e-3)
+    assert warnings(layout) == []
+
+
+def test_nothing_is_accepted_unseen_when_a_person_wants_to_see_all(twenty: Project) -> None:
+    calibrated(twenty)
+    run(twenty, is_accepting=False)
+    assert twenty.count_by("status") == {"proposed": 20}
+
+
+def test_the_calibration_of_another_model_only_orders(twenty: Project) -> None:
+    calibrated(twenty, model="another")
+    layout = run(twenty)
+    assert twenty.count_by("status") == {"proposed": 20}
+    assert any("only order the queue" in message or "no calibration" in message for message in warnings(layout))
+
+
+def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(
+    project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(8))
+    import_samples(project, LoadedSamples("needle", samples))
+    real = database.connect
+
+    def refuse_gold(action: int, table: str | None, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if table == "gold" else sqlite3.SQLITE_OK
+
+    def connect(path: Path) -> sqlite3.Connection:
+        connection = real(path)
+        connection.set_authorizer(refuse_gold)
+        return connection
+
+    monkeypatch.setattr(database, "connect", connect)
+    blind = Project(project.folder)
+    with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
+        blind.database.reading().execute("SELECT boxes FROM gold")
+    run(blind)
+    desk = ReviewDesk(blind)
+    while item := desk.next_item("Ada"):
+        desk.decide("Ada", item.id, item.label.revision, "accept")
+    desk.undo("Ada")
+    assert blind.count_by("status") == {"accepted": 7, "proposed": 1}
+    assert measure_quality(blind).evidence["known_answer"].labels == 8
+    with pytest.raises((sqlite3.DatabaseError, DataError), match="prohibited"):
+        compare_with_gold(blind)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hart_studio.labeling import __main__ as command
+from hart_studio.labeling.project import Project
+from hart_studio.runs.reader import list_runs
+from tests.fakes import ScriptedModel
+from tests.unit.pipeline.conftest import boxes_text
+
+
+@pytest.fixture
+def table(picture: Path) -> Path:
+    path = picture.with_name("questions.csv")
+    path.write_text(
+        "image,question,answer,A,B\nstreet.png,Which digit?,B,3,7\nstreet.png,Which colour?,A,red,blue\n"
+        "gone.png,What?,A,x,y\n"
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ScriptedModel(grounding=boxes_text((250, 333, 500, 667)), crops_only="B", direct="B")
+    monkeypatch.setattr(command, "load_model", lambda name, device: model)
+
+
+def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = str(tmp_path / "project")
+    assert command.main(["create", project, "--name", "Streets"]) == 0
+    assert command.main(["import", project, str(table)]) == 0
+    told = capsys.readouterr().out
+    assert "2 added, 0 updated, 0 known, 1 bad rows" in told
+    assert "1 x the picture is missing" in told
+    assert command.main(["run", project, "--rollouts", "2", "--batch", "1"]) == 0
+    assert command.main(["stats", project, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.split("proposed\n", 1)[1])
+    assert (found["name"], found["items"], found["statuses"]) == ("Streets", 2, {"proposed": 2})
+    assert command.main(["report", project, str(tmp_path / "report.html")]) == 0
+    assert "Streets" in (tmp_path / "report.html").read_text()
+    export = [
+        "export",
+        project,
+        str(tmp_path / "out"),
+        "--format",
+        "coco",
+        "--status",
+        "proposed",
+        "--splits",
+        "1",
+        "0",
+        "0",
+    ]
+    assert command.main(export) == 0
+    assert "2 questions, 2 boxes" in capsys.readouterr().out
+    assert (tmp_path / "out" / "annotations" / "instances_train.json").exists()
+
+
+def test_a_stopped_run_is_resumed(tmp_path: Path, table: Path) -> None:
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    command.main(["import", project, str(table)])
+    command.main(["run", project, "--rollouts", "2"])
+    (run,) = list_runs(Project(Path(project)).runs)
+    assert command.main(["run", project, "--resume", run.layout.run_id]) == 2, "it is completed"
+    assert command.main(["run", project, "--resume", "20260101-000000-labeling-000000"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stats", "gone"], "create one first"),
+        (["create", "p", "--audit-share", "2"], "audit_share"),
+        (["import", "gone", "t.csv"], "create one first"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_nothing_to_label_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.main(["create", str(tmp_path / "p")])
+    assert command.main(["run", str(tmp_path / "p")]) == 2
+    assert "import some" in capsys.readouterr().err

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.database import DATABASE, MIGRATIONS, Database
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.project import Project, ProjectSettings, create_project, draw_lot, make_item_id
+from tests.unit.labeling.conftest import add_label, ask
+
+
+def test_a_project_keeps_its_name_and_settings(tmp_path: Path) -> None:
+    create_project(tmp_path / "p", "  Signs & <b>lights</b> ", ProjectSettings(seed=3, audit_share=0.25))
+    project = Project(tmp_path / "p")
+    assert project.name == "Signs & <b>lights</b>"
+    assert project.settings == ProjectSettings(seed=3, audit_share=0.25)
+
+
+def test_the_folder_names_a_project_without_a_name(tmp_path: Path) -> None:
+    assert create_project(tmp_path / "signs").name == "signs"
+
+
+def test_a_second_project_in_one_folder_is_refused(project: Project) -> None:
+    with pytest.raises(InputError, match="without a project"):
+        create_project(project.folder)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 121, "\x00"])
+def test_a_name_must_be_a_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="a name of 1 to 120"):
+        create_project(tmp_path / "p", name)
+
+
+def test_a_folder_without_a_project(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="create one first"):
+        Project(tmp_path)
+
+
+def test_a_foreign_file_is_no_project(tmp_path: Path) -> None:
+    (tmp_path / DATABASE).write_bytes(b"not a database" * 100)
+    with pytest.raises(DataError, match="damaged or foreign"):
+        Project(tmp_path)
+
+
+def test_a_project_of_a_newer_version_is_left_alone(project: Project) -> None:
+    with project.database.writing() as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(DataError, match="update HART Studio"):
+        Project(project.folder)
+
+
+def test_a_transaction_that_fails_leaves_nothing(project: Project) -> None:
+    with pytest.raises(RuntimeError), project.database.writing() as connection:
+        connection.execute("UPDATE project SET name = 'other'")
+        raise RuntimeError
+    assert project.name == "Streets"
+
+
+def test_foreign_keys_hold(project: Project) -> None:
+    with pytest.raises(sqlite3.IntegrityError), project.database.writing() as connection:
+        connection.execute("INSERT INTO claims (item, reviewer, until) VALUES ('nobody', 'me', 0)")
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_there(filled: Project) -> None:
+    before = [item.label for item in filled.items()]
+    connection = filled.database.reading()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DataError, match="the disk is full"):
+        for _ in range(1000):
+            add_label(filled, next(filled.items()).id, note="x" * 1900)
+    connection.execute("PRAGMA max_page_count = 1000000")
+    kept = [item.label for item in filled.items()]
+    assert kept[1:] == before[1:]
+    assert kept[0].revision == len(filled.history(next(filled.items()).id))
+
+
+def test_a_project_that_cannot_be_written_can_be_read(filled: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled.database.close()
+    real = sqlite3.connect
+
+    def read_only(path: Path, **options: object) -> sqlite3.Connection:
+        return real(f"file:{path}?mode=ro", uri=True, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr("hart_studio.labeling.database.sqlite3.connect", read_only)
+    project = Project(filled.folder)
+    assert project.count() == 6
+    with pytest.raises(DataError, match="cannot be written"):
+        add_label(project, next(project.items()).id)
+
+
+def test_a_label_must_be_the_next_revision(filled: Project, item_ids: list[str]) -> None:
+    label = filled.item(item_ids[0]).label
+    with pytest.raises(DataError, match="read it again"), filled.database.writing() as connection:
+        filled.append_label(connection, item_ids[0], label)
+    with pytest.raises(DataError, match="no such item"), filled.database.writing() as connection:
+        filled.append_label(connection, "0" * 16, label)
+
+
+def test_history_is_kept_and_the_last_revision_wins(filled: Project, item_ids: list[str]) -> None:
+    add_label(filled, item_ids[0], status="rejected", reviewer="Ada")
+    item = filled.item(item_ids[0], with_history=True)
+    assert (item.label.status, item.label.revision) == ("rejected", 2)
+    assert [label.status for label in item.history] == ["new", "proposed"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        (ItemFilter(), 6),
+        (ItemFilter(statuses=("proposed",)), 6),
+        (ItemFilter(statuses=("new",)), 0),
+        (ItemFilter(least_score=0.5), 2),
+        (ItemFilter(most_score=0.2), 2),
+        (ItemFilter(category="sign"), 6),
+        (ItemFilter(category="si"), 0),
+        (ItemFilter(evidence="agreement"), 0),
+        (ItemFilter(text="SIGN s3"), 1),
+        (ItemFilter(text="sign street.png"), 6),
+        (ItemFilter(text="100%"), 0),
+        (ItemFilter(text="' OR 1=1 --"), 0),
+        (ItemFilter(reviewer="Ada"), 0),
+    ],
+)
+def test_filters(filled: Project, wanted: ItemFilter, count: int) -> None:
+    assert filled.count(wanted) == count == len(list(filled.items(wanted)))
+
+
+def test_counts_add_up(filled: Project, item_ids: list[str]) -> None:
+    add_label(filled, item_ids[0], status="accepted", reviewer="Ada")
+    assert filled.count_by("status") == {"accepted": 1, "proposed": 5}
+    assert filled.count_by("reviewer") == {"": 5, "Ada": 1}
+    with pytest.raises(InputError):
+        filled.count_by("label; DROP TABLE items")
+
+
+def test_an_unknown_item(project: Project) -> None:
+    with pytest.raises(InputError, match="reload"):
+        project.item("../../etc/passwd")
+
+
+def test_the_id_is_of_picture_question_and_choices(picture: Path) -> None:
+    first = ask(picture)
+    known = make_item_id("a" * 64, first.question, first.choices)
+    assert known == make_item_id("a" * 64, f" {first.question} ", first.choices)
+    assert known != make_item_id("b" * 64, first.question, first.choices)
+    assert known != make_item_id("a" * 64, first.question, first.choices[::-1])
+    assert make_item_id("a" * 64, "q", ("a,b",)) != make_item_id("a" * 64, "q", ("a", "b"))
+
+
+def test_lots_are_spread_and_repeatable() -> None:
+    lots = [draw_lot(0, f"{number:016x}") for number in range(2000)]
+    assert all(0 <= lot < 1 for lot in lots)
+    assert 0.07 < sum(lot < 0.1 for lot in lots) / 2000 < 0.13
+    assert (
+        lots[:5]
+        == [draw_lot(0, f"{number:016x}") for number in range(5)]
+        != [draw_lot(1, f"{n:016x}") for n in range(5)]
+    )
+
+
+def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[str]) -> None:
+    for item_id in item_ids:
+        add_label(filled, item_id, status="auto_accepted", score=0.99)
+    connection = filled.database.reading()
+
+    def waiting() -> int:
+        return int(connection.execute("SELECT COUNT(*) FROM items WHERE need IS NOT NULL").fetchone()[0])
+
+    filled.change_settings(ProjectSettings(audit_share=1.0))
+    assert waiting() == 6
+    filled.change_settings(ProjectSettings(audit_share=0.0))
+    assert waiting() == 0
+
+
+def test_threads_have_connections_of_their_own(filled: Project) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: filled.count(), range(20))) == [6] * 20
+
+
+def test_a_migration_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = create_project(tmp_path / "p")
+    later = (*MIGRATIONS, ("ALTER TABLE items ADD COLUMN colour TEXT NOT NULL DEFAULT ''",))
+    monkeypatch.setattr("hart_studio.labeling.database.MIGRATIONS", later)
+    for _ in range(2):
+        database = Database(project.folder / DATABASE)
+        assert "colour" in {row["name"] for row in database.reading().execute("PRAGMA table_info(items)")}

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.labeling.gold import compare_with_gold
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import Project, ProjectSettings
+from hart_studio.labeling.quality import measure_agreement, measure_quality
+from hart_studio.labeling.records import Label
+from hart_studio.labeling.review import ReviewDesk
+from hart_studio.records import Box, GoldSample
+from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
+
+OTHER = Box.of((150, 100, 250, 200))
+
+
+def decided(status: str, *boxes: Box) -> Label:
+    return Label(revision=2, status=status, origin="human", boxes=boxes, reviewer="A", at=datetime.now(timezone.utc))  # type: ignore[arg-type]
+
+
+def test_an_empty_project(project: Project) -> None:
+    quality = measure_quality(project)
+    assert (quality.evidence, quality.scores, quality.audit, sum(quality.areas)) == ({}, {}, None, 0)
+    assert compare_with_gold(project) == {}
+
+
+def test_evidence_scores_and_areas(project: Project, picture: Path) -> None:
+    import_samples(project, LoadedSamples("s", tuple(ask(picture, n, "B" if n < 4 else None) for n in range(6))))
+    ids = [item.id for item in project.items()]
+    for number, item_id in enumerate(ids[:4]):
+        check = make_check(
+            crops_right=number < 3, full_right=number < 1, necessity=(True, False, None, None)[number],
+            area_share=(0.001, 0.03, 0.03, 0.6)[number],
+        )  # fmt: skip
+        add_label(project, item_id, check=check, score=(0.05, 0.95, 1.0, 0.95)[number])
+    for item_id in ids[4:]:
+        add_label(project, item_id, check=make_check(kind="agreement", crops_right=True, full_right=True), score=0.5)
+    quality = measure_quality(project)
+    known, agreeing = quality.evidence["known_answer"], quality.evidence["agreement"]
+    assert (known.labels, known.verified.value, known.full_image.value, known.lift) == (4, 0.75, 0.25, 0.5)
+    assert known.needed is not None
+    assert known.needed.value == 0.5
+    assert (agreeing.labels, agreeing.lift, agreeing.needed) == (2, 0.0, None)
+    assert quality.scores["known_answer"] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert quality.scores["agreement"] == [0, 0, 0, 0, 0, 2, 0, 0, 0, 0]
+    assert quality.areas == [3, 0, 0, 2, 0, 0, 0, 1]
+
+
+def test_the_audit_measures_what_was_accepted_unseen(filled: Project, item_ids: list[str]) -> None:
+    filled.change_settings(ProjectSettings(audit_share=1.0))
+    for item_id in item_ids[:4]:
+        add_label(filled, item_id, status="auto_accepted", score=0.99)
+    desk = ReviewDesk(filled)
+    for item_id, decision in zip(item_ids, ("accept", "accept", "reject"), strict=False):
+        desk.decide("Ada", item_id, 2, decision)  # type: ignore[arg-type]
+    desk.decide("Ada", item_ids[5], 1, "reject")  # was never accepted unseen
+    quality = measure_quality(filled)
+    assert quality.audited == 3
+    assert quality.audit is not None
+    assert quality.audit.value == pytest.approx(2 / 3)
+    assert 0 < quality.audit.low < 2 / 3 < quality.audit.high < 1
+
+
+def test_only_those_who_drew_low_are_audited(filled: Project, item_ids: list[str]) -> None:
+    filled.change_settings(ProjectSettings(audit_share=0.0))
+    add_label(filled, item_ids[0], status="auto_accepted", score=0.99)
+    ReviewDesk(filled).decide("Ada", item_ids[0], 2, "reject")
+    assert measure_quality(filled).audit is None
+
+
+def test_what_each_person_did(filled: Project, item_ids: list[str]) -> None:
+    desk = ReviewDesk(filled)
+    for number, seconds in enumerate((2.0, 4.0, 30.0)):
+        desk.decide("Ada", item_ids[number], 1, "accept", seconds=seconds)
+    desk.undo("Ada")
+    desk.skip("Bo", item_ids[4])
+    ada, bo = measure_quality(filled).reviewers
+    assert (ada.reviewer, ada.decisions, ada.seconds) == ("Ada", {"accept": 2}, 3.0)
+    assert (bo.reviewer, bo.decisions, bo.seconds) == ("Bo", {"skip": 1}, None)
+
+
+def test_agreement_by_hand() -> None:
+    pairs = [
+        (decided("accepted", BOX), decided("edited", OTHER)),
+        (decided("accepted", BOX), decided("accepted", BOX)),
+        (decided("rejected"), decided("rejected")),
+        (decided("accepted", BOX), decided("rejected")),
+    ]
+    found = measure_agreement(pairs)
+    # They agree on 3 of 4; by chance 0.75 * 0.5 + 0.25 * 0.5 = 0.5, so kappa is (0.75 - 0.5) / 0.5.
+    assert (found.items, found.iou, found.kappa) == (4, pytest.approx((1 / 3 + 1) / 2), pytest.approx(0.5))
+    assert measure_agreement([]).kappa is None
+    assert measure_agreement(pairs[1:2]).kappa is None, "where everybody keeps everything chance explains it all"
+
+
+def test_gold_boxes_measure_precision_and_recall(project: Project, picture: Path) -> None:
+    samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(5))
+    import_samples(project, LoadedSamples("s", samples))
+    ids = [item.id for item in project.items()]
+    away = Box.of((300, 200, 400, 300))
+    for item_id, box, status in zip(
+        ids, (BOX, BOX, away, BOX), ("auto_accepted", "auto_accepted", "auto_accepted", "proposed"), strict=False
+    ):
+        add_label(project, item_id, boxes=(box,), status=status, check=make_check(), score=0.9)
+    ReviewDesk(project).decide("Ada", ids[2], 1, "edit", boxes=(BOX,))
+    report = compare_with_gold(project)["known_answer"]
+    assert report.all.labels == 4, "what was never labeled does not count"
+    assert (report.all.found.value, report.all.iou) == (1.0, 1.0)
+    assert report.accepted_unseen is not None
+    assert report.usable is not None
+    assert report.recall is not None
+    assert report.accepted_unseen.found.value == pytest.approx(2 / 3), "as it was accepted, before the correction"
+    assert report.recall.value == pytest.approx(2 / 3)
+    assert (report.usable.labels, report.usable.found.value) == (3, 1.0)
+    assert report.all.area_share == pytest.approx(1 / 12)

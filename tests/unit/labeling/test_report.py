@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.evaluation.statistics import wilson
+from hart_studio.labeling.calibration import make_bins
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import create_project
+from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.report import draw_figures, draw_reliability, show_estimate, write_report
+from hart_studio.labeling.review import ReviewDesk
+from hart_studio.records import GoldSample
+from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
+from tests.unit.labeling.test_calibration import make_calibration
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture: Path) -> None:
+    project = create_project(tmp_path / "p", HOSTILE)
+    samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(3))
+    import_samples(project, LoadedSamples("s", samples))
+    for item in list(project.items()):
+        check = make_check(crops_right=True, full_right=False, necessity=True, area_share=0.02)
+        add_label(project, item.id, check=check, score=0.9, status="auto_accepted")
+    ReviewDesk(project).decide(HOSTILE, item.id, 1, "accept", seconds=2.5)
+    bins = make_bins(np.array([0.9]), np.array([1.0]))
+    curve = make_calibration().curves["known_answer"].model_copy(update={"bins": bins})
+    write_report(project, tmp_path / "report.html", make_calibration(model=HOSTILE, curves={"known_answer": curve}))
+    text = (tmp_path / "report.html").read_text()
+    assert HOSTILE not in text
+    assert text.count("&lt;script&gt;") >= 4
+    for wanted in ("Known answers", "100.0% (43.9% – 100.0%)", "+100.0 points", "2.5 s", "Beside gold boxes", "<svg"):
+        assert wanted in text
+    assert str(tmp_path) not in text, "no path of this machine"
+
+
+def test_a_report_of_nothing(tmp_path: Path) -> None:
+    write_report(create_project(tmp_path / "p"), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "No label that was accepted unseen has been audited yet" in text
+    assert "Beside gold boxes" not in text
+
+
+def test_figures_of_an_empty_project_say_so(tmp_path: Path) -> None:
+    figures = draw_figures(measure_quality(create_project(tmp_path / "p")))
+    assert list(figures) == ["areas"]
+    assert "nothing was measured" in figures["areas"]
+
+
+def test_the_reliability_diagram_shows_right_and_score() -> None:
+    bins = make_bins(np.array([0.15, 0.95]), np.array([0.0, 1.0]))
+    curve = make_calibration().curves["known_answer"].model_copy(update={"bins": bins})
+    text = draw_reliability(make_calibration(curves={"known_answer": curve}), "known_answer")
+    assert text.count('stroke-width="3"') == 2
+
+
+def test_an_estimate_with_its_interval() -> None:
+    assert show_estimate(wilson(8, 10)) == "80.0% (49.0% – 94.3%)"
+    assert show_estimate(None) == "–"

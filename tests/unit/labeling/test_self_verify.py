@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hart_studio.errors import InputError
+from hart_studio.labeling.self_verify import ProposalSettings, check_boxes, propose
+from hart_studio.labeling.tightening import TighteningSettings
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Box, GoldSample, Sample
+from tests.fakes import ScriptedModel, pictures_in
+from tests.unit.pipeline.conftest import boxes_text
+
+WH = (1000, 1000)
+NEAR, FAR = (100, 100, 300, 300), (600, 600, 900, 900)
+FOUR = ProposalSettings(rollouts=4)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "plain.png"
+    Image.new("RGB", WH, (200, 30, 30)).save(path)
+    return path
+
+
+def ask(picture: Path, answer: str | None = "B") -> Sample:
+    return Sample(id="s", image=str(picture), question="Which digit?", choices=("3", "7"), answer=answer)
+
+
+def one(model: ScriptedModel, sample: Sample, settings: ProposalSettings = FOUR, given: Sequence[tuple[Box, ...]] = ()):  # type: ignore[no-untyped-def]
+    (proposal,) = propose(model, [sample], settings, given)
+    return proposal
+
+
+def test_the_boxes_are_those_of_the_right_rollouts(picture: Path) -> None:
+    model = ScriptedModel(
+        grounding=[boxes_text(NEAR), boxes_text(FAR), boxes_text(NEAR), boxes_text(FAR)],
+        crops_only=["A", "B", "A", "B", "B"],
+        direct=["B", "A"],
+    )
+    proposal = one(model, ask(picture))
+    assert [box.xyxy for box in proposal.boxes] == [tuple(float(edge) for edge in FAR)]
+    check = proposal.check
+    assert (check.kind, check.rollouts, check.sufficiency, check.support) == ("known_answer", 4, 0.5, 0.5)
+    assert (check.crops_answer, check.crops_right, check.full_answer, check.full_right) == ("B", True, "B", True)
+    assert (check.masked_answer, check.necessity) == ("A", True)
+    assert check.area_share == pytest.approx(0.09)
+    assert check.consensus == pytest.approx(2 / 6)
+    assert check.cautions == ()
+
+
+def test_without_an_answer_the_majority_says_which_boxes(picture: Path) -> None:
+    model = ScriptedModel(
+        grounding=[boxes_text(NEAR), boxes_text(NEAR), boxes_text(NEAR), boxes_text(FAR)],
+        crops_only=["A", "A", "A", "B", "A"],
+        direct=["B", "B"],
+    )
+    check = one(model, ask(picture, None)).check
+    assert (check.kind, check.majority_answer, check.sufficiency, check.support) == ("agreement", "A", 0.75, 0.75)
+    assert (check.crops_right, check.full_right, check.necessity) == (True, False, False)
+
+
+def test_what_is_painted_over_is_the_label(picture: Path) -> None:
+    model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
+    one(model, ask(picture))
+    full, masked = (pictures_in(request)[0].pixels for request in model.requests("direct"))
+    assert full.size == masked.size
+    assert full.tobytes() == masked.tobytes(), "the mean colour of one colour is that colour"
+    assert len(model.requests("crops_only")) == 5
+
+
+def test_no_rollout_has_a_box(picture: Path) -> None:
+    proposal = one(ScriptedModel(grounding="nothing here", direct="B"), ask(picture))
+    assert (proposal.boxes, proposal.failure) == ((), "")
+    assert (proposal.check.sufficiency, proposal.check.crops_right, proposal.check.support) == (0.0, None, None)
+    assert (proposal.check.full_right, proposal.check.necessity, proposal.check.area_share) == (True, None, 0.0)
+
+
+def test_cautions(picture: Path) -> None:
+    def cautions(*boxes: tuple[int, int, int, int]) -> tuple[str, ...]:
+        model = ScriptedModel(grounding=[boxes_text(box) for box in boxes], crops_only="B", direct="B")
+        return one(model, ask(picture)).check.cautions
+
+    assert cautions(NEAR, NEAR, NEAR, NEAR) == ()
+    assert cautions(*[(0, 100, 200, 300)] * 4) == ("touches_border",)
+    assert cautions(*[(10, 10, 900, 900)] * 4) == ("covers_half",)
+    assert cautions(NEAR, FAR, (400, 400, 500, 500), (700, 100, 800, 200)) == ("scattered",)
+
+
+def test_given_boxes_are_verified_as_they_are(picture: Path) -> None:
+    mine = (Box.of((590, 590, 910, 910), label="sign"),)
+    model = ScriptedModel(
+        grounding=[boxes_text(NEAR), boxes_text(FAR), boxes_text(FAR), boxes_text(FAR)],
+        crops_only=["A", "A", "A", "A", "B", "B", "B", "A", "B"],
+        direct="B",
+    )
+    proposal = one(model, ask(picture), given=[mine])
+    assert proposal.boxes == mine
+    assert (proposal.check.sufficiency, proposal.check.support, proposal.check.crops_right) == (0.75, 0.75, True)
+    assert proposal.check.consensus < 1, "how much the model's own regions agree"
+
+
+def test_a_picture_that_cannot_be_read_takes_no_other_along(picture: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.jpg"
+    Image.effect_noise((900, 900), 90).convert("RGB").save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:60_000])
+    model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
+    gone, cut, good = propose(model, [ask(tmp_path / "gone.png"), ask(damaged), ask(picture)], FOUR)
+    assert "no file of that name" in gone.failure and gone.check is None
+    assert "cut short" in cut.failure and cut.boxes == ()
+    assert good.failure == "" and good.check.crops_right
+
+
+def test_several_rollouts_at_temperature_0_are_refused(picture: Path) -> None:
+    settings = ProposalSettings(rollouts=4, loop=LoopSettings())
+    with pytest.raises(InputError, match="temperature above 0"):
+        propose(ScriptedModel(), [ask(picture)], settings)
+
+
+def test_gold_boxes_are_out_of_reach(picture: Path) -> None:
+    gold = GoldSample(**ask(picture).model_dump(), gold_boxes=(Box.of(NEAR),))
+    with pytest.raises(AttributeError):
+        gold.blind().gold_boxes  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_checks_are_greedy_and_the_rollouts_sampled(picture: Path) -> None:
+    model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
+    one(model, ask(picture))
+    assert [(call.sampling.temperature, call.group_size) for call in model.calls] == [
+        (1.0, 4), (1.0, 1), (1.0, 4), (0.0, 1), (0.0, 1), (0.0, 1),
+    ]  # fmt: skip
+
+
+def test_a_loose_box_is_tightened_to_what_the_rollouts_point_at(picture: Path) -> None:
+    loose = (Box.of((500, 500, 1000, 1000)),)
+    model = ScriptedModel(grounding=boxes_text(FAR), crops_only="B", direct="B")
+    tightened = one(model, ask(picture), ProposalSettings(rollouts=4, tightening=TighteningSettings()), [loose])
+    assert [box.xyxy for box in tightened.boxes] == [tuple(float(edge) for edge in FAR)]
+    assert tightened.check.area_share == pytest.approx(0.09)
+
+
+def test_boxes_of_a_person_are_checked_by_greedy_answers_alone(picture: Path) -> None:
+    model = ScriptedModel(crops_only="B", direct=["B", "A"])
+    check, problem = check_boxes(model, ask(picture), [Box.of(FAR)], FOUR.loop)
+    assert (problem, check.rollouts, check.sufficiency, check.crops_right) == ("", 0, None, True)
+    assert (check.necessity, check.area_share) == (True, pytest.approx(0.09))
+    assert all(call.sampling.temperature == 0 for call in model.calls)
+
+
+def test_without_an_answer_a_person_is_measured_against_the_rollouts(picture: Path) -> None:
+    model = ScriptedModel(
+        grounding=boxes_text(NEAR), crops_only=["A", "A", "A", "B", "A", "B", "A"], direct="A"
+    )  # fmt: skip
+    before = one(model, ask(picture, None)).check
+    assert before.majority_answer == "A"
+    assert check_boxes(model, ask(picture, None), [Box.of(FAR)], FOUR.loop, before)[0].crops_right is False
+    alone = check_boxes(model, ask(picture, None), [Box.of(FAR)], FOUR.loop)[0]
+    assert (alone.crops_right, alone.majority_answer) == (None, None)
+
+
+def test_a_person_says_that_nothing_is_there(picture: Path) -> None:
+    check, problem = check_boxes(ScriptedModel(direct="B"), ask(picture), [], FOUR.loop)
+    assert (problem, check.crops_right, check.necessity, check.area_share) == ("", None, None, 0.0)
+
+
+def test_checking_boxes_of_a_picture_that_is_gone(tmp_path: Path) -> None:
+    check, problem = check_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.of(FAR)], FOUR.loop)
+    assert "no file of that name" in problem
+    assert check.crops_right is None
