@@ -1,4 +1,4 @@
-"""Open HART Studio in a browser: ``python app.py [--host H] [--port P] [--runs-root DIR] [--model NAME] [--share]``."""
+"""Open HART Studio in a browser: ``python app.py``; ``python app.py --help`` says what can be chosen."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument(
+        "--labels-root", type=Path, default=Path("labels"), help="folder of the labeling projects (default: labels)"
+    )
+    parser.add_argument(
         "--model", default="built-in", help="model chosen at the start: built-in, a folder, or a hub id"
     )
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio.live")
@@ -62,13 +65,15 @@ def _serve(flags: argparse.Namespace, cache: Path) -> int:
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415 - see main: the environment comes first
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
     from hart_studio.ui.guard import LOOPBACK_HOSTS  # noqa: PLC0415
+    from hart_studio.ui.label_desk import LabelDesk  # noqa: PLC0415
     from hart_studio.ui.launch_desk import LaunchDesk, may_train  # noqa: PLC0415
     from hart_studio.ui.services import AskService, offered_models  # noqa: PLC0415
 
     service = AskService(cache / "work")
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     desk = LaunchDesk(flags.runs_root, is_open=may_train())
-    app = build_app(service, examples, offered_models(flags.model), desk)
+    labels = LabelDesk(flags.labels_root, is_open=may_train())
+    app = build_app(service, examples, offered_models(flags.model), desk, labels)
     # A loopback server knows its names; a public one does not, and a shared one gets a new name with every start.
     is_private = flags.host in LOOPBACK_HOSTS and not flags.share
     try:

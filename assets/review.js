@@ -62,11 +62,12 @@ function makeReview(host, ask, addressOf, onClose) {
   let checkTimer = null;
   let checks = 0;
 
-  async function open(request) {
+  // The item that is needed most, or a certain one.
+  async function open(request, id) {
     Object.assign(look, request);
     root.hidden = false;
     stage.focus({ preventScroll: true });
-    await go("next_item", { after: "" });
+    await (id ? go("open_item", { item: id }) : go("next_item", { after: "" }));
   }
 
   function close() {
@@ -122,8 +123,10 @@ function makeReview(host, ask, addressOf, onClose) {
       facts.replaceChildren();
       shapes.replaceChildren();
       picture.show(null);
+      root.querySelector("header button").focus(); // the picture is gone, and with it whatever had the focus
       return;
     }
+    if (!root.contains(document.activeElement) || document.activeElement.closest("header")) stage.focus({ preventScroll: true });
     const copy = (found) => ({ url: addressOf(found.path), width: found.width });
     title.textContent = item.question;
     about.textContent = present([item.name, formatSize(item.width, item.height), item.category || null, REASONS[item.reason] ?? item.status.replace("_", " ")]).join(" · ");

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import HartError, InputError
+from hart_studio.files import write_atomically
 from hart_studio.labeling.calibrate import judge_proposals, make_calibration
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
@@ -35,7 +36,7 @@ from hart_studio.labeling.report import write_report
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings, load_source
 from hart_studio.labeling.tightening import TighteningSettings
-from hart_studio.models.catalog import TRAINED_MODEL
+from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.runs.layout import find_run
@@ -178,7 +179,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    name = options.model or TRAINED_MODEL
+    name = find_built_in(options.model)
     samples = load_needle(options.data).samples
     settings = ProposalSettings(
         rollouts=options.rollouts,
@@ -190,6 +191,8 @@ def _calibrate(options: argparse.Namespace) -> None:
         for batch in judge_proposals(model, samples, settings, options.batch):
             records += batch
             bar.update(len(batch) // 2)
+    if options.records:
+        write_atomically(options.records, "".join(f"{record.model_dump_json()}\n" for record in records))
     calibration = make_calibration(
         records,
         model=name_model(name),
@@ -302,6 +305,7 @@ def _build_parser() -> argparse.ArgumentParser:
     calibrate = add("calibrate", _calibrate, "calibrate the score of a model where gold boxes are known")
     calibrate.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
+    calibrate.add_argument("--records", type=Path, help="file for the evidence and the truth of every label")
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="(%(default)s)")
     _add_model(calibrate)
@@ -309,9 +313,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default="", metavar="NAME", help="a folder or a hub id (default: the built-in model)"
-    )
+    parser.add_argument("--model", default=BUILT_IN_HART, metavar="NAME", help="a folder or a hub id (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument(
         "--rollouts", type=int, default=8, metavar="K", help="sampled passes per question (%(default)s)"

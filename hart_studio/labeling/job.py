@@ -24,7 +24,7 @@ from hart_studio.labeling.known_calibrations import find_calibration
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
-from hart_studio.models.catalog import TRAINED_MODEL
+from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout
@@ -46,8 +46,8 @@ class LabelingConfig(Record):
 
     project: str
     """Absolute path of the project."""
-    model: str = ""
-    """A folder or a hub id; empty = the built-in model, trained with HART."""
+    model: str = Field(default=BUILT_IN_HART, min_length=1)
+    """A folder, a hub id, or a name of the catalogue."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     proposals: ProposalSettings = ProposalSettings()
@@ -64,7 +64,7 @@ class LabelingConfig(Record):
     @property
     def model_name(self) -> str:
         """What is loaded."""
-        return self.model or TRAINED_MODEL
+        return find_built_in(self.model)
 
 
 def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
@@ -86,7 +86,7 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     with project.database.writing() as connection:
         connection.execute(
             "INSERT INTO runs (id, at, model) VALUES (?, ?, ?)",
-            (layout.run_id, datetime.now(timezone.utc).isoformat(), config.model or "built-in"),
+            (layout.run_id, datetime.now(timezone.utc).isoformat(), config.model),
         )
         connection.executemany(
             "INSERT INTO predictions (run, item) VALUES (?, ?)", [(layout.run_id, item_id) for item_id in ids]
@@ -262,7 +262,7 @@ def _make_label(
         score=score,
         check=check,
         maker=Maker(
-            model=config.model or "built-in",
+            model=config.model,
             run_id=run_id,
             rollouts=rollouts,
             temperature=loop.temperature,

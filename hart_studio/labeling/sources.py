@@ -22,6 +22,7 @@ TABLES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 KINDS: Final = ("auto", "questions", "table", "pictures", "hugging_face", *FORMATS)
 """What a source can be. ``questions``: the JSONL form of ``data.sources.load_jsonl``, with answers as letters."""
 
+_LONGEST_CELL: Final = 120
 _QUESTIONS_FILE: Final = "samples.jsonl"
 _QUESTION_FIELDS: Final = frozenset({"id", "image", "question", "choices", "answer"})
 
@@ -86,6 +87,25 @@ def load_source(name: str, cache: Path, settings: SourceSettings) -> LoadedSampl
     return find_format(kind).load(path, options)
 
 
+def peek_source(name: str) -> dict[str, Any]:
+    """What a source most likely is: ``kind``; of a table also ``names``, guessed ``columns``, and its first rows.
+
+    Raises:
+        InputError: If it cannot be told.
+        DataError: If it cannot be read.
+    """
+    kind = guess_kind(name)
+    if kind != "table":
+        return {"kind": kind}
+    names, rows = peek_table(Path(name))
+    columns = {
+        field: ", ".join(value) if isinstance(value, tuple) else value or ""
+        for field, value in vars(guess_columns(names)).items()
+    }
+    shown = [{name: _shorten(row.get(name)) for name in names} for row in rows]
+    return {"kind": kind, "names": names, "columns": columns, "rows": shown}
+
+
 def guess_kind(name: str) -> str:
     """What a source most likely is.
 
@@ -110,6 +130,11 @@ def guess_kind(name: str) -> str:
     if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hugging_face"
     raise InputError(f"expected a file, a folder or a hub id, got {name!r}; check the path, or name its kind: {KINDS}")
+
+
+def _shorten(value: Any) -> str:
+    text = f"{len(value):,} bytes" if isinstance(value, (bytes, bytearray)) else str("" if value is None else value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
 
 
 def _guess_table(path: Path) -> str:

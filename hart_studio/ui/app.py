@@ -13,10 +13,12 @@ from hart_studio.errors import HartError
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_ask_endpoint
 from hart_studio.ui.guard import Guard
+from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.tabs.ask import build_ask_tab
+from hart_studio.ui.tabs.label import build_label_tab
 from hart_studio.ui.tabs.publish import build_publish_form
 from hart_studio.ui.tabs.train import build_train_tab
 from hart_studio.ui.tabs.watch import make_run_pages, read_run, read_step, show_run
@@ -40,7 +42,11 @@ _HEADER: Final = """
 
 
 def build_app(
-    service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]], desk: LaunchDesk
+    service: AskService,
+    examples: tuple[Example, ...],
+    models: list[tuple[str, str]],
+    desk: LaunchDesk,
+    labels: LabelDesk,
 ) -> gr.Blocks:
     """Build the pages.
 
@@ -49,6 +55,7 @@ def build_app(
         examples: Offered on the Ask tab.
         models: (title, name) of the models in the lists; the first is the default everywhere.
         desk: Starts runs.
+        labels: Knows labeling projects.
     """
     watch = RunWatch(desk.runs_root, service.folder / "runs")
     app: gr.Blocks
@@ -58,6 +65,8 @@ def build_app(
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask"):
                 ask = build_ask_tab(service, examples, models)
+            with gr.Tab("Label", id="label", render_children=True):
+                build_label_tab(labels, service, models)
             with gr.Tab("Train", id="train"):
                 build_train_tab(desk, watch, pages, tabs)
             with gr.Tab("Watch", id="watch", render_children=True):
@@ -94,7 +103,7 @@ def launch_options(project_root: Path, hosts: Collection[str] | None) -> dict[st
     """
     return {
         "theme": build_theme(),
-        "css_paths": [ASSETS / "studio.css", ASSETS / "runs.css"],
+        "css_paths": [ASSETS / name for name in ("studio.css", "runs.css", "label.css")],
         "js": (ASSETS / "page.js").read_text("utf-8"),
         "favicon_path": ASSETS / "favicon.svg",
         "ssr_mode": False,

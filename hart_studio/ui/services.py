@@ -18,15 +18,17 @@ from typing import Any, Final
 from PIL import Image
 
 from hart_studio.errors import InputError
-from hart_studio.imaging import SourceImage
-from hart_studio.models.catalog import BUILT_IN_MODEL, TRAINED_MODEL
+from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.labeling.records import Check
+from hart_studio.labeling.self_verify import check_boxes
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, BUILT_INS, find_built_in
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.families import FAMILIES
 from hart_studio.pipeline.asking import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import draw_pictures, load_trace, summarize_trace, zip_trace
 from hart_studio.pipeline.verification import check_rollout_count
-from hart_studio.records import PROTOCOLS, Protocol
+from hart_studio.records import PROTOCOLS, Box, Protocol, Sample
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import load_config
@@ -42,13 +44,6 @@ PREVIEW_SIDE: Final = 2048
 DETAIL_SIDE: Final = 4096
 """Greatest side of the copy that the viewer zooms into, pixels; crops are shown at native resolution beside it."""
 
-BUILT_IN: Final = "built-in"
-"""What the pages call the model that ships with the project; its folder stays out of them."""
-
-BUILT_IN_HART: Final = "built-in-hart"
-"""What they call the same model after training with HART."""
-
-_BUILT_INS: Final = {BUILT_IN: BUILT_IN_MODEL, BUILT_IN_HART: TRAINED_MODEL}
 _TITLES: Final = {BUILT_IN: "Built-in (hart-tiny-base)", BUILT_IN_HART: "Built-in, trained with HART (hart-tiny)"}
 
 MODEL_SLOTS: Final = 2
@@ -135,7 +130,7 @@ def read_form(
 
 def offered_models(default: str = BUILT_IN) -> list[tuple[str, str]]:
     """(title, name) of the models in the lists: the default, the built-in ones, one checkpoint of each family."""
-    names = dict.fromkeys([default, *_BUILT_INS, *(family.checkpoint for family in FAMILIES.values())])
+    names = dict.fromkeys([default, *BUILT_INS, *(family.checkpoint for family in FAMILIES.values())])
     return [(_TITLES.get(name, name), name) for name in names]
 
 
@@ -234,6 +229,18 @@ class AskService:
             summary={**summarize_trace(trace), "model": name},
         )
 
+    def check_boxes(
+        self, model_name: str, sample: Sample, boxes: Sequence[Box], before: Check | None, open_image: OpenImage
+    ) -> tuple[Check, str]:
+        """What a model says of boxes that a person has drawn; see ``labeling.self_verify.check_boxes``.
+
+        Raises:
+            HartError: If the model is not usable.
+        """
+        with self._turn:
+            model = self._get_model(model_name, lambda fraction, stage: None)
+            return check_boxes(model, sample, boxes, LoopSettings(), before, open_image)
+
     @staticmethod
     def find_trained(runs_root: Path, run_id: str, step: int | None) -> tuple[str, str]:
         """Names of a checkpoint's model and of the model that its run began with, for the lists of the Ask tab.
@@ -258,7 +265,7 @@ class AskService:
             progress(0.02, f"Loading {name}")
             while len(self._models) >= MODEL_SLOTS:
                 self._models.popitem(last=False)
-            self._models[name] = self._load(_BUILT_INS.get(name, name))
+            self._models[name] = self._load(find_built_in(name))
         self._models.move_to_end(name)
         return self._models[name]
 

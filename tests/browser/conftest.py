@@ -17,6 +17,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.ui.app import build_app, launch_options
 from hart_studio.ui.examples import load_examples
 from hart_studio.ui.guard import LOOPBACK_HOSTS
+from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.services import AskService
 from tests.fakes import ScriptedModel
@@ -89,7 +90,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """``serve(load, examples, runs_root, is_open)`` -> address of a running studio; all are closed at the end."""
+    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio; all are closed at the end."""
     apps: list[gr.Blocks] = []
     desks: list[LaunchDesk] = []
     cache = tmp_path_factory.mktemp("cache")
@@ -99,14 +100,19 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
     def start(
-        load: Callable[[str], ChatModel] | None, examples: Path, runs_root: Path | None = None, is_open: bool = True
+        load: Callable[[str], ChatModel] | None,
+        examples: Path,
+        runs_root: Path | None = None,
+        is_open: bool = True,
+        labels_root: Path | None = None,
     ) -> str:
         folder = cache / f"work_{len(apps)}"
         service = AskService(folder, load) if load else AskService(folder)
         desk = LaunchDesk(runs_root or cache / f"runs_{len(apps)}", is_open=is_open)
         desks.append(desk)
         models = [("Scripted", "scripted"), ("Blind", "blind")]
-        app = build_app(service, load_examples(examples, folder), models, desk)
+        labels = LabelDesk(labels_root or cache / f"labels_{len(apps)}", is_open=is_open)
+        app = build_app(service, load_examples(examples, folder), models, desk, labels)
         apps.append(app)
         options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS)
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)

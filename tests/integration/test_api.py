@@ -10,6 +10,7 @@ from PIL import Image
 from hart_studio.errors import ModelError
 from hart_studio.ui.app import build_app, launch_options
 from hart_studio.ui.guard import LOOPBACK_HOSTS
+from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.services import AskService
 from tests.fakes import ScriptedModel
@@ -35,7 +36,8 @@ def url(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(cache))
         desk = LaunchDesk(cache / "runs", is_open=False)
-        app = build_app(AskService(cache / "work", load), (), [("Scripted", "scripted")], desk)
+        labels = LabelDesk(cache / "labels")
+        app = build_app(AskService(cache / "work", load), (), [("Scripted", "scripted")], desk, labels)
         _, url, _ = app.launch(
             server_name="127.0.0.1",
             prevent_thread_lock=True,

@@ -1,0 +1,422 @@
+// The Label page: choose a project; bring questions in; let boxes be proposed and verified; review; measure; export.
+const LOOK_MILLISECONDS = 1500;
+const HIDDEN_LOOK_MILLISECONDS = 6000;
+const STATUS_TITLES = {
+  new: "new", proposed: "waiting for review", auto_accepted: "accepted unseen", accepted: "accepted", edited: "edited",
+  rejected: "rejected", bad_question: "bad question", failed: "failed",
+};
+const ACTIVE_RUNS = ["queued", "running", "stopping"];
+const REVIEWER_KEY = "hart-studio-reviewer";
+
+const page = element.querySelector(".hs-label");
+const find = (name) => page.querySelector(name);
+const told = find(".hs-label-told");
+const kept = (act) => {
+  try { return act(localStorage); } catch { return null; } // a framed page may not be allowed to store anything
+};
+let project = null;
+let state = null;
+let signature = "";
+let preview = null;
+let shownList = { offset: 0, count: 0, acceptable: 0 };
+let isLooking = false;
+
+const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
+const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
+const review = makeReview(page, (name, request) => server[name](request), addressOf, () => { look(); find(".hs-start-review").focus(); });
+
+function say(text, isBad = false) {
+  told.textContent = text;
+  told.classList.toggle("hs-bad", isBad);
+}
+
+// Calls the server; what it has to complain about is shown, and undefined comes back.
+async function call(name, request, button) {
+  if (button) button.disabled = true;
+  try {
+    const answer = await server[name]({ project, ...request });
+    if (answer === undefined) throw new Error("no answer");
+    if (answer?.error) { say(answer.error, true); return undefined; }
+    say("");
+    return answer ?? {};
+  } catch {
+    say("The server does not answer. Nothing is lost; try again.", true);
+    return undefined;
+  } finally {
+    if (button) button.disabled = false;
+  }
+}
+
+// ---- project and panels -------------------------------------------------------------------------------------------
+
+async function listProjects(wanted) {
+  const found = await call("projects", {});
+  if (!Array.isArray(found)) return;
+  const select = find(".hs-project");
+  fillSelect(select, found.map((item) => [item.id, `${item.name} (${formatCount(item.items)})`]), wanted ?? project ?? "");
+  page.classList.toggle("hs-no-project", !found.length);
+  const ids = found.map((item) => item.id);
+  const next = ids.includes(wanted) ? wanted : ids.includes(project) ? project : ids[0] ?? null;
+  if (next !== project) choose(next);
+}
+
+function choose(id) {
+  project = id;
+  signature = "";
+  state = null;
+  preview = null;
+  find(".hs-preview").replaceChildren();
+  find(".hs-quality").replaceChildren();
+  find(".hs-export-told").replaceChildren();
+  find(".hs-project").value = id ?? "";
+  const address = new URL(location.href);
+  if (id) address.searchParams.set("project", id); else address.searchParams.delete("project");
+  history.replaceState(null, "", address);
+  look();
+}
+
+async function create() {
+  const input = find(".hs-new-name");
+  const answer = await call("create", { name: input.value }, find(".hs-create"));
+  if (!answer?.id) return;
+  input.value = "";
+  await listProjects(answer.id);
+}
+
+function openPanel(name) {
+  for (const tab of page.querySelectorAll("[data-panel]")) {
+    const isOpen = tab.dataset.panel === name;
+    tab.setAttribute("aria-selected", isOpen);
+    tab.tabIndex = isOpen ? 0 : -1;
+    find(`#hs-panel-${tab.dataset.panel}`).hidden = !isOpen;
+  }
+  if (name === "review") list(0);
+  if (name === "quality") measure();
+  if (name === "export") losses();
+}
+
+// ---- look -----------------------------------------------------------------------------------------------------------
+
+async function look() {
+  if (isLooking || !project || page.offsetParent === null) return;
+  isLooking = true;
+  try {
+    const asked = project;
+    const answer = await answerOf(server.look({ project, signature }));
+    if (asked !== project) return;
+    if (answer?.error) return say(answer.error, true);
+    if (answer) {
+      const isOther = state && total() !== totalOf(answer);
+      state = answer;
+      signature = answer.signature;
+      draw();
+      if (isOther) listProjects(); // the list says how many items each project has
+    }
+    page.classList.remove("hs-offline");
+  } catch {
+    page.classList.add("hs-offline");
+  } finally {
+    isLooking = false;
+  }
+}
+
+const totalOf = (found) => Object.values(found.statuses).reduce((sum, count) => sum + count, 0);
+const total = () => totalOf(state);
+const countOf = (...names) => names.reduce((sum, name) => sum + (state.statuses[name] ?? 0), 0);
+
+function draw() {
+  const count = total();
+  const parts = Object.entries(STATUS_TITLES).filter(([name]) => state.statuses[name]);
+  find(".hs-status-bar").replaceChildren(...parts.map(([name, title]) =>
+    build("span", { class: `hs-part hs-part-${name}`, style: `flex-grow:${state.statuses[name]}`, title: `${formatCount(state.statuses[name])} ${title}` })));
+  find(".hs-status-list").replaceChildren(
+    build("li", {}, [build("strong", { text: formatCount(count) }), build("span", { text: count === 1 ? "item" : "items" })]),
+    ...parts.map(([name, title]) => build("li", {}, [build("i", { class: `hs-part-${name}` }), build("strong", { text: formatCount(state.statuses[name]) }), build("span", { text: title })])),
+  );
+  page.classList.toggle("hs-no-items", !count);
+  drawImport();
+  drawRuns();
+  fillSelect(find(".hs-filter-category"), [["", "Every category"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
+  fillSelect(find(".hs-filter-reviewer"), [["", "Everybody"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
+}
+
+function drawImport() {
+  const job = state.import;
+  const line = find(".hs-import-told");
+  line.classList.toggle("hs-bad", Boolean(job?.error));
+  line.textContent = !job ? "" : job.error || job.told || `Importing ${formatCount(job.done)} of ${job.total ? formatCount(job.total) : "…"}`;
+  find(".hs-bad-rows").replaceChildren(...(job?.bad_rows.length
+    ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Why it was left out" })])]),
+      build("tbody", {}, job.bad_rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
+    : []));
+}
+
+function drawRuns() {
+  const active = state.runs.find((run) => ACTIVE_RUNS.includes(run.state));
+  find(".hs-start-run").disabled = Boolean(active);
+  find(".hs-runs-of-project").replaceChildren(...state.runs.map((run) => {
+    const share = run.total ? run.step / run.total : 0;
+    const command = (name, text) => build("button", { type: "button", text, onclick: async (event) => { await call(name, { run: run.id }, event.target); signature = ""; look(); } });
+    const isOn = ACTIVE_RUNS.includes(run.state);
+    return build("li", { class: "hs-label-run" }, [
+      build("div", { class: "hs-label-run-line" }, [
+        build("span", { class: `hs-pill hs-pill-${run.is_paused && isOn ? "queued" : run.state}`, text: run.is_paused && isOn ? "paused" : run.state }),
+        build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
+        build("span", { class: "hs-quiet", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
+        build("span", { class: "hs-grow" }),
+        isOn ? command("pause", run.is_paused ? "Go on" : "Pause") : null,
+        isOn ? command("stop", "Stop") : null,
+        ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
+      ]),
+      build("div", { class: "hs-progress", role: "progressbar", "aria-label": "Items", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
+      run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
+    ]);
+  }));
+}
+
+// From how far a run has come between two looks; steady after a few of them.
+const seenSteps = new Map();
+function etaOf(run) {
+  if (run.state !== "running" || run.is_paused) { seenSteps.delete(run.id); return ""; }
+  const now = performance.now();
+  const first = seenSteps.get(run.id) ?? { step: run.step, at: now };
+  seenSteps.set(run.id, first);
+  if (run.step <= first.step) return "";
+  const seconds = ((run.total - run.step) * (now - first.at)) / (run.step - first.step) / 1000;
+  return seconds < 90 ? `about ${Math.ceil(seconds)} s left` : `about ${Math.ceil(seconds / 60)} min left`;
+}
+
+// ---- import -----------------------------------------------------------------------------------------------------------
+
+const COLUMN_TITLES = { image: "Picture", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
+
+async function peek() {
+  const answer = await call("peek", { source: find(".hs-source").value }, find(".hs-peek"));
+  if (!answer) return;
+  preview = answer;
+  find(".hs-kind").value = answer.kind;
+  drawPreview();
+}
+
+function drawPreview() {
+  const host = find(".hs-preview");
+  if (!preview?.names) return host.replaceChildren();
+  host.replaceChildren(
+    build("div", { class: "hs-columns" }, Object.entries(COLUMN_TITLES).map(([field, title]) => {
+      const isOptional = !["image", "question"].includes(field);
+      const options = [...(isOptional ? [["", "none"]] : []), ...preview.names.map((name) => [name, name])];
+      const value = preview.columns[field] ?? "";
+      if (value && !preview.names.includes(value)) options.push([value, value]); // several columns of options
+      const select = build("select", { "data-field": field, "aria-label": title }, options.map(([name, text]) => build("option", { value: name, text })));
+      select.value = value;
+      return build("label", {}, [build("span", { text: title }), select]);
+    })),
+    build("div", { class: "hs-table-host" }, [build("table", {}, [
+      build("thead", {}, [build("tr", {}, preview.names.map((name) => build("th", { scope: "col", text: name })))]),
+      build("tbody", {}, preview.rows.map((row) => build("tr", {}, preview.names.map((name) => build("td", { text: row[name] }))))),
+    ])]),
+  );
+}
+
+async function bring() {
+  const columns = Object.fromEntries([...page.querySelectorAll("[data-field]")].map((select) => [select.dataset.field, select.value]));
+  const answer = await call("bring", {
+    source: find(".hs-source").value, kind: find(".hs-kind").value, columns,
+    question: find(".hs-question").value, choices: find(".hs-choices").value,
+  }, find(".hs-bring"));
+  if (answer) { signature = ""; look(); }
+}
+
+async function uploadFile(event) {
+  const [file] = event.target.files;
+  if (!file) return;
+  say(`Uploading ${file.name}…`);
+  try {
+    const found = await upload(file);
+    find(".hs-source").value = found.path;
+    say("");
+    peek();
+  } catch {
+    say("The file could not be uploaded; it may be too large. Give its path instead.", true);
+  }
+}
+
+// ---- run --------------------------------------------------------------------------------------------------------------
+
+async function startRun() {
+  const isAll = find(".hs-which").value === "all";
+  const answer = await call("start", {
+    model: find(".hs-label-model").value, rollouts: Number(find(".hs-rollouts").value),
+    is_tightening: find(".hs-tighten").checked, is_accepting: !find(".hs-see-all").checked,
+    statuses: isAll ? ["new", "failed", "proposed", "auto_accepted"] : ["new", "failed"],
+  }, find(".hs-start-run"));
+  if (answer) { signature = ""; look(); }
+}
+
+// ---- review -------------------------------------------------------------------------------------------------------------
+
+function filter() {
+  const score = find(".hs-filter-score").value;
+  const status = find(".hs-filter-status").value;
+  return {
+    statuses: status ? [status] : [], category: find(".hs-filter-category").value || null,
+    reviewer: find(".hs-filter-reviewer").value || null, text: find(".hs-filter-text").value,
+    least_score: score === "" ? null : Number(score),
+  };
+}
+
+const reviewer = () => find(".hs-reviewer").value.trim();
+
+function startReview() {
+  if (!reviewer()) {
+    say("Type your name first, so that your decisions can be told from others'.", true);
+    return find(".hs-reviewer").focus();
+  }
+  kept((storage) => storage.setItem(REVIEWER_KEY, reviewer()));
+  say("");
+  return review.open({ project, reviewer: reviewer(), filter: filter() });
+}
+
+async function openItem(id) {
+  if (!reviewer()) return startReview();
+  return review.open({ project, reviewer: reviewer(), filter: filter() }, id);
+}
+
+async function list(offset) {
+  if (!project) return;
+  const answer = await call("list_items", { filter: filter(), offset });
+  if (!answer?.rows) return;
+  shownList = { offset, count: answer.count, acceptable: answer.acceptable };
+  find(".hs-list-count").textContent = `${formatCount(answer.count)} item${answer.count === 1 ? "" : "s"}`;
+  find(".hs-list-back").disabled = offset === 0;
+  find(".hs-list-on").disabled = offset + answer.rows.length >= answer.count;
+  const button = find(".hs-accept-all");
+  button.disabled = !answer.acceptable;
+  button.textContent = `Accept these ${formatCount(answer.acceptable)}`;
+  find(".hs-list tbody").replaceChildren(...(answer.rows.length ? answer.rows.map((row) => build("tr", {}, [
+    build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
+    build("td", { class: "hs-cut", text: row.name, title: row.name }),
+    build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] })]),
+    build("td", { class: "hs-number", text: row.score === null ? "–" : row.score.toFixed(2) }),
+    build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-cut" }),
+  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-quiet", text: total() ? "No item matches." : "No item yet. Import questions first." })])]));
+}
+
+async function acceptAll() {
+  if (!reviewer()) return startReview();
+  const count = shownList.acceptable;
+  if (!confirm(`Accept ${formatCount(count)} labels as they are, in the name of ${reviewer()}? Each can be taken back with undo.`)) return;
+  const answer = await call("accept_all", { filter: filter(), expected: count, reviewer: reviewer() }, find(".hs-accept-all"));
+  if (answer) say(`${formatCount(answer.accepted)} labels accepted.`);
+  signature = "";
+  look();
+  list(0);
+}
+
+// ---- quality --------------------------------------------------------------------------------------------------------------
+
+const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("table", {}, [
+  build("thead", {}, [build("tr", {}, heads.map((text) => build("th", { scope: "col", text })))]),
+  build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
+])]);
+
+async function measure() {
+  if (!project) return;
+  const host = find(".hs-quality");
+  const answer = await call("quality", {});
+  if (!answer?.figures) return;
+  const stamp = Date.now(); // figures are drawn anew each time under the same name
+  host.replaceChildren(
+    build("p", { class: "hs-quiet", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
+    table(["Evidence", "Labels", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), row.verified, row.full_image, row.lift, row.needed])),
+    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} labels accepted unseen that people decided, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." }),
+    ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Accepted unseen: right", "Right: accepted unseen"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
+    ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
+    ...(answer.agreement.items ? [build("p", { text: `${answer.agreement.items} items decided by two: mean IoU ${answer.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${answer.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
+    build("div", { class: "hs-figures" }, answer.figures.map((path) => build("img", { src: `${addressOf(path)}?${stamp}`, alt: path.split("/").at(-1).replace(".svg", "").replaceAll("_", " ") }))),
+    build("p", {}, [build("a", { class: "hs-link", href: addressOf(answer.report), download: "quality.html", text: "The report as one HTML file" })]),
+  );
+}
+
+// ---- export ---------------------------------------------------------------------------------------------------------------
+
+const exportRequest = () => ({
+  format: find(".hs-format").value,
+  statuses: [...page.querySelectorAll(".hs-export-status:checked")].map((box) => box.value),
+  splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
+  least_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
+});
+
+async function losses() {
+  if (!project) return;
+  const answer = await call("losses", exportRequest());
+  const host = find(".hs-losses");
+  if (!answer?.losses) return host.replaceChildren();
+  host.replaceChildren(
+    build("p", {}, [build("strong", { text: `${formatCount(answer.items)} labels. ` }), build("span", { text: answer.losses.length ? "This format drops of them:" : "This format keeps everything of them." })]),
+    build("ul", {}, answer.losses.map((text) => build("li", { text }))),
+  );
+}
+
+async function exportLabels() {
+  const answer = await call("export", exportRequest(), find(".hs-export"));
+  if (!answer?.archive) return;
+  const pictures = Object.entries(answer.pictures).map(([split, count]) => `${count} ${split}`).join(", ");
+  find(".hs-export-told").replaceChildren(
+    build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(answer.items)} questions, ${formatCount(answer.boxes)} boxes, pictures: ${pictures}.` })]),
+    ...Object.entries(answer.left_out).map(([reason, count]) => build("p", { class: "hs-quiet", text: `${count} left out: ${reason}` })),
+    ...answer.notes.map((text) => build("p", { class: "hs-quiet", text })),
+    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(answer.archive), download: answer.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-quiet", text: ` It also lies in ${answer.folder}` })]),
+  );
+}
+
+// ---- wiring -----------------------------------------------------------------------------------------------------------------
+
+function load() {
+  const value = props.value;
+  fillSelect(find(".hs-kind"), [["auto", "Find out"], ...value.kinds.map((name) => [name, name.replaceAll("_", " ")])], "auto");
+  fillSelect(find(".hs-format"), value.formats.map(([title, name]) => [name, title]), value.formats[0][1]);
+  find(".hs-model-list").replaceChildren(...value.models.map(([title, name]) => build("option", { value: name, text: title })));
+  find(".hs-label-model").value ||= value.model;
+  find(".hs-filter-status").replaceChildren(build("option", { value: "", text: "Every status" }), ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })));
+  for (const node of page.querySelectorAll(".hs-makes")) node.hidden = !value.is_open;
+  find(".hs-label-closed").hidden = value.is_open;
+}
+
+const on = (name, event, act) => find(name).addEventListener(event, act);
+on(".hs-project", "change", (event) => choose(event.target.value));
+on(".hs-create", "click", create);
+on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
+on(".hs-peek", "click", peek);
+on(".hs-bring", "click", bring);
+on(".hs-file", "change", uploadFile);
+on(".hs-start-run", "click", startRun);
+on(".hs-start-review", "click", startReview);
+on(".hs-accept-all", "click", acceptAll);
+on(".hs-list-back", "click", () => list(Math.max(0, shownList.offset - 50)));
+on(".hs-list-on", "click", () => list(shownList.offset + 50));
+on(".hs-export", "click", exportLabels);
+for (const node of page.querySelectorAll(".hs-filter")) node.addEventListener(node.type === "search" ? "input" : "change", () => list(0));
+for (const node of page.querySelectorAll(".hs-export-choice")) node.addEventListener("change", losses);
+const tabs = [...page.querySelectorAll("[data-panel]")];
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => openPanel(tab.dataset.panel));
+  tab.addEventListener("keydown", (event) => {
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!way || hasModifier(event)) return;
+    const next = tabs[(index + way + tabs.length) % tabs.length];
+    next.focus();
+    openPanel(next.dataset.panel);
+    event.preventDefault();
+  });
+});
+find(".hs-reviewer").value = kept((storage) => storage.getItem(REVIEWER_KEY)) ?? "";
+watch("value", load);
+load();
+openPanel("import");
+listProjects(new URLSearchParams(location.search).get("project"));
+(function again() {
+  look().finally(() => {
+    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_LOOK_MILLISECONDS : LOOK_MILLISECONDS);
+  });
+})();

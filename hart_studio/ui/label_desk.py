@@ -1,0 +1,325 @@
+"""What the Label page may ask for: projects, imports, labeling runs.
+
+Every function takes what a browser sent, so nothing in it is trusted: projects are names of folders below one root,
+runs are looked up, and sources are read only where visitors may work on this machine's files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.files import resolve_inside
+from hart_studio.labeling.database import DATABASE
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.importing import import_samples, read_bad_rows
+from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
+from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.records import Status
+from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.sources import SourceSettings, load_source, peek_source
+from hart_studio.labeling.tightening import TighteningSettings
+from hart_studio.models.catalog import BUILT_IN_HART
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Record
+from hart_studio.runs.launcher import request_stop, start_run
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.reader import RunSummary, list_runs
+
+MODULE: Final = "hart_studio.labeling"
+"""What ``python -m`` starts to label."""
+
+CLOSED: Final = "labeling is switched off on this public page; run python app.py yourself"
+"""Why nothing is made here."""
+
+MOST_SHOWN_BAD_ROWS: Final = 200
+
+_SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+
+
+class RunRequest(Record):
+    """How a person wants items labeled."""
+
+    project: str = Field(max_length=80)
+    """The project."""
+    model: str = Field(default=BUILT_IN_HART, min_length=1, max_length=300)
+    """The model."""
+    rollouts: int = Field(default=8, ge=2, le=64)
+    """K."""
+    is_tightening: bool = False
+    """Whether boxes are shrunk while they stay sufficient."""
+    is_accepting: bool = True
+    """Whether sure labels are accepted unseen."""
+    statuses: tuple[Status, ...] = ("new", "failed")
+    """Items of these are labeled."""
+
+
+@dataclass
+class Import:
+    """An import that goes on in the background."""
+
+    done: int = 0
+    total: int = 0
+    told: str = ""
+    error: str = ""
+    bad_rows: list[tuple[str, str]] = field(default_factory=list)
+    is_over: bool = False
+
+
+class LabelDesk:
+    """Answers the Label page.
+
+    Attributes:
+        root: Folder of all projects.
+        is_open: Whether visitors may make anything here.
+    """
+
+    def __init__(self, root: Path, *, is_open: bool = True) -> None:
+        """Nothing is made before somebody makes a project.
+
+        Args:
+            root: May be missing.
+            is_open: Whether visitors may make anything here.
+        """
+        self.root = root
+        self.is_open = is_open
+        self._lock = threading.Lock()
+        self._projects: dict[str, Project] = {}
+        self._imports: dict[str, Import] = {}
+
+    def open_project(self, name: Any) -> Project:
+        """The project of that name, which comes from a browser.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if not isinstance(name, str) or not _SLUG.fullmatch(name):
+            raise InputError(f"expected the name of a project, got {str(name)[:40]!r}; choose one from the list")
+        folder = resolve_inside(self.root, name)
+        if not (folder / DATABASE).is_file():
+            raise InputError(f"expected a project, got {name!r}, which is not there; reload the page")
+        with self._lock:
+            if name not in self._projects:
+                self._projects[name] = Project(folder)
+            return self._projects[name]
+
+    def projects(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All projects by name, with what is in them."""
+        found = []
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        for folder in folders:
+            if _SLUG.fullmatch(folder.name) and (folder / DATABASE).is_file() and not folder.is_symlink():
+                with suppress(HartError):
+                    project = self.open_project(folder.name)
+                    found.append({"id": folder.name, "name": project.name, "items": project.count()})
+        return found
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Make a project.
+
+        Raises:
+            InputError: If its name is not usable, or taken.
+        """
+        self.check_open()
+        name = str(request.get("name", "")).strip()
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].strip("-")
+        if not slug:
+            raise InputError("expected a name with letters or digits; type one")
+        if (self.root / slug).exists():
+            raise InputError(f"expected a new name, got {name!r}, which a project has already; choose another")
+        self.root.mkdir(parents=True, exist_ok=True)
+        create_project(self.root / slug, name)
+        return {"id": slug}
+
+    def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What is in a project now; None when nothing has changed since the signature.
+
+        Args:
+            request: ``project``, and ``signature`` from the last answer.
+        """
+        project = self.open_project(request.get("project"))
+        runs = [run for run in list_runs(project.runs) if run.status]
+        state: dict[str, Any] = {
+            "name": project.name,
+            "statuses": project.count_by("status"),
+            "evidence": project.count_by("evidence"),
+            "categories": sorted(name for name in project.count_by("category") if name)[:500],
+            "reviewers": [name for name in project.count_by("reviewer") if name],
+            "settings": project.settings.model_dump(mode="json"),
+            "import": vars(self._imports[str(request["project"])]) if request["project"] in self._imports else None,
+            "runs": [_show_run(run) for run in runs[:10]],
+        }
+        signature = json.dumps(state, sort_keys=True, default=str)
+        short = str(hash(signature))
+        return None if short == request.get("signature") else {**state, "signature": short}
+
+    def bad_rows(self, request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """(source, place, reason) of rows that could not be used, the newest import first."""
+        return read_bad_rows(self.open_project(request.get("project")), MOST_SHOWN_BAD_ROWS)
+
+    def peek(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What a source most likely is, its columns and its first rows."""
+        self.check_open()
+        return peek_source(self._find_source(request.get("source")))
+
+    def bring(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin an import; ``look`` tells how far it is.
+
+        Args:
+            request: ``project``, ``source``, ``kind``, ``columns``, ``question``, ``choices``.
+
+        Raises:
+            InputError: If one goes on already.
+        """
+        self.check_open()
+        project = self.open_project(request.get("project"))
+        columns = request.get("columns")
+        settings = SourceSettings(
+            kind=str(request.get("kind") or "auto"),
+            columns={str(name): str(value) for name, value in columns.items()} if isinstance(columns, dict) else {},
+            question=str(request.get("question") or ""),
+            choices=tuple(line.strip() for line in str(request.get("choices") or "").splitlines() if line.strip()),
+        )
+        source = self._find_source(request.get("source"))
+        with self._lock:
+            running = self._imports.get(project.folder.name)
+            if running and not running.is_over:
+                raise InputError("expected no import at work, got one; wait until it is done")
+            state = self._imports[project.folder.name] = Import()
+        threading.Thread(target=_import, args=(project, source, settings, state), daemon=True).start()
+        return {}
+
+    def start(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Make a labeling run and start it.
+
+        Args:
+            request: A ``RunRequest``.
+
+        Raises:
+            InputError: If a run is at work already, or nothing is to be labeled.
+        """
+        self.check_open()
+        wanted = read_request(RunRequest, request)
+        project = self.open_project(wanted.project)
+        if any(run.state in {"queued", "running", "stopping"} for run in list_runs(project.runs)):
+            raise InputError("expected no run at work in this project, got one; stop it, or wait until it is done")
+        config = LabelingConfig(
+            project=str(project.folder),
+            model=wanted.model.strip(),
+            proposals=ProposalSettings(
+                rollouts=wanted.rollouts,
+                loop=LoopSettings(temperature=1.0, max_new_tokens=128),
+                tightening=TighteningSettings() if wanted.is_tightening else None,
+            ),
+            is_accepting=wanted.is_accepting,
+            wanted=ItemFilter(statuses=wanted.statuses),
+        )
+        layout = prepare_run(project, config)
+        start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
+        return {"run": layout.run_id}
+
+    def pause(self, request: Mapping[str, Any]) -> None:
+        """Let a run wait, with its model in memory, or go on."""
+        layout = self._find_run(request)
+        if layout.pause.exists():
+            layout.pause.unlink(missing_ok=True)
+        else:
+            layout.pause.touch()
+
+    def stop(self, request: Mapping[str, Any]) -> None:
+        """Ask a run to end after its batch; everything done is kept."""
+        request_stop(self._find_run(request))
+
+    def resume(self, request: Mapping[str, Any]) -> None:
+        """Go on with a run that was stopped or lost.
+
+        Raises:
+            InputError: If it is completed, or at work.
+        """
+        self.check_open()
+        layout = self._find_run(request)
+        read_config(layout)
+        layout.pause.unlink(missing_ok=True)
+        folder = layout.folder.parents[1]
+        start_run(layout, [sys.executable, "-m", MODULE, "run", str(folder), "--resume", layout.run_id])
+
+    def _find_run(self, request: Mapping[str, Any]) -> RunLayout:
+        return find_run(self.open_project(request.get("project")).runs, str(request.get("run")))
+
+    def _find_source(self, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise InputError("expected a file, a folder or a hub id, got nothing; type one, or choose a file")
+        return value.strip()
+
+    def check_open(self) -> None:
+        """Refuse where visitors may not make anything.
+
+        Raises:
+            InputError: If they may not.
+        """
+        if not self.is_open:
+            raise InputError(CLOSED)
+
+
+def _import(project: Project, source: str, settings: SourceSettings, state: Import) -> None:
+    """Read a source and add its rows; whatever happens is told."""
+
+    def progress(done: int, total: int) -> None:
+        state.done, state.total = done, total
+
+    try:
+        loaded = load_source(source, project.pictures, settings)
+        state.total = len(loaded.samples)
+        report = import_samples(project, loaded, progress)
+        state.told = (
+            f"{report.added:,} added, {report.updated:,} updated, {report.known:,} known, {report.bad_count:,} bad rows"
+        )
+        state.bad_rows = [(bad.row, bad.reason) for bad in report.bad_rows[:MOST_SHOWN_BAD_ROWS]]
+    except HartError as error:
+        state.error = str(error)
+    except Exception as error:  # the page waits for a word
+        state.error = f"the import ended by an error of the program: {type(error).__name__}"
+        raise
+    finally:
+        state.is_over = True
+        project.database.close()
+
+
+def _show_run(run: RunSummary) -> dict[str, Any]:
+    status = run.status
+    assert status is not None  # noqa: S101 - filtered by the caller
+    model = ""
+    with suppress(HartError):
+        model = read_config(run.layout).model
+    return {
+        "id": run.layout.run_id,
+        "state": run.state,
+        "is_paused": run.layout.pause.exists(),
+        "step": status.step,
+        "total": status.total,
+        "error": status.error,
+        "model": model,
+    }
+
+
+def read_request(kind: Callable[..., Any], request: Mapping[str, Any]) -> Any:
+    """What a page sent as a record.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        return kind(**request)
+    except (ValidationError, TypeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise InputError(f"the page sent settings that cannot be used: {reason}; change them") from error

@@ -1,0 +1,154 @@
+"""What comes out of a labeling project on the Label page: figures of its quality, and exports as archives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from hart_studio.errors import DataError, HartError
+from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.formats.table import FORMATS
+from hart_studio.labeling.gold import compare_with_gold
+from hart_studio.labeling.job import read_config
+from hart_studio.labeling.known_calibrations import find_calibration
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.records import USABLE, Status
+from hart_studio.labeling.report import KIND_TITLES, draw_figures, draw_reliability, show_estimate, write_report
+from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
+from hart_studio.records import Record
+from hart_studio.runs.reader import list_runs
+from hart_studio.ui.label_desk import LabelDesk, read_request
+
+
+class ExportRequest(Record):
+    """What a person wants exported."""
+
+    project: str = Field(max_length=80)
+    """The project."""
+    format: str = Field(max_length=40)
+    """Key of ``FORMATS``."""
+    statuses: tuple[Status, ...] = USABLE
+    """Labels of these."""
+    least_score: float | None = Field(default=None, ge=0, le=1)
+    """Of labels that nobody has decided on."""
+    splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Shares of train, val and test."""
+
+
+class LabelOutputs:
+    """Answers the panels for quality and export.
+
+    Attributes:
+        desk: Knows the projects.
+        served: Folder that the server serves, for figures and archives.
+    """
+
+    def __init__(self, desk: LabelDesk, served: Path) -> None:
+        self.desk = desk
+        self.served = served
+
+    def quality(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Figures of the labels, with the names of the drawn ones."""
+        project = self.desk.open_project(request.get("project"))
+        quality, gold = measure_quality(project), compare_with_gold(project)
+        calibration = self._find_calibration(project)
+        figures = draw_figures(quality)
+        if calibration:
+            figures |= {f"reliability_{kind}": draw_reliability(calibration, kind) for kind in calibration.curves}
+        folder = self.served / "labels" / project.folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in figures.items():
+            (folder / f"{name}.svg").write_text(text, "utf-8")
+        write_report(project, folder / "quality.html", calibration)
+        return {
+            "statuses": quality.statuses,
+            "evidence": [
+                {
+                    "kind": KIND_TITLES[kind],
+                    "labels": found.labels,
+                    "verified": show_estimate(found.verified),
+                    "full_image": show_estimate(found.full_image),
+                    "lift": f"{100 * found.lift:+.1f} points",
+                    "needed": show_estimate(found.needed),
+                }
+                for kind, found in quality.evidence.items()
+            ],
+            "audit": show_estimate(quality.audit),
+            "audited": quality.audited,
+            "reviewers": [reviewer._asdict() for reviewer in quality.reviewers],
+            "agreement": quality.agreement._asdict(),
+            "gold": [
+                {
+                    "kind": KIND_TITLES[kind],
+                    "found": show_estimate(report.all.found),
+                    "iou": f"{report.all.iou:.3f}",
+                    "precision": show_estimate(report.accepted_unseen.found) if report.accepted_unseen else "–",
+                    "recall": show_estimate(report.recall),
+                }
+                for kind, report in gold.items()
+            ],
+            "figures": [f"labels/{project.folder.name}/{name}.svg" for name in figures],
+            "report": f"labels/{project.folder.name}/quality.html",
+        }
+
+    def losses(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What an export would drop, and how many labels it would hold."""
+        wanted = read_request(ExportRequest, request)
+        project, options = self.desk.open_project(wanted.project), _export_options(wanted)
+        items = list(project.items(ItemFilter(statuses=wanted.statuses)))
+        return {"items": len(items), "losses": [loss.text for loss in lossiness(wanted.format, items, options)]}
+
+    def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Write an export into the project and offer it as a zip."""
+        self.desk.check_open()
+        wanted = read_request(ExportRequest, request)
+        project, options = self.desk.open_project(wanted.project), _export_options(wanted)
+        items = list(project.items(ItemFilter(statuses=wanted.statuses), with_history=wanted.format == "native"))
+        exports = project.folder / "exports"
+        exports.mkdir(exist_ok=True)
+        folder = exports / f"{1 + sum(1 for _ in exports.iterdir()):03d}-{wanted.format}"
+        report = export_labels(items, wanted.format, folder, options)
+        name = f"labels/{project.folder.name}/{folder.name}"
+        target = self.served / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.make_archive(str(target), "zip", folder)
+        return {
+            "archive": f"{name}.zip",
+            "folder": str(folder),
+            "items": report.items,
+            "boxes": report.boxes,
+            "pictures": report.pictures,
+            "left_out": report.left_out,
+            "losses": [loss.text for loss in report.losses],
+            "notes": list(report.notes),
+        }
+
+    @property
+    def formats(self) -> list[tuple[str, str]]:
+        """(title, name) of the formats that can be written."""
+        return [(info.title, name) for name, info in FORMATS.items() if info.save]
+
+    def _find_calibration(self, project: Project) -> Calibration | None:
+        runs = list_runs(project.runs)
+        model = BUILT_IN_HART
+        with suppress(HartError):
+            model = read_config(runs[0].layout).model if runs else model
+        with suppress(DataError):
+            return find_calibration(find_built_in(model), project.folder)[0]
+        return None
+
+
+def _export_options(wanted: ExportRequest) -> ExportOptions:
+    return ExportOptions(
+        statuses=wanted.statuses,
+        least_score=wanted.least_score,
+        splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
+    )

@@ -1,0 +1,280 @@
+"""What the review screen may ask for: the next item, decisions, undo, the model's word on boxes that are drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.geometry import plan_crops
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.job import open_checked, read_config
+from hart_studio.labeling.need import find_reason
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import DECIDED, Check, Item, Label
+from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
+from hart_studio.models.catalog import BUILT_IN_HART
+from hart_studio.records import Box, Record
+from hart_studio.runs.reader import list_runs
+from hart_studio.ui.label_desk import LabelDesk
+from hart_studio.ui.services import AskService
+
+MOST_KEPT_CHECKS: Final = 256
+"""Verdicts on drawn boxes that are kept until they are saved."""
+
+CROP_SIDE: Final = 1024
+"""Greatest side of a crop on the page; smaller ones are shown at native resolution."""
+
+LIST_ROWS: Final = 50
+"""Items in one page of the list."""
+
+
+class DrawnBox(Record):
+    """A box as the page sends it, original pixels."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    label: str = Field(default="", max_length=200)
+
+
+_BOXES: Final = TypeAdapter(list[DrawnBox])
+
+
+class ReviewCalls:
+    """Answers the review screen.
+
+    Attributes:
+        desk: Knows the projects.
+        service: Opens pictures and asks models.
+    """
+
+    def __init__(self, desk: LabelDesk, service: AskService) -> None:
+        self.desk = desk
+        self.service = service
+        self._lock = threading.Lock()
+        self._checks: OrderedDict[tuple[str, str], Check] = OrderedDict()
+        self._image: tuple[str, SourceImage] | None = None
+
+    def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The item that needs this person most, ready to be shown; without ``item`` nothing waits."""
+        project, review, reviewer = self._open(request)
+        item = review.next_item(reviewer, _read_filter(request), str(request.get("after") or ""))
+        return self._answer(project, review, reviewer, item)
+
+    def open_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A certain item, claimed and ready to be shown."""
+        project, review, reviewer = self._open(request)
+        return self._answer(project, review, reviewer, review.open_item(reviewer, str(request.get("item"))))
+
+    def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Save a decision and go on to the next item."""
+        project, review, reviewer = self._open(request)
+        item = project.item(str(request.get("item")))
+        decision = request.get("decision")
+        boxes = _read_boxes(request.get("boxes")) if decision == "edit" else None
+        check = self._check(project, item, boxes) if boxes is not None else None
+        revision = request.get("revision")
+        if not isinstance(revision, int):
+            raise InputError("expected the revision that was looked at, got none; reload the page")
+        review.decide(reviewer, item.id, revision, decision, boxes, check, seconds=_read_seconds(request))  # type: ignore[arg-type]
+        return self.next_item(request)
+
+    def skip(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave an item to others and go on."""
+        _, review, reviewer = self._open(request)
+        review.skip(reviewer, str(request.get("item")), _read_seconds(request))
+        return self.next_item(request)
+
+    def undo(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Take back the last action of this person, and show its item."""
+        project, review, reviewer = self._open(request)
+        undone = review.undo(reviewer)
+        if undone is None:
+            raise InputError("there is nothing to take back")
+        answer = self._answer(project, review, reviewer, project.item(undone.item_id))
+        return {**answer, "told": f"Taken back: {undone.kind.replace('_', ' ')}"}
+
+    def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do again what this person took back, and go on."""
+        _, review, reviewer = self._open(request)
+        redone = review.redo(reviewer)
+        if redone is None:
+            raise InputError("there is nothing to do again")
+        return {**self.next_item(request), "told": f"Done again: {redone.kind.replace('_', ' ')}"}
+
+    def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model says of boxes as they are drawn, with their crops."""
+        project, _, _ = self._open(request)
+        item = project.item(str(request.get("item")))
+        boxes = _read_boxes(request.get("boxes"))
+        check = self._check(project, item, boxes)
+        return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes)}
+
+    def list_items(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of the list: what a filter holds for, and how much of it could be accepted at once."""
+        project, review, _ = self._open(request)
+        wanted = _read_filter(request)
+        offset = request.get("offset")
+        start = offset if isinstance(offset, int) and offset >= 0 else 0
+        return {
+            "count": project.count(wanted),
+            "acceptable": review.count_acceptable(wanted),
+            "rows": [
+                {
+                    "id": item.id,
+                    "question": item.sample.question,
+                    "name": Path(item.picture.path).name,
+                    "status": item.label.status,
+                    "score": item.label.score,
+                    "reviewer": item.label.reviewer,
+                    "note": item.label.note,
+                }
+                for item in project.items(wanted, limit=LIST_ROWS, offset=start)
+            ],
+        }
+
+    def accept_all(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Accept everything that a filter holds for; ``expected`` is the number that the person was told."""
+        _, review, reviewer = self._open(request)
+        expected = request.get("expected")
+        count = expected if isinstance(expected, int) else -1
+        return {"accepted": review.accept_all(reviewer, _read_filter(request), count)}
+
+    def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewDesk, str]:
+        project = self.desk.open_project(request.get("project"))
+        return project, ReviewDesk(project), str(request.get("reviewer") or "")
+
+    def _answer(self, project: Project, review: ReviewDesk, reviewer: str, item: Item | None) -> dict[str, Any]:
+        statuses = project.count_by("status")
+        waiting = project.database.reading().execute("SELECT COUNT(*) FROM items WHERE need IS NOT NULL").fetchone()[0]
+        answer: dict[str, Any] = {"waiting": waiting, "done": sum(statuses.get(name, 0) for name in DECIDED)}
+        if item is not None:
+            answer["item"] = self._show(project, item, review.first_view(item, reviewer))
+        return answer
+
+    def _show(self, project: Project, item: Item, label: Label) -> dict[str, Any]:
+        picture = item.picture
+        try:
+            scene = self.service.open_picture(Path(picture.path))
+            crops = self._cut(item, label.boxes)
+        except ImageError as error:
+            raise InputError(f"{error}; the item is kept, press N for the next one") from error
+        lot = project.database.reading().execute("SELECT lot FROM items WHERE id = ?", (item.id,)).fetchone()[0]
+        return {
+            "id": item.id,
+            "revision": item.label.revision,
+            "question": item.sample.question,
+            "choices": list(item.sample.choices),
+            "answer": item.sample.answer,
+            "category": item.sample.category,
+            "name": Path(picture.path).name,
+            "width": picture.width,
+            "height": picture.height,
+            "preview": {"path": self._name(scene.preview.path), "width": scene.preview.width},
+            "detail": {"path": self._name(scene.detail.path), "width": scene.detail.width},
+            "boxes": [box.model_dump(exclude={"score"}) for box in label.boxes],
+            "crops": crops,
+            "check": label.check and label.check.model_dump(mode="json"),
+            "score": label.score,
+            "status": label.status,
+            "reason": find_reason(label, lot, project.settings.audit_share),
+            "model": label.maker.model if label.maker else "",
+            "reviewer": label.reviewer,
+            "note": label.note,
+        }
+
+    def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> Check:
+        """The model's verdict, from memory when it was asked about these very boxes before."""
+        key = (item.id, str([box.xyxy for box in boxes]))
+        with self._lock:
+            if key in self._checks:
+                self._checks.move_to_end(key)
+                return self._checks[key]
+        before = next(
+            (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
+        )
+        check, problem = self.service.check_boxes(
+            _find_model(project), item.sample, boxes, before, lambda path: self._open_image(item)
+        )
+        if problem:
+            raise InputError(problem)
+        with self._lock:
+            self._checks[key] = check
+            while len(self._checks) > MOST_KEPT_CHECKS:
+                self._checks.popitem(last=False)
+        return check
+
+    def _open_image(self, item: Item) -> SourceImage:
+        """The original, decoded once for all edits of the item that is open."""
+        with self._lock:
+            if self._image is None or self._image[0] != item.id:
+                if self._image is not None:
+                    self._image[1].close()
+                wh = (item.picture.width, item.picture.height)
+                self._image = (item.id, open_checked(item.picture.path, wh))
+            return self._image[1]
+
+    def _cut(self, item: Item, boxes: tuple[Box, ...]) -> list[dict[str, Any]]:
+        """Crops of the original at native resolution, as files that the server serves."""
+        wh = (item.picture.width, item.picture.height)
+        found = []
+        for box in plan_crops(boxes, wh, padding=0.0, min_side=1, max_aspect=1e9, max_boxes=MOST_BOXES):
+            key = hashlib.sha256(f"{item.picture.sha256}{box.xyxy}".encode()).hexdigest()[:24]
+            path = self.service.folder / "label_crops" / f"{key}.jpg"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                crop = self._open_image(item).crop(box)
+                crop.thumbnail((CROP_SIDE, CROP_SIDE))
+                draft = path.with_name(f"{key}.{threading.get_ident()}.draft")
+                crop.save(draft, "JPEG", quality=90)
+                draft.replace(path)
+            found.append({"path": self._name(path), "width": int(box.width), "height": int(box.height)})
+        return found
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.service.folder).as_posix()
+
+
+def _find_model(project: Project) -> str:
+    """The model of the newest run, so that a person's boxes are judged as the model's own were."""
+    for run in list_runs(project.runs):
+        with suppress(HartError):
+            return read_config(run.layout).model
+    return BUILT_IN_HART
+
+
+def _is_sampled(label: Label) -> bool:
+    return label.check is not None and label.check.rollouts > 0
+
+
+def _read_boxes(value: Any) -> tuple[Box, ...]:
+    try:
+        drawn = _BOXES.validate_python(value)
+        if len(drawn) > MOST_BOXES:
+            raise InputError(f"expected at most {MOST_BOXES} boxes, got {len(drawn)}")
+        return tuple(Box(**box.model_dump()) for box in drawn)
+    except ValidationError as error:
+        raise InputError(f"expected boxes of four numbers in order, got others: {error.errors()[0]['msg']}") from error
+
+
+def _read_filter(request: Mapping[str, Any]) -> ItemFilter:
+    try:
+        return ItemFilter.model_validate(request.get("filter") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"expected a filter, got {first['input']!r} for {first['loc'][-1]}; change it") from error
+
+
+def _read_seconds(request: Mapping[str, Any]) -> float | None:
+    seconds = request.get("seconds")
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds <= 3600 else None

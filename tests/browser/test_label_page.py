@@ -1,0 +1,250 @@
+"""The Label page: a project from its first row to its export, with a real labeling run in between."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hart_studio.labeling.project import Project
+from hart_studio.needle.dataset import iterate_items, write_item
+from hart_studio.needle.scenes import SceneSettings
+from tests.browser.label_projects import drag, make_project, open_label_tab, start_review
+
+pytestmark = pytest.mark.browser
+RUN_MS = 240_000
+"""For a real labeling run of a few items, on a machine that is busy with something else."""
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("label_work") / "labels"
+
+
+@pytest.fixture(scope="module")
+def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
+    """With the built-in model."""
+    return serve(None, picture_folder, labels_root=labels)
+
+
+@pytest.fixture(scope="module")
+def needle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("needle")
+    (folder / "images").mkdir()
+    for item in iterate_items("val", 4, settings=SceneSettings(width=2048, height=1536)):
+        write_item(item, folder)
+    return folder
+
+
+def create(page: Page, name: str) -> None:
+    page.get_by_role("tab", name="Label", exact=True).click()
+    page.locator(".hs-new-name").fill(name)
+    page.locator(".hs-create").click()
+    expect(page.locator(".hs-project")).to_contain_text(name)
+    expect(page.locator(".hs-steps")).to_be_visible()
+
+
+def bring(page: Page, source: Path) -> None:
+    page.locator(".hs-source").fill(str(source))
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("added", timeout=60_000)
+
+
+def test_from_the_first_row_to_the_export(
+    open_page: Callable[..., Page], studio: str, labels: Path, needle: Path, tmp_path: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Whole path")
+    bring(page, needle)
+    expect(page.locator(".hs-import-told")).to_have_text("4 added, 0 updated, 0 known, 0 bad rows")
+    bring_again = page.locator(".hs-bring")
+    bring_again.click()
+    expect(page.locator(".hs-import-told")).to_have_text("0 added, 0 updated, 4 known, 0 bad rows", timeout=60_000)
+
+    page.locator("[data-panel=propose]").click()
+    page.locator(".hs-rollouts").fill("2")
+    page.locator(".hs-see-all").check()
+    page.locator(".hs-start-run").click()
+    expect(page.locator(".hs-pill-completed")).to_be_visible(timeout=RUN_MS)
+    expect(page.locator(".hs-status-list")).to_contain_text("4waiting for review")
+
+    start_review(page)
+    expect(page.locator(".hs-review [data-box]")).not_to_have_count(0)
+    first = page.locator(".hs-review-question").inner_text()
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".hs-review-badge")).not_to_have_text("checking…", timeout=60_000)
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-told")).to_have_text("")
+    expect(page.locator(".hs-review-question")).not_to_have_text(first)
+    page.keyboard.press("u")
+    expect(page.locator(".hs-review-question")).to_have_text(first)
+    page.keyboard.press("y")
+    expect(page.locator(".hs-review-question")).not_to_have_text(first)
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review > header")).to_contain_text("2 decided")
+    page.keyboard.press("Escape")
+    expect(page.locator(".hs-review")).to_be_hidden()
+
+    page.locator("[data-panel=quality]").click()
+    expect(page.locator(".hs-quality")).to_contain_text("Known answers")
+    expect(page.locator(".hs-quality")).to_contain_text("Beside gold boxes")
+    expect(page.locator(".hs-figures img")).not_to_have_count(0)
+    assert page.evaluate("[...document.querySelectorAll('.hs-figures img')].every((image) => image.naturalWidth > 0)")
+
+    page.locator("[data-panel=export]").click()
+    page.locator(".hs-format").select_option("coco")
+    page.locator(".hs-split-train").fill("100")
+    page.locator(".hs-split-val").fill("0")
+    page.locator(".hs-split-test").fill("0")
+    page.locator(".hs-export").click()
+    with page.expect_download() as download:
+        page.locator(".hs-download-link").click()
+    download.value.save_as(tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        coco = json.loads(archive.read("annotations/instances_train.json"))
+    assert len(coco["annotations"]) >= 2
+    project = Project(labels / "whole-path")
+    statuses = project.count_by("status")
+    assert (statuses["edited"], statuses["accepted"]) == (1, 1)
+
+
+def test_columns_are_guessed_shown_and_mapped(
+    open_page: Callable[..., Page], studio: str, needle: Path, labels: Path
+) -> None:
+    table = needle / "table.csv"
+    name = json.loads((needle / "samples.jsonl").read_text().splitlines()[0])["image"]
+    table.write_text(f"photo,ask,said,A,B\n{name},What is it?,B,red,blue\ngone.png,What?,A,x,y\n")
+    page = open_page(studio)
+    create(page, "Mapped")
+    page.locator(".hs-source").fill(str(table))
+    page.locator(".hs-peek").click()
+    expect(page.locator(".hs-preview td").first).to_have_text(name)
+    expect(page.locator("[data-field=choices]")).to_have_value("A, B")
+    page.locator("[data-field=image]").select_option("photo")
+    page.locator("[data-field=question]").select_option("ask")
+    page.locator("[data-field=answer]").select_option("said")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000)
+    expect(page.locator(".hs-bad-rows")).to_contain_text("the picture is missing")
+    assert next(Project(labels / "mapped").items()).sample.answer == "B"
+
+
+def test_a_source_that_is_not_there_is_told(open_page: Callable[..., Page], studio: str) -> None:
+    page = open_page(studio)
+    create(page, "Nowhere")
+    page.locator(".hs-source").fill("/no/such/place.csv")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("expected a readable file")
+    page.locator("[data-panel=propose]").click()
+    page.locator(".hs-start-run").click()
+    expect(page.locator(".hs-label-told")).to_contain_text("expected items to label, got none")
+
+
+def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
+    open_page: Callable[..., Page], studio: str, labels: Path
+) -> None:
+    labels.mkdir(exist_ok=True)
+    project = make_project(labels, "bulk", 6)
+    page = open_page(studio)
+    open_label_tab(page, "bulk")
+    page.locator("[data-panel=review]").click()
+    page.locator(".hs-reviewer").fill("Ada")
+    page.locator(".hs-filter-text").fill("sign 3")
+    expect(page.locator(".hs-list tbody tr")).to_have_count(1)
+    page.locator(".hs-filter-text").fill("")
+    page.locator(".hs-filter-score").fill("0.23")
+    page.locator(".hs-filter-score").blur()
+    expect(page.locator(".hs-list-count")).to_have_text("3 items")
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.locator(".hs-accept-all").click()
+    assert project.count_by("status") == {"proposed": 6}
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator(".hs-accept-all").click()
+    expect(page.locator(".hs-status-list")).to_contain_text("3accepted")
+    assert "Accept 3 labels" in asked[0]
+    assert project.count_by("status") == {"accepted": 3, "proposed": 3}
+
+
+def test_a_certain_item_can_be_opened_from_the_list(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
+    labels.mkdir(exist_ok=True)
+    project = make_project(labels, "pick", 3)
+    page = open_page(studio)
+    open_label_tab(page, "pick")
+    page.locator("[data-panel=review]").click()
+    page.locator(".hs-reviewer").fill("Ada")
+    page.get_by_role("button", name="Which number is on sign 2?").click()
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
+    page.keyboard.press("r")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
+    assert [item.label.status for item in project.items()] == ["proposed", "proposed", "rejected"]
+
+
+def test_an_edit_is_verified_by_the_built_in_model_in_two_seconds(
+    open_page: Callable[..., Page], studio: str, labels: Path
+) -> None:
+    labels.mkdir(exist_ok=True)
+    make_project(labels, "quick", 2)
+    page = open_page(studio)
+    open_label_tab(page, "quick")
+    start_review(page)
+    drag(page, (1000.0, 1000.0), (2000.0, 1800.0))  # loads the model
+    expect(page.locator(".hs-review-badge")).not_to_have_text("checking…", timeout=60_000)
+    took = page.evaluate(
+        """async () => {
+            const badge = document.querySelector(".hs-review-badge");
+            const press = (key) => document.querySelector(".hs-review .hs-stage")
+                .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+            const started = performance.now();
+            press("ArrowRight");
+            while (badge.textContent === "checking…") await new Promise((done) => setTimeout(done, 10));
+            return performance.now() - started;
+        }"""
+    )
+    # 0.25 s of it is the wait for the next change; the limit leaves room for a machine that is busy.
+    assert took < 6000, f"{took:.0f} ms"
+
+
+def test_projects_and_panel_survive_a_reload(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
+    labels.mkdir(exist_ok=True)
+    make_project(labels, "aaa-first", 1)
+    make_project(labels, "zzz-last", 1)
+    page = open_page(studio)
+    open_label_tab(page, "zzz-last")
+    assert "project=zzz-last" in page.url
+    page.reload()
+    expect(page.locator(".hs-project")).to_have_value("zzz-last")
+
+
+def test_a_public_page_makes_nothing(
+    open_page: Callable[..., Page], serve: Callable[..., str], picture_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels").mkdir()
+    make_project(tmp_path / "labels", "shown", 1)
+    url = serve(None, picture_folder, is_open=False, labels_root=tmp_path / "labels")
+    page = open_page(url)
+    open_label_tab(page, "shown")
+    expect(page.locator(".hs-label-closed")).to_be_visible()
+    expect(page.locator(".hs-create")).to_be_hidden()
+    expect(page.locator(".hs-bring")).to_be_hidden()
+
+
+@pytest.mark.parametrize(("size", "theme"), [((1280, 900), "light"), ((1920, 1080), "dark")])
+def test_nothing_is_wider_than_the_window(
+    open_page: Callable[..., Page], studio: str, labels: Path, size: tuple[int, int], theme: str
+) -> None:
+    labels.mkdir(exist_ok=True)
+    name = f"wide-{theme}"
+    make_project(labels, name, 2, "A very long question " * 12 + "{n}?")
+    page = open_page(studio, size, theme)
+    open_label_tab(page, name)
+    for panel in ("import", "propose", "review", "quality", "export"):
+        page.locator(f"[data-panel={panel}]").click()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), panel
+    start_review(page)
+    assert page.evaluate("document.querySelector('.hs-review').scrollWidth <= window.innerWidth")

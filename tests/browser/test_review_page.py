@@ -1,0 +1,263 @@
+"""The review: one item over the whole window, boxes to edit, keys, undo and redo, two people at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hart_studio.labeling.project import Project
+from tests.browser.conftest import open_by_name
+from tests.browser.label_projects import (
+    SIGN_XYXY,
+    WH,
+    drag,
+    make_project,
+    open_label_tab,
+    screen_point,
+    start_review,
+)
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("label_work") / "labels"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
+    return serve(lambda name: open_by_name("scripted"), picture_folder, labels_root=labels)
+
+
+@pytest.fixture
+def review(
+    open_page: Callable[..., Page], studio: str, labels: Path, request: pytest.FixtureRequest
+) -> tuple[Page, Project]:
+    name = request.node.name.replace("_", "-")[:50].strip("-")
+    project = make_project(labels, name)
+    page = open_page(studio)
+    open_label_tab(page, name)
+    start_review(page)
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
+    return page, project
+
+
+def labels_of(project: Project) -> list[str]:
+    return [item.label.status for item in project.items()]
+
+
+def badge(page: Page) -> str:
+    return page.locator(".hs-review-badge").inner_text()
+
+
+def box_count(page: Page) -> int:
+    return page.locator(".hs-review [data-box]").count()
+
+
+def test_the_item_shows_what_speaks_for_it_and_against_it(review: tuple[Page, Project]) -> None:
+    page, _ = review
+    assert badge(page) == "crops give a wrong answer"
+    expect(page.locator(".hs-review-options .hs-known-answer")).to_have_text("A  five")
+    facts = page.locator(".hs-review-facts")
+    for text in ("(B) six ✕", "(A) five ✓", "25 %", "1.0 %", "scripted"):
+        expect(facts).to_contain_text(text)
+    expect(page.locator(".hs-review > header")).to_contain_text("8,192 × 5,460 px")
+    expect(page.locator(".hs-review > header")).to_contain_text("crops and full image disagree")
+    expect(page.locator(".hs-review-crops figcaption")).to_have_text("1 · 800 × 600 px")
+
+
+def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> None:
+    page, project = review
+    for number, key in enumerate("arb"):
+        expect(page.locator(".hs-review-question")).to_have_text(f"Which number is on sign {number}?")
+        page.keyboard.press(key)
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 3?")
+    assert labels_of(project) == ["accepted", "rejected", "bad_question", "proposed", "proposed"]
+    page.keyboard.press("s")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 4?")
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Nothing waits for you")
+    page.keyboard.press("Escape")
+    expect(page.locator(".hs-review")).to_be_hidden()
+    expect(page.locator(".hs-status-list")).to_contain_text("2accepted")
+
+
+def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Project], studio: str) -> None:
+    page, project = review
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    page.keyboard.press("r")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
+    page.reload()
+    page.wait_for_selector(".hs-label")
+    open_label_tab(page, project.folder.name)
+    start_review(page)
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
+    page.keyboard.press("u")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    expect(page.locator(".hs-review-told")).to_have_text("Taken back: reject")
+    page.keyboard.press("u")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
+    assert labels_of(project)[:2] == ["proposed", "proposed"]
+    page.keyboard.press("u")
+    expect(page.locator(".hs-review-told")).to_have_text("there is nothing to take back")
+    page.keyboard.press("y")
+    expect(page.locator(".hs-review-told")).to_have_text("Done again: accept")
+    assert labels_of(project)[:2] == ["accepted", "proposed"]
+
+
+def test_a_box_is_drawn_exactly_and_verified_before_the_reviewer_moves_on(review: tuple[Page, Project]) -> None:
+    page, project = review
+    page.keyboard.press("1")
+    page.keyboard.press("Delete")
+    assert box_count(page) == 0
+    start, end = (1024.0, 512.0), (2048.0, 1536.0)
+    began = time.monotonic()
+    drag(page, start, end)
+    expect(page.locator(".hs-review-badge")).to_have_text("crops give the right answer")
+    assert time.monotonic() - began < 20
+    expect(page.locator(".hs-review-crops figure")).to_have_count(1)
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    label = next(project.items()).label
+    assert (label.status, label.origin, label.reviewer) == ("edited", "human", "Ada")
+    assert label.check is not None
+    assert label.check.crops_right is True
+    # A screen pixel is about eight of the original's here, so the mouse cannot hit closer; whole pixels are stored.
+    unit = 1 / page.evaluate("document.querySelector('.hs-review svg').getScreenCTM().a")
+    drawn = label.boxes[0].xyxy
+    assert all(edge == int(edge) for edge in drawn)
+    assert max(abs(a - b) for a, b in zip(drawn, (*start, *end), strict=True)) <= unit
+
+
+def test_arrows_move_and_resize_by_single_pixels_of_the_original(review: tuple[Page, Project]) -> None:
+    page, project = review
+    for key in ("1", "ArrowRight", "Shift+ArrowDown", "Alt+ArrowRight", "Alt+Shift+ArrowUp"):
+        page.keyboard.press(key)
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    x_min, y_min, x_max, y_max = SIGN_XYXY
+    assert next(project.items()).label.boxes[0].xyxy == (x_min + 1, y_min + 10, x_max + 2, y_max + 0)
+
+
+def test_a_box_cannot_leave_the_picture(review: tuple[Page, Project]) -> None:
+    page, project = review
+    page.keyboard.press("1")
+    middle = (4400.0, 2300.0)
+    drag(page, middle, (WH[0] + 3000.0, 2300.0))
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    box = next(project.items()).label.boxes[0]
+    assert (box.x_max, box.width, box.height) == (WH[0], 800, 600)
+
+
+def test_box_changes_are_undone_before_actions(review: tuple[Page, Project]) -> None:
+    page, project = review
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    assert box_count(page) == 0
+    page.keyboard.press("Control+z")
+    assert box_count(page) == 1
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+z")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    label = next(project.items()).label
+    assert (label.status, label.boxes[0].xyxy) == ("accepted", SIGN_XYXY), "as it was: that is no edit"
+
+
+def test_edges_are_dragged_at_high_zoom_without_losing_a_pixel(review: tuple[Page, Project]) -> None:
+    page, project = review
+    page.keyboard.press("e")
+    for _ in range(6):
+        page.keyboard.press("+")
+    page.locator(".hs-review .hs-stage").focus()
+    x_min, y_min, x_max, y_max = SIGN_XYXY
+    handle = page.locator(".hs-review [data-handle=w]").bounding_box()
+    if handle is None or handle["x"] < 0:  # zoomed past the edge: go there
+        page.keyboard.press("g")
+    drag(page, (x_min, (y_min + y_max) / 2), (x_min - 37, (y_min + y_max) / 2))
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    box = next(project.items()).label.boxes[0]
+    assert (box.y_min, box.x_max, box.y_max) == (y_min, x_max, y_max)
+    unit = 1 / 0.2  # zoomed in by at least the fitted view's fifth
+    assert abs(box.x_min - (x_min - 37)) <= unit
+
+
+def test_two_people_get_different_items_and_do_not_overwrite(
+    review: tuple[Page, Project], open_page: Callable[..., Page], studio: str
+) -> None:
+    page, project = review
+    other = open_page(studio)
+    open_label_tab(other, project.folder.name)
+    start_review(other, "Bo")
+    expect(other.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    page.keyboard.press("n")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
+    other.keyboard.press("a")
+    expect(other.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
+    assert [item.label.reviewer for item in project.items()][:2] == ["", "Bo"]
+
+
+def test_a_label_that_changed_meanwhile_is_not_overwritten(review: tuple[Page, Project]) -> None:
+    page, project = review
+    item = next(project.items())
+    newer = item.label.model_copy(update={"revision": 2, "status": "rejected", "reviewer": "Bo"})
+    with project.database.writing() as connection:
+        project.append_label(connection, item.id, newer)
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-told")).to_contain_text("a newer one by Bo")
+    assert next(project.items()).label.status == "rejected"
+
+
+def test_the_keys_are_listed_and_the_focus_stays_inside(review: tuple[Page, Project]) -> None:
+    page, _ = review
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('.hs-review') !== null")
+
+
+def test_text_of_a_question_is_never_markup(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
+    evil = "<img src=x onerror=\"document.title='owned'\">${{document.title='owned'}}"
+    make_project(labels, "hostile", 1, evil)
+    page = open_page(studio)
+    open_label_tab(page, "hostile")
+    start_review(page)
+    expect(page.locator(".hs-review-question")).to_contain_text("<img src=x")
+    assert page.title() != "owned"
+
+
+def test_a_picture_that_is_gone_is_told_and_the_next_item_can_be_reached(
+    open_page: Callable[..., Page], studio: str, labels: Path
+) -> None:
+    project = make_project(labels, "gone", 2)
+    Path(next(project.items()).picture.path).unlink()
+    page = open_page(studio)
+    open_label_tab(page, "gone")
+    start_review(page)
+    expect(page.locator(".hs-review-told")).to_contain_text("no file of that name")
+    expect(page.locator(".hs-review-told")).to_contain_text("the item is kept")
+
+
+def test_a_point_of_the_original_is_where_the_screen_shows_it(review: tuple[Page, Project]) -> None:
+    page, _ = review
+    x, y = screen_point(page, SIGN_XYXY[0], SIGN_XYXY[1])
+    shot = page.screenshot(clip={"x": x - 12, "y": y - 12, "width": 24, "height": 24})
+    assert shot
+    frame = page.locator(".hs-review [data-box='0']").bounding_box()
+    assert frame is not None
+    assert abs(frame["x"] - x) <= 3 and abs(frame["y"] - y) <= 3
