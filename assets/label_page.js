@@ -320,12 +320,17 @@ const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("
   build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
 ])]);
 
+// An SVG as a picture: no script in it could run, and none of its styles reaches the page.
+function drawing(name, text) {
+  const address = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
+  return build("img", { src: address, alt: name, onload: () => URL.revokeObjectURL(address) });
+}
+
 async function measure() {
   if (!project) return;
   const host = find(".hs-quality");
   const answer = await call("quality", {});
   if (!answer?.figures) return;
-  const stamp = Date.now(); // figures are drawn anew each time under the same name
   host.replaceChildren(
     build("p", { class: "hs-quiet", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
     table(["Evidence", "Labels", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), row.verified, row.full_image, row.lift, row.needed])),
@@ -333,7 +338,7 @@ async function measure() {
     ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Accepted unseen: right", "Right: accepted unseen"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
     ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
     ...(answer.agreement.items ? [build("p", { text: `${answer.agreement.items} items decided by two: mean IoU ${answer.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${answer.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
-    build("div", { class: "hs-figures" }, answer.figures.map((path) => build("img", { src: `${addressOf(path)}?${stamp}`, alt: path.split("/").at(-1).replace(".svg", "").replaceAll("_", " ") }))),
+    build("div", { class: "hs-figures" }, Object.entries(answer.figures).map(([name, text]) => drawing(name.replaceAll("_", " "), text))),
     build("p", {}, [build("a", { class: "hs-link", href: addressOf(answer.report), download: "quality.html", text: "The report as one HTML file" })]),
   );
 }

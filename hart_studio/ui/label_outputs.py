@@ -56,7 +56,7 @@ class LabelOutputs:
         self.served = served
 
     def quality(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Figures of the labels, with the names of the drawn ones."""
+        """Figures of the labels: texts, drawings as SVG documents, and the name of the report's file."""
         project = self.desk.open_project(request.get("project"))
         quality, gold = measure_quality(project), compare_with_gold(project)
         calibration = self._find_calibration(project)
@@ -65,8 +65,6 @@ class LabelOutputs:
             figures |= {f"reliability_{kind}": draw_reliability(calibration, kind) for kind in calibration.curves}
         folder = self.served / "labels" / project.folder.name
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in figures.items():
-            (folder / f"{name}.svg").write_text(text, "utf-8")
         write_report(project, folder / "quality.html", calibration)
         return {
             "statuses": quality.statuses,
@@ -95,7 +93,7 @@ class LabelOutputs:
                 }
                 for kind, report in gold.items()
             ],
-            "figures": [f"labels/{project.folder.name}/{name}.svg" for name in figures],
+            "figures": figures,
             "report": f"labels/{project.folder.name}/quality.html",
         }
 
