@@ -67,6 +67,7 @@ function choose(id) {
   preview = null;
   find(".hs-preview").replaceChildren();
   find(".hs-quality").replaceChildren();
+  find(".hs-difference").replaceChildren();
   find(".hs-export-told").replaceChildren();
   find(".hs-project").value = id ?? "";
   const address = new URL(location.href);
@@ -136,6 +137,7 @@ function draw() {
   page.classList.toggle("hs-no-items", !count);
   drawImport();
   drawRuns();
+  drawComparison();
   fillSelect(find(".hs-filter-category"), [["", "Every category"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
   fillSelect(find(".hs-filter-reviewer"), [["", "Everybody"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
 }
@@ -172,6 +174,32 @@ function drawRuns() {
       run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
     ]);
   }));
+}
+
+const DIFFERENCES = { fixed: "fixed: verified now", broken: "broken: no longer verified", moved: "moved elsewhere", same: "same", unclear: "could not be asked" };
+
+function drawComparison() {
+  const done = state.runs.filter((run) => run.step > 0 && !ACTIVE_RUNS.includes(run.state));
+  find(".hs-compare-runs").hidden = done.length < 2;
+  if (done.length < 2) return;
+  const options = done.map((run) => [run.id, `${run.id.slice(0, 15)} · ${run.model}`]);
+  const [before, after] = [find(".hs-run-before"), find(".hs-run-after")];
+  const isFirst = !before.options.length;
+  fillSelect(before, options, isFirst ? done[1].id : before.value);
+  fillSelect(after, options, isFirst ? done[0].id : after.value);
+}
+
+async function compareRuns() {
+  const answer = await call("difference", { before: find(".hs-run-before").value, after: find(".hs-run-after").value }, find(".hs-compare-start"));
+  if (!answer?.counts) return;
+  const names = Object.keys(DIFFERENCES);
+  find(".hs-difference").replaceChildren(
+    table(["Evidence", ...names.map((name) => DIFFERENCES[name])], answer.counts.map((row) => [row.kind, ...names.map((name) => formatCount(row[name]))])),
+    ...(answer.changes.length ? [build("div", { class: "hs-table-host" }, [build("table", {}, [build("tbody", {}, answer.changes.map((row) => build("tr", {}, [
+      build("td", { text: row.change }), build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
+      build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
+    ])))])])] : []),
+  );
 }
 
 // From how far a run has come between two looks; steady after a few of them.
@@ -401,6 +429,8 @@ on(".hs-accept-all", "click", acceptAll);
 on(".hs-list-back", "click", () => list(Math.max(0, shownList.offset - 50)));
 on(".hs-list-on", "click", () => list(shownList.offset + 50));
 on(".hs-export", "click", exportLabels);
+on(".hs-train-on", "click", () => trigger("train_on", { project }));
+on(".hs-compare-start", "click", compareRuns);
 for (const node of page.querySelectorAll(".hs-filter")) node.addEventListener(node.type === "search" ? "input" : "change", () => list(0));
 for (const node of page.querySelectorAll(".hs-export-choice")) node.addEventListener("change", losses);
 const tabs = [...page.querySelectorAll("[data-panel]")];

@@ -14,6 +14,7 @@ from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_ask_endpoint
 from hart_studio.ui.guard import Guard
 from hart_studio.ui.label_desk import LabelDesk
+from hart_studio.ui.label_outputs import LabelOutputs
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
@@ -58,6 +59,7 @@ def build_app(
         labels: Knows labeling projects.
     """
     watch = RunWatch(desk.runs_root, service.folder / "runs")
+    outputs = LabelOutputs(labels, service.folder)
     app: gr.Blocks
     with gr.Blocks(title="HART Studio", fill_width=True, delete_cache=CACHE_SWEEP_SECONDS) as app:
         gr.HTML(_HEADER, apply_default_css=False, padding=False, js_on_load=None)
@@ -66,9 +68,9 @@ def build_app(
             with gr.Tab("Ask", id="ask"):
                 ask = build_ask_tab(service, examples, models)
             with gr.Tab("Label", id="label", render_children=True):
-                build_label_tab(labels, service, models)
+                label = build_label_tab(labels, outputs, service, models)
             with gr.Tab("Train", id="train"):
-                build_train_tab(desk, watch, pages, tabs)
+                train = build_train_tab(desk, watch, pages, tabs)
             with gr.Tab("Watch", id="watch", render_children=True):
                 pages.view.render()  # type: ignore[no-untyped-call]
             with gr.Tab("Runs", id="runs"):
@@ -86,9 +88,18 @@ def build_app(
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
             return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: trained}
 
+        def train_on(event: gr.EventData) -> list[Any]:
+            try:
+                wanted = event._data if isinstance(event._data, dict) else {}
+                config = outputs.training_config(wanted)
+            except HartError as error:
+                raise gr.Error(str(error), title="Nothing to train on", print_exception=False) from error
+            return [gr.update(selected="train"), *train.fill(config)]
+
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         pages.table.open_run(open_run, None, [tabs, pages.view], **quiet)
         pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **quiet)
+        label.train_on(train_on, None, [tabs, *train.outputs], **quiet)
         build_ask_endpoint(service, models[0][1])
     app.queue(max_size=32, api_open=False)
     return app

@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
 from hart_studio.errors import DataError, HartError
 from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.difference import compare_runs
 from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
@@ -22,8 +23,11 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import USABLE, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_figures, draw_reliability, show_estimate, write_report
+from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.records import Record
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
 from hart_studio.runs.reader import list_runs
 from hart_studio.ui.label_desk import LabelDesk, read_request
 
@@ -41,6 +45,12 @@ class ExportRequest(Record):
     """Of labels that nobody has decided on."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
+
+
+MOST_SHOWN_CHANGES: Final = 200
+MOST_HELD_OUT: Final = 200
+"""Questions of a training set that are held out for its evaluation, at most, and at most one of ``HELD_OUT_PART``."""
+HELD_OUT_PART: Final = 5
 
 
 class LabelOutputs:
@@ -128,6 +138,49 @@ class LabelOutputs:
             "losses": [loss.text for loss in report.losses],
             "notes": list(report.notes),
         }
+
+    def difference(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What a later run of the project made of the same items: fixed, broken, moved.
+
+        Args:
+            request: ``project``, and the ids of the runs ``before`` and ``after``.
+        """
+        project = self.desk.open_project(request.get("project"))
+        found = compare_runs(project, str(request.get("before")), str(request.get("after")))
+        moved = [change for change in found.changes if change.change != "same"]
+        return {
+            "counts": [{"kind": KIND_TITLES[kind], **counts} for kind, counts in found.counts.items()],
+            "changes": [
+                {
+                    "id": change.item_id,
+                    "question": project.item(change.item_id).sample.question,
+                    "change": change.change,
+                    "iou": change.iou,
+                }
+                for change in moved[:MOST_SHOWN_CHANGES]
+            ],
+        }
+
+    def training_config(self, request: Mapping[str, Any]) -> RunConfig:
+        """Settings of a training run on the questions of a project's good labels, which are written to a file for it.
+
+        Raises:
+            InputError: If there is no project, or nothing in it to train on.
+        """
+        self.desk.check_open()
+        found = write_training_set(self.desk.open_project(request.get("project")))
+        held_out = min(MOST_HELD_OUT, found.questions // HELD_OUT_PART)
+        base = find_preset(DEFAULT_PRESET).config
+        data = {
+            "source": "jsonl",
+            "path": str(found.path),
+            "image_root": str(found.image_root),
+            "rl_count": found.questions - held_out,
+            "eval_count": held_out,
+        }
+        return RunConfig.model_validate(
+            {**base.model_dump(), "name": "Labeled questions", "data": {**base.data.model_dump(), **data}}
+        )
 
     @property
     def formats(self) -> list[tuple[str, str]]:

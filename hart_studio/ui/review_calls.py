@@ -272,7 +272,8 @@ def _read_filter(request: Mapping[str, Any]) -> ItemFilter:
         return ItemFilter.model_validate(request.get("filter") or {})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"expected a filter, got {first['input']!r} for {first['loc'][-1]}; change it") from error
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise InputError(f"expected a filter, got {str(first['input'])[:60]!r} for {where}; change it") from error
 
 
 def _read_seconds(request: Mapping[str, Any]) -> float | None:

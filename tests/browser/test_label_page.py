@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,13 @@ def test_from_the_first_row_to_the_export(
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         coco = json.loads(archive.read("annotations/instances_train.json"))
     assert len(coco["annotations"]) >= 2
+    page.locator(".hs-train-on").click()
+    expect(page.locator("#set-data-source")).to_be_visible()
+    expect(page.locator("#set-data-path textarea, #set-data-path input").first).to_have_value(
+        str(labels / "whole-path" / "training" / "samples.jsonl")
+    )
+    expect(page.locator("#train-command textarea")).to_have_value(re.compile("data.source=jsonl"))
+
     project = Project(labels / "whole-path")
     statuses = project.count_by("status")
     assert (statuses["edited"], statuses["accepted"]) == (1, 1)
@@ -248,3 +256,21 @@ def test_nothing_is_wider_than_the_window(
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), panel
     start_review(page)
     assert page.evaluate("document.querySelector('.hs-review').scrollWidth <= window.innerWidth")
+
+
+def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labels: Path, needle: Path) -> None:
+    page = open_page(studio)
+    create(page, "Compared")
+    bring(page, needle)
+    page.locator("[data-panel=propose]").click()
+    page.locator(".hs-rollouts").fill("2")
+    for model in ("built-in", "built-in-hart"):
+        page.locator(".hs-label-model").fill(model)
+        page.locator(".hs-which").select_option("all")
+        page.locator(".hs-start-run").click()
+        expect(page.locator(".hs-label-run-line", has_text=f"{model} ")).to_have_count(0)
+        expect(page.locator(".hs-pill-completed")).to_have_count(1 + (model == "built-in-hart"), timeout=RUN_MS)
+    page.locator(".hs-compare-start").click()
+    expect(page.locator(".hs-difference")).to_contain_text("fixed: verified now")
+    numbers = page.locator(".hs-difference tbody tr").first.locator("td").all_inner_texts()[1:]
+    assert sum(int(number) for number in numbers) == 4

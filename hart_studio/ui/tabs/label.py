@@ -15,20 +15,23 @@ from hart_studio.ui.run_watch import guarded
 from hart_studio.ui.services import AskService
 
 
-def build_label_tab(desk: LabelDesk, service: AskService, models: list[tuple[str, str]]) -> LabelPage:
+def build_label_tab(
+    desk: LabelDesk, outputs: LabelOutputs, service: AskService, models: list[tuple[str, str]]
+) -> LabelPage:
     """Build the tab.
 
     Args:
         desk: Knows the projects.
+        outputs: Measures and exports them.
         service: Opens pictures and asks models.
         models: (title, name) of the models in the list.
     """
     marker = service.folder / "marker.txt"
     marker.write_text("Files of the Label page lie beside this one.\n", encoding="utf-8")
-    calls, outputs = ReviewCalls(desk, service), LabelOutputs(desk, service.folder)
+    calls = ReviewCalls(desk, service)
     looks: list[Callable[[Mapping[str, Any]], Any]] = [
         *(desk.projects, desk.look, desk.bad_rows),
-        *(outputs.quality, outputs.losses, calls.list_items),
+        *(outputs.quality, outputs.losses, outputs.difference, calls.list_items),
     ]
     makes: list[Callable[[Mapping[str, Any]], Any]] = [
         *(desk.create, desk.peek, desk.bring, desk.start, desk.pause, desk.stop, desk.resume, outputs.export),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,20 @@ from hart_studio.ui.tabs.watch import RunPages, show_run
 _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
 
 
-def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr.Tabs) -> None:
+@dataclass(frozen=True)
+class TrainForm:
+    """The form, for whoever fills it from another tab.
+
+    Attributes:
+        outputs: What ``fill`` gives values for.
+        fill: From settings to the values of ``outputs``.
+    """
+
+    outputs: list[Any]
+    fill: Callable[[RunConfig], list[Any]]
+
+
+def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr.Tabs) -> TrainForm:
     """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
 
     Args:
@@ -37,6 +50,9 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         watch: Knows the runs, and has a folder that the server serves.
         pages: The Watch tab shows a run that was started here.
         tabs: Of the whole page.
+
+    Returns:
+        The form.
     """
     widgets = list_widgets()
     base_config = find_preset(DEFAULT_PRESET).config
@@ -179,6 +195,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     look.click(look_at_samples, place, [report, samples], api_visibility="private", show_progress="minimal")
     check.click(check_order, place, report, **quiet)
     start.click(start_order, place, [report, tabs, pages.view], concurrency_limit=4, **quiet)
+    return TrainForm([base, *inputs], lambda config: fill(DEFAULT_PRESET, config))
 
 
 def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:

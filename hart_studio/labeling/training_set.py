@@ -1,0 +1,63 @@
+"""Questions of good labels as training data: the file that a training run's ``data`` settings name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from hart_studio.errors import InputError
+from hart_studio.files import write_atomically
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import USABLE
+
+FOLDER: Final = "training"
+"""Folder of the project for such files."""
+
+
+class TrainingSet(NamedTuple):
+    """What was written."""
+
+    path: Path
+    """JSONL in the form of ``data.sources.load_jsonl``."""
+    image_root: Path
+    """Folder that the pictures' names start from."""
+    questions: int
+    """Rows."""
+    left_out: int
+    """Good labels whose answer is not known: a reward needs one."""
+
+
+def write_training_set(project: Project) -> TrainingSet:
+    """Write the questions of all accepted labels with known answers, without any box.
+
+    Reinforcement learning needs no box, which is the point of the method, and a file with boxes would let them into
+    training. Labels decide which questions are worth asking: bad questions and rejected labels stay out.
+
+    Raises:
+        InputError: If no accepted label has a known answer.
+        OSError: If the project cannot be written.
+    """
+    items = list(project.items(ItemFilter(statuses=USABLE)))
+    known = [item for item in items if item.sample.answer is not None]
+    if not known:
+        raise InputError("expected accepted labels with known answers to train on, got none; review some first")
+    root = Path(os.path.commonpath([str(Path(item.picture.path).parent) for item in known]))
+    rows = [
+        {
+            "id": item.id,
+            "image": Path(item.picture.path).relative_to(root).as_posix(),
+            "question": item.sample.question,
+            "choices": list(item.sample.choices),
+            "answer": item.sample.answer,
+            "category": item.sample.category,
+        }
+        for item in known
+    ]
+    folder = project.folder / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / "samples.jsonl"
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return TrainingSet(path, root, len(rows), len(items) - len(known))

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.data.sources import load_jsonl
+from hart_studio.errors import InputError
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.training_set import write_training_set
+from tests.unit.labeling.conftest import add_label, ask
+
+
+def test_good_labels_become_questions_without_boxes(project: Project, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "deeper"
+    folder.mkdir()
+    other = folder / "other.png"
+    other.write_bytes(picture.read_bytes() + b" ")
+    rows = (ask(picture, 0), ask(other, 1), ask(picture, 2), ask(picture, 3, answer=None), ask(picture, 4))
+    import_samples(project, LoadedSamples("s", rows))
+    statuses = ("accepted", "edited", "rejected", "accepted", "auto_accepted")
+    for item, status in zip(list(project.items()), statuses, strict=True):
+        add_label(project, item.id, status=status)
+    found = write_training_set(project)
+    assert (found.questions, found.left_out, found.image_root) == (3, 1, tmp_path)
+    assert "boxes" not in found.path.read_text()
+    loaded = load_jsonl(found.path, image_root=found.image_root)
+    assert [sample.question[-2:] for sample in loaded.samples] == ["0?", "1?", "4?"]
+    assert [sample.image for sample in loaded.samples] == [str(picture), str(other), str(picture)]
+    assert all(sample.gold_boxes == () for sample in loaded.samples)
+
+
+def test_nothing_to_train_on(filled: Project) -> None:
+    with pytest.raises(InputError, match="review some first"):
+        write_training_set(filled)

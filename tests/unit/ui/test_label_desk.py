@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hart_studio.errors import InputError
+from hart_studio.ui import label_desk
+from hart_studio.ui.label_desk import LabelDesk
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> LabelDesk:
+    return LabelDesk(tmp_path / "labels")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    path = tmp_path / "t.csv"
+    path.write_text("image,question,answer\na.png,What?,red\na.png,Why?,\ngone.png,Who?,x\n")
+    return path
+
+
+def bring(desk: LabelDesk, project: str, source: Path, **more: Any) -> dict[str, Any]:
+    desk.bring({"project": project, "source": str(source), **more})
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        state = desk.look({"project": project})
+        assert state is not None
+        if state["import"] and state["import"]["is_over"]:
+            return dict(state["import"])
+        time.sleep(0.02)
+    raise AssertionError("the import did not end")
+
+
+def test_a_project_is_made_listed_and_opened(desk: LabelDesk) -> None:
+    assert desk.projects({}) == []
+    assert desk.create({"name": "  Street Signs & more! "}) == {"id": "street-signs-more"}
+    assert desk.projects({}) == [{"id": "street-signs-more", "name": "Street Signs & more!", "items": 0}]
+    with pytest.raises(InputError, match="which a project has already"):
+        desk.create({"name": "street signs (more)"})
+
+
+@pytest.mark.parametrize("name", ["", "   ", "!!!", "日本"])
+def test_a_name_without_letters(desk: LabelDesk, name: str) -> None:
+    with pytest.raises(InputError, match="letters or digits"):
+        desk.create({"name": name})
+
+
+@pytest.mark.parametrize("name", ["../labels", "/etc", "a/b", "", None, 5, ["x"], "a" * 65, "UPPER", ".."])
+def test_no_name_from_a_browser_leaves_the_root(desk: LabelDesk, name: Any) -> None:
+    desk.create({"name": "real"})
+    with pytest.raises(InputError):
+        desk.look({"project": name})
+
+
+def test_a_link_to_a_project_elsewhere_is_not_listed(desk: LabelDesk, tmp_path: Path) -> None:
+    LabelDesk(tmp_path / "others").create({"name": "secret"})
+    desk.create({"name": "own"})
+    (desk.root / "linked").symlink_to(tmp_path / "others" / "secret")
+    assert [project["id"] for project in desk.projects({})] == ["own"]
+    with pytest.raises(InputError):
+        desk.look({"project": "linked"})
+
+
+def test_an_import_goes_on_in_the_background_and_tells_what_became_of_it(desk: LabelDesk, table: Path) -> None:
+    desk.create({"name": "p"})
+    job = bring(desk, "p", table)
+    assert job["told"] == "2 added, 0 updated, 0 known, 1 bad rows"
+    assert job["bad_rows"][0][1] == "the picture is missing"
+    assert bring(desk, "p", table)["told"] == "0 added, 0 updated, 2 known, 1 bad rows"
+    state = desk.look({"project": "p"})
+    assert state is not None
+    assert (state["statuses"], state["evidence"]) == ({"new": 2}, {"agreement": 1, "known_answer": 1})
+
+
+def test_an_import_that_fails_says_why(desk: LabelDesk, tmp_path: Path) -> None:
+    desk.create({"name": "p"})
+    assert "expected a readable file" in bring(desk, "p", tmp_path / "gone.csv")["error"]
+
+
+def test_nothing_new_is_none(desk: LabelDesk) -> None:
+    desk.create({"name": "p"})
+    state = desk.look({"project": "p"})
+    assert state is not None
+    assert desk.look({"project": "p", "signature": state["signature"]}) is None
+
+
+def test_peeking_shows_columns_and_rows(desk: LabelDesk, table: Path) -> None:
+    found = desk.peek({"source": f" {table} "})
+    assert (found["kind"], found["names"]) == ("table", ["image", "question", "answer"])
+    assert found["columns"]["answer"] == "answer"
+    assert found["rows"][0] == {"image": "a.png", "question": "What?", "answer": "red"}
+    with pytest.raises(InputError, match="got nothing"):
+        desk.peek({"source": " "})
+
+
+def test_a_run_is_started_once_and_with_arguments_alone(
+    desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: started.append(list(argv)))
+    desk.create({"name": "p"})
+    with pytest.raises(InputError, match="none that the filter wants"):
+        desk.start({"project": "p"})
+    bring(desk, "p", table)
+    run = desk.start({"project": "p", "rollouts": 4, "is_tightening": True})["run"]
+    assert started[0][1:4] == ["-m", "hart_studio.labeling", "run"]
+    assert started[0][-2:] == ["--resume", run]
+    with pytest.raises(InputError, match="no run at work"):
+        desk.start({"project": "p"})
+    state = desk.look({"project": "p"})
+    assert state is not None
+    assert (state["runs"][0]["state"], state["runs"][0]["total"]) == ("queued", 2)
+    desk.pause({"project": "p", "run": run})
+    assert (desk.look({"project": "p"}) or {})["runs"][0]["is_paused"]
+    desk.pause({"project": "p", "run": run})
+    assert not (desk.look({"project": "p"}) or {})["runs"][0]["is_paused"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rollouts": 1}, {"rollouts": "many"}, {"statuses": ["gone"]}, {"model": ""}, {"surprise": 1}]
+)
+def test_settings_that_cannot_be_used(desk: LabelDesk, wrong: dict[str, Any]) -> None:
+    desk.create({"name": "p"})
+    with pytest.raises(InputError, match="cannot be used"):
+        desk.start({"project": "p", **wrong})
+
+
+def test_runs_are_looked_up(desk: LabelDesk) -> None:
+    desk.create({"name": "p"})
+    for run in ("../../x", "20260101-000000-labeling-000000", None):
+        with pytest.raises(InputError):
+            desk.stop({"project": "p", "run": run})
+
+
+def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:
+    LabelDesk(tmp_path / "labels").create({"name": "p"})
+    closed = LabelDesk(tmp_path / "labels", is_open=False)
+    assert closed.look({"project": "p"}) is not None
+    for act in (closed.create, closed.peek, closed.bring, closed.start, closed.resume):
+        with pytest.raises(InputError, match="switched off"):
+            act({"project": "p", "name": "x", "source": str(table), "run": "x"})

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import InputError
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import Project
+from hart_studio.ui.label_desk import LabelDesk
+from hart_studio.ui.label_outputs import LabelOutputs
+from hart_studio.ui.review_calls import ReviewCalls
+from hart_studio.ui.services import AskService
+from tests.fakes import ScriptedModel
+from tests.unit.labeling.conftest import BOX, WH, add_label, ask, make_check
+
+DRAWN = {"x_min": 10, "y_min": 20, "x_max": 110, "y_max": 120, "label": "sign"}
+
+
+@pytest.fixture
+def model() -> ScriptedModel:
+    return ScriptedModel(crops_only="B", direct="B")
+
+
+@pytest.fixture
+def calls(tmp_path: Path, model: ScriptedModel) -> ReviewCalls:
+    picture = tmp_path / "street.png"
+    Image.new("RGB", WH, "white").save(picture)
+    desk = LabelDesk(tmp_path / "labels")
+    desk.create({"name": "p"})
+    project = desk.open_project("p")
+    import_samples(project, LoadedSamples("s", tuple(ask(picture, number) for number in range(3))))
+    for number, item in enumerate(list(project.items())):
+        add_label(project, item.id, score=number / 10, check=make_check(sufficiency=1.0, crops_right=True))
+    return ReviewCalls(desk, AskService(tmp_path / "served", lambda name: model))
+
+
+@pytest.fixture
+def project(calls: ReviewCalls) -> Project:
+    return calls.desk.open_project("p")
+
+
+def request(**more: Any) -> dict[str, Any]:
+    return {"project": "p", "reviewer": "Ada", **more}
+
+
+def test_an_item_is_ready_to_be_shown_and_is_json(calls: ReviewCalls) -> None:
+    answer = json.loads(json.dumps(calls.next_item(request())))
+    assert (answer["waiting"], answer["done"]) == (3, 0)
+    item = answer["item"]
+    assert (item["question"], item["choices"], item["answer"]) == ("Which digit is on sign 0?", ["3", "7"], "B")
+    assert (item["width"], item["height"], item["revision"]) == (*WH, 1)
+    assert item["boxes"] == [{"x_min": 100, "y_min": 100, "x_max": 200, "y_max": 200, "label": ""}]
+    assert item["crops"][0]["width"] == 100
+    for name in (item["preview"]["path"], item["detail"]["path"], item["crops"][0]["path"]):
+        assert not name.startswith("/")
+        assert (calls.service.folder / name).is_file()
+    assert "tmp" not in json.dumps(item), "no path of this machine"
+
+
+def test_decisions_go_on_to_the_next_item(calls: ReviewCalls, project: Project) -> None:
+    item = calls.next_item(request())["item"]
+    after = calls.decide(request(item=item["id"], revision=1, decision="accept", seconds=2.5))
+    assert after["item"]["question"] == "Which digit is on sign 1?"
+    assert (after["waiting"], after["done"]) == (2, 1)
+    undone = calls.undo(request())
+    assert (undone["item"]["id"], undone["told"]) == (item["id"], "Taken back: accept")
+    assert calls.redo(request())["told"] == "Done again: accept"
+    assert project.count_by("status") == {"accepted": 1, "proposed": 2}
+
+
+def test_nothing_to_undo(calls: ReviewCalls) -> None:
+    with pytest.raises(InputError, match="nothing to take back"):
+        calls.undo(request())
+    with pytest.raises(InputError, match="nothing to do again"):
+        calls.redo(request())
+
+
+def test_boxes_are_verified_as_they_are_drawn_and_saved_with_the_verdict(
+    calls: ReviewCalls, project: Project, model: ScriptedModel
+) -> None:
+    item = calls.next_item(request())["item"]
+    answer = calls.check(request(item=item["id"], boxes=[DRAWN]))
+    assert answer["check"]["crops_right"] is True
+    assert answer["crops"][0]["width"] == 100
+    asked = len(model.calls)
+    calls.decide(request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN]))
+    assert len(model.calls) == asked, "the verdict was there already"
+    label = project.item(item["id"]).label
+    assert (label.status, label.boxes[0].xyxy) == ("edited", (10, 20, 110, 120))
+    assert label.check is not None
+    assert (label.check.rollouts, label.check.crops_right) == (0, True)
+
+
+def test_a_verdict_is_never_taken_from_the_browser(calls: ReviewCalls, project: Project, model: ScriptedModel) -> None:
+    model.crops_only = "A"
+    item = calls.next_item(request())["item"]
+    calls.decide(request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN], check={"crops_right": True}))
+    label = project.item(item["id"]).label
+    assert label.check is not None
+    assert label.check.crops_right is False
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        None,
+        "all",
+        [1],
+        [{"x_min": 1}],
+        [{**DRAWN, "x_max": 5}],
+        [{**DRAWN, "x_min": float("nan")}],
+        [{**DRAWN, "label": "x" * 500}],
+        [DRAWN] * 101,
+        [{**DRAWN, "x_min": 5000, "x_max": 6000}],
+    ],
+)
+def test_boxes_that_cannot_be_are_refused_and_nothing_is_lost(calls: ReviewCalls, project: Project, boxes: Any) -> None:
+    item = calls.next_item(request())["item"]
+    with pytest.raises(InputError):
+        calls.decide(request(item=item["id"], revision=1, decision="edit", boxes=boxes))
+    assert project.item(item["id"]).label.status == "proposed"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reviewer": ""},
+        {"reviewer": None},
+        {"project": "../x"},
+        {"filter": {"statuses": ["gone"]}},
+        {"filter": {"least_score": 7}},
+        {"filter": {"text": "x" * 501}},
+        {"filter": "everything"},
+    ],
+)
+def test_requests_that_cannot_be_used(calls: ReviewCalls, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        calls.next_item({**request(), **wrong})
+
+
+def test_a_decision_needs_a_known_item_and_its_revision(calls: ReviewCalls) -> None:
+    item = calls.next_item(request())["item"]
+    for wrong in ({"item": "x"}, {"item": item["id"], "revision": "1"}, {"item": item["id"], "revision": 9}):
+        with pytest.raises(InputError):
+            calls.decide(request(decision="accept", **wrong))
+
+
+def test_the_list_and_accepting_all(calls: ReviewCalls, project: Project) -> None:
+    found = calls.list_items(request(filter={"least_score": 0.1}))
+    assert (found["count"], found["acceptable"], len(found["rows"])) == (2, 2, 2)
+    assert calls.accept_all(request(filter={"least_score": 0.1}, expected=2)) == {"accepted": 2}
+    assert project.count_by("status") == {"accepted": 2, "proposed": 1}
+    with pytest.raises(InputError, match="look again"):
+        calls.accept_all(request(expected="all"))
+
+
+def test_a_picture_that_is_gone_keeps_its_item(calls: ReviewCalls, project: Project) -> None:
+    Path(next(project.items()).picture.path).unlink()
+    with pytest.raises(InputError, match="the item is kept"):
+        calls.next_item(request())
+    assert project.count_by("status") == {"proposed": 3}
+
+
+def test_quality_losses_and_export(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
+    outputs = LabelOutputs(calls.desk, tmp_path / "served")
+    add_label(project, next(project.items()).id, status="accepted", check=make_check(crops_right=True))
+    quality = json.loads(json.dumps(outputs.quality({"project": "p"})))
+    assert quality["evidence"][0]["labels"] == 3
+    assert quality["figures"]["areas"].startswith("<svg")
+    assert (tmp_path / "served" / quality["report"]).is_file()
+    splits = {"splits": [1.0, 0.0, 0.0]}
+    losses = outputs.losses({"project": "p", "format": "yolo", **splits})
+    assert losses["items"] == 1 and losses["losses"]
+    first = outputs.export({"project": "p", "format": "native", **splits})
+    second = outputs.export({"project": "p", "format": "native", **splits})
+    assert (first["items"], first["boxes"], first["losses"]) == (1, 1, [])
+    assert first["archive"] != second["archive"]
+    assert (tmp_path / "served" / first["archive"]).is_file()
+    wrongs: list[dict[str, Any]] = [{"format": "gone"}, {"splits": [0.5, 0.1, 0.1]}, {"statuses": ["x"]}]
+    for wrong in wrongs:
+        with pytest.raises(InputError):
+            outputs.export({"project": "p", "format": "coco", **splits, **wrong})
+
+
+def test_training_settings_hold_the_questions_and_no_box(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
+    outputs = LabelOutputs(calls.desk, tmp_path / "served")
+    with pytest.raises(InputError, match="review some first"):
+        outputs.training_config({"project": "p"})
+    for item in list(project.items()):
+        add_label(project, item.id, status="accepted")
+    config = outputs.training_config({"project": "p"})
+    assert (config.data.source, config.data.rl_count, config.data.eval_count) == ("jsonl", 3, 0)
+    assert str(BOX.xyxy[0]) not in Path(config.data.path).read_text()
