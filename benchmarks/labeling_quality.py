@@ -84,7 +84,7 @@ def main() -> int:
         f"python -m benchmarks.labeling_quality --data {options.data.name} --out {_shown(options.out)}",
         "```",
         "",
-        f"{len(samples)} questions of the test preset, one picture of 4096 x 3072 each; half come without their answers.",
+        f"{len(samples)} questions of the test preset, a picture of 4096 x 3072 each; half come without their answers.",
         "K 8, temperature 1. The thresholds come from the validation preset. No gold box was read before the labels",
         "were finished; the review is done by a stand-in for a careful person, who accepts a label with IoU of at",
         "least 0.5 and draws the gold boxes otherwise. Intervals are 95 % Wilson intervals.",

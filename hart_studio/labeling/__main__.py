@@ -27,14 +27,14 @@ from hart_studio.labeling.calibration import (
 from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
 from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project, ProjectSettings, create_project
 from hart_studio.labeling.records import USABLE, Status
 from hart_studio.labeling.report import write_report
 from hart_studio.labeling.self_verify import ProposalSettings
-from hart_studio.labeling.sources import KINDS, SourceSettings, load_source
+from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
@@ -90,9 +90,13 @@ def _import(options: argparse.Namespace) -> None:
         split=options.split,
         config=options.config,
     )
-    loaded = load_source(options.source, project.pictures, settings)
-    with tqdm(total=len(loaded.samples), unit="row", disable=None) as bar:
-        report = import_samples(project, loaded, lambda done, _: bar.update(done - bar.n))
+    with tqdm(unit="row", disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = import_source(project, options.source, settings, progress)
     print(f"{report.added} added, {report.updated} updated, {report.known} known, {report.bad_count} bad rows")
     for reason, count in report.reasons[:_MOST_REASONS]:
         print(f"  {count} x {reason}")

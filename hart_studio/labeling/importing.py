@@ -15,8 +15,11 @@ from pydantic import TypeAdapter
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import ImageError
 from hart_studio.imaging import SourceImage
+from hart_studio.labeling.formats import native
+from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
+from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source
 from hart_studio.records import Box, GoldSample, Sample
 
 BATCH: Final = 200
@@ -54,6 +57,57 @@ class ImportReport(NamedTuple):
     def reasons(self) -> list[tuple[str, int]]:
         """Reasons with the number of rows, the most frequent first."""
         return Counter(bad.reason for bad in self.bad_rows).most_common()
+
+
+def import_source(
+    project: Project, name: str, settings: SourceSettings, progress: Progress | None = None
+) -> ImportReport:
+    """Add the rows of a source: what both the command and the page do.
+
+    Args:
+        project: The project.
+        name: Path of a file or folder, or a hub id.
+        settings: How to read it.
+        progress: Told after each batch.
+
+    Raises:
+        HartError: If the source cannot be read, or the project cannot be written.
+    """
+    kind = guess_kind(name) if settings.kind == "auto" else settings.kind
+    if kind == "native":  # whole items, with everything that happened to them
+        items, loaded = native.load_items(Path(name), ImportOptions(image_root=settings.image_root))
+        return import_items(project, items, loaded)
+    return import_samples(project, load_source(name, project.pictures, settings), progress)
+
+
+def import_items(project: Project, items: Sequence[Item], loaded: LoadedSamples[LabeledSample]) -> ImportReport:
+    """Add items of another project with their labels and their whole history.
+
+    Args:
+        project: The project.
+        items: From ``native.load_items``. One that is there already stays as it is, whatever was decided elsewhere.
+        loaded: The same rows as samples; its bad rows are written down.
+
+    Raises:
+        DataError: If the project cannot be written; then nothing was added.
+    """
+    added, bad_rows, files = 0, list(loaded.bad_rows), dict[str, PictureFile | str]()
+    good = []
+    for item in items:
+        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(Path(item.picture.path))))
+        if problem:
+            bad_rows.append(BadRow(item.id, problem))
+        else:
+            good.append(item)
+    with project.database.writing() as connection:
+        for item in good:
+            if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
+                project.insert_item(connection, item)
+                added += 1
+    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
+    report = ImportReport(added, 0, len(good) - added, len(bad_rows), kept)
+    _write_down(project, loaded.source, report)
+    return report
 
 
 def import_samples(project: Project, loaded: LoadedSamples[Row], progress: Progress | None = None) -> ImportReport:
@@ -120,6 +174,23 @@ def look_at(path: Path) -> PictureFile | str:
     except OSError as error:
         return f"{path.name}: {error.strerror}"
     return PictureFile(path=str(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height)
+
+
+def _find_problem(item: Item, picture: PictureFile | str) -> str:
+    """Why an item of another project cannot be taken over; empty when it can."""
+    if isinstance(picture, str):
+        return picture
+    if picture.sha256 != item.picture.sha256 or (picture.width, picture.height) != (
+        item.picture.width,
+        item.picture.height,
+    ):
+        return "the picture is not the one that was labeled"
+    if item.id != make_item_id(picture.sha256, item.sample.question, item.sample.choices):
+        return "the id is not that of its picture, question and choices"
+    revisions = [label.revision for label in (*item.history, item.label)]
+    if revisions != list(range(len(revisions))):
+        return "its history has gaps"
+    return ""
 
 
 def _import(project: Project, connection: sqlite3.Connection, sample: Sample, picture: PictureFile) -> Change:

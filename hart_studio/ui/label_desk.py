@@ -22,12 +22,12 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.files import resolve_inside
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.importing import import_samples, read_bad_rows
+from hart_studio.labeling.importing import import_source, read_bad_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
 from hart_studio.labeling.project import Project, create_project
 from hart_studio.labeling.records import Status
 from hart_studio.labeling.self_verify import ProposalSettings
-from hart_studio.labeling.sources import SourceSettings, load_source, peek_source
+from hart_studio.labeling.sources import SourceSettings, peek_source
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
@@ -278,9 +278,7 @@ def _import(project: Project, source: str, settings: SourceSettings, state: Impo
         state.done, state.total = done, total
 
     try:
-        loaded = load_source(source, project.pictures, settings)
-        state.total = len(loaded.samples)
-        report = import_samples(project, loaded, progress)
+        report = import_source(project, source, settings, progress)
         state.told = (
             f"{report.added:,} added, {report.updated:,} updated, {report.known:,} known, {report.bad_count:,} bad rows"
         )

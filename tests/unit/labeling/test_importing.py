@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.rows import BadRow, LoadedSamples
-from hart_studio.labeling.importing import import_samples, look_at, read_bad_rows
-from hart_studio.labeling.project import Project
+from hart_studio.labeling.exporting import ExportOptions, export_labels
+from hart_studio.labeling.importing import import_items, import_samples, import_source, look_at, read_bad_rows
+from hart_studio.labeling.project import Project, create_project
 from hart_studio.labeling.records import LabeledSample, PictureFile
+from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.sources import SourceSettings
 from hart_studio.records import Box, GoldSample, Sample
 from tests.unit.labeling.conftest import BOX, WH, ask
 
@@ -122,3 +125,36 @@ def test_looking_at_a_picture_turns_it_upright(tmp_path: Path) -> None:
     found = look_at(tmp_path / "turned.jpg")
     assert isinstance(found, PictureFile)
     assert (found.width, found.height) == (30, 40)
+
+
+def test_a_project_moves_to_another_with_its_whole_history(filled: Project, picture: Path, tmp_path: Path) -> None:
+    desk = ReviewDesk(filled)
+    for item, decision in zip(list(filled.items()), ("accept", "reject"), strict=False):
+        desk.decide("Ada", item.id, 1, decision)  # type: ignore[arg-type]
+    desk.undo("Ada")
+    items = list(filled.items(with_history=True))
+    everything = ExportOptions(statuses=("accepted", "proposed"), splits={"train": 1.0})
+    export_labels(items, "native", tmp_path / "out", everything)
+    other = create_project(tmp_path / "other")
+    report = import_source(other, str(tmp_path / "out" / "labels.jsonl"), SourceSettings())
+    assert (report.added, report.bad_count) == (6, 0)
+    moved = {item.id: (item.label, item.history) for item in other.items(with_history=True)}
+    assert moved == {item.id: (item.label, item.history) for item in items}
+    assert import_source(other, str(tmp_path / "out" / "labels.jsonl"), SourceSettings()).known == 6
+
+
+def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, picture: Path, tmp_path: Path) -> None:
+    first, second, third, *_ = filled.items(with_history=True)
+    wrong = (
+        first.model_copy(update={"id": "0" * 16}),
+        second.model_copy(update={"history": ()}),
+        third.model_copy(update={"picture": third.picture.model_copy(update={"sha256": "0" * 64})}),
+    )
+    other = create_project(tmp_path / "other")
+    report = import_items(other, wrong, LoadedSamples("native", ()))
+    assert (report.added, report.bad_count) == (0, 3)
+    assert [bad.reason for bad in report.bad_rows] == [
+        "the id is not that of its picture, question and choices",
+        "its history has gaps",
+        "the picture is not the one that was labeled",
+    ]

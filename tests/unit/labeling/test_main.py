@@ -35,7 +35,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     assert "2 added, 0 updated, 0 known, 1 bad rows" in told
     assert "1 x the picture is missing" in told
-    assert command.main(["run", project, "--rollouts", "2", "--batch", "1"]) == 0
+    assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.split("proposed\n", 1)[1])
     assert (found["name"], found["items"], found["statuses"]) == ("Streets", 2, {"proposed": 2})
