@@ -66,6 +66,7 @@ _VERSION_1: Final = (
         at TEXT NOT NULL
     )""",
     "CREATE INDEX actions_by_reviewer ON actions (reviewer, id)",
+    "CREATE INDEX actions_by_item ON actions (item)",
 )
 
 MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_1,)

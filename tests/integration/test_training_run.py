@@ -160,8 +160,12 @@ def test_a_signal_lets_the_step_finish_and_saves(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(RunWriter, "log_step", log_and_signal)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, layout.folder)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(config, layout.folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [found.mark.step for found in list_checkpoints(layout)] == [2]
     status = read_status(layout)
     assert (status.state, status.exit_code, status.step) == ("stopped", 130, 2)
