@@ -61,13 +61,15 @@ function makeReview(host, ask, addressOf, onClose) {
   let openedAt = 0;
   let checkTimer = null;
   let checks = 0;
+  let passed = []; // over in this sitting: they come again after all others
 
   // The item that is needed most, or a certain one.
   async function open(request, id) {
     Object.assign(look, request);
+    passed = [];
     root.hidden = false;
     stage.focus({ preventScroll: true });
-    await (id ? go("open_item", { item: id }) : go("next_item", { after: "" }));
+    await (id ? go("open_item", { item: id }) : go("next_item", {}));
   }
 
   function close() {
@@ -83,7 +85,7 @@ function makeReview(host, ask, addressOf, onClose) {
     isBusy = true;
     root.classList.add("hs-busy");
     try {
-      const answer = await ask(name, { ...look, ...request });
+      const answer = await ask(name, { ...look, passed, ...request });
       if (answer?.error) return say(answer.error, true);
       take(answer);
       return true;
@@ -105,6 +107,7 @@ function makeReview(host, ask, addressOf, onClose) {
     say(answer.told ?? "");
     counter.textContent = answer.waiting === undefined ? "" : `${formatCount(answer.waiting)} waiting · ${formatCount(answer.done)} decided`;
     item = answer.item ?? null;
+    if (item && passed.includes(item.id)) passed = []; // all others were passed over too
     root.classList.toggle("hs-review-done", !item);
     boxes = item ? item.boxes.map((box) => ({ ...box })) : [];
     past = [];
@@ -259,7 +262,11 @@ function makeReview(host, ask, addressOf, onClose) {
     go("decide", isEdit ? { ...request, boxes } : request);
   }
 
-  const leave = (name) => item && go(name === "skip" ? "skip" : "next_item", { item: item.id, after: item.id, seconds: seconds() });
+  function leave(name) {
+    if (!item) return;
+    if (name === "next") passed = [...passed, item.id].slice(-1000);
+    go(name === "skip" ? "skip" : "next_item", { item: item.id, seconds: seconds() });
+  }
 
   function step(name) {
     if (item && name === "undo" && past.length) {

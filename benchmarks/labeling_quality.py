@@ -19,12 +19,13 @@ from hart_studio.data.sources import load_needle
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.geometry import iou
 from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.gold import GoldFigures, compare_with_gold
+from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
 from hart_studio.labeling.known_calibrations import find_calibration
 from hart_studio.labeling.project import Project, ProjectSettings, create_project
 from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.report import draw_reliability
 from hart_studio.labeling.review import ReviewDesk
 from hart_studio.labeling.self_verify import ProposalSettings
@@ -45,7 +46,7 @@ def label(folder: Path, samples: list[GoldSample], model: str, tightening: Tight
     loop = LoopSettings(temperature=1.0, max_new_tokens=128)
     proposals = ProposalSettings(rollouts=8, loop=loop, tightening=tightening)
     layout = prepare_run(project, LabelingConfig(project=str(project.folder), model=model, proposals=proposals))
-    run_labeling(layout, load_model)
+    run_labeling(layout, lambda name, device: load_model(name, device=device))
     return project
 
 
@@ -89,25 +90,28 @@ def main() -> int:
         "were finished; the review is done by a stand-in for a careful person, who accepts a label with IoU of at",
         "least 0.5 and draws the gold boxes otherwise. Intervals are 95 % Wilson intervals.",
     ]
+    first: dict[EvidenceKind, GoldReport] = {}
     for model in (BUILT_IN_HART, BUILT_IN):
         with tempfile.TemporaryDirectory() as name:
             project = label(Path(name) / "project", samples, model, None)
             calibration, _ = find_calibration(find_built_in(model), project.folder)
-            lines += ["", f"## {model}", "", *_tables(project, gold, len(samples) // REVIEWED_PART)]
+            first = compare_with_gold(project)
+            lines += ["", f"## {model}", "", *_tables(project, first, gold, len(samples) // REVIEWED_PART)]
             if calibration:
                 lines += _reliability(calibration, options.out, model)
     with tempfile.TemporaryDirectory() as name:
-        before = label(Path(name) / "plain", samples, BUILT_IN, None)
-        after = label(Path(name) / "tight", samples, BUILT_IN, TighteningSettings())
-        lines += ["", f"## Tightening, {BUILT_IN}", "", *_tightening(before, after)]
+        tight = compare_with_gold(label(Path(name) / "tight", samples, BUILT_IN, TighteningSettings()))
+        lines += ["", f"## Tightening, {BUILT_IN}", "", *_tightening(first, tight)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(lines) + "\n", "utf-8")
     print(options.out)
     return 0
 
 
-def _tables(project: Project, gold: dict[str, tuple[Box, ...]], count: int) -> list[str]:
-    first, quality = compare_with_gold(project), measure_quality(project)
+def _tables(
+    project: Project, first: dict[EvidenceKind, GoldReport], gold: dict[str, tuple[Box, ...]], count: int
+) -> list[str]:
+    quality = measure_quality(project)
     statuses = project.count_by("status")
     changed = review(project, gold, count)
     second = compare_with_gold(project)
@@ -139,10 +143,10 @@ def _tables(project: Project, gold: dict[str, tuple[Box, ...]], count: int) -> l
     return lines
 
 
-def _tightening(before: Project, after: Project) -> list[str]:
+def _tightening(before: dict[EvidenceKind, GoldReport], after: dict[EvidenceKind, GoldReport]) -> list[str]:
     lines = ["| evidence | | right, % | mean IoU | area, % |", "| --- | --- | --- | --- | --- |"]
-    for kind, report in compare_with_gold(before).items():
-        for name, figures in (("as proposed", report.all), ("tightened", compare_with_gold(after)[kind].all)):
+    for kind, report in before.items():
+        for name, figures in (("as proposed", report.all), ("tightened", after[kind].all)):
             lines.append(_row(kind, name, figures))
     return lines
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Final, Literal, NamedTuple
 
@@ -21,6 +22,9 @@ from hart_studio.records import Box
 
 CLAIM_SECONDS: Final = 600.0
 """How long an item stays with whoever opened it, from the last sign of life (ours)."""
+
+MOST_PASSED: Final = 1000
+"""Items that a person may pass over before the first of them comes again (ours)."""
 
 MOST_BOXES: Final = 100
 """Boxes of one label (ours)."""
@@ -61,40 +65,49 @@ class ReviewDesk:
     def __init__(self, project: Project) -> None:
         self.project = project
 
-    def next_item(self, reviewer: str, wanted: ItemFilter | None = None, after: str = "") -> Item | None:
+    def next_item(self, reviewer: str, wanted: ItemFilter | None = None, passed: Sequence[str] = ()) -> Item | None:
         """The item that needs this person most, claimed; None when nothing waits for them.
 
         Args:
             reviewer: Who.
             wanted: Only items that it holds for. Without one, the queue: items that wait for a decision.
-            after: Id of the item that is open now: it is given back, and not given out again at once.
+            passed: Ids of items that this person has passed over in this sitting; they are given back, and not given
+                out again before all others. The newest ``MOST_PASSED`` count.
 
         Raises:
             InputError: If the name of the reviewer is not usable.
         """
         who = check_reviewer(reviewer)
-        clause, values = (wanted or ItemFilter()).to_sql()
-        queue = "items.need IS NOT NULL OR (items.wants > 1 AND items.status IN ('accepted', 'edited', 'rejected'))"
         with self.project.database.writing() as connection:
-            now = time.time()
-            connection.execute("DELETE FROM claims WHERE until < ?", (now,))
-            connection.execute("DELETE FROM claims WHERE reviewer = ?", (who,))
-            row = connection.execute(
-                f"""SELECT items.id FROM items WHERE ({queue}) AND {clause} AND items.id != ?
-                AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.item = items.id)
-                AND NOT EXISTS (SELECT 1 FROM actions WHERE actions.item = items.id AND actions.reviewer = ?
-                    AND actions.is_undone = 0 AND (actions.kind != 'skip' OR actions.after = items.revision))
-                AND (SELECT COUNT(DISTINCT actions.reviewer) FROM actions WHERE actions.item = items.id
-                    AND actions.is_undone = 0 AND actions.kind != 'skip') < items.wants
-                ORDER BY items.need IS NULL, items.need DESC, items.number LIMIT 1""",  # noqa: S608 - placeholders only
-                [*values, after, who],
-            ).fetchone()
-            if row is None:
+            connection.execute("DELETE FROM claims WHERE until < ? OR reviewer = ?", (time.time(), who))
+            item_id = self._find_next(connection, who, wanted or ItemFilter(), passed[-MOST_PASSED:])
+            if item_id is None and passed:
+                item_id = self._find_next(connection, who, wanted or ItemFilter(), ())
+            if item_id is None:
                 return None
             connection.execute(
-                "INSERT INTO claims (item, reviewer, until) VALUES (?, ?, ?)", (row["id"], who, now + CLAIM_SECONDS)
+                "INSERT INTO claims (item, reviewer, until) VALUES (?, ?, ?)",
+                (item_id, who, time.time() + CLAIM_SECONDS),
             )
-        return self.project.item(row["id"])
+        return self.project.item(item_id)
+
+    @staticmethod
+    def _find_next(connection: sqlite3.Connection, who: str, wanted: ItemFilter, passed: Sequence[str]) -> str | None:
+        """The item that needs this person most, but for some."""
+        clause, values = wanted.to_sql()
+        queue = "items.need IS NOT NULL OR (items.wants > 1 AND items.status IN ('accepted', 'edited', 'rejected'))"
+        marks = ", ".join("?" * len(passed))
+        row = connection.execute(
+            f"""SELECT items.id FROM items WHERE ({queue}) AND {clause} AND items.id NOT IN ({marks})
+            AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.item = items.id)
+            AND NOT EXISTS (SELECT 1 FROM actions WHERE actions.item = items.id AND actions.reviewer = ?
+                AND actions.is_undone = 0 AND (actions.kind != 'skip' OR actions.after = items.revision))
+            AND (SELECT COUNT(DISTINCT actions.reviewer) FROM actions WHERE actions.item = items.id
+                AND actions.is_undone = 0 AND actions.kind != 'skip') < items.wants
+            ORDER BY items.need IS NULL, items.need DESC, items.number LIMIT 1""",  # noqa: S608 - placeholders only
+            [*values, *passed, who],
+        ).fetchone()
+        return None if row is None else str(row["id"])
 
     def open_item(self, reviewer: str, item_id: str) -> Item:
         """A certain item, claimed.

@@ -68,7 +68,9 @@ class ReviewCalls:
     def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The item that needs this person most, ready to be shown; without ``item`` nothing waits."""
         project, review, reviewer = self._open(request)
-        item = review.next_item(reviewer, _read_filter(request), str(request.get("after") or ""))
+        passed = request.get("passed")
+        ids = [str(each)[:40] for each in passed] if isinstance(passed, list) else []
+        item = review.next_item(reviewer, _read_filter(request), ids)
         return self._answer(project, review, reviewer, item)
 
     def open_item(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -261,3 +261,11 @@ def test_a_point_of_the_original_is_where_the_screen_shows_it(review: tuple[Page
     frame = page.locator(".hs-review [data-box='0']").bounding_box()
     assert frame is not None
     assert abs(frame["x"] - x) <= 3 and abs(frame["y"] - y) <= 3
+
+
+def test_the_next_item_undecided_goes_through_the_queue_and_round(review: tuple[Page, Project]) -> None:
+    page, project = review
+    for number in (1, 2, 3, 4, 0, 1):
+        page.keyboard.press("n")
+        expect(page.locator(".hs-review-question")).to_have_text(f"Which number is on sign {number}?")
+    assert project.count_by("status") == {"proposed": 5}

@@ -122,7 +122,7 @@ def test_a_skipped_item_goes_to_others_and_returns_when_it_changes(desk: ReviewD
     mine, theirs = desk.next_item("Ada"), desk.next_item("Bo")
     assert mine and theirs
     assert (mine.id, theirs.id) == (item_ids[1], item_ids[0])
-    desk.next_item("Bo", after=item_ids[0])
+    desk.next_item("Bo", passed=item_ids[:1])
     add_label(desk.project, item_ids[0], score=0.0)
     again = desk.next_item("Ada")
     assert again is not None
@@ -231,3 +231,13 @@ def test_a_reviewer_has_a_name(name: str) -> None:
 def test_an_unknown_decision_is_refused(desk: ReviewDesk, item_ids: list[str]) -> None:
     with pytest.raises(InputError, match="expected one of accept"):
         desk.decide("Ada", item_ids[0], 1, "delete")  # type: ignore[arg-type]
+
+
+def test_passing_over_goes_through_the_queue_and_round_again(desk: ReviewDesk, item_ids: list[str]) -> None:
+    passed: list[str] = []
+    for _ in range(8):
+        item = desk.next_item("Ada", passed=passed)
+        assert item is not None
+        passed.append(item.id)
+    assert passed[:6] == item_ids
+    assert passed[6] == item_ids[0], "all were passed over: from the beginning"
