@@ -272,11 +272,12 @@ async function uploadFile(event) {
 // ---- run --------------------------------------------------------------------------------------------------------------
 
 async function startRun() {
-  const isAll = find(".hs-which").value === "all";
+  const untouched = ["new", "failed"];
+  const statuses = { new: untouched, open: [...untouched, "proposed", "auto_accepted"], all: Object.keys(STATUS_TITLES) };
   const answer = await call("start", {
     model: find(".hs-label-model").value, rollouts: Number(find(".hs-rollouts").value),
     is_tightening: find(".hs-tighten").checked, is_accepting: !find(".hs-see-all").checked,
-    statuses: isAll ? ["new", "failed", "proposed", "auto_accepted"] : ["new", "failed"],
+    statuses: statuses[find(".hs-which").value],
   }, find(".hs-start-run"));
   if (answer) { signature = ""; look(); }
 }
@@ -350,8 +351,19 @@ const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("
 
 // An SVG as a picture: no script in it could run, and none of its styles reaches the page.
 function drawing(name, text) {
-  const address = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
-  return build("img", { src: address, alt: name, onload: () => URL.revokeObjectURL(address) });
+  const picture = build("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`, alt: name });
+  const file = name.replaceAll(" ", "_");
+  const save = (extension, make) => build("button", { type: "button", text: extension.toUpperCase(), "aria-label": `${name} as ${extension.toUpperCase()}`, onclick: async () => {
+    const address = URL.createObjectURL(await make());
+    build("a", { href: address, download: `${file}.${extension}` }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  } });
+  const paint = () => new Promise((done) => {
+    const canvas = build("canvas", { width: 2 * picture.naturalWidth, height: 2 * picture.naturalHeight });
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob(done, "image/png");
+  });
+  return build("figure", {}, [picture, build("figcaption", {}, [save("svg", async () => new Blob([text], { type: "image/svg+xml" })), save("png", paint)])]);
 }
 
 async function measure() {
@@ -378,6 +390,7 @@ const exportRequest = () => ({
   statuses: [...page.querySelectorAll(".hs-export-status:checked")].map((box) => box.value),
   splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
   least_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
+  is_referring: find(".hs-refer").checked,
 });
 
 async function losses() {

@@ -45,6 +45,8 @@ class ExportRequest(Record):
     """Of labels that nobody has decided on."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
+    is_referring: bool = False
+    """Whether pictures stay where they are, in formats that can name them there."""
 
 
 MOST_SHOWN_CHANGES: Final = 200
@@ -202,4 +204,5 @@ def _export_options(wanted: ExportRequest) -> ExportOptions:
         statuses=wanted.statuses,
         least_score=wanted.least_score,
         splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
+        pictures="reference" if wanted.is_referring else "copy",
     )

@@ -97,6 +97,15 @@ def test_from_the_first_row_to_the_export(
     expect(page.locator(".hs-figures img")).not_to_have_count(0)
     assert page.evaluate("[...document.querySelectorAll('.hs-figures img')].every((image) => image.naturalWidth > 0)")
 
+    for kind in ("SVG", "PNG"):
+        with page.expect_download() as drawn:
+            page.get_by_role("button", name=f"areas as {kind}").click()
+        drawn.value.save_as(tmp_path / f"areas.{kind.lower()}")
+    assert (tmp_path / "areas.svg").read_text().startswith("<svg")
+    assert (tmp_path / "areas.png").read_bytes().startswith(b"\x89PNG") and (
+        tmp_path / "areas.png"
+    ).stat().st_size > 5000
+
     page.locator("[data-panel=export]").click()
     page.locator(".hs-format").select_option("coco")
     page.locator(".hs-split-train").fill("100")
@@ -263,7 +272,7 @@ def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labe
     page.locator(".hs-rollouts").fill("2")
     for model in ("built-in", "built-in-hart"):
         page.locator(".hs-label-model").fill(model)
-        page.locator(".hs-which").select_option("all")
+        page.locator(".hs-which").select_option("open")
         page.locator(".hs-start-run").click()
         expect(page.locator(".hs-label-run-line", has_text=f"{model} ")).to_have_count(0)
         expect(page.locator(".hs-pill-completed")).to_have_count(1 + (model == "built-in-hart"), timeout=RUN_MS)
