@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.etree import ElementTree
 
 from hart_studio.data.rows import LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError
 from hart_studio.files import write_json
+from hart_studio.geometry import WH
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
 from hart_studio.labeling.formats.reading import (
     FoundPicture,
@@ -34,6 +35,23 @@ CONFIG: Final = "label_config.xml"
 LOCAL_FILES: Final = "/data/local-files/?d="
 
 _VERDICTS: Final = {"rejected": "wrong box", "bad_question": "bad question"}
+VERIFIED: Final = "verified"
+WRONG_BOX: Final = _VERDICTS["rejected"]
+
+
+class Controls(NamedTuple):
+    """Names of the tags of a labeling configuration that results refer to, by default those of ``label_config``."""
+
+    image: str = "image"
+    """The picture."""
+    boxes: str = "label"
+    """Where boxes are drawn."""
+    kind: Literal["rectanglelabels", "rectangle"] = "rectanglelabels"
+    """Whether those have labels."""
+    answer: str = "answer"
+    """The text field of the answer; empty = there is none."""
+    verdict: str = "verdict"
+    """The choices of the verdict; empty = there are none."""
 
 
 def place(picture: PlannedPicture) -> str:
@@ -71,7 +89,7 @@ def label_config(classes: tuple[str, ...]) -> str:
         ElementTree.SubElement(labels, "Label", value=name)
     ElementTree.SubElement(view, "TextArea", name="answer", toName="image", maxSubmissions="1", editable="true")
     verdict = ElementTree.SubElement(view, "Choices", name="verdict", toName="image", choice="single")
-    for value in ("verified", *_VERDICTS.values()):
+    for value in (VERIFIED, *_VERDICTS.values()):
         ElementTree.SubElement(verdict, "Choice", value=value)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
@@ -118,59 +136,86 @@ def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str,
     }
     result = [_region(number, box, picture, planned) for number, box in enumerate(planned.boxes, start=1)]
     if sample.answer is not None:
-        result.append(_mark(planned, "answer", "textarea", {"text": [sample.answer]}))
+        result.append(make_answer(f"{planned.item.id}_answer", sample.answer))
     if label.status not in DECIDED:
         prediction = {"model_version": label.maker.model if label.maker else "HART Studio", "result": result}
         return {
             "data": data,
             "predictions": [prediction if label.score is None else {**prediction, "score": label.score}],
         }
-    result.append(_mark(planned, "verdict", "choices", {"choices": [_VERDICTS.get(label.status, "verified")]}))
+    result.append(make_verdict(f"{planned.item.id}_verdict", _VERDICTS.get(label.status, VERIFIED)))
     return {"data": data, "annotations": [{"completed_by": 1, "was_cancelled": False, "result": result}]}
 
 
-def _region(number: int, box: Box, picture: PlannedPicture, planned: PlannedItem) -> dict[str, Any]:
-    width, height = picture.wh
-    value = {
+def make_region(
+    region_id: str, box: Box, wh: WH, label: str, crops_answer: str | None = None, controls: Controls = Controls()
+) -> dict[str, Any]:
+    """One box as a result.
+
+    Args:
+        region_id: Unique in its task.
+        box: In original pixels; its score goes along.
+        wh: Upright (width, height) of the picture, pixels.
+        label: One of the configuration's labels.
+        crops_answer: What the crops of the task's boxes alone say; None = not known.
+        controls: Names of the tags.
+    """
+    width, height = wh
+    value: dict[str, Any] = {
         "x": 100 * box.x_min / width,
         "y": 100 * box.y_min / height,
         "width": 100 * box.width / width,
         "height": 100 * box.height / height,
         "rotation": 0,
-        "rectanglelabels": [class_name(box)],
     }
-    region = {
-        "id": f"{planned.item.id}_{number}",
-        "from_name": "label",
-        "to_name": "image",
-        "type": "rectanglelabels",
+    if controls.kind == "rectanglelabels":
+        value["rectanglelabels"] = [label]
+    region: dict[str, Any] = {
+        "id": region_id,
+        "from_name": controls.boxes,
+        "to_name": controls.image,
+        "type": controls.kind,
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
         "value": value,
     }
-    check = planned.item.label.check
     if box.score is not None:
         region["score"] = box.score
-    if check is not None and check.crops_answer is not None:
-        region["meta"] = {"text": [f"crop answer: {check.crops_answer}"]}
+    if crops_answer is not None:
+        region["meta"] = {"text": [f"crop answer: {crops_answer}"]}
     return region
 
 
-def _mark(planned: PlannedItem, name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
-    mark = {"id": f"{planned.item.id}_{name}", "from_name": name, "to_name": "image", "type": kind}
-    return {**mark, "value": value}
+def make_answer(mark_id: str, text: str, controls: Controls = Controls()) -> dict[str, Any]:
+    """The answer as a result."""
+    return _mark(mark_id, controls.answer, "textarea", {"text": [text]}, controls)
+
+
+def make_verdict(mark_id: str, verdict: str, controls: Controls = Controls()) -> dict[str, Any]:
+    """What was decided as a result."""
+    return _mark(mark_id, controls.verdict, "choices", {"choices": [verdict]}, controls)
+
+
+def _region(number: int, box: Box, picture: PlannedPicture, planned: PlannedItem) -> dict[str, Any]:
+    check = planned.item.label.check
+    answer = check.crops_answer if check else None
+    return make_region(f"{planned.item.id}_{number}", box, picture.wh, class_name(box), answer)
+
+
+def _mark(mark_id: str, name: str, kind: str, value: dict[str, Any], controls: Controls) -> dict[str, Any]:
+    return {"id": mark_id, "from_name": name, "to_name": controls.image, "type": kind, "value": value}
 
 
 def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
     data = get_field(task, "data")
-    picture = pictures.find(_picture_name(get_field(data, "image")))
+    picture = pictures.find(picture_name(get_field(data, "image")))
     result, is_human = _newest_result(task)
     regions = [each for each in result if isinstance(each, dict) and str(each.get("type", "")).startswith("rectangle")]
     boxes = []
     for number, region in enumerate(regions, start=1):
         with collector.row(f"{where} region {number}"):
-            boxes.append(_read_region(region, picture))
+            boxes.append(read_region(region, picture))
     if regions and not boxes:
         return
     question = data.get("question")
@@ -184,8 +229,12 @@ def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelC
         collector.add_negative(where, picture)
 
 
-def _picture_name(url: Any) -> str:
-    """The path below the document root."""
+def picture_name(url: Any) -> str:
+    """The path below the document root that a task's picture has.
+
+    Raises:
+        ValueError: If it is no text, or a picture on the network.
+    """
     text = to_text(url, "image")
     if text.startswith(LOCAL_FILES):
         return os.fsdecode(unquote_to_bytes(text.removeprefix(LOCAL_FILES)))
@@ -215,7 +264,20 @@ def _decision(result: list[Any], status: Any) -> Any:
     return status if status in ("accepted", "edited", "rejected") else "accepted"
 
 
-def _read_region(region: Any, picture: FoundPicture) -> Box:
+def read_region(region: Any, picture: FoundPicture) -> Box:
+    """The box of a result.
+
+    Args:
+        region: The result.
+        picture: What it is drawn on.
+
+    Returns:
+        In original pixels, clipped to the picture.
+
+    Raises:
+        ValueError: If it is no upright rectangle on a picture of that size.
+        HartError: If it is no box.
+    """
     value = get_field(region, "value")
     x, y, width, height = (to_number(get_field(value, side), side) for side in ("x", "y", "width", "height"))
     if to_number(value.get("rotation", 0), "rotation") != 0:
