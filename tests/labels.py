@@ -24,16 +24,21 @@ TRAIN_ONLY = {"train": 1.0}
 
 
 def draw_picture(path: Path, wh: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
-    """A picture of that stored size, whose bytes differ from those of any other name."""
+    """A picture of that stored size, whose bytes differ from those of any other name.
+
+    They depend on the names of the file and its folder alone: the split of a picture comes from its bytes, and must not
+    change with the place that a test runs in.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    name = "/".join(path.parts[-2:])
     if path.suffix in (".jpg", ".jpeg"):
         exif = Image.Exif()
         if orientation is not None:
             exif[ExifTags.Base.Orientation] = orientation
-        Image.new("RGB", wh, "navy").save(path, "JPEG", exif=exif, comment=str(path).encode())
+        Image.new("RGB", wh, "navy").save(path, "JPEG", exif=exif, comment=name.encode())
     else:
         info = PngInfo()
-        info.add_text("name", str(path))
+        info.add_text("name", name)
         Image.new("1", wh).save(path, pnginfo=info)
     return path
 
