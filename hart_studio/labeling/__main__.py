@@ -29,7 +29,7 @@ from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
-from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
 from hart_studio.labeling.project import Project, ProjectSettings, create_project
 from hart_studio.labeling.records import USABLE, Status
 from hart_studio.labeling.report import write_report
@@ -208,6 +208,25 @@ def _calibrate(options: argparse.Namespace) -> None:
     print(describe_calibration(calibration))
 
 
+def _serve_ml_backend(options: argparse.Namespace) -> None:
+    from hart_studio.labeling import ml_backend, ml_pictures  # noqa: PLC0415 - a web server, for this command alone
+
+    credentials = ml_backend.read_credentials(os.environ, options.host)
+    token = os.environ.get("LABEL_STUDIO_API_KEY", "")
+    gate = ml_pictures.open_gate(options.image_root, options.label_studio_url, token)
+    name = find_built_in(options.model)
+    settings = ProposalSettings(
+        rollouts=options.rollouts,
+        loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
+    )
+    calibration, doubt = find_calibration(name, Path(name))
+    if doubt:
+        print("no calibration of this model: the score is the share of rollouts that point at the boxes")
+    model = load_model(name, options.device)
+    backend = ml_backend.HartBackend(model, name_model(name), gate, settings, None if doubt else calibration)
+    ml_backend.serve(ml_backend.build_app(backend, credentials), options.host, options.port)
+
+
 def describe_calibration(calibration: Calibration) -> str:
     """The figures of a calibration as text."""
     lines = []
@@ -313,6 +332,15 @@ def _build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="(%(default)s)")
     _add_model(calibrate)
+
+    backend = add("serve-ml-backend", _serve_ml_backend, "answer Label Studio as its ML backend")
+    backend.add_argument("--host", default="127.0.0.1", help="others need BASIC_AUTH_USER and _PASS (%(default)s)")
+    backend.add_argument("--port", type=int, default=9090, help="(%(default)s)")
+    backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of pictures that tasks may name")
+    backend.add_argument(
+        "--label-studio-url", default="", metavar="URL", help="server that pictures may come from: http://HOST:PORT"
+    )
+    _add_model(backend)
     return parser
 
 

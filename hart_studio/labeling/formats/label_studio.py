@@ -54,6 +54,10 @@ class Controls(NamedTuple):
     """The choices of the verdict; empty = there are none."""
 
 
+OUR_CONTROLS: Final = Controls()
+"""Those of ``label_config``."""
+
+
 def place(picture: PlannedPicture) -> str:
     """Where a copied picture goes."""
     return f"images/{picture.name}"
@@ -148,7 +152,7 @@ def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str,
 
 
 def make_region(
-    region_id: str, box: Box, wh: WH, label: str, crops_answer: str | None = None, controls: Controls = Controls()
+    region_id: str, box: Box, wh: WH, label: str, crops_answer: str | None = None, controls: Controls = OUR_CONTROLS
 ) -> dict[str, Any]:
     """One box as a result.
 
@@ -187,12 +191,12 @@ def make_region(
     return region
 
 
-def make_answer(mark_id: str, text: str, controls: Controls = Controls()) -> dict[str, Any]:
+def make_answer(mark_id: str, text: str, controls: Controls = OUR_CONTROLS) -> dict[str, Any]:
     """The answer as a result."""
     return _mark(mark_id, controls.answer, "textarea", {"text": [text]}, controls)
 
 
-def make_verdict(mark_id: str, verdict: str, controls: Controls = Controls()) -> dict[str, Any]:
+def make_verdict(mark_id: str, verdict: str, controls: Controls = OUR_CONTROLS) -> dict[str, Any]:
     """What was decided as a result."""
     return _mark(mark_id, controls.verdict, "choices", {"choices": [verdict]}, controls)
 

@@ -1,0 +1,370 @@
+"""HART as an ML backend of Label Studio: tasks in, verified boxes out, by Label Studio's own protocol.
+
+A prediction is what a labeling run would propose (``self_verify.propose``). When somebody has just drawn boxes, those
+are asked about instead (``check_boxes``). Whatever is wrong with one task is said of that task; the request goes on.
+Only servers call it, so a request that a browser's page sent is refused, whatever site the page is of.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hart_studio.errors import InputError
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.formats.label_studio import (
+    VERIFIED,
+    WRONG_BOX,
+    make_answer,
+    make_region,
+    make_verdict,
+)
+from hart_studio.labeling.ml_pictures import PictureGate
+from hart_studio.labeling.ml_tasks import Asked, LabelConfig, explain, read_drawn_box, read_label_config, read_task
+from hart_studio.labeling.records import Check
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings, check_boxes, propose
+from hart_studio.models.chat import ChatModel
+
+SOFT_LIMIT: Final = 80.0
+"""Of a request, seconds; Label Studio hangs up after 100, gateways after 90 (ours)."""
+LARGEST_BODY: Final = 96 << 20
+"""Of a request, bytes: a picture inside of a task, in base64 (ours)."""
+MOST_REQUESTS: Final = 32
+"""At once, those that wait included (ours)."""
+BATCH: Final = 8
+"""Tasks whose pictures are in memory together (ours)."""
+MOST_REMEMBERED: Final = 1024
+"""Questions of which the evidence is kept, for boxes that are drawn later (ours)."""
+
+_log = logging.getLogger(__name__)
+
+Prediction = dict[str, Any]
+"""What Label Studio gets for one task."""
+
+
+class HartBackend:
+    """Answers Label Studio's requests with one model, one request at a time.
+
+    Attributes:
+        version: Name of the model, as Label Studio shows it.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        version: str,
+        gate: PictureGate,
+        settings: ProposalSettings,
+        calibration: Calibration | None = None,
+        soft_limit: float = SOFT_LIMIT,
+    ) -> None:
+        """Wait for requests.
+
+        Args:
+            model: The model.
+            version: Its name.
+            gate: Where pictures may come from.
+            settings: How boxes are proposed.
+            calibration: The model's own; without it the score is the support.
+            soft_limit: Of a request, seconds.
+        """
+        self.version = version
+        self._model, self._gate, self._settings, self._calibration = model, gate, settings, calibration
+        self._soft_limit = soft_limit
+        self._lock = threading.Lock()
+        self._pace: float | None = None
+        self._seen: OrderedDict[str, Check] = OrderedDict()
+
+    def setup(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Say whether a project can be served.
+
+        Raises:
+            InputError: If its labeling configuration cannot.
+        """
+        read_label_config(payload.get("schema", payload.get("label_config")))
+        return {"model_version": self.version}
+
+    def predict(self, payload: dict[str, Any], arrived: float) -> dict[str, list[Prediction]]:
+        """Predict tasks, in order. Other requests wait meanwhile.
+
+        Args:
+            payload: ``tasks``, ``label_config`` and ``params`` of the protocol.
+            arrived: When the request came, by ``time.monotonic``.
+
+        Raises:
+            InputError: If the request as a whole cannot be used.
+        """
+        config = read_label_config(payload.get("label_config", payload.get("schema")))
+        tasks = payload.get("tasks")
+        if not isinstance(tasks, list):
+            raise InputError(f"expected a list in 'tasks', got {type(tasks).__name__}; send {{'tasks': [...]}}")
+        drawn = config.read_drawn(payload)
+        if drawn and len(tasks) != 1:
+            raise InputError(f"expected one task with drawn boxes, got {len(tasks)}; send them one by one")
+        deadline = arrived + self._soft_limit
+        results: list[Prediction] = []
+        if self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            try:
+                if drawn:
+                    asked = read_task(config, tasks[0], self._gate, {}, deadline)
+                    results = [self._check(config, asked, drawn)]
+                else:
+                    results = self._propose_in_time(config, tasks, deadline)
+            finally:
+                self._lock.release()
+        late = f"the time limit of {self._soft_limit:g} s was reached before this task; ask for fewer tasks at once"
+        results += [self._empty(late) for _ in tasks[len(results) :]]
+        failed = [
+            (task, result["meta"]["reason"]) for task, result in zip(tasks, results, strict=True) if _failed(result)
+        ]
+        for task, reason in failed:
+            _log.warning("task %r: %s", str(task.get("id") if isinstance(task, dict) else None)[:40], reason)
+        if failed:
+            _log.warning("%d of %d tasks are without a prediction", len(failed), len(tasks))
+        return {"results": results}
+
+    def _propose_in_time(self, config: LabelConfig, tasks: Sequence[Any], deadline: float) -> list[Prediction]:
+        """As many tasks at a time as fit into memory and, by the pace so far, into the time that is left."""
+        results: list[Prediction] = []
+        while len(results) < len(tasks) and (left := deadline - time.monotonic()) > 0:
+            fitting = BATCH if self._pace is None else int(min(BATCH, left / self._pace))
+            chunk = tasks[len(results) :][: fitting if results else max(1, fitting)]
+            if not chunk:
+                break
+            started = time.monotonic()
+            opened: dict[str, SourceImage] = {}  # a picture of several tasks is opened once
+            results += self._propose(config, [read_task(config, task, self._gate, opened, deadline) for task in chunk])
+            self._pace = max((time.monotonic() - started) / len(chunk), 1e-6)
+        return results
+
+    def _propose(self, config: LabelConfig, asked: Sequence[Asked | str]) -> list[Prediction]:
+        good = [each for each in asked if isinstance(each, Asked)]
+        proposals = iter(self._propose_safely(good) if good else [])
+        return [
+            self._answer(config, each, next(proposals)) if isinstance(each, Asked) else self._empty(each)
+            for each in asked
+        ]
+
+    def _propose_safely(self, asked: Sequence[Asked]) -> list[Proposal]:
+        """Propose for all of them at once. When that fails, for each alone, so that none takes others along."""
+        images = {each.sample.image: each.image for each in asked}
+        try:
+            return propose(self._model, [each.sample for each in asked], self._settings, open_image=images.__getitem__)
+        except Exception as error:  # whatever a library raises about one task, the others go on
+            if len(asked) > 1:
+                return [proposal for each in asked for proposal in self._propose_safely([each])]
+            return [Proposal(asked[0].sample.id, (), None, explain(error), is_fault=True)]
+
+    def _answer(self, config: LabelConfig, asked: Asked, proposal: Proposal) -> Prediction:
+        check = proposal.check
+        if check is None:
+            return self._empty(proposal.failure)
+        self._remember(asked.identity, check)
+        score = self._calibration.score(check, bool(proposal.boxes)) if self._calibration else None
+        score = check.support if score is None else score
+        result = []
+        for number, box in enumerate(proposal.boxes, start=1):
+            label = config.choose_label(box.label)
+            scored = box.model_copy(update={"score": score})
+            region_id = f"{asked.identity}_{number}"
+            region = make_region(region_id, scored, asked.image.wh, label, check.crops_answer, config.controls)
+            result.append({**region, "readonly": False})
+        if config.controls.answer and check.crops_answer is not None:
+            result.append(make_answer(f"{asked.identity}_answer", check.crops_answer, config.controls))
+        prediction: Prediction = {"model_version": self.version, "result": result}
+        return prediction if score is None else {**prediction, "score": score}
+
+    def _check(self, config: LabelConfig, asked: Asked | str, drawn: Sequence[Any]) -> Prediction:
+        """What there is to say of boxes that somebody drew: marks only, for the boxes are there already."""
+        if isinstance(asked, str):
+            return self._empty(asked)
+        try:
+            boxes = [read_drawn_box(region, asked.image) for region in drawn]
+            before = self._seen.get(asked.identity)
+            loop = self._settings.loop
+            check, failure = check_boxes(self._model, asked.sample, boxes, loop, before, lambda _: asked.image)
+        except Exception as error:  # whatever a library raises about a task, the answer is about that task
+            return self._empty(explain(error))
+        if failure:
+            return self._empty(failure)
+        verdict = {True: VERIFIED, False: WRONG_BOX, None: ""}[check.crops_right]
+        result = []
+        if config.controls.answer and check.crops_answer is not None:
+            result.append(make_answer(f"{asked.identity}_checked_answer", check.crops_answer, config.controls))
+        if config.controls.verdict and verdict:
+            result.append(make_verdict(f"{asked.identity}_checked_verdict", verdict, config.controls))
+        unknown = "no verdict: there is no known answer, and no prediction of this task to compare with"
+        text = [f"crop answer: {check.crops_answer or 'none'}", f"verdict: {verdict}" if verdict else unknown]
+        return {"model_version": self.version, "result": result, "meta": {"text": text}}
+
+    def _remember(self, identity: str, check: Check) -> None:
+        self._seen[identity] = check
+        self._seen.move_to_end(identity)
+        while len(self._seen) > MOST_REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _empty(self, reason: str) -> Prediction:
+        return {"model_version": self.version, "result": [], "meta": {"reason": reason}}
+
+
+def _failed(result: Prediction) -> bool:
+    return "reason" in result.get("meta", {})
+
+
+Credentials = tuple[str, str]
+"""User and password of basic authentication."""
+
+
+def read_credentials(environ: Mapping[str, str], host: str) -> Credentials | None:
+    """Whom the server lets in; None = everybody, on this machine alone.
+
+    Args:
+        environ: With ``BASIC_AUTH_USER`` and ``BASIC_AUTH_PASS``, both or none.
+        host: Address that the server listens at.
+
+    Raises:
+        InputError: If only one is set, or none for a host that other machines reach.
+    """
+    user, password = environ.get("BASIC_AUTH_USER", ""), environ.get("BASIC_AUTH_PASS", "")
+    if bool(user) != bool(password):
+        raise InputError("expected both BASIC_AUTH_USER and BASIC_AUTH_PASS, or none, got one; set the other, too")
+    if user:
+        return user, password
+    try:
+        is_near = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_near = False
+    if not is_near:
+        raise InputError(
+            f"expected a password for {host!r}, which other machines reach, got none; set BASIC_AUTH_USER and "
+            "BASIC_AUTH_PASS, or serve on 127.0.0.1"
+        )
+    return None
+
+
+def build_app(
+    backend: HartBackend, credentials: Credentials | None = None, largest_body: int = LARGEST_BODY
+) -> Starlette:
+    """The web application.
+
+    Args:
+        backend: What answers.
+        credentials: Whom it lets in; None = everybody.
+        largest_body: Of a request, bytes.
+    """
+
+    def posted(handle: Callable[[dict[str, Any], float], Any], status: int = 200) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            arrived = time.monotonic()
+            body = await _read_body(request, largest_body)
+            return _Json(await run_in_threadpool(lambda: handle(_read_object(body), arrived)), status)
+
+        return endpoint
+
+    async def health(_: Request) -> Response:
+        return _Json({"status": "UP", "model_class": "HartROI"})
+
+    async def metrics(_: Request) -> Response:
+        return _Json({})
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            return _Json({"error": error.detail}, error.status_code)
+        return _Json({"error": str(error)}, 400)
+
+    routes = [
+        Route("/", health),
+        Route("/health", health),
+        Route("/metrics", metrics),
+        Route("/setup", posted(lambda payload, _: backend.setup(payload)), methods=["POST"]),
+        Route("/predict", posted(backend.predict), methods=["POST"]),
+        Route("/webhook", posted(lambda *_: {"result": {}, "status": "ok"}, 201), methods=["POST"]),
+    ]
+    door = Middleware(_Door, credentials=credentials)
+    return Starlette(routes=routes, middleware=[door], exception_handlers={InputError: refuse, HTTPException: refuse})
+
+
+def serve(app: Starlette, host: str, port: int) -> None:
+    """Answer until interrupted."""
+    uvicorn.run(app, host=host, port=port, limit_concurrency=MOST_REQUESTS, server_header=False, log_level="info")
+
+
+class _Json(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        """ASCII only: a question may hold a half of a character, which UTF-8 has no form for."""
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+class _Door:
+    """ASGI middleware: refuses pages (403) and strangers (401)."""
+
+    def __init__(self, app: ASGIApp, credentials: Credentials | None) -> None:
+        self._app = app
+        self._expected = None if credentials is None else ":".join(credentials).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if "origin" in headers:
+                await _Json({"error": "expected a request of a server, got one of a page; refused"}, 403)(
+                    scope, receive, send
+                )
+                return
+            if self._expected is not None and not self._is_known(headers.get("authorization", "")):
+                refusal = {
+                    "error": "expected the right user and password, got others; set them in the model's settings"
+                }
+                challenge = {"www-authenticate": 'Basic realm="HART"'}
+                await _Json(refusal, 401, challenge)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_known(self, header: str) -> bool:
+        kind, _, value = header.partition(" ")
+        try:
+            given = base64.b64decode(value.strip(), validate=True)
+        except ValueError:
+            return False
+        return kind.lower() == "basic" and secrets.compare_digest(given, self._expected or b"")
+
+
+async def _read_body(request: Request, largest: int) -> bytes:
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > largest:
+                raise HTTPException(413, f"expected at most {largest:,} bytes, got more; send fewer tasks at once")
+    except ClientDisconnect as error:
+        raise InputError("expected a whole request, got a part; send it again") from error
+    return bytes(body)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError("expected a JSON object, got text that is no JSON; send the protocol's fields") from error
+    if not isinstance(payload, dict):
+        raise InputError(f"expected a JSON object, got {type(payload).__name__}; send the protocol's fields")
+    return payload
