@@ -20,6 +20,7 @@ let signature = "";
 let preview = null;
 let shownList = { offset: 0, count: 0, acceptable: 0 };
 let isLooking = false;
+let earlierBadRows = [];
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
@@ -73,7 +74,17 @@ function choose(id) {
   const address = new URL(location.href);
   if (id) address.searchParams.set("project", id); else address.searchParams.delete("project");
   history.replaceState(null, "", address);
+  earlierBadRows = [];
   look();
+  if (id) showEarlierBadRows(id);
+}
+
+// What earlier imports left out stays to be seen, also after the server was started again.
+async function showEarlierBadRows(id) {
+  const rows = await call("bad_rows", {});
+  if (!Array.isArray(rows) || id !== project) return;
+  earlierBadRows = rows.map(([source, place, reason]) => [`${source}, ${place}`, reason]);
+  if (state) drawImport();
 }
 
 async function create() {
@@ -147,9 +158,10 @@ function drawImport() {
   const line = find(".hs-import-told");
   line.classList.toggle("hs-bad", Boolean(job?.error));
   line.textContent = !job ? "" : job.error || job.told || `Importing ${formatCount(job.done)} of ${job.total ? formatCount(job.total) : "…"}`;
-  find(".hs-bad-rows").replaceChildren(...(job?.bad_rows.length
+  const rows = job ? job.bad_rows : earlierBadRows;
+  find(".hs-bad-rows").replaceChildren(...(rows.length
     ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Why it was left out" })])]),
-      build("tbody", {}, job.bad_rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
+      build("tbody", {}, rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
     : []));
 }
 

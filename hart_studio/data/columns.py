@@ -22,7 +22,6 @@ _GUESSES: Final[dict[str, tuple[str, ...]]] = {
     "category": ("category", "kind", "type", "task", "l2-category"),
     "gold_boxes": ("gold_boxes", "bboxes", "gt_boxes"),
 }
-_LETTERED_CHOICES: Final = OPTION_LETTERS
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ def read_row(
 
 def _run_of_letters(names: Mapping[str, str]) -> str:
     """A, B, C, ... as far as there are columns of these names."""
-    count = next((index for index, letter in enumerate(_LETTERED_CHOICES) if letter.casefold() not in names), 0)
-    return _LETTERED_CHOICES[:count]
+    count = next((index for index, letter in enumerate(OPTION_LETTERS) if letter.casefold() not in names), 0)
+    return OPTION_LETTERS[:count]
 
 
 def _read_choices(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
@@ -136,20 +136,18 @@ def _read_config(options: argparse.Namespace, project: Project) -> LabelingConfi
 
 def _stats(options: argparse.Namespace) -> None:
     project = Project(options.project)
-    found = {
-        "name": project.name,
-        "items": project.count(),
+    tables: dict[str, Mapping[str, object]] = {
         "statuses": project.count_by("status"),
         "evidence": project.count_by("evidence"),
         "reviewers": {name: count for name, count in project.count_by("reviewer").items() if name},
         "runs": {run.layout.run_id: run.state for run in list_runs(project.runs)},
     }
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({"name": project.name, "items": project.count(), **tables}, indent=2))
         return
-    print(f"{found['name']}: {found['items']} items")
-    for name in ("statuses", "evidence", "reviewers", "runs"):
-        for key, value in dict(found[name]).items():  # type: ignore[call-overload]
+    print(f"{project.name}: {project.count()} items")
+    for name, table in tables.items():
+        for key, value in table.items():
             print(f"  {name:<10}{key:<40}{value}")
 
 

@@ -7,7 +7,6 @@ beside the gold boxes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
@@ -28,13 +27,6 @@ class JudgedProposal(Record):
     """None when the model could not be asked, or found no box: there is nothing to score."""
     iou: float
     """Mean over the gold boxes of the best IoU; 0 without boxes."""
-
-
-class CalibrationRun(NamedTuple):
-    """What was made and from what."""
-
-    calibration: Calibration
-    records: list[JudgedProposal]
 
 
 def judge_proposals(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
@@ -146,6 +148,18 @@ def test_columns_are_guessed_shown_and_mapped(
     expect(page.locator(".hs-import-told")).to_contain_text("1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000)
     expect(page.locator(".hs-bad-rows")).to_contain_text("the picture is missing")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
+
+
+def test_what_was_left_out_is_there_in_another_studio(
+    open_page: Callable[..., Page], serve: Callable[..., str], picture_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels").mkdir()
+    project = make_project(tmp_path / "labels", "earlier", 1)
+    import_samples(project, LoadedSamples("table", (), (BadRow("line 7", "the picture is missing"),)))
+    page = open_page(serve(None, picture_folder, labels_root=tmp_path / "labels"))
+    open_label_tab(page, "earlier")
+    expect(page.locator(".hs-bad-rows")).to_contain_text("table, line 7")
+    expect(page.locator(".hs-bad-rows")).to_contain_text("the picture is missing")
 
 
 def test_a_source_that_is_not_there_is_told(open_page: Callable[..., Page], studio: str) -> None:
