@@ -7,7 +7,6 @@ const nameLabel = element.querySelector(".hs-viewer-name");
 
 let scene = null; // the value from Python, or null when there is no picture
 let selected = -1;
-let drag = null;
 const picture = makeStage(stage, draw);
 
 function showArea(area) {
@@ -75,53 +74,19 @@ function load() {
   picture.show(scene);
 }
 
-const commands = {
-  "+": () => picture.zoomAt(1.4), "=": () => picture.zoomAt(1.4), "-": () => picture.zoomAt(1 / 1.4), f: picture.fit,
-  ArrowLeft: () => picture.pan(-1, 0), ArrowRight: () => picture.pan(1, 0),
-  ArrowUp: () => picture.pan(0, -1), ArrowDown: () => picture.pan(0, 1),
-};
-
-stage.addEventListener("keydown", (event) => {
-  if (!scene || event.ctrlKey || event.metaKey || event.altKey) return;
-  const digit = /^[1-9]$/.test(event.key) ? Number(event.key) - 1 : -1;
-  if (scene.boxes[digit]) selectBox(digit);
-  else if (commands[event.key]) commands[event.key]();
-  else return;
-  event.preventDefault();
-});
-
-// Plain scrolling belongs to the page until the picture has the focus.
-stage.addEventListener("wheel", (event) => {
-  if (!scene || !(event.ctrlKey || stage.contains(document.activeElement))) return;
-  event.preventDefault();
-  picture.zoomAt(Math.exp(-event.deltaY * 0.0015), picture.toPicture(event));
-}, { passive: false });
-
-stage.addEventListener("pointerdown", (event) => {
-  if (!scene || event.button !== 0) return;
-  stage.focus({ preventScroll: true });
-  stage.setPointerCapture(event.pointerId);
-  drag = { x: event.clientX, y: event.clientY, view: picture.view(), moved: false, box: event.target.dataset.box };
-});
-
-stage.addEventListener("pointermove", (event) => {
-  if (!drag) return;
-  const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
-  drag.moved ||= Math.hypot(dx, dy) > 3;
-  if (!drag.moved) return;
-  const unit = 1 / picture.screenPerPixel();
-  picture.setView({ ...drag.view, x: drag.view.x - dx * unit, y: drag.view.y - dy * unit });
-});
-
-stage.addEventListener("pointerup", () => {
-  if (drag && !drag.moved) {
-    selected = drag.box === undefined ? -1 : Number(drag.box);
+const commands = controlStage(stage, picture, {
+  isOn: () => scene !== null,
+  onKey: (key) => {
+    const digit = /^[1-9]$/.test(key) ? Number(key) - 1 : -1;
+    if (!scene.boxes[digit]) return false;
+    selectBox(digit);
+    return true;
+  },
+  onClick: (node) => {
+    selected = node.dataset.box === undefined ? -1 : Number(node.dataset.box);
     draw();
-  }
-  drag = null;
+  },
 });
-stage.addEventListener("pointercancel", () => { drag = null; });
-stage.addEventListener("dblclick", (event) => scene && picture.zoomAt(2, picture.toPicture(event)));
 
 element.querySelectorAll("[data-command]").forEach((button) =>
   button.addEventListener("click", () => scene && commands[button.dataset.command]()),

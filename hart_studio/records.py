@@ -99,6 +99,9 @@ class Sample(Record):
     """Kind of question, for per-kind figures."""
     source: str = ""
     """Data set that it came from."""
+    label_boxes: tuple[Box, ...] = ()
+    """Boxes of an accepted label, original pixels, for SFT on grounded answers alone (ours). Made by the loop and by
+    people who review; never a benchmark's truth, which only ``GoldSample`` holds."""
 
     @field_validator("question")
     @classmethod

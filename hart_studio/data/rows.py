@@ -111,7 +111,9 @@ def to_text(value: Any, name: str) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
         return str(value)
     raise ValueError(f"expected text in {name!r}, got {type(value).__name__}")
 
@@ -141,6 +143,21 @@ def to_boxes(value: Any, name: str) -> tuple[Box, ...]:
     if any(len(xyxy) != 4 for xyxy in boxes):
         raise ValueError(f"expected four numbers for each box in {name!r}")
     return tuple(Box.of(tuple(xyxy)) for xyxy in boxes)
+
+
+def to_label_boxes(value: Any, name: str) -> tuple[Box, ...]:
+    """Boxes with what they are called: objects with ``box``, four numbers in original pixels, and ``label``.
+
+    Raises:
+        ValueError: If it is no list of such objects; None is an empty one.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, dict) for each in value):
+        raise ValueError(f"expected a list of objects with box and label in {name!r}")
+    boxes = to_boxes([each.get("box") for each in value], name)
+    labels = [to_text(each.get("label", ""), name) for each in value]
+    return tuple(box.model_copy(update={"label": label}) for box, label in zip(boxes, labels, strict=True))
 
 
 def strip_letters(choices: Sequence[str]) -> tuple[str, ...]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hart_studio.data.columns import Columns
+from hart_studio.data.drawn_needle import SampleSource, draw_questions
 from hart_studio.data.hugging_face import load_hugging_face
-from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest
-from hart_studio.imaging import OpenImage, SourceImage
-from hart_studio.needle.dataset import iterate_items, write_picture
-from hart_studio.needle.scenes import Scene, SceneSettings
-from hart_studio.records import Box, GoldSample
 from hart_studio.runs.config import DataConfig, RunConfig
 
 SCENE_WH: Final = (2048, 1536)
@@ -25,44 +18,6 @@ overview, and a quarter of the work."""
 
 MANIFEST: Final = "split.json"
 """File of the run that says which sample is in which part."""
-
-
-@dataclass(frozen=True, eq=False)
-class SampleSource:
-    """What a run is trained and evaluated on.
-
-    Attributes:
-        loaded: The samples and the rows that are none.
-        open_image: Opens a picture of theirs.
-    """
-
-    loaded: LoadedSamples[GoldSample]
-    open_image: OpenImage = SourceImage
-
-
-class DrawnScenes:
-    """Opens pictures of needle scenes, each drawn when it is first looked at."""
-
-    def __init__(self, scenes: Mapping[str, Scene]) -> None:
-        """Remember the scenes.
-
-        Args:
-            scenes: Path of the picture -> its scene.
-        """
-        self._scenes = scenes
-
-    def __call__(self, path: str) -> SourceImage:
-        """Open the picture, drawn now when it is not there yet.
-
-        Raises:
-            ImageError: As ``SourceImage`` does, also for a path that is no scene.
-        """
-        if path in self._scenes and not Path(path).exists():
-            target = Path(path)
-            draft = target.with_name(f"{target.stem}.{os.getpid()}.draft.jpg")  # processes may draw the same one
-            write_picture(self._scenes[path], draft)
-            draft.replace(target)
-        return SourceImage(path)
 
 
 def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True) -> SampleSource:
@@ -99,26 +54,7 @@ def draw_needle(settings: DataConfig, folder: Path) -> SampleSource:
         settings: Number and seed of the questions.
         folder: Where the pictures will go.
     """
-    scenes: dict[str, Scene] = {}
-    samples = []
-    chosen = SceneSettings(width=SCENE_WH[0], height=SCENE_WH[1])
-    for item in iterate_items("train", settings.needle_count, seed=settings.needle_seed, settings=chosen):
-        image = str((folder / f"{item.id}.jpg").resolve())
-        scenes[image] = item.scene
-        question = item.question
-        samples.append(
-            GoldSample(
-                id=item.id,
-                image=image,
-                question=question.text,
-                choices=question.choices,
-                answer=question.letter,
-                category=question.kind,
-                source="needle",
-                gold_boxes=tuple(Box.of(box.xyxy) for box in question.gold_boxes),
-            )
-        )
-    return SampleSource(LoadedSamples("needle", tuple(samples)), DrawnScenes(scenes))
+    return draw_questions("train", settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
 
 
 def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_writer: bool) -> Split:

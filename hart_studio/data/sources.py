@@ -9,8 +9,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hart_studio.data.benchmarks.mme_realworld import SOURCE as MME_REALWORLD
 from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
-from hart_studio.data.rows import LoadedSamples, collect_samples, find_picture, get_field, to_boxes, to_text, to_texts
+from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.rows import (
+    LoadedSamples,
+    collect_samples,
+    find_picture,
+    get_field,
+    to_boxes,
+    to_label_boxes,
+    to_text,
+    to_texts,
+)
 from hart_studio.errors import DataError
 from hart_studio.records import GoldSample
 
@@ -22,7 +33,8 @@ def load_jsonl(
 
     ``choices`` are option texts without letters, empty for an open question. ``answer`` is the option's letter, or the
     expected text of an open question, or null. Optional are ``gold_boxes``, a list of ``[x_min, y_min, x_max, y_max]``
-    in original pixels, and ``kind``, or else ``category``. Other fields are ignored.
+    in original pixels, for evaluation; ``label_boxes``, for SFT on grounded answers, a list of objects with such a
+    ``box`` and its ``label``; and ``kind``, or else ``category``. Other fields are ignored.
 
     Args:
         path: The file.
@@ -42,20 +54,35 @@ def load_jsonl(
     rows = ((f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip())
 
     def read(line: bytes) -> GoldSample:
-        row = json.loads(line)
-        answer = get_field(row, "answer")
-        return GoldSample(
-            id=to_text(get_field(row, "id"), "id"),
-            image=find_picture(root, get_field(row, "image")),
-            question=to_text(get_field(row, "question"), "question"),
-            choices=to_texts(get_field(row, "choices"), "choices"),
-            answer=None if answer is None else to_text(answer, "answer"),
-            category=to_text(row.get("kind") or row.get("category") or "", "kind"),
-            source=name,
-            gold_boxes=to_boxes(row.get("gold_boxes"), "gold_boxes"),
-        )
+        return read_sample_row(json.loads(line), root, name)
 
     return collect_samples(name, rows, read, needs_answer=needs_answer)
+
+
+def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
+    """One object of the JSONL form, as ``load_jsonl`` describes it.
+
+    Args:
+        row: The object.
+        image_root: Folder that the picture's name starts from.
+        source: Name of the data set.
+
+    Raises:
+        ValueError: If a field is missing or is not what it should be, or if the picture is missing.
+        InputError: If the picture's name leads out of the folder.
+    """
+    answer = get_field(row, "answer")
+    return GoldSample(
+        id=to_text(get_field(row, "id"), "id"),
+        image=find_picture(image_root, get_field(row, "image")),
+        question=to_text(get_field(row, "question"), "question"),
+        choices=to_texts(get_field(row, "choices"), "choices"),
+        answer=None if answer is None else to_text(answer, "answer"),
+        category=to_text(row.get("kind") or row.get("category") or "", "kind"),
+        source=source,
+        label_boxes=to_label_boxes(row.get("label_boxes"), "label_boxes"),
+        gold_boxes=to_boxes(row.get("gold_boxes"), "gold_boxes"),
+    )
 
 
 def load_needle(folder: Path) -> LoadedSamples[GoldSample]:
@@ -78,9 +105,9 @@ def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedS
         DataError: If the file cannot be found or read, or holds no sample at all.
     """
     file = _only_json(path) if path.is_dir() else path
-    root = image_root or file.parent
+    pictures = Pictures(image_root or file.parent)
     rows = ((f"row {number}", row) for number, row in enumerate(_read_list(file), start=1))
-    return collect_samples("MME-RealWorld", rows, lambda row: read_mme_realworld_row(row, root), needs_answer=True)
+    return collect_samples(MME_REALWORLD, rows, lambda row: read_mme_realworld_row(row, pictures), needs_answer=True)
 
 
 def _only_json(folder: Path) -> Path:

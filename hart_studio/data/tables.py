@@ -17,7 +17,7 @@ PEEKED_ROWS: Final = 5
 """Rows that are looked at for the names of columns and for a preview."""
 
 _LARGEST_CELL: Final = 64 * 1024 * 1024
-_PARQUET_BATCH: Final = 64
+_PARQUET_BATCH: Final = 4  # a row may hold a picture of many megabytes
 
 PlacedRow = tuple[str, Any]
 """Where a row is, for people, and the row: a dictionary, or the ``ValueError`` that its line is."""
@@ -58,7 +58,7 @@ def load_table(
         whole = {name: row.get(name) for name in chosen.named}
         return read_row(whole, chosen, number=number, source=source, root=root, cache=cache)
 
-    rows = ((place, (number, row)) for number, (place, row) in enumerate(_read_rows(path), start=1))
+    rows = ((place, (number, row)) for number, (place, row) in enumerate(read_rows(path), start=1))
     return collect_samples(source, rows, read, needs_answer=needs_answer)
 
 
@@ -69,7 +69,7 @@ def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         DataError: If the file cannot be read, or has no row.
     """
     rows: list[dict[str, Any]] = []
-    for _, row in _read_rows(path):
+    for _, row in read_rows(path):
         if isinstance(row, dict):
             rows.append(row)
         if len(rows) == PEEKED_ROWS:
@@ -79,8 +79,21 @@ def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     return list(dict.fromkeys(name for row in rows for name in row)), rows
 
 
-def _read_rows(path: Path) -> Iterator[PlacedRow]:
-    """Every row, or the reason why a line is none."""
+def read_rows(path: Path) -> Iterator[PlacedRow]:
+    """Every row of a table with its place, one after another, so that a table may be larger than the memory.
+
+    In memory is a line of JSONL, CSV and TSV, a page of Parquet (at most a row group), and all of a JSON list.
+
+    Args:
+        path: The file; its ending tells the form.
+
+    Yields:
+        Where the row is, and its cells by the names of their columns, or the ``ValueError`` that its line is. What a
+        JSON file holds in a row may be anything.
+
+    Raises:
+        DataError: If the file cannot be read as a table.
+    """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"expected a table ({', '.join(_READERS)}), got {path.name!r}; convert it, or name its form")

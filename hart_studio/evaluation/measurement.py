@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
-from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
-from hart_studio.files import read_jsonl, write_atomically
-from hart_studio.geometry import area_share
+from hart_studio.evaluation.extractors import judge_officially
+from hart_studio.evaluation.records import Judged, Measured, write_records
+from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
-from hart_studio.models.loading import load_model
-from hart_studio.pipeline.closed_loop import Attempt, answer, answer_directly, ground, open_views
+from hart_studio.pipeline.closed_loop import Attempt, Failure, View, answer, answer_directly, ground, open_views
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.records import Box, GoldSample, Protocol, Record, RolloutGroup
+from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, RolloutGroup, Sample, Score
 
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
 """Greedy decoding; the token limit is ours."""
@@ -33,51 +31,8 @@ BATCH: Final = 16
 """Questions whose pictures are in memory together, ours."""
 
 
-class GoldMatch(Record):
-    """How well the predicted boxes meet one gold box."""
-
-    is_found: bool
-    """Whether one predicted box alone has IoG > 0.3, strictly (paper, Sec. 4.1)."""
-    iog: float
-    """Best IoG of one predicted box; 0 without a usable box."""
-    iou: float
-    """Best IoU of one predicted box; 0 without a usable box."""
-
-
-class Measured(Record):
-    """One question under all protocols; the grounding turn is one and the same for all of them."""
-
-    sample_id: str
-    """The question."""
-    category: str
-    """Its kind."""
-    answers: dict[Protocol, float]
-    """Protocol -> score of the answer, 1.0 right or 0.0 wrong. Without a usable box there is no answer: 0.0."""
-    golds: tuple[GoldMatch, ...] = Field(min_length=1)
-    """One per gold box."""
-    area_share: float
-    """Share of the picture that the predicted boxes cover together."""
-    boxes: int = Field(ge=0)
-    """Number of usable predicted boxes."""
-
-    @property
-    def found_share(self) -> float:
-        """Share of the gold boxes that are found."""
-        return sum(gold.is_found for gold in self.golds) / len(self.golds)
-
-    @property
-    def is_grounded(self) -> bool:
-        """Whether every gold box is found: L of Proposition 1."""
-        return all(gold.is_found for gold in self.golds)
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean of the best IoU over the gold boxes."""
-        return sum(gold.iou for gold in self.golds) / len(self.golds)
-
-
 def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH) -> list[Measured]:
-    """Point once and answer under every protocol, greedily.
+    """Point once and answer under every protocol, greedily; every question must come through.
 
     Args:
         model: The model.
@@ -88,77 +43,114 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH)
         One record per question, in order.
 
     Raises:
-        DataError: If a picture cannot be read, or an answer is not known: figures of several models are compared
-            question by question, so none may be left out.
+        DataError: If a picture cannot be read, an answer is not known, or there is no gold box: figures of several
+            models are compared question by question, so none may be left out.
     """
     records: list[Measured] = []
     for start in tqdm(range(0, len(samples), batch), unit="batch", desc="measure", disable=None):
-        records += _measure_batch(model, samples[start : start + batch])
+        records += measure_batch(model, samples[start : start + batch], PROTOCOLS, MEASURED_SETTINGS)
+    for record in records:
+        if record.error:
+            raise DataError(f"expected a readable picture of {record.sample_id}, got: {record.error}; draw it again")
+        if not record.golds:
+            raise DataError(f"expected gold boxes of {record.sample_id}, got none; measure questions with gold boxes")
+        record.value("direct")
     return records
 
 
-def write_records(path: Path, records: Sequence[Measured]) -> None:
-    """Write the records as JSONL: the whole file or none of it.
+def measure_batch(
+    model: ChatModel,
+    samples: Sequence[GoldSample],
+    protocols: Sequence[Protocol],
+    settings: LoopSettings,
+    official: str = "",
+    open_image: OpenImage = SourceImage,
+) -> list[Measured]:
+    """Ask a batch of questions; both protocols with crops share one grounding turn.
 
-    Raises:
-        OSError: If the folder is missing or full.
+    Args:
+        model: The model.
+        samples: Questions; the loop itself sees only their blind copies. A picture that cannot be read gives a record
+            with an error and without a score.
+        protocols: At least one. With ``direct`` alone nobody is asked to point.
+        settings: Budgets, cropping, decoding, fallback.
+        official: Name of the benchmark's own extractor; empty = it has none.
+        open_image: Opens a picture by its path.
+
+    Returns:
+        One record per question, in order.
     """
-    write_atomically(path, "".join(f"{record.model_dump_json()}\n" for record in records))
-
-
-def read_records(path: Path) -> list[Measured]:
-    """Read what ``write_records`` wrote.
-
-    Raises:
-        DataError: If the file cannot be read, or a line is no record.
-    """
-    records = []
-    for number, value in read_jsonl(path):
-        try:
-            records.append(Measured.model_validate(value))
-        except ValidationError as error:
-            raise DataError(
-                f"expected the record of a question in {path} line {number}, got: {error.errors()[0]['msg']}; "
-                "remove the file and measure again"
-            ) from error
-    return records
-
-
-def _measure_batch(model: ChatModel, samples: Sequence[GoldSample]) -> list[Measured]:
-    views = open_views(model, [sample.blind() for sample in samples], MEASURED_SETTINGS)
-    attempts = ground(model, views, MEASURED_SETTINGS)
+    will_point = any(protocol != "direct" for protocol in protocols)
+    views = open_views(model, [sample.blind() for sample in samples], settings, open_image, will_crop=will_point)
+    attempts = ground(model, views, settings) if will_point else []
     groups: dict[Protocol, list[RolloutGroup]] = {
-        "direct": answer_directly(model, views, MEASURED_SETTINGS),
-        "crops_only": answer(model, attempts, "crops_only", MEASURED_SETTINGS),
-        "full_and_crops": answer(model, attempts, "full_and_crops", MEASURED_SETTINGS),
+        protocol: answer_directly(model, views, settings)
+        if protocol == "direct"
+        else answer(model, attempts, protocol, settings)
+        for protocol in protocols
     }
     records = []
-    for index, (sample, (attempt,)) in enumerate(zip(samples, attempts, strict=True)):
-        if not isinstance(attempt, Attempt):
-            raise DataError(f"expected a readable picture of {sample.id}, got: {attempt.reason}; draw it again")
-        boxes = attempt.grounding.boxes
-        records.append(
-            Measured(
-                sample_id=sample.id,
-                category=sample.category,
-                answers={protocol: _read_score(rolled[index]) for protocol, rolled in groups.items()},
-                golds=tuple(_match(gold, boxes) for gold in sample.gold_boxes),
-                area_share=area_share(boxes, attempt.view.image.wh),
-                boxes=len(boxes),
-            )
-        )
+    for index, sample in enumerate(samples):
+        found = attempts[index][0] if will_point else views[index]
+        rollouts = {protocol: rolled[index].rollouts[0] for protocol, rolled in groups.items()}
+        answers = {protocol: _judge(sample, rollout, official) for protocol, rollout in rollouts.items()}
+        records.append(_record(sample, found, answers, will_point))
     return records
 
 
-def _match(gold: Box, boxes: Sequence[Box]) -> GoldMatch:
-    return GoldMatch(is_found=is_found(gold, boxes), iog=best_iog(gold, boxes), iou=best_iou(gold, boxes))
+def record_fault(sample: GoldSample, protocols: Sequence[Protocol], reason: str) -> Measured:
+    """The record of a question that could not be asked at all: without a score, which is not the same as wrong.
+
+    Args:
+        sample: The question.
+        protocols: Those that it should have been asked under.
+        reason: Why.
+    """
+    score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
+    answers = {protocol: Judged(score=score, outcome="error") for protocol in protocols}
+    return _record(sample, Failure(sample.blind(), reason), answers, any(each != "direct" for each in protocols))
 
 
-def _read_score(group: RolloutGroup) -> float:
-    value = group.rollouts[0].score.value
-    if value is None:
-        raise DataError(f"expected a known answer of {group.sample_id}, got none; measure questions with answers")
-    return value
+def _record(
+    sample: GoldSample, found: Attempt | View | Failure, answers: dict[Protocol, Judged], is_pointed: bool
+) -> Measured:
+    view = found.view if isinstance(found, Attempt) else found
+    return Measured(
+        sample_id=sample.id,
+        category=sample.category,
+        image=sample.image,
+        image_wh=view.image.wh if isinstance(view, View) else None,
+        question=sample.question,
+        choices=sample.choices,
+        answers=answers,
+        boxes=found.grounding.boxes if isinstance(found, Attempt) else (),
+        is_pointed=is_pointed,
+        gold_boxes=sample.gold_boxes,
+        error=found.reason if isinstance(found, Failure) else "",
+    )
+
+
+def _judge(sample: Sample, rollout: Rollout, official: str) -> Judged:
+    turn = rollout.answer_turn
+    return Judged(
+        score=rollout.score,
+        official=judge_officially(official, turn.text if turn else "", sample)
+        if official and rollout.outcome != "error"
+        else None,
+        outcome=rollout.outcome,
+        used_fallback=rollout.used_fallback,
+        text=turn.text if turn else "",
+        visual_tokens=rollout.visual_tokens,
+        completion_tokens=sum(turn.completion_tokens for turn in rollout.turns),
+        seconds=rollout.seconds,
+    )
+
+
+def load_model(name: str) -> ChatModel:
+    """Load a model in this process; the first call imports torch, which takes seconds. Who reads records needs none."""
+    from hart_studio.models.loading import load_model as load  # noqa: PLC0415 - see above
+
+    return load(name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
-from hart_studio.evaluation.measurement import BATCH, MEASURED_SETTINGS, Measured, measure
+from hart_studio.evaluation.measurement import BATCH, MEASURED_SETTINGS, measure
+from hart_studio.evaluation.records import Measured
 from hart_studio.files import write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
@@ -57,11 +58,11 @@ def summarise(records: Sequence[Measured], probes: Sequence[float]) -> Figures:
             f"grounding, IoG > 0.3, {record.category}": record.found_share,
             "grounding, mean IoU": record.mean_iou,
             "grounding, mean area share": record.area_share,
-            "grounding, usable box": float(record.boxes > 0),
+            "grounding, usable box": float(bool(record.boxes)),
             f"accuracy, gold crops, {record.category}": probe,
         }
-        row |= {f"accuracy, {protocol}, {record.category}": value for protocol, value in record.answers.items()}
-        if record.answers["crops_only"] == 1.0:
+        row |= {f"accuracy, {protocol}, {record.category}": record.value(protocol) for protocol in record.answers}
+        if record.value("crops_only") == 1.0:
             row["wrong box given right crops-only answer"] = float(not record.is_grounded)
         for name, value in row.items():
             columns.setdefault(name, []).append(value)

@@ -38,6 +38,8 @@ from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.opening import open_model
+from hart_studio.models.served_options import add_served_options, read_served
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
@@ -122,9 +124,11 @@ def _read_config(options: argparse.Namespace, project: Project) -> LabelingConfi
         overview_max_pixels=options.overview_pixels,
     )
     tightening = TighteningSettings() if options.tighten else None
+    served = read_served(options)
     return LabelingConfig(
         project=str(project.folder),
-        model=options.model,
+        model=served.title if served else options.model,
+        served=served,
         device=options.device,
         proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, tightening=tightening),
         seed=options.seed,
@@ -181,13 +185,14 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    name = find_built_in(options.model)
+    served = read_served(options)
+    name = served.title if served else find_built_in(options.model)
     samples = load_needle(options.data).samples
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
     )
-    model = load_model(name, options.device)
+    model = open_model(name, served=served) if served else load_model(name, options.device)
     records = []
     with tqdm(total=len(samples), unit="question", disable=None) as bar:
         for batch in judge_proposals(model, samples, settings, options.batch):
@@ -242,9 +247,7 @@ def describe_calibration(calibration: Calibration) -> str:
 
 def load_model(name: str, device: str) -> ChatModel:
     """Load a model in this process."""
-    from hart_studio.models.loading import load_model as load  # noqa: PLC0415 - takes seconds; bad input fails before
-
-    return load(name, device=device)
+    return open_model(name, device)
 
 
 def _split_pair(text: str) -> tuple[str, str]:
@@ -298,6 +301,7 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--review-all", action="store_true", help="accept no label unseen")
     run.add_argument("--overview-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)")
     _add_model(run)
+    add_served_options(run)
 
     stats = add("stats", _stats, "say what is in a project")
     stats.add_argument("project", type=Path, help="folder of the project")
@@ -330,6 +334,7 @@ def _build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="(%(default)s)")
     _add_model(calibrate)
+    add_served_options(calibrate)
 
     backend = add("serve-ml-backend", _serve_ml_backend, "answer Label Studio as its ML backend")
     backend.add_argument("--host", default="127.0.0.1", help="others need BASIC_AUTH_USER and _PASS (%(default)s)")

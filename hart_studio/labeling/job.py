@@ -26,6 +26,8 @@ from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.opening import open_model
+from hart_studio.models.served_settings import ServedSettings
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
@@ -47,7 +49,9 @@ class LabelingConfig(Record):
     project: str
     """Absolute path of the project."""
     model: str = Field(default=BUILT_IN_HART, min_length=1)
-    """A folder, a hub id, or a name of the catalogue."""
+    """A folder, a hub id, or a name of the catalogue; of a served model what records call it."""
+    served: ServedSettings | None = None
+    """Where the model is served; None = it runs in the process of the run."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     proposals: ProposalSettings = ProposalSettings()
@@ -63,8 +67,8 @@ class LabelingConfig(Record):
 
     @property
     def model_name(self) -> str:
-        """What is loaded."""
-        return find_built_in(self.model)
+        """What is loaded, or the title of what is served."""
+        return self.served.title if self.served else find_built_in(self.model)
 
 
 def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
@@ -111,7 +115,7 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
 
     Args:
         layout: From ``prepare_run``.
-        load: Loads the model.
+        load: Loads the model, when it is not a served one.
 
     Raises:
         HartError: If the model or the project cannot be used. A picture or an item that fails is counted and goes on.
@@ -120,7 +124,8 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
     project = Project(Path(config.project))
     total = count_items(project, layout.run_id)
     with RunWriter(layout, total) as run:
-        model = load(config.model_name, config.device)
+        served = config.served
+        model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
         calibration, doubt = find_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)

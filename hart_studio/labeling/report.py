@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
 from hart_studio.evaluation.bars import Bar, draw_bars
+from hart_studio.evaluation.html_page import write_page, write_table
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically
 from hart_studio.labeling.calibration import Calibration
@@ -19,15 +19,6 @@ from hart_studio.labeling.records import EvidenceKind
 
 KIND_TITLES: Final[dict[EvidenceKind, str]] = {"known_answer": "Known answers", "agreement": "Agreement"}
 """Kind of evidence -> title."""
-
-_STYLE: Final = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem}"
-    "body{color:#1b2230;background:#fff}"
-    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.25rem .9rem .25rem 0;text-align:left}"
-    "th{font-weight:600}td{font-variant-numeric:tabular-nums}tr{border-bottom:1px solid #e1e5ea}"
-    "figure{margin:0 0 1.5rem;max-width:640px}svg{width:100%;height:auto}.quiet{color:#677285}"
-    "@media(prefers-color-scheme:dark){body{color:#e1e5ea;background:#171d28}tr{border-color:#353e4e}}"
-)
 
 
 def write_report(project: Project, path: Path, calibration: Calibration | None = None) -> None:
@@ -49,7 +40,7 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
         f'<p class="quiet">Label quality, {now:%Y-%m-%d %H:%M} UTC. Intervals are 95 % Wilson intervals. '
         "Known answers and agreement are different evidence and are never put together.</p>",
         "<h2>Items</h2>",
-        _table(["Status", "Items"], [[name, f"{count:,}"] for name, count in quality.statuses.items()]),
+        write_table(["Status", "Items"], [[name, f"{count:,}"] for name, count in quality.statuses.items()]),
         *_write_evidence(quality),
         *_write_audit(quality),
         *_write_gold(gold),
@@ -57,12 +48,7 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
         *(_write_calibration(calibration) if calibration else []),
         *_write_reviewers(quality),
     ]
-    body = "\n".join(parts)
-    write_atomically(
-        path,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(project.name)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n",
-    )
+    write_atomically(path, write_page(project.name, parts))
 
 
 def draw_figures(quality: Quality) -> dict[str, str]:
@@ -109,7 +95,7 @@ def _write_evidence(quality: Quality) -> list[str]:
     return [
         "<h2>Self-check</h2>",
         "<p>Verified: the crops of the label alone give the known answer, or that of most rollouts.</p>",
-        _table(["Evidence", "Labels", "Verified", "Full image", "Lift", "Region needed"], rows),
+        write_table(["Evidence", "Labels", "Verified", "Full image", "Lift", "Region needed"], rows),
     ]
 
 
@@ -136,7 +122,7 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
     return [
         "<h2>Beside gold boxes</h2>",
         "<p>Gold boxes are read for this table alone. A box over everything has an IoG of 1: see its area.</p>",
-        _table(["Labels", "Count", "IoG > 0.3", "Mean IoG", "Mean IoU", "Area"], rows),
+        write_table(["Labels", "Count", "IoG > 0.3", "Mean IoG", "Mean IoU", "Area"], rows),
     ]
 
 
@@ -173,7 +159,7 @@ def _write_calibration(calibration: Calibration) -> list[str]:
         "<h2>Calibration of the score</h2>",
         f"<p>Model {html.escape(calibration.model)}, {html.escape(calibration.data)}, K {calibration.rollouts}, "
         f"temperature {calibration.temperature:g}.</p>",
-        _table(heads, rows),
+        write_table(heads, rows),
         *(f"<figure>{draw_reliability(calibration, kind)}</figure>" for kind in calibration.curves),
     ]
 
@@ -196,14 +182,8 @@ def _write_reviewers(quality: Quality) -> list[str]:
         if pair.items
         else ""
     )
-    return ["<h2>Reviewers</h2>", _table(["Reviewer", "Actions", "Median time"], rows), told]
+    return ["<h2>Reviewers</h2>", write_table(["Reviewer", "Actions", "Median time"], rows), told]
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"

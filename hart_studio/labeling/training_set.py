@@ -31,10 +31,10 @@ class TrainingSet(NamedTuple):
 
 
 def write_training_set(project: Project) -> TrainingSet:
-    """Write the questions of all accepted labels with known answers, without any box.
+    """Write the questions of all accepted labels with known answers, and the boxes of these labels.
 
-    Reinforcement learning needs no box, which is the point of the method, and a file with boxes would let them into
-    training. Labels decide which questions are worth asking: bad questions and rejected labels stay out.
+    Reinforcement learning reads no box, which is the point of the method; SFT may teach these
+    (``method.sft_target``). Labels decide which questions are worth asking: bad questions and rejected labels stay out.
 
     Raises:
         InputError: If no accepted label has a known answer.
@@ -53,6 +53,7 @@ def write_training_set(project: Project) -> TrainingSet:
             "choices": list(item.sample.choices),
             "answer": item.sample.answer,
             "category": item.sample.category,
+            "label_boxes": [{"box": list(box.xyxy), "label": box.label} for box in item.label.boxes],
         }
         for item in known
     ]

@@ -157,6 +157,9 @@ class MethodConfig(Section):
     """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
     option's words alone, for models that do not name letters. auto = words for the built-in model, else letter
     (ours)."""
+    sft_target: Literal["answer", "grounded"] = "answer"
+    """What SFT teaches: answer = the answer, from the full image (Eq. 8); grounded = two turns, the boxes of accepted
+    labels and then the answer from their crops alone, for data with label_boxes (ours)."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Reward for boxes that can be read, beside the answer's. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)

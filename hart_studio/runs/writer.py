@@ -185,6 +185,11 @@ class RunWriter:
         self._update(step=resumed_from or 0)
         self._log(Started(attempt=self.attempt, resumed_from=resumed_from, provenance=provenance))
 
+    def expect(self, total: int) -> None:
+        """Say how many steps there are, for a job that learns it from its data."""
+        self._total = total
+        self._update(total=total)
+
     def beat(self) -> None:
         """Show that the job gets on, in work without steps."""
         if time.monotonic() - self._written_at >= STATUS_PERIOD_SECONDS:

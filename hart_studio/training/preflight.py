@@ -16,7 +16,8 @@ from typing import Final, Literal
 import torch
 
 from hart_studio.algorithms.methods import parse_chain
-from hart_studio.data.run_samples import SampleSource, load_samples, split_config
+from hart_studio.data.drawn_needle import SampleSource
+from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError
 from hart_studio.models.loading import find_family
@@ -236,6 +237,8 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     yield _check_pictures(split, source)
     yield _check_answers(split)
     yield _check_rewards(split)
+    if "sft" in config.method.stages and config.method.sft_target == "grounded":
+        yield _check_labels(split)
 
 
 def _check_blindness(split: Split) -> Finding:
@@ -288,6 +291,18 @@ def _check_rewards(split: Split) -> Finding:
             text = f"question {sample.id}: the true answer earns {right_score}, another one {wrong_score}"
             return Finding("Reward", "bad", text, "Rewrite the answer so that it can be read.")
     return Finding("Reward", "good", f"tried on {len(tried)} questions: the true answer earns 1, another one 0")
+
+
+def _check_labels(split: Split) -> Finding:
+    """What SFT on grounded answers teaches must be there."""
+    missing = sum(not sample.label_boxes for sample in split.sft)
+    if missing == len(split.sft):
+        text = "no sample for SFT has the boxes of a label"
+        return Finding("Labels", "bad", text, "Train on the labels of a project, or set method.sft_target=answer.")
+    if missing:
+        text = f"{missing:,} of {len(split.sft):,} samples for SFT have no boxes of a label"
+        return Finding("Labels", "check", text, "They are skipped and counted.")
+    return Finding("Labels", "good", f"all of {len(split.sft):,} samples for SFT have the boxes of a label")
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

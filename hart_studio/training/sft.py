@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -14,48 +14,26 @@ from transformers import ProcessorMixin, TrainerCallback, TrainingArguments
 
 from hart_studio.algorithms.losses import sft_loss
 from hart_studio.algorithms.weighting import row_weights
-from hart_studio.errors import DataError, ImageError, InputError
+from hart_studio.errors import ImageError, InputError
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.loading import unwrap_model
-from hart_studio.pipeline.answering import direct_request
-from hart_studio.pipeline.closed_loop import View, open_views
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import RunCheckpoints, Stage
 from hart_studio.training.figures import Tally, peak_memory_mib
 from hart_studio.training.hart_trainer import CHUNK_TOKENS, WHOLE_PASS
-from hart_studio.training.items import Item, turn_item
+from hart_studio.training.items import Item
+from hart_studio.training.lessons import Lessons, check_taught
 from hart_studio.training.order import order_samples
 from hart_studio.training.packing import split_items
 from hart_studio.training.policy import PolicyModel
-from hart_studio.training.rollouts import RolledGroup, loop_settings
+from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.scoring import find_obstacle, score
 from hart_studio.training.sharding import is_sharded, whole_weights
 from hart_studio.training.steps import MicroBatch, Row, filler_row, stack_rows
 
-AnswerForm = Literal["letter", "words"]
-
 SFT_FIGURES = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
 """Every figure that an SFT step can have."""
-
-
-def target_text(sample: Sample, form: AnswerForm = "letter") -> str:
-    r"""What the model is taught to write; the strict extractor reads it back as the right answer (ours).
-
-    Args:
-        sample: A question with its answer.
-        form: With choices, ``letter`` is ``green \boxed{B}``: the option's words in front make the model say what it
-            saw before it names a letter; ``words`` is ``green``. Without choices both are ``\boxed{green}``.
-
-    Raises:
-        ValueError: If the answer is not known.
-    """
-    if sample.answer is None:
-        raise ValueError(f"expected a known answer of {sample.id}, got none; leave it out of the SFT part")
-    if not sample.choices:
-        return f"\\boxed{{{sample.answer}}}"
-    words = sample.choices[sample.letters.index(sample.answer)]
-    return words if form == "words" else f"{words} \\boxed{{{sample.answer}}}"
 
 
 class SftTrainer(RunCheckpoints):
@@ -95,10 +73,9 @@ class SftTrainer(RunCheckpoints):
             open_image: Opens a picture by its path.
 
         Raises:
-            DataError: If there is no sample.
+            DataError: If there is no sample, or none that can be taught.
         """
-        if not samples:
-            raise DataError("expected samples for the SFT stage, got none; raise data.sft_count")
+        check_taught(samples, config)
         wanted = config.schedule.sft_batch * stage.steps
         rows = Dataset.from_dict({"sample": order_samples(len(samples), wanted, config.seed, stage.first_step)})
         super().__init__(
@@ -115,7 +92,7 @@ class SftTrainer(RunCheckpoints):
         self.obstacle: str | None = None
         self._run_config = config
         self._samples = samples
-        self._open_image = open_image
+        self._lessons = Lessons(self.policy, config, open_image)
         self._tally = Tally(SFT_FIGURES)
         self._end_id = int(processor.tokenizer.eos_token_id)
         self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
@@ -143,26 +120,17 @@ class SftTrainer(RunCheckpoints):
 
     def _read(self, samples: Sequence[Sample]) -> list[Item]:
         """The items of some samples, without those whose picture or text cannot be used."""
-        items = []
-        settings = loop_settings(self._run_config, self._run_config.rollout.max_answer_tokens, None)
+        items: list[Item] = []
         for sample in samples:
-            (view,) = open_views(self.policy, [sample], settings, self._open_image, will_crop=False)
             try:
-                item = self._teach(view) if isinstance(view, View) else None
+                taught = self._lessons.read(sample)
             except (ImageError, InputError, ValueError):
-                item = None
-            self._tally.add("failed_share", float(item is None))
-            if item is not None:
+                taught = ()
+            self._tally.add("failed_share", float(not taught))
+            for item in taught:
                 self._tally.add("answer_tokens", item.trained_count)
-                items.append(item)
+            items += taught
         return items
-
-    def _teach(self, view: View) -> Item:
-        prompt = self.policy.read(direct_request(view.sample, view.overview))
-        ids = self.policy.processor.tokenizer.encode(
-            target_text(view.sample, self._run_config.answer_form), add_special_tokens=False
-        )
-        return turn_item(prompt, [*ids, self._end_id])
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs

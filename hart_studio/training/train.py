@@ -20,7 +20,8 @@ from transformers import PrinterCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hart_studio.algorithms.methods import Method, parse_chain
-from hart_studio.data.run_samples import SampleSource, load_samples, split_run
+from hart_studio.data.drawn_needle import SampleSource
+from hart_studio.data.run_samples import load_samples, split_run
 from hart_studio.data.splits import Split
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.memory import is_out_of_memory

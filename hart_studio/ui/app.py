@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from hart_studio.errors import HartError
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_ask_endpoint
+from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.guard import Guard
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
@@ -19,6 +20,7 @@ from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.tabs.ask import build_ask_tab
+from hart_studio.ui.tabs.evaluate import build_evaluate_tab
 from hart_studio.ui.tabs.label import build_label_tab
 from hart_studio.ui.tabs.publish import build_publish_form
 from hart_studio.ui.tabs.train import build_train_tab
@@ -77,6 +79,8 @@ def build_app(
                 pages.table.render()  # type: ignore[no-untyped-call]
                 if desk.is_open:
                     build_publish_form(watch)
+            with gr.Tab("Evaluate", id="evaluate"):
+                build_evaluate_tab(EvaluationDesk(desk, watch), service, models, tabs, ask)
 
         def open_run(event: gr.EventData) -> dict[Any, Any]:
             return show_run(pages, tabs, read_run(event))
@@ -114,7 +118,7 @@ def launch_options(project_root: Path, hosts: Collection[str] | None) -> dict[st
     """
     return {
         "theme": build_theme(),
-        "css_paths": [ASSETS / name for name in ("studio.css", "runs.css", "label.css")],
+        "css_paths": [ASSETS / name for name in ("studio.css", "runs.css", "label.css", "evaluate.css")],
         "js": (ASSETS / "page.js").read_text("utf-8"),
         "favicon_path": ASSETS / "favicon.svg",
         "ssr_mode": False,

@@ -95,6 +95,7 @@ FIELDS: Final = (
     FormField("rollout.prefix_sharing", "Share the prompt of a group", "Rollouts"),
     FormField("method.trained_turns", "Trained turns", "Rollouts"),
     FormField("method.answer_form", "SFT answers in", "Rollouts"),
+    FormField("method.sft_target", "SFT teaches", "Rollouts", {"answer": "answers", "grounded": "boxes, then answers"}),
     FormField("method.token_mean", "Mean over tokens of", "Rollouts", {"row": "each turn", "joint": "both turns"}),
     FormField("method.format_reward", "Reward for readable boxes", "Rollouts"),
     FormField("method.area_penalty", "Penalty for area", "Rollouts"),

@@ -164,7 +164,9 @@ class LabelOutputs:
         }
 
     def training_config(self, request: Mapping[str, Any]) -> RunConfig:
-        """Settings of a training run on the questions of a project's good labels, which are written to a file for it.
+        """Settings of a training run on a project's good labels, which are written to a file for it.
+
+        Reinforcement learning gets half of their questions, SFT the boxes and answers of the others.
 
         Raises:
             InputError: If there is no project, or nothing in it to train on.
@@ -177,11 +179,18 @@ class LabelOutputs:
             "source": "jsonl",
             "path": str(found.path),
             "image_root": str(found.image_root),
-            "rl_count": found.questions - held_out,
+            "rl_count": (found.questions - held_out + 1) // 2,
+            "sft_count": None,
             "eval_count": held_out,
         }
+        method = {"chain": "ap_grpo+sft", "sft_target": "grounded"}
         return RunConfig.model_validate(
-            {**base.model_dump(), "name": "Labeled questions", "data": {**base.data.model_dump(), **data}}
+            {
+                **base.model_dump(),
+                "name": "Labeled questions",
+                "data": {**base.data.model_dump(), **data},
+                "method": {**base.method.model_dump(), **method},
+            }
         )
 
     @property

@@ -136,8 +136,11 @@ class LaunchDesk:
 
     def command_line(self, order: Order) -> str:
         """The command as a line to copy, with the processors that it sees, from the folder in which it would run."""
-        plan = self._plan(order)
-        variables = plan.environment if order.gpus or self._has_gpus else {}
+        return self.shell_line(self._plan(order))
+
+    def shell_line(self, plan: LaunchPlan) -> str:
+        """What a plan does, as a line for a shell."""
+        variables = plan.environment if plan.gpus or self._has_gpus else {}
         place = Path.cwd()
         if place != PACKAGE_PARENT:
             variables = {"PYTHONPATH": str(PACKAGE_PARENT), **variables}

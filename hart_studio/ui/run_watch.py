@@ -162,9 +162,12 @@ class RunWatch:
         return answer or None
 
     def index(self, signature: str = "") -> dict[str, Any] | None:
-        """All runs with their results, newest first; None when nothing has changed since the signature."""
+        """All training runs with their results, newest first; None when nothing has changed since the signature.
+
+        One whose status cannot be read may be any kind of run, so it is listed too.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        found = list_runs(self.runs_root)
+        found = [run for run in list_runs(self.runs_root) if run.status is None or run.status.job == "training"]
         rows = [self._row(summary, deadline) for summary in found]
         for gone in self._glances.keys() - {summary.layout.run_id for summary in found}:
             self._glances.pop(gone, None)

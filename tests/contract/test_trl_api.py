@@ -99,6 +99,11 @@ def test_defaults_that_are_not_the_papers_are_still_overridden() -> None:
         assert name in fields and name in given, f"{name}: edit hart_studio/training/trl_args.py"
 
 
+def test_boxes_of_labels_are_read_by_supervised_lessons_alone() -> None:
+    reading = {path.name for path in TRAINING.glob("*.py") if ".label_boxes" in path.read_text()}
+    assert reading == {"lessons.py", "preflight.py"}, "rewards, rollouts and losses see no box"
+
+
 def test_gold_boxes_are_named_only_where_they_are_held_out_and_where_training_is_checked_for_them() -> None:
     reading = {
         path.name

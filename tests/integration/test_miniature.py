@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.evaluation.measurement import read_records
+from hart_studio.evaluation.records import read_records
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs
 from hart_studio.training.__main__ import main

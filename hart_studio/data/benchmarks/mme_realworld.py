@@ -1,38 +1,71 @@
-"""MME-RealWorld and its Lite part, the rows of the published JSON. There are no gold boxes."""
+"""MME-RealWorld, its Lite part and its training part. There are no gold boxes.
+
+Three forms are published: JSON beside the pictures; tables with pictures in base64, in a column ``bytes`` or ``image``;
+and a table of training questions that has an image feature and no categories.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from hart_studio.data.rows import find_picture, get_field, strip_letters, to_letter, to_text, to_texts
+from hart_studio.data.benchmarks.pictures import Pictures, content_id
+from hart_studio.data.options import read_options
+from hart_studio.data.rows import get_field, strip_letters, to_letter, to_text, to_texts
 from hart_studio.records import GoldSample
 
+SOURCE = "MME-RealWorld"
+"""Name of the data set."""
 
-def read_mme_realworld_row(row: Any, image_root: Path) -> GoldSample:
+
+def read_mme_realworld_row(row: Any, pictures: Pictures) -> GoldSample:
     """One question.
 
-    The category is ``<Task>/<Subtask>``, as ``Perception/Autonomous_Driving``: the columns of the paper's Table 2.
-    Option letters are taken off the texts; the Chinese part writes them in full-width brackets.
+    The category is ``<Task>/<Subtask>``, as ``Perception/Autonomous_Driving``: the columns of the paper's Table 2. The
+    training table has none. Option letters are taken off the texts; the Chinese part writes them in full-width
+    brackets.
 
     Args:
-        row: An object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``, ``Task`` and
-            ``Subtask``.
-        image_root: Folder that ``Image`` starts from.
+        row: Of the JSON, an object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``,
+            ``Task`` and ``Subtask``. Of a table, ``question``, ``answer``, the options in ``multi-choice options`` or
+            ``choices``, the picture in ``bytes`` or ``image``, and mostly ``index`` and ``category``.
+        pictures: Where the pictures are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the picture is missing.
         InputError: If the picture's name leads out of the folder.
     """
+    return _read_table_row(row, pictures) if isinstance(row, dict) and "question" in row else _read_json(row, pictures)
+
+
+def _read_json(row: Any, pictures: Pictures) -> GoldSample:
     choices = strip_letters(to_texts(get_field(row, "Answer choices"), "Answer choices"))
     task, subtask = to_text(get_field(row, "Task"), "Task"), to_text(get_field(row, "Subtask"), "Subtask")
     return GoldSample(
         id=to_text(get_field(row, "Question_id"), "Question_id"),
-        image=find_picture(image_root, get_field(row, "Image")),
+        image=pictures.locate(get_field(row, "Image")),
         question=to_text(get_field(row, "Text"), "Text"),
         choices=choices,
         answer=to_letter(to_text(get_field(row, "Ground truth"), "Ground truth"), choices),
         category=f"{task}/{subtask}",
-        source="MME-RealWorld",
+        source=SOURCE,
+        gold_boxes=(),
+    )
+
+
+def _read_table_row(row: dict[str, Any], pictures: Pictures) -> GoldSample:
+    name = next((each for each in ("multi-choice options", "choices") if each in row), "multi-choice options")
+    choices = read_options(get_field(row, name), name)
+    answer = to_letter(to_text(get_field(row, "answer"), "answer"), choices)
+    question = to_text(get_field(row, "question"), "question")
+    image = pictures.locate(row["bytes"] if row.get("bytes") else get_field(row, "image"))
+    index = row.get("index")
+    return GoldSample(
+        id=content_id(image.rpartition("/")[2], question, *choices) if index is None else to_text(index, "index"),
+        image=image,
+        question=question,
+        choices=choices,
+        answer=answer,
+        category=to_text(row.get("category") or "", "category"),
+        source=SOURCE,
         gold_boxes=(),
     )

@@ -8,13 +8,15 @@ from typing import Final
 
 import numpy as np
 
+from hart_studio.evaluation import published
 from hart_studio.evaluation.joint import count_joint, estimate_information_gain, wrong_box_share
-from hart_studio.evaluation.measurement import Measured
+from hart_studio.evaluation.records import Measured
 from hart_studio.evaluation.statistics import Estimate, estimate, estimate_difference
+from hart_studio.evaluation.tables.writers import NONE, format_rows
 from hart_studio.records import Protocol
-from hart_studio.training.miniature import published
+from hart_studio.training.miniature import references
 from hart_studio.training.miniature.results import StudyResults
-from hart_studio.training.miniature.tables import NONE, NOT_RUN, format_rows
+from hart_studio.training.miniature.tables import NOT_RUN
 
 HART: Final = "ap_grpo_060"
 """Cell of the paper's method with its default k."""
@@ -122,12 +124,12 @@ def _read_iou(record: Measured) -> float:
 
 
 def _read_answer(protocol: Protocol) -> Callable[[Measured], float]:
-    return lambda record: record.answers[protocol]
+    return lambda record: record.value(protocol)
 
 
 def _describe_gain(better: str, worse: str) -> str:
     names = ("TreeBench", "Visual-CoT")
-    pairs = zip(names, published.GROUNDING[better], published.GROUNDING[worse], strict=True)
+    pairs = zip(names, references.GROUNDING[better], references.GROUNDING[worse], strict=True)
     return ", ".join(f"{first - second:+.1f} ({name})" for name, first, second in pairs)
 
 

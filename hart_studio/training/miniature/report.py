@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
+from hart_studio.evaluation.lines import draw_chart
 from hart_studio.files import write_atomically
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.miniature.cells import Cell
 from hart_studio.training.miniature.claims import claims_table
-from hart_studio.training.miniature.curves import draw_chart, join_seeds
+from hart_studio.training.miniature.curves import join_seeds
 from hart_studio.training.miniature.results import StudyResults
 from hart_studio.training.miniature.tables import table_1, table_6, table_7, table_8, table_information
 

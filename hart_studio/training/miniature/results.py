@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.measurement import Measured, read_records
+from hart_studio.evaluation.records import Measured, read_records
 from hart_studio.evaluation.statistics import FloatArray, draw_resamples
 from hart_studio.records import Protocol
 from hart_studio.runs.events import Evaluated, RunEvent, Started, StepDone
@@ -44,7 +44,7 @@ class CellRecords:
 
     def answers(self, protocol: Protocol) -> FloatArray:
         """Scores of the answers under a protocol, ``[S, n]``."""
-        return self.values(lambda record: record.answers[protocol])
+        return self.values(lambda record: record.value(protocol))
 
     @property
     def is_grounded(self) -> FloatArray:

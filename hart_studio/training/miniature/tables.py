@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from hart_studio.evaluation import published
 from hart_studio.evaluation.joint import (
     CELLS,
     count_joint,
@@ -17,13 +18,13 @@ from hart_studio.evaluation.joint import (
     wrong_box_share,
 )
 from hart_studio.evaluation.statistics import Estimate, FloatArray, estimate_difference, estimate_mean, spread
+from hart_studio.evaluation.tables.writers import NONE, format_rows
 from hart_studio.records import Protocol
-from hart_studio.training.miniature import published
+from hart_studio.training.miniature import references
 from hart_studio.training.miniature.cells import Cell
 from hart_studio.training.miniature.results import PHASES, CellRecords, StudyResults, find_cost
 
 NOT_RUN: Final = "not run"
-NONE: Final = "–"
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("direct", "crops_only", "full_and_crops")
 KINDS: Final = ("detail", "gist")
 
@@ -40,10 +41,13 @@ def table_1(results: StudyResults, protocol: Protocol | None) -> str:
     rows = []
     for cell in results.cells:
         chosen = protocol or cell.protocol
-        reference = published.WRONG_BOX.get((cell.name, chosen))
+        reference = references.WRONG_BOX.get((cell.name, chosen))
         rows.append([cell.title, chosen, *_joint_columns(results, cell, chosen), f"{reference}" if reference else NONE])
-    for name, figures in published.JOINT_VISUAL_COT.items() if protocol is None else ():
-        rows.append([f"*published: {published.MODEL}, {name}*", NONE, *map(str, figures[:4]), NONE, str(figures[4])])
+    for row in published.TABLE_1 if protocol is None else ():
+        if row.model == published.MODEL:
+            name = "in the loop, crops only" if row.is_looped else "without the loop"
+            counts = [f"{count}" for count in row.counts]
+            rows.append([f"*published: {row.model}, {name}*", NONE, *counts, NONE, f"{row.wrong_box}"])
     shares = ["P(wrong box, given a right answer), %", f"published: {published.MODEL} on Visual-CoT"]
     return format_rows(["model", "protocol", *CELLS, *shares], rows)
 
@@ -55,7 +59,7 @@ def table_6(results: StudyResults) -> str:
     base = results.records.get("base")
     rows = []
     for cell in results.cells:
-        reference = [f"{value}" for value in published.GROUNDING.get(cell.name, ())] or [NONE, NONE]
+        reference = [f"{value}" for value in references.GROUNDING.get(cell.name, ())] or [NONE, NONE]
         found = results.records.get(cell.name)
         if found is None:
             rows.append([cell.title, NOT_RUN, *[NONE] * 5, *reference])
@@ -71,7 +75,7 @@ def table_6(results: StudyResults) -> str:
             show_percent(shares[:, results.of_kind("detail")]),
             show_percent(found.values(lambda record: record.mean_iou), results.resamples),
             show_percent(found.values(lambda record: record.area_share)),
-            show_percent(found.values(lambda record: float(record.boxes > 0))),
+            show_percent(found.values(lambda record: float(bool(record.boxes)))),
         ]
         rows.append([cell.title, *figures, *reference])
     return format_rows(header, rows)
@@ -86,7 +90,7 @@ def table_7(results: StudyResults, kind: str | None = None) -> str:
     """
     header = ["model", *(f"{protocol}, %" for protocol in PROTOCOLS)]
     if kind is None:
-        header += [f"published: {name}" for name in published.BENCHMARKS]
+        header += [f"published: {name}" for name in references.BENCHMARKS]
     rows = []
     for cell in results.cells:
         found = results.records.get(cell.name)
@@ -96,7 +100,7 @@ def table_7(results: StudyResults, kind: str | None = None) -> str:
         elif found is not None:
             asked = results.of_kind(str(kind))
             figures = [show_percent(found.answers(protocol)[:, asked]) for protocol in PROTOCOLS]
-        reference = published.ACCURACY.get(cell.name, (NONE,) * len(published.BENCHMARKS))
+        reference = references.ACCURACY.get(cell.name, (NONE,) * len(references.BENCHMARKS))
         rows.append([cell.title, *figures, *(reference if kind is None else ())])
     return format_rows(header, rows)
 
@@ -109,7 +113,7 @@ def table_8(results: StudyResults) -> str:
     for cell in results.cells:
         if cell.parent != "base":
             continue
-        reference = [f"{value}" for value in published.COST.get(cell.name, ())] or [NONE, NONE]
+        reference = [f"{value}" for value in references.COST.get(cell.name, ())] or [NONE, NONE]
         costs = [cost for events in results.runs.get(cell.name, {}).values() if (cost := find_cost(events)) is not None]
         if not costs:
             rows.append([cell.title, NOT_RUN, *[NONE] * 4, *reference])
@@ -161,12 +165,6 @@ def show_spread(values: Sequence[float], digits: int) -> str:
 def show_gain(gain: Estimate) -> str:
     """A difference of shares in points: ``+12.4 [8.0, 16.9]``."""
     return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
-
-
-def format_rows(header: Row, rows: Sequence[Row]) -> str:
-    """A Markdown table; cells hold no markup of their own beyond what is written here."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _joint_columns(results: StudyResults, cell: Cell, protocol: Protocol) -> list[str]:

@@ -74,7 +74,7 @@ class BoxViewer(Display):
     """Shows a ``Scene``; ``None`` is the empty state."""
 
     def __init__(self, **layout: Any) -> None:
-        super().__init__(_TEMPLATE, ("picture_stage.js", "box_viewer.js"), **layout)
+        super().__init__(_TEMPLATE, ("picture_stage.js", "stage_controls.js", "box_viewer.js"), **layout)
 
     def postprocess(self, value: Scene | None) -> dict[str, Any] | None:  # type: ignore[override]
         """The scene as JSON; coordinates stay in original pixels."""

@@ -49,7 +49,7 @@ class LabelPage(Display):
         self._marker = marker
         self._is_open = is_open
         template = (ASSETS / "label_page.html").read_text("utf-8")
-        scripts = ("picture_stage.js", "review.js", "label_page.js")
+        scripts = ("picture_stage.js", "review.js", "drawing.js", "label_page.js")
         super().__init__(template, scripts, choices, server_functions=list(answers), **layout)
 
     def postprocess(self, value: LabelChoices) -> dict[str, Any]:  # type: ignore[override]

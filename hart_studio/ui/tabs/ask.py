@@ -49,14 +49,18 @@ class ResultColumn:
 
 
 @dataclass(frozen=True)
-class ModelPickers:
-    """The two lists of models, so that another tab can put a checkpoint into them."""
+class AskInputs:
+    """The fields that another tab can fill: with a checkpoint, or with a question."""
 
+    picture: gr.File
+    question: gr.Textbox
+    choices: gr.Textbox
+    answer: gr.Textbox
     model_a: gr.Dropdown
     model_b: gr.Dropdown
 
 
-def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> ModelPickers:
+def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> AskInputs:
     """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
 
     Args:
@@ -179,7 +183,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
         ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
         concurrency_limit=1, concurrency_id=MODEL_QUEUE,
     )  # fmt: skip
-    return ModelPickers(model_a, model_b)
+    return AskInputs(picture, question, choices, answer, model_a, model_b)
 
 
 def _build_result_column(slot: str, is_shown: bool) -> ResultColumn:

@@ -5,9 +5,10 @@ from PIL import Image
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation import measurement
-from hart_studio.evaluation.measurement import Measured, measure, read_records, write_records
+from hart_studio.evaluation.measurement import MEASURED_SETTINGS, measure, measure_batch, record_fault
+from hart_studio.evaluation.records import read_records
 from hart_studio.needle.__main__ import main as write_needle
-from hart_studio.records import Box, GoldSample
+from hart_studio.records import Box, GoldSample, Protocol
 from tests.fakes import ScriptedModel
 
 
@@ -33,14 +34,24 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     inside, outside, third = Box.of((0, 0, 50, 100)), Box.of((100, 0, 200, 100)), Box.of((70, 0, 170, 100))
     asked = model()
     first, second = measure(asked, [sample(tmp_path, "one", inside, outside), sample(tmp_path, "two", third)])
-    assert first.answers == {"direct": 1.0, "crops_only": 1.0, "full_and_crops": 0.0}
+    protocols: tuple[Protocol, ...] = ("direct", "crops_only", "full_and_crops")
+    assert [first.value(protocol) for protocol in protocols] == [1.0, 1.0, 0.0]
     assert [(gold.is_found, gold.iog, gold.iou) for gold in first.golds] == [(True, 1.0, 0.5), (False, 0.0, 0.0)]
     assert (first.found_share, first.is_grounded, first.mean_iou) == (0.5, False, 0.25)
-    assert (first.sample_id, first.category, first.area_share, first.boxes) == ("one", "k", 0.5, 1)
-    assert (second.answers["crops_only"], second.boxes, second.area_share) == (0.0, 0, 0.0), "no box, no answer: wrong"
-    assert second.answers["direct"] == 1.0
+    assert (first.sample_id, first.category, first.area_share, len(first.boxes)) == ("one", "k", 0.5, 1)
+    assert (first.image_wh, first.question, first.choices) == ((200, 100), "one", ("red", "blue"))
+    assert (second.value("crops_only"), second.boxes, second.area_share) == (0.0, (), 0.0), "no box, no answer: wrong"
+    assert second.value("direct") == 1.0
     assert len(asked.requests("grounding")) == 2, "one grounding turn serves all protocols"
     assert all(call.sampling.temperature == 0 for call in asked.calls)
+
+
+def test_what_an_answer_cost_and_said_is_kept(tmp_path: Path) -> None:
+    (record,) = measure(model(), [sample(tmp_path, "one", Box.of((0, 0, 50, 100)))])
+    direct, crops = record.answers["direct"], record.answers["crops_only"]
+    assert (direct.text, direct.score.extracted, direct.score.rule) == ("\\boxed{A}", "A", "boxed")
+    assert (direct.seconds, crops.seconds) == (0.25, 0.5), "one turn and two"
+    assert crops.visual_tokens > direct.visual_tokens, "the crops come on top of the overview"
 
 
 def test_the_threshold_is_strict(tmp_path: Path) -> None:
@@ -50,25 +61,51 @@ def test_the_threshold_is_strict(tmp_path: Path) -> None:
     assert [record.is_grounded for record in records] == [False, True]
 
 
-def test_a_picture_that_cannot_be_read_ends_the_measurement(tmp_path: Path) -> None:
+def test_direct_alone_asks_nobody_to_point(tmp_path: Path) -> None:
+    asked = model()
+    (record,) = measure_batch(asked, [sample(tmp_path, "one", Box.of((0, 0, 50, 100)))], ["direct"], MEASURED_SETTINGS)
+    assert asked.requests("grounding") == []
+    assert (record.is_pointed, record.golds, record.is_grounded) == (False, (), False)
+    with pytest.raises(DataError, match="gold boxes and a grounding turn of one"):
+        _ = record.found_share
+    with pytest.raises(DataError, match="not asked under crops_only"):
+        record.value("crops_only")
+
+
+def test_both_extractors_judge_the_same_text(tmp_path: Path) -> None:
+    loose = ScriptedModel(direct="Based on the sign, red.")
+    (record,) = measure_batch(loose, [sample(tmp_path, "one")], ["direct"], MEASURED_SETTINGS, "mme_realworld")
+    judged = record.answers["direct"]
+    assert judged.score.value == 0.0 and judged.score.extracted is None, "the strict one reads nothing from prose"
+    assert judged.official is not None and judged.official.rule.startswith("mme_realworld:")
+    assert judged.official.extracted == "B", "the benchmark's own takes the first letter that it meets"
+
+
+def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
     broken = sample(tmp_path, "one", Box.of((0, 0, 9, 9))).model_copy(update={"image": str(tmp_path / "gone.png")})
+    whole = sample(tmp_path, "two", Box.of((0, 0, 9, 9)))
+    found = measure_batch(model(), [broken, whole], ["crops_only"], MEASURED_SETTINGS, "hr_bench")
+    assert found[0].error and found[0].answers["crops_only"].score.value is None
+    assert found[0].answers["crops_only"].official is None
+    assert found[0].golds == () and found[0].image_wh is None
+    assert found[1].value("crops_only") == 1.0, "the others go on"
     with pytest.raises(DataError, match="readable picture of one"):
         measure(model(), [broken])
 
 
-def test_records_come_back_as_they_were(tmp_path: Path) -> None:
-    records = measure(model(), [sample(tmp_path, "one", Box.of((0, 0, 30, 70)))])
-    write_records(tmp_path / "r.jsonl", records)
-    assert read_records(tmp_path / "r.jsonl") == records
-    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 1
-    (tmp_path / "r.jsonl").write_text('{"sample_id": "one"}\n')
-    with pytest.raises(DataError, match=r"r\.jsonl line 1"):
-        read_records(tmp_path / "r.jsonl")
+def test_a_fault_has_a_record_too(tmp_path: Path) -> None:
+    record = record_fault(sample(tmp_path, "one", Box.of((0, 0, 9, 9))), ["direct", "crops_only"], "server gone")
+    assert record.error == "server gone" and set(record.answers) == {"direct", "crops_only"}
+    with pytest.raises(DataError, match="server gone"):
+        record.value("direct")
 
 
-def test_a_record_needs_a_gold_box() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        Measured(sample_id="a", category="", answers={}, golds=(), area_share=0.0, boxes=0)
+def test_a_comparison_needs_gold_boxes_and_known_answers(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected gold boxes of one"):
+        measure(model(), [sample(tmp_path, "one")])
+    unknown = sample(tmp_path, "two", Box.of((0, 0, 9, 9))).model_copy(update={"answer": None})
+    with pytest.raises(DataError, match="no known answer"):
+        measure(model(), [unknown])
 
 
 def test_the_command_writes_the_records(

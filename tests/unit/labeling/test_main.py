@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from hart_studio.labeling import __main__ as command
+from hart_studio.labeling.job import read_config
 from hart_studio.labeling.project import Project
+from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.runs.reader import list_runs
+from tests.fake_endpoint import Answer, Seen, serving
 from tests.fakes import ScriptedModel
 from tests.unit.pipeline.conftest import boxes_text
 
@@ -95,3 +98,27 @@ def test_nothing_to_label_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
     command.main(["create", str(tmp_path / "p")])
     assert command.main(["run", str(tmp_path / "p")]) == 2
     assert "import some" in capsys.readouterr().err
+
+
+def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def script(seen: Seen) -> Answer:
+        is_pointing = seen.text.startswith(GROUNDING_INSTRUCTION)
+        return Answer((boxes_text((250, 333, 500, 667)) if is_pointing else "B",))
+
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    command.main(["import", project, str(table)])
+    with serving(script) as server:
+        run = ["run", project, "--rollouts", "2", "--served", server.url, "--served-model", "hart"]
+        assert command.main(run) == 2
+        assert "expected --served-family" in capsys.readouterr().err
+        assert command.main([*run, "--served-family", "qwen3_vl"]) == 0
+    assert {seen.body["model"] for seen in server.seen} == {"hart"}
+    (finished,) = list_runs(Project(Path(project)).runs)
+    config = read_config(finished.layout)
+    assert config.served is not None
+    assert config.model == config.model_name == f"hart at {server.url}"
+    for item in Project(Path(project)).items():
+        assert item.label.status == "proposed"  # a score of another model's calibration accepts nothing
+        assert item.label.maker is not None
+        assert item.label.maker.model == config.model

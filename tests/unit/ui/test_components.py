@@ -7,6 +7,7 @@ from hart_studio.records import Box
 from hart_studio.ui.components.answer_cards import AnswerBoard, AnswerCards, Card, Check, Said
 from hart_studio.ui.components.box_viewer import BoxViewer, Copy, Scene
 from hart_studio.ui.components.crop_strip import Crop, CropStrip, Overview, Shown
+from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.components.run_status import Failed, Running, RunStatus
@@ -70,6 +71,23 @@ def test_displays_of_runs_have_constant_templates_and_call_only_what_they_are_gi
     shown = displays[2].postprocess(first)
     assert (shown["run"], shown["may_act"]) == ("a", True) and first != second, "the same run can be chosen again"
     assert {chart["title"] for chart in shown["charts"]} >= {"Reward", "Held-out grounding", "Loss"}
+
+
+def test_the_evaluate_page_gets_its_choices_as_values(tmp_path):
+    def tables(request):
+        return request
+
+    choices = EvaluateChoices(
+        [{"name": "needle", "title": EVIL}], "needle", [(EVIL, EVIL)], EVIL, [("direct", EVIL)], []
+    )
+    page = EvaluatePage(tmp_path / "marker.txt", choices, [tables], is_open=False)
+    config = page.get_config()
+    assert "${" not in config["html_template"] and "{{" not in config["html_template"]
+    assert EVIL not in config["html_template"] and config["server_fns"] == ["tables"]
+    payload = page.postprocess(choices)
+    json.dumps(payload, allow_nan=False)
+    assert (payload["models"], payload["is_open"]) == ([(EVIL, EVIL)], False)
+    assert payload["marker"]["path"] == str(tmp_path / "marker.txt")
 
 
 @pytest.mark.parametrize("component", [BoxViewer, CropStrip, AnswerCards, RunStatus])

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
+from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
@@ -187,12 +188,14 @@ def test_quality_losses_and_export(calls: ReviewCalls, project: Project, tmp_pat
             outputs.export({"project": "p", "format": "coco", **splits, **wrong})
 
 
-def test_training_settings_hold_the_questions_and_no_box(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
+def test_training_settings_hold_questions_and_labels(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
     outputs = LabelOutputs(calls.desk, tmp_path / "served")
     with pytest.raises(InputError, match="review some first"):
         outputs.training_config({"project": "p"})
     for item in list(project.items()):
         add_label(project, item.id, status="accepted")
     config = outputs.training_config({"project": "p"})
-    assert (config.data.source, config.data.rl_count, config.data.eval_count) == ("jsonl", 3, 0)
-    assert str(BOX.xyxy[0]) not in Path(config.data.path).read_text()
+    assert (config.data.source, config.data.rl_count, config.data.eval_count) == ("jsonl", 2, 0)
+    assert (config.method.chain, config.method.sft_target, config.data.sft_count) == ("ap_grpo+sft", "grounded", None)
+    loaded = load_jsonl(Path(config.data.path), image_root=Path(config.data.image_root))
+    assert all([box.xyxy for box in sample.label_boxes] == [BOX.xyxy] for sample in loaded.samples)

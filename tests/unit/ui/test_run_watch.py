@@ -158,6 +158,11 @@ def test_the_list_of_runs(watch: RunWatch, layout: RunLayout) -> None:
     assert RunWatch(watch.runs_root / "missing", watch.pictures).index() == {"signature": str(hash("[]")), "runs": []}
 
 
+def test_evaluations_have_a_list_of_their_own(watch: RunWatch, layout: RunLayout) -> None:
+    create_run(watch.runs_root, "evaluation", RunConfig(), "evaluation", total=1)
+    assert [row["id"] for row in (watch.index() or {})["runs"]] == [layout.run_id]
+
+
 def test_a_long_list_is_read_once_and_loses_nothing(watch: RunWatch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_watch, "MOST_DIGESTS", 2)
     monkeypatch.setattr(run_watch, "PATIENCE_SECONDS", 60.0)

@@ -4,6 +4,9 @@ from typing import Any
 import pytest
 
 from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
+from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.errors import InputError
+from tests.benchmark_files import draw
 
 ROW: dict[str, Any] = {
     "Question_id": "monitoring/Vehicle/counting/0310",
@@ -16,30 +19,101 @@ ROW: dict[str, Any] = {
     "Subtask": "Autonomous_Driving",
     "Task": "Reasoning",
 }
+CHOICES = [f"({letter}) {number}" for number, letter in enumerate("ABCDE", start=1)]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def pictures(tmp_path: Path) -> Pictures:
+    (tmp_path / "cache").mkdir()
     (tmp_path / "a.jpg").touch()
-    return tmp_path
+    return Pictures(tmp_path, tmp_path / "cache")
 
 
-def test_a_row_in_full_width_brackets(root: Path) -> None:
-    sample = read_mme_realworld_row(ROW, root)
+def table_row(**changes: Any) -> dict[str, Any]:
+    row = {
+        "index": 7,
+        "bytes": draw(1).base64,
+        "question": "How many cars?",
+        "multi-choice options": CHOICES,
+        "answer": "D",
+        "category": "Reasoning/Monitoring",
+        "l2-category": "Vehicle",
+        **changes,
+    }
+    return {name: value for name, value in row.items() if value is not ...}
+
+
+# The JSON ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_in_full_width_brackets(pictures: Pictures) -> None:
+    sample = read_mme_realworld_row(ROW, pictures)
     assert sample.id == "monitoring/Vehicle/counting/0310"
     assert sample.choices == ("1", "2", "3", "4", "看不清")
     assert (sample.question, sample.answer) == ("图中有几辆车？", "D")
     assert sample.category == "Reasoning/Autonomous_Driving"
-    assert sample.image == str((root / "a.jpg").resolve())
+    assert sample.image == str((pictures.root / "a.jpg").resolve())
     assert (sample.source, sample.gold_boxes) == ("MME-RealWorld", ())
 
 
 @pytest.mark.parametrize("field", ["Question_id", "Image", "Text", "Answer choices", "Ground truth", "Subtask", "Task"])
-def test_a_field_that_is_read_must_be_there(root: Path, field: str) -> None:
+def test_a_field_that_is_read_must_be_there(pictures: Pictures, field: str) -> None:
     with pytest.raises(ValueError, match=f"no field '{field}'"):
-        read_mme_realworld_row({key: value for key, value in ROW.items() if key != field}, root)
+        read_mme_realworld_row({key: value for key, value in ROW.items() if key != field}, pictures)
 
 
-def test_the_answer_is_a_letter_even_where_options_are_letters(root: Path) -> None:
+def test_the_answer_is_a_letter_even_where_options_are_letters(pictures: Pictures) -> None:
     options = ["(A) C", "(B) A", "(C) B", "(D) D", "(E) none"]
-    assert read_mme_realworld_row({**ROW, "Answer choices": options, "Ground truth": "A"}, root).answer == "A"
+    row = {**ROW, "Answer choices": options, "Ground truth": "A"}
+    assert read_mme_realworld_row(row, pictures).answer == "A"
+
+
+def test_pictures_stay_inside_their_folder(pictures: Pictures) -> None:
+    with pytest.raises(InputError, match="expected the name of a file"):
+        read_mme_realworld_row({**ROW, "Image": "../a.jpg"}, pictures)
+
+
+# The tables ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [CHOICES, repr(CHOICES), "\n".join(CHOICES)], ids=["list", "literal", "lines"])
+def test_a_row_of_a_table(pictures: Pictures, options: Any) -> None:
+    sample = read_mme_realworld_row(table_row(**{"multi-choice options": options}), pictures)
+    assert (sample.id, sample.question, sample.answer) == ("7", "How many cars?", "D")
+    assert sample.choices == ("1", "2", "3", "4", "5")
+    assert sample.category == "Reasoning/Monitoring"
+    assert Path(sample.image).read_bytes() == draw(1).jpeg
+
+
+@pytest.mark.parametrize("image", [draw(1).base64, draw(1).jpeg, {"bytes": draw(1).jpeg, "path": None}, "a.jpg"])
+def test_the_picture_may_be_in_image_in_any_form(pictures: Pictures, image: Any) -> None:
+    sample = read_mme_realworld_row(table_row(bytes=..., image=image), pictures)
+    assert Path(sample.image).is_file()
+
+
+def test_the_training_table_has_neither_ids_nor_categories(pictures: Pictures) -> None:
+    listed = "The choices are listed below:\n" + "\n".join(CHOICES) + "\n"
+    row = table_row(index=..., category=..., choices=listed, bytes=..., image={"bytes": draw(1).jpeg, "path": "1.jpg"})
+    del row["multi-choice options"]
+    sample = read_mme_realworld_row(row, pictures)
+    assert (sample.choices, sample.answer, sample.category) == (("1", "2", "3", "4", "5"), "D", "")
+    assert read_mme_realworld_row(row, pictures).id == sample.id
+    other = read_mme_realworld_row({**row, "question": "How many ships?"}, pictures)
+    assert (other.image, other.id != sample.id) == (sample.image, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer": "F"}, "expected the letter of one of 5 options"),
+        ({"answer": None}, "expected text in 'answer'"),
+        ({"multi-choice options": None}, "expected the letter of one of 0 options"),
+        ({"multi-choice options": ...}, "no field 'multi-choice options'"),
+        ({"bytes": ...}, "no field 'image'"),
+        ({"bytes": "x" * 2000}, "neither one in base64 nor a path"),
+        ({"question": " "}, "expected a question"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said(pictures: Pictures, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_mme_realworld_row(table_row(**changes), pictures)

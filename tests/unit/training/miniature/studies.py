@@ -41,10 +41,12 @@ began = time.monotonic()
 while wanted and time.monotonic() < began + 200 and not list(Path(wanted).glob("*/events.jsonl")):
     time.sleep(0.02)
 print("measure", model)
-gold = {"is_found": True, "iog": 1.0, "iou": 0.5}
-answers = {"direct": 1.0, "crops_only": 1.0, "full_and_crops": 0.0}
-rows = [{"sample_id": str(n), "category": "detail", "answers": answers, "golds": [gold],
-         "area_share": 0.1, "boxes": 1} for n in range(3)]
+def judged(value):
+    return {"score": {"value": value, "extracted": "A", "expected": "A", "rule": "boxed"}, "outcome": "ok"}
+box = {"x_min": 0, "y_min": 0, "x_max": 20, "y_max": 50}
+answers = {"direct": judged(1.0), "crops_only": judged(1.0), "full_and_crops": judged(0.0)}
+rows = [{"sample_id": str(n), "category": "detail", "answers": answers, "image_wh": [100, 100],
+         "boxes": [box], "gold_boxes": [box]} for n in range(3)]
 out.write_text("".join(json.dumps(row) + chr(10) for row in rows))
 """
 

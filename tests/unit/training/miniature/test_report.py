@@ -6,29 +6,35 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hart_studio.evaluation.measurement import GoldMatch, Measured
+from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.evaluation.statistics import Estimate, draw_resamples
+from hart_studio.records import Box, Score
 from hart_studio.runs.events import Evaluated, Payload, RunEvent, Started, StepDone
 from hart_studio.training.miniature.cells import CELLS, FULL, Cell, base_config, choose_cells
 from hart_studio.training.miniature.claims import claims_table, judge
 from hart_studio.training.miniature.report import write_report
 from hart_studio.training.miniature.results import CellRecords, StudyResults, find_cost
-from hart_studio.training.miniature.tables import format_rows, show_percent, table_1, table_6, table_7, table_8
+from hart_studio.training.miniature.tables import show_percent, table_1, table_6, table_7, table_8
 from tests.unit.runs.conftest import PROVENANCE
 
 QUESTIONS = 40
 
 
 def question(index: int, right: bool, found: bool) -> Measured:
-    gold = GoldMatch(is_found=found, iog=0.9 * found, iou=0.5 * found)
+    gold = Box.of((0, 0, 20, 10))
+    away = Box.of((50, 50, 70, 60))  # of the same size, 2 % of the picture
     return Measured(
         sample_id=f"q{index}",
         category="detail" if index % 4 else "gist",
-        answers={"direct": 0.0, "crops_only": float(right), "full_and_crops": 1.0},
-        golds=(gold,),
-        area_share=0.02,
-        boxes=1,
+        image_wh=(100, 100),
+        answers={"direct": judged(0.0), "crops_only": judged(float(right)), "full_and_crops": judged(1.0)},
+        boxes=(gold if found else away,),
+        gold_boxes=(gold,),
     )
+
+
+def judged(value: float) -> Judged:
+    return Judged(score=Score(value=value, extracted="A", expected="A", rule="boxed"), outcome="ok")
 
 
 def records(cell: str, found: int, right: int, seeds: int = 1) -> CellRecords:
@@ -77,7 +83,7 @@ def test_grounding_stands_beside_its_spread_its_gain_and_the_area(results: Study
     assert base[1].startswith("25.0 [") and base[2] == "–"  # 10 of 40
     assert trained[1].startswith("80.0 ± 7.1 [")  # 34 and 30 of 40
     assert trained[2].startswith("+55.0 [")
-    assert (trained[4][:4], trained[5], trained[6]) == ("40.0", "2.0 ± 0.0", "100.0 ± 0.0")
+    assert (trained[4][:4], trained[5], trained[6]) == ("80.0", "2.0 ± 0.0", "100.0 ± 0.0")
     assert trained[7:] == ["75.4", "77.7"]
     assert row_of(table_6(results), "GRPO") == ["GRPO", "not run", *["–"] * 5, "51.0", "66.1"]
 
@@ -129,9 +135,8 @@ def test_verdicts_follow_from_the_interval(results: StudyResults) -> None:
     assert " bits [" in informed[2] and informed[3] == "seen"
 
 
-def test_a_share_without_a_spread_and_a_cell_with_a_bar(results: StudyResults) -> None:
+def test_a_share_without_a_spread(results: StudyResults) -> None:
     assert show_percent(results.records["base"].is_grounded) == "25.0"
-    assert format_rows(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |"
 
 
 def test_the_report_has_every_table_and_its_charts(results: StudyResults, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 import pytest
 
-from hart_studio.records import Sample
+from hart_studio.errors import DataError
+from hart_studio.records import Box, Sample
+from hart_studio.runs.config import RunConfig
 from hart_studio.scoring import score_answer
-from hart_studio.training.sft import target_text
+from hart_studio.training.lessons import check_taught, target_text
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,15 @@ def test_a_model_that_names_no_letters_is_taught_the_words() -> None:
 def test_an_unknown_answer_cannot_be_taught() -> None:
     with pytest.raises(ValueError, match="expected a known answer of s"):
         target_text(Sample(id="s", image="p.png", question="Which?"))
+
+
+def test_boxes_can_be_taught_only_where_there_are_some() -> None:
+    plain = Sample(id="s", image="p.png", question="Which?", answer="red")
+    labeled = plain.model_copy(update={"label_boxes": (Box.of((0, 0, 9, 9)),)})
+    grounded = RunConfig.model_validate({"method": {"chain": "sft", "sft_target": "grounded"}})
+    check_taught([plain], RunConfig())
+    check_taught([plain, labeled], grounded)
+    with pytest.raises(DataError, match=r"label_boxes for method\.sft_target=grounded"):
+        check_taught([plain], grounded)
+    with pytest.raises(DataError, match=r"raise data\.sft_count"):
+        check_taught([], RunConfig())

@@ -1,0 +1,365 @@
+// The Evaluate page: start evaluations, watch them, and see up to six together as tables, figures and failures.
+const LOOK_MILLISECONDS = 1500;
+const HIDDEN_LOOK_MILLISECONDS = 8000;
+const REDRAW_MILLISECONDS = 10000; // between two sets of tables of evaluations that still run
+const MOST_CHOSEN = 6;
+const ACTIVE = ["queued", "running", "stopping"];
+const VIEWS = ["tables", "figures", "failures"];
+
+const page = element.querySelector(".hs-evaluate");
+const find = (name) => page.querySelector(name);
+let rows = null; // null until the server has answered once
+let signature = "";
+let chosen = [];
+let view = "tables";
+let shownKey = null; // of what the tables and figures were made from
+let shownAt = 0;
+let isLoading = false;
+let isLooking = false;
+
+const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
+const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
+const titleOf = (protocol) => props.value.protocols.find(([name]) => name === protocol)?.[1] ?? protocol;
+const rowOf = (id) => rows?.find((row) => row.id === id);
+const percent = (value) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(1)} %`);
+const failures = makeFailures(page, call, addressOf, titleOf, say);
+
+function say(text, isBad = false) {
+  const told = find(".hs-ev-told");
+  told.textContent = text;
+  told.classList.toggle("hs-bad", isBad);
+}
+
+// Calls the server; what it has to complain about is shown, and undefined comes back.
+async function call(name, request, button) {
+  if (button) button.disabled = true;
+  try {
+    const answer = await server[name](request);
+    if (answer === undefined) throw new Error("no answer");
+    if (answer?.error && Object.keys(answer).length === 1) { say(answer.error, true); return undefined; }
+    return answer ?? {};
+  } catch {
+    say("The server does not answer. Nothing is lost; try again.", true);
+    return undefined;
+  } finally {
+    if (button) button.disabled = false;
+  }
+}
+
+// ---- address: a reload shows the same -----------------------------------------------------------------------------
+
+function remember() {
+  const address = new URL(location.href);
+  if (chosen.length) address.searchParams.set("evaluations", chosen.join(","));
+  else address.searchParams.delete("evaluations");
+  address.searchParams.set("view", view);
+  history.replaceState(null, "", address);
+}
+
+function recall() {
+  const address = new URLSearchParams(location.search);
+  chosen = (address.get("evaluations") ?? "").split(",").filter(Boolean).slice(0, MOST_CHOSEN);
+  if (VIEWS.includes(address.get("view"))) view = address.get("view");
+}
+
+// ---- the list -------------------------------------------------------------------------------------------------------
+
+async function look() {
+  if (isLooking || page.offsetParent === null) return;
+  isLooking = true;
+  try {
+    const answer = await answerOf(server.evaluations({ signature }));
+    if (answer?.error) return say(answer.error, true);
+    if (answer) {
+      const isFirst = rows === null;
+      ({ signature, evaluations: rows } = answer);
+      chosen = chosen.filter(rowOf);
+      if (isFirst) {
+        find(".hs-ev-new").open = !rows.length && props.value.is_open;
+        const done = rows.find((row) => row.state === "completed");
+        if (!chosen.length && done) chosen = [done.id];
+      }
+      draw();
+    }
+    page.classList.remove("hs-offline");
+    refresh();
+  } catch {
+    page.classList.add("hs-offline");
+  } finally {
+    isLooking = false;
+  }
+}
+
+function tick(id, isOn) {
+  chosen = isOn ? [...chosen.filter((other) => other !== id), id].slice(-MOST_CHOSEN) : chosen.filter((other) => other !== id);
+  remember();
+  draw();
+  refresh(true);
+}
+
+function draw() {
+  const list = find(".hs-ev-list");
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  page.classList.toggle("hs-ev-none", !rows.length);
+  find(".hs-ev-count").textContent = rows.length ? formatCount(rows.length) : "";
+  list.replaceChildren(...rows.map(drawRow));
+  if (focused) [...list.querySelectorAll("button, input")].find((node) => node.dataset.key === focused)?.focus();
+  find(".hs-ev-results").hidden = !rows.length;
+}
+
+function eta(seconds) {
+  if (seconds === null) return "";
+  if (seconds < 90) return `about ${Math.max(1, seconds)} s left`;
+  return seconds < 5400 ? `about ${Math.round(seconds / 60)} min left` : `about ${(seconds / 3600).toFixed(1)} h left`;
+}
+
+function progressOf(row) {
+  if (row.state === "queued") return row.ahead ? `waits for ${row.ahead} ${row.ahead === 1 ? "run" : "runs"} on its device` : "starts in a moment";
+  if (!row.total) return row.state === "running" ? "reads questions and model" : "";
+  return `${formatCount(row.step)} of ${formatCount(row.total)}`;
+}
+
+function figuresOf(row) {
+  const figures = row.figures;
+  const unscored = Math.max(0, ...row.protocols.map((name) => figures[`${name}/unscored`] ?? 0));
+  return [
+    ...row.protocols.map((name) => [titleOf(name), figures[`${name}/accuracy`]]).filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, percent(value)]),
+    figures["iog_above_0.3"] === undefined ? null : ["IoG > 0.3", percent(figures["iog_above_0.3"])],
+    figures.area_share === undefined ? null : ["Area", formatShare(figures.area_share)],
+    unscored ? ["Unscored", formatCount(unscored)] : null,
+  ].filter(Boolean);
+}
+
+function drawRow(row) {
+  const isOn = ACTIVE.includes(row.state);
+  const share = row.total ? Math.min(1, row.step / row.total) : 0;
+  const box = build("input", { type: "checkbox", "aria-label": `Show ${row.title}`, "data-key": `show ${row.id}`, onchange: (event) => tick(row.id, event.target.checked) });
+  box.checked = chosen.includes(row.id);
+  const command = (name, text, more = {}) => props.value.is_open ? build("button", { type: "button", text, "data-key": `${name} ${row.id}`, ...more, onclick: (event) => act(name, row, event.target) }) : null;
+  return build("li", { class: `hs-ev-row${box.checked ? " hs-ev-chosen" : ""}` }, [
+    build("label", { class: "hs-ev-tick" }, [box]),
+    build("div", { class: "hs-ev-what" }, [
+      build("strong", { text: row.title, title: row.title }),
+      build("span", { class: "hs-quiet", text: [row.benchmark, row.model === row.title ? null : row.model].filter(Boolean).join(" · "), title: row.path || null }),
+    ]),
+    build("div", { class: "hs-ev-how" }, [
+      build("div", { class: "hs-ev-line" }, [
+        build("span", { class: `hs-pill hs-pill-${row.state}`, text: row.state }),
+        build("span", { text: progressOf(row) }),
+        build("span", { class: "hs-quiet", text: [eta(row.eta_seconds), isOn ? "" : row.time].filter(Boolean).join(" · ") }),
+      ]),
+      build("div", { class: "hs-progress", role: "progressbar", "aria-label": `Questions of ${row.title}`, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
+    ]),
+    build("dl", { class: "hs-ev-figures-so-far" }, figuresOf(row).map(([name, value]) => build("div", {}, [build("dt", { text: name }), build("dd", { text: value })]))),
+    build("div", { class: "hs-ev-commands" }, [
+      isOn ? command("stop", row.state === "stopping" ? "Stop now" : "Stop", { title: row.state === "stopping" ? "Does not wait for the batch" : "Ends after its batch; what is measured is kept" }) : null,
+      ["stopped", "failed", "lost"].includes(row.state) && !row.is_served ? command("resume", "Resume") : null,
+      isOn ? null : command("delete", "Delete"),
+    ]),
+    row.error || row.problem ? build("p", { class: "hs-ev-error", role: "alert", text: row.error || row.problem }) : null,
+    row.warnings.length ? build("details", { class: "hs-ev-warnings" }, [
+      build("summary", { text: `${row.warnings.length === 1 ? "1 warning" : `${row.warnings.length} warnings`}` }),
+      build("ul", {}, row.warnings.map((text) => build("li", { text }))),
+    ]) : null,
+  ]);
+}
+
+async function act(name, row, button) {
+  if (name === "delete" && !confirm(`Delete the evaluation ${row.title} with everything that it measured?`)) return;
+  say("");
+  if (await call(name, { run: row.id, ...(name === "stop" ? { now: row.state === "stopping" } : {}) }, button)) { signature = ""; look(); }
+}
+
+// ---- results --------------------------------------------------------------------------------------------------------
+
+function openView(name) {
+  view = name;
+  for (const tab of page.querySelectorAll("[data-view]")) {
+    const isOpen = tab.dataset.view === name;
+    tab.setAttribute("aria-selected", isOpen);
+    tab.tabIndex = isOpen ? 0 : -1;
+    find(`#hs-ev-${tab.dataset.view}`).hidden = !isOpen;
+  }
+  remember();
+  refresh(true);
+}
+
+// Tables follow an evaluation that runs every few seconds, not with every batch: intervals take a while.
+async function refresh(isWanted = false) {
+  if (!rows?.length) return;
+  if (view === "failures") return failures.show(chosen.map(rowOf).filter(Boolean));
+  const key = chosen.map((id) => `${id} ${rowOf(id).step} ${ACTIVE.includes(rowOf(id).state)}`).join();
+  const idsOf = (text) => text?.replace(/ [^,]*/g, "");
+  const isSameChoice = idsOf(key) === idsOf(shownKey);
+  if (isLoading || key === shownKey || (!isWanted && isSameChoice && chosen.some((id) => ACTIVE.includes(rowOf(id).state)) && performance.now() - shownAt < REDRAW_MILLISECONDS)) return;
+  find(".hs-ev-report").disabled = !chosen.length;
+  find(".hs-ev-links").replaceChildren();
+  if (!chosen.length) {
+    shownKey = key;
+    showNotes([]);
+    for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-nothing", text: "Tick an evaluation above to see its figures." }));
+    return;
+  }
+  isLoading = true;
+  if (!isSameChoice) for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-nothing", text: "Making tables and intervals…" }));
+  try {
+    const answer = await call("tables", { runs: chosen });
+    if (!answer?.tables) return;
+    shownKey = key;
+    shownAt = performance.now();
+    showNotes(answer.notes);
+    showTables(answer.tables);
+    showFigures(answer.figures);
+  } finally {
+    isLoading = false;
+  }
+}
+
+function showNotes(notes) {
+  find(".hs-ev-notes").hidden = !notes.length;
+  find(".hs-ev-notes").textContent = notes.join(" · ");
+}
+
+function showTables(tables) {
+  const places = [...page.querySelectorAll(".hs-ev-table-host")].map((host) => [host.dataset.table, host.scrollLeft]);
+  find("#hs-ev-tables").replaceChildren(...(tables.length ? tables.map(drawTable) : [nothing()]));
+  for (const [name, left] of places) {
+    const host = [...page.querySelectorAll(".hs-ev-table-host")].find((node) => node.dataset.table === name);
+    if (host) host.scrollLeft = left;
+  }
+}
+
+const nothing = () => build("p", { class: "hs-ev-nothing", text: "Nothing has been measured yet. The first figures come with the first batch of questions." });
+
+function drawTable(table) {
+  return build("section", { class: "hs-ev-table", "aria-label": table.title }, [
+    build("h3", { text: table.title }),
+    build("p", { class: "hs-quiet", text: table.caption }),
+    build("div", { class: "hs-ev-table-host", tabindex: 0, role: "group", "aria-label": `${table.title}, scrolls sideways`, "data-table": table.name }, [build("table", {}, [
+      build("thead", {}, [build("tr", {}, table.columns.map((text) => build("th", { scope: "col", text })))]),
+      build("tbody", {}, table.rows.map((row) => build("tr", { class: row.kind === "published" ? "hs-ev-published" : null }, row.cells.map((text, index) => index
+        ? drawCell(text)
+        : build("th", { scope: "row" }, [build("span", { text }), row.kind === "published" ? build("em", { class: "hs-tag", text: "published" }) : null]))))),
+    ])]),
+  ]);
+}
+
+// The figure stands out; its error and its interval are quieter.
+function drawCell(text) {
+  const [, figure, rest] = /^([+-]?[\d.,]+)( [±[].*)?$/.exec(text) ?? [];
+  return build("td", {}, figure === undefined ? [build("span", { text })] : [build("span", { class: "hs-number", text: figure }), rest ? build("small", { text: rest }) : null]);
+}
+
+function showFigures(figures) {
+  find("#hs-ev-figures").replaceChildren(figures.length
+    ? build("div", { class: "hs-figures" }, figures.map((figure) => {
+      const node = drawing(figure.name.replaceAll("_", " "), figure.svg);
+      node.append(build("p", { class: "hs-quiet", text: figure.caption }));
+      return node;
+    }))
+    : build("p", { class: "hs-ev-nothing", text: "No figure can be drawn: figures need gold boxes and a protocol that points." }));
+}
+
+async function makeReport() {
+  const button = find(".hs-ev-report");
+  say("Writing the report…");
+  const answer = await call("report", { runs: chosen }, button);
+  if (!answer?.archive) return;
+  say("");
+  const link = (path, text) => build("a", { class: "hs-link", href: addressOf(path), download: path.split("/").at(-1), text });
+  find(".hs-ev-links").replaceChildren(link(answer.page, "One HTML page"), link(answer.archive, "Everything as a zip"));
+}
+
+// ---- the form -------------------------------------------------------------------------------------------------------
+
+const protocols = () => [...page.querySelectorAll(".hs-ev-protocols input:checked")].map((box) => box.value);
+
+function request() {
+  const gpu = find(".hs-ev-gpu").value;
+  const limit = find(".hs-ev-limit").value;
+  return {
+    benchmark: find(".hs-ev-benchmark").value, path: find(".hs-ev-path").value, model: find(".hs-ev-model").value,
+    title: find(".hs-ev-title").value, protocols: protocols(), limit: limit === "" ? null : Number(limit),
+    fallback: find(".hs-ev-fallback").checked, gpu: gpu === "" ? null : Number(gpu),
+  };
+}
+
+let commandTimer = null;
+function describe() {
+  const benchmark = props.value.benchmarks.find((item) => item.name === find(".hs-ev-benchmark").value);
+  find(".hs-ev-path-label").textContent = benchmark.hub_id ? "File, folder or hub id; empty: the published one is fetched" : benchmark.name === "needle" ? "Folder; empty: questions are drawn for you" : "File or folder";
+  find(".hs-ev-path").placeholder = benchmark.hub_id || (benchmark.name === "needle" ? "drawn questions" : "/data/…");
+  find(".hs-ev-about").textContent = present([
+    benchmark.expected ? `${formatCount(benchmark.expected)} questions in all` : null,
+    benchmark.has_boxes ? "Gold boxes: answers and boxes are judged" : "No gold boxes: answers alone are judged",
+    protocols().length > 1 ? "Protocols with crops share one grounding turn" : null,
+  ]).join(" · ");
+  find(".hs-ev-fallback").disabled = !protocols().some((name) => name !== "direct");
+  find(".hs-ev-start").disabled = !protocols().length;
+  clearTimeout(commandTimer);
+  commandTimer = setTimeout(async () => {
+    const answer = await Promise.resolve(server.command(request())).catch(() => undefined);
+    const line = find(".hs-ev-command code");
+    line.textContent = answer?.line ?? answer?.error ?? "";
+    line.classList.toggle("hs-bad", Boolean(answer?.error));
+  }, 200);
+}
+
+async function start(event) {
+  event.preventDefault();
+  say("");
+  const answer = await call("start", request(), find(".hs-ev-start"));
+  if (!answer?.run) return;
+  find(".hs-ev-new").open = false;
+  chosen = [...chosen.filter((id) => id !== answer.run), answer.run].slice(-MOST_CHOSEN);
+  remember();
+  signature = "";
+  await look();
+  find(".hs-ev-list input")?.focus();
+}
+
+function load() {
+  const value = props.value;
+  fillSelect(find(".hs-ev-benchmark"), value.benchmarks.map((item) => [item.name, item.title]), find(".hs-ev-benchmark").value || value.benchmark);
+  find("#hs-ev-models").replaceChildren(...value.models.map(([title, name]) => build("option", { value: name, text: title })));
+  find(".hs-ev-model").value ||= value.model;
+  if (!find(".hs-ev-protocols input")) {
+    find(".hs-ev-protocols").append(...value.protocols.map(([name, title]) => {
+      const box = build("input", { type: "checkbox", value: name });
+      box.checked = name === value.protocols[0][0];
+      return build("label", { class: "hs-check" }, [box, build("span", { text: title })]);
+    }));
+  }
+  fillSelect(find(".hs-ev-gpu"), [...value.gpus.map(([index, title]) => [String(index), title]), ["", "CPU"]], value.gpus.length ? String(value.gpus[0][0]) : "");
+  find(".hs-ev-gpu-field").hidden = !value.gpus.length;
+  for (const node of page.querySelectorAll(".hs-ev-makes")) node.hidden = !value.is_open;
+  find(".hs-ev-closed").hidden = value.is_open;
+  describe();
+}
+
+const tabs = [...page.querySelectorAll("[data-view]")];
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => openView(tab.dataset.view));
+  tab.addEventListener("keydown", (event) => {
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!way || hasModifier(event)) return;
+    const next = tabs[(index + way + tabs.length) % tabs.length];
+    next.focus();
+    openView(next.dataset.view);
+    event.preventDefault();
+  });
+});
+find(".hs-ev-form").addEventListener("submit", start);
+find(".hs-ev-form").addEventListener("input", describe);
+find(".hs-ev-copy").addEventListener("click", () => navigator.clipboard?.writeText(find(".hs-ev-command code").textContent).then(() => say("Copied."), () => say("The browser does not let pages copy; select the line instead.", true)));
+find(".hs-ev-report").addEventListener("click", makeReport);
+recall();
+watch("value", load);
+load();
+openView(view);
+(function again() {
+  look().finally(() => {
+    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_LOOK_MILLISECONDS : LOOK_MILLISECONDS);
+  });
+})();

@@ -1,0 +1,41 @@
+"""HR-Bench 4K and 8K: every question four times, with its options turned round by one place each time."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.options import read_lettered
+from hart_studio.data.rows import get_field, to_letter, to_text
+from hart_studio.records import GoldSample
+
+SOURCE: Final = "HR-Bench"
+"""Name of the data set."""
+
+
+def read_hr_bench_row(row: Any, pictures: Pictures) -> GoldSample:
+    """One question in one of its cycles. There are no gold boxes.
+
+    The category is such as ``single/cycle 0``: the kind of question, ``single`` or ``cross``, and the cycle of options.
+
+    Args:
+        row: An object with ``index``, ``image`` in base64 or as a feature, ``question``, ``A`` to ``D``, ``answer``,
+            ``category`` and ``cycle_category``.
+        pictures: Where the pictures are.
+
+    Raises:
+        ValueError: If a field is missing or is not what it should be, or if the picture is missing.
+        InputError: If the picture's name leads out of the folder.
+    """
+    cycle = to_text(get_field(row, "cycle_category"), "cycle_category")
+    choices = read_lettered(row)
+    return GoldSample(
+        id=f"{to_text(get_field(row, 'index'), 'index')}/cycle {cycle}",
+        image=pictures.locate(get_field(row, "image")),
+        question=to_text(get_field(row, "question"), "question"),
+        choices=choices,
+        answer=to_letter(to_text(get_field(row, "answer"), "answer"), choices),
+        category=f"{to_text(get_field(row, 'category'), 'category')}/cycle {cycle}",
+        source=SOURCE,
+        gold_boxes=(),
+    )

@@ -1,0 +1,79 @@
+"""Visual-CoT: open questions with one gold box each, in thirteen subsets of which the paper keeps some."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, Final
+
+from hart_studio.data.benchmarks.pictures import Pictures, content_id
+from hart_studio.data.gold_boxes import repair_boxes
+from hart_studio.data.literals import read_literal
+from hart_studio.data.rows import get_field, to_text
+from hart_studio.records import GoldSample
+
+SOURCE: Final = "Visual-CoT"
+"""Name of the data set."""
+SUBSETS: Final = ("gqa", "sroie", "textcap", "textvqa", "visual7w")
+"""Inferred: the paper keeps 4,042 questions, without yes/no and descriptive ones, and names no subsets. Without
+flickr30k, this is the only choice of subsets that leaves as many."""
+
+_OTHER_NAMES: Final = {"v7w": "visual7w"}
+_REQUEST: Final = re.compile(r"\s*Please provide the bounding box coordinates? of the region [^\n]{0,120}\Z")
+_BOX_MARK: Final = "###"
+
+
+def is_asked(row: Any, subsets: Collection[str]) -> bool:
+    """Whether a row is of one of the subsets and not answered by yes or no; what is no row stays, to be counted."""
+    try:
+        answer = _words(row, 3)
+        return _subset(row) in subsets and answer.strip().rstrip(".").casefold() not in ("yes", "no")
+    except ValueError:
+        return True
+
+
+def read_visual_cot_row(row: Any, pictures: Pictures) -> GoldSample:
+    """One question.
+
+    The gold box stands behind ``###`` in the second entry of ``image``, in original pixels. The one in the conversation
+    is the same box in units of a padded square, and is not read.
+
+    Args:
+        row: An object with ``dataset``, ``question_id``, ``image`` (the path, and the path with the box) and
+            ``conversations`` (question, box, picture, answer).
+        pictures: Where the pictures are.
+
+    Raises:
+        ValueError: If a field is missing or is not what it should be, or nothing of the box is in the picture.
+        HartError: If the picture cannot be read.
+    """
+    subset = _subset(row)
+    paths = get_field(row, "image")
+    if not isinstance(paths, (list, tuple)) or len(paths) < 2:
+        raise ValueError("expected two entries in 'image': the path, and the path with the box")
+    name, _, box = to_text(paths[1], "image").partition(_BOX_MARK)
+    question = _REQUEST.sub("", _words(row, 0).replace("<image>", "")).strip()
+    number = to_text(get_field(row, "question_id"), "question_id")
+    image = pictures.locate(name.strip())
+    return GoldSample(
+        id=f"{subset}/{number}-{content_id(paths[1], question)}",
+        image=image,
+        question=question,
+        answer=_words(row, 3).strip(),
+        category=subset,
+        source=SOURCE,
+        gold_boxes=repair_boxes([read_literal(box, "image")], image),
+    )
+
+
+def _subset(row: Any) -> str:
+    name = to_text(get_field(row, "dataset"), "dataset")
+    return _OTHER_NAMES.get(name, name)
+
+
+def _words(row: Any, turn: int) -> str:
+    """What was said in a turn of the conversation."""
+    turns = get_field(row, "conversations")
+    if not isinstance(turns, (list, tuple)) or len(turns) <= turn:
+        raise ValueError(f"expected four turns in 'conversations', got {type(turns).__name__}")
+    return to_text(get_field(turns[turn], "value"), "value")

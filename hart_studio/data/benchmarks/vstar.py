@@ -1,0 +1,70 @@
+"""V* Bench: ``test_questions.jsonl`` beside folders of pictures, or a table with the pictures in it.
+
+Letters come from the questions only. The JSON beside each picture is read for its boxes: it lists the right option
+first, so letters made from it would make A right every time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.gold_boxes import repair_boxes
+from hart_studio.data.options import read_lettered, read_options, take_out_options
+from hart_studio.data.rows import get_field, to_letter, to_text, to_texts
+from hart_studio.files import resolve_inside
+from hart_studio.prompts import OPTION_LETTERS
+from hart_studio.records import Box, GoldSample
+
+SOURCE: Final = "V* Bench"
+"""Name of the data set."""
+
+_INSTRUCTION: Final = re.compile(r"\s*Answer with the option['’]s letter from the given choices directly\.?\s*\Z")
+
+
+def read_vstar_row(row: Any, pictures: Pictures) -> GoldSample:
+    """One question.
+
+    Args:
+        row: An object with ``category``, ``image``, the question with its options in ``text`` and the letter in
+            ``label``; or ``question``, ``answer`` (a letter, or a number from 0), and options in ``choices`` or in a
+            column for each letter.
+        pictures: Where the pictures are. Only those that are files have gold boxes.
+
+    Raises:
+        ValueError: If a field is missing or is not what it should be, or a box is not in the picture.
+        HartError: If the picture or the file of its boxes cannot be read.
+    """
+    text = "text" if "text" in (row if isinstance(row, dict) else {}) else "question"
+    published = _INSTRUCTION.sub("", to_text(get_field(row, text), text))
+    question, choices = take_out_options(published, read_options(row.get("choices"), "choices") or read_lettered(row))
+    answer = get_field(row, "label" if "label" in row else "answer")
+    category = to_text(get_field(row, "category"), "category")
+    key = "question_id" if "question_id" in row else "index"
+    cell = get_field(row, "image")
+    image = pictures.locate(cell)
+    is_number = isinstance(answer, int) and 0 <= answer < len(choices)
+    return GoldSample(
+        id=f"{category}/{to_text(get_field(row, key), key)}",
+        image=image,
+        question=question,
+        choices=choices,
+        answer=OPTION_LETTERS[answer] if is_number else to_letter(to_text(answer, "label"), choices),
+        category=category,
+        source=SOURCE,
+        gold_boxes=_read_boxes(image),
+    )
+
+
+def _read_boxes(image: str) -> tuple[Box, ...]:
+    """Boxes of the JSON beside a picture, published as ``[x, y, width, height]``; none when there is no such file."""
+    picture = Path(image)
+    notes = resolve_inside(picture.parent, f"{picture.stem}.json")
+    if not notes.is_file():
+        return ()
+    noted = json.loads(notes.read_bytes())
+    labels = to_texts(noted.get("target_object"), "target_object") if isinstance(noted, dict) else ()
+    return repair_boxes(get_field(noted, "bbox"), image, labels, is_xywh=True)

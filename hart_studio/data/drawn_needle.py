@@ -1,0 +1,86 @@
+"""Needle questions without a folder of them: made from a seed, each picture drawn when it is first looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.needle.dataset import iterate_items, write_picture
+from hart_studio.needle.scenes import Scene, SceneSettings
+from hart_studio.records import Box, GoldSample
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSource:
+    """What a run is trained and evaluated on.
+
+    Attributes:
+        loaded: The samples and the rows that are none.
+        open_image: Opens a picture of theirs.
+    """
+
+    loaded: LoadedSamples[GoldSample]
+    open_image: OpenImage = SourceImage
+
+
+class DrawnScenes:
+    """Opens pictures of needle scenes, each drawn when it is first looked at."""
+
+    def __init__(self, scenes: Mapping[str, Scene]) -> None:
+        """Remember the scenes.
+
+        Args:
+            scenes: Path of the picture -> its scene.
+        """
+        self._scenes = scenes
+
+    def __call__(self, path: str) -> SourceImage:
+        """Open the picture, drawn now when it is not there yet.
+
+        Raises:
+            ImageError: As ``SourceImage`` does, also for a path that is no scene.
+        """
+        if path in self._scenes and not Path(path).exists():
+            target = Path(path)
+            draft = target.with_name(f"{target.stem}.{os.getpid()}.draft.jpg")  # processes may draw the same one
+            write_picture(self._scenes[path], draft)
+            draft.replace(target)
+        return SourceImage(path)
+
+
+def draw_questions(
+    split: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
+) -> SampleSource:
+    """Questions of a preset: the same ones for the same seed, pictures drawn as they are needed.
+
+    Args:
+        split: ``train``, ``val`` or ``test``.
+        count: Number of questions, one scene each.
+        folder: Where the pictures will go.
+        seed: Another seed gives another set of the same kind.
+        scene_wh: (width, height) of the scenes in pixels; None = the published size.
+    """
+    scenes: dict[str, Scene] = {}
+    samples = []
+    chosen = SceneSettings(width=scene_wh[0], height=scene_wh[1]) if scene_wh else SceneSettings()
+    for item in iterate_items(split, count, seed=seed, settings=chosen):
+        image = str((folder / f"{item.id}.jpg").resolve())
+        scenes[image] = item.scene
+        question = item.question
+        samples.append(
+            GoldSample(
+                id=item.id,
+                image=image,
+                question=question.text,
+                choices=question.choices,
+                answer=question.letter,
+                category=question.kind,
+                source="needle",
+                gold_boxes=tuple(Box.of(box.xyxy) for box in question.gold_boxes),
+            )
+        )
+    return SampleSource(LoadedSamples("needle", tuple(samples)), DrawnScenes(scenes))

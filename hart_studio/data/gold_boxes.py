@@ -1,0 +1,59 @@
+"""True boxes as they are published, made boxes of the picture: corners in order, edges inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from hart_studio.geometry import clip
+from hart_studio.imaging import SourceImage
+from hart_studio.records import Box
+
+
+def repair_boxes(values: Any, image: str, labels: Sequence[str] = (), *, is_xywh: bool = False) -> tuple[Box, ...]:
+    """Boxes in original pixels from lists of four numbers.
+
+    Published boxes have corners in the wrong order, and reach out of their pictures. Corners are sorted and edges
+    clipped; a box of which nothing is left would count as one that nobody can find, so it is an error.
+
+    Args:
+        values: List of ``[x_min, y_min, x_max, y_max]`` in pixels of the upright picture.
+        image: Path of the picture; only its header is read.
+        labels: What is in the boxes, in their order; empty texts when there are not as many.
+        is_xywh: Whether the numbers are ``[x_min, y_min, width, height]`` instead.
+
+    Raises:
+        ValueError: If it is no list of boxes, or a box has no area inside the picture.
+        ImageError: If the picture cannot be read.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"expected a list of gold boxes, got {type(values).__name__}")
+    named = labels if len(labels) == len(values) else [""] * len(values)
+    with SourceImage(image) as picture:
+        wh = picture.wh
+    return tuple(_repair(value, wh, label, is_xywh) for value, label in zip(values, named, strict=True))
+
+
+def _repair(value: Any, wh: tuple[int, int], label: str, is_xywh: bool) -> Box:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        raise ValueError("expected four numbers for each gold box")
+    first_x, first_y, second_x, second_y = (_to_number(each) for each in value)
+    if is_xywh:
+        second_x, second_y = first_x + second_x, first_y + second_y
+    x_min, x_max = sorted((first_x, second_x))
+    y_min, y_max = sorted((first_y, second_y))
+    inside = clip(Box.of((x_min, y_min, x_max, y_max), label), wh) if x_min < x_max and y_min < y_max else None
+    if inside is None:
+        raise ValueError("a gold box without area inside the picture")
+    return inside
+
+
+def _to_number(value: Any) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("expected finite numbers in each gold box")
+    return number

@@ -1,0 +1,143 @@
+"""Options of published questions: as lists, as text with one option a line, in a column per letter, or in the question.
+
+Whatever the form, a sample has the option texts without letters and the question without its options, so that every
+benchmark is asked with the same words.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from hart_studio.data.literals import read_literal
+from hart_studio.data.rows import strip_letters, to_text, to_texts
+from hart_studio.prompts import OPTION_LETTERS
+from hart_studio.scoring import normalise_text
+
+LONGEST_QUESTION: Final = 20_000
+"""In a longer text no options are looked for."""
+
+_MOST_STARTS: Final = 64
+_MARK: Final = re.compile(r"(?:[(\[（]\s?([A-Z])\s?[)\]）]|(?<![^\s,;，；])([A-Z])\s?([.:)．：、）]))")
+_LINE_START: Final = re.compile(r"(?:\A|\n)\s*\Z")
+_HEADING: Final = re.compile(
+    r"\s*\b(?:(?:the )?(?:answer )?(?:options|choices)(?: are(?: listed)?(?: below)?)?|choose from)\s*[:：]\s*\Z",
+    re.IGNORECASE,
+)
+_SEPARATORS: Final = ",;，； \n\t"
+_STYLES: Final = {"．": ".", "：": ":", "）": ")"}
+
+
+class _Mark(NamedTuple):
+    """A letter that may introduce an option."""
+
+    letter: str
+    style: str
+    start: int
+    end: int
+
+
+def read_options(value: Any, name: str) -> tuple[str, ...]:
+    r"""The options of a cell, without letters.
+
+    Args:
+        value: A list of texts, the literal of one, or text with one option a line. None and blank text are no options.
+        name: Of the column, for messages.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if not isinstance(value, str):
+        return strip_letters(to_texts(value, name))
+    text = value.strip()
+    if text.startswith("["):
+        return strip_letters(to_texts(read_literal(text, name), name))
+    _, marked = split_options(text)
+    return marked or strip_letters([line.strip() for line in text.splitlines() if line.strip()])
+
+
+def read_lettered(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options of the columns ``A``, ``B``, ``C``, ...; a question with fewer options leaves the last ones empty.
+
+    Raises:
+        ValueError: If a cell holds something else than text or a number.
+    """
+    texts: list[str] = []
+    for letter in OPTION_LETTERS:
+        if letter not in row:
+            break
+        cell = row[letter]
+        is_empty = cell is None or cell != cell  # NaN, which is how some tables write an empty cell
+        texts.append("" if is_empty else to_text(cell, letter).strip())
+    while texts and not texts[-1]:
+        texts.pop()
+    return tuple(texts)
+
+
+def take_out_options(question: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """The question without the options that stand in it, and the options.
+
+    Args:
+        question: As published.
+        choices: The options when they are known. The question is cut only when it repeats them; without them, wherever
+            it holds lettered options.
+
+    Returns:
+        The question and the option texts, none when there are none at all.
+    """
+    bare, inlined = split_options(question)
+    if not choices:
+        return bare, inlined
+    is_repeated = [normalise_text(text) for text in inlined] == [normalise_text(text) for text in choices]
+    return (bare if is_repeated else question.strip()), tuple(choices)
+
+
+def split_options(text: str) -> tuple[str, tuple[str, ...]]:
+    """A question apart from the lettered options at its end.
+
+    Marks such as ``(A)``, ``（A）``, ``A.``, ``A:`` and ``A)`` count when they run from A in one style. Marks that
+    begin a line are preferred, so that an option may name another letter. A heading such as ``Options:`` goes too.
+
+    Args:
+        text: The whole text; nothing may follow the options.
+
+    Returns:
+        The question and at least two option texts; or the whole text, stripped, and none.
+    """
+    marks = [] if len(text) > LONGEST_QUESTION else [_to_mark(found) for found in _MARK.finditer(text)]
+    first_of_line = [mark for mark in marks if _LINE_START.search(text, max(0, mark.start - 8), mark.start)]
+    run = _longest_run(first_of_line) or _longest_run(marks)
+    if not run:
+        return text.strip(), ()
+    ends = [mark.start for mark in run[1:]] + [len(text)]
+    choices = [text[mark.end : end].strip() for mark, end in zip(run, ends, strict=True)]
+    choices = [choice.rstrip(_SEPARATORS) for choice in choices[:-1]] + choices[-1:]
+    return _HEADING.sub("", text[: run[0].start]).strip(), tuple(choices)
+
+
+def _to_mark(found: re.Match[str]) -> _Mark:
+    style = found[3] or "()"
+    return _Mark(found[1] or found[2], _STYLES.get(style, style), found.start(), found.end())
+
+
+def _longest_run(marks: Sequence[_Mark]) -> list[_Mark]:
+    """The marks A, B, C, ... of one style that go furthest; of equal runs the last. None for fewer than two."""
+    best: list[_Mark] = []
+    for style in dict.fromkeys(mark.style for mark in marks):
+        by_letter: dict[str, list[_Mark]] = {}
+        for mark in marks:
+            if mark.style == style:
+                by_letter.setdefault(mark.letter, []).append(mark)
+        for start in by_letter.get("A", [])[-_MOST_STARTS:]:
+            run = [start]
+            for letter in OPTION_LETTERS[1:]:
+                rivals = by_letter.get(letter, [])
+                place = bisect_right(rivals, run[-1].end - 1, key=lambda mark: mark.start)
+                if place == len(rivals):
+                    break
+                run.append(rivals[place])
+            if len(run) > 1 and len(run) >= len(best):
+                best = run
+    return best

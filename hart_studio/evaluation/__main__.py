@@ -1,0 +1,230 @@
+"""Evaluate a model on a benchmark: ``python -m hart_studio.evaluation --benchmark NAME --model ID --protocol NAME``.
+
+Every evaluation is a run that can be stopped and resumed. ``report RUN ...`` makes tables, figures and one page of any
+set of evaluations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from hart_studio.data.benchmarks.catalog import BENCHMARKS
+from hart_studio.errors import HartError, InputError
+from hart_studio.evaluation.config import EvaluationConfig, read_config
+from hart_studio.evaluation.job import prepare_run, run_evaluation
+from hart_studio.evaluation.parts import Share
+from hart_studio.evaluation.report import write_report
+from hart_studio.evaluation.results import list_evaluations, load_evaluations
+from hart_studio.models.catalog import BUILT_IN_HART
+from hart_studio.models.chat import ChatModel
+from hart_studio.models.served_options import add_served_options, read_served
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import PROTOCOLS
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.writer import RUN_VARIABLE
+
+BAD_INPUT: Final = 2
+ALL: Final = "all"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 = done, or stopped by its stop file; 2 = unusable settings, questions or model; 130 = interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = _COMMANDS.get(arguments[0]) if arguments else None
+    try:
+        return command(arguments[1:]) if command else _evaluate(arguments)
+    except HartError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"error: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.strerror or error}; what was measured is kept, go on with --resume", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is kept, go on with --resume", file=sys.stderr)
+        return 130
+    return BAD_INPUT
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    options = _build_parser().parse_args(arguments)
+    if options.shards > 1:
+        return _launch(options, _without_shards(arguments))
+    share, folder = _join(options)
+    layout = RunLayout(folder)
+    is_done = run_evaluation(layout, open_model, share)
+    if share.is_first:
+        print(f"done: {layout.run_id}" if is_done else f"stopped; go on with --resume {layout.run_id}")
+        print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
+    return 0
+
+
+def open_model(config: EvaluationConfig) -> ChatModel:
+    """Load the model of an evaluation, each process on a device of its own, or connect to its server."""
+    from hart_studio.models.opening import open_model as open_it  # noqa: PLC0415 - seconds; bad input fails before
+
+    device = config.device
+    if device in ("auto", "cuda") and config.served is None and "LOCAL_RANK" in os.environ:
+        from accelerate import PartialState  # noqa: PLC0415 - imports torch
+
+        own = PartialState().device
+        device = str(own) if own.type == "cuda" else "cpu"
+    return open_it(config.model_name, device, config.dtype, config.served)
+
+
+def _join(options: argparse.Namespace) -> tuple[Share, Path]:
+    """Which process this is, and the folder of the run: the first process makes it, and tells the others."""
+    share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    given = options.resume or os.environ.get(RUN_VARIABLE)
+    if given:
+        layout = find_run(options.runs_root, given)
+        read_config(layout)
+        return share, layout.folder
+    config = _read_settings(options)
+    place = [""]
+    if share.is_first:
+        layout = prepare_run(options.runs_root, config)
+        place = [str(layout.folder)]
+        print(f"run: {layout.folder}", flush=True)
+    if share.count > 1:
+        from accelerate import PartialState  # noqa: PLC0415 - imports torch, which one process alone may not need yet
+        from accelerate.utils import broadcast_object_list  # noqa: PLC0415
+
+        PartialState(cpu=config.device == "cpu" or config.served is not None)
+        broadcast_object_list(place)
+    return share, Path(place[0])
+
+
+def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
+    chosen = options.protocol or ["crops_only"]
+    return EvaluationConfig(
+        benchmark=options.benchmark,
+        path=options.path,
+        image_root=options.image_root,
+        subsets=tuple(options.subset),
+        without=options.without,
+        model=options.model,
+        served=read_served(options),
+        title=options.title,
+        device=options.device,
+        dtype=options.dtype,
+        protocols=PROTOCOLS if ALL in chosen else tuple(dict.fromkeys(chosen)),
+        limit=options.limit,
+        loop=LoopSettings(
+            overview_max_pixels=options.overview_pixels,
+            crop_max_pixels=options.crop_pixels,
+            padding=options.padding,
+            max_boxes=options.max_boxes,
+            temperature=options.temperature,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed,
+            fallback=options.fallback,
+        ),
+        batch=options.batch,
+    )
+
+
+def _launch(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Start the same command in several processes on this machine, and wait for them."""
+    if "RANK" in os.environ:
+        raise InputError("expected --shards in a command of its own, got it inside of accelerate launch; leave it out")
+    argv = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(options.shards)]
+    argv += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    argv.append("--multi_gpu")  # what starts several processes at all, on processors of whatever kind
+    return subprocess.call([*argv, "-m", "hart_studio.evaluation", *rest])
+
+
+def _without_shards(arguments: Sequence[str]) -> list[str]:
+    """The arguments for each process: the same, but for the number of processes."""
+    kept, skips = [], False
+    for argument in arguments:
+        if not skips and argument != "--shards" and not argument.startswith("--shards="):
+            kept.append(argument)
+        skips = argument == "--shards"
+    return kept
+
+
+def _report(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation report", description=_report.__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="ids of evaluations, in the order of the tables")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (%(default)s)")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
+    options = parser.parse_args(arguments)
+    print(f"wrote {write_report(load_evaluations(options.runs_root, options.runs), options.out)}")
+    return 0
+
+
+def _list(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation list")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
+    for run in list_evaluations(parser.parse_args(arguments).runs_root):
+        status = run.status
+        try:
+            config = read_config(run.layout)
+            told = f"{config.benchmark:<18} {config.shown_title} ({', '.join(config.protocols)})"
+        except HartError as error:
+            told = str(error)
+        done = f"{status.step}/{status.total}" if status else "-"
+        print(f"{run.layout.run_id}  {run.state:<10} {done:>12}  {told}")
+    return 0
+
+
+_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {"report": _report, "list": _list}
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hart_studio.evaluation",
+        description=__doc__,
+        epilog="Other commands, each with its own --help: report (tables and figures of evaluations), list. "
+        "Several processes or nodes: accelerate launch ... -m hart_studio.evaluation, with the folder of runs on a "
+        "disk that all of them see.",
+    )
+    add = parser.add_argument
+    add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="(%(default)s)")
+    add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: drawn questions)")
+    add("--image-root", default="", metavar="DIR", help="folder that pictures' paths start from")
+    add("--subset", action="append", default=[], metavar="NAME", help="of Visual-CoT; repeat (default: the paper's)")
+    add("--without", default="", metavar="PATH", help="Lite part to leave out of mme_realworld_train")
+    add("--model", default=BUILT_IN_HART, metavar="ID", help="a folder or a hub id (%(default)s)")
+    add("--title", default="", help="what tables call it (default: the model's name)")
+    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="repeat for several (crops_only)")
+    add("--limit", type=int, metavar="N", help="first N questions only")
+    add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
+    add("--resume", metavar="RUN", help="id of an evaluation to go on with, with the settings that it has")
+    add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
+    add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
+    loop = parser.add_argument_group("the loop")
+    fields = LoopSettings.model_fields
+    loop.add_argument(
+        "--overview-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
+    )
+    loop.add_argument("--crop-pixels", type=int, metavar="N", help="area of a crop (default: the model's own)")
+    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="(%(default)s)")
+    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="(%(default)s)")
+    loop.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
+    loop.add_argument("--max-new-tokens", type=int, default=fields["max_new_tokens"].default, help="(%(default)s)")
+    loop.add_argument("--seed", type=int, default=0, help="of sampled turns (%(default)s)")
+    loop.add_argument(
+        "--fallback", choices=["none", "direct"], default="none", help="without a usable box (%(default)s)"
+    )
+    add_served_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

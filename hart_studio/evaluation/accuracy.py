@@ -1,0 +1,151 @@
+"""Accuracies over scored questions only, with their standard errors and what was left out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean, stdev
+from typing import Literal, NamedTuple
+
+from hart_studio.errors import DataError
+from hart_studio.evaluation.records import Measured
+from hart_studio.records import Protocol, Score
+
+Extractor = Literal["strict", "official"]
+"""Who read the answer: the project's strict extractor, or the benchmark's own."""
+
+
+class Accuracy(NamedTuple):
+    """How many answers are right, and how many could not be told."""
+
+    right: float
+    """Sum of the scores."""
+    scored: int
+    """Questions with a score: what the share is over."""
+    unscored: int
+    """Questions without one: never counted as wrong."""
+    fallbacks: int
+    """Scored answers that came from the full image because no box was usable."""
+
+    @property
+    def share(self) -> float | None:
+        """Right answers among the scored ones; None without any."""
+        return self.right / self.scored if self.scored else None
+
+    @property
+    def error(self) -> float | None:
+        """Binomial standard error of the share, sqrt(p (1 - p) / n); None without scored answers."""
+        share = self.share
+        return None if share is None else math.sqrt(max(0.0, share * (1 - share)) / self.scored)
+
+
+def find_score(record: Measured, protocol: Protocol, extractor: Extractor = "strict") -> Score | None:
+    """The judged answer of a question; None when it was not asked, could not be run, or has no such extractor."""
+    judged = record.answers.get(protocol)
+    if judged is None:
+        return None
+    return judged.score if extractor == "strict" else judged.official
+
+
+def is_scored(record: Measured, protocol: Protocol) -> bool:
+    """Whether the strict extractor could tell right from wrong."""
+    score = find_score(record, protocol)
+    return score is not None and score.value is not None
+
+
+def count_accuracy(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> Accuracy:
+    """Count right answers.
+
+    Args:
+        records: Questions.
+        protocol: Protocol of the answers.
+        extractor: Who read them.
+    """
+    right, scored, unscored, fallbacks = 0.0, 0, 0, 0
+    for record in records:
+        score = find_score(record, protocol, extractor)
+        if score is None or score.value is None:
+            unscored += 1
+            continue
+        right += score.value
+        scored += 1
+        fallbacks += record.answers[protocol].used_fallback
+    return Accuracy(right, scored, unscored, fallbacks)
+
+
+def count_rules(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> Counter[str]:
+    """How often each rule of an extractor fired."""
+    scores = (find_score(record, protocol, extractor) for record in records)
+    return Counter(score.rule for score in scores if score is not None)
+
+
+def split_records(records: Iterable[Measured], key: Callable[[Measured], str]) -> dict[str, list[Measured]]:
+    """Records by a key, keys in the order of first appearance."""
+    parts: dict[str, list[Measured]] = defaultdict(list)
+    for record in records:
+        parts[key(record)].append(record)
+    return dict(parts)
+
+
+def category_at(record: Measured, depth: int) -> str:
+    """The first ``depth`` levels of the category, joined by ``/``."""
+    return "/".join(record.category.split("/")[:depth])
+
+
+def weighted_mean(parts: Sequence[tuple[float, int]]) -> float | None:
+    """The overall figure of the paper's Tables 2 and 3: the mean over sub-tasks, weighted by their questions.
+
+    Args:
+        parts: Figure and number of questions of each sub-task.
+
+    Returns:
+        The mean; None without a question.
+    """
+    questions = sum(count for _, count in parts)
+    return math.fsum(value * count for value, count in parts) / questions if questions else None
+
+
+def overall(parts: Iterable[Accuracy]) -> float | None:
+    """The weighted mean of sub-tasks: for measured ones this is the share of right answers among all scored ones."""
+    return weighted_mean([(part.share, part.scored) for part in parts if part.share is not None])
+
+
+def macro_mean(parts: Iterable[Accuracy]) -> float | None:
+    """The plain mean over parts, each of the same weight; parts without a scored answer are left out."""
+    shares = [part.share for part in parts if part.share is not None]
+    return fmean(shares) if shares else None
+
+
+def cycle_mean(records: Sequence[Measured], protocol: Protocol) -> float | None:
+    """HR-Bench's figure: the mean over the cycles of the options, each cycle of the same weight.
+
+    Args:
+        records: Questions of the category ``<kind>/cycle <number>``.
+        protocol: Protocol of the answers.
+
+    Raises:
+        DataError: If all cycles have the same number of scored answers, and the mean is not that of all answers.
+    """
+    cycles = [
+        count_accuracy(part, protocol)
+        for part in split_records(records, lambda record: record.category.rpartition("/")[2]).values()
+    ]
+    mean, micro = macro_mean(cycles), overall(cycles)
+    is_even = len({cycle.scored for cycle in cycles}) == 1
+    if is_even and mean is not None and micro is not None and not math.isclose(mean, micro, abs_tol=1e-9):
+        raise DataError(f"expected the mean over even cycles to be that of all answers, {micro}, got {mean}; report it")
+    return mean
+
+
+def cluster_error(records: Iterable[Measured], protocol: Protocol) -> float | None:
+    """Standard error of a mean over questions that are asked several times with other orders of their options.
+
+    Answers to one question depend on each other, so questions are counted, not answers: the deviation of the means of
+    the questions over the root of their number. Wordings on the same picture are one question. None for fewer than
+    two questions.
+    """
+    scored = (record for record in records if is_scored(record, protocol))
+    questions = split_records(scored, lambda record: f"{record.image}\n{record.question}")
+    means = [fmean(record.value(protocol) for record in asked) for asked in questions.values()]
+    return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None

@@ -1,0 +1,147 @@
+"""Bootstrap figures of evaluations: answer and box together, gold boxes found, and differences of two evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from hart_studio.evaluation.accuracy import is_scored
+from hart_studio.evaluation.joint import (
+    count_joint,
+    estimate_information,
+    estimate_information_gain,
+    estimate_wrong_box,
+)
+from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.statistics import (
+    RESAMPLES,
+    Estimate,
+    FloatArray,
+    draw_resamples,
+    estimate,
+    estimate_difference,
+)
+from hart_studio.records import Protocol
+
+_MOST_COUNTS: Final = 4_000_000
+"""Room for the counts of all draws, 32 MB: large benchmarks get fewer draws, whose ends are then a little rougher."""
+_FEWEST: Final = 500
+"""Draws that any benchmark gets."""
+
+
+class Joint(NamedTuple):
+    """Answers and boxes of one evaluation under one protocol."""
+
+    counts: tuple[int, int, int, int]
+    """Questions in the order of ``joint.CELLS``."""
+    wrong_box: Estimate | None
+    """P(wrong box | right answer); None without a right answer."""
+    information: Estimate
+    """I(L; R) in bits."""
+
+    @property
+    def questions(self) -> int:
+        """Questions with gold boxes, a grounding turn and a scored answer."""
+        return sum(self.counts)
+
+
+class Difference(NamedTuple):
+    """How much greater a figure of one evaluation is than that of another, on their common questions."""
+
+    gain: Estimate
+    """First minus second, paired by question."""
+    questions: int
+    """Questions that both have."""
+
+
+@lru_cache(maxsize=4)
+def resamples_of(questions: int) -> FloatArray:
+    """Draws for so many questions, ``[R, n]``: fewer draws for more questions, always the same ones."""
+    return draw_resamples(questions, max(_FEWEST, min(RESAMPLES, _MOST_COUNTS // questions)))
+
+
+def measure_joint(records: Sequence[Measured], protocol: Protocol) -> Joint | None:
+    """Answers and boxes together, over questions with gold boxes, a grounding turn and a scored answer.
+
+    None when there is no such question.
+    """
+    found = [record for record in records if record.golds and is_scored(record, protocol)]
+    if not found:
+        return None
+    right, grounded = _answers(found, protocol), _grounded(found)
+    draws = resamples_of(len(found))
+    first, second, third, fourth = (int(count) for count in count_joint(right > 0, grounded)[0])
+    return Joint(
+        (first, second, third, fourth),
+        estimate_wrong_box(right > 0, grounded, draws),
+        estimate_information(right > 0, grounded, draws),
+    )
+
+
+def measure_information_gain(records: Sequence[Measured]) -> Difference | None:
+    """I(L; R) of crops-only answers minus that of direct ones (Proposition 1), over questions scored under both.
+
+    None when there is no such question.
+    """
+    found = [
+        record for record in records if record.golds and is_scored(record, "crops_only") and is_scored(record, "direct")
+    ]
+    if not found:
+        return None
+    crops, direct = _answers(found, "crops_only") > 0, _answers(found, "direct") > 0
+    gain = estimate_information_gain(crops, direct, _grounded(found), resamples_of(len(found)))
+    return Difference(gain, len(found))
+
+
+def estimate_found(records: Sequence[Measured]) -> Estimate | None:
+    """Share of all gold boxes that are found, with its interval over questions; None without gold boxes.
+
+    Boxes of one question depend on each other, so questions are drawn with all their boxes.
+    """
+    found = [record for record in records if record.golds]
+    if not found:
+        return None
+    hits = np.array([sum(gold.is_found for gold in record.golds) for record in found], dtype=np.float64)
+    boxes = np.array([len(record.golds) for record in found], dtype=np.float64)
+    draws = resamples_of(len(found))
+    return estimate(float(hits.sum() / boxes.sum()), (draws @ hits) / (draws @ boxes))
+
+
+def compare_answers(first: Sequence[Measured], second: Sequence[Measured], protocol: Protocol) -> Difference | None:
+    """How much more accurate the first evaluation is, over questions that both have scored; None without any."""
+    return _compare(first, second, lambda record: record.value(protocol), lambda record: is_scored(record, protocol))
+
+
+def compare_grounding(first: Sequence[Measured], second: Sequence[Measured]) -> Difference | None:
+    """How many more of a question's gold boxes the first evaluation finds, mean over common questions with boxes."""
+    return _compare(first, second, lambda record: record.found_share, lambda record: bool(record.golds))
+
+
+def _compare(
+    first: Sequence[Measured],
+    second: Sequence[Measured],
+    read: Callable[[Measured], float],
+    counts: Callable[[Measured], bool],
+) -> Difference | None:
+    others = {record.sample_id: record for record in second if counts(record)}
+    pairs = [
+        (read(record), read(others[record.sample_id]))
+        for record in first
+        if record.sample_id in others and counts(record)
+    ]
+    if not pairs:
+        return None
+    values = np.array(pairs, dtype=np.float64)
+    gain = estimate_difference(values[:, 0], values[:, 1], resamples_of(len(pairs)))
+    return Difference(gain, len(pairs))
+
+
+def _answers(records: Sequence[Measured], protocol: Protocol) -> FloatArray:
+    return np.array([[record.value(protocol) for record in records]], dtype=np.float64)
+
+
+def _grounded(records: Sequence[Measured]) -> FloatArray:
+    return np.array([[record.is_grounded for record in records]], dtype=np.float64)

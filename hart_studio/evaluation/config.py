@@ -1,0 +1,93 @@
+"""The settings of an evaluation, and the only place where their defaults are written: ``config.json`` of its run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, ValidationError, field_validator
+
+from hart_studio.errors import InputError
+from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
+from hart_studio.models.served_settings import ServedSettings
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Protocol, Record
+from hart_studio.runs.layout import RunLayout
+
+DRAWN_QUESTIONS: Final = 200
+"""Needle questions that are drawn when neither a folder nor a number is given, ours."""
+
+CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
+"""Environment variable with the folder for pictures that a benchmark holds inside its tables."""
+
+
+class EvaluationConfig(Record):
+    """One model on one benchmark, under one or several protocols."""
+
+    benchmark: str = Field(default="needle", min_length=1)
+    """Name in ``data.benchmarks.catalog``."""
+    path: str = ""
+    """Local file or folder in the published form, or a hub id. Empty = the published hub id; for needle, questions
+    that are drawn for the evaluation."""
+    image_root: str = ""
+    """Folder below which picture paths are looked up. Empty = beside the file."""
+    subsets: tuple[str, ...] = ()
+    """Subsets of a benchmark that has some, such as Visual-CoT; empty = the benchmark's own choice."""
+    without: str = ""
+    """For ``mme_realworld_train``: file or folder of the Lite part, whose questions are left out of the full set."""
+    model: str = Field(default=BUILT_IN_HART, min_length=1)
+    """A folder, a hub id, or a name of the catalogue."""
+    served: ServedSettings | None = None
+    """The endpoint that answers instead of a model in this process."""
+    title: str = Field(default="", max_length=200)
+    """What tables call it; empty = the model's name."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    dtype: str = "auto"
+    """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
+    protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
+    """How the answer turn sees the picture; those with crops share one grounding turn."""
+    limit: int | None = Field(default=None, ge=1)
+    """First questions only, in the order of the file; None = all."""
+    loop: LoopSettings = LoopSettings()
+    """Budgets, cropping, decoding and fallback; greedy by default."""
+    batch: int = Field(default=16, ge=1, le=1024)
+    """Questions whose pictures are in memory together, and what is dealt out to processes (ours)."""
+
+    @field_validator("protocols")
+    @classmethod
+    def _check_protocols(cls, value: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"expected each protocol once, got {', '.join(value)}")
+        return value
+
+    @property
+    def model_name(self) -> str:
+        """What is loaded."""
+        return find_built_in(self.model)
+
+    @property
+    def shown_title(self) -> str:
+        """What tables call it."""
+        return self.title or (self.served.model if self.served else "") or self.model.rstrip("/").rpartition("/")[2]
+
+
+def read_config(layout: RunLayout) -> EvaluationConfig:
+    """The settings of an evaluation.
+
+    Raises:
+        InputError: If they cannot be read, or are those of another job.
+    """
+    try:
+        return EvaluationConfig.model_validate_json(layout.config.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"expected the settings of an evaluation at {layout.config}, got something else; start a new evaluation"
+        ) from error
+
+
+def picture_cache(benchmark: str) -> Path:
+    """Folder for the pictures of a benchmark's tables, shared by all evaluations: files are named by content."""
+    root = os.environ.get(CACHE_VARIABLE) or str(Path("~/.cache/hart-studio").expanduser())
+    return Path(root) / "pictures" / benchmark

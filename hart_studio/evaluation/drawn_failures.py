@@ -1,0 +1,85 @@
+"""Which questions a report draws, and how each model answered them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from PIL import Image
+
+from hart_studio.errors import ImageError
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.failures import ENDINGS, sort_records
+from hart_studio.evaluation.lines import STROKES
+from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.sample_drawing import Shown
+from hart_studio.evaluation.tables.rows import label_of
+from hart_studio.imaging import OpenImage
+from hart_studio.records import PROTOCOLS, Protocol
+
+_FINE: Final = ("right answer", "right answer, right box")
+"""Endings that are no failures."""
+
+_NO_PICTURE: Final = "The picture cannot be read any more."
+
+
+def choose_protocol(evaluation: Evaluation) -> Protocol:
+    """The protocol under which failures are told: the loop's own when it was asked for."""
+    return next(protocol for protocol in PROTOCOLS if protocol in evaluation.protocols)
+
+
+def choose_failures(evaluations: Sequence[Evaluation], most: int) -> list[list[Shown]]:
+    """The worst failures of evaluations of one benchmark, each as every one of them answered it.
+
+    Args:
+        evaluations: Of one benchmark; at most six, which is as many as colours can tell apart, are shown.
+        most: How many questions.
+
+    Returns:
+        Questions, the worst first. The models take turns, so that one with many failures does not fill the list.
+    """
+    told = [evaluation for evaluation in evaluations if evaluation.protocols][: len(STROKES)]
+    by_id = [{record.sample_id: record for record in evaluation.records} for evaluation in told]
+    queues = [[record.sample_id for record in sort_records(found.records, choose_protocol(found))] for found in told]
+    chosen: dict[str, list[Shown]] = {}
+    for place in range(max((len(queue) for queue in queues), default=0)):
+        for queue, evaluation, records in zip(queues, told, by_id, strict=True):
+            if place >= len(queue) or len(chosen) >= most or queue[place] in chosen:
+                continue
+            if _show(evaluation, told, records[queue[place]]).ending in _FINE:
+                continue
+            chosen[queue[place]] = [
+                _show(other, told, found[queue[place]])
+                for other, found in zip(told, by_id, strict=True)
+                if queue[place] in found
+            ]
+    return sorted(chosen.values(), key=lambda shown: min(ENDINGS.index(each.ending) for each in shown))
+
+
+def choose_contrast(failures: Sequence[list[Shown]]) -> list[Shown] | None:
+    """The question for Fig. 4: the one on which the models differ most; None without any."""
+    return max(failures, key=lambda shown: len({each.ending for each in shown}), default=None)
+
+
+def open_picture(path: str, max_side: int, opener: OpenImage) -> tuple[Image.Image | None, str]:
+    """The upright picture made small, and why there is none otherwise.
+
+    Args:
+        path: Of the picture; never told to the reader of a report.
+        max_side: Greatest width and height, pixels.
+        opener: Opens it.
+    """
+    if not path:
+        return None, _NO_PICTURE
+    try:
+        source = opener(path)
+        try:
+            return source.overview(max_side=max_side), ""
+        finally:
+            source.close()
+    except (ImageError, MemoryError):
+        return None, _NO_PICTURE
+
+
+def _show(evaluation: Evaluation, among: Sequence[Evaluation], record: Measured) -> Shown:
+    return Shown(label_of(evaluation, among), choose_protocol(evaluation), record)

@@ -1,0 +1,181 @@
+"""The benchmarks' own extractors, by name: for comparison with published figures, and never for a reward.
+
+Most of them guess: the first capital from A to E in "Based on the sign" is B. Such an answer counts for them and not
+for ``scoring``, which judges everything else in the project. Where a published one leaves a text to a judge model, the
+answer is not read here and counts as wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from hart_studio.errors import InputError
+from hart_studio.records import Sample, Score
+from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, normalise_text
+
+Extractor = Callable[[str, Sample], Score]
+"""Judges a model's text; never raises on any text."""
+
+_MME_PREFIXES: Final = (
+    "The best answer is",
+    "The correct answer is",
+    "The answer is",
+    "The answer",
+    "The best option is",
+    "The correct option is",
+    "Best answer:",
+    "Best option:",
+)
+_MME_MOST_WORDS: Final = 10
+_HR_BENCH_BLANKS: Final = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_HR_BENCH_LAST_TOKENS: Final = 5
+_MMSTAR_PLACES: Final = {"": "first_letter", "(": "bracket", "option ": "option", "the answer is ": "statement"}
+
+
+def judge_mme_realworld(text: str, sample: Sample) -> Score:
+    """MME-RealWorld: without the usual openings, the first capital of an option anywhere, else a part of an option.
+
+    A text of more than ten words without such a capital is not read, and neither is an empty one.
+    """
+    said = text.strip()
+    for prefix in _MME_PREFIXES:
+        said = said.replace(prefix, "")
+    if capital := next((character for character in said if character in sample.letters), None):
+        return _judge(sample, Extraction(capital, "mme_realworld:first_letter"))
+    wanted = said.strip().lower()
+    if not wanted or len(wanted.split()) > _MME_MOST_WORDS:
+        return _judge(sample, NOT_FOUND, "mme_realworld")
+    options = zip(sample.letters, sample.choices, strict=True)
+    held = next((letter for letter, option in options if wanted in f"({letter}) {option}".lower()), None)
+    return _judge(sample, Extraction(held, "mme_realworld:part_of_option") if held else NOT_FOUND, "mme_realworld")
+
+
+def judge_treebench(text: str, sample: Sample) -> Score:
+    """TreeBench: the first ``<answer>`` tag, or the whole text, must be the letter and nothing else."""
+    _, tag, rest = text.partition("<answer>")
+    inside, end, _ = rest.partition("</answer>")
+    has_tag = bool(tag and end)
+    said = inside.strip().upper() if has_tag else text.strip()
+    if len(said) != 1 or said not in sample.letters:
+        return _judge(sample, NOT_FOUND, "treebench")
+    return _judge(sample, Extraction(said, "treebench:answer_tag" if has_tag else "treebench:whole"))
+
+
+def judge_vstar(text: str, sample: Sample) -> Score:
+    """V* Bench: in capitals, a letter that begins the text, is stated, stands in brackets, before a mark or alone."""
+    if not sample.letters:
+        return _judge(sample, NOT_FOUND, "vstar")
+    said = _without_thinking(text.strip().upper()).strip()
+    letter = rf"([{sample.letters}])"
+    patterns = {
+        "start": rf"\A{letter}",
+        "statement": rf"(?:ANSWER|CHOICE|OPTION)(?:\s+IS)?[\s:]+{letter}",
+        "bracket": rf"\({letter}\)",
+        "mark": rf"{letter}\s*[.)\]]",
+        "alone": rf"(?:\A|\s){letter}(?:\s|\Z)",
+    }
+    for detail, pattern in patterns.items():
+        if found := re.search(pattern, said):
+            return _judge(sample, Extraction(found[1], f"vstar:{detail}"))
+    letters = [character for character in said if character in sample.letters]
+    return _judge(sample, Extraction(letters[0], "vstar:only_letter") if len(letters) == 1 else NOT_FOUND, "vstar")
+
+
+def judge_hr_bench(text: str, sample: Sample) -> Score:
+    """HR-Bench: the only option letter among the words, near the end; a stated one; else the only option in the text.
+
+    The published one asks a judge model for the rest.
+    """
+    tokens = text.translate(_HR_BENCH_BLANKS).split()
+    named = [letter for letter in sample.letters if letter in tokens]
+    if len(named) == 1 and tokens.index(named[0]) > len(tokens) - _HR_BENCH_LAST_TOKENS:
+        return _judge(sample, Extraction(named[0], "hr_bench:token"))
+    if sample.letters:
+        stated = re.search(rf"(?i:answer\s+is)\s+\**([{sample.letters}])\**(?!\w)", text)
+        if stated:
+            return _judge(sample, Extraction(stated[1], "hr_bench:statement"))
+    lowered = text.lower()
+    options = zip(sample.letters, sample.choices, strict=True)
+    held = [letter for letter, option in options if option.strip().lower() in lowered]
+    return _judge(sample, Extraction(held[0], "hr_bench:option") if len(held) == 1 else NOT_FOUND, "hr_bench")
+
+
+def judge_mmstar(text: str, sample: Sample) -> Score:
+    """MMStar: the letter that begins the text, in any case, or that stands behind a bracket or a fixed opening."""
+    said = text.lower().replace("\n", " ").strip()
+    for opening, detail in _MMSTAR_PLACES.items():
+        letter = said[len(opening) : len(opening) + 1].upper() if said.startswith(opening) else ""
+        if letter and letter in sample.letters:
+            return _judge(sample, Extraction(letter, f"mmstar:{detail}"))
+    return _judge(sample, NOT_FOUND, "mmstar")
+
+
+def judge_visual_cot(text: str, sample: Sample) -> Score:
+    """Visual-CoT: the normalised text is the expected one, or holds its words in a row.
+
+    Ours: the published figures come from a GPT judge that gives marks from 0 to 1, which this replaces.
+    """
+    said = normalise_text(text[-MAX_TEXT_CHARS:].encode(errors="ignore").decode())
+    expected = normalise_text(sample.answer or "")
+    if expected and said == expected:
+        read = Extraction(said, "visual_cot:exact")
+    elif expected and f" {expected} " in f" {said} ":
+        read = Extraction(expected, "visual_cot:contains")
+    else:
+        read = NOT_FOUND
+    value = None if sample.answer is None else float(read.value is not None)
+    rule = read.rule if read.value is not None else "visual_cot:none"
+    return Score(value=value, extracted=read.value, expected=sample.answer, rule=rule)
+
+
+EXTRACTORS: Final[dict[str, Extractor]] = {
+    "mme_realworld": judge_mme_realworld,
+    "treebench": judge_treebench,
+    "vstar": judge_vstar,
+    "hr_bench": judge_hr_bench,
+    "mmstar": judge_mmstar,
+    "visual_cot": judge_visual_cot,
+}
+"""Name, which is what stands before the colon in ``Score.rule``, -> extractor."""
+
+
+def judge_officially(name: str, text: str, sample: Sample) -> Score | None:
+    """Judge an answer by a benchmark's own extractor.
+
+    Args:
+        name: Key of ``EXTRACTORS``; empty for a benchmark that has none.
+        text: What the model wrote; anything.
+        sample: The question.
+
+    Returns:
+        The score, its value None when the answer is unknown; None for a benchmark without an extractor.
+
+    Raises:
+        InputError: If there is no extractor of that name.
+    """
+    if not name:
+        return None
+    if name not in EXTRACTORS:
+        raise InputError(f"expected one of the extractors {', '.join(EXTRACTORS)}, got {name!r}; choose one")
+    return EXTRACTORS[name](text, sample)
+
+
+def _without_thinking(text: str) -> str:
+    """The text without what stands between ``<THINK>`` and ``</THINK>``; an open one stays."""
+    kept: list[str] = []
+    while True:
+        before, opening, after = text.partition("<THINK>")
+        _, closing, rest = after.partition("</THINK>")
+        if not (opening and closing):
+            return "".join([*kept, text])
+        kept.append(before)
+        text = rest
+
+
+def _judge(sample: Sample, read: Extraction, name: str = "") -> Score:
+    """The score of a letter; ``name`` is the extractor's, for a text that could not be read."""
+    rule = read.rule if read.value is not None else f"{name}:none"
+    value = None if sample.answer is None else float(read.value == sample.answer)
+    return Score(value=value, extracted=read.value, expected=sample.answer, rule=rule)

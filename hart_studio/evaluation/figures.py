@@ -1,0 +1,129 @@
+"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and how much of a picture the boxes cover."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from hart_studio.evaluation.bars import Bar, draw_bars
+from hart_studio.evaluation.bootstrap import measure_joint
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.intervals import Interval, draw_intervals
+from hart_studio.evaluation.lines import STROKES, Axis, Line, draw_chart, shorten
+from hart_studio.evaluation.tables.grounding import IOU_THRESHOLDS, share_by_iou
+from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_of, name_of, unique
+
+AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Bins of the histogram of area shares; boxes are small, so the bins are too."""
+
+_MOST_LINES: Final = len(STROKES)
+_NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Letters that no XML document may hold."""
+
+
+class Figure(NamedTuple):
+    """A figure, ready to be written."""
+
+    name: str
+    """Stem of its files."""
+    caption: str
+    """What is drawn, in sentences; says n."""
+    svg: str
+    """The document."""
+
+
+def make_figures(evaluations: Sequence[Evaluation]) -> list[Figure]:
+    """The figures that some evaluations can fill; none without gold boxes and grounding turns.
+
+    Args:
+        evaluations: Any, of any benchmarks.
+    """
+    found = []
+    for benchmark in unique([evaluation.benchmark for evaluation in evaluations]):
+        same = [evaluation for evaluation in evaluations if evaluation.benchmark == benchmark]
+        found += [draw_iou_curves(same, benchmark), draw_wrong_boxes(same, benchmark)]
+        found += [draw_area_shares(evaluation) for evaluation in same]
+    return [figure for figure in found if figure is not None]
+
+
+def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Figure | None:
+    """Fig. 3: share of the gold boxes by IoU threshold, a line for each model; None without gold boxes.
+
+    Args:
+        evaluations: Those of one benchmark; the first six with gold boxes are drawn.
+        benchmark: Its name.
+    """
+    lines = []
+    for evaluation in evaluations:
+        shares = share_by_iou(evaluation.records)
+        if shares:
+            boxes = sum(len(record.golds) for record in evaluation.records)
+            points = [(at, share, share, share) for at, share in zip(IOU_THRESHOLDS, shares, strict=True)]
+            lines.append(Line(f"{shorten(label_of(evaluation, evaluations), 17)}, n = {boxes}", points))
+    if not lines:
+        return None
+    caption = (
+        "Fig. 3: share of the gold boxes whose best IoU is at least the threshold; n is the number of gold boxes. All "
+        f"lines are measured.{_tell_left_out(len(lines))}"
+    )
+    axes = Axis(0, 1, digits=1), Axis(0, 1, digits=1)
+    title = f"Grounding on {benchmark}"
+    svg = draw_chart(title, "IoU threshold", "share of gold boxes", lines[:_MOST_LINES], *axes)
+    return _figure(f"figure_3_{benchmark}", caption, svg)
+
+
+def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figure | None:
+    """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes.
+
+    Args:
+        evaluations: Those of one benchmark.
+        benchmark: Its name.
+    """
+    names = [label_of(evaluation, evaluations) for evaluation in evaluations]
+    bars = []
+    for evaluation, protocol in each_protocol(evaluations):
+        joint = measure_joint(evaluation.records, protocol)
+        if joint is None or joint.wrong_box is None:
+            continue
+        value, low, high = (100 * each for each in joint.wrong_box)
+        note = f"{value:.1f} %, n = {joint.counts[0] + joint.counts[1]}"
+        name = label_of(evaluation, evaluations)
+        bars.append(Interval(f"{shorten(name, 22)}, {protocol}", value, low, high, note, names.index(name)))
+    if not bars:
+        return None
+    caption = (
+        "Share of the right answers whose box is wrong (Table 1), with 95 % bootstrap intervals over questions; n is "
+        "the number of right answers. All bars are measured."
+    )
+    title = f"Right answers on a wrong box, {benchmark}"
+    svg = draw_intervals(title, "P(wrong box | right answer), %", bars, Axis(0, 100))
+    return _figure(f"wrong_boxes_{benchmark}", caption, svg)
+
+
+def draw_area_shares(evaluation: Evaluation) -> Figure | None:
+    """How much of the picture the predicted boxes cover together; None without a usable box."""
+    shares = [record.area_share for record in evaluation.records if record.boxes and record.image_wh]
+    if not shares:
+        return None
+    counts = [sum(low < share <= high for share in shares) for low, high in pairwise(AREA_EDGES)]
+    bars = [
+        Bar(f"{100 * low:g}-{100 * high:g} %", count)
+        for (low, high), count in zip(pairwise(AREA_EDGES), counts, strict=True)
+    ]
+    name = f"{name_of(evaluation)}, {evaluation.benchmark}"
+    svg = draw_bars(f"Area of the boxes: {shorten(name, 40)}", "share of the picture", "questions", bars)
+    caption = (
+        f"{name}: share of the picture that the predicted boxes of a question cover together; "
+        f"n = {len(shares)} questions with a usable box. Measured."
+    )
+    return _figure(f"area_{evaluation.benchmark}_{evaluation.run_id}", caption, svg)
+
+
+def _figure(name: str, caption: str, svg: str) -> Figure:
+    return Figure(file_stem(name), caption, _NO_XML.sub("", svg))
+
+
+def _tell_left_out(lines: int) -> str:
+    return f" {lines - _MOST_LINES} more are in the table." if lines > _MOST_LINES else ""

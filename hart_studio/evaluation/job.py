@@ -1,0 +1,258 @@
+"""An evaluation: a job in a run directory, batch by batch; every process that takes part runs the same function.
+
+What is done is in the parts of the run, question by question, so one that was killed goes on where it ended, with as
+many processes as there are then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from tqdm import tqdm
+
+from hart_studio.data.benchmarks.catalog import find_benchmark, load_benchmark
+from hart_studio.data.drawn_needle import SampleSource, draw_questions
+from hart_studio.data.rows import BadRow
+from hart_studio.data.splits import fingerprint
+from hart_studio.errors import HartError, ModelError
+from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, picture_cache, read_config
+from hart_studio.evaluation.measurement import measure_batch, record_fault
+from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, part_path
+from hart_studio.evaluation.records import Measured
+from hart_studio.files import write_json
+from hart_studio.imaging import OpenImage
+from hart_studio.models.chat import ChatModel
+from hart_studio.records import GoldSample, Record
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.provenance import collect_provenance
+from hart_studio.runs.writer import RunWriter, create_run
+
+MOST_FAULTS: Final = 16
+"""Questions in a row at which the model fails, from which on an evaluation gives up (ours): it is not their fault."""
+
+QUESTIONS_FILE: Final = "questions.json"
+"""File of the run that says what was asked and what was left out."""
+
+MOST_BAD_ROWS: Final = 1000
+"""Rows that are named in that file; all are counted."""
+
+_POLL_SECONDS: Final = 0.2
+_LONGEST_REASON: Final = 500
+
+OpenModel = Callable[[EvaluationConfig], ChatModel]
+"""Loads the model of an evaluation, or connects to it."""
+
+
+class AskedQuestions(Record):
+    """What an evaluation asks; ``questions.json`` of its run."""
+
+    benchmark: str
+    """Name of the benchmark."""
+    samples: int
+    """Questions that are asked."""
+    fingerprint: str
+    """SHA-256 of them, hexadecimal: two evaluations with the same one asked the same."""
+    bad_count: int = 0
+    """Rows that are no question."""
+    bad_rows: tuple[tuple[str, str], ...] = ()
+    """(place, reason) of the first of them."""
+
+
+def prepare_run(runs_root: Path, config: EvaluationConfig) -> RunLayout:
+    """Make a run, ready to be started.
+
+    Raises:
+        InputError: If there is no such benchmark.
+        OSError: If the folder cannot be made.
+    """
+    find_benchmark(config.benchmark)
+    return create_run(runs_root, "evaluation", config, "evaluation", config.limit or 0)
+
+
+def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
+    """The questions of an evaluation.
+
+    Args:
+        config: Benchmark, place and limit.
+        folder: For pictures that are drawn for this evaluation.
+
+    Raises:
+        HartError: If they cannot be read.
+    """
+    if config.benchmark == "needle" and not config.path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return draw_questions("test", config.limit or DRAWN_QUESTIONS, folder)
+    loaded = load_benchmark(
+        config.benchmark,
+        config.path,
+        image_root=Path(config.image_root) if config.image_root else None,
+        cache=picture_cache(config.benchmark),
+        limit=config.limit,
+        subsets=config.subsets or None,
+        without=config.without,
+    )
+    return SampleSource(loaded)
+
+
+def run_evaluation(layout: RunLayout, open_model: OpenModel, share: Share | None = None) -> bool:
+    """Do this process's part of what is left; the first process waits for the others and speaks for all.
+
+    Args:
+        layout: From ``prepare_run``.
+        open_model: Opens the model.
+        share: Which process this is; alone by default.
+
+    Returns:
+        Whether every question is done.
+
+    Raises:
+        HartError: If the questions or the model cannot be used. A question that fails is recorded and goes on.
+    """
+    config, share = read_config(layout), share or Share()
+    writer = RunWriter(layout, 0) if share.is_first else None
+    with writer or nullcontext():
+        source = load_questions(config, layout.folder / "pictures")
+        samples = source.loaded.samples
+        parts = PartsReader(layout)
+        parts.look()
+        if writer is not None:
+            _announce(writer, source, config, len(parts.found))
+        job = _Part(layout, config, source.open_image, parts, share)
+        bar = tqdm(total=len(samples), initial=len(parts.found), unit="question", disable=None) if writer else None
+        for _ in job.work(samples, open_model):
+            if writer is not None and bar is not None:
+                _report(writer, parts, bar)
+            if writer.is_stop_requested if writer is not None else layout.stop.exists():
+                break
+        if writer is not None and bar is not None:
+            while not parts.has_all(samples) and not writer.is_stop_requested:
+                time.sleep(_POLL_SECONDS)  # for the other processes
+                _report(writer, parts, bar)
+            bar.close()
+        return parts.has_all(samples)
+
+
+class _Part:
+    """The work of one process."""
+
+    def __init__(
+        self,
+        layout: RunLayout,
+        config: EvaluationConfig,
+        open_image: OpenImage,
+        parts: PartsReader,
+        share: Share,
+    ) -> None:
+        self._path = part_path(layout, share.rank)
+        self._config = config
+        self._open_image = open_image
+        self._parts = parts
+        self._share = share
+        self._official = find_benchmark(config.benchmark).official
+        self._faults = 0
+
+    def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
+        """Measure batch after batch, and yield after each; the model is opened for the first that is to be done."""
+        model: ChatModel | None = None
+        numbers = {sample.id: number for number, sample in enumerate(samples)}
+        for batch in deal(samples, self._config.batch, self._share):
+            if self._parts.is_done(batch):
+                continue
+            model = model or open_model(self._config)
+            records = self._measure(model, batch, numbers[batch[0].id])
+            append_records(self._path, records)
+            yield
+
+    def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[Measured]:
+        config = self._config
+        # Sampled answers must not depend on which process asks, nor be the same for every batch.
+        seed = None if config.loop.seed is None else config.loop.seed + number
+        loop = config.loop.model_copy(update={"seed": seed})
+
+        def ask(samples: Sequence[GoldSample]) -> list[Measured]:
+            """A batch; when it fails as a whole, its halves, so that one question cannot take others along."""
+            try:
+                records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
+            except Exception as error:  # whatever a library raises about one question, the others go on
+                if len(samples) > 1:
+                    half = len(samples) // 2
+                    return ask(samples[:half]) + ask(samples[half:])
+                text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
+                self._count_fault(text)
+                return [record_fault(samples[0], config.protocols, text[:_LONGEST_REASON])]
+            self._faults = 0
+            return records
+
+        return ask(batch)
+
+    def _count_fault(self, reason: str) -> None:
+        self._faults += 1
+        if self._faults >= MOST_FAULTS:
+            raise ModelError(
+                f"expected a model that answers, the last {self._faults} questions all failed: "
+                f"{reason[:_LONGEST_REASON]}; put it right, and resume the evaluation"
+            )
+
+
+def tally(records: Iterable[Measured]) -> dict[str, float]:
+    """Figures so far, for whoever watches: accuracies over what was scored, and the count of what was not."""
+    found = list(records)
+    figures = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
+    for protocol in {protocol for record in found for protocol in record.answers}:
+        values = [
+            judged.score.value
+            for record in found
+            if (judged := record.answers.get(protocol)) and judged.score.value is not None
+        ]
+        figures[f"{protocol}/unscored"] = float(len(found) - len(values))
+        if values:
+            figures[f"{protocol}/accuracy"] = fmean(values)
+    golds = [gold for record in found for gold in record.golds]
+    if golds:
+        figures["iog_above_0.3"] = fmean(gold.is_found for gold in golds)
+        figures["iou"] = fmean(gold.iou for gold in golds)
+    pointed = [record for record in found if record.is_pointed and not record.error]
+    if pointed:
+        figures["area_share"] = fmean(record.area_share for record in pointed)
+        figures["valid_box_rate"] = fmean(bool(record.boxes) for record in pointed)
+    return figures
+
+
+def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig, done: int) -> None:
+    """Write down what will be asked."""
+    loaded = source.loaded
+    asked = AskedQuestions(
+        benchmark=config.benchmark,
+        samples=len(loaded.samples),
+        fingerprint=fingerprint(loaded.samples),
+        bad_count=len(loaded.bad_rows),
+        bad_rows=tuple(_show(bad) for bad in loaded.bad_rows[:MOST_BAD_ROWS]),
+    )
+    write_json(writer.layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
+    writer.expect(len(loaded.samples))
+    device = config.served.url if config.served else config.device
+    writer.start(collect_provenance(device, asked.fingerprint), done or None)
+    for reason, count in loaded.reasons.most_common(5):
+        writer.warn(f"{count} rows of {loaded.source} are left out: {reason}")
+
+
+def _show(bad: BadRow) -> tuple[str, str]:
+    return bad.row, bad.reason[:_LONGEST_REASON]
+
+
+def _report(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
+    """Tell how far all processes are."""
+    new = parts.look()
+    if not new:
+        writer.beat()
+        return
+    for record in new:
+        if record.error:
+            writer.warn(f"{record.sample_id}: {record.error}")
+    writer.log_step(len(parts.found), "", tally(parts.found.values()))
+    bar.update(len(parts.found) - bar.n)

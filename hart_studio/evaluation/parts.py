@@ -1,0 +1,127 @@
+"""Who measures which questions, and where the records go: one part file per process, read by all.
+
+Questions are dealt out in batches, never one by one: a batch is the same whoever runs it, so the figures of many
+processes are those of one. Processes need nothing of each other but the folder of the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from hart_studio.errors import DataError
+from hart_studio.evaluation.records import Measured
+from hart_studio.files import append_jsonl
+from hart_studio.records import GoldSample
+from hart_studio.runs.layout import RunLayout
+
+FOLDER: Final = "measured"
+"""Folder of the run with the records."""
+
+_PART: Final = re.compile(r"part_\d{5}\.jsonl")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the work a process has.
+
+    Attributes:
+        rank: Number of the process, from 0; the first one speaks for all.
+        count: Number of processes.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is there once."""
+        return self.rank == 0
+
+
+def deal(samples: Sequence[GoldSample], batch: int, share: Share) -> Iterator[Sequence[GoldSample]]:
+    """The batches of a process: of N processes, every N-th batch.
+
+    Args:
+        samples: All questions, in the order of the file.
+        batch: Questions of a batch.
+        share: Which process this is.
+    """
+    for start in range(share.rank * batch, len(samples), share.count * batch):
+        yield samples[start : start + batch]
+
+
+def part_path(layout: RunLayout, rank: int) -> Path:
+    """The file of records that a process appends to."""
+    return layout.folder / FOLDER / f"part_{rank:05d}.jsonl"
+
+
+def append_records(path: Path, records: Sequence[Measured]) -> None:
+    """Append the records of a batch; a line that a crash tore is cut off first.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for record in records:
+        append_jsonl(path, record.model_dump(mode="json"))
+
+
+@dataclass
+class PartsReader:
+    """Reads the parts of all processes while they grow; every look costs what is new.
+
+    Attributes:
+        layout: The run.
+        found: Question -> its newest record.
+    """
+
+    layout: RunLayout
+    found: dict[str, Measured] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> list[Measured]:
+        """The records that have come since the last look; a line that is still being written is left for the next.
+
+        Raises:
+            DataError: If a line is no record.
+        """
+        new = []
+        folder = self.layout.folder / FOLDER
+        for path in sorted(folder.glob("part_*.jsonl")) if folder.is_dir() else ():
+            if _PART.fullmatch(path.name) and not path.is_symlink():
+                new += self._read(path)
+        for record in new:
+            self.found[record.sample_id] = record
+        return new
+
+    def is_done(self, samples: Collection[GoldSample]) -> bool:
+        """Whether every question has a record without an error: what failed is tried again."""
+        return all((record := self.found.get(sample.id)) is not None and not record.error for sample in samples)
+
+    def has_all(self, samples: Collection[GoldSample]) -> bool:
+        """Whether every question has a record."""
+        return all(sample.id in self.found for sample in samples)
+
+    def _read(self, path: Path) -> list[Measured]:
+        start = self._offsets.get(path.name, 0)
+        with path.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offsets[path.name] = start + len(whole)
+        records = []
+        for line in whole.splitlines():
+            try:
+                records.append(Measured.model_validate_json(line))
+            except ValidationError as error:
+                raise DataError(
+                    f"expected the record of a question in {path.name} of {self.layout.run_id}, got: "
+                    f"{error.errors()[0]['msg']}; remove the line, and resume the evaluation"
+                ) from error
+        return records

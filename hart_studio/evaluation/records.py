@@ -1,0 +1,158 @@
+"""What an evaluation keeps of every question: enough for all tables, intervals and pictures, without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from hart_studio.errors import DataError
+from hart_studio.evaluation.grounding_metrics import best_iog, best_iou, is_found
+from hart_studio.files import read_jsonl, write_atomically
+from hart_studio.geometry import area_share
+from hart_studio.records import Box, Outcome, Protocol, Record, Score
+
+
+class GoldMatch(Record):
+    """How well the predicted boxes meet one gold box."""
+
+    is_found: bool
+    """Whether one predicted box alone has IoG > 0.3, strictly (paper, Sec. 4.1)."""
+    iog: float
+    """Best IoG of one predicted box; 0 without a usable box."""
+    iou: float
+    """Best IoU of one predicted box; 0 without a usable box."""
+
+
+class Judged(Record):
+    """One answer to one question, under one protocol."""
+
+    score: Score
+    """By the project's strict extractor; its value is None when the question could not be scored."""
+    official: Score | None = None
+    """By the benchmark's own extractor, whose name is in ``rule`` in front of a colon; None where it has none."""
+    outcome: Outcome
+    """How the rollout ended."""
+    used_fallback: bool = False
+    """Whether the answer came from the full image, because no box was usable and that had been asked for."""
+    text: str = ""
+    """What the model wrote in its answer turn; empty without one. Untrusted, never HTML."""
+    visual_tokens: int = Field(default=0, ge=0)
+    """What the pictures of all turns cost."""
+    completion_tokens: int = Field(default=0, ge=0)
+    """Tokens written in all turns."""
+    seconds: float = Field(default=0.0, ge=0)
+    """Wall time of all turns, each its share of its batch."""
+
+
+class Measured(Record):
+    """One question under the protocols of an evaluation; both protocols with crops share one grounding turn."""
+
+    sample_id: str
+    """The question; unique in its benchmark."""
+    category: str
+    """Its kind, from the coarse to the fine, joined by ``/``."""
+    image: str = ""
+    """Path of the picture."""
+    image_wh: tuple[int, int] | None = None
+    """(width, height) of the original, upright; None when it could not be read."""
+    question: str = ""
+    """The question, without its choices."""
+    choices: tuple[str, ...] = ()
+    """Option texts without letters."""
+    answers: dict[Protocol, Judged]
+    """Protocol -> the answer. A rollout without a usable box has no answer turn and is wrong."""
+    boxes: tuple[Box, ...] = ()
+    """Usable predicted boxes, original pixels; none when no protocol has a grounding turn."""
+    is_pointed: bool = True
+    """Whether there was a grounding turn: without one, no box is not a wrong box."""
+    gold_boxes: tuple[Box, ...] = ()
+    """True boxes, original pixels; empty where the benchmark has none."""
+    error: str = ""
+    """Why the question could not be run; it then counts as unscored, never as wrong."""
+
+    @cached_property
+    def golds(self) -> tuple[GoldMatch, ...]:
+        """One match per gold box; empty when the model was not asked to point, or could not be."""
+        if not self.is_pointed or self.error:
+            return ()
+        return tuple(
+            GoldMatch(
+                is_found=is_found(gold, self.boxes), iog=best_iog(gold, self.boxes), iou=best_iou(gold, self.boxes)
+            )
+            for gold in self.gold_boxes
+        )
+
+    @property
+    def area_share(self) -> float:
+        """Share of the picture that the predicted boxes cover together; 0 without boxes."""
+        return area_share(self.boxes, self.image_wh) if self.image_wh and self.boxes else 0.0
+
+    @property
+    def found_share(self) -> float:
+        """Share of the gold boxes that are found.
+
+        Raises:
+            DataError: If there is no gold box, or nobody pointed.
+        """
+        return self._mean([float(gold.is_found) for gold in self.golds])
+
+    @property
+    def is_grounded(self) -> bool:
+        """Whether every gold box is found: L of Proposition 1. False without gold boxes."""
+        return bool(self.golds) and all(gold.is_found for gold in self.golds)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of the best IoU over the gold boxes.
+
+        Raises:
+            DataError: If there is no gold box, or nobody pointed.
+        """
+        return self._mean([gold.iou for gold in self.golds])
+
+    def value(self, protocol: Protocol) -> float:
+        """Score of the answer under a protocol, 1.0 right or 0.0 wrong.
+
+        Raises:
+            DataError: If it was not asked for, or could not be scored.
+        """
+        judged = self.answers.get(protocol)
+        if judged is None or judged.score.value is None:
+            reason = self.error or ("no known answer" if judged else f"not asked under {protocol}")
+            raise DataError(f"expected a scored answer of {self.sample_id}, got none: {reason}; leave it out")
+        return judged.score.value
+
+    def _mean(self, values: list[float]) -> float:
+        if not values:
+            raise DataError(f"expected gold boxes and a grounding turn of {self.sample_id}, got none; leave it out")
+        return sum(values) / len(values)
+
+
+def write_records(path: Path, records: Iterable[Measured]) -> None:
+    """Write the records as JSONL: the whole file or none of it.
+
+    Raises:
+        OSError: If the folder is missing or full.
+    """
+    write_atomically(path, "".join(f"{record.model_dump_json()}\n" for record in records))
+
+
+def read_records(path: Path) -> list[Measured]:
+    """Read what ``write_records`` wrote.
+
+    Raises:
+        DataError: If the file cannot be read, or a line is no record.
+    """
+    records = []
+    for number, value in read_jsonl(path):
+        try:
+            records.append(Measured.model_validate(value))
+        except ValidationError as error:
+            raise DataError(
+                f"expected the record of a question in {path} line {number}, got: {error.errors()[0]['msg']}; "
+                "remove the file and measure again"
+            ) from error
+    return records

@@ -1,0 +1,233 @@
+"""The report of evaluations: one HTML file that needs nothing else, and its tables and figures as files.
+
+::
+
+    <folder>/report.html  report.md  tables/<name>.{csv,tex}  figures/<name>.{svg,png}
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+from hart_studio.evaluation.accuracy import is_scored
+from hart_studio.evaluation.drawn_failures import choose_contrast, choose_failures, choose_protocol, open_picture
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.failures import count_endings
+from hart_studio.evaluation.figures import Figure, make_figures
+from hart_studio.evaluation.html_page import write_page
+from hart_studio.evaluation.png import to_png
+from hart_studio.evaluation.sample_drawing import Shown, draw_sample, write_sample
+from hart_studio.evaluation.tables.collection import make_tables
+from hart_studio.evaluation.tables.rows import file_stem, name_of, unique
+from hart_studio.evaluation.tables.table import Table
+from hart_studio.evaluation.tables.writers import escape_markdown, to_csv, to_html, to_latex, to_markdown
+from hart_studio.files import write_atomically
+from hart_studio.imaging import OpenImage, SourceImage
+
+SAMPLES_DRAWN: Final = 12
+"""Failures of each benchmark that are drawn."""
+
+_WIDTH_PX: Final = 1680
+_SMALL_PX: Final = 560
+_LARGE_PX: Final = 1024
+_REASONS: Final = 5
+_TITLE: Final = "Evaluation report"
+
+_STYLE: Final = (
+    ".figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,40rem),1fr));gap:1rem 2rem}"
+    ".figures figure{max-width:860px}figcaption{color:var(--quiet);font-size:.9em}"
+    "nav ul{columns:18rem;column-gap:2.5rem;padding-left:1.2rem}p{max-width:72rem}"
+    ".samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:1.25rem}"
+    ".sample{border:1px solid var(--rule);border-radius:6px;padding:.75rem;overflow-wrap:anywhere}"
+    ".sample img{width:100%;height:auto;display:block}.sample p{margin:.4rem 0}.sample ul{padding-left:0}"
+    ".sample li{margin:.2rem 0}.sample ul li{list-style:none}.sample ol{margin:.3rem 0;padding-left:1.6rem}"
+    ".swatch{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}"
+    ".swatch.gold{background:none;border:2px dashed #e8c400;box-sizing:border-box}"
+    ".figure-4{max-width:100%}.figure-4 img{max-width:100%;height:auto}"
+)
+
+
+def write_report(
+    evaluations: Sequence[Evaluation],
+    folder: Path,
+    *,
+    samples_drawn: int = SAMPLES_DRAWN,
+    open_image: OpenImage = SourceImage,
+) -> Path:
+    """Write everything that some evaluations can tell.
+
+    Args:
+        evaluations: Any, of any benchmarks, whole or partial.
+        folder: Made when missing; files of the same names are replaced.
+        samples_drawn: Failures of each benchmark that are drawn; 0 = none.
+        open_image: Opens a picture by the path in its record.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    for name in ("tables", "figures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    tables, figures = make_tables(evaluations), make_figures(evaluations)
+    for table in tables:
+        write_atomically(folder / "tables" / f"{table.name}.csv", to_csv(table))
+        write_atomically(folder / "tables" / f"{table.name}.tex", to_latex(table))
+    for figure in figures:
+        write_atomically(folder / "figures" / f"{figure.name}.svg", figure.svg)
+        write_atomically(folder / "figures" / f"{figure.name}.png", to_png(figure.svg))
+    failures = {
+        benchmark: choose_failures([found for found in evaluations if found.benchmark == benchmark], samples_drawn)
+        for benchmark in unique([evaluation.benchmark for evaluation in evaluations])
+    }
+    contrasts = [
+        name
+        for benchmark, shown in failures.items()
+        if (name := _write_contrast(folder / "figures", benchmark, shown, open_image))
+    ]
+    write_atomically(folder / "report.md", _compose_markdown(evaluations, tables, figures, contrasts))
+    body = [
+        *_write_head(evaluations, tables, bool(figures)),
+        *(part for table in tables for part in _write_table(table)),
+        *_write_figures(figures),
+        *_write_failures(evaluations, failures, open_image),
+    ]
+    path = folder / "report.html"
+    write_atomically(path, write_page(_TITLE, body, _WIDTH_PX, _STYLE))
+    return path
+
+
+def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iterator[str]:
+    """What a reader must know before the tables, in sentences: what is partial, unscored, or missing and why.
+
+    Args:
+        evaluations: Those of the report.
+        tables: Those that could be made.
+    """
+    if not evaluations:
+        yield "Nothing has been measured yet. Run an evaluation, then write the report again."
+        return
+    benchmarks = unique([evaluation.benchmark for evaluation in evaluations])
+    yield f"{len(evaluations)} evaluation(s) on {len(benchmarks)} benchmark(s): {', '.join(benchmarks)}."
+    for evaluation in evaluations:
+        yield from _describe_gaps(evaluation)
+    names = {table.name for table in tables}
+    if "table_6" not in names:
+        yield (
+            "No question has both gold boxes and a grounding turn, so there is no table or figure of boxes. A "
+            "benchmark with gold boxes, asked under crops_only or full_and_crops, gives them."
+        )
+    if "comparison" not in names:
+        yield (
+            "No two evaluations have scored the same questions of one benchmark, so there are no differences between "
+            "models."
+        )
+
+
+def _describe_gaps(evaluation: Evaluation) -> Iterator[str]:
+    told = f"{name_of(evaluation)} on {evaluation.benchmark}"
+    records = evaluation.records
+    if not evaluation.is_complete:
+        yield f"{told} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
+    gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is told once
+    for protocol in evaluation.protocols:
+        missing = [record for record in records if not is_scored(record, protocol)]
+        if missing:
+            reasons = Counter(record.error or "no known answer" for record in missing).most_common(_REASONS)
+            shown = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            none = " Nothing could be scored." if len(missing) == len(records) else ""
+            gap = f"{len(missing):,} of {len(records):,} questions are unscored ({shown}).{none}"
+            gaps.setdefault(gap, []).append(protocol)
+        lent = sum(is_scored(record, protocol) and record.answers[protocol].used_fallback for record in records)
+        if lent:
+            gap = f"{lent:,} answers came from the full image because no box was usable."
+            gaps.setdefault(gap, []).append(protocol)
+    for gap, protocols in gaps.items():
+        yield f"{told}, {', '.join(protocols)}: {gap}"
+
+
+def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_figures: bool) -> Iterator[str]:
+    now = datetime.now(timezone.utc)
+    yield f"<h1>{_TITLE}</h1>"
+    yield f'<p class="quiet">Written {now:%Y-%m-%d %H:%M} UTC. Rows in italics are the paper\'s; all others were '
+    yield "measured. Tables and figures are also beside this page as files.</p>"
+    yield "<ul>" + "".join(f"<li>{html.escape(told)}</li>" for told in describe(evaluations, tables)) + "</ul>"
+    if tables:
+        yield "<nav><ul>"
+        yield from (f'<li><a href="#{table.name}">{html.escape(table.title)}</a></li>' for table in tables)
+        yield '<li><a href="#figures">Figures</a></li>' if has_figures else ""
+        yield '<li><a href="#failures">Failures</a></li></ul></nav>'
+
+
+def _write_table(table: Table) -> tuple[str, str]:
+    return f'<h2 id="{table.name}">{html.escape(table.title)}</h2>', to_html(table)
+
+
+def _write_figures(figures: Sequence[Figure]) -> Iterator[str]:
+    if not figures:
+        return
+    yield '<h2 id="figures">Figures</h2><div class="figures">'
+    for figure in figures:
+        yield f"<figure>{figure.svg}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
+    yield "</div>"
+
+
+def _write_failures(
+    evaluations: Sequence[Evaluation], failures: dict[str, list[list[Shown]]], open_image: OpenImage
+) -> Iterator[str]:
+    if not evaluations:
+        return
+    yield '<h2 id="failures">Failures</h2>'
+    yield (
+        '<p class="quiet">Right answers on a wrong box first, the box that is furthest off first. Gold boxes are '
+        "dashed; each model has its own colour, under the protocol that is named.</p>"
+    )
+    for benchmark, chosen in failures.items():
+        yield f"<h3>{html.escape(benchmark)}</h3>"
+        for evaluation in evaluations:
+            if evaluation.benchmark == benchmark and evaluation.records:
+                protocol = choose_protocol(evaluation)
+                counts = count_endings(evaluation.records, protocol)
+                told = "; ".join(f"{ending}: {count:,}" for ending, count in counts.items())
+                yield f"<p>{html.escape(name_of(evaluation))}, {protocol}, n = {len(evaluation.records):,}. {told}.</p>"
+        if not chosen:
+            yield "<p>No failure to draw.</p>"
+            continue
+        yield '<div class="samples">'
+        for shown in chosen:
+            picture, note = open_picture(shown[0].record.image, _SMALL_PX, open_image)
+            yield write_sample(picture, shown, note)
+        yield "</div>"
+
+
+def _write_contrast(folder: Path, benchmark: str, failures: Sequence[list[Shown]], open_image: OpenImage) -> str:
+    """Fig. 4 as a file: its stem, or nothing when there is no failure or no picture."""
+    shown = choose_contrast(failures)
+    picture = open_picture(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None
+    if shown is None or picture is None:
+        return ""
+    stream = io.BytesIO()
+    draw_sample(picture, shown).save(stream, "PNG")
+    name = file_stem(f"figure_4_{benchmark}")
+    write_atomically(folder / f"{name}.png", stream.getvalue())
+    return name
+
+
+def _compose_markdown(
+    evaluations: Sequence[Evaluation], tables: Sequence[Table], figures: Sequence[Figure], contrasts: Sequence[str]
+) -> str:
+    parts = [f"# {_TITLE}", *(escape_markdown(sentence) for sentence in describe(evaluations, tables))]
+    parts += [to_markdown(table).rstrip() for table in tables]
+    if figures or contrasts:
+        parts.append("## Figures")
+    for figure in figures:
+        parts += [f"![{figure.name}](figures/{figure.name}.svg)", escape_markdown(figure.caption)]
+    parts += [f"![one question under every model](figures/{name}.png)" for name in contrasts]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,73 @@
+"""Evaluations read back from their run directories; nothing here runs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hart_studio.errors import InputError
+from hart_studio.evaluation.config import read_config
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions
+from hart_studio.evaluation.parts import PartsReader
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.reader import RunSummary, list_runs
+
+
+def list_evaluations(runs_root: Path) -> list[RunSummary]:
+    """The evaluations below a root, newest first; runs of other kinds are left out."""
+    return [run for run in list_runs(runs_root) if run.status is not None and run.status.job == "evaluation"]
+
+
+def load_evaluations(runs_root: Path, run_ids: Sequence[str]) -> list[Evaluation]:
+    """Evaluations by their ids, in that order.
+
+    Raises:
+        InputError: If one is not there, or is no evaluation.
+        DataError: If its records cannot be read.
+    """
+    return [load_evaluation(find_run(runs_root, run_id)) for run_id in run_ids]
+
+
+def load_evaluation(layout: RunLayout) -> Evaluation:
+    """What an evaluation has measured so far.
+
+    Raises:
+        InputError: If it is no evaluation, or has not begun.
+        DataError: If its records cannot be read.
+    """
+    config = read_config(layout)
+    asked = read_asked(layout)
+    parts = PartsReader(layout)
+    parts.look()
+    # The same order whatever process was first.
+    records = sorted(parts.found.values(), key=lambda record: record.sample_id)
+    date = layout.run_id[:8]
+    return Evaluation(
+        run_id=layout.run_id,
+        title=config.shown_title,
+        model=config.served.title if config.served else config.model,
+        benchmark=config.benchmark,
+        protocols=config.protocols,
+        date=f"{date[:4]}-{date[4:6]}-{date[6:]}",
+        records=tuple(records),
+        total=asked.samples,
+        is_complete=len(records) >= asked.samples,
+    )
+
+
+def read_asked(layout: RunLayout) -> AskedQuestions:
+    """What an evaluation asks, and what it had to leave out.
+
+    Raises:
+        InputError: If it has not got that far.
+    """
+    try:
+        return AskedQuestions.model_validate_json((layout.folder / QUESTIONS_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(
+            f"expected an evaluation that has read its questions, got {layout.run_id} without them; wait, or see its "
+            "log"
+        ) from error

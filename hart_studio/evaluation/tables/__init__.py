@@ -1,0 +1,1 @@
+"""Tables of the paper from any set of evaluations, and their writers."""

@@ -1,0 +1,58 @@
+"""Differences between evaluations of the same benchmark, paired by question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from hart_studio.evaluation.bootstrap import Difference, compare_answers, compare_grounding
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.tables.rows import name_of, questions_cell
+from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent_between
+from hart_studio.records import PROTOCOLS
+
+
+def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
+    """Every two evaluations of the same benchmark: accuracy under each common protocol, and grounding.
+
+    Args:
+        evaluations: Any; a pair without a common question is left out.
+    """
+    columns = (
+        *("model", "compared with", "benchmark", "protocol", "dates", "figure", "difference, points"),
+        *("n", "verdict", "questions", "questions of the other"),
+    )
+    rows = []
+    for first, second in combinations(evaluations, 2):
+        if first.benchmark != second.benchmark:
+            continue
+        # The later one is compared with the earlier one, so a gain of what came later is positive.
+        for how, figure, found in _differences(second, first):
+            cells: tuple[Cell, ...] = (
+                *(name_of(second), name_of(first), first.benchmark, how, f"{second.date}, {first.date}", figure),
+                *(percent_between(found.gain, is_signed=True), found.questions, _judge(found)),
+                *(questions_cell(second), questions_cell(first)),
+            )
+            rows.append(TableRow("measured", cells))
+    caption = (
+        "How much greater the figure of the model is, in points, over the n questions that both have scored, with the "
+        "95 % interval of a paired bootstrap over questions. All rows are measured."
+    )
+    return Table("comparison", "Differences between models", caption, columns, tuple(rows))
+
+
+def _differences(first: Evaluation, second: Evaluation) -> Iterator[tuple[str, str, Difference]]:
+    for protocol in PROTOCOLS:
+        if protocol in first.protocols and protocol in second.protocols:
+            found = compare_answers(first.records, second.records, protocol)
+            if found is not None:
+                yield protocol, "accuracy", found
+    found = compare_grounding(first.records, second.records)
+    if found is not None:
+        yield "grounding turn", "gold boxes found per question", found
+
+
+def _judge(found: Difference) -> str:
+    if found.gain.is_positive:
+        return "better"
+    return "worse" if found.gain.is_negative else "the interval holds 0"

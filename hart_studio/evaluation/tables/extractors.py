@@ -1,0 +1,70 @@
+"""The project's strict extractor beside a benchmark's own, and the rules that read the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hart_studio.evaluation.accuracy import count_accuracy, count_rules, find_score
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.tables.rows import FRONT, each_protocol, front_cells, questions_cell
+from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
+
+
+def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
+    """Accuracy by both extractors, and how often they disagree.
+
+    Args:
+        evaluations: Any; those whose benchmark has an extractor of its own are shown.
+    """
+    columns = (
+        *("model", "benchmark", *FRONT[1:], "strict, %", "unscored", "official, %", "unscored by the official"),
+        *("strict right, official wrong", "official right, strict wrong", "questions"),
+    )
+    rows = []
+    for evaluation, protocol in each_protocol(evaluations):
+        if not count_rules(evaluation.records, protocol, "official"):
+            continue
+        strict = count_accuracy(evaluation.records, protocol)
+        official = count_accuracy(evaluation.records, protocol, "official")
+        pairs = [
+            (first.value, second.value)
+            for record in evaluation.records
+            if (first := find_score(record, protocol)) and (second := find_score(record, protocol, "official"))
+        ]
+        front = front_cells(evaluation, protocol, strict.scored)
+        cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:]]
+        for found in (strict, official):
+            cells += [percent(found.share, found.error), found.unscored]
+        cells += [pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), questions_cell(evaluation)]
+        rows.append(TableRow("measured", tuple(cells)))
+    caption = (
+        "The strict extractor reads every benchmark alike; the official one is the benchmark's own, for comparison "
+        "with other people's figures. ± is the standard error. All rows are measured."
+    )
+    return Table("extractors", "Answers as two extractors read them", caption, columns, tuple(rows))
+
+
+def table_rules(evaluations: Sequence[Evaluation]) -> Table:
+    """How often each extraction rule fired.
+
+    Args:
+        evaluations: Any; all are shown.
+    """
+    columns = ("model", "benchmark", *FRONT[1:], "extractor", "rule", "answers", "share, %", "questions")
+    rows = []
+    for evaluation, protocol in each_protocol(evaluations):
+        for extractor in ("strict", "official"):
+            rules = count_rules(evaluation.records, protocol, "official" if extractor == "official" else "strict")
+            for rule, count in sorted(rules.items(), key=lambda item: (-item[1], item[0])):
+                front = front_cells(evaluation, protocol, rules.total())
+                figures: list[Cell] = [extractor, rule, count, percent(count / rules.total())]
+                cells: tuple[Cell, ...] = (
+                    front[0],
+                    evaluation.benchmark,
+                    *front[1:],
+                    *figures,
+                    questions_cell(evaluation),
+                )
+                rows.append(TableRow("measured", cells))
+    caption = "Which rule of an extractor read the answer; “none” read nothing. All rows are measured."
+    return Table("rules", "Extraction rules", caption, columns, tuple(rows))

@@ -1,0 +1,61 @@
+"""Tables 5 and 7: perception and reasoning on both benchmarks of the paper, one row per model and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from hart_studio.evaluation.accuracy import category_at, count_accuracy
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.published import TABLE_5, TABLE_7
+from hart_studio.evaluation.tables.rows import (
+    SCORED,
+    each_protocol,
+    name_of,
+    of_benchmark,
+    published_row,
+    questions_cell,
+)
+from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
+from hart_studio.evaluation.tables.tasks import LEVELS
+from hart_studio.records import Protocol
+
+_BENCHMARKS: Final = ("mme_realworld_lite", "treebench")
+_TITLES: Final = {5: "Table 5: base models and the method", 7: "Table 7: stages and k"}
+
+
+def level_table(evaluations: Sequence[Evaluation], number: Literal[5, 7]) -> Table:
+    """Perception and reasoning.
+
+    Args:
+        evaluations: Any; those of the two benchmarks are shown, joined by model and protocol. Of several of the same
+            model on the same benchmark the last one counts.
+        number: Which table of the paper: they differ in the published rows, which titles repeat.
+    """
+    figures = [f"{benchmark}: {level.lower()}, %" for benchmark in _BENCHMARKS for level in LEVELS]
+    counts = tuple(f"{benchmark}: n" for benchmark in _BENCHMARKS)
+    states = tuple(f"{benchmark}: questions" for benchmark in _BENCHMARKS)
+    columns = ("model", "protocol", "date", *figures, *counts, *states, "unscored")
+    joined: dict[tuple[str, Protocol], dict[str, Evaluation]] = {}
+    for evaluation, protocol in each_protocol(of_benchmark(evaluations, *_BENCHMARKS)):
+        joined.setdefault((name_of(evaluation), protocol), {})[evaluation.benchmark] = evaluation
+    rows = [_measured_row(name, protocol, found) for (name, protocol), found in joined.items()]
+    for row in TABLE_5 if number == 5 else TABLE_7:
+        values = zip(figures, (*row.mme_realworld_lite, *row.treebench), strict=True)
+        rows.append(published_row(columns, row.method, dict(values)))
+    caption = f"{SCORED} Rows are joined by model and protocol; published rows are the paper's."
+    return Table(f"table_{number}", _TITLES[number], caption, columns, tuple(rows))
+
+
+def _measured_row(name: str, protocol: Protocol, found: dict[str, Evaluation]) -> TableRow:
+    dates = sorted({evaluation.date for evaluation in found.values()})
+    cells: list[Cell] = [name, protocol, ", ".join(dates)]
+    for benchmark in _BENCHMARKS:
+        for level in LEVELS:
+            records = found[benchmark].records if benchmark in found else ()
+            part = count_accuracy((r for r in records if category_at(r, 1).lower() == level.lower()), protocol)
+            cells.append(percent(part.share, part.error))
+    whole = {benchmark: count_accuracy(evaluation.records, protocol) for benchmark, evaluation in found.items()}
+    cells += [whole[benchmark].scored if benchmark in whole else None for benchmark in _BENCHMARKS]
+    cells += [questions_cell(found[benchmark]) if benchmark in found else None for benchmark in _BENCHMARKS]
+    return TableRow("measured", (*cells, sum(part.unscored for part in whole.values())))

@@ -1,0 +1,106 @@
+"""What every row of a table says besides its figures: who, how, when, and over how many questions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Final
+
+from hart_studio.evaluation.accuracy import Accuracy
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.tables.table import Cell, Number, TableRow
+from hart_studio.records import PROTOCOLS, Protocol
+
+FRONT: Final = ("model", "protocol", "date", "n")
+"""First columns; ``n`` is what the figures of the row are over."""
+
+BACK: Final = ("questions", "unscored", "fallbacks")
+"""Last columns of tables of answers."""
+
+SCORED: Final = (
+    "Percent right of the n scored questions, by the strict extractor, ± standard error. Unscored questions are "
+    "counted, never wrong; fallbacks are answers from the full image because no box was usable."
+)
+"""Beginning of the captions of tables of answers."""
+
+
+def name_of(evaluation: Evaluation) -> str:
+    """What a row is called: the title, and the model when the title does not name it. Paths shrink to their end."""
+    model = evaluation.model.rstrip("/\\")
+    shown = PurePath(model).name if PurePath(model).is_absolute() or "\\" in model else model
+    short = shown.rpartition("/")[2]
+    if short in evaluation.title or (evaluation.title and evaluation.title in short):
+        return evaluation.title or shown
+    return f"{evaluation.title} ({shown})"
+
+
+def label_of(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
+    """The title, for places with little room; with the end of the run's id when another one has the same title.
+
+    Args:
+        evaluation: The evaluation.
+        among: What it stands beside.
+    """
+    is_alone = sum(other.title == evaluation.title for other in among) < 2
+    return evaluation.title if is_alone else f"{evaluation.title} {evaluation.run_id[-6:]}"
+
+
+def front_cells(evaluation: Evaluation, how: str, count: int) -> tuple[Cell, ...]:
+    """Cells of ``FRONT``.
+
+    Args:
+        evaluation: The evaluation.
+        how: The protocol, or the turn that was measured.
+        count: What the figures of the row are over.
+    """
+    return name_of(evaluation), how, evaluation.date, count
+
+
+def back_cells(evaluation: Evaluation, found: Accuracy) -> tuple[Cell, ...]:
+    """Cells of ``BACK``."""
+    return questions_cell(evaluation), found.unscored, found.fallbacks
+
+
+def questions_cell(evaluation: Evaluation) -> Cell:
+    """How many questions were measured; says so when these are not all."""
+    count = len(evaluation.records)
+    return count if evaluation.is_complete else f"{count:,} of {evaluation.total:,}, partial"
+
+
+def published_row(columns: Sequence[str], method: str, values: Mapping[str, float | int | str]) -> TableRow:
+    """A row of the paper.
+
+    Args:
+        columns: Heads of the table.
+        method: Name in the paper.
+        values: Column -> figure, count or text; all other cells are empty.
+    """
+    cells: list[Cell] = [method]
+    for column in columns[1:]:
+        value = values.get(column)
+        cells.append(Number(value) if isinstance(value, float) else value)
+    return TableRow("published", tuple(cells))
+
+
+def each_protocol(evaluations: Sequence[Evaluation]) -> Iterator[tuple[Evaluation, Protocol]]:
+    """Every evaluation under each of its protocols, in a fixed order."""
+    for evaluation in evaluations:
+        for protocol in PROTOCOLS:
+            if protocol in evaluation.protocols:
+                yield evaluation, protocol
+
+
+def of_benchmark(evaluations: Sequence[Evaluation], *names: str) -> list[Evaluation]:
+    """The evaluations of some benchmarks, in order."""
+    return [evaluation for evaluation in evaluations if evaluation.benchmark in names]
+
+
+def file_stem(text: str) -> str:
+    """A name for a file: names of benchmarks and runs come from files and may hold anything."""
+    return re.sub("[^A-Za-z0-9_-]+", "_", text)[:120]
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Each name once, in the order of first appearance."""
+    return list(dict.fromkeys(names))

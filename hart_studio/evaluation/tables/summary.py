@@ -1,0 +1,44 @@
+"""The figures that are looked at first, one row per evaluation and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hart_studio.evaluation.accuracy import count_accuracy, count_rules
+from hart_studio.evaluation.bootstrap import measure_joint
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.tables.grounding import measure_grounding
+from hart_studio.evaluation.tables.rows import BACK, FRONT, back_cells, each_protocol, front_cells
+from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
+
+
+def table_summary(evaluations: Sequence[Evaluation]) -> Table:
+    """Accuracy, grounding and lucky answers side by side.
+
+    Args:
+        evaluations: Any; all are shown.
+    """
+    columns = (
+        *("model", "benchmark", *FRONT[1:], "accuracy, %", "official, %", "P(wrong box | right), %"),
+        *("IoG > 0.3, %", "mean IoU, %", "mean area share, %", "usable box, %", *BACK),
+    )
+    rows = []
+    for evaluation, protocol in each_protocol(evaluations):
+        found = count_accuracy(evaluation.records, protocol)
+        official = count_accuracy(evaluation.records, protocol, "official")
+        joint = measure_joint(evaluation.records, protocol)
+        boxes = measure_grounding(evaluation.records)
+        front = front_cells(evaluation, protocol, found.scored)
+        has_official = bool(count_rules(evaluation.records, protocol, "official"))
+        cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], percent(found.share, found.error)]
+        cells.append(percent(official.share, official.error) if has_official else None)
+        cells.append(percent(joint.wrong_box.value) if joint and joint.wrong_box else None)
+        shares = [boxes.found.value, boxes.iou, boxes.area_share, boxes.usable] if boxes else []
+        cells += [percent(share) for share in shares] or [None] * 4
+        rows.append(TableRow("measured", (*cells, *back_cells(evaluation, found))))
+    caption = (
+        "Accuracy: percent right of the n scored questions ± standard error, by the strict extractor and by the "
+        "benchmark's own where it has one. IoG and IoU: over all gold boxes. A dash: no gold box, no grounding turn, "
+        "or no scored answer. All rows are measured."
+    )
+    return Table("summary", "Summary", caption, columns, tuple(rows))

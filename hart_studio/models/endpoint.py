@@ -1,0 +1,218 @@
+"""Talking to a server over HTTP: bounded in time, size and attempts, and the key stays in its header."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from hart_studio.errors import ModelError
+from hart_studio.models.served_settings import ServedSettings
+
+MOST_BYTES: Final = 16 * 2**20
+"""Longest answer that is read (ours)."""
+
+_MOST_ERROR_BYTES: Final = 4096
+_LONGEST_REASON: Final = 300
+_FIRST_WAIT_SECONDS: Final = 0.5
+_LONGEST_WAIT_SECONDS: Final = 30.0
+_LONGEST_ASKED_SECONDS: Final = 120.0
+"""Longest wait that a server may ask for (ours); it would otherwise stop a job for as long as it likes."""
+_PASSING: Final = frozenset({408, 425, 429})
+"""With every 5xx the statuses after which another attempt may succeed."""
+
+
+class _FailureError(Exception):
+    """An attempt that failed; ``wait_seconds`` is what the server asks for, None = it does not say."""
+
+    def __init__(self, reason: str, is_passing: bool, wait_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.is_passing = is_passing
+        self.wait_seconds = wait_seconds
+
+
+class Endpoint:
+    """An HTTP client of one server; threads may share it.
+
+    Attributes:
+        url: Where the interface begins.
+    """
+
+    def __init__(self, settings: ServedSettings, environment: Mapping[str, str] = os.environ) -> None:
+        """Prepare a client; nothing is sent.
+
+        Args:
+            settings: Of the server.
+            environment: Where the key is looked up.
+
+        Raises:
+            ModelError: If the URL or the key cannot be used.
+        """
+        self.url = settings.url
+        self._settings = settings
+        self._key = environment.get(settings.api_key_variable, "").strip()
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        if self._key:
+            # A header that cannot be sent would be quoted in the client's own error.
+            if not (self._key.isascii() and self._key.isprintable()):
+                raise ModelError(f"expected a key of plain characters in {settings.api_key_variable}; set it again")
+            headers["authorization"] = f"Bearer {self._key}"
+        seconds = settings.timeout_seconds
+        try:
+            self._client = httpx.Client(
+                headers=headers,
+                timeout=httpx.Timeout(seconds, connect=min(seconds, 30.0)),
+                limits=httpx.Limits(max_connections=settings.concurrency),
+                follow_redirects=False,
+                trust_env=not _is_this_machine(self.url),  # no proxy stands between two programs of one machine
+            )
+            httpx.URL(self.url)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ModelError(f"expected a usable URL and proxy for {self.url}, got: {error}; correct them") from error
+
+    def get(self, path: str) -> bytes:
+        """Fetch JSON.
+
+        Raises:
+            ModelError: If there is none after all attempts.
+        """
+        return self._call("GET", path, None, threading.Event())
+
+    def post(self, path: str, body: Mapping[str, Any], is_over: threading.Event) -> bytes:
+        """Send JSON and fetch the answer.
+
+        Args:
+            path: After the URL, with its slash.
+            body: What to send.
+            is_over: Set by others when nobody wants the answer any more: no further attempt is made.
+
+        Raises:
+            ModelError: If there is no answer after all attempts, or the request is refused.
+        """
+        return self._call("POST", path, json.dumps(body).encode("ascii"), is_over)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _call(
+        self, method: Literal["GET", "POST"], path: str, content: bytes | None, is_over: threading.Event
+    ) -> bytes:
+        attempts = 1 + self._settings.retries
+        for attempt in range(attempts):
+            try:
+                return self._attempt(method, path, content)
+            except _FailureError as failure:
+                is_last = attempt + 1 == attempts or not failure.is_passing
+                if is_last or is_over.wait(_wait_seconds(attempt, failure.wait_seconds)):
+                    tried = f" after {attempt + 1} attempts" if attempt else ""
+                    reason = self._without_key(str(failure))
+                    raise ModelError(f"expected an answer from {self.url}{path}, got {reason}{tried}") from None
+        raise AssertionError("the last attempt returns or raises")
+
+    def _attempt(self, method: str, path: str, content: bytes | None) -> bytes:
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        headers = {"content-type": "application/json"} if content is not None else {}
+        try:
+            with self._client.stream(method, f"{self.url}{path}", content=content, headers=headers) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise self._refusal(response, _read(response, _MOST_ERROR_BYTES, deadline))
+                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                packing = response.headers.get("content-encoding", "identity").strip().lower()
+                if kind != "application/json" or packing not in ("", "identity"):
+                    what = f"{kind or 'an unnamed kind'}, {packing}"[:80]
+                    raise _FailureError(f"{what}, where plain JSON was expected; check the URL", is_passing=False)
+                found = _read(response, MOST_BYTES + 1, deadline)
+                if len(found) > MOST_BYTES:
+                    raise _FailureError(f"more than {MOST_BYTES} bytes; lower the token limit", is_passing=False)
+                return found
+        except httpx.TimeoutException:
+            reason = (
+                f"none within {self._settings.timeout_seconds:g} seconds; raise timeout_seconds or lower concurrency"
+            )
+            raise _FailureError(reason, is_passing=True) from None
+        except httpx.TransportError as error:
+            reason = f"no connection ({_in_short(str(error)) or type(error).__name__}); check that the server runs"
+            raise _FailureError(reason, is_passing=True) from None
+        except httpx.HTTPError as error:
+            raise _FailureError(f"an unusable answer ({_in_short(str(error))})", is_passing=False) from None
+
+    def _refusal(self, response: httpx.Response, found: bytes) -> _FailureError:
+        """What an answer with another status than 200 means."""
+        status = response.status_code
+        reason = f"HTTP {status}: {_in_short(found.decode('utf-8', 'replace')) or 'no text'}"
+        if status in (401, 403):
+            reason += f"; put its key into the environment variable {self._settings.api_key_variable}"
+        elif status == httpx.codes.NOT_FOUND:
+            reason += "; check the URL, which mostly ends with /v1, and the name of the model"
+        elif 300 <= status < 400:
+            reason += "; redirects are not followed: give the address that it leads to"
+        is_passing = status in _PASSING or 500 <= status < 600
+        return _FailureError(reason, is_passing, read_retry_after(response.headers.get("retry-after", "")))
+
+    def _without_key(self, text: str) -> str:
+        """The text; a server may quote the key that it refuses."""
+        return text.replace(self._key, "***") if self._key else text
+
+
+def read_retry_after(text: str, now: datetime | None = None) -> float | None:
+    """Seconds that a ``Retry-After`` header asks to wait, as a number or as a date; None when it does not say.
+
+    Args:
+        text: The header.
+        now: The present, for tests.
+    """
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=timezone.utc)
+        return max(0.0, (until - (now or datetime.now(timezone.utc))).total_seconds())
+    except (TypeError, ValueError, OverflowError, IndexError):  # the parser is not sure what it raises
+        return None
+
+
+def _wait_seconds(attempt: int, asked: float | None) -> float:
+    """Twice as long after each attempt, and never the same for two clients; what the server asks for comes first."""
+    if asked is not None:
+        return min(asked, _LONGEST_ASKED_SECONDS)
+    longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0**attempt)
+    return longest * secrets.SystemRandom().uniform(0.5, 1.0)
+
+
+def _read(response: httpx.Response, most_bytes: int, deadline: float) -> bytes:
+    """The beginning of an answer."""
+    # A server that drips bytes never meets the client's own timeout, so time is looked at here too.
+    found = bytearray()
+    for chunk in response.iter_raw():
+        found += chunk
+        if len(found) >= most_bytes:
+            break
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("too slow", request=response.request)
+    return bytes(found[:most_bytes])
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _in_short(text: str) -> str:
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(shown.split())[:_LONGEST_REASON]

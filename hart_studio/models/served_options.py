@@ -1,0 +1,89 @@
+"""The flags of a served model, the same for every command that takes one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from hart_studio.errors import InputError
+from hart_studio.models.families import FAMILIES
+from hart_studio.models.served_settings import ServedSettings, ServerKind
+
+
+def add_served_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags; every one but ``--served`` refines what it says."""
+    group = parser.add_argument_group(
+        "a served model", "asks a server with OpenAI's chat interface in place of loading --model"
+    )
+    group.add_argument("--served", metavar="URL", help="where the interface begins: http://127.0.0.1:8000/v1")
+    group.add_argument("--served-family", choices=list(FAMILIES), help="family of the served model; needed")
+    group.add_argument("--served-model", metavar="NAME", help="its name there (default: the only one it lists)")
+    group.add_argument("--served-by", choices=get_args(ServerKind), help="software of the server (default: openai)")
+    group.add_argument("--served-n", action="store_true", help="the server gives several completions of one request")
+    group.add_argument("--served-concurrency", type=int, metavar="N", help="most requests at a time (default: 16)")
+    group.add_argument("--served-timeout", type=float, metavar="SECONDS", help="for one answer (default: 120)")
+    group.add_argument("--served-retries", type=int, metavar="N", help="after failures that may pass (default: 3)")
+    group.add_argument("--served-jpeg", action="store_true", help="send JPEG, which is smaller and not exact")
+    group.add_argument(
+        "--served-pixels", type=int, nargs=2, metavar=("MIN", "MAX"), help="areas that its processor is set to"
+    )
+    group.add_argument(
+        "--served-field", action="append", metavar="NAME=JSON", help="one more field of each request; repeat"
+    )
+    group.add_argument(
+        "--served-key-variable", metavar="NAME", help="environment variable with the key (default: OPENAI_API_KEY)"
+    )
+
+
+def read_served(options: argparse.Namespace) -> ServedSettings | None:
+    """The settings that the flags say; None when no server is named.
+
+    Raises:
+        InputError: If a value is unusable, or one is given without ``--served``.
+    """
+    pixels = options.served_pixels or (None, None)
+    given: dict[str, Any] = {
+        "model": options.served_model,
+        "family": options.served_family,
+        "server": options.served_by,
+        "has_n": options.served_n or None,
+        "concurrency": options.served_concurrency,
+        "timeout_seconds": options.served_timeout,
+        "retries": options.served_retries,
+        "picture_format": "jpeg" if options.served_jpeg else None,
+        "processor_min_pixels": pixels[0],
+        "processor_max_pixels": pixels[1],
+        "extra_fields": _read_fields(options.served_field) if options.served_field else None,
+        "api_key_variable": options.served_key_variable,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if not options.served:
+        if given:
+            raise InputError(f"expected --served URL with the flags of a served model, got {', '.join(given)} alone")
+        return None
+    if not options.served_family:
+        raise InputError(f"expected --served-family with --served, got none; give one of {', '.join(FAMILIES)}")
+    try:
+        return ServedSettings(url=options.served, **given)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]  # the value may hold a password
+        where = ".".join(map(str, first["loc"])) or "settings"
+        raise InputError(f"the {where} of the served model: {first['msg']}") from None
+
+
+def _read_fields(pairs: list[str]) -> dict[str, Any]:
+    fields = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        try:
+            if not (sign and name.strip()):
+                raise ValueError("there is no NAME=")
+            fields[name.strip()] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f'expected a field such as mm_processor_kwargs={{"max_pixels": 1003520}}, got {pair!r}: {error}'
+            ) from error
+    return fields

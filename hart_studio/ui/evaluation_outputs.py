@@ -1,0 +1,357 @@
+"""What comes out of evaluations on the Evaluate page: tables, figures, single questions, and a report to take away."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.failures import Ending, count_endings, filter_records, find_ending, sort_records
+from hart_studio.evaluation.figures import make_figures
+from hart_studio.evaluation.job import QUESTIONS_FILE
+from hart_studio.evaluation.parts import FOLDER
+from hart_studio.evaluation.records import Judged, Measured
+from hart_studio.evaluation.report import write_report
+from hart_studio.evaluation.results import load_evaluation
+from hart_studio.evaluation.tables.collection import make_tables
+from hart_studio.evaluation.tables.table import Table
+from hart_studio.evaluation.tables.writers import show_cell
+from hart_studio.imaging import SourceImage
+from hart_studio.records import Box, Protocol, Record, Score
+from hart_studio.runs.layout import RunLayout
+from hart_studio.ui.evaluation_desk import EvaluationDesk
+from hart_studio.ui.label_desk import read_request
+from hart_studio.ui.services import AskService
+from hart_studio.ui.views import PROTOCOL_TITLES
+
+MOST_COMPARED: Final = 6
+"""Evaluations in one set of tables."""
+
+LIST_ROWS: Final = 50
+"""Questions in one page of the list."""
+
+MOST_KEPT: Final = 8
+"""Evaluations whose records are kept in memory, and sets whose tables are."""
+
+MOST_CATEGORIES: Final = 300
+
+
+class ChosenRequest(Record):
+    """Evaluations that a person compares."""
+
+    runs: tuple[str, ...] = Field(min_length=1, max_length=MOST_COMPARED)
+    """Their ids, in the order of the tables."""
+
+
+class FailuresRequest(Record):
+    """Questions that a person looks for."""
+
+    run: str = Field(max_length=200)
+    """The evaluation."""
+    protocol: Protocol
+    """Protocol of the answers."""
+    ending: Ending | None = None
+    """How they ended; None = anyhow."""
+    category: str = Field(default="", max_length=300)
+    """Category, or the first levels of one."""
+    text: str = Field(default="", max_length=200)
+    """Words."""
+    offset: int = Field(default=0, ge=0)
+    """Questions before the page."""
+
+
+class FailureRequest(Record):
+    """One question."""
+
+    run: str = Field(max_length=200)
+    """The evaluation."""
+    sample: str = Field(max_length=1000)
+    """The question's id."""
+
+
+@dataclass(frozen=True)
+class AskedAgain:
+    """A question of an evaluation as the Ask tab takes it."""
+
+    image: Path
+    """A copy of the original that the server may serve."""
+    question: str
+    choices: str
+    """One per line."""
+    answer: str
+    """A letter, a text, or empty when it is not known."""
+    model: str | None
+    """None when a server answered, which the Ask tab does not reach."""
+
+
+class EvaluationOutputs:
+    """Answers the panels below the list of evaluations.
+
+    Attributes:
+        desk: Knows the evaluations.
+        service: Opens pictures.
+    """
+
+    def __init__(self, desk: EvaluationDesk, service: AskService) -> None:
+        self.desk = desk
+        self.service = service
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[str, tuple[object, Evaluation]] = OrderedDict()
+        self._shown: OrderedDict[object, dict[str, Any]] = OrderedDict()
+
+    def tables(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Tables as texts and figures as SVG documents, of one to six evaluations.
+
+        Args:
+            request: A ``ChosenRequest``.
+
+        Returns:
+            ``tables``, ``figures``, and in ``notes`` why an evaluation is not among them.
+        """
+        evaluations, notes = self._choose(request)
+        key = tuple((each.run_id, len(each.records), each.total) for each in evaluations)
+        with self._lock:
+            shown = self._shown.get(key)
+        if shown is None:
+            shown = {
+                "tables": [_show_table(table) for table in make_tables(evaluations)],
+                "figures": [figure._asdict() for figure in make_figures(evaluations)],
+            }
+            with self._lock:
+                _keep(self._shown, key, shown)
+        return {**shown, "notes": notes}
+
+    def failures(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of an evaluation's questions, those first that are most worth a look.
+
+        Args:
+            request: A ``FailuresRequest``.
+
+        Returns:
+            ``endings`` with the count of each, ``categories``, ``count`` of what the filter holds for, and ``rows``.
+        """
+        wanted: FailuresRequest = read_request(FailuresRequest, request)
+        evaluation = self._load(self.desk.find(wanted.run))
+        if wanted.protocol not in evaluation.protocols:
+            raise InputError(f"expected one of {', '.join(evaluation.protocols)}, got {wanted.protocol}; choose one")
+        endings = (wanted.ending,) if wanted.ending else ()
+        found = filter_records(
+            evaluation.records, wanted.protocol, endings=endings, category=wanted.category, text=wanted.text
+        )
+        page = sort_records(found, wanted.protocol)[wanted.offset : wanted.offset + LIST_ROWS]
+        return {
+            "endings": count_endings(evaluation.records, wanted.protocol),
+            "categories": _list_categories(evaluation.records),
+            "count": len(found),
+            "rows": [_show_row(record, wanted.protocol) for record in page],
+        }
+
+    def failure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One question: its picture with predicted and gold boxes, and what was answered under every protocol.
+
+        Args:
+            request: A ``FailureRequest``. The picture is the one that the record names, never one of the request.
+        """
+        evaluation, record = self._find(request)
+        scores = [judged.score for judged in record.answers.values()]
+        return {
+            "id": record.sample_id,
+            "category": record.category,
+            "question": record.question,
+            "choices": list(record.choices),
+            "answer": _expected(record),
+            "error": record.error,
+            "is_pointed": record.is_pointed,
+            "boxes": [_show_box(box) for box in record.boxes],
+            "gold": [_show_box(box) for box in record.gold_boxes],
+            "matches": [match.model_dump() for match in record.golds],
+            "area_share": record.area_share,
+            "answers": [
+                _show_answer(record, protocol, judged) for protocol, judged in _in_order(evaluation, record.answers)
+            ],
+            "is_scored": any(score.value is not None for score in scores),
+            **self._show_picture(record),
+        }
+
+    def report(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the report of one to six evaluations where the server may serve it.
+
+        Args:
+            request: A ``ChosenRequest``.
+
+        Returns:
+            ``archive`` and ``page``: names of the zip and of the HTML file; ``notes`` as for ``tables``.
+        """
+        evaluations, notes = self._choose(request)
+        if not evaluations:
+            raise InputError("; ".join(notes))
+        name = f"evaluations/{uuid.uuid4().hex}"
+        folder = self.service.folder / name / "report"
+        folder.mkdir(parents=True)
+        page = write_report(evaluations, folder)
+        shutil.make_archive(str(folder.parent / "evaluation-report"), "zip", folder)
+        found = page.relative_to(self.service.folder).as_posix()
+        return {"archive": f"{name}/evaluation-report.zip", "page": found, "notes": notes}
+
+    def ask_again(self, request: Mapping[str, Any]) -> AskedAgain:
+        """A question of an evaluation for the Ask tab.
+
+        Args:
+            request: A ``FailureRequest``.
+
+        Raises:
+            InputError: If there is no such question.
+            ImageError: If its picture cannot be read any more.
+        """
+        _, record = self._find(request)
+        config = self.desk.config(self.desk.find(request.get("run")))
+        source = Path(record.image)
+        with SourceImage(source) as image:  # nothing but a picture is ever copied to where it is served
+            name = image.name
+        key = hashlib.sha256(f"{source}\n{source.stat().st_mtime_ns}".encode()).hexdigest()[:20]
+        copy = self.service.folder / "asked" / key / name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            draft = copy.with_name(f"{threading.get_ident()}.draft")
+            shutil.copyfile(source, draft)
+            draft.replace(copy)
+        return AskedAgain(
+            image=copy,
+            question=record.question,
+            choices="\n".join(" ".join(choice.split()) for choice in record.choices),
+            answer=_expected(record) or "",
+            model=None if config.served else config.model,
+        )
+
+    def _choose(self, request: Mapping[str, Any]) -> tuple[list[Evaluation], list[str]]:
+        """Evaluations that have something to show, and why others have not."""
+        wanted: ChosenRequest = read_request(ChosenRequest, request)
+        found, notes = [], []
+        for layout in [self.desk.find(run_id) for run_id in dict.fromkeys(wanted.runs)]:
+            try:
+                if not (layout.folder / QUESTIONS_FILE).exists():
+                    notes.append(f"{self.desk.config(layout).shown_title} has not read its questions yet")
+                    continue
+                evaluation = self._load(layout)
+            except HartError as error:
+                notes.append(str(error))
+                continue
+            if evaluation.records:
+                found.append(evaluation)
+            else:
+                notes.append(f"{evaluation.title} on {evaluation.benchmark} has not measured a question yet")
+        return found, notes
+
+    def _load(self, layout: RunLayout) -> Evaluation:
+        """The records of an evaluation, from memory while its files are what they were."""
+        parts = sorted((layout.folder / FOLDER).glob("part_*.jsonl"))
+        stamp = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
+        with self._lock:
+            known = self._loaded.get(layout.run_id)
+        if known is None or known[0] != stamp:
+            known = (stamp, load_evaluation(layout))
+        with self._lock:
+            _keep(self._loaded, layout.run_id, known)
+        return known[1]
+
+    def _find(self, request: Mapping[str, Any]) -> tuple[Evaluation, Measured]:
+        wanted: FailureRequest = read_request(FailureRequest, request)
+        evaluation = self._load(self.desk.find(wanted.run))
+        for record in evaluation.records:
+            if record.sample_id == wanted.sample:
+                return evaluation, record
+        raise InputError(f"expected a question of this evaluation, got {wanted.sample[:60]!r}; choose another")
+
+    def _show_picture(self, record: Measured) -> dict[str, Any]:
+        try:
+            scene = self.service.open_picture(Path(record.image))
+        except ImageError as error:
+            return {"picture": None, "problem": str(error)}
+        copies = {"preview": scene.preview, "detail": scene.detail}
+        shown = {
+            name: {"path": copy.path.relative_to(self.service.folder).as_posix(), "width": copy.width}
+            for name, copy in copies.items()
+        }
+        return {"picture": {"name": scene.name, "width": scene.width, "height": scene.height, **shown}, "problem": ""}
+
+
+def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
+    """Remember the newest few."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > MOST_KEPT:
+        kept.popitem(last=False)
+
+
+def _show_table(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "columns": list(table.columns),
+        "rows": [{"kind": row.kind, "cells": [show_cell(cell) for cell in row.cells]} for row in table.rows],
+    }
+
+
+def _show_row(record: Measured, protocol: Protocol) -> dict[str, Any]:
+    judged = record.answers.get(protocol)
+    return {
+        "id": record.sample_id,
+        "question": record.question,
+        "category": record.category,
+        "ending": find_ending(record, protocol),
+        "extracted": judged.score.extracted if judged else None,
+        "answer": _expected(record),
+    }
+
+
+def _show_answer(record: Measured, protocol: Protocol, judged: Judged) -> dict[str, Any]:
+    return {
+        "protocol": protocol,
+        "title": PROTOCOL_TITLES[protocol],
+        "ending": find_ending(record, protocol),
+        "text": judged.text,
+        "score": _show_score(judged.score),
+        "official": judged.official and _show_score(judged.official),
+        "outcome": judged.outcome,
+        "used_fallback": judged.used_fallback,
+        "visual_tokens": judged.visual_tokens,
+        "completion_tokens": judged.completion_tokens,
+        "seconds": judged.seconds,
+    }
+
+
+def _show_score(score: Score) -> dict[str, Any]:
+    return score.model_dump(include={"value", "extracted", "rule"})
+
+
+def _show_box(box: Box) -> dict[str, Any]:
+    return box.model_dump(exclude={"score"})
+
+
+def _expected(record: Measured) -> str | None:
+    """The known answer, which every score repeats."""
+    return next((judged.score.expected for judged in record.answers.values() if judged.score.expected), None)
+
+
+def _in_order(evaluation: Evaluation, answers: Mapping[Protocol, Judged]) -> list[tuple[Protocol, Judged]]:
+    return [(protocol, answers[protocol]) for protocol in evaluation.protocols if protocol in answers]
+
+
+def _list_categories(records: Sequence[Measured]) -> list[str]:
+    """All categories with every level above them, in order: ``Perception`` before ``Perception/Attributes``."""
+    found = set()
+    for category in {record.category for record in records}:
+        levels = category.split("/") if category else []
+        found |= {"/".join(levels[: depth + 1]) for depth in range(len(levels))}
+    return sorted(found)[:MOST_CATEGORIES]

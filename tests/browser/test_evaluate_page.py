@@ -1,0 +1,265 @@
+"""The Evaluate page: a real evaluation from its form to a failure in Ask, and made-up ones in every state."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from hart_studio.evaluation.config import EvaluationConfig
+from hart_studio.evaluation.job import prepare_run
+from hart_studio.runs.reader import list_runs
+from hart_studio.runs.status import read_status, write_status
+from tests.browser.run_pages import RUN_MS, end_runs, open_tab
+from tests.evaluations import draw_picture, make_record, make_records, write_evaluation
+
+pytestmark = pytest.mark.browser
+EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>${1}{{1}}"
+SIZES = [((1280, 900), "light"), ((1920, 1080), "dark")]
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_picture(tmp_path_factory.mktemp("signs") / "sign.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Folder of runs, in which nothing goes on after the test."""
+    folder = tmp_path / "runs"
+    yield folder
+    end_runs(folder)
+
+
+@pytest.fixture
+def studio(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
+    """With the built-in model, over the runs of the test."""
+    return serve(None, picture_folder, runs_root=root)
+
+
+def row_of(page: Page, title: str) -> Locator:
+    return page.locator(".hs-ev-row", has=page.get_by_text(title, exact=True))
+
+
+def test_from_the_form_to_a_failure_in_ask(
+    open_page: Callable[..., Page], studio: str, root: Path, tmp_path: Path
+) -> None:
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    expect(page.locator(".hs-ev-empty")).to_be_visible()
+    expect(page.locator(".hs-ev-new")).to_have_attribute("open", "")
+    page.locator(".hs-ev-limit").fill("8")
+    page.locator(".hs-ev-title").fill("Eight needles")
+    page.get_by_label("Full image", exact=True).check()
+    expect(page.locator(".hs-ev-command code")).to_contain_text("--protocol=direct '--title=Eight needles'")
+    expect(page.locator(".hs-ev-command code")).to_contain_text("--limit=8")
+    page.locator(".hs-ev-start").dblclick()
+
+    expect(page.locator(".hs-ev-row")).to_have_count(1)
+    expect(page.locator(".hs-ev-row")).to_contain_text("Eight needles")
+    expect(page.locator(".hs-ev-row .hs-pill-completed")).to_be_visible(timeout=RUN_MS)
+    expect(page.locator(".hs-ev-row")).to_contain_text("8 of 8")
+    expect(page.locator(".hs-ev-row")).to_contain_text("IoG > 0.3")
+    assert len(list_runs(root)) == 1, "a double click starts one"
+
+    expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("Eight needles")
+    expect(page.locator("#hs-ev-tables small", has_text="±").first).to_be_visible()
+    page.get_by_role("tab", name="Figures").click()
+    expect(page.locator("#hs-ev-figures img")).not_to_have_count(0)
+    assert page.evaluate(
+        "[...document.querySelectorAll('#hs-ev-figures img')].every((image) => image.naturalWidth > 0)"
+    )
+
+    with page.expect_download() as download:
+        page.locator(".hs-ev-report").click()
+        page.get_by_text("Everything as a zip").click(timeout=RUN_MS)
+    download.value.save_as(tmp_path / "report.zip")
+    assert "report.html" in zipfile.ZipFile(tmp_path / "report.zip").namelist()
+
+    page.get_by_role("tab", name="Failures").click()
+    expect(page.locator(".hs-ev-item")).to_have_count(8)
+    expect(page.locator(".hs-ev-answers .hs-card")).to_have_count(2)
+    expect(page.locator(".hs-ev-scene .hs-ev-gold")).not_to_have_count(0)
+    assert "view=failures" in page.url and "tab=evaluate" in page.url
+    page.reload()
+    expect(page.locator(".hs-ev-item")).to_have_count(8)
+    expect(page.locator(".hs-ev-answers .hs-card")).to_have_count(2)
+    question = page.locator(".hs-ev-question").inner_text()
+    page.locator(".hs-ev-ask").click()
+    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#ask-question textarea")).to_have_value(question)
+    expect(page.locator("#ask-choices textarea")).not_to_have_value("")
+    expect(page.locator("#ask-answer input, #ask-answer textarea")).to_have_value(re.compile("^[A-Z]$"))
+    expect(page.locator("#ask-model-a input")).to_have_value("built-in-hart")
+    expect(page.locator("#result-a .hs-stage image")).to_have_attribute("href", re.compile("preview.jpg|detail.jpg"))
+    page.locator("#ask-button").click()
+    expect(page.locator("#result-a .hs-card")).to_have_count(3, timeout=RUN_MS)
+
+
+def test_the_failure_browser_by_keyboard(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    write_evaluation(root, make_records(picture, 60), title="Sixty")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    tables = page.get_by_role("tab", name="Tables")
+    tables.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tab", name="Failures")).to_be_focused()
+    expect(page.locator(".hs-ev-item")).to_have_count(50)
+    expect(page.locator(".hs-ev-question")).to_contain_text("Which number")
+    first = page.locator(".hs-ev-question").inner_text()
+    page.locator(".hs-ev-questions").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".hs-ev-question")).not_to_have_text(first)
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".hs-ev-question")).to_have_text(first)
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".hs-ev-place")).to_have_text("51–60 of 60")
+    expect(page.locator(".hs-ev-item[aria-selected=true]")).to_have_count(1)
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".hs-ev-place")).to_have_text("1–50 of 60")
+    expect(page.locator(".hs-ev-item").nth(49)).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".hs-ev-questions")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
+
+
+def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
+    write_evaluation(root, make_records(picture), title="Twelve")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    page.get_by_role("tab", name="Failures").click()
+    expect(page.locator(".hs-ev-item").first).to_contain_text("right answer, wrong box")
+    page.locator(".hs-ev-ending").select_option("wrong answer, wrong box")
+    expect(page.locator(".hs-ev-item")).to_have_count(1)
+    page.locator(".hs-ev-ending").select_option("")
+    page.locator(".hs-ev-text").fill("sign 10?")
+    expect(page.locator(".hs-ev-item")).to_have_count(1)
+    expect(page.locator(".hs-ev-question")).to_have_text("Which number is on sign 10?")
+    page.locator(".hs-ev-text").fill("nothing like it")
+    expect(page.locator(".hs-ev-questions")).to_have_text("No question matches.")
+    expect(page.locator(".hs-ev-one")).to_be_hidden()
+    page.locator(".hs-ev-text").fill("")
+    page.locator(".hs-ev-protocol").select_option("direct")
+    expect(page.locator(".hs-ev-ending option").first).to_have_text("Any outcome (12)")
+    expect(page.locator(".hs-ev-item").first).to_contain_text("wrong answer, right box")
+
+
+def test_boxes_of_both_kinds_look_different(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    write_evaluation(root, [make_record(1, picture, on_gold=False)], title="One")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    page.get_by_role("tab", name="Failures").click()
+    gold = page.locator(".hs-ev-scene rect.hs-ev-gold:not(.hs-casing)")
+    predicted = page.locator(".hs-ev-scene rect.hs-box:not(.hs-casing)")
+    expect(gold).to_have_count(1)
+    dashes = [node.evaluate("(node) => getComputedStyle(node).strokeDasharray") for node in (gold, predicted)]
+    assert dashes[0] != "none" and dashes[1] == "none"
+    assert (gold.get_attribute("x"), predicted.get_attribute("x")) == ("400", "1000"), "original pixels"
+    expect(page.locator(".hs-ev-legend")).to_contain_text("Gold, evaluation only: 0 of 1 found")
+
+
+def test_hostile_text_is_text(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
+    record = make_record(1, picture, question=EVIL.replace("{", "(").replace("}", ")"), category=EVIL)
+    judged = record.answers["crops_only"].model_copy(update={"text": EVIL})
+    evil = record.model_copy(
+        update={"choices": (EVIL, "six"), "answers": {"crops_only": judged}, "sample_id": EVIL, "error": ""}
+    )
+    write_evaluation(root, [evil], title=EVIL, model=EVIL, protocols=("crops_only",))
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    expect(page.locator(".hs-ev-what strong")).to_have_text(EVIL)
+    expect(page.locator("#hs-ev-tables tbody th").first).to_contain_text("<script>")
+    page.get_by_role("tab", name="Figures").click()
+    expect(page.locator("#hs-ev-figures img")).not_to_have_count(0)
+    page.get_by_role("tab", name="Failures").click()
+    expect(page.locator(".hs-ev-said")).to_have_text(EVIL)
+    expect(page.locator(".hs-ev-options li").first).to_contain_text("<script>")
+    page.locator(".hs-ev-ask").click()
+    expect(page.locator("#ask-choices textarea")).to_have_value(f"{EVIL}\nsix")
+    assert page.title() != "owned"
+    assert page.locator(".hs-evaluate img[src=x]").count() == 0
+
+
+def test_states(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
+    stopped = write_evaluation(root, make_records(picture, 5), total=9, title="Stopped")
+    failed = write_evaluation(root, make_records(picture, 4), total=9, title="Failed")
+    write_status(failed, read_status(failed).replace(state="failed", error="expected a model that answers"))
+    lost = prepare_run(root, EvaluationConfig(title="Lost"))
+    write_status(lost, read_status(lost).replace(state="running", pid=1, pid_start="another", step=0))
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    expect(page.locator(".hs-ev-row")).to_have_count(3)
+    expect(row_of(page, "Stopped")).to_contain_text("5 of 9")
+    expect(row_of(page, "Failed").locator("[role=alert]")).to_have_text("expected a model that answers")
+    expect(row_of(page, "Lost").locator(".hs-pill")).to_have_text("lost")
+    expect(page.locator("#hs-ev-tables")).to_have_text("Tick an evaluation above to see its figures.")
+    row_of(page, "Lost").locator("input").check()
+    expect(page.locator("#hs-ev-tables")).to_contain_text("Nothing has been measured yet")
+    expect(page.locator(".hs-ev-notes")).to_contain_text("Lost has not read its questions yet")
+    row_of(page, "Stopped").locator("input").check()
+    expect(page.locator("#hs-ev-tables tbody")).not_to_have_count(0)
+    expect(page.locator("#hs-ev-tables")).to_contain_text("partial")
+    page.once("dialog", lambda dialog: dialog.accept())
+    row_of(page, "Failed").get_by_role("button", name="Delete").click()
+    expect(page.locator(".hs-ev-row")).to_have_count(2)
+    assert not failed.folder.exists() and stopped.folder.exists()
+
+
+def test_published_rows_say_so(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
+    records = [make_record(n, picture, float(n % 2), category="Perception/Attributes") for n in range(6)]
+    write_evaluation(root, records, title="On TreeBench", benchmark="treebench")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    published = page.locator("#hs-ev-tables .hs-ev-published")
+    expect(published).not_to_have_count(0)
+    expect(published.first.locator("th em")).to_have_text("published")
+
+
+def test_a_public_page_only_shows(
+    open_page: Callable[..., Page], serve: Callable[..., str], picture_folder: Path, root: Path, picture: Path
+) -> None:
+    write_evaluation(root, make_records(picture, 4), total=9, title="Seen")
+    page = open_page(serve(None, picture_folder, runs_root=root, is_open=False))
+    open_tab(page, "Evaluate")
+    expect(page.locator(".hs-ev-closed")).to_be_visible()
+    expect(page.locator(".hs-ev-new")).to_be_hidden()
+    expect(page.locator(".hs-ev-commands button")).to_have_count(0)
+    page.locator(".hs-ev-row input").check()
+    expect(page.locator("#hs-ev-tables tbody")).not_to_have_count(0)
+
+
+@pytest.mark.parametrize(("size", "theme"), SIZES)
+def test_nothing_is_wider_than_the_window(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path, size: tuple[int, int], theme: str
+) -> None:
+    long = "A very long question with many words " * 12 + "{n}?"
+    records = [make_record(n, picture, float(n % 2), question=long, category="Perception/Attributes") for n in range(9)]
+    for title in ("first", "a-name-without-any-space-" * 6):
+        write_evaluation(root, records, title=title, benchmark="treebench", model="owner/" + "x" * 120)
+    page = open_page(studio, size, theme)
+    open_tab(page, "Evaluate")
+    for box in page.locator(".hs-ev-row input").all():
+        box.check()
+    expect(page.locator("#hs-ev-tables tbody")).not_to_have_count(0)
+    page.locator(".hs-ev-new > summary").click()
+    for view in ("tables", "figures", "failures"):
+        page.locator(f"[data-view={view}]").click()
+        expect(page.locator(f"#hs-ev-{view}")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view
+    page.locator("[data-view=tables]").click()
+    host = page.locator(".hs-ev-table-host").filter(has=page.locator("th", has_text="Attributes")).first
+    host.evaluate("(node) => { node.scrollLeft = node.scrollWidth; }")
+    assert host.evaluate("(node) => node.scrollLeft") > 0, "a wide table scrolls in its own box"
+    edges = host.evaluate(
+        "(node) => [node.getBoundingClientRect().left, node.querySelector('tbody th').getBoundingClientRect().left]"
+    )
+    assert edges[1] == pytest.approx(edges[0], abs=2), "the first column stays in sight"

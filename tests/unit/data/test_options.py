@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hart_studio.data.options import LONGEST_QUESTION, read_lettered, read_options, split_options, take_out_options
+
+# (text, question, options)
+INLINED = [
+    ("What?\nOptions: A: cat, B: dog, C: a, b, D: none.", "What?", ("cat", "dog", "a, b", "none.")),
+    ("Which one? Options: A: A, B: B, C: C, D: D", "Which one?", ("A", "B", "C", "D")),  # letters as options
+    ("What?\n(A) red\n(B) blue", "What?", ("red", "blue")),
+    ("What?\n(A) like (B)\n(B) blue", "What?", ("like (B)", "blue")),  # an option that names another one
+    ("What is in (A) and (B)?\n(A) red\n(B) blue\nand green", "What is in (A) and (B)?", ("red", "blue\nand green")),
+    ("Is vitamin A. good? Choices: A. yes B. no", "Is vitamin A. good?", ("yes", "no")),
+    ("图中是什么？（A）红（B）蓝（C）绿", "图中是什么？", ("红", "蓝", "绿")),
+    ("What? The choices are listed below:\n(A) 1\n(B) 2\n", "What?", ("1", "2")),
+    ("A) one\nB) two", "", ("one", "two")),
+    ("Points A: 3, B: 4.\nOptions: A: 1, B: 2, C: 3", "Points A: 3, B: 4.", ("1", "2", "3")),
+    ("What?\n" + "\n".join(f"{letter}. {letter}x" for letter in "ABCDEFG"), "What?", tuple(f"{a}x" for a in "ABCDEFG")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "question", "options"), INLINED, ids=[text[:20] for text, _, _ in INLINED])
+def test_options_are_taken_out_of_a_question(text: str, question: str, options: tuple[str, ...]) -> None:
+    assert split_options(text) == (question, options)
+    assert take_out_options(text) == (question, options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is it?",
+        "Is it (A)?",
+        "A. Smith painted it. Who is B?",
+        "(A) x B. y",
+        "(B) x (C) y",
+        "the U.S.A. or not",
+        "",
+    ],
+)
+def test_a_question_without_options_stays_whole(text: str) -> None:
+    assert split_options(f" {text} ") == (text, ())
+
+
+def test_known_options_are_taken_out_only_where_they_are_repeated() -> None:
+    text = "Which way from A: here to B: there?"
+    assert take_out_options(text, ("left", "right")) == (text, ("left", "right"))
+    assert take_out_options(f"{text}\nA. Left\nB. right.", ("left", "right")) == (text, ("left", "right"))
+
+
+def test_a_text_too_long_is_not_searched() -> None:
+    text = "What?\nA. x\nB. " + "y" * LONGEST_QUESTION
+    assert split_options(text) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        (None, ()),
+        ("", ()),
+        (["(A) red", "(B) blue"], ("red", "blue")),
+        (("（A）红", "（B）蓝"), ("红", "蓝")),
+        ("['(A) red', '(B) it is \"B\"']", ("red", 'it is "B"')),
+        ("A. red\nB. blue, C. green\nC. x", ("red", "blue, C. green", "x")),
+        ("The choices are listed below:\n(A) red\n(B) blue\n", ("red", "blue")),
+        ("red\n\n blue ", ("red", "blue")),
+        ([3, 4.5], ("3", "4.5")),
+    ],
+)
+def test_every_form_of_a_cell(value: Any, options: tuple[str, ...]) -> None:
+    assert read_options(value, "choices") == options
+
+
+@pytest.mark.parametrize("value", [7, {"A": "red"}, [None], "[1, 2", "[[]]"])
+def test_what_is_no_list_of_options(value: Any) -> None:
+    with pytest.raises(ValueError, match="'choices'"):
+        read_options(value, "choices")
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"A": "x", "B": 7, "C": "", "D": None}, ("x", "7")),
+        ({"A": "x", "B": "y", "C": float("nan"), "D": float("nan")}, ("x", "y")),
+        ({letter: letter.lower() for letter in "ABCDEFGH"}, tuple("abcdefgh")),
+        ({"B": "x"}, ()),
+        ({"A": "", "B": ""}, ()),
+        ({"A": "x", "B": "", "C": "y"}, ("x", "", "y")),  # a sample of it is refused
+    ],
+)
+def test_a_column_for_each_letter(row: dict[str, Any], options: tuple[str, ...]) -> None:
+    assert read_lettered(row) == options
+
+
+OPTION_TEXT = st.text(alphabet="xyz 12,", min_size=1, max_size=8).filter(lambda text: text.strip(" ,"))
+
+
+@given(
+    question=st.sampled_from(["What?", "Is it A. or B?", "See (A), (B): which"]),
+    options=st.lists(OPTION_TEXT, min_size=3, max_size=26),
+    style=st.sampled_from(["({}) ", "{}. ", "{}: ", "{}) ", "（{}）"]),
+)
+def test_lines_of_options_come_back(question: str, options: list[str], style: str) -> None:
+    wanted = tuple(option.strip().rstrip(" ,") for option in options)
+    lines = [
+        style.format(letter) + option for letter, option in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", wanted, strict=False)
+    ]
+    assert split_options("\n".join([question, *lines])) == (question, wanted)
+
+
+@given(text=st.text(max_size=80) | st.text(alphabet="ABC()（）:. ,\n", max_size=80))
+def test_no_text_raises(text: str) -> None:
+    question, options = split_options(text)
+    assert len(options) != 1 and len(options) <= 26
+    assert options or question == text.strip()
+
+
+@pytest.mark.parametrize("unit", ["(A)", "A. ", "A. B. ", "(A)(B)", "A: B: C: ", "A.\n", "\n", "Options: ", "options "])
+def test_time_is_bounded(unit: str) -> None:
+    started = time.process_time()
+    split_options(unit * (LONGEST_QUESTION // len(unit)))
+    assert time.process_time() - started < 1.0

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from hart_studio.evaluation.bootstrap import measure_joint
+from hart_studio.evaluation.failures import ENDINGS, count_endings, filter_records, find_ending, sort_records
+from tests.unit.evaluation.questions import ON, eight_questions, judged, question
+
+
+def test_how_every_question_ended() -> None:
+    assert {record.sample_id: find_ending(record, "crops_only") for record in eight_questions()} == {
+        "a": "right answer, right box",
+        "b": "right answer, wrong box",
+        "c": "wrong answer, right box",
+        "d": "wrong answer, wrong box",
+        "e": "right answer, wrong box",
+        "f": "unscored",
+        "g": "no usable box",
+        "h": "unscored",
+    }
+    assert find_ending(question("x", judged(1.0), None, (ON,), gold_boxes=()), "crops_only") == "right answer"
+    assert find_ending(question("x", None, judged(0.0), (), is_pointed=False), "direct") == "wrong answer"
+
+
+def test_endings_add_up_to_the_joint_counts() -> None:
+    for protocol in ("crops_only", "direct"):
+        counts = count_endings(eight_questions(), protocol)
+        joint = measure_joint(eight_questions(), protocol)
+        assert joint is not None
+        assert joint.counts == (
+            counts.get("right answer, wrong box", 0),
+            counts.get("right answer, right box", 0),
+            counts.get("wrong answer, wrong box", 0) + counts.get("no usable box", 0),
+            counts.get("wrong answer, right box", 0),
+        )
+        assert sum(counts.values()) == 8
+
+
+def test_lucky_answers_come_first_and_the_furthest_box_first_among_them() -> None:
+    found = [record.sample_id for record in sort_records(eight_questions(), "crops_only")]
+    assert found == ["b", "e", "c", "d", "g", "h", "f", "a"]
+    assert set(ENDINGS) >= set(count_endings(eight_questions(), "direct"))
+
+
+def test_filters_add_up() -> None:
+    def names(**conditions: object) -> str:
+        found = filter_records(eight_questions(), "crops_only", **conditions)  # type: ignore[arg-type]
+        return "".join(record.sample_id for record in found)
+
+    assert names() == "abcdefgh"
+    assert names(endings=("unscored", "no usable box")) == "fgh"
+    assert names(category="Perception") == "abcde"
+    assert names(category="Perception/OCR") == "e"
+    assert names(category="Percep") == "", "a level, not the beginning of a word"
+    assert names(text="WHAT IS C") == "c"
+    assert names(text="the answer is", category="Reasoning") == "fg", "the words of the model are searched too"

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import InputError, ModelError
+from hart_studio.evaluation.config import EvaluationConfig
+from hart_studio.evaluation.job import MOST_FAULTS, prepare_run, run_evaluation, tally
+from hart_studio.evaluation.parts import Share
+from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations
+from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.reader import read_events
+from hart_studio.runs.status import find_state
+from tests.fakes import ScriptedModel, text_of
+from tests.unit.evaluation.conftest import QUESTIONS
+
+
+def model() -> ScriptedModel:
+    return ScriptedModel(
+        grounding='[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', crops_only="\\boxed{A}", direct="\\boxed{B}"
+    )
+
+
+class FailingModel(ScriptedModel):
+    """Fails whenever one of the questions holds a word, after a number of good calls."""
+
+    word = ""
+    calls_left = 10**9
+
+    def generate(
+        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+    ) -> list[list[Completion]]:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise KeyboardInterrupt
+        if self.word and any(self.word in text_of(request) for request in requests):
+            raise RuntimeError("no such operator")
+        return super().generate(requests, sampling, group_size)
+
+
+def failing(word: str = "", calls: int = 10**9) -> FailingModel:
+    made = FailingModel(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
+    made.word, made.calls_left = word, calls
+    return made
+
+
+def answers_of(layout: RunLayout) -> list[str]:
+    """Everything that was measured but for the time that it took."""
+    found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
+    for record in found:
+        for judged in record["answers"].values():
+            judged.pop("seconds")
+    return [json.dumps(record) for record in found]
+
+
+def test_an_evaluation_from_start_to_end(config: EvaluationConfig, tmp_path: Path) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+    asked = model()
+    assert run_evaluation(layout, lambda _: asked)
+    state, status = find_state(layout)
+    assert (state, status.job, status.step, status.total) == ("completed", "evaluation", QUESTIONS, QUESTIONS)
+    (evaluation,) = load_evaluations(tmp_path / "runs", [layout.run_id])
+    assert (evaluation.benchmark, evaluation.title, evaluation.is_complete) == ("needle", "built-in-hart", True)
+    assert (len(evaluation.records), evaluation.total) == (QUESTIONS, QUESTIONS)
+    figures = tally(evaluation.records)
+    right = [record.value("crops_only") for record in evaluation.records]
+    assert figures["crops_only/accuracy"] == sum(right) / QUESTIONS
+    assert figures["crops_only/accuracy"] + figures["direct/accuracy"] <= 1.0
+    assert {len(call.requests) for call in asked.calls} == {4, 2}, "batches of four, and what is left"
+    assert [run.layout.run_id for run in list_evaluations(tmp_path / "runs")] == [layout.run_id]
+
+
+def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: Path) -> None:
+    alone = prepare_run(tmp_path / "alone", config)
+    run_evaluation(alone, lambda _: model())
+    shared = prepare_run(tmp_path / "shared", config)
+    others = [
+        threading.Thread(target=run_evaluation, args=(shared, lambda _: model(), Share(rank, 3))) for rank in (1, 2)
+    ]
+    for other in others:
+        other.start()
+    assert run_evaluation(shared, lambda _: model(), Share(0, 3)), "the first one waits for the others"
+    for other in others:
+        other.join()
+    assert answers_of(shared) == answers_of(alone)
+    assert len(list((shared.folder / "measured").iterdir())) == 3
+
+
+def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_twice(
+    config: EvaluationConfig, tmp_path: Path
+) -> None:
+    alone = prepare_run(tmp_path / "alone", config)
+    run_evaluation(alone, lambda _: model())
+    layout = prepare_run(tmp_path / "runs", config)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(layout, lambda _: failing(calls=4))  # three calls a batch: one is done, one has begun
+    assert find_state(layout)[0] == "stopped"
+    assert len(load_evaluation(layout).records) == 4 and not load_evaluation(layout).is_complete
+    rest = model()
+    other = threading.Thread(target=run_evaluation, args=(layout, lambda _: rest, Share(1, 2)))
+    other.start()
+    assert run_evaluation(layout, lambda _: rest, Share(0, 2))
+    other.join()
+    assert answers_of(layout) == answers_of(alone)
+    assert sum(len(call.requests) for call in rest.calls) == 3 * (QUESTIONS - 4)
+    with pytest.raises(InputError, match="completed"):
+        run_evaluation(layout, lambda _: model())
+
+
+def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: EvaluationConfig, tmp_path: Path) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+    first = json.loads((Path(config.path) / "samples.jsonl").read_text().splitlines()[0])
+    assert run_evaluation(layout, lambda _: failing(word=first["question"]))
+    records = load_evaluation(layout).records
+    failed = [record for record in records if record.error]
+    assert failed and all(record.question == first["question"] for record in failed)
+    assert "RuntimeError: no such operator" in failed[0].error
+    assert tally(records)["crops_only/unscored"] == len(failed)
+    warnings = [event.payload for event in read_events(layout).events if event.payload.type == "warning"]
+    assert len(warnings) == len(failed)
+
+
+def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(
+    config: EvaluationConfig, tmp_path: Path
+) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+    broken = failing(word="Output the coordinates")
+    with pytest.raises(ModelError, match=f"last {MOST_FAULTS} questions all failed"):
+        run_evaluation(layout, lambda _: broken)
+    assert find_state(layout)[0] == "failed"
+    assert len(load_evaluation(layout).records) < MOST_FAULTS, "the last ones are still to do"
+    assert run_evaluation(layout, lambda _: model()), "and what failed before is tried again"
+    assert not any(record.error for record in load_evaluation(layout).records)
+
+
+def test_a_stop_is_heard_between_batches(config: EvaluationConfig, tmp_path: Path) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+
+    class Stopping(ScriptedModel):
+        def generate(
+            self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        ) -> list[list[Completion]]:
+            layout.stop.touch()
+            return super().generate(requests, sampling, group_size)
+
+    stopping = Stopping(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
+    assert not run_evaluation(layout, lambda _: stopping)
+    assert find_state(layout)[0] == "stopped"
+    assert len(load_evaluation(layout).records) == config.batch
+
+
+def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfig, tmp_path: Path) -> None:
+    path = Path(config.path) / "samples.jsonl"
+    path.write_text(path.read_text() + '{"id": "broken"}\n')
+    layout = prepare_run(tmp_path / "runs", config)
+    run_evaluation(layout, lambda _: model())
+    asked = json.loads((layout.folder / "questions.json").read_text())
+    assert (asked["samples"], asked["bad_count"]) == (QUESTIONS, 1)
+    assert asked["bad_rows"][0][0] == f"line {QUESTIONS + 1}"
+
+
+def test_sampled_answers_do_not_depend_on_who_asks(config: EvaluationConfig, tmp_path: Path) -> None:
+    loop = config.loop.model_copy(update={"seed": 100, "temperature": 1.0})
+    layout = prepare_run(tmp_path / "runs", config.model_copy(update={"loop": loop}))
+    asked = model()
+    run_evaluation(layout, lambda _: asked)
+    seeds = [call.sampling.seed for call in asked.calls]
+    answer_seeds = sorted({seed for seed in seeds if seed is not None and seed < 2**32})
+    assert answer_seeds == [100, 104, 108, 112, 116], "one per batch, by the number of its first question"
+
+
+def test_an_unknown_benchmark_makes_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needle"):
+        prepare_run(tmp_path / "runs", EvaluationConfig(benchmark="gone"))
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hart_studio.evaluation import __main__ as command
+from hart_studio.evaluation.config import EvaluationConfig, read_config
+from hart_studio.evaluation.job import prepare_run
+from hart_studio.evaluation.results import list_evaluations, load_evaluation
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.writer import RUN_VARIABLE, create_run
+from tests.fakes import ScriptedModel
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedModel:
+    made = ScriptedModel(
+        grounding='[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]',
+        crops_only="\\boxed{A}",
+        direct="\\boxed{B}",
+        full_and_crops="\\boxed{C}",
+    )
+    monkeypatch.setattr(command, "open_model", lambda config: made)
+    return made
+
+
+def arguments(needle: Path, root: Path, *more: str) -> list[str]:
+    return ["--benchmark", "needle", "--path", str(needle), "--runs-root", str(root), *more]
+
+
+def test_the_command_evaluates_and_lists_and_reports(
+    needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "runs"
+    assert command.main(arguments(needle_folder, root, "--protocol", "all", "--limit", "5", "--title", "mine")) == 0
+    (run,) = list_evaluations(root)
+    told = capsys.readouterr().out
+    assert f"done: {run.layout.run_id}" in told and f"report {run.layout.run_id}" in told
+    evaluation = load_evaluation(run.layout)
+    assert (len(evaluation.records), evaluation.title) == (5, "mine")
+    assert set(evaluation.protocols) == {"crops_only", "direct", "full_and_crops"}
+    assert command.main(["list", "--runs-root", str(root)]) == 0
+    assert "5/5" in capsys.readouterr().out
+    out = tmp_path / "report"
+    assert command.main(["report", run.layout.run_id, "--runs-root", str(root), "--out", str(out)]) == 0
+    assert (out / "report.html").is_file()
+
+
+def test_settings_reach_the_run(needle_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    more = ["--overview-pixels", "50000", "--fallback", "direct", "--max-new-tokens", "32", "--batch", "3"]
+    served = ["--served", "http://127.0.0.1:9/v1", "--served-family", "qwen2_5_vl", "--served-model", "big"]
+    assert command.main(arguments(needle_folder, root, *more, *served, "--limit", "1")) == 0
+    config = read_config(list_evaluations(root)[0].layout)
+    assert (config.loop.overview_max_pixels, config.loop.fallback, config.batch) == (50000, "direct", 3)
+    assert config.served is not None and (config.served.family, config.shown_title) == ("qwen2_5_vl", "big")
+
+
+def test_bad_input_is_said_and_makes_no_run(
+    needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "runs"
+    assert command.main(arguments(needle_folder, root, "--batch", "0")) == 2
+    assert "batch is 0" in capsys.readouterr().err
+    assert command.main(arguments(needle_folder, root, "--resume", "../../etc")) == 2
+    assert "expected the id of a run" in capsys.readouterr().err
+    assert command.main(["report", "20260101-000000-evaluation-abcdef", "--runs-root", str(root)]) == 2
+    assert "not there" in capsys.readouterr().err
+    assert not root.exists()
+    assert command.main(arguments(tmp_path / "gone", root)) == 2, "the run says what failed"
+    with pytest.raises(SystemExit):
+        command.main(["--benchmark", "gone"])
+
+
+def test_a_training_run_is_no_evaluation(
+    needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = create_run(tmp_path / "runs", "training", RunConfig(), "sft", 1)
+    assert command.main(arguments(needle_folder, tmp_path / "runs", "--resume", layout.run_id)) == 2
+    assert "settings of an evaluation" in capsys.readouterr().err
+    assert list_evaluations(tmp_path / "runs") == []
+
+
+def test_a_page_makes_the_run_and_the_command_goes_on_with_it(
+    needle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = prepare_run(tmp_path / "runs", EvaluationConfig(path=str(needle_folder), limit=3))
+    monkeypatch.setenv(RUN_VARIABLE, layout.run_id)
+    assert command.main(["--runs-root", str(tmp_path / "runs")]) == 0
+    assert len(load_evaluation(layout).records) == 3
+
+
+def test_shards_become_processes_of_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(command.subprocess, "call", lambda argv: started.append(argv) or 0)
+    given = ["--benchmark", "needle", "--shards", "3", "--device", "cpu", "--limit", "9"]
+    assert command.main(given) == 0
+    (argv,) = started
+    assert argv[argv.index("--num_processes") + 1] == "3"
+    rest = argv[argv.index("hart_studio.evaluation") + 1 :]
+    assert rest == ["--benchmark", "needle", "--device", "cpu", "--limit", "9"]
+    monkeypatch.setenv("RANK", "0")
+    assert command.main(given) == 2, "never a launch inside of a launch"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.models.served_options import add_served_options, read_served
+from hart_studio.models.served_settings import ServedSettings
+
+URL = "http://127.0.0.1:8000/v1"
+NEEDED = ["--served", URL, "--served-family", "qwen2_5_vl"]
+
+
+def read(*words: str) -> ServedSettings | None:
+    parser = argparse.ArgumentParser()
+    add_served_options(parser)
+    return read_served(parser.parse_args(words))
+
+
+def test_none_without_the_flags() -> None:
+    assert read() is None
+
+
+def test_defaults_are_those_of_the_settings() -> None:
+    assert read(*NEEDED) == ServedSettings(url=URL, family="qwen2_5_vl")
+
+
+def test_every_flag() -> None:
+    more = ["--served-model", "a/b", "--served-by", "vllm", "--served-n", "--served-jpeg", "--served-retries", "0"]
+    more += ["--served-concurrency", "3", "--served-timeout", "1.5", "--served-pixels", "784", "50176"]
+    more += ["--served-key-variable", "MY_KEY"]
+    more += ["--served-field", "min_p=0.1", "--served-field", 'mm_processor_kwargs={"max_pixels": 7}']
+    assert read(*NEEDED, *more) == ServedSettings(
+        url=URL,
+        family="qwen2_5_vl",
+        model="a/b",
+        server="vllm",
+        has_n=True,
+        concurrency=3,
+        timeout_seconds=1.5,
+        retries=0,
+        picture_format="jpeg",
+        processor_min_pixels=784,
+        processor_max_pixels=50176,
+        extra_fields={"min_p": 0.1, "mm_processor_kwargs": {"max_pixels": 7}},
+        api_key_variable="MY_KEY",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--served-model", "a"], "expected --served URL with the flags of a served model, got model alone"),
+        (["--served-n"], "got has_n alone"),
+        (["--served", URL], "expected --served-family with --served"),
+        ([*NEEDED, "--served-concurrency", "0"], "the concurrency of the served model: .*greater than or equal to 1"),
+        ([*NEEDED, "--served-field", "min_p"], "there is no NAME="),
+        ([*NEEDED, "--served-field", "=1"], "there is no NAME="),
+        ([*NEEDED, "--served-field", "min_p={"], "expected a field such as"),
+        ([*NEEDED, "--served-field", "seed=1"], "the extra_fields of the served model"),
+    ],
+)
+def test_unusable_flags(words: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read(*words)
+
+
+def test_a_password_in_the_url_is_not_repeated() -> None:
+    with pytest.raises(InputError) as caught:
+        read("--served", "http://me:hunter22@host/v1", "--served-family", "qwen3_vl")
+    assert "without user and password" in str(caught.value)
+    assert "hunter22" not in f"{caught.value}{caught.value.__cause__}"
