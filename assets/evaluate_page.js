@@ -214,6 +214,7 @@ async function refresh(isWanted = false) {
   } finally {
     isLoading = false;
   }
+  refresh(); // something else may have been ticked meanwhile
 }
 
 function showNotes(notes) {
