@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from hart_studio.ui.components.display import Display, serve
-from hart_studio.ui.theme import ASSETS
+from hart_studio.ui.components.desk_page import DeskPage
 
 
 @dataclass(frozen=True)
@@ -25,33 +21,8 @@ class LabelChoices:
     """The one that is chosen at first."""
 
 
-class LabelPage(Display):
+class LabelPage(DeskPage):
     """Shows projects, and the review over the whole window."""
 
-    def __init__(
-        self,
-        marker: Path,
-        choices: LabelChoices,
-        answers: Sequence[Callable[..., Any]],
-        *,
-        is_open: bool,
-        **layout: Any,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            marker: A file in the folder of served files; the page finds the others beside its address.
-            choices: What the page offers.
-            answers: What the script may call, by their names.
-            is_open: Whether visitors may make anything here.
-            **layout: As for ``gr.HTML``.
-        """
-        self._marker = marker
-        self._is_open = is_open
-        template = (ASSETS / "label_page.html").read_text("utf-8")
-        scripts = ("picture_stage.js", "review.js", "drawing.js", "label_page.js")
-        super().__init__(template, scripts, choices, server_functions=list(answers), **layout)
-
-    def postprocess(self, value: LabelChoices) -> dict[str, Any]:  # type: ignore[override]
-        """The choices, with where served files lie."""
-        return {**vars(value), "marker": serve(self._marker), "is_open": self._is_open}
+    template = "label_page.html"
+    scripts = ("picture_stage.js", "review.js", "drawing.js", "label_page.js")
