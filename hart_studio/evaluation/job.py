@@ -41,6 +41,10 @@ QUESTIONS_FILE: Final = "questions.json"
 MOST_BAD_ROWS: Final = 1000
 """Rows that are named in that file; all are counted."""
 
+TELL_SECONDS: Final = 1.0
+"""Least time between two reports while a process works: figures are made of all records so far, and a quick model must
+not ask for them after every batch."""
+
 _POLL_SECONDS: Final = 0.2
 _LONGEST_REASON: Final = 500
 
@@ -120,21 +124,33 @@ def run_evaluation(layout: RunLayout, open_model: OpenModel, share: Share | None
         samples = source.loaded.samples
         parts = PartsReader(layout)
         parts.look()
-        if writer is not None:
+        parts.forget_failures()
+        work = _Part(layout, config, source.open_image, parts, share).work(samples, open_model)
+        if writer is None:
+            for _ in work:
+                if layout.stop.exists():
+                    break
+        else:
             _announce(writer, source, config, len(parts.found))
-        job = _Part(layout, config, source.open_image, parts, share)
-        bar = tqdm(total=len(samples), initial=len(parts.found), unit="question", disable=None) if writer else None
-        for _ in job.work(samples, open_model):
-            if writer is not None and bar is not None:
-                _report(writer, parts, bar)
-            if writer.is_stop_requested if writer is not None else layout.stop.exists():
-                break
-        if writer is not None and bar is not None:
-            while not parts.has_all(samples) and not writer.is_stop_requested:
-                time.sleep(_POLL_SECONDS)  # for the other processes
-                _report(writer, parts, bar)
-            bar.close()
+            _watch(writer, parts, samples, work)
+        parts.look()
         return parts.has_all(samples)
+
+
+def _watch(writer: RunWriter, parts: PartsReader, samples: Sequence[GoldSample], work: Iterable[None]) -> None:
+    """Do the first process's work, wait for the others, and tell how far all of them are."""
+    with tqdm(total=len(samples), initial=len(parts.found), unit="question", disable=None) as bar:
+        told_at = -TELL_SECONDS
+        for _ in work:
+            if time.monotonic() - told_at >= TELL_SECONDS:
+                _tell(writer, parts, bar)
+                told_at = time.monotonic()
+            if writer.is_stop_requested:
+                break
+        _tell(writer, parts, bar)
+        while not parts.has_all(samples) and not writer.is_stop_requested:
+            time.sleep(_POLL_SECONDS)
+            _tell(writer, parts, bar)
 
 
 class _Part:
@@ -161,7 +177,7 @@ class _Part:
         model: ChatModel | None = None
         numbers = {sample.id: number for number, sample in enumerate(samples)}
         for batch in deal(samples, self._config.batch, self._share):
-            if self._parts.is_done(batch):
+            if self._parts.has_all(batch):
                 continue
             model = model or open_model(self._config)
             records = self._measure(model, batch, numbers[batch[0].id])
@@ -245,7 +261,7 @@ def _show(bad: BadRow) -> tuple[str, str]:
     return bad.row, bad.reason[:_LONGEST_REASON]
 
 
-def _report(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
+def _tell(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
     """Tell how far all processes are."""
     new = parts.look()
     if not new:

@@ -100,9 +100,9 @@ class PartsReader:
             self.found[record.sample_id] = record
         return new
 
-    def is_done(self, samples: Collection[GoldSample]) -> bool:
-        """Whether every question has a record without an error: what failed is tried again."""
-        return all((record := self.found.get(sample.id)) is not None and not record.error for sample in samples)
+    def forget_failures(self) -> None:
+        """Take questions that failed for not asked: a new attempt asks them again."""
+        self.found = {name: record for name, record in self.found.items() if not record.error}
 
     def has_all(self, samples: Collection[GoldSample]) -> bool:
         """Whether every question has a record."""

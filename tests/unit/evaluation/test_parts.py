@@ -49,16 +49,20 @@ def test_parts_of_all_processes_are_read_as_they_grow(tmp_path: Path) -> None:
     assert parts.has_all([question("a"), question("d")]) and not parts.has_all([question("x")])
 
 
-def test_what_failed_is_to_do_again_and_the_newest_record_counts(tmp_path: Path) -> None:
+def test_what_failed_is_asked_again_by_a_new_attempt_and_the_newest_record_counts(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     parts = PartsReader(layout)
     append_records(part_path(layout, 0), [record("a", error="server gone"), record("b")])
     parts.look()
-    assert parts.has_all([question("a")]) and not parts.is_done([question("a")])
-    assert parts.is_done([question("b")])
+    assert parts.has_all([question("a"), question("b")])
+    parts.forget_failures()
+    assert parts.has_all([question("b")]) and not parts.has_all([question("a")])
+    append_records(part_path(layout, 0), [record("a", error="gone again")])
+    parts.look()
+    assert parts.has_all([question("a")]), "an attempt asks once"
     append_records(part_path(layout, 0), [record("a")])
     parts.look()
-    assert parts.is_done([question("a")]) and parts.found["a"].error == ""
+    assert parts.found["a"].error == ""
 
 
 def test_a_torn_line_is_left_out_and_cut_off_by_the_next_write(tmp_path: Path) -> None:
