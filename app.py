@@ -56,32 +56,50 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", default="built-in", help="model chosen at the start: built-in, a folder, or a hub id"
     )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="host name under which the page is reached; repeat (default: on a network any)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--without-login", action="store_true",
+        help="let everybody in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
+    )  # fmt: skip
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio.live")
     return parser.parse_args(argv)
 
 
 def _serve(flags: argparse.Namespace, cache: Path) -> int:
     """Build the pages and block until the server stops."""
-    from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415 - see main: the environment comes first
+    from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
+    from hart_studio.ui.access import find_access  # noqa: PLC0415
+    from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
-    from hart_studio.ui.guard import LOOPBACK_HOSTS  # noqa: PLC0415
     from hart_studio.ui.label_desk import LabelDesk  # noqa: PLC0415
     from hart_studio.ui.launch_desk import LaunchDesk, may_train  # noqa: PLC0415
     from hart_studio.ui.services import AskService, offered_models  # noqa: PLC0415
 
+    try:
+        access = find_access(
+            flags.host,
+            os.environ,
+            names=flags.allow_host,
+            is_tunnelled=flags.share,
+            lets_everybody_in=flags.without_login,
+        )
+    except InputError as error:
+        print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        return 2
     service = AskService(cache / "work")
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     desk = LaunchDesk(flags.runs_root, is_open=may_train())
     labels = LabelDesk(flags.labels_root, is_open=may_train())
     app = build_app(service, examples, offered_models(flags.model), desk, labels)
-    # A loopback server knows its names; a public one does not, and a shared one gets a new name with every start.
-    is_private = flags.host in LOOPBACK_HOSTS and not flags.share
     try:
         app.launch(
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, LOOPBACK_HOSTS if is_private else None),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login),
         )
     except OSError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line

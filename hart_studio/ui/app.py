@@ -109,12 +109,15 @@ def build_app(
     return app
 
 
-def launch_options(project_root: Path, hosts: Collection[str] | None) -> dict[str, Any]:
+def launch_options(
+    project_root: Path, hosts: Collection[str] | None, login: tuple[str, str] | None = None
+) -> dict[str, Any]:
     """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
 
     Args:
         project_root: Never served, whatever a handler returns.
         hosts: Host names that are answered; None = all, see ``Guard``.
+        login: Name and password that every visitor must give; None = nobody is asked.
     """
     return {
         "theme": build_theme(),
@@ -128,6 +131,7 @@ def launch_options(project_root: Path, hosts: Collection[str] | None) -> dict[st
         "run_history": False,
         "enable_monitoring": False,
         "strict_cors": True,
+        "auth": login,
         "footer_links": ["api", "settings"],
         "blocked_paths": [str(project_root)],
         "app_kwargs": {

@@ -2,7 +2,8 @@
 
 A page on this machine can start models and read pictures, so two browser attacks matter: a foreign site that
 posts to the local port, and a foreign name that is re-pointed at 127.0.0.1 (DNS rebinding). The first is stopped by
-comparing ``Origin`` with ``Host``, the second by answering only to known host names.
+comparing ``Origin`` with ``Host``, the second by answering only to known host names. Guesses at a login are slowed
+down.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hart_studio.ui.throttle import Throttle
 
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 """Names under which a page on this machine is opened."""
@@ -50,9 +53,10 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
         self.app = app
         self.hosts = hosts
+        self._logins = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a foreign host (400) or a foreign origin (403); else pass on and add the headers."""
+        """Refuse a foreign host (400) or origin (403), or too many logins (429); else pass on and add the headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -65,6 +69,11 @@ class Guard:
         if scope["method"] not in {"GET", "HEAD", "OPTIONS"} and origin and urlsplit(origin).netloc != host:
             await JSONResponse({"detail": "Requests from other sites are refused."}, 403)(scope, receive, send)
             return
+        if scope["method"] == "POST" and scope.get("path", "").rstrip("/").endswith("/login"):
+            address = (scope.get("client") or ("unknown",))[0]
+            if not self._logins.admit(address):
+                await JSONResponse({"detail": "Too many tries. Wait a minute."}, 429)(scope, receive, send)
+                return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

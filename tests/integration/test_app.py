@@ -69,4 +69,32 @@ def test_a_taken_port_is_one_clear_line(start):
 
 def test_help_names_every_flag(start):
     output = start("--help").communicate(timeout=60)[0]
-    assert {"--host", "--port", "--runs-root", "--model", "--share"} <= set(re.findall(r"--[a-z-]+", output))
+    assert {"--host", "--port", "--runs-root", "--model", "--share", "--allow-host", "--without-login"} <= set(
+        re.findall(r"--[a-z-]+", output)
+    )
+
+
+def test_a_network_is_refused_before_anything_listens(start):
+    refused = start("--host", "0.0.0.0")  # noqa: S104 - that is what must not happen
+    output = refused.communicate(timeout=60)[0]
+    assert refused.returncode == 2
+    assert "HART_STUDIO_PASSWORD" in output and "--without-login" in output
+    assert "Traceback" not in output and "Running on" not in output
+
+
+def test_behind_a_login_nothing_is_answered_without_it(start):
+    password = "correct horse battery"  # noqa: S105 - of this test alone
+    process = start(HART_STUDIO_USER="ada", HART_STUDIO_PASSWORD=password)
+    line = next(line for line in process.stdout if "Running on" in line)
+    url = re.search(r"http://127\.0\.0\.1:\d+", line).group()
+    stranger = httpx.Client(base_url=url)
+    for name in ("config", "gradio_api/info", "gradio_api/file=/etc/passwd", "gradio_api/queue/data?session_hash=x"):
+        assert stranger.get(f"/{name}").status_code == 401, name
+    for name in ("call/ask", "queue/join", "component_server", "upload"):
+        assert stranger.post(f"/gradio_api/{name}", json={"data": []}).status_code in (401, 403), name
+    friend = httpx.Client(base_url=url)
+    assert friend.post("/login", data={"username": "ada", "password": password}).status_code == 200
+    assert friend.get("/config").status_code == 200
+    assert friend.get("/config").json()["components"], "the page itself"
+    tries = [stranger.post("/login", data={"username": "ada", "password": "guess"}).status_code for _ in range(12)]
+    assert tries[0] == 400 and tries[-1] == 429

@@ -67,3 +67,33 @@ def test_headers_are_added_and_own_ones_kept():
 
 def test_other_protocols_pass_untouched():
     assert answer(kind="lifespan")[1] == {b"x-own": b"1"}
+
+
+def test_guesses_at_a_login_are_slowed_down_for_each_address():
+    sent = []
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            sent.append(message["status"])
+
+    guard = Guard(application, LOOPBACK_HOSTS)
+
+    def call(path, address, method="POST"):
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "client": (address, 1),
+            "headers": [(b"host", b"localhost")],
+        }
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, guard(scope, None, send)).result()
+        return sent[-1]
+
+    assert [call("/login", "10.0.0.1") for _ in range(11)] == [200] * 10 + [429]
+    assert call("/login/", "10.0.0.1") == 429 and call("/studio/login", "10.0.0.1") == 429
+    assert call("/login", "10.0.0.2") == 200
+    assert call("/login", "10.0.0.1", "GET") == 200 and call("/other", "10.0.0.1") == 200

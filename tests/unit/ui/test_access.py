@@ -1,0 +1,60 @@
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.ui.access import PASSWORD_VARIABLE, USER_VARIABLE, find_access
+from hart_studio.ui.guard import LOOPBACK_HOSTS
+
+PASSWORD = "correct horse battery"  # noqa: S105 - of these tests alone
+
+
+def variables(user: str = "ada", password: str = PASSWORD) -> dict[str, str]:
+    return {USER_VARIABLE: user, PASSWORD_VARIABLE: password}
+
+
+@pytest.mark.parametrize("host", sorted(LOOPBACK_HOSTS))
+def test_this_machine_needs_no_login_and_answers_to_its_own_names(host: str) -> None:
+    access = find_access(host, {})
+    assert (access.profile, access.hosts, access.login) == ("local", LOOPBACK_HOSTS, None)
+    assert find_access(host, variables()).login == ("ada", PASSWORD), "one that is given counts"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "lab.example"])  # noqa: S104 - nothing listens
+def test_a_network_is_not_let_in_without_a_login(host: str) -> None:
+    with pytest.raises(InputError, match=rf"set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or .*--without-login"):
+        find_access(host, {})
+    access = find_access(host, variables())
+    assert (access.profile, access.hosts, access.login) == ("lab", None, ("ada", PASSWORD))
+    assert find_access(host, {}, lets_everybody_in=True).login is None
+
+
+def test_a_tunnel_is_a_network() -> None:
+    with pytest.raises(InputError, match="expected a login"):
+        find_access("127.0.0.1", {}, is_tunnelled=True)
+    assert find_access("127.0.0.1", variables(), is_tunnelled=True).hosts is None
+
+
+def test_named_hosts_are_the_only_ones() -> None:
+    access = find_access("0.0.0.0", variables(), names=["Studio.lab.example"])  # noqa: S104 - nothing listens
+    assert access.hosts == LOOPBACK_HOSTS | {"studio.lab.example"}
+
+
+def test_a_space_is_public() -> None:
+    access = find_access("0.0.0.0", {"SPACE_ID": "somebody/studio"})  # noqa: S104 - nothing listens
+    assert (access.profile, access.hosts, access.login) == ("space", None, None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [variables(user=""), variables(password=""), variables(password="short")],  # noqa: S106 - of this test alone
+)
+def test_half_a_login_and_a_short_password_are_refused_without_being_told(given: dict[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        find_access("127.0.0.1", given)
+    assert "short" not in str(caught.value)
+
+
+def test_the_password_leaves_the_environment_and_is_not_shown() -> None:
+    given = variables()
+    access = find_access("127.0.0.1", given)
+    assert PASSWORD_VARIABLE not in given, "a job that the page starts must not have it"
+    assert PASSWORD not in repr(access)
