@@ -16,6 +16,8 @@ let shownKey = null; // of what the tables and figures were made from
 let shownAt = 0;
 let isLoading = false;
 let isLooking = false;
+let reported = ""; // evaluations that the links of the report are of
+let isReporting = false;
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
@@ -188,13 +190,12 @@ function openView(name) {
 // Tables follow an evaluation that runs every few seconds, not with every batch: intervals take a while.
 async function refresh(isWanted = false) {
   if (!rows?.length) return;
+  updateReport();
   if (view === "failures") return failures.show(chosen.map(rowOf).filter(Boolean));
   const key = chosen.map((id) => `${id} ${rowOf(id).step} ${ACTIVE.includes(rowOf(id).state)}`).join();
   const idsOf = (text) => text?.replace(/ [^,]*/g, "");
   const isSameChoice = idsOf(key) === idsOf(shownKey);
   if (isLoading || key === shownKey || (!isWanted && isSameChoice && chosen.some((id) => ACTIVE.includes(rowOf(id).state)) && performance.now() - shownAt < REDRAW_MILLISECONDS)) return;
-  find(".hs-ev-report").disabled = !chosen.length;
-  find(".hs-ev-links").replaceChildren();
   if (!chosen.length) {
     shownKey = key;
     showNotes([]);
@@ -262,12 +263,24 @@ function showFigures(figures) {
     : build("p", { class: "hs-ev-nothing", text: "No figure can be drawn: figures need gold boxes and a protocol that points." }));
 }
 
+// The button writes what is ticked, and links to a report of other evaluations go.
+function updateReport() {
+  find(".hs-ev-report").disabled = isReporting || !chosen.length;
+  if (reported !== chosen.join()) find(".hs-ev-links").replaceChildren();
+}
+
 async function makeReport() {
-  const button = find(".hs-ev-report");
+  const runs = chosen;
+  isReporting = true;
+  updateReport();
   say("Writing the report…");
-  const answer = await call("report", { runs: chosen }, button);
+  const answer = await call("report", { runs });
+  isReporting = false;
+  updateReport();
   if (!answer?.archive) return;
+  if (runs.join() !== chosen.join()) return say("Others are ticked by now: write the report again.");
   say("");
+  reported = runs.join();
   const link = (path, text) => build("a", { class: "hs-link", href: addressOf(path), download: path.split("/").at(-1), text });
   find(".hs-ev-links").replaceChildren(link(answer.page, "One HTML page"), link(answer.archive, "Everything as a zip"));
 }
@@ -298,6 +311,7 @@ function describe() {
   ]).join(" · ");
   find(".hs-ev-fallback").disabled = !protocols().some((name) => name !== "direct");
   find(".hs-ev-start").disabled = !protocols().length;
+  if (!props.value.is_open) return;
   clearTimeout(commandTimer);
   commandTimer = setTimeout(async () => {
     const answer = await Promise.resolve(server.command(request())).catch(() => undefined);

@@ -10,9 +10,10 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -29,8 +30,10 @@ from hart_studio.models.served_options import add_served_options, read_served
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
 from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RUN_VARIABLE
 
+FAILED: Final = 1
 BAD_INPUT: Final = 2
 ALL: Final = "all"
 
@@ -39,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 = done, or stopped by its stop file; 2 = unusable settings, questions or model; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = the model failed at some questions; 2 = unusable settings, questions
+        or model; 130 = interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = _COMMANDS.get(arguments[0]) if arguments else None
@@ -51,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = error.errors()[0]
         print(f"error: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.strerror or error}; what was measured is kept, go on with --resume", file=sys.stderr)
+        place = f" {error.filename}" if error.filename else ""
+        print(f"error:{place} {error.strerror or error}; what was measured is kept", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; what was measured is kept, go on with --resume", file=sys.stderr)
         return 130
@@ -65,10 +70,12 @@ def _evaluate(arguments: Sequence[str]) -> int:
     share, folder = _join(options)
     layout = RunLayout(folder)
     is_done = run_evaluation(layout, open_model, share)
-    if share.is_first:
-        print(f"done: {layout.run_id}" if is_done else f"stopped; go on with --resume {layout.run_id}")
-        print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
-    return 0
+    if not share.is_first:
+        return 0
+    left = "" if is_done else read_status(layout).error
+    print(f"done: {layout.run_id}" if is_done else f"stopped; {left or 'go on with'} --resume {layout.run_id}")
+    print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
+    return FAILED if left else 0
 
 
 def open_model(config: EvaluationConfig) -> ChatModel:
@@ -86,25 +93,22 @@ def open_model(config: EvaluationConfig) -> ChatModel:
 
 def _join(options: argparse.Namespace) -> tuple[Share, Path]:
     """Which process this is, and the folder of the run: the first process makes it, and tells the others."""
-    share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     given = options.resume or os.environ.get(RUN_VARIABLE)
-    if given:
-        layout = find_run(options.runs_root, given)
-        read_config(layout)
-        return share, layout.folder
-    config = _read_settings(options)
-    place = [""]
-    if share.is_first:
-        layout = prepare_run(options.runs_root, config)
-        place = [str(layout.folder)]
-        print(f"run: {layout.folder}", flush=True)
-    if share.count > 1:
+    config = read_config(find_run(options.runs_root, given)) if given else _read_settings(options)
+    told: list[Any] = ["", time.time_ns()]
+    if rank == 0:
+        layout = find_run(options.runs_root, given) if given else prepare_run(options.runs_root, config)
+        told[0] = str(layout.folder)
+        if not given:
+            print(f"run: {layout.folder}", flush=True)
+    if count > 1:
         from accelerate import PartialState  # noqa: PLC0415 - imports torch, which one process alone may not need yet
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415
 
         PartialState(cpu=config.device == "cpu" or config.served is not None)
-        broadcast_object_list(place)
-    return share, Path(place[0])
+        broadcast_object_list(told)
+    return Share(rank, count, told[1]), Path(told[0])
 
 
 def _read_settings(options: argparse.Namespace) -> EvaluationConfig:

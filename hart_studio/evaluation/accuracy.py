@@ -6,14 +6,17 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.records import Protocol, Score
 
 Extractor = Literal["strict", "official"]
 """Who read the answer: the project's strict extractor, or the benchmark's own."""
+
+NO_ANSWER_TURN: Final = "no_answer_turn"
+"""Rule of a rollout without a usable box: ``pipeline.answering.score_without_answer``."""
 
 
 class Accuracy(NamedTuple):
@@ -75,9 +78,29 @@ def count_accuracy(records: Iterable[Measured], protocol: Protocol, extractor: E
 
 
 def count_rules(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> Counter[str]:
-    """How often each rule of an extractor fired."""
-    scores = (find_score(record, protocol, extractor) for record in records)
-    return Counter(score.rule for score in scores if score is not None)
+    """How often each rule of an extractor fired, over answers that every asked extractor could score.
+
+    A rollout without an answer turn left nothing to read: it counts as ``NO_ANSWER_TURN`` for every extractor.
+    """
+    rules: Counter[str] = Counter()
+    for record in records:
+        score = find_score(record, protocol, extractor)
+        if score is None or record.error or not _is_judged(record.answers[protocol]):
+            continue
+        judged = record.answers[protocol]
+        is_silent = not judged.text and judged.score.rule == NO_ANSWER_TURN
+        rules[NO_ANSWER_TURN if is_silent else score.rule] += 1
+    return rules
+
+
+def has_official(records: Iterable[Measured], protocol: Protocol) -> bool:
+    """Whether the benchmark's own extractor was asked."""
+    return any(find_score(record, protocol, "official") is not None for record in records)
+
+
+def group_of(record: Measured) -> str:
+    """What repeated askings of one question share: its picture and its text."""
+    return f"{record.image}\n{record.question}"
 
 
 def split_records(records: Iterable[Measured], key: Callable[[Measured], str]) -> dict[str, list[Measured]]:
@@ -138,14 +161,22 @@ def cycle_mean(records: Sequence[Measured], protocol: Protocol) -> float | None:
     return mean
 
 
-def cluster_error(records: Iterable[Measured], protocol: Protocol) -> float | None:
+def cluster_error(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> float | None:
     """Standard error of a mean over questions that are asked several times with other orders of their options.
 
     Answers to one question depend on each other, so questions are counted, not answers: the deviation of the means of
     the questions over the root of their number. Wordings on the same picture are one question. None for fewer than
     two questions.
     """
-    scored = (record for record in records if is_scored(record, protocol))
-    questions = split_records(scored, lambda record: f"{record.image}\n{record.question}")
-    means = [fmean(record.value(protocol) for record in asked) for asked in questions.values()]
+    questions: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        score = find_score(record, protocol, extractor)
+        if score is not None and score.value is not None:
+            questions[group_of(record)].append(score.value)
+    means = [fmean(values) for values in questions.values()]
     return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
+
+
+def _is_judged(judged: Judged) -> bool:
+    scores = (judged.score, judged.official)
+    return judged.outcome != "error" and all(score is None or score.value is not None for score in scores)

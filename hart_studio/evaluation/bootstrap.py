@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from hart_studio.evaluation.accuracy import is_scored
+from hart_studio.evaluation.accuracy import group_of, is_scored, split_records
 from hart_studio.evaluation.joint import (
     count_joint,
     estimate_information,
@@ -22,7 +22,6 @@ from hart_studio.evaluation.statistics import (
     FloatArray,
     draw_resamples,
     estimate,
-    estimate_difference,
 )
 from hart_studio.records import Protocol
 
@@ -54,7 +53,9 @@ class Difference(NamedTuple):
     gain: Estimate
     """First minus second, paired by question."""
     questions: int
-    """Questions that both have."""
+    """Questions that both have, each time that they are asked."""
+    others: int = 0
+    """Left out: questions that share no more than their id, for the text, the choices or the gold boxes differ."""
 
 
 @lru_cache(maxsize=4)
@@ -111,12 +112,19 @@ def estimate_found(records: Sequence[Measured]) -> Estimate | None:
 
 
 def compare_answers(first: Sequence[Measured], second: Sequence[Measured], protocol: Protocol) -> Difference | None:
-    """How much more accurate the first evaluation is, over questions that both have scored; None without any."""
+    """How much more accurate the first evaluation is, over questions that both have scored; None without any.
+
+    Questions are the same when id, text, choices and gold boxes are. One that is asked several times on the same
+    picture, as by HR-Bench, is drawn with all its answers.
+    """
     return _compare(first, second, lambda record: record.value(protocol), lambda record: is_scored(record, protocol))
 
 
 def compare_grounding(first: Sequence[Measured], second: Sequence[Measured]) -> Difference | None:
-    """How many more of a question's gold boxes the first evaluation finds, mean over common questions with boxes."""
+    """How many more of a question's gold boxes the first evaluation finds, mean over common questions with boxes.
+
+    Paired and drawn as by ``compare_answers``.
+    """
     return _compare(first, second, lambda record: record.found_share, lambda record: bool(record.golds))
 
 
@@ -126,17 +134,22 @@ def _compare(
     read: Callable[[Measured], float],
     counts: Callable[[Measured], bool],
 ) -> Difference | None:
-    others = {record.sample_id: record for record in second if counts(record)}
-    pairs = [
-        (read(record), read(others[record.sample_id]))
-        for record in first
-        if record.sample_id in others and counts(record)
-    ]
-    if not pairs:
+    partners = {record.sample_id: record for record in second if counts(record)}
+    shared = [record for record in first if record.sample_id in partners and counts(record)]
+    common = [record for record in shared if _is_same(record, partners[record.sample_id])]
+    if not common:
         return None
-    values = np.array(pairs, dtype=np.float64)
-    gain = estimate_difference(values[:, 0], values[:, 1], resamples_of(len(pairs)))
-    return Difference(gain, len(pairs))
+    groups = split_records(common, group_of).values()
+    gains = np.array([sum(read(each) - read(partners[each.sample_id]) for each in group) for group in groups])
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    draws = resamples_of(len(groups))
+    gain = estimate(float(gains.sum() / sizes.sum()), (draws @ gains) / (draws @ sizes))
+    return Difference(gain, len(common), len(shared) - len(common))
+
+
+def _is_same(first: Measured, second: Measured) -> bool:
+    # An id may be a row number, which another version of the benchmark gives to another question.
+    return (first.question, first.choices, first.gold_boxes) == (second.question, second.choices, second.gold_boxes)
 
 
 def _answers(records: Sequence[Measured], protocol: Protocol) -> FloatArray:

@@ -7,8 +7,8 @@ many processes as there are then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -19,10 +19,10 @@ from hart_studio.data.benchmarks.catalog import find_benchmark, load_benchmark
 from hart_studio.data.drawn_needle import SampleSource, draw_questions
 from hart_studio.data.rows import BadRow
 from hart_studio.data.splits import fingerprint
-from hart_studio.errors import HartError, ModelError
+from hart_studio.errors import DataError, HartError, ModelError
 from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, picture_cache, read_config
 from hart_studio.evaluation.measurement import measure_batch, record_fault
-from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, part_path
+from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
 from hart_studio.evaluation.records import Measured
 from hart_studio.files import write_json
 from hart_studio.imaging import OpenImage
@@ -34,6 +34,10 @@ from hart_studio.runs.writer import RunWriter, create_run
 
 MOST_FAULTS: Final = 16
 """Questions in a row at which the model fails, from which on an evaluation gives up (ours): it is not their fault."""
+
+MOST_FAULT_SECONDS: Final = 900.0
+"""Time without one answer after the first failure, from which on it gives up, too (ours): a dead server takes minutes
+for every question."""
 
 QUESTIONS_FILE: Final = "questions.json"
 """File of the run that says what was asked and what was left out."""
@@ -119,27 +123,44 @@ def run_evaluation(layout: RunLayout, open_model: OpenModel, share: Share | None
     """
     config, share = read_config(layout), share or Share()
     writer = RunWriter(layout, 0) if share.is_first else None
-    with writer or nullcontext():
+    with writer or _telling_end(layout, share):
         source = load_questions(config, layout.folder / "pictures")
         samples = source.loaded.samples
-        parts = PartsReader(layout)
+        parts = PartsReader(layout, share.attempt)
         parts.look()
-        parts.forget_failures()
         work = _Part(layout, config, source.open_image, parts, share).work(samples, open_model)
         if writer is None:
             for _ in work:
                 if layout.stop.exists():
                     break
+            parts.look()
         else:
-            _announce(writer, source, config, len(parts.found))
-            _watch(writer, parts, samples, work)
-        parts.look()
-        return parts.has_all(samples)
+            _announce(writer, source, config, parts.done)
+            _watch(writer, parts, share, samples, work)
+            if parts.faults:
+                writer.leave(f"the model failed at {parts.faults} questions; resume it to ask them again")
+        return parts.has_all(samples) and not parts.faults
 
 
-def _watch(writer: RunWriter, parts: PartsReader, samples: Sequence[GoldSample], work: Iterable[None]) -> None:
-    """Do the first process's work, wait for the others, and tell how far all of them are."""
-    with tqdm(total=len(samples), initial=len(parts.found), unit="question", disable=None) as bar:
+@contextmanager
+def _telling_end(layout: RunLayout, share: Share) -> Iterator[None]:
+    """Tells the first process when this one cannot go on."""
+    try:
+        yield
+    except BaseException as error:
+        write_end(layout, share, f"process {share.rank}: {error or type(error).__name__}"[:_LONGEST_REASON])
+        raise
+
+
+def _watch(
+    writer: RunWriter, parts: PartsReader, share: Share, samples: Sequence[GoldSample], work: Iterable[None]
+) -> None:
+    """Do the first process's work, wait for the others, and tell how far all of them are.
+
+    Raises:
+        ModelError: If another process has ended before its work was done.
+    """
+    with tqdm(total=len(samples), initial=parts.done, unit="question", disable=None) as bar:
         told_at = -TELL_SECONDS
         for _ in work:
             if time.monotonic() - told_at >= TELL_SECONDS:
@@ -149,6 +170,8 @@ def _watch(writer: RunWriter, parts: PartsReader, samples: Sequence[GoldSample],
                 break
         _tell(writer, parts, bar)
         while not parts.has_all(samples) and not writer.is_stop_requested:
+            if reason := find_end(writer.layout, share):
+                raise ModelError(f"expected every process to do its part, one has ended: {reason}; resume it")
             time.sleep(_POLL_SECONDS)
             _tell(writer, parts, bar)
 
@@ -171,6 +194,7 @@ class _Part:
         self._share = share
         self._official = find_benchmark(config.benchmark).official
         self._faults = 0
+        self._failing_since: float | None = None
 
     def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
         """Measure batch after batch, and yield after each; the model is opened for the first that is to be done."""
@@ -180,8 +204,11 @@ class _Part:
             if self._parts.has_all(batch):
                 continue
             model = model or open_model(self._config)
+            # The whole batch is asked, as it was at first, and what it already had stays as it is.
             records = self._measure(model, batch, numbers[batch[0].id])
-            append_records(self._path, records)
+            left = [record for record in records if not self._parts.is_done(record.sample_id)]
+            attempt = {"attempt": self._share.attempt}
+            append_records(self._path, [record.model_copy(update=attempt) for record in left])
             yield
 
     def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[Measured]:
@@ -195,22 +222,25 @@ class _Part:
             try:
                 records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
             except Exception as error:  # whatever a library raises about one question, the others go on
+                text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
+                self._check_patience(text, is_one=len(samples) == 1)
                 if len(samples) > 1:
                     half = len(samples) // 2
                     return ask(samples[:half]) + ask(samples[half:])
-                text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-                self._count_fault(text)
                 return [record_fault(samples[0], config.protocols, text[:_LONGEST_REASON])]
-            self._faults = 0
+            self._faults, self._failing_since = 0, None
             return records
 
         return ask(batch)
 
-    def _count_fault(self, reason: str) -> None:
-        self._faults += 1
-        if self._faults >= MOST_FAULTS:
+    def _check_patience(self, reason: str, *, is_one: bool) -> None:
+        """Give up when the model has failed for too long: too many questions, or too much time with a dead server."""
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        self._faults += is_one
+        if self._faults >= MOST_FAULTS or now - self._failing_since > MOST_FAULT_SECONDS:
             raise ModelError(
-                f"expected a model that answers, the last {self._faults} questions all failed: "
+                f"expected a model that answers, the last {self._faults or 'batches of'} questions all failed: "
                 f"{reason[:_LONGEST_REASON]}; put it right, and resume the evaluation"
             )
 
@@ -234,14 +264,20 @@ def tally(records: Iterable[Measured]) -> dict[str, float]:
         figures["iou"] = fmean(gold.iou for gold in golds)
     pointed = [record for record in found if record.is_pointed and not record.error]
     if pointed:
-        figures["area_share"] = fmean(record.area_share for record in pointed)
+        shares = [record.area_share for record in pointed if record.boxes]
+        figures |= {"area_share": fmean(shares)} if shares else {}
         figures["valid_box_rate"] = fmean(bool(record.boxes) for record in pointed)
     return figures
 
 
 def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig, done: int) -> None:
-    """Write down what will be asked."""
+    """Write down what will be asked.
+
+    Raises:
+        DataError: If it is not what the evaluation began with.
+    """
     loaded = source.loaded
+    path = writer.layout.folder / QUESTIONS_FILE
     asked = AskedQuestions(
         benchmark=config.benchmark,
         samples=len(loaded.samples),
@@ -249,7 +285,12 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         bad_count=len(loaded.bad_rows),
         bad_rows=tuple(_show(bad) for bad in loaded.bad_rows[:MOST_BAD_ROWS]),
     )
-    write_json(writer.layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
+    if path.exists() and AskedQuestions.model_validate_json(path.read_bytes()).fingerprint != asked.fingerprint:
+        raise DataError(
+            f"expected the questions that {writer.layout.run_id} began with, got others at {config.path or 'the hub'}; "
+            "bring them back, or start a new evaluation"
+        )
+    write_json(path, asked.model_dump(mode="json"))
     writer.expect(len(loaded.samples))
     device = config.served.url if config.served else config.device
     writer.start(collect_provenance(device, asked.fingerprint), done or None)
@@ -270,5 +311,6 @@ def _tell(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
     for record in new:
         if record.error:
             writer.warn(f"{record.sample_id}: {record.error}")
-    writer.log_step(len(parts.found), "", tally(parts.found.values()))
-    bar.update(len(parts.found) - bar.n)
+    done = parts.done
+    writer.log_step(done, "", tally(parts.found.values()))
+    bar.update(done - bar.n)

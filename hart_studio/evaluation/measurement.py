@@ -108,7 +108,9 @@ def record_fault(sample: GoldSample, protocols: Sequence[Protocol], reason: str)
     """
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
     answers = {protocol: Judged(score=score, outcome="error") for protocol in protocols}
-    return _record(sample, Failure(sample.blind(), reason), answers, any(each != "direct" for each in protocols))
+    will_point = any(each != "direct" for each in protocols)
+    record = _record(sample, Failure(sample.blind(), reason), answers, will_point)
+    return record.model_copy(update={"is_fault": True})
 
 
 def _record(

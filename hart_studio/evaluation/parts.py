@@ -6,7 +6,9 @@ processes are those of one. Processes need nothing of each other but the folder 
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.records import Measured
-from hart_studio.files import append_jsonl
+from hart_studio.files import append_jsonl, write_json
 from hart_studio.records import GoldSample
 from hart_studio.runs.layout import RunLayout
 
@@ -33,10 +35,13 @@ class Share:
     Attributes:
         rank: Number of the process, from 0; the first one speaks for all.
         count: Number of processes.
+        attempt: The same number for all processes of an attempt, another one for each attempt: the time at which it
+            began, in nanoseconds.
     """
 
     rank: int = 0
     count: int = 1
+    attempt: int = field(default_factory=time.time_ns)
 
     @property
     def is_first(self) -> bool:
@@ -72,16 +77,37 @@ def append_records(path: Path, records: Sequence[Measured]) -> None:
         append_jsonl(path, record.model_dump(mode="json"))
 
 
+def write_end(layout: RunLayout, share: Share, error: str) -> None:
+    """Say that a process has ended before its work was done, so that the first one does not wait for it."""
+    folder = layout.folder / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"end_{share.rank:05d}.json", {"attempt": share.attempt, "error": error})
+
+
+def find_end(layout: RunLayout, share: Share) -> str:
+    """Why another process of this attempt has ended early; empty when none has."""
+    for path in sorted((layout.folder / FOLDER).glob("end_*.json")):
+        try:
+            end = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(end, dict) and end.get("attempt") == share.attempt:
+            return str(end.get("error"))
+    return ""
+
+
 @dataclass
 class PartsReader:
     """Reads the parts of all processes while they grow; every look costs what is new.
 
     Attributes:
         layout: The run.
-        found: Question -> its newest record.
+        attempt: The attempt whose faults count as done; None = whoever only looks.
+        found: Question -> its record. An answer is never replaced: an attempt that fails takes nothing away.
     """
 
     layout: RunLayout
+    attempt: int | None = None
     found: dict[str, Measured] = field(default_factory=dict)
     _offsets: dict[str, int] = field(default_factory=dict)
 
@@ -97,16 +123,30 @@ class PartsReader:
             if _PART.fullmatch(path.name) and not path.is_symlink():
                 new += self._read(path)
         for record in new:
-            self.found[record.sample_id] = record
+            known = self.found.get(record.sample_id)
+            # Files are read in the order of their names, so the last one read need not be the newest.
+            if known is None or (known.error and not (record.error and known.attempt == self.attempt)):
+                self.found[record.sample_id] = record
         return new
 
-    def forget_failures(self) -> None:
-        """Take questions that failed for not asked: a new attempt asks them again."""
-        self.found = {name: record for name, record in self.found.items() if not record.error}
+    def is_done(self, sample_id: str) -> bool:
+        """Whether a question need not be asked: it has an answer, cannot have one, or was asked in this attempt."""
+        record = self.found.get(sample_id)
+        return record is not None and not (record.is_fault and record.attempt != self.attempt)
 
     def has_all(self, samples: Collection[GoldSample]) -> bool:
-        """Whether every question has a record."""
-        return all(sample.id in self.found for sample in samples)
+        """Whether no question need be asked."""
+        return all(self.is_done(sample.id) for sample in samples)
+
+    @property
+    def done(self) -> int:
+        """Questions that need not be asked."""
+        return sum(self.is_done(name) for name in self.found)
+
+    @property
+    def faults(self) -> int:
+        """Questions at which the model failed."""
+        return sum(record.is_fault for record in self.found.values())
 
     def _read(self, path: Path) -> list[Measured]:
         start = self._offsets.get(path.name, 0)

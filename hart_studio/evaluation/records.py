@@ -72,6 +72,10 @@ class Measured(Record):
     """True boxes, original pixels; empty where the benchmark has none."""
     error: str = ""
     """Why the question could not be run; it then counts as unscored, never as wrong."""
+    is_fault: bool = False
+    """Whether the model failed, and not the question: a later attempt asks it again."""
+    attempt: int = Field(default=0, ge=0)
+    """Attempt of the evaluation that asked; see ``parts.Share``."""
 
     @cached_property
     def golds(self) -> tuple[GoldMatch, ...]:

@@ -24,6 +24,8 @@ MOST_BYTES: Final = 16 * 2**20
 
 _MOST_ERROR_BYTES: Final = 4096
 _LONGEST_REASON: Final = 300
+_LEAST_OF_KEY: Final = 8
+"""Characters of the key at the end of a text that are taken for a quotation which was cut (ours)."""
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _LONGEST_ASKED_SECONDS: Final = 120.0
@@ -127,8 +129,8 @@ class Endpoint:
             with self._client.stream(method, f"{self.url}{path}", content=content, headers=headers) as response:
                 if response.status_code != httpx.codes.OK:
                     raise self._refusal(response, _read(response, _MOST_ERROR_BYTES, deadline))
-                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-                packing = response.headers.get("content-encoding", "identity").strip().lower()
+                kind = self._without_key(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+                packing = self._without_key(response.headers.get("content-encoding", "identity")).strip().lower()
                 if kind != "application/json" or packing not in ("", "identity"):
                     what = f"{kind or 'an unnamed kind'}, {packing}"[:80]
                     raise _FailureError(f"{what}, where plain JSON was expected; check the URL", is_passing=False)
@@ -142,15 +144,15 @@ class Endpoint:
             )
             raise _FailureError(reason, is_passing=True) from None
         except httpx.TransportError as error:
-            reason = f"no connection ({_in_short(str(error)) or type(error).__name__}); check that the server runs"
+            reason = f"no connection ({self._in_short(str(error)) or type(error).__name__}); check that the server runs"
             raise _FailureError(reason, is_passing=True) from None
         except httpx.HTTPError as error:
-            raise _FailureError(f"an unusable answer ({_in_short(str(error))})", is_passing=False) from None
+            raise _FailureError(f"an unusable answer ({self._in_short(str(error))})", is_passing=False) from None
 
     def _refusal(self, response: httpx.Response, found: bytes) -> _FailureError:
         """What an answer with another status than 200 means."""
         status = response.status_code
-        reason = f"HTTP {status}: {_in_short(found.decode('utf-8', 'replace')) or 'no text'}"
+        reason = f"HTTP {status}: {self._in_short(found.decode('utf-8', 'replace')) or 'no text'}"
         if status in (401, 403):
             reason += f"; put its key into the environment variable {self._settings.api_key_variable}"
         elif status == httpx.codes.NOT_FOUND:
@@ -161,8 +163,20 @@ class Endpoint:
         return _FailureError(reason, is_passing, read_retry_after(response.headers.get("retry-after", "")))
 
     def _without_key(self, text: str) -> str:
-        """The text; a server may quote the key that it refuses."""
-        return text.replace(self._key, "***") if self._key else text
+        """The text; a server may quote the key that it refuses, and what is read may end inside of it."""
+        if not self._key:
+            return text
+        text = text.replace(self._key, "***")
+        for length in range(len(self._key) - 1, _LEAST_OF_KEY - 1, -1):
+            if text.endswith(self._key[:length]):
+                return f"{text[:-length]}***"
+        return text
+
+    def _in_short(self, text: str) -> str:
+        """The beginning of the text, on one line; cut last, so that no part of a key is left."""
+        text = self._without_key(text)
+        shown = "".join(character if character.isprintable() else " " for character in text)
+        return " ".join(shown.split())[:_LONGEST_REASON]
 
 
 def read_retry_after(text: str, now: datetime | None = None) -> float | None:
@@ -211,8 +225,3 @@ def _is_this_machine(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _in_short(text: str) -> str:
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(shown.split())[:_LONGEST_REASON]

@@ -109,8 +109,9 @@ def record_end(
 class RunWriter:
     """Writes one attempt of a run, as a context manager; how the block is left decides the final state.
 
-    Left normally: ``completed``, or ``stopped`` when a stop was asked for and steps are left. By ``KeyboardInterrupt``
-    or SIGTERM: ``stopped``. By another exception: ``failed``, with its text. Only rank 0 of a job has a writer.
+    Left normally: ``completed``, or ``stopped`` when a stop was asked for and steps are left, or when ``leave`` names
+    some. By ``KeyboardInterrupt`` or SIGTERM: ``stopped``. By another exception: ``failed``, with its text. Only rank 0
+    of a job has a writer.
 
     Attributes:
         layout: The run.
@@ -133,6 +134,7 @@ class RunWriter:
         self._image_bytes = image_mb * 1_000_000
         self._stack = ExitStack()
         self._is_stopping = False
+        self._left = ""
         self._written_at = 0.0
 
     def __enter__(self) -> Self:
@@ -157,7 +159,7 @@ class RunWriter:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last words are being written
             if error is None:
                 is_done = not self._is_stopping or (0 < self._status.total <= self._status.step)
-                self._end("completed" if is_done else "stopped", 0)
+                self._end("completed" if is_done and not self._left else "stopped", 0, self._left)
             elif isinstance(error, _Terminated):
                 self._end("stopped", 128 + signal.SIGTERM, "ended by SIGTERM")
             elif isinstance(error, KeyboardInterrupt):
@@ -189,6 +191,14 @@ class RunWriter:
         """Say how many steps there are, for a job that learns it from its data."""
         self._total = total
         self._update(total=total)
+
+    def leave(self, reason: str) -> None:
+        """Say that work is left which a later attempt may do: the run then ends as ``stopped``, and can be resumed.
+
+        Args:
+            reason: What is left; empty = nothing.
+        """
+        self._left = reason
 
     def beat(self) -> None:
         """Show that the job gets on, in work without steps."""

@@ -6,15 +6,18 @@ evaluations. Evaluations wait in the same queue as training, so that both never 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import PureWindowsPath
 from typing import Any, Final
 
 from pydantic import Field, ValidationError, field_validator
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
+from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.job import prepare_run
@@ -139,7 +142,13 @@ class EvaluationDesk:
         return None if now == request.get("signature") else {"signature": now, "evaluations": rows}
 
     def command(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """The command that does the same in a terminal, as a line to copy."""
+        """The command that does the same in a terminal, as a line to copy.
+
+        Raises:
+            InputError: If nothing may be started here, where folders of this machine are nobody's business, or the
+                settings cannot be used.
+        """
+        self.launch.ensure_open()
         wanted = _read(request)
         config = wanted.config
         words = [sys.executable, "-m", MODULE, f"--benchmark={config.benchmark}", f"--model={config.model}"]
@@ -249,13 +258,20 @@ class EvaluationDesk:
         return {
             **about,
             "title": config.shown_title,
-            "model": config.model,
+            "model": self._tell_place(config.model),
             "is_served": config.served is not None,
             "benchmark": benchmark.title if benchmark else config.benchmark,
-            "path": config.path,
+            "path": self._tell_place(config.path),
             "protocols": list(config.protocols),
             "limit": config.limit,
         }
+
+    def _tell_place(self, place: str) -> str:
+        """A model or a benchmark's place; of a local path a public page tells the last part."""
+        # os.path.exists, because Path.exists raises where a name is longer than the system allows.
+        if self.is_open or (is_hub_id(place) and not os.path.exists(place)):  # noqa: PTH110
+            return place
+        return PureWindowsPath(place).name  # which knows both separators
 
     def _glance(self, layout: RunLayout) -> dict[str, Any]:
         """What the newest events say, kept until there are newer ones: a list of any length is quick."""
@@ -272,25 +288,26 @@ class EvaluationDesk:
 
 
 def _sum_up(events: Sequence[RunEvent]) -> dict[str, Any]:
-    """Figures so far, seconds per question and warnings of the last attempt, as far as its newest events tell."""
+    """Figures so far, of any attempt; seconds per question and warnings of the last one; all from the newest events."""
     steps: list[RunEvent] = []
     start: RunEvent | None = None
     warnings: list[str] = []
+    figures: dict[str, float] = {}
     for event in events:
         if isinstance(event.payload, Started):
             steps, start, warnings = [], event, []
         elif isinstance(event.payload, StepDone):
             steps.append(event)
+            figures = {name: value for name, value in event.payload.metrics.items() if value is not None}
         elif isinstance(event.payload, Warned):
             warnings.append(event.payload.message)
     if not steps:
-        return {**_NOTHING_YET, "warnings": warnings[-SHOWN_WARNINGS:]}
+        return {**_NOTHING_YET, "figures": figures, "warnings": warnings[-SHOWN_WARNINGS:]}
     # The time of the first step has that of loading the model in it: good enough until there is a second one.
     first, last = (start or steps[0]) if len(steps) == 1 else steps[0], steps[-1]
-    metrics = last.payload.metrics if isinstance(last.payload, StepDone) else {}
     done = last.step - first.step
     return {
-        "figures": {name: value for name, value in metrics.items() if value is not None},
+        "figures": figures,
         "pace": (last.at - first.at).total_seconds() / done if done > 0 else None,
         "warnings": warnings[-SHOWN_WARNINGS:],
     }

@@ -100,6 +100,31 @@ def test_from_the_form_to_a_failure_in_ask(
     expect(page.locator("#result-a .hs-card")).to_have_count(3, timeout=RUN_MS)
 
 
+def test_links_to_a_report_go_with_what_is_ticked(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    for title in ("First", "Second"):
+        write_evaluation(root, make_records(picture), title=title)
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    page.get_by_role("tab", name="Failures").click()
+    report, links = page.locator(".hs-ev-report"), page.locator(".hs-ev-links a")
+    report.click()
+    expect(links).to_have_count(2, timeout=RUN_MS)
+    page.get_by_role("tab", name="Tables").click()
+    expect(page.locator("#hs-ev-tables tbody")).not_to_have_count(0)
+    expect(links).to_have_count(2)
+    page.get_by_role("tab", name="Failures").click()
+    for title in ("First", "Second"):
+        row_of(page, title).locator("input").check()
+    expect(links).to_have_count(0)
+    for title in ("First", "Second"):
+        row_of(page, title).locator("input").uncheck()
+    expect(report).to_be_disabled()
+    row_of(page, "First").locator("input").check()
+    expect(report).to_be_enabled()
+
+
 def test_the_failure_browser_by_keyboard(
     open_page: Callable[..., Page], studio: str, root: Path, picture: Path
 ) -> None:

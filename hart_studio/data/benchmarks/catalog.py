@@ -13,7 +13,7 @@ from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.data.benchmarks.published_files import fetch, find_tables, is_hub_id
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.data.tables import PlacedRow, read_rows
-from hart_studio.errors import DataError, InputError
+from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.records import GoldSample
 
 Aggregate = Literal["micro", "cycles", "micro and macro"]
@@ -145,6 +145,9 @@ _ALL: Final = (
     ),
 )  # fmt: skip
 
+_FULL_SET: Final = frozenset({"mme_realworld.json", "mme_realworld.tsv"})
+"""Published files of the full MME-RealWorld, in lower case."""
+
 BENCHMARKS: Final[dict[str, Benchmark]] = {benchmark.name: benchmark for benchmark in _ALL}
 """Name -> benchmark."""
 
@@ -173,20 +176,26 @@ def load_benchmark(
 ) -> LoadedSamples[GoldSample]:
     """Read a benchmark from any of its published forms, one row at a time.
 
+    The full MME-RealWorld must not pass for its training part, because it holds the questions of Lite. Without a limit
+    that is told by the number of questions. A limit hides that number: then only the hub id and the names of the
+    published JSON and TSV files are known, and a full set under another name is not noticed.
+
     Args:
         name: Name in ``BENCHMARKS``.
         path: File or folder in a published form, or a hub id; empty = the published hub id.
         image_root: Folder that pictures' paths start from; by default the folder, or the file's own.
         cache: Folder for pictures that rows hold themselves, and for downloads; made when missing.
-        limit: First questions only, good or bad; no row behind them is read. None = all.
+        limit: First questions only, good or bad, of those that are not left out; no row behind them is read.
+            None = all.
         allow_download: Whether the hub may be asked.
         subsets: Other subsets than the benchmark's own choice; None = that.
         without: For ``mme_realworld_train``: the Lite part, as ``path``. Its questions are left out of the full set,
-            which must be in the same form. Empty = the place holds nothing but training questions.
+            which must be in the same form; that some were found there is checked when it is read to its end. Empty =
+            the place holds nothing but training questions.
 
     Raises:
         InputError: If there is no such benchmark or subset, or the settings do not belong to it.
-        DataError: If it cannot be found or read, or holds no question at all.
+        DataError: If it cannot be found or read, holds no question at all, or is the full set as the training part.
     """
     benchmark = find_benchmark(name)
     chosen = _check_subsets(benchmark, subsets)
@@ -199,6 +208,8 @@ def load_benchmark(
         )
         left_out = frozenset(_key(sample) for sample in lite.samples)
     folder, tables = _find(benchmark, path, cache, allow_download)
+    if limit is not None and not without:
+        _check_place(benchmark, path, tables)
     cache.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(image_root or folder, cache)
     rows = _asked_rows(benchmark, tables, chosen)
@@ -208,8 +219,9 @@ def load_benchmark(
             raise row
         return benchmark.read(row, pictures)
 
-    loaded = collect_samples(benchmark.title, islice(rows, limit), read, needs_answer=True)
-    return _leave_out(loaded, left_out) if without else _check_training_part(benchmark, loaded)
+    asked = islice(_leave_out(benchmark.title, rows, read, left_out), limit)
+    loaded = collect_samples(benchmark.title, asked, _take, needs_answer=True)
+    return loaded if without else _check_training_part(benchmark, loaded)
 
 
 def _check_subsets(benchmark: Benchmark, subsets: Collection[str] | None) -> Collection[str]:
@@ -250,14 +262,43 @@ def _key(sample: GoldSample) -> tuple[str, ...]:
     return (Path(sample.image).name, sample.question, *sample.choices)
 
 
-def _leave_out(loaded: LoadedSamples[GoldSample], keys: frozenset[tuple[str, ...]]) -> LoadedSamples[GoldSample]:
-    kept = tuple(sample for sample in loaded.samples if _key(sample) not in keys)
-    if not kept or len(kept) == len(loaded.samples):
+def _leave_out(
+    source: str, rows: Iterator[PlacedRow], read: Callable[[Any], GoldSample], keys: frozenset[tuple[str, ...]]
+) -> Iterator[tuple[str, GoldSample | Exception]]:
+    """The samples without those of the keys, and why a row is none; at the end there must have been both kinds."""
+    kept = left_out = 0
+    for place, row in rows:
+        try:
+            sample = read(row)
+        except (ValueError, RecursionError, HartError) as error:
+            yield place, error
+            continue
+        if _key(sample) in keys:
+            left_out += 1
+        else:
+            kept += 1
+            yield place, sample
+    if keys and bool(kept) != bool(left_out):
         found = "none" if kept else "nothing else"
         raise DataError(
-            f"expected some questions of the Lite part in {loaded.source}, got {found}; give both in the same form"
+            f"expected some questions of the Lite part in {source}, got {found}; give both in the same form"
         )
-    return LoadedSamples(loaded.source, kept, loaded.bad_rows)
+
+
+def _take(found: GoldSample | Exception) -> GoldSample:
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _check_place(benchmark: Benchmark, path: str, tables: tuple[Path, ...]) -> None:
+    """See by its name that no full set passes for the training part, where its questions are not counted."""
+    is_full = path == BENCHMARKS["mme_realworld"].hub_id or any(table.name.lower() in _FULL_SET for table in tables)
+    if benchmark.name == "mme_realworld_train" and is_full:
+        raise DataError(
+            f"expected training questions, got {path}, which has the name of the full set with those of Lite; name the "
+            "Lite part, too, or read it without a limit"
+        )
 
 
 def _check_training_part(benchmark: Benchmark, loaded: LoadedSamples[GoldSample]) -> LoadedSamples[GoldSample]:

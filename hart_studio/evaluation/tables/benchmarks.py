@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hart_studio.evaluation.accuracy import (
+    Extractor,
     category_at,
     cluster_error,
     count_accuracy,
@@ -28,7 +29,7 @@ from hart_studio.evaluation.tables.rows import (
     published_row,
     unique,
 )
-from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
+from hart_studio.evaluation.tables.table import Cell, Number, Table, TableRow, percent
 from hart_studio.records import Protocol
 
 HR_BENCH: Final = ("hr_bench_4k", "hr_bench_8k")
@@ -37,7 +38,24 @@ HR_BENCH: Final = ("hr_bench_4k", "hr_bench_8k")
 BENCHMARKS: Final = ("vstar", *HR_BENCH, "mmstar")
 """Benchmarks of Table 4."""
 
+REPEATED: Final = "HR-Bench asks each question several times: its errors are over questions, not over answers."
+"""For the captions of tables with ``accuracy_cell``."""
+
 _HR_KINDS: Final = ("single", "cross")
+
+
+def accuracy_cell(evaluation: Evaluation, protocol: Protocol, extractor: Extractor = "strict") -> Number | None:
+    """Share of right answers with its standard error, which is over questions where they repeat.
+
+    Args:
+        evaluation: The evaluation.
+        protocol: Protocol of the answers.
+        extractor: Who read them.
+    """
+    found = count_accuracy(evaluation.records, protocol, extractor)
+    if evaluation.benchmark in HR_BENCH:
+        return percent(found.share, cluster_error(evaluation.records, protocol, extractor))
+    return percent(found.share, found.error)
 
 
 def table_4(evaluations: Sequence[Evaluation]) -> Table:

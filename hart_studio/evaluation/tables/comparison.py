@@ -20,7 +20,7 @@ def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
     """
     columns = (
         *("model", "compared with", "benchmark", "protocol", "dates", "figure", "difference, points"),
-        *("n", "verdict", "questions", "questions of the other"),
+        *("n", "other questions", "verdict", "questions", "questions of the other"),
     )
     rows = []
     for first, second in combinations(evaluations, 2):
@@ -30,13 +30,15 @@ def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
         for how, figure, found in _differences(second, first):
             cells: tuple[Cell, ...] = (
                 *(name_of(second), name_of(first), first.benchmark, how, f"{second.date}, {first.date}", figure),
-                *(percent_between(found.gain, is_signed=True), found.questions, _judge(found)),
+                *(percent_between(found.gain, is_signed=True), found.questions, found.others, _judge(found)),
                 *(questions_cell(second), questions_cell(first)),
             )
             rows.append(TableRow("measured", cells))
     caption = (
         "How much greater the figure of the model is, in points, over the n questions that both have scored, with the "
-        "95 % interval of a paired bootstrap over questions. All rows are measured."
+        "95 % interval of a paired bootstrap over questions; one that is asked several times on the same picture is "
+        "drawn with all its answers. Questions are the same when id, text, choices and gold boxes are. Other "
+        "questions: left out, for only their id is the same. All rows are measured."
     )
     return Table("comparison", "Differences between models", caption, columns, tuple(rows))
 

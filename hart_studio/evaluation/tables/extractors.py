@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hart_studio.evaluation.accuracy import count_accuracy, count_rules, find_score
+from hart_studio.evaluation.accuracy import count_accuracy, count_rules, find_score, has_official
 from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.tables.benchmarks import REPEATED, accuracy_cell
 from hart_studio.evaluation.tables.rows import FRONT, each_protocol, front_cells, questions_cell
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
 
@@ -22,7 +23,7 @@ def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
     )
     rows = []
     for evaluation, protocol in each_protocol(evaluations):
-        if not count_rules(evaluation.records, protocol, "official"):
+        if not has_official(evaluation.records, protocol):
             continue
         strict = count_accuracy(evaluation.records, protocol)
         official = count_accuracy(evaluation.records, protocol, "official")
@@ -33,13 +34,13 @@ def table_extractors(evaluations: Sequence[Evaluation]) -> Table:
         ]
         front = front_cells(evaluation, protocol, strict.scored)
         cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:]]
-        for found in (strict, official):
-            cells += [percent(found.share, found.error), found.unscored]
+        cells += [accuracy_cell(evaluation, protocol), strict.unscored]
+        cells += [accuracy_cell(evaluation, protocol, "official"), official.unscored]
         cells += [pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), questions_cell(evaluation)]
         rows.append(TableRow("measured", tuple(cells)))
     caption = (
         "The strict extractor reads every benchmark alike; the official one is the benchmark's own, for comparison "
-        "with other people's figures. ± is the standard error. All rows are measured."
+        f"with other people's figures. ± is the standard error. {REPEATED} All rows are measured."
     )
     return Table("extractors", "Answers as two extractors read them", caption, columns, tuple(rows))
 
@@ -66,5 +67,9 @@ def table_rules(evaluations: Sequence[Evaluation]) -> Table:
                     questions_cell(evaluation),
                 )
                 rows.append(TableRow("measured", cells))
-    caption = "Which rule of an extractor read the answer; “none” read nothing. All rows are measured."
+    caption = (
+        "Which rule of an extractor read the n answers; “none” read nothing, and with “no_answer_turn” there was "
+        "nothing to read, for no box was usable. Questions that could not be run or scored are left out. All rows are "
+        "measured."
+    )
     return Table("rules", "Extraction rules", caption, columns, tuple(rows))

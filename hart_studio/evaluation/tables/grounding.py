@@ -38,8 +38,11 @@ class Grounding(NamedTuple):
     """Mean of the best IoU over gold boxes."""
     iou_per_question: float
     """Mean over questions of the mean best IoU of their gold boxes."""
-    area_share: float
-    """Mean share of the picture that the predicted boxes cover: a box over everything has IoG 1."""
+    area_share: float | None
+    """Mean share of the picture that the predicted boxes cover, over questions with a usable box; None without any.
+
+    A box over everything has IoG 1, and no box covers nothing: neither may pass for a small one.
+    """
     usable: float
     """Share of the questions with at least one usable box."""
 
@@ -51,6 +54,7 @@ def measure_grounding(records: Sequence[Measured]) -> Grounding | None:
     if found is None:
         return None
     golds = [gold for record in asked for gold in record.golds]
+    areas = [record.area_share for record in asked if record.boxes and record.image_wh]
     return Grounding(
         questions=len(asked),
         boxes=len(golds),
@@ -59,7 +63,7 @@ def measure_grounding(records: Sequence[Measured]) -> Grounding | None:
         all_found=fmean(record.is_grounded for record in asked),
         iou=fmean(gold.iou for gold in golds),
         iou_per_question=fmean(record.mean_iou for record in asked),
-        area_share=fmean(record.area_share for record in asked),
+        area_share=fmean(areas) if areas else None,
         usable=fmean(bool(record.boxes) for record in asked),
     )
 
@@ -98,7 +102,8 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
     caption = (
         "A gold box is found when one predicted box alone covers more than 0.3 of it; every gold box counts, with a 95 "
         "% bootstrap interval over questions. A box over the whole picture finds everything: see area share and IoU. "
-        "Questions without a usable box count with nothing found. Published rows are the paper's."
+        "Questions without a usable box count with nothing found, but not in the mean area share: it is over questions "
+        "with a usable box. Published rows are the paper's."
     )
     return Table("table_6", "Table 6: grounding", caption, columns, tuple(rows))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 from hart_studio.evaluation.accuracy import category_at, count_accuracy
@@ -28,23 +29,40 @@ def level_table(evaluations: Sequence[Evaluation], number: Literal[5, 7]) -> Tab
     """Perception and reasoning.
 
     Args:
-        evaluations: Any; those of the two benchmarks are shown, joined by model and protocol. Of several of the same
-            model on the same benchmark the last one counts.
+        evaluations: Any; those of the two benchmarks are shown, joined by model and protocol. Where a model has several
+            on the same benchmark, nothing tells which belong together: each has a row, with the end of its run's id.
         number: Which table of the paper: they differ in the published rows, which titles repeat.
     """
     figures = [f"{benchmark}: {level.lower()}, %" for benchmark in _BENCHMARKS for level in LEVELS]
     counts = tuple(f"{benchmark}: n" for benchmark in _BENCHMARKS)
     states = tuple(f"{benchmark}: questions" for benchmark in _BENCHMARKS)
     columns = ("model", "protocol", "date", *figures, *counts, *states, "unscored")
-    joined: dict[tuple[str, Protocol], dict[str, Evaluation]] = {}
+    same: dict[tuple[str, Protocol], list[Evaluation]] = defaultdict(list)
     for evaluation, protocol in each_protocol(of_benchmark(evaluations, *_BENCHMARKS)):
-        joined.setdefault((name_of(evaluation), protocol), {})[evaluation.benchmark] = evaluation
-    rows = [_measured_row(name, protocol, found) for (name, protocol), found in joined.items()]
+        same[name_of(evaluation), protocol].append(evaluation)
+    rows = [
+        _measured_row(shown, protocol, found)
+        for (name, protocol), several in same.items()
+        for shown, found in _join(name, several)
+    ]
     for row in TABLE_5 if number == 5 else TABLE_7:
         values = zip(figures, (*row.mme_realworld_lite, *row.treebench), strict=True)
         rows.append(published_row(columns, row.method, dict(values)))
-    caption = f"{SCORED} Rows are joined by model and protocol; published rows are the paper's."
+    caption = (
+        f"{SCORED} Rows are joined by model and protocol. Several runs of a model on the same benchmark are not "
+        "joined: each has a row that ends with its run's id. Published rows are the paper's."
+    )
     return Table(f"table_{number}", _TITLES[number], caption, columns, tuple(rows))
+
+
+def _join(name: str, same: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str, Evaluation]]]:
+    """Name and evaluations of each row of a model, by benchmark."""
+    found = {evaluation.benchmark: evaluation for evaluation in same}
+    if len(found) == len(same):
+        yield name, found
+        return
+    for evaluation in same:
+        yield f"{name} {evaluation.run_id[-6:]}", {evaluation.benchmark: evaluation}
 
 
 def _measured_row(name: str, protocol: Protocol, found: dict[str, Evaluation]) -> TableRow:

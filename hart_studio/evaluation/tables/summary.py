@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hart_studio.evaluation.accuracy import count_accuracy, count_rules
+from hart_studio.evaluation.accuracy import count_accuracy
 from hart_studio.evaluation.bootstrap import measure_joint
 from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.tables.benchmarks import REPEATED, accuracy_cell
 from hart_studio.evaluation.tables.grounding import measure_grounding
 from hart_studio.evaluation.tables.rows import BACK, FRONT, back_cells, each_protocol, front_cells
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent
@@ -25,20 +26,19 @@ def table_summary(evaluations: Sequence[Evaluation]) -> Table:
     rows = []
     for evaluation, protocol in each_protocol(evaluations):
         found = count_accuracy(evaluation.records, protocol)
-        official = count_accuracy(evaluation.records, protocol, "official")
         joint = measure_joint(evaluation.records, protocol)
         boxes = measure_grounding(evaluation.records)
         front = front_cells(evaluation, protocol, found.scored)
-        has_official = bool(count_rules(evaluation.records, protocol, "official"))
-        cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], percent(found.share, found.error)]
-        cells.append(percent(official.share, official.error) if has_official else None)
+        cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], accuracy_cell(evaluation, protocol)]
+        cells.append(accuracy_cell(evaluation, protocol, "official"))
         cells.append(percent(joint.wrong_box.value) if joint and joint.wrong_box else None)
         shares = [boxes.found.value, boxes.iou, boxes.area_share, boxes.usable] if boxes else []
         cells += [percent(share) for share in shares] or [None] * 4
         rows.append(TableRow("measured", (*cells, *back_cells(evaluation, found))))
     caption = (
         "Accuracy: percent right of the n scored questions ± standard error, by the strict extractor and by the "
-        "benchmark's own where it has one. IoG and IoU: over all gold boxes. A dash: no gold box, no grounding turn, "
-        "or no scored answer. All rows are measured."
+        f"benchmark's own where it has one. {REPEATED} IoG and IoU: over all gold boxes. Area share: mean over "
+        "questions with a usable box. A dash: no gold box, no grounding turn, no usable box, or no scored answer. All "
+        "rows are measured."
     )
     return Table("summary", "Summary", caption, columns, tuple(rows))

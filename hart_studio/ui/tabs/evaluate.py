@@ -36,10 +36,10 @@ def build_evaluate_tab(
     marker.write_text("Files of the Evaluate page lie beside this one.\n", encoding="utf-8")
     outputs = EvaluationOutputs(desk, service)
     looks: list[Callable[[Mapping[str, Any]], Any]] = [
-        *(desk.evaluations, desk.command),
+        desk.evaluations,
         *(outputs.tables, outputs.failures, outputs.failure, outputs.report),
     ]
-    makes: list[Callable[[Mapping[str, Any]], Any]] = [desk.start, desk.stop, desk.resume, desk.delete]
+    makes: list[Callable[[Mapping[str, Any]], Any]] = [desk.command, desk.start, desk.stop, desk.resume, desk.delete]
     answers = [guarded(answer) for answer in (looks + makes if desk.is_open else looks)]
     choices = EvaluateChoices(
         benchmarks=[

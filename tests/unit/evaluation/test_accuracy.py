@@ -7,17 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.evaluation.accuracy import (
+    NO_ANSWER_TURN,
     Accuracy,
     category_at,
     cluster_error,
     count_accuracy,
     count_rules,
     cycle_mean,
+    has_official,
     macro_mean,
     overall,
     split_records,
     weighted_mean,
 )
+from hart_studio.records import Score
 from tests.unit.evaluation.questions import eight_questions, judged, question
 
 
@@ -40,8 +43,27 @@ def test_answers_from_the_full_image_are_counted() -> None:
 
 
 def test_rules_that_fired() -> None:
-    assert count_rules(eight_questions(), "crops_only") == {"boxed": 3, "none": 4}
+    assert count_rules(eight_questions(), "crops_only") == {"boxed": 3, "none": 3}
     assert count_rules(eight_questions(), "crops_only", "official") == {"mme:first_letter": 6}
+    assert has_official(eight_questions(), "crops_only") and not has_official(eight_questions(), "full_and_crops")
+
+
+def test_rules_are_over_answers_that_both_extractors_could_score() -> None:
+    unread = Score(value=None, extracted="A", expected=None, rule="mme:first_letter")
+    silent = Score(value=0.0, extracted=None, expected="A", rule=NO_ANSWER_TURN)
+    records = [
+        question("read", judged(1.0, 1.0), None, ()),
+        question("unknown to the strict one", judged(None, 1.0), None, ()),
+        question(
+            "unknown to the official one", judged(1.0, official=None).model_copy(update={"official": unread}), None, ()
+        ),
+        question("failed", judged(0.0, 0.0, outcome="error"), None, ()),
+        question("not run", judged(0.0, 0.0), None, (), error="the picture is cut short"),
+        question("no box", judged(0.0, 0.0, outcome="no_box", text="", score=silent), None, ()),
+        question("empty answer", judged(0.0, 0.0, text=""), None, ()),
+    ]
+    assert count_rules(records, "crops_only") == {"boxed": 1, NO_ANSWER_TURN: 1, "none": 1}
+    assert count_rules(records, "crops_only", "official") == {"mme:first_letter": 2, NO_ANSWER_TURN: 1}
 
 
 def test_means_over_parts() -> None:
@@ -80,3 +102,4 @@ def test_the_error_of_repeated_questions_is_over_questions() -> None:
     records = [hr_question(n, cycle, n == 1) for n in (1, 2) for cycle in range(4)]
     assert cluster_error(records, "crops_only") == pytest.approx(0.5)  # type: ignore[arg-type]
     assert cluster_error(records[:4], "crops_only") is None  # type: ignore[arg-type]
+    assert cluster_error(records, "crops_only", "official") is None, "nobody asked it"  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from hart_studio.evaluation.bootstrap import (
@@ -12,7 +13,8 @@ from hart_studio.evaluation.bootstrap import (
     measure_joint,
     resamples_of,
 )
-from tests.unit.evaluation.questions import ON, eight_questions, judged, question
+from hart_studio.evaluation.statistics import estimate_difference
+from tests.unit.evaluation.questions import FAR_GOLD, ON, eight_questions, judged, question
 
 
 def test_the_joint_counts_by_hand() -> None:
@@ -61,6 +63,44 @@ def test_differences_are_over_common_scored_questions() -> None:
     assert boxes is not None
     assert (boxes.questions, boxes.gain.value) == (3, pytest.approx(2 / 3))
     assert compare_answers(better, [], "crops_only") is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"question": "Another?"}, {"choices": ("red", "green")}, {"gold_boxes": (FAR_GOLD,)}], ids=str
+)
+def test_another_question_of_the_same_id_is_no_pair(changes: dict[str, object]) -> None:
+    first = [question("a", judged(1.0), None, (ON,)), question("b", judged(1.0), None, (ON,))]
+    second = [question("a", judged(1.0), None, (ON,)), question("b", judged(0.0), None, (), **changes)]
+    found = compare_answers(first, second, "crops_only")
+    assert found is not None
+    assert (found.gain.value, found.questions, found.others) == (0.0, 1, 1)
+    boxes = compare_grounding(first, second)
+    assert boxes is not None and (boxes.gain.value, boxes.questions, boxes.others) == (0.0, 1, 1)
+    assert compare_answers(first[1:], second[1:], "crops_only") is None
+
+
+def test_repeated_questions_are_drawn_together() -> None:
+    # Two questions in four cycles each: one is always gained, the other never, so a draw gains all, half or nothing.
+    kinds = {"first": (1.0, 0.0), "second": (1.0, 1.0)}
+    first, second = (
+        [
+            question(f"{kind} {cycle}", judged(values[side]), None, (), question=kind, image=f"{kind}.png")
+            for kind, values in kinds.items()
+            for cycle in range(4)
+        ]
+        for side in (0, 1)
+    )
+    found = compare_answers(first, second, "crops_only")
+    assert found is not None
+    assert (found.gain, found.questions, found.others) == ((0.5, 0.0, 1.0), 8, 0)
+    # The same question on other pictures is another one: eight units, whose interval is narrower.
+    apart = [
+        [each.model_copy(update={"image": f"{each.sample_id}.png"}) for each in records] for records in (first, second)
+    ]
+    alone = compare_answers(*apart, "crops_only")
+    assert alone is not None
+    plain = estimate_difference(np.ones(8), np.array([0.0] * 4 + [1.0] * 4), resamples_of(8))
+    assert alone.gain == pytest.approx(plain) and plain.low > 0.0 and plain.high < 1.0
 
 
 def test_large_benchmarks_get_fewer_draws() -> None:

@@ -4,10 +4,12 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from hart_studio.errors import InputError, ModelError
+from hart_studio.errors import DataError, InputError, ModelError
+from hart_studio.evaluation import job
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import MOST_FAULTS, prepare_run, run_evaluation, tally
 from hart_studio.evaluation.parts import Share
@@ -53,6 +55,7 @@ def answers_of(layout: RunLayout) -> list[str]:
     """Everything that was measured but for the time that it took."""
     found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
     for record in found:
+        record.pop("attempt")
         for judged in record["answers"].values():
             judged.pop("seconds")
     return [json.dumps(record) for record in found]
@@ -80,11 +83,11 @@ def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: 
     run_evaluation(alone, lambda _: model())
     shared = prepare_run(tmp_path / "shared", config)
     others = [
-        threading.Thread(target=run_evaluation, args=(shared, lambda _: model(), Share(rank, 3))) for rank in (1, 2)
+        threading.Thread(target=run_evaluation, args=(shared, lambda _: model(), Share(rank, 3, 9))) for rank in (1, 2)
     ]
     for other in others:
         other.start()
-    assert run_evaluation(shared, lambda _: model(), Share(0, 3)), "the first one waits for the others"
+    assert run_evaluation(shared, lambda _: model(), Share(0, 3, 9)), "the first one waits for the others"
     for other in others:
         other.join()
     assert answers_of(shared) == answers_of(alone)
@@ -102,9 +105,9 @@ def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_
     assert find_state(layout)[0] == "stopped"
     assert len(load_evaluation(layout).records) == 4 and not load_evaluation(layout).is_complete
     rest = model()
-    other = threading.Thread(target=run_evaluation, args=(layout, lambda _: rest, Share(1, 2)))
+    other = threading.Thread(target=run_evaluation, args=(layout, lambda _: rest, Share(1, 2, 9)))
     other.start()
-    assert run_evaluation(layout, lambda _: rest, Share(0, 2))
+    assert run_evaluation(layout, lambda _: rest, Share(0, 2, 9))
     other.join()
     assert answers_of(layout) == answers_of(alone)
     assert sum(len(call.requests) for call in rest.calls) == 3 * (QUESTIONS - 4)
@@ -115,7 +118,7 @@ def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_
 def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: EvaluationConfig, tmp_path: Path) -> None:
     layout = prepare_run(tmp_path / "runs", config)
     first = json.loads((Path(config.path) / "samples.jsonl").read_text().splitlines()[0])
-    assert run_evaluation(layout, lambda _: failing(word=first["question"]))
+    assert not run_evaluation(layout, lambda _: failing(word=first["question"]))
     records = load_evaluation(layout).records
     failed = [record for record in records if record.error]
     assert failed and all(record.question == first["question"] for record in failed)
@@ -123,6 +126,57 @@ def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: Eval
     assert tally(records)["crops_only/unscored"] == len(failed)
     warnings = [event.payload for event in read_events(layout).events if event.payload.type == "warning"]
     assert len(warnings) == len(failed)
+    state, status = find_state(layout)
+    assert state == "stopped" and f"failed at {len(failed)} questions" in status.error, "so that it can be resumed"
+    before = {record.sample_id: record for record in records}
+    assert run_evaluation(layout, lambda _: model())
+    assert find_state(layout)[0] == "completed"
+    after = load_evaluation(layout).records
+    assert not any(record.error for record in after)
+    assert all(record == before[record.sample_id] for record in after if not before[record.sample_id].error)
+
+
+def test_a_resume_that_fails_takes_no_answer_away(config: EvaluationConfig, tmp_path: Path) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+    first = json.loads((Path(config.path) / "samples.jsonl").read_text().splitlines()[0])
+    assert not run_evaluation(layout, lambda _: failing(word=first["question"]))
+    good = [record for record in load_evaluation(layout).records if not record.error]
+    assert not run_evaluation(layout, lambda _: failing(word="Output the coordinates"))
+    assert [record for record in load_evaluation(layout).records if not record.error] == good
+
+
+def test_other_questions_are_not_mixed_into_an_evaluation(config: EvaluationConfig, tmp_path: Path) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(layout, lambda _: failing(calls=4))
+    path = Path(config.path) / "samples.jsonl"
+    path.write_text(path.read_text().replace('"question": "', '"question": "Now: '))
+    with pytest.raises(DataError, match=r"questions that .* began with"):
+        run_evaluation(layout, lambda _: model())
+
+
+def test_the_first_process_does_not_wait_for_one_that_has_ended(config: EvaluationConfig, tmp_path: Path) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+
+    def no_model(_: EvaluationConfig) -> ScriptedModel:
+        raise ModelError("no memory left")
+
+    with pytest.raises(ModelError, match="no memory left"):
+        run_evaluation(layout, no_model, Share(1, 2, attempt=7))
+    with pytest.raises(ModelError, match=r"one has ended: process 1: no memory left"):
+        run_evaluation(layout, lambda _: model(), Share(0, 2, attempt=7))
+    assert find_state(layout)[0] == "failed"
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(
+    config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**9, 300))  # every call of the model takes five minutes
+    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    layout = prepare_run(tmp_path / "runs", config)
+    with pytest.raises(ModelError, match="all failed"):
+        run_evaluation(layout, lambda _: failing(word="Output the coordinates"))
+    assert load_evaluation(layout).records == (), "long before sixteen questions"
 
 
 def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(

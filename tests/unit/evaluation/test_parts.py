@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, part_path
+from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
 from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.records import GoldSample, Score
 from hart_studio.runs.layout import RunLayout
@@ -19,6 +19,10 @@ def question(name: str) -> GoldSample:
 
 def record(name: str, error: str = "") -> Measured:
     return Measured(sample_id=name, category="", answers={"direct": JUDGED}, error=error)
+
+
+def fault(name: str, attempt: int) -> Measured:
+    return record(name, "server gone").model_copy(update={"is_fault": True, "attempt": attempt})
 
 
 @given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 5))
@@ -49,20 +53,41 @@ def test_parts_of_all_processes_are_read_as_they_grow(tmp_path: Path) -> None:
     assert parts.has_all([question("a"), question("d")]) and not parts.has_all([question("x")])
 
 
-def test_what_failed_is_asked_again_by_a_new_attempt_and_the_newest_record_counts(tmp_path: Path) -> None:
+def test_a_fault_is_asked_again_by_a_later_attempt_and_a_broken_picture_is_not(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
-    parts = PartsReader(layout)
-    append_records(part_path(layout, 0), [record("a", error="server gone"), record("b")])
+    append_records(part_path(layout, 0), [fault("a", 1), record("b"), record("c", error="no picture")])
+    parts = PartsReader(layout, attempt=2)
     parts.look()
-    assert parts.has_all([question("a"), question("b")])
-    parts.forget_failures()
-    assert parts.has_all([question("b")]) and not parts.has_all([question("a")])
-    append_records(part_path(layout, 0), [record("a", error="gone again")])
+    assert not parts.is_done("a") and parts.has_all([question("b"), question("c")])
+    append_records(part_path(layout, 0), [fault("a", 2)])
     parts.look()
-    assert parts.has_all([question("a")]), "an attempt asks once"
-    append_records(part_path(layout, 0), [record("a")])
+    assert parts.is_done("a"), "an attempt asks once"
+    assert (parts.done, parts.faults) == (3, 1)
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 0)])
+def test_an_answer_is_never_replaced_by_a_fault_whatever_file_is_read_last(
+    tmp_path: Path, ranks: tuple[int, int]
+) -> None:
+    layout = RunLayout(tmp_path)
+    append_records(part_path(layout, ranks[0]), [fault("a", 1)])
+    append_records(part_path(layout, ranks[1]), [record("a"), fault("b", 2)])
+    append_records(part_path(layout, ranks[0]), [fault("b", 1)])
+    parts = PartsReader(layout, attempt=2)
     parts.look()
     assert parts.found["a"].error == ""
+    assert parts.found["b"].attempt == 2, "that of this attempt counts"
+    append_records(part_path(layout, 0), [fault("a", 3)])
+    parts.look()
+    assert parts.found["a"].error == ""
+
+
+def test_a_process_that_ends_early_says_so_to_its_own_attempt(tmp_path: Path) -> None:
+    layout, share = RunLayout(tmp_path), Share(1, 2, attempt=5)
+    assert find_end(layout, share) == ""
+    write_end(layout, share, "the disk is full")
+    assert find_end(layout, Share(0, 2, attempt=5)) == "the disk is full"
+    assert find_end(layout, Share(0, 2, attempt=6)) == ""
 
 
 def test_a_torn_line_is_left_out_and_cut_off_by_the_next_write(tmp_path: Path) -> None:

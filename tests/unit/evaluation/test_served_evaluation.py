@@ -29,7 +29,7 @@ def test_a_served_model_is_measured_question_by_question(config: EvaluationConfi
     with serving(script) as server:
         settings = settings_of(server, model="hart", concurrency=4)
         layout = prepare_run(tmp_path / "runs", config.model_copy(update={"served": settings, "title": ""}))
-        assert run_evaluation(layout, lambda given: open_model(given.model_name, served=given.served))
+        assert not run_evaluation(layout, lambda given: open_model(given.model_name, served=given.served))
         assert server.most_at_once <= 4
     evaluation = load_evaluation(layout)
     failed = [record for record in evaluation.records if record.error]

@@ -145,6 +145,18 @@ def test_the_key_is_in_no_message(server: FakeEndpoint) -> None:
     assert KEY not in text
 
 
+@pytest.mark.parametrize("before", [*range(270, 310), *range(4060, 4100)])
+@pytest.mark.parametrize("filling", ["x", " "])
+def test_no_cut_leaves_a_part_of_the_key(server: FakeEndpoint, before: int, filling: str) -> None:
+    server.failures = [Answer(status=401, body=f"{filling * before}{KEY} is wrong".encode())]
+    assert KEY[:8] not in refusal(settings_of(server), KEY)
+
+
+def test_a_key_in_a_header_of_the_answer(server: FakeEndpoint) -> None:
+    server.failures = [Answer(headers={"content-type": f"text/{KEY.upper()}"})]
+    assert KEY not in refusal(settings_of(server), KEY.upper()).lower()
+
+
 @pytest.mark.parametrize("key", [f"{KEY}\nx: y", f"{KEY}\x7f", f"{KEY}é"])
 def test_a_key_that_no_header_can_hold(server: FakeEndpoint, key: str) -> None:
     text = refusal(settings_of(server), key)

@@ -251,11 +251,53 @@ def test_a_public_page_shows_and_makes_nothing(
     tmp_path: Path, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = make_desk(tmp_path, is_open=False, monkeypatch=monkeypatch)
-    for act in (closed.start, closed.stop, closed.resume, closed.delete):
+    for act in (closed.command, closed.start, closed.stop, closed.resume, closed.delete):
         with pytest.raises(InputError, match="switched off"):
             act({**WANTED, "run": layout.run_id})
     assert len(look(closed)["evaluations"]) == 1
     assert EvaluationOutputs(closed, AskService(tmp_path / "seen")).tables({"runs": [layout.run_id]})["tables"]
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("/home/ann/models/mine/", "mine"),
+        ("../models/mine", "mine"),
+        ("C:\\models\\mine", "mine"),
+        ("owner/model-7B", "owner/model-7B"),
+        ("owner/" + "x" * 290, "owner/" + "x" * 290),
+        ("built-in-hart", "built-in-hart"),
+    ],
+)
+def test_a_public_page_tells_no_folders(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+) -> None:
+    for is_open, expected in ((True, place), (False, told)):
+        folder = tmp_path / str(is_open)
+        desk = make_desk(folder, is_open=is_open, monkeypatch=monkeypatch)
+        write_evaluation(desk.launch.runs_root, make_records(picture, 4), model=place, path=place)
+        (row,) = look(desk)["evaluations"]
+        assert (row["model"], row["path"]) == (expected, expected)
+
+
+def test_a_local_folder_may_look_like_a_hub_id(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "private" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    closed = make_desk(tmp_path, is_open=False, monkeypatch=monkeypatch)
+    write_evaluation(closed.launch.runs_root, make_records(picture, 4), model="private/mine")
+    assert look(closed)["evaluations"][0]["model"] == "mine"
+
+
+def test_figures_stay_until_the_next_attempt_has_some(desk: EvaluationDesk, picture: Path) -> None:
+    layout = write_evaluation(desk.launch.runs_root, make_records(picture, 4), total=9)
+    before = look(desk)["evaluations"][0]["figures"]
+    assert before
+    with RunWriter(layout, 9) as run:
+        run.start(PROVENANCE, resumed_from=4)
+        (row,) = look(desk)["evaluations"]
+        assert (row["figures"], row["pace"], row["warnings"]) == (before, None, [])
+        EventLog(layout.events).append(StepDone(stage="", metrics={"crops_only/accuracy": 0.25}), 6)
+        assert look(desk)["evaluations"][0]["figures"] == {"crops_only/accuracy": 0.25}
 
 
 def test_tables_and_figures_travel_as_texts(outputs: EvaluationOutputs, layout: RunLayout) -> None:

@@ -175,6 +175,56 @@ def test_questions_of_lite_are_left_out_of_the_training_part(tmp_path: Path) -> 
         load_benchmark("mme_realworld", str(tmp_path), cache=tmp_path / "cache", without=str(tmp_path / "lite"))
 
 
+def test_the_limit_counts_what_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("full", "lite"):
+        (tmp_path / name).mkdir()
+        benchmark_files.write_mme_realworld(tmp_path / name)
+    file = tmp_path / "lite" / "MME_RealWorld.json"
+    rows = json.loads(file.read_text())
+    places = []
+    read_rows = catalog.read_rows
+
+    def watched(table: Path) -> Any:
+        for place, row in read_rows(table):
+            places.extend([place] if "full" in table.parts else [])
+            yield place, row
+
+    monkeypatch.setattr(catalog, "read_rows", watched)
+
+    def load(lite: list[Any], limit: int) -> list[str]:
+        file.write_text(json.dumps(lite))
+        places.clear()
+        loaded = load_benchmark(
+            "mme_realworld_train", str(tmp_path / "full"), cache=tmp_path / "cache", limit=limit,
+            without=str(tmp_path / "lite"),
+        )  # fmt: skip
+        return [sample.id[-4:] for sample in loaded.samples]
+
+    assert load(rows[:3], 2) == ["0003", "0004"] and len(places) == 5
+    assert load(rows[4:], 2) == ["0000", "0001"] and len(places) == 2, "none of Lite among the first is no error"
+    with pytest.raises(DataError, match="got none; give both in the same form"):
+        load([{**rows[0], "Text": "Another question?"}], 7)
+    with pytest.raises(DataError, match="got nothing else"):
+        load(rows, 1)
+
+
+@pytest.mark.parametrize("file", ["MME_RealWorld.json", "mme_realworld.tsv"])
+def test_a_limit_does_not_hide_the_full_set(tmp_path: Path, file: str) -> None:
+    benchmark_files.write_mme_realworld(tmp_path)
+    (tmp_path / "MME_RealWorld.json").rename(tmp_path / file)
+    for path in (tmp_path, tmp_path / file):
+        with pytest.raises(DataError, match="has the name of the full set with those of Lite; name the Lite part"):
+            load_benchmark("mme_realworld_train", str(path), cache=tmp_path / "cache", limit=3)
+
+
+def test_a_limit_does_not_hide_the_hub_id_of_the_full_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark_files.write_mme_realworld_train(tmp_path)
+    monkeypatch.setattr(catalog, "fetch", lambda *args, **options: tmp_path)
+    with pytest.raises(DataError, match="which has the name of the full set"):
+        load_benchmark("mme_realworld_train", BENCHMARKS["mme_realworld"].hub_id, cache=tmp_path / "cache", limit=3)
+    assert len(load_benchmark("mme_realworld_train", "", cache=tmp_path / "cache", limit=3).samples) == 3
+
+
 def test_the_full_set_is_no_training_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark_files.write_mme_realworld(tmp_path)
     small = BENCHMARKS["mme_realworld_train"]

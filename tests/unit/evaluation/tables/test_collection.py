@@ -117,6 +117,20 @@ def test_tables_5_and_7() -> None:
     assert published(level_table([], 7), "SFT + AP-GRPO, k 0.60", "treebench: reasoning, %") == [32.4]
 
 
+def test_no_run_is_dropped_from_tables_5_and_7() -> None:
+    worse = evaluation(eight_questions()[3:4], run_id="20260102-030405-treebench-123456")
+    other = evaluation(benchmark="mme_realworld_lite", run_id="20260102-030405-mme-654321")
+    table = level_table([evaluation(), worse, other], 5)
+    found = [row(table, name, "crops_only") for name in ("tiny abcdef", "tiny 123456", "tiny 654321")]
+    assert [each["treebench: perception, %"] for each in found] == [60.0, 0.0, None]
+    assert [each["mme_realworld_lite: n"] for each in found] == [None, None, 6]
+    assert "not joined" in table.caption
+    # Under a protocol that one run alone has, nothing is ambiguous.
+    alone = evaluation(worse.records, run_id=worse.run_id, protocols=("crops_only",))
+    joined = row(level_table([evaluation(), alone, other], 5), "direct")
+    assert (joined["model"], joined["treebench: n"], joined["mme_realworld_lite: n"]) == ("tiny", 7, 7)
+
+
 def test_table_6() -> None:
     found = row(table_6([evaluation()]))
     assert (found["n"], found["gold boxes"]) == (7, 8)  # h did not run; e has two
@@ -125,10 +139,15 @@ def test_table_6() -> None:
     assert found["questions with all found, %"] == 42.9  # a, c, f of 7
     assert found["mean IoU, %"] == 21.9  # (0.5 + 0.25 + 0.5 + 0.5) / 8
     assert found["mean IoU per question, %"] == 21.4  # (0.5 + 0.25 + 0.25 + 0.5) / 7
-    assert found["mean area share, %"] == 4.3  # (2 + 4 + 16 + 4 + 2 + 2 + 0) / 7
+    assert found["mean area share, %"] == 5.0  # (2 + 4 + 16 + 4 + 2 + 2) / 6: g has no box
     assert found["usable box, %"] == 85.7  # all but g
     assert published(table_6([]), "AP-GRPO", "gold boxes with IoG > 0.3, %") == [75.4, 77.7]
     assert measure_grounding([]) is None
+    boxless = evaluation((question("g", judged(0.0), None, ()),))
+    for table in (table_6([boxless]), table_summary([boxless])):
+        found = next(dict(zip(table.columns, each.cells, strict=True)) for each in table.rows)
+        assert found["mean area share, %"] is None, "no box is not a small one"
+        assert found["usable box, %"] == Number(0.0)
 
 
 def test_figure_3() -> None:
@@ -146,7 +165,25 @@ def test_extractors_side_by_side() -> None:
     assert (found["strict, %"], found["official, %"]) == (50.0, 50.0)
     assert (found["strict right, official wrong"], found["official right, strict wrong"]) == (1, 1)  # b; c
     rules = row(table_rules([evaluation()]), "crops_only", "none")
-    assert (rules["answers"], rules["share, %"]) == (4, 57.1)  # c, d, f, g of 7
+    assert (rules["n"], rules["answers"], rules["share, %"]) == (6, 3, 50.0)  # c, d, g; f has no score
+    assert {each.cells[4] for each in table_rules([evaluation()]).rows if each.cells[2] == "crops_only"} == {6}
+
+
+def test_the_error_of_hr_bench_is_over_questions_everywhere() -> None:
+    # Two questions in four cycles, one always right and one never: 1/2, and over eight answers sqrt(1/4 / 8) = 17.7 %.
+    records = tuple(
+        question(f"{kind}{cycle}", None, judged(right, right), (), category=f"single/cycle {cycle}", question=kind)
+        for kind, right in (("first", 1.0), ("second", 0.0))
+        for cycle in range(4)
+    )
+    once = evaluation(records, benchmark="vstar", protocols=("direct",))
+    again = evaluation(records, benchmark="hr_bench_8k", protocols=("direct",))
+    for made in (table_summary, table_extractors):
+        table = made([once, again])
+        for head in [column for column in table.columns if column in ("accuracy, %", "strict, %", "official, %")]:
+            shown = [str(each.cells[table.columns.index(head)]) for each in table.rows]
+            assert shown == ["50.0 ± 17.7", "50.0 ± 50.0"]
+        assert "over questions, not over answers" in table.caption
 
 
 def test_differences() -> None:
@@ -158,6 +195,14 @@ def test_differences() -> None:
     assert found["difference, points"] == 66.7  # c and d of three
     boxes = row(table_comparison([evaluation(), later]), "grounding turn")
     assert boxes["difference, points"] == -33.3  # c's box
+    changed = evaluation(
+        (*later.records[:2], question("d", judged(1.0), judged(1.0), (), question="Another?")),
+        title="changed",
+        model="x",
+    )
+    parted = row(table_comparison([evaluation(), changed]), "crops_only")
+    assert (parted["n"], parted["other questions"], parted["difference, points"]) == (2, 1, 50.0)  # c of b and c
+    assert found["other questions"] == 0
     assert not table_comparison([evaluation()]).is_measured
     assert not table_comparison([evaluation(), evaluation(benchmark="vstar")]).is_measured
 
