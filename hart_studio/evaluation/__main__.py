@@ -73,7 +73,8 @@ def _evaluate(arguments: Sequence[str]) -> int:
     if not share.is_first:
         return 0
     left = "" if is_done else read_status(layout).error
-    print(f"done: {layout.run_id}" if is_done else f"stopped; {left or 'go on with'} --resume {layout.run_id}")
+    reason = f": {left}" if left else ""
+    print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; go on with --resume {layout.run_id}")
     print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
     return FAILED if left else 0
 

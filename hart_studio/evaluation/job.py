@@ -148,7 +148,7 @@ def _telling_end(layout: RunLayout, share: Share) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        write_end(layout, share, f"process {share.rank}: {error or type(error).__name__}"[:_LONGEST_REASON])
+        write_end(layout, share, f"process {share.rank}: {str(error) or type(error).__name__}"[:_LONGEST_REASON])
         raise
 
 
