@@ -20,6 +20,7 @@ from hart_studio.evaluation.records import Judged, Measured, write_records
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.opening import open_model
 from hart_studio.pipeline.closed_loop import Attempt, Failure, View, answer, answer_directly, ground, open_views
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, RolloutGroup, Sample, Score
@@ -148,13 +149,6 @@ def _judge(sample: Sample, rollout: Rollout, official: str) -> Judged:
     )
 
 
-def load_model(name: str) -> ChatModel:
-    """Load a model in this process; the first call imports torch, which takes seconds. Who reads records needs none."""
-    from hart_studio.models.loading import load_model as load  # noqa: PLC0415 - see above
-
-    return load(name)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the records; 2 = bad input."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation.measurement", description=__doc__)
@@ -164,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         samples = load_needle(options.data).samples
-        write_records(options.out, measure(load_model(options.model), samples))
+        write_records(options.out, measure(open_model(options.model), samples))
     except HartError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -113,7 +113,7 @@ def test_the_command_writes_the_records(
 ) -> None:
     size = ["--width", "320", "--height", "240", "--objects", "3", "3"]
     assert write_needle(["--split", "test", "--count", "2", "--out", str(tmp_path / "n"), *size]) == 0
-    monkeypatch.setattr(measurement, "load_model", lambda name: model())
+    monkeypatch.setattr(measurement, "open_model", lambda name: model())
     out = tmp_path / "measured.jsonl"
     assert measurement.main(["--data", str(tmp_path / "n"), "--out", str(out)]) == 0
     assert [record.sample_id for record in read_records(out)] == ["needle-test-0-00000", "needle-test-0-00001"]
