@@ -1,4 +1,4 @@
-.PHONY: setup fmt check test app smoke
+.PHONY: setup fmt check test app smoke reference screenshots
 
 setup:  ## install everything that development needs
 	pip install -r requirements-dev.txt
@@ -15,5 +15,11 @@ test:  ## the whole suite
 smoke:  ## fast tests only: no model, no browser
 	pytest -m "not integration and not browser"
 
+reference:  ## write docs/reference from the sources
+	python -m tests.documents.reference
+
 app:  ## start the page on http://127.0.0.1:7860
 	python app.py
+
+screenshots:  ## take docs/images anew from the running app (minutes)
+	python -m tests.browser.screenshots

@@ -1,0 +1,126 @@
+"""Take the pictures of the documents: ``make screenshots``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser.chromium import BROWSER_FLAGS, find_chromium
+from tests.browser.screenshots.pictures import PICTURES, Picture
+from tests.browser.screenshots.work import PROJECT_ROOT, Work
+
+SCALE: Final = 1.5
+"""Pixels of a picture for one of the window: letters stay sharp."""
+
+QUALITY: Final = 85
+"""Of WebP, in percent."""
+
+MOST_BYTES: Final = 350_000
+"""Of one picture."""
+
+PATIENCE_MS: Final = 300_000
+"""For one step of a page, on a machine that is busy with something else."""
+
+SETTLE_MS: Final = 600
+"""Before the shot."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare the data, serve the app, take the pictures.
+
+    Returns:
+        0 = done; 2 = no Chromium, or a folder in the way.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
+    parser.add_argument("--out", type=Path, default=PROJECT_ROOT / "docs" / "images", help="(%(default)s)")
+    parser.add_argument(
+        "--work", type=Path, help="keep the data here, and use what is there (default: made and removed)"
+    )
+    parser.add_argument("--only", action="append", choices=[picture.name for picture in PICTURES], help="repeat")
+    options = parser.parse_args(argv)
+    chromium = find_chromium()
+    if chromium is None:
+        print("expected Chromium, found none; install it: apt-get install chromium", file=sys.stderr)
+        return 2
+    # A name without random letters: some pictures show it.
+    folder = (options.work or Path(tempfile.gettempdir(), "hart-studio")).resolve()
+    if options.work is None and folder.exists():
+        print(f"expected no {folder}, found one; remove it, or use it with --work {folder}", file=sys.stderr)
+        return 2
+    try:
+        _take_pictures(Work(folder), options.out, options.only, chromium)
+    finally:
+        if options.work is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _take_pictures(work: Work, out: Path, only: Sequence[str] | None, chromium: str) -> None:
+    began = time.monotonic()
+    for name in work.prepare():
+        print(f"{time.monotonic() - began:5.0f} s  making: {name}", flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with work.serve(_free_port()) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+        for picture in PICTURES:
+            if not only or picture.name in only:
+                size = _take(browser, url, picture, work, out)
+                print(f"{time.monotonic() - began:5.0f} s  {picture.file}: {size:,} bytes", flush=True)
+        browser.close()
+    if not only:
+        for path in out.iterdir():
+            if path.name not in {picture.file for picture in PICTURES}:
+                path.unlink()
+
+
+def _take(browser: Browser, url: str, picture: Picture, work: Work, out: Path) -> int:
+    """Take one picture in a browser that has seen nothing before; its bytes.
+
+    Raises:
+        ValueError: If it is too large for a document.
+    """
+    context = browser.new_context(
+        viewport={"width": picture.width, "height": picture.window},
+        device_scale_factor=SCALE,
+        timezone_id="UTC",
+        locale="en-GB",
+        reduced_motion="reduce",
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(f"{url}?__theme={picture.theme}")
+    page.wait_for_selector("#ask-button")
+    picture.pose(page, work)
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(SETTLE_MS)
+    whole = page.screenshot(full_page=True, animations="disabled", caret="hide")
+    top = int(page.evaluate("window.scrollY") * SCALE)
+    context.close()
+    with Image.open(io.BytesIO(whole)) as shot:
+        bottom = min(shot.height, top + int(picture.height * SCALE))
+        shot.convert("RGB").crop((0, top, shot.width, bottom)).save(out / picture.file, quality=QUALITY, method=6)
+    size = (out / picture.file).stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES:,} bytes in {picture.file}, got {size:,}; cut it lower")
+    return size
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The list of pictures: name, window, colours, and the pose that the page takes for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from tests.browser.screenshots import poses
+from tests.browser.screenshots.work import Work
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the documents."""
+
+    name: str
+    """Name of the file, without its ending."""
+    pose: Callable[[Page, Work], Any]
+    """Brings the page there."""
+    height: int
+    """Most pixels of the page that it shows, from where the pose has scrolled to."""
+    theme: Theme = "light"
+    """Colours of the page."""
+    width: int = 1280
+    """Pixels of the window, which most laptops have."""
+    window: int = 900
+    """Height of the window, which decides how large the stages of the page are."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file in docs/images."""
+        return f"{self.name}.webp"
+
+
+PICTURES: Final = (
+    Picture("ask", poses.ask, 1346),
+    Picture("label", poses.label, 760),
+    Picture("review", poses.review, 860, window=860),
+    Picture("quality", poses.quality, 860),
+    Picture("train", poses.train, 1070),
+    # As wide as three cards beside the picture need, so that all eight rollouts are in sight.
+    Picture("watch", poses.watch, 1058, width=1600, window=1058),
+    Picture("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
+    Picture("curves", poses.curves, 812),
+    Picture("runs", poses.runs, 980),
+    Picture("evaluate", poses.evaluate, 795),
+    Picture("failures", poses.failures, 1306),
+)
+"""All of them, in the order of the tabs."""

@@ -1,0 +1,170 @@
+"""Every error in docs/faq.md is one that the code raises: provoked here, or at least a message of the sources."""
+
+from __future__ import annotations
+
+import ast
+import re
+import socket
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError
+
+from hart_studio.data.splits import fingerprint, restore_split, split_samples
+from hart_studio.errors import HartError
+from hart_studio.labeling.exporting import export_labels
+from hart_studio.models import loading
+from hart_studio.models.memory import memory_errors
+from hart_studio.records import GoldSample
+from hart_studio.runs.overrides import apply_overrides
+from hart_studio.runs.presets import find_preset
+from hart_studio.training import __main__ as training
+from hart_studio.training.train import name_memory_knobs
+from hart_studio.ui.access import find_access
+from tests.documents.blocks import blocks
+from tests.documents.pages import ROOT
+
+FAQ = ROOT / "docs" / "faq.md"
+ERRORS = {" ".join(block.code.split()) for block in blocks(FAQ) if "error" in block.tags}
+Provoke = Callable[[Path, pytest.MonkeyPatch], object]
+
+
+@cache
+def messages() -> list[re.Pattern[str]]:
+    """Every message of an exception in the package, also those that a function returns, as what it may read like."""
+    found = []
+    for path in sorted((ROOT / "hart_studio").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_error = isinstance(node, ast.Call) and re.search(r"Error$", ast.unparse(node.func)) and node.args
+            if is_error or (isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr)):
+                pattern = pattern_of(node.args[0] if isinstance(node, ast.Call) else node.value)
+                if len(pattern.replace(".+?", "")) > 30:
+                    found.append(re.compile(pattern))
+    return found
+
+
+def pattern_of(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.escape(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(pattern_of(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return ".+?"
+    if isinstance(node, ast.BinOp):
+        return pattern_of(node.left) + pattern_of(node.right)
+    return ".*"
+
+
+def samples(count: int, word: str = "What") -> list[GoldSample]:
+    return [
+        GoldSample(id=str(index), image="a.png", question=f"{word} {index}?", answer="1", gold_boxes=())
+        for index in range(count)
+    ]
+
+
+def run_out(knobs: Callable[..., object]) -> Provoke:
+    def provoke(*_: object) -> None:
+        with knobs(torch.device("cuda:0")):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return provoke
+
+
+def ask_for_permission(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "http://hub")))
+
+    monkeypatch.setattr(loading, "snapshot_download", refuse)
+    loading.load_model("owner/model")
+
+
+def be_offline(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(loading, "snapshot_download", refuse)
+    loading.load_model("owner/model")
+
+
+def bring_code(folder: Path, _: pytest.MonkeyPatch) -> None:
+    (folder / "config.json").write_text('{"model_type": "internvl_chat"}')
+    loading.find_family("OpenGVLab/InternVL3-8B", folder)
+
+
+def change(*overrides: str) -> Provoke:
+    return lambda *_: apply_overrides(find_preset("cpu-demo").config, overrides)
+
+
+def swap_data(*_: object) -> None:
+    old, new = samples(4), samples(4, "Which")
+    manifest = split_samples(old, eval_count=1, rl_count=1, sft_count=1, seed=0, by_image=False).manifest
+    known = {fingerprint(old)[:12]: "83060c93f5b7", fingerprint(new)[:12]: "61bb564c2eb4"}
+    try:
+        restore_split(new, manifest)
+    except HartError as error:
+        raise HartError(re.sub("|".join(known), lambda found: known[found[0]], str(error))) from error
+
+
+PROVOKED: dict[str, Provoke] = {
+    "expected the training to fit": run_out(name_memory_knobs),
+    "expected the model and its batch": run_out(memory_errors),
+    "expected access to owner/model": ask_for_permission,
+    "expected 'owner/model' as a local folder": be_offline,
+    "expected a checkpoint without remote code": bring_code,
+    "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
+    "expected a login": lambda *_: find_access("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
+    "schedule: expected prompts_per_step": change("schedule.prompts_per_micro_batch=3"),
+    "rollout.group_size": change("rollout.group_size=1"),
+    "expected counts that add up": lambda *_: split_samples(
+        samples(4), eval_count=2, rl_count=4, sft_count=4, seed=0, by_image=False
+    ),
+    "expected the data set with fingerprint": swap_data,
+    "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
+}  # fmt: skip
+"""Beginning of an error -> what raises it."""
+
+
+def test_there_are_errors() -> None:
+    assert len(ERRORS) >= 12
+    headings = [line for line in FAQ.read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
+    assert len(headings) >= 12
+
+
+@pytest.mark.parametrize("beginning", sorted(PROVOKED))
+def test_it_is_what_the_program_says(beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (told,) = (text for text in ERRORS if text.startswith(beginning))
+    with pytest.raises(HartError) as raised:
+        PROVOKED[beginning](tmp_path, monkeypatch)
+    said = [" ".join(line.split()).removeprefix("name: ") for line in str(raised.value).splitlines()]
+    assert told in (*said, " ".join(said))
+
+
+@pytest.mark.parametrize("told", sorted(ERRORS))
+def test_it_is_a_message_of_the_sources(told: str) -> None:
+    if told.startswith("rollout.group_size: "):  # pydantic's own words, provoked above
+        return
+    assert any(pattern.search(told) for pattern in messages()), told
+
+
+def test_a_resumed_run_keeps_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert training.main(["--resume", "20260131-120000-ap_grpo-4f1c2a", "--set", "seed=1"]) == 2
+    (told,) = (text for text in ERRORS if text.startswith("expected --resume without --set"))
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_port_that_is_taken() -> None:
+    from gradio.http_server import start_server  # noqa: PLC0415 - seconds to import
+
+    told = next(block.code for block in blocks(FAQ) if "Cannot find empty port" in block.code)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(OSError, match="Cannot find empty port") as raised:
+            start_server(app=None, server_name="127.0.0.1", server_port=port)
+    said = str(raised.value).replace(str(port), "7860")
+    assert said.startswith(told.strip().removeprefix("app.py: "))

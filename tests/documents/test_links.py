@@ -1,0 +1,197 @@
+"""Nothing that a document points at is gone: links, anchors, commands with their flags, names of code, files."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import runpy
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from hart_studio.runs.overrides import apply_overrides
+from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
+from tests.documents.blocks import Block, blocks
+from tests.documents.pages import ROOT, Command, anchors, code_words, commands, documents, links, name_of
+
+DOCUMENTS = documents()
+COMMANDS = [command for path in DOCUMENTS for command in commands(path)]
+OUR_MODULES = ("hart_studio", "benchmarks", "tests", "accelerate")
+TREE_SUFFIXES = {".py", ".md", ".js", ".css", ".yaml", ".toml", ".svg", ".png", ".jpg", ".html"}
+
+
+class _ParsedError(BaseException):
+    """Raised in place of running a command once its arguments are read; no ``except Exception`` may swallow it."""
+
+    def __init__(self, options: Namespace) -> None:
+        self.options = options
+
+
+def broken_links(path: Path) -> list[str]:
+    broken = []
+    for target in links(path):
+        if re.match(r"[a-z][a-z0-9+.-]*:", target):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (path.parent / unquote(place)).resolve() if place else path
+        if not file.exists() or ROOT not in (file, *file.parents):
+            broken.append(target)
+        elif anchor and file.suffix == ".md" and anchor not in anchors(file):
+            broken.append(f"{target}: {name_of(file)} has no such heading")
+    return broken
+
+
+def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
+    """The arguments as the program itself reads them; it ends there.
+
+    Raises:
+        SystemExit: If it refuses them.
+    """
+    read = ArgumentParser.parse_args
+
+    def parse_args(self: ArgumentParser, args: Any = None, namespace: Any = None) -> None:
+        raise _ParsedError(read(self, args, namespace))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArgumentParser, "parse_args", parse_args)
+        patch.setattr(sys, "argv", [command.module or "app.py", *command.arguments])
+        try:
+            if command.module:
+                for name in (command.module, f"{command.module}.__main__"):
+                    patch.delitem(sys.modules, name, raising=False)  # run anew, and put back afterwards
+                runpy.run_module(command.module, run_name="__main__")
+            else:
+                runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
+        except _ParsedError as parsed:
+            return parsed.options
+    raise AssertionError(f"{command.place}: the program ended before it had read its arguments")
+
+
+def find_name(name: str) -> object:
+    """What a dotted name means; the last parts may be attributes."""
+    found: object = importlib.import_module("hart_studio")
+    place = "hart_studio"
+    for part in name.split(".")[1:]:
+        place = f"{place}.{part}"
+        fields = getattr(found, "model_fields", {})
+        if hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            found = fields[part] if part in fields else importlib.import_module(place)
+    return found
+
+
+def missing_names(path: Path) -> list[str]:
+    missing = []
+    for name in sorted(set(re.findall(r"\bhart_studio(?:\.[A-Za-z_]\w*)+", path.read_text(encoding="utf-8")))):
+        try:
+            find_name(name)
+        except ModuleNotFoundError:
+            missing.append(name)
+    return missing
+
+
+def missing_files(path: Path) -> list[str]:
+    tops = {each.name for each in ROOT.iterdir() if each.is_dir()} - {"runs", "labels"}
+    missing = []
+    for word in code_words(path):
+        word = word.partition("::")[0].rstrip("/")
+        if re.search(r"(?<![A-Z])[A-Z]{3,}(?![A-Z]|\.md)", word):  # something to fill in, such as NAME.py
+            continue
+        if not re.fullmatch(r"[\w.-]+(/[\w.*-]+)*", word):
+            continue
+        is_ours = word.split("/")[0] in tops if "/" in word else False
+        is_file = "/" in word and Path(word).suffix in TREE_SUFFIXES
+        if not (is_ours or is_file):
+            continue
+        places = (ROOT, ROOT / "hart_studio", path.parent)
+        if not any(list(place.glob(word)) if "*" in word else (place / word).exists() for place in places):
+            missing.append(word)
+    return missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    assert broken_links(path) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_name_of_code_exists(path: Path) -> None:
+    assert missing_names(path) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_named_file_exists(path: Path) -> None:
+    assert missing_files(path) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_python_blocks_are_python(path: Path) -> None:
+    for block in blocks(path):
+        if block.language == "python":
+            ast.parse(block.code, f"{name_of(path)}:{block.line}")
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 40
+    assert {"hart_studio.training", "hart_studio.labeling", "hart_studio.evaluation", "hart_studio.ask"} <= {
+        command.module for command in COMMANDS
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.place} {command.module}")
+def test_every_command_is_understood(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    if command.module.split(".")[0] not in OUR_MODULES and command.module:
+        assert importlib.util.find_spec(command.module.split(".")[0]) is not None, command
+        return
+    try:
+        options = parse(command, monkeypatch)
+    except SystemExit as refusal:
+        assert refusal.code == 0, f"{command.place}: {command.module} refuses {' '.join(command.arguments)}"
+        return
+    if getattr(options, "overrides", None):
+        apply_overrides(find_preset(options.preset or DEFAULT_PRESET).config, options.overrides)
+
+
+# The checks themselves -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b` & C_d!\n# A `b` & C_d!\n[gone](gone.md) [here](#a-b--c_d-1) [not](#nowhere) `[code](no.md)`\n"
+        "`hart_studio.records.Sample.question` `hart_studio.records.Nothing` `hart_studio/records.py` `tests/no.py`\n"
+        "```bash keep\nX=1 python -m hart_studio.ask a.png \\\n  'b' --wrong  # no\n"
+        "python -m hart_studio.ask <a b> c\nask.py   python -m hart_studio.ask\n```\n"
+    )
+    monkeypatch.setattr("tests.documents.pages.ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "name_of", str)
+    monkeypatch.setattr("tests.documents.pages.name_of", lambda path: path.name)
+    assert anchors(page) == {"a-b--c_d", "a-b--c_d-1"}
+    assert missing_names(page) == ["hart_studio.records.Nothing"]
+    assert missing_files(page) == ["tests/no.py"]
+    wrong, right = commands(page)
+    assert (wrong.place, wrong.arguments) == ("page.md:6", ("a.png", "b", "--wrong"))
+    with pytest.raises(SystemExit):
+        parse(wrong, monkeypatch)
+    assert parse(right, monkeypatch).question == "c"
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert [each.split(":")[0] for each in broken_links(page)] == ["gone.md", "#nowhere"]
+
+
+def test_blocks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n```python no-run\nx = '''\n``\n'''\n```\n~~~~\n```\n~~~~\n")
+    assert blocks(page) == [
+        Block("python", "x = '''\n``\n'''\n", 2, ("no-run",)),
+        Block("", "```\n", 7),
+    ]
+    page.write_text("```bash\nls\n")
+    with pytest.raises(ValueError, match="fence of line 1 to be closed"):
+        blocks(page)
