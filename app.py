@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent
@@ -23,21 +22,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     flags = _parse_flags(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # All three are read while gradio and huggingface_hub are imported, so they come before those imports.
+    # All of these are read while gradio and huggingface_hub are imported, so they come before those imports.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    cache = Path(tempfile.mkdtemp(prefix="hart-studio-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(cache)
+    # Gradio makes a table of this many past events anew after each one.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
     # A service manager's stop ends the program like Ctrl+C does, so that the cache goes too; and Ctrl+C works even
     # where a shell started the program in the background with the signal switched off.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
-        return _serve(flags, cache)
+        from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - after the environment, as all that follows
+        from hart_studio.ui.heap import bound_heaps  # noqa: PLC0415
+
+        bound_heaps()
+        with open_cache() as cache, ExitStack() as closing:
+            os.environ["GRADIO_TEMP_DIR"] = str(cache)
+            return _serve(flags, cache, closing)
     except KeyboardInterrupt:
         return 0
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
+    except OSError as error:
+        print(f"app.py: expected room for temporary files, got: {error}", file=sys.stderr)  # noqa: T201
+        return 2
 
 
 def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,22 +67,42 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         help="host name under which the page is reached; repeat (default: on a network any)",
     )  # fmt: skip
     parser.add_argument(
+        "--allow-model", action="append", default=[], metavar="NAME",
+        help="folder or hub id of a model that may be opened beside those of the list; repeat (default: this machine "
+        "alone may open any)",
+    )  # fmt: skip
+    parser.add_argument(
         "--without-login", action="store_true",
         help="let everybody in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mcp", action="store_true",
+        help="serve the tools ask, locate and verify to MCP clients at /mcp, behind the token HART_STUDIO_MCP_TOKEN",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-mb", type=int, default=2048, metavar="MB",
+        help="most room for uploads and served copies, the oldest of which then go (default: 2048)",
     )  # fmt: skip
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio.live")
     return parser.parse_args(argv)
 
 
-def _serve(flags: argparse.Namespace, cache: Path) -> int:
-    """Build the pages and block until the server stops."""
+def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
+    """Build the pages and block until the server stops; what is to end with it is left in ``closing``."""
     from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
+    from hart_studio.models.catalog import BUILT_INS  # noqa: PLC0415
     from hart_studio.ui.access import find_access  # noqa: PLC0415
+    from hart_studio.ui.allowed_models import find_allowed, offered_models, read_added  # noqa: PLC0415
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
+    from hart_studio.ui.cache import CacheSweeper, open_cache  # noqa: PLC0415
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
     from hart_studio.ui.label_desk import LabelDesk  # noqa: PLC0415
-    from hart_studio.ui.launch_desk import LaunchDesk, may_train  # noqa: PLC0415
-    from hart_studio.ui.services import AskService, offered_models  # noqa: PLC0415
+    from hart_studio.ui.launch_desk import LaunchDesk  # noqa: PLC0415
+    from hart_studio.ui.mcp.opening import find_server  # noqa: PLC0415
+    from hart_studio.ui.mcp.tools import Toolbox  # noqa: PLC0415
+    from hart_studio.ui.rights import find_rights  # noqa: PLC0415
+    from hart_studio.ui.services import AskService  # noqa: PLC0415
+    from hart_studio.ui.space import open_space  # noqa: PLC0415
 
     try:
         access = find_access(
@@ -85,21 +111,32 @@ def _serve(flags: argparse.Namespace, cache: Path) -> int:
             names=flags.allow_host,
             is_tunnelled=flags.share,
             lets_everybody_in=flags.without_login,
+            serves_mcp=flags.mcp,
         )
+        mcp_server = find_server() if flags.mcp else None
     except InputError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
-    service = AskService(cache / "work")
+    rights = find_rights(access.profile)
+    models = offered_models(flags.model, access.profile, read_added(access.profile, flags.allow_model, os.environ))
+    allowed = find_allowed(access.profile, models, flags.runs_root)
+    service = AskService(cache / "work", allowed=allowed)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
-    desk = LaunchDesk(flags.runs_root, is_open=may_train())
-    labels = LabelDesk(flags.labels_root, is_open=may_train())
-    app = build_app(service, examples, offered_models(flags.model), desk, labels)
+    desk = LaunchDesk(flags.runs_root, is_open=rights.can_make, allowed=allowed)
+    labels = LabelDesk(flags.labels_root, is_open=not rights.is_public, allowed=allowed)
+    space = open_space(closing.enter_context(open_cache()), service, examples) if rights.is_public else None
+    if space is not None:
+        closing.callback(space.close)
+    app = build_app(service, examples, models, desk, labels, rights, space)
+    CacheSweeper(cache, flags.cache_mb * 2**20).start()
+    tools = Toolbox(service, [flags.model, *BUILT_INS])
+    mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
     try:
         app.launch(
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, access.hosts, access.login),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp),
         )
     except OSError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line

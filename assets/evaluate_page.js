@@ -334,6 +334,18 @@ async function start(event) {
   find(".hs-ev-list input")?.focus();
 }
 
+async function evaluateExamples(event) {
+  event.preventDefault();
+  say("");
+  const answer = await call("evaluate_examples", { model: find(".hs-ev-example-model").value }, find(".hs-ev-evaluate-examples"));
+  if (!answer?.run) return;
+  chosen = [...chosen.filter((id) => id !== answer.run), answer.run].slice(-MOST_CHOSEN);
+  remember();
+  signature = "";
+  await look();
+  say(answer.told);
+}
+
 function load() {
   const value = props.value;
   fillSelect(find(".hs-ev-benchmark"), value.benchmarks.map((item) => [item.name, item.title]), find(".hs-ev-benchmark").value || value.benchmark);
@@ -349,7 +361,10 @@ function load() {
   fillSelect(find(".hs-ev-gpu"), [...value.gpus.map(([index, title]) => [String(index), title]), ["", "CPU"]], value.gpus.length ? String(value.gpus[0][0]) : "");
   find(".hs-ev-gpu-field").hidden = !value.gpus.length;
   for (const node of page.querySelectorAll(".hs-ev-makes")) node.hidden = !value.is_open;
-  find(".hs-ev-closed").hidden = value.is_open;
+  find(".hs-ev-closed").hidden = value.is_open || value.examples.length > 0;
+  find(".hs-ev-examples").hidden = !value.examples.length;
+  find(".hs-ev-model-label").textContent = value.model_label;
+  fillSelect(find(".hs-ev-example-model"), value.examples.map(([title, name]) => [name, title]), value.examples.at(-1)?.[1] ?? "");
   describe();
 }
 
@@ -366,6 +381,7 @@ tabs.forEach((tab, index) => {
   });
 });
 find(".hs-ev-form").addEventListener("submit", start);
+find(".hs-ev-examples").addEventListener("submit", evaluateExamples);
 find(".hs-ev-form").addEventListener("input", describe);
 find(".hs-ev-copy").addEventListener("click", () => navigator.clipboard?.writeText(find(".hs-ev-command code").textContent).then(() => say("Copied."), () => say("The browser does not let pages copy; select the line instead.", true)));
 find(".hs-ev-report").addEventListener("click", makeReport);

@@ -7,6 +7,7 @@ const STATUS_TITLES = {
 };
 const ACTIVE_RUNS = ["queued", "running", "stopping"];
 const REVIEWER_KEY = "hart-studio-reviewer";
+const TICKET_KEY = "hart-studio-visitor";
 
 const page = element.querySelector(".hs-label");
 const find = (name) => page.querySelector(name);
@@ -24,18 +25,31 @@ let earlierBadRows = [];
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
-const review = makeReview(page, (name, request) => server[name](request), addressOf, () => { look(); find(".hs-start-review").focus(); });
+const review = makeReview(page, (name, request) => server[name](signed(request)), addressOf, () => { look(); find(".hs-start-review").focus(); });
 
 function say(text, isBad = false) {
   told.textContent = text;
   told.classList.toggle("hs-bad", isBad);
 }
 
+// Where projects are private to a tab, every call shows the tab's ticket: 256 random bits that are kept nowhere else.
+// No cookie: a Space is framed by another site, where browsers hold cookies back.
+let ticket = "";
+function signed(request) {
+  if (!props.value?.note) return request;
+  try { ticket ||= sessionStorage.getItem(TICKET_KEY) ?? ""; } catch { /* it lasts until the page is loaded anew */ }
+  if (!/^[0-9a-f]{64}$/.test(ticket)) {
+    ticket = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    try { sessionStorage.setItem(TICKET_KEY, ticket); } catch { /* as above */ }
+  }
+  return { ...request, visitor: ticket };
+}
+
 // Calls the server; what it has to complain about is shown, and undefined comes back.
 async function call(name, request, button) {
   if (button) button.disabled = true;
   try {
-    const answer = await server[name]({ project, ...request });
+    const answer = await server[name](signed({ project, ...request }));
     if (answer === undefined) throw new Error("no answer");
     if (answer?.error) { say(answer.error, true); return undefined; }
     say("");
@@ -114,7 +128,7 @@ async function look() {
   isLooking = true;
   try {
     const asked = project;
-    const answer = await answerOf(server.look({ project, signature }));
+    const answer = await answerOf(server.look(signed({ project, signature })));
     if (asked !== project) return;
     if (answer?.error) return say(answer.error, true);
     if (answer) {
@@ -277,7 +291,7 @@ async function uploadFile(event) {
     say("");
     peek();
   } catch {
-    say("The file could not be uploaded; it may be too large. Give its path instead.", true);
+    say(`The file could not be uploaded; it may be too large. ${props.value.note ? "Send a smaller one." : "Give its path instead."}`, true);
   }
 }
 
@@ -407,7 +421,7 @@ async function exportLabels() {
     build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(answer.items)} questions, ${formatCount(answer.boxes)} boxes, pictures: ${pictures}.` })]),
     ...Object.entries(answer.left_out).map(([reason, count]) => build("p", { class: "hs-quiet", text: `${count} left out: ${reason}` })),
     ...answer.notes.map((text) => build("p", { class: "hs-quiet", text })),
-    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(answer.archive), download: answer.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-quiet", text: ` It also lies in ${answer.folder}` })]),
+    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(answer.archive), download: answer.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-quiet", text: answer.folder ? ` It also lies in ${answer.folder}` : "" })]),
   );
 }
 
@@ -422,6 +436,15 @@ function load() {
   find(".hs-filter-status").replaceChildren(build("option", { value: "", text: "Every status" }), ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })));
   for (const node of page.querySelectorAll(".hs-makes")) node.hidden = !value.is_open;
   find(".hs-label-closed").hidden = value.is_open;
+  find(".hs-model-label").textContent = value.model_label;
+  find(".hs-rollouts").max = value.most_rollouts;
+  find(".hs-visitor-note").textContent = value.note;
+  find(".hs-source-field").hidden = find(".hs-train-on").hidden = Boolean(value.note);
+  find(".hs-visitor-note").hidden = !value.note;
+  if (value.note) {
+    find(".hs-file-label").textContent = "A zip of pictures, or a table with pictures inside (CSV, TSV, JSONL)";
+    find(".hs-file").accept = ".zip,.csv,.tsv,.jsonl";
+  }
 }
 
 const on = (name, event, act) => find(name).addEventListener(event, act);

@@ -81,9 +81,16 @@ async function look() {
   }
 }
 
+// Runs of a Space are its owner's: whoever is not signed in is told so, where the first run would be.
+function sayWhyEmpty(reason) {
+  find(".hs-no-run strong").textContent = "No runs to see here";
+  find(".hs-no-run p").textContent = `${reason[0].toUpperCase()}${reason.slice(1)}.`;
+}
+
 async function lookAtIndex() {
-  const answer = await answerOf(server.index(signature));
-  if (!answer || answer.error) return;
+  const answer = await answerOf(server.index({ signature }));
+  if (answer?.error) return sayWhyEmpty(answer.error);
+  if (!answer) return;
   ({ signature, runs } = answer);
   if (!run || !runs.some((item) => item.id === run)) {
     const wanted = runOfAddress();

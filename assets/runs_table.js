@@ -196,7 +196,7 @@ async function saveFigures(asPng) {
 
 async function look() {
   if (page.offsetParent === null) return;
-  const answer = await answerOf(server.index(signature));
+  const answer = await answerOf(server.index({ signature }));
   if (!answer || answer.error) return;
   ({ signature, runs } = answer);
   chosen = chosen.filter((id) => runs.some((item) => item.id === id));

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.studio import Studio
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import EventLog, RolloutsSaved, StepDone
 from hart_studio.runs.layout import RunLayout
@@ -33,7 +30,6 @@ from hart_studio.training.figures import STEP_FIGURES
 
 TABS = (1, 4, 16)
 LENGTHS = (500, 50_000)
-PATIENCE_SECONDS = 120.0
 
 
 @dataclass
@@ -68,42 +64,6 @@ class Tab:
         return len(content) + len(answer.content), bool(told)
 
 
-class Studio:
-    """``python app.py`` in a process of its own."""
-
-    def __init__(self, runs_root: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        argv = [sys.executable, "app.py", "--port", str(port), "--runs-root", str(runs_root)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                config = self.client.get("/config").raise_for_status().json()
-            except httpx.HTTPError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.3)
-            else:
-                break
-        self.component = next(
-            part["id"] for part in config["components"] if "look" in part["props"].get("server_fns", ())
-        )
-
-    def cpu_seconds(self) -> float:
-        """CPU time of the server process so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def close(self) -> None:
-        """End it."""
-        self.client.close()
-        self.process.terminate()
-        self.process.wait()
-
-
 def write_long_run(root: Path, steps: int) -> RunLayout:
     """A run of so many steps, as the trainer would have written it; it counts as running in this process."""
     layout = create_run(root, "training", RunConfig(name=f"{steps} steps"), "ap_grpo", steps + 100_000)
@@ -125,7 +85,7 @@ def append_step(log: EventLog, step: int) -> None:
 
 def measure(studio: Studio, layout: RunLayout, tabs: int, seconds: int, is_writing: bool) -> dict[str, float]:
     """Look from so many tabs once a second; returns medians per look."""
-    pages = [Tab(studio.client, studio.component, layout.run_id) for _ in range(tabs)]
+    pages = [Tab(studio.client, studio.component_of("look"), layout.run_id) for _ in range(tabs)]
     log = EventLog(layout.events)
     step = read_status(layout).step
     with ThreadPoolExecutor(tabs) as pool:
@@ -158,12 +118,12 @@ def main() -> int:
             f"{steps:,}: {layout.events.stat().st_size / 1e6:.1f} MB" for steps, layout in layouts.items()
         )
         print(f"events of a run by its steps: {sizes}")
-        studio = Studio(Path(folder))
+        studio = Studio("--runs-root", folder)
         try:
             first = {}
             for steps, layout in layouts.items():
                 began = time.monotonic()
-                tab = Tab(studio.client, studio.component, layout.run_id)
+                tab = Tab(studio.client, studio.component_of("look"), layout.run_id)
                 while tab.look()[1]:
                     pass
                 first[steps] = time.monotonic() - began

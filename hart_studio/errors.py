@@ -17,6 +17,10 @@ class InputError(HartError):
     """A question, an answer, a choice list, or a setting is not usable."""
 
 
+class BusyError(HartError):
+    """Others come first, and there is no room to wait; nothing is wrong with what was asked."""
+
+
 class ModelError(HartError):
     """A model cannot be found, is of no supported family, or does not fit the device."""
 

@@ -5,8 +5,10 @@ Text is UTF-8. JSON has no NaN and no Infinity: writing one is a ``ValueError``,
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,11 +72,15 @@ def append_jsonl(path: Path, record: object) -> None:
         file.write(line)
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any]]:
     """Read a JSONL file line by line.
 
     A last line without a newline is yielded when it is a whole JSON object, else it is still being written, or was
     torn by a crash, and is left out. Blank lines are skipped.
+
+    Args:
+        path: The file.
+        is_plain: Whether it must be a file itself, see ``open_plain``, and no link to one.
 
     Yields:
         ``(line_number, value)``, counting from 1.
@@ -83,7 +89,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         DataError: If the file cannot be opened, or at the first line that is not JSON.
     """
     try:
-        file = path.open("rb")
+        file = open_plain(path) if is_plain else path.open("rb")
     except OSError as error:
         raise DataError(
             f"expected a readable JSONL file at {path.name!r}, got {error.strerror}; check the path"
@@ -100,6 +106,38 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                     "repair or remove the line"
                 ) from error
             yield number, value
+
+
+def open_plain(path: Path, *, may_link: bool = False) -> BinaryIO:
+    """Open a file of a folder that may come from somebody else: nothing but a file, and that very one.
+
+    A link would hand out whatever it leads to, and a pipe would let its reader wait for ever.
+
+    Args:
+        path: The file.
+        may_link: Whether it may be a link to a file, as where a person names it.
+
+    Raises:
+        OSError: If it is missing, a link, or no plain file.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if may_link else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "no plain file", str(path))
+    return os.fdopen(number, "rb")
+
+
+def read_plain(path: Path, most_bytes: int = 32 * 2**20, *, may_link: bool = False) -> bytes:
+    """The whole content of such a file.
+
+    Raises:
+        OSError: As ``open_plain``, or if it is larger than that.
+    """
+    with open_plain(path, may_link=may_link) as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
+    return data
 
 
 def resolve_inside(root: Path, name: str) -> Path:

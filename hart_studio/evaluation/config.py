@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import Field, ValidationError, field_validator
 
 from hart_studio.errors import InputError
+from hart_studio.files import read_plain
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.pipeline.settings import LoopSettings
@@ -80,7 +81,7 @@ def read_config(layout: RunLayout) -> EvaluationConfig:
         InputError: If they cannot be read, or are those of another job.
     """
     try:
-        return EvaluationConfig.model_validate_json(layout.config.read_bytes())
+        return EvaluationConfig.model_validate_json(read_plain(layout.config))
     except (OSError, ValidationError) as error:
         raise InputError(
             f"expected the settings of an evaluation at {layout.config}, got something else; start a new evaluation"

@@ -71,15 +71,22 @@ class AskedQuestions(Record):
     """(place, reason) of the first of them."""
 
 
-def prepare_run(runs_root: Path, config: EvaluationConfig) -> RunLayout:
+def prepare_run(
+    runs_root: Path, config: EvaluationConfig, prepare: Callable[[RunLayout], object] | None = None
+) -> RunLayout:
     """Make a run, ready to be started.
+
+    Args:
+        runs_root: Folder of all runs.
+        config: What to evaluate.
+        prepare: As for ``create_run``.
 
     Raises:
         InputError: If there is no such benchmark.
         OSError: If the folder cannot be made.
     """
     find_benchmark(config.benchmark)
-    return create_run(runs_root, "evaluation", config, "evaluation", config.limit or 0)
+    return create_run(runs_root, "evaluation", config, "evaluation", config.limit or 0, prepare)
 
 
 def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:

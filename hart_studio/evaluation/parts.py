@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.records import Measured
-from hart_studio.files import append_jsonl, write_json
+from hart_studio.files import append_jsonl, open_plain, write_json
 from hart_studio.records import GoldSample
 from hart_studio.runs.layout import RunLayout
 
@@ -150,9 +150,14 @@ class PartsReader:
 
     def _read(self, path: Path) -> list[Measured]:
         start = self._offsets.get(path.name, 0)
-        with path.open("rb") as file:
-            file.seek(start)
-            text = file.read()
+        try:
+            with open_plain(path) as file:
+                file.seek(start)
+                text = file.read()
+        except OSError as error:
+            raise DataError(
+                f"expected records of {self.layout.run_id} in {path.name}, got {error.strerror}; remove the file"
+            ) from error
         whole = text[: text.rfind(b"\n") + 1]
         self._offsets[path.name] = start + len(whole)
         records = []

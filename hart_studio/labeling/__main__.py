@@ -182,6 +182,8 @@ def _export(options: argparse.Namespace) -> None:
     )
     for reason, count in report.left_out.items():
         print(f"  {count} left out: {reason}")
+    for note in report.notes:
+        print(f"  {note}")
 
 
 def _calibrate(options: argparse.Namespace) -> None:

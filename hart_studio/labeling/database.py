@@ -179,6 +179,9 @@ def telling_apart(path: Path) -> Iterator[None]:
         text = str(error)
         if "full" in text:
             reason, remedy = "the disk is full", "free some space; what was saved before is kept"
+        elif "disk I/O" in text:
+            reason = "it could not be read or written"
+            remedy = "see whether the disk is full or damaged; what was saved before is kept"
         elif "readonly" in text or "unable to open" in text:
             reason, remedy = "it cannot be written", "check the access rights of the folder and of its files"
         elif "locked" in text or "busy" in text:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
-from hart_studio.errors import ImageError
+from hart_studio.errors import ImageError, InputError
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
@@ -60,7 +60,12 @@ class ImportReport(NamedTuple):
 
 
 def import_source(
-    project: Project, name: str, settings: SourceSettings, progress: Progress | None = None
+    project: Project,
+    name: str,
+    settings: SourceSettings,
+    progress: Progress | None = None,
+    *,
+    most_items: int | None = None,
 ) -> ImportReport:
     """Add the rows of a source: what both the command and the page do.
 
@@ -69,15 +74,19 @@ def import_source(
         name: Path of a file or folder, or a hub id.
         settings: How to read it.
         progress: Told after each batch.
+        most_items: Items that the project may hold afterwards; None = any number.
 
     Raises:
-        HartError: If the source cannot be read, or the project cannot be written.
+        HartError: If the source cannot be read or holds too much, or the project cannot be written.
     """
     kind = guess_kind(name) if settings.kind == "auto" else settings.kind
     if kind == "native":  # whole items, with everything that happened to them
         items, loaded = native.load_items(Path(name), ImportOptions(image_root=settings.image_root))
+        _check_room(project, len(items), most_items)
         return import_items(project, items, loaded)
-    return import_samples(project, load_source(name, project.pictures, settings), progress)
+    found = load_source(name, project.pictures, settings)
+    _check_room(project, len(found.samples), most_items)
+    return import_samples(project, found, progress)
 
 
 def import_items(project: Project, items: Sequence[Item], loaded: LoadedSamples[LabeledSample]) -> ImportReport:
@@ -174,6 +183,16 @@ def look_at(path: Path) -> PictureFile | str:
     except OSError as error:
         return f"{path.name}: {error.strerror}"
     return PictureFile(path=str(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height)
+
+
+def _check_room(project: Project, count: int, most_items: int | None) -> None:
+    """See that a project can take so many more items.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if most_items is not None and project.count() + count > most_items:
+        raise InputError(f"expected room for {count:,} questions, got {most_items - project.count():,}; bring fewer")
 
 
 def _find_problem(item: Item, picture: PictureFile | str) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import HartError, ImageError, InputError, ModelError
+from hart_studio.files import read_plain
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
@@ -86,16 +87,18 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     ids = [row["id"] for row in rows]
     if not ids:
         raise InputError("expected items to label, got none that the filter wants; import some, or change the filter")
-    layout = create_run(project.runs, "labeling", config, "labeling", len(ids))
-    with project.database.writing() as connection:
-        connection.execute(
-            "INSERT INTO runs (id, at, model) VALUES (?, ?, ?)",
-            (layout.run_id, datetime.now(timezone.utc).isoformat(), config.model),
-        )
-        connection.executemany(
-            "INSERT INTO predictions (run, item) VALUES (?, ?)", [(layout.run_id, item_id) for item_id in ids]
-        )
-    return layout
+
+    def write_items(layout: RunLayout) -> None:
+        with project.database.writing() as connection:
+            connection.execute(
+                "INSERT INTO runs (id, at, model) VALUES (?, ?, ?)",
+                (layout.run_id, datetime.now(timezone.utc).isoformat(), config.model),
+            )
+            connection.executemany(
+                "INSERT INTO predictions (run, item) VALUES (?, ?)", [(layout.run_id, item_id) for item_id in ids]
+            )
+
+    return create_run(project.runs, "labeling", config, "labeling", len(ids), write_items)
 
 
 def read_config(layout: RunLayout) -> LabelingConfig:
@@ -105,7 +108,7 @@ def read_config(layout: RunLayout) -> LabelingConfig:
         InputError: If they cannot be read.
     """
     try:
-        return LabelingConfig.model_validate_json(layout.config.read_bytes())
+        return LabelingConfig.model_validate_json(read_plain(layout.config))
     except (OSError, ValidationError) as error:
         raise InputError(f"expected the settings of a labeling run at {layout.config}; start a new run") from error
 

@@ -14,6 +14,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
@@ -248,7 +249,7 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
 
     Raises:
         InputError: If there is a project already, or the name is empty or holds control characters.
-        DataError: If the folder cannot be written.
+        DataError: If the folder cannot be written, or the disk is full; nothing is left behind.
     """
     title = name.strip() or folder.resolve().name
     if not _NAME.fullmatch(title):
@@ -260,14 +261,21 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"expected to make the folder {folder}, got {error.strerror}; choose another one") from error
-    database = create_database(path)
-    with database.writing() as connection:
-        connection.execute(
-            "INSERT INTO project (only, name, created_at, settings) VALUES (1, ?, ?, ?)",
-            (title, datetime.now(timezone.utc).isoformat(), (settings or ProjectSettings()).model_dump_json()),
-        )
-    database.close()
-    return Project(folder)
+    try:
+        database = create_database(path)
+        with database.writing() as connection:
+            connection.execute(
+                "INSERT INTO project (only, name, created_at, settings) VALUES (1, ?, ?, ?)",
+                (title, datetime.now(timezone.utc).isoformat(), (settings or ProjectSettings()).model_dump_json()),
+            )
+        database.close()
+        return Project(folder)
+    except DataError:
+        for half in folder.glob(f"{DATABASE}*"):
+            half.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
+        raise
 
 
 def make_item_id(picture_sha256: str, question: str, choices: Sequence[str]) -> str:

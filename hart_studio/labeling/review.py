@@ -29,6 +29,9 @@ MOST_PASSED: Final = 1000
 MOST_BOXES: Final = 100
 """Boxes of one label (ours)."""
 
+# No claim is longer than that, so one that is was made before the clock was put back: it would hold an item for days.
+_HELD: Final = "until BETWEEN ? AND ?"
+
 _REVIEWER: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 
 Decision = Literal["accept", "edit", "reject", "bad_question"]
@@ -40,6 +43,12 @@ _STATUSES: Final[dict[Decision, Status]] = {
     "reject": "rejected",
     "bad_question": "bad_question",
 }
+
+
+def _now() -> tuple[float, float]:
+    """The ends of the claims that hold now, for ``_HELD``."""
+    now = time.time()
+    return now, now + CLAIM_SECONDS
 
 
 class ConflictError(InputError):
@@ -79,7 +88,7 @@ class ReviewDesk:
         """
         who = check_reviewer(reviewer)
         with self.project.database.writing() as connection:
-            connection.execute("DELETE FROM claims WHERE until < ? OR reviewer = ?", (time.time(), who))
+            connection.execute(f"DELETE FROM claims WHERE NOT ({_HELD}) OR reviewer = ?", (*_now(), who))  # noqa: S608
             item_id = self._find_next(connection, who, wanted or ItemFilter(), passed[-MOST_PASSED:])
             if item_id is None and passed:
                 item_id = self._find_next(connection, who, wanted or ItemFilter(), ())
@@ -119,15 +128,16 @@ class ReviewDesk:
         who = check_reviewer(reviewer)
         item = self.project.item(item_id)
         with self.project.database.writing() as connection:
-            now = time.time()
             held = connection.execute(
-                "SELECT reviewer FROM claims WHERE item = ? AND until >= ? AND reviewer != ?", (item_id, now, who)
+                f"SELECT reviewer FROM claims WHERE item = ? AND {_HELD} AND reviewer != ?",  # noqa: S608 - a constant
+                (item_id, *_now(), who),
             ).fetchone()
             if held is not None:
                 raise ConflictError(f"expected an item that nobody has open, got one that {held['reviewer']} works on")
             connection.execute("DELETE FROM claims WHERE reviewer = ? OR item = ?", (who, item_id))
             connection.execute(
-                "INSERT INTO claims (item, reviewer, until) VALUES (?, ?, ?)", (item_id, who, now + CLAIM_SECONDS)
+                "INSERT INTO claims (item, reviewer, until) VALUES (?, ?, ?)",
+                (item_id, who, time.time() + CLAIM_SECONDS),
             )
         return item
 
@@ -303,7 +313,8 @@ class ReviewDesk:
                 f"expected the label that you looked at, got a newer one by {changer}; look at it again"
             )
         held = connection.execute(
-            "SELECT reviewer FROM claims WHERE item = ? AND until >= ? AND reviewer != ?", (item.id, time.time(), who)
+            f"SELECT reviewer FROM claims WHERE item = ? AND {_HELD} AND reviewer != ?",  # noqa: S608 - a constant
+            (item.id, *_now(), who),
         ).fetchone()
         if held is not None:
             raise ConflictError(f"expected an item that nobody has open, got one that {held['reviewer']} works on")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import cv2
 import numpy as np
 
+from hart_studio.needle.opencv import cv2
 from hart_studio.needle.scenes import COLOURS, Scene, SceneObject
 from hart_studio.records import Box
 

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,6 +31,7 @@ from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.curriculum import FULL_LOOK, LEVELS
 from hart_studio.needle.lessons import make_lesson
 from hart_studio.needle.objective import Pupil, Result, compute_loss
+from hart_studio.needle.opencv import cv2
 from hart_studio.needle.packing import Batch, Packer
 from hart_studio.needle.priors import set_patch_prior
 from hart_studio.needle.tiny_model import build_model, build_processor, build_tokenizer, number_token_ids

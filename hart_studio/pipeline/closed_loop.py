@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hart_studio.errors import ImageError
 from hart_studio.imaging import OpenImage, SourceImage
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Picture
+from hart_studio.models.chat import ChatModel, ChatRequest, Picture
 from hart_studio.pipeline.answering import (
     Answer,
     crops_only_request,
@@ -126,20 +126,38 @@ def open_views(
     ]
 
 
+def point(
+    model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
+) -> list[list[Grounding]]:
+    """Turn 1 without the cut, in one call of the model: where it points, and no original is decoded for it.
+
+    Returns:
+        ``group_size`` groundings per view, none for a failure.
+    """
+    readable = [view for view in views if isinstance(view, View)]
+    requests = [grounding_request(view.overview, view.sample.question) for view in readable]
+    completions = model.generate(requests, settings.grounding_sampling, group_size)
+    groundings = {
+        view: [read_grounding(request, completion, model.family, view.image.wh) for completion in group]
+        for view, request, group in zip(readable, requests, completions, strict=True)
+    }
+    return [groundings[view] if isinstance(view, View) else [] for view in views]
+
+
 def ground(
     model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
 ) -> list[list[Attempt | Failure]]:
     """Turn 1 and the cut: ``group_size`` attempts per view, in one call of the model."""
-    readable = [view for view in views if isinstance(view, View)]
-    requests = [grounding_request(view.overview, view.sample.question) for view in readable]
-    last_views = {view.image: view for view in readable}
-    completions = model.generate(requests, settings.grounding_sampling, group_size)
-    attempts: dict[View, list[Attempt | Failure]] = {}
-    for view, request, group in zip(readable, requests, completions, strict=True):
-        attempts[view] = _cut_attempts(model, view, request, group, settings)
+    last_views = {view.image: view for view in views if isinstance(view, View)}
+    attempts: list[list[Attempt | Failure]] = []
+    for view, groundings in zip(views, point(model, views, settings, group_size), strict=True):
+        if isinstance(view, Failure):
+            attempts.append([view] * group_size)
+            continue
+        attempts.append(_cut_attempts(model, view, groundings, settings))
         if len(last_views) > 1 and view is last_views[view.image]:
             view.image.close()  # one decoded original at a time, however many samples
-    return [attempts[view] if isinstance(view, View) else [view] * group_size for view in views]
+    return attempts
 
 
 def answer(
@@ -194,12 +212,10 @@ def answer_directly(
 
 
 def _cut_attempts(
-    model: ChatModel, view: View, request: ChatRequest, completions: Sequence[Completion], settings: LoopSettings
+    model: ChatModel, view: View, groundings: Sequence[Grounding], settings: LoopSettings
 ) -> list[Attempt | Failure]:
-    """Read the boxes of one view's group and cut them; the original is asked for all its crops at once."""
-    original_wh = view.image.wh
-    groundings = [read_grounding(request, completion, model.family, original_wh) for completion in completions]
-    plans = [plan_regions(grounding.boxes, original_wh, model.family, settings) for grounding in groundings]
+    """Cut the boxes of one view's group; the original is asked for all its crops at once."""
+    plans = [plan_regions(grounding.boxes, view.image.wh, model.family, settings) for grounding in groundings]
     try:
         crops = cut_crops(view.image, plans, model, settings)
     except ImageError as error:  # a file may yield an overview and still be damaged further down

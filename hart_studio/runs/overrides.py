@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hart_studio.errors import InputError
+from hart_studio.files import read_plain
 from hart_studio.runs.config import RunConfig, Section
 from hart_studio.runs.presets import find_preset
 from hart_studio.runs.redaction import redact
@@ -47,7 +48,7 @@ def load_config(path: Path) -> RunConfig:
         InputError: If the file cannot be read, is not JSON, or as for ``read_config``.
     """
     try:
-        return RunConfig.model_validate_json(path.read_bytes())
+        return RunConfig.model_validate_json(read_plain(path, may_link=True))
     except OSError as error:
         raise InputError(f"expected a JSON file of settings at {path}, got {error.strerror}; check the path") from error
     except ValidationError as error:

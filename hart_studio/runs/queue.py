@@ -7,16 +7,17 @@ them, so its place in the queue is true.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import write_json
+from hart_studio.files import read_plain, write_json
 from hart_studio.records import Record
 from hart_studio.runs.devices import VISIBLE_VARIABLE
 from hart_studio.runs.events import EventLog
@@ -24,6 +25,7 @@ from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
+from hart_studio.runs.seals import is_sealed, make_seal
 from hart_studio.runs.status import check_startable, read_status, write_status
 from hart_studio.runs.writer import record_end
 
@@ -33,6 +35,8 @@ PERIOD_SECONDS: Final = 0.5
 _LOCK: Final = ".queue.lock"
 _ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Makes CUDA count processors as the driver does; by itself it puts the fastest first."""
+
+_FOREIGN: Final = "expected a launch plan that was made here, got another; resume the run to plan it anew"
 
 
 class LaunchPlan(Record):
@@ -58,21 +62,36 @@ def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
 
     Raises:
         InputError: If the run is completed, or an attempt still runs.
-        DataError: If the status of the run cannot be read.
+        DataError: If the status of the run cannot be read, or plans cannot be sealed.
     """
     with hold_lock(layout.lock, MOMENT_SECONDS):
         status = check_startable(layout)
         layout.stop.unlink(missing_ok=True)
-        write_json(layout.launch, plan.model_dump(mode="json"))
+        write_plan(layout, plan)
         write_status(layout, status.replace(state="queued", pid=None, pid_start=None, exit_code=None, error=""))
 
 
+def write_plan(layout: RunLayout, plan: LaunchPlan) -> None:
+    """Write how a run is to be started, sealed; a new run is then complete once it has a status.
+
+    Raises:
+        DataError: If plans cannot be sealed.
+        OSError: If the disk is full.
+    """
+    told = plan.model_dump(mode="json")
+    write_json(layout.launch, {**told, "seal": make_seal(layout.folder.parent, layout.run_id, told)})
+
+
 def find_plan(layout: RunLayout) -> LaunchPlan | None:
-    """How a run is to be started, or was; None for a run from a terminal, or when the plan cannot be read."""
+    """How a run is to be started, or was; None for a run from a terminal, or when the plan was not made here."""
     try:
-        return LaunchPlan.model_validate_json(layout.launch.read_bytes())
-    except (OSError, ValidationError):
+        told = json.loads(read_plain(layout.launch))
+        seal = told.pop("seal", None)
+        plan = LaunchPlan.model_validate(told)
+    except (OSError, ValueError, RecursionError, AttributeError):
         return None
+    told = plan.model_dump(mode="json")
+    return plan if is_sealed(layout.folder.parent, layout.run_id, told, seal) else None
 
 
 class RunQueue:
@@ -112,6 +131,8 @@ class RunQueue:
             for run in reversed(runs):
                 plan = find_plan(run.layout) if is_waiting(run) else None
                 if plan is None:
+                    if is_waiting(run) and run.layout.launch.exists():
+                        _fail(run.layout, _FOREIGN)
                     continue
                 if not any(plan.shares_device(other) for other in busy):
                     if shutil.which(plan.argv[0]) is None:

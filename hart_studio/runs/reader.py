@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from hart_studio.errors import DataError
+from hart_studio.files import open_plain
 from hart_studio.runs.events import RunEvent, Started, parse_event
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.status import RunStatus, ShownState, find_state
 
 _MOST_BYTES = 4 * 1024 * 1024
+_LONGEST_LINE = 16 * 1024 * 1024
+"""Of an event; one that is longer, which no run writes, is never read, nor is what follows it."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTE
         The new events. With an unchanged file, none and the same offset.
     """
     try:
-        file = layout.events.open("rb")
-    except FileNotFoundError:
+        file = open_plain(layout.events)
+    except OSError:
         return EventBatch([], 0, 0, is_restarted=offset > 0)
     with file:
         is_restarted = offset > file.seek(0, 2)
@@ -132,8 +135,8 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int =
         most_bytes: Most to read in one look.
     """
     try:
-        file = layout.log_of(attempt).open("rb")
-    except FileNotFoundError:
+        file = open_plain(layout.log_of(attempt))
+    except OSError:
         return LogPart("", 0)
     with file:
         size = file.seek(0, 2)
@@ -147,7 +150,8 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int =
 
 def _read_whole_lines(file: BinaryIO, most_bytes: int) -> list[bytes]:
     """Lines with their newline, until about ``most_bytes``; at least one when a whole one is there."""
-    lines = file.readlines(max(1, most_bytes))
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-    return lines
+    data = file.read(max(1, most_bytes))
+    if data and not data.endswith(b"\n"):
+        data += file.readline(_LONGEST_LINE)
+    lines = data.split(b"\n")
+    return [line + b"\n" for line in lines[:-1]]  # what follows the last newline is no whole line

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def read_groups(layout: RunLayout, step: int, *, is_held_out: bool = False) -> l
     """
     path = layout.rollouts_of(step, is_held_out=is_held_out)
     groups = []
-    for number, value in read_jsonl(path):
+    for number, value in read_jsonl(path, is_plain=True):
         try:
             groups.append(SavedGroup.model_validate(value))
         except ValidationError as error:
@@ -148,7 +149,7 @@ def find_image(layout: RunLayout, name: str) -> Path:
         InputError: If the name leads out of the folder of pictures, or there is no such picture.
     """
     path = resolve_inside(layout.images, name)
-    if path.suffix != ".jpg" or not path.is_file():
+    if path.suffix != ".jpg" or not os.path.isfile(path):  # noqa: PTH113 - is_file raises where a name is too long
         raise InputError(f"expected a stored picture of {layout.run_id}, got {name!r}, which is not there")
     return path
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import write_json
+from hart_studio.files import read_plain, write_json
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import is_alive
@@ -67,7 +67,7 @@ def read_status(layout: RunLayout) -> RunStatus:
         DataError: If the file is missing or holds no status.
     """
     try:
-        return RunStatus.model_validate_json(layout.status.read_bytes())
+        return RunStatus.model_validate_json(read_plain(layout.status))
     except OSError as error:
         raise DataError(f"expected the status of a run at {layout.status}, got {error.strerror}") from error
     except ValidationError as error:

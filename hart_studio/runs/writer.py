@@ -13,10 +13,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -66,7 +67,14 @@ class _Terminated(SystemExit):
     """SIGTERM, as an exception, so that the run can still say how it ended."""
 
 
-def create_run(runs_root: Path, job: Job, config: BaseModel, method: str, total: int) -> RunLayout:
+def create_run(
+    runs_root: Path,
+    job: Job,
+    config: BaseModel,
+    method: str,
+    total: int,
+    prepare: Callable[[RunLayout], object] | None = None,
+) -> RunLayout:
     """Make the folder of a new run: ``queued``, with its settings, ready for a launcher or a writer.
 
     Args:
@@ -75,18 +83,25 @@ def create_run(runs_root: Path, job: Job, config: BaseModel, method: str, total:
         config: Its settings, a ``RunConfig`` for training.
         method: The chain of stages, or a word for the job; becomes part of the id.
         total: Steps in all; 0 = not known.
+        prepare: Does what else must be there before the run is in any list.
 
     Raises:
         InputError: If the method cannot be part of an id.
-        OSError: If the folder cannot be made.
+        OSError: If the folder cannot be made. Whatever is raised, also by ``prepare``, nothing is left behind.
     """
     layout = RunLayout(runs_root.resolve() / make_run_id(method))
     runs_root.mkdir(parents=True, exist_ok=True)
     layout.folder.mkdir()
-    for folder in (layout.images, layout.checkpoints, layout.logs):
-        folder.mkdir(parents=True)
-    write_atomically(layout.config, dump_config(config))
-    write_status(layout, RunStatus(job=job, state="queued", total=total))  # last: now it is in the list
+    try:
+        for folder in (layout.images, layout.checkpoints, layout.logs):
+            folder.mkdir(parents=True)
+        write_atomically(layout.config, dump_config(config))
+        if prepare is not None:
+            prepare(layout)
+        write_status(layout, RunStatus(job=job, state="queued", total=total))  # last: now it is in the list
+    except BaseException:
+        shutil.rmtree(layout.folder, ignore_errors=True)
+        raise
     return layout
 
 

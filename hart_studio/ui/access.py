@@ -22,6 +22,12 @@ USER_VARIABLE: Final = "HART_STUDIO_USER"
 PASSWORD_VARIABLE: Final = "HART_STUDIO_PASSWORD"  # noqa: S105 - the name of a variable
 """Environment variable with its password. A flag would be shown to everybody who lists processes."""
 
+MCP_TOKEN_VARIABLE: Final = "HART_STUDIO_MCP_TOKEN"  # noqa: S105 - the name of a variable
+"""Environment variable with the token that MCP clients send."""
+
+SHORTEST_TOKEN: Final = 24
+"""Characters of the token, ours: nobody has to remember it."""
+
 SHORTEST_PASSWORD: Final = 12
 """Characters of a password, ours: guesses are slowed down, not stopped (``throttle``)."""
 
@@ -36,6 +42,8 @@ class Access:
     """Host names that are answered; None = all, because a server cannot know under which names a network reaches it."""
     login: tuple[str, str] | None = field(default=None, repr=False)
     """Name and password; None = nobody is asked."""
+    mcp_token: str = field(default="", repr=False)
+    """What MCP clients must send; empty = the tools are not served."""
 
 
 def find_access(
@@ -45,10 +53,11 @@ def find_access(
     names: Collection[str] = (),
     is_tunnelled: bool = False,
     lets_everybody_in: bool = False,
+    serves_mcp: bool = False,
 ) -> Access:
     """How a page with these settings may be reached.
 
-    The password is taken out of the environment, so that no job that the page starts has it.
+    The password and the token are taken out of the environment, so that no job that the page starts has them.
 
     Args:
         host: Address to listen on.
@@ -56,22 +65,26 @@ def find_access(
         names: Host names under which a network reaches the page; none = any.
         is_tunnelled: Whether a public tunnel leads to the page.
         lets_everybody_in: Whether somebody said that no login is wanted.
+        serves_mcp: Whether the tools are to be served to MCP clients.
 
     Raises:
-        InputError: If a network would reach the page without a login, or the login cannot be used.
+        InputError: If a network would reach the page without a login, or the login or the token cannot be used.
     """
     user, password = environment.get(USER_VARIABLE, ""), environment.pop(PASSWORD_VARIABLE, "")
+    token = environment.pop(MCP_TOKEN_VARIABLE, "")
     login = _check_login(user, password)
+    mcp_token = _check_token(token) if serves_mcp else ""
     if environment.get("SPACE_ID"):
-        return Access("space", None, login)
+        return Access("space", None, login, mcp_token)
     if host in LOOPBACK_HOSTS and not is_tunnelled:
-        return Access("local", LOOPBACK_HOSTS | {name.lower() for name in names}, login)
+        return Access("local", LOOPBACK_HOSTS | {name.lower() for name in names}, login, mcp_token)
     if login is None and not lets_everybody_in:
         raise InputError(
             f"expected a login for a page that others can reach, got none; set {USER_VARIABLE} and "
             f"{PASSWORD_VARIABLE}, or start it with --without-login to let everybody in who reaches {host}"
         )
-    return Access("lab", frozenset(name.lower() for name in names) | LOOPBACK_HOSTS if names else None, login)
+    hosts = frozenset(name.lower() for name in names) | LOOPBACK_HOSTS if names else None
+    return Access("lab", hosts, login, mcp_token)
 
 
 def _check_login(user: str, password: str) -> tuple[str, str] | None:
@@ -85,3 +98,23 @@ def _check_login(user: str, password: str) -> tuple[str, str] | None:
             "choose a longer one"
         )
     return user, password
+
+
+def _check_token(token: str) -> str:
+    """The token, fit to be sent in a header; what is wrong with it is said without it."""
+    if not token:
+        raise InputError(
+            f"expected the token of MCP clients in {MCP_TOKEN_VARIABLE} for --mcp, got none; set it to at least "
+            f"{SHORTEST_TOKEN} random characters"
+        )
+    if not all("!" <= sign <= "~" for sign in token):
+        raise InputError(
+            f"expected letters, digits and signs of ASCII without blanks in {MCP_TOKEN_VARIABLE}, got others; make "
+            "another one"
+        )
+    if len(token) < SHORTEST_TOKEN:
+        raise InputError(
+            f"expected at least {SHORTEST_TOKEN} characters in {MCP_TOKEN_VARIABLE}, got {len(token)}; "
+            "make a longer one"
+        )
+    return token

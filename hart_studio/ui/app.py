@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gradio as gr
+from gradio.utils import get_space
 from starlette.middleware import Middleware
 
 from hart_studio.errors import HartError
 from hart_studio.ui.components.example_picker import Example
-from hart_studio.ui.endpoint import build_ask_endpoint
+from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
+from hart_studio.ui.faults import PlainFaults
 from hart_studio.ui.guard import Guard
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
 from hart_studio.ui.launch_desk import LaunchDesk
+from hart_studio.ui.limits import UPLOAD_LIMIT_BYTES, RequestLimits
+from hart_studio.ui.line import MODEL_CALLS
+from hart_studio.ui.mcp.door import TokenDoor
+from hart_studio.ui.rights import Rights
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
+from hart_studio.ui.space import SpaceDesks, build_space_bar
 from hart_studio.ui.tabs.ask import build_ask_tab
 from hart_studio.ui.tabs.evaluate import build_evaluate_tab
 from hart_studio.ui.tabs.label import build_label_tab
@@ -27,11 +34,17 @@ from hart_studio.ui.tabs.train import build_train_tab
 from hart_studio.ui.tabs.watch import make_run_pages, read_run, read_step, show_run
 from hart_studio.ui.theme import ASSETS, build_theme
 
-UPLOAD_LIMIT: Final = "200mb"
-"""Largest upload; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
+if TYPE_CHECKING:
+    from hart_studio.ui.mcp.server import McpServer
 
-CACHE_SWEEP_SECONDS: Final = (3600, 24 * 3600)
-"""How often the served copies are swept, and the age at which one goes."""
+MOST_QUEUED: Final = 256
+"""Clicks of all visitors that may wait for a free thread; questions wait in a line of their own, see ``line``."""
+
+MOST_THREADS: Final = MODEL_CALLS + 32
+"""Threads that handle clicks: those who wait for a model leave some for everybody else."""
+
+MOST_SESSIONS: Final = 200
+"""Visits that Gradio remembers, 0.3 MB each, the oldest going first; every call of a program is a visit of its own."""
 
 _HEADER: Final = """
 <header class="hs-head">
@@ -50,6 +63,8 @@ def build_app(
     models: list[tuple[str, str]],
     desk: LaunchDesk,
     labels: LabelDesk,
+    rights: Rights | None = None,
+    space: SpaceDesks | None = None,
 ) -> gr.Blocks:
     """Build the pages.
 
@@ -59,41 +74,49 @@ def build_app(
         models: (title, name) of the models in the lists; the first is the default everywhere.
         desk: Starts runs.
         labels: Knows labeling projects.
+        rights: Says who may do what; None = everybody may all that the desks may.
+        space: Desks of a Space's visitors; None = this is none.
     """
+    rights = rights or Rights()
     watch = RunWatch(desk.runs_root, service.folder / "runs")
     outputs = LabelOutputs(labels, service.folder)
     app: gr.Blocks
-    with gr.Blocks(title="HART Studio", fill_width=True, delete_cache=CACHE_SWEEP_SECONDS) as app:
+    with gr.Blocks(title="HART Studio", fill_width=True) as app:
         gr.HTML(_HEADER, apply_default_css=False, padding=False, js_on_load=None)
-        pages = make_run_pages(watch, desk)
+        if space is not None:
+            build_space_bar(rights, get_space())
+        pages = make_run_pages(watch, desk, rights)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask"):
                 ask = build_ask_tab(service, examples, models)
             with gr.Tab("Label", id="label", render_children=True):
-                label = build_label_tab(labels, outputs, service, models)
+                label = build_label_tab(labels, outputs, service, models, space.visitors if space else None)
             with gr.Tab("Train", id="train"):
-                train = build_train_tab(desk, watch, pages, tabs)
+                train = build_train_tab(desk, watch, pages, tabs, rights)
             with gr.Tab("Watch", id="watch", render_children=True):
                 pages.view.render()  # type: ignore[no-untyped-call]
             with gr.Tab("Runs", id="runs"):
                 pages.table.render()  # type: ignore[no-untyped-call]
                 if desk.is_open:
-                    build_publish_form(watch)
+                    build_publish_form(watch, rights)
             with gr.Tab("Evaluate", id="evaluate"):
-                build_evaluate_tab(EvaluationDesk(desk, watch), service, models, tabs, ask)
+                evaluations = EvaluationDesk(desk, watch)
+                build_evaluate_tab(evaluations, service, models, tabs, ask, rights, space.examples if space else None)
 
         def open_run(event: gr.EventData) -> dict[Any, Any]:
             return show_run(pages, tabs, read_run(event))
 
-        def open_model(event: gr.EventData) -> dict[Any, Any]:
+        def open_model(event: gr.EventData, person: gr.OAuthProfile | None = None) -> dict[Any, Any]:
             try:
+                rights.ensure_owner(person)
                 trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
             except HartError as error:
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
             return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: trained}
 
-        def train_on(event: gr.EventData) -> list[Any]:
+        def train_on(event: gr.EventData, person: gr.OAuthProfile | None = None) -> list[Any]:
             try:
+                rights.ensure_maker(person)
                 wanted = event._data if isinstance(event._data, dict) else {}
                 config = outputs.training_config(wanted)
             except HartError as error:
@@ -104,13 +127,16 @@ def build_app(
         pages.table.open_run(open_run, None, [tabs, pages.view], **quiet)
         pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **quiet)
         label.train_on(train_on, None, [tabs, *train.outputs], **quiet)
-        build_ask_endpoint(service, models[0][1])
-    app.queue(max_size=32, api_open=False)
+        build_endpoints(service, models[0][1])
+    app.queue(max_size=MOST_QUEUED, api_open=False)
     return app
 
 
 def launch_options(
-    project_root: Path, hosts: Collection[str] | None, login: tuple[str, str] | None = None
+    project_root: Path,
+    hosts: Collection[str] | None,
+    login: tuple[str, str] | None = None,
+    mcp: tuple[McpServer, str] | None = None,
 ) -> dict[str, Any]:
     """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
 
@@ -118,7 +144,14 @@ def launch_options(
         project_root: Never served, whatever a handler returns.
         hosts: Host names that are answered; None = all, see ``Guard``.
         login: Name and password that every visitor must give; None = nobody is asked.
+        mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
     """
+    middleware = [Middleware(Guard, hosts=hosts), Middleware(PlainFaults), Middleware(RequestLimits)]
+    more: dict[str, Any] = {}
+    if mcp is not None:
+        server, token = mcp
+        middleware.append(Middleware(TokenDoor, token=token, tools=server))
+        more["lifespan"] = server.lifespan
     return {
         "theme": build_theme(),
         "css_paths": [ASSETS / name for name in ("studio.css", "runs.css", "label.css", "evaluate.css")],
@@ -127,7 +160,9 @@ def launch_options(
         "ssr_mode": False,
         # Our own errors are shown all the same; the text of any other exception would leak paths.
         "show_error": False,
-        "max_file_size": UPLOAD_LIMIT,
+        "max_file_size": UPLOAD_LIMIT_BYTES,
+        "max_threads": MOST_THREADS,
+        "state_session_capacity": MOST_SESSIONS,
         "run_history": False,
         "enable_monitoring": False,
         "strict_cors": True,
@@ -138,6 +173,7 @@ def launch_options(
             "openapi_url": None,
             "docs_url": None,
             "redoc_url": None,
-            "middleware": [Middleware(Guard, hosts=hosts)],
+            "middleware": middleware,
+            **more,
         },
     }

@@ -1,7 +1,12 @@
-"""The same question as one call: the ``/ask`` endpoint, for ``gradio_client`` and plain HTTP."""
+"""Three calls for programs: ``/ask``, ``/locate`` and ``/verify``, for ``gradio_client`` and plain HTTP.
+
+Arguments and answers are described in ``docs/api.md``. Whatever a client sends is checked before a model is asked.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,15 +15,24 @@ from gradio.events import api
 from gradio.utils import get_upload_folder
 
 from hart_studio.errors import InputError
+from hart_studio.ui.background import Progress
+from hart_studio.ui.callers import Caller
+from hart_studio.ui.drawn_boxes import read_boxes
 from hart_studio.ui.failures import describe
+from hart_studio.ui.line import MODEL_CALLS
 from hart_studio.ui.services import AskService, read_form
 
-MODEL_QUEUE: Final = "model"
-"""Everything that runs a model shares one place in the queue: two at once would only make both slow."""
+MOST_BOXES: Final = 16
+"""Boxes of one ``/verify``, ours: each becomes a crop that the model reads."""
 
 
-def build_ask_endpoint(service: AskService, default_model: str) -> None:
-    """Add ``/ask`` to the current ``gr.Blocks``: the same question as one call, for scripts."""
+def build_endpoints(service: AskService, default_model: str) -> None:
+    """Add the three calls to the current ``gr.Blocks``.
+
+    Args:
+        service: Asks models.
+        default_model: The model of a call that names none.
+    """
 
     def ask(
         image: dict[str, Any],
@@ -42,14 +56,73 @@ def build_ask_endpoint(service: AskService, default_model: str) -> None:
             One object with boxes in original pixels, protocols (name -> answer, text, visual_tokens, seconds),
             outcome, model and image (width, height).
         """
-        try:
+        with _explained():
             form = read_form(_uploaded_file(image), question, choices, answer, protocols)
-            return service.ask(form, model or default_model, lambda fraction, stage: None).summary
-        except Exception as error:
-            failure = describe(error)
-            raise gr.Error(failure.message, title=failure.title, print_exception=False) from error
+            return service.answer(form, model or default_model, _while_waited_for())
 
-    api(ask, api_name="ask", concurrency_limit=1, concurrency_id=MODEL_QUEUE)
+    def locate(
+        image: dict[str, Any], question: str, choices: list[str] | str = "", model: str = default_model
+    ) -> dict[str, Any]:
+        """Ask where to look, and nothing else: the grounding turn alone.
+
+        Args:
+            image: The uploaded picture.
+            question: The question, without its choices.
+            choices: The options; checked, but never shown in this turn.
+            model: The built-in model's name, a local folder, or a hub id.
+
+        Returns:
+            One object with boxes in original pixels, outcome, model, image (width, height), text, visual_tokens and
+            seconds.
+        """
+        with _explained():
+            form = read_form(_uploaded_file(image), question, choices)
+            return service.locate(form, model or default_model, _while_waited_for()).model_dump(mode="json")
+
+    def verify(
+        image: dict[str, Any],
+        question: str,
+        boxes: list[dict[str, Any]],
+        choices: list[str] | str = "",
+        answer: str = "",
+        model: str = default_model,
+    ) -> dict[str, Any]:
+        """Ask what given boxes are worth: what their crops say alone, and whether the picture needs them.
+
+        Args:
+            image: The uploaded picture.
+            question: The question, without its choices.
+            boxes: 1 to 16 boxes with x_min, y_min, x_max, y_max in original pixels, and a label if you like.
+            choices: The options, as a list or one per line; empty for an open question.
+            answer: The known answer, a letter or the text; empty when unknown.
+            model: The built-in model's name, a local folder, or a hub id.
+
+        Returns:
+            One object with crops_answer, full_answer and masked_answer, whether they are right when the answer is
+            known, sufficient, necessary, area_share, cautions, boxes, model and image (width, height).
+        """
+        with _explained():
+            form = read_form(_uploaded_file(image), question, choices, answer)
+            given = read_boxes(boxes, MOST_BOXES, least=1)
+            return service.verify(form, given, model or default_model, _while_waited_for()).model_dump(mode="json")
+
+    for call in (ask, locate, verify):
+        api(call, api_name=call.__name__, concurrency_limit=MODEL_CALLS)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Whatever goes wrong inside becomes words for the client; none of them are of a stack trace."""
+    try:
+        yield
+    except Exception as error:
+        failure = describe(error)
+        raise gr.Error(failure.message, title=failure.title, print_exception=False) from error
+
+
+def _while_waited_for() -> Progress:
+    """Reports to nobody, which end the work once the client has gone."""
+    return Caller().watch(lambda fraction, stage: None)
 
 
 def _uploaded_file(image: Any) -> Path | None:

@@ -27,7 +27,7 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
 from hart_studio.runs.events import RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.queue import LaunchPlan, find_plan, plan_launch
+from hart_studio.runs.queue import LaunchPlan, find_plan, plan_launch, write_plan
 from hart_studio.runs.reader import RunSummary, read_events, summarize_run
 from hart_studio.ui.label_desk import read_request
 from hart_studio.ui.launch_desk import DOUBLE_CLICK_SECONDS, LaunchDesk
@@ -174,12 +174,15 @@ class EvaluationDesk:
         """
         self.launch.ensure_open()
         wanted = _read(request)
+        self.launch.allowed.check(wanted.model)
         with self._lock:
             if self._last and self._last[0] == wanted and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
                 return {"run": self._last[2]}
             try:
-                layout = prepare_run(self.launch.runs_root, wanted.config)
-                plan_launch(layout, self._plan(layout, _gpus(wanted)))
+                layout = prepare_run(
+                    self.launch.runs_root, wanted.config,
+                    lambda layout: write_plan(layout, self._plan(layout, _gpus(wanted))),
+                )  # fmt: skip
             except OSError as error:
                 root = self.launch.runs_root
                 raise InputError(f"expected a folder of runs at {root}, got {error.strerror}") from error
@@ -210,6 +213,7 @@ class EvaluationDesk:
                 f"expected a model in this program, got one behind an address; go on in a terminal with --resume "
                 f"{layout.run_id}"
             )
+        self.launch.allowed.check(read_config(layout).model)
         earlier = find_plan(layout)
         plan_launch(layout, self._plan(layout, earlier.gpus if earlier else ()))
 
@@ -258,15 +262,15 @@ class EvaluationDesk:
         return {
             **about,
             "title": config.shown_title,
-            "model": self._tell_place(config.model),
+            "model": self.tell_place(config.model),
             "is_served": config.served is not None,
             "benchmark": benchmark.title if benchmark else config.benchmark,
-            "path": self._tell_place(config.path),
+            "path": self.tell_place(config.path),
             "protocols": list(config.protocols),
             "limit": config.limit,
         }
 
-    def _tell_place(self, place: str) -> str:
+    def tell_place(self, place: str) -> str:
         """A model or a benchmark's place; of a local path a public page tells the last part."""
         # os.path.exists, because Path.exists raises where a name is longer than the system allows.
         if self.is_open or (is_hub_id(place) and not os.path.exists(place)):  # noqa: PTH110

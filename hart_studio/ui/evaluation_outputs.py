@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from hart_studio.records import Box, Protocol, Record, Score
 from hart_studio.runs.layout import RunLayout
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.label_desk import read_request
+from hart_studio.ui.places import hide_places
 from hart_studio.ui.services import AskService
 from hart_studio.ui.views import PROTOCOL_TITLES
 
@@ -91,7 +92,7 @@ class AskedAgain:
     answer: str
     """A letter, a text, or empty when it is not known."""
     model: str | None
-    """None when a server answered, which the Ask tab does not reach."""
+    """None when a server answered, which the Ask tab does not reach, or when it may not be named here."""
 
 
 class EvaluationOutputs:
@@ -230,7 +231,7 @@ class EvaluationOutputs:
             question=record.question,
             choices="\n".join(" ".join(choice.split()) for choice in record.choices),
             answer=_expected(record) or "",
-            model=None if config.served else config.model,
+            model=None if config.served or self.desk.tell_place(config.model) != config.model else config.model,
         )
 
     def _choose(self, request: Mapping[str, Any]) -> tuple[list[Evaluation], list[str]]:
@@ -259,7 +260,14 @@ class EvaluationOutputs:
         with self._lock:
             known = self._loaded.get(layout.run_id)
         if known is None or known[0] != stamp:
-            known = (stamp, load_evaluation(layout))
+            evaluation = load_evaluation(layout)
+            if not self.desk.is_open:  # its report is a file, which nobody looks through on its way out
+                title, model = hide_places([evaluation.title, evaluation.model])
+                records = tuple(
+                    each.model_copy(update={"error": hide_places(each.error)}) for each in evaluation.records
+                )
+                evaluation = replace(evaluation, title=title, model=model, records=records)
+            known = (stamp, evaluation)
         with self._lock:
             _keep(self._loaded, layout.run_id, known)
         return known[1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 from typing import Final
 
-from hart_studio.errors import BoxError, DataError, HartError, ImageError, InputError, ModelError
+from hart_studio.errors import BoxError, BusyError, DataError, HartError, ImageError, InputError, ModelError
 from hart_studio.ui.components.run_status import Failed
 
 _logger = logging.getLogger(__name__)
@@ -17,7 +18,11 @@ _TITLES: Final[dict[type[HartError], str]] = {
     ModelError: "The model cannot be used",
     BoxError: "The regions cannot be used",
     DataError: "The file cannot be read",
+    BusyError: "Busy",
 }
+
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a write fails with when there is no room: on the disk, in a quota, in a limit of the process."""
 
 
 def describe(error: Exception) -> Failed:
@@ -30,6 +35,13 @@ def describe(error: Exception) -> Failed:
     """
     if isinstance(error, HartError):
         return Failed(_TITLES.get(type(error), "This did not work"), _sentence(str(error)))
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _logger.error("the disk is full", exc_info=error)
+        return Failed(
+            "The disk is full",
+            "There is no room left on the server. Nothing that was saved before is lost; free some space, and try "
+            "again.",
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failed(
             "Out of memory",

@@ -1,20 +1,23 @@
 """The door of the web server: which hosts it answers to, which pages may call it, which headers it adds.
 
 A page on this machine can start models and read pictures, so two browser attacks matter: a foreign site that
-posts to the local port, and a foreign name that is re-pointed at 127.0.0.1 (DNS rebinding). The first is stopped by
+calls the local port, and a foreign name that is re-pointed at 127.0.0.1 (DNS rebinding). The first is stopped by
 comparing ``Origin`` with ``Host``, the second by answering only to known host names. Guesses at a login are slowed
-down.
+down. Where there is a login, it is asked for here, in front of everything, and not once per address.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hart_studio.ui.routes import is_open, is_served
 from hart_studio.ui.throttle import Throttle
 
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -56,31 +59,90 @@ class Guard:
         self._logins = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a foreign host (400) or origin (403), or too many logins (429); else pass on and add the headers."""
+        """Refuse what ``_find_refusal`` finds; else pass on and add the headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
-        if self.hosts is not None and _host_name(host) not in self.hosts:
-            await JSONResponse({"detail": "This server does not answer to that host name."}, 400)(scope, receive, send)
-            return
-        origin = headers.get("origin")
-        if scope["method"] not in {"GET", "HEAD", "OPTIONS"} and origin and urlsplit(origin).netloc != host:
-            await JSONResponse({"detail": "Requests from other sites are refused."}, 403)(scope, receive, send)
-            return
-        if scope["method"] == "POST" and scope.get("path", "").rstrip("/").endswith("/login"):
-            address = (scope.get("client") or ("unknown",))[0]
-            if not self._logins.admit(address):
-                await JSONResponse({"detail": "Too many tries. Wait a minute."}, 429)(scope, receive, send)
-                return
+        refusal = self._find_refusal(scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
+                sent = [_tighten(name, value) for name, value in message.get("headers", [])]
+                message["headers"] = [*sent, *_HEADERS]
             await send(message)
 
+        if refusal is not None:
+            status, detail = refusal
+            await JSONResponse({"detail": detail}, status)(scope, receive, send_with_headers)
+            return
         await self.app(scope, receive, send_with_headers)
+
+    def _find_refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Why a request is not answered, as status and words; None when it is.
+
+        A foreign host gets 400, another site 403, an address that is not served 404, too many logins 429, and whoever
+        has not logged in where that is needed 401.
+        """
+        pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers = dict(pairs)
+        host, path = headers.get("host", ""), scope.get("path", "")
+        named = [value for name, value in pairs if name in {"host", "x-forwarded-host"}]
+        if self.hosts is not None and not (host and all(_host_name(name) in self.hosts for name in named)):
+            return 400, "This server does not answer to that host name."
+        if _is_foreign(scope["method"], path, headers, host):
+            return 403, "Requests from other sites are refused."
+        if not is_served(path):
+            return 404, "Not found."
+        if scope["method"] == "POST" and path.rstrip("/") == "/login":
+            address = (scope.get("client") or ("unknown",))[0]
+            if not self._logins.admit(address):
+                return 429, "Too many tries. Wait a minute."
+        if not is_open(path) and not _is_logged_in(scope.get("app"), headers.get("cookie", "")):
+            return 401, "Log in first."
+        return None
+
+
+def _is_foreign(method: str, path: str, headers: dict[str, str], host: str) -> bool:
+    """Whether a page of another site sends this. Only opening the page itself is for everybody to do.
+
+    Programs that are no browsers name no origin, and are not led by a foreign page.
+    """
+    origin = headers.get("origin")
+    if origin is not None:
+        return _netloc(origin) != host.lower()
+    is_reading = method in {"GET", "HEAD", "OPTIONS"}
+    if headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+        return not is_reading or headers.get("sec-fetch-mode") != "navigate" or path.rstrip("/") == "/logout"
+    referer = headers.get("referer")
+    return not is_reading and referer is not None and _netloc(referer) != host.lower()
+
+
+def _is_logged_in(app: Any, cookies: str) -> bool:
+    """Whether a request may pass an application of gradio: it asks nobody, or knows the request's token."""
+    if app is None or (getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None):
+        return True
+    jar = cookie_parser(cookies)
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(jar.get(name) in app.tokens for name in names)
+
+
+def _tighten(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A header of the answer; a cookie of the login goes to this site's own pages only.
+
+    Except where the page lies in a frame of Hugging Face: there it would never be sent.
+    """
+    if name.lower() != b"set-cookie" or os.environ.get("SPACE_ID"):
+        return name, value
+    kept = [part for part in value.split(b";") if not part.strip().lower().startswith(b"samesite")]
+    return name, b";".join([*kept, b" SameSite=Lax"])
+
+
+def _netloc(address: str) -> str:
+    """Host and port of an address, in lower case; ``null`` and what is malformed -> empty text."""
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -32,9 +33,12 @@ from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record
-from hart_studio.runs.launcher import request_stop, start_run
+from hart_studio.runs.launcher import request_stop, start_run, stop_run
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.reader import RunSummary, list_runs
+from hart_studio.runs.queue import is_on
+from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
+from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.failures import describe
 
 MODULE: Final = "hart_studio.labeling"
 """What ``python -m`` starts to label."""
@@ -82,18 +86,32 @@ class LabelDesk:
     Attributes:
         root: Folder of all projects.
         is_open: Whether visitors may make anything here.
+        allowed: Models that may label.
+        most_items: Items that all projects together may hold; None = any number.
     """
 
-    def __init__(self, root: Path, *, is_open: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        is_open: bool = True,
+        allowed: AllowedModels | None = None,
+        most_items: int | None = None,
+    ) -> None:
         """Nothing is made before somebody makes a project.
 
         Args:
             root: May be missing.
             is_open: Whether visitors may make anything here.
+            allowed: Models that may label; None = any.
+            most_items: Items that all projects together may hold; None = any number.
         """
         self.root = root
         self.is_open = is_open
+        self.allowed = allowed or AllowedModels()
+        self.most_items = most_items
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._projects: dict[str, Project] = {}
         self._imports: dict[str, Import] = {}
 
@@ -196,7 +214,8 @@ class LabelDesk:
             if running and not running.is_over:
                 raise InputError("expected no import at work, got one; wait until it is done")
             state = self._imports[project.folder.name] = Import()
-        threading.Thread(target=_import, args=(project, source, settings, state), daemon=True).start()
+        room = None if self.most_items is None else self.most_items - self._count_elsewhere(project)
+        threading.Thread(target=_import, args=(project, source, settings, state, room), daemon=True).start()
         return {}
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
@@ -211,11 +230,10 @@ class LabelDesk:
         self.check_open()
         wanted = read_request(RunRequest, request)
         project = self.open_project(wanted.project)
-        if any(run.state in {"queued", "running", "stopping"} for run in list_runs(project.runs)):
-            raise InputError("expected no run at work in this project, got one; stop it, or wait until it is done")
+        model = self.allowed.check(wanted.model)
         config = LabelingConfig(
             project=str(project.folder),
-            model=wanted.model.strip(),
+            model=model,
             proposals=ProposalSettings(
                 rollouts=wanted.rollouts,
                 loop=LoopSettings(temperature=1.0, max_new_tokens=128),
@@ -224,8 +242,15 @@ class LabelDesk:
             is_accepting=wanted.is_accepting,
             wanted=ItemFilter(statuses=wanted.statuses),
         )
-        layout = prepare_run(project, config)
-        start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
+        with self._starting:
+            if is_labeled_now(project):
+                raise InputError("expected no run at work in this project, got one; stop it, or wait until it is done")
+            layout = prepare_run(project, config)
+            try:
+                start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
+            except (HartError, OSError):
+                shutil.rmtree(layout.folder, ignore_errors=True)  # it would look as if it were about to begin
+                raise
         return {"run": layout.run_id}
 
     def pause(self, request: Mapping[str, Any]) -> None:
@@ -238,7 +263,11 @@ class LabelDesk:
 
     def stop(self, request: Mapping[str, Any]) -> None:
         """Ask a run to end after its batch; everything done is kept."""
-        request_stop(self._find_run(request))
+        layout = self._find_run(request)
+        if is_on(summarize_run(layout)):
+            request_stop(layout)
+        else:
+            stop_run(layout, 0.0)
 
     def resume(self, request: Mapping[str, Any]) -> None:
         """Go on with a run that was stopped or lost.
@@ -248,10 +277,15 @@ class LabelDesk:
         """
         self.check_open()
         layout = self._find_run(request)
-        read_config(layout)
+        self.allowed.check(read_config(layout).model)
         layout.pause.unlink(missing_ok=True)
         folder = layout.folder.parents[1]
         start_run(layout, [sys.executable, "-m", MODULE, "run", str(folder), "--resume", layout.run_id])
+
+    def _count_elsewhere(self, project: Project) -> int:
+        """Items in all projects but one."""
+        others = [each["id"] for each in self.projects({}) if each["id"] != project.folder.name]
+        return sum(self.open_project(name).count() for name in others)
 
     def _find_run(self, request: Mapping[str, Any]) -> RunLayout:
         return find_run(self.open_project(request.get("project")).runs, str(request.get("run")))
@@ -271,20 +305,27 @@ class LabelDesk:
             raise InputError(CLOSED)
 
 
-def _import(project: Project, source: str, settings: SourceSettings, state: Import) -> None:
+def is_labeled_now(project: Project) -> bool:
+    """Whether a run is at work in a project, or about to be."""
+    return any(run.state in {"queued", "running", "stopping"} for run in list_runs(project.runs))
+
+
+def _import(project: Project, source: str, settings: SourceSettings, state: Import, most_items: int | None) -> None:
     """Read a source and add its rows; whatever happens is told."""
 
     def progress(done: int, total: int) -> None:
         state.done, state.total = done, total
 
     try:
-        report = import_source(project, source, settings, progress)
+        report = import_source(project, source, settings, progress, most_items=most_items)
         state.told = (
             f"{report.added:,} added, {report.updated:,} updated, {report.known:,} known, {report.bad_count:,} bad rows"
         )
         state.bad_rows = [(bad.row, bad.reason) for bad in report.bad_rows[:MOST_SHOWN_BAD_ROWS]]
     except HartError as error:
         state.error = str(error)
+    except OSError as error:
+        state.error = describe(error).message
     except Exception as error:  # the page waits for a word
         state.error = f"the import ended by an error of the program: {type(error).__name__}"
         raise

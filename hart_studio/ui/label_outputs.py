@@ -60,12 +60,18 @@ class LabelOutputs:
 
     Attributes:
         desk: Knows the projects.
-        served: Folder that the server serves, for figures and archives.
+        served: Folder that the server serves; names of files start from it.
+        folder: Folder in it for figures and archives.
+        names_folders: Whether the page is told where on this machine an export lies.
     """
 
-    def __init__(self, desk: LabelDesk, served: Path) -> None:
+    def __init__(
+        self, desk: LabelDesk, served: Path, folder: Path | None = None, *, names_folders: bool = True
+    ) -> None:
         self.desk = desk
         self.served = served
+        self.folder = folder or served / "labels"
+        self.names_folders = names_folders
 
     def quality(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Figures of the labels: texts, drawings as SVG documents, and the name of the report's file."""
@@ -75,7 +81,7 @@ class LabelOutputs:
         figures = draw_figures(quality)
         if calibration:
             figures |= {f"reliability_{kind}": draw_reliability(calibration, kind) for kind in calibration.curves}
-        folder = self.served / "labels" / project.folder.name
+        folder = self.folder / project.folder.name
         folder.mkdir(parents=True, exist_ok=True)
         write_report(project, folder / "quality.html", calibration)
         return {
@@ -106,7 +112,7 @@ class LabelOutputs:
                 for kind, report in gold.items()
             ],
             "figures": figures,
-            "report": f"labels/{project.folder.name}/quality.html",
+            "report": self._name(folder / "quality.html"),
         }
 
     def losses(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,13 +132,12 @@ class LabelOutputs:
         exports.mkdir(exist_ok=True)
         folder = exports / f"{1 + sum(1 for _ in exports.iterdir()):03d}-{wanted.format}"
         report = export_labels(items, wanted.format, folder, options)
-        name = f"labels/{project.folder.name}/{folder.name}"
-        target = self.served / name
+        target = self.folder / project.folder.name / folder.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.make_archive(str(target), "zip", folder)
         return {
-            "archive": f"{name}.zip",
-            "folder": str(folder),
+            "archive": f"{self._name(target)}.zip",
+            "folder": str(folder) if self.names_folders else "",
             "items": report.items,
             "boxes": report.boxes,
             "pictures": report.pictures,
@@ -197,6 +202,9 @@ class LabelOutputs:
     def formats(self) -> list[tuple[str, str]]:
         """(title, name) of the formats that can be written."""
         return [(info.title, name) for name, info in FORMATS.items() if info.save]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.served).as_posix()
 
     def _find_calibration(self, project: Project) -> Calibration | None:
         runs = list_runs(project.runs)

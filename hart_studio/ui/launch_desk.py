@@ -21,9 +21,11 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
 from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_run
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.overrides import to_arguments
-from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch
+from hart_studio.runs.overrides import load_config, to_arguments
+from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, write_plan
 from hart_studio.runs.writer import create_run
+from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.rights import CLOSED
 from hart_studio.ui.run_shapes import read_device
 
 TRAINING_MODULE: Final = "hart_studio.training"
@@ -37,15 +39,6 @@ SETUPS: Final = {
 }
 """How several GPUs share a model: the files of accelerate that come with the package -> what they do."""
 
-OPEN_VARIABLE: Final = "HART_STUDIO_TRAINING"
-"""Environment variable that opens training on a Space of one's own, when it is 1."""
-
-CLOSED: Final = (
-    f"training is switched off on a public page; duplicate the Space and set {OPEN_VARIABLE}=1 there, "
-    "or run python app.py yourself"
-)
-"""Why nothing is started here."""
-
 DOUBLE_CLICK_SECONDS: Final = 3.0
 """The same command twice within this time is one wish."""
 
@@ -55,11 +48,6 @@ wait asks again."""
 
 _SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
-
-
-def may_train(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether visitors may start runs: on a Space they are anybody, and its disk forgets what they make."""
-    return not environment.get("SPACE_ID") or environment.get(OPEN_VARIABLE) == "1"
 
 
 @dataclass(frozen=True)
@@ -86,10 +74,16 @@ class LaunchDesk:
         runs_root: Folder of all runs, absolute.
         queue: Starts what is ordered.
         is_open: Whether runs may be started here; a public demo says no.
+        allowed: Models that they may begin with.
     """
 
     def __init__(
-        self, runs_root: Path, *, is_open: bool = True, find_gpus: Callable[[], list[Gpu]] = list_gpus
+        self,
+        runs_root: Path,
+        *,
+        is_open: bool = True,
+        find_gpus: Callable[[], list[Gpu]] = list_gpus,
+        allowed: AllowedModels | None = None,
     ) -> None:
         """Open the queue, so that what waits from before goes on.
 
@@ -97,9 +91,11 @@ class LaunchDesk:
             runs_root: May be missing.
             is_open: Whether runs may be started here.
             find_gpus: The seam for tests.
+            allowed: Models that runs may begin with; None = any.
         """
         self.runs_root = runs_root.resolve()
         self.is_open = is_open
+        self.allowed = allowed or AllowedModels()
         self.queue = RunQueue(self.runs_root)
         self._find_gpus = find_gpus
         self._lock = threading.Lock()
@@ -158,6 +154,7 @@ class LaunchDesk:
                 itself cannot run.
         """
         self.ensure_open()
+        self._check_model(order.config)
         plan = self._plan(order)
         states, last = set(), ""
         with subprocess.Popen(
@@ -192,17 +189,20 @@ class LaunchDesk:
             The id of its run; that of the last one when the same order came a moment ago.
 
         Raises:
-            InputError: If runs cannot be started here, or the folder of runs cannot be made.
+            InputError: If runs cannot be started here, the model is not allowed, or the folder of runs cannot be made.
         """
         self.ensure_open()
+        self._check_model(order.config)
         plan = self._plan(order)
         with self._lock:
             if self._last and self._last[0] == plan and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
                 return self._last[2]
             config = order.config
             try:
-                layout = create_run(self.runs_root, "training", config, config.method.chain, config.total_steps)
-                plan_launch(layout, plan)
+                layout = create_run(
+                    self.runs_root, "training", config, config.method.chain, config.total_steps,
+                    lambda layout: write_plan(layout, plan),
+                )  # fmt: skip
             except OSError as error:
                 raise InputError(f"expected a folder of runs at {self.runs_root}, got {error.strerror}") from error
             self._last = (plan, time.monotonic(), layout.run_id)
@@ -232,6 +232,8 @@ class LaunchDesk:
         """
         self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
+        if self.allowed.names is not None:
+            self._check_model(load_config(layout.config))
         earlier = find_plan(layout)
         device = read_device(layout)
         if earlier is None and "cuda" in device:
@@ -251,6 +253,11 @@ class LaunchDesk:
             return self.queue.place_of(find_run(self.runs_root, run_id))
         except HartError:
             return None
+
+    def _check_model(self, config: RunConfig) -> None:
+        """Refuse a run of a model that may not be opened here; no name is the built-in one."""
+        if config.model.id:
+            self.allowed.check(config.model.id)
 
     def _plan(self, order: Order) -> LaunchPlan:
         return LaunchPlan(argv=tuple(self.command(order)), gpus=order.gpus)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.geometry import plan_crops
@@ -22,8 +22,9 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Check, Item, Label
 from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
 from hart_studio.models.catalog import BUILT_IN_HART
-from hart_studio.records import Box, Record
+from hart_studio.records import Box
 from hart_studio.runs.reader import list_runs
+from hart_studio.ui.drawn_boxes import read_boxes
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.services import AskService
 
@@ -37,30 +38,19 @@ LIST_ROWS: Final = 50
 """Items in one page of the list."""
 
 
-class DrawnBox(Record):
-    """A box as the page sends it, original pixels."""
-
-    x_min: float
-    y_min: float
-    x_max: float
-    y_max: float
-    label: str = Field(default="", max_length=200)
-
-
-_BOXES: Final = TypeAdapter(list[DrawnBox])
-
-
 class ReviewCalls:
     """Answers the review screen.
 
     Attributes:
         desk: Knows the projects.
         service: Opens pictures and asks models.
+        served: Folder that the server serves; names of files start from it.
     """
 
-    def __init__(self, desk: LabelDesk, service: AskService) -> None:
+    def __init__(self, desk: LabelDesk, service: AskService, served: Path | None = None) -> None:
         self.desk = desk
         self.service = service
+        self.served = served or service.folder
         self._lock = threading.Lock()
         self._checks: OrderedDict[tuple[str, str], Check] = OrderedDict()
         self._image: tuple[str, SourceImage] | None = None
@@ -83,7 +73,7 @@ class ReviewCalls:
         project, review, reviewer = self._open(request)
         item = project.item(str(request.get("item")))
         decision = request.get("decision")
-        boxes = _read_boxes(request.get("boxes")) if decision == "edit" else None
+        boxes = read_boxes(request.get("boxes"), MOST_BOXES) if decision == "edit" else None
         check = self._check(project, item, boxes) if boxes is not None else None
         revision = request.get("revision")
         if not isinstance(revision, int):
@@ -118,7 +108,7 @@ class ReviewCalls:
         """What the model says of boxes as they are drawn, with their crops."""
         project, _, _ = self._open(request)
         item = project.item(str(request.get("item")))
-        boxes = _read_boxes(request.get("boxes"))
+        boxes = read_boxes(request.get("boxes"), MOST_BOXES)
         check = self._check(project, item, boxes)
         return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes)}
 
@@ -151,6 +141,13 @@ class ReviewCalls:
         expected = request.get("expected")
         count = expected if isinstance(expected, int) else -1
         return {"accepted": review.accept_all(reviewer, _read_filter(request), count)}
+
+    def close(self) -> None:
+        """Let go of the picture that is kept open."""
+        with self._lock:
+            if self._image is not None:
+                self._image[1].close()
+                self._image = None
 
     def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewDesk, str]:
         project = self.desk.open_project(request.get("project"))
@@ -244,7 +241,7 @@ class ReviewCalls:
         return found
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.service.folder).as_posix()
+        return path.relative_to(self.served).as_posix()
 
 
 def _find_model(project: Project) -> str:
@@ -257,16 +254,6 @@ def _find_model(project: Project) -> str:
 
 def _is_sampled(label: Label) -> bool:
     return label.check is not None and label.check.rollouts > 0
-
-
-def _read_boxes(value: Any) -> tuple[Box, ...]:
-    try:
-        drawn = _BOXES.validate_python(value)
-        if len(drawn) > MOST_BOXES:
-            raise InputError(f"expected at most {MOST_BOXES} boxes, got {len(drawn)}")
-        return tuple(Box(**box.model_dump()) for box in drawn)
-    except ValidationError as error:
-        raise InputError(f"expected boxes of four numbers in order, got others: {error.errors()[0]['msg']}") from error
 
 
 def _read_filter(request: Mapping[str, Any]) -> ItemFilter:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hart_studio.files import read_plain
 from hart_studio.records import Box, Rollout
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import Provenance
@@ -35,7 +36,7 @@ def show_status(summary: RunSummary) -> dict[str, Any]:
 def read_device(layout: RunLayout) -> str:
     """What the newest attempt ran on; empty before it has said so."""
     try:
-        return Provenance.model_validate_json(layout.provenance.read_bytes()).device
+        return Provenance.model_validate_json(read_plain(layout.provenance)).device
     except (OSError, ValidationError):
         return ""
 

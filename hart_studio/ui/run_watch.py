@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from hart_studio.errors import HartError, InputError
+from hart_studio.errors import InputError
+from hart_studio.files import read_plain
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.digest import Cursor, RunDigest
@@ -59,6 +61,9 @@ NOTHING_YET: Final[dict[str, Any]] = {"spark": [], "reward": None, "first": {}, 
 
 MOST_FOLLOWED: Final = 400
 """Newest records that are searched for a question that is followed."""
+
+MOST_FOLLOWED_BYTES: Final = 512 * 2**20
+"""Largest of them that is searched, ours."""
 
 
 class Look(Record):
@@ -145,7 +150,7 @@ class RunWatch:
         if status["signature"] != look.status:
             beat = summary.status and summary.status.heartbeat
             # The page's clock may be another one, so it gets an age, not a time.
-            age = (datetime.now(timezone.utc) - beat).total_seconds() if beat else None
+            age = max(0.0, (datetime.now(timezone.utc) - beat).total_seconds()) if beat else None
             answer["status"] = {**status, "age": age}
         attempt = summary.status.attempt if summary.status else 0
         if attempt:
@@ -161,10 +166,13 @@ class RunWatch:
                 }
         return answer or None
 
-    def index(self, signature: str = "") -> dict[str, Any] | None:
-        """All training runs with their results, newest first; None when nothing has changed since the signature.
+    def index(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """All training runs with their results, newest first; None when nothing has changed.
 
         One whose status cannot be read may be any kind of run, so it is listed too.
+
+        Args:
+            request: ``signature`` from the last answer.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         found = [run for run in list_runs(self.runs_root) if run.status is None or run.status.job == "training"]
@@ -172,7 +180,7 @@ class RunWatch:
         for gone in self._glances.keys() - {summary.layout.run_id for summary in found}:
             self._glances.pop(gone, None)
         now = str(hash(json.dumps(rows)))
-        return None if now == signature else {"signature": now, "runs": rows}
+        return None if now == request.get("signature") else {"signature": now, "runs": rows}
 
     def rollouts(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The recorded groups of a step, with the names of their pictures, ready to be drawn.
@@ -200,8 +208,9 @@ class RunWatch:
         found = []
         for is_held_out in (True, False):
             for step in list_rollout_steps(layout, is_held_out=is_held_out)[-MOST_FOLLOWED:]:
-                if wanted in layout.rollouts_of(step, is_held_out=is_held_out).read_bytes():
-                    found.append([step, is_held_out])
+                with suppress(OSError):  # gone by now, or no file that a run writes
+                    if wanted in read_plain(layout.rollouts_of(step, is_held_out=is_held_out), MOST_FOLLOWED_BYTES):
+                        found.append([step, is_held_out])
         return sorted(found)
 
     def gold(self, request: Mapping[str, Any]) -> list[list[float]]:
@@ -342,28 +351,15 @@ class RunWatch:
             return None
         served = f"{layout.run_id}-{Path(name).name}"
         target = self.pictures / served
+        try:
+            source = find_image(layout, name)
+        except InputError:
+            return None
         if not target.exists():
-            try:
-                source = find_image(layout, name)
-            except InputError:
-                return None
             draft = target.with_suffix(f".{threading.get_ident()}.draft")
             shutil.copyfile(source, draft)
             draft.replace(target)
         return served
-
-
-def guarded(answer: Any) -> Any:
-    """A function of ``RunWatch`` as a page calls it: an error that is meant for people comes back as ``error``."""
-
-    def call(request: Any = None) -> Any:
-        try:
-            return answer(request)
-        except HartError as error:
-            return {"error": str(error)}
-
-    call.__name__ = answer.__name__
-    return call
 
 
 def _read(kind: type[Any], request: Mapping[str, Any]) -> Any:

@@ -6,45 +6,49 @@ Nothing here imports torch before a model is asked for, so the page is up in sec
 from __future__ import annotations
 
 import hashlib
-import threading
 import uuid
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image
 
-from hart_studio.errors import InputError
+from hart_studio.errors import ImageError, InputError
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.labeling.records import Check
 from hart_studio.labeling.self_verify import check_boxes
-from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, BUILT_INS, find_built_in
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
-from hart_studio.models.families import FAMILIES
 from hart_studio.pipeline.asking import ask_question, build_sample
+from hart_studio.pipeline.closed_loop import Failure, open_views, point
 from hart_studio.pipeline.settings import LoopSettings, read_settings
-from hart_studio.pipeline.trace import draw_pictures, load_trace, summarize_trace, zip_trace
+from hart_studio.pipeline.trace import Trace, draw_pictures, load_trace, summarize_trace, zip_trace
 from hart_studio.pipeline.verification import check_rollout_count
 from hart_studio.records import PROTOCOLS, Box, Protocol, Sample
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import load_config
+from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.background import Progress
+from hart_studio.ui.cache import renew
 from hart_studio.ui.components.answer_cards import AnswerBoard
 from hart_studio.ui.components.box_viewer import Copy, Scene
 from hart_studio.ui.components.crop_strip import Shown
+from hart_studio.ui.drawn_boxes import keep_inside
+from hart_studio.ui.line import Line
+from hart_studio.ui.replies import Located, Verified, tell_located, tell_verified
 from hart_studio.ui.views import show_answers, show_pictures
+from hart_studio.ui.zero_gpu import load_here
 
 PREVIEW_SIDE: Final = 2048
 """Greatest side of the copy that the viewer shows first, pixels."""
 
 DETAIL_SIDE: Final = 4096
 """Greatest side of the copy that the viewer zooms into, pixels; crops are shown at native resolution beside it."""
-
-_TITLES: Final = {BUILT_IN: "Built-in (hart-tiny-base)", BUILT_IN_HART: "Built-in, trained with HART (hart-tiny)"}
 
 MODEL_SLOTS: Final = 2
 """Models kept in memory: the two that the page can compare."""
@@ -67,6 +71,11 @@ class AskForm:
     protocols: tuple[Protocol, ...]
     settings: LoopSettings
     rollouts: int
+
+    @property
+    def sample(self) -> Sample:
+        """The question as the loop takes it."""
+        return build_sample(str(self.image), self.question, self.choices, self.answer)
 
 
 @dataclass(frozen=True)
@@ -123,15 +132,10 @@ def read_form(
         settings=read_settings(**settings),
         rollouts=int(rollouts),
     )
-    build_sample(str(form.image), form.question, form.choices, form.answer)
+    _ = form.sample  # raises what is wrong with it
+    renew(form.image)
     check_rollout_count(form.rollouts, form.settings)
     return form
-
-
-def offered_models(default: str = BUILT_IN) -> list[tuple[str, str]]:
-    """(title, name) of the models in the lists: the default, the built-in ones, one checkpoint of each family."""
-    names = dict.fromkeys([default, *BUILT_INS, *(family.checkpoint for family in FAMILIES.values())])
-    return [(_TITLES.get(name, name), name) for name in names]
 
 
 def find_rival(model: str) -> str:
@@ -139,32 +143,35 @@ def find_rival(model: str) -> str:
     return BUILT_IN_HART if model == BUILT_IN else ""
 
 
-def load_local_model(name: str) -> ChatModel:
-    """Load a model in this process; the first call imports torch, which takes seconds."""
-    from hart_studio.models.loading import load_model  # noqa: PLC0415 - see the module's docstring
-
-    return load_model(name)
-
-
 class AskService:
     """Opens pictures and asks models, one question at a time.
 
     Attributes:
         folder: Where everything that the page shows is written; the server serves it.
+        allowed: Models that may be opened.
     """
 
-    def __init__(self, folder: Path, load: LoadModel = load_local_model) -> None:
+    def __init__(self, folder: Path, load: LoadModel = load_here, allowed: AllowedModels | None = None) -> None:
         """Make the folder.
 
         Args:
             folder: Inside the server's cache folder, so that its files are served in place.
             load: From a name to a model; raises ``ModelError``.
+            allowed: Models that may be opened; None = any.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.allowed = allowed or AllowedModels()
         self._load = load
         self._models: OrderedDict[str, ChatModel] = OrderedDict()
-        self._turn = threading.Lock()
+        self._line = Line()
+
+    def in_folder(self, folder: Path) -> AskService:
+        """The same models in the same line, with another folder for what is shown, such as one of a visitor's own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        twin = copy(self)
+        twin.folder = folder
+        return twin
 
     def open_picture(self, path: Path) -> Scene:
         """A picture as the viewer shows it, without regions. The file itself is left as it is.
@@ -186,36 +193,24 @@ class AskService:
             small.save(preview, quality=88)
         return Scene(image.name, image.width, image.height, _copy(preview), _copy(detail))
 
-    def ask(self, form: AskForm, model_name: str, progress: Progress) -> Reply:
-        """Ask one model; a second caller waits until the first has its answer.
+    def ask(self, form: AskForm, model_name: str, progress: Progress, *, is_admitted: bool = False) -> Reply:
+        """Ask one model; callers have their turns one after another, in the order in which they came.
 
         Args:
             form: The question.
             model_name: The built-in model, a folder or a hub id; loaded when it is not in memory.
             progress: Told about each stage.
+            is_admitted: Whether the same question had a turn with another model before, and is not refused half-way.
 
         Raises:
+            BusyError: If too many wait already.
             HartError: If the picture, the question or the model is not usable.
         """
-        if self._turn.locked():
-            progress(0.0, "Waiting for another question to finish")
-        with self._turn:
+        name = self.allowed.check(model_name)
+        with self._line.turn(lambda text: progress(0.0, text), is_admitted=is_admitted):
             scene = self.open_picture(form.image)
-            name = model_name.strip()
-            model = self._get_model(name, progress)
             with SourceImage(form.image) as image:
-                trace = ask_question(
-                    model,
-                    str(form.image),
-                    form.question,
-                    form.choices,
-                    form.answer,
-                    form.protocols,
-                    form.settings,
-                    form.rollouts,
-                    lambda fraction, stage: progress(_LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, stage),
-                    lambda _: image,
-                )
+                trace = self._run_loop(form, name, image, progress)
                 archive = self.folder / "traces" / uuid.uuid4().hex / "hart-trace.zip"
                 archive.parent.mkdir(parents=True)
                 archive.write_bytes(zip_trace(trace, draw_pictures(trace, image)))
@@ -229,17 +224,76 @@ class AskService:
             summary={**summarize_trace(trace), "model": name},
         )
 
+    def answer(self, form: AskForm, model_name: str, progress: Progress) -> dict[str, Any]:
+        """Ask as ``ask`` does, and keep no pictures of it: what ``/ask`` returns.
+
+        Raises:
+            BusyError: If too many wait already.
+            HartError: If the picture, the question or the model is not usable.
+        """
+        name = self.allowed.check(model_name)
+        with SourceImage(form.image) as image, self._line.turn(lambda text: progress(0.0, text)):
+            return {**summarize_trace(self._run_loop(form, name, image, progress)), "model": name}
+
+    def locate(self, form: AskForm, model_name: str, progress: Progress) -> Located:
+        """Where a model looks: the grounding turn alone, for which no original is decoded in full.
+
+        Raises:
+            BusyError: If too many wait already.
+            HartError: If the picture, the question or the model is not usable.
+        """
+        name = self.allowed.check(model_name)
+        with SourceImage(form.image) as image, self._line.turn(lambda text: progress(0.0, text)):
+            model = self._get_model(name, progress)
+            progress(_LOADING_SHARE, "Looking for the region")
+            views = open_views(model, [form.sample], form.settings, lambda _: image, will_crop=False)
+            if isinstance(views[0], Failure):
+                raise ImageError(views[0].reason)
+            ((grounding,),) = point(model, views, form.settings)
+            return tell_located(image, name, grounding)
+
+    def verify(self, form: AskForm, boxes: Sequence[Box], model_name: str, progress: Progress) -> Verified:
+        """What speaks for boxes that a program has given.
+
+        Args:
+            form: The question.
+            boxes: In original pixels; what lies outside of the picture is cut off.
+            model_name: As for ``ask``.
+            progress: Told who waits, and what happens.
+
+        Raises:
+            BusyError: If too many wait already.
+            HartError: If the picture, the question, a box or the model is not usable.
+        """
+        name = self.allowed.check(model_name)
+        with SourceImage(form.image) as image:
+            inside = keep_inside(boxes, image.wh)
+            check, problem = self.check_boxes(name, form.sample, inside, None, lambda _: image, progress)
+            if problem:
+                raise ImageError(problem)
+            return tell_verified(image, name, inside, check)
+
     def check_boxes(
-        self, model_name: str, sample: Sample, boxes: Sequence[Box], before: Check | None, open_image: OpenImage
+        self,
+        model_name: str,
+        sample: Sample,
+        boxes: Sequence[Box],
+        before: Check | None,
+        open_image: OpenImage,
+        progress: Progress = lambda fraction, stage: None,
     ) -> tuple[Check, str]:
-        """What a model says of boxes that a person has drawn; see ``labeling.self_verify.check_boxes``.
+        """What a model says of boxes that a person or a program has drawn; see ``labeling.self_verify.check_boxes``.
 
         Raises:
             HartError: If the model is not usable.
         """
-        with self._turn:
-            model = self._get_model(model_name, lambda fraction, stage: None)
-            return check_boxes(model, sample, boxes, LoopSettings(), before, open_image)
+        settings = LoopSettings()
+        # All of them: an answer from the first few would not be about these boxes.
+        settings = settings.model_copy(update={"max_boxes": max(len(boxes), settings.max_boxes)})
+        with self._line.turn(lambda text: progress(0.0, text)):
+            model = self._get_model(model_name, progress)
+            progress(_LOADING_SHARE, "Looking into the boxes")
+            return check_boxes(model, sample, boxes, settings, before, open_image)
 
     @staticmethod
     def find_trained(runs_root: Path, run_id: str, step: int | None) -> tuple[str, str]:
@@ -259,8 +313,28 @@ class AskService:
             raise InputError(f"expected a complete checkpoint of {run_id}, got step {step}; choose another one")
         return str(found[-1].folder), load_config(layout.config).model.id or BUILT_IN
 
+    def _run_loop(self, form: AskForm, name: str, image: SourceImage, progress: Progress) -> Trace:
+        """Every turn of a question, for whoever has the line's turn."""
+        return ask_question(
+            self._get_model(name, progress),
+            str(form.image),
+            form.question,
+            form.choices,
+            form.answer,
+            form.protocols,
+            form.settings,
+            form.rollouts,
+            lambda fraction, stage: progress(_LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, stage),
+            lambda _: image,
+        )
+
     def _get_model(self, name: str, progress: Progress) -> ChatModel:
-        """The model from memory, or loaded after the least recently used one has made room."""
+        """The model from memory, or loaded after the least recently used one has made room.
+
+        Raises:
+            InputError: If it may not be opened here.
+        """
+        name = self.allowed.check(name)
         if name not in self._models:
             progress(0.02, f"Loading {name}")
             while len(self._models) >= MODEL_SLOTS:

@@ -45,9 +45,17 @@ class Throttle:
             self._times.move_to_end(address)
             while len(self._times) > self._addresses:
                 self._times.popitem(last=False)
-            while times and times[0] <= now - self._seconds:
-                times.popleft()
-            if len(times) >= self._tries:
+            if not self._has_room(times, now):
                 return False
             times.append(now)
             return True
+
+    def has_room(self, address: str) -> bool:
+        """Whether the address has a try left; nothing is counted."""
+        with self._lock:
+            return self._has_room(self._times.get(address, deque()), self._clock())
+
+    def _has_room(self, times: deque[float], now: float) -> bool:
+        while times and times[0] <= now - self._seconds:
+            times.popleft()
+        return len(times) < self._tries

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,20 +19,12 @@ from hart_studio.ui.guard import LOOPBACK_HOSTS
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.services import AskService
+from tests.browser.chromium import BROWSER_FLAGS, find_chromium
 from tests.fakes import ScriptedModel
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements-dev.txt")
 
 PROJECT_ROOT = Path(__file__).parents[2]
-BROWSER_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_MS = 60_000
 """For one step of a page, on a machine that is busy with something else."""
 
@@ -135,7 +126,7 @@ def studio(serve: Callable[..., str], picture_folder: Path) -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[sync_api.Browser]:
     """Chromium, headless."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = find_chromium()
     if path is None:
         pytest.skip("no Chromium here; install it: apt-get install -y --no-install-recommends chromium")
     with sync_api.sync_playwright() as playwright:

@@ -135,6 +135,20 @@ def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> 
     expect(page.locator(".hs-run-title")).to_have_text("plain")
 
 
+def test_a_chart_of_one_line_covers_nothing_until_it_is_pointed_at(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    open_tab(page, "Runs")
+    page.get_by_label("Compare plain").check()
+    page.get_by_role("button", name="Compare 1").click()
+    chart = page.locator(".hs-compared .hs-chart", has_text="Reward").first
+    value = chart.locator(".hs-chart-value")
+    expect(value).to_have_text("50.0 %")
+    expect(value).to_have_css("position", "static")
+    chart.locator("svg").hover()
+    expect(value).to_contain_text("step ")
+    expect(value).to_have_css("position", "absolute")
+
+
 def test_a_run_is_deleted_only_when_it_is_confirmed(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
     layout = write_run(shelf, "going")
     page = open_page(shelf_url)

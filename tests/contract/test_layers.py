@@ -32,6 +32,8 @@ LIBRARIES: dict[str, set[str]] = {
     "transformers": {"models", "needle", "training"},
     "torch": {"models", "algorithms", "pipeline", "needle", "training"},
     "peft": {"models", "training"},
+    "mcp": {"ui"},
+    "mcp_types": {"ui"},
 }
 
 MOST_LINES = 400

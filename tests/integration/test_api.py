@@ -17,6 +17,7 @@ from tests.fakes import ScriptedModel
 
 pytestmark = pytest.mark.integration
 PROJECT_ROOT = Path(__file__).parents[2]
+EDGES = {"x_min": 10, "y_min": 10, "x_max": 50, "y_max": 60}
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
 
 
@@ -92,6 +93,62 @@ def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
     assert reply["boxes"] == []
 
 
+def test_locate_says_where_to_look_and_nothing_else(client, picture):
+    reply = client.predict(handle_file(picture), "Which number?", "five\nsix", "scripted", api_name="/locate")
+    assert {"seconds": 0.25, "visual_tokens": reply["visual_tokens"]}.items() <= reply.items()
+    assert {name: reply[name] for name in ("image", "model", "outcome", "boxes", "text")} == {
+        "image": {"name": "street.png", "width": 1600, "height": 900},
+        "model": "scripted",
+        "outcome": "ok",
+        "boxes": [{"x_min": 400, "y_min": 450, "x_max": 600, "y_max": 675, "label": "sign"}],
+        "text": BOX,
+    }
+    json.dumps(reply, allow_nan=False)
+
+
+def test_what_locate_found_can_be_verified(client, picture):
+    found = client.predict(handle_file(picture), "Which number?", api_name="/locate")
+    reply = client.predict(
+        handle_file(picture), "Which number?", found["boxes"], ["five", "six"], "five", "scripted", api_name="/verify"
+    )
+    assert reply == {
+        "image": found["image"],
+        "model": "scripted",
+        "boxes": found["boxes"],
+        "evidence": "known_answer",
+        "crops_answer": "A",
+        "full_answer": "B",
+        "masked_answer": "B",
+        "crops_right": True,
+        "full_right": False,
+        "sufficient": True,
+        "necessary": None,
+        "area_share": 0.03125,
+        "cautions": [],
+    }
+    open_question = client.predict(handle_file(picture), "Which?", found["boxes"], api_name="/verify")
+    assert (open_question["evidence"], open_question["crops_right"]) == ("agreement", None)
+    assert open_question["sufficient"] is False, "the crops and the full image disagree"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "text"),
+    [
+        ([], "1 to 16 boxes, got 0"),
+        ([EDGES] * 17, "1 to 16 boxes, got 17"),
+        ("[0, 0, 9, 9]", "got str"),
+        ([[0, 0, 9, 9]], "box 1"),
+        ([EDGES, {**EDGES, "x_max": -1}], "box 2"),
+        ([{**EDGES, "x_max": "wide"}], "box 1: x_max"),
+        ([{**EDGES, "x_min": 1600, "x_max": 1700}], "inside the picture of 1600 x 900 pixels"),
+    ],
+)
+def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(picture), "Which number?", boxes, api_name="/verify")
+    assert text in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -106,10 +163,12 @@ def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
 )
 def test_bad_input_is_one_clear_line(client, picture, changes, text):
     arguments = {"image": handle_file(picture), "question": "Which number?", **changes}
-    with pytest.raises(AppError) as caught:
-        client.predict(api_name="/ask", **arguments)
-    assert text in str(caught.value)
-    assert "secret" not in str(caught.value)
+    calls = {"/ask": {}, "/verify": {"boxes": [EDGES]}} if "protocols" not in changes else {"/ask": {}}
+    for name, more in calls.items():
+        with pytest.raises(AppError) as caught:
+            client.predict(api_name=name, **arguments, **more)
+        assert text in str(caught.value)
+        assert "secret" not in str(caught.value)
 
 
 def test_a_file_that_is_no_picture_is_refused(client, tmp_path):
@@ -118,10 +177,20 @@ def test_a_file_that_is_no_picture_is_refused(client, tmp_path):
         client.predict(handle_file(tmp_path / "notes.png"), "What?", api_name="/ask")
 
 
-def call(url, image):
+REST = {
+    "ask": ["What?", "", "", "scripted", None],
+    "locate": ["What?", "", "scripted"],
+    "verify": ["What?", [EDGES], "", "", "scripted"],
+}
+
+
+def call(url, image, name="ask"):
     """One call without the client, which would upload the file for us."""
-    base = f"{url}gradio_api/call/ask"
-    event = httpx.post(base, json={"data": [image, "What?", "", "", "scripted", None]}).json()["event_id"]
+    base = f"{url}gradio_api/call/{name}"
+    started = httpx.post(base, json={"data": [image, *REST[name]]}, timeout=60)
+    if started.status_code == 400:  # an address is refused at the door, before there is an event
+        return f"event: error {started.text}"
+    event = started.json()["event_id"]
     return httpx.get(f"{base}/{event}", timeout=60).text
 
 
@@ -146,8 +215,29 @@ def test_only_uploaded_files_are_read(url, image):
     assert "requires-python" not in answer
 
 
-def test_only_ask_is_public(client):
-    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/ask"]
+@pytest.mark.parametrize("name", ["locate", "verify"])
+def test_the_other_calls_read_uploaded_files_only(url, name):
+    answer = call(url, {"path": str(PROJECT_ROOT / "assets" / "examples" / "3-dots.jpg")}, name)
+    assert "event: error" in answer and "expected an uploaded picture" in answer.lower()
+
+
+def test_only_the_calls_for_programs_are_public(client):
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(named) == ["/ask", "/locate", "/verify"]
+
+
+def test_the_calls_are_described_as_openapi(url):
+    paths = httpx.get(f"{url}gradio_api/openapi.json").json()["paths"]
+    properties = {}
+    for name in REST:
+        told = paths[f"/gradio_api/call/v2/{name}"]["post"]
+        assert told["summary"].startswith("Ask ")
+        properties[name] = list(told["requestBody"]["content"]["application/json"]["schema"]["properties"])
+    assert properties == {
+        "ask": ["image", "question", "choices", "answer", "model", "protocols"],
+        "locate": ["image", "question", "choices", "model"],
+        "verify": ["image", "question", "boxes", "choices", "answer", "model"],
+    }
 
 
 @pytest.mark.parametrize("path", ["pyproject.toml", "app.py", "assets/studio.css"])

@@ -69,9 +69,18 @@ def test_a_taken_port_is_one_clear_line(start):
 
 def test_help_names_every_flag(start):
     output = start("--help").communicate(timeout=60)[0]
-    assert {"--host", "--port", "--runs-root", "--model", "--share", "--allow-host", "--without-login"} <= set(
-        re.findall(r"--[a-z-]+", output)
-    )
+    assert {
+        "--host",
+        "--port",
+        "--runs-root",
+        "--model",
+        "--share",
+        "--allow-host",
+        "--allow-model",
+        "--without-login",
+        "--cache-mb",
+        "--mcp",
+    } <= set(re.findall(r"--[a-z-]+", output))
 
 
 def test_a_network_is_refused_before_anything_listens(start):
@@ -79,6 +88,14 @@ def test_a_network_is_refused_before_anything_listens(start):
     output = refused.communicate(timeout=60)[0]
     assert refused.returncode == 2
     assert "HART_STUDIO_PASSWORD" in output and "--without-login" in output
+    assert "Traceback" not in output and "Running on" not in output
+
+
+def test_tools_without_a_token_are_refused_before_anything_listens(start):
+    refused = start("--mcp", HART_STUDIO_MCP_TOKEN="short-secret")  # noqa: S106 - of this test alone
+    output = refused.communicate(timeout=60)[0]
+    assert refused.returncode == 2
+    assert "at least 24 characters in HART_STUDIO_MCP_TOKEN" in output and "short-secret" not in output
     assert "Traceback" not in output and "Running on" not in output
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hart_studio.ui.components.desk_page import DeskPage
@@ -24,6 +24,10 @@ class EvaluateChoices:
     """(name, title) of the protocols; the first is chosen at first."""
     gpus: list[tuple[int, str]]
     """(number, title) of the processors; none = everything runs on the CPU."""
+    model_label: str = "Model"
+    """Label of its field: what may be named there."""
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    """(title, name) of the models that everybody may evaluate on the shipped examples; none = nobody may."""
 
 
 class EvaluatePage(DeskPage):

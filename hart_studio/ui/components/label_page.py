@@ -19,6 +19,12 @@ class LabelChoices:
     """(title, name) of the models."""
     model: str
     """The one that is chosen at first."""
+    model_label: str = "Model"
+    """Label of its field: what may be named there."""
+    note: str = ""
+    """What visitors are told of projects that are theirs alone and go again; empty where projects stay."""
+    most_rollouts: int = 64
+    """Rollouts for each question."""
 
 
 class LabelPage(DeskPage):

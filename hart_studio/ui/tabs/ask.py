@@ -12,13 +12,14 @@ import gradio as gr
 from hart_studio.errors import InputError
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.background import Progress, follow
+from hart_studio.ui.callers import Caller
 from hart_studio.ui.components.answer_cards import AnswerCards
 from hart_studio.ui.components.box_viewer import BoxViewer
 from hart_studio.ui.components.crop_strip import CropStrip
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
 from hart_studio.ui.components.run_status import Running, RunStatus
-from hart_studio.ui.endpoint import MODEL_QUEUE
 from hart_studio.ui.failures import describe
+from hart_studio.ui.line import MODEL_CALLS
 from hart_studio.ui.services import AskForm, AskService, Reply, find_rival, read_form
 from hart_studio.ui.views import PROTOCOL_TITLES
 
@@ -85,7 +86,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 max_lines=1, elem_id="ask-answer",
             )  # fmt: skip
             model_a = gr.Dropdown(
-                models, value=models[0][1], label="Model: built-in, local folder or hub id", allow_custom_value=True,
+                models, value=models[0][1], label=service.allowed.label, allow_custom_value=True,
                 elem_id="ask-model-a",
             )  # fmt: skip
             model_b = gr.Dropdown(
@@ -163,7 +164,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             )
             names = [name for name in (name_a, name_b) if name]
             if not names:
-                raise InputError("there is no model yet; choose one from the list, or type a folder or a hub id")
+                raise InputError("there is no model yet; choose one from the list")
             # The picture stands in every column at once, before the first model has answered.
             scene = service.open_picture(form.image)
             compared = {second.column: _place(is_shown=len(names) > 1), second.viewer: scene, **second.clear()}
@@ -181,7 +182,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     )
     ask_button.click(
         ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
-        concurrency_limit=1, concurrency_id=MODEL_QUEUE,
+        concurrency_limit=MODEL_CALLS,
     )  # fmt: skip
     return AskInputs(picture, question, choices, answer, model_a, model_b)
 
@@ -213,8 +214,9 @@ def _ask_one(
     """Ask one of ``count`` models, showing its progress as its part of the whole bar."""
 
     def work(progress: Progress) -> Reply:
-        return service.ask(form, name, progress)
+        return service.ask(form, name, caller.watch(progress), is_admitted=number > 0)
 
+    caller = Caller()
     steps = follow(work)
     while True:
         try:

@@ -9,29 +9,58 @@ import gradio as gr
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import HartError
-from hart_studio.models.catalog import BUILT_IN_HART
+from hart_studio.models.catalog import BUILT_IN_HART, BUILT_INS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.evaluation_outputs import EvaluationOutputs
-from hart_studio.ui.run_watch import guarded
+from hart_studio.ui.example_evaluations import ExampleEvaluations
+from hart_studio.ui.page_calls import guarded
+from hart_studio.ui.rights import Rights
 from hart_studio.ui.services import AskService
 from hart_studio.ui.tabs.ask import AskInputs
 from hart_studio.ui.views import PROTOCOL_TITLES
 
 
 def build_evaluate_tab(
-    desk: EvaluationDesk, service: AskService, models: list[tuple[str, str]], tabs: gr.Tabs, ask: AskInputs
-) -> EvaluatePage:
-    """Build the tab.
+    desk: EvaluationDesk,
+    service: AskService,
+    models: list[tuple[str, str]],
+    tabs: gr.Tabs,
+    ask: AskInputs,
+    rights: Rights,
+    examples: ExampleEvaluations | None = None,
+) -> None:
+    """Build the tab: on a Space the evaluations of the examples, and below them those of its owner.
 
     Args:
-        desk: Knows the evaluations.
+        desk: Knows the evaluations of this page's runs.
         service: Opens pictures.
         models: (title, name) of the models in the list.
         tabs: Where the Ask tab is selected when a question is opened there.
         ask: Its fields.
+        rights: Says who may see and make evaluations.
+        examples: Evaluations that everybody may make and see.
     """
+    if examples is None:
+        _build_page(desk, service, models, tabs, ask, rights)
+        return
+    _build_page(examples.desk, service, models, tabs, ask, Rights(), examples)
+    if rights.owners:
+        with gr.Accordion("Evaluations of the owner", open=False, elem_id="evaluate-owner"):
+            _build_page(desk, service, models, tabs, ask, rights)
+
+
+def _build_page(
+    desk: EvaluationDesk,
+    service: AskService,
+    models: list[tuple[str, str]],
+    tabs: gr.Tabs,
+    ask: AskInputs,
+    rights: Rights,
+    examples: ExampleEvaluations | None = None,
+) -> None:
+    """One list of evaluations with what comes out of them; arguments as for ``build_evaluate_tab``."""
     marker = service.folder / "evaluate_marker.txt"
     marker.write_text("Files of the Evaluate page lie beside this one.\n", encoding="utf-8")
     outputs = EvaluationOutputs(desk, service)
@@ -40,7 +69,11 @@ def build_evaluate_tab(
         *(outputs.tables, outputs.failures, outputs.failure, outputs.report),
     ]
     makes: list[Callable[[Mapping[str, Any]], Any]] = [desk.command, desk.start, desk.stop, desk.resume, desk.delete]
-    answers = [guarded(answer) for answer in (looks + makes if desk.is_open else looks)]
+    is_discreet = rights.is_public or examples is not None or not desk.is_open
+    answers = [guarded(look, rights.ensure_owner, is_discreet=is_discreet) for look in looks]
+    answers += [guarded(make, rights.ensure_maker) for make in makes if desk.is_open]
+    if examples is not None:
+        answers.append(guarded(examples.evaluate_examples, is_discreet=True))
     choices = EvaluateChoices(
         benchmarks=[
             {
@@ -56,13 +89,17 @@ def build_evaluate_tab(
         models=models,
         model=BUILT_IN_HART,
         protocols=[(name, PROTOCOL_TITLES[name]) for name in PROTOCOLS],
-        gpus=[(gpu.index, gpu.title) for gpu in desk.launch.gpus()],
+        gpus=[(gpu.index, gpu.title) for gpu in desk.launch.gpus()] if desk.is_open else [],
+        model_label=service.allowed.label,
+        examples=[] if examples is None else [(title, name) for title, name in models if name in BUILT_INS],
     )
-    page = EvaluatePage(marker, choices, answers, is_open=desk.is_open, elem_id="evaluate-page")
+    elem_id = "evaluate-owner-page" if rights.is_public else "evaluate-page"
+    page = EvaluatePage(marker, choices, answers, is_open=desk.is_open, elem_id=elem_id)
 
-    def open_ask(event: gr.EventData) -> list[Any]:
+    def open_ask(event: gr.EventData, person: gr.OAuthProfile | None = None) -> list[Any]:
         wanted = event._data if isinstance(event._data, dict) else {}
         try:
+            rights.ensure_owner(person)
             found = outputs.ask_again({name: wanted.get(name) for name in ("run", "sample")})
         except HartError as error:
             raise gr.Error(str(error), title="This question cannot be opened", print_exception=False) from error
@@ -72,4 +109,3 @@ def build_evaluate_tab(
 
     fields = [ask.picture, ask.question, ask.choices, ask.answer, ask.model_a]
     page.open_ask(open_ask, None, [tabs, *fields], api_visibility="private", show_progress="hidden")
-    return page

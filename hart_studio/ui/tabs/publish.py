@@ -12,11 +12,17 @@ from hart_studio.runs.layout import find_run
 from hart_studio.runs.publishing import Destination, publish_checkpoint
 from hart_studio.ui.components.run_status import Failed, Running, RunStatus
 from hart_studio.ui.failures import describe
+from hart_studio.ui.rights import Rights
 from hart_studio.ui.run_watch import RunWatch
 
 
-def build_publish_form(watch: RunWatch) -> None:
-    """Lay out the form inside the current ``gr.Blocks`` and wire its events."""
+def build_publish_form(watch: RunWatch, rights: Rights) -> None:
+    """Lay out the form inside the current ``gr.Blocks`` and wire its events.
+
+    Args:
+        watch: Knows the runs.
+        rights: Says who may publish.
+    """
     with gr.Accordion("Publish a checkpoint", open=False, elem_id="publish"):
         run = gr.Dropdown([], label="Run with a checkpoint", elem_id="publish-run")
         with gr.Row():
@@ -30,12 +36,17 @@ def build_publish_form(watch: RunWatch) -> None:
         status = RunStatus()
         done = gr.Markdown(visible=False, elem_id="publish-done")
 
-    def list_runs() -> Any:
-        runs = (watch.index() or {"runs": []})["runs"]
+    def list_runs(person: gr.OAuthProfile | None = None) -> Any:
+        if not rights.is_owner(person):
+            return gr.skip()
+        runs = (watch.index({}) or {"runs": []})["runs"]
         return gr.update(choices=[(f"{item['title']} ({item['chain']}, {item['state']})", item["id"]) for item in runs])
 
-    def publish(run_id: str | None, name: str, secret: str, hidden: bool) -> Iterator[dict[Any, Any]]:
+    def publish(
+        run_id: str | None, name: str, secret: str, hidden: bool, person: gr.OAuthProfile | None = None
+    ) -> Iterator[dict[Any, Any]]:
         try:
+            rights.ensure_maker(person)
             if not run_id:
                 raise InputError("expected a run, got none; choose one from the list")
             layout = find_run(watch.runs_root, run_id)

@@ -21,7 +21,8 @@ from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.failures import describe
 from hart_studio.ui.form import CHAIN_TITLES, GROUPS, Widget, label_problems, list_widgets, read_values, write_values
-from hart_studio.ui.launch_desk import CLOSED, SETUPS, LaunchDesk, Order
+from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
+from hart_studio.ui.rights import CLOSED, Rights
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.sample_preview import preview_samples
 from hart_studio.ui.tabs.watch import RunPages, show_run
@@ -42,7 +43,7 @@ class TrainForm:
     fill: Callable[[RunConfig], list[Any]]
 
 
-def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr.Tabs) -> TrainForm:
+def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr.Tabs, rights: Rights) -> TrainForm:
     """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
 
     Args:
@@ -50,6 +51,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         watch: Knows the runs, and has a folder that the server serves.
         pages: The Watch tab shows a run that was started here.
         tabs: Of the whole page.
+        rights: Says who may train, and who may see earlier runs.
 
     Returns:
         The form.
@@ -57,6 +59,11 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     widgets = list_widgets()
     base_config = find_preset(DEFAULT_PRESET).config
     gpus = desk.gpus()
+
+    def tell_command(order: Order, person: gr.OAuthProfile | None) -> str:
+        """The command for who may run it here: it names folders of this machine, which are nobody else's business."""
+        return desk.command_line(order) if desk.is_open and rights.is_owner(person) else ""
+
     base = gr.State((DEFAULT_PRESET, base_config.model_dump(mode="json")))
     with gr.Row(elem_id="train-page"):
         with gr.Column(elem_id="train-form"):
@@ -91,7 +98,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 look = gr.Button("Show samples", size="lg", interactive=desk.is_open, elem_id="train-look")
             samples = SampleCards(elem_id="train-samples")
             command = gr.Textbox(
-                value=desk.command_line(first), label="The same run from a terminal", lines=2, max_lines=6,
+                value=tell_command(first, None), label="The same run from a terminal", lines=2, max_lines=6,
                 interactive=False, buttons=["copy"], elem_id="train-command",
             )  # fmt: skip
             save = gr.DownloadButton(
@@ -105,14 +112,14 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         name, settings = base
         return Order(read_values(values, read_config(settings)), name, tuple(sorted(chosen or [])), setup)
 
-    def review(*given: Any) -> list[Any]:
+    def review(person: gr.OAuthProfile | None, *given: Any) -> list[Any]:
         try:
             order = read_order(*given)
         except InputError as error:
             problems = tuple(label_problems(str(error)))
             return [LaunchState("These settings cannot be used", problems=problems), "", gr.update(interactive=False)]
         path = _write_settings(order.config, watch.pictures)
-        return [_summarize(order), desk.command_line(order), gr.update(value=path, interactive=True)]
+        return [_summarize(order), tell_command(order, person), gr.update(value=path, interactive=True)]
 
     def fill(name: str, config: RunConfig) -> list[Any]:
         return [(name, config.model_dump(mode="json")), *write_values(config)]
@@ -120,10 +127,11 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     def use_preset(name: str) -> list[Any]:
         return [_SHARDED_PRESETS.get(name, "ddp"), *fill(name, find_preset(name).config)]
 
-    def use_run(run_id: str | None) -> list[Any]:
+    def use_run(run_id: str | None, person: gr.OAuthProfile | None = None) -> list[Any]:
         if not run_id:
             return [gr.skip()] * (1 + len(inputs))
         try:
+            rights.ensure_owner(person)
             return fill(DEFAULT_PRESET, load_config(find_run(desk.runs_root, run_id).config))
         except InputError as error:
             raise gr.Error(str(error), title="This run cannot be used", print_exception=False) from error
@@ -138,30 +146,35 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 str(error).split("\n", 1)[-1], title="This file cannot be used", print_exception=False
             ) from error
 
-    def list_earlier() -> Any:
-        found = watch.index() or {"runs": []}
+    def list_earlier(person: gr.OAuthProfile | None = None) -> Any:
+        if not rights.is_owner(person):
+            return gr.skip()
+        found = watch.index({}) or {"runs": []}
         return gr.update(
             choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
         )
 
-    def look_at_samples(*given: Any) -> list[Any]:
+    def look_at_samples(person: gr.OAuthProfile | None, *given: Any) -> list[Any]:
         try:
+            rights.ensure_maker(person)
             desk.ensure_open()
             order = read_order(*given)
             return [_summarize(order), preview_samples(order.config, watch.pictures)]
         except Exception as error:
             return [_refuse(error), None]
 
-    def check_order(*given: Any) -> Iterator[LaunchState]:
+    def check_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[LaunchState]:
         try:
+            rights.ensure_maker(person)
             order = read_order(*given)
             state = yield from _follow_check(desk, order)
             yield replace(state, outcome=_judge(state))
         except Exception as error:
             yield _refuse(error)
 
-    def start_order(*given: Any) -> Iterator[dict[Any, Any]]:
+    def start_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
         try:
+            rights.ensure_maker(person)
             desk.ensure_open()
             order = read_order(*given)
             steps = _follow_check(desk, order)

@@ -11,7 +11,9 @@ import gradio as gr
 from hart_studio.ui.components.run_view import RunChoice, RunView
 from hart_studio.ui.components.runs_table import RunsTable
 from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.run_watch import RunWatch, guarded
+from hart_studio.ui.page_calls import guarded
+from hart_studio.ui.rights import Rights
+from hart_studio.ui.run_watch import RunWatch
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,24 @@ class RunPages:
     table: RunsTable
 
 
-def make_run_pages(watch: RunWatch, desk: LaunchDesk) -> RunPages:
+def make_run_pages(watch: RunWatch, desk: LaunchDesk, rights: Rights) -> RunPages:
     """Make the displays of both tabs; ``render`` them where they belong.
 
     Args:
         watch: Knows the runs.
         desk: Stops and resumes them.
+        rights: Says who may see runs, and who may act on them.
     """
     marker = Path(watch.pictures) / "marker.txt"
     marker.write_text("Pictures of rollouts lie beside this file.\n", encoding="utf-8")
+    is_discreet = rights.is_public or not desk.is_open
     looks = (watch.index, watch.look, watch.rollouts, watch.follow, watch.gold)
     acts = (desk.stop, desk.resume, watch.delete) if desk.is_open else ()
-    answers = [guarded(answer) for answer in (*looks, *acts)]
+    answers = [guarded(look, rights.ensure_owner, is_discreet=is_discreet) for look in looks]
+    answers += [guarded(act, rights.ensure_maker) for act in acts]
     view = RunView(marker, answers, may_act=desk.is_open, render=False, elem_id="run-view")
-    table = RunsTable([guarded(answer) for answer in (watch.index, watch.compare)], render=False, elem_id="runs-table")
+    lists = [guarded(look, rights.ensure_owner, is_discreet=is_discreet) for look in (watch.index, watch.compare)]
+    table = RunsTable(lists, render=False, elem_id="runs-table")
     return RunPages(view, table)
 
 

@@ -46,6 +46,19 @@ def test_crops_only_from_picture_to_reward(sample: Sample) -> None:
     assert rollout.seconds == 0.5
 
 
+def test_pointing_alone_is_the_first_turn_of_the_loop_and_cuts_nothing(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = make_model(grounding=[BOX, PROSE])
+    gone = sample.model_copy(update={"image": str(tmp_path / "gone.png")})
+    views = closed_loop.open_views(model, [gone, sample], LoopSettings(), will_crop=False)
+    monkeypatch.setattr(SourceImage, "full", lambda self: pytest.fail("decoded"))
+    none, (first, second) = closed_loop.point(model, views, LoopSettings(), group_size=2)
+    assert (none, model.kinds()) == ([], [["grounding"]])
+    assert [box.xyxy for box in first.boxes] == [(120, 180, 360, 360)]
+    assert (first.outcome, second.outcome, second.boxes) == ("ok", "no_box", ())
+
+
 def test_the_crop_is_cut_from_the_original_not_from_the_overview(sample: Sample, picture: Path) -> None:
     model = make_model()
     run_one(model, sample, "crops_only")

@@ -1,7 +1,7 @@
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.ui.access import PASSWORD_VARIABLE, USER_VARIABLE, find_access
+from hart_studio.ui.access import MCP_TOKEN_VARIABLE, PASSWORD_VARIABLE, USER_VARIABLE, find_access
 from hart_studio.ui.guard import LOOPBACK_HOSTS
 
 PASSWORD = "correct horse battery"  # noqa: S105 - of these tests alone
@@ -58,3 +58,30 @@ def test_the_password_leaves_the_environment_and_is_not_shown() -> None:
     access = find_access("127.0.0.1", given)
     assert PASSWORD_VARIABLE not in given, "a job that the page starts must not have it"
     assert PASSWORD not in repr(access)
+
+
+TOKEN = "0123456789abcdef0123456-"  # noqa: S105 - of these tests alone
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - nothing listens
+def test_tools_are_served_behind_a_token_with_and_without_a_login(host: str) -> None:
+    given = {**variables(), MCP_TOKEN_VARIABLE: TOKEN}
+    access = find_access(host, given, serves_mcp=True)
+    assert (access.mcp_token, access.login) == (TOKEN, ("ada", PASSWORD))
+    assert MCP_TOKEN_VARIABLE not in given, "a job that the page starts must not have it"
+    assert TOKEN not in repr(access)
+    assert find_access(host, {MCP_TOKEN_VARIABLE: TOKEN}, serves_mcp=True, lets_everybody_in=True).mcp_token == TOKEN
+
+
+def test_a_token_alone_serves_nothing_and_is_no_login() -> None:
+    given = {MCP_TOKEN_VARIABLE: TOKEN}
+    assert find_access("127.0.0.1", given).mcp_token == "" and not given
+    with pytest.raises(InputError, match="expected a login"):
+        find_access("0.0.0.0", {MCP_TOKEN_VARIABLE: TOKEN}, serves_mcp=True)  # noqa: S104 - nothing listens
+
+
+@pytest.mark.parametrize("token", ["", "x" * 23, "x" * 23 + " ", "x" * 23 + "\n", "ü" * 24, "x" * 12 + "\x7f" * 12])
+def test_tools_are_not_served_with_a_token_that_cannot_be_used(token: str) -> None:
+    with pytest.raises(InputError, match=MCP_TOKEN_VARIABLE) as caught:
+        find_access("127.0.0.1", {MCP_TOKEN_VARIABLE: token}, serves_mcp=True)
+    assert not token or token not in str(caught.value)

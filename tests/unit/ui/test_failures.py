@@ -1,9 +1,10 @@
+import errno
 import logging
 import re
 
 import pytest
 
-from hart_studio.errors import BoxError, DataError, HartError, ImageError, InputError, ModelError
+from hart_studio.errors import BoxError, BusyError, DataError, HartError, ImageError, InputError, ModelError
 from hart_studio.ui.failures import describe
 
 
@@ -15,6 +16,7 @@ from hart_studio.ui.failures import describe
         (ModelError("expected a model, got nothing"), "The model cannot be used"),
         (BoxError("expected a box"), "The regions cannot be used"),
         (DataError("expected JSON"), "The file cannot be read"),
+        (BusyError("expected room"), "Busy"),
         (HartError("other"), "This did not work"),
     ],
 )
@@ -37,6 +39,13 @@ def test_running_out_of_memory_says_what_to_turn_down():
         assert failure.title == "Out of memory"
         assert "overview budget" in failure.message
         assert "GiB" not in failure.message
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_says_so_and_names_no_path(number):
+    failure = describe(OSError(number, "No space left on device", "/home/somebody/secret.txt"))
+    assert failure.title == "The disk is full"
+    assert "Nothing that was saved before is lost" in failure.message and "secret" not in failure.message
 
 
 def test_an_unexpected_error_shows_a_number_and_logs_the_stack(caplog):

@@ -20,7 +20,7 @@ from hart_studio.runs.queue import find_plan
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui import launch_desk
-from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order, may_train
+from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
 from tests.unit.runs.conftest import PROVENANCE
 
 DEMO = PRESETS["cpu-demo"].config
@@ -194,19 +194,6 @@ def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="switched off on a public page"):
             act()
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("environment", "is_open"),
-    [
-        ({}, True),
-        ({"SPACE_ID": "someone/space"}, False),
-        ({"SPACE_ID": "someone/space", "HART_STUDIO_TRAINING": "1"}, True),
-        ({"SPACE_ID": "someone/space", "HART_STUDIO_TRAINING": "0"}, False),
-    ],
-)
-def test_a_space_is_closed_until_its_owner_opens_it(environment: dict[str, str], is_open: bool) -> None:
-    assert may_train(environment) is is_open
 
 
 @pytest.mark.parametrize("run_id", ["..", "/etc", "", None])

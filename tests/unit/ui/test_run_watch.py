@@ -23,7 +23,8 @@ from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui import run_watch
-from hart_studio.ui.run_watch import RunWatch, guarded
+from hart_studio.ui.page_calls import guarded
+from hart_studio.ui.run_watch import RunWatch
 from tests.unit.runs.conftest import PROVENANCE
 
 
@@ -148,19 +149,19 @@ def test_true_boxes_come_from_the_data_set(watch: RunWatch, layout: RunLayout, t
 
 
 def test_the_list_of_runs(watch: RunWatch, layout: RunLayout) -> None:
-    answer = watch.index()
+    answer = watch.index({})
     assert answer is not None
     (row,) = answer["runs"]
     assert (row["id"], row["state"], row["chain"], row["step"]) == (layout.run_id, "completed", "AP-GRPO", 3)
     assert row["spark"] == [0.25, 0.5, 0.75] and row["reward"] == pytest.approx(0.5)
     assert row["first"] == {"accuracy": 0.25, "iou": 0.1} and row["last"] == {"accuracy": 0.75, "iou": 0.3}
-    assert watch.index(answer["signature"]) is None, "nothing new is nothing sent"
-    assert RunWatch(watch.runs_root / "missing", watch.pictures).index() == {"signature": str(hash("[]")), "runs": []}
+    assert watch.index({"signature": answer["signature"]}) is None, "nothing new is nothing sent"
+    assert RunWatch(watch.runs_root / "missing", watch.pictures).index({}) == {"signature": str(hash("[]")), "runs": []}
 
 
 def test_evaluations_have_a_list_of_their_own(watch: RunWatch, layout: RunLayout) -> None:
     create_run(watch.runs_root, "evaluation", RunConfig(), "evaluation", total=1)
-    assert [row["id"] for row in (watch.index() or {})["runs"]] == [layout.run_id]
+    assert [row["id"] for row in (watch.index({}) or {})["runs"]] == [layout.run_id]
 
 
 def test_a_long_list_is_read_once_and_loses_nothing(watch: RunWatch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,28 +170,28 @@ def test_a_long_list_is_read_once_and_loses_nothing(watch: RunWatch, monkeypatch
     layouts = [create_run(watch.runs_root, "training", RunConfig(), "sft", total=1) for _ in range(5)]
     for number, layout in enumerate(layouts):
         EventLog(layout.events).append(StepDone(stage="sft", metrics={"reward": number / 4}), 1)
-    first = watch.index() or {}
+    first = watch.index({}) or {}
     read = []
     monkeypatch.setattr(RunDigest, "refresh", lambda digest: read.append(digest.layout.run_id) and False)
-    assert watch.index(first["signature"]) is None and not read, "nothing new, so nothing is read"
+    assert watch.index({"signature": first["signature"]}) is None and not read, "nothing new, so nothing is read"
     assert {row["id"]: row["reward"] for row in first["runs"]} == {
         layout.run_id: number / 4 for number, layout in enumerate(layouts)
     }
     EventLog(layouts[3].events).append(StepDone(stage="sft", metrics={"reward": 1.0}), 2)
-    watch.index()
+    watch.index({})
     assert read == [layouts[3].run_id]
     watch.delete({"run": layouts[3].run_id})
-    assert len((watch.index() or {})["runs"]) == 4 and len(watch._glances) == 4
+    assert len((watch.index({}) or {})["runs"]) == 4 and len(watch._glances) == 4
 
 
 def test_a_run_whose_turn_has_not_come_keeps_its_row(
     watch: RunWatch, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_watch, "PATIENCE_SECONDS", -1.0)
-    (row,) = (watch.index() or {})["runs"]
+    (row,) = (watch.index({}) or {})["runs"]
     assert (row["reward"], row["spark"], row["last"], row["state"]) == (None, [], {}, "completed")
     monkeypatch.setattr(run_watch, "PATIENCE_SECONDS", 60.0)
-    (read,) = (watch.index() or {})["runs"]
+    (read,) = (watch.index({}) or {})["runs"]
     assert read["reward"] == pytest.approx(0.5)
 
 
@@ -206,7 +207,7 @@ def test_a_broken_run_is_shown_as_one(watch: RunWatch, layout: RunLayout) -> Non
     layout.status.write_text("{")
     layout.config.write_text("[]")
     fresh = RunWatch(watch.runs_root, watch.pictures)
-    (row,) = (fresh.index() or {})["runs"]
+    (row,) = (fresh.index({}) or {})["runs"]
     assert row["state"] == "unreadable" and "status" in row["error"]
     assert look(fresh, layout)["status"]["state"] == "unreadable"
 
@@ -223,7 +224,7 @@ def test_a_run_that_has_ended_is_deleted(watch: RunWatch, layout: RunLayout) -> 
     watch.rollouts({"run": layout.run_id, "step": 2})
     assert list(watch.pictures.glob(f"{layout.run_id}-*"))
     watch.delete({"run": layout.run_id})
-    assert not layout.folder.exists() and (watch.index() or {})["runs"] == []
+    assert not layout.folder.exists() and (watch.index({}) or {})["runs"] == []
     assert not list(watch.pictures.glob(f"{layout.run_id}-*")), "copies go too"
 
 

@@ -8,9 +8,11 @@ from PIL import Image
 from hart_studio.errors import ImageError, InputError, ModelError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
+from hart_studio.records import Box
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.ui.services import BUILT_IN, BUILT_IN_HART, AskService, find_rival, offered_models, read_form
+from hart_studio.ui.allowed_models import offered_models
+from hart_studio.ui.services import BUILT_IN, BUILT_IN_HART, AskService, find_rival, read_form
 from tests.fakes import ScriptedModel
 
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
@@ -201,7 +203,7 @@ def test_a_second_question_waits_and_says_so(tmp_path, picture):
 
     service.ask(form, "a", note)
     first.join(60)
-    assert stages[0] == "Waiting for another question to finish"
+    assert stages[0] == "Busy: 1 question before yours"
     assert not any(stage.startswith("Loading") for stage in stages)
 
 
@@ -230,3 +232,42 @@ def test_a_checkpoint_is_found_with_the_model_that_its_run_began_with(tmp_path):
     for run_id, step in ((layout.run_id, 3), ("../x", None)):
         with pytest.raises(InputError):
             AskService.find_trained(root, run_id, step)
+
+
+def test_a_program_gets_the_same_answer_and_no_file_is_written(service, picture):
+    form = read_form(picture, "Which number?", "five\nsix", "five")
+    before = sorted(service.folder.rglob("*"))
+    told = service.answer(form, " scripted ", quiet)
+    assert sorted(service.folder.rglob("*")) == before
+    reply = service.ask(form, "scripted", quiet)
+    assert told == reply.summary
+
+
+def test_a_look_is_one_turn_and_decodes_no_original(service, picture, monkeypatch):
+    form = read_form(picture, "Which number?", "five\nsix")
+    model = service._get_model("scripted", quiet)
+    monkeypatch.setattr("hart_studio.imaging.SourceImage.decode_ahead", lambda self: pytest.fail("decoded ahead"))
+    monkeypatch.setattr("hart_studio.imaging.SourceImage.crops", lambda self, boxes: pytest.fail("cut"))
+    told = service.locate(form, "scripted", quiet)
+    assert model.kinds() == [["grounding"]]
+    assert [(box.x_min, box.y_max, box.label) for box in told.boxes] == [(400, 675, "sign")]
+    assert (told.outcome, told.image.width, told.model) == ("ok", 1600, "scripted")
+
+
+def test_boxes_of_a_program_are_cut_to_the_picture_and_asked_about(service, picture):
+    form = read_form(picture, "Which number?", "five\nsix", "five")
+    told = service.verify(form, [Box.of((400, 450, 9000, 675))], "scripted", quiet)
+    assert (told.crops_answer, told.full_answer, told.sufficient) == ("A", "B", True)
+    assert told.boxes[0].x_max == 1600
+    assert told.cautions == ("touches_border",)
+    with pytest.raises(InputError, match="got box 1 outside"):
+        service.verify(form, [Box.of((1600, 0, 1700, 10))], "scripted", quiet)
+
+
+@pytest.mark.parametrize("call", ["answer", "locate", "verify"])
+def test_what_is_no_picture_is_refused_by_every_call(service, tmp_path, call):
+    (tmp_path / "notes.png").write_text("words", "utf-8")
+    form = read_form(tmp_path / "notes.png", "What?")
+    boxes = [[Box.of((0, 0, 9, 9))]] if call == "verify" else []
+    with pytest.raises(ImageError, match=r"notes\.png"):
+        getattr(service, call)(form, *boxes, "scripted", quiet)

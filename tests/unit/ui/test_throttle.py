@@ -19,6 +19,15 @@ def test_tries_are_counted_for_each_address_and_forgotten_in_time() -> None:
     assert [throttle.admit("a") for _ in range(4)] == [True, True, True, False], "refused tries did not count"
 
 
+def test_asking_for_room_counts_nothing() -> None:
+    clock = Clock()
+    throttle = Throttle(tries=1, clock=clock)
+    assert all(throttle.has_room("a") for _ in range(5))
+    assert throttle.admit("a") and not throttle.has_room("a") and throttle.has_room("b")
+    clock.now = 60.0
+    assert throttle.has_room("a")
+
+
 def test_memory_is_bounded() -> None:
     throttle = Throttle(tries=1, addresses=3, clock=Clock())
     assert all(throttle.admit(str(address)) for address in range(100))

@@ -1,0 +1,201 @@
+"""``python app.py`` in a process of its own, and the calls that its page makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PATIENCE_SECONDS = 180.0
+"""How long a studio may take to open its page; seconds on a free machine."""
+
+APP = Path(__file__).resolve().parents[1] / "app.py"
+
+
+class Page:
+    """A page that is there, and the calls that its scripts and buttons make.
+
+    Attributes:
+        url: Without a slash at the end.
+        client: Speaks to its server.
+        config: What it is made of.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Read what the page is made of.
+
+        Raises:
+            httpx.HTTPError: If it is not there.
+        """
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=120)
+        self.config = self.client.get("/config").raise_for_status().json()
+
+    def component_of(self, *functions: str) -> int:
+        """Id of the first component whose script may call all of these functions of the server."""
+        parts = self.config["components"]
+        return next(part["id"] for part in parts if {*functions} <= {*(part["props"].get("server_fns") or ())})
+
+    def call(self, function: str, data: Mapping[str, Any], beside: str = "") -> Any:
+        """Call a function of the server as a component's script does.
+
+        Args:
+            function: Its name.
+            data: What it gets.
+            beside: Another function of the same component, where several have one of that name.
+
+        Raises:
+            httpx.HTTPStatusError: If it is refused.
+        """
+        body = {
+            "session_hash": "studio",
+            "component_id": self.component_of(function, *filter(None, [beside])),
+            "fn_name": function,
+            "data": dict(data),
+        }
+        return self.client.post("/gradio_api/component_server", json=body).raise_for_status().json()
+
+    def upload(self, name: str, data: bytes) -> dict[str, Any]:
+        """Send a file; returns it as an endpoint takes it."""
+        answer = self.client.post("/gradio_api/upload", files={"files": (name, data)}).raise_for_status().json()
+        return {"path": answer[0], "meta": {"_type": "gradio.FileData"}}
+
+    def ask(self, picture: Mapping[str, Any], question: str, choices: str = "", model: str = "") -> tuple[str, Any]:
+        """Ask through the endpoint.
+
+        Returns:
+            The name of the last event, ``complete`` or ``error``, and its data.
+        """
+        place = "/gradio_api/call/ask"
+        body = {"data": [picture, question, choices, "", model, None]}
+        event = self.client.post(place, json=body).raise_for_status().json()["event_id"]
+        return read_end(self.client.get(f"{place}/{event}").text)
+
+    def press(self, button: str, changes: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Press a button of the page with the fields as they are at first.
+
+        Args:
+            button: Its ``elem_id``.
+            changes: ``elem_id`` of a field -> its value.
+
+        Returns:
+            What the server told, in order.
+        """
+        parts = {part["id"]: part["props"] for part in self.config["components"]}
+        (number,) = [key for key, props in parts.items() if props.get("elem_id") == button]
+        (wired,) = [wire for wire in self.config["dependencies"] if [number, "click"] in wire["targets"]]
+        values = [
+            (changes or {}).get(parts[key].get("elem_id", ""), parts[key].get("value")) for key in wired["inputs"]
+        ]
+        session = uuid.uuid4().hex
+        body = {"data": values, "fn_index": wired["id"], "session_hash": session, "trigger_id": number}
+        self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
+        told = []
+        with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    told.append(json.loads(line[6:]))
+                    if told[-1]["msg"] == "process_completed":
+                        break
+        return told
+
+
+class Studio(Page):
+    """A server.
+
+    Attributes:
+        process: The server's process.
+    """
+
+    def __init__(self, *flags: str, folder: Path | None = None, program: tuple[str, ...] = (str(APP),)) -> None:
+        """Start it on a free port of this machine, and wait for the page.
+
+        Args:
+            *flags: Flags of ``app.py``.
+            folder: Working folder and folder for temporary files; gets its output as ``studio.log``. None = this one,
+                and no output.
+            program: What Python runs.
+        """
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        argv = [sys.executable, *program, "--port", str(port), *flags]
+        places = {"TMPDIR": str(folder)} if folder else {}
+        paths = os.pathsep.join([str(APP.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with (folder / "studio.log" if folder else Path(os.devnull)).open("ab") as log:
+            self.process = subprocess.Popen(
+                argv, cwd=folder, env={**os.environ, **places, "PYTHONPATH": paths}, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                super().__init__(f"http://127.0.0.1:{port}")
+                return
+            except httpx.HTTPError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    self._end()
+                    raise
+                time.sleep(0.1)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the server process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """End it."""
+        self.client.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
+
+
+def read_end(text: str) -> tuple[str, Any]:
+    """The last event of a stream and its data, without those that only keep the connection open."""
+    events = [part.split("\ndata: ", 1) for part in text.split("event: ")[1:]]
+    named = [(name.strip(), data) for name, data in events if name.strip() != "heartbeat"]
+    return (named[-1][0], json.loads(named[-1][1])) if named else ("nothing", None)
+
+
+def memory_of(pid: int, *, with_children: bool = True) -> int:
+    """Resident bytes of a process, and of those that it has started."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            parents.setdefault(parent, []).append(int(folder.name))
+    found, wanted = 0, [pid]
+    while wanted:
+        one = wanted.pop()
+        wanted += parents.get(one, []) if with_children else []
+        try:
+            found += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue
+    return found
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder, of which any may go meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total

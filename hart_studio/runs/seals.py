@@ -1,0 +1,61 @@
+"""Which launch plans this folder of runs has made itself: a run that was copied here brings no command that is obeyed.
+
+A plan is a command that is started without being asked about again, so it carries a seal: a hash with a key that lies
+beside the runs and that only the user who owns them can read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.errors import DataError
+
+KEY: Final = ".queue.key"
+"""Name of the file with the key, in the root of the runs."""
+
+_KEY_BYTES: Final = 32
+
+
+def make_seal(runs_root: Path, run_id: str, plan: dict[str, Any]) -> str:
+    """The seal of a plan for one run of this root; the key is made when there is none.
+
+    Raises:
+        DataError: If what lies there is no key.
+        OSError: If the folder cannot be written.
+    """
+    words = json.dumps([run_id, plan], sort_keys=True).encode()
+    return hmac.new(_read_key(runs_root), words, hashlib.sha256).hexdigest()
+
+
+def is_sealed(runs_root: Path, run_id: str, plan: dict[str, Any], seal: object) -> bool:
+    """Whether a plan was made here, for this run, and is as it was made."""
+    if not isinstance(seal, str) or not (runs_root / KEY).is_file():
+        return False
+    try:
+        return hmac.compare_digest(make_seal(runs_root, run_id, plan).encode(), seal.encode("utf-8", "replace"))
+    except (DataError, OSError):
+        return False
+
+
+def _read_key(runs_root: Path) -> bytes:
+    path = runs_root / KEY
+    draft = runs_root / f"{KEY}.{secrets.token_hex(8)}"
+    if not path.exists():
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+            os.link(draft, path)  # whoever comes second takes the key of the first
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink(missing_ok=True)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise DataError(f"expected a key of {_KEY_BYTES} bytes at {path}, got {len(key)}; remove the file")
+    return key

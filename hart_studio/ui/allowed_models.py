@@ -1,0 +1,111 @@
+"""Which models may be opened: any on a page of one's own, those of a list where others come in.
+
+A name of a model is a path or a hub id, so whoever may choose it makes the server read, or fetch and keep, what they
+name. Every place that a name enters asks here before anything is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hart_studio.errors import InputError
+from hart_studio.models.catalog import BUILT_IN, BUILT_INS
+from hart_studio.models.families import FAMILIES
+from hart_studio.runs.checkpoints import list_checkpoints
+from hart_studio.runs.layout import find_run
+from hart_studio.ui.access import Profile
+
+MODELS_VARIABLE: Final = "HART_STUDIO_MODELS"
+"""Environment variable of a Space with further models that may be opened, by commas."""
+
+MODEL_FLAG: Final = "--allow-model"
+"""The same as a flag of ``app.py``, repeated."""
+
+_TITLES: Final = {"built-in": "Built-in (hart-tiny-base)", "built-in-hart": "Built-in, trained with HART (hart-tiny)"}
+_SHOWN_NAMES: Final = 12
+
+
+@dataclass(frozen=True)
+class AllowedModels:
+    """Models that may be opened; the default is any."""
+
+    names: tuple[str, ...] | None = None
+    """Exactly these; None = any."""
+    runs_root: Path | None = None
+    """Folder of runs whose checkpoints may be opened, too; None = of none."""
+    how_to_add: str = ""
+    """What the operator does to allow another one."""
+
+    @property
+    def label(self) -> str:
+        """The label of a field for a model's name."""
+        if self.names is None:
+            return "Model: built-in, local folder or hub id"
+        return "Model: one of the list" + (", or a checkpoint of a run here" if self.runs_root else "")
+
+    def check(self, name: str) -> str:
+        """The name without blanks around it.
+
+        Raises:
+            InputError: If the model may not be opened here.
+        """
+        wanted = name.strip()
+        if self.names is None or wanted in self.names or self._is_checkpoint(wanted):
+            return wanted
+        shown = ", ".join(self.names[:_SHOWN_NAMES]) + (", …" if len(self.names) > _SHOWN_NAMES else "")
+        raise InputError(
+            f"expected a model that is allowed here ({shown}), got {wanted[:80]!r}; choose one from the list, or have "
+            f"the operator add it with {self.how_to_add}"
+        )
+
+    def _is_checkpoint(self, name: str) -> bool:
+        """Whether this is the folder of a complete checkpoint that a run here has made."""
+        if self.runs_root is None or "\0" in name:
+            return False
+        root = self.runs_root.resolve()
+        try:
+            place = Path(name).resolve()
+            layout = find_run(root, place.relative_to(root).parts[0])
+        except (ValueError, IndexError, OSError, RuntimeError, InputError):
+            return False
+        return any(found.folder.resolve() == place for found in list_checkpoints(layout))
+
+
+def offered_models(
+    default: str = BUILT_IN, profile: Profile = "local", added: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """(title, name) of the models in the lists: the default, the built-in ones, those added, one of each family.
+
+    Args:
+        default: The one that is chosen at first.
+        profile: On a Space no model of another family is offered unless it was added.
+        added: Names from ``read_added``.
+    """
+    families = () if profile == "space" else (family.checkpoint for family in FAMILIES.values())
+    names = dict.fromkeys([default, *BUILT_INS, *added, *families])
+    return [(_TITLES.get(name, name), name) for name in names]
+
+
+def read_added(profile: Profile, flags: Collection[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of models that the operator has added, by flags or, on a Space, by a variable."""
+    named = environment.get(MODELS_VARIABLE, "").split(",") if profile == "space" else []
+    return tuple(dict.fromkeys(name.strip() for name in (*flags, *named) if name.strip()))
+
+
+def find_allowed(profile: Profile, offered: Collection[tuple[str, str]], runs_root: Path) -> AllowedModels:
+    """What may be opened on a page that is reached in this way.
+
+    Args:
+        profile: From ``find_access``.
+        offered: From ``offered_models``.
+        runs_root: Folder of the runs, whose checkpoints a lab may open.
+    """
+    if profile == "local":
+        return AllowedModels()
+    names = tuple(name for _, name in offered)
+    if profile == "lab":
+        return AllowedModels(names, runs_root, MODEL_FLAG)
+    return AllowedModels(names, None, f"the variable {MODELS_VARIABLE}")

@@ -1,0 +1,195 @@
+"""The folder of served copies: one for each server, bounded in size, and gone when its server is.
+
+It holds what visitors upload and what the pages show of it. A server that was killed leaves its folder behind; the next
+one removes it. Imported before Gradio, which reads the name of the folder once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from hart_studio.runs.processes import hold_lock
+
+PREFIX: Final = "hart-studio-"
+"""Beginning of the folder's name, in the system's folder for temporary files."""
+
+MOST_SECONDS: Final = 24 * 3600.0
+"""Age at which a file goes in any case."""
+
+SPARED_SECONDS: Final = 180.0
+"""A file younger than this stays: it may be written now, be on its way to a page, or be asked about."""
+
+SWEEP_SECONDS: Final = 30.0
+"""Between two sweeps."""
+
+_LOCK: Final = ".hart-studio-lock"
+
+
+@contextmanager
+def open_cache(root: Path | None = None) -> Iterator[Path]:
+    """A new folder, removed at the end, after those that killed servers have left behind.
+
+    Args:
+        root: Where; None = the system's folder for temporary files.
+
+    Raises:
+        OSError: If no folder can be made there.
+    """
+    root = root or Path(tempfile.gettempdir())
+    remove_orphans(root)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        # Named once it is held: another server never finds a lock of a living one that is free.
+        stack.enter_context(hold_lock(folder / f"{_LOCK}.new"))
+        (folder / f"{_LOCK}.new").rename(folder / _LOCK)
+        yield folder
+
+
+def remove_orphans(root: Path) -> list[Path]:
+    """Remove the folders of servers that are gone; returns them.
+
+    Only real folders of this user are looked at, and only those go whose lock nobody holds: the system lets go of it
+    when the server ends in whatever way. A folder without a lock is somebody else's.
+    """
+    removed = []
+    for folder in sorted(root.glob(f"{PREFIX}*")):
+        with suppress(OSError), _claim(folder) as is_orphan:
+            if is_orphan:
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return removed
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[bool]:
+    """Whether nobody holds the lock of a folder; it is held here while the block runs."""
+    if not _is_own(folder.lstat(), stat.S_ISDIR):
+        yield False
+        return
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        is_free = _is_own(os.fstat(descriptor), stat.S_ISREG)
+        if is_free:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_free = False
+        yield is_free
+    finally:
+        os.close(descriptor)
+
+
+def _is_own(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
+    return is_kind(status.st_mode) and status.st_uid == os.getuid()
+
+
+def renew(path: Path) -> None:
+    """Say that a file is in use. Its content and the time of its last change stay as they are."""
+    with suppress(OSError):
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+class CacheSweeper:
+    """Keeps the folder below a size, the oldest files first.
+
+    Ages are counted from when a file was first seen as it is now, by a clock that cannot be set; ``renew`` makes
+    it young.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        most_bytes: int,
+        most_seconds: float = MOST_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """What is there already belongs to the pages themselves, such as the examples, and stays.
+
+        Args:
+            folder: The folder.
+            most_bytes: Size above which the oldest files go.
+            most_seconds: Age at which a file goes in any case.
+            clock: The seam for tests.
+        """
+        self._folder, self._most_bytes, self._most_seconds, self._clock = folder, most_bytes, most_seconds, clock
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._kept = {file.path for file in _walk(folder)}
+        self._is_over = threading.Event()
+
+    def start(self) -> None:
+        """Sweep from time to time, in a thread that ends with the program."""
+        threading.Thread(target=self._keep_sweeping, name="cache-sweeper", daemon=True).start()
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        self._is_over.set()
+
+    def sweep(self) -> int:
+        """Remove what is too old or too much.
+
+        Returns:
+            Bytes that are left, without what belongs to the pages themselves.
+        """
+        now, seen, total = self._clock(), {}, 0
+        files = []
+        for file in _walk(self._folder):
+            if file.path in self._kept:
+                continue
+            with suppress(OSError):
+                status = file.stat(follow_symlinks=False)
+                known = self._seen.get(file.path)
+                first = known[1] if known and known[0] == status.st_ctime_ns else now
+                seen[file.path] = (status.st_ctime_ns, first)
+                files.append((first, status.st_mtime_ns, file.path, status.st_size))
+                total += status.st_size
+        for first, _, path, size in sorted(files):
+            age = now - first
+            if age < SPARED_SECONDS or (age < self._most_seconds and total <= self._most_bytes):
+                break
+            with suppress(OSError):
+                Path(path).unlink()
+                total -= size
+                seen.pop(path)
+                self._prune(Path(path).parent)
+        self._seen = seen
+        return total
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that hold nothing any more; the upper two levels are the pages' own."""
+        while len(folder.relative_to(self._folder).parts) > 2:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    def _keep_sweeping(self) -> None:
+        while not self._is_over.wait(SWEEP_SECONDS):
+            with suppress(OSError):
+                self.sweep()
+
+
+def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """Every file below a folder; links are not followed, and a folder that goes meanwhile is left out."""
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError:
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        else:
+            yield entry

@@ -1,0 +1,260 @@
+"""How much and how slowly a client may send: bounds on requests before anything is made of them.
+
+A request that drips holds memory and a connection for as long as its sender likes, one without end fills the disk, and
+JSON that is nested deep enough stops the program that reads it. None of that may keep others from the pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from gradio.utils import get_upload_folder
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
+"""Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
+
+MOST_UPLOADED_BYTES: Final = 2 * UPLOAD_LIMIT_BYTES
+"""Largest request with files, ours: a page sends all that were chosen at once."""
+
+MOST_JSON_BYTES: Final = 8 * 2**20
+"""Largest request without files, ours; the largest of the pages' own has some hundred KB."""
+
+MOST_NESTED: Final = 64
+"""Depth of JSON, ours; the pages send less than 10."""
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a client may send nothing, and how long it may be slower than ``LEAST_BYTES_PER_SECOND``."""
+
+LEAST_BYTES_PER_SECOND: Final = 2048
+
+MOST_UNFINISHED: Final = 256
+"""Requests of all clients whose body is still on its way, ours."""
+
+MOST_UNFINISHED_OF_ONE: Final = 64
+"""The same of one address, which may be a whole class behind one proxy."""
+
+_UPLOAD: Final = "/gradio_api/upload"
+_FORMS: Final = (b"multipart/form-data", b"application/x-www-form-urlencoded")
+_FORM_PATHS: Final = (_UPLOAD, "/login")
+_CALLS: Final = "/gradio_api/component_server"
+_OWN_BOUNDS: Final = "/mcp"
+_ADDRESS: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+:/|//|\\\\)", re.IGNORECASE)
+_LEFT_OVER: Final = re.compile(r"tmp[a-z0-9_]{8}")
+
+
+class _RefusedError(Exception):
+    """The body cannot be taken."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class RequestLimits:
+    """ASGI middleware that bounds the bodies of requests; answers pass through as they come."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        most_unfinished: int = MOST_UNFINISHED,
+        most_of_one: int = MOST_UNFINISHED_OF_ONE,
+    ) -> None:
+        """Nothing is on its way yet.
+
+        Args:
+            app: What gets the requests.
+            patience: Seconds, see ``PATIENCE_SECONDS``.
+            most_unfinished: See ``MOST_UNFINISHED``.
+            most_of_one: See ``MOST_UNFINISHED_OF_ONE``.
+        """
+        self.app = app
+        self._patience, self._most, self._most_of_one = patience, most_unfinished, most_of_one
+        self._unfinished: Counter[str] = Counter()
+        self._uploads = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 413 to too much, 408 to too slowly, 400 and 415 to what is no JSON, 503 to too many; else pass on."""
+        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
+            await self.app(scope, receive, send)
+            return
+        address = (scope.get("client") or ("unknown",))[0]
+        is_upload = scope["path"].rstrip("/") == _UPLOAD
+        is_started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        most = MOST_UPLOADED_BYTES if is_upload or scope["path"].startswith(_OWN_BOUNDS) else MOST_JSON_BYTES
+        body = _Body(receive, most, self._patience, lambda: self._end(address))
+        self._uploads += is_upload
+        try:
+            self._begin(address)
+            _check_length(scope, most)
+            if not scope["path"].startswith(_OWN_BOUNDS) and not _is_form(scope):
+                await body.read_json(takes_files=scope["path"].rstrip("/") != _CALLS)
+            await self.app(scope, body.receive, send_noting)
+        except _RefusedError as refused:
+            if not is_started:
+                await _answer(refused)(scope, receive, send)
+        finally:
+            body.close()
+            self._uploads -= is_upload
+            if is_upload and not self._uploads:
+                _sweep(Path(get_upload_folder()))
+
+    def _begin(self, address: str) -> None:
+        self._unfinished[address] += 1
+        if self._unfinished.total() > self._most or self._unfinished[address] > self._most_of_one:
+            raise _RefusedError(503, "Too many requests are being sent. Try again in a moment.")
+
+    def _end(self, address: str) -> None:
+        self._unfinished[address] -= 1
+        if not self._unfinished[address]:
+            del self._unfinished[address]
+
+
+class _Body:
+    """The body of a request as it comes, counted and timed."""
+
+    def __init__(self, receive: Receive, most: int, patience: float, close: Callable[[], None]) -> None:
+        self._receive, self._most, self._patience, self._close = receive, most, patience, close
+        self._is_closed = False
+        self._began = time.monotonic()
+        self._size = 0
+        self._is_whole = False
+        self._kept: list[Message] = []
+
+    async def receive(self) -> Message:
+        """The next message; once the body is whole, the application waits for the end of the connection, as it may."""
+        if self._kept:
+            return self._kept.pop(0)
+        if self._is_whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._patience)
+        except asyncio.TimeoutError:
+            _refuse_slow()
+        if message["type"] != "http.request":
+            return message
+        self._size += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body", False)
+        if self._is_whole:
+            self.close()
+        if self._size > self._most:
+            _refuse_large(self._most)
+        late = time.monotonic() - self._began - self._patience
+        if not self._is_whole and late > 0 and self._size < late * LEAST_BYTES_PER_SECOND:
+            _refuse_slow()
+        return message
+
+    def close(self) -> None:
+        """It is not on its way any more."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close()
+
+    async def read_json(self, *, takes_files: bool) -> None:
+        """Read all of it, and refuse what is no JSON that a page would send.
+
+        Args:
+            takes_files: Whether gradio looks for files in it.
+        """
+        parts = []
+        while not self._is_whole:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                self._kept = [message]
+                return
+            parts.append(message.get("body", b""))
+        text = b"".join(parts)
+        if text:
+            _check_json(text, takes_files=takes_files)
+        self._kept = [{"type": "http.request", "body": text, "more_body": False}]
+
+
+def _is_form(scope: Scope) -> bool:
+    """Whether the body is a form, which only files and logins may be; all others are JSON, and say so.
+
+    A page of another site can send forms and plain text without being asked, JSON it cannot.
+    """
+    kind = next((value for name, value in scope["headers"] if name.lower() == b"content-type"), b"").lower()
+    if kind.startswith(_FORMS) and scope["path"].rstrip("/") in _FORM_PATHS:
+        return True
+    if kind and not kind.startswith(b"application/json"):
+        raise _RefusedError(415, "Expected JSON, got something else.")
+    return False
+
+
+def _check_length(scope: Scope, most: int) -> None:
+    """Refuse at once what says itself that it is too large; what lies is counted as it comes."""
+    for name, value in scope["headers"]:
+        if name.lower() == b"content-length" and value.isdigit() and int(value[:20]) > most:
+            _refuse_large(most)
+
+
+def _check_json(text: bytes, *, takes_files: bool) -> None:
+    try:
+        value = json.loads(text, parse_constant=_refuse_word, object_pairs_hook=_read_object)
+    except (ValueError, RecursionError):
+        raise _RefusedError(400, "Expected JSON without NaN, infinity and double names.") from None
+    layer, depth = [value], 0
+    while layer := [child for each in layer for child in _children(each)]:
+        depth += 1
+        if depth > MOST_NESTED:
+            raise _RefusedError(400, f"Expected JSON nested at most {MOST_NESTED} deep.")
+        # Gradio would fetch a file that is named by an address from whatever server that is.
+        if takes_files and any(isinstance(each, dict) and _is_address(each.get("path")) for each in layer):
+            raise _RefusedError(400, "Expected an uploaded file, got an address. Upload the file.")
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _is_address(path: Any) -> bool:
+    return isinstance(path, str) and _ADDRESS.match(path) is not None
+
+
+def _refuse_word(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _children(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _refuse_large(most: int) -> NoReturn:
+    raise _RefusedError(413, f"Expected at most {most / 2**20:.0f} MB, got more. Send less at once.")
+
+
+def _refuse_slow() -> NoReturn:
+    raise _RefusedError(408, "The request did not arrive in time. Send it again.")
+
+
+def _answer(refused: _RefusedError) -> JSONResponse:
+    # What is left of the body is not read, so the connection cannot be used again.
+    return JSONResponse({"detail": str(refused)}, refused.status, {"connection": "close"})
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what uploads that were broken off have left; whole ones lie in folders of their own by now."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if _LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)

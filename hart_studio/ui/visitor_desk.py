@@ -1,0 +1,217 @@
+"""The Label page's desk for one visitor of a Space: the same work, on what they uploaded alone, and within bounds."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from gradio.utils import get_upload_folder
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.sources import guess_kind
+from hart_studio.runs.launcher import stop_run
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.reader import list_runs
+from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.label_desk import LabelDesk, RunRequest, is_labeled_now, read_request
+
+MOST_PROJECTS: Final = 3
+"""Projects of one visitor (ours, as all bounds here: the disk and the processor of a Space are everybody's)."""
+
+MOST_ITEMS: Final = 200
+"""Questions of one visitor."""
+
+MOST_BYTES: Final = 256 << 20
+"""Bytes of the pictures of one visitor, and of all else that is kept here when pictures come."""
+
+MOST_KEPT_BYTES: Final = 2 * MOST_BYTES
+"""Bytes with exports, from which on nothing more is made."""
+
+MOST_SOURCE_BYTES: Final = 64 << 20
+"""Bytes of one file that is read."""
+
+MOST_LINES: Final = 5000
+"""Lines of one table."""
+
+MOST_ROLLOUTS: Final = 8
+"""Rollouts for each question."""
+
+ENDINGS: Final = (".zip", ".csv", ".tsv", ".jsonl")
+"""Files that a visitor may bring. All but the zip are plain text, so none is larger inside than outside."""
+
+KINDS: Final = ("auto", "pictures", "table", "questions")
+"""What they may be: their pictures lie in them. Others name pictures elsewhere on this machine."""
+
+BUSY: Final = (
+    "labels are being proposed already, by you or another visitor, and there is one such run at a time; "
+    "nothing is lost, try again in a few minutes"
+)
+"""Why a run does not start."""
+
+_END_SECONDS: Final = 2.0
+
+
+class VisitorDesk(LabelDesk):
+    """Answers the Label page for one visitor."""
+
+    def __init__(self, root: Path, allowed: AllowedModels, reserve: Callable[[], AbstractContextManager[None]]) -> None:
+        """Nothing is made before the visitor makes a project.
+
+        Args:
+            root: Folder of the visitor's projects.
+            allowed: Models that may label.
+            reserve: A context in which nobody else may start a run; raises ``InputError`` when one is at work.
+        """
+        super().__init__(root, allowed=allowed, most_items=MOST_ITEMS)
+        self._reserve = reserve
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Make a project.
+
+        Raises:
+            InputError: If its name cannot be used, or there are too many.
+        """
+        if len(self.projects({})) >= MOST_PROJECTS:
+            raise InputError(
+                f"expected at most {MOST_PROJECTS} projects of one visitor, got one more; use one of yours"
+            )
+        return super().create(request)
+
+    def bring(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin an import of an uploaded file, which holds its pictures itself.
+
+        Raises:
+            InputError: If it is another kind of file, or too much.
+        """
+        source = self._find_source(request.get("source"))
+        asked = str(request.get("kind") or "auto")
+        kind = guess_kind(source) if asked == "auto" else asked
+        if kind not in KINDS or (kind == "pictures") != source.lower().endswith(".zip"):
+            raise InputError(f"expected a zip of pictures, or a table with its pictures inside, got {kind!r}; {_HOW}")
+        self._check_bytes(Path(source))
+        return super().bring({**request, "kind": kind})
+
+    def start(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Make a labeling run and start it, when no other visitor's is at work.
+
+        Raises:
+            InputError: If one is, or more is asked for than a visitor may.
+        """
+        wanted = read_request(RunRequest, request)
+        if wanted.rollouts > MOST_ROLLOUTS:
+            raise InputError(f"expected at most {MOST_ROLLOUTS} rollouts here, got {wanted.rollouts}; ask for fewer")
+        with self._reserve():
+            return super().start(request)
+
+    def resume(self, request: Mapping[str, Any]) -> None:
+        """Go on with a run, when no other visitor's is at work.
+
+        Raises:
+            InputError: If one is.
+        """
+        with self._reserve():
+            super().resume(request)
+
+    def check_open(self) -> None:
+        """Refuse when the visitor's room is full.
+
+        Raises:
+            InputError: If it is.
+        """
+        super().check_open()
+        if count_bytes(self.root) > MOST_KEPT_BYTES:
+            raise InputError(
+                f"expected at most {MOST_KEPT_BYTES >> 20} MiB with all exports of one visitor, got more; save what "
+                "you exported, and go on in a new browser tab"
+            )
+
+    def open_projects(self) -> Iterator[Project]:
+        """All projects that can be opened."""
+        for each in self.projects({}):
+            with suppress(HartError):
+                yield self.open_project(each["id"])
+
+    @property
+    def is_importing(self) -> bool:
+        """Whether a file is being read."""
+        return any(not each.is_over for each in list(self._imports.values()))
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a run is at work, or about to be."""
+        return any(is_labeled_now(project) for project in self.open_projects())
+
+    def stop_runs(self) -> None:
+        """End all runs, without waiting until they have saved."""
+        for project in self.open_projects():
+            for run in list_runs(project.runs):
+                stop_at_once(run.layout)
+
+    def close(self) -> None:
+        """End all runs and let go of all files, before the folder is removed."""
+        self.stop_runs()
+        for project in list(self._projects.values()):
+            project.database.close()
+
+    def _find_source(self, value: Any) -> str:
+        """An uploaded file of a kind that a visitor may bring; no other path, no hub id, no address."""
+        path = Path(super()._find_source(value))
+        try:
+            file = path.resolve(strict=True)
+            is_uploaded = Path(get_upload_folder()).resolve() in file.parents and file.is_file()
+            size = file.stat().st_size
+        except (OSError, ValueError, RuntimeError):
+            is_uploaded, size = False, 0
+        if not is_uploaded or path.suffix.lower() not in ENDINGS:
+            raise InputError(f"expected a file that was uploaded here, one of {', '.join(ENDINGS)}; {_HOW}")
+        if size > MOST_SOURCE_BYTES:
+            raise InputError(f"expected at most {MOST_SOURCE_BYTES >> 20} MiB in one file, got {size >> 20}; split it")
+        if file.suffix.lower() != ".zip":
+            with file.open("rb") as lines:
+                if sum(block.count(b"\n") for block in iter(lambda: lines.read(1 << 20), b"")) > MOST_LINES:
+                    raise InputError(f"expected at most {MOST_LINES:,} lines in a table, got more; split it")
+        return str(file)
+
+    def _check_bytes(self, source: Path) -> None:
+        """See that the visitor may keep what the file holds; no entry of a zip is read beyond the size that it states.
+
+        Raises:
+            InputError: If it is too much.
+        """
+        size = source.stat().st_size
+        if source.suffix.lower() == ".zip":
+            try:
+                with zipfile.ZipFile(source) as archive:
+                    entries = archive.infolist()
+            except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+                raise InputError(f"expected a zip of pictures, got another file: {error}; pack it again") from error
+            size = sum(entry.file_size for entry in entries)
+            if len(entries) > MOST_LINES:
+                raise InputError(f"expected at most {MOST_LINES:,} entries in a zip, got {len(entries):,}; split it")
+        kept = count_bytes(self.root)
+        if kept + size > MOST_BYTES:
+            raise InputError(
+                f"expected at most {MOST_BYTES >> 20} MiB of one visitor, got {(kept + size) >> 20}; bring less"
+            )
+
+
+_HOW: Final = "choose a file of yours: a zip of pictures, or a table whose picture column holds them in base64"
+
+
+def stop_at_once(layout: RunLayout) -> None:
+    """End a run without waiting until it has saved; one that cannot be ended shows as running."""
+    with suppress(HartError, OSError):
+        stop_run(layout, save_seconds=0.0, end_seconds=_END_SECONDS)
+
+
+def count_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder; what goes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total

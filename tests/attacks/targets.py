@@ -1,0 +1,204 @@
+"""A served studio to attack, a server that nobody may call, and ways to send what a browser never would."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from PIL import Image
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import ModelError
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import create_project
+from hart_studio.models.chat import ChatModel
+from hart_studio.records import Sample
+from hart_studio.ui.app import build_app, launch_options
+from hart_studio.ui.guard import LOOPBACK_HOSTS
+from hart_studio.ui.label_desk import LabelDesk
+from hart_studio.ui.launch_desk import LaunchDesk
+from hart_studio.ui.services import AskService
+from tests.browser.run_pages import write_run
+from tests.evaluations import draw_picture, make_records, write_evaluation
+from tests.fakes import ScriptedModel
+
+PROJECT_ROOT = Path(__file__).parents[2]
+BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
+SECRET = "the-words-of-the-secret-file"  # noqa: S105 - it keeps no secret but these tests' own
+"""What the files hold that nothing may hand out."""
+
+PASSWORD = "correct horse battery"  # noqa: S105 - of these tests alone
+_TRACE = re.compile(r"Traceback|File \\?\"|line \d+, in ")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A served studio, and what lies around it."""
+
+    url: str
+    app: gr.Blocks
+    root: Path
+    """Folder of everything on disk: ``runs``, ``labels``, ``cache``, ``private``."""
+    run: str
+    """Id of an ordinary training run."""
+    evaluation: str
+    """Id of an evaluation."""
+    project: str = "signs"
+
+    @property
+    def cache(self) -> Path:
+        """What the server may serve."""
+        return self.root / "cache"
+
+    @property
+    def secret(self) -> Path:
+        """A file that it must never hand out."""
+        return self.root / "private" / "secret.txt"
+
+    @property
+    def server_functions(self) -> list[tuple[int, str]]:
+        """(component id, name) of everything that scripts of the page may call."""
+        found = []
+        for number, block in self.app.blocks.items():
+            found += [(number, name) for name, each in vars(block).items() if getattr(each, "_is_server_fn", False)]
+        return found
+
+    def call(self, name: str, data: Any, client: httpx.Client | None = None) -> httpx.Response:
+        """Call a server function as a script of the page does."""
+        number = next(number for number, each in self.server_functions if each == name)
+        body = {"component_id": number, "fn_name": name, "session_hash": "attack", "data": data}
+        return (client or httpx).post(f"{self.url}gradio_api/component_server", json=body, timeout=60)
+
+    def trigger(self, fn_index: int, data: list[Any], event_data: Any = None, session: str = "attack") -> str:
+        """Run an event handler by its number, as a page does; its whole event stream, or the refusal."""
+        body = {"fn_index": fn_index, "data": data, "event_data": event_data, "session_hash": session}
+        joined = httpx.post(f"{self.url}gradio_api/queue/join", json=body, timeout=60)
+        if joined.status_code != 200:
+            return joined.text
+        with httpx.stream("GET", f"{self.url}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
+            told = ""
+            for line in stream.iter_lines():
+                told += line + "\n"
+                if '"process_completed"' in line or '"close_stream"' in line or "unexpected_error" in line:
+                    break
+        return told
+
+    def ask(self, image: Any, endpoint: str = "ask") -> str:
+        """Call an endpoint with this in the place of the picture; its whole event stream, or the refusal."""
+        rest: dict[str, list[Any]] = {
+            "ask": ["What?", "", "", "scripted", None],
+            "locate": ["What?", "", "scripted"],
+            "verify": ["What?", [{"x_min": 1, "y_min": 1, "x_max": 9, "y_max": 9}], "", "", "scripted"],
+        }
+        url = f"{self.url}gradio_api/call/{endpoint}"
+        joined = httpx.post(url, json={"data": [image, *rest[endpoint]]}, timeout=60)
+        if joined.status_code != 200:
+            return joined.text
+        return httpx.get(f"{url}/{joined.json()['event_id']}", timeout=60).text
+
+    def upload(self, name: str, content: bytes) -> httpx.Response:
+        """Upload a file as a page does."""
+        return httpx.post(f"{self.url}gradio_api/upload", files={"files": (name, content)}, timeout=60)
+
+
+def leaks(text: str, target: Target, *, names_roots: bool = False) -> list[str]:
+    """What an answer tells that it must not: words of a secret file, a stack trace, a place on this machine.
+
+    Args:
+        text: The answer.
+        target: Whose it is.
+        names_roots: Whether the folders of runs and labels may be named, as to whoever works there.
+    """
+    plain = text.replace("\\/", "/")
+    # The names of served files are in the cache folder: gradio's addresses are made of them.
+    plain = plain.replace(str(target.cache), "")
+    if names_roots:
+        plain = plain.replace(str(target.root), "")
+    places = [str(target.root), str(PROJECT_ROOT), str(Path.home()) + "/", "site-packages", sys.prefix]
+    found = [place for place in (SECRET, "root:x:0", PASSWORD, *places) if place in plain]
+    return found + ([str(_TRACE.search(plain))] if _TRACE.search(plain) else [])
+
+
+def open_by_name(name: str) -> ChatModel:
+    """The scripted model, unless the name says how it fails."""
+    if name.startswith(("/", "http", "\\", ".", "file:")):
+        raise ModelError(f"expected a folder or a hub id, got {name!r}: there is no such folder")
+    if name == "broken":
+        raise RuntimeError(f"secret detail of {name}: {SECRET}")
+    return ScriptedModel(
+        name=name, grounding=BOX, crops_only="\\boxed{A}", direct=lambda _: "\\boxed{B}", full_and_crops="\\boxed{A}"
+    )
+
+
+@contextmanager
+def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | None = None) -> Iterator[Target]:
+    """Make the data and serve the studio until the block ends."""
+    for name in ("runs", "labels", "cache", "private", "pictures"):
+        (root / name).mkdir()
+    (root / "private" / "secret.txt").write_text(SECRET, "utf-8")
+    picture = draw_picture(root / "pictures" / "street.png")
+    Image.open(picture).save(root / "private" / "secret.png")
+    run = write_run(root / "runs", "ordinary")
+    evaluation = write_evaluation(root / "runs", make_records(picture), model="scripted")
+    project = create_project(root / "labels" / "signs", "signs")
+    samples = tuple(
+        Sample(id=f"q{n}", image=str(picture), question=f"Which number {n}?", choices=("five", "six"), answer="A")
+        for n in range(3)
+    )
+    import_samples(project, LoadedSamples("signs", samples))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(root / "cache"))
+        desk = LaunchDesk(root / "runs", is_open=is_open)
+        labels = LabelDesk(root / "labels", is_open=is_open)
+        app = build_app(AskService(root / "cache" / "work", open_by_name), (), [("Scripted", "scripted")], desk, labels)
+        options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS, login)
+        _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
+        try:
+            yield Target(url, app, root, run.run_id, evaluation.run_id)
+        finally:
+            app.close(verbose=False)
+            desk.close()
+
+
+class Canary:
+    """A web server that nobody may call: whatever calls it was led there.
+
+    Attributes:
+        url: Its address.
+        hits: Lines of the requests that it got.
+    """
+
+    def __init__(self) -> None:
+        """Listen."""
+        self.hits: list[str] = []
+        hits = self.hits
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hits.append(self.requestline)
+                self.send_response(200)
+                self.end_headers()
+
+            do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names of http.server
+
+            def log_message(self, *_: object) -> None:
+                """Quietly."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()

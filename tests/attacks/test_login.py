@@ -1,0 +1,91 @@
+"""Behind a login nothing is answered to a stranger, whatever its address: every route that there is, is tried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.attacks.targets import PASSWORD, Target
+
+pytestmark = pytest.mark.integration
+
+FOR_STRANGERS = {
+    ("GET", "/"), ("HEAD", "/"), ("GET", "/theme.css"), ("GET", "/favicon.ico"), ("GET", "/robots.txt"),
+    ("GET", "/manifest.json"), ("GET", "/pwa_icon"), ("GET", "/logout"), ("GET", "/gradio_api/theme.css"),
+    ("GET", "/gradio_api/startup-events"), ("POST", "/gradio_api/reset"), ("POST", "/gradio_api/reset/"),
+}  # fmt: skip
+"""The page with the login, what it is drawn with, and what does nothing."""
+
+
+def list_routes(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(method, path) of everything that an application answers, with made-up values for what a path takes."""
+    for route in routes:
+        inner = getattr(route, "original_router", None) or getattr(route, "app", None)
+        if hasattr(route, "methods"):
+            path = re.sub(r"\{[^}]*\}", "1", prefix + route.path)
+            yield from ((method, path) for method in route.methods or ())
+        elif hasattr(inner, "routes"):
+            yield from list_routes(inner.routes, prefix + getattr(route, "path", ""))
+
+
+@pytest.fixture(scope="module")
+def routes(login_target: Target) -> list[tuple[str, str]]:
+    found = sorted(set(list_routes(login_target.app.app.routes)))
+    assert len(found) > 60 and ("POST", "/gradio_api/queue/join") in found and ("GET", "/config") in found
+    return found
+
+
+def knock(client: httpx.Client, target: Target, method: str, path: str) -> int:
+    body = {} if method in {"POST", "PUT", "PATCH"} else None
+    with client.stream(method, target.url.rstrip("/") + path, json=body, timeout=30) as answer:
+        return answer.status_code
+
+
+def test_every_route_is_shut_to_strangers(login_target: Target, routes: list[tuple[str, str]]) -> None:
+    with httpx.Client() as stranger:
+        answers = {(method, path): knock(stranger, login_target, method, path) for method, path in routes}
+    taken = {route for route, status in answers.items() if status < 400}
+    assert taken <= FOR_STRANGERS
+    assert all(status in {401, 404, 405, 415, 422, 429} for route, status in answers.items() if route not in taken)
+    for route in (("GET", "/config"), ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/component_server")):
+        assert answers[route] == 401
+
+
+def test_what_the_pages_do_not_use_is_not_there(login_target: Target, routes: list[tuple[str, str]]) -> None:
+    """Not even for whoever has logged in: recordings, an editor, deep links, a relay, tokens for scripts."""
+    with httpx.Client() as friend:
+        login = friend.post(f"{login_target.url}login", data={"username": "ada", "password": PASSWORD})
+        assert login.status_code == 200 and knock(friend, login_target, "GET", "/config") == 200
+        unused = ("vibe", "process_recording", "deep_link", "proxy=", "token", "stream", "monitoring", "/run/", "/api/")
+        tried = [(method, path) for method, path in routes if any(word in path for word in unused)]
+        assert len(tried) >= 15
+        for method, path in tried:
+            assert knock(friend, login_target, method, path) == 404, (method, path)
+
+
+def test_no_event_of_a_page_runs_for_a_stranger(login_target: Target) -> None:
+    for number in login_target.app.fns:
+        answer = login_target.trigger(number, [])
+        assert "Log in first" in answer, number
+    for component, name in login_target.server_functions:
+        body = {"component_id": component, "fn_name": name, "session_hash": "x", "data": {}}
+        assert httpx.post(f"{login_target.url}gradio_api/component_server", json=body).status_code == 401, name
+
+
+@pytest.mark.parametrize("cookie", ["", "access-token=1", "access-token-unsecure-{id}=guess", "access-token-{id}="])
+def test_made_up_cookies_open_nothing(login_target: Target, cookie: str) -> None:
+    cookie = cookie.format(id=login_target.app.app.cookie_id)
+    assert httpx.get(f"{login_target.url}config", headers={"cookie": cookie}).status_code == 401
+
+
+def test_after_the_logout_the_token_is_worth_nothing(login_target: Target) -> None:
+    with httpx.Client() as friend:
+        friend.post(f"{login_target.url}login", data={"username": "ada", "password": PASSWORD})
+        kept = dict(friend.cookies)
+        assert friend.get(f"{login_target.url}config").status_code == 200
+        friend.get(f"{login_target.url}logout")
+    assert httpx.get(f"{login_target.url}config", cookies=kept).status_code == 401

@@ -1,0 +1,84 @@
+"""The page of a Space in a browser: a tab's project is its own, survives a reload, and nobody else's tab has it."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import PATIENCE_MS, open_by_name
+from tests.spaces import Space, serve_space
+
+pytestmark = pytest.mark.browser
+
+WELL_KNOWN = re.compile(r"^https://(fonts\.googleapis\.com|huggingface\.co)/")
+"""What gradio's own page asks for on a Space; ours refuses it by its policy, and this machine has no such hosts."""
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> Iterator[Space]:
+    with serve_space(tmp_path_factory.mktemp("space"), open_by_name, picture_folder) as served:
+        served.desk.queue.close()
+        yield served
+
+
+@pytest.fixture
+def open_tab(browser: Browser, space: Space) -> Iterator[Callable[[], Page]]:
+    """``open_tab()``: the Label tab for one more visitor."""
+    contexts = []
+
+    def load() -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        contexts.append(context)
+        context.route(WELL_KNOWN, lambda route: route.abort())
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(space.url)
+        page.wait_for_selector("#ask-button")
+        page.get_by_role("tab", name="Label", exact=True).click()
+        return page
+
+    yield load
+    for context in contexts:
+        context.close()
+
+
+def test_a_tab_has_projects_of_its_own(open_tab: Callable[[], Page], picture_folder: Path, tmp_path: Path) -> None:
+    first, second = open_tab(), open_tab()
+    expect(first.locator(".hs-visitor-note")).to_contain_text("private to this browser tab")
+    expect(first.locator(".hs-source")).to_be_hidden()
+    expect(first.locator(".hs-train-on")).to_be_hidden()
+    for page, name in ((first, "Signs of mine"), (second, "Others")):
+        page.locator(".hs-new-name").fill(name)
+        page.locator(".hs-create").click()
+        expect(page.locator(".hs-project option")).to_have_text([f"{name} (0)"])
+
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.write(picture_folder / "street.png", "street.png")
+    first.locator(".hs-file").set_input_files(tmp_path / "pictures.zip")
+    first.get_by_text("For pictures or labels that come without questions").click()
+    first.locator(".hs-question").fill("Which number is on the sign?")
+    first.locator(".hs-bring").click()
+    expect(first.locator(".hs-import-told")).to_contain_text("1 added")
+
+    first.reload()
+    first.wait_for_selector("#ask-button")
+    expect(first.locator(".hs-project option")).to_have_text(["Signs of mine (1)"])
+    second.goto(first.url)  # with the name of the project in the address, but without the ticket
+    second.wait_for_selector("#ask-button")
+    expect(second.locator(".hs-project option")).to_have_text(["Others (0)"])
+
+
+def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callable[[], Page]) -> None:
+    page = open_tab()
+    expect(page.locator("#space-login")).to_be_visible()
+    expect(page.locator("#space-duplicate")).to_be_visible()
+    page.get_by_role("tab", name="Watch", exact=True).click()
+    expect(page.locator(".hs-no-run")).to_contain_text("belongs to the owner of the Space")
+    page.get_by_role("tab", name="Train", exact=True).click()
+    page.locator("#train-start").click()
+    expect(page.locator("#train-report")).to_contain_text("belongs to the owner of the Space")

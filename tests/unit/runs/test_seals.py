@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import DataError
+from hart_studio.runs.seals import KEY, is_sealed, make_seal
+
+PLAN = {"argv": ["python", "-m", "x"], "gpus": [0, 1]}
+
+
+def test_a_seal_is_for_one_plan_one_run_and_one_root(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    for root in (first, second):
+        root.mkdir()
+    seal = make_seal(first, "run-1", PLAN)
+    make_seal(second, "run-1", PLAN)
+    assert is_sealed(first, "run-1", dict(reversed(PLAN.items())), seal)
+    assert not is_sealed(first, "run-2", PLAN, seal)
+    assert not is_sealed(first, "run-1", {**PLAN, "argv": ["sh"]}, seal)
+    assert not is_sealed(second, "run-1", PLAN, seal)
+    assert not any(is_sealed(first, "run-1", PLAN, other) for other in (None, 7, "", "é", "\ud800", seal[:-1]))
+
+
+def test_only_the_owner_reads_the_key_and_nothing_else_is_left(tmp_path: Path) -> None:
+    assert not is_sealed(tmp_path, "run", PLAN, "x") and not list(tmp_path.iterdir()), "looking makes no key"
+    with ThreadPoolExecutor(8) as pool:
+        seals = set(pool.map(lambda _: make_seal(tmp_path, "run", PLAN), range(32)))
+    assert len(seals) == 1, "whoever came first made the key of all"
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+    assert (tmp_path / KEY).stat().st_mode & 0o077 == 0
+
+
+def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / KEY).write_bytes(b"short")
+    with pytest.raises(DataError, match="remove the file"):
+        make_seal(tmp_path, "run", PLAN)
+    assert not is_sealed(tmp_path, "run", PLAN, "0" * 64)

@@ -1,0 +1,155 @@
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.ui.mcp.pictures import MOST_PICTURE_BYTES
+from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox
+from hart_studio.ui.services import AskService
+from tests.fakes import ScriptedModel
+from tests.pictures import encoded
+
+BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
+EDGES = {"x_min": 400, "y_min": 450, "x_max": 600, "y_max": 675}
+ASK, LOCATE, VERIFY = TOOLS
+
+
+def draw() -> str:
+    picture = Image.new("RGB", (1600, 900), (40, 60, 80))
+    picture.paste((255, 0, 200), (400, 450, 600, 675))
+    return base64.b64encode(encoded(picture, "PNG")).decode("ascii")
+
+
+QUESTION = {"image": draw(), "question": "Which number?"}
+
+
+def quiet(fraction: float, stage: str) -> None:
+    pass
+
+
+class Desk:
+    """A toolbox over a scripted model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = ScriptedModel(grounding=BOX, crops_only="\\boxed{A}", direct="\\boxed{B}", full_and_crops="A")
+        self.loaded: list[str] = []
+        self.folder = folder
+        self.toolbox = Toolbox(AskService(folder, self._load), ["mine", "built-in", "mine"])
+
+    def __call__(self, tool: Tool, **arguments: Any) -> Any:
+        return self.toolbox.call(tool, arguments, quiet)
+
+    def _load(self, name: str) -> ScriptedModel:
+        self.loaded.append(name)
+        return self.model
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "work")
+
+
+def test_locate_asks_one_turn(desk: Desk) -> None:
+    reply = desk(LOCATE, **QUESTION)
+    assert desk.model.kinds() == [["grounding"]]
+    assert reply.found["boxes"] == [{**EDGES, "label": "sign"}]
+    assert (reply.found["outcome"], reply.found["model"]) == ("ok", "mine")
+    assert reply.found["image"] == {"name": "picture", "width": 1600, "height": 900}
+    (crop,) = reply.crops
+    assert Image.open(io.BytesIO(crop)).size == (200, 225)
+    assert Image.open(io.BytesIO(crop)).getpixel((100, 100))[0] > 230
+
+
+def test_ask_answers_from_the_crops_beside_the_full_image(desk: Desk) -> None:
+    reply = desk(ASK, **QUESTION, choices=["five", "six"], answer="five")
+    assert {name: told["answer"] for name, told in reply.found["protocols"].items()} == {
+        "crops_only": "A",
+        "direct": "B",
+    }
+    assert reply.found["verification"]["sufficiency"] == 1.0
+    assert len(reply.crops) == 1
+    assert set(desk(ASK, **QUESTION, protocols=["full_and_crops"]).found["protocols"]) == {"full_and_crops"}
+
+
+def test_verify_looks_into_all_of_the_boxes(desk: Desk) -> None:
+    boxes = [{"x_min": 100 * n, "y_min": 10, "x_max": 100 * n + 50, "y_max": 5000} for n in range(9)]
+    reply = desk(VERIFY, **QUESTION, choices=["five", "six"], answer="B", boxes=boxes)
+    assert desk.model.kinds() == [["crops_only"], ["direct"], ["direct"]]
+    assert (
+        len([part for part in desk.model.requests("crops_only")[0].messages[0].parts if not isinstance(part, str)]) == 9
+    )
+    assert (reply.found["sufficient"], reply.found["full_right"], reply.found["masked_answer"]) == (False, True, "B")
+    assert reply.found["necessary"] is False
+    assert reply.found["boxes"][1] == {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 900, "label": ""}
+
+
+def test_without_a_region_there_is_no_picture(desk: Desk) -> None:
+    desk.model.grounding = "I do not know."
+    reply = desk(LOCATE, **QUESTION)
+    assert (reply.found["outcome"], reply.found["boxes"], reply.crops) == ("no_box", [], ())
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_only_the_models_of_the_operator_are_opened(desk: Desk, tool: Tool) -> None:
+    schema = desk.toolbox.describe(tool)["properties"]["model"]
+    assert (schema["enum"], schema["default"]) == (["mine", "built-in"], "mine")
+    more = {"boxes": [EDGES]} if tool is VERIFY else {}
+    for name in ("/etc", "somebody/else", "served:http://127.0.0.1:1", " mine"):
+        with pytest.raises(InputError, match="one of the models mine, built-in"):
+            desk(tool, **QUESTION, **more, model=name)
+    assert desk.loaded == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "changes", "text"),
+    [
+        (ASK, {"image": None}, "got image: "),
+        (ASK, {"image": {"path": "/etc/passwd"}}, "got image: "),
+        (ASK, {"question": " "}, "no question yet"),
+        (ASK, {"question": "x" * 4001}, "got question: "),
+        (ASK, {"question": "\ud800"}, "got question: "),
+        (ASK, {"choices": ["one"]}, "2 to 26"),
+        (ASK, {"choices": ["a"] * 27}, "got choices: "),
+        (ASK, {"choices": ["a", "b"], "answer": "z"}, "'z'"),
+        (ASK, {"protocols": ["sideways"]}, "got protocols.0: "),
+        (ASK, {"protocols": []}, "at least one"),
+        (ASK, {"folder": "/etc"}, "got folder: "),
+        (LOCATE, {"answer": "a"}, "got answer: "),
+        (VERIFY, {}, "got boxes: "),
+        (VERIFY, {"boxes": []}, "got boxes: "),
+        (VERIFY, {"boxes": [EDGES] * 17}, "got boxes: "),
+        (VERIFY, {"boxes": [{**EDGES, "x_min": 1e400}]}, "got boxes.0.x_min: "),
+        (VERIFY, {"boxes": [{**EDGES, "x_max": 1}]}, "box 1: expected x_min < x_max"),
+        (VERIFY, {"boxes": [{**EDGES, "x_min": 2000, "x_max": 3000}]}, "got box 1 outside"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named_and_not_repeated(
+    desk: Desk, tool: Tool, changes: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(HartError) as caught:
+        desk(tool, **{**QUESTION, **changes})
+    assert text in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert str(desk.folder) not in str(caught.value)
+    assert desk.model.calls == []
+
+
+def test_nothing_stays_on_the_disk(desk: Desk) -> None:
+    before = sorted(desk.folder.rglob("*"))
+    desk(ASK, **QUESTION)
+    with pytest.raises(HartError):
+        desk(ASK, **{**QUESTION, "image": "AAAA"})
+    assert sorted(desk.folder.rglob("*")) == before
+
+
+def test_clients_are_told_the_bounds_and_the_meaning_of_every_argument(desk: Desk) -> None:
+    for tool in TOOLS:
+        schema = desk.toolbox.describe(tool)
+        assert f"at most {MOST_PICTURE_BYTES >> 20} MiB" in schema["properties"]["image"]["description"]
+        assert all(field["description"] for field in schema["properties"].values())
+        assert schema["additionalProperties"] is False
+    assert VERIFY.arguments.model_json_schema()["properties"]["boxes"]["maxItems"] == 16
