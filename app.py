@@ -55,7 +55,12 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         help="address to listen on (default: this machine only; on Hugging Face Spaces all addresses)",
     )
     parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
-    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument(
+        "--runs-root",
+        type=Path,
+        default=Path(os.environ.get("HART_STUDIO_RUNS") or "runs"),
+        help="folder of the runs (default: the variable HART_STUDIO_RUNS, which a Space can set, or runs)",
+    )
     parser.add_argument(
         "--labels-root", type=Path, default=Path("labels"), help="folder of the labeling projects (default: labels)"
     )

@@ -189,7 +189,7 @@ function makeTheatre(host, ask, urlOf) {
       stage.dataset.key = key;
       svg = build("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Overview with the boxes of every rollout" }, [
         group.overview ? build("svg:image", { href: urlOf(group.overview), width, height, preserveAspectRatio: "none" }) : build("svg:rect", { class: "hs-no-picture", width, height }),
-        build("svg:g", { class: "hs-gold" }), build("svg:g", { class: "hs-boxes" }),
+        build("svg:g", { class: "hs-boxes" }), build("svg:g", { class: "hs-gold" }),
       ]);
       stage.replaceChildren(svg, build("div", { class: "hs-theatre-question" }));
     }
@@ -229,7 +229,7 @@ function makeTheatre(host, ask, urlOf) {
     layer.replaceChildren(...boxes.map(([left, top, right, bottom]) => build("svg:rect", { x: left, y: top, width: right - left, height: bottom - top })));
     const question = stage.querySelector(".hs-theatre-question");
     question.querySelector(".hs-gold-note")?.remove();
-    question.append(build("p", { class: "hs-gold-note", text: boxes.length ? "Dashed: the true box. Evaluation only, training never sees it." : "This data has no true boxes." }));
+    question.append(build("p", { class: "hs-gold-note", text: boxes.length ? "Dashed, on top: the true box. Evaluation only, training never sees it. Dotted: boxes of wrong answers." : "This data has no true boxes." }));
   }
 
   function highlight(index) {
