@@ -144,7 +144,12 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp),
         )
     except OSError as error:
-        print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+        told = (
+            f"{str(error).split('. ')[0]}. Choose another one with --port, or leave it out"
+            if flags.port
+            else str(error)
+        )
+        print(f"app.py: {told}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
     return 0
 

@@ -1,6 +1,7 @@
 // The Label page: choose a project; bring questions in; let boxes be proposed and verified; review; measure; export.
 const LOOK_MILLISECONDS = 1500;
 const HIDDEN_LOOK_MILLISECONDS = 6000;
+const AWAY_LOOK_MILLISECONDS = 60000;
 const STATUS_TITLES = {
   new: "new", proposed: "waiting for review", auto_accepted: "accepted unseen", accepted: "accepted", edited: "edited",
   rejected: "rejected", bad_question: "bad question", failed: "failed",
@@ -21,6 +22,7 @@ let signature = "";
 let preview = null;
 let shownList = { offset: 0, count: 0, acceptable: 0 };
 let isLooking = false;
+let lookedAt = -Infinity;
 let earlierBadRows = [];
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
@@ -123,9 +125,13 @@ function openPanel(name) {
 
 // ---- look -----------------------------------------------------------------------------------------------------------
 
+// A visitor's page keeps looking from behind another tab, because what nobody looks at for long ends.
+const isBehind = () => page.offsetParent === null && !(props.value?.note && performance.now() - lookedAt >= AWAY_LOOK_MILLISECONDS);
+
 async function look() {
-  if (isLooking || !project || page.offsetParent === null) return;
+  if (isLooking || !project || isBehind()) return;
   isLooking = true;
+  lookedAt = performance.now();
   try {
     const asked = project;
     const answer = await answerOf(server.look(signed({ project, signature })));
@@ -192,7 +198,7 @@ function drawRuns() {
         build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
         build("span", { class: "hs-quiet", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
         build("span", { class: "hs-grow" }),
-        isOn ? command("pause", run.is_paused ? "Go on" : "Pause") : null,
+        isOn && !props.value?.note ? command("pause", run.is_paused ? "Go on" : "Pause") : null,
         isOn ? command("stop", "Stop") : null,
         ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
       ]),
@@ -439,7 +445,7 @@ function load() {
   find(".hs-model-label").textContent = value.model_label;
   find(".hs-rollouts").max = value.most_rollouts;
   find(".hs-visitor-note").textContent = value.note;
-  find(".hs-source-field").hidden = find(".hs-train-on").hidden = Boolean(value.note);
+  find(".hs-source-field").hidden = find(".hs-train-on").hidden = find(".hs-refer-field").hidden = Boolean(value.note);
   find(".hs-visitor-note").hidden = !value.note;
   if (value.note) {
     find(".hs-file-label").textContent = "A zip of pictures, or a table with pictures inside (CSV, TSV, JSONL)";

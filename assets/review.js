@@ -61,6 +61,7 @@ function makeReview(host, ask, addressOf, onClose) {
   let openedAt = 0;
   let checkTimer = null;
   let checks = 0;
+  let isChecking = false;
   let passed = []; // over in this sitting: they come again after all others
 
   // The item that is needed most, or a certain one.
@@ -242,7 +243,14 @@ function makeReview(host, ask, addressOf, onClose) {
 
   async function recheck() {
     const asked = ++checks;
-    const answer = await ask("check", { ...look, item: item.id, boxes }).catch(() => ({ error: "The server does not answer; the boxes are not verified." }));
+    if (isChecking) { // one check at a time; the newest boxes are next
+      checkTimer = setTimeout(recheck, CHECK_AFTER_MILLISECONDS);
+      return;
+    }
+    isChecking = true;
+    const answer = await ask("check", { ...look, item: item.id, boxes })
+      .catch(() => ({ error: "The server does not answer; the boxes are not verified." }))
+      .finally(() => { isChecking = false; });
     if (asked !== checks || !item) return; // changed again meanwhile
     if (!answer || answer.error) {
       say(answer?.error ?? "The boxes cannot be verified.", true);

@@ -125,7 +125,7 @@ async def ask(
     place = f"{ASK}/{answer.raise_for_status().json()['event_id']}"
     try:
         text = (await asyncio.wait_for(client.get(place), patience)).raise_for_status().text
-    except asyncio.TimeoutError:
+    except TimeoutError:
         tally.left += 1
         return
     tally.count_end(*read_end(text), time.monotonic() - began)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from enum import Enum
+from enum import StrEnum
 from itertools import combinations, pairwise
 
 from hart_studio.records import Box
@@ -22,7 +22,7 @@ SNAP_TOLERANCE_PX = 1e-6
 """An edge this near to a whole pixel is that pixel: the noise of float frame changes must not cost a pixel row."""
 
 
-class BoxFrame(str, Enum):
+class BoxFrame(StrEnum):
     """The coordinates in which a model family writes its boxes; never guessed from values or from true boxes."""
 
     MODEL_PIXELS = "model_pixels"

@@ -22,12 +22,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageStat
-from typing_extensions import Self
 
 from hart_studio.errors import BoxError, ImageError
 from hart_studio.geometry import WH, BoxFrame, clip, fit_inside, from_original, snap_to_pixels

@@ -7,10 +7,9 @@ the overview or of a model's own frame exist only inside ``geometry`` and ``mode
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from typing_extensions import Self
 
 from hart_studio.prompts import OPTION_LETTERS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, plan_exp
 from hart_studio.labeling.records import Check, Item, Label, Maker, PictureFile
 from hart_studio.records import Box, Sample
 
-AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=timezone.utc)
+AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 NASTY = "a \"b\" 'c' <d> & e\n\t漢字 🙂 \\ ]]> {label} %s"
 """Text that breaks whatever is not escaped."""
 TRAIN_ONLY = {"train": 1.0}

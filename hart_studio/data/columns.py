@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.embedded_pictures import locate_picture
+from hart_studio.data.options import read_options
 from hart_studio.data.rows import strip_letters, to_boxes, to_letter, to_text, to_texts
 from hart_studio.errors import DataError
 from hart_studio.prompts import OPTION_LETTERS
@@ -133,8 +134,17 @@ def _read_choices(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
             texts.pop()
         return tuple(texts)
     value = row[columns.choices]
-    lines = [line for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
-    return strip_letters(to_texts(lines, columns.choices))
+    if not isinstance(value, str):
+        return strip_letters(to_texts(value, columns.choices))
+    choices = read_options(value, columns.choices)
+    if len(choices) == 1 and "|" in value:
+        choices = strip_letters([part.strip() for part in value.split("|") if part.strip()])
+    if len(choices) == 1:
+        raise ValueError(
+            f"expected at least two options in the column {columns.choices!r}, got one: {value.strip()[:60]!r}; write "
+            "one a line, a JSON list, or | between them"
+        )
+    return choices
 
 
 def _read_answer(answer: str, choices: tuple[str, ...]) -> str:

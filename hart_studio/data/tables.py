@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ PEEKED_ROWS: Final = 5
 """Rows that are looked at for the names of columns and for a preview."""
 
 _LARGEST_CELL: Final = 64 * 1024 * 1024
+_LONGEST_HEADER: Final = 64 * 1024
+_READ_FOR_ENCODING: Final = 1024 * 1024
 _PARQUET_BATCH: Final = 4  # a row may hold a picture of many megabytes
 
 PlacedRow = tuple[str, Any]
@@ -125,10 +128,14 @@ def _read_json(path: Path) -> Iterator[PlacedRow]:
     yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _read_separated(separator: str) -> Callable[[Path], Iterator[PlacedRow]]:
+def _read_separated(separators: str) -> Callable[[Path], Iterator[PlacedRow]]:
     def read(path: Path) -> Iterator[PlacedRow]:
         csv.field_size_limit(_LARGEST_CELL)  # a picture in base64 is one cell
-        with path.open("r", encoding="utf-8-sig", errors="replace", newline="") as file:
+        with path.open("r", encoding=_find_encoding(path), errors="replace", newline="") as file:
+            header = file.readline(_LONGEST_HEADER)
+            file.seek(0)
+            # Spreadsheets of many countries put semicolons into files of this name.
+            separator = max(separators, key=header.count)
             reader = csv.DictReader(file, delimiter=separator, strict=False)
             try:
                 for row in reader:
@@ -146,6 +153,17 @@ def _read_separated(separator: str) -> Callable[[Path], Iterator[PlacedRow]]:
                 ) from error
 
     return read
+
+
+def _find_encoding(path: Path) -> str:
+    """UTF-8, unless the beginning of the file is none: then what older Windows programs write."""
+    with path.open("rb") as file:
+        start = file.read(_READ_FOR_ENCODING)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8-sig"
 
 
 def _read_parquet(path: Path) -> Iterator[PlacedRow]:
@@ -167,7 +185,7 @@ def _read_parquet(path: Path) -> Iterator[PlacedRow]:
 _READERS: Final[dict[str, Callable[[Path], Iterator[PlacedRow]]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
-    ".csv": _read_separated(","),
+    ".csv": _read_separated(",;"),
     ".tsv": _read_separated("\t"),
     ".parquet": _read_parquet,
 }

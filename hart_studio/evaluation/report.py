@@ -11,7 +11,7 @@ import html
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -154,7 +154,7 @@ def _describe_gaps(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_figures: bool) -> Iterator[str]:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     yield f"<h1>{_TITLE}</h1>"
     yield f'<p class="quiet">Written {now:%Y-%m-%d %H:%M} UTC. Rows in italics are the paper\'s; all others were '
     yield "measured. Tables and figures are also beside this page as files.</p>"

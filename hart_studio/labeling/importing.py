@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -217,7 +217,7 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
     item_id = make_item_id(picture.sha256, sample.question, sample.choices)
     boxes = sample.boxes if isinstance(sample, LabeledSample) else ()
     _check_inside(boxes, picture)
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     row = connection.execute("SELECT revision, label FROM items WHERE id = ?", (item_id,)).fetchone()
     if row is None:
         plain = Sample(**{name: getattr(sample, name) for name in Sample.model_fields})
@@ -260,7 +260,7 @@ def _write_down(project: Project, source: str, report: ImportReport) -> None:
         number = connection.execute(
             "INSERT INTO imports (at, source, added, known, bad) VALUES (?, ?, ?, ?, ?)",
             (
-                datetime.now(timezone.utc).isoformat(),
+                datetime.now(UTC).isoformat(),
                 source,
                 report.added,
                 report.known + report.updated,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -92,7 +92,7 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
         with project.database.writing() as connection:
             connection.execute(
                 "INSERT INTO runs (id, at, model) VALUES (?, ?, ?)",
-                (layout.run_id, datetime.now(timezone.utc).isoformat(), config.model),
+                (layout.run_id, datetime.now(UTC).isoformat(), config.model),
             )
             connection.executemany(
                 "INSERT INTO predictions (run, item) VALUES (?, ?)", [(layout.run_id, item_id) for item_id in ids]
@@ -277,7 +277,7 @@ def _make_label(
             seed=config.seed,
             is_tightened=config.proposals.tightening is not None,
         ),
-        at=datetime.now(timezone.utc),
+        at=datetime.now(UTC),
         note=proposal.failure,
     )
 

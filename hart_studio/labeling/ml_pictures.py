@@ -17,10 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
-
-from typing_extensions import Self
 
 from hart_studio.data.rows import find_picture
 from hart_studio.errors import ImageError, InputError

@@ -15,7 +15,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,9 @@ from hart_studio.labeling.filters import EVERYTHING, ItemFilter
 from hart_studio.labeling.need import find_need
 from hart_studio.labeling.records import Item, Label, PictureFile, Share
 from hart_studio.records import Record, Sample
+
+RUNS: Final = "runs"
+"""Folder of a project's labeling runs."""
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _WHOLE_ITEM: Final = """SELECT items.id, items.sample, items.label, pictures.path, pictures.sha256, pictures.width,
@@ -64,7 +67,7 @@ class Project:
     @property
     def runs(self) -> Path:
         """Folder of its labeling runs."""
-        return self.folder / "runs"
+        return self.folder / RUNS
 
     @property
     def pictures(self) -> Path:
@@ -266,7 +269,7 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
         with database.writing() as connection:
             connection.execute(
                 "INSERT INTO project (only, name, created_at, settings) VALUES (1, ?, ?, ?)",
-                (title, datetime.now(timezone.utc).isoformat(), (settings or ProjectSettings()).model_dump_json()),
+                (title, datetime.now(UTC).isoformat(), (settings or ProjectSettings()).model_dump_json()),
             )
         database.close()
         return Project(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,7 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
         OSError: If the file cannot be written.
     """
     quality, gold = measure_quality(project), compare_with_gold(project)
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     parts = [
         f"<h1>{html.escape(project.name)}</h1>",
         f'<p class="quiet">Label quality, {now:%Y-%m-%d %H:%M} UTC. Intervals are 95 % Wilson intervals. '

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
 
 from hart_studio.errors import InputError
@@ -200,7 +200,7 @@ class ReviewDesk:
                 check=check if decision == "edit" else now.check,
                 maker=now.maker,
                 reviewer=who,
-                at=datetime.now(timezone.utc),
+                at=datetime.now(UTC),
                 note=note.strip()[:2000],
             )
             self.project.append_label(connection, item_id, label)
@@ -241,7 +241,7 @@ class ReviewDesk:
                 raise ConflictError(
                     f"expected {expected} labels to accept, got {len(rows)}: others have worked on them; look again"
                 )
-            now = datetime.now(timezone.utc)
+            now = datetime.now(UTC)
             for row in rows:
                 before = self.project.item(row["id"]).label
                 label = before.model_copy(
@@ -286,7 +286,7 @@ class ReviewDesk:
                     raise ConflictError("expected the label that you left, got one that somebody has changed since")
                 target = self.project.revision(item_id, before)
                 # The clock of the new revision is today's, everything else is as it was.
-                restored = target.model_copy(update={"revision": now.revision + 1, "at": datetime.now(timezone.utc)})
+                restored = target.model_copy(update={"revision": now.revision + 1, "at": datetime.now(UTC)})
                 self.project.append_label(connection, item_id, restored)
                 # Whatever led to the label that is there again now leads to its new revision.
                 connection.execute(
@@ -333,7 +333,7 @@ class ReviewDesk:
         connection.execute("DELETE FROM actions WHERE reviewer = ? AND is_undone = 1", (who,))
         connection.execute(
             "INSERT INTO actions (reviewer, item, kind, before, after, seconds, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (who, item_id, kind, before, after, seconds, datetime.now(timezone.utc).isoformat()),
+            (who, item_id, kind, before, after, seconds, datetime.now(UTC).isoformat()),
         )
 
     def _count_opinions(self, item_id: str, without: str) -> int:

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -192,8 +192,8 @@ def read_retry_after(text: str, now: datetime | None = None) -> float | None:
     try:
         until = parsedate_to_datetime(text)
         if until.tzinfo is None:
-            until = until.replace(tzinfo=timezone.utc)
-        return max(0.0, (until - (now or datetime.now(timezone.utc))).total_seconds())
+            until = until.replace(tzinfo=UTC)
+        return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
     except (TypeError, ValueError, OverflowError, IndexError):  # the parser is not sure what it raises
         return None
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
-from typing_extensions import Self
 
 from hart_studio.models.families import FAMILIES, Family, PixelBudget
 from hart_studio.records import Record

@@ -151,7 +151,7 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     """The processor: the Qwen image processor with this model's patch size and pixel budget."""
-    geometry = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
+    geometry: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
     images = Qwen2VLImageProcessor(
         size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
         image_mean=[0.5, 0.5, 0.5],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -135,7 +135,7 @@ def ask_question(
     report(1.0, "Done")
     return Trace(
         app_version=hart_studio.__version__,
-        created_at=datetime.now(timezone.utc),
+        created_at=datetime.now(UTC),
         image=_describe_image(Path(image_path), view.image),
         question=sample.question,
         choices=sample.choices,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -57,7 +57,7 @@ def complete_checkpoint(layout: RunLayout, step: int, stage: str, is_kept: bool 
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    mark = CheckpointMark(step=step, stage=stage, at=datetime.now(timezone.utc), is_kept=is_kept, files=files)
+    mark = CheckpointMark(step=step, stage=stage, at=datetime.now(UTC), is_kept=is_kept, files=files)
     write_json(folder / MARKER, mark.model_dump(mode="json"))
     return Checkpoint(folder, mark)
 

@@ -6,10 +6,9 @@ command lines and forms hold is read in ``runs.overrides``. Values that the pape
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from typing_extensions import Self
 
 from hart_studio.errors import InputError
 from hart_studio.records import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -128,7 +128,7 @@ class EventLog:
 
     def append(self, payload: Payload, step: int) -> RunEvent:
         """Append an event; it is with the system, not in a buffer of this process, when this returns."""
-        event = RunEvent(seq=self._next, at=datetime.now(timezone.utc), step=step, payload=payload)
+        event = RunEvent(seq=self._next, at=datetime.now(UTC), step=step, payload=payload)
         append_jsonl(self.path, event.model_dump(mode="json"))
         self._next += 1
         return event

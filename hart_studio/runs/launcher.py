@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -82,7 +82,7 @@ def start_run(
             attempt=attempt,
             step=status.step,
             total=status.total,
-            heartbeat=datetime.now(timezone.utc),
+            heartbeat=datetime.now(UTC),
         )
         write_status(layout, status)
     threading.Thread(target=_watch, args=(layout, process, attempt), daemon=True).start()

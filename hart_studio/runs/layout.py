@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -122,7 +122,7 @@ def make_run_id(method: str, now: datetime | None = None) -> str:
     Raises:
         InputError: If the method holds anything else.
     """
-    time = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    time = (now or datetime.now(UTC)).astimezone(UTC)
     run_id = f"{time:%Y%m%d-%H%M%S}-{method.replace('+', '-')}-{secrets.token_hex(3)}"
     if not _RUN_ID.fullmatch(run_id):
         raise InputError(f"expected a method of lower-case letters, digits, _ and +, got {method!r}")

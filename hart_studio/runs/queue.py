@@ -82,16 +82,36 @@ def write_plan(layout: RunLayout, plan: LaunchPlan) -> None:
     write_json(layout.launch, {**told, "seal": make_seal(layout.folder.parent, layout.run_id, told)})
 
 
+def read_plan(layout: RunLayout) -> LaunchPlan | None:
+    """How a run is said to be started, whoever said it: tells which devices it wants, and is never to be started.
+
+    None for a run from a terminal.
+    """
+    told = _read_told(layout)
+    return told[0] if told else None
+
+
 def find_plan(layout: RunLayout) -> LaunchPlan | None:
-    """How a run is to be started, or was; None for a run from a terminal, or when the plan was not made here."""
+    """How a run is to be started, or was; None for a run from a terminal, or when the plan was not made here.
+
+    Raises:
+        OSError: If it cannot be said now whether it was made here, because the key cannot be read.
+    """
+    told = _read_told(layout)
+    if told is None:
+        return None
+    plan, seal = told
+    return plan if is_sealed(layout.folder.parent, layout.run_id, plan.model_dump(mode="json"), seal) else None
+
+
+def _read_told(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
+    """The plan and its seal as they stand in the run's folder."""
     try:
         told = json.loads(read_plain(layout.launch))
         seal = told.pop("seal", None)
-        plan = LaunchPlan.model_validate(told)
+        return LaunchPlan.model_validate(told), seal
     except (OSError, ValueError, RecursionError, AttributeError):
         return None
-    told = plan.model_dump(mode="json")
-    return plan if is_sealed(layout.folder.parent, layout.run_id, told, seal) else None
 
 
 class RunQueue:
@@ -129,7 +149,10 @@ class RunQueue:
             runs = list_runs(self.runs_root)
             busy = [_plan_of(run) for run in runs if is_on(run)]
             for run in reversed(runs):
-                plan = find_plan(run.layout) if is_waiting(run) else None
+                try:
+                    plan = find_plan(run.layout) if is_waiting(run) else None
+                except OSError:  # the key is another user's, or cannot be read just now: whoever can will start it
+                    continue
                 if plan is None:
                     if is_waiting(run) and run.layout.launch.exists():
                         _fail(run.layout, _FOREIGN)
@@ -148,7 +171,7 @@ class RunQueue:
 
     def place_of(self, layout: RunLayout) -> int | None:
         """How many runs are on its device or come before it; None when it does not wait."""
-        plan = find_plan(layout)
+        plan = read_plan(layout)
         if plan is None or not is_waiting(summarize_run(layout)):
             return None
         runs = list_runs(self.runs_root)
@@ -170,7 +193,7 @@ def _fail(layout: RunLayout, cause: str) -> None:
 
 def _plan_of(run: RunSummary) -> LaunchPlan:
     """A run from a terminal counts as one on the CPU: what it has on a GPU shows in the check of its memory."""
-    return find_plan(run.layout) or LaunchPlan(argv=("terminal",))
+    return read_plan(run.layout) or LaunchPlan(argv=("terminal",))
 
 
 def is_on(run: RunSummary) -> bool:

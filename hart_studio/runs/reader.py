@@ -95,9 +95,11 @@ def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTE
     except OSError:
         return EventBatch([], 0, 0, is_restarted=offset > 0)
     with file:
-        is_restarted = offset > file.seek(0, 2)
+        size = file.seek(0, 2)
+        is_restarted = offset > size
         start = file.seek(0 if is_restarted else max(0, offset))
-        lines = _read_whole_lines(file, most_bytes)
+        # Python makes room for all that is asked for, so no more is than there is.
+        lines = _read_whole_lines(file, min(most_bytes, size - start))
     parsed = [parse_event(line) for line in lines if line.strip()]
     events = [event for event in parsed if event is not None]
     return EventBatch(events, start + sum(map(len, lines)), len(parsed) - len(events), is_restarted)

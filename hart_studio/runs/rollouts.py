@@ -13,11 +13,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from PIL import Image
 from pydantic import ValidationError, model_validator
-from typing_extensions import Self
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import read_jsonl, resolve_inside, write_atomically

@@ -11,6 +11,8 @@ import hmac
 import json
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,8 @@ KEY: Final = ".queue.key"
 """Name of the file with the key, in the root of the runs."""
 
 _KEY_BYTES: Final = 32
+_LOOKS: Final = 20
+_LOOK_SECONDS: Final = 0.05
 
 
 def make_seal(runs_root: Path, run_id: str, plan: dict[str, Any]) -> str:
@@ -34,28 +38,50 @@ def make_seal(runs_root: Path, run_id: str, plan: dict[str, Any]) -> str:
 
 
 def is_sealed(runs_root: Path, run_id: str, plan: dict[str, Any], seal: object) -> bool:
-    """Whether a plan was made here, for this run, and is as it was made."""
+    """Whether a plan was made here, for this run, and is as it was made.
+
+    Raises:
+        OSError: If there is a key that cannot be read now.
+    """
     if not isinstance(seal, str) or not (runs_root / KEY).is_file():
         return False
     try:
         return hmac.compare_digest(make_seal(runs_root, run_id, plan).encode(), seal.encode("utf-8", "replace"))
-    except (DataError, OSError):
+    except DataError:
         return False
 
 
 def _read_key(runs_root: Path) -> bytes:
     path = runs_root / KEY
-    draft = runs_root / f"{KEY}.{secrets.token_hex(8)}"
     if not path.exists():
-        try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(_KEY_BYTES))
-            os.link(draft, path)  # whoever comes second takes the key of the first
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink(missing_ok=True)
+        _make_key(path)
     key = path.read_bytes()
+    for _ in range(_LOOKS):
+        if len(key) >= _KEY_BYTES:
+            break
+        time.sleep(_LOOK_SECONDS)  # somebody is writing it
+        key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise DataError(f"expected a key of {_KEY_BYTES} bytes at {path}, got {len(key)}; remove the file")
     return key
+
+
+def _make_key(path: Path) -> None:
+    """Make the key, unless somebody else was first: theirs is taken then."""
+    key = secrets.token_bytes(_KEY_BYTES)
+    draft = path.with_name(f"{KEY}.{secrets.token_hex(8)}")
+    try:
+        _write_new(draft, key)
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # file systems without hard links, such as network shares and volumes: not whole at once there
+        with suppress(FileExistsError):
+            _write_new(path, key)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)

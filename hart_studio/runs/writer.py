@@ -19,13 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn, Self
 
 from pydantic import BaseModel
-from typing_extensions import Self
 
 from hart_studio.errors import HartError
 from hart_studio.files import write_atomically, write_json
@@ -301,7 +300,7 @@ class RunWriter:
             self.warn(f"not a finite number at step {self._status.step}: {', '.join(broken)}")
 
     def _update(self, **changes: object) -> None:
-        self._status = self._status.replace(**changes, heartbeat=datetime.now(timezone.utc))
+        self._status = self._status.replace(**changes, heartbeat=datetime.now(UTC))
         write_status(self.layout, self._status)
         self._written_at = time.monotonic()
 

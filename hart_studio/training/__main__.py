@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: expected a place for the run, got {error}; what was saved before is kept", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; what was saved can be resumed with --resume", file=sys.stderr)
         return 130

@@ -23,6 +23,10 @@ NOT_FIGURES: Final = ("epoch", "total_flos", "step_time", "num_tokens")
 """What the libraries log beside the figures of a step."""
 
 
+Measure = Callable[[HartTrainer | SftTrainer, Callable[[], None]], HeldOut]
+"""Gives the figures on the held-out samples, and calls its second argument while it is at work."""
+
+
 class RunCallback(TrainerCallback):
     """Connects a trainer with its run; on every process, because stopping and measuring are done together.
 
@@ -36,7 +40,7 @@ class RunCallback(TrainerCallback):
         stage: Stage,
         schedule: ScheduleConfig,
         signals: StopSignals,
-        measure: Callable[[HartTrainer | SftTrainer], HeldOut] | None,
+        measure: Measure | None,
         evaluation_size: int,
         bar: tqdm[Any] | None,
     ) -> None:
@@ -75,8 +79,7 @@ class RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Show that the run gets on."""
-        if self._writer is not None:
-            self._writer.beat()
+        self._beat()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide whether to save and to stop, and record rollouts when they are due."""
@@ -119,11 +122,15 @@ class RunCallback(TrainerCallback):
     def _measure_model(self, step: int) -> None:
         if self._measure is None or self.trainer is None or not self._schedule.evaluate_every:
             return
-        found = self._measure(self.trainer)
+        found = self._measure(self.trainer, self._beat)
         if self._writer is not None:
             self._writer.log_evaluation(step, found.figures, self._evaluation_size)
             if found.witnesses:
                 self._writer.log_rollouts(step, found.witnesses, is_held_out=True)
+
+    def _beat(self) -> None:
+        if self._writer is not None:
+            self._writer.beat()
 
     def _agree_to_stop(self) -> bool:
         """Whether any process was asked to stop; all of them come to the same answer."""

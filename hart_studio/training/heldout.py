@@ -5,7 +5,7 @@ The samples come as their own argument and stay here; the loop gets blind copies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +60,7 @@ def measure_held_out(
     open_image: OpenImage = SourceImage,
     accelerator: Accelerator | None = None,
     witnesses: int = 0,
+    beat: Callable[[], None] = lambda: None,
 ) -> HeldOut:
     """Answer and point greedily, and compare with what is known.
 
@@ -72,6 +73,7 @@ def measure_held_out(
         open_image: Opens a picture by its path.
         accelerator: Adds the figures of all processes up.
         witnesses: Samples to keep with what the model saw and said, so that people can follow them through a run.
+        beat: Called after every batch: this takes minutes, and the run is to be seen alive meanwhile.
 
     Returns:
         Mean of each figure, per question for the answer, per gold box for the last two; and the witnesses.
@@ -83,6 +85,7 @@ def measure_held_out(
     for start in range(0, len(mine), BATCH):
         batch = mine[start : start + BATCH]
         kept += _measure_batch(tally, model, batch, method, config, open_image, witnesses - len(kept))
+        beat()
     return HeldOut(tally.means(accelerator), kept)
 
 

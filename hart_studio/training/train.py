@@ -30,7 +30,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter
-from hart_studio.training.callbacks import RunCallback
+from hart_studio.training.callbacks import Measure, RunCallback
 from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
 from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.heldout import HeldOut, measure_held_out
@@ -218,10 +218,8 @@ class _Job:
         callback.trainer = None
         return stage.first_step + int(trainer.state.global_step)
 
-    def _measure(
-        self, method: Method, source: SampleSource, split: Split
-    ) -> Callable[[HartTrainer | SftTrainer], HeldOut]:
-        def measure(trainer: HartTrainer | SftTrainer) -> HeldOut:
+    def _measure(self, method: Method, source: SampleSource, split: Split) -> Measure:
+        def measure(trainer: HartTrainer | SftTrainer, beat: Callable[[], None]) -> HeldOut:
             with whole_weights(trainer), trainer.accelerator.autocast():
                 found = measure_held_out(
                     trainer.policy,
@@ -231,6 +229,7 @@ class _Job:
                     source.open_image,
                     trainer.accelerator,
                     self._config.schedule.rollout_prompts,
+                    beat,
                 )
             trainer.policy.take_exchanges()
             return found

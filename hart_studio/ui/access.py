@@ -14,7 +14,7 @@ from hart_studio.errors import InputError
 from hart_studio.ui.guard import LOOPBACK_HOSTS
 
 Profile = Literal["local", "lab", "space"]
-"""``local``: this machine alone. ``lab``: a network, behind a login. ``space``: a public page that makes nothing."""
+"""``local``: this machine alone. ``lab``: a network, behind a login. ``space``: a public page, see ``space``."""
 
 USER_VARIABLE: Final = "HART_STUDIO_USER"
 """Environment variable with the name of the login."""

@@ -110,6 +110,7 @@ def build_app(
             try:
                 rights.ensure_owner(person)
                 trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
+                service.allowed.check(trained)
             except HartError as error:
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
             return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: trained}

@@ -17,8 +17,8 @@ Progress = Callable[[float, str], None]
 def follow(work: Callable[[Progress], Result]) -> Generator[Running, None, Result]:
     """Run ``work`` in a thread and yield each progress report.
 
-    A reader that stops listening (a closed tab) does not stop the work: a model call cannot be interrupted, and the
-    thread ends with it.
+    A reader that stops listening (a closed tab) does not stop a model call, which cannot be interrupted. Whether the
+    work ends before its next one is up to its reports; see ``callers``.
 
     Args:
         work: Gets a progress callback; may be called from its thread only.

@@ -27,7 +27,7 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
 from hart_studio.runs.events import RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.queue import LaunchPlan, find_plan, plan_launch, write_plan
+from hart_studio.runs.queue import LaunchPlan, plan_launch, read_plan, write_plan
 from hart_studio.runs.reader import RunSummary, read_events, summarize_run
 from hart_studio.ui.label_desk import read_request
 from hart_studio.ui.launch_desk import DOUBLE_CLICK_SECONDS, LaunchDesk
@@ -214,7 +214,7 @@ class EvaluationDesk:
                 f"{layout.run_id}"
             )
         self.launch.allowed.check(read_config(layout).model)
-        earlier = find_plan(layout)
+        earlier = read_plan(layout)
         plan_launch(layout, self._plan(layout, earlier.gpus if earlier else ()))
 
     def delete(self, request: Mapping[str, Any]) -> None:

@@ -88,9 +88,9 @@ class Guard:
         host, path = headers.get("host", ""), scope.get("path", "")
         named = [value for name, value in pairs if name in {"host", "x-forwarded-host"}]
         if self.hosts is not None and not (host and all(_host_name(name) in self.hosts for name in named)):
-            return 400, "This server does not answer to that host name."
+            return 400, "This server does not answer to that host name; start it with --allow-host NAME."
         if _is_foreign(scope["method"], path, headers, host):
-            return 403, "Requests from other sites are refused."
+            return 403, "Requests from other sites are refused. A proxy has to pass on the Host that the browser named."
         if not is_served(path):
             return 404, "Not found."
         if scope["method"] == "POST" and path.rstrip("/") == "/login":

@@ -156,7 +156,7 @@ class LabelDesk:
         if (self.root / slug).exists():
             raise InputError(f"expected a new name, got {name!r}, which a project has already; choose another")
         self.root.mkdir(parents=True, exist_ok=True)
-        create_project(self.root / slug, name)
+        create_project(self.root / slug, name).database.close()
         return {"id": slug}
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -209,13 +209,17 @@ class LabelDesk:
             choices=tuple(line.strip() for line in str(request.get("choices") or "").splitlines() if line.strip()),
         )
         source = self._find_source(request.get("source"))
+        room = None if self.most_items is None else self.most_items - self._count_elsewhere(project)
         with self._lock:
             running = self._imports.get(project.folder.name)
             if running and not running.is_over:
                 raise InputError("expected no import at work, got one; wait until it is done")
             state = self._imports[project.folder.name] = Import()
-        room = None if self.most_items is None else self.most_items - self._count_elsewhere(project)
-        threading.Thread(target=_import, args=(project, source, settings, state, room), daemon=True).start()
+        try:
+            threading.Thread(target=_import, args=(project, source, settings, state, room), daemon=True).start()
+        except RuntimeError:  # no more threads; an import that never ends would block the project
+            state.is_over = True
+            raise
         return {}
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
@@ -243,7 +247,7 @@ class LabelDesk:
             wanted=ItemFilter(statuses=wanted.statuses),
         )
         with self._starting:
-            if is_labeled_now(project):
+            if any(is_at_work(run) for run in list_runs(project.runs)):
                 raise InputError("expected no run at work in this project, got one; stop it, or wait until it is done")
             layout = prepare_run(project, config)
             try:
@@ -305,9 +309,9 @@ class LabelDesk:
             raise InputError(CLOSED)
 
 
-def is_labeled_now(project: Project) -> bool:
-    """Whether a run is at work in a project, or about to be."""
-    return any(run.state in {"queued", "running", "stopping"} for run in list_runs(project.runs))
+def is_at_work(run: RunSummary) -> bool:
+    """Whether a run labels, or is about to."""
+    return run.state in {"queued", "running", "stopping"}
 
 
 def _import(project: Project, source: str, settings: SourceSettings, state: Import, most_items: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from hart_studio.errors import DataError, HartError
+from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.difference import compare_runs
 from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
@@ -62,7 +62,7 @@ class LabelOutputs:
         desk: Knows the projects.
         served: Folder that the server serves; names of files start from it.
         folder: Folder in it for figures and archives.
-        names_folders: Whether the page is told where on this machine an export lies.
+        names_folders: Whether the page is told where on this machine things lie.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LabelOutputs:
 
     def losses(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What an export would drop, and how many labels it would hold."""
-        wanted = read_request(ExportRequest, request)
+        wanted = self._read_export(request)
         project, options = self.desk.open_project(wanted.project), _export_options(wanted)
         items = list(project.items(ItemFilter(statuses=wanted.statuses)))
         return {"items": len(items), "losses": [loss.text for loss in lossiness(wanted.format, items, options)]}
@@ -125,7 +125,7 @@ class LabelOutputs:
     def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Write an export into the project and offer it as a zip."""
         self.desk.check_open()
-        wanted = read_request(ExportRequest, request)
+        wanted = self._read_export(request)
         project, options = self.desk.open_project(wanted.project), _export_options(wanted)
         items = list(project.items(ItemFilter(statuses=wanted.statuses), with_history=wanted.format == "native"))
         exports = project.folder / "exports"
@@ -202,6 +202,12 @@ class LabelOutputs:
     def formats(self) -> list[tuple[str, str]]:
         """(title, name) of the formats that can be written."""
         return [(info.title, name) for name, info in FORMATS.items() if info.save]
+
+    def _read_export(self, request: Mapping[str, Any]) -> ExportRequest:
+        wanted: ExportRequest = read_request(ExportRequest, request)
+        if wanted.is_referring and not self.names_folders:  # the export would name folders of this machine
+            raise InputError("expected an export with its pictures, got one that leaves them here; take them along")
+        return wanted
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.served).as_posix()

@@ -22,7 +22,7 @@ from hart_studio.runs.devices import Gpu, list_gpus
 from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import load_config, to_arguments
-from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, write_plan
+from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch, read_plan, write_plan
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.rights import CLOSED
@@ -73,7 +73,7 @@ class LaunchDesk:
     Attributes:
         runs_root: Folder of all runs, absolute.
         queue: Starts what is ordered.
-        is_open: Whether runs may be started here; a public demo says no.
+        is_open: Whether runs may be started here, by anybody; who may is for ``rights`` to say.
         allowed: Models that they may begin with.
     """
 
@@ -234,7 +234,7 @@ class LaunchDesk:
         layout = find_run(self.runs_root, str(request.get("run")))
         if self.allowed.names is not None:
             self._check_model(load_config(layout.config))
-        earlier = find_plan(layout)
+        earlier = read_plan(layout)
         device = read_device(layout)
         if earlier is None and "cuda" in device:
             again = shlex.join(["--resume", layout.run_id, "--runs-root", str(self.runs_root)])

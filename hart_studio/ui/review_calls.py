@@ -26,7 +26,7 @@ from hart_studio.records import Box
 from hart_studio.runs.reader import list_runs
 from hart_studio.ui.drawn_boxes import read_boxes
 from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.services import AskService
+from hart_studio.ui.services import DECODING, AskService
 
 MOST_KEPT_CHECKS: Final = 256
 """Verdicts on drawn boxes that are kept until they are saved."""
@@ -45,7 +45,10 @@ class ReviewCalls:
         desk: Knows the projects.
         service: Opens pictures and asks models.
         served: Folder that the server serves; names of files start from it.
+        most_boxes: Boxes that may be drawn for one question.
     """
+
+    most_boxes: int = MOST_BOXES
 
     def __init__(self, desk: LabelDesk, service: AskService, served: Path | None = None) -> None:
         self.desk = desk
@@ -73,7 +76,7 @@ class ReviewCalls:
         project, review, reviewer = self._open(request)
         item = project.item(str(request.get("item")))
         decision = request.get("decision")
-        boxes = read_boxes(request.get("boxes"), MOST_BOXES) if decision == "edit" else None
+        boxes = read_boxes(request.get("boxes"), self.most_boxes) if decision == "edit" else None
         check = self._check(project, item, boxes) if boxes is not None else None
         revision = request.get("revision")
         if not isinstance(revision, int):
@@ -108,7 +111,7 @@ class ReviewCalls:
         """What the model says of boxes as they are drawn, with their crops."""
         project, _, _ = self._open(request)
         item = project.item(str(request.get("item")))
-        boxes = read_boxes(request.get("boxes"), MOST_BOXES)
+        boxes = read_boxes(request.get("boxes"), self.most_boxes)
         check = self._check(project, item, boxes)
         return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes)}
 
@@ -226,19 +229,27 @@ class ReviewCalls:
     def _cut(self, item: Item, boxes: tuple[Box, ...]) -> list[dict[str, Any]]:
         """Crops of the original at native resolution, as files that the server serves."""
         wh = (item.picture.width, item.picture.height)
-        found = []
+        found, missing = [], {}
         for box in plan_crops(boxes, wh, padding=0.0, min_side=1, max_aspect=1e9, max_boxes=MOST_BOXES):
             key = hashlib.sha256(f"{item.picture.sha256}{box.xyxy}".encode()).hexdigest()[:24]
             path = self.service.folder / "label_crops" / f"{key}.jpg"
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                crop = self._open_image(item).crop(box)
-                crop.thumbnail((CROP_SIDE, CROP_SIDE))
-                draft = path.with_name(f"{key}.{threading.get_ident()}.draft")
-                crop.save(draft, "JPEG", quality=90)
-                draft.replace(path)
+                missing[path] = box
             found.append({"path": self._name(path), "width": int(box.width), "height": int(box.height)})
+        if missing:
+            with DECODING:
+                self._write_crops(item, missing)
         return found
+
+    def _write_crops(self, item: Item, missing: Mapping[Path, Box]) -> None:
+        image = self._open_image(item)
+        for path, box in missing.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            crop = image.crop(box)
+            crop.thumbnail((CROP_SIDE, CROP_SIDE))
+            draft = path.with_name(f"{path.stem}.{threading.get_ident()}.draft")
+            crop.save(draft, "JPEG", quality=90)
+            draft.replace(path)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.served).as_posix()

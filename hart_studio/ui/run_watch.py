@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,7 +150,7 @@ class RunWatch:
         if status["signature"] != look.status:
             beat = summary.status and summary.status.heartbeat
             # The page's clock may be another one, so it gets an age, not a time.
-            age = max(0.0, (datetime.now(timezone.utc) - beat).total_seconds()) if beat else None
+            age = max(0.0, (datetime.now(UTC) - beat).total_seconds()) if beat else None
             answer["status"] = {**status, "age": age}
         attempt = summary.status.attempt if summary.status else 0
         if attempt:

@@ -6,6 +6,7 @@ Nothing here imports torch before a model is asked for, so the page is up in sec
 from __future__ import annotations
 
 import hashlib
+import threading
 import uuid
 import zipfile
 from collections import OrderedDict
@@ -52,6 +53,9 @@ DETAIL_SIDE: Final = 4096
 
 MODEL_SLOTS: Final = 2
 """Models kept in memory: the two that the page can compare."""
+
+DECODING: Final = threading.BoundedSemaphore(2)
+"""Held while an original is decoded for the pages: uploads that come at once do not fill the memory at once."""
 
 _LOADING_SHARE: Final = 0.3
 """Part of the progress bar that loading a model takes."""
@@ -186,11 +190,12 @@ class AskService:
         detail, preview = folder / "detail.jpg", folder / "preview.jpg"
         if not (detail.exists() and preview.exists()):
             folder.mkdir(parents=True, exist_ok=True)
-            large = image.overview(max_side=DETAIL_SIDE)
-            large.save(detail, quality=88)
-            small = large.copy()
-            small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
-            small.save(preview, quality=88)
+            with DECODING, image:
+                large = image.overview(max_side=DETAIL_SIDE)
+                large.save(detail, quality=88)
+                small = large.copy()
+                small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
+                small.save(preview, quality=88)
         return Scene(image.name, image.width, image.height, _copy(preview), _copy(detail))
 
     def ask(self, form: AskForm, model_name: str, progress: Progress, *, is_admitted: bool = False) -> Reply:
@@ -206,7 +211,7 @@ class AskService:
             BusyError: If too many wait already.
             HartError: If the picture, the question or the model is not usable.
         """
-        name = self.allowed.check(model_name)
+        name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
         with self._line.turn(lambda text: progress(0.0, text), is_admitted=is_admitted):
             scene = self.open_picture(form.image)
             with SourceImage(form.image) as image:
@@ -231,7 +236,7 @@ class AskService:
             BusyError: If too many wait already.
             HartError: If the picture, the question or the model is not usable.
         """
-        name = self.allowed.check(model_name)
+        name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
         with SourceImage(form.image) as image, self._line.turn(lambda text: progress(0.0, text)):
             return {**summarize_trace(self._run_loop(form, name, image, progress)), "model": name}
 
@@ -242,7 +247,7 @@ class AskService:
             BusyError: If too many wait already.
             HartError: If the picture, the question or the model is not usable.
         """
-        name = self.allowed.check(model_name)
+        name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
         with SourceImage(form.image) as image, self._line.turn(lambda text: progress(0.0, text)):
             model = self._get_model(name, progress)
             progress(_LOADING_SHARE, "Looking for the region")
@@ -265,7 +270,7 @@ class AskService:
             BusyError: If too many wait already.
             HartError: If the picture, the question, a box or the model is not usable.
         """
-        name = self.allowed.check(model_name)
+        name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
         with SourceImage(form.image) as image:
             inside = keep_inside(boxes, image.wh)
             check, problem = self.check_boxes(name, form.sample, inside, None, lambda _: image, progress)
@@ -342,6 +347,16 @@ class AskService:
             self._models[name] = self._load(find_built_in(name))
         self._models.move_to_end(name)
         return self._models[name]
+
+
+def _keeping(path: Path, progress: Progress) -> Progress:
+    """The same reports, each of which keeps an uploaded file from the sweep of the cache: waiting may take long."""
+
+    def report(fraction: float, stage: str) -> None:
+        renew(path)
+        progress(fraction, stage)
+
+    return report
 
 
 def _copy(path: Path) -> Copy:

@@ -11,13 +11,13 @@ from typing import Any, Final
 from gradio.utils import get_upload_folder
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.labeling.project import Project
+from hart_studio.labeling.project import RUNS
 from hart_studio.labeling.sources import guess_kind
 from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.reader import list_runs
+from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.ui.allowed_models import AllowedModels
-from hart_studio.ui.label_desk import LabelDesk, RunRequest, is_labeled_now, read_request
+from hart_studio.ui.label_desk import LabelDesk, RunRequest, is_at_work, read_request
 
 MOST_PROJECTS: Final = 3
 """Projects of one visitor (ours, as all bounds here: the disk and the processor of a Space are everybody's)."""
@@ -107,6 +107,14 @@ class VisitorDesk(LabelDesk):
         with self._reserve():
             return super().start(request)
 
+    def pause(self, request: Mapping[str, Any]) -> None:
+        """Refuse: there is one run of all visitors, and one that waits would keep it from the others.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("expected a run to go on or to end here, got a pause; stop it, and resume it later")
+
     def resume(self, request: Mapping[str, Any]) -> None:
         """Go on with a run, when no other visitor's is at work.
 
@@ -129,11 +137,11 @@ class VisitorDesk(LabelDesk):
                 "you exported, and go on in a new browser tab"
             )
 
-    def open_projects(self) -> Iterator[Project]:
-        """All projects that can be opened."""
-        for each in self.projects({}):
-            with suppress(HartError):
-                yield self.open_project(each["id"])
+    def all_runs(self) -> Iterator[RunSummary]:
+        """The runs of all projects. No database is opened for it, for others' threads ask too."""
+        with suppress(FileNotFoundError):  # the room is being removed
+            for folder in self.root.iterdir():
+                yield from list_runs(folder / RUNS)
 
     @property
     def is_importing(self) -> bool:
@@ -143,19 +151,24 @@ class VisitorDesk(LabelDesk):
     @property
     def has_run(self) -> bool:
         """Whether a run is at work, or about to be."""
-        return any(is_labeled_now(project) for project in self.open_projects())
+        return any(is_at_work(run) for run in self.all_runs())
 
     def stop_runs(self) -> None:
         """End all runs, without waiting until they have saved."""
-        for project in self.open_projects():
-            for run in list_runs(project.runs):
-                stop_at_once(run.layout)
+        for run in self.all_runs():
+            stop_at_once(run.layout)
+
+    def let_go(self) -> None:
+        """Close this thread's connections after a call: all threads times all projects would be many open files."""
+        with self._lock:
+            projects = list(self._projects.values())
+        for project in projects:
+            project.database.close()
 
     def close(self) -> None:
         """End all runs and let go of all files, before the folder is removed."""
         self.stop_runs()
-        for project in list(self._projects.values()):
-            project.database.close()
+        self.let_go()
 
     def _find_source(self, value: Any) -> str:
         """An uploaded file of a kind that a visitor may bring; no other path, no hub id, no address."""

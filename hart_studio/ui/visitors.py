@@ -14,7 +14,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +23,22 @@ from typing import Any, Final
 from hart_studio.errors import InputError
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.label_outputs import LabelOutputs
-from hart_studio.ui.review_calls import ReviewCalls
 from hart_studio.ui.services import AskService
+from hart_studio.ui.visitor_calls import VisitorCalls
 from hart_studio.ui.visitor_desk import BUSY, VisitorDesk
 
 IDLE_SECONDS: Final = 2 * 3600.0
 """A room goes when nobody has been in it for so long (ours)."""
 
 ABSENT_SECONDS: Final = 15 * 60.0
-"""A run ends when its visitor has been away for so long: others wait for it (ours). The open page looks every second or
-two."""
+"""After so long a visitor counts as away: the run ends, and the room may go for another visitor's (ours). The open page
+looks every second or two, and once a minute from behind another tab."""
+
+RUN_SECONDS: Final = 20 * 60.0
+"""A run ends after so long, because others wait for it; what is labeled stays, and it can be resumed (ours)."""
 
 MOST_VISITORS: Final = 40
-"""Rooms; for one more the one that was idle longest goes (ours)."""
+"""Rooms; for one more the one goes whose visitor has been away longest (ours)."""
 
 MOST_IMPORTS: Final = 2
 """Files that are read at once, of all visitors (ours)."""
@@ -66,11 +69,13 @@ class Room:
     """Folder of what the page shows of them, served under a name that nobody can guess."""
     desk: VisitorDesk
     outputs: LabelOutputs
-    calls: ReviewCalls
+    calls: VisitorCalls
     seen: float
     """When somebody was last in it, by a clock that cannot be set."""
     busy: int = 0
     """Calls at work in it."""
+    run_since: float | None = None
+    """When a run was first seen at work in it, by the same clock; None without one."""
 
     def answer(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
         """What answers a call of that name."""
@@ -150,19 +155,24 @@ class Visitors:
         if not isinstance(ticket, str) or not _TICKET_FORM.fullmatch(ticket):
             raise InputError("expected the ticket of a browser tab, got none; reload the page")
         key = hashlib.sha256(ticket.encode()).hexdigest()
-        with self._lock:
-            leaving = self._make_place() if makes and key not in self._rooms else []
-            room = self._rooms.get(key)
-            if room is None and makes:
-                room = self._rooms[key] = self._build(key)
-            if room is not None:
-                room.busy += 1
-                room.seen = self._clock()
-        self._clear(leaving)
+        idle = self._find_idle() if makes else ()
+        leaving: list[Room] = []
+        try:
+            with self._lock:
+                room = self._rooms.get(key)
+                if room is None and makes:
+                    leaving = self._make_place(idle)
+                    room = self._rooms[key] = self._build(key)
+                if room is not None:
+                    room.busy += 1
+                    room.seen = self._clock()
+        finally:
+            self._clear(leaving)
         try:
             yield room
         finally:
             if room is not None:
+                room.desk.let_go()
                 with self._lock:
                     room.busy -= 1
                     room.seen = self._clock()
@@ -179,7 +189,7 @@ class Visitors:
         self._clear(leaving)
 
     def sweep(self) -> int:
-        """Remove rooms that were idle for too long, and end runs whose visitor has gone.
+        """Remove rooms that were idle for too long, and end runs that last too long or whose visitor has gone.
 
         Returns:
             The number of rooms that are left.
@@ -188,30 +198,45 @@ class Visitors:
         with self._lock:
             rooms = dict(self._rooms)
         # Looked at without the lock, because it reads from disk; whoever comes back meanwhile is seen below.
-        working = {key for key, room in rooms.items() if room.desk.is_importing or room.desk.has_run}
-        for key in working:
-            if now - rooms[key].seen > ABSENT_SECONDS and not rooms[key].busy:
-                rooms[key].desk.stop_runs()
+        for room in rooms.values():
+            if not room.desk.has_run:
+                room.run_since = None
+                continue
+            room.run_since = now if room.run_since is None else room.run_since
+            is_away = now - room.seen > ABSENT_SECONDS and not room.busy
+            if is_away or now - room.run_since > RUN_SECONDS:
+                room.desk.stop_runs()
+                room.run_since = None
         with self._lock:
-            old = [key for key, room in self._rooms.items() if not room.busy and now - room.seen > IDLE_SECONDS]
-            leaving = [self._rooms.pop(key) for key in old if not rooms[key].desk.is_importing]
+            leaving = [self._rooms.pop(key) for key in list(self._rooms) if self._is_idle(key, IDLE_SECONDS)]
             left = len(self._rooms)
         self._clear(leaving)
-        for room in rooms.values():
-            if not room.busy and now - room.seen > SWEEP_SECONDS:
-                room.calls.close()
         return left
 
-    def _make_place(self) -> list[Room]:
-        """Take out the rooms that were idle longest until there is place for one more; with the lock held."""
-        leaving = []
-        while len(self._rooms) >= self._most:
-            idle = [key for key, room in self._rooms.items() if not (room.busy or room.desk.is_importing)]
-            idle = [key for key in idle if not self._rooms[key].desk.has_run]
-            if not idle:
-                raise InputError("expected a free place for one more visitor, got none; try again in a few minutes")
-            leaving.append(self._rooms.pop(min(idle, key=lambda key: self._rooms[key].seen)))
-        return leaving
+    def _is_idle(self, key: str, seconds: float) -> bool:
+        """Whether nobody was in a room for so long, and no file is being read there."""
+        room = self._rooms[key]
+        return not (room.busy or room.desk.is_importing) and self._clock() - room.seen > seconds
+
+    def _find_idle(self) -> list[str]:
+        """Where all places are taken, rooms that may go for one more; without the lock, because it reads from disk."""
+        with self._lock:
+            is_full = len(self._rooms) >= self._most
+            absent = {key: room for key, room in self._rooms.items() if is_full and self._is_idle(key, ABSENT_SECONDS)}
+        return [key for key, room in absent.items() if not room.desk.has_run]
+
+    def _make_place(self, idle: Collection[str]) -> list[Room]:
+        """Take out the room whose visitor has been away longest if there is no place for one more; with the lock held.
+
+        Nobody loses a room that they may come back to at once, so many new tickets drive nobody out.
+        """
+        if len(self._rooms) < self._most:
+            return []
+        # Looked at again: somebody may have come back meanwhile.
+        going = [key for key in idle if key in self._rooms and self._is_idle(key, ABSENT_SECONDS)]
+        if not going:
+            raise InputError("expected a free place for one more visitor, got none; try again in a few minutes")
+        return [self._rooms.pop(min(going, key=lambda key: self._rooms[key].seen))]
 
     def _build(self, key: str) -> Room:
         folder = self.root / key
@@ -220,7 +245,7 @@ class Visitors:
         shown = served / "visitors" / secrets.token_hex(16)
         desk = VisitorDesk(folder, self._allowed, self._reserve)
         outputs = LabelOutputs(desk, served, shown / "labels", names_folders=False)
-        calls = ReviewCalls(desk, self._service.in_folder(shown), served)
+        calls = VisitorCalls(desk, self._service.in_folder(shown), served)
         return Room(folder, shown, desk, outputs, calls, self._clock())
 
     def _clear(self, rooms: list[Room]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def told(closed_target: Target) -> Iterator[Target]:
     fail(run, words)
     run.logs.mkdir(exist_ok=True)
     run.log_of(1).write_text(f'Traceback:\n  File "{PLACES[0]}/x.py"\n{words}\n')
-    broken = RunLayout(root / make_run_id("evaluation", datetime(2026, 1, 3, tzinfo=timezone.utc)))
+    broken = RunLayout(root / make_run_id("evaluation", datetime(2026, 1, 3, tzinfo=UTC)))
     broken.folder.mkdir()
     broken.status.write_text("{}")
     yield closed_target

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ NEVER_SECONDS = 60.0
 @pytest.fixture
 def hostile(target: Target) -> Iterator[RunLayout]:
     """A copy of an ordinary run, to be made worse by a test."""
-    folder = target.root / "runs" / make_run_id("ap_grpo", datetime(2026, 1, 1, tzinfo=timezone.utc))
+    folder = target.root / "runs" / make_run_id("ap_grpo", datetime(2026, 1, 1, tzinfo=UTC))
     shutil.copytree(target.root / "runs" / target.run, folder)
     yield RunLayout(folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -156,7 +156,7 @@ def test_a_run_that_links_a_folder_is_deleted_without_it(target: Target, hostile
 
 
 def test_a_run_that_is_a_link_is_no_run(target: Target) -> None:
-    link = target.root / "runs" / make_run_id("ap_grpo", datetime(2026, 1, 2, tzinfo=timezone.utc))
+    link = target.root / "runs" / make_run_id("ap_grpo", datetime(2026, 1, 2, tzinfo=UTC))
     link.symlink_to(target.secret.parent)
     try:
         assert link.name not in target.call("index", {}).text

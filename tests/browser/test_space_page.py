@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from hart_studio.ui import label_desk
 from tests.browser.conftest import PATIENCE_MS, open_by_name
 from tests.spaces import Space, serve_space
+from tests.visitors import sleep_instead
 
 pytestmark = pytest.mark.browser
 
@@ -37,6 +39,7 @@ def open_tab(browser: Browser, space: Space) -> Iterator[Callable[[], Page]]:
         context.route(WELL_KNOWN, lambda route: route.abort())
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
+        page.clock.install()
         page.goto(space.url)
         page.wait_for_selector("#ask-button")
         page.get_by_role("tab", name="Label", exact=True).click()
@@ -47,7 +50,9 @@ def open_tab(browser: Browser, space: Space) -> Iterator[Callable[[], Page]]:
         context.close()
 
 
-def test_a_tab_has_projects_of_its_own(open_tab: Callable[[], Page], picture_folder: Path, tmp_path: Path) -> None:
+def test_a_tab_has_projects_of_its_own(
+    open_tab: Callable[[], Page], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = open_tab(), open_tab()
     expect(first.locator(".hs-visitor-note")).to_contain_text("private to this browser tab")
     expect(first.locator(".hs-source")).to_be_hidden()
@@ -65,12 +70,34 @@ def test_a_tab_has_projects_of_its_own(open_tab: Callable[[], Page], picture_fol
     first.locator(".hs-bring").click()
     expect(first.locator(".hs-import-told")).to_contain_text("1 added")
 
+    monkeypatch.setattr(label_desk, "start_run", sleep_instead)
+    first.locator(".hs-start-run").evaluate("button => button.click()")  # on a panel that is not open
+    run = first.locator(".hs-label-run")
+    expect(run.locator("button")).to_have_text(["Stop"])  # a visitor cannot let the only run wait
+    expect(first.locator(".hs-refer-field")).to_have_css("display", "none")
+
     first.reload()
-    first.wait_for_selector("#ask-button")
+    first.wait_for_selector("#ask-button", state="attached")  # the page comes back on the Label tab
     expect(first.locator(".hs-project option")).to_have_text(["Signs of mine (1)"])
     second.goto(first.url)  # with the name of the project in the address, but without the ticket
-    second.wait_for_selector("#ask-button")
+    second.wait_for_selector("#ask-button", state="attached")
     expect(second.locator(".hs-project option")).to_have_text(["Others (0)"])
+
+
+def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[[], Page]) -> None:
+    page = open_tab()
+    page.locator(".hs-new-name").fill("Signs of mine")
+    page.locator(".hs-create").click()
+    expect(page.locator(".hs-project option")).to_have_text(["Signs of mine (0)"])
+    page.get_by_role("tab", name="Ask", exact=True).click()
+    expect(page.locator(".hs-label")).to_be_hidden()
+    page.wait_for_timeout(2000)  # a look that was on its way
+    looks: list[str] = []
+    page.on("request", lambda request: looks.append(request.url) if '"look"' in (request.post_data or "") else None)
+    page.wait_for_timeout(4000)
+    assert not looks, "not every second or two while nobody sees it"
+    with page.expect_request(lambda request: '"look"' in (request.post_data or "")):
+        page.clock.fast_forward(61_000)
 
 
 def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callable[[], Page]) -> None:

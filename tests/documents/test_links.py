@@ -63,8 +63,11 @@ def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
         patch.setattr(sys, "argv", [command.module or "app.py", *command.arguments])
         try:
             if command.module:
-                for name in (command.module, f"{command.module}.__main__"):
-                    patch.delitem(sys.modules, name, raising=False)  # run anew, and put back afterwards
+                spec = importlib.util.find_spec(command.module)
+                is_package = spec is not None and spec.submodule_search_locations is not None
+                # Run anew, and put back afterwards; a package itself stays the one that others hold.
+                name = f"{command.module}.__main__" if is_package else command.module
+                patch.delitem(sys.modules, name, raising=False)
                 runpy.run_module(command.module, run_name="__main__")
             else:
                 runpy.run_path(str(ROOT / "app.py"), run_name="__main__")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -85,7 +85,7 @@ def test_runs_of_one_moment_and_of_a_moment_that_comes_again_are_all_there(
 @pytest.mark.parametrize("days", [-4000, 4000])
 def test_a_heartbeat_of_another_time_is_no_sign_of_death(tmp_path: Path, days: int) -> None:
     layout = create_run(tmp_path, "training", RunConfig(), "ap_grpo", 4)
-    beat = datetime.now(timezone.utc) + timedelta(days=days)
+    beat = datetime.now(UTC) + timedelta(days=days)
     write_status(
         layout,
         read_status(layout).replace(

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -94,7 +94,7 @@ def client(client_class: Any, url: str) -> Any:
 def make_project(config: str) -> SimpleNamespace:
     return SimpleNamespace(
         id=12,
-        created_at=datetime(2026, 11, 23, tzinfo=timezone.utc),
+        created_at=datetime(2026, 11, 23, tzinfo=UTC),
         label_config=config,
         task_data_login=None,
         task_data_password=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -139,7 +139,7 @@ def _describe_machine(results: StudyResults, jobs: int) -> str:
     commits = sorted({(origin.git_commit or "unknown")[:12] for origin in origins})
     platforms = sorted({origin.platform for origin in origins})
     lines = [
-        f"- Written {datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores, {jobs} cells at a time",
+        f"- Written {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {jobs} cells at a time",
         f"- Machine of the runs: {', '.join(platforms) or 'no run yet'}; {', '.join(versions) or 'no version known'}",
         f"- Code: {', '.join(commits) or 'no run yet'}"
         + (" with local changes" if any(origin.has_local_changes for origin in origins) else ""),

@@ -86,7 +86,9 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 max_lines=1, elem_id="ask-answer",
             )  # fmt: skip
             model_a = gr.Dropdown(
-                models, value=models[0][1], label=service.allowed.label, allow_custom_value=True,
+                models, value=models[0][1],
+                info="The built-in models know drawn scenes like those of the examples, and no photographs.",
+                label=service.allowed.label, allow_custom_value=True,
                 elem_id="ask-model-a",
             )  # fmt: skip
             model_b = gr.Dropdown(

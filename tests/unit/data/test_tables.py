@@ -129,3 +129,25 @@ def test_no_bytes_raise_anything_else(folder: Path, content: bytes, ending: str)
     with pytest.raises(DataError):
         load_table(path, folder / "cache")
         raise DataError("a table after all")
+
+
+@pytest.mark.parametrize(
+    "choices", ["five | six", "five|six", '"five\nsix"', '"[""five"", ""six""]"', "A. five B. six"]
+)
+def test_options_in_one_cell(folder: Path, choices: str) -> None:
+    (folder / "t.csv").write_text(f"image,question,choices,answer\na.png,Which?,{choices},six\n")
+    (sample,) = load_table(folder / "t.csv", folder / "cache").samples
+    assert (sample.choices, sample.answer) == (("five", "six"), "B")
+
+
+def test_one_option_is_told(folder: Path) -> None:
+    (folder / "t.csv").write_text("image,question,choices,answer\na.png,Which?,five or six,six\n")
+    with pytest.raises(DataError, match="at least two options in the column 'choices', got one: 'five or six'"):
+        load_table(folder / "t.csv", folder / "cache")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
+    (folder / "t.csv").write_text("image;question;choices;answer\na.png;Für wen?;für ö|für ü;für ü\n", encoding)
+    (sample,) = load_table(folder / "t.csv", folder / "cache").samples
+    assert (sample.question, sample.choices, sample.answer) == ("Für wen?", ("für ö", "für ü"), "B")

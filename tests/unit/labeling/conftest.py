@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def ask(picture: Path, number: int = 0, answer: str | None = "B", **more: object
 
 def add_label(project: Project, item_id: str, **fields: object) -> Label:
     """Append the next revision."""
-    chosen = {"status": "proposed", "origin": "model", "boxes": (BOX,), "at": datetime.now(timezone.utc), **fields}
+    chosen = {"status": "proposed", "origin": "model", "boxes": (BOX,), "at": datetime.now(UTC), **fields}
     label = Label(revision=project.item(item_id).label.revision + 1, **chosen)  # type: ignore[arg-type]
     with project.database.writing() as connection:
         project.append_label(connection, item_id, label)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -19,9 +19,7 @@ def predict(project: Project, run: str, labels: dict[str, tuple[bool | None, tup
         connection.execute("INSERT INTO runs (id, at, model) VALUES (?, '', 'm')", (run,))
         for item_id, (is_right, boxes) in labels.items():
             check = None if is_right is None else make_check(crops_right=is_right)
-            label = Label(
-                revision=1, status="proposed", origin="model", boxes=boxes, check=check, at=datetime.now(timezone.utc)
-            )
+            label = Label(revision=1, status="proposed", origin="model", boxes=boxes, check=check, at=datetime.now(UTC))
             connection.execute(
                 "INSERT INTO predictions (run, item, label) VALUES (?, ?, ?)", (run, item_id, label.model_dump_json())
             )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.unit.labeling.conftest import make_check
 
 def label(status: str = "proposed", score: float | None = 0.5, **check: object) -> Label:
     return Label(
-        revision=1, status=status, origin="model", score=score, at=datetime.now(timezone.utc),  # type: ignore[arg-type]
+        revision=1, status=status, origin="model", score=score, at=datetime.now(UTC),  # type: ignore[arg-type]
         check=make_check(**check) if check else None,
     )  # fmt: skip
 

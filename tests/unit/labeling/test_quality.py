@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ OTHER = Box.of((150, 100, 250, 200))
 
 
 def decided(status: str, *boxes: Box) -> Label:
-    return Label(revision=2, status=status, origin="human", boxes=boxes, reviewer="A", at=datetime.now(timezone.utc))  # type: ignore[arg-type]
+    return Label(revision=2, status=status, origin="human", boxes=boxes, reviewer="A", at=datetime.now(UTC))  # type: ignore[arg-type]
 
 
 def test_an_empty_project(project: Project) -> None:

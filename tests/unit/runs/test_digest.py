@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -212,5 +212,5 @@ def test_the_pace_is_that_of_the_last_steps(layout: RunLayout) -> None:
 
 
 def _event(number: int, second: int = 0) -> RunEvent:
-    at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=second)
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
     return RunEvent(seq=number, at=at, step=number, payload=step(0.5))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,12 @@ PAYLOADS: list[Payload] = [
 
 def test_every_kind_survives_the_file(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     written = [log.append(payload, step) for step, payload in enumerate(PAYLOADS)]
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
     assert [parse_event(line) for line in lines] == written
     assert [(event.seq, event.step) for event in written] == [(number, number) for number in range(len(PAYLOADS))]
-    assert before <= written[0].at <= datetime.now(timezone.utc)
+    assert before <= written[0].at <= datetime.now(UTC)
     kinds = [json.loads(line)["payload"]["type"] for line in lines]
     assert kinds == ["started", "step", "rollouts", "checkpoint", "evaluation", "warning", "finished"]
 
@@ -98,5 +98,5 @@ def test_what_is_no_event(line: bytes) -> None:
 
 def test_a_line_by_hand() -> None:
     line = b'{"seq": 4, "at": "2026-08-24T10:00:00Z", "step": 1, "payload": {"type": "rollouts", "groups": 1}}\n'
-    at = datetime(2026, 8, 24, 10, tzinfo=timezone.utc)
+    at = datetime(2026, 8, 24, 10, tzinfo=UTC)
     assert parse_event(line) == RunEvent(seq=4, at=at, step=1, payload=RolloutsSaved(groups=1))

@@ -16,8 +16,9 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.launcher import start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import hold_lock
-from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch
+from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, read_plan
 from hart_studio.runs.reader import summarize_run
+from hart_studio.runs.seals import KEY
 from hart_studio.runs.status import RunStatus, read_status
 from hart_studio.runs.writer import create_run
 
@@ -149,3 +150,26 @@ def test_the_thread_starts_what_comes(root: Path) -> None:
         time.sleep(0.05)
     queue.close()
     assert read_status(layout).pid is not None
+
+
+def test_a_key_that_cannot_be_read_lets_runs_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = make(root, LaunchPlan(argv=SLEEP, gpus=(3,)))
+
+    def refuse(*_: Any) -> bool:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue_module, "is_sealed", refuse)
+        assert RunQueue(root).start_next() == []
+        assert RunQueue(root).place_of(layout) == 0
+    assert summarize_run(layout).state == "queued", "whoever can read the key starts it"
+    assert RunQueue(root).start_next() == [layout.run_id]
+
+
+def test_a_plan_of_other_making_tells_its_devices_and_is_not_started(root: Path) -> None:
+    layout = make(root, LaunchPlan(argv=SLEEP, gpus=(1, 2)))
+    (root / KEY).unlink()
+    assert find_plan(layout) is None
+    told = read_plan(layout)
+    assert told is not None and told.gpus == (1, 2)
+    assert RunQueue(root).start_next() == [] and "resume the run" in read_status(layout).error

@@ -38,3 +38,17 @@ def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="remove the file"):
         make_seal(tmp_path, "run", PLAN)
     assert not is_sealed(tmp_path, "run", PLAN, "0" * 64)
+
+
+def test_where_there_are_no_hard_links_the_key_is_made_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("hart_studio.runs.seals.os.link", refuse)
+    with ThreadPoolExecutor(8) as pool:
+        seals = set(pool.map(lambda _: make_seal(tmp_path, "run", PLAN), range(32)))
+    assert len(seals) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+    assert (tmp_path / KEY).stat().st_mode & 0o077 == 0

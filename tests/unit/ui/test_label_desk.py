@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,19 @@ def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:
     for act in (closed.create, closed.peek, closed.bring, closed.start, closed.resume):
         with pytest.raises(InputError, match="switched off"):
             act({"project": "p", "name": "x", "source": str(table), "run": "x"})
+
+
+def test_an_import_that_did_not_start_blocks_nothing(
+    desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.create({"name": "p"})
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    for owner, name in ((threading.Thread, "start"), (LabelDesk, "_count_elsewhere")):
+        desk.most_items = 10
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+            patch.setattr(owner, name, fail)
+            desk.bring({"project": "p", "source": str(table)})
+        assert bring(desk, "p", table)["error"] == "", name

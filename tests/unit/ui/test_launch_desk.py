@@ -17,6 +17,7 @@ from hart_studio.runs.overrides import apply_overrides, load_config
 from hart_studio.runs.presets import PRESETS
 from hart_studio.runs.processes import find_start
 from hart_studio.runs.queue import find_plan
+from hart_studio.runs.seals import KEY
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui import launch_desk
@@ -137,10 +138,13 @@ def test_a_double_click_is_one_run(desk: LaunchDesk, monkeypatch: pytest.MonkeyP
     assert desk.place(Order(DEMO, "cpu-demo")) != first, "a wish that comes later is another one"
 
 
-def test_a_stopped_run_goes_on_as_it_was_started(desk: LaunchDesk) -> None:
+@pytest.mark.parametrize("is_of_this_key", [True, False])
+def test_a_stopped_run_goes_on_as_it_was_started(desk: LaunchDesk, is_of_this_key: bool) -> None:
     run_id = desk.place(Order(DEMO, "cpu-demo", (1, 3), "deepspeed_zero2"))
     layout = find_run(desk.runs_root, run_id)
     write_status(layout, read_status(layout).replace(state="stopped"))
+    if not is_of_this_key:  # moved from another folder of runs, or of an earlier version
+        (desk.runs_root / KEY).unlink()
     desk.resume({"run": run_id})
     plan = find_plan(layout)
     assert plan is not None and plan.gpus == (1, 3) and "deepspeed_zero2.yaml" in " ".join(plan.argv)

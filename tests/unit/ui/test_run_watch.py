@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ def test_a_run_whose_turn_has_not_come_keeps_its_row(
 
 def test_a_page_gets_the_age_of_the_last_sign_of_life(watch: RunWatch, layout: RunLayout) -> None:
     status = read_status(layout)
-    write_status(layout, status.replace(heartbeat=datetime.now(timezone.utc) - timedelta(seconds=90)))
+    write_status(layout, status.replace(heartbeat=datetime.now(UTC) - timedelta(seconds=90)))
     assert look(watch, layout)["status"]["age"] == pytest.approx(90, abs=20)
     write_status(layout, status.replace(heartbeat=None))
     assert look(watch, layout)["status"]["age"] is None

@@ -1,11 +1,14 @@
 import hashlib
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
 from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
@@ -195,9 +198,14 @@ def test_a_second_question_waits_and_says_so(tmp_path, picture):
     first = threading.Thread(target=service.ask, args=(form, "a", quiet))
     first.start()
     assert entered.wait(60)
-    stages = []
+    stages, before = [], picture.stat()
+    time.sleep(0.02)
 
     def note(fraction, stage):
+        if not stages:
+            now = picture.stat()
+            assert now.st_ctime_ns > before.st_ctime_ns, "kept from the sweep of the cache while it waits"
+            assert now.st_mtime_ns == before.st_mtime_ns
         stages.append(stage)
         leave.set()
 
@@ -271,3 +279,24 @@ def test_what_is_no_picture_is_refused_by_every_call(service, tmp_path, call):
     boxes = [[Box.of((0, 0, 9, 9))]] if call == "verify" else []
     with pytest.raises(ImageError, match=r"notes\.png"):
         getattr(service, call)(form, *boxes, "scripted", quiet)
+
+
+def test_originals_that_come_at_once_are_not_decoded_at_once(service, tmp_path, monkeypatch):
+    decoded, at_once, most = SourceImage.full, [], []
+
+    def decode(self):
+        at_once.append(self)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        try:
+            return decoded(self)
+        finally:
+            at_once.remove(self)
+
+    monkeypatch.setattr(SourceImage, "full", decode)
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path in paths:
+        Image.new("RGB", (30, 20)).save(path)
+    with ThreadPoolExecutor(8) as threads:
+        assert {scene.width for scene in threads.map(service.open_picture, paths)} == {30}
+    assert len(most) >= 8 and max(most) <= 2

@@ -1,4 +1,4 @@
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def trace(*rollouts, choices=("five", "six"), answer="A", **checks):
     verification = Verification(**{**base, "rollouts": rollouts, **checks}) if checks else None
     return Trace(
         app_version="0",
-        created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
         image=TraceImage(name="a.jpg", width=4000, height=3000, format="JPEG", sha256="0" * 64),
         question="q",
         choices=choices,

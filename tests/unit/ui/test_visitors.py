@@ -3,107 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
-import secrets
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.runs.launcher import start_run
-from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.reader import list_runs
-from hart_studio.ui import label_desk, visitor_desk, visitors
-from hart_studio.ui.allowed_models import AllowedModels
-from hart_studio.ui.services import AskService
+from hart_studio.ui import visitor_desk, visitors
 from hart_studio.ui.visitors import ABSENT_SECONDS, IDLE_SECONDS, Visitors
-from tests.fakes import ScriptedModel
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    return folder
-
-
-@pytest.fixture
-def rooms(tmp_path: Path, uploads: Path, clock: Clock) -> Iterator[Visitors]:
-    (tmp_path / "private").mkdir()
-    service = AskService(uploads / "work", lambda name: ScriptedModel(crops_only="\\boxed{red}"))
-    found = Visitors(tmp_path / "private", service, AllowedModels(("built-in", "built-in-hart"), None, "x"), 3, clock)
-    yield found
-    found.close()
-
-
-def make_ticket() -> str:
-    return secrets.token_hex(32)
-
-
-def call(rooms: Visitors, ticket: Any, function: str, **request: Any) -> Any:
-    return rooms.answering(function)({**request, "visitor": ticket})
-
-
-def make_picture(number: int = 0) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (40, 30), (number % 256, number // 256, 0)).save(data, "PNG")
-    return data.getvalue()
-
-
-def upload_zip(uploads: Path, count: int = 2, name: str = "pictures.zip") -> Path:
-    folder = uploads / secrets.token_hex(8)
-    folder.mkdir()
-    with zipfile.ZipFile(folder / name, "w") as archive:
-        for number in range(count):
-            archive.writestr(f"{number}.png", make_picture(number))
-    return folder / name
-
-
-def upload_table(uploads: Path, rows: list[dict[str, Any]]) -> Path:
-    folder = uploads / secrets.token_hex(8)
-    folder.mkdir()
-    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "table.jsonl"
-
-
-def bring(rooms: Visitors, ticket: str, source: Path, **more: Any) -> dict[str, Any]:
-    call(rooms, ticket, "bring", project="signs", source=str(source), question="What?", **more)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        state = call(rooms, ticket, "look", project="signs")["import"]
-        if state and state["is_over"]:
-            return dict(state)
-        time.sleep(0.02)
-    raise AssertionError("the import did not end")
-
-
-@pytest.fixture
-def ticket(rooms: Visitors) -> str:
-    made = make_ticket()
-    assert call(rooms, made, "create", name="Signs") == {"id": "signs"}
-    return made
+from tests.visitors import Clock, bring, call, make_picture, make_ticket, state_of, upload_table, upload_zip
 
 
 @pytest.mark.parametrize(
@@ -235,31 +145,6 @@ def test_a_full_room_makes_nothing_more(rooms: Visitors, ticket: str, monkeypatc
         call(rooms, ticket, "export", project="signs", format="native")
 
 
-def sleep_instead(layout: RunLayout, argv: Any) -> Any:
-    """A job that does nothing for a while in place of a labeling run."""
-    return start_run(layout, ["sleep", "60"])
-
-
-@pytest.fixture
-def running(
-    rooms: Visitors, ticket: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], dict[str, str]]:
-    """``running(ticket)``: a run of that visitor, which sleeps."""
-    monkeypatch.setattr(label_desk, "start_run", sleep_instead)
-
-    def start(visitor: str) -> dict[str, str]:
-        if visitor != ticket:
-            call(rooms, visitor, "create", name="Signs")
-        bring(rooms, visitor, upload_zip(uploads, 1))
-        return dict(call(rooms, visitor, "start", project="signs", rollouts=2))
-
-    return start
-
-
-def state_of(rooms: Visitors, ticket: str) -> str:
-    return str(call(rooms, ticket, "look", project="signs")["runs"][0]["state"])
-
-
 def test_one_run_at_a_time_over_all_visitors(
     rooms: Visitors, ticket: str, running: Callable[[str], dict[str, str]]
 ) -> None:
@@ -318,20 +203,6 @@ def test_nobodys_room_goes_while_they_are_in_it(rooms: Visitors, ticket: str, cl
     assert rooms.sweep() == 1, "it was left a moment ago"
 
 
-def test_for_one_more_visitor_the_longest_idle_room_goes(rooms: Visitors, ticket: str, clock: Clock) -> None:
-    others = []
-    for _ in range(2):
-        clock.now += 1
-        others.append(make_ticket())
-        call(rooms, others[-1], "create", name="Signs")
-    clock.now += 1
-    call(rooms, ticket, "look", project="signs")
-    call(rooms, make_ticket(), "create", name="Signs")
-    assert call(rooms, ticket, "projects") and call(rooms, others[1], "projects")
-    assert call(rooms, others[0], "projects") == []
-    assert len(list(rooms.root.iterdir())) == 3
-
-
 def test_when_all_are_at_work_one_more_is_told_so(
     rooms: Visitors, ticket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,8 +231,7 @@ def test_everything_goes_with_the_server(
     running(ticket)
     with rooms.enter(ticket) as room:
         assert room is not None
-        (project,) = room.desk.open_projects()
-        (run,) = list_runs(project.runs)
+        (run,) = room.desk.all_runs()
         assert run.status is not None and run.status.pid is not None
         pid = run.status.pid
     rooms.close()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -57,7 +57,7 @@ def events(seconds: float) -> list[RunEvent]:
         *((number, step(number, 9.0 if number == 1 else 1.0)) for number in (1, 2, 3)),
         (3, Evaluated(metrics={"iog_above_0.3": 0.75}, samples=4)),
     ]
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     return [RunEvent(seq=seq, at=now, step=step, payload=payload) for seq, (step, payload) in enumerate(payloads)]
 
 

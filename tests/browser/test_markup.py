@@ -14,7 +14,6 @@ from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import create_project
 from hart_studio.records import Sample
 from tests.attacks.targets import Target, serve_target
-from tests.browser.conftest import browser, open_page  # noqa: F401 - fixtures
 from tests.browser.label_projects import open_label_tab
 from tests.evaluations import make_record, write_evaluation
 from tests.labels import draw_picture
@@ -63,7 +62,7 @@ def check(page: Page) -> None:
     assert page.locator('img[src="x"], a[href^="javascript:"]').count() == 0
 
 
-def test_no_tab_runs_what_others_wrote(evil: Target, open_page: Callable[..., Page]) -> None:  # noqa: F811
+def test_no_tab_runs_what_others_wrote(evil: Target, open_page: Callable[..., Page]) -> None:
     page = open_page(evil.url)
     for name in TABS:
         page.get_by_role("tab", name=name, exact=True).click()
@@ -73,7 +72,7 @@ def test_no_tab_runs_what_others_wrote(evil: Target, open_page: Callable[..., Pa
     check(page)
 
 
-def test_names_of_projects_files_and_reviewers_are_text(evil: Target, open_page: Callable[..., Page]) -> None:  # noqa: F811
+def test_names_of_projects_files_and_reviewers_are_text(evil: Target, open_page: Callable[..., Page]) -> None:
     page = open_page(evil.url)
     open_label_tab(page, "evil")
     panels = page.locator("[data-panel]")
@@ -87,7 +86,7 @@ def test_names_of_projects_files_and_reviewers_are_text(evil: Target, open_page:
     check(page)
 
 
-def test_an_uploaded_name_and_an_error_are_text(evil: Target, open_page: Callable[..., Page], tmp_path: Path) -> None:  # noqa: F811
+def test_an_uploaded_name_and_an_error_are_text(evil: Target, open_page: Callable[..., Page], tmp_path: Path) -> None:
     page = open_page(evil.url)
     bad = tmp_path / NAME
     bad.write_text(EVIL)
