@@ -87,7 +87,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             )  # fmt: skip
             model_a = gr.Dropdown(
                 models, value=models[0][1],
-                info="The built-in models know drawn scenes like those of the examples, and no photographs.",
+                info="The built-in models know drawn scenes, no photographs.",
                 label=service.allowed.label, allow_custom_value=True,
                 elem_id="ask-model-a",
             )  # fmt: skip
