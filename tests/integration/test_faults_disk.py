@@ -131,6 +131,9 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
         assert guarded(desk.create)({"name": "signs"}).keys() == {"error"}
     assert guarded(desk.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
     with no_room():
+        assert "disk is full" in guarded(desk.look)({"project": "signs"})["error"]
+    assert guarded(desk.look)({"project": "signs"})["name"] == "signs", "opened as the page does before an import"
+    with no_room():
         state = bring(desk, "signs", table)
     assert "full" in state["error"] or "no room" in state["error"].lower(), state
     assert bring(desk, "signs", table)["error"] == ""
