@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"app.py: expected room for temporary files, got: {error}", file=sys.stderr)  # noqa: T201
+        print(f"app.py: expected files and folders that can be read and written, got: {error}", file=sys.stderr)  # noqa: T201
         return 2
 
 

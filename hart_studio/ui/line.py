@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from hart_studio.errors import BusyError
@@ -61,7 +62,7 @@ class Line:
             while before := self._count_before(ticket):
                 tell(f"Busy: {before} question{'s' * (before > 1)} before yours{self._tell_time(before)}")
                 with self._changed:
-                    self._changed.wait_for(lambda before=before: self._tickets.index(ticket) < before, LOOK_SECONDS)  # type: ignore[misc]
+                    self._changed.wait_for(partial(self._has_moved, ticket, before), LOOK_SECONDS)
             began = time.monotonic()
             yield
             self._learn(time.monotonic() - began)
@@ -69,6 +70,9 @@ class Line:
             with self._changed:
                 self._tickets.remove(ticket)
                 self._changed.notify_all()
+
+    def _has_moved(self, ticket: object, before: int) -> bool:
+        return self._tickets.index(ticket) < before
 
     def _count_before(self, ticket: object) -> int:
         with self._changed:
