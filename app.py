@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     flags = _parse_flags(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # into a file or a pipe, too, the address goes at once
     # All of these are read while gradio and huggingface_hub are imported, so they come before those imports.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -95,9 +98,13 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     """Build the pages and block until the server stops; what is to end with it is left in ``closing``."""
     from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
-    from hart_studio.models.catalog import BUILT_INS  # noqa: PLC0415
     from hart_studio.ui.access import find_access  # noqa: PLC0415
-    from hart_studio.ui.allowed_models import find_allowed, offered_models, read_added  # noqa: PLC0415
+    from hart_studio.ui.allowed_models import (  # noqa: PLC0415
+        find_allowed,
+        offered_models,
+        operator_models,
+        read_added,
+    )
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
     from hart_studio.ui.cache import CacheSweeper, open_cache  # noqa: PLC0415
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
@@ -123,9 +130,10 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
     rights = find_rights(access.profile)
-    models = offered_models(flags.model, access.profile, read_added(access.profile, flags.allow_model, os.environ))
+    added = read_added(access.profile, flags.allow_model, os.environ)
+    models = offered_models(flags.model, access.profile, added)
     allowed = find_allowed(access.profile, models, flags.runs_root)
-    service = AskService(cache / "work", allowed=allowed)
+    service = AskService(cache / "work", allowed=allowed, limits=rights.pictures)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     desk = LaunchDesk(flags.runs_root, is_open=rights.can_make, allowed=allowed)
     labels = LabelDesk(flags.labels_root, is_open=not rights.is_public, allowed=allowed)
@@ -134,7 +142,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
         closing.callback(space.close)
     app = build_app(service, examples, models, desk, labels, rights, space)
     CacheSweeper(cache, flags.cache_mb * 2**20).start()
-    tools = Toolbox(service, [flags.model, *BUILT_INS])
+    tools = Toolbox(service, operator_models(flags.model, added))
     mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
     try:
         app.launch(

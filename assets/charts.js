@@ -52,7 +52,7 @@ const swatch = ({ label, colour, dash }) => build("span", { class: "hs-legend" }
   build("span", { text: label }),
 ]);
 
-// Draws one chart into a figure. chart: {title, unit, note, lines: [{label, points: [[x, y, low?, high?]], colour, dash?}],
+// Draws one chart, which has at least one point, into a figure. chart: {title, unit, note, lines: [{label, points: [[x, y, low?, high?]], colour, dash?}],
 // legend?: what to show in place of the lines' own names}.
 function drawChart(figure, chart, weight) {
   const lines = chart.lines.filter((line) => line.points.length);
@@ -63,10 +63,6 @@ function drawChart(figure, chart, weight) {
     ...(chart.legend ?? (lines.length > 1 ? lines : [])).map(swatch),
     build("output", { class: "hs-chart-value" }),
   ]);
-  if (!lines.length) {
-    figure.replaceChildren(caption, build("div", { class: "hs-chart-empty", text: "nothing yet" }));
-    return;
-  }
   const xs = lines.flatMap((line) => line.points.map(([x]) => x));
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
   const [low, high] = chartRange(lines, chart.unit);
@@ -80,7 +76,7 @@ function drawChart(figure, chart, weight) {
   for (const value of ticks(low, high, 4)) {
     svg.append(
       build("svg:line", { class: "hs-grid", x1: left, x2: CHART_WIDTH - right, y1: toY(value), y2: toY(value) }),
-      build("svg:text", { x: left - 6, y: toY(value) + 4, "text-anchor": "end", text: chart.unit === "share" ? `${Number((value * 100).toPrecision(3))}%` : formatNumber(value) }),
+      build("svg:text", { x: left - 6, y: toY(value) + 4, "text-anchor": "end", text: chart.unit === "share" ? `${Number((value * 100).toPrecision(3))} %` : formatNumber(value) }),
     );
   }
   for (const value of ticks(first, last, 5).filter(Number.isInteger)) {

@@ -29,6 +29,11 @@ function fillSelect(select, options, value) {
   select.value = value;
 }
 
+// Opens a tab of the whole page by its name.
+const openTab = (name) => [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")].find((tab) => tab.textContent.trim() === name)?.click();
+
+const capitalise = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 // Keys with one of these belong to the browser: Alt and an arrow goes back a page.
 const hasModifier = (event) => event.altKey || event.ctrlKey || event.metaKey;
 

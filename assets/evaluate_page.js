@@ -25,6 +25,7 @@ const titleOf = (protocol) => props.value.protocols.find(([name]) => name === pr
 const rowOf = (id) => rows?.find((row) => row.id === id);
 const percent = (value) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 const failures = makeFailures(page, call, addressOf, titleOf, say);
+const tabs = makeTabs(page, "view", "#hs-ev-", openView);
 
 function say(text, isBad = false) {
   const told = find(".hs-ev-told");
@@ -50,18 +51,21 @@ async function call(name, request, button) {
 
 // ---- address: a reload shows the same -----------------------------------------------------------------------------
 
+// On a Space the examples' page stands beside its owner's, and each keeps to words of its own.
+const wordOf = (name) => (props.value.examples.length ? `examples-${name}` : name);
+
 function remember() {
   const address = new URL(location.href);
-  if (chosen.length) address.searchParams.set("evaluations", chosen.join(","));
-  else address.searchParams.delete("evaluations");
-  address.searchParams.set("view", view);
+  if (chosen.length) address.searchParams.set(wordOf("evaluations"), chosen.join(","));
+  else address.searchParams.delete(wordOf("evaluations"));
+  address.searchParams.set(wordOf("view"), view);
   history.replaceState(null, "", address);
 }
 
 function recall() {
   const address = new URLSearchParams(location.search);
-  chosen = (address.get("evaluations") ?? "").split(",").filter(Boolean).slice(0, MOST_CHOSEN);
-  if (VIEWS.includes(address.get("view"))) view = address.get("view");
+  chosen = (address.get(wordOf("evaluations")) ?? "").split(",").filter(Boolean).slice(0, MOST_CHOSEN);
+  if (VIEWS.includes(address.get(wordOf("view")))) view = address.get(wordOf("view"));
 }
 
 // ---- the list -------------------------------------------------------------------------------------------------------
@@ -109,10 +113,9 @@ function draw() {
   find(".hs-ev-results").hidden = !rows.length;
 }
 
-function eta(seconds) {
-  if (seconds === null) return "";
-  if (seconds < 90) return `about ${Math.max(1, seconds)} s left`;
-  return seconds < 5400 ? `about ${Math.round(seconds / 60)} min left` : `about ${(seconds / 3600).toFixed(1)} h left`;
+function aboutTime(seconds) {
+  if (seconds < 90) return `about ${Math.max(1, Math.round(seconds))} s`;
+  return seconds < 5400 ? `about ${Math.round(seconds / 60)} min` : `about ${(seconds / 3600).toFixed(1)} h`;
 }
 
 function progressOf(row) {
@@ -149,7 +152,7 @@ function drawRow(row) {
       build("div", { class: "hs-ev-line" }, [
         build("span", { class: `hs-pill hs-pill-${row.state}`, text: row.state }),
         build("span", { text: progressOf(row) }),
-        build("span", { class: "hs-quiet", text: [eta(row.eta_seconds), isOn ? "" : row.time].filter(Boolean).join(" · ") }),
+        build("span", { class: "hs-quiet", text: [row.eta_seconds === null ? "" : `${aboutTime(row.eta_seconds)} left`, isOn ? "" : row.time].filter(Boolean).join(" · ") }),
       ]),
       build("div", { class: "hs-progress", role: "progressbar", "aria-label": `Questions of ${row.title}`, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
     ]),
@@ -177,12 +180,7 @@ async function act(name, row, button) {
 
 function openView(name) {
   view = name;
-  for (const tab of page.querySelectorAll("[data-view]")) {
-    const isOpen = tab.dataset.view === name;
-    tab.setAttribute("aria-selected", isOpen);
-    tab.tabIndex = isOpen ? 0 : -1;
-    find(`#hs-ev-${tab.dataset.view}`).hidden = !isOpen;
-  }
+  tabs.show(name);
   remember();
   refresh(true);
 }
@@ -226,9 +224,11 @@ function showNotes(notes) {
 function showTables(tables) {
   const places = [...page.querySelectorAll(".hs-ev-table-host")].map((host) => [host.dataset.table, host.scrollLeft]);
   find("#hs-ev-tables").replaceChildren(...(tables.length ? tables.map(drawTable) : [nothing()]));
-  for (const [name, left] of places) {
-    const host = [...page.querySelectorAll(".hs-ev-table-host")].find((node) => node.dataset.table === name);
-    if (host) host.scrollLeft = left;
+  seenTables.disconnect();
+  for (const host of page.querySelectorAll(".hs-ev-table-host")) {
+    host.scrollLeft = places.find(([name]) => name === host.dataset.table)?.[1] ?? 0;
+    host.addEventListener("scroll", () => tellHidden(host), { passive: true });
+    seenTables.observe(host);
   }
 }
 
@@ -238,14 +238,28 @@ function drawTable(table) {
   return build("section", { class: "hs-ev-table", "aria-label": table.title }, [
     build("h3", { text: table.title }),
     build("p", { class: "hs-quiet", text: table.caption }),
-    build("div", { class: "hs-ev-table-host", tabindex: 0, role: "group", "aria-label": `${table.title}, scrolls sideways`, "data-table": table.name }, [build("table", {}, [
+    build("div", { class: "hs-ev-table-frame" }, [build("div", { class: "hs-ev-table-host", tabindex: 0, role: "group", "aria-label": `${table.title}, scrolls sideways`, "data-table": table.name }, [build("table", {}, [
       build("thead", {}, [build("tr", {}, table.columns.map((text) => build("th", { scope: "col", text })))]),
       build("tbody", {}, table.rows.map((row) => build("tr", { class: row.kind === "published" ? "hs-ev-published" : null }, row.cells.map((text, index) => index
         ? drawCell(text)
         : build("th", { scope: "row" }, [build("span", { text }), row.kind === "published" ? build("em", { class: "hs-tag", text: "published" }) : null]))))),
-    ])]),
+    ])])]),
+    build("p", { class: "hs-quiet hs-ev-more", hidden: true }),
   ]);
 }
+
+// How many columns a table hides on its right, so that nobody takes what is in sight for all of it.
+function tellHidden(host) {
+  const frame = host.parentElement;
+  const end = host.getBoundingClientRect().right;
+  const hidden = [...host.querySelectorAll("thead th")].filter((head) => head.getBoundingClientRect().right > end + 2).length;
+  frame.classList.toggle("hs-ev-goes-on", hidden > 0);
+  const told = frame.nextElementSibling;
+  told.hidden = host.scrollWidth <= host.clientWidth + 1;
+  told.textContent = hidden ? `${hidden} more ${hidden === 1 ? "column" : "columns"} on the right: scroll sideways, or use the arrow keys.` : "The last columns are in sight; the first ones are on the left.";
+}
+
+const seenTables = new ResizeObserver((entries) => entries.forEach((entry) => tellHidden(entry.target)));
 
 // The figure stands out; its error and its interval are quieter.
 function drawCell(text) {
@@ -299,23 +313,35 @@ function request() {
   };
 }
 
+// How many questions would be asked, and about how long that takes, as far as it is known before it begins.
+function countTold({ count, seconds }) {
+  const limit = find(".hs-ev-limit").value;
+  const counted = count !== null ? `${limit === "" ? "All " : ""}${formatCount(count)} ${count === 1 ? "question" : "questions"}`
+    : `${limit === "" ? "All questions of that place" : `At most ${formatCount(Number(limit))} questions`}, counted when it starts`;
+  return seconds === null ? `${counted}; the time is told once it runs` : `${counted}, ${aboutTime(seconds)} at the pace of the last evaluation like it`;
+}
+
 let commandTimer = null;
 function describe() {
   const benchmark = props.value.benchmarks.find((item) => item.name === find(".hs-ev-benchmark").value);
   find(".hs-ev-path-label").textContent = benchmark.hub_id ? "File, folder or hub id; empty: the published one is fetched" : benchmark.name === "needle" ? "Folder; empty: questions are drawn for you" : "File or folder";
   find(".hs-ev-path").placeholder = benchmark.hub_id || (benchmark.name === "needle" ? "drawn questions" : "/data/…");
-  find(".hs-ev-about").textContent = present([
-    benchmark.expected ? `${formatCount(benchmark.expected)} questions in all` : null,
-    benchmark.has_boxes ? "Gold boxes: answers and boxes are judged" : "No gold boxes: answers alone are judged",
-    protocols().length > 1 ? "Protocols with crops share one grounding turn" : null,
-  ]).join(" · ");
+  const tell = (foreseen) => {
+    find(".hs-ev-about").textContent = present([
+      foreseen && countTold(foreseen),
+      benchmark.has_boxes ? "Gold boxes: answers and boxes are judged" : "No gold boxes: answers alone are judged",
+      protocols().length > 1 ? "Protocols with crops share one grounding turn" : null,
+    ]).join(" · ");
+  };
   find(".hs-ev-fallback").disabled = !protocols().some((name) => name !== "direct");
   find(".hs-ev-start").disabled = !protocols().length;
-  if (!props.value.is_open) return;
+  if (!props.value.is_open) return tell(null);
   clearTimeout(commandTimer);
   commandTimer = setTimeout(async () => {
     const answer = await Promise.resolve(server.command(request())).catch(() => undefined);
     const line = find(".hs-ev-command code");
+    tell(answer?.line ? answer : null);
+    if (find(".hs-ev-limit").value === "") find(".hs-ev-limit").placeholder = answer?.count ? `all ${formatCount(answer.count)}` : "all";
     line.textContent = answer?.line ?? answer?.error ?? "";
     line.classList.toggle("hs-bad", Boolean(answer?.error));
   }, 200);
@@ -363,23 +389,12 @@ function load() {
   for (const node of page.querySelectorAll(".hs-ev-makes")) node.hidden = !value.is_open;
   find(".hs-ev-closed").hidden = value.is_open || value.examples.length > 0;
   find(".hs-ev-examples").hidden = !value.examples.length;
+  find(".hs-ev-example-count").textContent = formatCount(value.example_count);
   find(".hs-ev-model-label").textContent = value.model_label;
   fillSelect(find(".hs-ev-example-model"), value.examples.map(([title, name]) => [name, title]), value.examples.at(-1)?.[1] ?? "");
   describe();
 }
 
-const tabs = [...page.querySelectorAll("[data-view]")];
-tabs.forEach((tab, index) => {
-  tab.addEventListener("click", () => openView(tab.dataset.view));
-  tab.addEventListener("keydown", (event) => {
-    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!way || hasModifier(event)) return;
-    const next = tabs[(index + way + tabs.length) % tabs.length];
-    next.focus();
-    openView(next.dataset.view);
-    event.preventDefault();
-  });
-});
 find(".hs-ev-form").addEventListener("submit", start);
 find(".hs-ev-examples").addEventListener("submit", evaluateExamples);
 find(".hs-ev-form").addEventListener("input", describe);

@@ -19,15 +19,17 @@ const kept = (act) => {
 let project = null;
 let state = null;
 let signature = "";
-let preview = null;
 let shownList = { offset: 0, count: 0, acceptable: 0 };
 let isLooking = false;
 let lookedAt = -Infinity;
-let earlierBadRows = [];
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
 const review = makeReview(page, (name, request) => server[name](signed(request)), addressOf, () => { look(); find(".hs-start-review").focus(); });
+const tabs = makeTabs(page, "panel", "#hs-panel-", openPanel);
+const importing = makeImport(page, {
+  call, say, upload, isVisitor: () => Boolean(props.value?.note), onBegin: () => { signature = ""; look(); },
+});
 
 function say(text, isBad = false) {
   told.textContent = text;
@@ -81,8 +83,7 @@ function choose(id) {
   project = id;
   signature = "";
   state = null;
-  preview = null;
-  find(".hs-preview").replaceChildren();
+  importing.open();
   find(".hs-quality").replaceChildren();
   find(".hs-difference").replaceChildren();
   find(".hs-export-told").replaceChildren();
@@ -90,7 +91,6 @@ function choose(id) {
   const address = new URL(location.href);
   if (id) address.searchParams.set("project", id); else address.searchParams.delete("project");
   history.replaceState(null, "", address);
-  earlierBadRows = [];
   look();
   if (id) showEarlierBadRows(id);
 }
@@ -99,8 +99,7 @@ function choose(id) {
 async function showEarlierBadRows(id) {
   const rows = await call("bad_rows", {});
   if (!Array.isArray(rows) || id !== project) return;
-  earlierBadRows = rows.map(([source, place, reason]) => [`${source}, ${place}`, reason]);
-  if (state) drawImport();
+  importing.showEarlier(rows.map(([source, place, reason]) => [`${source}, ${place}`, reason]));
 }
 
 async function create() {
@@ -112,12 +111,8 @@ async function create() {
 }
 
 function openPanel(name) {
-  for (const tab of page.querySelectorAll("[data-panel]")) {
-    const isOpen = tab.dataset.panel === name;
-    tab.setAttribute("aria-selected", isOpen);
-    tab.tabIndex = isOpen ? 0 : -1;
-    find(`#hs-panel-${tab.dataset.panel}`).hidden = !isOpen;
-  }
+  tabs.show(name);
+  if (name === "propose") tellScores();
   if (name === "review") list(0);
   if (name === "quality") measure();
   if (name === "export") losses();
@@ -163,26 +158,14 @@ function draw() {
     build("span", { class: `hs-part hs-part-${name}`, style: `flex-grow:${state.statuses[name]}`, title: `${formatCount(state.statuses[name])} ${title}` })));
   find(".hs-status-list").replaceChildren(
     build("li", {}, [build("strong", { text: formatCount(count) }), build("span", { text: count === 1 ? "item" : "items" })]),
-    ...parts.map(([name, title]) => build("li", {}, [build("i", { class: `hs-part-${name}` }), build("strong", { text: formatCount(state.statuses[name]) }), build("span", { text: title })])),
+    ...parts.map(([name, title]) => build("li", {}, [build("i", { class: `hs-part-${name}` }), build("strong", { text: formatCount(state.statuses[name]) }), build("span", { text: name === "auto_accepted" && state.audits ? `${title}, ${formatCount(state.audits)} of them to audit` : title })])),
   );
   page.classList.toggle("hs-no-items", !count);
-  drawImport();
+  importing.draw(state.import);
   drawRuns();
   drawComparison();
   fillSelect(find(".hs-filter-category"), [["", "Every category"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
   fillSelect(find(".hs-filter-reviewer"), [["", "Everybody"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
-}
-
-function drawImport() {
-  const job = state.import;
-  const line = find(".hs-import-told");
-  line.classList.toggle("hs-bad", Boolean(job?.error));
-  line.textContent = !job ? "" : job.error || job.told || `Importing ${formatCount(job.done)} of ${job.total ? formatCount(job.total) : "…"}`;
-  const rows = job ? job.bad_rows : earlierBadRows;
-  find(".hs-bad-rows").replaceChildren(...(rows.length
-    ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Why it was left out" })])]),
-      build("tbody", {}, rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
-    : []));
 }
 
 function drawRuns() {
@@ -246,72 +229,42 @@ function etaOf(run) {
   return seconds < 90 ? `about ${Math.ceil(seconds)} s left` : `about ${Math.ceil(seconds / 60)} min left`;
 }
 
-// ---- import -----------------------------------------------------------------------------------------------------------
-
-const COLUMN_TITLES = { image: "Picture", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
-
-async function peek() {
-  const answer = await call("peek", { source: find(".hs-source").value }, find(".hs-peek"));
-  if (!answer) return;
-  preview = answer;
-  find(".hs-kind").value = answer.kind;
-  drawPreview();
-}
-
-function drawPreview() {
-  const host = find(".hs-preview");
-  if (!preview?.names) return host.replaceChildren();
-  host.replaceChildren(
-    build("div", { class: "hs-columns" }, Object.entries(COLUMN_TITLES).map(([field, title]) => {
-      const isOptional = !["image", "question"].includes(field);
-      const options = [...(isOptional ? [["", "none"]] : []), ...preview.names.map((name) => [name, name])];
-      const value = preview.columns[field] ?? "";
-      if (value && !preview.names.includes(value)) options.push([value, value]); // several columns of options
-      const select = build("select", { "data-field": field, "aria-label": title }, options.map(([name, text]) => build("option", { value: name, text })));
-      select.value = value;
-      return build("label", {}, [build("span", { text: title }), select]);
-    })),
-    build("div", { class: "hs-table-host" }, [build("table", {}, [
-      build("thead", {}, [build("tr", {}, preview.names.map((name) => build("th", { scope: "col", text: name })))]),
-      build("tbody", {}, preview.rows.map((row) => build("tr", {}, preview.names.map((name) => build("td", { text: row[name] }))))),
-    ])]),
-  );
-}
-
-async function bring() {
-  const columns = Object.fromEntries([...page.querySelectorAll("[data-field]")].map((select) => [select.dataset.field, select.value]));
-  const answer = await call("bring", {
-    source: find(".hs-source").value, kind: find(".hs-kind").value, columns,
-    question: find(".hs-question").value, choices: find(".hs-choices").value,
-  }, find(".hs-bring"));
-  if (answer) { signature = ""; look(); }
-}
-
-async function uploadFile(event) {
-  const [file] = event.target.files;
-  if (!file) return;
-  say(`Uploading ${file.name}…`);
-  try {
-    const found = await upload(file);
-    find(".hs-source").value = found.path;
-    say("");
-    peek();
-  } catch {
-    say(`The file could not be uploaded; it may be too large. ${props.value.note ? "Send a smaller one." : "Give its path instead."}`, true);
-  }
-}
-
 // ---- run --------------------------------------------------------------------------------------------------------------
 
-async function startRun() {
+function runRequest() {
   const untouched = ["new", "failed"];
   const statuses = { new: untouched, open: [...untouched, "proposed", "auto_accepted"], all: Object.keys(STATUS_TITLES) };
-  const answer = await call("start", {
+  return {
     model: find(".hs-label-model").value, rollouts: Number(find(".hs-rollouts").value),
     is_tightening: find(".hs-tighten").checked, is_accepting: !find(".hs-see-all").checked,
     statuses: statuses[find(".hs-which").value],
-  }, find(".hs-start-run"));
+  };
+}
+
+async function startRun() {
+  const answer = await call("start", runRequest(), find(".hs-start-run"));
   if (answer) { signature = ""; look(); }
+}
+
+// What the scores would rest on, before anybody waits for them; of what was asked last.
+let scoresAsked = 0;
+async function tellScores() {
+  const host = find(".hs-score-notes");
+  if (!project || !props.value.is_open) return host.replaceChildren();
+  const asked = ++scoresAsked;
+  const answer = await Promise.resolve(server.scores(signed({ project, ...runRequest() }))).catch(() => undefined);
+  if (asked !== scoresAsked) return;
+  const found = answer ?? { basis: "", cautions: [] };
+  host.replaceChildren(...present([
+    ...(found.error ? [found.error] : found.cautions).map((text) => build("li", { class: "hs-warned", text })),
+    found.basis ? build("li", { text: found.basis }) : null,
+  ]));
+}
+
+let scoresTimer = null;
+function tellScoresSoon() {
+  clearTimeout(scoresTimer);
+  scoresTimer = setTimeout(tellScores, 300);
 }
 
 // ---- review -------------------------------------------------------------------------------------------------------------
@@ -343,6 +296,9 @@ async function openItem(id) {
   return review.open({ project, reviewer: reviewer(), filter: filter() }, id);
 }
 
+// What is odd about a label keeps it waiting, however sure its score is.
+const tagsOf = (row) => (row.status === "proposed" ? row.cautions : []).map((name) => build("span", { class: "hs-tag hs-caution", text: CAUTION_TAGS[name] ?? name, title: `Never accepted unseen: ${CAUTIONS[name] ?? name}` }));
+
 async function list(offset) {
   if (!project) return;
   const answer = await call("list_items", { filter: filter(), offset });
@@ -357,7 +313,7 @@ async function list(offset) {
   find(".hs-list tbody").replaceChildren(...(answer.rows.length ? answer.rows.map((row) => build("tr", {}, [
     build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
     build("td", { class: "hs-cut", text: row.name, title: row.name }),
-    build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] })]),
+    build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] }), ...tagsOf(row)]),
     build("td", { class: "hs-number", text: row.score === null ? "–" : row.score.toFixed(2) }),
     build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-cut" }),
   ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-quiet", text: total() ? "No item matches." : "No item yet. Import questions first." })])]));
@@ -394,6 +350,7 @@ async function measure() {
     ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
     ...(answer.agreement.items ? [build("p", { text: `${answer.agreement.items} items decided by two: mean IoU ${answer.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${answer.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
     build("div", { class: "hs-figures" }, Object.entries(answer.figures).map(([name, text]) => drawing(name.replaceAll("_", " "), text))),
+    ...(answer.missing ? [build("p", { class: "hs-quiet", text: answer.missing })] : []),
     build("p", {}, [build("a", { class: "hs-link", href: addressOf(answer.report), download: "quality.html", text: "The report as one HTML file" })]),
   );
 }
@@ -405,6 +362,7 @@ const exportRequest = () => ({
   statuses: [...page.querySelectorAll(".hs-export-status:checked")].map((box) => box.value),
   splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
   least_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
+  box_class: find(".hs-export-class").value,
   is_referring: find(".hs-refer").checked,
 });
 
@@ -446,9 +404,10 @@ function load() {
   find(".hs-rollouts").max = value.most_rollouts;
   find(".hs-visitor-note").textContent = value.note;
   find(".hs-source-field").hidden = find(".hs-train-on").hidden = find(".hs-refer-field").hidden = Boolean(value.note);
+  importing.showFields();
   find(".hs-visitor-note").hidden = !value.note;
   if (value.note) {
-    find(".hs-file-label").textContent = "A zip of pictures, or a table with pictures inside (CSV, TSV, JSONL)";
+    find(".hs-file-label").textContent = "A zip of pictures, with a table of questions or without, or a table that holds its pictures (CSV, TSV, JSONL)";
     find(".hs-file").accept = ".zip,.csv,.tsv,.jsonl";
   }
 }
@@ -457,10 +416,8 @@ const on = (name, event, act) => find(name).addEventListener(event, act);
 on(".hs-project", "change", (event) => choose(event.target.value));
 on(".hs-create", "click", create);
 on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
-on(".hs-peek", "click", peek);
-on(".hs-bring", "click", bring);
-on(".hs-file", "change", uploadFile);
 on(".hs-start-run", "click", startRun);
+for (const name of [".hs-label-model", ".hs-rollouts"]) on(name, "input", tellScoresSoon);
 on(".hs-start-review", "click", startReview);
 on(".hs-accept-all", "click", acceptAll);
 on(".hs-list-back", "click", () => list(Math.max(0, shownList.offset - 50)));
@@ -470,18 +427,6 @@ on(".hs-train-on", "click", () => trigger("train_on", { project }));
 on(".hs-compare-start", "click", compareRuns);
 for (const node of page.querySelectorAll(".hs-filter")) node.addEventListener(node.type === "search" ? "input" : "change", () => list(0));
 for (const node of page.querySelectorAll(".hs-export-choice")) node.addEventListener("change", losses);
-const tabs = [...page.querySelectorAll("[data-panel]")];
-tabs.forEach((tab, index) => {
-  tab.addEventListener("click", () => openPanel(tab.dataset.panel));
-  tab.addEventListener("keydown", (event) => {
-    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!way || hasModifier(event)) return;
-    const next = tabs[(index + way + tabs.length) % tabs.length];
-    next.focus();
-    openPanel(next.dataset.panel);
-    event.preventDefault();
-  });
-});
 find(".hs-reviewer").value = kept((storage) => storage.getItem(REVIEWER_KEY)) ?? "";
 watch("value", load);
 load();

@@ -14,6 +14,7 @@ const REASONS = {
   disagreement: "crops and full image disagree", low_agreement: "the rollouts disagree", odd_size: "odd size or place",
   unsure: "not sure enough", audit: "audit: accepted unseen, drawn at random",
 };
+const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered" };
 const CAUTIONS = { touches_border: "touches the border", covers_half: "covers over half of the picture", scattered: "rollouts point at different places" };
 
 // host: an element to fill. ask(name, request): calls the server. addressOf(path): of a served picture. onClose: afterwards.
@@ -25,7 +26,7 @@ function makeReview(host, ask, addressOf, onClose) {
   const crops = build("div", { class: "hs-review-crops" });
   const options = build("ul", { class: "hs-review-options" });
   const told = build("p", { class: "hs-review-told", role: "status" });
-  const counter = build("span", { class: "hs-quiet" });
+  const counter = build("span", { class: "hs-quiet hs-review-count" });
   const zoomLabel = build("output", { class: "hs-zoom", "aria-label": "Zoom factor" });
   const shapes = build("svg:g");
   const stage = build("div", { class: "hs-stage", tabindex: "0", role: "application", "aria-label": "Picture with boxes to edit" }, [
@@ -106,7 +107,7 @@ function makeReview(host, ask, addressOf, onClose) {
 
   function take(answer) {
     say(answer.told ?? "");
-    counter.textContent = answer.waiting === undefined ? "" : `${formatCount(answer.waiting)} waiting · ${formatCount(answer.done)} decided`;
+    counter.textContent = answer.waiting === undefined ? "" : present([`${formatCount(answer.waiting)} waiting`, answer.audits ? `${formatCount(answer.audits)} to audit` : null, `${formatCount(answer.done)} decided`]).join(" · ");
     item = answer.item ?? null;
     if (item && passed.includes(item.id)) passed = []; // all others were passed over too
     root.classList.toggle("hs-review-done", !item);
@@ -133,7 +134,9 @@ function makeReview(host, ask, addressOf, onClose) {
     if (!root.contains(document.activeElement) || document.activeElement.closest("header")) stage.focus({ preventScroll: true });
     const copy = (found) => ({ url: addressOf(found.path), width: found.width });
     title.textContent = item.question;
-    about.textContent = present([item.name, formatSize(item.width, item.height), item.category || null, REASONS[item.reason] ?? item.status.replace("_", " ")]).join(" · ");
+    // Why it waits comes first: what there is no room for is cut off at the end.
+    about.textContent = present([REASONS[item.reason] ?? item.status.replace("_", " "), item.name, formatSize(item.width, item.height), item.category || null]).join(" · ");
+    about.title = about.textContent;
     picture.show({ width: item.width, height: item.height, preview: copy(item.preview), detail: copy(item.detail) });
     showCheck(item.check, false);
     showCrops(item.crops);
@@ -159,12 +162,17 @@ function makeReview(host, ask, addressOf, onClose) {
   const mark = (isRight) => (isRight === null || isRight === undefined ? "" : isRight ? " ✓" : " ✕");
   const percent = (value) => (value === null || value === undefined ? null : `${Math.round(value * 100)} %`);
 
+  // Why nobody can tell whether the region is needed.
+  const whyUntold = (check) => check.full_answer === null ? "not known: no answer from the full image"
+    : check.masked_answer === null && !boxes.length ? "not known: no region to leave out"
+    : check.full_right === false ? "not known: the full image is wrong already" : "not known";
+
   function drawFacts(check) {
     const rows = check === null ? [] : [
       ["Crops alone", check.crops_answer && spoken(check.crops_answer) + mark(check.crops_right)],
       ["Full image", check.full_answer && spoken(check.full_answer) + mark(check.full_right)],
       ["Without the boxes", check.masked_answer && spoken(check.masked_answer)],
-      ["Region needed", check.necessity === null ? null : check.necessity ? "yes" : "no"],
+      ["Region needed", check.necessity === null ? whyUntold(check) : check.necessity ? "yes" : "no"],
       [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", percent(check.sufficiency)],
       ["Rollouts pointing here", percent(check.support)],
       ["Area", formatShare(check.area_share)],

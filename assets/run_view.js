@@ -26,6 +26,7 @@ let isLooking = false;
 let choices = 0;
 let lastLine = ""; // of the log, as it was printed
 let toldAt = 0;
+let checkpoint = null; // that somebody has chosen; else the newest one is shown
 
 const pictureBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const theatre = makeTheatre(find(".hs-theatre-host"), server_calls(), (name) => pictureBase() + encodeURIComponent(name));
@@ -47,7 +48,7 @@ function choose(id) {
   run = id;
   choices++;
   seen = {};
-  about = status = pace = null;
+  about = status = pace = checkpoint = null;
   marks = [];
   warnings = { count: 0, newest: [] };
   steps = emptyTable();
@@ -84,7 +85,16 @@ async function look() {
 // Runs of a Space are its owner's: whoever is not signed in is told so, where the first run would be.
 function sayWhyEmpty(reason) {
   find(".hs-no-run strong").textContent = "No runs to see here";
-  find(".hs-no-run p").textContent = `${reason[0].toUpperCase()}${reason.slice(1)}.`;
+  find(".hs-no-run p").textContent = `${capitalise(reason)}.`;
+  find(".hs-to-train").hidden = true;
+  view.classList.add("hs-run-none");
+}
+
+// Where nobody may train, there is no way to send people on.
+function sayWhatComes() {
+  const mayAct = Boolean(props.value?.may_act);
+  find(".hs-to-train").hidden = !mayAct;
+  if (!mayAct) find(".hs-no-run p").textContent = "Training is switched off on this page. A run that is started on this machine in a terminal shows up here within seconds.";
 }
 
 async function lookAtIndex() {
@@ -101,6 +111,7 @@ async function lookAtIndex() {
   const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
   fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
   view.classList.toggle("hs-run-none", !runs.length);
+  if (!runs.length) sayWhatComes();
 }
 
 function take(answer) {
@@ -131,9 +142,8 @@ function takeNews(news, cursor) {
   pace = news.seconds_per_step;
   seen.cursor = cursor;
   drawCharts();
-  const of = (kind) => [...new Set(marks.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
-  theatre.setMarks(of("rollouts"), of("held_out"));
-  drawCheckpoints(of("checkpoint"));
+  theatre.setMarks(stepsOf("rollouts"), stepsOf("held_out"));
+  drawCheckpoints(stepsOf("checkpoint"));
 }
 
 function takeLog(part) {
@@ -156,16 +166,24 @@ const span = (seconds) => {
   return `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`;
 };
 
+// What goes on now. A run that waits for its device, or has done its last step, does not say so itself.
+function phaseOf() {
+  if (status.phase) return status.phase;
+  if (status.state === "queued") return "waits until its device is free";
+  return status.total && status.step >= status.total ? "finishing" : "";
+}
+
 function drawClock() {
   if (!status) return;
   const age = typeof status.age === "number" ? status.age + (Date.now() - toldAt) / 1000 : null;
   const isRunning = status.state === "running" || status.state === "stopping";
   const parts = [];
   if (pace) parts.push(`${formatNumber(pace)} s a step`);
-  if (isRunning && pace && status.total) parts.push(`about ${span((status.total - status.step) * pace)} left`);
-  if (isRunning && age !== null) parts.push(age < 5 ? "working" : `last sign of life ${span(age)} ago`);
+  if (isRunning && pace && status.step < status.total) parts.push(`about ${span((status.total - status.step) * pace)} left`);
+  if (isRunning && age !== null) parts.push(age < 10 ? "working" : `last sign of life ${span(age)} ago`);
   if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
   find(".hs-run-clock").textContent = parts.join(" · ");
+  find(".hs-run-phase").textContent = ACTIVE_STATES.includes(status.state) ? phaseOf() : "";
   view.classList.toggle("hs-silent", isRunning && age > 60);
 }
 
@@ -181,21 +199,10 @@ function drawHead() {
   find(".hs-run-progress > div").style.width = `${percent}%`;
   find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
   find(".hs-run-steps").textContent = status ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total ?? 0)} steps` : "";
-  const trouble = find(".hs-run-trouble");
-  const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
-  const isOver = ["failed", "lost"].includes(state);
-  trouble.hidden = !(isOver || (state === "stopped" && status.error));
-  if (!trouble.hidden) {
-    const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
-    trouble.replaceChildren(
-      build("strong", { text: isOver ? `This run ${state === "lost" ? "was lost" : "failed"}` : "This run was stopped" }),
-      build("p", { text: cause }),
-      ...(/memory/i.test(cause) ? [build("p", { text: KNOBS })] : []),
-      ...(isOver && lines ? [build("pre", { text: lines })] : []),
-    );
-  }
   const isActive = ACTIVE_STATES.includes(state);
   const mayAct = Boolean(props.value?.may_act);
+  drawEnd(state, mayAct);
+  theatre.setActive(isActive);
   find("[data-command=stop]").hidden = !isActive || !mayAct;
   find("[data-command=stop]").textContent = state === "stopping" ? "End now" : "Stop and save";
   find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state) || !mayAct;
@@ -207,10 +214,36 @@ function drawHead() {
   drawClock();
 }
 
+const stepsOf = (kind) => [...new Set(marks.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
+
+// Why a run is over before its time. One that somebody ended has not failed, and is not shown as if it had.
+function drawEnd(state, mayAct) {
+  const end = find(".hs-run-end");
+  const isBad = ["failed", "lost"].includes(state);
+  end.hidden = !isBad && state !== "stopped";
+  if (end.hidden) return;
+  end.classList.toggle("hs-run-bad-end", isBad);
+  end.setAttribute("role", isBad ? "alert" : "status");
+  const saved = stepsOf("checkpoint").at(-1);
+  const rest = saved === undefined
+    ? `Nothing was saved yet${mayAct ? "; Resume begins again" : ""}.`
+    : `The last checkpoint is step ${formatCount(saved)}${mayAct ? "; Resume goes on from there" : ""}.`;
+  const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
+  const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
+  end.replaceChildren(...(isBad
+    ? present([
+        build("strong", { text: `This run ${state === "lost" ? "was lost" : "failed"}` }),
+        build("p", { text: cause }),
+        /memory/i.test(cause) ? build("p", { text: KNOBS }) : null,
+        build("p", { text: rest }),
+        lines ? build("pre", { text: lines }) : null,
+      ])
+    : [build("strong", { text: `${capitalise(cause || "stopped on request")}.` }), build("span", { text: ` ${rest}` })]));
+}
+
 function drawCheckpoints(list) {
   const picker = find(".hs-checkpoints");
-  const kept = Number(picker.value);
-  fillSelect(picker, list.toReversed().map((step) => [step, `step ${formatCount(step)}`]), list.includes(kept) ? kept : list.at(-1));
+  fillSelect(picker, list.toReversed().map((step) => [step, `step ${formatCount(step)}`]), list.includes(checkpoint) ? checkpoint : list.at(-1));
   find(".hs-try").hidden = !list.length;
 }
 
@@ -220,11 +253,15 @@ function drawCharts() {
   while (host.childElementCount < charts.length) host.append(build("figure", { class: "hs-chart" }));
   charts.forEach((chart, index) => {
     const table = chart.is_held_out ? evaluations : steps;
-    const lines = chart.lines.map(([name, label], place) => ({ label, colour: CHART_COLOURS[place], points: pointsOf(table, name), isSparse: chart.is_held_out }));
+    const lines = chart.lines.map(([name, label], place) => ({ label, colour: CHART_COLOURS[place], points: pointsOf(table, name), isSparse: chart.is_held_out }))
+      .filter((line) => line.points.length);
     const figure = host.children[index];
-    figure.hidden = !lines.some((line) => line.points.length) && steps.steps.length > 0;
-    drawChart(figure, { ...chart, lines: lines.filter((line) => line.points.length) }, weight);
+    figure.hidden = !lines.length;
+    if (lines.length) drawChart(figure, { ...chart, lines }, weight);
   });
+  const isEmpty = charts.every((chart, index) => host.children[index].hidden);
+  find(".hs-no-curves").hidden = !isEmpty;
+  find(".hs-section-bar label").hidden = isEmpty;
 }
 
 async function command(name) {
@@ -242,7 +279,9 @@ async function command(name) {
 }
 
 view.querySelectorAll("[data-command]").forEach((button) => button.addEventListener("click", () => command(button.dataset.command)));
+find(".hs-to-train").addEventListener("click", () => openTab("Train"));
 find(".hs-try button").addEventListener("click", () => trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }));
+find(".hs-checkpoints").addEventListener("change", (event) => { checkpoint = Number(event.target.value); });
 find(".hs-run-picker").addEventListener("change", (event) => chooseAnew(event.target.value));
 find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
 

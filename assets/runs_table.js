@@ -15,6 +15,7 @@ let chosen = [];
 let order = { key: null, isDown: true };
 const SMOOTHING = 0.6;
 let shown = [];
+let problem = ""; // why there are none to be seen
 
 const percent = (value) => (value === undefined || value === null ? "–" : `${(value * 100).toFixed(1)} %`);
 const change = (item, name) => {
@@ -66,7 +67,7 @@ function draw() {
   const valueOf = (item) => item.last[order.key] ?? item[order.key] ?? "";
   let list = runs.filter((item) => (!state || item.state === state) && words.every((word) => `${item.title} ${item.id} ${item.model} ${item.chain}`.toLowerCase().includes(word)));
   if (order.key) list = list.toSorted((a, b) => (valueOf(a) > valueOf(b) ? 1 : valueOf(a) < valueOf(b) ? -1 : 0) * (order.isDown ? -1 : 1));
-  body.replaceChildren(...(list.length ? list.map(row) : [build("tr", {}, [build("td", { colspan: COLUMNS.length, class: "hs-quiet", text: runs.length ? "No run matches." : "No run yet. Start one on the Train tab." })])]));
+  body.replaceChildren(...(list.length ? list.map(row) : [build("tr", {}, [build("td", { colspan: COLUMNS.length, class: "hs-quiet", text: problem || (runs.length ? "No run matches." : "No run yet. Start one on the Train tab.") })])]));
   if (focused) [...table.querySelectorAll("button, input")].find((node) => node.dataset.key === focused)?.focus();
   find(".hs-runs-count").textContent = runs.length ? `${list.length} of ${runs.length} runs` : "";
   const button = find(".hs-compare");
@@ -197,7 +198,9 @@ async function saveFigures(asPng) {
 async function look() {
   if (page.offsetParent === null) return;
   const answer = await answerOf(server.index({ signature }));
-  if (!answer || answer.error) return;
+  if (!answer) return;
+  problem = answer.error ? `${capitalise(answer.error)}.` : "";
+  if (problem) return draw();
   ({ signature, runs } = answer);
   chosen = chosen.filter((id) => runs.some((item) => item.id === id));
   const states = find(".hs-runs-state");

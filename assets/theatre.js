@@ -8,11 +8,25 @@ const PLAY_MILLISECONDS = 1100;
 const colourOf = (index) => ROLLOUT_COLOURS[index % ROLLOUT_COLOURS.length];
 const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
 
+// JSON without the fence around it and without line breaks, which its texts cannot hold; null for anything else, and
+// for what is one line already.
+function inOneLine(text) {
+  const inner = text.trim().replace(/^```[a-z]*\s/i, "").replace(/```$/, "").trim();
+  try {
+    JSON.parse(inner);
+  } catch {
+    return null;
+  }
+  const line = inner.replace(/([[{])\s*\n\s*/g, "$1").replace(/\s*\n\s*([\]}])/g, "$1").replace(/\s*\n\s*/g, " ");
+  return line === text.trim() ? null : line;
+}
+
 // ask: {rollouts, follow, gold} -> promises; urlOf: name of a picture -> its address.
 function makeTheatre(host, ask, urlOf) {
   const state = {
     run: null, trained: [], heldOut: [], isHeldOut: false, step: null, group: 0, groups: [], filter: "all",
     followed: null, trail: [], gold: null, showsGold: false, isLive: true, isChosen: false, timer: null, trusted: 0,
+    isActive: true,
   };
   const slider = build("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Recorded step", oninput: () => goTo(Number(slider.value)) });
   const stepLabel = build("output", { class: "hs-step" });
@@ -27,8 +41,7 @@ function makeTheatre(host, ask, urlOf) {
   const gold = build("button", { type: "button", text: "True boxes", "aria-pressed": "false", title: "Evaluation only: training never sees them", onclick: () => toggleGold() });
   const stage = build("div", { class: "hs-theatre-stage" });
   const cards = build("div", { class: "hs-rollouts" });
-  host.replaceChildren(
-    build("div", { class: "hs-theatre-bar" }, [
+  const bar = build("div", { class: "hs-theatre-bar" }, [
       source, picker, filter, follow, gold,
       build("div", { class: "hs-scrub" }, [
         build("button", { type: "button", text: "‹", "aria-label": "Earlier step", onclick: () => move(-1) }),
@@ -36,11 +49,10 @@ function makeTheatre(host, ask, urlOf) {
         build("button", { type: "button", text: "›", "aria-label": "Later step", onclick: () => move(1) }),
         slider, stepLabel,
       ]),
-    ]),
-    build("div", { class: "hs-theatre" }, [stage, cards]),
-  );
+    ]);
+  host.replaceChildren(bar, build("div", { class: "hs-theatre" }, [stage, cards]));
   host.addEventListener("keydown", (event) => {
-    if (event.target.matches("select, input, pre") || hasModifier(event)) return;
+    if (event.target.matches("select, input, pre, summary") || hasModifier(event)) return;
     const moves = { ArrowLeft: -1, ArrowRight: 1 };
     if (event.key in moves) move(moves[event.key]);
     else if (event.key === " " && !event.target.matches("button")) togglePlay();
@@ -72,6 +84,13 @@ function makeTheatre(host, ask, urlOf) {
     const now = places();
     if (now.length && (state.step === null || (state.isLive && String(now) !== before && !state.followed))) goTo(now.length - 1, true);
     else drawBar();
+  }
+
+  // Whether more records may come.
+  function setActive(isActive) {
+    if (state.isActive === isActive) return;
+    state.isActive = isActive;
+    if (!state.groups.length) drawGroup();
   }
 
   function chooseSource(isHeldOut) {
@@ -143,7 +162,8 @@ function makeTheatre(host, ask, urlOf) {
     slider.value = Math.max(0, index);
     slider.disabled = places().length < 2;
     play.disabled = places().length < 2;
-    const where = state.followed ? ` · ${places().length} records of this question` : "";
+    const where = state.followed ? ` · ${places().length} records` : "";
+    bar.hidden = !state.trained.length && !state.heldOut.length;
     stepLabel.textContent = state.step === null ? "no record yet" : `step ${formatCount(state.step)}${state.isHeldOut ? ", held out" : ""}${where}`;
     follow.textContent = state.followed ? "Stop following" : "Follow this question";
   }
@@ -164,8 +184,8 @@ function makeTheatre(host, ask, urlOf) {
     if (!group) {
       stage.replaceChildren();
       cards.replaceChildren(build("div", { class: "hs-theatre-empty" }, [
-        build("strong", { text: problem ? "This record cannot be shown" : "No rollouts are recorded yet" }),
-        build("p", { class: "hs-quiet", text: problem ?? "They appear here while the run goes on, with the picture, every box, the crops and the answers." }),
+        build("strong", { text: problem ? "This record cannot be shown" : state.isActive ? "No rollouts are recorded yet" : "No rollouts were recorded" }),
+        build("p", { class: "hs-quiet", text: problem ?? (state.isActive ? "They appear here while the run goes on, with the picture, every box, the crops and the answers." : "The run ended before its first record.") }),
       ]));
       fillSelect(picker, [], "");
       return;
@@ -238,6 +258,13 @@ function makeTheatre(host, ask, urlOf) {
     });
   }
 
+  // JSON in one line, with the words themselves one click away; whatever else a model wrote, as it wrote it.
+  function pointing(text) {
+    const line = inOneLine(text);
+    const raw = build("pre", { tabindex: 0, text });
+    return line === null ? raw : build("details", { class: "hs-pointing" }, [build("summary", { title: "Shows it as the model wrote it", text: line }), raw]);
+  }
+
   function card(rollout, index, group) {
     const verdict = rollout.score === 1 ? "right" : rollout.score === 0 ? "wrong" : "not scored";
     const credit = rollout.credit;
@@ -260,7 +287,7 @@ function makeTheatre(host, ask, urlOf) {
         ? rollout.pictures.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-quiet", text: "picture not kept" })))
         : [build("span", { class: "hs-quiet", text: rollout.error || (group.protocol === "direct" ? "answered from the full image" : "no crop") })]),
       build("p", { class: "hs-said" }, [build("span", { class: "hs-quiet", text: "says " }), build("span", { text: rollout.answer ?? "nothing" })]),
-      rollout.grounding === null ? null : build("pre", { tabindex: 0, text: rollout.grounding }),
+      rollout.grounding === null ? null : pointing(rollout.grounding),
       build("footer", { class: "hs-quiet", text: `read as ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual` }),
     ]);
     node.dataset.rollout = index;
@@ -269,5 +296,5 @@ function makeTheatre(host, ask, urlOf) {
 
   drawBar();
   drawGroup();
-  return { reset, setMarks, stop };
+  return { reset, setMarks, setActive };
 }

@@ -139,7 +139,7 @@ def _tables(
         then = second[kind].all
         shares = f"{_share(report.all.found)} | {_share(then.found)}"
         ious = f"{report.all.iou:.3f} | {then.iou:.3f}"
-        lines.append(f"| {kind} | {report.all.labels} | {shares} | {ious} | {100 * then.area_share:.1f} |")
+        lines.append(f"| {kind} | {report.all.labels} | {shares} | {ious} | {_area(then, 1)} |")
     return lines
 
 
@@ -152,7 +152,11 @@ def _tightening(before: dict[EvidenceKind, GoldReport], after: dict[EvidenceKind
 
 
 def _row(kind: str, name: str, figures: GoldFigures) -> str:
-    return f"| {kind} | {name} | {_share(figures.found)} | {figures.iou:.3f} | {100 * figures.area_share:.2f} |"
+    return f"| {kind} | {name} | {_share(figures.found)} | {figures.iou:.3f} | {_area(figures, 2)} |"
+
+
+def _area(figures: GoldFigures, digits: int) -> str:
+    return "-" if figures.area_share is None else f"{100 * figures.area_share:.{digits}f}"
 
 
 def _reliability(calibration: Calibration, out: Path, model: str) -> list[str]:

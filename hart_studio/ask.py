@@ -20,6 +20,7 @@ from hart_studio.pipeline.trace import Trace, draw_pictures, save_trace, summari
 from hart_studio.pipeline.verification import check_rollout_count
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
+from hart_studio.shares import show_share
 
 BAD_INPUT = 2
 """Exit code when the input cannot be used; the reason is one line on stderr."""
@@ -104,7 +105,7 @@ def _describe(trace: Trace) -> str:
     if trace.grounded:
         lines += [
             f"region    [{', '.join(f'{edge:.0f}' for edge in box.xyxy)}]  "
-            f"{box.area / (image.width * image.height):.2%} of the picture  {_printable(box.label)}".rstrip()
+            f"{show_share(box.area / (image.width * image.height), 2)} of the picture  {_printable(box.label)}".rstrip()
             for box in trace.boxes
         ] or [f"region    none ({trace.grounded.outcome})"]
     lines += ["", f"{'protocol':<16}{'answer':<28}{'right':<7}{'visual tokens':>13}{'seconds':>9}"]
@@ -112,11 +113,11 @@ def _describe(trace: Trace) -> str:
     if trace.verification:
         check = trace.verification
         figures = {
-            "sufficient": None if check.sufficiency is None else f"{check.sufficiency:.0%}",
+            "sufficient": None if check.sufficiency is None else show_share(check.sufficiency, 0),
             "needed": None if check.necessity is None else _yes_or_no(check.necessity),
             "consensus": None if check.consensus is None else f"{check.consensus:.2f}",
-            "agreement": None if check.agreement is None else f"{check.agreement:.0%}",
-            "area": None if check.area_share is None else f"{check.area_share:.2%}",
+            "agreement": None if check.agreement is None else show_share(check.agreement, 0),
+            "area": None if check.area_share is None else show_share(check.area_share, 2),
         }
         measured = [f"{name} {figure}" for name, figure in figures.items() if figure is not None]
         lines += ["", f"self-check  {', '.join(measured) or 'nothing could be measured'}"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from hart_studio.errors import DataError, InputError
 
+_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+:/|[/\\]{2})", re.IGNORECASE)
 _TAIL_BLOCK = 65536
 
 
@@ -138,6 +140,14 @@ def read_plain(path: Path, most_bytes: int = 32 * 2**20, *, may_link: bool = Fal
     if len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
     return data
+
+
+def names_address(name: str) -> bool:
+    r"""Whether a name is an address, such as ``https://host/x``, ``file:///x`` or ``\\host\share``, and no file here.
+
+    Ask before the file is looked for: a system may call the host to do so. ``C:\x`` and ``a:b`` are files.
+    """
+    return _ADDRESS.match(name) is not None
 
 
 def resolve_inside(root: Path, name: str) -> Path:

@@ -264,7 +264,7 @@ class SourceImage:
             raise self._refusal("a picture", "an empty file", "save or upload it again")
         if size > self._limits.max_bytes:
             limit = f"a file of at most {self._limits.max_bytes:,} bytes"
-            raise self._refusal(limit, f"{size:,} bytes", "save it smaller or raise the limit")
+            raise self._refusal(limit, f"{size:,} bytes", "save it smaller, such as a JPEG")
 
     def _check_size(self, wh: WH) -> None:
         if wh[0] * wh[1] > self._limits.max_pixels:
@@ -289,7 +289,7 @@ class SourceImage:
 
     def _too_many_pixels(self, got: str) -> ImageError:
         limit = f"at most {self._limits.max_pixels:,} pixels"
-        return self._refusal(limit, got, "make the picture smaller or raise the limit")
+        return self._refusal(limit, got, "scale the picture down, or cut out the part that matters")
 
     def _refusal(self, expected: str, got: str, remedy: str) -> ImageError:
         return ImageError(f"{self.name!r}: expected {expected}, got {got}; {remedy}")

@@ -5,30 +5,15 @@ Each function writes one form into a folder and returns what a user would name: 
 
 from __future__ import annotations
 
-import base64
-import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
 from hart_studio.needle.dataset import iterate_items, write_item
-from hart_studio.needle.drawing import draw_scene
-from hart_studio.needle.questions import Question, ask_detail, ask_gist
-from hart_studio.needle.scenes import SceneSettings, make_scene
+from hart_studio.needle.scenes import SceneSettings
 from hart_studio.prompts import OPTION_LETTERS
-from tests.pictures import encoded
-
-SMALL = (320, 240)
-LARGE = (1600, 1200)
-"""One picture of each benchmark is large enough to be cropped."""
+from tests.benchmark_pictures import SMALL, Drawn, draw, lettered, pairs, save, write_parquet, write_tsv
 
 NOT_THERE = "The picture does not show it."
 VSTAR_SUFFIX = "\nAnswer with the option's letter from the given choices directly."
@@ -41,47 +26,13 @@ MME_TASKS = (
 )
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A picture with a question about it."""
-
-    jpeg: bytes
-    question: Question
-    wh: tuple[int, int]
-
-    @property
-    def base64(self) -> str:
-        return base64.b64encode(self.jpeg).decode()
-
-    @property
-    def boxes(self) -> list[list[int]]:
-        """Gold boxes, whole pixels."""
-        return [[round(edge) for edge in box.xyxy] for box in self.question.gold_boxes]
-
-
-@cache
-def draw(number: int, kind: str = "detail") -> Drawn:
-    """The picture of a number, always the same; number 0 is large."""
-    wh = SMALL if number else LARGE
-    rng = np.random.default_rng([77, number])
-    scene = make_scene(rng, SceneSettings(width=wh[0], height=wh[1], objects=(4, 5), radius=(0.08, 0.12)))
-    question = ask_gist(rng, scene) if kind == "gist" else None
-    question = question or ask_detail(rng, scene, scene.objects[0])
-    return Drawn(encoded(Image.fromarray(draw_scene(scene, wh)), "JPEG", quality=90), question, wh)
-
-
-def pairs(count: int) -> Iterator[tuple[int, Drawn]]:
-    """Numbers and pictures; every third question is about the whole picture."""
-    return ((number, draw(number, "gist" if number % 3 == 2 else "detail")) for number in range(count))
-
-
 def write_mme_realworld(folder: Path) -> Path:
     """JSON beside its pictures: five options in brackets, full-width ones in a Chinese row, two spellings of a key."""
     rows = []
     for number, drawn in pairs(6):
         task, subtask = MME_TASKS[number % 4]
         name = f"pictures/{number}.jpg"
-        _save(folder / name, drawn)
+        save(folder / name, drawn)
         opening, closing = "（）" if number == 3 else "()"
         pad = "" if number == 3 else " "
         choices = enumerate((*drawn.question.choices[:4], NOT_THERE))
@@ -107,14 +58,14 @@ def write_mme_realworld_lite(folder: Path) -> Path:
     for part, rows in enumerate((_mme_table(range(4)), _mme_table(range(4, 6)))):
         for row in rows:
             row["bytes"] = row.pop("image")
-        _write_parquet(folder / "data" / f"train-0000{part}-of-00002.parquet", rows)
+        write_parquet(folder / "data" / f"train-0000{part}-of-00002.parquet", rows)
     return folder
 
 
 def write_mme_realworld_lite_tsv(folder: Path) -> Path:
     """A TSV whose options are the text of a Python list."""
     rows = [{**row, "multi-choice options": repr(row["multi-choice options"])} for row in _mme_table(range(6))]
-    return _write_tsv(folder / "mme_realworld_lite.tsv", rows)
+    return write_tsv(folder / "mme_realworld_lite.tsv", rows)
 
 
 def write_mme_realworld_train(folder: Path) -> Path:
@@ -131,7 +82,7 @@ def write_mme_realworld_train(folder: Path) -> Path:
                 "image_path": f"images/{number}.jpg",
             }
         )
-    _write_parquet(folder / "train-00000-of-00001.parquet", rows)
+    write_parquet(folder / "train-00000-of-00001.parquet", rows)
     return folder
 
 
@@ -170,7 +121,7 @@ def write_treebench(folder: Path) -> Path:
                 "target_instances": repr(boxes),
             }
         )
-    return _write_tsv(folder / "TreeBench.tsv", rows)
+    return write_tsv(folder / "TreeBench.tsv", rows)
 
 
 def write_vstar(folder: Path) -> Path:
@@ -179,7 +130,7 @@ def write_vstar(folder: Path) -> Path:
     for number, drawn in pairs(6):
         category = "relative_position" if len(drawn.question.choices) == 2 else "direct_attributes"
         stem = f"{category}/sa_{number}"
-        _save(folder / f"{stem}.jpg", drawn)
+        save(folder / f"{stem}.jpg", drawn)
         boxes = [[x, y, x_max - x, y_max - y] for x, y, x_max, y_max in drawn.boxes]
         if number == 1:
             boxes[0][2] += 10_000  # out of the picture on the right
@@ -218,7 +169,7 @@ def write_vstar_parquet(folder: Path) -> Path:
         }
         for number, drawn in pairs(4)
     ]
-    _write_parquet(folder / "test-00000-of-00001.parquet", rows)
+    write_parquet(folder / "test-00000-of-00001.parquet", rows)
     return folder
 
 
@@ -229,13 +180,13 @@ def write_vstar_tsv(folder: Path) -> Path:
             "index": number,
             "image": drawn.base64,
             "question": drawn.question.text,
-            **_lettered(drawn.question.choices),
+            **lettered(drawn.question.choices),
             "answer": drawn.question.letter,
             "category": "direct_attributes",
         }
         for number, drawn in pairs(6)
     ]
-    return _write_tsv(folder / "VStarBench.tsv", rows)
+    return write_tsv(folder / "VStarBench.tsv", rows)
 
 
 def write_hr_bench_4k(folder: Path) -> Path:
@@ -264,7 +215,7 @@ def write_mmstar(folder: Path) -> Path:
                 "meta_info": {"source": "needle", "split": "val", "image_path": f"images/{number}.jpg"},
             }
         )
-    _write_parquet(folder / "mmstar.parquet", rows)
+    write_parquet(folder / "mmstar.parquet", rows)
     return folder
 
 
@@ -278,12 +229,12 @@ def write_mmstar_tsv(folder: Path) -> Path:
                 "index": number,
                 "image": drawn.base64,
                 "question": f"{drawn.question.text}\nOptions: {listed}" if number % 2 else drawn.question.text,
-                **_lettered(drawn.question.choices),
+                **lettered(drawn.question.choices),
                 "answer": drawn.question.letter,
                 **_mmstar_categories(number),
             }
         )
-    return _write_tsv(folder / "MMStar.tsv", rows)
+    return write_tsv(folder / "MMStar.tsv", rows)
 
 
 def write_visual_cot(folder: Path) -> Path:
@@ -296,7 +247,7 @@ def write_visual_cot(folder: Path) -> Path:
     for number, drawn in pairs(len(subsets)):
         subset = subsets[number]
         name = f"cot/{subset}/{number}.jpg"
-        _save(folder / name, drawn)
+        save(folder / name, drawn)
         x_min, y_min, x_max, y_max = drawn.boxes[0]
         box = [x_min, y_min, x_max, y_max]
         answer = drawn.question.value
@@ -402,31 +353,9 @@ def _write_hr_bench(path: Path, numbers: Sequence[int]) -> Path:
                     "question": drawn.question.text,
                     "answer": OPTION_LETTERS[turned.index(drawn.question.value)],
                     "category": "cross" if number % 2 else "single",
-                    **_lettered(turned),
+                    **lettered(turned),
                     "cycle_category": str(cycle),
                     "image": drawn.base64,
                 }
             )
-    return _write_tsv(path, rows)
-
-
-def _lettered(choices: Sequence[str]) -> dict[str, str]:
-    return {letter: choices[at] if at < len(choices) else "" for at, letter in enumerate("ABCD")}
-
-
-def _save(path: Path, drawn: Drawn) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(drawn.jpeg)
-
-
-def _write_tsv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    return write_tsv(path, rows)

@@ -25,6 +25,8 @@ from typing import Any
 
 import httpx
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("app.py", "assets", "hart_studio", "docs", "README.md", "requirements.txt", "packages.txt")
@@ -148,6 +150,14 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
             raise SpaceError(f"{name} was opened")
         except Exception as error:
             check("allowed here" in str(error), f"the model {name} is refused")
+
+    large = folder / "home" / "large.png"
+    Image.new("1", (10_000, 5_001)).save(large)
+    try:
+        client.predict(handle_file(large), *question, "built-in-hart", ["direct"], api_name="/ask")
+        raise SpaceError("a picture of more than 50 million pixels was decoded")
+    except AppError as error:
+        check("at most 50,000,000 pixels" in str(error), "a picture that is too large for a Space is refused")
 
     props = {each["id"]: each["props"] for each in config["components"]}
     ids = {each.get("elem_id"): number for number, each in props.items()}

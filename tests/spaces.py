@@ -71,7 +71,7 @@ def serve_space(root: Path, load: Callable[[str], ChatModel], examples: Path, **
         rights = find_rights("space", dict(variables))
         models = offered_models(profile="space")
         allowed = find_allowed("space", models, root / "runs")
-        service = AskService(root / "cache" / "work", load, allowed)
+        service = AskService(root / "cache" / "work", load, allowed, rights.pictures)
         (root / "private").mkdir()
         questions = load_examples(examples, service.folder)
         desks = open_space(root / "private", service, questions)

@@ -198,7 +198,7 @@ def find_picture(root: Path, name: Any) -> str:
     except OSError:  # as a name that the file system finds too long
         is_there = False
     if not is_there:
-        raise ValueError("the picture is missing")
+        raise ValueError(f"the picture is missing in {root.resolve()}")
     return str(path)
 
 

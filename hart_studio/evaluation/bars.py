@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -36,13 +37,15 @@ def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: 
         x_label: Under the bars.
         y_label: Beside the values.
         bars: From left to right.
-        top: Value at the upper end; the greatest one when None.
+        top: Value at the upper end. None: the values are counts, and so are the numbers of the axis.
     """
-    highest = top or max((max(bar.value, bar.mark or 0.0) for bar in bars), default=0.0)
-    if not bars or highest <= 0:
+    greatest = top or max((max(bar.value, bar.mark or 0.0) for bar in bars), default=0.0)
+    if not bars or greatest <= 0:
         return write_svg(title, _WH, [])
+    ticks = _count_ticks(greatest) if top is None else [top * tick / _TICKS for tick in range(_TICKS + 1)]
+    highest = ticks[-1]
     step = (_RIGHT - MARGIN_LEFT) / len(bars)
-    body = _draw_axes(x_label, y_label, highest)
+    body = _draw_axes(x_label, y_label, ticks)
     for index, bar in enumerate(bars):
         left, height = MARGIN_LEFT + index * step, bar.value / highest * (_BOTTOM - _TOP)
         middle = left + step / 2
@@ -60,14 +63,21 @@ def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: 
     return write_svg(title, _WH, body)
 
 
-def _draw_axes(x_label: str, y_label: str, highest: float) -> list[str]:
+def _count_ticks(greatest: float) -> list[float]:
+    """Whole numbers from 0 to the first one that reaches the greatest count, by the least step of 1, 2, 5, 10, 20."""
+    power = 10 ** max(0, math.floor(math.log10(greatest / _TICKS))) if greatest > _TICKS else 1
+    step = next(each * power for each in (1, 2, 5, 10) if each * power * _TICKS >= greatest)
+    return [float(step * tick) for tick in range(math.ceil(greatest / step) + 1)]
+
+
+def _draw_axes(x_label: str, y_label: str, ticks: Sequence[float]) -> list[str]:
     body = []
-    for tick in range(_TICKS + 1):
-        y = _BOTTOM - (_BOTTOM - _TOP) * tick / _TICKS
-        value = highest * tick / _TICKS
+    for value in ticks:
+        y = _BOTTOM - (_BOTTOM - _TOP) * value / ticks[-1]
+        shown = f"{value:,.0f}" if value.is_integer() else f"{value:.3g}"
         body += [
             f'<line class="grid" x1="{MARGIN_LEFT:.1f}" y1="{y:.1f}" x2="{_RIGHT:.1f}" y2="{y:.1f}"/>',
-            f'<text x="{MARGIN_LEFT - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>',
+            f'<text x="{MARGIN_LEFT - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>',
         ]
     middle = (_TOP + _BOTTOM) / 2
     return [

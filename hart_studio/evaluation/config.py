@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError, field_validator
 
+from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import InputError
 from hart_studio.files import read_plain
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
@@ -62,6 +63,16 @@ class EvaluationConfig(Record):
         if len(set(value)) < len(value):
             raise ValueError(f"expected each protocol once, got {', '.join(value)}")
         return value
+
+    @property
+    def known_count(self) -> int | None:
+        """Questions that are asked, where that is known before they are read: drawn ones, and the published set."""
+        if self.benchmark == "needle":
+            return None if self.path else self.limit or DRAWN_QUESTIONS
+        benchmark = BENCHMARKS.get(self.benchmark)
+        if benchmark is None or benchmark.expected is None or self.path not in ("", benchmark.hub_id):
+            return None
+        return min(benchmark.expected, self.limit or benchmark.expected)
 
     @property
     def model_name(self) -> str:

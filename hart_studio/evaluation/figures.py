@@ -12,6 +12,7 @@ from hart_studio.evaluation.bootstrap import measure_joint
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.intervals import Interval, draw_intervals
 from hart_studio.evaluation.lines import STROKES, Axis, Line, draw_chart, shorten
+from hart_studio.evaluation.records import list_area_shares
 from hart_studio.evaluation.tables.grounding import IOU_THRESHOLDS, share_by_iou
 from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_of, name_of, unique
 
@@ -104,7 +105,7 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figur
 
 def draw_area_shares(evaluation: Evaluation) -> Figure | None:
     """How much of the picture the predicted boxes cover together; None without a usable box."""
-    shares = [record.area_share for record in evaluation.records if record.boxes and record.image_wh]
+    shares = list_area_shares(evaluation.records)
     if not shares:
         return None
     counts = [sum(low < share <= high for share in shares) for low, high in pairwise(AREA_EDGES)]

@@ -23,7 +23,7 @@ from hart_studio.errors import DataError, HartError, ModelError
 from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, picture_cache, read_config
 from hart_studio.evaluation.measurement import measure_batch, record_fault
 from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import Measured, list_area_shares
 from hart_studio.files import write_json
 from hart_studio.imaging import OpenImage
 from hart_studio.models.chat import ChatModel
@@ -86,7 +86,7 @@ def prepare_run(
         OSError: If the folder cannot be made.
     """
     find_benchmark(config.benchmark)
-    return create_run(runs_root, "evaluation", config, "evaluation", config.limit or 0, prepare)
+    return create_run(runs_root, "evaluation", config, "evaluation", config.known_count or config.limit or 0, prepare)
 
 
 def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
@@ -271,7 +271,7 @@ def tally(records: Iterable[Measured]) -> dict[str, float]:
         figures["iou"] = fmean(gold.iou for gold in golds)
     pointed = [record for record in found if record.is_pointed and not record.error]
     if pointed:
-        shares = [record.area_share for record in pointed if record.boxes]
+        shares = list_area_shares(pointed)
         figures |= {"area_share": fmean(shares)} if shares else {}
         figures["valid_box_rate"] = fmean(bool(record.boxes) for record in pointed)
     return figures

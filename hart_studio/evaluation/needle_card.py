@@ -14,7 +14,7 @@ from pathlib import Path
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
 from hart_studio.evaluation.measurement import BATCH, MEASURED_SETTINGS, measure
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import Measured, list_area_shares
 from hart_studio.files import write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
@@ -57,7 +57,6 @@ def summarise(records: Sequence[Measured], probes: Sequence[float]) -> Figures:
             "grounding, IoG > 0.3": record.found_share,
             f"grounding, IoG > 0.3, {record.category}": record.found_share,
             "grounding, mean IoU": record.mean_iou,
-            "grounding, mean area share": record.area_share,
             "grounding, usable box": float(bool(record.boxes)),
             f"accuracy, gold crops, {record.category}": probe,
         }
@@ -66,6 +65,8 @@ def summarise(records: Sequence[Measured], probes: Sequence[float]) -> Figures:
             row["wrong box given right crops-only answer"] = float(not record.is_grounded)
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
+    if shares := list_area_shares(records):
+        columns["grounding, mean area share"] = shares
     return {name: _summarise_column(values) for name, values in columns.items()}
 
 

@@ -91,7 +91,7 @@ class Measured(Record):
 
     @property
     def area_share(self) -> float:
-        """Share of the picture that the predicted boxes cover together; 0 without boxes."""
+        """Share of the picture that the predicted boxes cover together; 0 without boxes: see ``list_area_shares``."""
         return area_share(self.boxes, self.image_wh) if self.image_wh and self.boxes else 0.0
 
     @property
@@ -133,6 +133,14 @@ class Measured(Record):
         if not values:
             raise DataError(f"expected gold boxes and a grounding turn of {self.sample_id}, got none; leave it out")
         return sum(values) / len(values)
+
+
+def list_area_shares(records: Iterable[Measured]) -> list[float]:
+    """What every mean area share of the project is over: the shares of the questions with a usable box, in order.
+
+    A box over everything has IoG 1, and no box covers nothing: neither may pass for a small one.
+    """
+    return [record.area_share for record in records if record.boxes and record.image_wh]
 
 
 def write_records(path: Path, records: Iterable[Measured]) -> None:

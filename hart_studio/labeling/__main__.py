@@ -44,6 +44,7 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.shares import show_share
 
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
@@ -113,6 +114,10 @@ def _run(options: argparse.Namespace) -> None:
     else:
         layout = prepare_run(project, _read_config(options, project))
     print(f"run: {layout.folder}")
+    notes = read_config(layout).tell_scores(project)
+    for line in (notes.basis, *(f"note: {caution}" for caution in notes.cautions)):
+        if line:
+            print(line, flush=True)  # before the model is loaded: some would choose otherwise
     run_labeling(layout, load_model)
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
 
@@ -169,6 +174,7 @@ def _export(options: argparse.Namespace) -> None:
         least_score=options.least_score,
         splits=dict(zip(("train", "val", "test"), options.splits, strict=True)),
         pictures="reference" if options.reference else "copy",
+        box_class=options.box_class,
     )
     items = list(project.items(ItemFilter(statuses=chosen.statuses), with_history=options.format == "native"))
     for loss in lossiness(options.format, items, chosen):
@@ -237,12 +243,13 @@ def describe_calibration(calibration: Calibration) -> str:
     lines = []
     for kind, curve in calibration.curves.items():
         lines.append(
-            f"{kind}: {curve.tested_on} tested, {curve.base_rate:.1%} right, Brier {curve.brier:.3f}, "
+            f"{kind}: {curve.tested_on} tested, {show_share(curve.base_rate)} right, Brier {curve.brier:.3f}, "
             f"calibration error {curve.calibration_error:.3f}"
         )
         if curve.threshold is not None:
             lines.append(
-                f"  accepted from {curve.threshold:.3f} on: precision {curve.precision:.1%}, recall {curve.recall:.1%}"
+                f"  accepted from {curve.threshold:.3f} on: precision {show_share(curve.precision)}, "
+                f"recall {show_share(curve.recall)}"
             )
     return "\n".join(lines)
 
@@ -327,6 +334,7 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument("--least-score", type=float, help="of labels that nobody has decided on")
     export.add_argument("--splits", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
     export.add_argument("--reference", action="store_true", help="leave pictures where they are")
+    export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")
     export.add_argument("--dry-run", action="store_true", help="only say what the format would lose")
 
     calibrate = add("calibrate", _calibrate, "calibrate the score of a model where gold boxes are known")

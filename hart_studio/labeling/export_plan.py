@@ -25,6 +25,9 @@ SPLITS: Final = ("train", "val", "test")
 DEFAULT_CLASS: Final = "roi"
 """Class of a box without a label: every detection format needs one."""
 
+LONGEST_CLASS: Final = 100
+"""Characters of a class that a person names."""
+
 MIN_SIDE_PX: Final = 1e-3
 """A box with a shorter side is the noise of a float, not a region; no format but ours can hold it."""
 
@@ -53,6 +56,7 @@ class ExportOptions:
         pictures: ``copy`` them into the export, or write their paths below their common folder (``reference``). Links
             are not offered: some trainers rewrite damaged JPEGs in place and would reach the originals through them.
         salt: Another text gives another split.
+        box_class: The one class of all boxes; empty = each box's own label. Our own format keeps labels as they are.
         chat_family: For grounded conversations: key of ``models.families``.
         model_wh_of: For grounded conversations of a family that writes pixels of its resized input (Qwen2.5-VL):
             upright original (width, height) -> the size that the model sees, from the processor's real output, as
@@ -64,6 +68,7 @@ class ExportOptions:
     splits: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
     pictures: Literal["copy", "reference"] = "copy"
     salt: str = ""
+    box_class: str = ""
     chat_family: str = "qwen3_vl"
     model_wh_of: Callable[[WH], WH] | None = None
 
@@ -80,6 +85,10 @@ class ExportOptions:
             )
         if self.pictures not in ("copy", "reference"):
             raise InputError(f"expected pictures to be 'copy' or 'reference', got {self.pictures!r}; choose one")
+        if len(self.box_class) > LONGEST_CLASS or not self.box_class.isprintable():
+            raise InputError(
+                f"expected a class name of at most {LONGEST_CLASS} printable characters, got {self.box_class[:40]!r}"
+            )
         if self.chat_family not in FAMILIES:
             raise InputError(f"expected one of the families {', '.join(FAMILIES)}, got {self.chat_family!r}")
 
@@ -230,7 +239,7 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
             if reason := reason_against(item, options):
                 left_out[reason] += 1
             else:
-                chosen.append(PlannedItem(item, usable_boxes(item, notes)))
+                chosen.append(PlannedItem(item, usable_boxes(item, notes, options.box_class)))
         if not chosen:
             continue
         file = min((each.item.picture for each in chosen), key=lambda picture: picture.path)
@@ -274,8 +283,14 @@ def reason_against(item: Item, options: ExportOptions) -> str:
     return ""
 
 
-def usable_boxes(item: Item, notes: Counter[str]) -> tuple[Box, ...]:
-    """The boxes of an item that a data set can hold, clipped to the picture; changes are counted in ``notes``."""
+def usable_boxes(item: Item, notes: Counter[str], box_class: str = "") -> tuple[Box, ...]:
+    """The boxes of an item that a data set can hold, clipped to the picture; changes are counted in ``notes``.
+
+    Args:
+        item: The item.
+        notes: What a person should know -> how often.
+        box_class: The one class of all boxes; empty = each box's own label.
+    """
     if item.label.status == "rejected":
         return ()
     kept = []
@@ -286,7 +301,7 @@ def usable_boxes(item: Item, notes: Counter[str]) -> tuple[Box, ...]:
             continue
         if inside.xyxy != box.xyxy:
             notes["boxes that reached past the picture, clipped"] += 1
-        kept.append(inside)
+        kept.append(inside.model_copy(update={"label": box_class}) if box_class else inside)
     return tuple(kept)
 
 

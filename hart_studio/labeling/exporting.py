@@ -89,8 +89,7 @@ def export_labels(
     info = find_format(format_name)
     items = list(items)
     _check_folder(folder)
-    if options.pictures == "reference" and not info.can_refer:
-        raise InputError(f"expected pictures to be copied, got 'reference': {info.title} needs them in its own folder")
+    info.check_options(options)
     plan = fit_plan(plan_export(items, options), info)
     if not plan.pictures:
         reasons = "; ".join(f"{count} items: {reason}" for reason, count in plan.left_out.items()) or "no items"

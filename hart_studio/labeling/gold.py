@@ -30,8 +30,8 @@ class GoldFigures(NamedTuple):
     """Mean over questions of the mean best IoG."""
     iou: float
     """Mean over questions of the mean best IoU."""
-    area_share: float
-    """Mean share of the picture that the labels cover."""
+    area_share: float | None
+    """Mean share of the picture that the labels cover, over those with a box; None without any."""
 
 
 class GoldReport(NamedTuple):
@@ -93,10 +93,11 @@ def _summarize(compared: Iterable[_Compared]) -> GoldFigures | None:
     found = list(compared)
     if not found:
         return None
+    areas = [area_share(each.label.boxes, each.wh) for each in found if each.label.boxes]
     return GoldFigures(
         labels=len(found),
         found=wilson(sum(_is_right(each.label, each) for each in found), len(found)),
         iog=fmean(fmean(best_iog(box, each.label.boxes) for box in each.gold) for each in found),
         iou=fmean(fmean(best_iou(box, each.label.boxes) for box in each.gold) for each in found),
-        area_share=fmean(area_share(each.label.boxes, each.wh) for each in found),
+        area_share=fmean(areas) if areas else None,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -14,12 +15,13 @@ from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import ImageError, InputError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
+from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
-from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source
+from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.records import Box, GoldSample, Sample
 
 BATCH: Final = 200
@@ -33,8 +35,6 @@ BOXES: Final = TypeAdapter(tuple[Box, ...])
 
 _READ_BYTES: Final = 1 << 20
 
-Progress = Callable[[int, int], None]
-"""Called with the rows done and the rows in all."""
 Row = TypeVar("Row", bound=Sample)
 Change = Literal["added", "updated", "known"]
 
@@ -66,6 +66,7 @@ def import_source(
     progress: Progress | None = None,
     *,
     most_items: int | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> ImportReport:
     """Add the rows of a source: what both the command and the page do.
 
@@ -75,27 +76,35 @@ def import_source(
         settings: How to read it.
         progress: Told after each batch.
         most_items: Items that the project may hold afterwards; None = any number.
+        limits: What its pictures may be.
 
     Raises:
         HartError: If the source cannot be read or holds too much, or the project cannot be written.
+        OSError: If what a zip holds cannot be written into the project's folder.
     """
-    kind = guess_kind(name) if settings.kind == "auto" else settings.kind
-    if kind == "native":  # whole items, with everything that happened to them
-        items, loaded = native.load_items(Path(name), ImportOptions(image_root=settings.image_root))
+    source = locate_source(name, project.pictures, settings, progress)
+    if source.kind == "native":  # whole items, with everything that happened to them
+        items, loaded = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
         _check_room(project, len(items), most_items)
-        return import_items(project, items, loaded)
-    found = load_source(name, project.pictures, settings)
+        return import_items(project, items, replace(loaded, bad_rows=(*source.bad_rows, *loaded.bad_rows)), limits)
+    found = load_source(source, project.pictures, settings)
     _check_room(project, len(found.samples), most_items)
-    return import_samples(project, found, progress)
+    return import_samples(project, found, progress, limits)
 
 
-def import_items(project: Project, items: Sequence[Item], loaded: LoadedSamples[LabeledSample]) -> ImportReport:
+def import_items(
+    project: Project,
+    items: Sequence[Item],
+    loaded: LoadedSamples[LabeledSample],
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> ImportReport:
     """Add items of another project with their labels and their whole history.
 
     Args:
         project: The project.
         items: From ``native.load_items``. One that is there already stays as it is, whatever was decided elsewhere.
         loaded: The same rows as samples; its bad rows are written down.
+        limits: What pictures may be.
 
     Raises:
         DataError: If the project cannot be written; then nothing was added.
@@ -103,7 +112,7 @@ def import_items(project: Project, items: Sequence[Item], loaded: LoadedSamples[
     added, bad_rows, files = 0, list(loaded.bad_rows), dict[str, PictureFile | str]()
     good = []
     for item in items:
-        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(Path(item.picture.path))))
+        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(Path(item.picture.path), limits)))
         if problem:
             bad_rows.append(BadRow(item.id, problem))
         else:
@@ -119,7 +128,12 @@ def import_items(project: Project, items: Sequence[Item], loaded: LoadedSamples[
     return report
 
 
-def import_samples(project: Project, loaded: LoadedSamples[Row], progress: Progress | None = None) -> ImportReport:
+def import_samples(
+    project: Project,
+    loaded: LoadedSamples[Row],
+    progress: Progress | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> ImportReport:
     """Add every question that the project does not have yet.
 
     A question is the same when picture (by content), question and choices are the same. Gold boxes go where only the
@@ -129,6 +143,7 @@ def import_samples(project: Project, loaded: LoadedSamples[Row], progress: Progr
         project: The project.
         loaded: From one of the loaders; its bad rows are written down too.
         progress: Told after each batch.
+        limits: What pictures may be.
 
     Raises:
         DataError: If the project cannot be written. Batches that were imported before stay.
@@ -140,7 +155,7 @@ def import_samples(project: Project, loaded: LoadedSamples[Row], progress: Progr
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
             if sample.image not in files:
-                files[sample.image] = look_at(Path(sample.image))
+                files[sample.image] = look_at(Path(sample.image), limits)
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
         with project.database.writing() as connection:
@@ -170,10 +185,10 @@ def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, s
     return [(row[0], row[1], row[2]) for row in project.database.reading().execute(query, (limit,))]
 
 
-def look_at(path: Path) -> PictureFile | str:
+def look_at(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
     """Size and content of a picture, or why it cannot be used. Only its header is decoded."""
     try:
-        image = SourceImage(path)
+        image = SourceImage(path, limits)
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(_READ_BYTES):

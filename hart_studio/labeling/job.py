@@ -21,7 +21,7 @@ from hart_studio.files import read_plain
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.known_calibrations import find_calibration
+from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration, tell_scores
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
@@ -70,6 +70,15 @@ class LabelingConfig(Record):
     def model_name(self) -> str:
         """What is loaded, or the title of what is served."""
         return self.served.title if self.served else find_built_in(self.model)
+
+    def tell_scores(self, project: Project) -> ScoreNotes:
+        """What to know of the scores of such a run before it begins.
+
+        Raises:
+            DataError: If a calibration is there and cannot be read.
+        """
+        loop = self.proposals.loop
+        return tell_scores(self.model_name, project, self.proposals.rollouts, loop.temperature)
 
 
 def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
@@ -129,11 +138,11 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
     with RunWriter(layout, total) as run:
         served = config.served
         model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
-        calibration, doubt = find_calibration(config.model_name, project.folder)
+        calibration, _ = find_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
-        if doubt:
-            run.warn(doubt)
+        for caution in config.tell_scores(project).cautions:
+            run.warn(caution)
         faults = 0
         while items := _next_items(project, layout.run_id, config.batch):
             _wait_while_paused(run, layout)
@@ -204,7 +213,8 @@ def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
         if checks:
             found[f"{kind}/verified"] = fmean(float(check.crops_right is True) for check in checks)
             found[f"{kind}/sufficiency"] = fmean(check.sufficiency or 0.0 for check in checks)
-            found[f"{kind}/area_share"] = fmean(check.area_share for check in checks)
+            areas = [check.area_share for check in checks if check.area_share]  # of labels with a box, as in the tables
+            found |= {f"{kind}/area_share": fmean(areas)} if areas else {}
     return found
 
 

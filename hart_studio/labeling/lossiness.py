@@ -52,6 +52,7 @@ def lossiness(format_name: str, items: Iterable[Item], options: ExportOptions | 
     """
     options = options or ExportOptions()
     info = find_format(format_name)
+    info.check_options(options)
     chosen = [PlannedItem(item, usable_boxes(item, Counter())) for item in items if not reason_against(item, options)]
     kept = [each for each in chosen if fits(each, info)]
     losses = [Loss("left_out", len(chosen) - len(kept), f"{len(chosen) - len(kept)} items that it has no form for")]
@@ -85,10 +86,9 @@ def _of_boxes(kept: Sequence[PlannedItem], info: FormatInfo, options: ExportOpti
     boxes = [(box, (each.item.picture.width, each.item.picture.height)) for each in kept for box in each.boxes]
     losses = []
     if info.name != "native":
-        renamed = sum(class_name(box) != box.label for box, _ in boxes)
-        losses.append(
-            Loss("labels", renamed, f"labels of {renamed} boxes, written as one line or as {DEFAULT_CLASS!r}")
-        )
+        renamed = sum((options.box_class or class_name(box)) != box.label for box, _ in boxes)
+        manner = f"all as {options.box_class!r}" if options.box_class else f"as one line or as {DEFAULT_CLASS!r}"
+        losses.append(Loss("labels", renamed, f"labels of {renamed} boxes, written {manner}"))
     if "classes" not in info.keeps:
         named = sum(bool(box.label) for box, _ in boxes)
         losses.append(Loss("classes", named, f"labels of {named} boxes, as far as the family's text has no place"))

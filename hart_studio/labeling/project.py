@@ -115,6 +115,11 @@ class Project:
         query = f"SELECT {column}, COUNT(*) FROM items GROUP BY 1 ORDER BY 1"  # noqa: S608 - one of four words
         return {str(value): int(count) for value, count in self.database.reading().execute(query)}
 
+    def count_waiting(self) -> dict[str, int]:
+        """The review queue by status: ``proposed`` labels wait for a decision, ``auto_accepted`` ones for the audit."""
+        query = "SELECT status, COUNT(*) FROM items WHERE need IS NOT NULL GROUP BY 1"
+        return {str(status): int(count) for status, count in self.database.reading().execute(query)}
+
     def items(
         self, wanted: ItemFilter = EVERYTHING, *, with_history: bool = False, limit: int = -1, offset: int = 0
     ) -> Iterator[Item]:

@@ -16,6 +16,7 @@ from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import AREA_EDGES, SCORE_BINS, Quality, measure_quality
 from hart_studio.labeling.records import EvidenceKind
+from hart_studio.shares import show_share
 
 KIND_TITLES: Final[dict[EvidenceKind, str]] = {"known_answer": "Known answers", "agreement": "Agreement"}
 """Kind of evidence -> title."""
@@ -45,7 +46,7 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
         *_write_audit(quality),
         *_write_gold(gold),
         *_write_figures(quality),
-        *(_write_calibration(calibration) if calibration else []),
+        *(_write_calibration(calibration, quality) if calibration else []),
         *_write_reviewers(quality),
     ]
     write_atomically(path, write_page(project.name, parts))
@@ -57,9 +58,9 @@ def draw_figures(quality: Quality) -> dict[str, str]:
     for kind, counts in quality.scores.items():
         bars = [Bar(f"{index / SCORE_BINS:.1f}", count) for index, count in enumerate(counts)]
         found[f"scores_{kind}"] = draw_bars(f"Scores, {KIND_TITLES[kind].lower()}", "score from", "labels", bars)
-    names = [f"{low:.1%}".rstrip("0").rstrip(".") if low else "0" for low in AREA_EDGES[:-1]]
-    bars = [Bar(_tidy(name), count) for name, count in zip(names, quality.areas, strict=True)]
-    found["areas"] = draw_bars("Area of the labels", "share of the picture from", "labels", bars)
+    if any(quality.areas):
+        bars = [Bar(f"{100 * low:g} %", count) for low, count in zip(AREA_EDGES[:-1], quality.areas, strict=True)]
+        found["areas"] = draw_bars("Area of the labels", "share of the picture from", "labels", bars)
     return found
 
 
@@ -71,13 +72,29 @@ def draw_reliability(calibration: Calibration, kind: EvidenceKind) -> str:
     return draw_bars(title, "score from", "share of right labels", bars, top=1.0)
 
 
+def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[str, str], str]:
+    """The reliability diagrams that concern a project, and in words why there is none of another kind of evidence.
+
+    Args:
+        calibration: Of the project's model.
+        quality: Says which kinds of evidence its labels rest on.
+
+    Returns:
+        Name -> SVG document, and the words; empty when every diagram is shown.
+    """
+    found = {
+        f"reliability_{kind}": draw_reliability(calibration, kind)
+        for kind in calibration.curves
+        if kind in quality.evidence
+    }
+    missing = [KIND_TITLES[kind].lower() for kind in calibration.curves if kind not in quality.evidence]
+    told = f"No label of this project rests on {' or '.join(missing)}, so that reliability diagram is left out."
+    return found, told if missing else ""
+
+
 def show_estimate(found: Estimate | None) -> str:
     """A share with its interval; a dash when there is none."""
-    return "–" if found is None else f"{found.value:.1%} ({found.low:.1%} – {found.high:.1%})"
-
-
-def _tidy(percent: str) -> str:
-    return percent if percent.endswith("%") or percent == "0" else f"{percent}%"
+    return "–" if found is None else f"{show_share(found.value)} ({show_share(found.low)} – {show_share(found.high)})"
 
 
 def _write_evidence(quality: Quality) -> list[str]:
@@ -132,35 +149,38 @@ def _show_figures(figures: GoldFigures) -> list[str]:
         show_estimate(figures.found),
         f"{figures.iog:.3f}",
         f"{figures.iou:.3f}",
-        f"{figures.area_share:.2%}",
+        show_share(figures.area_share, 2),
     ]
 
 
 def _write_figures(quality: Quality) -> list[str]:
-    return ["<h2>Distributions</h2>", *(f"<figure>{svg}</figure>" for svg in draw_figures(quality).values())]
+    figures = [f"<figure>{svg}</figure>" for svg in draw_figures(quality).values()]
+    return ["<h2>Distributions</h2>", *(figures or ["<p>No label has a box yet.</p>"])]
 
 
-def _write_calibration(calibration: Calibration) -> list[str]:
+def _write_calibration(calibration: Calibration, quality: Quality) -> list[str]:
     rows = [
         [
             KIND_TITLES[kind],
             f"{curve.tested_on:,}",
-            f"{curve.base_rate:.1%}",
+            show_share(curve.base_rate),
             "–" if curve.threshold is None else f"{curve.threshold:.3f}",
-            "–" if curve.precision is None else f"{curve.precision:.1%}",
-            "–" if curve.recall is None else f"{curve.recall:.1%}",
+            show_share(curve.precision),
+            show_share(curve.recall),
             f"{curve.brier:.3f}",
             f"{curve.calibration_error:.3f}",
         ]
         for kind, curve in calibration.curves.items()
     ]
+    figures, missing = draw_calibration(calibration, quality)
     heads = ["Evidence", "Tested", "Right", "Accept from", "Precision", "Recall", "Brier", "Calibration error"]
     return [
         "<h2>Calibration of the score</h2>",
         f"<p>Model {html.escape(calibration.model)}, {html.escape(calibration.data)}, K {calibration.rollouts}, "
         f"temperature {calibration.temperature:g}.</p>",
         write_table(heads, rows),
-        *(f"<figure>{draw_reliability(calibration, kind)}</figure>" for kind in calibration.curves),
+        *(f"<figure>{svg}</figure>" for svg in figures.values()),
+        *([f'<p class="quiet">{html.escape(missing)}</p>'] if missing else []),
     ]
 
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hart_studio.data.columns import Columns, guess_columns
-from hart_studio.data.rows import LoadedSamples
+from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.data.tables import load_table, peek_table
-from hart_studio.errors import InputError
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.archives import Archive, Progress
+from hart_studio.labeling.folders import (
+    TABLES,
+    choose_table,
+    guess_folder,
+    guess_table,
+    list_folder,
+)
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS, find_format
-from hart_studio.labeling.picture_sets import load_picture_folder, load_picture_zip
-
-TABLES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""Endings of tables of questions."""
+from hart_studio.labeling.picture_sets import load_picture_folder
 
 KINDS: Final = ("auto", "questions", "table", "pictures", "hugging_face", *FORMATS)
 """What a source can be. ``questions``: the JSONL form of ``data.sources.load_jsonl``, with answers as letters."""
 
-_LONGEST_CELL: Final = 120
-_QUESTIONS_FILE: Final = "samples.jsonl"
-_QUESTION_FIELDS: Final = frozenset({"id", "image", "question", "choices", "answer"})
+ZIP: Final = ".zip"
+"""Ending of an archive, which is read as the folder that was packed into it."""
+
+_WITH_ONE_TABLE: Final = frozenset({"questions", "table", "native"})
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,56 @@ class SourceSettings:
     config: str | None = None
 
 
-def load_source(name: str, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
-    """Read the rows of a source.
+class Source(NamedTuple):
+    """What is to be read."""
+
+    kind: str
+    """One of ``KINDS``, but not ``auto``."""
+    name: str
+    """Path of a file or folder, or a hub id."""
+    bad_rows: tuple[BadRow, ...] = ()
+    """Files of an archive that could not be unpacked."""
+
+
+def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Progress | None = None) -> Source:
+    """Find out what a source is. A zip is unpacked, and a folder with one table of questions is that table.
 
     Args:
         name: Path of a file or folder, or a hub id.
+        cache: Folder for what a zip holds.
+        settings: ``kind`` and ``question`` are read.
+        progress: Told of each file of a zip.
+
+    Raises:
+        InputError: If the kind cannot be told, or something that it needs is missing.
+        DataError: If it cannot be read.
+        OSError: If a zip cannot be unpacked to the cache.
+    """
+    kind = guess_kind(name) if settings.kind == "auto" else settings.kind
+    if kind == "pictures" and not settings.question.strip():
+        raise InputError("expected a question to ask about each picture, got none; give one")
+    path = Path(name)
+    bad_rows: tuple[BadRow, ...] = ()
+    if is_zip(path):
+        with Archive(path) as archive:
+            path, bad_rows = archive.unpack(cache, progress)
+            if kind != "pictures":  # whose question may name the folder of a picture
+                path /= archive.root
+    elif kind == "hugging_face" and not path.exists():
+        return Source(kind, name)
+    if kind in _WITH_ONE_TABLE and path.is_dir():
+        table = choose_table(list_folder(path), kind)
+        if table is None:
+            raise InputError(f"expected a table of questions ({', '.join(TABLES)}) in {name}, got none; name its path")
+        path /= table
+    return Source(kind, str(path), bad_rows)
+
+
+def load_source(source: Source, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
+    """Read the rows of a source.
+
+    Args:
+        source: From ``locate_source``.
         cache: Folder for pictures that a source holds as bytes.
         settings: How.
 
@@ -62,20 +114,27 @@ def load_source(name: str, cache: Path, settings: SourceSettings) -> LoadedSampl
         Samples, gold samples or labeled samples, whichever the source has.
 
     Raises:
-        InputError: If the kind cannot be told, or something that it needs is missing.
+        InputError: If something that the kind needs is missing.
         DataError: If it cannot be read.
     """
+    try:
+        loaded = _load(source, cache, settings)
+    except DataError as error:
+        if not source.bad_rows:
+            raise
+        first = source.bad_rows[0]
+        problem = f"{len(source.bad_rows)} files of the zip were no use, as {first.row!r}: {first.reason}"
+        raise DataError(f"{error}; {problem}") from error
+    return replace(loaded, bad_rows=(*source.bad_rows, *loaded.bad_rows))
+
+
+def _load(source: Source, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
+    kind, name, _ = source
     path = Path(name)
-    kind = guess_kind(name) if settings.kind == "auto" else settings.kind
     if kind == "pictures":
-        if not settings.question.strip():
-            raise InputError("expected a question to ask about each picture, got none; give one")
-        if path.is_dir():
-            return load_picture_folder(path, settings.question, settings.choices)
-        return load_picture_zip(path, cache, settings.question, settings.choices)
+        return load_picture_folder(path, settings.question, settings.choices)
     if kind == "questions":
-        file = path / _QUESTIONS_FILE if path.is_dir() else path
-        return load_jsonl(file, image_root=settings.image_root, needs_answer=False)
+        return load_jsonl(path, image_root=settings.image_root, needs_answer=False)
     if kind == "table":
         columns = map_columns(peek_table(path)[0], settings.columns)
         return load_table(path, cache, columns, image_root=settings.image_root)
@@ -87,63 +146,32 @@ def load_source(name: str, cache: Path, settings: SourceSettings) -> LoadedSampl
     return find_format(kind).load(path, options)
 
 
-def peek_source(name: str) -> dict[str, Any]:
-    """What a source most likely is: ``kind``; of a table also ``names``, guessed ``columns``, and its first rows.
-
-    Raises:
-        InputError: If it cannot be told.
-        DataError: If it cannot be read.
-    """
-    kind = guess_kind(name)
-    if kind != "table":
-        return {"kind": kind}
-    names, rows = peek_table(Path(name))
-    columns = {
-        field: ", ".join(value) if isinstance(value, tuple) else value or ""
-        for field, value in vars(guess_columns(names)).items()
-    }
-    shown = [{name: _shorten(row.get(name)) for name in names} for row in rows]
-    return {"kind": kind, "names": names, "columns": columns, "rows": shown}
-
-
 def guess_kind(name: str) -> str:
     """What a source most likely is.
 
     Raises:
         InputError: If it cannot be told.
+        DataError: If it cannot be read.
     """
     path = Path(name)
     if path.is_dir():
-        if any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json", "dataset_info.json")):
-            return "hugging_face"
-        if (path / "data.yaml").is_file():
-            return "yolo"
-        if (path / "Annotations").is_dir():
-            return "pascal_voc"
-        if (path / _QUESTIONS_FILE).is_file():
-            return "questions"
-        return "pictures"
-    if path.suffix.lower() == ".zip":
-        return "pictures"
+        return guess_folder(list_folder(path), lambda table: path / table)
+    if is_zip(path):
+        with Archive(path) as archive, tempfile.TemporaryDirectory(prefix="hart-zip-") as folder:
+            root = archive.root
+            return guess_folder(
+                archive.list_folder(root), lambda table: archive.unpack_table(root + table, Path(folder))
+            )
     if path.suffix.lower() in TABLES:
-        return _guess_table(path)
+        return guess_table(path)
     if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hugging_face"
     raise InputError(f"expected a file, a folder or a hub id, got {name!r}; check the path, or name its kind: {KINDS}")
 
 
-def _shorten(value: Any) -> str:
-    text = f"{len(value):,} bytes" if isinstance(value, (bytes, bytearray)) else str("" if value is None else value)
-    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
-
-
-def _guess_table(path: Path) -> str:
-    """A table of rows with fields that the form's own names have is read as that form."""
-    names, rows = peek_table(path)
-    if "schema" in names and str(rows[0].get("schema", "")).startswith("hart.label/"):
-        return "native"
-    has_options = all(isinstance(row.get("choices"), list) for row in rows)
-    return "questions" if has_options and set(names) >= _QUESTION_FIELDS else "table"
+def is_zip(path: Path) -> bool:
+    """Whether a source is an archive."""
+    return path.suffix.lower() == ZIP
 
 
 def map_columns(names: list[str], chosen: Mapping[str, str]) -> Columns:

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from hart_studio.errors import ModelError
+from hart_studio.files import names_address
 from hart_studio.models.families import FAMILIES, Family, supported_families
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import image_token_id
@@ -142,6 +143,12 @@ def _find_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 def _find_folder(name: str, allow_download: bool) -> Path:
     """The folder behind a name; of a hub id only the small files are fetched here."""
+    if names_address(name):
+        raise ModelError(
+            f"expected a folder or a hub id such as {FAMILIES['qwen3_vl'].checkpoint}, got the address "
+            f"{name[:200]!r}; nothing is fetched from addresses: give the hub id alone, or fetch the model and give "
+            "its folder"
+        )
     folder = _local_folder(name)
     if folder is None:
         if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from hart_studio.errors import InputError
 from hart_studio.records import Record
+from hart_studio.runs.names import read_name
 from hart_studio.runs.redaction import has_secret
 
 Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo+sft", "mgpo+sft"]
@@ -199,11 +200,11 @@ class ScheduleConfig(Section):
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
     """Questions per RL step over all processes; each is rolled out group_size times."""
     prompts_per_micro_batch: int = Field(default=1, ge=1, le=65_536)
-    """Questions of an RL step that one process handles at a time."""
+    """Questions of an RL step that one process handles at a time, its micro-batch. Fewer need less memory."""
     sft_batch: int = Field(default=16, ge=1, le=65_536)
     """Samples per SFT step over all processes."""
     sft_micro_batch: int = Field(default=2, ge=1, le=65_536)
-    """Samples of an SFT step that one process handles at a time."""
+    """Samples of an SFT step that one process handles at a time, its micro-batch. Fewer need less memory."""
     checkpoint_every: int = Field(default=50, ge=0)
     """Steps between checkpoints. The end of every stage is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1, le=1000)
@@ -272,8 +273,13 @@ class RunConfig(Section):
     """Seed of the split, of sampling and of the order of samples."""
     trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     """Other programs that the metrics are sent to, besides the run's own files."""
-    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9 ._-]{0,59})?$")
+    name: str = ""
     """A name for people: up to 60 letters, digits, spaces, dots, hyphens and underscores."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        return read_name(name)
 
     @model_validator(mode="after")
     def _check_stages_have_samples(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Final
 
 _QUERY: Final = ("--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits")
 _PATIENCE_SECONDS: Final = 10.0
+_DEVICE: Final = re.compile(r"(?:(?P<count>[1-9]\d{0,5}) x )?(?P<kind>cpu|cuda)(?:: (?P<name>.+))?")
 
 VISIBLE_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 """Environment variable with the processors that a program may use; set and empty = none."""
@@ -39,6 +41,21 @@ class Gpu:
         if self.total_mib is not None and self.used_mib is not None:
             memory = f" ({(self.total_mib - self.used_mib) / 1024:.0f} of {self.total_mib / 1024:.0f} GB free)"
         return f"{self.index}: {self.name}{memory}"
+
+
+def tell_device(device: str) -> str:
+    """What a run wrote down of its device, in the words of the pages.
+
+    Args:
+        device: Such as ``1 x cpu`` or ``2 x cuda: NVIDIA A100``; anything else comes back as it is.
+    """
+    found = _DEVICE.fullmatch(device)
+    if found is None:
+        return device
+    count, kind, name = int(found["count"] or 1), found["kind"], found["name"]
+    if kind == "cpu":
+        return "CPU" if count == 1 else f"CPU, {count} processes"
+    return f"{count} GPU{'s' * (count > 1)}" + (f": {name}" if name else "")
 
 
 def list_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:

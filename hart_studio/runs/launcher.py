@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.events import EventLog
@@ -30,7 +30,7 @@ from hart_studio.runs.status import (
     read_status,
     write_status,
 )
-from hart_studio.runs.writer import ATTEMPT_VARIABLE, RUN_VARIABLE, record_end
+from hart_studio.runs.writer import ATTEMPT_VARIABLE, ENDED_NOW, RUN_VARIABLE, record_end
 
 PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 """Where Python finds this package."""
@@ -82,6 +82,7 @@ def start_run(
             attempt=attempt,
             step=status.step,
             total=status.total,
+            phase="starting",
             heartbeat=datetime.now(UTC),
         )
         write_status(layout, status)
@@ -124,7 +125,7 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
     if not is_alive(pid, start):
         # Whoever started it here knows how it ended; only when nobody does is that written without an exit code.
         _wait(lambda: not read_status(layout).is_active, _WATCH_SECONDS)
-        _close(layout, status.attempt, None, "ended before it could save")
+        _close(layout, status.attempt, None, ENDED_NOW)
     return find_state(layout)[0]
 
 
@@ -157,24 +158,33 @@ def _spawn(
 
 def _watch(layout: RunLayout, process: subprocess.Popen[bytes], attempt: int) -> None:
     """Collect the job when it ends, and speak for it when it could not."""
-    exit_code = process.wait()
-    if exit_code < 0:
-        cause = f"ended by {signal.Signals(-exit_code).name}"
-        if exit_code == -signal.SIGKILL and not layout.stop.exists():
-            cause += ", which often means that memory ran out"
-    else:
-        cause = f"ended with exit code {exit_code}"
-    _close(layout, attempt, exit_code, f"{cause}; the end of logs/{layout.log_of(attempt).name} says more")
+    _close(layout, attempt, process.wait())
 
 
-def _close(layout: RunLayout, attempt: int, exit_code: int | None, error: str) -> None:
+def _close(layout: RunLayout, attempt: int, exit_code: int | None, error: str = "") -> None:
     """End the record of an attempt whose process is gone, unless it did so itself or another one has begun."""
     # The folder may be gone, or a process forked by the job may still hold the lock: then the reader derives `lost`.
     with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_PATIENCE_SECONDS):
         status = read_status(layout)
         if status.attempt == attempt and status.is_active and not is_alive(status.pid, status.pid_start):
-            was_asked = layout.stop.exists()
-            record_end(layout, EventLog(layout.events), status, "stopped" if was_asked else "failed", exit_code, error)
+            # A signal from elsewhere, such as that of a machine that goes down, makes a job stop without being asked.
+            state: Literal["stopped", "failed"] = (
+                "stopped" if layout.stop.exists() or status.state == "stopping" else "failed"
+            )
+            told = error or _tell_end(layout, attempt, exit_code or 0, state)
+            record_end(layout, EventLog(layout.events), status, state, exit_code, told)
+
+
+def _tell_end(layout: RunLayout, attempt: int, exit_code: int, state: str) -> str:
+    """Why a job is over that could not say so itself."""
+    if exit_code < 0 and layout.stop.exists():
+        return ENDED_NOW
+    cause = f"ended with exit code {exit_code}"
+    if exit_code < 0:
+        cause = f"ended by {signal.Signals(-exit_code).name}"
+    if exit_code == -signal.SIGKILL and state == "failed":
+        cause += ", which often means that memory ran out"
+    return f"{cause}; the end of logs/{layout.log_of(attempt).name} says more"
 
 
 def _wait(is_over: Callable[[], bool], seconds: float) -> bool:

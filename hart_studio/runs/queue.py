@@ -68,7 +68,9 @@ def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
         status = check_startable(layout)
         layout.stop.unlink(missing_ok=True)
         write_plan(layout, plan)
-        write_status(layout, status.replace(state="queued", pid=None, pid_start=None, exit_code=None, error=""))
+        write_status(
+            layout, status.replace(state="queued", pid=None, pid_start=None, exit_code=None, error="", phase="")
+        )
 
 
 def write_plan(layout: RunLayout, plan: LaunchPlan) -> None:

@@ -38,12 +38,15 @@ class RunStatus(Record):
     """Steps done, counted through all stages."""
     total: int = Field(ge=0)
     """Steps in all; 0 = not known."""
+    phase: str = Field(default="", max_length=200)
+    """What the job does beside its steps, for people, such as ``measuring held-out questions, 16 of 40``; empty = its
+    steps."""
     heartbeat: AwareDatetime | None = None
     """When the job last got on, UTC."""
     exit_code: int | None = None
     """0 = well, negative = ended by that signal; None = not ended, or nobody was there to see."""
     error: str = ""
-    """Why it failed, without secrets."""
+    """Why it failed, or who or what ended it early, without secrets; empty = it was asked to stop, and saved."""
 
     def replace(self, **changes: Any) -> RunStatus:
         """A checked copy with some fields changed."""

@@ -55,6 +55,9 @@ ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
 RUN_VARIABLE: Final = "HART_STUDIO_RUN"
 """Environment variable with the id of the run that a page has made for the command it starts."""
 
+ENDED_NOW: Final = "ended at once, on request"
+"""What a run says of its end when somebody did not want to wait until it had saved."""
+
 STATUS_PERIOD_SECONDS: Final = 1.0
 """Steps that are shorter than this do not each rewrite the status."""
 _LOCK_PATIENCE_SECONDS: Final = 5.0
@@ -115,7 +118,7 @@ def record_end(
     """Write how an attempt ended: the event first, so that whoever sees the state can read everything."""
     error = redact(error)[:_LONGEST_ERROR]
     events.append(Finished(state=state, exit_code=exit_code, error=error), status.step)
-    ended = status.replace(state=state, exit_code=exit_code, error=error)
+    ended = status.replace(state=state, exit_code=exit_code, error=error, phase="")
     write_status(layout, ended)
     return ended
 
@@ -175,7 +178,8 @@ class RunWriter:
                 is_done = not self._is_stopping or (0 < self._status.total <= self._status.step)
                 self._end("completed" if is_done and not self._left else "stopped", 0, self._left)
             elif isinstance(error, _Terminated):
-                self._end("stopped", 128 + signal.SIGTERM, "ended by SIGTERM")
+                cause = ENDED_NOW if self.layout.stop.exists() else "ended by SIGTERM"
+                self._end("stopped", 128 + signal.SIGTERM, cause)
             elif isinstance(error, KeyboardInterrupt):
                 self._end("stopped", 128 + signal.SIGINT, "interrupted from the keyboard")
             else:
@@ -186,9 +190,14 @@ class RunWriter:
     def is_stop_requested(self) -> bool:
         """Whether somebody asked the run to stop; the job then saves a checkpoint and leaves the block."""
         if not self._is_stopping and self.layout.stop.exists():
+            self.begin_to_stop()
+        return self._is_stopping
+
+    def begin_to_stop(self) -> None:
+        """Stop as if somebody had asked for it: a signal came from elsewhere, and the record says so in the end."""
+        if not self._is_stopping:
             self._is_stopping = True
             self._update(state="stopping")
-        return self._is_stopping
 
     def start(self, provenance: Provenance, resumed_from: int | None = None) -> None:
         """Say where the attempt begins, once model and data are there.
@@ -218,6 +227,18 @@ class RunWriter:
         """Show that the job gets on, in work without steps."""
         if time.monotonic() - self._written_at >= STATUS_PERIOD_SECONDS:
             self._update()
+
+    def tell_phase(self, phase: str) -> None:
+        """Say what the job does beside its steps; a new count of the same work is written about once a second.
+
+        Args:
+            phase: For people, such as ``loading the model``; behind a comma, how far it is. Empty = its steps again.
+        """
+        if phase.partition(",")[0] != self._status.phase.partition(",")[0]:
+            self._update(phase=phase)
+        else:
+            self._status = self._status.replace(phase=phase)
+            self.beat()
 
     def log_step(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
         """Record a step that is done.
@@ -265,12 +286,12 @@ class RunWriter:
         Yields:
             An empty folder.
         """
-        self._update(step=step)
+        self._update(step=step, phase="saving a checkpoint")
         yield begin_checkpoint(self.layout, step)
         complete_checkpoint(self.layout, step, stage, is_kept)
         self._log(CheckpointSaved(stage=stage, is_kept=is_kept), step)
         prune_checkpoints(self.layout, self._keep_checkpoints)
-        self._update()
+        self._update(phase="")
 
     def _begin_attempt(self) -> RunStatus:
         """The status of this attempt; the one that the launcher counted, or the next."""
@@ -279,7 +300,7 @@ class RunWriter:
             status.state == "queued" and status.pid and os.environ.get(ATTEMPT_VARIABLE) == str(status.attempt)
         )
         if is_launched:  # a stop that was asked for since then stands
-            return status.replace(total=self._total)
+            return status.replace(total=self._total, phase="")
         status = check_startable(self.layout)
         self.layout.stop.unlink(missing_ok=True)
         return RunStatus(

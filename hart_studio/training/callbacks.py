@@ -17,14 +17,15 @@ from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.heldout import HeldOut
 from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.sft import SftTrainer
-from hart_studio.training.stopping import StopSignals
+from hart_studio.training.stopping import StoppedEarly, StopSignals
 
 NOT_FIGURES: Final = ("epoch", "total_flos", "step_time", "num_tokens")
 """What the libraries log beside the figures of a step."""
 
 
-Measure = Callable[[HartTrainer | SftTrainer, Callable[[], None]], HeldOut]
-"""Gives the figures on the held-out samples, and calls its second argument while it is at work."""
+Measure = Callable[[HartTrainer | SftTrainer, Callable[[int], bool]], HeldOut | None]
+"""Gives the figures on the held-out samples; its second argument is told how many are done, and says whether to go on.
+None = it was not to."""
 
 
 class RunCallback(TrainerCallback):
@@ -32,7 +33,7 @@ class RunCallback(TrainerCallback):
 
     Attributes:
         trainer: Set once the trainer is made.
-        was_stopped: Whether the stage ended before its last step.
+        was_stopped: Whether a stop ended the stage, or the evaluation after its last step.
     """
 
     def __init__(
@@ -71,9 +72,15 @@ class RunCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the model that the run begins with."""
-        if self._stage.first_step == 0 and state.global_step == 0:
-            self._measure_model(0)
+        """Measure the model that the run begins with.
+
+        Raises:
+            StoppedEarly: If a stop was asked for by now: there is nothing to save, and all of it can be done again.
+        """
+        is_first = self._stage.first_step == 0 and state.global_step == 0
+        if (is_first and not self._measure_model(0)) or self._agree_to_stop():
+            raise StoppedEarly
+        self._tell("")
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -116,17 +123,38 @@ class RunCallback(TrainerCallback):
             shown = {name: f"{figures[name]:.3g}" for name in ("loss", "reward", "kl") if name in figures}
             self._bar.set_postfix(stage=self._stage.name, **shown, refresh=False)
             self._bar.update(step - self._bar.n)
-        if _is_due(step, self._schedule.evaluate_every) or state.global_step >= self._stage.steps:
-            self._measure_model(step)
+        is_due = _is_due(step, self._schedule.evaluate_every) or state.global_step >= self._stage.steps
+        if is_due and not self._measure_model(step):
+            self.was_stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+            if self._writer is not None:
+                self._writer.warn(f"the stop cut the evaluation at step {step} short: its figures are missing")
 
-    def _measure_model(self, step: int) -> None:
+    def _measure_model(self, step: int) -> bool:
+        """Write the figures on the held-out samples down; False when a stop was asked for meanwhile."""
         if self._measure is None or self.trainer is None or not self._schedule.evaluate_every:
-            return
-        found = self._measure(self.trainer, self._beat)
+            return True
+        found = self._measure(self.trainer, self._go_on)
+        if found is None:
+            return False
         if self._writer is not None:
             self._writer.log_evaluation(step, found.figures, self._evaluation_size)
             if found.witnesses:
                 self._writer.log_rollouts(step, found.witnesses, is_held_out=True)
+        self._tell("")
+        return True
+
+    def _go_on(self, done: int) -> bool:
+        """Show how far the held-out questions are, and see whether a stop was asked for."""
+        self._tell(f"measuring held-out questions, {done:,} of {self._evaluation_size:,}")
+        return not self._agree_to_stop()
+
+    def _tell(self, phase: str) -> None:
+        if self._writer is not None:
+            self._writer.tell_phase(phase)
+        if self._bar is not None and phase:
+            self._bar.set_postfix_str(phase)
 
     def _beat(self) -> None:
         if self._writer is not None:
@@ -136,7 +164,7 @@ class RunCallback(TrainerCallback):
         """Whether any process was asked to stop; all of them come to the same answer."""
         is_asked = self._signals.received is not None
         if self._writer is not None and is_asked:
-            self._writer.layout.stop.touch()
+            self._writer.begin_to_stop()
         if self._writer is not None:
             is_asked = self._writer.is_stop_requested
         if self.trainer is None or self.trainer.accelerator.num_processes == 1:

@@ -90,7 +90,8 @@ def count_groups(tally: Tally, groups: Sequence[RolledGroup]) -> None:
             if rollout.grounding_turn is not None:
                 tally.add("valid_box_rate", float(bool(rollout.boxes)))
                 tally.add("boxes_per_rollout", len(rollout.boxes))
-                tally.add("area_share", area_share(rollout.boxes, group.image_wh))
+                if rollout.boxes:  # as in the tables: no box covers nothing, and is no small one
+                    tally.add("area_share", area_share(rollout.boxes, group.image_wh))
                 tally.add("grounding_tokens", rollout.grounding_turn.completion_tokens)
             if rollout.answer_turn is not None:
                 tally.add("answer_tokens", rollout.answer_turn.completion_tokens)

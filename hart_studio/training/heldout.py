@@ -5,6 +5,7 @@ The samples come as their own argument and stay here; the loop gets blind copies
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -60,8 +61,8 @@ def measure_held_out(
     open_image: OpenImage = SourceImage,
     accelerator: Accelerator | None = None,
     witnesses: int = 0,
-    beat: Callable[[], None] = lambda: None,
-) -> HeldOut:
+    go_on: Callable[[int], bool] = lambda done: True,
+) -> HeldOut | None:
     """Answer and point greedily, and compare with what is known.
 
     Args:
@@ -73,19 +74,23 @@ def measure_held_out(
         open_image: Opens a picture by its path.
         accelerator: Adds the figures of all processes up.
         witnesses: Samples to keep with what the model saw and said, so that people can follow them through a run.
-        beat: Called after every batch: this takes minutes, and the run is to be seen alive meanwhile.
+        go_on: Told before every batch how many samples all processes have done, and says whether to do more: this
+            takes minutes, and nobody who wants to stop the run waits for them. Every process calls it equally often,
+            and must get the same answer.
 
     Returns:
-        Mean of each figure, per question for the answer, per gold box for the last two; and the witnesses.
+        Mean of each figure, per question for the answer, per gold box for the last two; and the witnesses. None when
+        it was not to go on.
     """
     tally = Tally(HELD_OUT_FIGURES)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = samples[rank::processes]
     kept: list[GroupPictures] = []
-    for start in range(0, len(mine), BATCH):
+    for start in range(0, math.ceil(len(samples) / processes), BATCH):
+        if not go_on(start * processes):
+            return None
         batch = mine[start : start + BATCH]
         kept += _measure_batch(tally, model, batch, method, config, open_image, witnesses - len(kept))
-        beat()
     return HeldOut(tally.means(accelerator), kept)
 
 
@@ -145,7 +150,8 @@ def _keep(attempt: Attempt, rollout: Rollout) -> GroupPictures:
 
 def _count_boxes(tally: Tally, golds: Sequence[Box], boxes: Sequence[Box], image_wh: tuple[int, int]) -> None:
     tally.add("valid_box_rate", float(bool(boxes)))
-    tally.add("area_share", area_share(boxes, image_wh))
+    if boxes:  # as in the tables: no box covers nothing, and is no small one
+        tally.add("area_share", area_share(boxes, image_wh))
     for gold in golds:
         tally.add("iog_above_0.3", float(is_found(gold, boxes)))
         tally.add("iou", best_iou(gold, boxes))

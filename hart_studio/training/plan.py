@@ -14,6 +14,7 @@ from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.errors import HartError
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.devices import tell_device
 from hart_studio.training.lora import is_adapted, is_checkpointed, is_lora
 from hart_studio.training.tower import freeze_tower
 
@@ -79,6 +80,18 @@ def plan_memory(config: RunConfig, device: torch.device) -> MemoryPlan | None:
     )
 
 
+def tell_portions(config: RunConfig, stage: str, processes: int) -> str:
+    """How a step of a stage is worked through, for people: its micro-batches are portions.
+
+    Raises:
+        InputError: If the step does not divide evenly.
+    """
+    portions = config.schedule.count_micro_batches(stage, processes)
+    items = "samples" if stage == "sft" else "questions"
+    how = f"in {portions} portions" if portions > 1 else "all at once"
+    return f"every step takes its {items} {how}" + (f", on each of {processes} processes" if processes > 1 else "")
+
+
 def describe_plan(config: RunConfig, device: torch.device, processes: int, pictures: Path) -> list[str]:
     """The plan as lines for people.
 
@@ -88,10 +101,9 @@ def describe_plan(config: RunConfig, device: torch.device, processes: int, pictu
         processes: That share a step.
         pictures: Folder that a run would keep drawn pictures in; not made.
     """
-    lines = [f"device: {processes} x {device.type}", f"steps: {config.total_steps} ({config.method.chain})"]
-    for stage in config.method.stages:
-        micro = config.schedule.count_micro_batches(stage, processes)
-        lines.append(f"  {stage}: {micro} micro-batches per process and step")
+    place = tell_device(f"{processes} x {device.type}")
+    lines = [f"device: {place}", f"steps: {config.total_steps} ({config.method.chain})"]
+    lines += [f"  {stage}: {tell_portions(config, stage, processes)}" for stage in config.method.stages]
     lines += [f"warning: {warning}" for warning in config.warnings]
     lines += _describe_split(config, pictures)
     memory = plan_memory(config, device)

@@ -23,8 +23,9 @@ from hart_studio.errors import HartError
 from hart_studio.models.loading import find_family
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.devices import tell_device
 from hart_studio.scoring import score_answer
-from hart_studio.training.plan import MemoryPlan, find_model_folder, plan_memory
+from hart_studio.training.plan import MemoryPlan, find_model_folder, plan_memory, tell_portions
 from hart_studio.training.rewards import check_reward_range
 from hart_studio.training.trackers import check_trackers
 
@@ -87,17 +88,14 @@ def check_run(config: RunConfig, runs_root: Path, device: torch.device, processe
 
 def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
     try:
-        portions = [
-            f"{stage}: {config.schedule.count_micro_batches(stage, processes)}" for stage in config.method.stages
-        ]
+        portions = [f"{stage}: {tell_portions(config, stage, processes)}" for stage in config.method.stages]
         for method in parse_chain(config.method.chain):
             check_reward_range(method, config.method, config.rollout.group_size)
         check_trackers(config.trackers)
     except HartError as error:
         yield Finding("Settings", "bad", str(error), "Change the settings that are named.")
         return
-    steps = f"{config.total_steps} steps, micro-batches per process and step: {', '.join(portions)}"
-    yield Finding("Settings", "good", steps)
+    yield Finding("Settings", "good", f"{config.total_steps} steps; {'; '.join(portions)}")
     for warning in config.warnings:
         yield Finding("Settings", "check", warning, "Go on if that is what you want.")
 
@@ -123,7 +121,7 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
             f"{name} is not on this machine yet: its memory is unknown, and it has to be fetched first",
             "Check the name, and that the hub can be reached.",
         )
-        yield Finding("Device", "good" if device.type == "cuda" else "check", device.type)
+        yield Finding("Device", "good" if device.type == "cuda" else "check", tell_device(device.type))
         return
     try:
         find_family(name, folder)
@@ -149,7 +147,7 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
             "Use a machine with a GPU.",
         )
     else:
-        yield Finding("Device", "good", device.type if device.type != "cpu" else "CPU")
+        yield Finding("Device", "good", tell_device(device.type))
     yield plan
 
 

@@ -10,6 +10,10 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
+class StoppedEarly(Exception):  # noqa: N818 - how a trainer is left, not an error
+    """Leaves a trainer before its first step: a stop was asked for while the model was loaded or measured."""
+
+
 class StopSignals:
     """Turns the first SIGINT or SIGTERM into a wish, as a context manager; the second one acts as it did before.
 

@@ -37,7 +37,7 @@ from hart_studio.training.heldout import HeldOut, measure_held_out
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.sharding import check_sharding, whole_weights
 from hart_studio.training.stage_model import load_stage_model
-from hart_studio.training.stopping import StopSignals
+from hart_studio.training.stopping import StoppedEarly, StopSignals
 from hart_studio.training.trackers import check_trackers, tracking_into
 from hart_studio.training.trl_args import rl_args, sft_args
 
@@ -103,6 +103,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
             return TrainingResult(layout.folder, step, None)
         model = layout.folder / MODEL_FOLDER
         if writer is not None:
+            writer.tell_phase("writing the model")
             publish_model(layout.checkpoint_of(step), model)
         state.wait_for_everyone()
         return TrainingResult(layout.folder, step, model)
@@ -150,6 +151,7 @@ class _Job:
     def train(self, resumed_from: int | None) -> int:
         """Train what is left; returns the steps done."""
         config, writer = self._config, self._writer
+        self._tell("reading the samples")
         source = load_samples(config.data, self._layout.folder / PICTURES_FOLDER)
         split = split_run(config, source, self._layout.folder, is_writer=writer is not None)
         if writer is not None:
@@ -166,9 +168,9 @@ class _Job:
             first_step = stage.last_step
             if step >= stage.last_step:
                 continue
-            step = self._train_stage(method, stage, step, source, split, bar)
+            step, was_stopped = self._train_stage(method, stage, step, source, split, bar)
             gc.collect()
-            if step < stage.last_step:
+            if was_stopped:
                 break
         if bar is not None:
             bar.close()
@@ -176,8 +178,10 @@ class _Job:
 
     def _train_stage(
         self, method: Method, stage: Stage, step: int, source: SampleSource, split: Split, bar: tqdm[Any] | None
-    ) -> int:
+    ) -> tuple[int, bool]:
+        """Train what is left of a stage; returns the steps done in all, and whether a stop was asked for."""
         config = self._config
+        self._tell("loading the model")
         previous = self._layout.checkpoint_of(stage.first_step) if stage.first_step else None
         # That of the stage before would split the model while it is read.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
@@ -214,12 +218,16 @@ class _Job:
             trainer.model.peft_config["default"].base_model_name_or_path = begun.base_name
         callback.trainer = trainer
         checkpoint = str(self._layout.checkpoint_of(step)) if step > stage.first_step else None
-        trainer.train(resume_from_checkpoint=checkpoint)
-        callback.trainer = None
-        return stage.first_step + int(trainer.state.global_step)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        except StoppedEarly:
+            return step, True
+        finally:
+            callback.trainer = None
+        return stage.first_step + int(trainer.state.global_step), callback.was_stopped
 
     def _measure(self, method: Method, source: SampleSource, split: Split) -> Measure:
-        def measure(trainer: HartTrainer | SftTrainer, beat: Callable[[], None]) -> HeldOut:
+        def measure(trainer: HartTrainer | SftTrainer, go_on: Callable[[int], bool]) -> HeldOut | None:
             with whole_weights(trainer), trainer.accelerator.autocast():
                 found = measure_held_out(
                     trainer.policy,
@@ -229,12 +237,16 @@ class _Job:
                     source.open_image,
                     trainer.accelerator,
                     self._config.schedule.rollout_prompts,
-                    beat,
+                    go_on,
                 )
             trainer.policy.take_exchanges()
             return found
 
         return measure
+
+    def _tell(self, phase: str) -> None:
+        if self._writer is not None:
+            self._writer.tell_phase(phase)
 
     def _describe_device(self) -> str:
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else ""

@@ -85,8 +85,18 @@ def offered_models(
         added: Names from ``read_added``.
     """
     families = () if profile == "space" else (family.checkpoint for family in FAMILIES.values())
-    names = dict.fromkeys([default, *BUILT_INS, *added, *families])
+    names = dict.fromkeys([*operator_models(default, added), *families])
     return [(_TITLES.get(name, name), name) for name in names]
+
+
+def operator_models(default: str, added: Collection[str]) -> tuple[str, ...]:
+    """Names of the models that the operator stands for, without those that are there to be tried.
+
+    Args:
+        default: The one that is chosen at first.
+        added: Names from ``read_added``.
+    """
+    return tuple(dict.fromkeys([default, *BUILT_INS, *added]))
 
 
 def read_added(profile: Profile, flags: Collection[str], environment: Mapping[str, str]) -> tuple[str, ...]:

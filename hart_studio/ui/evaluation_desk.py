@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import PureWindowsPath
 from typing import Any, Final
 
@@ -141,8 +142,15 @@ class EvaluationDesk:
         now = str(hash(str(rows)))
         return None if now == request.get("signature") else {"signature": now, "evaluations": rows}
 
-    def command(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """The command that does the same in a terminal, as a line to copy.
+    def command(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What would be started.
+
+        Args:
+            request: An ``EvaluationRequest``.
+
+        Returns:
+            ``line``, the command that does the same in a terminal, to copy; ``count``, its questions, None until they
+            have been read; ``seconds``, how long they took where the same was evaluated before, None where not.
 
         Raises:
             InputError: If nothing may be started here, where folders of this machine are nobody's business, or the
@@ -158,7 +166,12 @@ class EvaluationDesk:
         words += [f"--limit={config.limit}"] if config.limit else []
         words += ["--fallback=direct"] if wanted.fallback else []
         words += [f"--device={config.device}", f"--runs-root={self.launch.runs_root}"]
-        return {"line": self.launch.shell_line(LaunchPlan(argv=tuple(words), gpus=_gpus(wanted)))}
+        count, pace = config.known_count, self._find_pace(config)
+        return {
+            "line": self.launch.shell_line(LaunchPlan(argv=tuple(words), gpus=_gpus(wanted))),
+            "count": count,
+            "seconds": round(count * pace) if count and pace else None,
+        }
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
         """Make an evaluation and put it into the queue.
@@ -231,6 +244,18 @@ class EvaluationDesk:
         if layout.run_id not in self._configs:
             self._configs[layout.run_id] = read_config(layout)
         return self._configs[layout.run_id]
+
+    def _find_pace(self, config: EvaluationConfig) -> float | None:
+        """Seconds per question of the newest evaluation with the same model, questions, protocols and device."""
+        wanted = (config.model_name, config.benchmark, config.path, set(config.protocols), config.device)
+        for run in list_evaluations(self.launch.runs_root):
+            with suppress(HartError):
+                found = self.config(run.layout)
+                same = (found.model_name, found.benchmark, found.path, set(found.protocols), found.device)
+                pace: float | None = self._glance(run.layout)["pace"]
+                if same == wanted and found.served is None and pace:
+                    return pace
+        return None
 
     def _plan(self, layout: RunLayout, gpus: tuple[int, ...]) -> LaunchPlan:
         argv = (sys.executable, "-m", MODULE, "--resume", layout.run_id, "--runs-root", str(self.launch.runs_root))

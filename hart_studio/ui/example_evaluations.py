@@ -33,6 +33,7 @@ class ExampleEvaluations:
 
     Attributes:
         desk: Knows the evaluations; starts none itself.
+        count: Number of the questions.
     """
 
     def __init__(self, root: Path, served: Path, examples: Sequence[Example]) -> None:
@@ -43,6 +44,7 @@ class ExampleEvaluations:
             served: Folder that the server serves.
             examples: The questions.
         """
+        self.count = len(examples)
         self._questions = root / "questions"
         self._questions.mkdir()
         for example in examples:

@@ -31,12 +31,21 @@ class FormField:
         label: For people.
         group: One of ``GROUPS``; those of the first are always open.
         titles: Value -> what a list calls it, where the value does not say enough.
+        stage: The stage, or the kind of stages, that alone looks at it; empty = all.
     """
 
     name: str
     label: str
     group: str
     titles: Mapping[str, str] | None = None
+    stage: Literal["", "rl", "sft", "ap_grpo"] = ""
+
+    def is_used(self, chain: str) -> bool:
+        """Whether the setting does anything in a run of these stages, joined by ``+``."""
+        stages = chain.split("+")
+        if self.stage == "rl":
+            return any(stage != "sft" for stage in stages)
+        return not self.stage or self.stage in stages
 
 
 CHAIN_TITLES: Final = {
@@ -61,11 +70,11 @@ _SOURCES: Final = {
 
 FIELDS: Final = (
     FormField("method.chain", "Method", "Method", CHAIN_TITLES),
-    FormField("method.preference_scale", "Preference scale k", "Method"),
-    FormField("method.beta", "KL weight beta", "Method"),
-    FormField("rollout.group_size", "Group size G", "Method"),
-    FormField("schedule.rl_steps", "RL steps", "Method"),
-    FormField("schedule.sft_steps", "SFT steps", "Method"),
+    FormField("method.preference_scale", "Preference scale k", "Method", stage="ap_grpo"),
+    FormField("method.beta", "KL weight beta", "Method", stage="rl"),
+    FormField("rollout.group_size", "Group size G", "Method", stage="rl"),
+    FormField("schedule.rl_steps", "RL steps", "Method", stage="rl"),
+    FormField("schedule.sft_steps", "SFT steps", "Method", stage="sft"),
     FormField("name", "Name of the run", "Method"),
     FormField("model.id", "Model: local folder or hub id; empty = built-in", "Model"),
     FormField("model.device", "Device", "Model"),
@@ -79,13 +88,13 @@ FIELDS: Final = (
     FormField("data.source", "Source", "Data", _SOURCES),
     FormField("data.path", "File, folder or hub id", "Data"),
     FormField("data.image_root", "Folder of the pictures", "Data"),
-    FormField("data.rl_count", "Samples for RL", "Data"),
-    FormField("data.sft_count", "Samples for SFT", "Data"),
+    FormField("data.rl_count", "Samples for RL", "Data", stage="rl"),
+    FormField("data.sft_count", "Samples for SFT", "Data", stage="sft"),
     FormField("data.eval_count", "Held-out samples", "Data"),
     FormField("data.by_image", "Keep a picture's questions together", "Data"),
     FormField("data.needle_count", "Scenes to draw", "Data"),
     FormField("data.needle_seed", "Seed of the scenes", "Data"),
-    FormField("rollout.temperature", "Temperature", "Rollouts"),
+    FormField("rollout.temperature", "Temperature", "Rollouts", stage="rl"),
     FormField("rollout.overview_pixels", "Overview budget, pixels", "Rollouts"),
     FormField("rollout.crop_pixels", "Crop budget, pixels", "Rollouts"),
     FormField("rollout.padding", "Padding around a box", "Rollouts"),
@@ -93,28 +102,36 @@ FIELDS: Final = (
     FormField("rollout.max_grounding_tokens", "Tokens of the grounding turn", "Rollouts"),
     FormField("rollout.max_answer_tokens", "Tokens of the answer turn", "Rollouts"),
     FormField("rollout.prefix_sharing", "Share the prompt of a group", "Rollouts"),
-    FormField("method.trained_turns", "Trained turns", "Rollouts"),
-    FormField("method.answer_form", "SFT answers in", "Rollouts"),
-    FormField("method.sft_target", "SFT teaches", "Rollouts", {"answer": "answers", "grounded": "boxes, then answers"}),
-    FormField("method.token_mean", "Mean over tokens of", "Rollouts", {"row": "each turn", "joint": "both turns"}),
-    FormField("method.format_reward", "Reward for readable boxes", "Rollouts"),
-    FormField("method.area_penalty", "Penalty for area", "Rollouts"),
-    FormField("optim.learning_rate", "Learning rate, RL", "Optimizer"),
-    FormField("optim.sft_learning_rate", "Learning rate, SFT", "Optimizer"),
+    FormField("method.trained_turns", "Trained turns", "Rollouts", stage="rl"),
+    FormField("method.answer_form", "SFT answers in", "Rollouts", stage="sft"),
+    FormField(
+        "method.sft_target",
+        "SFT teaches",
+        "Rollouts",
+        {"answer": "answers", "grounded": "boxes, then answers"},
+        stage="sft",
+    ),
+    FormField(
+        "method.token_mean", "Mean over tokens of", "Rollouts", {"row": "each turn", "joint": "both turns"}, stage="rl"
+    ),
+    FormField("method.format_reward", "Reward for readable boxes", "Rollouts", stage="rl"),
+    FormField("method.area_penalty", "Penalty for area", "Rollouts", stage="rl"),
+    FormField("optim.learning_rate", "Learning rate, RL", "Optimizer", stage="rl"),
+    FormField("optim.sft_learning_rate", "Learning rate, SFT", "Optimizer", stage="sft"),
     FormField("optim.scheduler", "Course of the rate", "Optimizer"),
     FormField("optim.warmup_steps", "Warm-up steps", "Optimizer"),
     FormField("optim.weight_decay", "Weight decay", "Optimizer"),
     FormField("optim.max_grad_norm", "Greatest gradient norm", "Optimizer"),
-    FormField("method.clip_epsilon", "Clip range", "Optimizer"),
-    FormField("schedule.prompts_per_step", "Questions per RL step", "Schedule"),
-    FormField("schedule.prompts_per_micro_batch", "Questions at a time", "Schedule"),
-    FormField("schedule.sft_batch", "Samples per SFT step", "Schedule"),
-    FormField("schedule.sft_micro_batch", "Samples at a time", "Schedule"),
+    FormField("method.clip_epsilon", "Clip range", "Optimizer", stage="rl"),
+    FormField("schedule.prompts_per_step", "Questions per RL step", "Schedule", stage="rl"),
+    FormField("schedule.prompts_per_micro_batch", "Questions at a time", "Schedule", stage="rl"),
+    FormField("schedule.sft_batch", "Samples per SFT step", "Schedule", stage="sft"),
+    FormField("schedule.sft_micro_batch", "Samples at a time", "Schedule", stage="sft"),
     FormField("seed", "Seed", "Schedule"),
     FormField("schedule.evaluate_every", "Evaluate every", "Records"),
     FormField("schedule.checkpoint_every", "Checkpoint every", "Records"),
     FormField("schedule.keep_checkpoints", "Checkpoints to keep", "Records"),
-    FormField("schedule.rollouts_every", "Record rollouts every", "Records"),
+    FormField("schedule.rollouts_every", "Record rollouts every", "Records", stage="rl"),
     FormField("schedule.rollout_prompts", "Questions in a record", "Records"),
     FormField("schedule.rollout_image_mb", "Space for pictures, MB", "Records"),
     FormField("trackers", "Also log to", "Records"),

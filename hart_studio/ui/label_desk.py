@@ -6,14 +6,15 @@ runs are looked up, and sources are read only where visitors may work on this ma
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,14 +22,16 @@ from pydantic import Field, ValidationError
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import resolve_inside
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.importing import import_source, read_bad_rows
+from hart_studio.labeling.importing import read_bad_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
+from hart_studio.labeling.peeking import peek_source
 from hart_studio.labeling.project import Project, create_project
 from hart_studio.labeling.records import Status
 from hart_studio.labeling.self_verify import ProposalSettings
-from hart_studio.labeling.sources import SourceSettings, peek_source
+from hart_studio.labeling.sources import SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
@@ -38,15 +41,13 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import is_on
 from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
 from hart_studio.ui.allowed_models import AllowedModels
-from hart_studio.ui.failures import describe
+from hart_studio.ui.label_imports import MOST_SHOWN_BAD_ROWS, Import, read_folder, run_import
 
 MODULE: Final = "hart_studio.labeling"
 """What ``python -m`` starts to label."""
 
 CLOSED: Final = "labeling is switched off on this public page; run python app.py yourself"
 """Why nothing is made here."""
-
-MOST_SHOWN_BAD_ROWS: Final = 200
 
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
@@ -68,18 +69,6 @@ class RunRequest(Record):
     """Items of these are labeled."""
 
 
-@dataclass
-class Import:
-    """An import that goes on in the background."""
-
-    done: int = 0
-    total: int = 0
-    told: str = ""
-    error: str = ""
-    bad_rows: list[tuple[str, str]] = field(default_factory=list)
-    is_over: bool = False
-
-
 class LabelDesk:
     """Answers the Label page.
 
@@ -88,6 +77,7 @@ class LabelDesk:
         is_open: Whether visitors may make anything here.
         allowed: Models that may label.
         most_items: Items that all projects together may hold; None = any number.
+        limits: What pictures may be.
     """
 
     def __init__(
@@ -97,6 +87,7 @@ class LabelDesk:
         is_open: bool = True,
         allowed: AllowedModels | None = None,
         most_items: int | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         """Nothing is made before somebody makes a project.
 
@@ -105,11 +96,13 @@ class LabelDesk:
             is_open: Whether visitors may make anything here.
             allowed: Models that may label; None = any.
             most_items: Items that all projects together may hold; None = any number.
+            limits: What pictures may be.
         """
         self.root = root
         self.is_open = is_open
         self.allowed = allowed or AllowedModels()
         self.most_items = most_items
+        self.limits = limits
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._projects: dict[str, Project] = {}
@@ -150,9 +143,9 @@ class LabelDesk:
         """
         self.check_open()
         name = str(request.get("name", "")).strip()
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64].strip("-")
-        if not slug:
-            raise InputError("expected a name with letters or digits; type one")
+        if not name:
+            raise InputError("expected a name for the project, got none; type one")
+        slug = to_slug(name)
         if (self.root / slug).exists():
             raise InputError(f"expected a new name, got {name!r}, which a project has already; choose another")
         self.root.mkdir(parents=True, exist_ok=True)
@@ -170,6 +163,7 @@ class LabelDesk:
         state: dict[str, Any] = {
             "name": project.name,
             "statuses": project.count_by("status"),
+            "audits": project.count_waiting().get("auto_accepted", 0),
             "evidence": project.count_by("evidence"),
             "categories": sorted(name for name in project.count_by("category") if name)[:500],
             "reviewers": [name for name in project.count_by("reviewer") if name],
@@ -186,15 +180,19 @@ class LabelDesk:
         return read_bad_rows(self.open_project(request.get("project")), MOST_SHOWN_BAD_ROWS)
 
     def peek(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What a source most likely is, its columns and its first rows."""
+        """What a source most likely is, and what can be seen of it at once.
+
+        Args:
+            request: ``source``, ``image_root``.
+        """
         self.check_open()
-        return peek_source(self._find_source(request.get("source")))
+        return peek_source(self._find_source(request.get("source")), read_folder(request.get("image_root")))
 
     def bring(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Begin an import; ``look`` tells how far it is.
 
         Args:
-            request: ``project``, ``source``, ``kind``, ``columns``, ``question``, ``choices``.
+            request: ``project``, ``source``, ``kind``, ``columns``, ``image_root``, ``question``, ``choices``.
 
         Raises:
             InputError: If one goes on already.
@@ -205,6 +203,7 @@ class LabelDesk:
         settings = SourceSettings(
             kind=str(request.get("kind") or "auto"),
             columns={str(name): str(value) for name, value in columns.items()} if isinstance(columns, dict) else {},
+            image_root=read_folder(request.get("image_root")),
             question=str(request.get("question") or ""),
             choices=tuple(line.strip() for line in str(request.get("choices") or "").splitlines() if line.strip()),
         )
@@ -216,7 +215,8 @@ class LabelDesk:
                 raise InputError("expected no import at work, got one; wait until it is done")
             state = self._imports[project.folder.name] = Import()
         try:
-            threading.Thread(target=_import, args=(project, source, settings, state, room), daemon=True).start()
+            arguments = (project, source, settings, state, room, self.limits)
+            threading.Thread(target=run_import, args=arguments, daemon=True).start()
         except RuntimeError:  # no more threads; an import that never ends would block the project
             state.is_over = True
             raise
@@ -231,21 +231,7 @@ class LabelDesk:
         Raises:
             InputError: If a run is at work already, or nothing is to be labeled.
         """
-        self.check_open()
-        wanted = read_request(RunRequest, request)
-        project = self.open_project(wanted.project)
-        model = self.allowed.check(wanted.model)
-        config = LabelingConfig(
-            project=str(project.folder),
-            model=model,
-            proposals=ProposalSettings(
-                rollouts=wanted.rollouts,
-                loop=LoopSettings(temperature=1.0, max_new_tokens=128),
-                tightening=TighteningSettings() if wanted.is_tightening else None,
-            ),
-            is_accepting=wanted.is_accepting,
-            wanted=ItemFilter(statuses=wanted.statuses),
-        )
+        project, config = self._read_run(request)
         with self._starting:
             if any(is_at_work(run) for run in list_runs(project.runs)):
                 raise InputError("expected no run at work in this project, got one; stop it, or wait until it is done")
@@ -256,6 +242,24 @@ class LabelDesk:
                 shutil.rmtree(layout.folder, ignore_errors=True)  # it would look as if it were about to begin
                 raise
         return {"run": layout.run_id}
+
+    def scores(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What the scores of a run would rest on, before it is started.
+
+        Args:
+            request: A ``RunRequest``.
+
+        Returns:
+            ``basis``, a sentence or nothing, and ``cautions``.
+
+        Raises:
+            InputError: If there is no such model or project, or the settings cannot be used.
+        """
+        project, config = self._read_run(request)
+        try:
+            return config.tell_scores(project)._asdict()
+        except OSError as error:  # a name that is longer than the system allows
+            raise InputError(f"expected a model, got {config.model[:40]!r}: {error.strerror}; change it") from error
 
     def pause(self, request: Mapping[str, Any]) -> None:
         """Let a run wait, with its model in memory, or go on."""
@@ -286,6 +290,24 @@ class LabelDesk:
         folder = layout.folder.parents[1]
         start_run(layout, [sys.executable, "-m", MODULE, "run", str(folder), "--resume", layout.run_id])
 
+    def _read_run(self, request: Mapping[str, Any]) -> tuple[Project, LabelingConfig]:
+        """The project of a ``RunRequest``, and the settings of the run."""
+        self.check_open()
+        wanted = read_request(RunRequest, request)
+        project = self.open_project(wanted.project)
+        config = LabelingConfig(
+            project=str(project.folder),
+            model=self.allowed.check(wanted.model),
+            proposals=ProposalSettings(
+                rollouts=wanted.rollouts,
+                loop=LoopSettings(temperature=1.0, max_new_tokens=128),
+                tightening=TighteningSettings() if wanted.is_tightening else None,
+            ),
+            is_accepting=wanted.is_accepting,
+            wanted=ItemFilter(statuses=wanted.statuses),
+        )
+        return project, config
+
     def _count_elsewhere(self, project: Project) -> int:
         """Items in all projects but one."""
         others = [each["id"] for each in self.projects({}) if each["id"] != project.folder.name]
@@ -309,33 +331,19 @@ class LabelDesk:
             raise InputError(CLOSED)
 
 
+def to_slug(name: str) -> str:
+    """The name of a project's folder: plain letters, digits and hyphens, at most 64.
+
+    A name in another script, which leaves none of them, has a folder that is named by its hash.
+    """
+    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
+    return slug or f"project-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def is_at_work(run: RunSummary) -> bool:
     """Whether a run labels, or is about to."""
     return run.state in {"queued", "running", "stopping"}
-
-
-def _import(project: Project, source: str, settings: SourceSettings, state: Import, most_items: int | None) -> None:
-    """Read a source and add its rows; whatever happens is told."""
-
-    def progress(done: int, total: int) -> None:
-        state.done, state.total = done, total
-
-    try:
-        report = import_source(project, source, settings, progress, most_items=most_items)
-        state.told = (
-            f"{report.added:,} added, {report.updated:,} updated, {report.known:,} known, {report.bad_count:,} bad rows"
-        )
-        state.bad_rows = [(bad.row, bad.reason) for bad in report.bad_rows[:MOST_SHOWN_BAD_ROWS]]
-    except HartError as error:
-        state.error = str(error)
-    except OSError as error:
-        state.error = describe(error).message
-    except Exception as error:  # the page waits for a word
-        state.error = f"the import ended by an error of the program: {type(error).__name__}"
-        raise
-    finally:
-        state.is_over = True
-        project.database.close()
 
 
 def _show_run(run: RunSummary) -> dict[str, Any]:
@@ -364,5 +372,8 @@ def read_request(kind: Callable[..., Any], request: Mapping[str, Any]) -> Any:
     try:
         return kind(**request)
     except (ValidationError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = ": ".join([*map(str, first["loc"]), first["msg"]])
         raise InputError(f"the page sent settings that cannot be used: {reason}; change them") from error

@@ -13,6 +13,7 @@ from pydantic import Field
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.difference import compare_runs
+from hart_studio.labeling.export_plan import LONGEST_CLASS
 from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
@@ -22,7 +23,7 @@ from hart_studio.labeling.known_calibrations import find_calibration
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import USABLE, Status
-from hart_studio.labeling.report import KIND_TITLES, draw_figures, draw_reliability, show_estimate, write_report
+from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, show_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.records import Record
@@ -45,6 +46,8 @@ class ExportRequest(Record):
     """Of labels that nobody has decided on."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
+    box_class: str = Field(default="", max_length=LONGEST_CLASS)
+    """The one class of all boxes; empty = each box's own label."""
     is_referring: bool = False
     """Whether pictures stay where they are, in formats that can name them there."""
 
@@ -78,9 +81,7 @@ class LabelOutputs:
         project = self.desk.open_project(request.get("project"))
         quality, gold = measure_quality(project), compare_with_gold(project)
         calibration = self._find_calibration(project)
-        figures = draw_figures(quality)
-        if calibration:
-            figures |= {f"reliability_{kind}": draw_reliability(calibration, kind) for kind in calibration.curves}
+        drawn, missing = draw_calibration(calibration, quality) if calibration else ({}, "")
         folder = self.folder / project.folder.name
         folder.mkdir(parents=True, exist_ok=True)
         write_report(project, folder / "quality.html", calibration)
@@ -111,7 +112,8 @@ class LabelOutputs:
                 }
                 for kind, report in gold.items()
             ],
-            "figures": figures,
+            "figures": draw_figures(quality) | drawn,
+            "missing": missing,
             "report": self._name(folder / "quality.html"),
         }
 
@@ -228,4 +230,5 @@ def _export_options(wanted: ExportRequest) -> ExportOptions:
         least_score=wanted.least_score,
         splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
         pictures="reference" if wanted.is_referring else "copy",
+        box_class=wanted.box_class.strip(),
     )

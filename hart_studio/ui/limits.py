@@ -19,6 +19,8 @@ from gradio.utils import get_upload_folder
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hart_studio.files import names_address
+
 UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
 """Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
 
@@ -48,7 +50,6 @@ _FORMS: Final = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _FORM_PATHS: Final = (_UPLOAD, "/login")
 _CALLS: Final = "/gradio_api/component_server"
 _OWN_BOUNDS: Final = "/mcp"
-_ADDRESS: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+:/|//|\\\\)", re.IGNORECASE)
 _LEFT_OVER: Final = re.compile(r"tmp[a-z0-9_]{8}")
 
 
@@ -229,7 +230,7 @@ def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_address(path: Any) -> bool:
-    return isinstance(path, str) and _ADDRESS.match(path) is not None
+    return isinstance(path, str) and names_address(path)
 
 
 def _refuse_word(word: str) -> NoReturn:

@@ -9,15 +9,21 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+_START: Final = r"(?: (?:file:)?/{1,3} | [A-Za-z]:[\\/] | \\\\ | ~[\w.-]*/ )"
 _PLACE: Final = re.compile(
-    r"""
+    rf"""
     (?<![\w/.<~\\]) (?!(?<=:)//)          # not the middle of a word, of an address or of a relative path
-    (?: (?:file:)?/{1,3} | [A-Za-z]:[\\/] | \\\\ | ~[\w.-]*/ )
-    (?: [^\s/\\"'`<>|:;,()\[\]{}]+ [/\\]+ )+
-    (?P<name> [^\s/\\"'`<>|:;,()\[\]{}]* )
+    {_START}
+    (?: [^\s/\\"'`<>|:;,()\[\]{{}}]+ [/\\]+ )+
+    (?P<name> [^\s/\\"'`<>|:;,()\[\]{{}}]* )
     """,
     re.VERBOSE,
 )
+# Folders with blanks or brackets in their names can be told only where the end is: in quotes, or of the whole text.
+_PART: Final = r"""[^\n/\\"'`<>|:;,]"""
+_WITH_BLANKS: Final = rf"(?!\s) {_PART}+ (?:[/\\]+ {_PART}+)* [/\\]+ (?P<name> {_PART}*)"
+_QUOTED: Final = re.compile(rf"""(?P<mark>["'`]) {_START} {_WITH_BLANKS} (?P=mark)""", re.VERBOSE)
+_WHOLE: Final = re.compile(rf"(?!.*\s{_START}) {_START} {_WITH_BLANKS}", re.VERBOSE)  # one place, not several
 
 
 def hide_places(value: Any) -> Any:
@@ -26,9 +32,16 @@ def hide_places(value: Any) -> Any:
     Addresses of web pages, relative paths and single slashes stay.
     """
     if isinstance(value, str):
-        return _PLACE.sub(lambda match: match["name"] or "…", value) if "/" in value or "\\" in value else value
+        return _hide(value) if "/" in value or "\\" in value else value
     if isinstance(value, dict):
         return {hide_places(key): hide_places(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [hide_places(each) for each in value]
     return value
+
+
+def _hide(text: str) -> str:
+    if whole := _WHOLE.fullmatch(text):
+        return whole["name"] or "…"
+    text = _QUOTED.sub(lambda match: f"{match['mark']}{match['name'] or '…'}{match['mark']}", text)
+    return _PLACE.sub(lambda match: match["name"] or "…", text)

@@ -133,6 +133,7 @@ class ReviewCalls:
                     "score": item.label.score,
                     "reviewer": item.label.reviewer,
                     "note": item.label.note,
+                    "cautions": list(item.label.check.cautions) if item.label.check else [],
                 }
                 for item in project.items(wanted, limit=LIST_ROWS, offset=start)
             ],
@@ -157,9 +158,12 @@ class ReviewCalls:
         return project, ReviewDesk(project), str(request.get("reviewer") or "")
 
     def _answer(self, project: Project, review: ReviewDesk, reviewer: str, item: Item | None) -> dict[str, Any]:
-        statuses = project.count_by("status")
-        waiting = project.database.reading().execute("SELECT COUNT(*) FROM items WHERE need IS NOT NULL").fetchone()[0]
-        answer: dict[str, Any] = {"waiting": waiting, "done": sum(statuses.get(name, 0) for name in DECIDED)}
+        statuses, waiting = project.count_by("status"), project.count_waiting()
+        answer: dict[str, Any] = {
+            "waiting": waiting.get("proposed", 0),
+            "audits": waiting.get("auto_accepted", 0),
+            "done": sum(statuses.get(name, 0) for name in DECIDED),
+        }
         if item is not None:
             answer["item"] = self._show(project, item, review.first_view(item, reviewer))
         return answer

@@ -15,6 +15,7 @@ import gradio as gr
 from gradio.utils import get_space
 
 from hart_studio.errors import InputError
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.ui.access import Profile
 
 OPEN_VARIABLE: Final = "HART_STUDIO_TRAINING"
@@ -38,6 +39,10 @@ CLOSED: Final = (
 OWNER_ONLY: Final = "this belongs to the owner of the Space; sign in as the owner, or duplicate the Space"
 """Why it is not made or shown for this person."""
 
+PUBLIC_PICTURES: Final = ImageLimits(max_pixels=50_000_000)
+"""Pictures on a Space (ours). To decode one takes 9 to 37 bytes a pixel, as measured, and four may be decoded at once,
+two for the pages, one for a question, one by a labeling run: at most 8 of the 16 GB that the smallest Space has."""
+
 Admit = Callable[["gr.OAuthProfile | None"], None]
 """Refuses, by an ``InputError``, who may not do something."""
 
@@ -57,6 +62,11 @@ class Rights:
     def is_public(self) -> bool:
         """Whether anybody can come here."""
         return self.profile == "space"
+
+    @property
+    def pictures(self) -> ImageLimits:
+        """What a picture may be: on a Space all of them have to fit into its memory."""
+        return PUBLIC_PICTURES if self.is_public else DEFAULT_LIMITS
 
     def is_owner(self, person: gr.OAuthProfile | None) -> bool:
         """Whether the runs of this page are this person's business."""

@@ -22,7 +22,9 @@ _SHUT: Final = frozenset({
     "/gradio_api/queue/status", "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/user",
 })  # fmt: skip
 _SHUT_BELOW: Final = ("/gradio_api/call/", "/gradio_api/heartbeat/", "/gradio_api/file=")
-_FOREIGN_FILE: Final = re.compile(r"/gradio_api/file=\s*(?:[a-z][a-z0-9+.-]+:|//|\\\\)", re.IGNORECASE)
+_FOREIGN_FILE: Final = re.compile(r"/gradio_api/file=\s*(?:[a-z][a-z0-9+.-]+:|[/\\]{2})", re.IGNORECASE)
+_BENT: Final = re.compile(r"[\0-\x1f\x7f]|[/\\=]\.\.(?:[/\\]|$)")
+"""What no page asks for: control characters, and parts that lead elsewhere than they say."""
 
 
 def is_open(path: str) -> bool:
@@ -33,9 +35,13 @@ def is_open(path: str) -> bool:
 def is_served(path: str) -> bool:
     """Whether an address is answered at all.
 
-    A file's address that names another server is not: the server would fetch it for whoever asks.
+    A file's address that names another server is not: the server would fetch it for whoever asks. Neither is one that
+    begins with what everybody may have and leads out of it.
+
+    Args:
+        path: As the server hands it over, with percent signs decoded.
     """
-    if _FOREIGN_FILE.match(path):
+    if _FOREIGN_FILE.match(path) or _BENT.search(path):
         return False
     return is_open(path) or _trim(path) in _SHUT or path.startswith(_SHUT_BELOW)
 

@@ -27,6 +27,7 @@ def show_status(summary: RunSummary) -> dict[str, Any]:
             "attempt": status.attempt,
             "error": status.error or summary.problem,
             "exit_code": status.exit_code,
+            "phase": status.phase if status.is_active else "",
             "heartbeat": status.heartbeat.isoformat() if status.heartbeat else None,
         }
     shown["signature"] = json.dumps(shown)

@@ -24,6 +24,7 @@ from hart_studio.errors import InputError
 from hart_studio.files import read_plain
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.devices import tell_device
 from hart_studio.runs.digest import Cursor, RunDigest
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import load_config
@@ -127,7 +128,7 @@ class RunWatch:
 
         Returns:
             None when nothing is; else ``status``, ``news`` with ``cursor`` (see ``RunDigest.news``), ``log``, and with
-            the first look ``about``: each only when there is something in it.
+            the first look and each new attempt ``about``: each only when there is something in it.
 
         Raises:
             InputError: If there is no such run.
@@ -143,7 +144,8 @@ class RunWatch:
         if news is not None:
             answer["news"], cursor = news
             answer["cursor"] = asdict(cursor)
-            if answer["news"]["is_whole"]:
+            # An attempt may run on another device than the one before, which is known once it has begun.
+            if answer["news"]["is_whole"] or any(kind == "started" for kind, *_ in answer["news"]["marks"]["items"]):
                 answer["about"] = self._about(layout)
         summary = summarize_run(layout)
         status = show_status(summary)
@@ -288,7 +290,7 @@ class RunWatch:
             "chain": chain,
             "model": config.model.id or "built-in",
             "group_size": config.rollout.group_size,
-            "device": read_device(layout),
+            "device": tell_device(read_device(layout)),
             "settings": config.model_dump(mode="json"),
         }
 
@@ -299,6 +301,7 @@ class RunWatch:
         status = show_status(summary)
         status.pop("signature")
         status.pop("heartbeat", None)
+        status.pop("phase", None)
         return {
             **about,
             **status,

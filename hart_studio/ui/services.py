@@ -19,7 +19,7 @@ from typing import Any, Final
 from PIL import Image
 
 from hart_studio.errors import ImageError, InputError
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, OpenImage, SourceImage
 from hart_studio.labeling.records import Check
 from hart_studio.labeling.self_verify import check_boxes
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in
@@ -153,19 +153,28 @@ class AskService:
     Attributes:
         folder: Where everything that the page shows is written; the server serves it.
         allowed: Models that may be opened.
+        limits: What pictures may be.
     """
 
-    def __init__(self, folder: Path, load: LoadModel = load_here, allowed: AllowedModels | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        load: LoadModel = load_here,
+        allowed: AllowedModels | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
+    ) -> None:
         """Make the folder.
 
         Args:
             folder: Inside the server's cache folder, so that its files are served in place.
             load: From a name to a model; raises ``ModelError``.
             allowed: Models that may be opened; None = any.
+            limits: What pictures may be.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.allowed = allowed or AllowedModels()
+        self.limits = limits
         self._load = load
         self._models: OrderedDict[str, ChatModel] = OrderedDict()
         self._line = Line()
@@ -183,7 +192,7 @@ class AskService:
         Raises:
             ImageError: If it is no readable picture of a supported format and size.
         """
-        image = SourceImage(path)
+        image = SourceImage(path, self.limits)
         status = path.stat()
         key = hashlib.sha256(f"{path}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()[:20]
         folder = self.folder / "pictures" / key
@@ -214,7 +223,7 @@ class AskService:
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
         with self._line.turn(lambda text: progress(0.0, text), is_admitted=is_admitted):
             scene = self.open_picture(form.image)
-            with SourceImage(form.image) as image:
+            with SourceImage(form.image, self.limits) as image:
                 trace = self._run_loop(form, name, image, progress)
                 archive = self.folder / "traces" / uuid.uuid4().hex / "hart-trace.zip"
                 archive.parent.mkdir(parents=True)
@@ -237,7 +246,7 @@ class AskService:
             HartError: If the picture, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
-        with SourceImage(form.image) as image, self._line.turn(lambda text: progress(0.0, text)):
+        with SourceImage(form.image, self.limits) as image, self._line.turn(lambda text: progress(0.0, text)):
             return {**summarize_trace(self._run_loop(form, name, image, progress)), "model": name}
 
     def locate(self, form: AskForm, model_name: str, progress: Progress) -> Located:
@@ -248,7 +257,7 @@ class AskService:
             HartError: If the picture, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
-        with SourceImage(form.image) as image, self._line.turn(lambda text: progress(0.0, text)):
+        with SourceImage(form.image, self.limits) as image, self._line.turn(lambda text: progress(0.0, text)):
             model = self._get_model(name, progress)
             progress(_LOADING_SHARE, "Looking for the region")
             views = open_views(model, [form.sample], form.settings, lambda _: image, will_crop=False)
@@ -271,7 +280,7 @@ class AskService:
             HartError: If the picture, the question, a box or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
-        with SourceImage(form.image) as image:
+        with SourceImage(form.image, self.limits) as image:
             inside = keep_inside(boxes, image.wh)
             check, problem = self.check_boxes(name, form.sample, inside, None, lambda _: image, progress)
             if problem:

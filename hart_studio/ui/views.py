@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from hart_studio.pipeline.trace import SavedTrace, Trace
-from hart_studio.pipeline.verification import Verification
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Protocol, Rollout
+from hart_studio.shares import show_share
 from hart_studio.ui.components.answer_cards import AnswerBoard, Card, Check, Said
 from hart_studio.ui.components.crop_strip import Crop, Overview, Shown
 
@@ -62,7 +62,7 @@ def show_answers(trace: Trace, model_name: str) -> AnswerBoard:
     return AnswerBoard(
         model=model_name,
         expected=_with_choice(trace, trace.answer) if trace.answer else "",
-        checks=_checks(trace.verification) if trace.verification else (),
+        checks=_checks(trace),
         cards=tuple(_card(trace, trace.protocols[name]) for name in PROTOCOLS if name in trace.protocols),
     )
 
@@ -107,19 +107,21 @@ def _note(rollout: Rollout) -> str:
     return ""
 
 
-def _checks(verification: Verification) -> tuple[Check, ...]:
-    """The self-checks that could be measured, in plain language."""
+def _checks(trace: Trace) -> tuple[Check, ...]:
+    """The self-checks that could be measured, in plain language; of the necessity always something, or why not."""
+    verification = trace.verification
+    if verification is None:
+        return (_check_necessity(None, trace),)
     count = len(verification.rollouts)
     checks: list[Check] = []
     if verification.evidence == "known_answer" and verification.sufficiency is not None:
         checks.append(_check_sufficiency(verification.sufficiency, count))
-    if verification.necessity is not None:
-        checks.append(_check_necessity(verification.necessity))
+    checks.append(_check_necessity(verification.necessity, trace))
     if verification.consensus is not None:
         text = f"Mean overlap (IoU) of the regions of {count} samples. Who knows where to look points there again."
         checks.append(_share_check("Same regions?", f"IoU {verification.consensus:.2f}", verification.consensus, text))
     if verification.agreement is not None:
-        value = f"{verification.agreement:.0%} of {count}"
+        value = f"{show_share(verification.agreement, 0)} of {count}"
         text = f"Share of {count} crops-only samples that give the most frequent answer."
         checks.append(_share_check("Same answer?", value, verification.agreement, text))
     if verification.area_share is not None:
@@ -128,21 +130,38 @@ def _checks(verification: Verification) -> tuple[Check, ...]:
 
 
 def _check_sufficiency(share: float, count: int) -> Check:
-    value = f"{share:.0%} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
+    value = f"{show_share(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
     text = "Are the regions enough? Yes when the answer from the crops alone, with the picture withheld, is right."
     return _share_check("Sufficient?", value, share, text)
 
 
-def _check_necessity(is_necessary: bool) -> Check:
+def _check_necessity(is_necessary: bool | None, trace: Trace) -> Check:
     text = (
         "Are the regions needed? They are painted over and the full image is asked again. "
         "Yes when that spoils the answer; no when the model answers the same without them."
     )
+    if is_necessary is None:
+        value, reason = _find_untold(trace)
+        return Check("Needed?", value, "neutral", f"{text} {reason}")
     return Check("Needed?", "yes" if is_necessary else "no", "good" if is_necessary else "bad", text)
 
 
+def _find_untold(trace: Trace) -> tuple[str, str]:
+    """Why it cannot be told whether the regions are needed: in a few words, and in a sentence with what would help."""
+    verification = trace.verification
+    if verification is None or verification.full_image is None:
+        crops, full = PROTOCOL_TITLES["crops_only"], PROTOCOL_TITLES["direct"]
+        missing = crops if verification is None else full
+        return f"not checked without {missing}", f"To check it, choose {crops} and {full} under Settings, Answer from."
+    if verification.masked is None:
+        return "not known: no region", "The model named no region that could be painted over."
+    if verification.full_image.score.extracted is None:
+        return "not known: full image unreadable", "No answer could be read from the text about the full image."
+    return "not known: full image wrong", "The full image alone is answered wrongly, so there is nothing to spoil."
+
+
 def _check_area(share: float) -> Check:
-    value = f"{share:.1%}" if share >= 0.01 else f"{share:.2%}"
+    value = show_share(share, 1 if share >= 0.01 else 2)
     text = (
         "Share of the picture that the regions cover. Small is convincing: "
         "a region over the whole picture passes the other checks for nothing."

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +10,11 @@ from typing import Any, Final
 from gradio.utils import get_upload_folder
 
 from hart_studio.errors import HartError, InputError
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
+from hart_studio.labeling.archives import Archive
+from hart_studio.labeling.folders import TABLES
 from hart_studio.labeling.project import RUNS
-from hart_studio.labeling.sources import guess_kind
+from hart_studio.labeling.sources import guess_kind, is_zip
 from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import RunSummary, list_runs
@@ -41,10 +43,10 @@ MOST_ROLLOUTS: Final = 8
 """Rollouts for each question."""
 
 ENDINGS: Final = (".zip", ".csv", ".tsv", ".jsonl")
-"""Files that a visitor may bring. All but the zip are plain text, so none is larger inside than outside."""
+"""Files that a visitor may bring, in a zip too. The others are plain text, so none is larger inside than outside."""
 
 KINDS: Final = ("auto", "pictures", "table", "questions")
-"""What they may be: their pictures lie in them. Others name pictures elsewhere on this machine."""
+"""What they may be: their pictures lie in them. Others may name pictures elsewhere on this machine."""
 
 BUSY: Final = (
     "labels are being proposed already, by you or another visitor, and there is one such run at a time; "
@@ -58,15 +60,22 @@ _END_SECONDS: Final = 2.0
 class VisitorDesk(LabelDesk):
     """Answers the Label page for one visitor."""
 
-    def __init__(self, root: Path, allowed: AllowedModels, reserve: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        allowed: AllowedModels,
+        reserve: Callable[[], AbstractContextManager[None]],
+        limits: ImageLimits = DEFAULT_LIMITS,
+    ) -> None:
         """Nothing is made before the visitor makes a project.
 
         Args:
             root: Folder of the visitor's projects.
             allowed: Models that may label.
             reserve: A context in which nobody else may start a run; raises ``InputError`` when one is at work.
+            limits: What pictures may be.
         """
-        super().__init__(root, allowed=allowed, most_items=MOST_ITEMS)
+        super().__init__(root, allowed=allowed, most_items=MOST_ITEMS, limits=limits)
         self._reserve = reserve
 
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
@@ -90,10 +99,14 @@ class VisitorDesk(LabelDesk):
         source = self._find_source(request.get("source"))
         asked = str(request.get("kind") or "auto")
         kind = guess_kind(source) if asked == "auto" else asked
-        if kind not in KINDS or (kind == "pictures") != source.lower().endswith(".zip"):
+        if kind not in KINDS or (kind == "pictures" and not is_zip(Path(source))):
             raise InputError(f"expected a zip of pictures, or a table with its pictures inside, got {kind!r}; {_HOW}")
         self._check_bytes(Path(source))
-        return super().bring({**request, "kind": kind})
+        return super().bring({**request, "kind": kind, "image_root": ""})
+
+    def peek(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A look at an uploaded file, and at nothing else on this machine."""
+        return super().peek({**request, "image_root": ""})
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
         """Make a labeling run and start it, when no other visitor's is at work.
@@ -183,10 +196,12 @@ class VisitorDesk(LabelDesk):
             raise InputError(f"expected a file that was uploaded here, one of {', '.join(ENDINGS)}; {_HOW}")
         if size > MOST_SOURCE_BYTES:
             raise InputError(f"expected at most {MOST_SOURCE_BYTES >> 20} MiB in one file, got {size >> 20}; split it")
-        if file.suffix.lower() != ".zip":
+        if is_zip(file):
+            with Archive(file) as archive:
+                _check_archive(archive)
+        else:
             with file.open("rb") as lines:
-                if sum(block.count(b"\n") for block in iter(lambda: lines.read(1 << 20), b"")) > MOST_LINES:
-                    raise InputError(f"expected at most {MOST_LINES:,} lines in a table, got more; split it")
+                _check_lines(iter(lambda: lines.read(1 << 20), b""))
         return str(file)
 
     def _check_bytes(self, source: Path) -> None:
@@ -196,15 +211,9 @@ class VisitorDesk(LabelDesk):
             InputError: If it is too much.
         """
         size = source.stat().st_size
-        if source.suffix.lower() == ".zip":
-            try:
-                with zipfile.ZipFile(source) as archive:
-                    entries = archive.infolist()
-            except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-                raise InputError(f"expected a zip of pictures, got another file: {error}; pack it again") from error
-            size = sum(entry.file_size for entry in entries)
-            if len(entries) > MOST_LINES:
-                raise InputError(f"expected at most {MOST_LINES:,} entries in a zip, got {len(entries):,}; split it")
+        if is_zip(source):
+            with Archive(source) as archive:
+                size = sum(entry.file_size for entry in archive.files.values())
         kept = count_bytes(self.root)
         if kept + size > MOST_BYTES:
             raise InputError(
@@ -212,7 +221,37 @@ class VisitorDesk(LabelDesk):
             )
 
 
-_HOW: Final = "choose a file of yours: a zip of pictures, or a table whose picture column holds them in base64"
+_HOW: Final = (
+    "choose a file of yours: a zip of pictures, with a table of questions in it or without, or a table whose picture "
+    "column holds them in base64"
+)
+
+
+def _check_archive(archive: Archive) -> None:
+    """See that a zip can be looked into: few files, and tables that are not much larger when they are read.
+
+    Raises:
+        InputError: If it is too much.
+    """
+    if len(archive.files) > MOST_LINES:
+        raise InputError(f"expected at most {MOST_LINES:,} files in a zip, got {len(archive.files):,}; split it")
+    tables = [name for name in archive.files if Path(name).suffix.lower() in TABLES]
+    for name in tables:
+        if Path(name).suffix.lower() not in ENDINGS:
+            raise InputError(f"expected pictures and a table (CSV, TSV, JSONL) in a zip, got {name!r}; leave it out")
+    size = sum(archive.files[name].file_size for name in tables)
+    if size > MOST_SOURCE_BYTES:
+        raise InputError(
+            f"expected at most {MOST_SOURCE_BYTES >> 20} MiB of tables in a zip, got {size >> 20}; split it"
+        )
+    for name in tables:
+        with suppress(ValueError):  # damaged; whoever looks for it says so
+            _check_lines([archive.read(name)])
+
+
+def _check_lines(blocks: Iterable[bytes]) -> None:
+    if sum(block.count(b"\n") for block in blocks) > MOST_LINES:
+        raise InputError(f"expected at most {MOST_LINES:,} lines in a table, got more; split it")
 
 
 def stop_at_once(layout: RunLayout) -> None:

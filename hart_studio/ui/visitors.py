@@ -243,7 +243,7 @@ class Visitors:
         folder.mkdir(mode=0o700, parents=True)
         served = self._service.folder
         shown = served / "visitors" / secrets.token_hex(16)
-        desk = VisitorDesk(folder, self._allowed, self._reserve)
+        desk = VisitorDesk(folder, self._allowed, self._reserve, self._service.limits)
         outputs = LabelOutputs(desk, served, shown / "labels", names_folders=False)
         calls = VisitorCalls(desk, self._service.in_folder(shown), served)
         return Room(folder, shown, desk, outputs, calls, self._clock())

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,6 +13,7 @@ import pytest
 
 from hart_studio.ui import limits
 from hart_studio.ui.limits import RequestLimits
+from tests.asgi import accepting, call, part
 from tests.attacks.targets import Target
 
 pytestmark = pytest.mark.integration
@@ -129,48 +127,15 @@ def test_the_page_answers_while_many_drip(target: Target) -> None:
     wait_for(lambda: target.upload("x.png", b"x").status_code == 200)
 
 
-def answer_through(limit: RequestLimits, messages: list[Any], path: str = "/gradio_api/call/ask") -> int:
-    """Status of one request whose body comes as the messages say; a number among them is a pause."""
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        message = messages.pop(0) if messages else {"type": "http.disconnect"}
-        if isinstance(message, (int, float)):
-            await asyncio.sleep(message)
-            return await receive()
-        return message
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": path, "client": ("10.0.0.1", 1), "headers": []}
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, limit(scope, receive, send)).result()
-    return int(sent[0]["status"]) if sent else 0
-
-
-async def accepting(scope: Any, receive: Any, send: Any) -> None:
-    """An application that reads all of a request, and says 200."""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body"):
-            break
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-
-
-def part(body: bytes, *, is_last: bool = False) -> dict[str, Any]:
-    return {"type": "http.request", "body": body, "more_body": not is_last}
-
-
 def test_silence_and_dripping_have_an_end() -> None:
     limit = RequestLimits(accepting, patience=0.3)
-    assert answer_through(limit, [part(b"[1"), 0.1, part(b"]", is_last=True)]) == 200
-    assert answer_through(limit, [part(b"[1"), 5, part(b"]", is_last=True)]) == 408
+    assert call(limit, [part(b"[1"), 0.1, part(b"]", is_last=True)]).status == 200
+    assert call(limit, [part(b"[1"), 5, part(b"]", is_last=True)]).status == 408
     drips = [each for _ in range(30) for each in (0.05, part(b" "))]
-    assert answer_through(limit, [part(b"[1"), *drips, part(b"]", is_last=True)]) == 408
-    assert answer_through(limit, [part(b"[1"), *drips, part(b"]", is_last=True)], "/gradio_api/upload") == 408
+    assert call(limit, [part(b"[1"), *drips, part(b"]", is_last=True)]).status == 408
+    assert call(limit, [part(b"[1"), *drips, part(b"]", is_last=True)], path="/gradio_api/upload").status == 408
     fast = [each for _ in range(10) for each in (0.05, part(b" " * 4096))]
-    assert answer_through(limit, [part(b"[1"), *fast, part(b"]", is_last=True)]) == 200
+    assert call(limit, [part(b"[1"), *fast, part(b"]", is_last=True)]).status == 200
 
 
 def test_one_address_leaves_room_for_others() -> None:

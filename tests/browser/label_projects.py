@@ -48,6 +48,15 @@ def make_project(root: Path, name: str, count: int = 5, question: str = "Which n
     return project
 
 
+def create(page: Page, name: str) -> None:
+    """Make a project on the page, as a person does."""
+    page.get_by_role("tab", name="Label", exact=True).click()
+    page.locator(".hs-new-name").fill(name)
+    page.locator(".hs-create").click()
+    expect(page.locator(".hs-project")).to_contain_text(name)
+    expect(page.locator(".hs-steps")).to_be_visible()
+
+
 def open_label_tab(page: Page, project: str) -> None:
     page.get_by_role("tab", name="Label", exact=True).click()
     page.locator(".hs-project").select_option(project)

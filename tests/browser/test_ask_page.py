@@ -39,7 +39,7 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(1)).to_contain_text("Wrong")
     expect(cards.nth(2)).to_contain_text("Right")
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficient?yes")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1% of the picture")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the picture")
 
     expect(page.locator("#result-a .hs-strip")).to_contain_text(re.compile(r"Overview\d+ × \d+ px"))
     expect(page.locator("#result-a .hs-crop")).to_have_count(1)
@@ -93,6 +93,38 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     choose_model(page, "scripted")
     ask(page)
     expect(alert).to_have_count(0)
+
+
+def test_of_two_models_the_one_that_fails_is_named(studio, open_page):
+    page = open_page(studio)
+    pick_example(page)
+    alert = page.get_by_role("alert")
+    choose_model(page, "absent/model", "ask-model-b")
+    page.click("#ask-button")
+    expect(alert.locator("strong")).to_have_text("Second model, absent/model: the model cannot be used")
+    expect(alert).to_contain_text("The answers of scripted are below.")
+    expect(page.locator("#result-a .hs-card")).to_have_count(3)
+    choose_model(page, "broken")
+    page.click("#ask-button")
+    expect(alert.locator("strong")).to_have_text("First model, broken: something went wrong")
+    expect(alert).to_contain_text("absent/model was not asked.")
+    expect(page.locator("#result-a .hs-card")).to_have_count(0)
+
+
+def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_page):
+    page = open_page(studio)
+    pick_example(page)
+    choose_model(page, "blind")
+    ask(page)
+    badge = page.locator("#result-a .hs-badge", has_text="Needed?")
+    expect(badge.locator(".hs-badge-value")).to_have_text("not known: no region")
+    page.get_by_role("button", name="Settings").first.click()
+    page.get_by_label("Full image", exact=True).uncheck()
+    ask(page)
+    expect(badge.locator(".hs-badge-value")).to_have_text("not checked without Full image")
+    badge.focus()
+    expect(badge.locator(".hs-tooltip")).to_contain_text("choose Crops only and Full image under Settings")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_a_form_that_is_not_complete_is_explained(studio, open_page):

@@ -100,6 +100,57 @@ def test_from_the_form_to_a_failure_in_ask(
     expect(page.locator("#result-a .hs-card")).to_have_count(3, timeout=RUN_MS)
 
 
+def test_how_many_questions_and_about_how_long_before_the_start(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    write_evaluation(root, make_records(picture), title="Before", device="cpu")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    expect(page.locator(".hs-ev-row")).to_have_count(1)
+    page.locator(".hs-ev-new > summary").click()
+    about = page.locator(".hs-ev-about")
+    expect(about).to_contain_text("All 200 questions; the time is told once it runs")
+    expect(page.locator(".hs-ev-limit")).to_have_attribute("placeholder", "all 200")
+    page.get_by_label("Full image", exact=True).check()
+    expect(about).to_contain_text(re.compile("All 200 questions, about .* at the pace of the last evaluation like it"))
+    page.locator(".hs-ev-limit").fill("8")
+    expect(about).to_contain_text(re.compile("^8 questions"))
+    page.locator(".hs-ev-path").fill("/data/own")
+    expect(about).to_contain_text("At most 8 questions, counted when it starts")
+    page.locator(".hs-ev-limit").fill("")
+    expect(about).to_contain_text("All questions of that place, counted when it starts")
+    page.locator(".hs-ev-path").fill("")
+    page.locator(".hs-ev-benchmark").select_option("vstar")
+    expect(about).to_contain_text("All 191 questions")
+
+
+def test_tables_fit_or_say_that_they_go_on(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    write_evaluation(root, make_records(picture), title="A model of some longer name")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    summary = page.locator(".hs-ev-table", has=page.get_by_role("heading", name="Summary"))
+    expect(summary.locator("tbody tr")).to_have_count(2)
+    host = summary.locator(".hs-ev-table-host")
+    assert host.evaluate("(node) => node.scrollWidth <= node.clientWidth"), "the summary fits at 1280"
+    expect(summary.locator(".hs-ev-more")).to_be_hidden()
+
+    wide = page.locator(".hs-ev-table", has=page.get_by_role("heading", name="Fig. 3"))
+    host, more = wide.locator(".hs-ev-table-host"), wide.locator(".hs-ev-more")
+    expect(more).to_contain_text(re.compile(r"^\d+ more columns on the right"))
+    edge = "getComputedStyle(node.parentElement, '::after').opacity"
+    page.wait_for_function(f"(node) => {edge} === '1'", arg=host.element_handle())
+    first = wide.locator("tbody th").first
+    left = first.bounding_box()
+    host.evaluate("(node) => { node.scrollLeft = node.scrollWidth; }")
+    expect(more).to_contain_text("The last columns are in sight")
+    assert first.bounding_box() == left, "the first column stays"
+    page.wait_for_function(f"(node) => {edge} === '0'", arg=host.element_handle())
+    page.set_viewport_size({"width": 2600, "height": 900})
+    expect(more).to_be_hidden()
+
+
 def test_links_to_a_report_go_with_what_is_ticked(
     open_page: Callable[..., Page], studio: str, root: Path, picture: Path
 ) -> None:
@@ -281,6 +332,7 @@ def test_nothing_is_wider_than_the_window(
         expect(page.locator(f"#hs-ev-{view}")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view
     page.locator("[data-view=tables]").click()
+    page.set_viewport_size({"width": 900, "height": 900})
     host = page.locator(".hs-ev-table-host").filter(has=page.locator("th", has_text="Attributes")).first
     host.evaluate("(node) => { node.scrollLeft = node.scrollWidth; }")
     assert host.evaluate("(node) => node.scrollLeft") > 0, "a wide table scrolls in its own box"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
-from tests.browser.label_projects import drag, make_project, open_label_tab, start_review
+from tests.browser.label_projects import create, drag, make_project, open_label_tab, start_review
 
 pytestmark = pytest.mark.browser
 RUN_MS = 240_000
@@ -41,14 +42,6 @@ def needle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for item in iterate_items("val", 4, settings=SceneSettings(width=2048, height=1536)):
         write_item(item, folder)
     return folder
-
-
-def create(page: Page, name: str) -> None:
-    page.get_by_role("tab", name="Label", exact=True).click()
-    page.locator(".hs-new-name").fill(name)
-    page.locator(".hs-create").click()
-    expect(page.locator(".hs-project")).to_contain_text(name)
-    expect(page.locator(".hs-steps")).to_be_visible()
 
 
 def bring(page: Page, source: Path) -> None:
@@ -108,7 +101,8 @@ def test_from_the_first_row_to_the_export(
         tmp_path / "areas.png"
     ).stat().st_size > 5000
 
-    page.locator("[data-panel=export]").click()
+    page.locator("[data-panel=quality]").press("ArrowRight")
+    expect(page.locator("[data-panel=export]")).to_be_focused()
     page.locator(".hs-format").select_option("coco")
     page.locator(".hs-split-train").fill("100")
     page.locator(".hs-split-val").fill("0")
@@ -197,6 +191,66 @@ def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
     expect(page.locator(".hs-status-list")).to_contain_text("3accepted")
     assert "Accept 3 labels" in asked[0]
     assert project.count_by("status") == {"accepted": 3, "proposed": 3}
+
+
+def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
+    labels.mkdir(exist_ok=True)
+    project = make_project(labels, "waiting", 4)
+    project.change_settings(project.settings.model_copy(update={"audit_share": 1.0}))
+    items = list(project.items())
+    for item, status, cautions in ((items[0], "proposed", ("scattered",)), (items[1], "auto_accepted", ())):
+        told = {"cautions": cautions, "necessity": None, "full_right": False}
+        check = item.label.check and item.label.check.model_copy(update=told)
+        changed = {"revision": 2, "status": status, "score": 0.98, "check": check}
+        with project.database.writing() as connection:
+            project.append_label(connection, item.id, item.label.model_copy(update=changed))
+    page = open_page(studio)
+    open_label_tab(page, "waiting")
+    head, bar = page.locator(".hs-label-head").bounding_box(), page.locator(".hs-status-bar").bounding_box()
+    assert head and bar and 0 <= bar["y"] - head["y"] - head["height"] <= 16, "no empty band while nothing is told"
+    expect(page.locator(".hs-status-list")).to_contain_text("3waiting for review")
+    expect(page.locator(".hs-status-list")).to_contain_text("1accepted unseen, 1 of them to audit")
+
+    page.locator("[data-panel=propose]").click()
+    notes = page.locator(".hs-score-notes")
+    expect(notes).to_contain_text("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts")
+    expect(notes.locator(".hs-warned")).to_have_count(0)
+    page.locator(".hs-rollouts").fill("4")
+    expect(notes.locator(".hs-warned")).to_contain_text("this run has 4 at 1")
+    page.locator(".hs-label-model").fill("org/other")
+    expect(notes.locator(".hs-warned")).to_contain_text("no calibration of this model")
+    page.locator(".hs-rollouts").fill("1")
+    expect(notes.locator(".hs-warned")).to_contain_text("rollouts: Input should be greater than or equal to 2")
+
+    page.locator("[data-panel=review]").click()
+    tags = page.locator(".hs-list .hs-caution")
+    expect(tags).to_have_text(["scattered"])
+    expect(tags).to_have_attribute("title", "Never accepted unseen: rollouts point at different places")
+    page.locator(".hs-reviewer").fill("Ada")
+    page.get_by_role("button", name="Which number is on sign 0?").click()
+    expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
+    expect(page.locator(".hs-review-facts")).to_contain_text("Region needednot known: the full image is wrong already")
+
+
+def test_the_figures_of_quality_are_whole_and_of_what_is_there(
+    open_page: Callable[..., Page], studio: str, labels: Path
+) -> None:
+    labels.mkdir(exist_ok=True)
+    make_project(labels, "figures", 3)
+    page = open_page(studio)
+    open_label_tab(page, "figures")
+    page.locator("[data-panel=quality]").click()
+    quality = page.locator(".hs-quality")
+    expect(quality).to_contain_text("0.0 % (0.0 % – 56.1 %)")
+    assert not re.search(r"\d%", quality.inner_text()), "one spelling of percent"
+    expect(quality).to_contain_text("No label of this project rests on agreement, so that reliability diagram is left")
+    names = [image.get_attribute("alt") or "" for image in quality.locator("img").all()]
+    assert names == ["scores known answer", "areas", "reliability known answer"]
+    for image in quality.locator("img").all()[:2]:
+        drawn = urllib.parse.unquote(image.get_attribute("src") or "")
+        ticks = re.findall(r'text-anchor="end">([^<]*)<', drawn)
+        assert ticks == ["0", "1", "2", "3"], "counts of labels"
+        assert not re.search(r"\d%<", drawn)
 
 
 def test_a_certain_item_can_be_opened_from_the_list(open_page: Callable[..., Page], studio: str, labels: Path) -> None:

@@ -94,7 +94,7 @@ def test_an_uploaded_name_and_an_error_are_text(evil: Target, open_page: Callabl
     expect(page.locator("#ask-results")).to_contain_text("cannot be used")
     check(page)
     page.get_by_role("tab", name="Watch", exact=True).click()
-    expect(page.locator(".hs-run-trouble")).to_contain_text("onerror")
+    expect(page.locator(".hs-run-end")).to_contain_text("onerror")
     page.locator(".hs-log summary").click()
     expect(page.locator(".hs-log pre")).to_contain_text("onerror")
     check(page)

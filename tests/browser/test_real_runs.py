@@ -54,6 +54,8 @@ def test_a_run_is_started_watched_and_found_again(
     page = open_page(studio_url)
     open_tab(page, "Watch")
     expect(page.locator(".hs-no-run strong")).to_have_text("Nothing has been trained yet")
+    page.get_by_role("button", name="Train a model").click()
+    expect(page.locator("#train-start")).to_be_visible()
     fill_form(page, tmp_path, "first")
     expect(page.locator("#train-command textarea")).to_have_value(
         re.compile(r"hart_studio\.training --preset cpu-demo .*rollout\.group_size=4.*--runs-root")
@@ -79,7 +81,7 @@ def test_a_run_is_started_watched_and_found_again(
     page.select_option("select[aria-label='Which rollouts']", "held-out")
     expect(page.locator(".hs-step")).to_have_text("step 3, held out")
     page.get_by_role("button", name="Follow this question").click()
-    expect(page.locator(".hs-step")).to_contain_text("records of this question")
+    expect(page.locator(".hs-step")).to_contain_text("records")
     page.get_by_role("button", name="True boxes").click()
     page.wait_for_selector(".hs-gold rect", state="attached")
     expect(page.locator(".hs-gold-note")).to_contain_text("Evaluation only")
@@ -132,8 +134,8 @@ def test_a_killed_trainer_is_shown_and_resumed(
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     state_is(page, "failed")
-    expect(page.locator(".hs-run-trouble")).to_contain_text("SIGKILL")
-    expect(page.locator(".hs-run-trouble")).to_contain_text("Lower schedule.prompts_per_micro_batch")
+    expect(page.locator(".hs-run-end")).to_contain_text("SIGKILL")
+    expect(page.locator(".hs-run-end")).to_contain_text("Lower schedule.prompts_per_micro_batch")
     page.get_by_role("button", name="Resume").click()
     state_is(page, "completed")
     expect(page.locator(".hs-run-clock")).to_contain_text("attempt 2")
@@ -143,10 +145,24 @@ def test_a_second_run_waits_for_the_first(open_page: OpenPage, studio_url: str, 
     page = open_page(studio_url)
     start(page, tmp_path, "ahead", schedule={"rl_steps": 500})
     state_is(page, "running")
-    start(page, tmp_path, "behind", schedule={"rl_steps": 1, "evaluate_every": 0})
+    fill_form(page, tmp_path, "behind", schedule={"rl_steps": 1, "evaluate_every": 0})
+    page.click("#train-start")
+    open_tab(page, "Ask")
+    told = page.locator("[data-testid=toast-body]")
+    expect(told).to_contain_text("behind waits for 1 other run. It is on the Watch tab.", timeout=RUN_MS)
+    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
+    open_tab(page, "Watch")
+    page.select_option(".hs-run-picker", find_layout(root, "behind").run_id)
     state_is(page, "queued")
+    expect(page.locator(".hs-run-phase")).to_have_text("waits until its device is free")
     open_tab(page, "Train")
-    expect(page.locator(".hs-outcome")).to_contain_text("waits for 1 other run")
+    expect(page.locator(".hs-outcome")).to_contain_text("behind waits for 1 other run")
+    page.fill("#set-rollout-group-size input", "1")
+    page.keyboard.press("Tab")
+    page.click("#train-start")
+    expect(page.locator(".hs-report h3")).to_have_text("This cannot be started")
+    page.wait_for_timeout(700)
+    expect(page.get_by_role("tab", name="Train", exact=True)).to_have_attribute("aria-selected", "true")
     open_tab(page, "Watch")
     page.select_option(".hs-run-picker", find_layout(root, "ahead").run_id)
     expect(page.locator(".hs-run-title")).to_have_text("ahead")
@@ -161,7 +177,9 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
 ) -> None:
     root = tmp_path / "runs"
     request.addfinalizer(lambda: end_runs(root))
-    with StudioProcess(root) as first:
+    log = tmp_path / "log"
+    with StudioProcess(root, log=log) as first:
+        assert first.url in log.read_text(), "a log that somebody follows tells the address at once"
         page = open_page(first.url)
         start(page, tmp_path, "survivor", schedule={"rl_steps": 500})
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
@@ -186,13 +204,16 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
 class StudioProcess:
     """``python app.py`` in a process of its own."""
 
-    def __init__(self, root: Path, port: int | None = None) -> None:
+    def __init__(self, root: Path, port: int | None = None, log: Path | None = None) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         argv = [sys.executable, "app.py", "--port", str(self.port), "--runs-root", str(root)]
-        self.process = subprocess.Popen(
-            argv, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        # Where Python is told to keep nothing back, it would not show whether the page itself does.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        with (log or Path(os.devnull)).open("w") as output:
+            self.process = subprocess.Popen(
+                argv, cwd=Path(__file__).parents[2], env=environment, stdout=output, stderr=subprocess.DEVNULL
+            )
 
     def __enter__(self) -> StudioProcess:
         deadline = time.monotonic() + PATIENCE_MS / 1000

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 from playwright.sync_api import Page, expect
 
+from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs
+from hart_studio.runs.status import read_status, write_status
+from hart_studio.runs.writer import ENDED_NOW, RunWriter, create_run
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
     BOX_XYXY,
+    PROVENANCE,
     RUN_MS,
     fill_form,
     open_tab,
+    state_is,
     write_run,
 )
 from tests.fake_hub import FakeHub
@@ -25,6 +33,9 @@ from tests.fake_hub import FakeHub
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)
 OpenPage = Callable[..., Page]
+
+SHOWN_BY_CHAIN = ("schedule-rl-steps", "schedule-sft-steps", "method-preference-scale")
+"""Fields of a setting that RL stages look at, one that SFT looks at, and one that AP-GRPO alone looks at."""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +102,7 @@ def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, s
     page.select_option("select[aria-label='Which rollouts']", "held-out")
     expect(page.locator(".hs-step")).to_have_text("step 5, held out")
     page.get_by_role("button", name="Follow this question").click()
-    expect(page.locator(".hs-step")).to_have_text("step 5, held out · 2 records of this question")
+    expect(page.locator(".hs-step")).to_have_text("step 5, held out · 2 records")
     page.get_by_role("button", name="Earlier step").click()
     expect(page.locator(".hs-step")).to_contain_text("step 0, held out")
 
@@ -191,6 +202,97 @@ def test_a_checkpoint_is_published_with_the_visitors_token(
     assert not any(token.encode() in path.read_bytes() for path in shelf.rglob("*") if path.is_file())
 
 
+# --- how a run stands -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_somebody_ended_is_not_shown_as_a_failure(
+    open_page: OpenPage, shelf_url: str, shelf: Path, request: pytest.FixtureRequest
+) -> None:
+    ends = [("ended", "stopped", ENDED_NOW), ("went down", "stopped", "ended by SIGTERM"), ("broken", "failed", "oh")]
+    for name, state, error in ends:
+        layout = write_run(shelf, name)
+        request.addfinalizer(partial(shutil.rmtree, layout.folder))
+        write_status(layout, read_status(layout).replace(state=state, step=2, total=9, error=error))
+    page = open_page(shelf_url)
+    end = page.locator(".hs-run-end")
+    watch(page, "ended")
+    expect(end).to_have_text("Ended at once, on request. The last checkpoint is step 2; Resume goes on from there.")
+    expect(end).to_have_attribute("role", "status")
+    neutral = colour_of(page, ".hs-run-end")
+    watch(page, "went down")
+    expect(end).to_contain_text("Ended by SIGTERM. The last checkpoint is step 2")
+    assert colour_of(page, ".hs-run-end") == neutral
+    watch(page, "broken")
+    expect(end).to_contain_text("This run failed")
+    expect(end).to_have_attribute("role", "alert")
+    assert colour_of(page, ".hs-run-end") != neutral
+    open_tab(page, "Runs")
+    expect(page.locator(".hs-runs .hs-pill-stopped").first).to_be_visible()
+    red, other = (colour_of(page, f".hs-runs .hs-pill-{state}") for state in ("failed", "stopped"))
+    assert red != other == neutral
+
+
+def colour_of(page: Page, node: str) -> str:
+    return str(page.locator(node).first.evaluate("(node) => getComputedStyle(node).backgroundColor"))
+
+
+def test_a_run_says_what_it_does_beside_its_steps(
+    open_page: OpenPage, shelf_url: str, shelf: Path, request: pytest.FixtureRequest
+) -> None:
+    config = RunConfig.model_validate({"name": "measuring"})
+    layout = create_run(shelf, "training", config, "ap_grpo", total=3)
+    request.addfinalizer(partial(shutil.rmtree, layout.folder))
+    with RunWriter(layout, total=3) as run:
+        run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
+        run.tell_phase("measuring held-out questions, 0 of 40")
+        page = open_page(shelf_url)
+        open_tab(page, "Watch")
+        expect(page.locator(".hs-run-title")).to_have_text("measuring")
+        phase, clock = page.locator(".hs-run-phase"), page.locator(".hs-run-clock")
+        expect(phase).to_have_text("measuring held-out questions, 0 of 40")
+        expect(page.locator(".hs-run-facts")).to_have_text("AP-GRPO, then SFT · built-in · G = 8 · CPU")
+        expect(page.locator(".hs-no-curves")).to_be_visible()
+        expect(page.locator(".hs-theatre-empty")).to_contain_text("while the run goes on")
+        assert page.locator(".hs-chart:visible, .hs-theatre-bar:visible").count() == 0, "nothing that is empty yet"
+        for step in (1, 2):
+            run.log_step(step, "ap_grpo", {"reward": 0.5})
+            with run.saving_checkpoint(step, "ap_grpo"):
+                pass
+            expect(page.locator(".hs-checkpoints")).to_have_value(str(step))  # the newest, until somebody chooses
+        expect(phase).to_be_empty()
+        expect(clock).to_contain_text("left")
+        expect(page.locator(".hs-chart:visible")).to_have_count(1)
+        run.log_step(3, "ap_grpo", {"reward": 0.5})
+        run.tell_phase("measuring held-out questions, 16 of 40")
+        expect(phase).to_have_text("measuring held-out questions, 16 of 40")
+        expect(clock).not_to_contain_text("left")
+        run.tell_phase("")
+        expect(phase).to_have_text("finishing")
+    state_is(page, "completed")
+    expect(phase).to_be_empty()
+    expect(page.locator(".hs-theatre-empty")).to_contain_text("ended before its first record")
+
+
+def test_boxes_stand_in_one_line_and_the_words_of_the_model_behind_them(
+    open_page: OpenPage, shelf_url: str, shelf: Path, request: pytest.FixtureRequest
+) -> None:
+    said = '```json\n[\n  {"bbox_2d": [1, 2, 3, 4],\n   "label": "<b>a  star</b>"}\n]\n```'
+    layout = write_run(shelf, "fenced", text=said)
+    request.addfinalizer(partial(shutil.rmtree, layout.folder))
+    page = open_page(shelf_url)
+    watch(page, "fenced")
+    first = page.locator(".hs-pointing").first
+    shown = first.locator("summary")
+    assert shown.text_content() == '[{"bbox_2d": [1, 2, 3, 4], "label": "<b>a  star</b>"}]'
+    expect(first.locator("pre")).to_be_hidden()
+    shown.focus()
+    page.keyboard.press("Space")
+    expect(first.locator("pre")).to_be_visible()
+    assert first.locator("pre").text_content() == said
+    expect(page.get_by_role("button", name="Play")).to_be_visible()  # the key has opened the text, and no more
+    assert page.locator(".hs-theatre-bar").bounding_box()["height"] < 60, "one row on a laptop"  # type: ignore[index]
+
+
 # --- the form -------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +313,48 @@ def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage,
     page.keyboard.press("Tab")
     expect(page.locator(".hs-finding-bad")).to_contain_text("needle_count")
     assert len(list_runs(shelf)) == before
+
+
+def test_a_name_of_any_language_is_taken_and_another_answered_in_words(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    open_tab(page, "Train")
+    name, problem = page.locator("#set-name input, #set-name textarea"), page.locator(".hs-finding-bad")
+    name.fill("Versuch #3 (neu)")
+    page.keyboard.press("Tab")
+    expect(problem).to_contain_text("Name of the run")
+    expect(problem).to_contain_text("letters, digits, spaces, dots, hyphens and underscores")
+    expect(problem).to_contain_text("take 'Versuch 3 neu', for example")
+    assert "[A-Z" not in str(page.locator(".hs-report").text_content())
+    name.fill("Müller Versuch")
+    page.keyboard.press("Tab")
+    expect(page.locator("#train-command textarea")).to_have_value(re.compile("name=Müller Versuch"))
+    expect(problem).to_have_count(0)
+
+
+def test_only_settings_of_the_chosen_stages_are_shown(open_page: OpenPage, shelf_url: str) -> None:
+    page = open_page(shelf_url)
+    open_tab(page, "Train")
+    rl, sft, scale = (page.locator(f"#set-{name} input") for name in SHOWN_BY_CHAIN)
+    shown = {
+        "SFT": (False, True, False),
+        "AP-GRPO, then SFT (the paper's recipe)": (True, True, True),
+        "GRPO": (True, False, False),
+        "AP-GRPO": (True, False, True),
+    }
+    expect(rl).to_be_visible()
+    expect(sft).to_be_hidden()
+    for title, expected in shown.items():
+        page.click("#set-method-chain input")
+        page.get_by_role("option", name=title, exact=True).click()
+        for field, is_shown in zip((rl, sft, scale), expected, strict=True):
+            expect(field).to_be_visible(visible=is_shown)
+        if title == "SFT":
+            sft.fill("7")
+            page.keyboard.press("Tab")
+            expect(page.locator("#train-command textarea")).to_have_value(re.compile("sft_steps=7"))
+    page.click("#set-method-chain input")
+    page.get_by_role("option", name="SFT", exact=True).click()
+    expect(sft).to_have_value("7")
 
 
 def test_red_findings_block_and_samples_are_shown(
@@ -240,9 +384,13 @@ def test_a_file_that_is_no_settings_changes_nothing(open_page: OpenPage, shelf_u
 
 
 def test_a_public_page_shows_runs_and_starts_none(
-    open_page: OpenPage, serve: Callable[..., str], picture_folder: Path, shelf: Path
+    open_page: OpenPage, serve: Callable[..., str], picture_folder: Path, tmp_path: Path
 ) -> None:
-    page = open_page(serve(None, picture_folder, shelf, False))
+    page = open_page(serve(None, picture_folder, tmp_path, False))
+    open_tab(page, "Watch")
+    expect(page.locator(".hs-no-run p")).to_contain_text("Training is switched off on this page")
+    expect(page.locator(".hs-to-train")).to_be_hidden()
+    write_run(tmp_path, "plain")
     open_tab(page, "Train")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("switched off on a public page")
     for button in ("#train-start", "#train-check", "#train-look"):

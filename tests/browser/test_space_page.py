@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from hart_studio.ui import label_desk
 from tests.browser.conftest import PATIENCE_MS, open_by_name
-from tests.spaces import Space, serve_space
+from tests.evaluations import draw_picture, make_records, write_evaluation
+from tests.spaces import OWNER, Space, serve_space, sign_in
 from tests.visitors import sleep_instead
 
 pytestmark = pytest.mark.browser
@@ -29,13 +30,16 @@ def space(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> Ite
 
 
 @pytest.fixture
-def open_tab(browser: Browser, space: Space) -> Iterator[Callable[[], Page]]:
-    """``open_tab()``: the Label tab for one more visitor."""
+def open_tab(browser: Browser, space: Space) -> Iterator[Callable[..., Page]]:
+    """``open_tab()``: the Label tab for one more visitor; with ``sign_in(name)``, as that person sees it."""
     contexts = []
 
-    def load() -> Page:
+    def load(session: dict[str, str] | None = None) -> Page:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         contexts.append(context)
+        if session is not None:
+            name, _, value = session["cookie"].partition("=")
+            context.add_cookies([{"name": name, "value": value, "url": space.url}])
         context.route(WELL_KNOWN, lambda route: route.abort())
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
@@ -51,7 +55,7 @@ def open_tab(browser: Browser, space: Space) -> Iterator[Callable[[], Page]]:
 
 
 def test_a_tab_has_projects_of_its_own(
-    open_tab: Callable[[], Page], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_tab: Callable[..., Page], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = open_tab(), open_tab()
     expect(first.locator(".hs-visitor-note")).to_contain_text("private to this browser tab")
@@ -65,7 +69,6 @@ def test_a_tab_has_projects_of_its_own(
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
         archive.write(picture_folder / "street.png", "street.png")
     first.locator(".hs-file").set_input_files(tmp_path / "pictures.zip")
-    first.get_by_text("For pictures or labels that come without questions").click()
     first.locator(".hs-question").fill("Which number is on the sign?")
     first.locator(".hs-bring").click()
     expect(first.locator(".hs-import-told")).to_contain_text("1 added")
@@ -84,7 +87,7 @@ def test_a_tab_has_projects_of_its_own(
     expect(second.locator(".hs-project option")).to_have_text(["Others (0)"])
 
 
-def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[[], Page]) -> None:
+def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., Page]) -> None:
     page = open_tab()
     page.locator(".hs-new-name").fill("Signs of mine")
     page.locator(".hs-create").click()
@@ -100,7 +103,7 @@ def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[[], Pa
         page.clock.fast_forward(61_000)
 
 
-def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callable[[], Page]) -> None:
+def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callable[..., Page]) -> None:
     page = open_tab()
     expect(page.locator("#space-login")).to_be_visible()
     expect(page.locator("#space-duplicate")).to_be_visible()
@@ -109,3 +112,32 @@ def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callabl
     page.get_by_role("tab", name="Train", exact=True).click()
     page.locator("#train-start").click()
     expect(page.locator("#train-report")).to_contain_text("belongs to the owner of the Space")
+
+
+def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_view_each(
+    open_tab: Callable[..., Page], space: Space, tmp_path: Path
+) -> None:
+    picture = draw_picture(tmp_path / "sign.png")
+    names = {space.desk.runs_root: ("Mine", "Mine too"), space.desks.examples.desk.launch.runs_root: ("One", "Two")}
+    for root, titles in names.items():
+        for title in titles:
+            write_evaluation(root, make_records(picture), title=title)
+    page = open_tab(sign_in(OWNER))
+    page.get_by_role("tab", name="Evaluate", exact=True).click()
+    examples, owners = page.locator("#evaluate-page"), page.locator("#evaluate-owner-page")
+
+    def expect_choices() -> None:
+        for place, titles, view in ((examples, ("One", "Two"), "Tables"), (owners, ("Mine", "Mine too"), "Figures")):
+            for title in titles:
+                expect(place.get_by_label(f"Show {title}", exact=True)).to_be_checked()
+            expect(place.get_by_role("tab", name=view)).to_have_attribute("aria-selected", "true")
+
+    page.get_by_text("Evaluations of the owner").click()
+    owners.get_by_role("tab", name="Figures").click()
+    for place, titles in ((owners, ("Mine", "Mine too")), (examples, ("One", "Two"))):
+        for title in titles:
+            place.get_by_label(f"Show {title}", exact=True).check()
+    expect_choices()
+    page.reload()
+    page.get_by_text("Evaluations of the owner").click()
+    expect_choices()

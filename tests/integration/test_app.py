@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.mcp_calls import TOKEN, talk, use, words
+
 pytestmark = pytest.mark.integration
 PROJECT_ROOT = Path(__file__).parents[2]
 
@@ -97,6 +99,17 @@ def test_tools_without_a_token_are_refused_before_anything_listens(start):
     assert refused.returncode == 2
     assert "at least 24 characters in HART_STUDIO_MCP_TOKEN" in output and "short-secret" not in output
     assert "Traceback" not in output and "Running on" not in output
+
+
+def test_the_tools_offer_the_models_that_the_operator_has_added_and_no_others(start):
+    process = start("--mcp", "--allow-model", "owner/added", HART_STUDIO_MCP_TOKEN=TOKEN)
+    line = next(line for line in process.stdout if "Running on" in line)
+    url = re.search(r"http://127\.0\.0\.1:\d+", line).group()
+    tools = talk(f"{url}/", lambda client: client.list_tools()).tools
+    offered = [tool.input_schema["properties"]["model"]["enum"] for tool in tools]
+    assert offered == [["built-in", "built-in-hart", "owner/added"]] * 3
+    told = words(use(f"{url}/", "locate", image="AA", question="What?", model="Qwen/Qwen2.5-VL-7B-Instruct"))
+    assert "one of the models built-in, built-in-hart, owner/added" in told
 
 
 def test_behind_a_login_nothing_is_answered_without_it(start):

@@ -13,15 +13,16 @@ from transformers import AutoModelForImageTextToText
 
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.loading import load_model
+from hart_studio.runs import writer as writer_module
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.events import Evaluated, StepDone
+from hart_studio.runs.events import Evaluated, StepDone, Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.rollouts import list_rollout_steps, read_groups
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.training import hart_trainer
+from hart_studio.training import hart_trainer, heldout
 from hart_studio.training.train import name_memory_knobs, run
 from tests.integration.training_runs import ScriptedPolicy, small_config, write_jsonl
 
@@ -108,7 +109,8 @@ def test_a_run_that_was_stopped_and_resumed_is_the_uninterrupted_one(
     assert not (parts.checkpoint_of(8) / "training_args.bin").exists()
     AutoModelForImageTextToText.from_pretrained(whole.folder / "model", local_files_only=True)
     figures = [event.payload.metrics for event in read_events(whole).events if isinstance(event.payload, Evaluated)]
-    assert len(figures) == 3 and {"accuracy", "iog_above_0.3", "iou", "area_share"} <= figures[0].keys()
+    assert len(figures) == 3 and {"accuracy", "iog_above_0.3", "iou"} <= figures[0].keys()
+    assert all(("area_share" in each) == (each["valid_box_rate"] > 0) for each in figures), "no box has no area"
     assert list_rollout_steps(whole) == ([1, 2, 3, 4] if chain.startswith("ap") else [5, 6, 7, 8])
     groups = read_groups(whole, list_rollout_steps(whole)[0])
     assert all(group.group.credits and group.overview for group in groups)
@@ -169,6 +171,80 @@ def test_a_signal_lets_the_step_finish_and_saves(
     assert [found.mark.step for found in list_checkpoints(layout)] == [2]
     status = read_status(layout)
     assert (status.state, status.exit_code, status.step) == ("stopped", 130, 2)
+
+
+@pytest.fixture
+def long_measuring(
+    tiny_folder: Callable[[str], Path], jsonl: Path, scripted: None, monkeypatch: pytest.MonkeyPatch
+) -> RunConfig:
+    """Two stages of two steps, each measured at its end, on held-out questions that go into two batches."""
+    monkeypatch.setattr(heldout, "BATCH", 1)
+    return small_config(
+        tiny_folder("qwen2_5_vl"),
+        "ap_grpo+sft",
+        data={"source": "jsonl", "path": str(jsonl), "rl_count": 2, "sft_count": 2, "eval_count": 2},
+        schedule={"evaluate_every": 100},
+    )
+
+
+def stop_while_measuring(monkeypatch: pytest.MonkeyPatch, step: int) -> list[tuple[int, str]]:
+    """Ask for a stop when the first batch of the evaluation at a step is done; gives (step, phase) of all told."""
+    told: list[tuple[int, str]] = []
+    tell_phase = RunWriter.tell_phase
+
+    def tell_and_ask(self: RunWriter, phase: str) -> None:
+        tell_phase(self, phase)
+        now = read_status(self.layout)
+        told.append((now.step, now.phase))
+        if now.step == step and phase.startswith("measuring held-out questions, 1 of"):
+            self.layout.stop.touch()
+
+    monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
+    monkeypatch.setattr(RunWriter, "tell_phase", tell_and_ask)
+    return told
+
+
+def evaluations(layout: RunLayout) -> list[int]:
+    return [event.step for event in read_events(layout).events if isinstance(event.payload, Evaluated)]
+
+
+def test_a_stop_does_not_wait_for_the_first_evaluation(
+    long_measuring: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = start(long_measuring, tmp_path)
+    with monkeypatch.context() as patch:
+        told = stop_while_measuring(patch, 0)
+        result = run(long_measuring, layout.folder)
+    assert told[:4] == [
+        (0, "reading the samples"),
+        (0, "loading the model"),
+        (0, "measuring held-out questions, 0 of 2"),
+        (0, "measuring held-out questions, 1 of 2"),
+    ]
+    assert len(told) == 4 and (result.step, result.model) == (0, None)
+    status = read_status(layout)
+    assert (status.state, status.step, status.error, status.phase) == ("stopped", 0, "", "")
+    assert not list_checkpoints(layout) and evaluations(layout) == []
+    assert run(long_measuring, layout.folder, resume=True).step == 4, "nothing was done, so all of it is done now"
+    assert evaluations(layout) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(("step", "state"), [(2, "stopped"), (4, "completed")])
+def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
+    long_measuring: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, state: str
+) -> None:
+    layout = start(long_measuring, tmp_path)
+    with monkeypatch.context() as patch:
+        stop_while_measuring(patch, step)
+        result = run(long_measuring, layout.folder)
+    assert (result.step, result.model is None, read_status(layout).state) == (step, step < 4, state)
+    assert [found.mark.step for found in list_checkpoints(layout)][-1] == step, "its last step is saved"
+    assert step not in evaluations(layout)
+    warned = [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
+    assert warned == [f"the stop cut the evaluation at step {step} short: its figures are missing"]
+    if step < 4:
+        assert run(long_measuring, layout.folder, resume=True).step == 4
+        assert [at for at, *_ in losses(layout)] == [1, 2, 3, 4]
 
 
 def test_out_of_memory_names_the_knobs() -> None:

@@ -76,14 +76,14 @@ def test_the_table_is_short_and_safe_for_a_terminal(
     out = capsys.readouterr().out
     assert "street.png, 1200 x 900" in out
     assert "some/model (qwen3_vl)" in out
-    assert "[120, 180, 360, 360]  4.00% of the picture  sign" in out
+    assert "[120, 180, 360, 360]  4.00 % of the picture  sign" in out
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert "(B) 7" in rows["crops_only"]
     assert " yes " in rows["crops_only"]
     assert "(A) 3" in rows["direct"]
     assert " no " in rows["direct"]
     assert "none (ok)" in rows["full_and_crops"]
-    assert "sufficient 100%" in rows["self-check"]
+    assert "sufficient 100 %" in rows["self-check"]
     assert all(sign.isprintable() or sign == "\n" for sign in out)
 
 

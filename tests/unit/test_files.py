@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import append_jsonl, read_jsonl, resolve_inside, write_atomically, write_json
+from hart_studio.files import append_jsonl, names_address, read_jsonl, resolve_inside, write_atomically, write_json
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -285,3 +285,21 @@ def test_any_name_is_inside_or_refused(name: str, tmp_path_factory: pytest.TempP
     assert path.is_relative_to(folder.resolve())
     assert path != folder.resolve()
     assert path == path.resolve()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://hub.example/x", "HTTP://x", " http://x", "file:///etc", "file:/etc", "git+ssh://x", "s3://bucket/x",
+        "//host/x", "\\\\host\\share", "\\/host/x", "/\\host/x", "\t//host/x", "ab:/",
+    ],
+)  # fmt: skip
+def test_an_address_is_told_from_a_file(name: str) -> None:
+    assert names_address(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/", "/srv/x", "C:\\x", "c:/x", "a:b", "step:3", "x//y", "owner/model", "~/x", "..", "https", "x\0://"]
+)
+def test_a_file_is_no_address(name: str) -> None:
+    assert not names_address(name)

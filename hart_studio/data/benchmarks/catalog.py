@@ -296,8 +296,8 @@ def _check_place(benchmark: Benchmark, path: str, tables: tuple[Path, ...]) -> N
     is_full = path == BENCHMARKS["mme_realworld"].hub_id or any(table.name.lower() in _FULL_SET for table in tables)
     if benchmark.name == "mme_realworld_train" and is_full:
         raise DataError(
-            f"expected training questions, got {path}, which has the name of the full set with those of Lite; name the "
-            "Lite part, too, or read it without a limit"
+            f"expected training questions, got {path}, which has the name of the full set with those of Lite; ask "
+            "for all of its questions, or name the Lite part in a terminal (--without), so that they are left out"
         )
 
 
@@ -306,6 +306,7 @@ def _check_training_part(benchmark: Benchmark, loaded: LoadedSamples[GoldSample]
     if benchmark.name == "mme_realworld_train" and len(loaded.samples) > (benchmark.expected or 0):
         raise DataError(
             f"expected at most {benchmark.expected} training questions, got {len(loaded.samples)}: the full set, which "
-            "holds those of Lite; name the Lite part, too, so that they are left out"
+            "holds those of Lite; choose the training part, or name the Lite part in a terminal (--without), so that "
+            "they are left out"
         )
     return loaded

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from hart_studio.evaluation.bootstrap import estimate_found
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.published import TABLE_6
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import Measured, list_area_shares
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.evaluation.tables.rows import front_cells, published_row, questions_cell
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent, percent_between
@@ -39,10 +39,7 @@ class Grounding(NamedTuple):
     iou_per_question: float
     """Mean over questions of the mean best IoU of their gold boxes."""
     area_share: float | None
-    """Mean share of the picture that the predicted boxes cover, over questions with a usable box; None without any.
-
-    A box over everything has IoG 1, and no box covers nothing: neither may pass for a small one.
-    """
+    """Mean share of the picture that the predicted boxes cover, over questions with a usable box; None without any."""
     usable: float
     """Share of the questions with at least one usable box."""
 
@@ -54,7 +51,7 @@ def measure_grounding(records: Sequence[Measured]) -> Grounding | None:
     if found is None:
         return None
     golds = [gold for record in asked for gold in record.golds]
-    areas = [record.area_share for record in asked if record.boxes and record.image_wh]
+    areas = list_area_shares(asked)
     return Grounding(
         questions=len(asked),
         boxes=len(golds),

@@ -74,6 +74,22 @@ class FormatInfo:
     written: Callable[[Box, WH, ExportOptions], XYXY] | None = None
     refuse: Callable[[PlannedPicture], str] | None = None
 
+    def check_options(self, options: ExportOptions) -> None:
+        """See that the format can do what is asked for.
+
+        Raises:
+            InputError: If it cannot.
+        """
+        if options.pictures == "reference" and not self.can_refer:
+            raise InputError(
+                f"expected pictures to be copied, got 'reference': {self.title} needs them in its own folder"
+            )
+        if options.box_class and self.name == "native":
+            raise InputError(
+                f"expected no class for all boxes, got {options.box_class!r}: {self.title} keeps every label as it is; "
+                "leave the class away, or choose another format"
+            )
+
 
 def _save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
     from hart_studio.labeling.formats.hf_parquet import save_hf_parquet  # noqa: PLC0415 - seconds to import

@@ -37,7 +37,7 @@ every gold box of the question is found (IoG > 0.3)."""
 
 _TABLE_6: Final = """\
 Share of the gold boxes that one predicted box covers by more than 0.3, mean over questions. A box over the
-whole picture would score 100 %, hence area share and IoU beside it."""
+whole picture would score 100 %, hence IoU and area share beside it, the latter over questions with a usable box."""
 
 _CURVES: Final = """\
 Lines are means over seeds, bands reach from the least to the greatest seed. Rewards of methods are not

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from hart_studio.evaluation.joint import (
     estimate_wrong_box,
     wrong_box_share,
 )
+from hart_studio.evaluation.records import list_area_shares
 from hart_studio.evaluation.statistics import Estimate, FloatArray, estimate_difference, estimate_mean, spread
 from hart_studio.evaluation.tables.writers import NONE, format_rows
 from hart_studio.records import Protocol
@@ -69,12 +71,13 @@ def table_6(results: StudyResults) -> str:
         if base is not None and base is not found:
             before = base.values(lambda record: record.found_share)
             gain = show_gain(estimate_difference(shares, before, results.resamples))
+        by_seed = [list_area_shares(records) for records in found.by_seed.values()]
         figures = [
             show_percent(shares, results.resamples),
             gain,
             show_percent(shares[:, results.of_kind("detail")]),
             show_percent(found.values(lambda record: record.mean_iou), results.resamples),
-            show_percent(found.values(lambda record: record.area_share)),
+            show_spread([100 * fmean(areas) for areas in by_seed], 1) if all(by_seed) else NONE,
             show_percent(found.values(lambda record: float(bool(record.boxes)))),
         ]
         rows.append([cell.title, *figures, *reference])

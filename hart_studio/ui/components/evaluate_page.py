@@ -13,7 +13,7 @@ class EvaluateChoices:
     """What the page offers."""
 
     benchmarks: list[dict[str, Any]]
-    """``name``, ``title``, ``hub_id``, ``has_boxes`` and ``expected`` of each benchmark."""
+    """``name``, ``title``, ``hub_id`` and ``has_boxes`` of each benchmark."""
     benchmark: str
     """Name of the one that is chosen at first."""
     models: list[tuple[str, str]]
@@ -28,10 +28,15 @@ class EvaluateChoices:
     """Label of its field: what may be named there."""
     examples: list[tuple[str, str]] = field(default_factory=list)
     """(title, name) of the models that everybody may evaluate on the shipped examples; none = nobody may."""
+    example_count: int = 0
+    """Number of those examples."""
 
 
 class EvaluatePage(DeskPage):
     """Shows evaluations; fires ``open_ask`` with ``run`` and ``sample``."""
 
     template = "evaluate_page.html"
-    scripts = ("picture_stage.js", "stage_controls.js", "drawing.js", "evaluate_failures.js", "evaluate_page.js")
+    scripts = (
+        *("picture_stage.js", "stage_controls.js", "drawing.js", "tabs.js"),
+        *("evaluate_failures.js", "evaluate_page.js"),
+    )

@@ -19,9 +19,12 @@ _TEMPLATE: Final = """
     <span class="hs-offline-note">The server does not answer. Trying again…</span>
   </div>
   <div class="hs-no-run">
+    <svg viewBox="0 0 160 84" aria-hidden="true"><path d="M14 6v64h134"></path>
+    <path class="hs-no-run-curve" d="M22 62c22-2 28-12 42-16s22-22 40-24 24-6 38-8"></path></svg>
     <strong>Nothing has been trained yet</strong>
-    <p>Start a run on the Train tab, or in a terminal with <code>python -m hart_studio.training</code>. It shows up here
-    within seconds, with every rollout.</p>
+    <p>A run shows up here within seconds: what it does now, every rollout with its boxes and crops, its curves and its
+    checkpoints. It may also be started in a terminal: <code>python -m hart_studio.training</code></p>
+    <button type="button" class="hs-to-train">Train a model</button>
   </div>
   <div class="hs-run-body">
     <header class="hs-run-head">
@@ -38,8 +41,9 @@ _TEMPLATE: Final = """
       </div>
       <div class="hs-run-progress" role="progressbar" aria-label="Steps" aria-valuemin="0" aria-valuemax="100">
       <div></div></div>
-      <p class="hs-run-line"><span class="hs-run-steps"></span><span class="hs-run-clock hs-quiet"></span></p>
-      <div class="hs-run-trouble" role="alert" hidden></div>
+      <p class="hs-run-line"><span class="hs-run-steps"></span>
+      <span class="hs-run-phase" role="status"></span><span class="hs-run-clock hs-quiet"></span></p>
+      <div class="hs-run-end" hidden></div>
       <details class="hs-run-warnings" hidden><summary></summary><ul></ul></details>
     </header>
     <section aria-label="Rollouts"><h3>Rollouts</h3><div class="hs-theatre-host"></div></section>
@@ -48,6 +52,7 @@ _TEMPLATE: Final = """
       <label class="hs-quiet">Smoothing <input type="range" class="hs-smoothing" min="0" max="0.95" step="0.05"
       value="0.6"></label></div>
       <div class="hs-charts"></div>
+      <p class="hs-no-curves hs-quiet" hidden>Curves begin with the first step and the first evaluation.</p>
     </section>
     <section class="hs-log" aria-label="Log"><details><summary>Log</summary><pre tabindex="0"></pre></details></section>
   </div>

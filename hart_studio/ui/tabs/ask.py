@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gradio as gr
 
@@ -17,11 +17,13 @@ from hart_studio.ui.components.answer_cards import AnswerCards
 from hart_studio.ui.components.box_viewer import BoxViewer
 from hart_studio.ui.components.crop_strip import CropStrip
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
-from hart_studio.ui.components.run_status import Running, RunStatus
+from hart_studio.ui.components.run_status import Failed, Running, RunStatus
 from hart_studio.ui.failures import describe
 from hart_studio.ui.line import MODEL_CALLS
 from hart_studio.ui.services import AskForm, AskService, Reply, find_rival, read_form
 from hart_studio.ui.views import PROTOCOL_TITLES
+
+_ORDINALS: Final = ("First", "Second")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,25 @@ class ResultColumn:
     def clear(self) -> dict[Any, Any]:
         """Updates that remove an old answer and keep the picture."""
         return {self.strip: None, self.cards: None, self.download: gr.update(visible=False)}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The models of a question, and which of them has its turn."""
+
+    names: tuple[str, ...]
+    """One or two; none before any is asked."""
+    number: int = 0
+    """Of the one that is asked."""
+
+    def blame(self, failed: Failed) -> Failed:
+        """The failure with the model that it is about, where two are compared."""
+        if len(self.names) < 2:
+            return failed
+        model = f"{_ORDINALS[self.number]} model, {self.names[self.number]}"
+        title = f"{model}: {failed.title[:1].lower()}{failed.title[1:]}"
+        rest = f"{self.names[1]} was not asked." if self.number == 0 else f"The answers of {self.names[0]} are below."
+        return Failed(title, f"{failed.message} {rest}")
 
 
 @dataclass(frozen=True)
@@ -150,6 +171,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
         temperature: float,
         fallback: bool,
     ) -> Iterator[dict[Any, Any]]:
+        compared = Compared(())
         try:
             form = read_form(
                 path,
@@ -164,19 +186,20 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 temperature=temperature,
                 fallback="direct" if fallback else "none",
             )
-            names = [name for name in (name_a, name_b) if name]
+            names = tuple(name for name in (name_a, name_b) if name)
             if not names:
                 raise InputError("there is no model yet; choose one from the list")
             # The picture stands in every column at once, before the first model has answered.
             scene = service.open_picture(form.image)
-            compared = {second.column: _place(is_shown=len(names) > 1), second.viewer: scene, **second.clear()}
-            yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **compared}
+            beside = {second.column: _place(is_shown=len(names) > 1), second.viewer: scene, **second.clear()}
+            yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **beside}
             for number, (name, column) in enumerate(zip(names, (first, second), strict=False)):
+                compared = Compared(names, number)
                 reply = yield from _ask_one(service, form, name, number, len(names), status)
                 yield column.show(reply)
             yield {status: None}
         except Exception as error:
-            yield {status: describe(error)}
+            yield {status: compared.blame(describe(error))}
 
     picker.pick(fill_form, None, [picture, question, choices, answer], api_visibility="private", show_progress="hidden")
     picture.change(

@@ -76,13 +76,7 @@ def _build_page(
         answers.append(guarded(examples.evaluate_examples, is_discreet=True))
     choices = EvaluateChoices(
         benchmarks=[
-            {
-                "name": each.name,
-                "title": each.title,
-                "hub_id": each.hub_id,
-                "has_boxes": each.has_boxes,
-                "expected": each.expected,
-            }
+            {"name": each.name, "title": each.title, "hub_id": each.hub_id, "has_boxes": each.has_boxes}
             for each in BENCHMARKS.values()
         ],
         benchmark="needle",
@@ -92,6 +86,7 @@ def _build_page(
         gpus=[(gpu.index, gpu.title) for gpu in desk.launch.gpus()] if desk.is_open else [],
         model_label=service.allowed.label,
         examples=[] if examples is None else [(title, name) for title, name in models if name in BUILT_INS],
+        example_count=0 if examples is None else examples.count,
     )
     elem_id = "evaluate-owner-page" if rights.is_public else "evaluate-page"
     page = EvaluatePage(marker, choices, answers, is_open=desk.is_open, elem_id=elem_id)

@@ -50,8 +50,8 @@ def build_label_tab(
         *(outputs.quality, outputs.losses, outputs.difference, calls.list_items),
     ]
     makes: list[Callable[[Mapping[str, Any]], Any]] = [
-        *(desk.create, desk.peek, desk.bring, desk.start, desk.pause, desk.stop, desk.resume, outputs.export),
-        *(calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
+        *(desk.create, desk.peek, desk.bring, desk.scores, desk.start, desk.pause, desk.stop, desk.resume),
+        *(outputs.export, calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
         *(calls.check, calls.accept_all),
     ]
     answers = looks + makes if desk.is_open else looks

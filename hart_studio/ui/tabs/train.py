@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import gradio as gr
 
@@ -26,6 +26,15 @@ from hart_studio.ui.rights import CLOSED, Rights
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.sample_preview import preview_samples
 from hart_studio.ui.tabs.watch import RunPages, show_run
+
+TOAST_SECONDS: Final = 8.0
+"""How long somebody on another tab is told that a run has started."""
+
+_NOT_PLACED: Final = ("", "The run was not started. The Train tab says why.")
+"""In place of the id of a run and what is said of it."""
+
+_IS_HERE: Final = "(placed) => [placed, Boolean(document.querySelector('#train-start')?.offsetParent)]"
+"""Asked of the page when a run has started: the checks before it take a while, and one goes on with something else."""
 
 _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
 
@@ -65,6 +74,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         return desk.command_line(order) if desk.is_open and rights.is_owner(person) else ""
 
     base = gr.State((DEFAULT_PRESET, base_config.model_dump(mode="json")))
+    placed = gr.State(_NOT_PLACED)
+    is_here = gr.Checkbox(visible=False)
     with gr.Row(elem_id="train-page"):
         with gr.Column(elem_id="train-form"):
             preset = gr.Dropdown(
@@ -74,7 +85,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             with gr.Accordion("Start from an earlier run or a file", open=False):
                 earlier = gr.Dropdown([], label="Earlier run", elem_id="train-earlier")
                 file = gr.File(label="File of settings", file_types=[".json"], type="filepath", height=90)
-            inputs = _build_fields(widgets, write_values(base_config))
+            inputs = _build_fields(widgets, base_config)
             with gr.Group(elem_id="train-device"):
                 chosen = gr.CheckboxGroup(
                     _list_choices(gpus), value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
@@ -98,7 +109,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 look = gr.Button("Show samples", size="lg", interactive=desk.is_open, elem_id="train-look")
             samples = SampleCards(elem_id="train-samples")
             command = gr.Textbox(
-                value=tell_command(first, None), label="The same run from a terminal", lines=2, max_lines=6,
+                value=tell_command(first, None), label="The same run from a terminal", lines=2, max_lines=14,
                 interactive=False, buttons=["copy"], elem_id="train-command",
             )  # fmt: skip
             save = gr.DownloadButton(
@@ -123,6 +134,11 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
 
     def fill(name: str, config: RunConfig) -> list[Any]:
         return [(name, config.model_dump(mode="json")), *write_values(config)]
+
+    staged = [(widget, block) for widget, block in zip(widgets, inputs, strict=True) if widget.field.stage]
+
+    def show_used(chain: str) -> list[Any]:
+        return [gr.update(visible=_find_visibility(widget, chain)) for widget, _ in staged]
 
     def use_preset(name: str) -> list[Any]:
         return [_SHARDED_PRESETS.get(name, "ddp"), *fill(name, find_preset(name).config)]
@@ -182,16 +198,28 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             for state in steps:
                 yield {report: state}
             if any(finding["state"] == "bad" for finding in state.findings):
-                yield {report: replace(state, is_checking=False, outcome=_judge(state), is_refused=True)}
+                refused = replace(state, is_checking=False, outcome=_judge(state), is_refused=True)
+                yield {report: refused, placed: _NOT_PLACED}
                 return
             run_id = desk.place(order)
             waiting = desk.place_in_queue(run_id)
+            called = order.config.name or run_id
             outcome = (
-                f"{run_id} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{run_id} is starting."
+                f"{called} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{called} is starting."
             )
-            yield {report: replace(state, is_checking=False, outcome=outcome), **show_run(pages, tabs, run_id)}
+            told = f"{outcome} It is on the Watch tab."
+            yield {report: replace(state, is_checking=False, outcome=outcome), placed: (run_id, told)}
         except Exception as error:
-            yield {report: _refuse(error)}
+            yield {report: _refuse(error), placed: _NOT_PLACED}
+
+    def show_placed(placed: tuple[str, str], is_here: bool) -> dict[Any, Any]:
+        """Show the run that was started, to somebody who is still here; whoever has gone on is told where it is."""
+        run_id, told = placed
+        if run_id and is_here:
+            return show_run(pages, tabs, run_id)
+        if not is_here:
+            (gr.Info if run_id else gr.Warning)(told, duration=TOAST_SECONDS)
+        return {tabs: gr.skip()}
 
     def list_gpus_anew(event: gr.SelectData) -> Any:
         return gr.update(choices=_list_choices(desk.gpus())) if event.value == "Train" else gr.skip()
@@ -199,6 +227,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     changes = [block.change for block in (*inputs, chosen, setup)]
     gr.on(changes, review, place, [report, command, save], trigger_mode="always_last", **quiet)
+    (chain,) = [block for widget, block in zip(widgets, inputs, strict=True) if widget.field.name == "method.chain"]
+    chain.change(show_used, chain, [block for _, block in staged], **quiet)
     if gpus:
         tabs.select(list_gpus_anew, None, chosen, **quiet)
     preset.input(use_preset, preset, [setup, base, *inputs], **quiet)
@@ -207,7 +237,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     file.upload(use_file, file, [base, *inputs], **quiet)
     look.click(look_at_samples, place, [report, samples], api_visibility="private", show_progress="minimal")
     check.click(check_order, place, report, **quiet)
-    start.click(start_order, place, [report, tabs, pages.view], concurrency_limit=4, **quiet)
+    started = start.click(start_order, place, [report, placed], concurrency_limit=4, **quiet)
+    started.then(show_placed, [placed, is_here], [tabs, pages.view], js=_IS_HERE, **quiet)
     return TrainForm([base, *inputs], lambda config: fill(DEFAULT_PRESET, config))
 
 
@@ -225,28 +256,34 @@ def _write_settings(config: RunConfig, folder: Path) -> str:
     return str(path)
 
 
-def _build_fields(widgets: list[Widget], values: list[Any]) -> list[Any]:
+def _build_fields(widgets: list[Widget], config: RunConfig) -> list[Any]:
     """The widgets of every group: the first group open, the others folded away."""
     made: dict[str, Any] = {}
-    shown = {widget.field.name: value for widget, value in zip(widgets, values, strict=True)}
+    pairs = list(zip(widgets, write_values(config), strict=True))
     for group in GROUPS:
-        members = [widget for widget in widgets if widget.field.group == group]
-        if group == GROUPS[0]:
-            with gr.Group(elem_id="train-method"):
-                made |= {widget.field.name: _build_field(widget, shown[widget.field.name]) for widget in members}
-            continue
-        with gr.Accordion(group, open=False, elem_classes="hs-group"):
-            made |= {widget.field.name: _build_field(widget, shown[widget.field.name]) for widget in members}
+        members = [(widget, value) for widget, value in pairs if widget.field.group == group]
+        is_open = group == GROUPS[0]
+        with gr.Group(elem_id="train-method") if is_open else gr.Accordion(group, open=False, elem_classes="hs-group"):
+            made |= {
+                widget.field.name: _build_field(widget, value, _find_visibility(widget, config.method.chain))
+                for widget, value in members
+            }
     return [made[widget.field.name] for widget in widgets]
 
 
-def _build_field(widget: Widget, value: Any) -> Any:
+def _find_visibility(widget: Widget, chain: str) -> bool | Literal["hidden"]:
+    """A setting that a chain never looks at keeps its place on the page, and its value, out of sight."""
+    return True if widget.field.is_used(chain) else "hidden"
+
+
+def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) -> Any:
     name = widget.field.name
     common: dict[str, Any] = {
         "label": widget.field.label,
         "info": widget.info,
         "value": value,
         "interactive": True,
+        "visible": visible,
         "elem_id": "set-" + name.replace(".", "-").replace("_", "-"),
     }
     if widget.kind == "choice":

@@ -148,7 +148,7 @@ def test_a_published_folder_is_read(published: Path) -> None:
     loaded = load_mme_realworld(published)
     assert [sample.id[-4:] for sample in loaded.samples] == ["0001", "0004"]
     assert [(bad.row, bad.reason) for bad in loaded.bad_rows] == [
-        ("row 2", "the picture is missing"),
+        ("row 2", f"the picture is missing in {published.resolve()}"),
         ("row 3", "expected the letter of one of 5 options as the answer, got 'F'"),
     ]
     assert load_mme_realworld(published / "MME_RealWorld.json") == loaded

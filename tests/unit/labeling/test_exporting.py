@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ import pytest
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling import exporting
 from hart_studio.labeling.export_plan import ExportOptions
-from hart_studio.labeling.exporting import FORMATS, export_labels
+from hart_studio.labeling.exporting import FORMATS, export_labels, lossiness
 from hart_studio.labeling.formats.native import load_items
+from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.records import Item
 from tests.labels import draw_picture, full_item, make_item
 
@@ -39,6 +41,35 @@ def test_the_whole_record_stands_beside(tmp_path: Path) -> None:
     ((found,), _) = load_items(tmp_path / "out" / "hart_meta.jsonl")
     assert found.label == item.label and found.history == item.history
     assert found.picture.path == str(tmp_path / "out" / "val" / "a.png")
+
+
+@pytest.mark.parametrize("name", sorted(name for name, info in FORMATS.items() if info.save and name != "native"))
+def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
+    items = [full_item(draw_picture(tmp_path / "in" / f"{n}.png")) for n in range(10)]
+    options = ExportOptions(splits=HALVES, box_class="road sign")
+    export_labels(items, name, tmp_path / "out", options)
+    info = FORMATS[name]
+    loaded = info.load(tmp_path / "out", ImportOptions(template="{label}", picture_cache=tmp_path / "cache"))
+    assert {box.label for sample in loaded.samples for box in sample.boxes} == {"road sign"}
+    lines = (tmp_path / "out" / "hart_meta.jsonl").read_text().splitlines()
+    kept = {box["label"] for line in lines for box in json.loads(line)["boxes"]}
+    assert kept == {box.label for item in items for box in item.label.boxes}, "our own records keep every label"
+    losses = {loss.what: loss.text for loss in lossiness(name, items, options)}
+    assert losses["labels"].endswith("all as 'road sign'")
+
+
+def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
+    for act in (lambda options: export_labels(items, "native", tmp_path / "out", options),
+                lambda options: lossiness("native", items, options)):  # fmt: skip
+        with pytest.raises(InputError, match="keeps every label as it is"):
+            act(ExportOptions(box_class="sign"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", ["x" * 101, "a\nb", "\x00"])
+def test_a_class_is_one_printable_line(wrong: str) -> None:
+    with pytest.raises(InputError, match="expected a class name"):
+        ExportOptions(box_class=wrong)
 
 
 @pytest.mark.parametrize("kind", ["full", "file"])

@@ -209,6 +209,12 @@ def test_sure_labels_are_accepted_unseen(twenty: Project) -> None:
     assert warnings(layout) == []
 
 
+def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -> None:
+    save_calibration(twenty.folder / CALIBRATION, make_calibration(rollouts=3))
+    (told,) = warnings(run(twenty))
+    assert "calibrated for 3 rollouts" in told and "this run has 2" in told
+
+
 def test_nothing_is_accepted_unseen_when_a_person_wants_to_see_all(twenty: Project) -> None:
     calibrated(twenty)
     run(twenty, is_accepting=False)

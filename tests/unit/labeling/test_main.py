@@ -72,6 +72,28 @@ def test_a_stopped_run_is_resumed(tmp_path: Path, table: Path) -> None:
     assert command.main(["run", project, "--resume", "20260101-000000-labeling-000000"]) == 2
 
 
+def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(
+    tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    command.main(["import", project, str(table)])
+    told: list[str] = []
+
+    def load(name: str, device: str) -> ScriptedModel:
+        told.append(capsys.readouterr().out)
+        return ScriptedModel()
+
+    monkeypatch.setattr(command, "load_model", load)
+    command.main(["run", project, "--rollouts", "2"])
+    assert "Scores are calibrated on needle" in told[0]
+    assert "note: the scores are calibrated for 8 rollouts at temperature 1, and this run has 2 at 1" in told[0]
+    command.main(["run", project, "--rollouts", "8"])
+    assert "Scores are calibrated on needle" in told[1] and "note:" not in told[1]
+    command.main(["run", project, "--model", "org/other"])
+    assert "note: no calibration of this model" in told[2] and "Scores are" not in told[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

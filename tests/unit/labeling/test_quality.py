@@ -117,3 +117,6 @@ def test_gold_boxes_measure_precision_and_recall(project: Project, picture: Path
     assert report.recall.value == pytest.approx(2 / 3)
     assert (report.usable.labels, report.usable.found.value) == (3, 1.0)
     assert report.all.area_share == pytest.approx(1 / 12)
+    add_label(project, ids[3], boxes=(), status="proposed", check=make_check())
+    after = compare_with_gold(project)["known_answer"]
+    assert (after.all.labels, after.all.area_share) == (4, pytest.approx(1 / 12)), "over labels with a box"

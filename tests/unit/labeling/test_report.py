@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ from hart_studio.labeling.calibration import make_bins
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import create_project
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.report import draw_figures, draw_reliability, show_estimate, write_report
+from hart_studio.labeling.report import (
+    draw_calibration,
+    draw_figures,
+    draw_reliability,
+    show_estimate,
+    write_report,
+)
 from hart_studio.labeling.review import ReviewDesk
 from hart_studio.records import GoldSample
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
@@ -33,7 +40,14 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture
     text = (tmp_path / "report.html").read_text()
     assert HOSTILE not in text
     assert text.count("&lt;script&gt;") >= 4
-    for wanted in ("Known answers", "100.0% (43.9% – 100.0%)", "+100.0 points", "2.5 s", "Beside gold boxes", "<svg"):
+    for wanted in (
+        "Known answers",
+        "100.0 % (43.9 % – 100.0 %)",
+        "+100.0 points",
+        "2.5 s",
+        "Beside gold boxes",
+        "<svg",
+    ):
         assert wanted in text
     assert str(tmp_path) not in text, "no path of this machine"
 
@@ -46,9 +60,10 @@ def test_a_report_of_nothing(tmp_path: Path) -> None:
 
 
 def test_figures_of_an_empty_project_say_so(tmp_path: Path) -> None:
-    figures = draw_figures(measure_quality(create_project(tmp_path / "p")))
-    assert list(figures) == ["areas"]
-    assert "nothing was measured" in figures["areas"]
+    project = create_project(tmp_path / "p")
+    assert draw_figures(measure_quality(project)) == {}
+    write_report(project, tmp_path / "report.html")
+    assert "No label has a box yet." in (tmp_path / "report.html").read_text()
 
 
 def test_the_reliability_diagram_shows_right_and_score() -> None:
@@ -58,6 +73,31 @@ def test_the_reliability_diagram_shows_right_and_score() -> None:
     assert text.count('stroke-width="3"') == 2
 
 
+def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: Path, picture: Path) -> None:
+    project = create_project(tmp_path / "p")
+    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    (item,) = project.items()
+    add_label(project, item.id, check=make_check(), score=0.9)
+    curve = make_calibration().curves["known_answer"]
+    calibration = make_calibration(curves={"agreement": curve, "known_answer": curve})
+    figures, told = draw_calibration(calibration, measure_quality(project))
+    assert list(figures) == ["reliability_known_answer"]
+    assert told == "No label of this project rests on agreement, so that reliability diagram is left out."
+    write_report(project, tmp_path / "report.html", calibration)
+    text = (tmp_path / "report.html").read_text()
+    assert told in text and text.count("Reliability, ") == 2, "a title and a heading of one diagram"
+    assert draw_calibration(make_calibration(curves={"known_answer": curve}), measure_quality(project))[1] == ""
+
+
+def test_the_areas_are_percent_with_a_space(tmp_path: Path, picture: Path) -> None:
+    project = create_project(tmp_path / "p")
+    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    (item,) = project.items()
+    add_label(project, item.id, check=make_check(area_share=0.02))
+    names = re.findall(">([0-9.]+ ?%)<", draw_figures(measure_quality(project))["areas"])
+    assert names == ["0 %", "0.5 %", "1 %", "2 %", "5 %", "10 %", "25 %", "50 %"]
+
+
 def test_an_estimate_with_its_interval() -> None:
-    assert show_estimate(wilson(8, 10)) == "80.0% (49.0% – 94.3%)"
+    assert show_estimate(wilson(8, 10)) == "80.0 % (49.0 % – 94.3 %)"
     assert show_estimate(None) == "–"

@@ -1,16 +1,36 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from hart_studio.data.columns import Columns
-from hart_studio.errors import InputError
-from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source, map_columns
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.peeking import peek_source
+from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source, locate_source, map_columns
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.records import GoldSample
+from tests.pictures import encoded
+
+PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
+TABLE = b"image,question,answer\nimg/a.png,What?,red\nimg/b 2.png,And here?,blue\nimg/gone.png,And?,no\n"
+
+
+def load(source: Path, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
+    return load_source(locate_source(str(source), cache, settings), cache, settings)
+
+
+def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +52,14 @@ def test_our_own_form_is_told_from_a_table(needle: Path, tmp_path: Path) -> None
 
 def test_kinds_by_path(needle: Path, tmp_path: Path) -> None:
     assert guess_kind(str(needle / "images")) == "pictures"
-    (tmp_path / "z.zip").write_bytes(b"PK")
+    make_zip(tmp_path / "z.zip", {"a.png": PNG})
     assert guess_kind(str(tmp_path / "z.zip")) == "pictures"
     assert guess_kind("org/data-set") == "hugging_face"
     (tmp_path / "yolo").mkdir()
     (tmp_path / "yolo" / "data.yaml").write_text("names: [roi]")
     assert guess_kind(str(tmp_path / "yolo")) == "yolo"
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    assert guess_kind(str(tmp_path / "coco")) == "coco"
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "/gone/away", "../x", "a/b/c"])
@@ -47,16 +69,16 @@ def test_what_cannot_be_told(name: str) -> None:
 
 
 def test_questions_keep_their_gold_boxes_apart(needle: Path, tmp_path: Path) -> None:
-    loaded = load_source(str(needle), tmp_path / "cache", SourceSettings())
+    loaded = load(needle, tmp_path / "cache", SourceSettings())
     assert len(loaded.samples) == 3
     assert all(isinstance(sample, GoldSample) for sample in loaded.samples)
 
 
 def test_pictures_need_a_question(needle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a question to ask"):
-        load_source(str(needle / "images"), tmp_path, SourceSettings())
+        load(needle / "images", tmp_path, SourceSettings())
     settings = SourceSettings(question="Which colour is {name}?", choices=("red", "blue"))
-    assert len(load_source(str(needle / "images"), tmp_path, settings).samples) == 3
+    assert len(load(needle / "images", tmp_path, settings).samples) == 3
 
 
 def test_mapped_columns() -> None:
@@ -69,3 +91,85 @@ def test_mapped_columns() -> None:
         map_columns(names, {"picture": "photo"})
     with pytest.raises(InputError, match="a column for question"):
         map_columns(names, {"question": ""})
+
+
+@pytest.mark.parametrize("top", ["", "set/"])
+def test_a_table_in_a_zip_finds_the_pictures_beside_it(tmp_path: Path, top: str) -> None:
+    entries = {f"{top}q.csv": TABLE, f"{top}img/a.png": PNG, f"{top}img/b 2.png": PNG + b"1", "__MACOSX/._q.csv": b"x"}
+    source = make_zip(tmp_path / "z.zip", entries)
+    assert guess_kind(str(source)) == "table"
+    loaded = load(source, tmp_path / "cache", SourceSettings())
+    assert [(Path(sample.image).name, sample.answer) for sample in loaded.samples] == [
+        ("a.png", "red"),
+        ("b 2.png", "blue"),
+    ]
+    (bad,) = loaded.bad_rows
+    assert bad.row == "line 4" and "the picture is missing in " in bad.reason
+
+    peeked = peek_source(str(source))
+    assert (peeked["kind"], peeked["found"], peeked["columns"]["answer"]) == ("table", 2, "answer")
+    assert "the picture is missing" in peeked["missing"]
+    assert peeked["rows"][1]["question"] == "And here?"
+
+
+def test_a_folder_with_one_table_is_that_table(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    for name in ("a.png", "b 2.png"):
+        (tmp_path / "img" / name).write_bytes(PNG)
+    (tmp_path / "q.csv").write_bytes(TABLE)
+    assert guess_kind(str(tmp_path)) == "table"
+    assert len(load(tmp_path, tmp_path / "cache", SourceSettings()).samples) == 2
+    assert peek_source(str(tmp_path))["found"] == 2
+    (tmp_path / "more.jsonl").write_text("{}")
+    for ask in (guess_kind, peek_source):
+        with pytest.raises(InputError, match=r"one table of questions in the folder, got 2: more.jsonl, q.csv"):
+            ask(str(tmp_path))
+    pictures = load(tmp_path, tmp_path / "cache", SourceSettings(kind="pictures", question="What is {name}?"))
+    assert len(pictures.samples) == 2
+
+
+def test_json_beside_pictures_is_a_table_only_when_it_is_one(tmp_path: Path) -> None:
+    rows = json.dumps([{"image": "a.png", "question": "What?", "answer": "red"}]).encode()
+    for name, text, kind in (
+        ("rows", rows, "table"),
+        ("notes", b'{"camera": 1}', "pictures"),
+        ("no", b"{", "pictures"),
+    ):
+        source = make_zip(tmp_path / f"{name}.zip", {"a.png": PNG, f"{name}.json": text})
+        assert guess_kind(str(source)) == kind
+    assert guess_kind(str(make_zip(tmp_path / "two.zip", {"a.png": PNG, "a.json": rows, "b.json": rows}))) == "pictures"
+
+
+def test_pictures_of_a_zip_keep_their_names_and_folders(tmp_path: Path) -> None:
+    source = make_zip(tmp_path / "z.zip", {"cats/tom.png": PNG, "cats/no.png": b"text"})
+    loaded = load(source, tmp_path / "cache", SourceSettings(question="Where is {name} of {folder}?"))
+    (sample,) = loaded.samples
+    assert (sample.id, sample.question, sample.source) == ("cats/tom.png", "Where is tom of cats?", "z")
+    assert Path(sample.image).name == "tom.png"
+    assert [bad.row for bad in loaded.bad_rows] == ["cats/no.png"]
+    assert peek_source(str(source)) == {"kind": "pictures", "count": 2, "shown": ["cats/no.png", "cats/tom.png"]}
+
+
+def test_a_zip_of_nothing_says_why(tmp_path: Path) -> None:
+    source = make_zip(tmp_path / "z.zip", {"../a.png": PNG})
+    with pytest.raises(DataError, match=r"1 files of the zip were no use, as '\.\./a\.png'"):
+        load(source, tmp_path / "cache", SourceSettings(question="What?"))
+    with pytest.raises(InputError, match="expected a table of questions"):
+        load(make_zip(tmp_path / "p.zip", {"a.png": PNG}), tmp_path / "cache", SourceSettings(kind="table"))
+
+
+def test_nothing_is_unpacked_before_there_is_a_question(tmp_path: Path) -> None:
+    source = make_zip(tmp_path / "z.zip", {"a.png": PNG})
+    with pytest.raises(InputError, match="expected a question to ask"):
+        load(source, tmp_path / "cache", SourceSettings())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_pictures_of_a_table_may_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "far" / "img").mkdir(parents=True)
+    (tmp_path / "far" / "img" / "a.png").write_bytes(PNG)
+    (tmp_path / "q.csv").write_bytes(TABLE)
+    assert peek_source(str(tmp_path / "q.csv"))["found"] == 0
+    assert peek_source(str(tmp_path / "q.csv"), tmp_path / "far")["found"] == 1
+    loaded = load(tmp_path / "q.csv", tmp_path / "cache", SourceSettings(image_root=tmp_path / "far"))
+    assert len(loaded.samples) == 1

@@ -36,6 +36,38 @@ def test_a_name_that_is_nothing(name: str) -> None:
         load_model(name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://hub.example/owner/model", "http://127.0.0.1:9/x", " https://hub.example/x", "file:///srv/model",
+        "git+ssh://git@hub.example/x.git", "hf://owner/model", "\\\\host\\share", "//host/share",
+        "https://" + "x" * 5000,
+    ],
+    ids=lambda name: name[:20],
+)  # fmt: skip
+def test_an_address_is_refused_before_anything_is_looked_for(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def never(*_: object, **__: object) -> str:
+        raise AssertionError("it was looked for")
+
+    for use in ("snapshot_download", "_local_folder"):
+        monkeypatch.setattr(loading, use, never)
+    words = r"expected a folder or a hub id such as .*, got the address .*give the hub id alone, or fetch the model"
+    with pytest.raises(ModelError, match=words) as refused:
+        load_model(name)
+    assert len(str(refused.value)) < 600
+
+
+def test_an_address_stays_one_where_a_folder_is_called_so(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_folder("qwen3_vl"), tmp_path / "https:" / "host" / "x")
+    shutil.copytree(tiny_folder("qwen3_vl"), tmp_path / "step:3")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="got the address 'https://host/x'"):
+        load_model("https://host/x")
+    assert load_model("step:3").family.key == "qwen3_vl", "a colon alone makes no address"
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"expected config.json or adapter_config.json in .*save_pretrained"):
         load_model(str(tmp_path))
@@ -247,6 +279,7 @@ def test_an_adapter_is_merged_into_its_base(adapter: Path, tiny_folder: Callable
         ({"peft_type": "PROMPT_TUNING"}, r"expected a LoRA adapter .* is 'PROMPT_TUNING'"),
         ({"base_model_name_or_path": None}, r"expected a LoRA adapter that names its base model"),
         ({"base_model_name_or_path": "/moved/away"}, r"got '/moved/away': there is no such folder"),
+        ({"base_model_name_or_path": "http://127.0.0.1:9/x"}, r"got the address 'http://127.0.0.1:9/x'"),
     ],
 )
 def test_an_adapter_without_its_base(adapter: Path, change: dict[str, str | None], message: str) -> None:

@@ -97,12 +97,12 @@ def test_what_a_stage_does_not_use_may_be_empty() -> None:
     read_config({"data": {"path": "scenes", "rl_count": 10_000}})
 
 
-@pytest.mark.parametrize("name", ["", "a", "A run 2.5_x-y", "x" * 60])
+@pytest.mark.parametrize("name", ["", "a", "A run 2.5_x-y", "x" * 60, "Müller Versuch"])
 def test_a_name_for_people(name: str) -> None:
     assert RunConfig(name=name).name == name
 
 
-@pytest.mark.parametrize("name", [" a", "../up", "a/b", "a\n", "x" * 61, '"; touch x #', "<b>", "ä"])
+@pytest.mark.parametrize("name", [" a", "../up", "a/b", "a\n", "x" * 61, '"; touch x #', "<b>", "ä\u202e"])
 def test_a_name_that_could_be_something_else(name: str) -> None:
     with pytest.raises(ValidationError):
         RunConfig(name=name)

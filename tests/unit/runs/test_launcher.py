@@ -18,6 +18,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import find_start, is_alive
 from hart_studio.runs.reader import read_events, read_log
 from hart_studio.runs.status import RunStatus, find_state, read_status, write_status
+from hart_studio.runs.writer import ENDED_NOW
 from tests.unit.runs.conftest import wait_until
 
 WORK = """
@@ -30,10 +31,12 @@ with RunWriter(layout, total=3) as run:
     if habit == "finish":
         print("x" * 200_000 + "end", os.getsid(0) == os.getpid(), os.environ["COLOUR"])
         run.log_step(3, "", {})
+    elif habit == "yielding":
+        run.begin_to_stop()
     elif habit == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     run.log_step(1, "", {}) if habit != "finish" else None
-    while habit in ("busy", "deaf") or (habit == "polite" and not run.is_stop_requested):
+    while habit in ("busy", "deaf", "yielding") or (habit == "polite" and not run.is_stop_requested):
         time.sleep(0.02)
 """
 
@@ -48,7 +51,7 @@ start_run(RunLayout(Path(sys.argv[1])), [sys.executable, "-c", sys.argv[2], sys.
 
 @pytest.fixture
 def start(layout: RunLayout) -> Callable[[str], RunStatus]:
-    """Start the job with a habit and wait until it works: ``finish``, ``polite``, ``busy`` or ``deaf``."""
+    """Start the job with one of the habits of ``WORK`` and wait until it works."""
 
     def run(habit: str) -> RunStatus:
         status = start_run(layout, [sys.executable, "-c", WORK, str(layout.folder), habit], {"COLOUR": "blue"})
@@ -151,7 +154,7 @@ def test_a_job_that_does_not_listen_is_ended_and_no_other(
     status = start("busy")
     assert stop_run(layout, save_seconds=0, end_seconds=120) == "stopped"
     ended = read_status(layout)
-    assert (ended.exit_code, ended.error) == (143, "ended by SIGTERM")
+    assert (ended.exit_code, ended.error) == (143, ENDED_NOW), "its end was asked for, so it is no failure"
     assert not is_alive(status.pid, status.pid_start)
     assert bystander.poll() is None
 
@@ -161,8 +164,19 @@ def test_a_job_that_ignores_sigterm_is_killed(layout: RunLayout, start: Callable
     assert stop_run(layout, save_seconds=0, end_seconds=1) == "stopped"
     assert not is_alive(status.pid, status.pid_start)
     ended = read_status(layout)
-    assert (ended.state, ended.exit_code) == ("stopped", -9)
-    assert ended.error.startswith("ended by SIGKILL; ")
+    assert (ended.state, ended.exit_code, ended.error) == ("stopped", -9, ENDED_NOW)
+
+
+def test_a_job_that_is_killed_while_it_stops_by_itself_is_stopped(
+    layout: RunLayout, start: Callable[[str], RunStatus]
+) -> None:
+    pid = start("yielding").pid
+    assert pid
+    wait_until(lambda: read_status(layout).state == "stopping")
+    os.kill(pid, signal.SIGKILL)  # as a machine does that goes down and has waited long enough
+    status = wait_for_end(layout)
+    assert (status.state, status.exit_code) == ("stopped", -9) and not layout.stop.exists()
+    assert status.error == "ended by SIGKILL; the end of logs/attempt_1.log says more"
 
 
 def test_a_job_outlives_who_started_it_and_is_found_again(

@@ -58,7 +58,7 @@ configs = st.builds(
     ),
     seed=st.integers(0, 2**32 - 1),
     trackers=st.lists(st.sampled_from(["tensorboard", "trackio", "wandb"]), unique=True),
-    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}", fullmatch=True),
+    name=st.from_regex(r"[A-Za-z0-9ü][A-Za-z0-9ü ._-]{0,59}", fullmatch=True),
 )
 
 

@@ -34,7 +34,7 @@ from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.rollouts import GroupPictures, read_groups
 from hart_studio.runs.status import RunStatus, find_state, read_status, write_status
-from hart_studio.runs.writer import ATTEMPT_VARIABLE, RunWriter, create_run
+from hart_studio.runs.writer import ATTEMPT_VARIABLE, ENDED_NOW, RunWriter, create_run
 from tests.unit.runs.conftest import PROVENANCE, wait_until
 
 KILLED_JOB = """
@@ -163,6 +163,29 @@ def test_short_steps_do_not_each_rewrite_the_status(layout: RunLayout, monkeypat
         assert after.heartbeat > before.heartbeat
 
 
+def test_a_phase_is_told_at_once_and_its_count_when_it_is_time(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 1e9)
+    with RunWriter(layout, total=9) as run:
+        run.tell_phase("loading the model")
+        assert read_status(layout).phase == "loading the model"
+        run.tell_phase("measuring held-out questions, 0 of 40")
+        assert read_status(layout).phase == "measuring held-out questions, 0 of 40"
+        run.tell_phase("measuring held-out questions, 16 of 40")
+        assert read_status(layout).phase == "measuring held-out questions, 0 of 40", "a moment ago it was written"
+        monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
+        run.tell_phase("measuring held-out questions, 32 of 40")
+        assert read_status(layout).phase == "measuring held-out questions, 32 of 40"
+        run.tell_phase("")
+        assert read_status(layout).phase == ""
+        with run.saving_checkpoint(1, "ap_grpo"):
+            assert read_status(layout).phase == "saving a checkpoint"
+        assert read_status(layout).phase == ""
+        run.tell_phase("writing the model")
+    assert read_status(layout).phase == "", "a run that is over does nothing"
+
+
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +231,23 @@ def test_sigterm_leaves_a_record_and_its_handler_does_not_outlive_the_run(layout
     assert caught.value.code == 143
     status = read_status(layout)
     assert (status.state, status.exit_code, status.error) == ("stopped", 143, "ended by SIGTERM")
+
+
+def test_an_end_that_was_asked_for_is_told_as_one(layout: RunLayout) -> None:
+    with pytest.raises(SystemExit), RunWriter(layout, total=9):
+        layout.stop.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    status = read_status(layout)
+    assert (status.state, status.exit_code, status.error) == ("stopped", 143, ENDED_NOW)
+
+
+def test_a_signal_from_elsewhere_stops_without_an_order(layout: RunLayout) -> None:
+    with RunWriter(layout, total=9) as run:
+        run.log_step(1, "ap_grpo", {})
+        run.begin_to_stop()
+        assert run.is_stop_requested and read_status(layout).state == "stopping"
+    assert read_status(layout).state == "stopped" and not layout.stop.exists()
 
 
 def test_a_thread_can_write_a_run_too(layout: RunLayout) -> None:

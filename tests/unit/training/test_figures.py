@@ -72,7 +72,7 @@ def test_the_figures_of_two_groups() -> None:
         "truncated_share": 1 / 3,
         "valid_box_rate": 1 / 3,
         "boxes_per_rollout": 2 / 3,
-        "area_share": 0.5 / 3,
+        "area_share": 0.5,  # of the one rollout with boxes
         "mu1": 1.0,
         "mu1_right": 1.3,
         "mu1_wrong": 0.85,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from PIL import Image
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.records import Box, GoldSample
 from hart_studio.runs.config import RunConfig
-from hart_studio.training.heldout import measure_held_out
+from hart_studio.training.heldout import BATCH, HeldOut, measure_held_out
 from tests.fakes import ScriptedModel
 
 
@@ -18,6 +20,12 @@ def sample(folder: Path, name: str, *golds: Box) -> GoldSample:
     return GoldSample(
         id=name, image=str(path), question=name, choices=("red", "blue"), answer="A", gold_boxes=tuple(golds)
     )
+
+
+def measure(*given: Any, **options: Any) -> HeldOut:
+    found = measure_held_out(*given, **options)
+    assert found is not None, "nobody asked it to end early"
+    return found
 
 
 def test_the_figures_by_hand(tmp_path: Path) -> None:
@@ -30,7 +38,7 @@ def test_the_figures_by_hand(tmp_path: Path) -> None:
         crops_only=["\\boxed{A}", "\\boxed{B}", "\\boxed{A}"],
         direct="\\boxed{A}",
     )
-    figures = measure_held_out(model, [*samples, broken], METHODS["ap_grpo"], RunConfig()).figures
+    figures = measure(model, [*samples, broken], METHODS["ap_grpo"], RunConfig()).figures
     assert figures == pytest.approx(
         {
             "accuracy": 2 / 3,
@@ -42,7 +50,7 @@ def test_the_figures_by_hand(tmp_path: Path) -> None:
         }
     )
     assert all(call.sampling.temperature == 0 for call in model.calls)
-    direct = measure_held_out(model, samples, METHODS["grpo"], RunConfig()).figures
+    direct = measure(model, samples, METHODS["grpo"], RunConfig()).figures
     assert (direct["accuracy"], direct["iou"]) == (1.0, pytest.approx((0.5 + 0.0 + 1 / 3) / 3))
 
 
@@ -53,7 +61,7 @@ def test_witnesses_are_kept_with_what_was_seen_and_said(tmp_path: Path, method: 
     model = ScriptedModel(
         grounding='[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', crops_only="\\boxed{A}", direct="\\boxed{A}"
     )
-    found = measure_held_out(model, [broken, *samples], METHODS[method], RunConfig(), witnesses=2)
+    found = measure(model, [broken, *samples], METHODS[method], RunConfig(), witnesses=2)
     assert [kept.sample.id for kept in found.witnesses] == ["one", "two"]
     kept = found.witnesses[0]
     (rollout,) = kept.group.rollouts
@@ -62,4 +70,35 @@ def test_witnesses_are_kept_with_what_was_seen_and_said(tmp_path: Path, method: 
     assert kept.group.credits == () and kept.image_wh == (200, 100) and kept.overview is not None
     assert [len(crops) for crops in kept.crops] == [1]
     assert not hasattr(kept.sample, "gold_boxes")
-    assert measure_held_out(model, samples, METHODS[method], RunConfig()).witnesses == []
+    assert measure(model, samples, METHODS[method], RunConfig()).witnesses == []
+
+
+def test_between_batches_it_says_how_far_it_is_and_ends_when_told(tmp_path: Path) -> None:
+    one = sample(tmp_path, "one", Box.of((0, 0, 50, 100)))
+    samples = [one.model_copy(update={"id": str(number)}) for number in range(2 * BATCH + 3)]
+    boxes = '[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]'
+    told: list[int] = []
+    model = ScriptedModel(grounding=boxes, crops_only="\\boxed{A}")
+    found = measure(model, samples, METHODS["ap_grpo"], RunConfig(), go_on=lambda done: told.append(done) is None)
+    assert told == [0, BATCH, 2 * BATCH] and found.figures["accuracy"] == 1.0
+    calls = len(model.calls)
+    model = ScriptedModel(grounding=boxes, crops_only="\\boxed{A}")
+    assert measure_held_out(model, samples, METHODS["ap_grpo"], RunConfig(), go_on=lambda done: done < BATCH) is None
+    assert 0 < len(model.calls) < calls, "one batch, not all"
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_every_process_asks_equally_often(tmp_path: Path, processes: int) -> None:
+    one = sample(tmp_path, "one")
+    samples = [one.model_copy(update={"id": str(number)}) for number in range(BATCH * processes + 1)]
+    told: list[list[int]] = []
+    for rank in range(processes):
+        asked: list[int] = []
+        share = SimpleNamespace(process_index=rank, num_processes=processes)
+        model = ScriptedModel(grounding="[]", crops_only="\\boxed{A}")
+        # The last answer ends it before figures are added up over processes, which are not there.
+        answers = iter([True, False])
+        go_on = lambda done, asked=asked, answers=answers: asked.append(done) is None and next(answers)  # noqa: E731
+        assert measure_held_out(model, samples, METHODS["ap_grpo"], RunConfig(), accelerator=share, go_on=go_on) is None
+        told.append(asked)
+    assert told == [[0, BATCH * processes]] * processes

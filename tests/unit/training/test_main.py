@@ -38,7 +38,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     config = RunConfig.model_validate_json(told[: told.index("\n}\n") + 2])
     assert (config.model.lora, config.data.rl_count) == ("on", 4)
     assert "samples: 4 for RL, 3 for SFT, 2 held out" in told
-    assert "device: 1 x cpu" in told and "(adapters)" in told and "reference 0.00" in told
+    assert "device: CPU" in told and "(adapters)" in told and "reference 0.00" in told
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -1,4 +1,4 @@
-"""Rooms of visitors for the tests of the pages."""
+"""Rooms of visitors, and an Evaluate page with an evaluation, for the tests of the pages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.runs.layout import RunLayout
 from hart_studio.ui import label_desk
 from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.evaluation_desk import EvaluationDesk
+from hart_studio.ui.evaluation_outputs import EvaluationOutputs
+from hart_studio.ui.launch_desk import LaunchDesk
+from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.visitors import Visitors
+from tests.evaluations import draw_picture, make_records, write_evaluation
 from tests.fakes import ScriptedModel
 from tests.visitors import Clock, bring, call, make_ticket, sleep_instead, upload_zip
 
@@ -58,3 +64,33 @@ def running(
         return dict(call(rooms, visitor, "start", project="signs", rollouts=2))
 
     return start
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluationDesk:
+    """An Evaluate page over a queue that starts nothing."""
+    monkeypatch.setattr(LaunchDesk, "gpus", lambda self: [])
+    return make_desk(tmp_path, is_open=True, monkeypatch=monkeypatch)
+
+
+def make_desk(folder: Path, *, is_open: bool, monkeypatch: pytest.MonkeyPatch) -> EvaluationDesk:
+    """Another one, whose runs lie below a folder."""
+    monkeypatch.setattr("hart_studio.runs.queue.RunQueue.open", lambda self: None)
+    launch = LaunchDesk(folder / "runs", is_open=is_open, find_gpus=list)
+    return EvaluationDesk(launch, RunWatch(launch.runs_root, folder / "served" / "runs"))
+
+
+@pytest.fixture
+def outputs(desk: EvaluationDesk, tmp_path: Path) -> EvaluationOutputs:
+    return EvaluationOutputs(desk, AskService(tmp_path / "served"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return draw_picture(tmp_path / "sign.png")
+
+
+@pytest.fixture
+def layout(desk: EvaluationDesk, picture: Path) -> RunLayout:
+    """A complete evaluation of twelve questions."""
+    return write_evaluation(desk.launch.runs_root, make_records(picture), title="Made up")

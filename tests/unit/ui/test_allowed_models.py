@@ -20,7 +20,7 @@ from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint
 from hart_studio.runs.config import ModelConfig, RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import create_run
-from hart_studio.ui.allowed_models import AllowedModels, find_allowed, offered_models, read_added
+from hart_studio.ui.allowed_models import AllowedModels, find_allowed, offered_models, operator_models, read_added
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk, Order
@@ -80,6 +80,14 @@ def test_a_space_offers_the_built_in_ones_and_what_its_owner_added() -> None:
     added = read_added("space", (), {"HART_STUDIO_MODELS": " owner/a, ,owner/b,owner/a"})
     assert [name for _, name in offered_models("built-in", "space", added)] == [*BUILT_INS, "owner/a", "owner/b"]
     assert read_added("lab", ("x",), {"HART_STUDIO_MODELS": "owner/a"}) == ("x",)
+
+
+def test_the_operator_stands_for_the_default_the_built_in_ones_and_those_added(runs_root: Path) -> None:
+    names = operator_models("owner/mine", ("owner/a", "built-in", "owner/mine"))
+    assert names == ("owner/mine", *BUILT_INS, "owner/a")
+    for profile in ("lab", "space"):
+        allowed = allow(profile, runs_root, ("owner/a",))
+        assert all(allowed.check(name) == name for name in names[1:]), "what is stood for may be opened"
 
 
 Act = Callable[[AllowedModels, Path, str], object]

@@ -10,7 +10,16 @@ from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import setting_names
 from hart_studio.runs.presets import PRESETS
-from hart_studio.ui.form import FIELDS, GROUPS, HIDDEN, label_problems, list_widgets, read_values, write_values
+from hart_studio.ui.form import (
+    CHAIN_TITLES,
+    FIELDS,
+    GROUPS,
+    HIDDEN,
+    label_problems,
+    list_widgets,
+    read_values,
+    write_values,
+)
 
 WIDGETS = {widget.field.name: widget for widget in list_widgets()}
 
@@ -39,6 +48,17 @@ def test_widgets_carry_kind_and_choices() -> None:
     assert [value for _, value in WIDGETS["model.lora"].choices] == ["auto", "on", "off"]
     assert WIDGETS["method.chain"].choices[0] == ("AP-GRPO", "ap_grpo") and len(WIDGETS["method.chain"].choices) == 8
     assert WIDGETS["trackers"].kind == "several" and len(WIDGETS["trackers"].choices) == 3
+
+
+def test_settings_are_used_where_their_stage_is_trained() -> None:
+    used = {chain: {field.name for field in FIELDS if field.is_used(chain)} for chain in CHAIN_TITLES}
+    names = {field.name for field in FIELDS}
+    of_sft = {name for name in names if "sft" in name} | {"method.answer_form"}
+    assert used["ap_grpo+sft"] == used["sft+ap_grpo"] == names
+    assert used["ap_grpo"] == names - of_sft
+    assert used["grpo"] == used["mgpo"] == used["ap_grpo"] - {"method.preference_scale"}
+    assert of_sft | {"name", "seed", "data.eval_count", "rollout.max_boxes"} <= used["sft"]
+    assert not used["sft"] & {"schedule.rl_steps", "rollout.group_size", "method.preference_scale", "method.beta"}
 
 
 def values_with(**changes: object) -> list[object]:

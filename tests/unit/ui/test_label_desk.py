@@ -46,10 +46,22 @@ def test_a_project_is_made_listed_and_opened(desk: LabelDesk) -> None:
         desk.create({"name": "street signs (more)"})
 
 
-@pytest.mark.parametrize("name", ["", "   ", "!!!", "日本"])
-def test_a_name_without_letters(desk: LabelDesk, name: str) -> None:
-    with pytest.raises(InputError, match="letters or digits"):
+@pytest.mark.parametrize("name", ["", "   "])
+def test_a_project_without_a_name(desk: LabelDesk, name: str) -> None:
+    with pytest.raises(InputError, match="expected a name"):
         desk.create({"name": name})
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Schöne Straße", "schone-strasse"), ("Ça va? Déjà vu", "ca-va-deja-vu"), ("日本", "project-cf2abf0c"),
+        ("!!!", "project-e84c538e"), ("a" * 80, "a" * 64),
+    ],
+)  # fmt: skip
+def test_the_folder_of_a_project_is_plain(desk: LabelDesk, name: str, slug: str) -> None:
+    assert desk.create({"name": name}) == {"id": slug}
+    assert desk.projects({}) == [{"id": slug, "name": name, "items": 0}]
 
 
 @pytest.mark.parametrize("name", ["../labels", "/etc", "a/b", "", None, 5, ["x"], "a" * 65, "UPPER", ".."])
@@ -72,11 +84,25 @@ def test_an_import_goes_on_in_the_background_and_tells_what_became_of_it(desk: L
     desk.create({"name": "p"})
     job = bring(desk, "p", table)
     assert job["told"] == "2 added, 0 updated, 0 known, 1 bad rows"
-    assert job["bad_rows"][0][1] == "the picture is missing"
+    assert job["bad_rows"][0][1] == f"the picture is missing in {table.parent.resolve()}"
     assert bring(desk, "p", table)["told"] == "0 added, 0 updated, 2 known, 1 bad rows"
     state = desk.look({"project": "p"})
     assert state is not None
     assert (state["statuses"], state["evidence"]) == ({"new": 2}, {"agreement": 1, "known_answer": 1})
+
+
+def test_pictures_of_a_table_lie_in_a_folder_that_a_person_names(desk: LabelDesk, table: Path, tmp_path: Path) -> None:
+    desk.create({"name": "p"})
+    moved = tmp_path / "elsewhere" / table.name
+    moved.parent.mkdir()
+    table.rename(moved)
+    assert desk.peek({"source": str(moved)})["found"] == 0
+    assert "the picture is missing in " in bring(desk, "p", moved)["error"]
+    assert desk.peek({"source": str(moved), "image_root": str(table.parent)})["found"] == 2
+    assert bring(desk, "p", moved, image_root=str(table.parent))["told"].startswith("2 added")
+    for ask in (desk.peek, desk.bring):
+        with pytest.raises(InputError, match="expected a folder of pictures"):
+            ask({"project": "p", "source": str(moved), "image_root": "/gone/away"})
 
 
 def test_an_import_that_fails_says_why(desk: LabelDesk, tmp_path: Path) -> None:
@@ -130,6 +156,22 @@ def test_settings_that_cannot_be_used(desk: LabelDesk, wrong: dict[str, Any]) ->
     desk.create({"name": "p"})
     with pytest.raises(InputError, match="cannot be used"):
         desk.start({"project": "p", **wrong})
+
+
+def test_what_the_scores_rest_on_is_known_before_a_run(desk: LabelDesk, table: Path) -> None:
+    desk.create({"name": "p"})
+    assert desk.scores({"project": "p"})["cautions"] == ()
+    assert "calibrated on needle" in desk.scores({"project": "p"})["basis"]
+    assert "this run has 4" in desk.scores({"project": "p", "rollouts": 4})["cautions"][0]
+    other = desk.scores({"project": "p", "model": "org/other"})
+    assert other["basis"] == "" and "no calibration of this model" in other["cautions"][0]
+    with pytest.raises(InputError, match="rollouts: Input should be greater than or equal to 2"):
+        desk.scores({"project": "p", "rollouts": 1})
+    with pytest.raises(InputError, match="expected a model, got 'xxx"):
+        desk.scores({"project": "p", "model": "x" * 299})
+    closed = LabelDesk(desk.root, is_open=False)
+    with pytest.raises(InputError, match="switched off"):
+        closed.scores({"project": "p"})
 
 
 def test_runs_are_looked_up(desk: LabelDesk) -> None:

@@ -74,6 +74,28 @@ def test_decisions_go_on_to_the_next_item(calls: ReviewCalls, project: Project) 
     assert project.count_by("status") == {"accepted": 1, "proposed": 2}
 
 
+def test_what_waits_and_what_is_audited_are_counted_apart(calls: ReviewCalls, project: Project) -> None:
+    first, second, third = [item.id for item in project.items()]
+    settings = project.settings.model_copy(update={"audit_share": 1.0})
+    project.change_settings(settings)
+    add_label(project, second, status="auto_accepted", score=0.98)
+    add_label(project, third, status="accepted", reviewer="Eve")
+    answer = calls.next_item(request())
+    assert (answer["waiting"], answer["audits"], answer["done"]) == (1, 1, 1)
+    state = calls.desk.look({"project": "p"})
+    assert state is not None
+    assert (state["statuses"]["proposed"], state["audits"]) == (1, 1), "the page tells the same in both places"
+    assert answer["item"]["id"] == first
+
+
+def test_the_list_tells_what_keeps_a_sure_label_waiting(calls: ReviewCalls, project: Project) -> None:
+    first = next(project.items()).id
+    add_label(project, first, score=0.98, check=make_check(sufficiency=1.0, cautions=("touches_border", "scattered")))
+    rows = {row["id"]: row for row in calls.list_items(request())["rows"]}
+    assert rows[first]["cautions"] == ["touches_border", "scattered"]
+    assert all(row["cautions"] == [] for row in rows.values() if row["id"] != first)
+
+
 def test_nothing_to_undo(calls: ReviewCalls) -> None:
     with pytest.raises(InputError, match="nothing to take back"):
         calls.undo(request())

@@ -7,10 +7,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from hart_studio.errors import InputError
+from hart_studio.errors import ImageError, InputError
+from hart_studio.imaging import DEFAULT_LIMITS, SourceImage
 from hart_studio.ui import rights as module
 from hart_studio.ui.page_calls import guarded
 from hart_studio.ui.rights import SECRET_VARIABLE, SIGN_IN_VARIABLES, Rights, find_rights, is_zero_gpu
+from tests.pictures import png
 
 SPACE = {"SPACE_ID": "ada/hart", "SPACE_AUTHOR_NAME": "ada", "HART_STUDIO_TRAINING": "1"}
 SIGN_IN = dict.fromkeys(SIGN_IN_VARIABLES, "x")
@@ -76,6 +78,14 @@ def test_where_nobody_can_sign_in_nobody_is_the_owner(missing: str) -> None:
 def test_off_a_space_nobody_is_the_owner_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "get_space", lambda: None)
     assert not find_rights("space", {**SPACE, **SIGN_IN}).owners
+
+
+def test_pictures_on_a_space_are_smaller() -> None:
+    assert find_rights("local").pictures == find_rights("lab").pictures == DEFAULT_LIMITS
+    limits = find_rights("space", {**SPACE, **SIGN_IN}).pictures
+    assert SourceImage(png(8000, 6250, b""), limits).wh == (8000, 6250)
+    with pytest.raises(ImageError, match="at most 50,000,000 pixels, got 8,000 x 6,251; scale the picture down"):
+        SourceImage(png(8000, 6251, b""), limits)
 
 
 def test_an_organisation_names_its_owners() -> None:

@@ -203,6 +203,22 @@ def test_a_page_gets_the_age_of_the_last_sign_of_life(watch: RunWatch, layout: R
     assert look(watch, layout)["status"]["age"] is None
 
 
+def test_a_page_is_told_what_a_run_does_and_on_what(watch: RunWatch) -> None:
+    layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=3)
+    with RunWriter(layout, total=3) as run:
+        run.start(PROVENANCE.model_copy(update={"device": "2 x cuda: NVIDIA A100"}))
+        run.tell_phase("loading the model")
+        first = look(watch, layout)
+        assert (first["status"]["phase"], first["about"]["device"]) == ("loading the model", "2 GPUs: NVIDIA A100")
+        run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
+        assert look(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
+        run.tell_phase("measuring held-out questions, 0 of 40")
+        assert look(watch, layout, first)["status"]["phase"] == "measuring held-out questions, 0 of 40"
+        assert "phase" not in (watch.index({}) or {})["runs"][0], "the list is not sent again for each batch"
+    write_status(layout, read_status(layout).replace(phase="loading the model"))
+    assert look(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
+
+
 def test_a_broken_run_is_shown_as_one(watch: RunWatch, layout: RunLayout) -> None:
     layout.status.write_text("{")
     layout.config.write_text("[]")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import ImageError, InputError, ModelError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
@@ -279,6 +279,21 @@ def test_what_is_no_picture_is_refused_by_every_call(service, tmp_path, call):
     boxes = [[Box.of((0, 0, 9, 9))]] if call == "verify" else []
     with pytest.raises(ImageError, match=r"notes\.png"):
         getattr(service, call)(form, *boxes, "scripted", quiet)
+
+
+@pytest.mark.parametrize("call", ["open_picture", "ask", "answer", "locate", "verify"])
+def test_a_service_has_bounds_of_its_own_on_pictures_and_hands_them_on(service, picture, loads, tmp_path, call):
+    def use(limits):
+        bounded = AskService(tmp_path / "bounded", service._load, limits=limits).in_folder(tmp_path / "visitor")
+        if call == "open_picture":
+            return bounded.open_picture(picture)
+        boxes = [[Box.of((0, 0, 900, 900))]] if call == "verify" else []
+        return getattr(bounded, call)(read_form(picture, "What?"), *boxes, "scripted", quiet)
+
+    with pytest.raises(ImageError, match="at most 1,439,999 pixels, got 1,600 x 900; scale the picture down"):
+        use(ImageLimits(max_pixels=1600 * 900 - 1))
+    assert loads == [], "no model is loaded for it"
+    assert use(ImageLimits(max_pixels=1600 * 900))
 
 
 def test_originals_that_come_at_once_are_not_decoded_at_once(service, tmp_path, monkeypatch):

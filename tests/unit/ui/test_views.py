@@ -130,9 +130,33 @@ def test_missing_crops_are_explained(one, reason):
     assert reason in show_pictures(SavedTrace(trace(one), Path("o.png"), ())).no_crops_reason
 
 
-def test_only_measured_checks_become_badges():
-    assert checks(sufficiency=None) == {}
-    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient?", "Area"}
+def test_only_measured_checks_become_badges_and_always_whether_the_region_is_needed():
+    assert set(checks(sufficiency=None)) == {"Needed?"}
+    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient?", "Needed?", "Area"}
+
+
+@pytest.mark.parametrize(
+    ("measured", "value", "help_"),
+    [
+        ({}, "not checked without Crops only", "choose Crops only and Full image under Settings"),
+        ({"area_share": 0.1}, "not checked without Full image", "choose Crops only and Full image under Settings"),
+        ({"full_image": rollout("direct")}, "not known: no region", "no region that could be painted over"),
+        (
+            {"full_image": rollout("direct", None, 0.0), "masked": rollout("direct")},
+            "not known: full image unreadable",
+            "No answer could be read",
+        ),
+        (
+            {"full_image": rollout("direct", "B", 0.0), "masked": rollout("direct")},
+            "not known: full image wrong",
+            "there is nothing to spoil",
+        ),
+    ],
+)
+def test_a_region_of_which_nobody_knows_whether_it_is_needed_says_why(measured, value, help_):
+    check = checks(**measured)["Needed?"]
+    assert (check.value, check.state) == (value, "neutral")
+    assert check.help.startswith("Are the regions needed?") and help_ in check.help
 
 
 @pytest.mark.parametrize(
@@ -144,10 +168,10 @@ def test_only_measured_checks_become_badges():
         ({"necessity": False}, "Needed?", "no", "bad"),
         ({"consensus": 0.875}, "Same regions?", "IoU 0.88", "good"),
         ({"consensus": 0.1}, "Same regions?", "IoU 0.10", "bad"),
-        ({"agreement": 0.75}, "Same answer?", "75% of 1", "good"),
-        ({"area_share": 0.0213}, "Area", "2.1% of the picture", "neutral"),
-        ({"area_share": 0.0004}, "Area", "0.04% of the picture", "neutral"),
-        ({"area_share": 1.0}, "Area", "100.0% of the picture", "bad"),
+        ({"agreement": 0.75}, "Same answer?", "75 % of 1", "good"),
+        ({"area_share": 0.0213}, "Area", "2.1 % of the picture", "neutral"),
+        ({"area_share": 0.0004}, "Area", "0.04 % of the picture", "neutral"),
+        ({"area_share": 1.0}, "Area", "100.0 % of the picture", "bad"),
     ],
 )
 def test_a_badge_says_what_was_measured(measured, name, value, state):
@@ -157,9 +181,9 @@ def test_a_badge_says_what_was_measured(measured, name, value, state):
 
 
 def test_agreement_alone_is_not_called_sufficiency():
-    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {"Same answer?"}
+    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {"Needed?", "Same answer?"}
 
 
 def test_sufficiency_over_samples_is_a_share():
     found = show_answers(trace(rollout(), sufficiency=0.75, rollouts=(rollout(),) * 4), "m").checks[0]
-    assert found.value == "75% of 4"
+    assert found.value == "75 % of 4"

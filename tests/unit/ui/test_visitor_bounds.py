@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.imaging import SourceImage
+from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.ui.services import AskService
 from hart_studio.ui.visitor_calls import MOST_CHECKED_BOXES
 from hart_studio.ui.visitors import ABSENT_SECONDS, RUN_SECONDS, Room, Visitors
@@ -138,9 +138,22 @@ def test_no_decoded_picture_stays_in_memory(rooms: Visitors, ticket: str, upload
     with rooms.enter(ticket) as room:
         assert room is not None
         assert is_kept(room) == 0
-        with SourceImage(next((room.folder / "signs" / "pictures").iterdir())) as picture:
+        with SourceImage(next((room.folder / "signs" / "pictures").rglob("*.png"))) as picture:
             picture.full()
             assert is_kept(room) == 1, "one that is held would have been found"
+
+
+@pytest.mark.parametrize(("most", "told"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 bad rows")])
+def test_pictures_of_visitors_have_the_bounds_of_the_page(
+    rooms: Visitors, uploads: Path, monkeypatch: pytest.MonkeyPatch, most: int, told: str
+) -> None:
+    monkeypatch.setattr(rooms._service, "limits", ImageLimits(max_pixels=most))
+    visitor = make_ticket()
+    call(rooms, visitor, "create", name="Signs")
+    state = bring(rooms, visitor, upload_zip(uploads, 1))
+    assert state["told"].startswith(told)
+    reasons = [reason for _, reason in state["bad_rows"]]
+    assert reasons == [] or "at most 1,199 pixels, got 40 x 30; scale the picture down" in reasons[0]
 
 
 def test_checks_of_one_visitor_have_bounds(

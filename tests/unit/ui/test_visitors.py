@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import secrets
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,49 @@ def test_pictures_come_in_the_file_and_from_nowhere_else(
     assert told["told"].startswith("1 added") and told["told"].endswith("4 bad rows")
 
 
+def zip_with(uploads: Path, entries: dict[str, bytes]) -> Path:
+    folder = uploads / secrets.token_hex(8)
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return folder / "set.zip"
+
+
+def test_a_table_in_a_zip_names_pictures_in_it_and_no_others(
+    rooms: Visitors, ticket: str, uploads: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.png").write_bytes(make_picture(9))
+    names = ["img/a.png", "../img/a.png", "../../../secret.png", str(tmp_path / "secret.png"), "img/none.png"]
+    table = "image,question\n" + "".join(f"{name},What {n}?\n" for n, name in enumerate(names))
+    source = zip_with(uploads, {"q.csv": table.encode(), "img/a.png": make_picture(1)})
+    peeked = call(rooms, ticket, "peek", project="signs", source=str(source), image_root=str(tmp_path))
+    assert (peeked["kind"], peeked["found"]) == ("table", 1)
+    told = bring(rooms, ticket, source, image_root=str(tmp_path))
+    assert told["told"].startswith("1 added") and told["told"].endswith("4 bad rows")
+    assert call(rooms, ticket, "list_items", project="signs")["rows"][0]["name"] == "a.png"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"q.csv": b"image,question\n" * 6000}, "lines in a table"),
+        ({"a.csv": b"image\n" * 3000, "b.csv": b"image\n" * 3000}, "one table of questions"),
+        ({"q.json": b"[" * 1000}, "leave it out"),
+        ({"q.parquet": b"PAR1"}, "leave it out"),
+        ({"q.csv": b"x" * (65 << 20)}, "MiB of tables"),
+    ],
+    ids=["lines", "two", "json", "parquet", "large"],
+)
+def test_tables_in_a_zip_have_bounds(
+    rooms: Visitors, ticket: str, uploads: Path, entries: dict[str, bytes], message: str
+) -> None:
+    source = zip_with(uploads, {**entries, "a.png": make_picture(1)})
+    for act in ("peek", "bring"):
+        with pytest.raises(InputError, match=message):
+            call(rooms, ticket, act, project="signs", source=str(source), question="What?")
+
+
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "owner/data", "http://127.0.0.1/x.zip", "", None, 3, "x\0.zip", "~", "."]
 )
@@ -115,7 +160,7 @@ def test_bounds_of_one_visitor(rooms: Visitors, ticket: str, uploads: Path, monk
     rows = [{"image": "a", "question": "b"}] * 5
     with pytest.raises(InputError, match="lines in a table"):
         call(rooms, ticket, "peek", project="signs", source=str(upload_table(uploads, rows)))
-    with pytest.raises(InputError, match="entries in a zip"):
+    with pytest.raises(InputError, match="files in a zip"):
         call(rooms, ticket, "bring", project="signs", source=str(upload_zip(uploads, 5)))
     monkeypatch.setattr(visitor_desk, "MOST_LINES", 5000)
     monkeypatch.setattr(visitor_desk, "MOST_BYTES", 10)

@@ -24,7 +24,8 @@ from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.evaluation.extractors import EXTRACTORS
 from tests import benchmark_files
-from tests.benchmark_files import COUNTS, WRITERS, draw
+from tests.benchmark_files import COUNTS, WRITERS
+from tests.benchmark_pictures import draw
 
 OTHER_FORMS: list[tuple[str, Callable[[Path], Path]]] = [
     ("mme_realworld_lite", benchmark_files.write_mme_realworld_lite_tsv),
@@ -213,7 +214,7 @@ def test_a_limit_does_not_hide_the_full_set(tmp_path: Path, file: str) -> None:
     benchmark_files.write_mme_realworld(tmp_path)
     (tmp_path / "MME_RealWorld.json").rename(tmp_path / file)
     for path in (tmp_path, tmp_path / file):
-        with pytest.raises(DataError, match="has the name of the full set with those of Lite; name the Lite part"):
+        with pytest.raises(DataError, match=r"of the full set with those of Lite; .*the Lite part in a terminal"):
             load_benchmark("mme_realworld_train", str(path), cache=tmp_path / "cache", limit=3)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
 from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.errors import InputError
-from tests.benchmark_files import draw
+from tests.benchmark_pictures import draw
 
 ROW: dict[str, Any] = {
     "Question_id": "monitoring/Vehicle/counting/0310",

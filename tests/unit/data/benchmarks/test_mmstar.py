@@ -5,7 +5,7 @@ import pytest
 
 from hart_studio.data.benchmarks.mmstar import read_mmstar_row
 from hart_studio.data.benchmarks.pictures import Pictures
-from tests.benchmark_files import draw
+from tests.benchmark_pictures import draw
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.data.benchmarks.pictures import Pictures, content_id
-from tests.benchmark_files import draw
+from tests.benchmark_pictures import draw
 
 
 def test_pictures_of_cells_go_to_the_cache_once(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.data.benchmarks.treebench import read_treebench_row
-from tests.benchmark_files import SMALL, draw
+from tests.benchmark_pictures import SMALL, draw
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.data.benchmarks.visual_cot import SUBSETS, is_asked, read_visual_cot_row
 from hart_studio.errors import InputError
-from tests.benchmark_files import BOX_REQUEST, SMALL, draw
+from tests.benchmark_files import BOX_REQUEST
+from tests.benchmark_pictures import SMALL, draw
 
 NAME = "cot/gqa/2354786.jpg"
 

@@ -6,7 +6,8 @@ import pytest
 
 from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.data.benchmarks.vstar import read_vstar_row
-from tests.benchmark_files import SMALL, VSTAR_SUFFIX, draw
+from tests.benchmark_files import VSTAR_SUFFIX
+from tests.benchmark_pictures import SMALL, draw
 
 NOTES: dict[str, Any] = {
     "target_object": ["glove", "dog"],

@@ -1,0 +1,197 @@
+"""A zip as the folder that was packed into it: pictures and tables, written below one folder and nowhere else."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Collection
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from hart_studio.data.rows import BadRow
+from hart_studio.errors import DataError, HartError
+from hart_studio.files import resolve_inside, write_atomically
+from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, kind_of
+from hart_studio.imaging import DEFAULT_LIMITS
+from hart_studio.labeling.folders import LABEL_ENDINGS, MOST_FILES, PICTURE_ENDINGS
+
+Progress = Callable[[int, int], None]
+"""Called with the rows or files done, and with those in all."""
+
+MOST_BYTES: Final = 64 * 2**30
+"""Size of all files of an archive together, unpacked (ours)."""
+
+MOST_RATIO: Final = 200
+"""An entry that unpacks to more than this many times its packed size is a bomb, not a picture or a table (ours)."""
+
+_SMALL_BYTES: Final = 1 << 20
+"""What is no larger harms nobody, however well it was packed."""
+
+_UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
+_USELESS_NAMES: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
+_LONGEST_STEM: Final = 60
+
+
+class Unpacked(NamedTuple):
+    """Files of an archive in a folder."""
+
+    folder: Path
+    """Holds them under their names in the archive."""
+    bad_rows: tuple[BadRow, ...]
+    """Entries that could not be used, and why."""
+
+
+class Archive:
+    """An open zip. What is neither a picture nor a table of labels is passed over.
+
+    Attributes:
+        path: The file.
+        files: Name in the archive, parts separated by ``/`` -> entry.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the table of contents.
+
+        Raises:
+            DataError: If it is no zip, or holds too much.
+        """
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(f"expected a zip at {path.name!r}, got: {error}; pack it again") from error
+        self.files: dict[str, zipfile.ZipInfo] = {}
+        self._bad_rows: list[BadRow] = []
+        for entry in self._archive.infolist():
+            name = entry.filename.replace("\\", "/")
+            is_wanted = PurePosixPath(name).suffix.lower() in PICTURE_ENDINGS | LABEL_ENDINGS
+            if entry.is_dir() or not is_wanted or _is_of_the_system(name):
+                continue
+            if name in self.files:
+                self._bad_rows.append(BadRow(name, "a name that an earlier file of the zip has"))
+            self.files.setdefault(name, entry)
+        sizes = sum(entry.file_size for entry in self.files.values())
+        if len(self.files) > MOST_FILES or sizes > MOST_BYTES:
+            self._archive.close()
+            raise DataError(
+                f"expected at most {MOST_FILES:,} files and {MOST_BYTES >> 30} GiB in {path.name!r}, got more; "
+                "split the archive"
+            )
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.close()
+
+    @property
+    def root(self) -> str:
+        """The folder in the archive that everything lies in, ending in ``/``; empty when there is no such one."""
+        folders = [name.split("/")[:-1] for name in self.files] or [[]]
+        pairs = zip(min(folders), max(folders), strict=False)  # what these two share, all that lie between them do
+        root = [first for first, last in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        return "".join(f"{part}/" for part in root) if not {"", ".", ".."} & set(root) else ""
+
+    def list_folder(self, folder: str) -> Collection[str]:
+        """Names of the files and folders in a folder of the archive, folders with ``/`` at the end."""
+        found = set()
+        for name in self.files:
+            if name.startswith(folder):
+                first, slash, _ = name[len(folder) :].partition("/")
+                found.add(first + slash)
+        return found
+
+    def unpack(self, cache: Path, progress: Progress | None = None) -> Unpacked:
+        """Write every file, once: what an earlier import of the same archive has written stays.
+
+        Args:
+            cache: Gets a folder for the archive, named after its content and its name.
+            progress: Told after each file.
+
+        Raises:
+            DataError: If the archive cannot be read.
+            OSError: If the folder cannot be written.
+        """
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        stem = re.sub(r"[^\w-]+", "_", self.path.stem)[:_LONGEST_STEM] or "zip"
+        folder = cache / digest[:16] / stem
+        folder.mkdir(parents=True, exist_ok=True)
+        bad_rows = list(self._bad_rows)
+        for number, name in enumerate(self.files, start=1):
+            try:
+                self.unpack_file(name, folder)
+            except (ValueError, HartError) as error:
+                bad_rows.append(BadRow(name, str(error)))
+            if progress:
+                progress(number, len(self.files))
+        return Unpacked(folder, tuple(bad_rows))
+
+    def unpack_table(self, name: str, folder: Path) -> Path:
+        """Write one file that nothing can be told without.
+
+        Raises:
+            DataError: If it cannot be unpacked.
+            OSError: If it cannot be written.
+        """
+        try:
+            return self.unpack_file(name, folder)
+        except (ValueError, HartError) as error:
+            raise DataError(f"expected a table at {name!r} in {self.path.name!r}, got: {error}; repair it") from error
+
+    def unpack_file(self, name: str, folder: Path) -> Path:
+        """Write one file under its name; one that is there already stays.
+
+        Raises:
+            InputError: If its name leads out of the folder.
+            ValueError: If it cannot be unpacked, is a bomb, or is no picture although its name says so.
+            OSError: If it cannot be written.
+        """
+        entry = self.files[name]
+        path = resolve_inside(folder, name)
+        try:
+            if path.is_file() and path.stat().st_size == entry.file_size:
+                return path
+            data = self.read(name)
+            if path.suffix.lower() in PICTURE_ENDINGS and (kind := kind_of(data[:HEAD_BYTES])) not in SUPPORTED:
+                raise ValueError(f"expected one of {', '.join(SUPPORTED)}, got {kind or 'data that is no picture'}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
+        except OSError as error:
+            if error.errno in _USELESS_NAMES:
+                raise ValueError(f"a name that no file can have here: {error.strerror}") from error
+            raise
+        return path
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            ValueError: If it cannot be unpacked, or is a bomb.
+        """
+        entry = self.files[name]
+        limit = DEFAULT_LIMITS.max_bytes
+        is_bomb = entry.file_size > max(_SMALL_BYTES, MOST_RATIO * entry.compress_size)
+        if entry.file_size > limit or is_bomb:
+            raise ValueError(f"unpacks to {entry.file_size:,} bytes, which no such picture or table has")
+        try:
+            with self._archive.open(entry) as file:
+                data = file.read(limit + 1)  # what the header says is not to be trusted
+        except _UNPACKING as error:  # damaged, or with a password
+            raise ValueError(f"cannot be unpacked: {error}") from error
+        if len(data) > limit:
+            raise ValueError(f"unpacks to more than {limit:,} bytes")
+        return data
+
+
+def _is_of_the_system(name: str) -> bool:
+    """Whether a program of macOS added the file: it holds attributes, whatever its ending says."""
+    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")

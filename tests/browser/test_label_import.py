@@ -1,0 +1,137 @@
+"""Import on the Label page: what a look inside tells, zips, pictures that lie elsewhere; one class for an export."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.review import ReviewDesk
+from tests.browser.label_projects import create, make_project, open_label_tab
+from tests.fakes import ScriptedModel
+from tests.pictures import encoded
+
+pytestmark = pytest.mark.browser
+QUESTION = "Where is the {name}?"
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("label_import") / "labels"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
+    return serve(ScriptedModel([]), picture_folder, labels_root=labels)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    pictures = {f"img/{name}.png": encoded(Image.new("RGB", (64, 48), name), "PNG") for name in ("red", "navy")}
+    table = "image,question,answer\n" + "".join(f"{name},Which colour?,{name[4:-4]}\n" for name in pictures)
+    for name, data in pictures.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    for name, entries in {"plain": pictures, "whole": {**pictures, "questions.csv": table.encode()}}.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for entry, data in entries.items():
+                archive.writestr(entry, data)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "questions.csv").write_text(table)
+    return tmp_path
+
+
+def test_pictures_of_a_zip_are_counted_asked_about_and_keep_their_names(
+    open_page: Callable[..., Page], studio: str, labels: Path, sources: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Zip of pictures")
+    expect(page.locator(".hs-question")).to_be_hidden()
+    page.locator(".hs-file").set_input_files(sources / "plain.zip")
+    expect(page.locator(".hs-preview")).to_have_text("2 pictures: img/navy.png, img/red.png")
+    expect(page.locator(".hs-question")).to_be_visible()
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-label-told")).to_have_text("Type the question to ask about each picture.")
+    page.locator(".hs-question").fill(QUESTION)
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("2 added")
+    page.locator("[data-panel=review]").click()
+    expect(page.locator(".hs-list tbody")).to_contain_text("navy.png")
+    assert {Path(item.picture.path).name for item in Project(labels / "zip-of-pictures").items()} == {
+        "navy.png",
+        "red.png",
+    }
+
+
+def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, labels: Path, sources: Path) -> None:
+    page = open_page(studio)
+    create(page, "Zip with a table")
+    page.locator(".hs-source").fill(str(sources / "whole.zip"))
+    page.locator(".hs-peek").click()
+    expect(page.locator(".hs-preview")).to_contain_text("Pictures of the first 2 rows: 2 found.")
+    expect(page.locator("[data-field=answer]")).to_have_value("answer")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
+    assert {item.sample.answer for item in Project(labels / "zip-with-a-table").items()} == {"navy", "red"}
+
+
+def test_a_table_alone_asks_for_the_folder_of_its_pictures(
+    open_page: Callable[..., Page], studio: str, labels: Path, sources: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Table alone")
+    page.locator(".hs-source").fill(str(sources / "alone" / "questions.csv"))
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("the picture is missing in ")
+    page.locator(".hs-peek").click()
+    expect(page.locator(".hs-preview")).to_contain_text("Name the folder that they start from")
+    expect(page.locator(".hs-import-told")).to_be_empty()
+    expect(page.locator(".hs-question")).to_be_hidden()
+    page.locator("[data-field=answer]").select_option("question")
+    page.locator(".hs-image-root").fill(str(sources))
+    page.locator(".hs-image-root").blur()
+    expect(page.locator(".hs-preview")).to_contain_text("2 found.")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("2 added")
+    answers = {item.sample.answer for item in Project(labels / "table-alone").items()}
+    assert answers == {"Which colour?"}, "the columns stayed as they were mapped"
+    page.locator(".hs-source").fill(str(sources / "plain.zip"))
+    expect(page.locator(".hs-import-told")).to_be_empty()
+    expect(page.locator(".hs-preview")).to_be_empty()
+    expect(page.locator(".hs-kind")).to_have_value("auto")
+    page.locator(".hs-kind").select_option("coco")
+    page.locator(".hs-source").fill(str(sources / "whole.zip"))
+    expect(page.locator(".hs-kind")).to_have_value("coco")
+
+
+def test_one_class_for_all_boxes_of_an_export(
+    open_page: Callable[..., Page], studio: str, labels: Path, tmp_path: Path
+) -> None:
+    project = make_project(labels, "classes", 2)
+    ReviewDesk(project).accept_all("Ada", ItemFilter(statuses=("proposed",)), 2)
+    page = open_page(studio)
+    open_label_tab(page, "classes")
+    page.locator("[data-panel=export]").click()
+    page.locator(".hs-export-class").fill("road sign")
+    page.locator(".hs-format").select_option("native")
+    expect(page.locator(".hs-label-told")).to_contain_text("keeps every label as it is")
+    page.locator(".hs-format").select_option("coco")
+    expect(page.locator(".hs-losses")).to_contain_text("labels of 2 boxes, written all as 'road sign'")
+    page.locator(".hs-export").click()
+    with page.expect_download() as download:
+        page.locator(".hs-download-link").click()
+    download.value.save_as(tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        (name,) = [name for name in archive.namelist() if name.startswith("annotations/instances_")]
+        coco = json.loads(archive.read(name))
+    assert [category["name"] for category in coco["categories"]] == ["road sign"]
+    assert len(coco["annotations"]) >= 1

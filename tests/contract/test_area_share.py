@@ -1,0 +1,82 @@
+"""A mean area share is over the questions with a usable box, wherever the project tells one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hart_studio.algorithms.methods import METHODS
+from hart_studio.evaluation.job import tally
+from hart_studio.evaluation.measurement import measure
+from hart_studio.evaluation.needle_card import summarise
+from hart_studio.evaluation.records import Measured, list_area_shares
+from hart_studio.evaluation.statistics import draw_resamples
+from hart_studio.evaluation.tables.grounding import measure_grounding
+from hart_studio.records import Box, GoldSample
+from hart_studio.runs.config import RunConfig
+from hart_studio.training.heldout import measure_held_out
+from hart_studio.training.miniature.cells import CELLS
+from hart_studio.training.miniature.results import CellRecords, StudyResults
+from hart_studio.training.miniature.tables import table_6
+from tests.evaluations import draw_picture
+from tests.fakes import ScriptedModel
+
+BOXES = ['[{"bbox_2d": [0, 0, 500, 1000]}]', '[{"bbox_2d": [0, 0, 100, 1000]}]', "nowhere", "nowhere"]
+"""Half of the picture, a tenth of it, and nothing twice: 0.3 on the average of those with a box, 0.15 of all."""
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[GoldSample]:
+    picture = draw_picture(tmp_path / "sign.png")
+    return [
+        GoldSample(
+            id=f"q{n}", image=str(picture), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",
+            category="detail", gold_boxes=(Box.of((0.0, 0.0, 160.0, 1200.0)),),
+        )
+        for n in range(4)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def records(samples: list[GoldSample]) -> list[Measured]:
+    found = list(measure(make_model(), samples))
+    assert [record.area_share for record in found] == [0.5, pytest.approx(0.1), 0.0, 0.0]
+    return found
+
+
+def make_model() -> ScriptedModel:
+    answer = "\\boxed{A}"
+    return ScriptedModel(grounding=BOXES, crops_only=answer, direct=answer, full_and_crops=answer)
+
+
+def test_evaluations_cards_and_the_study_tell_the_same(records: list[Measured]) -> None:
+    assert list_area_shares(records) == [0.5, pytest.approx(0.1)]
+    grounding = measure_grounding(records)
+    assert grounding is not None
+    assert (grounding.area_share, grounding.usable) == (pytest.approx(0.3), 0.5)
+    assert tally(records)["area_share"] == pytest.approx(0.3)
+    card = summarise(records, [1.0] * 4)["grounding, mean area share"]
+    assert (card["mean"], card["count"]) == (pytest.approx(0.3), 2)
+    cell = CELLS["base"]
+    measured = {cell.name: CellRecords(cell, {0: records})}
+    study = StudyResults([cell], measured, {}, draw_resamples(4, 50), ["detail"] * 4)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table_6(study).splitlines()]
+    assert rows[2][rows[0].index("mean area share, %")] == "30.0"
+
+
+def test_the_held_out_questions_of_a_training_tell_the_same(samples: list[GoldSample]) -> None:
+    found = measure_held_out(make_model(), samples, METHODS["ap_grpo"], RunConfig())
+    assert found is not None
+    assert (found.figures["area_share"], found.figures["valid_box_rate"]) == (pytest.approx(0.3), 0.5)
+
+
+def test_without_any_box_there_is_no_area(samples: list[GoldSample]) -> None:
+    blind = ScriptedModel(grounding="nowhere", direct="\\boxed{A}")
+    records = list(measure(blind, samples))
+    grounding = measure_grounding(records)
+    assert grounding is not None and grounding.area_share is None
+    assert "area_share" not in tally(records)
+    assert "grounding, mean area share" not in summarise(records, [1.0] * 4)
+    found = measure_held_out(blind, samples, METHODS["ap_grpo"], RunConfig())
+    assert found is not None and "area_share" not in found.figures

@@ -1,0 +1,146 @@
+"""Zips: what is in them comes out below one folder, under its own name, and bombs and climbers do not."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hart_studio.errors import DataError
+from hart_studio.labeling import archives
+from hart_studio.labeling.archives import Archive, Unpacked
+from tests.pictures import encoded
+
+PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
+
+
+def make_zip(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def unpack(path: Path, cache: Path) -> Unpacked:
+    with Archive(path) as archive:
+        return archive.unpack(cache)
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_names_and_folders_stay(tmp_path: Path) -> None:
+    archive = make_zip(
+        tmp_path / "My signs.zip", {"street/Bild 1.png": PNG, "b.PNG": PNG, "q.csv": b"image,question\n"}
+    )
+    folder, bad_rows = unpack(archive, tmp_path / "cache")
+    assert folder.name == "My_signs"
+    assert files_below(folder) == ["b.PNG", "q.csv", "street/Bild 1.png"]
+    assert bad_rows == ()
+    assert (folder / "street/Bild 1.png").read_bytes() == PNG
+
+
+def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
+    climbers = ["../../evil.png", "/etc/x.png", "a/../../../y.png", "..\\evil.png", "C:\\..\\..\\..\\z.png"]
+    archive = make_zip(tmp_path / "z.zip", {**dict.fromkeys(climbers, PNG), "a/b.png": PNG})
+    before = set(files_below(tmp_path))
+    folder, bad_rows = unpack(archive, tmp_path / "cache" / "deep")
+    assert files_below(folder) == ["a/b.png"]
+    assert {bad.row for bad in bad_rows} == {name.replace("\\", "/") for name in climbers}
+    new = set(files_below(tmp_path)) - before
+    assert new == {(folder / "a/b.png").relative_to(tmp_path).as_posix()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(st.text(st.sampled_from("ab./\\: ~é"), min_size=1, max_size=12), min_size=1, max_size=4))
+def test_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "work").mkdir()
+    make_zip(folder / "z.zip", {f"{name}.png": PNG for name in names})
+    unpacked, bad_rows = unpack(folder / "z.zip", folder / "work" / "cache")
+    written = [path for path in folder.rglob("*") if path.is_file() and path.name != "z.zip"]
+    assert all(unpacked in path.parents and not path.is_symlink() for path in written)
+    with zipfile.ZipFile(folder / "z.zip") as archive:
+        assert len(written) + len(bad_rows) <= len(archive.namelist())
+
+
+def test_a_bomb_is_a_bad_row(tmp_path: Path) -> None:
+    entries = {"bomb.png": PNG + b"\0" * 50_000_000, "good.png": PNG, "no.png": b"text", "bomb.csv": b"\n" * 50_000_000}
+    folder, bad_rows = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
+    assert files_below(folder) == ["good.png"]
+    assert sorted(bad.row for bad in bad_rows) == ["bomb.csv", "bomb.png", "no.png"]
+    assert sum("which no such picture or table has" in bad.reason for bad in bad_rows) == 2
+
+
+def test_too_much_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make_zip(tmp_path / "z.zip", {f"{number}.png": PNG for number in range(4)})
+    monkeypatch.setattr(archives, "MOST_FILES", 3)
+    with pytest.raises(DataError, match="split the archive"):
+        unpack(archive, tmp_path / "cache")
+    monkeypatch.setattr(archives, "MOST_FILES", 4)
+    monkeypatch.setattr(archives, "MOST_BYTES", 4 * len(PNG) - 1)
+    with pytest.raises(DataError, match="split the archive"):
+        unpack(archive, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_no_zip(tmp_path: Path) -> None:
+    (tmp_path / "z.zip").write_bytes(b"PK no")
+    for path in (tmp_path / "z.zip", tmp_path / "gone.zip"):
+        with pytest.raises(DataError, match="expected a zip"):
+            Archive(path)
+
+
+def test_a_damaged_entry_is_a_bad_row(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "z.zip", {"a.png": PNG, "b.png": PNG[:-1] + b"x"})
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        data[archive.getinfo("a.png").header_offset + 40] ^= 0xFF
+    path.write_bytes(bytes(data))
+    folder, bad_rows = unpack(path, tmp_path / "cache")
+    assert files_below(folder) == ["b.png"]
+    assert [bad.row for bad in bad_rows] == ["a.png"]
+
+
+def test_what_the_system_added_is_no_picture(tmp_path: Path) -> None:
+    entries = {
+        "a.png": PNG,
+        "__MACOSX/._a.png": b"attributes",
+        "._b.png": b"attributes",
+        ".DS_Store": b"",
+        "x.exe": b"",
+    }
+    folder, bad_rows = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
+    assert (files_below(folder), bad_rows) == (["a.png"], ())
+
+
+def test_the_same_zip_again_writes_nothing(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "z.zip", {"a.png": PNG, "b.png": PNG + b"1"})
+    first = unpack(archive, tmp_path / "cache").folder
+    (first / "b.png").unlink()  # a program that ended meanwhile
+    times = (first / "a.png").stat().st_mtime_ns
+    told: list[tuple[int, int]] = []
+    with Archive(archive) as opened:
+        assert opened.unpack(tmp_path / "cache", lambda done, total: told.append((done, total))).folder == first
+    assert files_below(first) == ["a.png", "b.png"]
+    assert (first / "a.png").stat().st_mtime_ns == times
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_the_folder_that_everything_lies_in(tmp_path: Path) -> None:
+    cases = {
+        "": {"a.png": b"", "set/b.png": b""},
+        "set/": {"set/a.png": b""},
+        "a/b/": {"a/b/c.png": b"", "a/b/d/e.png": b""},
+    }
+    for number, (root, entries) in enumerate(cases.items()):
+        with Archive(make_zip(tmp_path / f"{number}.zip", entries)) as archive:
+            assert archive.root == root
+    for name in ("/a/b.png", "../b.png", "a/../b.png", "./b.png", "a//b.png"):
+        with Archive(make_zip(tmp_path / "odd.zip", {name: PNG})) as archive:
+            assert archive.root == "", name

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+
+from hart_studio.runs.devices import tell_device
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("1 x cpu", "CPU"),
+        ("cpu", "CPU"),
+        ("2 x cpu", "CPU, 2 processes"),
+        ("cuda", "1 GPU"),
+        ("1 x cuda: NVIDIA A100", "1 GPU: NVIDIA A100"),
+        ("4 x cuda: NVIDIA A100-SXM4-80GB", "4 GPUs: NVIDIA A100-SXM4-80GB"),
+        ("2 x mps", "2 x mps"),
+        ("", ""),
+    ],
+)
+def test_a_device_is_told_in_one_spelling(written: str, told: str) -> None:
+    assert tell_device(written) == told
