@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent
+_LAST_PORT = 65535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         default="0.0.0.0" if on_spaces else "127.0.0.1",  # noqa: S104 - a Space is reached from outside, by design
         help="address to listen on (default: this machine only; on Hugging Face Spaces all addresses)",
     )
-    parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
+    parser.add_argument("--port", type=_read_port, default=None, help="port (default: the first free one from 7860)")
     parser.add_argument(
         "--runs-root",
         type=Path,
@@ -93,6 +94,13 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio.live")
     return parser.parse_args(argv)
+
+
+def _read_port(text: str) -> int:
+    """A port that there is."""
+    if not (text.isascii() and text.isdecimal()) or int(text[:6]) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port up to {_LAST_PORT}, got {text[:20]!r}; 7860 is usual")
+    return int(text)
 
 
 def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:

@@ -3,6 +3,7 @@ const LOOK_MILLISECONDS = 1500;
 const HIDDEN_LOOK_MILLISECONDS = 8000;
 const REDRAW_MILLISECONDS = 10000; // between two sets of tables of evaluations that still run
 const MOST_CHOSEN = 6;
+const MOST_MISSED = 4; // looks without an answer, from which on it is no hiccup
 const ACTIVE = ["queued", "running", "stopping"];
 const VIEWS = ["tables", "figures", "failures"];
 
@@ -10,6 +11,9 @@ const page = element.querySelector(".hs-evaluate");
 const find = (name) => page.querySelector(name);
 let rows = null; // null until the server has answered once
 let signature = "";
+let unreadable = 0; // evaluations that are there and cannot be listed
+let missed = 0; // looks in a row without an answer
+let complaint = ""; // about the list; goes with the first answer
 let chosen = [];
 let view = "tables";
 let shownKey = null; // of what the tables and figures were made from
@@ -31,6 +35,12 @@ function say(text, isBad = false) {
   const told = find(".hs-ev-told");
   told.textContent = text;
   told.classList.toggle("hs-bad", isBad);
+}
+
+// What keeps the list from being read stays until it can be, and is told once.
+function complain(text) {
+  if (text !== complaint) say(text, Boolean(text));
+  complaint = text;
 }
 
 // Calls the server; what it has to complain about is shown, and undefined comes back.
@@ -75,10 +85,12 @@ async function look() {
   isLooking = true;
   try {
     const answer = await answerOf(server.evaluations({ signature }));
-    if (answer?.error) return say(answer.error, true);
+    missed = 0;
+    complain(answer?.error ?? "");
+    if (answer?.error) return;
     if (answer) {
       const isFirst = rows === null;
-      ({ signature, evaluations: rows } = answer);
+      ({ signature, unreadable, evaluations: rows } = answer);
       chosen = chosen.filter(rowOf);
       if (isFirst) {
         find(".hs-ev-new").open = !rows.length && props.value.is_open;
@@ -91,6 +103,7 @@ async function look() {
     refresh();
   } catch {
     page.classList.add("hs-offline");
+    if (++missed === MOST_MISSED) complain("The list of evaluations does not come. Either the server is away, or something in it is broken, which its log names. It is tried again.");
   } finally {
     isLooking = false;
   }
@@ -106,8 +119,11 @@ function tick(id, isOn) {
 function draw() {
   const list = find(".hs-ev-list");
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  page.classList.toggle("hs-ev-none", !rows.length);
-  find(".hs-ev-count").textContent = rows.length ? formatCount(rows.length) : "";
+  page.classList.toggle("hs-ev-none", !rows.length && !unreadable);
+  find(".hs-ev-count").textContent = present([
+    rows.length ? formatCount(rows.length) : null,
+    unreadable ? `${formatCount(unreadable)} cannot be read: the Runs tab or the log says why` : null,
+  ]).join(" · ");
   list.replaceChildren(...rows.map(drawRow));
   if (focused) [...list.querySelectorAll("button, input")].find((node) => node.dataset.key === focused)?.focus();
   find(".hs-ev-results").hidden = !rows.length;
@@ -120,8 +136,7 @@ function aboutTime(seconds) {
 
 function progressOf(row) {
   if (row.state === "queued") return row.ahead ? `waits for ${row.ahead} ${row.ahead === 1 ? "run" : "runs"} on its device` : "starts in a moment";
-  if (!row.total) return row.state === "running" ? "reads questions and model" : "";
-  return `${formatCount(row.step)} of ${formatCount(row.total)}`;
+  return [row.total ? `${formatCount(row.step)} of ${formatCount(row.total)}` : "", row.phase ?? ""].filter(Boolean).join(" · ");
 }
 
 function figuresOf(row) {
@@ -185,7 +200,8 @@ function openView(name) {
   refresh(true);
 }
 
-// Tables follow an evaluation that runs every few seconds, not with every batch: intervals take a while.
+// Tables follow an evaluation that runs every few seconds, not with every batch: intervals take a while. A note that one
+// has nothing yet goes with its first batch.
 async function refresh(isWanted = false) {
   if (!rows?.length) return;
   updateReport();
@@ -193,7 +209,7 @@ async function refresh(isWanted = false) {
   const key = chosen.map((id) => `${id} ${rowOf(id).step} ${ACTIVE.includes(rowOf(id).state)}`).join();
   const idsOf = (text) => text?.replace(/ [^,]*/g, "");
   const isSameChoice = idsOf(key) === idsOf(shownKey);
-  if (isLoading || key === shownKey || (!isWanted && isSameChoice && chosen.some((id) => ACTIVE.includes(rowOf(id).state)) && performance.now() - shownAt < REDRAW_MILLISECONDS)) return;
+  if (isLoading || key === shownKey || (!isWanted && isSameChoice && chosen.some((id) => ACTIVE.includes(rowOf(id).state)) && performance.now() - shownAt < (find(".hs-ev-notes").hidden ? REDRAW_MILLISECONDS : 0))) return;
   if (!chosen.length) {
     shownKey = key;
     showNotes([]);
@@ -322,6 +338,7 @@ function countTold({ count, seconds }) {
 }
 
 let commandTimer = null;
+let commandsAsked = 0; // an answer to an earlier form comes too late
 function describe() {
   const benchmark = props.value.benchmarks.find((item) => item.name === find(".hs-ev-benchmark").value);
   find(".hs-ev-path-label").textContent = benchmark.hub_id ? "File, folder or hub id; empty: the published one is fetched" : benchmark.name === "needle" ? "Folder; empty: questions are drawn for you" : "File or folder";
@@ -338,7 +355,9 @@ function describe() {
   if (!props.value.is_open) return tell(null);
   clearTimeout(commandTimer);
   commandTimer = setTimeout(async () => {
+    const number = ++commandsAsked;
     const answer = await Promise.resolve(server.command(request())).catch(() => undefined);
+    if (number !== commandsAsked) return;
     const line = find(".hs-ev-command code");
     tell(answer?.line ? answer : null);
     if (find(".hs-ev-limit").value === "") find(".hs-ev-limit").placeholder = answer?.count ? `all ${formatCount(answer.count)}` : "all";

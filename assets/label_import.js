@@ -1,4 +1,9 @@
 // The Import panel of the Label page: look into a source, map its columns, bring it in, and say what became of it.
+const QUESTIONS_OF_KINDS = {
+  pictures: ["Question, with {name} or {folder} of each picture filled in", "Where is the {name}?"],
+  auto: ["Question, with {name} and {folder} of a picture, or {label} of a box, filled in", "Where is the key region?"],
+};
+const QUESTION_OF_LABELS = ["Question, with the {label} of each box filled in", "Where is the {label}?"];
 const COLUMN_TITLES = { image: "Picture", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
 
 // makeImport(page, { call, say, upload, isVisitor, onBegin }): call(name, request, button) asks the server and shows its
@@ -10,6 +15,8 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
   let job = null; // the last import of the project, as the server tells it
   let past = "null"; // what it was when another source was looked at: it is not told any more
   let earlierBadRows = [];
+  let looks = 0; // an answer to an earlier look comes too late
+  let isAsked = false; // whether the last import has asked for a question, and been led to it
 
   function draw(found) {
     job = found;
@@ -17,7 +24,9 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
     const line = find(".hs-import-told");
     line.classList.toggle("hs-bad", Boolean(shown?.error));
     line.textContent = !shown ? "" : shown.error || shown.told || `Importing ${formatCount(shown.done)} of ${shown.total ? formatCount(shown.total) : "…"}`;
-    if (shown?.error.startsWith("expected a question")) askForQuestion();
+    const mustAsk = Boolean(shown?.error.startsWith("expected a question"));
+    if (mustAsk && !isAsked) askForQuestion();
+    isAsked = mustAsk;
     const rows = shown ? shown.bad_rows : earlierBadRows;
     find(".hs-bad-rows").replaceChildren(...(rows.length
       ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Why it was left out" })])]),
@@ -27,20 +36,22 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
 
   async function peek() {
     forgetImport();
-    const answer = await call("peek", { source: find(".hs-source").value, image_root: find(".hs-image-root").value }, find(".hs-peek"));
-    if (!answer) return;
+    const number = looks;
+    const answer = await call("peek", { source: find(".hs-source").value, image_root: imageRoot() }, find(".hs-peek"));
+    if (!answer || number !== looks) return;
     preview = answer;
     find(".hs-kind").value = answer.kind;
     isGuessed = true;
     drawPreview();
   }
 
-  // The pictures of another folder; the columns stay as they were mapped.
+  // The pictures of another folder or column; the columns stay as they were mapped.
   async function lookForPictures() {
-    const before = preview;
-    if (!before?.names) return;
-    const answer = await call("peek", { source: find(".hs-source").value, image_root: find(".hs-image-root").value });
-    if (!answer?.names || preview !== before) return;
+    if (!preview?.names) return;
+    const number = ++looks;
+    const picture = find("[data-field=image]")?.value ?? "";
+    const answer = await call("peek", { source: find(".hs-source").value, image_root: imageRoot(), picture });
+    if (!answer?.names || number !== looks) return;
     Object.assign(preview, { found: answer.found, missing: answer.missing });
     find(".hs-preview > p").replaceWith(previewLine());
   }
@@ -48,6 +59,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
   const previewLine = () => build("p", { class: preview.missing ? "hs-bad" : "hs-quiet", text: describePreview() });
 
   function forgetPreview() {
+    looks += 1;
     preview = null;
     find(".hs-preview").replaceChildren();
     showFields();
@@ -61,14 +73,18 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
 
   // Of what a source may need more, the fields that this one can use.
   function showFields() {
-    for (const field of page.querySelectorAll(".hs-asked-field")) field.hidden = Boolean(preview?.names);
-    find(".hs-root-field").hidden = isVisitor() || preview?.kind === "pictures";
+    const isOfPictures = find(".hs-kind").value === "pictures";
+    for (const field of page.querySelectorAll(".hs-asked-field")) field.hidden = Boolean(preview?.names) && !isOfPictures;
+    find(".hs-root-field").hidden = isVisitor() || isOfPictures;
+    const [title, example] = QUESTIONS_OF_KINDS[find(".hs-kind").value] ?? QUESTION_OF_LABELS;
+    find(".hs-question-title").textContent = title;
+    find(".hs-question").placeholder = example;
   }
 
+  const imageRoot = () => (find(".hs-root-field").hidden ? "" : find(".hs-image-root").value);
   const asksOneQuestion = () => find(".hs-kind").value === "pictures" && !find(".hs-question").value.trim();
 
   function askForQuestion() {
-    if (find(".hs-more-import").open) return;
     find(".hs-more-import").open = true;
     find(".hs-question").focus();
   }
@@ -80,7 +96,8 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
       return preview.count ? `${formatCount(preview.count)} ${preview.count === 1 ? "picture" : "pictures"}: ${names}` : "No picture in it.";
     }
     if (!preview.names) return `Taken for ${preview.kind.replaceAll("_", " ")}.`;
-    const found = `Pictures of the first ${preview.rows.length} rows: ${preview.found} found`;
+    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "No column was taken for the picture: choose it.";
+    const found = `Pictures of the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
     if (!preview.missing) return `${found}.`;
     return `${found}; ${preview.missing}. ${isVisitor() ? "Send a zip of the table with its pictures." : "Name the folder that they start from, or bring a zip of the table with its pictures."}`;
   }
@@ -95,11 +112,13 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
       line,
       preview.columns ? build("div", { class: "hs-columns" }, Object.entries(COLUMN_TITLES).map(([field, title]) => {
         const isOptional = !["image", "question"].includes(field);
-        const options = [...(isOptional ? [["", "none"]] : []), ...preview.names.map((name) => [name, name])];
+        const empty = isOptional ? [["", "none"]] : preview.columns[field] ? [] : [["", "choose…"]];
+        const options = [...empty, ...preview.names.map((name) => [name, name])];
         const value = preview.columns[field] ?? "";
         if (value && !preview.names.includes(value)) options.push([value, value]); // several columns of options
         const select = build("select", { "data-field": field, "aria-label": title }, options.map(([name, text]) => build("option", { value: name, text })));
         select.value = value;
+        if (field === "image") select.addEventListener("change", lookForPictures);
         return build("label", {}, [build("span", { text: title }), select]);
       })) : null,
       build("div", { class: "hs-table-host" }, [build("table", {}, [
@@ -114,9 +133,14 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
       askForQuestion();
       return say("Type the question to ask about each picture.", true);
     }
+    const unchosen = ["image", "question"].map((field) => find(`[data-field=${field}]`)).find((select) => select && !select.value);
+    if (unchosen) {
+      unchosen.focus();
+      return say(`Choose the column of the ${unchosen.getAttribute("aria-label").toLowerCase()}.`, true);
+    }
     const columns = Object.fromEntries([...page.querySelectorAll("[data-field]")].map((select) => [select.dataset.field, select.value]));
     const answer = await call("bring", {
-      source: find(".hs-source").value, kind: find(".hs-kind").value, columns, image_root: find(".hs-image-root").value,
+      source: find(".hs-source").value, kind: find(".hs-kind").value, columns, image_root: imageRoot(),
       question: find(".hs-question").value, choices: find(".hs-choices").value,
     }, find(".hs-bring"));
     if (!answer) return;
@@ -143,7 +167,10 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
   on(".hs-peek", "click", peek);
   on(".hs-bring", "click", bring);
   on(".hs-file", "change", uploadFile);
-  on(".hs-kind", "change", () => { isGuessed = false; });
+  on(".hs-kind", "change", () => {
+    isGuessed = false;
+    showFields();
+  });
   on(".hs-image-root", "change", lookForPictures);
   on(".hs-source", "input", () => {
     if (isGuessed) find(".hs-kind").value = "auto";
@@ -159,6 +186,9 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
       job = null;
       past = "null";
       earlierBadRows = [];
+      for (const name of [".hs-source", ".hs-file", ".hs-question", ".hs-choices", ".hs-image-root"]) find(name).value = "";
+      find(".hs-kind").value = "auto";
+      find(".hs-more-import").open = isGuessed = isAsked = false;
       forgetPreview();
     },
     showEarlier(rows) {

@@ -21,6 +21,7 @@ let state = null;
 let signature = "";
 let shownList = { offset: 0, count: 0, acceptable: 0 };
 let isLooking = false;
+let isWhichChosen = false; // whether a person has chosen which items to label
 let lookedAt = -Infinity;
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
@@ -52,8 +53,10 @@ function signed(request) {
 // Calls the server; what it has to complain about is shown, and undefined comes back.
 async function call(name, request, button) {
   if (button) button.disabled = true;
+  const asked = project;
   try {
     const answer = await server[name](signed({ project, ...request }));
+    if (asked !== project && !["projects", "create"].includes(name)) return undefined; // of the project chosen before
     if (answer === undefined) throw new Error("no answer");
     if (answer?.error) { say(answer.error, true); return undefined; }
     say("");
@@ -83,6 +86,7 @@ function choose(id) {
   project = id;
   signature = "";
   state = null;
+  isWhichChosen = false;
   importing.open();
   find(".hs-quality").replaceChildren();
   find(".hs-difference").replaceChildren();
@@ -92,7 +96,9 @@ function choose(id) {
   if (id) address.searchParams.set("project", id); else address.searchParams.delete("project");
   history.replaceState(null, "", address);
   look();
-  if (id) showEarlierBadRows(id);
+  if (!id) return;
+  showEarlierBadRows(id);
+  openPanel(tabs.open() ?? "import"); // what it shows is the other project's
 }
 
 // What earlier imports left out stays to be seen, also after the server was started again.
@@ -108,6 +114,7 @@ async function create() {
   if (!answer?.id) return;
   input.value = "";
   await listProjects(answer.id);
+  openPanel("import"); // nothing else can be done with it yet
 }
 
 function openPanel(name) {
@@ -162,6 +169,7 @@ function draw() {
   );
   page.classList.toggle("hs-no-items", !count);
   importing.draw(state.import);
+  if (!isWhichChosen) find(".hs-which").value = state.is_to_verify ? "open" : "new";
   drawRuns();
   drawComparison();
   fillSelect(find(".hs-filter-category"), [["", "Every category"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
@@ -243,7 +251,12 @@ function runRequest() {
 
 async function startRun() {
   const answer = await call("start", runRequest(), find(".hs-start-run"));
-  if (answer) { signature = ""; look(); }
+  if (answer) { signature = ""; look(); } else forgetToldNotes();
+}
+
+// A complaint is shown once: above, not among the notes too.
+function forgetToldNotes() {
+  for (const note of page.querySelectorAll(".hs-score-notes li")) if (note.textContent === told.textContent) note.remove();
 }
 
 // What the scores would rest on, before anybody waits for them; of what was asked last.
@@ -259,6 +272,7 @@ async function tellScores() {
     ...(found.error ? [found.error] : found.cautions).map((text) => build("li", { class: "hs-warned", text })),
     found.basis ? build("li", { text: found.basis }) : null,
   ]));
+  forgetToldNotes();
 }
 
 let scoresTimer = null;
@@ -316,7 +330,7 @@ async function list(offset) {
     build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] }), ...tagsOf(row)]),
     build("td", { class: "hs-number", text: row.score === null ? "–" : row.score.toFixed(2) }),
     build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-cut" }),
-  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-quiet", text: total() ? "No item matches." : "No item yet. Import questions first." })])]));
+  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-quiet", text: state && total() ? "No item matches." : "No item yet. Import questions first." })])]));
 }
 
 async function acceptAll() {
@@ -337,6 +351,12 @@ const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("
   build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
 ])]);
 
+// How the error rate of labels accepted unseen comes to be known.
+function howToAudit() {
+  if (state?.audits) return ` “Review what needs you” brings ${formatCount(state.audits)} that ${state.audits === 1 ? "was" : "were"} drawn for it, after all others.`;
+  return state?.statuses.auto_accepted ? " In Review, list the status “accepted unseen” and decide them." : "";
+}
+
 async function measure() {
   if (!project) return;
   const host = find(".hs-quality");
@@ -345,7 +365,7 @@ async function measure() {
   host.replaceChildren(
     build("p", { class: "hs-quiet", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
     table(["Evidence", "Labels", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), row.verified, row.full_image, row.lift, row.needed])),
-    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} labels accepted unseen that people decided, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." }),
+    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} labels accepted unseen that people decided, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." + howToAudit() }),
     ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Accepted unseen: right", "Right: accepted unseen"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
     ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
     ...(answer.agreement.items ? [build("p", { text: `${answer.agreement.items} items decided by two: mean IoU ${answer.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${answer.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
@@ -418,6 +438,7 @@ on(".hs-create", "click", create);
 on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
 on(".hs-start-run", "click", startRun);
 for (const name of [".hs-label-model", ".hs-rollouts"]) on(name, "input", tellScoresSoon);
+on(".hs-which", "change", () => { isWhichChosen = true; });
 on(".hs-start-review", "click", startReview);
 on(".hs-accept-all", "click", acceptAll);
 on(".hs-list-back", "click", () => list(Math.max(0, shownList.offset - 50)));

@@ -32,6 +32,10 @@ function makeReview(host, ask, addressOf, onClose) {
   const stage = build("div", { class: "hs-stage", tabindex: "0", role: "application", "aria-label": "Picture with boxes to edit" }, [
     build("svg:svg", { preserveAspectRatio: "xMidYMid meet" }, [build("svg:image", { preserveAspectRatio: "none", x: "0", y: "0" }), shapes]),
   ]);
+  const finished = build("div", { class: "hs-review-finished" }, [
+    build("p", { text: "Nothing waits for you. What you decided is saved." }),
+    build("button", { type: "button", class: "hs-primary", onclick: close, text: "Close" }),
+  ]);
   const help = build("div", { class: "hs-review-help", role: "dialog", "aria-label": "Keys", hidden: true }, [
     build("table", {}, [build("tbody", {}, KEYS.map(([key, text]) => build("tr", {}, [build("th", { scope: "row" }, [build("kbd", { text: key })]), build("td", { text })])))]),
   ]);
@@ -45,7 +49,7 @@ function makeReview(host, ask, addressOf, onClose) {
   ]);
   const root = build("section", { class: "hs-review", role: "dialog", "aria-modal": "true", "aria-label": "Review", hidden: true }, [
     build("header", {}, [title, about, build("span", { class: "hs-grow" }), counter, zoomLabel, build("button", { type: "button", "aria-label": "Close", onclick: close, text: "Close" })]),
-    build("div", { class: "hs-review-body" }, [stage, build("aside", {}, [badge, told, options, crops, facts])]),
+    build("div", { class: "hs-review-body" }, [stage, finished, build("aside", {}, [badge, told, options, crops, facts])]),
     bar, help,
   ]);
   host.append(root);
@@ -70,6 +74,7 @@ function makeReview(host, ask, addressOf, onClose) {
     Object.assign(look, request);
     passed = [];
     root.hidden = false;
+    root.classList.remove("hs-review-done"); // of an earlier sitting
     stage.focus({ preventScroll: true });
     await (id ? go("open_item", { item: id }) : go("next_item", {}));
   }
@@ -116,6 +121,8 @@ function makeReview(host, ask, addressOf, onClose) {
     future = [];
     selected = -1;
     isEdited = false;
+    root.classList.remove("hs-edited");
+    for (const button of bar.querySelectorAll("button")) button.disabled = !item && "ARBSN".includes(button.dataset.key);
     openedAt = performance.now();
     clearTimeout(checkTimer);
     checks++;
@@ -128,7 +135,7 @@ function makeReview(host, ask, addressOf, onClose) {
       facts.replaceChildren();
       shapes.replaceChildren();
       picture.show(null);
-      root.querySelector("header button").focus(); // the picture is gone, and with it whatever had the focus
+      finished.querySelector("button").focus(); // the picture is gone, and with it whatever had the focus
       return;
     }
     if (!root.contains(document.activeElement) || document.activeElement.closest("header")) stage.focus({ preventScroll: true });
@@ -157,7 +164,7 @@ function makeReview(host, ask, addressOf, onClose) {
 
   const spoken = (answer) => {
     const index = item.choices.length ? "ABCDEFGHIJKLMNOPQRSTUVWXYZ".indexOf(answer) : -1;
-    return index >= 0 && item.choices[index] !== undefined ? `(${answer}) ${item.choices[index]}` : answer;
+    return index >= 0 && item.choices[index] !== undefined ? `(${answer}) ${item.choices[index]}` : `“${answer}”`;
   };
   const mark = (isRight) => (isRight === null || isRight === undefined ? "" : isRight ? " ✓" : " ✕");
   const percent = (value) => (value === null || value === undefined ? null : `${Math.round(value * 100)} %`);
@@ -178,7 +185,7 @@ function makeReview(host, ask, addressOf, onClose) {
       ["Area", formatShare(check.area_share)],
       ["Look at", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
     ];
-    facts.replaceChildren(...[["Score", item.score === null ? null : item.score.toFixed(2)], ...rows, ["Model", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
+    facts.replaceChildren(...[[isEdited || item.status === "edited" ? "Score of the old boxes" : "Score", item.score === null ? null : item.score.toFixed(2)], ...rows, ["Model", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
       .filter(([, value]) => value)
       .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]));
   }

@@ -26,6 +26,7 @@ let isLooking = false;
 let choices = 0;
 let lastLine = ""; // of the log, as it was printed
 let toldAt = 0;
+let toldWhile = null; // states of the run in which what was told of a command stays true; null = all
 let checkpoint = null; // that somebody has chosen; else the newest one is shown
 
 const pictureBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
@@ -122,6 +123,7 @@ function take(answer) {
     status = answer.status;
     toldAt = Date.now();
     seen.status = status.signature;
+    if (toldWhile && !toldWhile.includes(status.state)) tell("");
   }
   if (answer.log) takeLog(answer.log);
   if (answer.news) takeNews(answer.news, answer.cursor);
@@ -264,15 +266,23 @@ function drawCharts() {
   find(".hs-section-bar label").hidden = isEmpty;
 }
 
+// What a command came to; given states, it goes once the run is in another one.
+function tell(text, states = null, isBad = false) {
+  toldWhile = states;
+  find(".hs-run-told").textContent = text;
+  find(".hs-run-told").classList.toggle("hs-bad", isBad);
+}
+
 async function command(name) {
   if (!run) return;
   if (name === "delete" && !confirm(`Delete the run ${about?.title ?? run} with its checkpoints? This cannot be undone.`)) return;
   const now = name === "stop" && status?.state === "stopping";
   if (now && !confirm("End this run without waiting for its step and its checkpoint?")) return;
   const answer = await answerOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
-  const told = find(".hs-run-told");
-  told.textContent = answer?.error ?? { stop: now ? "Told to end at once." : "Asked to finish its step, save, and end.", resume: "Put into the queue.", delete: "Deleted." }[name];
-  told.classList.toggle("hs-bad", Boolean(answer?.error));
+  if (answer?.error) tell(answer.error, null, true);
+  else if (name === "stop") tell(now ? "Told to end at once." : "Asked to finish its step, save, and end.", ACTIVE_STATES);
+  else if (name === "resume") tell("Put into the queue.", ["queued"]);
+  else tell("Deleted.");
   if (name === "delete" && !answer?.error) run = null;
   looks = 0;
   look();
@@ -287,7 +297,7 @@ find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(eve
 
 // Somebody has chosen: what was told of another run goes.
 function chooseAnew(id) {
-  find(".hs-run-told").textContent = "";
+  tell("");
   choose(id);
 }
 

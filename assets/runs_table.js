@@ -200,7 +200,10 @@ async function look() {
   const answer = await answerOf(server.index({ signature }));
   if (!answer) return;
   problem = answer.error ? `${capitalise(answer.error)}.` : "";
-  if (problem) return draw();
+  if (problem) {
+    signature = ""; // the next look tells all anew, and so that it is over
+    return draw();
+  }
   ({ signature, runs } = answer);
   chosen = chosen.filter((id) => runs.some((item) => item.id === id));
   const states = find(".hs-runs-state");

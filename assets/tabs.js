@@ -15,6 +15,8 @@ function makeTabs(page, key, panels, open) {
     });
   });
   return {
+    // The name of the one that is open; undefined before the first.
+    open: () => tabs.find((tab) => tab.getAttribute("aria-selected") === "true")?.dataset[key],
     show(name) {
       for (const tab of tabs) {
         const isOpen = nameOf(tab) === name;

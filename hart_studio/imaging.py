@@ -126,6 +126,11 @@ class SourceImage:
         """Upright ``(width, height)``, pixels."""
         return self.width, self.height
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether EXIF turns or mirrors the stored picture to make it upright."""
+        return self._turn is not None
+
     def full(self) -> Image.Image:
         """The whole upright picture, RGB, shared with later calls: copy it before drawing on it.
 

@@ -20,6 +20,9 @@ from hart_studio.runs.layout import RunLayout
 DRAWN_QUESTIONS: Final = 200
 """Needle questions that are drawn when neither a folder nor a number is given, ours."""
 
+MOST_QUESTIONS: Final = 10_000_000
+"""Greatest number of first questions that can be asked for, far above the largest benchmark (ours)."""
+
 CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
 """Environment variable with the folder for pictures that a benchmark holds inside its tables."""
 
@@ -50,7 +53,7 @@ class EvaluationConfig(Record):
     """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
     """How the answer turn sees the picture; those with crops share one grounding turn."""
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=MOST_QUESTIONS)
     """First questions only, in the order of the file; None = all."""
     loop: LoopSettings = LoopSettings()
     """Budgets, cropping, decoding and fallback; greedy by default."""
@@ -70,7 +73,8 @@ class EvaluationConfig(Record):
         if self.benchmark == "needle":
             return None if self.path else self.limit or DRAWN_QUESTIONS
         benchmark = BENCHMARKS.get(self.benchmark)
-        if benchmark is None or benchmark.expected is None or self.path not in ("", benchmark.hub_id):
+        is_part = bool(self.subsets or self.without)
+        if benchmark is None or benchmark.expected is None or is_part or self.path not in ("", benchmark.hub_id):
             return None
         return min(benchmark.expected, self.limit or benchmark.expected)
 

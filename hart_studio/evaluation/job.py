@@ -131,11 +131,13 @@ def run_evaluation(layout: RunLayout, open_model: OpenModel, share: Share | None
     config, share = read_config(layout), share or Share()
     writer = RunWriter(layout, 0) if share.is_first else None
     with writer or _telling_end(layout, share):
+        tell = writer.tell_phase if writer else _tell_nobody
+        tell("reading the questions")
         source = load_questions(config, layout.folder / "pictures")
         samples = source.loaded.samples
         parts = PartsReader(layout, share.attempt)
         parts.look()
-        work = _Part(layout, config, source.open_image, parts, share).work(samples, open_model)
+        work = _Part(layout, config, source.open_image, parts, share, tell).work(samples, open_model)
         if writer is None:
             for _ in work:
                 if layout.stop.exists():
@@ -193,12 +195,14 @@ class _Part:
         open_image: OpenImage,
         parts: PartsReader,
         share: Share,
+        tell: Callable[[str], None],
     ) -> None:
         self._path = part_path(layout, share.rank)
         self._config = config
         self._open_image = open_image
         self._parts = parts
         self._share = share
+        self._tell = tell
         self._official = find_benchmark(config.benchmark).official
         self._faults = 0
         self._failing_since: float | None = None
@@ -210,7 +214,10 @@ class _Part:
         for batch in deal(samples, self._config.batch, self._share):
             if self._parts.has_all(batch):
                 continue
-            model = model or open_model(self._config)
+            if model is None:
+                self._tell("loading the model")
+                model = open_model(self._config)
+                self._tell("asking the first questions")
             # The whole batch is asked, as it was at first, and what it already had stays as it is.
             records = self._measure(model, batch, numbers[batch[0].id])
             left = [record for record in records if not self._parts.is_done(record.sample_id)]
@@ -305,6 +312,10 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         writer.warn(f"{count} rows of {loaded.source} are left out: {reason}")
 
 
+def _tell_nobody(phase: str) -> None:
+    """Of what the other processes do, the first one's phase speaks."""
+
+
 def _show(bad: BadRow) -> tuple[str, str]:
     return bad.row, bad.reason[:_LONGEST_REASON]
 
@@ -319,5 +330,6 @@ def _tell(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
         if record.error:
             writer.warn(f"{record.sample_id}: {record.error}")
     done = parts.done
+    writer.tell_phase("")
     writer.log_step(done, "", tally(parts.found.values()))
     bar.update(done - bar.n)

@@ -19,7 +19,17 @@ from hart_studio.runs.reader import RunSummary, list_runs
 
 def list_evaluations(runs_root: Path) -> list[RunSummary]:
     """The evaluations below a root, newest first; runs of other kinds are left out."""
-    return [run for run in list_runs(runs_root) if run.status is not None and run.status.job == "evaluation"]
+    return [run for run in list_runs(runs_root) if is_evaluation(run)]
+
+
+def is_evaluation(run: RunSummary) -> bool:
+    """Whether a run is one; what cannot be read is none."""
+    return run.status is not None and run.status.job == "evaluation"
+
+
+def is_unreadable(run: RunSummary) -> bool:
+    """Whether a run was made as an evaluation, which its id says, and its status cannot be read any more."""
+    return run.status is None and "-evaluation-" in run.layout.run_id
 
 
 def load_evaluations(runs_root: Path, run_ids: Sequence[str]) -> list[Evaluation]:

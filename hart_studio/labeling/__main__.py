@@ -295,7 +295,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--image-root", type=Path, help="folder that pictures' paths start from")
     source.add_argument(
-        "--question", default="", help="asked about each picture; {name}, {folder}, {label} are filled in"
+        "--question",
+        default="",
+        help="asked about each picture, with its {name} and {folder} filled in, or about each box, with its {label}",
     )
     source.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option of that question")
     source.add_argument("--split", help="split of a data set that has several")
@@ -304,7 +306,12 @@ def _build_parser() -> argparse.ArgumentParser:
     run = add("run", _run, "propose boxes, verify them, accept the sure ones")
     run.add_argument("project", type=Path, help="folder of the project")
     run.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
-    run.add_argument("--status", action="append", choices=get_args(Status), help="label items of these; repeat")
+    run.add_argument(
+        "--status",
+        action="append",
+        choices=get_args(Status),
+        help="label items of these, not new and failed ones; repeat",
+    )
     run.add_argument("--batch", type=int, default=16, help="items in memory together (%(default)s)")
     run.add_argument("--tighten", action="store_true", help="shrink boxes while they stay sufficient")
     run.add_argument("--review-all", action="store_true", help="accept no label unseen")

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import lzma
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
@@ -19,7 +20,7 @@ from hart_studio.errors import DataError, HartError
 from hart_studio.files import resolve_inside, write_atomically
 from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, kind_of
 from hart_studio.imaging import DEFAULT_LIMITS
-from hart_studio.labeling.folders import LABEL_ENDINGS, MOST_FILES, PICTURE_ENDINGS
+from hart_studio.labeling.folders import LABEL_ENDINGS, MOST_FILES, PICTURE_ENDINGS, is_of_the_system
 
 Progress = Callable[[int, int], None]
 """Called with the rows or files done, and with those in all."""
@@ -29,6 +30,12 @@ MOST_BYTES: Final = 64 * 2**30
 
 MOST_RATIO: Final = 200
 """An entry that unpacks to more than this many times its packed size is a bomb, not a picture or a table (ours)."""
+
+LONGEST_NAME: Final = 1000
+"""Characters of a name with its folders (ours)."""
+
+MOST_FOLDERS: Final = 32
+"""Folders that a file lies in, one in the other: each is made, and costs room that no size states (ours)."""
 
 _SMALL_BYTES: Final = 1 << 20
 """What is no larger harms nobody, however well it was packed."""
@@ -45,6 +52,8 @@ class Unpacked(NamedTuple):
     """Holds them under their names in the archive."""
     bad_rows: tuple[BadRow, ...]
     """Entries that could not be used, and why."""
+    is_new: bool
+    """Whether the folder was not there before."""
 
 
 class Archive:
@@ -68,21 +77,31 @@ class Archive:
             raise DataError(f"expected a zip at {path.name!r}, got: {error}; pack it again") from error
         self.files: dict[str, zipfile.ZipInfo] = {}
         self._bad_rows: list[BadRow] = []
-        for entry in self._archive.infolist():
-            name = entry.filename.replace("\\", "/")
+        entries = self._archive.infolist()
+        for entry in entries[: MOST_FILES + 1]:
+            name = PurePosixPath(entry.filename.replace("\\", "/")).as_posix()  # "./a" and "b//a" are "a" and "b/a"
             is_wanted = PurePosixPath(name).suffix.lower() in PICTURE_ENDINGS | LABEL_ENDINGS
-            if entry.is_dir() or not is_wanted or _is_of_the_system(name):
+            if entry.is_dir() or not is_wanted or is_of_the_system(name):
                 continue
-            if name in self.files:
-                self._bad_rows.append(BadRow(name, "a name that an earlier file of the zip has"))
-            self.files.setdefault(name, entry)
+            if problem := self._find_problem(name):
+                self._bad_rows.append(BadRow(name[:LONGEST_NAME], problem))
+            else:
+                self.files[name] = entry
         sizes = sum(entry.file_size for entry in self.files.values())
-        if len(self.files) > MOST_FILES or sizes > MOST_BYTES:
+        if len(entries) > MOST_FILES or sizes > MOST_BYTES:
             self._archive.close()
             raise DataError(
                 f"expected at most {MOST_FILES:,} files and {MOST_BYTES >> 30} GiB in {path.name!r}, got more; "
                 "split the archive"
             )
+
+    def _find_problem(self, name: str) -> str:
+        """Why a name is no use; empty when it is."""
+        if name in self.files:
+            return "a name that an earlier file of the zip has"
+        if len(name) > LONGEST_NAME or name.count("/") > MOST_FOLDERS:
+            return f"a name of more than {LONGEST_NAME:,} characters, or in more than {MOST_FOLDERS} folders"
+        return ""
 
     def __enter__(self) -> Archive:
         return self
@@ -124,16 +143,22 @@ class Archive:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         stem = re.sub(r"[^\w-]+", "_", self.path.stem)[:_LONGEST_STEM] or "zip"
         folder = cache / digest[:16] / stem
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         bad_rows = list(self._bad_rows)
-        for number, name in enumerate(self.files, start=1):
-            try:
-                self.unpack_file(name, folder)
-            except (ValueError, HartError) as error:
-                bad_rows.append(BadRow(name, str(error)))
-            if progress:
-                progress(number, len(self.files))
-        return Unpacked(folder, tuple(bad_rows))
+        try:
+            for number, name in enumerate(self.files, start=1):
+                try:
+                    self.unpack_file(name, folder)
+                except (ValueError, HartError) as error:
+                    bad_rows.append(BadRow(name, str(error)))
+                if progress:
+                    progress(number, len(self.files))
+        except OSError:  # the disk is full, most likely
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return Unpacked(folder, tuple(bad_rows), is_new)
 
     def unpack_table(self, name: str, folder: Path) -> Path:
         """Write one file that nothing can be told without.
@@ -161,8 +186,8 @@ class Archive:
             if path.is_file() and path.stat().st_size == entry.file_size:
                 return path
             data = self.read(name)
-            if path.suffix.lower() in PICTURE_ENDINGS and (kind := kind_of(data[:HEAD_BYTES])) not in SUPPORTED:
-                raise ValueError(f"expected one of {', '.join(SUPPORTED)}, got {kind or 'data that is no picture'}")
+            if path.suffix.lower() in PICTURE_ENDINGS:
+                _check_kind(data[:HEAD_BYTES])
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
         except OSError as error:
@@ -170,6 +195,18 @@ class Archive:
                 raise ValueError(f"a name that no file can have here: {error.strerror}") from error
             raise
         return path
+
+    def check_picture(self, name: str) -> None:
+        """See, from its first bytes, that a file is a picture.
+
+        Raises:
+            ValueError: If it is none, or cannot be unpacked.
+        """
+        try:
+            with self._archive.open(self.files[name]) as file:
+                _check_kind(file.read(HEAD_BYTES))
+        except _UNPACKING as error:
+            raise ValueError(f"cannot be unpacked: {error}") from error
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -192,6 +229,6 @@ class Archive:
         return data
 
 
-def _is_of_the_system(name: str) -> bool:
-    """Whether a program of macOS added the file: it holds attributes, whatever its ending says."""
-    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")
+def _check_kind(head: bytes) -> None:
+    if (kind := kind_of(head)) not in SUPPORTED:
+        raise ValueError(f"expected one of {', '.join(SUPPORTED)}, got {kind or 'data that is no picture'}")

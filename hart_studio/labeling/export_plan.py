@@ -128,6 +128,7 @@ class PlannedPicture:
         split: One of ``SPLITS``.
         items: Its questions.
         waiting: Questions of this picture that nobody decided on and that are left out.
+        is_turned: Whether only its EXIF orientation makes it upright.
     """
 
     file: PictureFile
@@ -135,6 +136,7 @@ class PlannedPicture:
     split: str
     items: tuple[PlannedItem, ...]
     waiting: int = 0
+    is_turned: bool = False
 
     @property
     def wh(self) -> WH:
@@ -244,14 +246,14 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
             continue
         file = min((each.item.picture for each in chosen), key=lambda picture: picture.path)
         try:
-            suffix = _check_picture(file)
+            suffix, is_turned = _check_picture(file)
         except (DataError, ImageError) as error:
             left_out[str(error)] += len(chosen)
             continue
         taken = {each.item.id for each in chosen}
         waiting = sum(item.label.status in _WAITING for name, item in group.items() if name not in taken)
         split = split_of(sha256, options.splits, options.salt)
-        found.append((PlannedPicture(file, "", split, tuple(chosen), waiting), suffix))
+        found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_turned), suffix))
     root = _common_folder([picture.file.path for picture, _ in found])
     if options.pictures == "reference":
         names = [Path(os.path.relpath(picture.file.path, root)).as_posix() for picture, _ in found]
@@ -305,11 +307,11 @@ def usable_boxes(item: Item, notes: Counter[str], box_class: str = "") -> tuple[
     return tuple(kept)
 
 
-def _check_picture(file: PictureFile) -> str:
+def _check_picture(file: PictureFile) -> tuple[str, bool]:
     """Make sure that the original is what was imported.
 
     Returns:
-        The suffix of its format, kept as it was written when it is a usual one.
+        The suffix of its format, kept as it was written when it is a usual one, and whether EXIF turns it.
     """
     digest = hashlib.sha256()
     try:
@@ -321,9 +323,9 @@ def _check_picture(file: PictureFile) -> str:
     if digest.hexdigest() != file.sha256:
         raise DataError("the picture has changed since it was imported")
     with SourceImage(file.path) as image:
-        usual = _SUFFIXES[image.format]
+        usual, is_turned = _SUFFIXES[image.format], image.is_turned
     suffix = Path(file.path).suffix.lower()
-    return suffix if suffix in usual else usual[0]
+    return (suffix if suffix in usual else usual[0]), is_turned
 
 
 def _common_folder(paths: Sequence[str]) -> Path:

@@ -295,7 +295,11 @@ def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[Loss
 
 
 def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
-    notes = ["boxes are of the upright picture: readers must apply its EXIF orientation"]
+    notes = []
+    if turned := sum(picture.is_turned for picture in plan.pictures):
+        notes.append(
+            f"pictures that EXIF turns: {turned}; boxes are of the upright picture: readers must apply its orientation"
+        )
     if info.name == "pascal_voc":
         notes.append("coordinates count from 1, both ends inclusive, as in the original devkit")
     if info.name == "label_studio":

@@ -17,7 +17,7 @@ TABLES: Final = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
 PICTURE_ENDINGS: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 """Files with another ending are passed over; the content decides in the end."""
 
-LABEL_ENDINGS: Final = frozenset({*TABLES, ".txt", ".xml", ".yaml", ".yml", ".names"})
+LABEL_ENDINGS: Final = frozenset({*TABLES, ".arrow", ".txt", ".xml", ".yaml", ".yml", ".names"})
 """Files that questions or labels come in."""
 
 QUESTIONS: Final = "samples.jsonl"
@@ -35,6 +35,15 @@ def list_folder(folder: Path) -> Collection[str]:
     return {path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()}
 
 
+def is_of_the_system(name: str) -> bool:
+    """Whether macOS has added a file, whatever its ending says: it holds attributes of another.
+
+    Args:
+        name: Parts separated by ``/``.
+    """
+    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")
+
+
 def find_pictures(root: Path) -> Iterator[Path]:
     """Every picture below a folder, sorted; links are not followed.
 
@@ -43,7 +52,9 @@ def find_pictures(root: Path) -> Iterator[Path]:
     """
     found = 0
     for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in PICTURE_ENDINGS and path.is_file() and not path.is_symlink():
+        if path.suffix.lower() not in PICTURE_ENDINGS or is_of_the_system(path.name):
+            continue
+        if path.is_file() and not path.is_symlink():
             found += 1
             if found > MOST_FILES:
                 raise DataError(f"expected at most {MOST_FILES:,} pictures in {root}, got more; split the folder")
@@ -72,7 +83,8 @@ def find_tables(names: Collection[str]) -> list[str]:
 
     Our own records beside an export for another tool are none: the other tool may have changed its labels since.
     """
-    tables = sorted(name for name in names if PurePosixPath(name).suffix.lower() in TABLES and name != META)
+    files = (name for name in names if not name.endswith("/") and name != META and not is_of_the_system(name))
+    tables = sorted(name for name in files if PurePosixPath(name).suffix.lower() in TABLES)
     return [name for name in tables if not name.lower().endswith(".json")] or (tables if len(tables) == 1 else [])
 
 
@@ -94,7 +106,7 @@ def choose_table(names: Collection[str], kind: str) -> str | None:
         shown = ", ".join(tables[:4]) + (", …" if len(tables) > 4 else "")
         raise InputError(
             f"expected one table of questions in the folder, got {len(tables)}: {shown}; leave one there or bring it "
-            "alone, or say that it is a folder of pictures"
+            "alone, or say what the folder is: its kind, such as pictures"
         )
     return tables[0] if tables else None
 

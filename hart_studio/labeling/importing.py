@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
-from hart_studio.errors import ImageError, InputError
+from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.formats import native
@@ -83,13 +83,22 @@ def import_source(
         OSError: If what a zip holds cannot be written into the project's folder.
     """
     source = locate_source(name, project.pictures, settings, progress)
-    if source.kind == "native":  # whole items, with everything that happened to them
-        items, loaded = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
-        _check_room(project, len(items), most_items)
-        return import_items(project, items, replace(loaded, bad_rows=(*source.bad_rows, *loaded.bad_rows)), limits)
-    found = load_source(source, project.pictures, settings)
-    _check_room(project, len(found.samples), most_items)
-    return import_samples(project, found, progress, limits)
+    items: tuple[Item, ...] | None = None
+    try:
+        if source.kind == "native":  # whole items, with everything that happened to them
+            items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
+            found = replace(found, bad_rows=(*source.bad_rows, *found.bad_rows))
+        else:
+            found = load_source(source, project.pictures, settings)
+        _check_room(project, len(found.samples), most_items)
+    except HartError:
+        source.forget()
+        raise
+    return (
+        import_samples(project, found, progress, limits)
+        if items is None
+        else import_items(project, items, found, limits)
+    )
 
 
 def import_items(
@@ -122,6 +131,7 @@ def import_items(
             if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
                 project.insert_item(connection, item)
                 added += 1
+    project.draw_audit()
     kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
     report = ImportReport(added, 0, len(good) - added, len(bad_rows), kept)
     _write_down(project, loaded.source, report)

@@ -95,7 +95,11 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     )
     ids = [row["id"] for row in rows]
     if not ids:
-        raise InputError("expected items to label, got none that the filter wants; import some, or change the filter")
+        wanted = " or ".join(config.wanted.statuses) or "any status"
+        raise InputError(
+            f"expected items to label, got none that is {wanted}; import some, or choose others: Items on the page, "
+            "--status on the command line"
+        )
 
     def write_items(layout: RunLayout) -> None:
         with project.database.writing() as connection:
@@ -160,6 +164,7 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
                 if proposal.failure:
                     run.warn(f"{item.sample.id}: {proposal.failure}")
             run.log_step(done, "", summarize(labels, seconds))
+        project.draw_audit()
 
 
 def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:

@@ -55,7 +55,8 @@ def lossiness(format_name: str, items: Iterable[Item], options: ExportOptions | 
     info.check_options(options)
     chosen = [PlannedItem(item, usable_boxes(item, Counter())) for item in items if not reason_against(item, options)]
     kept = [each for each in chosen if fits(each, info)]
-    losses = [Loss("left_out", len(chosen) - len(kept), f"{len(chosen) - len(kept)} items that it has no form for")]
+    left_out = len(chosen) - len(kept)
+    losses = [Loss("left_out", left_out, f"{_count(left_out, 'item')} that it has no form for")]
     losses += _of_questions(kept, info.keeps)
     losses += _of_boxes(kept, info, options)
     losses += _of_labels(kept, info.keeps)
@@ -77,8 +78,8 @@ def _of_questions(kept: Sequence[PlannedItem], keeps: frozenset[Fact]) -> list[L
         questions[each.item.picture.sha256].add(each.item.id)
     merged = sum(len(ids) > 1 for ids in questions.values())
     return [
-        Loss("questions", len(kept), f"question and answer of {len(kept)} items"),
-        Loss("merged", merged, f"{merged} pictures with several questions, whose boxes are merged"),
+        Loss("questions", len(kept), f"question and answer of {_count(len(kept), 'item')}"),
+        Loss("merged", merged, f"{_count(merged, 'picture')} with several questions, whose boxes are merged"),
     ]
 
 
@@ -88,21 +89,23 @@ def _of_boxes(kept: Sequence[PlannedItem], info: FormatInfo, options: ExportOpti
     if info.name != "native":
         renamed = sum((options.box_class or class_name(box)) != box.label for box, _ in boxes)
         manner = f"all as {options.box_class!r}" if options.box_class else f"as one line or as {DEFAULT_CLASS!r}"
-        losses.append(Loss("labels", renamed, f"labels of {renamed} boxes, written {manner}"))
+        losses.append(Loss("labels", renamed, f"labels of {_count(renamed, 'box')}, written {manner}"))
     if "classes" not in info.keeps:
         named = sum(bool(box.label) for box, _ in boxes)
-        losses.append(Loss("classes", named, f"labels of {named} boxes, as far as the family's text has no place"))
+        losses.append(
+            Loss("classes", named, f"labels of {_count(named, 'box')}, as far as the family's text has no place")
+        )
     if info.written is not None:
         moves = []
         for box, wh in boxes:
             written = info.written(box, wh, options)
             moves.append(max(abs(new - old) for new, old in zip(written, box.xyxy, strict=True)))
         moved = [move for move in moves if move > NOISE_PX]
-        text = f"{len(moved)} boxes rounded, by up to {max(moved, default=0):.2g} px"
+        text = f"{_count(len(moved), 'box')} rounded, by up to {max(moved, default=0):.2g} px"
         losses.append(Loss("rounded", len(moved), text))
     scored = [box.score is not None for box, _ in boxes]
     if "box_scores" not in info.keeps and not ("scores_if_all_known" in info.keeps and all(scored)):
-        losses.append(Loss("box_scores", sum(scored), f"{sum(scored)} scores of boxes"))
+        losses.append(Loss("box_scores", sum(scored), f"{_count(sum(scored), 'score')} of boxes"))
     return losses
 
 
@@ -116,12 +119,23 @@ def _of_labels(kept: Sequence[PlannedItem], keeps: frozenset[Fact]) -> list[Loss
     reviewed = sum(bool(label.reviewer or label.note) for label in labels)
     histories = sum(bool(each.item.history) for each in kept)
     losses: list[tuple[Fact, Loss]] = [
-        ("scores", Loss("scores", 0 if keeps_scores else sum(scored), f"{sum(scored)} scores of labels")),
-        ("statuses", Loss("statuses", len(labels), f"status of {len(labels)} labels")),
-        ("history", Loss("rejected", rejected, f"boxes of {rejected} rejected labels, written as nothing here")),
-        ("evidence", Loss("evidence", checked, f"evidence of {checked} labels, but for the answer from the crops")),
-        ("makers", Loss("makers", made, f"model and settings behind {made} labels")),
-        ("reviews", Loss("reviews", reviewed, f"reviewer and note of {reviewed} labels")),
-        ("history", Loss("history", histories, f"review history of {histories} items")),
+        ("scores", Loss("scores", 0 if keeps_scores else sum(scored), f"{_count(sum(scored), 'score')} of labels")),
+        ("statuses", Loss("statuses", len(labels), f"status of {_count(len(labels), 'label')}")),
+        (
+            "history",
+            Loss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, written as nothing here"),
+        ),
+        (
+            "evidence",
+            Loss("evidence", checked, f"evidence of {_count(checked, 'label')}, but for the answer from the crops"),
+        ),
+        ("makers", Loss("makers", made, f"model and settings behind {_count(made, 'label')}")),
+        ("reviews", Loss("reviews", reviewed, f"reviewer and note of {_count(reviewed, 'label')}")),
+        ("history", Loss("history", histories, f"review history of {_count(histories, 'item')}")),
     ]
     return [loss for fact, loss in losses if fact not in keeps]
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("x") else "s"
+    return f"{number} {noun}{ending}"

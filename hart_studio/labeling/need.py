@@ -21,7 +21,7 @@ def find_reason(label: Label, lot: float, audit_share: float) -> Reason | None:
     Args:
         label: Its newest label.
         lot: Its lot in [0, 1).
-        audit_share: Share of the labels accepted unseen that are audited.
+        audit_share: Lots below it are audited, of the labels accepted unseen.
     """
     if label.status == "auto_accepted":
         return "audit" if lot < audit_share else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -21,12 +21,13 @@ MOST_SHOWN_PICTURES: Final = 6
 _LONGEST_CELL: Final = 120
 
 
-def peek_source(name: str, image_root: Path | None = None) -> dict[str, Any]:
+def peek_source(name: str, image_root: Path | None = None, picture_column: str = "") -> dict[str, Any]:
     """What a source most likely is, and what can be seen of it at once.
 
     Args:
         name: Path of a file or folder, or a hub id.
         image_root: Folder that pictures' paths start from; the table's own by default.
+        picture_column: Column of the pictures, where a person has chosen one.
 
     Returns:
         ``kind``. Of pictures also ``count`` and the first ``shown``. Of a table of questions ``names`` of the columns,
@@ -42,14 +43,20 @@ def peek_source(name: str, image_root: Path | None = None) -> dict[str, Any]:
         return {"kind": kind, **_peek_pictures(path)}
     if kind not in ("table", "questions"):
         return {"kind": kind}
-    if is_zip(path):
-        with Archive(path) as archive, tempfile.TemporaryDirectory(prefix="hart-zip-") as folder:
-            inside = archive.root + str(choose_table(archive.list_folder(archive.root), kind))
-            table = archive.unpack_table(inside, Path(folder))
-            _unpack_named(archive, table, Path(folder))
-            return {"kind": kind, **_peek_rows(table, kind, image_root)}
-    table = path / str(choose_table(list_folder(path), kind)) if path.is_dir() else path
-    return {"kind": kind, **_peek_rows(table, kind, image_root)}
+    with tempfile.TemporaryDirectory(prefix="hart-peek-") as place:
+        folder = Path(place)  # of a table in a zip, and of pictures that are in the table
+        if is_zip(path):
+            with Archive(path) as archive:
+                inside = archive.root + str(choose_table(archive.list_folder(archive.root), kind))
+                table = archive.unpack_table(inside, folder)
+                return {
+                    "kind": kind,
+                    **_peek_rows(table, kind, partial(_look_inside, archive, image_root, folder), picture_column),
+                }
+        table = path / str(choose_table(list_folder(path), kind)) if path.is_dir() else path
+        root = image_root or table.parent
+        told = _peek_rows(table, kind, lambda value: locate_picture(value, root, folder), picture_column)
+        return {"kind": kind, **told}
 
 
 def _peek_pictures(path: Path) -> dict[str, Any]:
@@ -61,36 +68,44 @@ def _peek_pictures(path: Path) -> dict[str, Any]:
     return {"count": len(names), "shown": names[:MOST_SHOWN_PICTURES]}
 
 
-def _unpack_named(archive: Archive, table: Path, folder: Path) -> None:
-    """Bring the pictures of the first rows beside their table; what is wrong with one is found by looking for it."""
-    names, rows = peek_table(table)
-    for row in rows:
-        value = row.get(guess_columns(names).image)
-        wanted = str(PurePosixPath(archive.root) / value) if isinstance(value, str) else ""
-        if wanted in archive.files:
-            with suppress(ValueError, HartError):
-                archive.unpack_file(wanted, folder)
+def _look_inside(archive: Archive, image_root: Path | None, folder: Path, value: Any) -> None:
+    """Look for the picture of a row in an archive; no picture is unpacked for it.
+
+    Raises:
+        ValueError: If it is missing, or is none.
+    """
+    wanted = (PurePosixPath(archive.root) / value).as_posix() if isinstance(value, str) else ""
+    if wanted in archive.files:
+        archive.check_picture(wanted)
+        return
+    try:
+        locate_picture(value, image_root or folder, folder)
+    except (ValueError, HartError) as error:
+        if image_root is None and isinstance(value, str):
+            raise ValueError(f"the picture is missing in {archive.path.name}") from error
+        raise
 
 
-def _peek_rows(table: Path, kind: str, image_root: Path | None) -> dict[str, Any]:
+def _peek_rows(table: Path, kind: str, locate: Callable[[Any], object], picture_column: str) -> dict[str, Any]:
     names, rows = peek_table(table)
-    columns = guess_columns(names)
-    found, missing = 0, ""
-    with tempfile.TemporaryDirectory(prefix="hart-peek-") as cache:
-        for row in rows:
-            try:
-                locate_picture(row.get(columns.image), image_root or table.parent, Path(cache))
-                found += 1
-            except (ValueError, HartError) as error:
-                missing = missing or str(error)
+    column = picture_column or guess_columns(names).image
+    has_pictures = column in names
+    found, missing = 0, "" if has_pictures else "no column was taken for the picture"
+    for row in rows if has_pictures else ():
+        try:
+            locate(row.get(column))
+            found += 1
+        except (ValueError, HartError) as error:
+            missing = missing or str(error)
     shown = [{name: _shorten(row.get(name)) for name in names} for row in rows]
     told = {"names": names, "rows": shown, "found": found, "missing": missing}
     return told if kind == "questions" else {**told, "columns": _show_columns(names)}
 
 
 def _show_columns(names: Sequence[str]) -> dict[str, str]:
+    """Field -> column; empty where none was found, also for a field that must have one."""
     return {
-        field: ", ".join(value) if isinstance(value, tuple) else value or ""
+        field: ", ".join(value) if isinstance(value, tuple) else value if value in names else ""
         for field, value in vars(guess_columns(names)).items()
     }
 

@@ -6,9 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hart_studio.data.rows import LoadedSamples, collect_samples
-from hart_studio.errors import DataError
+from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.folders import find_pictures
 from hart_studio.records import Sample
+
+
+def check_question(question: str) -> None:
+    """See that there is a question to ask about pictures without labels.
+
+    Raises:
+        InputError: If it is empty, or names a label.
+    """
+    if not question.strip():
+        raise InputError("expected a question to ask about each picture, got none; give one")
+    if "{label}" in question:
+        raise InputError(
+            "expected a question without {label}, for pictures alone have none; write {name} for the name of the file, "
+            "{folder} for that of its folder"
+        )
 
 
 def load_picture_folder(folder: Path, question: str, choices: Sequence[str] = ()) -> LoadedSamples[Sample]:

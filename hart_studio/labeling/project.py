@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -100,6 +101,38 @@ class Project:
                     for row in rows
                 ],
             )
+        self.draw_audit()
+
+    def find_audit_bound(self) -> float:
+        """The lot below which labels accepted unseen are audited.
+
+        That is the audit share, or, where no such label drew as low, just above the lowest lot of them: so that there
+        is always one whose error can be found. A lot says nothing about its label, so the one is no worse than another.
+        """
+        share = self.settings.audit_share
+        if share == 0:
+            return share
+        query = """SELECT lot FROM items WHERE lot {} ? AND EXISTS (SELECT 1 FROM labels WHERE labels.item = items.id
+            AND labels.status = 'auto_accepted')"""
+        reading = self.database.reading()
+        if reading.execute(f"{query.format('<')} LIMIT 1", (share,)).fetchone():  # the usual case, found at once
+            return share
+        lowest = reading.execute(f"{query.format('>=')} ORDER BY lot LIMIT 1", (share,)).fetchone()
+        return math.nextafter(lowest["lot"], 1.0) if lowest else share
+
+    def draw_audit(self) -> None:
+        """Let the review queue hold the labels accepted unseen that are to be audited, and no others of them."""
+        with self.database.writing() as connection:
+            bound = self.find_audit_bound()
+            rows = connection.execute(
+                """SELECT id, label, lot FROM items
+                WHERE status = 'auto_accepted' AND (lot < ?) != (need IS NOT NULL)""",
+                (bound,),
+            ).fetchall()
+            connection.executemany(
+                "UPDATE items SET need = ? WHERE id = ?",
+                [(find_need(Label.model_validate_json(row["label"]), row["lot"], bound), row["id"]) for row in rows],
+            )
 
     def count(self, wanted: ItemFilter = EVERYTHING) -> int:
         """Number of items."""
@@ -119,6 +152,14 @@ class Project:
         """The review queue by status: ``proposed`` labels wait for a decision, ``auto_accepted`` ones for the audit."""
         query = "SELECT status, COUNT(*) FROM items WHERE need IS NOT NULL GROUP BY 1"
         return {str(status): int(count) for status, count in self.database.reading().execute(query)}
+
+    def has_boxes_to_verify(self) -> bool:
+        """Whether all that is left to label are boxes that came in: nothing is new or failed."""
+        if self.count(ItemFilter(statuses=("new", "failed"))):
+            return False
+        query = """SELECT 1 FROM items WHERE status = 'proposed' AND revision = 1
+            AND instr(label, '"origin":"imported"') LIMIT 1"""
+        return self.database.reading().execute(query).fetchone() is not None
 
     def items(
         self, wanted: ItemFilter = EVERYTHING, *, with_history: bool = False, limit: int = -1, offset: int = 0

@@ -118,11 +118,10 @@ def count_audit(project: Project) -> tuple[int, int]:
 
     The draw depends on nothing but the item's id, so the share is that of all labels accepted unseen.
     """
-    share = project.settings.audit_share
     rows = project.database.reading().execute(
         """SELECT items.id, items.status FROM items WHERE items.lot < ? AND items.reviewer != '' AND EXISTS
         (SELECT 1 FROM labels WHERE labels.item = items.id AND labels.status = 'auto_accepted')""",
-        (share,),
+        (project.find_audit_bound(),),
     )
     statuses = [row["status"] for row in rows if row["status"] in DECIDED]
     return sum(status == "accepted" for status in statuses), len(statuses)

@@ -68,8 +68,8 @@ def draw_reliability(calibration: Calibration, kind: EvidenceKind) -> str:
     """The reliability diagram of one kind of evidence: bars are the share of right labels, lines the mean score."""
     curve = calibration.curves[kind]
     bars = [Bar(f"{each.low:.1f}", each.right or 0.0, each.score) for each in curve.bins]
-    title = f"Reliability, {KIND_TITLES[kind].lower()}: bar = right, line = score"
-    return draw_bars(title, "score from", "share of right labels", bars, top=1.0)
+    title = f"Reliability, {KIND_TITLES[kind].lower()}, where it was calibrated"
+    return draw_bars(title, "score from; the line is the mean score", "share of right labels", bars, top=1.0)
 
 
 def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[str, str], str]:

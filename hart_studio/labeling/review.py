@@ -274,7 +274,12 @@ class ReviewDesk:
         return self._step(reviewer, "SELECT * FROM actions WHERE reviewer = ? AND is_undone = 1 ORDER BY id", 0)
 
     def _step(self, reviewer: str, query: str, is_undone: int) -> Undone | None:
-        who = check_reviewer(reviewer)
+        undone = self._restore(check_reviewer(reviewer), query, is_undone)
+        if undone is not None:
+            self.project.draw_audit()  # a label that was accepted unseen may be so again
+        return undone
+
+    def _restore(self, who: str, query: str, is_undone: int) -> Undone | None:
         with self.project.database.writing() as connection:
             action = connection.execute(f"{query} LIMIT 1", (who,)).fetchone()
             if action is None:

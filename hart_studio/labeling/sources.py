@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,10 @@ from hart_studio.data.columns import Columns, guess_columns
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.data.tables import load_table, peek_table
-from hart_studio.errors import DataError, InputError
+from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.archives import Archive, Progress
 from hart_studio.labeling.folders import (
+    PICTURE_ENDINGS,
     TABLES,
     choose_table,
     guess_folder,
@@ -23,7 +25,7 @@ from hart_studio.labeling.folders import (
 )
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS, find_format
-from hart_studio.labeling.picture_sets import load_picture_folder
+from hart_studio.labeling.picture_sets import check_question, load_picture_folder
 
 KINDS: Final = ("auto", "questions", "table", "pictures", "hugging_face", *FORMATS)
 """What a source can be. ``questions``: the JSONL form of ``data.sources.load_jsonl``, with answers as letters."""
@@ -66,6 +68,13 @@ class Source(NamedTuple):
     """Path of a file or folder, or a hub id."""
     bad_rows: tuple[BadRow, ...] = ()
     """Files of an archive that could not be unpacked."""
+    unpacked: Path | None = None
+    """The folder that an archive was unpacked to, if it was not there before."""
+
+    def forget(self) -> None:
+        """Remove what was unpacked, because nothing of it is used."""
+        if self.unpacked:
+            shutil.rmtree(self.unpacked, ignore_errors=True)
 
 
 def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Progress | None = None) -> Source:
@@ -83,23 +92,34 @@ def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Pr
         OSError: If a zip cannot be unpacked to the cache.
     """
     kind = guess_kind(name) if settings.kind == "auto" else settings.kind
-    if kind == "pictures" and not settings.question.strip():
-        raise InputError("expected a question to ask about each picture, got none; give one")
+    if kind == "pictures":
+        check_question(settings.question)
     path = Path(name)
     bad_rows: tuple[BadRow, ...] = ()
+    unpacked = None
     if is_zip(path):
         with Archive(path) as archive:
-            path, bad_rows = archive.unpack(cache, progress)
+            path, bad_rows, is_new = archive.unpack(cache, progress)
+            unpacked = path if is_new else None
             if kind != "pictures":  # whose question may name the folder of a picture
                 path /= archive.root
     elif kind == "hugging_face" and not path.exists():
         return Source(kind, name)
+    source = Source(kind, str(path), bad_rows, unpacked)
     if kind in _WITH_ONE_TABLE and path.is_dir():
-        table = choose_table(list_folder(path), kind)
-        if table is None:
-            raise InputError(f"expected a table of questions ({', '.join(TABLES)}) in {name}, got none; name its path")
-        path /= table
-    return Source(kind, str(path), bad_rows)
+        try:
+            return source._replace(name=str(path / _choose_table(path, kind, name)))
+        except HartError:
+            source.forget()
+            raise
+    return source
+
+
+def _choose_table(folder: Path, kind: str, name: str) -> str:
+    table = choose_table(list_folder(folder), kind)
+    if table is None:
+        raise InputError(f"expected a table of questions ({', '.join(TABLES)}) in {name}, got none; name its path")
+    return table
 
 
 def load_source(source: Source, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
@@ -129,7 +149,7 @@ def load_source(source: Source, cache: Path, settings: SourceSettings) -> Loaded
 
 
 def _load(source: Source, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
-    kind, name, _ = source
+    kind, name = source.kind, source.name
     path = Path(name)
     if kind == "pictures":
         return load_picture_folder(path, settings.question, settings.choices)
@@ -166,12 +186,17 @@ def guess_kind(name: str) -> str:
         return guess_table(path)
     if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hugging_face"
-    raise InputError(f"expected a file, a folder or a hub id, got {name!r}; check the path, or name its kind: {KINDS}")
+    if path.suffix.lower() in PICTURE_ENDINGS and path.exists():
+        raise InputError(
+            f"expected a folder or a zip of pictures, got one picture, {path.name!r}; bring its folder, or a zip of it"
+        )
+    kinds = ", ".join(KINDS[1:])
+    raise InputError(f"expected a file, a folder or a hub id, got {name!r}; check the path, or name its kind: {kinds}")
 
 
 def is_zip(path: Path) -> bool:
     """Whether a source is an archive."""
-    return path.suffix.lower() == ZIP
+    return path.suffix.lower() == ZIP and not path.is_dir()
 
 
 def map_columns(names: list[str], chosen: Mapping[str, str]) -> Columns:

@@ -6,7 +6,7 @@ command lines and forms hold is read in ``runs.overrides``. Values that the pape
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +20,9 @@ Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", 
 
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
+MOST_COUNT: Final = 1_000_000_000
+"""Greatest number of samples, and of steps between two records, far above what anybody trains (ours)."""
+
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
 
 
@@ -83,11 +86,11 @@ class DataConfig(Section):
     of the Hugging Face hub or one saved to disk."""
     path: str = Field(default="", max_length=1000)
     """File, folder or hub id of the samples. Empty is for needle only: its scenes are then drawn for the run."""
-    rl_count: int = Field(default=480, ge=0)
+    rl_count: int = Field(default=480, ge=0, le=MOST_COUNT)
     """Samples of the RL stage (the paper draws 10,000 of MME-RealWorld)."""
-    sft_count: int | None = Field(default=None, ge=0)
+    sft_count: int | None = Field(default=None, ge=0, le=MOST_COUNT)
     """Samples of the SFT stage, disjoint from the RL stage's. None = all that remain."""
-    eval_count: int = Field(default=200, ge=0)
+    eval_count: int = Field(default=200, ge=0, le=MOST_COUNT)
     """Samples held out for evaluation (ours)."""
     by_image: bool = False
     """Keep all questions about one picture in one part (ours). Otherwise parts are disjoint by question only."""
@@ -205,17 +208,17 @@ class ScheduleConfig(Section):
     """Samples per SFT step over all processes."""
     sft_micro_batch: int = Field(default=2, ge=1, le=65_536)
     """Samples of an SFT step that one process handles at a time, its micro-batch. Fewer need less memory."""
-    checkpoint_every: int = Field(default=50, ge=0)
+    checkpoint_every: int = Field(default=50, ge=0, le=MOST_COUNT)
     """Steps between checkpoints. The end of every stage is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1, le=1000)
     """Newest checkpoints that are kept, besides the end of every stage."""
-    rollouts_every: int = Field(default=5, ge=0)
+    rollouts_every: int = Field(default=5, ge=0, le=MOST_COUNT)
     """Steps between records of rollouts with their pictures."""
     rollout_prompts: int = Field(default=2, ge=1, le=64)
     """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
     """Disk space for those pictures, in megabytes. When it is used up, records go on without pictures."""
-    evaluate_every: int = Field(default=20, ge=0)
+    evaluate_every: int = Field(default=20, ge=0, le=MOST_COUNT)
     """Steps between evaluations on the held-out samples."""
 
     @model_validator(mode="after")

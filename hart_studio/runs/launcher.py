@@ -27,6 +27,8 @@ from hart_studio.runs.status import (
     ShownState,
     check_startable,
     find_state,
+    note_signal,
+    noted_signals,
     read_status,
     write_status,
 )
@@ -115,17 +117,23 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
         return state
     request_stop(layout)
     if status.pid is None or status.pid_start is None:
-        _close(layout, status.attempt, None, "stopped before it was started")
+        _close(layout, status.attempt, None, "stopped before it was started", has_process=False)
         return find_state(layout)[0]
     pid, start = status.pid, status.pid_start
+    is_signalled = False
     if not _wait(lambda: not is_alive(pid, start), save_seconds):
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not signal_group(pid, start, number) or _wait(lambda: not is_alive(pid, start), end_seconds):
+            if not _signal(layout, pid, start, number):
+                break
+            is_signalled = True
+            if _wait(lambda: not is_alive(pid, start), end_seconds):
                 break
     if not is_alive(pid, start):
-        # Whoever started it here knows how it ended; only when nobody does is that written without an exit code.
+        # Whoever started it here knows how it ended; only when nobody does is that written without an exit code. One
+        # that was gone before any signal is lost: nobody knows why.
         _wait(lambda: not read_status(layout).is_active, _WATCH_SECONDS)
-        _close(layout, status.attempt, None, ENDED_NOW)
+        if is_signalled:
+            _close(layout, status.attempt, None, ENDED_NOW)
     return find_state(layout)[0]
 
 
@@ -156,29 +164,52 @@ def _spawn(
             raise InputError(f"expected a program that can be started, got {argv[0]!r}: {error.strerror}") from error
 
 
+def _signal(layout: RunLayout, pid: int, start: str, number: signal.Signals) -> bool:
+    """Send a signal to a job, with a note of who sent it; False when the job is gone."""
+    if not signal_group(pid, start, 0):
+        return False
+    with suppress(OSError):  # a full disk keeps the note, not the signal
+        note_signal(layout, number)
+    return signal_group(pid, start, number)
+
+
 def _watch(layout: RunLayout, process: subprocess.Popen[bytes], attempt: int) -> None:
     """Collect the job when it ends, and speak for it when it could not."""
     _close(layout, attempt, process.wait())
 
 
-def _close(layout: RunLayout, attempt: int, exit_code: int | None, error: str = "") -> None:
-    """End the record of an attempt whose process is gone, unless it did so itself or another one has begun."""
+def _close(
+    layout: RunLayout, attempt: int, exit_code: int | None, error: str = "", *, has_process: bool = True
+) -> None:
+    """End the record of an attempt whose process is gone, unless it did so itself or another one has begun.
+
+    One that was put into the queue meanwhile has no process yet; what ended before is not its business.
+    """
     # The folder may be gone, or a process forked by the job may still hold the lock: then the reader derives `lost`.
     with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_PATIENCE_SECONDS):
         status = read_status(layout)
-        if status.attempt == attempt and status.is_active and not is_alive(status.pid, status.pid_start):
-            # A signal from elsewhere, such as that of a machine that goes down, makes a job stop without being asked.
-            state: Literal["stopped", "failed"] = (
-                "stopped" if layout.stop.exists() or status.state == "stopping" else "failed"
-            )
-            told = error or _tell_end(layout, attempt, exit_code or 0, state)
-            record_end(layout, EventLog(layout.events), status, state, exit_code, told)
+        is_meant = status.attempt == attempt and (status.pid is not None) == has_process
+        if is_meant and status.is_active and not is_alive(status.pid, status.pid_start):
+            state: Literal["stopped", "failed"] = "stopped"
+            if exit_code is not None and -exit_code in noted_signals(layout):
+                error = ENDED_NOW
+            elif exit_code is not None:
+                state = "stopped" if _is_stop(layout, status, exit_code) else "failed"
+                error = _tell_end(layout, attempt, exit_code, state)
+            record_end(layout, EventLog(layout.events), status, state, exit_code, error)
+
+
+def _is_stop(layout: RunLayout, status: RunStatus, exit_code: int) -> bool:
+    """Whether a job that could not say so itself was ended by what makes it stop, and not by a fault of its own."""
+    if not layout.stop.exists():
+        # A machine that goes down sends SIGTERM, by which a job stops unasked, and SIGKILL when it has waited.
+        return status.state == "stopping"
+    # The one that starts several processes ends with a code of its own when it is told to end.
+    return exit_code in {0, -signal.SIGTERM} or (exit_code > 0 and bool(noted_signals(layout)))
 
 
 def _tell_end(layout: RunLayout, attempt: int, exit_code: int, state: str) -> str:
     """Why a job is over that could not say so itself."""
-    if exit_code < 0 and layout.stop.exists():
-        return ENDED_NOW
     cause = f"ended with exit code {exit_code}"
     if exit_code < 0:
         cause = f"ended by {signal.Signals(-exit_code).name}"

@@ -66,7 +66,7 @@ class RunLayout:
 
     @property
     def stop(self) -> Path:
-        """Present = stop at the next step, then save."""
+        """Present = stop at the next step, then save; names the signals that were sent when that was not waited for."""
         return self.folder / "stop"
 
     @property

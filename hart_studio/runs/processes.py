@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -41,13 +40,13 @@ def is_alive(pid: int | None, start: str | None) -> bool:
     return pid is not None and start is not None and find_start(pid) == start
 
 
-def signal_group(pid: int, start: str, number: signal.Signals) -> bool:
+def signal_group(pid: int, start: str, number: int) -> bool:
     """Send a signal to the process group that a job leads, and to nothing else.
 
     Args:
         pid: Number of the job's first process.
         start: Its start, from ``find_start``.
-        number: The signal.
+        number: The signal; 0 = none, only look whether one could be sent.
 
     Returns:
         False when the process is gone, or the group ended in the same moment.

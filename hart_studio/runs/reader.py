@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Final, Literal, NamedTuple
 
 from hart_studio.errors import DataError
 from hart_studio.files import open_plain
@@ -15,6 +15,8 @@ from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.status import RunStatus, ShownState, find_state
 
 _MOST_BYTES = 4 * 1024 * 1024
+_MOST_COUNT: Final = 2**53
+"""From here on a page's numbers are not exact any more, and a little further they cannot be sent."""
 _LONGEST_LINE = 16 * 1024 * 1024
 """Of an event; one that is longer, which no run writes, is never read, nor is what follows it."""
 
@@ -72,9 +74,17 @@ def summarize_run(layout: RunLayout) -> RunSummary:
     """The state of one run; a status that cannot be read is a state too, not an error."""
     try:
         state, status = find_state(layout)
+        _check_counts(layout, status)
     except DataError as error:
         return RunSummary(layout, "unreadable", None, str(error))
     return RunSummary(layout, state, status)
+
+
+def _check_counts(layout: RunLayout, status: RunStatus) -> None:
+    counts = {"attempt": status.attempt, "step": status.step, "total": status.total, "exit_code": status.exit_code or 0}
+    for name, count in counts.items():
+        if abs(count) >= _MOST_COUNT:
+            raise DataError(f"{layout.status} is no status of a run: {name}: expected less than 2**53, got more")
 
 
 def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTES) -> EventBatch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -19,6 +21,8 @@ ShownState = Literal["queued", "running", "stopping", "completed", "stopped", "f
 
 ACTIVE: Final[frozenset[State]] = frozenset({"queued", "running", "stopping"})
 """States of a run that has not ended."""
+
+_LONGEST_STOP: Final = 4096
 
 
 class RunStatus(Record):
@@ -98,6 +102,30 @@ def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
     if status.is_active and status.pid is not None and layout.stop.exists():
         return "stopping", status
     return status.state, status
+
+
+def note_signal(layout: RunLayout, number: signal.Signals) -> None:
+    """Write down that whoever stops a run is about to send it this signal, so that no other sender is taken for them.
+
+    Raises:
+        OSError: If nobody asked for a stop, the file that says so is a link, or the disk is full.
+    """
+    # Added, because a slower sender must not take back what another one wrote; never made, because a run that ended
+    # in this moment may go on in its next attempt, which nobody asked to stop.
+    file = os.open(layout.stop, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.write(file, f"{number.name}\n".encode())
+    finally:
+        os.close(file)
+
+
+def noted_signals(layout: RunLayout) -> frozenset[int]:
+    """The signals that were sent to the attempt by whoever stops it; none when it is still to save, or not to stop."""
+    try:
+        names = read_plain(layout.stop, _LONGEST_STOP).split()
+    except OSError:
+        return frozenset()
+    return frozenset(number for number in signal.Signals if number.name.encode() in names)
 
 
 def check_startable(layout: RunLayout) -> RunStatus:

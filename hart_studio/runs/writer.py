@@ -47,7 +47,7 @@ from hart_studio.runs.processes import find_start, hold_lock
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.redaction import redact
 from hart_studio.runs.rollouts import GroupPictures, PictureStore, save_groups
-from hart_studio.runs.status import Job, RunStatus, check_startable, read_status, write_status
+from hart_studio.runs.status import Job, RunStatus, check_startable, noted_signals, read_status, write_status
 
 ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
 """Environment variable by which a job knows that the launcher has already counted its attempt."""
@@ -178,7 +178,7 @@ class RunWriter:
                 is_done = not self._is_stopping or (0 < self._status.total <= self._status.step)
                 self._end("completed" if is_done and not self._left else "stopped", 0, self._left)
             elif isinstance(error, _Terminated):
-                cause = ENDED_NOW if self.layout.stop.exists() else "ended by SIGTERM"
+                cause = ENDED_NOW if signal.SIGTERM in noted_signals(self.layout) else "ended by SIGTERM"
                 self._end("stopped", 128 + signal.SIGTERM, cause)
             elif isinstance(error, KeyboardInterrupt):
                 self._end("stopped", 128 + signal.SIGINT, "interrupted from the keyboard")

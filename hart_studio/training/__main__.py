@@ -45,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         if options.dry_run:
-            print(_describe(options))
-            return 0
+            told, is_usable = _describe(options)
+            print(told)
+            return 0 if is_usable else 2
         if options.preflight:
             return _check(options)
         config, layout = _prepare(options)
@@ -79,10 +80,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")
     start.add_argument("--config", type=Path, help="JSON file of settings, such as the config.json of an earlier run")
     start.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
+        help="change one setting, such as schedule.rl_steps=100; repeat (all are in docs/reference/configuration.md)",
+    )  # fmt: skip
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
     looks = parser.add_mutually_exclusive_group()
-    looks.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    looks.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, change nothing, and end; 2 when the samples cannot be used",
+    )
     looks.add_argument(
         "--preflight", action="store_true", help="look at samples, model, memory and disk first, and end"
     )
@@ -134,11 +142,13 @@ def _check(options: argparse.Namespace) -> int:
     return 2 if is_bad else 0
 
 
-def _describe(options: argparse.Namespace) -> str:
+def _describe(options: argparse.Namespace) -> tuple[str, bool]:
+    """What would be done, and whether it could be."""
     config = _read_settings(options)
     state = PartialState(cpu=config.model.device == "cpu")
     pictures = options.runs_root.resolve() / "new" / PICTURES_FOLDER
-    return dump_config(config) + "\n".join(describe_plan(config, state.device, state.num_processes, pictures))
+    plan = describe_plan(config, state.device, state.num_processes, pictures)
+    return dump_config(config) + "\n".join(plan.lines), plan.is_usable
 
 
 if __name__ == "__main__":

@@ -171,7 +171,10 @@ class RunCallback(TrainerCallback):
             return is_asked
         accelerator = self.trainer.accelerator
         asked = torch.tensor(int(is_asked), device=accelerator.device)
-        return int(accelerator.reduce(asked, reduction="sum")) > 0
+        is_agreed = int(accelerator.reduce(asked, reduction="sum")) > 0
+        if self._writer is not None and is_agreed:  # it may be another process that got the signal
+            self._writer.begin_to_stop()
+        return is_agreed
 
     def _warn_once(self) -> None:
         obstacle = None if self.trainer is None else self.trainer.obstacle

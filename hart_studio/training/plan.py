@@ -80,6 +80,19 @@ def plan_memory(config: RunConfig, device: torch.device) -> MemoryPlan | None:
     )
 
 
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would do.
+
+    Attributes:
+        lines: For people.
+        is_usable: False when the samples cannot be read or split, so that the run would fail.
+    """
+
+    lines: tuple[str, ...]
+    is_usable: bool
+
+
 def tell_portions(config: RunConfig, stage: str, processes: int) -> str:
     """How a step of a stage is worked through, for people: its micro-batches are portions.
 
@@ -92,7 +105,7 @@ def tell_portions(config: RunConfig, stage: str, processes: int) -> str:
     return f"every step takes its {items} {how}" + (f", on each of {processes} processes" if processes > 1 else "")
 
 
-def describe_plan(config: RunConfig, device: torch.device, processes: int, pictures: Path) -> list[str]:
+def describe_plan(config: RunConfig, device: torch.device, processes: int, pictures: Path) -> RunPlan:
     """The plan as lines for people.
 
     Args:
@@ -105,11 +118,12 @@ def describe_plan(config: RunConfig, device: torch.device, processes: int, pictu
     lines = [f"device: {place}", f"steps: {config.total_steps} ({config.method.chain})"]
     lines += [f"  {stage}: {tell_portions(config, stage, processes)}" for stage in config.method.stages]
     lines += [f"warning: {warning}" for warning in config.warnings]
-    lines += _describe_split(config, pictures)
+    split, is_usable = _describe_split(config, pictures)
+    lines.append(split)
     memory = plan_memory(config, device)
     if memory is None:
         lines.append("memory: unknown, the model is not on this machine yet")
-        return lines
+        return RunPlan(tuple(lines), is_usable)
     how = "adapters" if memory.is_lora else "all weights"
     lines.append(
         f"model: {memory.weight_count:,} weights, {memory.trained_count:,} trained ({how}), gradient checkpointing "
@@ -119,17 +133,18 @@ def describe_plan(config: RunConfig, device: torch.device, processes: int, pictu
         f"memory per process before activations: {memory.total / _GIB:.2f} GiB (weights {memory.weights / _GIB:.2f}, "
         f"reference {memory.reference / _GIB:.2f}, gradients and optimizer {memory.optimizer / _GIB:.2f})"
     )
-    return lines
+    return RunPlan(tuple(lines), is_usable)
 
 
-def _describe_split(config: RunConfig, pictures: Path) -> list[str]:
+def _describe_split(config: RunConfig, pictures: Path) -> tuple[str, bool]:
+    """The line about the samples, and whether they can be used, as far as it is known."""
     if config.data.source == "hf":
-        return ["samples: not read, a data set of the hub would be fetched"]
+        return "samples: not read, a data set of the hub would be fetched", True
     try:
         split = split_config(config, load_samples(config.data, pictures, makes_folder=False))
     except HartError as error:
-        return [f"samples: {error}"]
-    return [f"samples: {len(split.rl)} for RL, {len(split.sft)} for SFT, {len(split.evaluation)} held out"]
+        return f"samples: {error}", False
+    return f"samples: {len(split.rl)} for RL, {len(split.sft)} for SFT, {len(split.evaluation)} held out", True
 
 
 def find_model_folder(config: RunConfig) -> Path | None:

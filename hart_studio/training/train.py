@@ -77,7 +77,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
 
     Raises:
         HartError: If settings, samples or model are not usable, or the memory does not suffice.
-        KeyboardInterrupt: After SIGINT, once the step is done and saved.
+        KeyboardInterrupt: After SIGINT without a stop file, once the step is done and saved.
         SystemExit: After SIGTERM, likewise.
     """
     layout = RunLayout(run_dir.resolve())
@@ -98,8 +98,10 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
             job = _Job(config, layout, writer, signals, device, state.num_processes)
             step = job.train(found.mark.step if found is not None else None)
         if step < config.total_steps:
-            if writer is not None and signals.received is not None:
-                signal.raise_signal(signals.received)  # everything is saved: now end as the sender meant it
+            if writer is not None and not layout.stop.exists():  # else it was asked to stop, and did
+                if signals.received is not None:
+                    signal.raise_signal(signals.received)  # everything is saved: now end as the sender meant it
+                writer.leave("a signal told another of its processes to stop")
             return TrainingResult(layout.folder, step, None)
         model = layout.folder / MODEL_FOLDER
         if writer is not None:

@@ -26,7 +26,7 @@ from hart_studio.ui.rights import Rights
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.space import SpaceDesks, build_space_bar
-from hart_studio.ui.tabs.ask import build_ask_tab
+from hart_studio.ui.tabs.ask import NO_RIVAL, build_ask_tab
 from hart_studio.ui.tabs.evaluate import build_evaluate_tab
 from hart_studio.ui.tabs.label import build_label_tab
 from hart_studio.ui.tabs.publish import build_publish_form
@@ -111,9 +111,11 @@ def build_app(
                 rights.ensure_owner(person)
                 trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
                 service.allowed.check(trained)
+                title = watch.tell_checkpoint(Path(trained))
             except HartError as error:
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
-            return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: trained}
+            listed = gr.update(choices=[NO_RIVAL, (title, trained), *models], value=trained)
+            return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: listed}
 
         def train_on(event: gr.EventData, person: gr.OAuthProfile | None = None) -> list[Any]:
             try:

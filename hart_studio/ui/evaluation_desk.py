@@ -20,16 +20,17 @@ from pydantic import Field, ValidationError, field_validator
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.errors import HartError, InputError
-from hart_studio.evaluation.config import EvaluationConfig, read_config
+from hart_studio.evaluation.config import MOST_QUESTIONS, EvaluationConfig, read_config
 from hart_studio.evaluation.job import prepare_run
-from hart_studio.evaluation.results import list_evaluations
+from hart_studio.evaluation.results import is_evaluation, is_unreadable, list_evaluations
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
 from hart_studio.runs.events import RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import LaunchPlan, plan_launch, read_plan, write_plan
-from hart_studio.runs.reader import RunSummary, read_events, summarize_run
+from hart_studio.runs.reader import RunSummary, list_runs, read_events, summarize_run
+from hart_studio.ui.failures import describe
 from hart_studio.ui.label_desk import read_request
 from hart_studio.ui.launch_desk import DOUBLE_CLICK_SECONDS, LaunchDesk
 from hart_studio.ui.run_shapes import show_status, tell_time
@@ -43,6 +44,9 @@ SHOWN_WARNINGS: Final = 20
 
 TAIL_BYTES: Final = 64 * 1024
 """How much of the end of the events is read: the last hundred steps or so."""
+
+_LONGEST_SECONDS: Final = 1e9
+"""Thirty years; a number that is much longer cannot be sent."""
 
 _NOTHING_YET: Final[dict[str, Any]] = {"figures": {}, "pace": None, "warnings": []}
 
@@ -60,7 +64,7 @@ class EvaluationRequest(Record):
     """What tables call it."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
     """How the answer turn sees the picture."""
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=MOST_QUESTIONS)
     """First questions only."""
     fallback: bool = False
     """Whether a question without a usable box is answered from the full image."""
@@ -110,6 +114,7 @@ class EvaluationDesk:
         self._last: tuple[EvaluationRequest, float, str] | None = None
         self._glances: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._configs: dict[str, EvaluationConfig] = {}
+        self._broken: set[str] = set()
 
     @property
     def is_open(self) -> bool:
@@ -133,14 +138,30 @@ class EvaluationDesk:
 
         Args:
             request: ``signature`` from the last answer.
+
+        Returns:
+            ``signature``, ``evaluations``, and in ``unreadable`` how many could not be read: one that is broken must
+            not take the others along.
         """
-        found = list_evaluations(self.launch.runs_root)
-        rows = [self._row(run) for run in found]
+        runs = list_runs(self.launch.runs_root)
+        found = [run for run in runs if is_evaluation(run)]
+        unreadable = sum(is_unreadable(run) for run in runs)
+        rows = []
+        for run in found:
+            try:
+                rows.append(self._row(run))
+            except Exception as error:
+                unreadable += 1
+                if run.layout.run_id not in self._broken:
+                    self._broken.add(run.layout.run_id)
+                    describe(error)  # its text goes to the log, once
         for gone in self._glances.keys() - {run.layout.run_id for run in found}:
             self._glances.pop(gone, None)
             self._configs.pop(gone, None)
-        now = str(hash(str(rows)))
-        return None if now == request.get("signature") else {"signature": now, "evaluations": rows}
+        now = str(hash(str((rows, unreadable))))
+        if now == request.get("signature"):
+            return None
+        return {"signature": now, "evaluations": rows, "unreadable": unreadable}
 
     def command(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What would be started.
@@ -273,7 +294,7 @@ class EvaluationDesk:
             **status,
             **glance,
             "id": run.layout.run_id,
-            "eta_seconds": round(pace * left) if pace and left else None,
+            "eta_seconds": round(min(pace * left, _LONGEST_SECONDS)) if pace and left else None,
             "ahead": self.launch.place_in_queue(run.layout.run_id) if run.state == "queued" else None,
         }
 

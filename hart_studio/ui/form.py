@@ -7,6 +7,7 @@ setting without a row here must be in ``HIDDEN``; a test compares both with ``Ru
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,18 @@ FIELDS: Final = (
 )
 """The form, in order."""
 
+_SECTION_TITLES: Final = {
+    "model": "Model",
+    "data": "Data",
+    "rollout": "Rollouts",
+    "method": "Method",
+    "optim": "Optimizer",
+    "schedule": "Schedule",
+    "settings": "Settings",
+}
+_NAME: Final = re.compile(r"(?<![\w./-])(?:[a-z]+\.[a-z_]+|[a-z]+(?:_[a-z]+)+)(?![\w/-]|\.\w)")
+"""A word that may be the name of a setting: it has a dot or an underscore in it, and is no part of a path."""
+
 HIDDEN: Final = {
     "data.columns": "a mapping of names; in a file or on the command line",
     "optim.betas": "a pair of numbers that nobody turns; in a file or on the command line",
@@ -210,8 +223,30 @@ def label_problems(text: str) -> list[tuple[str, str]]:
     problems = []
     for line in text.splitlines():
         name, sign, rest = line.partition(": ")
-        problems.append((labels.get(name, name), rest) if sign and " " not in name else ("Settings", line))
+        if sign and " " not in name:
+            problems.append((labels.get(name) or _SECTION_TITLES.get(name, name), name_labels(rest, name)))
+        else:
+            problems.append(("Settings", name_labels(line)))
     return problems
+
+
+def name_labels(text: str, section: str = "") -> str:
+    """A text for people with the names of settings put as the form has them.
+
+    Args:
+        text: Names settings in full, such as ``data.path``; those of its section also by their last part, when that is
+            no plain word.
+        section: The section that it speaks of, or a setting of it.
+    """
+    labels = {field.name: field.label for field in FIELDS}
+    inside = section.split(".")[0]
+
+    def put(found: re.Match[str]) -> str:
+        name = found[0]
+        label = labels.get(name if "." in name else f"{inside}.{name}")
+        return f"“{label.split(': ')[0]}”" if label else name
+
+    return _NAME.sub(put, text)
 
 
 def setting_fields() -> Iterator[tuple[str, FieldInfo]]:

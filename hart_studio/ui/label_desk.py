@@ -164,6 +164,7 @@ class LabelDesk:
             "name": project.name,
             "statuses": project.count_by("status"),
             "audits": project.count_waiting().get("auto_accepted", 0),
+            "is_to_verify": project.has_boxes_to_verify(),
             "evidence": project.count_by("evidence"),
             "categories": sorted(name for name in project.count_by("category") if name)[:500],
             "reviewers": [name for name in project.count_by("reviewer") if name],
@@ -183,10 +184,11 @@ class LabelDesk:
         """What a source most likely is, and what can be seen of it at once.
 
         Args:
-            request: ``source``, ``image_root``.
+            request: ``source``, ``image_root``, and ``picture``, the column that a person chose for the pictures.
         """
         self.check_open()
-        return peek_source(self._find_source(request.get("source")), read_folder(request.get("image_root")))
+        source, folder = self._find_source(request.get("source")), read_folder(request.get("image_root"))
+        return peek_source(source, folder, str(request.get("picture") or ""))
 
     def bring(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Begin an import; ``look`` tells how far it is.

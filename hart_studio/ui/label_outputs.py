@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -209,6 +210,9 @@ class LabelOutputs:
         wanted: ExportRequest = read_request(ExportRequest, request)
         if wanted.is_referring and not self.names_folders:  # the export would name folders of this machine
             raise InputError("expected an export with its pictures, got one that leaves them here; take them along")
+        if not math.isclose(sum(wanted.splits), 1, abs_tol=1e-6):
+            percent = ", ".join(f"{100 * share:g}" for share in wanted.splits)
+            raise InputError(f"expected shares of train, val and test that add up to 100 %, got {percent}; change them")
         return wanted
 
     def _name(self, path: Path) -> str:

@@ -193,7 +193,7 @@ class ReviewCalls:
             "check": label.check and label.check.model_dump(mode="json"),
             "score": label.score,
             "status": label.status,
-            "reason": find_reason(label, lot, project.settings.audit_share),
+            "reason": find_reason(label, lot, project.find_audit_bound()),
             "model": label.maker.model if label.maker else "",
             "reviewer": label.reviewer,
             "note": label.note,

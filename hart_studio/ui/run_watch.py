@@ -26,7 +26,7 @@ from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import tell_device
 from hart_studio.runs.digest import Cursor, RunDigest
-from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.layout import RunLayout, find_run, read_step
 from hart_studio.runs.overrides import load_config
 from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
 from hart_studio.runs.queue import is_on
@@ -262,6 +262,10 @@ class RunWatch:
                 pass
             compared.append({**self._about(layout), "id": layout.run_id, **digest.curves()})
         return compared
+
+    def tell_checkpoint(self, folder: Path) -> str:
+        """What a list of models calls a checkpoint of a run here: the run's name and the step."""
+        return f"{self._about(RunLayout(folder.parents[1]))['title']}, step {read_step(folder.name)}"
 
     def _digest(self, layout: RunLayout) -> RunDigest:
         with self._lock:

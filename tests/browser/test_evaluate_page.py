@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run
+from hart_studio.evaluation.parts import append_records, part_path
+from hart_studio.runs.processes import find_start
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
 from tests.browser.run_pages import RUN_MS, end_runs, open_tab
@@ -288,6 +291,48 @@ def test_states(open_page: Callable[..., Page], studio: str, root: Path, picture
     row_of(page, "Failed").get_by_role("button", name="Delete").click()
     expect(page.locator(".hs-ev-row")).to_have_count(2)
     assert not failed.folder.exists() and stopped.folder.exists()
+
+
+def test_a_list_that_is_partly_or_not_at_all_readable_says_so(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    write_evaluation(root, make_records(picture, 5), title="Fine")
+    broken = prepare_run(root, EvaluationConfig(title="Broken"))
+    broken.status.write_text(broken.status.read_text().replace('"total": 200', f'"total": {10**20}'))
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    expect(page.locator(".hs-ev-count")).to_have_text("1 · 1 cannot be read: the Runs tab or the log says why")
+    expect(row_of(page, "Fine")).to_be_visible()
+    page.locator(".hs-ev-new > summary").click()
+    page.locator(".hs-ev-limit").fill("100000000000000000000")
+    expect(page.locator(".hs-ev-command code")).to_contain_text("limit: Input should be less than or equal to")
+    page.route("**/component_server**", lambda route: route.abort())
+    expect(page.locator(".hs-ev-told")).to_contain_text("The list of evaluations does not come", timeout=20_000)
+    page.unroute("**/component_server**")
+    expect(page.locator(".hs-ev-told")).to_have_text("")
+
+
+def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    layout = write_evaluation(root, [], total=9, title="Slow")
+    job = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        begun = read_status(layout).replace(state="running", pid=job.pid, pid_start=find_start(job.pid))
+        write_status(layout, begun.replace(phase="loading the model"))
+        page = open_page(studio)
+        open_tab(page, "Evaluate")
+        expect(row_of(page, "Slow")).to_contain_text("0 of 9 · loading the model")
+        row_of(page, "Slow").locator("input").check()
+        expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has not measured a question yet")
+        append_records(part_path(layout, 0), make_records(picture, 5))
+        write_status(layout, begun.replace(step=5))
+        expect(page.locator(".hs-ev-notes")).to_be_hidden()
+        expect(page.locator("#hs-ev-tables")).to_contain_text("partial")
+        expect(row_of(page, "Slow")).not_to_contain_text("loading")
+    finally:
+        job.kill()
+        job.wait()
 
 
 def test_published_rows_say_so(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:

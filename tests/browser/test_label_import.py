@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
+from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import LabeledSample
 from hart_studio.labeling.review import ReviewDesk
+from hart_studio.records import Box
 from tests.browser.label_projects import create, make_project, open_label_tab
 from tests.fakes import ScriptedModel
 from tests.pictures import encoded
@@ -61,6 +66,10 @@ def test_pictures_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-question")).to_be_visible()
     page.locator(".hs-bring").click()
     expect(page.locator(".hs-label-told")).to_have_text("Type the question to ask about each picture.")
+    expect(page.locator(".hs-question")).to_have_attribute("placeholder", QUESTION)
+    page.locator(".hs-question").fill("Where is the {label}?")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("expected a question without {label}")
     page.locator(".hs-question").fill(QUESTION)
     page.locator(".hs-bring").click()
     expect(page.locator(".hs-import-told")).to_contain_text("2 added")
@@ -111,6 +120,101 @@ def test_a_table_alone_asks_for_the_folder_of_its_pictures(
     page.locator(".hs-kind").select_option("coco")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
     expect(page.locator(".hs-kind")).to_have_value("coco")
+
+
+def test_a_table_without_heads_asks_for_its_columns(open_page: Callable[..., Page], studio: str, sources: Path) -> None:
+    (sources / "bare.csv").write_text("img/none.png,What is it?\nimg/red.png,Which colour?\n")
+    page = open_page(studio)
+    create(page, "Bare table")
+    page.locator(".hs-source").fill(str(sources / "bare.csv"))
+    page.locator(".hs-peek").click()
+    expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the picture: choose it.")
+    for field, title, column in (("image", "picture", "img/none.png"), ("question", "question", "What is it?")):
+        select = page.locator(f"[data-field={field}]")
+        expect(select).to_have_value("")
+        page.locator(".hs-bring").click()
+        expect(page.locator(".hs-label-told")).to_have_text(f"Choose the column of the {title}.")
+        select.select_option(column)
+    expect(page.locator(".hs-preview > p")).to_contain_text("1 found")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("1 added")
+
+
+def test_boxes_that_came_in_are_preselected_to_be_verified(
+    open_page: Callable[..., Page], studio: str, labels: Path, sources: Path
+) -> None:
+    project = make_project(labels, "came-in", 1)
+    page = open_page(studio)
+    open_label_tab(page, "came-in")
+    page.locator("[data-panel=propose]").click()
+    expect(page.locator(".hs-which")).to_have_value("new")
+    given = LabeledSample(id="g", image=str(sources / "img" / "red.png"), question="?", boxes=(Box.of((1, 2, 30, 40)),))
+    import_samples(project, LoadedSamples("boxes", (given,)))
+    expect(page.locator(".hs-which")).to_have_value("open")
+    page.locator(".hs-rollouts").fill("65")
+    expect(page.locator(".hs-score-notes")).to_contain_text("less than or equal to 64")
+    page.locator(".hs-start-run").click()
+    expect(page.locator(".hs-label-told")).to_contain_text("less than or equal to 64")
+    expect(page.get_by_text("less than or equal to 64")).to_have_count(1)
+    page.locator(".hs-which").select_option("new")
+    page.locator(".hs-rollouts").fill("2")
+    page.locator(".hs-start-run").click()
+    expect(page.locator(".hs-label-told")).to_contain_text(
+        "none that is new or failed; import some, or choose others: Items"
+    )
+
+
+def test_a_late_answer_says_nothing_of_another_source(
+    open_page: Callable[..., Page], studio: str, sources: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Late")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if not held and '"peek"' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(re.compile("component_server"), hold)
+    page.locator(".hs-source").fill(str(sources / "whole.zip"))
+    with page.expect_request(lambda request: '"peek"' in (request.post_data or "")) as asked:
+        page.locator(".hs-peek").click()
+    page.locator(".hs-source").fill(str(sources / "plain.zip"))
+    with page.expect_response(lambda response: response.request == asked.value):
+        held[0].continue_()
+    expect(page.locator(".hs-peek")).to_be_enabled()
+    expect(page.locator(".hs-preview")).to_be_empty()
+    expect(page.locator(".hs-kind")).to_have_value("auto")
+    page.locator(".hs-peek").click()
+    expect(page.locator(".hs-preview")).to_contain_text("2 pictures")
+
+
+def test_a_table_that_is_taken_for_pictures_can_be_asked_about(
+    open_page: Callable[..., Page], studio: str, sources: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Taken for pictures")
+    page.locator(".hs-source").fill(str(sources / "whole.zip"))
+    page.locator(".hs-peek").click()
+    expect(page.locator(".hs-preview")).to_contain_text("2 found")
+    page.locator(".hs-kind").select_option("pictures")
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-question")).to_be_focused()
+    page.locator(".hs-question").fill(QUESTION)
+    page.locator(".hs-bring").click()
+    expect(page.locator(".hs-import-told")).to_contain_text("2 added")
+    page.locator("[data-panel=review]").click()
+    expect(page.locator(".hs-list-count")).to_have_text("2 items")
+    page.locator(".hs-new-name").fill("Empty")
+    page.locator(".hs-create").click()
+    expect(page.locator("[data-panel=import]")).to_have_attribute("aria-selected", "true")
+    for field in (".hs-source", ".hs-question"):
+        expect(page.locator(field)).to_have_value("")
+    expect(page.locator(".hs-kind")).to_have_value("auto")
+    page.locator("[data-panel=review]").click()
+    expect(page.locator(".hs-list-count")).to_have_text("0 items")
 
 
 def test_one_class_for_all_boxes_of_an_export(

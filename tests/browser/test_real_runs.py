@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.layout import read_step
 from hart_studio.runs.reader import list_runs, summarize_run
 from hart_studio.runs.status import read_status
 from tests.browser.conftest import PATIENCE_MS
@@ -95,7 +96,7 @@ def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPag
     expect(page.locator("#ask-model-a input")).to_have_value("built-in")
     checkpoint = newest_checkpoint(find_layout(root, "first"))
     assert checkpoint is not None
-    expect(page.locator("#ask-model-b input")).to_have_value(str(checkpoint.folder))
+    expect(page.locator("#ask-model-b input")).to_have_value(f"first, step {read_step(checkpoint.folder.name)}")
     page.click(".hs-example >> nth=0")
     page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
     page.click("#ask-button")
@@ -114,7 +115,9 @@ def test_a_stop_saves_and_touches_nothing_else(
     try:
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
         page.get_by_role("button", name="Stop and save").click()
+        expect(page.locator(".hs-run-told")).to_have_text("Asked to finish its step, save, and end.")
         state_is(page, "stopped")
+        expect(page.locator(".hs-run-told")).to_have_text("")
         assert foreign.poll() is None, "a program that only names the run goes on"
     finally:
         foreign.kill()
@@ -138,6 +141,7 @@ def test_a_killed_trainer_is_shown_and_resumed(
     expect(page.locator(".hs-run-end")).to_contain_text("Lower schedule.prompts_per_micro_batch")
     page.get_by_role("button", name="Resume").click()
     state_is(page, "completed")
+    expect(page.locator(".hs-run-told")).to_have_text("")
     expect(page.locator(".hs-run-clock")).to_contain_text("attempt 2")
 
 

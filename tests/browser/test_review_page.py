@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
-from hart_studio.labeling.project import Project
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.records import Check, Label
+from hart_studio.records import Sample
 from tests.browser.conftest import open_by_name
 from tests.browser.label_projects import (
     SIGN_XYXY,
@@ -82,11 +88,19 @@ def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> No
     assert labels_of(project) == ["accepted", "rejected", "bad_question", "proposed", "proposed"]
     page.keyboard.press("s")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 4?")
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".hs-review-facts dt").first).to_have_text("Score of the old boxes")
     page.keyboard.press("a")
     expect(page.locator(".hs-review-question")).to_have_text("Nothing waits for you")
-    page.keyboard.press("Escape")
+    expect(page.locator(".hs-edited")).to_have_count(0)
+    for key in "ARBSN":
+        expect(page.locator(f".hs-review-commands [data-key={key}]")).to_be_disabled()
+    expect(page.locator(".hs-review-finished button")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.locator(".hs-review")).to_be_hidden()
-    expect(page.locator(".hs-status-list")).to_contain_text("2accepted")
+    expect(page.locator(".hs-status-list")).to_contain_text("1accepted")
+    expect(page.locator(".hs-status-list")).to_contain_text("1edited")
 
 
 def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Project], studio: str) -> None:
@@ -269,3 +283,20 @@ def test_the_next_item_undecided_goes_through_the_queue_and_round(review: tuple[
         page.keyboard.press("n")
         expect(page.locator(".hs-review-question")).to_have_text(f"Which number is on sign {number}?")
     assert project.count_by("status") == {"proposed": 5}
+
+
+def test_what_a_model_says_stands_in_quotation_marks(
+    open_page: Callable[..., Page], studio: str, labels: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "way.png")
+    project = create_project(labels / "quotes", "quotes")
+    sample = Sample(id="q", image=str(tmp_path / "way.png"), question="Left or right?", answer="left")
+    import_samples(project, LoadedSamples("ways", (sample,)))
+    check = Check(kind="known_answer", rollouts=2, crops_answer="right", crops_right=False, full_answer="left")
+    label = Label(revision=1, status="proposed", origin="model", check=check, at=datetime.now(UTC))
+    with project.database.writing() as connection:
+        project.append_label(connection, next(project.items()).id, label)
+    page = open_page(studio)
+    open_label_tab(page, "quotes")
+    start_review(page)
+    expect(page.locator(".hs-review-facts")).to_contain_text("Crops alone“right” ✕")

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import ENDED_NOW, RunWriter, create_run
+from hart_studio.ui.launch_desk import LaunchDesk, Order
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
     BOX_XYXY,
@@ -400,3 +401,28 @@ def test_a_public_page_shows_runs_and_starts_none(
     open_tab(page, "Runs")
     expect(page.locator(".hs-runs tbody tr").first).to_be_visible()
     assert page.locator("#publish").count() == 0
+
+
+def test_a_start_waits_visibly_for_the_check_that_runs(
+    open_page: OpenPage, shelf_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def check(desk: LaunchDesk, order: Order) -> Iterator[dict[str, str]]:
+        yield {"topic": "Memory", "state": "check", "text": "little", "advice": "Lower rollout.group_size."}
+        goes_on.wait(30)
+
+    monkeypatch.setattr(LaunchDesk, "check", check)
+    page = open_page(shelf_url)
+    open_tab(page, "Train")
+    page.click("#train-check")
+    start = page.locator("#train-start")
+    try:
+        expect(start).to_be_disabled()
+        expect(start).to_have_text("Start after this check")
+        expect(page.locator(".hs-findings")).to_contain_text("Lower “Group size G”.")
+    finally:
+        goes_on.set()
+    expect(start).to_be_enabled()
+    expect(start).to_have_text("Start training")
+    expect(page.locator(".hs-outcome")).to_have_text("Ready to start; 1 point to look at.")

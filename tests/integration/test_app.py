@@ -69,6 +69,15 @@ def test_a_taken_port_is_one_clear_line(start):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "many", "1" * 9000])
+def test_a_port_that_there_is_not_is_one_clear_line(start, port):
+    process = start(f"--port={port}")
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+    assert "argument --port: expected a port up to 65535, got" in output
+    assert "Traceback" not in output and len(output) < 2000
+
+
 def test_help_names_every_flag(start):
     output = start("--help").communicate(timeout=60)[0]
     assert {

@@ -148,7 +148,7 @@ def begin(studio: Studio, roots: Roots) -> set[str]:
     roots.orders += 1
     studio.press("train-start", {**TRAINING, "set-seed": roots.orders})
     told = studio.call("start", {"project": "signs", "rollouts": 2}, beside="bring")
-    assert "run" in told or "no run at work" in told["error"] or "none that the filter wants" in told["error"], told
+    assert "run" in told or "no run at work" in told["error"] or "none that is new" in told["error"], told
     return {run.layout.run_id for run in roots.all_runs()}
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -140,6 +141,19 @@ def test_a_run_killed_at_random_is_the_one_that_was_not(
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def command_of(layout: RunLayout) -> list[str]:
+    return ["hart_studio.training", "--runs-root", str(layout.folder.parent), "--resume", layout.run_id]
+
+
+def launch_two(layout: RunLayout) -> list[subprocess.Popen[str]]:
+    """Start the command in two processes; the first one is that which writes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    return [launch(command_of(layout), RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
+
+
 def test_the_command_in_two_processes_is_the_one_in_one(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     config = small_config(
         tiny_folder("qwen2_5_vl"),
@@ -148,14 +162,7 @@ def test_the_command_in_two_processes_is_the_one_in_one(tiny_folder: Callable[[s
         schedule={"evaluate_every": 2},
     )
     alone, together = (create_run(tmp_path, "training", config, "sft", config.total_steps) for _ in range(2))
-    begin = ["hart_studio.training", "--runs-root", str(tmp_path), "--resume"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    jobs = [launch([*begin, alone.run_id])]
-    jobs += [launch([*begin, together.run_id], RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
-    for job in jobs:
+    for job in [launch(command_of(alone)), *launch_two(together)]:
         told, _ = job.communicate(timeout=900)
         assert job.returncode == 0, told[-4000:]
     assert read_status(together).state == "completed" and (together.folder / "model" / "model.safetensors").is_file()
@@ -165,6 +172,31 @@ def test_the_command_in_two_processes_is_the_one_in_one(tiny_folder: Callable[[s
 
     assert [part for step in losses(together) for part in step] == figures(alone)
     assert len(losses(alone)) == 2
+
+
+@pytest.mark.slow  # how one process takes the word of another is tested in the default tier
+def test_a_signal_to_one_process_stops_both_and_the_run_says_so(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = small_config(
+        tiny_folder("qwen2_5_vl"),
+        "sft",
+        data={"source": "jsonl", "path": str(write_jsonl(tmp_path / "data", 8))},
+        schedule={"sft_steps": 100_000},
+    )
+    layout = create_run(tmp_path, "training", config, "sft", config.total_steps)
+    jobs = launch_two(layout)
+    while not any(isinstance(event.payload, StepDone) for event in read_events(layout).events):
+        assert all(job.poll() is None for job in jobs)
+        time.sleep(0.05)
+    jobs[1].send_signal(signal.SIGTERM)
+    for job in jobs:
+        told, _ = job.communicate(timeout=900)
+        assert job.returncode == 0, told[-4000:]
+    status = read_status(layout)
+    assert (status.state, status.exit_code) == ("stopped", 0) and 0 < status.step < config.total_steps
+    assert status.error == "a signal told another of its processes to stop"
+    assert newest_step(layout) == status.step
 
 
 if __name__ == "__main__":

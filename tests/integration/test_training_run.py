@@ -17,10 +17,11 @@ from hart_studio.runs import writer as writer_module
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import Evaluated, StepDone, Warned
+from hart_studio.runs.launcher import request_stop
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.rollouts import list_rollout_steps, read_groups
-from hart_studio.runs.status import read_status
+from hart_studio.runs.status import note_signal, read_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.training import hart_trainer, heldout
 from hart_studio.training.train import name_memory_knobs, run
@@ -171,6 +172,30 @@ def test_a_signal_lets_the_step_finish_and_saves(
     assert [found.mark.step for found in list_checkpoints(layout)] == [2]
     status = read_status(layout)
     assert (status.state, status.exit_code, status.step) == ("stopped", 130, 2)
+
+
+def test_a_run_that_was_asked_to_stop_and_saved_has_just_stopped_also_when_it_was_signalled(
+    tiny_folder: Callable[[str], Path], jsonl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(
+        tiny_folder("qwen2_5_vl"), "sft", data={"source": "jsonl", "path": str(jsonl)}, schedule={"sft_steps": 3}
+    )
+    layout = start(config, tmp_path)
+    log_step = RunWriter.log_step
+
+    def log_and_lose_patience(self: RunWriter, done: int, stage: str, metrics: Any) -> None:
+        log_step(self, done, stage, metrics)
+        if done == 1:
+            request_stop(layout)
+            note_signal(layout, signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(RunWriter, "log_step", log_and_lose_patience)
+    result = run(config, layout.folder)
+    assert (result.step, result.model) == (2, None)
+    assert [found.mark.step for found in list_checkpoints(layout)] == [2]
+    status = read_status(layout)
+    assert (status.state, status.exit_code, status.error) == ("stopped", 0, "")
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ from hart_studio.ui.line import MODEL_CALLS
 from hart_studio.ui.services import AskForm, AskService, Reply, find_rival, read_form
 from hart_studio.ui.views import PROTOCOL_TITLES
 
+NO_RIVAL: Final = ("No second model", "")
+"""(title, name) of asking one model alone."""
+
 _ORDINALS: Final = ("First", "Second")
 
 
@@ -113,7 +116,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 elem_id="ask-model-a",
             )  # fmt: skip
             model_b = gr.Dropdown(
-                [("No second model", ""), *models], value=find_rival(models[0][1]), label="Compare with",
+                [NO_RIVAL, *models], value=find_rival(models[0][1]), label="Compare with",
                 allow_custom_value=True, elem_id="ask-model-b",
             )  # fmt: skip
             with gr.Accordion("Settings", open=False, elem_id="ask-settings"):

@@ -20,7 +20,16 @@ from hart_studio.runs.overrides import dump_config, load_config, read_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
 from hart_studio.ui.failures import describe
-from hart_studio.ui.form import CHAIN_TITLES, GROUPS, Widget, label_problems, list_widgets, read_values, write_values
+from hart_studio.ui.form import (
+    CHAIN_TITLES,
+    GROUPS,
+    Widget,
+    label_problems,
+    list_widgets,
+    name_labels,
+    read_values,
+    write_values,
+)
 from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
 from hart_studio.ui.rights import CLOSED, Rights
 from hart_studio.ui.run_watch import RunWatch
@@ -35,6 +44,10 @@ _NOT_PLACED: Final = ("", "The run was not started. The Train tab says why.")
 
 _IS_HERE: Final = "(placed) => [placed, Boolean(document.querySelector('#train-start')?.offsetParent)]"
 """Asked of the page when a run has started: the checks before it take a while, and one goes on with something else."""
+
+_START: Final = "Start training"
+_START_LATER: Final = "Start after this check"
+"""Told in place of the other while a check runs: a start has one of its own, and both at once are slow."""
 
 _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
 
@@ -102,9 +115,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             closed = "" if desk.is_open else f"{CLOSED[0].upper()}{CLOSED[1:]}."
             report = LaunchReport(replace(_summarize(first), outcome=closed, is_refused=True), elem_id="train-report")
             with gr.Row(elem_id="train-buttons"):
-                start = gr.Button(
-                    "Start training", variant="primary", size="lg", interactive=desk.is_open, elem_id="train-start"
-                )
+                start = gr.Button(_START, variant="primary", size="lg", interactive=desk.is_open, elem_id="train-start")
                 check = gr.Button("Only check", size="lg", interactive=desk.is_open, elem_id="train-check")
                 look = gr.Button("Show samples", size="lg", interactive=desk.is_open, elem_id="train-look")
             samples = SampleCards(elem_id="train-samples")
@@ -179,14 +190,17 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         except Exception as error:
             return [_refuse(error), None]
 
-    def check_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[LaunchState]:
+    def check_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
+        is_open = gr.update(value=_START, interactive=desk.is_open)
         try:
             rights.ensure_maker(person)
             order = read_order(*given)
-            state = yield from _follow_check(desk, order)
-            yield replace(state, outcome=_judge(state))
+            state = LaunchState()
+            for state in _follow_check(desk, order):
+                yield {report: state, start: gr.update(value=_START_LATER, interactive=False)}
+            yield {report: replace(state, is_checking=False, outcome=_judge(state)), start: is_open}
         except Exception as error:
-            yield _refuse(error)
+            yield {report: _refuse(error), start: is_open}
 
     def start_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
         try:
@@ -236,7 +250,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     earlier.input(use_run, earlier, [base, *inputs], **quiet)
     file.upload(use_file, file, [base, *inputs], **quiet)
     look.click(look_at_samples, place, [report, samples], api_visibility="private", show_progress="minimal")
-    check.click(check_order, place, report, **quiet)
+    check.click(check_order, place, [report, start], **quiet)
     started = start.click(start_order, place, [report, placed], concurrency_limit=4, **quiet)
     started.then(show_placed, [placed, is_here], [tabs, pages.view], js=_IS_HERE, **quiet)
     return TrainForm([base, *inputs], lambda config: fill(DEFAULT_PRESET, config))
@@ -321,14 +335,15 @@ def _summarize(order: Order) -> LaunchState:
         ),
         ("Device", f"{len(order.gpus)} GPU{'s' * (len(order.gpus) > 1)}" if order.gpus else "CPU"),
     ]
-    return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=config.warnings)
+    return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=tuple(map(name_labels, config.warnings)))
 
 
 def _follow_check(desk: LaunchDesk, order: Order) -> Any:
     """Yield the report as findings come; returns the last one."""
     state = replace(_summarize(order), notes=(), is_checking=True)
     yield state
-    for finding in desk.check(order):
+    for found in desk.check(order):
+        finding = {**found, "text": name_labels(found["text"]), "advice": name_labels(found["advice"])}
         state = replace(state, findings=(*state.findings, finding))
         yield state
     return replace(state, is_checking=False)

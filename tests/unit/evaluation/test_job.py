@@ -232,3 +232,34 @@ def test_an_unknown_benchmark_makes_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needle"):
         prepare_run(tmp_path / "runs", EvaluationConfig(benchmark="gone"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_goes_on_before_the_first_answer_is_told(
+    config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = prepare_run(tmp_path / "runs", config)
+    seen = []
+
+    def see() -> None:
+        seen.append(find_state(layout)[1].phase)
+
+    def read(*given: object) -> object:
+        see()
+        return load(*given)
+
+    def open_model(_: EvaluationConfig) -> ScriptedModel:
+        see()
+        return Seeing(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
+
+    class Seeing(ScriptedModel):
+        def generate(
+            self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        ) -> list[list[Completion]]:
+            see()
+            return super().generate(requests, sampling, group_size)
+
+    load = job.load_questions
+    monkeypatch.setattr(job, "load_questions", read)
+    assert run_evaluation(layout, open_model)
+    assert list(dict.fromkeys(seen))[:3] == ["reading the questions", "loading the model", "asking the first questions"]
+    assert seen[-1] == find_state(layout)[1].phase == "", "once there are figures they speak for themselves"

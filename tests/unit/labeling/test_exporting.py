@@ -35,6 +35,13 @@ def test_report(items: list[Item], tmp_path: Path) -> None:
     assert pictures == {Path(item.picture.path).read_bytes() for item in items[:11]}
 
 
+def test_turned_pictures_are_noted_only_where_there_are_some(items: list[Item], tmp_path: Path) -> None:
+    assert export_labels(items, "coco", tmp_path / "upright", ExportOptions(splits=HALVES)).notes == ()
+    items.append(make_item(draw_picture(tmp_path / "in" / "t.jpg", orientation=6), [(1, 2, 30, 40)]))
+    (note,) = export_labels(items, "coco", tmp_path / "turned", ExportOptions(splits=HALVES)).notes
+    assert note.startswith("pictures that EXIF turns: 1; boxes are of the upright picture")
+
+
 def test_the_whole_record_stands_beside(tmp_path: Path) -> None:
     item = full_item(draw_picture(tmp_path / "in" / "a.png"))
     export_labels([item], "createml", tmp_path / "out", ExportOptions(splits={"val": 1.0}))

@@ -106,8 +106,16 @@ def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) ->
     assert twenty.item(second.id).label.status == "accepted"
 
 
+def test_a_run_that_accepts_unseen_leaves_one_to_audit(twenty: Project) -> None:
+    calibrated(twenty)
+    twenty.change_settings(twenty.settings.model_copy(update={"audit_share": 1e-9}))
+    run(twenty, batch=7)
+    assert twenty.count_by("status") == {"auto_accepted": 20}
+    assert twenty.count_waiting() == {"auto_accepted": 1}
+
+
 def test_nothing_to_do(project: Project) -> None:
-    with pytest.raises(InputError, match="none that the filter wants"):
+    with pytest.raises(InputError, match=r"none that is new or failed.*Items on the page, --status"):
         prepare_run(project, config(project))
 
 

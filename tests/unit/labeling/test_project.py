@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.database import DATABASE, MIGRATIONS, Database
 from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings, create_project, draw_lot, make_item_id
-from tests.unit.labeling.conftest import add_label, ask
+from hart_studio.labeling.quality import measure_quality
+from hart_studio.labeling.records import LabeledSample
+from hart_studio.labeling.review import ReviewDesk
+from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 
 
 def test_a_project_keeps_its_name_and_settings(tmp_path: Path) -> None:
@@ -175,6 +180,42 @@ def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[
     assert waiting() == 6
     filled.change_settings(ProjectSettings(audit_share=0.0))
     assert waiting() == 0
+
+
+def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, item_ids: list[str]) -> None:
+    lots = {item_id: draw_lot(0, item_id) for item_id in item_ids}
+    lowest, highest = min(item_ids, key=lots.__getitem__), max(item_ids, key=lots.__getitem__)
+    filled.change_settings(ProjectSettings(audit_share=1e-9))
+    add_label(filled, highest, status="auto_accepted", score=0.99)
+    filled.draw_audit()
+    assert filled.count_waiting() == {"proposed": 5, "auto_accepted": 1}
+    add_label(filled, lowest, status="auto_accepted", score=0.99)
+    filled.draw_audit()
+    assert filled.find_audit_bound() > lots[lowest]
+    desk = ReviewDesk(filled)
+    opened = desk.next_item("Ada", ItemFilter(statuses=("auto_accepted",)))
+    assert opened is not None
+    assert opened.id == lowest, "one is enough: the other one waits no longer"
+    desk.decide("Ada", lowest, 2, "accept")
+    assert measure_quality(filled).audited == 1
+    desk.undo("Ada")
+    assert filled.count_waiting() == {"proposed": 4, "auto_accepted": 1}
+    filled.change_settings(ProjectSettings(audit_share=0.0))
+    assert filled.count_waiting() == {"proposed": 4}
+
+
+def test_boxes_that_came_in_are_what_is_left_to_label(project: Project, picture: Path) -> None:
+    assert not project.has_boxes_to_verify()
+    given = LabeledSample(**ask(picture, 0).model_dump(), boxes=(BOX,))
+    import_samples(project, LoadedSamples("boxes", (given,)))
+    assert project.has_boxes_to_verify()
+    import_samples(project, LoadedSamples("streets", (ask(picture, 1),)))
+    assert not project.has_boxes_to_verify(), "there are new ones too"
+    first, second = [item.id for item in project.items()]
+    add_label(project, second)
+    assert project.has_boxes_to_verify()
+    add_label(project, first, origin="imported", check=make_check())
+    assert not project.has_boxes_to_verify(), "they are verified"
 
 
 def test_threads_have_connections_of_their_own(filled: Project) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from PIL import Image
 from hart_studio.data.columns import Columns
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.archives import Archive
+from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.peeking import peek_source
+from hart_studio.labeling.project import create_project
 from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source, locate_source, map_columns
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
@@ -68,6 +72,21 @@ def test_what_cannot_be_told(name: str) -> None:
         guess_kind(name)
 
 
+def test_one_picture_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "photo 1.jpg").write_text("no picture at all")
+    with pytest.raises(InputError, match=r"got one picture, 'photo 1.jpg'; bring its folder, or a zip of it"):
+        guess_kind(str(tmp_path / "photo 1.jpg"))
+
+
+def test_a_table_without_heads_has_no_columns_until_somebody_chooses(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", (8, 6)), "PNG"))
+    (tmp_path / "q.csv").write_text("b.png,What is it?\na.png,And this?\n")
+    found = peek_source(str(tmp_path / "q.csv"))
+    assert (found["columns"]["image"], found["columns"]["question"]) == ("", "")
+    assert (found["found"], found["missing"]) == (0, "no column was taken for the picture")
+    assert peek_source(str(tmp_path / "q.csv"), picture_column="b.png")["found"] == 1
+
+
 def test_questions_keep_their_gold_boxes_apart(needle: Path, tmp_path: Path) -> None:
     loaded = load(needle, tmp_path / "cache", SourceSettings())
     assert len(loaded.samples) == 3
@@ -77,6 +96,8 @@ def test_questions_keep_their_gold_boxes_apart(needle: Path, tmp_path: Path) -> 
 def test_pictures_need_a_question(needle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a question to ask"):
         load(needle / "images", tmp_path, SourceSettings())
+    with pytest.raises(InputError, match=r"expected a question without \{label\}.*write \{name\} .*\{folder\}"):
+        load(needle / "images", tmp_path, SourceSettings(question="Where is the {label}?"))
     settings = SourceSettings(question="Which colour is {name}?", choices=("red", "blue"))
     assert len(load(needle / "images", tmp_path, settings).samples) == 3
 
@@ -108,7 +129,7 @@ def test_a_table_in_a_zip_finds_the_pictures_beside_it(tmp_path: Path, top: str)
 
     peeked = peek_source(str(source))
     assert (peeked["kind"], peeked["found"], peeked["columns"]["answer"]) == ("table", 2, "answer")
-    assert "the picture is missing" in peeked["missing"]
+    assert peeked["missing"] == "the picture is missing in z.zip"
     assert peeked["rows"][1]["question"] == "And here?"
 
 
@@ -173,3 +194,53 @@ def test_pictures_of_a_table_may_lie_elsewhere(tmp_path: Path) -> None:
     assert peek_source(str(tmp_path / "q.csv"), tmp_path / "far")["found"] == 1
     loaded = load(tmp_path / "q.csv", tmp_path / "cache", SourceSettings(image_root=tmp_path / "far"))
     assert len(loaded.samples) == 1
+
+
+def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
+    table = b"photo,ask\na.png,What?\n"
+    source = make_zip(tmp_path / "z.zip", {"q.csv": table, "a.png": PNG})
+    project = create_project(tmp_path / "project", "p")
+    with pytest.raises(DataError, match="map the columns"):
+        import_source(project, str(source), SourceSettings())
+    assert not any(path.is_file() for path in project.pictures.rglob("*"))
+    settings = SourceSettings(columns={"image": "photo", "question": "ask"})
+    with pytest.raises(InputError, match="expected room for 1"):
+        import_source(project, str(source), settings, most_items=0)
+    assert not any(path.is_file() for path in project.pictures.rglob("*"))
+    assert import_source(project, str(source), settings).added == 1
+    with pytest.raises(DataError, match="map the columns"):
+        import_source(project, str(source), SourceSettings())
+    (item,) = project.items()
+    assert Path(item.picture.path).is_file(), "what an import before has unpacked stays"
+
+
+def test_no_picture_is_unpacked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"q.csv": b"image,question\na.png,What?\nno.png,What?\n", "a.png": PNG, "no.png": b"text"}
+    source = make_zip(tmp_path / "z.zip", entries)
+    read: list[str] = []
+    whole = Archive.read
+    monkeypatch.setattr(Archive, "read", lambda self, name: read.append(name) or whole(self, name))
+    peeked = peek_source(str(source))
+    assert set(read) == {"q.csv"}
+    assert peeked["found"] == 1 and "expected one of" in peeked["missing"]
+
+
+def test_a_zipped_data_set_is_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    rows = {"image": [{"bytes": PNG, "path": None}], "question": ["What?"], "answer": ["red"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path, "set")
+    assert guess_kind(archive) == "hugging_face"
+    assert [sample.answer for sample in load(Path(archive), tmp_path / "cache", SourceSettings()).samples] == ["red"]
+
+
+def test_odd_names_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").mkdir()
+    (tmp_path / "._q.csv").write_bytes(b"\0attributes")
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "._a.png").write_bytes(b"\0attributes")
+    assert guess_kind(str(tmp_path)) == "pictures"
+    assert peek_source(str(tmp_path)) == {"kind": "pictures", "count": 1, "shown": ["a.png"]}
+    (tmp_path / "set.zip").mkdir()
+    (tmp_path / "set.zip" / "a.png").write_bytes(PNG)
+    assert len(load(tmp_path / "set.zip", tmp_path / "cache", SourceSettings(question="What?")).samples) == 1

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from hart_studio.runs.events import Finished
 from hart_studio.runs.launcher import request_stop, start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import find_start, is_alive
+from hart_studio.runs.queue import LaunchPlan, plan_launch
 from hart_studio.runs.reader import read_events, read_log
-from hart_studio.runs.status import RunStatus, find_state, read_status, write_status
+from hart_studio.runs.status import RunStatus, find_state, noted_signals, read_status, write_status
 from hart_studio.runs.writer import ENDED_NOW
 from tests.unit.runs.conftest import wait_until
 
@@ -35,8 +37,19 @@ with RunWriter(layout, total=3) as run:
         run.begin_to_stop()
     elif habit == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif habit == "slow":
+        told = []
+        signal.signal(signal.SIGTERM, lambda *_: told.append(1))
     run.log_step(1, "", {}) if habit != "finish" else None
     while habit in ("busy", "deaf", "yielding") or (habit == "polite" and not run.is_stop_requested):
+        time.sleep(0.02)
+    if habit == "slow":
+        while not told:
+            time.sleep(0.02)
+        assert run.is_stop_requested
+if habit == "polite":
+    last = layout.folder / "lingers"
+    while last.exists():
         time.sleep(0.02)
 """
 
@@ -45,7 +58,7 @@ import sys
 from pathlib import Path
 from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout
-start_run(RunLayout(Path(sys.argv[1])), [sys.executable, "-c", sys.argv[2], sys.argv[1], "polite"])
+start_run(RunLayout(Path(sys.argv[1])), [sys.executable, "-c", sys.argv[2], sys.argv[1], sys.argv[3]])
 """
 
 
@@ -147,6 +160,24 @@ def test_a_job_that_is_asked_saves_and_stops(layout: RunLayout, start: Callable[
     assert stop_run(layout) == "stopped", "a second time does no harm"
 
 
+def test_what_waits_for_its_next_attempt_is_not_ended_by_the_last_one(
+    layout: RunLayout, start: Callable[[str], RunStatus]
+) -> None:
+    (layout.folder / "lingers").touch()  # a process takes a while to end after it has said that it stopped
+    status = start("polite")
+    stopping = threading.Thread(target=stop_run, args=(layout, 20.0))
+    stopping.start()
+    wait_until(lambda: read_status(layout).state == "stopped")
+    plan_launch(layout, LaunchPlan(argv=("python",)))
+    (layout.folder / "lingers").unlink()
+    stopping.join(30.0)
+    wait_until(lambda: not is_alive(status.pid, status.pid_start))
+    time.sleep(0.5)  # for whoever watched the process
+    assert read_status(layout).state == "queued"
+    ends = [event.payload for event in read_events(layout).events if isinstance(event.payload, Finished)]
+    assert ends == [Finished(state="stopped", exit_code=0)]
+
+
 def test_a_job_that_does_not_listen_is_ended_and_no_other(
     layout: RunLayout, start: Callable[[str], RunStatus], spawn: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
@@ -167,6 +198,77 @@ def test_a_job_that_ignores_sigterm_is_killed(layout: RunLayout, start: Callable
     assert (ended.state, ended.exit_code, ended.error) == ("stopped", -9, ENDED_NOW)
 
 
+def test_a_job_that_saves_after_all_once_it_is_signalled_has_just_stopped(
+    layout: RunLayout, start: Callable[[str], RunStatus]
+) -> None:
+    start("slow")
+    assert stop_run(layout, save_seconds=0, end_seconds=120) == "stopped"
+    ended = read_status(layout)
+    assert (ended.state, ended.exit_code, ended.error) == ("stopped", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "exit_code", "error"),
+    [
+        (signal.SIGKILL, "failed", -9, "ended by SIGKILL, which often means that memory ran out; the end of logs/"),
+        (signal.SIGSEGV, "failed", -11, "ended by SIGSEGV; the end of logs/"),
+        (signal.SIGTERM, "stopped", 143, "ended by SIGTERM"),
+    ],
+)
+def test_what_ends_a_job_that_was_to_save_is_told(
+    layout: RunLayout,
+    start: Callable[[str], RunStatus],
+    number: signal.Signals,
+    state: str,
+    exit_code: int,
+    error: str,
+) -> None:
+    pid = start("busy").pid
+    assert pid
+    request_stop(layout)
+    os.kill(pid, number)
+    status = wait_for_end(layout)
+    assert (status.state, status.exit_code) == (state, exit_code)
+    assert status.error == error + ("attempt_1.log says more" if state == "failed" else "")
+
+
+def test_a_kill_by_somebody_else_is_told_also_after_a_job_was_told_to_end(
+    layout: RunLayout, start: Callable[[str], RunStatus]
+) -> None:
+    pid = start("deaf").pid
+    assert pid
+    stopping = threading.Thread(target=stop_run, args=(layout, 0.0, 120.0))
+    stopping.start()
+    wait_until(lambda: noted_signals(layout) == {signal.SIGTERM})
+    os.kill(pid, signal.SIGKILL)
+    stopping.join(120)
+    status = read_status(layout)
+    assert (status.state, status.exit_code) == ("failed", -9)
+    assert status.error.startswith("ended by SIGKILL, which often means that memory ran out; ")
+
+
+@pytest.mark.parametrize(("is_told", "state"), [(True, "stopped"), (False, "failed")])
+def test_a_program_with_an_exit_code_of_its_own_has_failed_unless_it_was_told_to_end(
+    layout: RunLayout, tmp_path: Path, is_told: bool, state: str
+) -> None:
+    ready = tmp_path / "ready"
+    code = (
+        "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)); "
+        "pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+    )
+    pid = start_run(layout, [sys.executable, "-c", code, str(ready)]).pid
+    assert pid
+    wait_until(ready.exists)
+    if is_told:
+        assert stop_run(layout, save_seconds=0, end_seconds=120) == "stopped"
+    else:
+        request_stop(layout)
+        os.kill(pid, signal.SIGTERM)
+    status = wait_for_end(layout)
+    assert (status.state, status.exit_code) == (state, 1)
+    assert status.error == "ended with exit code 1; the end of logs/attempt_1.log says more"
+
+
 def test_a_job_that_is_killed_while_it_stops_by_itself_is_stopped(
     layout: RunLayout, start: Callable[[str], RunStatus]
 ) -> None:
@@ -182,7 +284,7 @@ def test_a_job_that_is_killed_while_it_stops_by_itself_is_stopped(
 def test_a_job_outlives_who_started_it_and_is_found_again(
     layout: RunLayout, spawn: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
-    page = spawn(LAUNCH, str(layout.folder), WORK)
+    page = spawn(LAUNCH, str(layout.folder), WORK, "polite")
     assert page.wait(120) == 0
     wait_until(lambda: find_state(layout)[0] == "running")
     assert stop_run(layout, save_seconds=120) == "stopped"
@@ -192,7 +294,7 @@ def test_a_job_outlives_who_started_it_and_is_found_again(
 def test_a_killed_job_that_nobody_watched_is_lost_and_can_be_resumed(
     layout: RunLayout, spawn: Callable[..., subprocess.Popen[bytes]], start: Callable[[str], RunStatus]
 ) -> None:
-    assert spawn(LAUNCH, str(layout.folder), WORK).wait(120) == 0
+    assert spawn(LAUNCH, str(layout.folder), WORK, "polite").wait(120) == 0
     wait_until(lambda: read_status(layout).state == "running")
     pid = read_status(layout).pid
     assert pid
@@ -201,6 +303,28 @@ def test_a_killed_job_that_nobody_watched_is_lost_and_can_be_resumed(
     assert stop_run(layout) == "lost"
     assert start("finish").attempt == 2
     assert wait_for_end(layout).state == "completed"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_job_that_nobody_watched_is_ended_on_request_or_lost(
+    layout: RunLayout,
+    spawn: Callable[..., subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    is_ours: bool,
+) -> None:
+    monkeypatch.setattr(launcher, "_WATCH_SECONDS", 0.0)  # there is nobody to wait for
+    assert spawn(LAUNCH, str(layout.folder), WORK, "deaf").wait(120) == 0
+    wait_until(lambda: read_events(layout).events)
+    pid = read_status(layout).pid
+    assert pid
+    if is_ours:
+        assert stop_run(layout, save_seconds=0, end_seconds=1) == "stopped"
+        assert (read_status(layout).exit_code, read_status(layout).error) == (None, ENDED_NOW)
+        return
+    killing = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+    killing.start()
+    assert stop_run(layout, save_seconds=120) == "lost", "nobody knows why it is gone"
+    killing.join()
 
 
 def test_the_process_that_got_the_number_of_a_dead_job_is_left_alone(
@@ -222,7 +346,7 @@ def test_a_job_of_a_foreign_group_is_asked_but_not_signalled(layout: RunLayout) 
     )
     with pytest.raises(InputError, match="its own process group"):
         stop_run(layout, save_seconds=0, end_seconds=0)
-    assert layout.stop.exists()
+    assert layout.stop.exists() and not noted_signals(layout), "no signal was sent"
 
 
 def test_a_run_that_was_never_started_is_stopped_without_a_signal(layout: RunLayout) -> None:

@@ -161,3 +161,12 @@ def test_a_log_from_its_end_in_portions_or_not_there(layout: RunLayout) -> None:
     assert read_log(layout, 1, -100).text == "0123456789�"
     assert read_log(layout, 1, 2, most_bytes=3) == ("234", 5)
     assert read_log(layout, 1, 99).text == "0123456789�", "a shorter file is read anew"
+
+
+@pytest.mark.parametrize("name", ["attempt", "step", "total", "exit_code"])
+def test_a_number_that_no_page_could_be_sent_is_no_status(tmp_path: Path, name: str) -> None:
+    made = create_run(tmp_path, "training", RunConfig(), "sft", total=5)
+    write_status(made, RunStatus(job="training", state="queued", total=5).replace(**{name: 10**20}))
+    (found,) = list_runs(tmp_path)
+    assert (found.state, found.status) == ("unreadable", None)
+    assert f"{name}: expected less than 2**53" in found.problem

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,18 @@ import pytest
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.runs import status as status_module
+from hart_studio.runs.launcher import request_stop
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import find_start
-from hart_studio.runs.status import RunStatus, check_startable, find_state, read_status, write_status
+from hart_studio.runs.status import (
+    RunStatus,
+    check_startable,
+    find_state,
+    note_signal,
+    noted_signals,
+    read_status,
+    write_status,
+)
 
 OWN: dict[str, Any] = {"pid": os.getpid(), "pid_start": find_start(os.getpid())}
 GONE: dict[str, Any] = {"pid": os.getpid(), "pid_start": "an earlier process of the same number"}
@@ -55,6 +65,29 @@ def test_a_running_job_that_is_asked_to_stop_is_stopping_at_once(layout: RunLayo
     write(layout, state="running", attempt=1, **OWN)
     layout.stop.touch()
     assert find_state(layout)[0] == "stopping"
+
+
+def test_who_stops_a_run_notes_the_signals_that_it_sends(layout: RunLayout, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        note_signal(layout, signal.SIGTERM)
+    assert noted_signals(layout) == frozenset() and not layout.stop.exists(), "a note is no wish for a stop"
+    layout.stop.touch()
+    assert noted_signals(layout) == frozenset()
+    note_signal(layout, signal.SIGTERM)
+    assert noted_signals(layout) == {signal.SIGTERM}
+    note_signal(layout, signal.SIGKILL)
+    note_signal(layout, signal.SIGTERM)  # by one who is slower
+    request_stop(layout)
+    assert noted_signals(layout) == {signal.SIGTERM, signal.SIGKILL}
+    layout.stop.write_bytes(b"\xff SIGNAL now")
+    assert noted_signals(layout) == frozenset()
+    layout.stop.unlink()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("SIGTERM")
+    layout.stop.symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic"):
+        note_signal(layout, signal.SIGKILL)
+    assert noted_signals(layout) == frozenset() and elsewhere.read_text() == "SIGTERM"
 
 
 def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from hart_studio.runs.processes import find_start
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.rollouts import GroupPictures, read_groups
-from hart_studio.runs.status import RunStatus, find_state, read_status, write_status
+from hart_studio.runs.status import RunStatus, find_state, note_signal, read_status, write_status
 from hart_studio.runs.writer import ATTEMPT_VARIABLE, ENDED_NOW, RunWriter, create_run
 from tests.unit.runs.conftest import PROVENANCE, wait_until
 
@@ -233,13 +233,18 @@ def test_sigterm_leaves_a_record_and_its_handler_does_not_outlive_the_run(layout
     assert (status.state, status.exit_code, status.error) == ("stopped", 143, "ended by SIGTERM")
 
 
-def test_an_end_that_was_asked_for_is_told_as_one(layout: RunLayout) -> None:
+@pytest.mark.parametrize(("is_noted", "error"), [(True, ENDED_NOW), (False, "ended by SIGTERM")])
+def test_an_end_is_told_as_asked_for_when_who_asked_sent_the_signal(
+    layout: RunLayout, is_noted: bool, error: str
+) -> None:
     with pytest.raises(SystemExit), RunWriter(layout, total=9):
         layout.stop.touch()
+        if is_noted:
+            note_signal(layout, signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
     status = read_status(layout)
-    assert (status.state, status.exit_code, status.error) == ("stopped", 143, ENDED_NOW)
+    assert (status.state, status.exit_code, status.error) == ("stopped", 143, error)
 
 
 def test_a_signal_from_elsewhere_stops_without_an_order(layout: RunLayout) -> None:

@@ -61,3 +61,20 @@ def test_what_cannot_be_used_ends_with_2(wrong: list[str], tmp_path: Path, capsy
     assert main([*wrong, "--runs-root", str(tmp_path)]) == 2
     assert "error: expected" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_samples_that_cannot_be_read_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = write_jsonl(tmp_path / "data", 2)
+    broken.write_text("{")
+    samples = ["--set", "data.source=jsonl", "--set", "model.device=cpu", "--runs-root", str(tmp_path / "runs")]
+    for path in (tmp_path / "nowhere.jsonl", broken):
+        assert main([*samples, "--set", f"data.path={path}", "--dry-run"]) == 2
+        assert "samples: expected" in capsys.readouterr().out
+
+
+def test_help_says_what_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "change one setting, such as schedule.rl_steps=100" in " ".join(capsys.readouterr().out.split())

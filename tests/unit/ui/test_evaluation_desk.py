@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from hart_studio.errors import InputError
@@ -259,3 +262,47 @@ def test_figures_stay_until_the_next_attempt_has_some(desk: EvaluationDesk, pict
         assert (row["figures"], row["pace"], row["warnings"]) == (before, None, [])
         EventLog(layout.events).append(StepDone(stage="", metrics={"crops_only/accuracy": 0.25}), 6)
         assert look(desk)["evaluations"][0]["figures"] == {"crops_only/accuracy": 0.25}
+
+
+def test_a_limit_beyond_all_bounds_is_refused_before_anything_is_made(desk: EvaluationDesk) -> None:
+    before = list_runs(desk.launch.runs_root)
+    for act in (desk.start, desk.command):
+        with pytest.raises(InputError, match="limit: Input should be less than or equal to"):
+            act({**WANTED, "limit": 10**20})
+    assert list_runs(desk.launch.runs_root) == before
+
+
+def test_one_broken_evaluation_does_not_take_the_list_along(
+    desk: EvaluationDesk, layout: RunLayout, caplog: pytest.LogCaptureFixture
+) -> None:
+    huge = prepare_run(desk.launch.runs_root, EvaluationConfig())
+    huge.status.write_text(huge.status.read_text().replace('"total": 200', f'"total": {10**20}'))
+    nowhen = huge.folder.with_name("20269999-999999-evaluation-abcdef")
+    shutil.copytree(layout.folder, nowhen)
+    found = look(desk)
+    orjson.dumps(found)  # what the server makes of an answer
+    assert [row["id"] for row in found["evaluations"]] == [layout.run_id] and found["unreadable"] == 2
+    assert look(desk, found["signature"]) is None
+    assert sum("incident" in record.message for record in caplog.records) == 1, "told once, not with every look"
+
+
+def test_a_pace_from_a_broken_clock_is_a_time_that_can_be_sent(desk: EvaluationDesk) -> None:
+    layout = prepare_run(desk.launch.runs_root, EvaluationConfig(limit=10_000_000))
+    with RunWriter(layout, 10_000_000) as run:
+        run.start(PROVENANCE)
+        log = EventLog(layout.events)
+        for step in (1, 2):
+            log.append(StepDone(stage="", metrics={}), step)
+        lines = layout.events.read_text().splitlines()
+        lines[-1] = re.sub(r'"at": ?"\d{4}', '"at": "9000', lines[-1])
+        layout.events.write_text("\n".join(lines) + "\n")
+        row = next(row for row in look(desk)["evaluations"] if row["id"] == layout.run_id)
+    assert row["pace"] > 1e11 and row["eta_seconds"] == 10**9
+
+
+def test_what_an_evaluation_does_before_its_first_answer_is_told(desk: EvaluationDesk) -> None:
+    layout = prepare_run(desk.launch.runs_root, EvaluationConfig())
+    with RunWriter(layout, 200) as run:
+        run.tell_phase("loading the model")
+        row = next(row for row in look(desk)["evaluations"] if row["id"] == layout.run_id)
+    assert (row["step"], row["phase"]) == (0, "loading the model")

@@ -17,6 +17,7 @@ from hart_studio.ui.form import (
     HIDDEN,
     label_problems,
     list_widgets,
+    name_labels,
     read_values,
     write_values,
 )
@@ -133,3 +134,32 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
         assert isinstance(read_values(filled, RunConfig()), RunConfig)
     except InputError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "told"),
+    [
+        (
+            "schedule: expected prompts_per_step to be a multiple of prompts_per_micro_batch = 8, got 2",
+            "Schedule",
+            "expected “Questions per RL step” to be a multiple of “Questions at a time” = 8, got 2",
+        ),
+        (
+            "data: expected a path for source=jsonl, got none; set data.path",
+            "Data",
+            "expected a path for source=jsonl, got none; set “File, folder or hub id”",
+        ),
+        (
+            "settings: expected data.rl_count above 0 for the chain ap_grpo+sft, got 0",
+            "Settings",
+            "expected “Samples for RL” above 0 for the chain ap_grpo+sft, got 0",
+        ),
+        ("no rollout.unheard at /data/rl_count.json or data.path.txt", "Settings", ""),
+    ],
+)
+def test_settings_in_a_problem_are_called_what_the_form_calls_them(text: str, label: str, told: str) -> None:
+    assert label_problems(text) == [(label, told or text)]
+
+
+def test_settings_in_an_advice_are_called_what_the_form_calls_them() -> None:
+    assert name_labels("Set model.lora to on; lower rollout.group_size.") == "Set “LoRA” to on; lower “Group size G”."

@@ -132,7 +132,7 @@ def test_a_run_is_started_once_and_with_arguments_alone(
     started: list[list[str]] = []
     monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: started.append(list(argv)))
     desk.create({"name": "p"})
-    with pytest.raises(InputError, match="none that the filter wants"):
+    with pytest.raises(InputError, match="none that is new or failed"):
         desk.start({"project": "p"})
     bring(desk, "p", table)
     run = desk.start({"project": "p", "rollouts": 4, "is_tightening": True})["run"]

@@ -204,6 +204,8 @@ def test_quality_losses_and_export(calls: ReviewCalls, project: Project, tmp_pat
     assert (first["items"], first["boxes"], first["losses"]) == (1, 1, [])
     assert first["archive"] != second["archive"]
     assert (tmp_path / "served" / first["archive"]).is_file()
+    with pytest.raises(InputError, match="add up to 100 %, got 90, 20, 10; change them"):
+        outputs.losses({"project": "p", "format": "yolo", "splits": [0.9, 0.2, 0.1]})
     wrongs: list[dict[str, Any]] = [{"format": "gone"}, {"splits": [0.5, 0.1, 0.1]}, {"statuses": ["x"]}]
     for wrong in wrongs:
         with pytest.raises(InputError):
