@@ -312,7 +312,7 @@ def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage,
     page.locator("#train-form button.label-wrap", has_text="Data").click()
     page.fill("#set-data-needle-count input", "100")
     page.keyboard.press("Tab")
-    expect(page.locator(".hs-finding-bad")).to_contain_text("needle_count")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("“Scenes to draw” of at least")
     assert len(list_runs(shelf)) == before
 
 
