@@ -40,7 +40,7 @@ MOST_FOLDERS: Final = 32
 _SMALL_BYTES: Final = 1 << 20
 """What is no larger harms nobody, however well it was packed."""
 
-_UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
+_UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 _USELESS_NAMES: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
 _LONGEST_STEM: Final = 60
 

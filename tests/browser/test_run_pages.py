@@ -291,7 +291,8 @@ def test_boxes_stand_in_one_line_and_the_words_of_the_model_behind_them(
     expect(first.locator("pre")).to_be_visible()
     assert first.locator("pre").text_content() == said
     expect(page.get_by_role("button", name="Play")).to_be_visible()  # the key has opened the text, and no more
-    assert page.locator(".hs-theatre-bar").bounding_box()["height"] < 60, "one row on a laptop"  # type: ignore[index]
+    bar = page.locator(".hs-theatre-bar").bounding_box()
+    assert bar is not None and bar["height"] < 60, "one row on a laptop"
 
 
 # --- the form -------------------------------------------------------------------------------------------------------

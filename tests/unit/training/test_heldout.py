@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,7 +99,11 @@ def test_every_process_asks_equally_often(tmp_path: Path, processes: int) -> Non
         model = ScriptedModel(grounding="[]", crops_only="\\boxed{A}")
         # The last answer ends it before figures are added up over processes, which are not there.
         answers = iter([True, False])
-        go_on = lambda done, asked=asked, answers=answers: asked.append(done) is None and next(answers)  # noqa: E731
+
+        def go_on(done: int, asked: list[int] = asked, answers: Iterator[bool] = answers) -> bool:
+            asked.append(done)
+            return next(answers)
+
         assert measure_held_out(model, samples, METHODS["ap_grpo"], RunConfig(), accelerator=share, go_on=go_on) is None
         told.append(asked)
     assert told == [[0, BATCH * processes]] * processes
