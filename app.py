@@ -106,6 +106,7 @@ def _read_port(text: str) -> int:
 def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     """Build the pages and block until the server stops; what is to end with it is left in ``closing``."""
     from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
+    from hart_studio.labeling.project_lifecycle import purge_trash  # noqa: PLC0415
     from hart_studio.ui.access import find_access  # noqa: PLC0415
     from hart_studio.ui.allowed_models import (  # noqa: PLC0415
         find_allowed,
@@ -144,6 +145,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     service = AskService(cache / "work", allowed=allowed, limits=rights.pictures)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     desk = LaunchDesk(flags.runs_root, is_open=rights.can_make, allowed=allowed)
+    purge_trash(flags.labels_root)
     labels = LabelDesk(flags.labels_root, is_open=not rights.is_public, allowed=allowed)
     space = open_space(closing.enter_context(open_cache()), service, examples) if rights.is_public else None
     if space is not None:

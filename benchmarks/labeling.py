@@ -24,7 +24,7 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
-from hart_studio.labeling.project import create_project
+from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.self_verify import ProposalSettings, propose
 from hart_studio.models.catalog import TRAINED_MODEL
 from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Sampling
@@ -87,7 +87,7 @@ def watch_memory(model: ChatModel, folder: Path, many: int) -> list[tuple[int, f
     ]
     import_samples(project, LoadedSamples("many", tuple(rows)))
     settings = ProposalSettings(rollouts=2, loop=LoopSettings(temperature=1.0, max_new_tokens=16))
-    config = LabelingConfig(project=str(project.folder), batch=32, proposals=settings)
+    config = LabelingConfig(batch=32, proposals=settings)
     layout = prepare_run(project, config)
     marks: list[tuple[int, float]] = []
 

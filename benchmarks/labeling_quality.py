@@ -23,7 +23,8 @@ from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
 from hart_studio.labeling.known_calibrations import find_calibration
-from hart_studio.labeling.project import Project, ProjectSettings, create_project
+from hart_studio.labeling.project import Project, ProjectSettings
+from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.report import draw_reliability
@@ -45,7 +46,7 @@ def label(folder: Path, samples: list[GoldSample], model: str, tightening: Tight
     import_samples(project, LoadedSamples("needle", tuple(rows)))
     loop = LoopSettings(temperature=1.0, max_new_tokens=128)
     proposals = ProposalSettings(rollouts=8, loop=loop, tightening=tightening)
-    layout = prepare_run(project, LabelingConfig(project=str(project.folder), model=model, proposals=proposals))
+    layout = prepare_run(project, LabelingConfig(model=model, proposals=proposals))
     run_labeling(layout, lambda name, device: load_model(name, device=device))
     return project
 

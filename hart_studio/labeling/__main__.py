@@ -30,7 +30,10 @@ from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
 from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
-from hart_studio.labeling.project import Project, ProjectSettings, create_project
+from hart_studio.labeling.project import Project, ProjectSettings
+from hart_studio.labeling.project_commands import add_project_commands
+from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.records import USABLE, Status
 from hart_studio.labeling.report import write_report
 from hart_studio.labeling.self_verify import ProposalSettings
@@ -111,8 +114,12 @@ def _run(options: argparse.Namespace) -> None:
     if run_id:
         layout = find_run(project.runs, run_id)
         read_config(layout)
+        if run_id != os.environ.get(RUN_VARIABLE):  # a page has looked before it started this process
+            with reserve_start(project, run_id):
+                pass
     else:
-        layout = prepare_run(project, _read_config(options, project))
+        with reserve_start(project):
+            layout = prepare_run(project, _read_config(options))
     print(f"run: {layout.folder}")
     notes = read_config(layout).tell_scores(project)
     for line in (notes.basis, *(f"note: {caution}" for caution in notes.cautions)):
@@ -122,7 +129,7 @@ def _run(options: argparse.Namespace) -> None:
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
 
 
-def _read_config(options: argparse.Namespace, project: Project) -> LabelingConfig:
+def _read_config(options: argparse.Namespace) -> LabelingConfig:
     loop = LoopSettings(
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
@@ -131,7 +138,6 @@ def _read_config(options: argparse.Namespace, project: Project) -> LabelingConfi
     tightening = TighteningSettings() if options.tighten else None
     served = read_served(options)
     return LabelingConfig(
-        project=str(project.folder),
         model=served.title if served else options.model,
         served=served,
         device=options.device,
@@ -285,6 +291,8 @@ def _build_parser() -> argparse.ArgumentParser:
     create.add_argument(
         "--overlap-share", type=float, default=0.0, help="share of items that two people decide (%(default)s)"
     )
+
+    add_project_commands(add)
 
     source = add("import", _import, "add questions and pictures; rows that are there already change nothing")
     source.add_argument("project", type=Path, help="folder of the project")

@@ -14,16 +14,23 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import DataError
+from hart_studio.labeling.connections import (
+    POOL,
+    ConnectionPool,
+    PooledConnection,
+    count_transaction,
+    replaced_message,
+)
 
 DATABASE: Final = "project.sqlite"
 """File of the project's folder."""
 
-_PATIENCE_SECONDS: Final = 30.0
-
 _VERSION_1: Final = (
     """CREATE TABLE project (
-        only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, created_at TEXT NOT NULL, settings TEXT NOT NULL
+        only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, created_at TEXT NOT NULL,
+        archived_at TEXT, settings TEXT NOT NULL
     )""",
+    # Paths inside the folder of the project are relative to it, so that a copy finds its own images.
     """CREATE TABLE pictures (
         id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, path TEXT NOT NULL,
         width INTEGER NOT NULL, height INTEGER NOT NULL
@@ -74,59 +81,90 @@ MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_1,)
 
 
 class Database:
-    """A project's file; every thread gets a connection of its own.
+    """A project's file. Connections come from the pool of the process; threads may share the object.
 
     Attributes:
-        path: The file.
+        path: The file, absolute.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pool: ConnectionPool = POOL) -> None:
         """Open the file, and bring it to the newest version.
+
+        Args:
+            path: The file.
+            pool: The seam for tests.
 
         Raises:
             DataError: If it is missing, no project, of a newer version, or cannot be written.
         """
-        self.path = path
+        self.path = path.absolute()
+        self._pool = pool
         self._own = threading.local()
         if not path.is_file():
             raise DataError(f"expected a project at {path.parent}, got a folder without {DATABASE}; create one first")
-        with telling_apart(path):
-            (version,) = self.reading().execute("PRAGMA user_version").fetchone()
+        self._identity = pool.identify(self.path)
+        self._number = 0
+        with self.reading() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != len(MIGRATIONS):  # a project that is up to date can be read where it cannot be written
             with self.writing() as connection:
                 migrate(connection, path)
 
-    def reading(self) -> sqlite3.Connection:
-        """The thread's connection, to read what was committed."""
-        connection = getattr(self._own, "connection", None)
-        if connection is None:
-            connection = self._own.connection = connect(self.path)
-        return connection
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read what was committed; inside ``writing``, its connection, which sees its own changes.
+
+        Read all rows inside the block: the connection is another thread's afterwards.
+
+        Raises:
+            DataError: If the file is gone, was replaced, or cannot be read.
+        """
+        current: PooledConnection | None = getattr(self._own, "leased", None)
+        if current is not None:
+            with telling_apart(self.path):
+                yield current.connection
+            return
+        with telling_apart(self.path):
+            leased = self._pool.lease(self.path)
+            try:
+                self._check_identity(leased)
+                self._own.leased = leased
+                yield leased.connection
+            finally:
+                self._own.leased = None
+                self._pool.give_back(leased)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is kept, or, with an exception, nothing.
 
         Raises:
-            DataError: If the disk is full, the file is damaged or may not be written, or others keep it too long.
+            DataError: If the disk is full, the file is damaged or may not be written, others keep it too long, or it is
+                gone or was replaced meanwhile. Then nothing was saved.
         """
-        with telling_apart(self.path):
-            connection = self.reading()
+        with self.reading() as connection:
+            leased: PooledConnection = self._own.leased
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                count_transaction(connection)
+                self._pool.check(leased)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            self._pool.check(leased)  # a change in a file that nobody finds must not count as saved
 
     def close(self) -> None:
-        """Close this thread's connection."""
-        connection = getattr(self._own, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._own.connection = None
+        """Close the connections that nobody uses now."""
+        self._pool.close_idle(self.path)
+
+    def _check_identity(self, leased: PooledConnection) -> None:
+        """See that the file is the one that this object was made for."""
+        if leased.identity != self._identity or leased.number < self._number:
+            raise DataError(replaced_message(self.path))
+        self._number = leased.number
 
 
 def create_database(path: Path) -> Database:
@@ -134,21 +172,17 @@ def create_database(path: Path) -> Database:
 
     Raises:
         DataError: If the folder cannot be written.
+        FileExistsError: If there is one already.
     """
-    with telling_apart(path):
-        connect(path).close()
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}. Choose another folder, or free some space."
+        ) from error
     return Database(path)
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection with the settings that every one must have."""
-    with telling_apart(path):
-        connection = sqlite3.connect(path, timeout=_PATIENCE_SECONDS, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # every action of a person is on the disk when it is answered
-        return connection
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

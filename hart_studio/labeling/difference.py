@@ -58,7 +58,8 @@ def compare_runs(project: Project, before: str, after: str) -> Difference:
     Raises:
         InputError: If a run is not one of this project, or both have no item in common.
     """
-    known = {row["id"] for row in project.database.reading().execute("SELECT id FROM runs")}
+    with project.database.reading() as connection:
+        known = {row["id"] for row in connection.execute("SELECT id FROM runs")}
     for run in (before, after):
         if run not in known:
             raise InputError(f"expected a labeling run of this project, got {run[:60]!r}; choose one from its list")
@@ -73,14 +74,15 @@ def compare_runs(project: Project, before: str, after: str) -> Difference:
 
 
 def _compare(project: Project, before: str, after: str) -> Iterator[ItemChange]:
-    rows = project.database.reading().execute(
-        """SELECT items.id, items.evidence, old.label AS old, new.label AS new FROM items
-        JOIN predictions AS old ON old.item = items.id AND old.run = ? AND old.label IS NOT NULL
-        JOIN predictions AS new ON new.item = items.id AND new.run = ? AND new.label IS NOT NULL
-        ORDER BY items.number""",
-        (before, after),
-    )
-    for row in rows.fetchall():
+    with project.database.reading() as connection:
+        rows = connection.execute(
+            """SELECT items.id, items.evidence, old.label AS old, new.label AS new FROM items
+            JOIN predictions AS old ON old.item = items.id AND old.run = ? AND old.label IS NOT NULL
+            JOIN predictions AS new ON new.item = items.id AND new.run = ? AND new.label IS NOT NULL
+            ORDER BY items.number""",
+            (before, after),
+        ).fetchall()
+    for row in rows:
         old, new = Label.model_validate_json(row["old"]), Label.model_validate_json(row["new"])
         overlap = mean_pairwise_iou([old.boxes, new.boxes]) if old.boxes and new.boxes else None
         yield ItemChange(row["id"], row["evidence"], _judge(old, new, overlap), overlap, old, new)

@@ -49,9 +49,10 @@ class GoldReport(NamedTuple):
 
 def compare_with_gold(project: Project) -> dict[EvidenceKind, GoldReport]:
     """Compare the labels of all items that have gold boxes: one report per kind of evidence that occurs."""
-    rows = project.database.reading().execute("SELECT item, boxes FROM gold")
+    with project.database.reading() as connection:
+        rows = connection.execute("SELECT item, boxes FROM gold").fetchall()
     groups: dict[EvidenceKind, list[_Compared]] = {}
-    for row in rows.fetchall():
+    for row in rows:
         item = project.item(row["item"], with_history=True)
         proposal = next((each for each in reversed((*item.history, item.label)) if not each.reviewer), None)
         if item.label.status == "new" or proposal is None or item.label.status == "bad_question":

@@ -20,6 +20,7 @@ from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.project import Project, make_item_id
+from hart_studio.labeling.project_locks import hold_import_lock
 from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.records import Box, GoldSample, Sample
@@ -79,9 +80,22 @@ def import_source(
         limits: What its pictures may be.
 
     Raises:
-        HartError: If the source cannot be read or holds too much, or the project cannot be written.
+        HartError: If the source cannot be read or holds too much, the project cannot be written, or another import
+            works on it.
         OSError: If what a zip holds cannot be written into the project's folder.
     """
+    with hold_import_lock(project):
+        return _import_source(project, name, settings, progress, most_items, limits)
+
+
+def _import_source(
+    project: Project,
+    name: str,
+    settings: SourceSettings,
+    progress: Progress | None,
+    most_items: int | None,
+    limits: ImageLimits,
+) -> ImportReport:
     source = locate_source(name, project.pictures, settings, progress)
     items: tuple[Item, ...] | None = None
     try:
@@ -192,7 +206,8 @@ def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, s
     """(source, place, reason) of rows that could not be used, the newest import first."""
     query = """SELECT imports.source, bad_rows.place, bad_rows.reason FROM bad_rows JOIN imports
         ON imports.id = bad_rows.import ORDER BY imports.id DESC, bad_rows.rowid LIMIT ?"""
-    return [(row[0], row[1], row[2]) for row in project.database.reading().execute(query, (limit,))]
+    with project.database.reading() as connection:
+        return [(row[0], row[1], row[2]) for row in connection.execute(query, (limit,))]
 
 
 def look_at(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
@@ -258,7 +273,8 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
                 f"and comes with {sample.answer!r}; correct one of them"
             )
         if before.picture.path != picture.path and not Path(before.picture.path).is_file():
-            connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (picture.path, picture.sha256))
+            stored = project.stored_path(picture.path)
+            connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (stored, picture.sha256))
             change = "updated"
     is_untouched = row is None or row["revision"] == 0
     if boxes and is_untouched and isinstance(sample, LabeledSample):

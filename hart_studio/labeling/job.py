@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import fmean
 from typing import Final
 
@@ -23,6 +22,7 @@ from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration, tell_scores
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_locks import hold_run_lock
 from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
@@ -45,10 +45,8 @@ LoadModel = Callable[[str, str], ChatModel]
 
 
 class LabelingConfig(Record):
-    """What a labeling run does; ``config.json`` of its folder."""
+    """What a labeling run does; ``config.json`` of its folder. The project is the folder that the run lies in."""
 
-    project: str
-    """Absolute path of the project."""
     model: str = Field(default=BUILT_IN_HART, min_length=1)
     """A folder, a hub id, or a name of the catalogue; of a served model what records call it."""
     served: ServedSettings | None = None
@@ -89,11 +87,9 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
         DataError: If the project cannot be written.
     """
     clause, values = config.wanted.to_sql()
-    rows = project.database.reading().execute(
-        f"SELECT id FROM items WHERE {clause} ORDER BY number",  # noqa: S608 - placeholders only
-        values,
-    )
-    ids = [row["id"] for row in rows]
+    query = f"SELECT id FROM items WHERE {clause} ORDER BY number"  # noqa: S608 - placeholders only
+    with project.database.reading() as connection:
+        ids = [row["id"] for row in connection.execute(query, values)]
     if not ids:
         wanted = " or ".join(config.wanted.statuses) or "any status"
         raise InputError(
@@ -137,9 +133,9 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
         HartError: If the model or the project cannot be used. A picture or an item that fails is counted and goes on.
     """
     config = read_config(layout)
-    project = Project(Path(config.project))
+    project = Project(layout.folder.parents[1])  # the folder that was opened, also where it is a copy
     total = count_items(project, layout.run_id)
-    with RunWriter(layout, total) as run:
+    with hold_run_lock(project, layout.run_id), RunWriter(layout, total) as run:
         served = config.served
         model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
         calibration, _ = find_calibration(config.model_name, project.folder)
@@ -201,7 +197,8 @@ def open_checked(path: str, wh: tuple[int, int]) -> SourceImage:
 def count_items(project: Project, run_id: str, *, is_left: bool = False) -> int:
     """Number of items of a run: all, or those that are left."""
     query = "SELECT COUNT(*), COUNT(label) FROM predictions WHERE run = ?"
-    total, done = project.database.reading().execute(query, (run_id,)).fetchone()
+    with project.database.reading() as connection:
+        total, done = connection.execute(query, (run_id,)).fetchone()
     return int(total - done if is_left else total)
 
 
@@ -230,12 +227,13 @@ def _settings(config: LabelingConfig, done: int) -> ProposalSettings:
 
 
 def _next_items(project: Project, run_id: str, limit: int) -> list[Item]:
-    rows = project.database.reading().execute(
-        """SELECT items.id FROM predictions JOIN items ON items.id = predictions.item
-        WHERE predictions.run = ? AND predictions.label IS NULL ORDER BY items.number LIMIT ?""",
-        (run_id, limit),
-    )
-    return [project.item(row["id"]) for row in rows.fetchall()]
+    with project.database.reading() as connection:
+        rows = connection.execute(
+            """SELECT items.id FROM predictions JOIN items ON items.id = predictions.item
+            WHERE predictions.run = ? AND predictions.label IS NULL ORDER BY items.number LIMIT ?""",
+            (run_id, limit),
+        ).fetchall()
+        return [project.item(row["id"]) for row in rows]
 
 
 def _keep(

@@ -15,7 +15,6 @@ import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ from typing import Final
 from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.labeling.database import DATABASE, Database, create_database
+from hart_studio.labeling.database import DATABASE, Database
 from hart_studio.labeling.filters import EVERYTHING, ItemFilter
 from hart_studio.labeling.need import find_need
 from hart_studio.labeling.records import Item, Label, PictureFile, Share
@@ -33,8 +32,9 @@ RUNS: Final = "runs"
 """Folder of a project's labeling runs."""
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
-_WHOLE_ITEM: Final = """SELECT items.id, items.sample, items.label, pictures.path, pictures.sha256, pictures.width,
-    pictures.height FROM items JOIN pictures ON pictures.id = items.picture"""
+_PAGE: Final = 256
+_WHOLE_ITEM: Final = """SELECT items.number, items.id, items.sample, items.label, pictures.path, pictures.sha256,
+    pictures.width, pictures.height FROM items JOIN pictures ON pictures.id = items.picture"""
 
 
 class ProjectSettings(Record):
@@ -85,6 +85,27 @@ class Project:
         """What holds for the whole project."""
         return ProjectSettings.model_validate_json(self._row()["settings"])
 
+    @property
+    def archived_at(self) -> datetime | None:
+        """When it was archived; None = it is not."""
+        text = self._row()["archived_at"]
+        return None if text is None else datetime.fromisoformat(text)
+
+    def rename(self, name: str) -> None:
+        """Change the name that people see. The folder keeps its name, so that paths and open pages stay valid.
+
+        Raises:
+            InputError: If the name is empty, too long, or holds control characters.
+        """
+        with self.database.writing() as connection:
+            connection.execute("UPDATE project SET name = ?", (check_name(name),))
+
+    def set_archived(self, *, is_archived: bool) -> None:
+        """Archive the project, or take it out of the archive. Its content stays as it is."""
+        now = datetime.now(UTC).isoformat() if is_archived else None
+        with self.database.writing() as connection:
+            connection.execute("UPDATE project SET archived_at = ?", (now,))
+
     def change_settings(self, settings: ProjectSettings) -> None:
         """Replace the settings; the review queue follows them."""
         with self.database.writing() as connection:
@@ -114,10 +135,10 @@ class Project:
             return share
         query = """SELECT lot FROM items WHERE lot {} ? AND EXISTS (SELECT 1 FROM labels WHERE labels.item = items.id
             AND labels.status = 'auto_accepted')"""
-        reading = self.database.reading()
-        if reading.execute(f"{query.format('<')} LIMIT 1", (share,)).fetchone():  # the usual case, found at once
-            return share
-        lowest = reading.execute(f"{query.format('>=')} ORDER BY lot LIMIT 1", (share,)).fetchone()
+        with self.database.reading() as connection:
+            if connection.execute(f"{query.format('<')} LIMIT 1", (share,)).fetchone():  # the usual case, found at once
+                return share
+            lowest = connection.execute(f"{query.format('>=')} ORDER BY lot LIMIT 1", (share,)).fetchone()
         return math.nextafter(lowest["lot"], 1.0) if lowest else share
 
     def draw_audit(self) -> None:
@@ -138,7 +159,8 @@ class Project:
         """Number of items."""
         clause, values = wanted.to_sql()
         query = f"SELECT COUNT(*) FROM items WHERE {clause}"  # noqa: S608 - the clause holds placeholders only
-        (count,) = self.database.reading().execute(query, values).fetchone()
+        with self.database.reading() as connection:
+            (count,) = connection.execute(query, values).fetchone()
         return int(count)
 
     def count_by(self, column: str) -> dict[str, int]:
@@ -146,12 +168,14 @@ class Project:
         if column not in {"status", "category", "reviewer", "evidence"}:
             raise InputError(f"expected status, category, reviewer or evidence, got {column!r}")
         query = f"SELECT {column}, COUNT(*) FROM items GROUP BY 1 ORDER BY 1"  # noqa: S608 - one of four words
-        return {str(value): int(count) for value, count in self.database.reading().execute(query)}
+        with self.database.reading() as connection:
+            return {str(value): int(count) for value, count in connection.execute(query)}
 
     def count_waiting(self) -> dict[str, int]:
         """The review queue by status: ``proposed`` labels wait for a decision, ``auto_accepted`` ones for the audit."""
         query = "SELECT status, COUNT(*) FROM items WHERE need IS NOT NULL GROUP BY 1"
-        return {str(status): int(count) for status, count in self.database.reading().execute(query)}
+        with self.database.reading() as connection:
+            return {str(status): int(count) for status, count in connection.execute(query)}
 
     def has_boxes_to_verify(self) -> bool:
         """Whether all that is left to label are boxes that came in: nothing is new or failed."""
@@ -159,12 +183,15 @@ class Project:
             return False
         query = """SELECT 1 FROM items WHERE status = 'proposed' AND revision = 1
             AND instr(label, '"origin":"imported"') LIMIT 1"""
-        return self.database.reading().execute(query).fetchone() is not None
+        with self.database.reading() as connection:
+            return connection.execute(query).fetchone() is not None
 
     def items(
         self, wanted: ItemFilter = EVERYTHING, *, with_history: bool = False, limit: int = -1, offset: int = 0
     ) -> Iterator[Item]:
-        """Items in the order in which they were imported, read a few hundred at a time.
+        """Items in the order in which they were imported, read a few hundred at a time, each as it is when it is read.
+
+        No connection is held between two reads, so a caller may take its time.
 
         Args:
             wanted: Which ones.
@@ -173,11 +200,20 @@ class Project:
             offset: Items to leave out at the beginning.
         """
         clause, values = wanted.to_sql()
-        query = f"{_WHOLE_ITEM} WHERE {clause} ORDER BY items.number LIMIT ? OFFSET ?"
-        cursor = self.database.reading().execute(query, [*values, limit, offset])
-        while rows := cursor.fetchmany(256):
-            for row in rows:
-                yield _to_item(row, self.history(row["id"]) if with_history else ())
+        # Without an index the scan starts after the last number; an index would have to be sorted for every page.
+        query = f"{_WHOLE_ITEM} WHERE items.number > ? AND {clause} ORDER BY items.number LIMIT ? OFFSET ?"
+        query = query.replace("FROM items JOIN", "FROM items NOT INDEXED JOIN")
+        last, left = -1, limit
+        while left:
+            count = _PAGE if left < 0 else min(_PAGE, left)
+            with self.database.reading() as connection:
+                rows = connection.execute(query, [last, *values, count, offset]).fetchall()
+                items = [self._to_item(row, with_history=with_history) for row in rows]
+            yield from items
+            if len(rows) < count:
+                return
+            last, offset = rows[-1]["number"], 0
+            left = left - count if left > 0 else left
 
     def item(self, item_id: str, *, with_history: bool = False) -> Item:
         """One item.
@@ -185,15 +221,21 @@ class Project:
         Raises:
             InputError: If there is none of that id, which may come from a client.
         """
-        row = self.database.reading().execute(f"{_WHOLE_ITEM} WHERE items.id = ?", (item_id,)).fetchone()
-        if row is None:
-            raise InputError(f"expected the id of an item of this project, got {item_id[:40]!r}; reload the list")
-        return _to_item(row, self.history(item_id) if with_history else ())
+        with self.database.reading() as connection:
+            row = connection.execute(f"{_WHOLE_ITEM} WHERE items.id = ?", (item_id,)).fetchone()
+            if row is None:
+                raise InputError(f"expected the id of an item of this project, got {item_id[:40]!r}; reload the list")
+            return self._to_item(row, with_history=with_history)
 
     def history(self, item_id: str) -> tuple[Label, ...]:
         """The revisions before the newest one, oldest first."""
-        rows = self.database.reading().execute("SELECT label FROM labels WHERE item = ? ORDER BY revision", (item_id,))
-        return tuple(Label.model_validate_json(row["label"]) for row in rows)[:-1]
+        return self._revisions(item_id)[:-1]
+
+    def _revisions(self, item_id: str) -> tuple[Label, ...]:
+        query = "SELECT label FROM labels WHERE item = ? ORDER BY revision"
+        with self.database.reading() as connection:
+            rows = connection.execute(query, (item_id,)).fetchall()
+        return tuple(Label.model_validate_json(row["label"]) for row in rows)
 
     def revision(self, item_id: str, number: int) -> Label:
         """A certain revision.
@@ -201,11 +243,10 @@ class Project:
         Raises:
             InputError: If there is none.
         """
-        row = (
-            self.database.reading()
-            .execute("SELECT label FROM labels WHERE item = ? AND revision = ?", (item_id, number))
-            .fetchone()
-        )
+        with self.database.reading() as connection:
+            row = connection.execute(
+                "SELECT label FROM labels WHERE item = ? AND revision = ?", (item_id, number)
+            ).fetchone()
         if row is None:
             raise InputError(f"expected a revision of {item_id}, got {number}, which is not there; reload the item")
         return Label.model_validate_json(row["label"])
@@ -248,7 +289,7 @@ class Project:
         picture = item.picture
         connection.execute(
             "INSERT INTO pictures (sha256, path, width, height) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (picture.sha256, picture.path, picture.width, picture.height),
+            (picture.sha256, self.stored_path(picture.path), picture.width, picture.height),
         )
         lot = draw_lot(self.settings.seed, item.id)
         label, sample = item.label, item.sample
@@ -281,50 +322,49 @@ class Project:
             ],
         )
 
+    def image_path(self, stored: str) -> Path:
+        """The image at a path of the database: a relative one starts from the project's folder."""
+        return self.folder / stored
+
+    def stored_path(self, image: str) -> str:
+        """The path of an image as the database keeps it: relative inside the project's folder, else absolute."""
+        path = Path(image)
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else image
+
+    def _to_item(self, row: sqlite3.Row, *, with_history: bool) -> Item:
+        path = str(self.image_path(row["path"]))
+        # Rows are read one after the other: the history ends where this very label begins.
+        label = Label.model_validate_json(row["label"])
+        history = (
+            [each for each in self._revisions(row["id"]) if each.revision < label.revision] if with_history else ()
+        )
+        return Item(
+            id=row["id"],
+            sample=Sample(**{**json.loads(row["sample"]), "image": path}),
+            picture=PictureFile(path=path, sha256=row["sha256"], width=row["width"], height=row["height"]),
+            label=label,
+            history=tuple(history),
+        )
+
     def _row(self) -> sqlite3.Row:
-        row: sqlite3.Row | None = self.database.reading().execute("SELECT name, settings FROM project").fetchone()
+        query = "SELECT name, created_at, archived_at, settings FROM project"
+        with self.database.reading() as connection:
+            row: sqlite3.Row | None = connection.execute(query).fetchone()
         if row is None:
             raise DataError(f"expected a labeling project in {self.folder}, got an empty database; create it again")
         return row
 
 
-def create_project(folder: Path, name: str = "", settings: ProjectSettings | None = None) -> Project:
-    """Make an empty project.
-
-    Args:
-        folder: Made when missing; must hold no project yet.
-        name: What people call it; the folder's name by default.
-        settings: What holds for the whole project.
+def check_name(name: str) -> str:
+    """A project's name as it is kept.
 
     Raises:
-        InputError: If there is a project already, or the name is empty or holds control characters.
-        DataError: If the folder cannot be written, or the disk is full; nothing is left behind.
+        InputError: If it is empty, too long, or holds control characters.
     """
-    title = name.strip() or folder.resolve().name
+    title = name.strip()
     if not _NAME.fullmatch(title):
         raise InputError(f"expected a name of 1 to 120 characters on one line, got {title[:40]!r}")
-    path = folder / DATABASE
-    if path.exists():
-        raise InputError(f"expected a folder without a project, got {folder}; open it, or choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"expected to make the folder {folder}, got {error.strerror}; choose another one") from error
-    try:
-        database = create_database(path)
-        with database.writing() as connection:
-            connection.execute(
-                "INSERT INTO project (only, name, created_at, settings) VALUES (1, ?, ?, ?)",
-                (title, datetime.now(UTC).isoformat(), (settings or ProjectSettings()).model_dump_json()),
-            )
-        database.close()
-        return Project(folder)
-    except DataError:
-        for half in folder.glob(f"{DATABASE}*"):
-            half.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds something else
-            folder.rmdir()
-        raise
+    return title
 
 
 def make_item_id(picture_sha256: str, question: str, choices: Sequence[str]) -> str:
@@ -349,14 +389,3 @@ def find_words(sample: Sample) -> str:
     """What a search for text looks at, lower case."""
     parts: Iterable[str] = (sample.id, sample.question, *sample.choices, sample.answer or "", sample.source)
     return "\n".join((*parts, Path(sample.image).name)).casefold()
-
-
-def _to_item(row: sqlite3.Row, history: tuple[Label, ...]) -> Item:
-    sample = json.loads(row["sample"])
-    return Item(
-        id=row["id"],
-        sample=Sample(**{**sample, "image": row["path"]}),
-        picture=PictureFile(path=row["path"], sha256=row["sha256"], width=row["width"], height=row["height"]),
-        label=Label.model_validate_json(row["label"]),
-        history=history,
-    )

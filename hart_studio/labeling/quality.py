@@ -118,20 +118,22 @@ def count_audit(project: Project) -> tuple[int, int]:
 
     The draw depends on nothing but the item's id, so the share is that of all labels accepted unseen.
     """
-    rows = project.database.reading().execute(
-        """SELECT items.id, items.status FROM items WHERE items.lot < ? AND items.reviewer != '' AND EXISTS
-        (SELECT 1 FROM labels WHERE labels.item = items.id AND labels.status = 'auto_accepted')""",
-        (project.find_audit_bound(),),
-    )
+    with project.database.reading() as connection:
+        rows = connection.execute(
+            """SELECT items.id, items.status FROM items WHERE items.lot < ? AND items.reviewer != '' AND EXISTS
+            (SELECT 1 FROM labels WHERE labels.item = items.id AND labels.status = 'auto_accepted')""",
+            (project.find_audit_bound(),),
+        ).fetchall()
     statuses = [row["status"] for row in rows if row["status"] in DECIDED]
     return sum(status == "accepted" for status in statuses), len(statuses)
 
 
 def list_reviewers(project: Project) -> list[ReviewerFigures]:
     """What each person did, by name. Actions that were taken back do not count."""
-    rows = project.database.reading().execute(
-        "SELECT reviewer, kind, seconds FROM actions WHERE is_undone = 0 ORDER BY reviewer"
-    )
+    with project.database.reading() as connection:
+        rows = connection.execute(
+            "SELECT reviewer, kind, seconds FROM actions WHERE is_undone = 0 ORDER BY reviewer"
+        ).fetchall()
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     seconds: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -146,12 +148,13 @@ def list_reviewers(project: Project) -> list[ReviewerFigures]:
 
 def decided_by_two(project: Project) -> list[tuple[Label, Label]]:
     """The last decisions of two people about one item, where an item was meant for two."""
-    rows = project.database.reading().execute(
-        """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE is_undone = 0 AND kind != 'skip'
-        AND items.wants > 1 GROUP BY item HAVING COUNT(DISTINCT actions.reviewer) > 1"""
-    )
+    with project.database.reading() as connection:
+        rows = connection.execute(
+            """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE is_undone = 0 AND kind != 'skip'
+            AND items.wants > 1 GROUP BY item HAVING COUNT(DISTINCT actions.reviewer) > 1"""
+        ).fetchall()
     pairs = []
-    for row in rows.fetchall():
+    for row in rows:
         item: Item = project.item(row["item"], with_history=True)
         last = {label.reviewer: label for label in (*item.history, item.label) if label.status in DECIDED}
         if len(last) >= 2:

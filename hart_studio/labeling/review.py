@@ -255,7 +255,8 @@ class ReviewDesk:
         """Number of labels that ``accept_all`` would accept."""
         clause, values = wanted.to_sql()
         query = f"SELECT COUNT(*) FROM items WHERE {clause} AND status IN ('proposed', 'auto_accepted')"  # noqa: S608
-        return int(self.project.database.reading().execute(query, values).fetchone()[0])
+        with self.project.database.reading() as connection:
+            return int(connection.execute(query, values).fetchone()[0])
 
     def undo(self, reviewer: str) -> Undone | None:
         """Take back this person's last action; None when there is none.
@@ -342,12 +343,14 @@ class ReviewDesk:
         )
 
     def _count_opinions(self, item_id: str, without: str) -> int:
-        row = self.project.database.reading().execute(
-            """SELECT COUNT(DISTINCT reviewer) FROM actions WHERE item = ? AND reviewer != ? AND is_undone = 0
-            AND kind != 'skip' AND EXISTS (SELECT 1 FROM items WHERE items.id = actions.item AND items.wants > 1)""",
-            (item_id, without),
-        )
-        return int(row.fetchone()[0])
+        with self.project.database.reading() as connection:
+            row = connection.execute(
+                """SELECT COUNT(DISTINCT reviewer) FROM actions WHERE item = ? AND reviewer != ?
+                AND is_undone = 0 AND kind != 'skip'
+                AND EXISTS (SELECT 1 FROM items WHERE items.id = actions.item AND items.wants > 1)""",
+                (item_id, without),
+            ).fetchone()
+        return int(row[0])
 
 
 def check_reviewer(name: str) -> str:

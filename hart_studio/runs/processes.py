@@ -7,21 +7,26 @@ elsewhere what ``ps`` prints. Linux and macOS only.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hart_studio.errors import InputError
+from hart_studio.files import read_plain
 
 MOMENT_SECONDS: Final = 0.5
 """How long to wait for a lock that its holder keeps only while it writes its last words."""
 
 _PROC: Final = Path("/proc")
 _POLL_SECONDS: Final = 0.05
+_LONGEST_HOLDER: Final = 4096
 
 
 def find_start(pid: int) -> str | None:
@@ -69,8 +74,41 @@ def signal_group(pid: int, start: str, number: int) -> bool:
     return True
 
 
+class LockHolder(NamedTuple):
+    """Who holds a lock, as the holder wrote it into the lock file."""
+
+    work: str
+    """What the lock is held for, such as the id of a run."""
+    pid: int
+    """Number of the process."""
+    start: str | None
+    """Its start, from ``find_start``."""
+    host: str
+    """Name of the machine."""
+    since: str
+    """When the lock was taken, ISO 8601, UTC."""
+
+    @property
+    def description(self) -> str:
+        """Process and time for a message; the machine only if it is another one."""
+        host = f" on {self.host}" if self.host != platform.node() else ""
+        return f"process {self.pid}{host}, started at {self.since[:16].replace('T', ' ')} UTC"
+
+
+class LockedError(InputError):
+    """Another holder keeps a lock.
+
+    Attributes:
+        holder: Who; None = the holder did not write it.
+    """
+
+    def __init__(self, message: str, holder: LockHolder | None) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
 @contextmanager
-def hold_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
+def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> Iterator[None]:
     """Hold an exclusive lock; the system releases it when the process ends in whatever way.
 
     Processes forked while it is held share it, so it stays held until they have ended too.
@@ -78,9 +116,10 @@ def hold_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
     Args:
         path: The lock file, made when missing and never removed.
         patience_seconds: How long to wait for another holder.
+        work: What it is held for. With it the file says who holds the lock; see ``LockHolder``.
 
     Raises:
-        InputError: If another process, or another holder in this one, keeps the lock for longer.
+        LockedError: If another process, or another holder in this one, keeps the lock for longer.
     """
     deadline = time.monotonic() + patience_seconds
     with path.open("ab") as file:
@@ -90,11 +129,33 @@ def hold_lock(path: Path, patience_seconds: float = 0.0) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise InputError(
-                        f"expected no other attempt of {path.parent.name}, got one that still runs; stop it first"
+                    raise LockedError(
+                        f"expected no other attempt of {path.parent.name}, got one that still runs; stop it first",
+                        _read_holder(path),
                     ) from error
             time.sleep(_POLL_SECONDS)
-        yield
+        if not work:
+            yield
+            return
+        now = datetime.now(UTC).isoformat()
+        holder = LockHolder(work, os.getpid(), find_start(os.getpid()), platform.node(), now)
+        file.truncate(0)
+        file.write(json.dumps(holder._asdict()).encode())
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _read_holder(path: Path) -> LockHolder | None:
+    try:
+        found = json.loads(read_plain(path, _LONGEST_HOLDER))
+        return LockHolder(
+            str(found["work"]), int(found["pid"]), found["start"], str(found["host"]), str(found["since"])
+        )
+    except (OSError, ValueError, TypeError, KeyError):  # not written yet, or a lock that does not say
+        return None
 
 
 def _start_from_proc(pid: int) -> str | None:

@@ -6,13 +6,10 @@ runs are looked up, and sources are read only where visitors may work on this ma
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shutil
 import sys
 import threading
-import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,14 +18,14 @@ from typing import Any, Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import resolve_inside
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
-from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import read_bad_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
 from hart_studio.labeling.peeking import peek_source
-from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_locks import reserve_start
+from hart_studio.labeling.project_store import ProjectStore
 from hart_studio.labeling.records import Status
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import SourceSettings
@@ -48,8 +45,6 @@ MODULE: Final = "hart_studio.labeling"
 
 CLOSED: Final = "labeling is switched off on this public page; run python app.py yourself"
 """Why nothing is made here."""
-
-_SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 
 class RunRequest(Record):
@@ -74,6 +69,7 @@ class LabelDesk:
 
     Attributes:
         root: Folder of all projects.
+        store: Finds and makes them.
         is_open: Whether visitors may make anything here.
         allowed: Models that may label.
         most_items: Items that all projects together may hold; None = any number.
@@ -99,41 +95,26 @@ class LabelDesk:
             limits: What pictures may be.
         """
         self.root = root
+        self.store = ProjectStore(root)
         self.is_open = is_open
         self.allowed = allowed or AllowedModels()
         self.most_items = most_items
         self.limits = limits
         self._lock = threading.Lock()
-        self._starting = threading.Lock()
-        self._projects: dict[str, Project] = {}
         self._imports: dict[str, Import] = {}
 
     def open_project(self, name: Any) -> Project:
-        """The project of that name, which comes from a browser.
+        """The project of that name, which comes from a browser; opened anew each time, so it is what is there now.
 
         Raises:
             InputError: If there is none.
+            DataError: If it cannot be opened.
         """
-        if not isinstance(name, str) or not _SLUG.fullmatch(name):
-            raise InputError(f"expected the name of a project, got {str(name)[:40]!r}; choose one from the list")
-        folder = resolve_inside(self.root, name)
-        if not (folder / DATABASE).is_file():
-            raise InputError(f"expected a project, got {name!r}, which is not there; reload the page")
-        with self._lock:
-            if name not in self._projects:
-                self._projects[name] = Project(folder)
-            return self._projects[name]
+        return self.store.open_project(name)
 
     def projects(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All projects by name, with what is in them."""
-        found = []
-        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        for folder in folders:
-            if _SLUG.fullmatch(folder.name) and (folder / DATABASE).is_file() and not folder.is_symlink():
-                with suppress(HartError):
-                    project = self.open_project(folder.name)
-                    found.append({"id": folder.name, "name": project.name, "items": project.count()})
-        return found
+        """All projects by name, with what is in them; one that cannot be opened with its problem."""
+        return [entry._asdict() for entry in self.store.list_projects()]
 
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
         """Make a project.
@@ -145,12 +126,7 @@ class LabelDesk:
         name = str(request.get("name", "")).strip()
         if not name:
             raise InputError("expected a name for the project, got none; type one")
-        slug = to_slug(name)
-        if (self.root / slug).exists():
-            raise InputError(f"expected a new name, got {name!r}, which a project has already; choose another")
-        self.root.mkdir(parents=True, exist_ok=True)
-        create_project(self.root / slug, name).database.close()
-        return {"id": slug}
+        return {"id": self.store.create_project(name).folder.name}
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """What is in a project now; None when nothing has changed since the signature.
@@ -234,9 +210,7 @@ class LabelDesk:
             InputError: If a run is at work already, or nothing is to be labeled.
         """
         project, config = self._read_run(request)
-        with self._starting:
-            if any(is_at_work(run) for run in list_runs(project.runs)):
-                raise InputError("expected no run at work in this project, got one; stop it, or wait until it is done")
+        with reserve_start(project):
             layout = prepare_run(project, config)
             try:
                 start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
@@ -288,9 +262,10 @@ class LabelDesk:
         self.check_open()
         layout = self._find_run(request)
         self.allowed.check(read_config(layout).model)
-        layout.pause.unlink(missing_ok=True)
-        folder = layout.folder.parents[1]
-        start_run(layout, [sys.executable, "-m", MODULE, "run", str(folder), "--resume", layout.run_id])
+        project = self.open_project(request.get("project"))
+        with reserve_start(project, layout.run_id):
+            layout.pause.unlink(missing_ok=True)
+            start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
 
     def _read_run(self, request: Mapping[str, Any]) -> tuple[Project, LabelingConfig]:
         """The project of a ``RunRequest``, and the settings of the run."""
@@ -298,7 +273,6 @@ class LabelDesk:
         wanted = read_request(RunRequest, request)
         project = self.open_project(wanted.project)
         config = LabelingConfig(
-            project=str(project.folder),
             model=self.allowed.check(wanted.model),
             proposals=ProposalSettings(
                 rollouts=wanted.rollouts,
@@ -312,8 +286,7 @@ class LabelDesk:
 
     def _count_elsewhere(self, project: Project) -> int:
         """Items in all projects but one."""
-        others = [each["id"] for each in self.projects({}) if each["id"] != project.folder.name]
-        return sum(self.open_project(name).count() for name in others)
+        return sum(each.items for each in self.store.list_projects() if each.id != project.folder.name)
 
     def _find_run(self, request: Mapping[str, Any]) -> RunLayout:
         return find_run(self.open_project(request.get("project")).runs, str(request.get("run")))
@@ -329,23 +302,30 @@ class LabelDesk:
         Raises:
             InputError: If they may not.
         """
+        self.check_change()
+
+    def check_change(self) -> None:
+        """Refuse where visitors may not change anything, also not make room.
+
+        Raises:
+            InputError: If they may not.
+        """
         if not self.is_open:
             raise InputError(CLOSED)
 
+    def forget_import(self, project: Project) -> None:
+        """Forget the last import of a project that is deleted: another one may get its place."""
+        with self._lock:
+            self._imports.pop(project.folder.name, None)
 
-def to_slug(name: str) -> str:
-    """The name of a project's folder: plain letters, digits and hyphens, at most 64.
+    def check_copy(self, project: Project) -> None:
+        """Refuse a copy of a project where it would be too much.
 
-    A name in another script, which leaves none of them, has a folder that is named by its hash.
-    """
-    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
-    return slug or f"project-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def is_at_work(run: RunSummary) -> bool:
-    """Whether a run labels, or is about to."""
-    return run.state in {"queued", "running", "stopping"}
+        Raises:
+            InputError: If it would.
+        """
+        if self.most_items is not None and 2 * project.count() + self._count_elsewhere(project) > self.most_items:
+            raise InputError(f"A copy would exceed {self.most_items:,} questions in all projects. Delete some first.")
 
 
 def _show_run(run: RunSummary) -> dict[str, Any]:

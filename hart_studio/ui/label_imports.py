@@ -70,4 +70,3 @@ def run_import(
         raise
     finally:
         state.is_over = True
-        project.database.close()

@@ -175,7 +175,8 @@ class ReviewCalls:
             crops = self._cut(item, label.boxes)
         except ImageError as error:
             raise InputError(f"{error}; the item is kept, press N for the next one") from error
-        lot = project.database.reading().execute("SELECT lot FROM items WHERE id = ?", (item.id,)).fetchone()[0]
+        with project.database.reading() as connection:
+            lot = connection.execute("SELECT lot FROM items WHERE id = ?", (item.id,)).fetchone()[0]
         return {
             "id": item.id,
             "revision": item.label.revision,

@@ -12,14 +12,16 @@ from gradio.utils import get_upload_folder
 from hart_studio.errors import HartError, InputError
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.labeling.archives import Archive
+from hart_studio.labeling.connections import POOL
 from hart_studio.labeling.folders import TABLES
-from hart_studio.labeling.project import RUNS
+from hart_studio.labeling.project import RUNS, Project
+from hart_studio.labeling.project_locks import is_at_work
 from hart_studio.labeling.sources import guess_kind, is_zip
 from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.ui.allowed_models import AllowedModels
-from hart_studio.ui.label_desk import LabelDesk, RunRequest, is_at_work, read_request
+from hart_studio.ui.label_desk import LabelDesk, RunRequest, read_request
 
 MOST_PROJECTS: Final = 3
 """Projects of one visitor (ours, as all bounds here: the disk and the processor of a Space are everybody's)."""
@@ -84,11 +86,25 @@ class VisitorDesk(LabelDesk):
         Raises:
             InputError: If its name cannot be used, or there are too many.
         """
+        self._check_count()
+        return super().create(request)
+
+    def check_copy(self, project: Project) -> None:
+        """Refuse a copy of a project where it would be too much.
+
+        Raises:
+            InputError: If there are too many projects, questions or bytes.
+        """
+        self._check_count()
+        super().check_copy(project)
+        if count_bytes(self.root) + count_bytes(project.folder) > MOST_BYTES:
+            raise InputError(f"A copy would exceed {MOST_BYTES >> 20} MiB of one visitor. Delete a project first.")
+
+    def _check_count(self) -> None:
         if len(self.projects({})) >= MOST_PROJECTS:
             raise InputError(
                 f"expected at most {MOST_PROJECTS} projects of one visitor, got one more; use one of yours"
             )
-        return super().create(request)
 
     def bring(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Begin an import of an uploaded file, which holds its pictures itself.
@@ -171,17 +187,10 @@ class VisitorDesk(LabelDesk):
         for run in self.all_runs():
             stop_at_once(run.layout)
 
-    def let_go(self) -> None:
-        """Close this thread's connections after a call: all threads times all projects would be many open files."""
-        with self._lock:
-            projects = list(self._projects.values())
-        for project in projects:
-            project.database.close()
-
     def close(self) -> None:
         """End all runs and let go of all files, before the folder is removed."""
         self.stop_runs()
-        self.let_go()
+        POOL.close_idle(self.root.absolute())
 
     def _find_source(self, value: Any) -> str:
         """An uploaded file of a kind that a visitor may bring; no other path, no hub id, no address."""

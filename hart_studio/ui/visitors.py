@@ -23,6 +23,7 @@ from typing import Any, Final
 from hart_studio.errors import InputError
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.label_outputs import LabelOutputs
+from hart_studio.ui.project_api import ProjectApi
 from hart_studio.ui.services import AskService
 from hart_studio.ui.visitor_calls import VisitorCalls
 from hart_studio.ui.visitor_desk import BUSY, VisitorDesk
@@ -70,6 +71,7 @@ class Room:
     desk: VisitorDesk
     outputs: LabelOutputs
     calls: VisitorCalls
+    projects: ProjectApi
     seen: float
     """When somebody was last in it, by a clock that cannot be set."""
     busy: int = 0
@@ -79,7 +81,7 @@ class Room:
 
     def answer(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
         """What answers a call of that name."""
-        owner = next(each for each in (self.desk, self.outputs, self.calls) if hasattr(each, name))
+        owner = next(each for each in (self.desk, self.outputs, self.calls, self.projects) if hasattr(each, name))
         found: Callable[[Mapping[str, Any]], Any] = getattr(owner, name)
         return found
 
@@ -119,7 +121,8 @@ class Visitors:
         """A function of that name as the page calls it: it answers from the room of the ticket.
 
         Args:
-            name: Of a function of ``LabelDesk``, ``LabelOutputs`` or ``ReviewCalls``; never from a browser.
+            name: Of a function of ``LabelDesk``, ``LabelOutputs``, ``ReviewCalls`` or ``ProjectApi``; never from a
+                browser.
         """
 
         def answer(request: Any) -> Any:
@@ -172,7 +175,6 @@ class Visitors:
             yield room
         finally:
             if room is not None:
-                room.desk.let_go()
                 with self._lock:
                     room.busy -= 1
                     room.seen = self._clock()
@@ -246,7 +248,8 @@ class Visitors:
         desk = VisitorDesk(folder, self._allowed, self._reserve, self._service.limits)
         outputs = LabelOutputs(desk, served, shown / "labels", names_folders=False)
         calls = VisitorCalls(desk, self._service.in_folder(shown), served)
-        return Room(folder, shown, desk, outputs, calls, self._clock())
+        # What is deleted makes room at once: a visitor has few bytes, and all of them go soon.
+        return Room(folder, shown, desk, outputs, calls, ProjectApi(desk, is_kept=False), self._clock())
 
     def _clear(self, rooms: list[Room]) -> None:
         """Remove rooms that nobody can enter any more."""

@@ -13,7 +13,8 @@ from playwright.sync_api import Page, expect
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.records import Check, Label
 from hart_studio.records import Sample
 from tests.browser.conftest import open_by_name

@@ -12,6 +12,7 @@ from hart_studio.ui.components.label_page import LabelChoices, LabelPage
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
 from hart_studio.ui.page_calls import guarded
+from hart_studio.ui.project_api import ProjectApi
 from hart_studio.ui.review_calls import ReviewCalls
 from hart_studio.ui.services import AskService
 from hart_studio.ui.visitors import ABSENT_SECONDS, IDLE_SECONDS, Visitors
@@ -44,7 +45,7 @@ def build_label_tab(
     """
     marker = service.folder / "marker.txt"
     marker.write_text("Files of the Label page lie beside this one.\n", encoding="utf-8")
-    calls = ReviewCalls(desk, service)
+    calls, projects = ReviewCalls(desk, service), ProjectApi(desk)
     looks: list[Callable[[Mapping[str, Any]], Any]] = [
         *(desk.projects, desk.look, desk.bad_rows),
         *(outputs.quality, outputs.losses, outputs.difference, calls.list_items),
@@ -53,6 +54,7 @@ def build_label_tab(
         *(desk.create, desk.peek, desk.bring, desk.scores, desk.start, desk.pause, desk.stop, desk.resume),
         *(outputs.export, calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
         *(calls.check, calls.accept_all),
+        *(projects.rename, projects.duplicate, projects.archive, projects.delete, projects.trash, projects.restore),
     ]
     answers = looks + makes if desk.is_open else looks
     kinds = [kind for kind in KINDS if kind != "auto"]

@@ -9,7 +9,8 @@ from PIL import Image
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.importing import import_items, import_samples, import_source, look_at, read_bad_rows
-from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.records import LabeledSample, PictureFile
 from hart_studio.labeling.review import ReviewDesk
 from hart_studio.labeling.sources import SourceSettings
@@ -107,7 +108,8 @@ def test_gold_boxes_go_where_no_item_has_them(project: Project, picture: Path) -
     item = next(project.items(with_history=True))
     assert type(item.sample) is Sample
     assert "100.0" not in item.model_dump_json()
-    (count,) = project.database.reading().execute("SELECT COUNT(*) FROM gold").fetchone()
+    with project.database.reading() as connection:
+        (count,) = connection.execute("SELECT COUNT(*) FROM gold").fetchone()
     assert count == 1
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError, ModelError
-from hart_studio.labeling import database
+from hart_studio.labeling import connections
 from hart_studio.labeling.calibration import Calibration, save_calibration
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.gold import compare_with_gold
@@ -42,9 +42,8 @@ def twenty(project: Project, picture: Path) -> Project:
     return project
 
 
-def config(project: Project, **fields: object) -> LabelingConfig:
+def config(**fields: object) -> LabelingConfig:
     chosen = {
-        "project": str(project.folder),
         "model": "m",
         "batch": 6,
         "proposals": ProposalSettings(rollouts=2),
@@ -60,7 +59,7 @@ def right_model(**scripts: object) -> ScriptedModel:
 def run(
     project: Project, model: ChatModel | None = None, layout: RunLayout | None = None, **fields: object
 ) -> RunLayout:
-    chosen = layout or prepare_run(project, config(project, **fields))
+    chosen = layout or prepare_run(project, config(**fields))
     run_labeling(chosen, lambda name, device: model or right_model())
     return chosen
 
@@ -98,7 +97,7 @@ def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) ->
     desk.decide("Ada", first.id, 0, "reject")
     layout = run(twenty)
     assert count_items(twenty, layout.run_id) == 19
-    again = prepare_run(twenty, config(twenty, wanted=ItemFilter()))
+    again = prepare_run(twenty, config(wanted=ItemFilter()))
     desk.decide("Ada", second.id, 1, "accept")  # after the run was made
     run(twenty, layout=again)
     assert count_items(twenty, again.run_id, is_left=True) == 0, "the run knows what its model says of them"
@@ -116,7 +115,7 @@ def test_a_run_that_accepts_unseen_leaves_one_to_audit(twenty: Project) -> None:
 
 def test_nothing_to_do(project: Project) -> None:
     with pytest.raises(InputError, match=r"none that is new or failed.*Items on the page, --status"):
-        prepare_run(project, config(project))
+        prepare_run(project, config())
 
 
 def test_a_run_that_died_goes_on_where_it_ended(twenty: Project) -> None:
@@ -129,7 +128,7 @@ def test_a_run_that_died_goes_on_where_it_ended(twenty: Project) -> None:
             raise KeyboardInterrupt
         return REGION
 
-    layout = prepare_run(twenty, config(twenty))
+    layout = prepare_run(twenty, config())
     with pytest.raises(KeyboardInterrupt):
         run(twenty, right_model(grounding=die), layout)
     assert count_items(twenty, layout.run_id, is_left=True) == 8
@@ -141,7 +140,7 @@ def test_a_run_that_died_goes_on_where_it_ended(twenty: Project) -> None:
 
 
 def test_stop_and_pause(twenty: Project) -> None:
-    layout = prepare_run(twenty, config(twenty, batch=1))
+    layout = prepare_run(twenty, config(batch=1))
     layout.pause.touch()
     thread = threading.Thread(target=run, args=(twenty,), kwargs={"layout": layout})
     thread.start()
@@ -176,7 +175,7 @@ def test_a_model_that_always_fails_ends_the_run(twenty: Project) -> None:
     def choke(request: ChatRequest) -> str:
         raise RuntimeError("out of order")
 
-    layout = prepare_run(twenty, config(twenty))
+    layout = prepare_run(twenty, config())
     with pytest.raises(ModelError, match="out of order"):
         run(twenty, right_model(grounding=choke), layout)
     assert read_status(layout).state == "failed"
@@ -241,7 +240,7 @@ def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(
 ) -> None:
     samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(8))
     import_samples(project, LoadedSamples("needle", samples))
-    real = database.connect
+    real = connections.connect
 
     def refuse_gold(action: int, table: str | None, *_: object) -> int:
         return sqlite3.SQLITE_DENY if table == "gold" else sqlite3.SQLITE_OK
@@ -251,10 +250,11 @@ def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(
         connection.set_authorizer(refuse_gold)
         return connection
 
-    monkeypatch.setattr(database, "connect", connect)
+    connections.POOL.close_idle(project.folder)
+    monkeypatch.setattr(connections, "connect", connect)
     blind = Project(project.folder)
-    with pytest.raises(sqlite3.DatabaseError, match="prohibited"):
-        blind.database.reading().execute("SELECT boxes FROM gold")
+    with pytest.raises(DataError, match="prohibited"), blind.database.reading() as connection:
+        connection.execute("SELECT boxes FROM gold")
     run(blind)
     desk = ReviewDesk(blind)
     while item := desk.next_item("Ada"):
@@ -262,5 +262,5 @@ def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(
     desk.undo("Ada")
     assert blind.count_by("status") == {"accepted": 7, "proposed": 1}
     assert measure_quality(blind).evidence["known_answer"].labels == 8
-    with pytest.raises((sqlite3.DatabaseError, DataError), match="prohibited"):
+    with pytest.raises(DataError, match="prohibited"):
         compare_with_gold(blind)

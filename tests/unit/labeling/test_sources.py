@@ -15,7 +15,7 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.archives import Archive
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.peeking import peek_source
-from hart_studio.labeling.project import create_project
+from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source, locate_source, map_columns
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings

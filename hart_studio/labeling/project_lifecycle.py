@@ -1,0 +1,284 @@
+"""Duplicate, delete and restore labeling projects.
+
+A deleted project is moved to the trash, ``.trash/`` beside its folder, and stays there for a week.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.labeling.connections import POOL, connect, draw_first_number
+from hart_studio.labeling.database import DATABASE, Database, telling_apart
+from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.project import RUNS, Project, check_name
+from hart_studio.labeling.project_creation import DRAFT_PREFIX, make_draft, publish_draft
+from hart_studio.labeling.project_locks import hold_project
+from hart_studio.runs.layout import RunLayout, is_run_id
+from hart_studio.runs.status import read_status, write_status
+
+TRASH: Final = ".trash"
+"""Folder of deleted projects, beside the folders of the others."""
+
+TRASH_DAYS: Final = 7
+"""How long a deleted project can be restored. Project default."""
+
+_ENTRY: Final = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{6}-(.+)", re.DOTALL)
+_TIME: Final = "%Y%m%d-%H%M%S"
+_DAY_SECONDS: Final = 86400.0
+_NOT_COPIED: Final = frozenset({"lock", "stop", "pause", "launch.json", "logs"})
+
+
+class TrashEntry(NamedTuple):
+    """A deleted project."""
+
+    id: str
+    """Name of its folder in the trash."""
+    name: str
+    """What people call it."""
+    deleted_at: datetime
+    """When it was deleted."""
+
+    @property
+    def days_left(self) -> int:
+        """Whole days, rounded up, until it is removed for good."""
+        seconds = TRASH_DAYS * _DAY_SECONDS - (datetime.now(UTC) - self.deleted_at).total_seconds()
+        return max(0, -int(-seconds // _DAY_SECONDS))
+
+
+def duplicate_project(project: Project, folder: Path, name: str) -> Project:
+    """Copy a project, also while people review it: the copy holds what was saved when the copy began.
+
+    Copied are items, labels with their history, decisions, gold boxes, imports, images in the project's folder, its
+    calibration, and labeling runs with their settings and results. Not copied are exports, logs, locks, and who has an
+    item open. A run that is at work is stopped in the copy, and can be resumed there.
+
+    Args:
+        project: The project.
+        folder: Folder of the copy, which holds no project.
+        name: Name of the copy.
+
+    Raises:
+        InputError: If the name cannot be used, or a project is in the folder.
+        DataError: If the copy cannot be written; nothing is left behind.
+    """
+    title = check_name(name)
+    taken = InputError(f"A project is in {folder} already. Choose another folder or name.")
+    if (folder / DATABASE).exists():
+        raise taken
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = make_draft(folder.parent)
+        try:
+            # Images are written before the rows that name them: the copy of the rows names no image that is missing.
+            _copy_database(project.database, draft / DATABASE, title)
+            _copy_files(project.pictures, draft / project.pictures.name)
+            _copy_runs(project.runs, draft / RUNS)
+            if (project.folder / CALIBRATION).is_file():
+                shutil.copy2(project.folder / CALIBRATION, draft / CALIBRATION)
+            publish_draft(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except FileExistsError as error:
+        raise taken from error
+    except OSError as error:
+        raise DataError(
+            f"The project cannot be copied to {folder}: {error.strerror or error}. Free some space, or choose another "
+            "folder."
+        ) from error
+    return Project(folder)
+
+
+def rename_project(project: Project, name: str) -> None:
+    """Change the name that people see; the folder keeps its name.
+
+    Raises:
+        InputError: If the name cannot be used, or a labeling run or an import works on the project.
+    """
+    check_name(name)
+    with hold_project(project):
+        project.rename(name)
+
+
+def archive_project(project: Project, *, is_archived: bool = True) -> None:
+    """Archive a project, or take it out of the archive. Lists hide archived projects; nothing else changes.
+
+    Raises:
+        InputError: If a labeling run or an import works on the project.
+    """
+    with hold_project(project):
+        project.set_archived(is_archived=is_archived)
+
+
+def delete_project(project: Project, confirmation: str, *, is_kept: bool = True) -> str:
+    """Move a project to the trash, and remove what has been there for more than a week.
+
+    Args:
+        project: The project.
+        confirmation: Its name, typed by a person.
+        is_kept: Whether it can be restored; else it is removed for good.
+
+    Returns:
+        Id of the entry in the trash; empty when it was removed for good.
+
+    Raises:
+        InputError: If the confirmation is not the name, or a labeling run or an import works on the project.
+        DataError: If the folder cannot be moved.
+    """
+    if confirmation.strip() != project.name:
+        raise InputError(f"The name does not match. Type {project.name!r} to delete the project.")
+    trash = project.folder.parent / TRASH
+    entry = f"{datetime.now(UTC):{_TIME}}-{secrets.token_hex(3)}-{project.folder.name}"
+    with hold_project(project):
+        POOL.close_idle(project.folder)
+        try:
+            trash.mkdir(exist_ok=True)
+            project.folder.rename(trash / entry)
+        except OSError as error:
+            raise DataError(
+                f"The project at {project.folder} cannot be moved to the trash: {error.strerror}. Check the access "
+                "rights of the folder."
+            ) from error
+    if not is_kept:
+        shutil.rmtree(trash / entry, ignore_errors=True)
+    purge_trash(project.folder.parent)
+    return entry if is_kept else ""
+
+
+def list_trash(root: Path) -> list[TrashEntry]:
+    """The deleted projects below a root that can be restored, the newest first."""
+    found = []
+    for folder, deleted_at, name in _trash_folders(root):
+        try:
+            title = Project(folder).name
+        except HartError:
+            title = name
+        found.append(TrashEntry(folder.name, title, deleted_at))
+    return sorted(found, key=lambda entry: entry.deleted_at, reverse=True)
+
+
+def restore_project(root: Path, entry: str) -> Project:
+    """Move a deleted project back to its place, or to ``NAME-2`` and so on where the place is taken.
+
+    Args:
+        root: Folder of all projects.
+        entry: Its id in the trash, which may come from a client.
+
+    Raises:
+        InputError: If there is no such entry.
+        DataError: If it cannot be moved or opened.
+    """
+    place = next((each for each in _trash_folders(root) if each[0].name == entry), None)
+    if place is None:
+        raise InputError(f"The trash holds no project {entry[:80]!r}. It may have been restored or removed already.")
+    folder, _, name = place
+    POOL.close_idle(folder)
+    target = next(path for path in _free_names(root, name) if not path.exists())
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise DataError(f"The project cannot be restored to {target}: {error.strerror}. Try again.") from error
+    return Project(target)
+
+
+def purge_trash(root: Path, keep_days: float = TRASH_DAYS) -> int:
+    """Remove projects that were deleted long ago, and drafts that a crash left behind.
+
+    Args:
+        root: Folder of all projects.
+        keep_days: How long deleted projects are kept.
+
+    Returns:
+        Number of projects removed.
+    """
+    now, count = datetime.now(UTC), 0
+    for folder, deleted_at, _ in _trash_folders(root):
+        if (now - deleted_at).total_seconds() > keep_days * _DAY_SECONDS:
+            POOL.close_idle(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            count += not folder.exists()
+    for draft in root.glob(f"{DRAFT_PREFIX}*") if root.is_dir() else ():
+        if not draft.is_symlink() and time.time() - draft.stat().st_mtime > _DAY_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
+    return count
+
+
+def _free_names(root: Path, name: str) -> Iterator[Path]:
+    yield root / name
+    number = 2
+    while True:
+        yield root / f"{name[:60]}-{number}"
+        number += 1
+
+
+def _trash_folders(root: Path) -> list[tuple[Path, datetime, str]]:
+    """(folder, when it was deleted, name that the folder had) of everything in the trash."""
+    trash = root / TRASH
+    if not trash.is_dir() or trash.is_symlink():
+        return []
+    found = []
+    for folder in trash.iterdir():
+        match = _ENTRY.fullmatch(folder.name)
+        if match and folder.is_dir() and not folder.is_symlink():
+            try:
+                deleted_at = datetime.strptime(match[1], _TIME).replace(tzinfo=UTC)
+            except ValueError:
+                continue
+            found.append((folder, deleted_at, match[2]))
+    return found
+
+
+def _copy_database(database: Database, path: Path, name: str) -> None:
+    path.open("xb").close()
+    with database.reading() as source, telling_apart(path):
+        target = connect(path)
+        try:
+            source.backup(target)  # in one step: a snapshot, while others go on to write
+            target.execute("BEGIN")
+            target.execute(
+                "UPDATE project SET name = ?, created_at = ?, archived_at = NULL", (name, datetime.now(UTC).isoformat())
+            )
+            target.execute("DELETE FROM claims")
+            target.execute(f"PRAGMA application_id = {draw_first_number():d}")
+            target.execute("COMMIT")
+        finally:
+            target.close()
+
+
+def _copy_files(source: Path, target: Path, left_out: Collection[str] = ()) -> None:
+    """Copy a folder without links, and without drafts of files that are being written."""
+    if not source.is_dir():
+        return
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_symlink() or path.name in left_out or path.name.endswith(".tmp"):
+            continue
+        if path.is_dir():
+            _copy_files(path, target / path.name)
+        elif path.is_file():
+            shutil.copy2(path, target / path.name)
+
+
+def _copy_runs(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return
+    target.mkdir()
+    for folder in source.iterdir():
+        if not is_run_id(folder.name) or folder.is_symlink() or not folder.is_dir():
+            continue
+        _copy_files(folder, target / folder.name, _NOT_COPIED)
+        copy = RunLayout(target / folder.name)
+        copy.logs.mkdir(exist_ok=True)
+        try:
+            status = read_status(copy)
+        except DataError:
+            continue
+        if status.is_active:  # the process works on the original, and must not be taken for one of the copy
+            write_status(copy, status.replace(state="stopped", pid=None, pid_start=None, phase=""))
