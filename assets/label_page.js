@@ -23,6 +23,7 @@ let shownList = { offset: 0, count: 0, acceptable: 0 };
 let isLooking = false;
 let isWhichChosen = false; // whether a person has chosen which items to label
 let lookedAt = -Infinity;
+let listed = []; // all projects, also those that the list does not show
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
@@ -30,6 +31,11 @@ const review = makeReview(page, (name, request) => server[name](signed(request))
 const tabs = makeTabs(page, "panel", "#hs-panel-", openPanel);
 const importing = makeImport(page, {
   call, say, upload, isVisitor: () => Boolean(props.value?.note), onBegin: () => { signature = ""; look(); },
+});
+
+const projectMenu = makeProjectMenu(page, {
+  call, say, problem: () => told.textContent, current: () => listed.find((item) => item.id === project),
+  refresh: (id) => listProjects(id), isVisitor: () => Boolean(props.value?.note),
 });
 
 function say(text, isBad = false) {
@@ -56,7 +62,7 @@ async function call(name, request, button) {
   const asked = project;
   try {
     const answer = await server[name](signed({ project, ...request }));
-    if (asked !== project && !["projects", "create"].includes(name)) return undefined; // of the project chosen before
+    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined; // of the project chosen before
     if (answer === undefined) throw new Error("no answer");
     if (answer?.error) { say(answer.error, true); return undefined; }
     say("");
@@ -71,14 +77,19 @@ async function call(name, request, button) {
 
 // ---- project and panels -------------------------------------------------------------------------------------------
 
+const titleOf = (item) => item.problem ? `${item.name} (cannot be opened)` : `${item.name} (${formatCount(item.items)})${item.is_archived ? " · archived" : ""}`;
+
+// wanted: the project to choose; null = any other one; undefined = the one that is chosen.
 async function listProjects(wanted) {
   const found = await call("projects", {});
   if (!Array.isArray(found)) return;
+  listed = found;
   const select = find(".hs-project");
-  fillSelect(select, found.map((item) => [item.id, `${item.name} (${formatCount(item.items)})`]), wanted ?? project ?? "");
-  page.classList.toggle("hs-no-project", !found.length);
-  const ids = found.map((item) => item.id);
-  const next = ids.includes(wanted) ? wanted : ids.includes(project) ? project : ids[0] ?? null;
+  const chosen = wanted === undefined ? project : wanted;
+  const shown = found.filter((item) => !item.is_archived || projectMenu.isArchivedShown() || item.id === chosen);
+  const next = (shown.find((item) => item.id === chosen) ?? shown.find((item) => !item.problem) ?? shown[0])?.id ?? null;
+  fillSelect(select, shown.map((item) => [item.id, titleOf(item)]), next ?? "");
+  page.classList.toggle("hs-no-project", !shown.length);
   if (next !== project) choose(next);
 }
 
@@ -452,7 +463,7 @@ find(".hs-reviewer").value = kept((storage) => storage.getItem(REVIEWER_KEY)) ??
 watch("value", load);
 load();
 openPanel("import");
-listProjects(new URLSearchParams(location.search).get("project"));
+listProjects(new URLSearchParams(location.search).get("project") ?? undefined);
 (function again() {
   look().finally(() => {
     if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_LOOK_MILLISECONDS : LOOK_MILLISECONDS);

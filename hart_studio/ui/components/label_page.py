@@ -31,4 +31,12 @@ class LabelPage(DeskPage):
     """Shows projects, and the review over the whole window."""
 
     template = "label_page.html"
-    scripts = ("picture_stage.js", "review.js", "drawing.js", "tabs.js", "label_import.js", "label_page.js")
+    scripts = (
+        "picture_stage.js",
+        "review.js",
+        "drawing.js",
+        "tabs.js",
+        "label_import.js",
+        "project_menu.js",
+        "label_page.js",
+    )

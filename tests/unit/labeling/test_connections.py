@@ -351,9 +351,9 @@ def test_open_files_are_given_back(filled: Project) -> None:
     if not Path("/proc/self/fd").exists():
         pytest.skip("no /proc here")
     POOL.close_idle(filled.folder.parent)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(50):
         Project(filled.folder).count()
         POOL.close_idle(filled.folder)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 0

@@ -31,7 +31,7 @@ def test_the_folder_names_a_project_without_a_name(tmp_path: Path) -> None:
 
 
 def test_a_second_project_in_one_folder_is_refused(project: Project) -> None:
-    with pytest.raises(InputError, match="is in .* already"):
+    with pytest.raises(InputError, match=r"is in .* already"):
         create_project(project.folder)
 
 
@@ -172,6 +172,7 @@ def test_lots_are_spread_and_repeatable() -> None:
 def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[str]) -> None:
     for item_id in item_ids:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
+
     def waiting() -> int:
         return sum(filled.count_waiting().values())
 

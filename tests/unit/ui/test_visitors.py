@@ -31,7 +31,9 @@ def test_without_a_ticket_nothing_is_answered(rooms: Visitors, wrong: Any, name:
 
 def test_a_stranger_finds_nothing(rooms: Visitors, ticket: str) -> None:
     stranger = make_ticket()
-    assert call(rooms, ticket, "projects") == [{"id": "signs", "name": "Signs", "items": 0}]
+    assert call(rooms, ticket, "projects") == [
+        {"id": "signs", "name": "Signs", "items": 0, "is_archived": False, "problem": ""}
+    ]
     assert call(rooms, stranger, "projects") == []
     for name in ("look", "bad_rows", "quality", "losses", "list_items", "start", "export", "next_item", "peek"):
         with pytest.raises(InputError, match="of this browser tab"):

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling import project_lifecycle
+from hart_studio.labeling.connections import POOL
+from hart_studio.labeling.database import DATABASE
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
+from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_creation import DRAFT_PREFIX
+from hart_studio.labeling.project_lifecycle import (
+    TRASH,
+    TRASH_DAYS,
+    archive_project,
+    delete_project,
+    duplicate_project,
+    list_trash,
+    purge_trash,
+    rename_project,
+    restore_project,
+)
+from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.runs.processes import find_start
+from hart_studio.runs.reader import list_runs
+from hart_studio.runs.status import read_status, write_status
+from tests.fakes import ScriptedModel
+from tests.unit.labeling.conftest import WH, ask
+from tests.unit.pipeline.conftest import boxes_text
+
+
+@pytest.fixture
+def own(project: Project) -> Project:
+    """Four questions about an image in the project's own folder."""
+    image = project.pictures / "ab" / "street.png"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", WH, "white").save(image)
+    import_samples(project, LoadedSamples("streets", tuple(ask(image, number) for number in range(4))))
+    return project
+
+
+def model() -> ScriptedModel:
+    return ScriptedModel(grounding=boxes_text((250, 333, 500, 667)), crops_only="B", direct="B")
+
+
+def label(project: Project) -> str:
+    """A labeling run over all items."""
+    config = LabelingConfig(model="m", proposals=ProposalSettings(rollouts=2))
+    layout = prepare_run(project, config)
+    run_labeling(layout, lambda name, device: model())
+    return layout.run_id
+
+
+def paths(project: Project) -> set[Path]:
+    return {Path(item.picture.path) for item in project.items()}
+
+
+def test_a_moved_project_finds_its_own_images(own: Project, tmp_path: Path) -> None:
+    POOL.close_idle(own.folder)
+    own.folder.rename(tmp_path / "moved")
+    moved = Project(tmp_path / "moved")
+    assert paths(moved) == {tmp_path / "moved" / "pictures" / "ab" / "street.png"}
+    label(moved)
+    assert moved.count_by("status") == {"proposed": 4}
+
+
+def test_a_copied_project_finds_its_own_images(own: Project, tmp_path: Path) -> None:
+    POOL.close_idle(own.folder)
+    shutil.copytree(own.folder, tmp_path / "copy")
+    shutil.rmtree(own.folder)
+    label(Project(tmp_path / "copy"))
+    assert Project(tmp_path / "copy").count_by("status") == {"proposed": 4}
+
+
+def test_images_elsewhere_stay_where_they_are(filled: Project, picture: Path, tmp_path: Path) -> None:
+    copy = duplicate_project(filled, tmp_path / "copy", "Copy")
+    assert paths(copy) == {picture.resolve()}
+
+
+def test_a_run_that_is_resumed_in_a_copy_changes_the_copy_alone(own: Project, tmp_path: Path) -> None:
+    layout = prepare_run(own, LabelingConfig(model="m", proposals=ProposalSettings(rollouts=2)))
+    POOL.close_idle(own.folder)
+    shutil.copytree(own.folder, tmp_path / "copy")
+    copy = Project(tmp_path / "copy")
+    (run,) = list_runs(copy.runs)
+    run_labeling(run.layout, lambda name, device: model())
+    assert copy.count_by("status") == {"proposed": 4}
+    assert own.count_by("status") == {"new": 4}
+    assert count_items(own, layout.run_id, is_left=True) == 4
+    assert str(own.folder) not in layout.config.read_text()
+
+
+def test_a_duplicate_holds_everything_but_exports_and_logs(own: Project, tmp_path: Path) -> None:
+    run = label(own)
+    item = next(own.items())
+    ReviewDesk(own).decide("Ada", item.id, item.label.revision, "accept")
+    ReviewDesk(own).next_item("Ada")
+    (own.folder / CALIBRATION).write_text("{}")
+    (own.folder / "exports" / "001-coco").mkdir(parents=True)
+    (own.runs / run / "logs" / "attempt_1.log").write_text("words")
+    (own.folder / "pictures" / "link").symlink_to("/etc/passwd")
+    own.set_archived(is_archived=True)
+    copy = duplicate_project(own, tmp_path / "copies" / "copy", " Copy ")
+    assert (copy.name, copy.archived_at, copy.settings) == ("Copy", None, own.settings)
+    assert list(copy.items(with_history=True)) != list(own.items(with_history=True)), "images are the copy's own"
+    assert [(each.id, each.label, each.history) for each in copy.items(with_history=True)] == [
+        (each.id, each.label, each.history) for each in own.items(with_history=True)
+    ]
+    assert ReviewDesk(copy).undo("Ada") is not None, "decisions and their history are there"
+    with copy.database.reading() as connection:
+        claims = [row["reviewer"] for row in connection.execute("SELECT reviewer FROM claims")]
+    assert claims == ["Ada"], "only what undo has opened: nobody has an item of the copy open"
+    assert paths(copy) == {copy.pictures / "ab" / "street.png"}
+    assert (copy.folder / CALIBRATION).is_file()
+    assert not (copy.folder / "exports").exists()
+    assert [each.layout.run_id for each in list_runs(copy.runs)] == [run]
+    assert not (copy.pictures / "link").exists()
+    assert list((copy.runs / run / "logs").iterdir()) == [] and not (copy.runs / run / "lock").exists()
+    assert own.count_by("status")["accepted"] == 1
+
+
+def test_a_run_at_work_is_stopped_in_the_copy(own: Project, tmp_path: Path) -> None:
+    layout = prepare_run(own, LabelingConfig(model="m", proposals=ProposalSettings(rollouts=2)))
+    active = read_status(layout).replace(state="running", pid=os.getpid(), pid_start=find_start(os.getpid()))
+    write_status(layout, active)
+    copy = duplicate_project(own, tmp_path / "copy", "Copy")
+    (run,) = list_runs(copy.runs)
+    assert (run.state, run.status and run.status.pid) == ("stopped", None)
+    assert read_status(layout) == active
+    run_labeling(run.layout, lambda name, device: model())
+    assert (copy.count_by("status"), own.count_by("status")) == ({"proposed": 4}, {"new": 4})
+
+
+def test_a_duplicate_is_one_state_while_others_write(filled: Project, item_ids: list[str], tmp_path: Path) -> None:
+    is_over = threading.Event()
+
+    def write() -> None:
+        while not is_over.is_set():
+            with filled.database.writing() as connection:  # both or none
+                connection.execute("UPDATE items SET category = category || 'x'")
+                connection.execute("UPDATE project SET settings = settings")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for number in range(5):
+            copy = duplicate_project(filled, tmp_path / f"copy{number}", "Copy")
+            assert len(copy.count_by("category")) == 1, "all items are of one transaction"
+            with copy.database.reading() as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            time.sleep(0.02)
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_copy_that_fails_leaves_nothing(own: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="already"):
+        duplicate_project(own, own.folder, "Copy")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(project_lifecycle.shutil, "copy2", fail)
+    with pytest.raises(DataError, match="No space left"):
+        duplicate_project(own, tmp_path / "copy", "Copy")
+    assert not (tmp_path / "copy").exists() and not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))
+
+
+def test_rename_keeps_the_folder(filled: Project) -> None:
+    rename_project(filled, "  Other  ")
+    assert (Project(filled.folder).name, filled.folder.name) == ("Other", "project")
+    with pytest.raises(InputError, match="1 to 120"):
+        rename_project(filled, "a\nb")
+
+
+def test_archive_and_back(filled: Project) -> None:
+    archive_project(filled)
+    assert Project(filled.folder).archived_at is not None
+    archive_project(filled, is_archived=False)
+    assert Project(filled.folder).archived_at is None
+
+
+def test_delete_needs_the_name_and_can_be_taken_back(filled: Project, item_ids: list[str]) -> None:
+    root = filled.folder.parent
+    with pytest.raises(InputError, match="Type 'Streets'"):
+        delete_project(filled, "streets")
+    entry = delete_project(filled, " Streets ")
+    assert not filled.folder.exists()
+    with pytest.raises(DataError, match="is gone"):
+        filled.count()
+    (found,) = list_trash(root)
+    assert (found.id, found.name, found.days_left) == (entry, "Streets", TRASH_DAYS)
+    restored = restore_project(root, entry)
+    assert restored.folder == filled.folder
+    assert [item.id for item in restored.items()] == item_ids
+    assert list_trash(root) == []
+
+
+def test_a_place_that_is_taken_gets_a_number(filled: Project, tmp_path: Path) -> None:
+    entry = delete_project(filled, "Streets")
+    filled.folder.mkdir()
+    assert restore_project(tmp_path, entry).folder.name == "project-2"
+
+
+@pytest.mark.parametrize("entry", ["", "..", "../project", "20260101-000000-abcdef-x", "/etc"])
+def test_only_what_is_in_the_trash_is_restored(filled: Project, tmp_path: Path, entry: str) -> None:
+    with pytest.raises(InputError, match="holds no project"):
+        restore_project(tmp_path, entry)
+
+
+def test_old_trash_and_old_drafts_are_removed(filled: Project, tmp_path: Path) -> None:
+    new = delete_project(filled, "Streets")
+    old = f"{datetime.now(UTC) - timedelta(days=TRASH_DAYS, hours=1):%Y%m%d-%H%M%S}-abcdef-old"
+    (tmp_path / TRASH / old).mkdir()
+    (tmp_path / TRASH / "notes").mkdir()
+    for name in (f"{DRAFT_PREFIX}old", f"{DRAFT_PREFIX}new"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / f"{DRAFT_PREFIX}old", (1, 1))
+    assert purge_trash(tmp_path) == 1
+    assert sorted(path.name for path in (tmp_path / TRASH).iterdir()) == sorted([new, "notes"])
+    assert [path.name for path in tmp_path.glob(f"{DRAFT_PREFIX}*")] == [f"{DRAFT_PREFIX}new"]
+    assert purge_trash(tmp_path / "missing") == 0
+
+
+def test_deleting_removes_old_trash_and_can_be_for_good(filled: Project, tmp_path: Path) -> None:
+    old = f"{datetime.now(UTC) - timedelta(days=TRASH_DAYS + 1):%Y%m%d-%H%M%S}-abcdef-old"
+    (tmp_path / TRASH / old).mkdir(parents=True)
+    assert delete_project(filled, "Streets", is_kept=False) == ""
+    assert list((tmp_path / TRASH).iterdir()) == []
+    assert not (filled.folder / DATABASE).exists()
