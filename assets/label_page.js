@@ -34,7 +34,7 @@ const importing = makeImport(page, {
 });
 
 const projectMenu = makeProjectMenu(page, {
-  call, say, problem: () => told.textContent, current: () => listed.find((item) => item.id === project),
+  call, say, problem: () => { const text = told.textContent; say(""); return text; }, current: () => listed.find((item) => item.id === project),
   refresh: (id) => listProjects(id), isVisitor: () => Boolean(props.value?.note),
 });
 
@@ -65,7 +65,7 @@ async function call(name, request, button) {
     if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined; // of the project chosen before
     if (answer === undefined) throw new Error("no answer");
     if (answer?.error) { say(answer.error, true); return undefined; }
-    say("");
+    if (button || told.classList.contains("hs-bad")) say(""); // what was done stays until somebody does something else
     return answer ?? {};
   } catch {
     say("The server does not answer. Nothing is lost; try again.", true);
@@ -149,6 +149,7 @@ async function look() {
     const asked = project;
     const answer = await answerOf(server.look(signed({ project, signature })));
     if (asked !== project) return;
+    page.classList.toggle("hs-unreadable", Boolean(answer?.error) && !state); // what is drawn is another project's
     if (answer?.error) return say(answer.error, true);
     if (answer) {
       const isOther = state && total() !== totalOf(answer);

@@ -1,5 +1,5 @@
 // Project menu of the Label page: rename, duplicate, archive, delete, restore. One dialog asks for what each needs.
-// current(): the entry of the chosen project in the list, or undefined; call, problem: the page's own.
+// current(): the entry of the chosen project in the list, or undefined; problem(): what the last call complained about.
 function makeProjectMenu(page, { call, problem, say, current, refresh, isVisitor }) {
   const host = page.querySelector(".hs-project-menu");
   const button = host.querySelector(".hs-menu-button");

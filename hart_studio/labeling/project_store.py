@@ -35,6 +35,9 @@ class ProjectEntry(NamedTuple):
     """Why it cannot be opened; empty when it can."""
 
 
+_Stamp = tuple[int, int, int]
+
+
 class ProjectStore:
     """Finds and makes projects.
 
@@ -44,6 +47,7 @@ class ProjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._known: dict[str, tuple[_Stamp | None, ProjectEntry]] = {}
 
     def open_project(self, project_id: object) -> Project:
         """The project of an id.
@@ -64,14 +68,12 @@ class ProjectStore:
         found = []
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
             if _ID.fullmatch(folder.name) and (folder / DATABASE).is_file() and not folder.is_symlink():
-                try:
-                    project = Project(folder)
-                    entry = ProjectEntry(
-                        folder.name, project.name, project.count(), project.archived_at is not None, ""
-                    )
-                except HartError as error:
-                    entry = ProjectEntry(folder.name, folder.name, 0, is_archived=False, problem=str(error))
-                found.append(entry)
+                stamp = _stamp_at_rest(folder)
+                known = self._known.get(folder.name)
+                if stamp is None or known is None or known[0] != stamp or known[1].problem:
+                    known = (stamp, _describe(folder))
+                    self._known[folder.name] = known
+                found.append(known[1])
         return found
 
     def create_project(self, name: str) -> Project:
@@ -113,7 +115,7 @@ class ProjectStore:
         slug = to_slug(title)
         names = {each.id: each.name for each in entries}
         if slug in names and to_slug(names[slug]) == slug:
-            raise InputError(f"expected a new name, got {title!r}, which a project has already; choose another")
+            raise InputError(f"A project named {title!r}, or much alike, already exists. Choose another name.")
         return next(path for path in self._number(slug) if not path.exists())
 
     def _number(self, slug: str) -> Iterator[Path]:
@@ -123,9 +125,31 @@ class ProjectStore:
         raise InputError(f"Too many projects are named like {slug!r}. Choose another name.")
 
 
+def _describe(folder: Path) -> ProjectEntry:
+    try:
+        project = Project(folder)
+        return ProjectEntry(folder.name, project.name, project.count(), project.archived_at is not None, "")
+    except HartError as error:
+        return ProjectEntry(folder.name, folder.name, 0, is_archived=False, problem=str(error))
+
+
+def _stamp_at_rest(folder: Path) -> _Stamp | None:
+    """Inode, size and time of the file of a project that no program has open; None when one has.
+
+    Without a write-ahead log the file holds everything, so what was read from it holds until it changes.
+    """
+    try:
+        if (folder / f"{DATABASE}-wal").exists():
+            return None
+        found = (folder / DATABASE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _refuse_taken_name(title: str, entries: Sequence[ProjectEntry]) -> None:
     if any(each.name.casefold() == title.casefold() for each in entries):
-        raise InputError(f"expected a new name, got {title!r}, which a project has already; choose another")
+        raise InputError(f"A project named {title!r} already exists. Choose another name.")
 
 
 def to_slug(name: str) -> str:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import HartError, InputError
+from hart_studio.labeling.connections import POOL
 from hart_studio.labeling.database import DATABASE
-from hart_studio.labeling.project_lifecycle import archive_project, delete_project
+from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.project_lifecycle import archive_project, delete_project, rename_project
 from hart_studio.labeling.project_store import ProjectStore
+from tests.unit.labeling.conftest import ask
 
 
 @pytest.fixture
@@ -50,17 +54,34 @@ def test_requests_for_the_same_name_make_one_project(store: ProjectStore) -> Non
 def test_names_are_unique_and_a_renamed_project_frees_its_own(store: ProjectStore) -> None:
     first = store.create_project("Signs")
     store.rename_project(first, "Lights")
-    with pytest.raises(InputError, match="which a project has already"):
+    with pytest.raises(InputError, match="already exists"):
         store.create_project("lights")
     second = store.create_project("Signs")
     assert (first.folder.name, second.folder.name) == ("signs", "signs-2")
-    with pytest.raises(InputError, match="which a project has already"):
+    with pytest.raises(InputError, match="already exists"):
         store.rename_project(second, "LIGHTS")
     store.rename_project(second, "Signs!")
     copy = store.duplicate_project(second, "Signs again")
     assert copy.folder.name == "signs-again"
-    with pytest.raises(InputError, match="which a project has already"):
+    with pytest.raises(InputError, match="already exists"):
         store.duplicate_project(second, "Signs!")
+
+
+def test_the_list_is_what_is_there_now(store: ProjectStore, picture: Path) -> None:
+    project = store.create_project("Signs")
+    POOL.close_idle(store.root)
+    assert [entry.items for entry in store.list_projects()] == [0]
+    POOL.close_idle(store.root)
+    assert [entry.items for entry in store.list_projects()] == [0]
+    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+    assert [entry.items for entry in store.list_projects()] == [1], "with what only the log holds"
+    POOL.close_idle(store.root)
+    store.list_projects()
+    POOL.close_idle(store.root)
+    rename_project(store.open_project("signs"), "Other")
+    POOL.close_idle(store.root)
+    assert [entry.name for entry in store.list_projects()] == ["Other"]
+    assert store.list_projects() == ProjectStore(store.root).list_projects()
 
 
 def test_archived_and_deleted_projects(store: ProjectStore) -> None:

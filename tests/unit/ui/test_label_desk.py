@@ -45,7 +45,7 @@ def test_a_project_is_made_listed_and_opened(desk: LabelDesk) -> None:
     assert (entry["id"], entry["name"], entry["items"], entry["problem"]) == (
         "street-signs-more", "Street Signs & more!", 0, "",
     )  # fmt: skip
-    with pytest.raises(InputError, match="which a project has already"):
+    with pytest.raises(InputError, match="already exists"):
         desk.create({"name": "street signs (more)"})
 
 
