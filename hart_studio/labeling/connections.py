@@ -183,6 +183,7 @@ class ConnectionPool:
 
     def close_idle(self, path: Path) -> None:
         """Close the connections to a file, or to the files below a folder, that no lease holds."""
+        path = path.resolve()
         with self._condition:
             for key, each in list(self._idle.items()):
                 if path in (each.path, *each.path.parents):

@@ -37,7 +37,17 @@ MODULES = (
     ("Models", ("models.chat", "models.opening", "models.served_settings")),
     ("The closed loop", ("pipeline.settings", "pipeline.closed_loop", "pipeline.asking", "pipeline.verification")),
     ("Data", ("data.sources", "data.benchmarks.catalog")),
-    ("Labeling", ("labeling.project", "labeling.importing", "labeling.job", "labeling.exporting")),
+    (
+        "Labeling",
+        (
+            "labeling.project",
+            "labeling.project_creation",
+            "labeling.project_lifecycle",
+            "labeling.importing",
+            "labeling.job",
+            "labeling.exporting",
+        ),
+    ),
     ("Evaluation", ("evaluation.config", "evaluation.job", "evaluation.results", "evaluation.report")),
     ("Algorithms", ("algorithms.methods", "algorithms.credit", "algorithms.losses")),
     ("Training", ("runs.overrides", "training.train", "training.hart_trainer", "training.merging")),

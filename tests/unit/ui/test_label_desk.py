@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import InputError
+from hart_studio.labeling.connections import POOL
+from hart_studio.runs.reader import list_runs
 from hart_studio.ui import label_desk
 from hart_studio.ui.label_desk import LabelDesk
 
@@ -150,6 +154,61 @@ def test_a_run_is_started_once_and_with_arguments_alone(
     assert (desk.look({"project": "p"}) or {})["runs"][0]["is_paused"]
     desk.pause({"project": "p", "run": run})
     assert not (desk.look({"project": "p"}) or {})["runs"][0]["is_paused"]
+
+
+def test_of_two_servers_that_start_a_run_at_once_one_does(
+    desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(layout: Any, argv: list[str]) -> None:
+        time.sleep(0.1)
+        started.append(layout.run_id)
+
+    monkeypatch.setattr(label_desk, "start_run", start)
+    desk.create({"name": "p"})
+    bring(desk, "p", table)
+    barrier = threading.Barrier(3)
+
+    def press(server: LabelDesk) -> str:
+        barrier.wait()
+        try:
+            return server.start({"project": "p"})["run"]
+        except InputError as error:
+            return str(error)
+
+    servers = [LabelDesk(desk.root) for _ in range(3)]  # they share nothing but the folder
+    with ThreadPoolExecutor(3) as pool:
+        told = list(pool.map(press, servers))
+    assert len(started) == 1
+    assert sum("is already working on this project" in text for text in told) == 2
+    assert len(list_runs(desk.open_project("p").runs)) == 1
+
+
+def test_a_resumed_run_is_that_of_the_copy_that_was_opened(
+    desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: started.append(list(argv)))
+    desk.create({"name": "p"})
+    bring(desk, "p", table)
+    run = desk.start({"project": "p"})["run"]
+    POOL.close_idle(desk.root)
+    shutil.copytree(desk.root / "p", desk.root / "copy")
+    desk.resume({"project": "copy", "run": run})
+    assert started[1][4] == str(desk.root / "copy")
+
+
+def test_projects_that_are_moved_away_and_back_are_what_is_there_now(desk: LabelDesk, table: Path) -> None:
+    desk.create({"name": "p"})
+    bring(desk, "p", table)
+    (desk.root / "p").rename(desk.root.parent / "away")
+    with pytest.raises(InputError, match="which is not there"):
+        desk.look({"project": "p"})
+    assert desk.projects({}) == []
+    desk.create({"name": "p"})
+    state = desk.look({"project": "p"})
+    assert state is not None and state["statuses"] == {}, "a new project of that name is another one"
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,40 @@ def test_everything_goes_with_the_server(
         time.sleep(0.05)
     with pytest.raises(HartError):
         call(rooms, ticket, "look", project="signs")
+
+
+def test_a_deleted_project_of_a_visitor_makes_room_at_once(rooms: Visitors, ticket: str, uploads: Path) -> None:
+    bring(rooms, ticket, upload_zip(uploads))
+    for name in ("two", "three"):
+        call(rooms, ticket, "create", name=name)
+    with pytest.raises(InputError, match="at most 3 projects"):
+        call(rooms, ticket, "duplicate", project="signs", name="four")
+    call(rooms, ticket, "delete", project="three", confirmation="three")
+    assert call(rooms, ticket, "trash") == []
+    assert call(rooms, ticket, "duplicate", project="signs", name="four") == {"id": "four"}
+    call(rooms, ticket, "rename", project="four", name="Fourth")
+    call(rooms, ticket, "archive", project="four")
+    assert {entry["name"]: entry["is_archived"] for entry in call(rooms, ticket, "projects")} == {
+        "Fourth": True,
+        "Signs": False,
+        "two": False,
+    }
+    with pytest.raises(InputError, match=r"expected a project of this browser tab|which is not there"):
+        call(rooms, make_ticket(), "delete", project="signs", confirmation="Signs")
+
+
+def test_a_copy_counts_against_what_a_visitor_may_keep(
+    rooms: Visitors, ticket: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring(rooms, ticket, upload_zip(uploads, 2))
+    monkeypatch.setattr(visitor_desk, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match="A copy would exceed"):
+        call(rooms, ticket, "duplicate", project="signs", name="copy")
+    monkeypatch.undo()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    monkeypatch.setattr(visitor_desk, "MOST_ITEMS", 3)
+    newer = make_ticket()
+    call(rooms, newer, "create", name="signs")
+    bring(rooms, newer, upload_zip(uploads, 2))
+    with pytest.raises(InputError, match="A copy would exceed"):
+        call(rooms, newer, "duplicate", project="signs", name="copy")
