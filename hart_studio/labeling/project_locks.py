@@ -105,9 +105,10 @@ def _refuse_active_run(project: Project, resumed: str) -> None:
     except LockedError as error:
         raise InputError(_describe_run(error.holder)) from error
     for run in list_runs(project.runs):
-        if is_at_work(run) and run.layout.run_id != resumed:
-            pid = run.status.pid if run.status else None
-            process = f"process {pid}, starting" if pid else "waiting to start"
+        # A run that works holds the lock. One that says so without it works on the folder that this is a copy of.
+        status = run.status
+        if status and status.state == "queued" and is_at_work(run) and run.layout.run_id != resumed:
+            process = f"process {status.pid}, starting" if status.pid else "waiting to start"
             raise InputError(
                 f"Labeling run {run.layout.run_id} ({process}) is already working on this project. "
                 "Stop it or wait until it ends."
