@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -52,6 +53,8 @@ class ExportRequest(Record):
     is_referring: bool = False
     """Whether pictures stay where they are, in formats that can name them there."""
 
+
+_NUMBERED: Final = re.compile(r"(\d{1,9})-")
 
 MOST_SHOWN_CHANGES: Final = 200
 MOST_HELD_OUT: Final = 200
@@ -131,9 +134,7 @@ class LabelOutputs:
         wanted = self._read_export(request)
         project, options = self.desk.open_project(wanted.project), _export_options(wanted)
         items = list(project.items(ItemFilter(statuses=wanted.statuses), with_history=wanted.format == "native"))
-        exports = project.folder / "exports"
-        exports.mkdir(exist_ok=True)
-        folder = exports / f"{1 + sum(1 for _ in exports.iterdir()):03d}-{wanted.format}"
+        folder = make_export_folder(project.folder / "exports", wanted.format)
         report = export_labels(items, wanted.format, folder, options)
         target = self.folder / project.folder.name / folder.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -226,6 +227,26 @@ class LabelOutputs:
         with suppress(DataError):
             return find_calibration(find_built_in(model), project.folder)[0]
         return None
+
+
+def make_export_folder(exports: Path, format_name: str) -> Path:
+    """Make an empty folder for the next export, numbered after the highest number that is there.
+
+    Another process that takes the same number first makes this one take the next.
+    """
+    exports.mkdir(exist_ok=True)
+    numbers = [int(found[1]) for path in exports.iterdir() if (found := _NUMBERED.match(path.name))]
+    number = max(numbers, default=0)
+    while True:
+        number += 1
+        folder = exports / f"{number:03d}-{format_name}"
+        if any(exports.glob(f"{number:03d}-*")):
+            continue
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
 
 
 def _export_options(wanted: ExportRequest) -> ExportOptions:
