@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import write_atomically
+from hart_studio.files import print_anything, write_atomically
 from hart_studio.labeling.calibrate import judge_proposals, make_calibration
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 = done, or stopped by its stop file; 2 = unusable input; 130 = interrupted.
     """
+    print_anything()
     options = _build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], None] = options.command
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from hart_studio.errors import DataError, ImageError, InputError
+from hart_studio.files import from_stored_path, open_plain
 from hart_studio.geometry import WH, clip
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import DECIDED, USABLE, Item, PictureFile, Status
@@ -245,6 +246,9 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
         if not chosen:
             continue
         file = min((each.item.picture for each in chosen), key=lambda picture: picture.path)
+        if options.pictures == "reference" and from_stored_path(file.path) != Path(file.path):
+            left_out["a file name that is not UTF-8, which other tools cannot read: copy the pictures"] += len(chosen)
+            continue
         try:
             suffix, is_turned = _check_picture(file)
         except (DataError, ImageError) as error:
@@ -315,7 +319,7 @@ def _check_picture(file: PictureFile) -> tuple[str, bool]:
     """
     digest = hashlib.sha256()
     try:
-        with Path(file.path).open("rb") as stream:
+        with open_plain(from_stored_path(file.path), may_link=True) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except (OSError, ValueError) as error:
@@ -324,7 +328,7 @@ def _check_picture(file: PictureFile) -> tuple[str, bool]:
         raise DataError("the picture has changed since it was imported")
     with SourceImage(file.path) as image:
         usual, is_turned = _SUFFIXES[image.format], image.is_turned
-    suffix = Path(file.path).suffix.lower()
+    suffix = from_stored_path(file.path).suffix.lower()
     return (suffix if suffix in usual else usual[0]), is_turned
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
+from hart_studio.files import copy_plain, from_stored_path
 from hart_studio.geometry import XYXY
 from hart_studio.labeling.export_plan import (
     SPLITS,
@@ -174,7 +175,7 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
     for picture in plan.pictures if is_copy else ():
         target = draft / _file_of(picture, plan, info)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture.file.path, target)
+        copy_plain(from_stored_path(picture.file.path), target)
     if info.save is not None:
         info.save(plan, draft)
     if info.name != "native":

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.files import from_stored_path, open_plain, to_printable, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.formats import native
@@ -121,7 +122,7 @@ def import_items(
     added, bad_rows, files = 0, list(loaded.bad_rows), dict[str, PictureFile | str]()
     good = []
     for item in items:
-        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(Path(item.picture.path), limits)))
+        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(item.picture.path, limits)))
         if problem:
             bad_rows.append(BadRow(item.id, problem))
         else:
@@ -165,7 +166,7 @@ def import_samples(
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
             if sample.image not in files:
-                files[sample.image] = look_at(Path(sample.image), limits)
+                files[sample.image] = look_at(sample.image, limits)
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
         with project.database.writing() as connection:
@@ -195,19 +196,22 @@ def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, s
     return [(row[0], row[1], row[2]) for row in project.database.reading().execute(query, (limit,))]
 
 
-def look_at(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
+def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
     """Size and content of a picture, or why it cannot be used. Only its header is decoded."""
+    path = from_stored_path(stored_path)
     try:
-        image = SourceImage(path, limits)
+        image = SourceImage(stored_path, limits)
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_plain(path, may_link=True) as file:
             while block := file.read(_READ_BYTES):
                 digest.update(block)
     except ImageError as error:
         return str(error)
     except OSError as error:
-        return f"{path.name}: {error.strerror}"
-    return PictureFile(path=str(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height)
+        return f"{Path(to_stored_path(path)).name}: {error.strerror}"
+    return PictureFile(
+        path=to_stored_path(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height
+    )
 
 
 def _check_room(project: Project, count: int, most_items: int | None) -> None:
@@ -257,7 +261,7 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
                 f"the same question about the same picture is there with the answer {before.sample.answer!r}, "
                 f"and comes with {sample.answer!r}; correct one of them"
             )
-        if before.picture.path != picture.path and not Path(before.picture.path).is_file():
+        if before.picture.path != picture.path and not from_stored_path(before.picture.path).is_file():
             connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (picture.path, picture.sha256))
             change = "updated"
     is_untouched = row is None or row["revision"] == 0
@@ -286,7 +290,7 @@ def _write_down(project: Project, source: str, report: ImportReport) -> None:
             "INSERT INTO imports (at, source, added, known, bad) VALUES (?, ?, ?, ?, ?)",
             (
                 datetime.now(UTC).isoformat(),
-                source,
+                to_printable(source),
                 report.added,
                 report.known + report.updated,
                 report.bad_count,

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples, find_picture, get_field, to_text
 from hart_studio.errors import DataError, HartError
+from hart_studio.files import parse_bounded_json
 from hart_studio.labeling.export_plan import ExportPlan, PlannedPicture
 from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, find_files, read_bytes, to_list
 from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
@@ -139,7 +140,7 @@ def load_items(
     items: dict[str, Item] = {}
     for where, line in _lines(file):
         with collector.row(where):
-            item = to_item(json.loads(line), root)
+            item = to_item(parse_bounded_json(line), root)
             content = item.sample.model_dump(exclude={"id", "source"})
             label = {"boxes": item.label.boxes, "status": item.label.status}
             collector.add(where, LabeledSample(id=item.id, source=collector.source, **content, **label))
