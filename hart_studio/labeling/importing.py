@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,11 @@ from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.files import from_stored_path, open_plain, to_printable, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
+from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.project import Project, make_item_id
-from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
+from hart_studio.labeling.records import LONGEST_CLASS, Item, Label, LabeledSample, PictureFile
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.records import Box, GoldSample, Sample
 
@@ -167,6 +168,7 @@ def import_samples(
         for sample in batch:
             if sample.image not in files:
                 files[sample.image] = look_at(sample.image, limits)
+        project.add_classes(_find_classes(batch))
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
         with project.database.writing() as connection:
@@ -273,6 +275,14 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
         text = BOXES.dump_json(sample.gold_boxes).decode()
         connection.execute("INSERT INTO gold (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING", (item_id, text))
     return change
+
+
+def _find_classes(samples: Sequence[Sample]) -> Iterator[str]:
+    """Classes of the boxes that another tool labeled; a longer text than a class may have is none."""
+    for sample in samples:
+        for box in sample.boxes if isinstance(sample, LabeledSample) else ():
+            if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
+                yield name
 
 
 def _check_inside(boxes: Sequence[Box], picture: PictureFile) -> None:

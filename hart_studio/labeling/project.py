@@ -26,7 +26,15 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.database import DATABASE, Database, create_database
 from hart_studio.labeling.filters import EVERYTHING, ItemFilter
 from hart_studio.labeling.need import find_need
-from hart_studio.labeling.records import Item, Label, PictureFile, Share
+from hart_studio.labeling.records import (
+    DEFAULT_CLASS,
+    MOST_CLASSES,
+    ClassName,
+    Item,
+    Label,
+    PictureFile,
+    Share,
+)
 from hart_studio.records import Record, Sample
 
 RUNS: Final = "runs"
@@ -46,6 +54,8 @@ class ProjectSettings(Record):
     """Share of the labels accepted unseen that a person checks all the same, so that their error rate is measured."""
     overlap_share: Share = 0.0
     """Share of the reviewed items that two people decide, so that their agreement is measured."""
+    classes: tuple[ClassName, ...] = Field(default=(DEFAULT_CLASS,), min_length=1, max_length=MOST_CLASSES)
+    """Classes of the boxes in exports. The first is that of boxes that a model, or a person without a choice, made."""
 
 
 class Project:
@@ -102,6 +112,17 @@ class Project:
                 ],
             )
         self.draw_audit()
+
+    def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Add classes that labels of other tools have; returns the new ones, of which there may be ``MOST_CLASSES``."""
+        with self.database.writing() as connection:
+            settings = self.settings
+            known = set(settings.classes)
+            new = tuple(name for name in dict.fromkeys(names) if name not in known)[: MOST_CLASSES - len(known)]
+            if new:
+                changed = settings.model_copy(update={"classes": (*settings.classes, *new)})
+                connection.execute("UPDATE project SET settings = ?", (changed.model_dump_json(),))
+        return new
 
     def find_audit_bound(self) -> float:
         """The lot below which labels accepted unseen are audited.

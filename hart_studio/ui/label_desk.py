@@ -28,7 +28,7 @@ from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import read_bad_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
 from hart_studio.labeling.peeking import peek_source
-from hart_studio.labeling.project import Project, create_project
+from hart_studio.labeling.project import Project, ProjectSettings, create_project
 from hart_studio.labeling.records import Status
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import SourceSettings
@@ -138,8 +138,11 @@ class LabelDesk:
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
         """Make a project.
 
+        Args:
+            request: ``name``, and optionally ``classes``, names with commas between them.
+
         Raises:
-            InputError: If its name is not usable, or taken.
+            InputError: If its name or a class is not usable, or the name is taken.
         """
         self.check_open()
         name = str(request.get("name", "")).strip()
@@ -149,7 +152,9 @@ class LabelDesk:
         if (self.root / slug).exists():
             raise InputError(f"expected a new name, got {name!r}, which a project has already; choose another")
         self.root.mkdir(parents=True, exist_ok=True)
-        create_project(self.root / slug, name).database.close()
+        names = [each.strip() for each in str(request.get("classes") or "").split(",") if each.strip()]
+        settings = read_request(ProjectSettings, {"classes": tuple(dict.fromkeys(names))} if names else {})
+        create_project(self.root / slug, name, settings).database.close()
         return {"id": slug}
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -15,16 +15,16 @@ from pydantic import Field
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.difference import compare_runs
-from hart_studio.labeling.export_plan import LONGEST_CLASS
-from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
+from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.gold import compare_with_gold
 from hart_studio.labeling.job import read_config
 from hart_studio.labeling.known_calibrations import find_calibration
+from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import USABLE, Status
+from hart_studio.labeling.records import LONGEST_CLASS, USABLE, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, show_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
@@ -124,16 +124,18 @@ class LabelOutputs:
     def losses(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What an export would drop, and how many labels it would hold."""
         wanted = self._read_export(request)
-        project, options = self.desk.open_project(wanted.project), _export_options(wanted)
-        items = list(project.items(ItemFilter(statuses=wanted.statuses)))
-        return {"items": len(items), "losses": [loss.text for loss in lossiness(wanted.format, items, options)]}
+        project = self.desk.open_project(wanted.project)
+        options = _export_options(wanted, project)
+        found = preview_export(project, wanted.format, options)
+        return {"items": found.items, "losses": [loss.text for loss in found.losses]}
 
     def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Write an export into the project and offer it as a zip."""
         self.desk.check_open()
         wanted = self._read_export(request)
-        project, options = self.desk.open_project(wanted.project), _export_options(wanted)
-        items = list(project.items(ItemFilter(statuses=wanted.statuses), with_history=wanted.format == "native"))
+        project = self.desk.open_project(wanted.project)
+        options = _export_options(wanted, project)
+        items = project.items(ItemFilter(statuses=wanted.statuses), with_history=True)
         folder = make_export_folder(project.folder / "exports", wanted.format)
         report = export_labels(items, wanted.format, folder, options)
         target = self.folder / project.folder.name / folder.name
@@ -249,11 +251,12 @@ def make_export_folder(exports: Path, format_name: str) -> Path:
         return folder
 
 
-def _export_options(wanted: ExportRequest) -> ExportOptions:
+def _export_options(wanted: ExportRequest, project: Project) -> ExportOptions:
     return ExportOptions(
         statuses=wanted.statuses,
         least_score=wanted.least_score,
         splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
         pictures="reference" if wanted.is_referring else "copy",
+        classes=project.settings.classes,
         box_class=wanted.box_class.strip(),
     )

@@ -136,7 +136,7 @@ def to_row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ..
         "answer": sample.answer or "",
         "kind": sample.category,
         "status": label.status,
-        "score": label.score,
+        "score": planned.score,
         "crop_answer": (label.check.crops_answer if label.check else None) or "",
         "verified": bool(label.check and label.check.crops_right),
         "objects": objects,
@@ -208,7 +208,7 @@ def _schema(plan: ExportPlan) -> pa.Schema:
         "verified": pa.bool_(),
         "objects": pa.struct(objects),
     }
-    if any(each.item.label.score is None for each in planned):
+    if any(each.score is None for each in planned):
         del columns["score"]
     if not any(each.item.sample.choices for each in planned):
         del columns["choices"]

@@ -10,6 +10,8 @@ A line of schema ``hart.label/1``::
                 "reviewer": "...", "at": "2026-01-31T12:00:00Z", "note": ""},
      "history": [{"boxes": [], "revision": 0, "status": "proposed"}]}
 
+A box that a model proposed has ``model_text``, what the model wrote beside it, in place of ``label``.
+
 ``xyxy`` is in float pixels of the upright original, ``max`` edges exclusive. ``image.file`` starts at the folder of
 the pictures; where they lie on the machine that wrote the file is not told.
 """
@@ -178,7 +180,9 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _label_record(label: Label) -> dict[str, Any]:
-    boxes = [{"xyxy": list(box.xyxy), "label": box.label, "score": box.score} for box in label.boxes]
+    # What a model wrote beside its box is no class; a name of its own keeps readers from taking it for one.
+    text = "model_text" if label.origin == "model" else "label"
+    boxes = [{"xyxy": list(box.xyxy), text: box.label, "score": box.score} for box in label.boxes]
     return {"boxes": boxes, **label.model_dump(mode="json", exclude={"boxes"})}
 
 
@@ -188,5 +192,6 @@ def _to_label(record: Any) -> Label:
         xyxy = to_list(box, "xyxy")
         if len(xyxy) != 4:
             raise ValueError(f"expected four numbers in 'xyxy', got {len(xyxy)}")
-        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), get_field(box, "label"), box.get("score")))
+        text = box["model_text"] if "model_text" in box else get_field(box, "label")
+        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), text, box.get("score")))
     return Label.model_validate({**record, "boxes": boxes})
