@@ -9,10 +9,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
-from hart_studio.geometry import WH
+from hart_studio.geometry import WH, XYXY
 from hart_studio.labeling.export_plan import (
+    MIN_SIDE_PX,
     ExportOptions,
     PlannedItem,
     class_of,
@@ -30,6 +31,8 @@ from hart_studio.records import Box
 NOISE_PX: Final = 1e-6
 """An edge that moves less than this has not been rounded."""
 
+_MOST_REMEMBERED: Final = 10_000
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -46,17 +49,15 @@ class Loss:
     text: str
 
 
-class LabelFacts(NamedTuple):
-    """What the losses of one label depend on."""
+class LabelKind(NamedTuple):
+    """What the losses of one label depend on, apart from its boxes. A project has a few kinds, however many labels."""
 
-    picture: str | int
-    """The same for the same picture."""
-    wh: WH
-    """Upright (width, height) of the picture, pixels."""
     status: Status
     origin: Origin
-    score: float | None
-    boxes: Sequence[Box]
+    is_scored: bool
+    has_boxes: bool
+    has_usable_boxes: bool
+    """Whether there is one that a data set can hold."""
     is_checked: bool
     """Whether there is evidence."""
     is_made: bool
@@ -64,6 +65,43 @@ class LabelFacts(NamedTuple):
     is_reviewed: bool
     """Whether it has a reviewer or a note."""
     has_history: bool
+
+
+class LabelFacts(NamedTuple):
+    """A label as it is counted."""
+
+    kind: LabelKind
+    picture: str | int
+    """The same for the same picture."""
+    wh: WH
+    """Upright (width, height) of the picture, pixels."""
+    score: float | None
+    boxes: Sequence[Box]
+    """Those that a data set can hold, clipped to the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredBox:
+    """A box of the database without the checks of ``Box``, which it has passed when it was written."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    label: str
+    score: float | None
+
+    @property
+    def width(self) -> float:
+        return self.x_max - self.x_min
+
+    @property
+    def height(self) -> float:
+        return self.y_max - self.y_min
+
+    @property
+    def xyxy(self) -> XYXY:
+        return self.x_min, self.y_min, self.x_max, self.y_max
 
 
 class ExportPreview(NamedTuple):
@@ -113,90 +151,131 @@ def _fits(info: FormatInfo, status: Status, has_boxes: bool, has_usable_boxes: b
 
 
 def _read_item(item: Item) -> LabelFacts:
-    label = item.label
-    return LabelFacts(
-        picture=item.picture.sha256,
-        wh=(item.picture.width, item.picture.height),
+    label, wh = item.label, (item.picture.width, item.picture.height)
+    boxes = _cut(label.boxes, wh, label.status)
+    kind = LabelKind(
         status=label.status,
         origin=label.origin,
-        score=label.score,
-        boxes=label.boxes,
+        is_scored=label.score is not None,
+        has_boxes=bool(label.boxes),
+        has_usable_boxes=bool(boxes),
         is_checked=label.check is not None,
         is_made=label.maker is not None,
         is_reviewed=bool(label.reviewer or label.note),
         has_history=bool(item.history),
     )
+    return LabelFacts(kind, item.picture.sha256, wh, label.score, boxes)
 
 
 def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelFacts]:
     """Labels as they lie in the database, which has checked them when they were written: no record is made of them."""
     clause, values = ItemFilter(statuses=options.statuses).to_sql()
     query = f"""SELECT items.label, items.picture, items.revision, pictures.width, pictures.height FROM items
-        JOIN pictures ON pictures.id = items.picture WHERE {clause} ORDER BY items.number"""  # noqa: S608 - placeholders
+        JOIN pictures ON pictures.id = items.picture WHERE {clause}"""  # noqa: S608 - placeholders
     for text, picture, revision, width, height in project.database.reading().execute(query, values):
         label: dict[str, Any] = json.loads(text)
-        yield LabelFacts(
-            picture=picture,
-            wh=(width, height),
-            status=label["status"],
-            origin=label["origin"],
-            score=label["score"],
-            boxes=[Box.model_construct(**box) for box in label["boxes"]],
-            is_checked=label["check"] is not None,
-            is_made=label["maker"] is not None,
-            is_reviewed=bool(label["reviewer"] or label["note"]),
-            has_history=revision > 0,
+        status, wh = label["status"], (width, height)
+        stored = [
+            _StoredBox(box["x_min"], box["y_min"], box["x_max"], box["y_max"], box["label"], box["score"])
+            for box in label["boxes"]
+        ]
+        inside = all(
+            box.x_min >= 0 and box.y_min >= 0 and box.x_max <= width and box.y_max <= height
+            and min(box.width, box.height) >= MIN_SIDE_PX
+            for box in stored
+        )  # fmt: skip
+        is_plain = inside and status != "rejected"
+        boxes = cast("list[Box]", stored) if is_plain else _cut([Box(**each) for each in label["boxes"]], wh, status)
+        kind = LabelKind(
+            status,
+            label["origin"],
+            label["score"] is not None,
+            bool(stored),
+            bool(boxes),
+            label["check"] is not None,
+            label["maker"] is not None,
+            bool(label["reviewer"] or label["note"]),
+            revision > 0,
         )
+        yield LabelFacts(kind, picture, wh, label["score"], boxes)
+
+
+def _cut(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
+    found = () if status == "rejected" else (cut_box(box, wh) for box in boxes)
+    return [box for box in found if box is not None]
 
 
 def _count_losses(format_name: str, labels: Iterable[LabelFacts], options: ExportOptions) -> ExportPreview:
     info = find_format(format_name)
     info.check_options(options)
-    counts: Counter[str] = Counter()
+    kinds: Counter[LabelKind] = Counter()
+    boxes = _BoxCounter(info, options)
     questions: Counter[str | int] = Counter()
-    furthest = 0.0
-    for label in labels:
-        if reason_against_label(label.status, label.score, options):
+    for kind, picture, wh, score, usable in labels:
+        if reason_against_label(kind.status, score, options):
             continue
-        found = () if label.status == "rejected" else (cut_box(box, label.wh) for box in label.boxes)
-        usable = [box for box in found if box is not None]
-        if not _fits(info, label.status, bool(label.boxes), bool(usable)):
-            counts["left_out"] += 1
-            continue
-        _count_label(counts, label)
-        questions[label.picture] += 1
-        furthest = max(furthest, _count_boxes(counts, usable, label, info, options))
+        kinds[kind] += 1
+        if _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
+            questions[picture] += 1
+            for box in usable:
+                boxes.add(box, kind.origin, score, wh)
+    counts = boxes.counts
+    for kind, count in kinds.items():
+        _count_kind(counts, kind, count, info)
     merged = sum(count > 1 for count in questions.values())
-    losses = _tell_losses(counts, merged, furthest, info, options)
+    losses = _tell_losses(counts, merged, boxes.furthest, info, options)
     return ExportPreview(counts["items"], tuple(loss for loss in losses if loss.count))
 
 
-def _count_label(counts: Counter[str], label: LabelFacts) -> None:
-    counts["items"] += 1
-    counts["scored"] += label.score is not None
-    counts["kept_scores"] += exported_score(label.origin, label.score) is not None
-    counts["rejected"] += label.status == "rejected" and bool(label.boxes)
-    counts["checked"] += label.is_checked
-    counts["made"] += label.is_made
-    counts["reviewed"] += label.is_reviewed
-    counts["histories"] += label.has_history
+def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatInfo) -> None:
+    """Add so many labels of a kind."""
+    if not _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
+        counts["left_out"] += count
+        return
+    counts["items"] += count
+    counts["scored"] += count * kind.is_scored
+    counts["kept_scores"] += count * (kind.is_scored and kind.origin == "model")
+    counts["rejected"] += count * (kind.status == "rejected" and kind.has_boxes)
+    counts["checked"] += count * kind.is_checked
+    counts["made"] += count * kind.is_made
+    counts["reviewed"] += count * kind.is_reviewed
+    counts["histories"] += count * kind.has_history
 
 
-def _count_boxes(
-    counts: Counter[str], boxes: Sequence[Box], label: LabelFacts, info: FormatInfo, options: ExportOptions
-) -> float:
-    """Count what becomes of the boxes; returns how far an edge moves at most, pixels."""
-    furthest = 0.0
-    for box in boxes:
-        counts["renamed"] += class_of(box, label.origin, options) != box.label
+class _BoxCounter:
+    """Counts what becomes of boxes.
+
+    Attributes:
+        counts: ``renamed``, ``named``, ``box_scores`` and ``moved`` -> number of boxes.
+        furthest: How far an edge moves at most, pixels.
+    """
+
+    def __init__(self, info: FormatInfo, options: ExportOptions) -> None:
+        self.counts: Counter[str] = Counter()
+        self.furthest = 0.0
+        self._info, self._options = info, options
+        self._renamed: dict[tuple[str, Origin], bool] = {}
+
+    def add(self, box: Box, origin: Origin, score: float | None, wh: WH) -> None:
+        """Count one."""
+        counts, written_box = self.counts, self._info.written
+        key = box.label, origin
+        is_renamed = self._renamed.get(key)
+        if is_renamed is None:
+            is_renamed = class_of(box, origin, self._options) != box.label
+            if len(self._renamed) < _MOST_REMEMBERED:
+                self._renamed[key] = is_renamed
+        counts["renamed"] += is_renamed
         counts["named"] += bool(box.label)
-        counts["box_scores"] += box.score not in (None, exported_score(label.origin, label.score))
-        if info.written is not None:
-            written = info.written(box, label.wh, options)
-            moved = max(abs(new - old) for new, old in zip(written, box.xyxy, strict=True))
-            counts["moved"] += moved > NOISE_PX
-            furthest = max(furthest, moved)
-    return furthest
+        if box.score is not None:
+            counts["box_scores"] += box.score != exported_score(origin, score)
+        if written_box is None:
+            return
+        new, old = written_box(box, wh, self._options), box.xyxy
+        moved = max(abs(new[0] - old[0]), abs(new[1] - old[1]), abs(new[2] - old[2]), abs(new[3] - old[3]))
+        if moved > NOISE_PX:
+            counts["moved"] += 1
+            self.furthest = max(self.furthest, moved)
 
 
 def _tell_losses(
