@@ -35,5 +35,12 @@ def _make_row(number: int, now: str) -> tuple[object, ...]:
         "revision": 1, "status": status, "origin": "model" if number % 2 else "human", "boxes": [box], "score": 0.7,
         "check": check, "maker": maker, "reviewer": "", "at": now, "note": "",
     }  # fmt: skip
-    sample = {"id": f"q{number}", "question": "Where is it?", "choices": [], "answer": None, "category": "", "source": ""}
+    sample = {
+        "id": f"q{number}",
+        "question": "Where is it?",
+        "choices": [],
+        "answer": None,
+        "category": "",
+        "source": "",
+    }
     return number, f"{number:016x}", number, json.dumps(sample), json.dumps(label), status

@@ -107,7 +107,7 @@ def _import(options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         report = import_source(project, options.source, settings, progress)
-    print(f"{report.added} added, {report.updated} updated, {report.known} known, {report.bad_count} bad rows")
+    print(report.describe())
     for reason, count in report.reasons[:_MOST_REASONS]:
         print(f"  {count} x {reason}")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from hart_studio.errors import DataError, ImageError, InputError
-from hart_studio.files import from_stored_path, open_plain
+from hart_studio.files import from_stored_path
 from hart_studio.geometry import WH, clip
-from hart_studio.imaging import SourceImage
+from hart_studio.labeling.export_files import check_image, common_folder, unique_names
 from hart_studio.labeling.records import (
     DECIDED,
     DEFAULT_CLASS,
@@ -37,15 +36,6 @@ MIN_SIDE_PX: Final = 1e-3
 
 _WAITING: Final[frozenset[Status]] = frozenset({"new", "proposed", "failed"})
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
-_LONGEST_STEM: Final = 80
-_SUFFIXES: Final = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-}
 
 
 @dataclass(frozen=True)
@@ -305,7 +295,7 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
             left_out["a file name that is not UTF-8, which other tools cannot read: copy the pictures"] += len(chosen)
             continue
         try:
-            suffix, is_turned = _check_picture(file)
+            suffix, is_turned = check_image(file)
         except (DataError, ImageError) as error:
             left_out[str(error)] += len(chosen)
             continue
@@ -313,11 +303,11 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
         waiting = sum(item.label.status in _WAITING for name, item in group.items() if name not in taken)
         split = split_of(sha256, options.splits, options.salt)
         found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_turned), suffix))
-    root = _common_folder([picture.file.path for picture, _ in found])
+    root = common_folder([picture.file.path for picture, _ in found])
     if options.pictures == "reference":
         names = [Path(os.path.relpath(picture.file.path, root)).as_posix() for picture, _ in found]
     else:
-        names = _unique_names([(picture.file, suffix) for picture, suffix in found])
+        names = unique_names([(picture.file, suffix) for picture, suffix in found])
     named = [replace(picture, name=name) for (picture, _), name in zip(found, names, strict=True)]
     return ExportPlan(
         pictures=tuple(sorted(named, key=lambda picture: picture.name)),
@@ -383,47 +373,3 @@ def cut_box(box: Box, wh: WH) -> Box | None:
     is_inside = box.x_min >= 0 and box.y_min >= 0 and box.x_max <= wh[0] and box.y_max <= wh[1]
     inside = box if is_inside else clip(box, wh)
     return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside
-
-
-def _check_picture(file: PictureFile) -> tuple[str, bool]:
-    """Make sure that the original is what was imported.
-
-    Returns:
-        The suffix of its format, kept as it was written when it is a usual one, and whether EXIF turns it.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open_plain(from_stored_path(file.path), may_link=True) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except (OSError, ValueError) as error:
-        raise DataError("the picture is gone or cannot be read") from error
-    if digest.hexdigest() != file.sha256:
-        raise DataError("the picture has changed since it was imported")
-    with SourceImage(file.path) as image:
-        usual, is_turned = _SUFFIXES[image.format], image.is_turned
-    suffix = from_stored_path(file.path).suffix.lower()
-    return (suffix if suffix in usual else usual[0]), is_turned
-
-
-def _common_folder(paths: Sequence[str]) -> Path:
-    try:
-        return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()
-    except ValueError as error:  # relative and absolute ones, or two drives
-        raise InputError("expected pictures below one folder, got two drives; export them apart") from error
-
-
-def _unique_names(files: Sequence[tuple[PictureFile, str]]) -> list[str]:
-    """File names with different stems, whatever the case: label files are named after them."""
-    stems = [
-        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_LONGEST_STEM] or "picture" for file, _ in files
-    ]
-    count = Counter(stem.casefold() for stem in stems)
-    used: set[str] = set()
-    names = []
-    for (file, suffix), stem in zip(files, stems, strict=True):
-        wanted = stem if count[stem.casefold()] == 1 else f"{stem}-{file.sha256[:12]}"
-        unique = wanted if wanted.casefold() not in used else f"{stem}-{file.sha256}"
-        used.add(unique.casefold())
-        names.append(f"{unique}{suffix}")
-    return names

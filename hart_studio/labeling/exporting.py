@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
@@ -179,7 +179,26 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
     if info.save is not None:
         info.save(plan, draft)
     if info.name != "native":
-        write_records(plan, draft / META, lambda picture: _file_of(picture, plan, info))
+        write_records(
+            plan,
+            draft / META,
+            lambda picture: _file_of(picture, plan, info),
+            lambda picture, planned: _describe_export(picture, planned, plan, info),
+        )
+
+
+def _describe_export(
+    picture: PlannedPicture, planned: PlannedItem, plan: ExportPlan, info: FormatInfo
+) -> dict[str, Any]:
+    """The boxes of an item as the format holds them, by which an import sees whether another tool changed them."""
+    boxes = [
+        {
+            "xyxy": list(info.written(box, picture.wh, plan.options) if info.written else box.xyxy),
+            "class": class_name(box),
+        }
+        for box in planned.boxes
+    ]
+    return {"format": info.name, "boxes": boxes}
 
 
 def _file_of(picture: PlannedPicture, plan: ExportPlan, info: FormatInfo) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,10 @@ from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.records import LONGEST_CLASS, Item, Label, LabeledSample, PictureFile
+from hart_studio.labeling.restoring import NO_BOXES, find_records, restore_labels
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.records import Box, GoldSample, Sample
 
@@ -54,11 +56,22 @@ class ImportReport(NamedTuple):
     """Rows that could not be used."""
     bad_rows: tuple[BadRow, ...]
     """Where they are and why, the first ``MOST_KEPT_BAD_ROWS`` of them."""
+    restored: int = 0
+    """Items of an export of this program that came back unchanged, with their decisions."""
+    changed: int = 0
+    """Items of one whose boxes another tool has changed; they come in as labels of that tool."""
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
         """Reasons with the number of rows, the most frequent first."""
         return Counter(bad.reason for bad in self.bad_rows).most_common()
+
+    def describe(self) -> str:
+        """The numbers in one line."""
+        line = f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.bad_count:,} bad rows"
+        if self.restored or self.changed:
+            line += f"; {self.restored:,} with the decisions of the export, {self.changed:,} changed in another tool"
+        return line
 
 
 def import_source(
@@ -85,22 +98,39 @@ def import_source(
         OSError: If what a zip holds cannot be written into the project's folder.
     """
     source = locate_source(name, project.pictures, settings, progress)
-    items: tuple[Item, ...] | None = None
+    files = _ImageFiles(limits)
     try:
         if source.kind == "native":  # whole items, with everything that happened to them
             items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
             found = replace(found, bad_rows=(*source.bad_rows, *found.bad_rows))
-        else:
-            found = load_source(source, project.pictures, settings)
-        _check_room(project, len(found.samples), most_items)
+            _check_room(project, len(found.samples), most_items)
+            project.add_classes(_find_imported_classes(items))
+            return import_items(project, items, found, limits)
+        records = find_records(Path(source.name)) if source.kind in FORMATS else None
+        found = load_source(source, project.pictures, settings, NO_BOXES if records else None)
+        restored = restore_labels(records, FORMATS[source.kind], found, files.look_at) if records else None
+        others = restored.others if restored else found
+        _check_room(project, len(others.samples) + (len(restored.items) if restored else 0), most_items)
     except HartError:
         source.forget()
         raise
-    return (
-        import_samples(project, found, progress, limits)
-        if items is None
-        else import_items(project, items, found, limits)
+    if restored is None:
+        return import_samples(project, found, progress, limits)
+    project.add_classes(restored.classes)
+    kept = _add_items(project, restored.items, files)
+    rest = _add_samples(project, others, progress, files)
+    bad_rows = (*kept.bad_rows, *rest.bad_rows)
+    report = ImportReport(
+        kept.added + rest.added,
+        rest.updated,
+        kept.known + rest.known,
+        len(bad_rows),
+        bad_rows[:MOST_KEPT_BAD_ROWS],
+        kept.added + kept.known,
+        restored.changed,
     )
+    _write_down(project, found.source, report)
+    return report
 
 
 def import_items(
@@ -120,10 +150,36 @@ def import_items(
     Raises:
         DataError: If the project cannot be written; then nothing was added.
     """
-    added, bad_rows, files = 0, list(loaded.bad_rows), dict[str, PictureFile | str]()
-    good = []
+    report = _add_items(project, items, _ImageFiles(limits), loaded.bad_rows)
+    _write_down(project, loaded.source, report)
+    return report
+
+
+class _ImageFiles:
+    """Looks at images, at each once.
+
+    Attributes:
+        limits: What they may be.
+    """
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self.limits = limits
+        self._found: dict[str, PictureFile | str] = {}
+
+    def look_at(self, path: str) -> PictureFile | str:
+        """As ``look_at``."""
+        if path not in self._found:
+            self._found[path] = look_at(path, self.limits)
+        return self._found[path]
+
+
+def _add_items(
+    project: Project, items: Sequence[Item], files: _ImageFiles, known_bad_rows: Sequence[BadRow] = ()
+) -> ImportReport:
+    added, good = 0, []
+    bad_rows = list(known_bad_rows)
     for item in items:
-        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(item.picture.path, limits)))
+        problem = _find_problem(item, files.look_at(item.picture.path))
         if problem:
             bad_rows.append(BadRow(item.id, problem))
         else:
@@ -134,10 +190,7 @@ def import_items(
                 project.insert_item(connection, item)
                 added += 1
     project.draw_audit()
-    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
-    report = ImportReport(added, 0, len(good) - added, len(bad_rows), kept)
-    _write_down(project, loaded.source, report)
-    return report
+    return ImportReport(added, 0, len(good) - added, len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS]))
 
 
 def import_samples(
@@ -160,20 +213,26 @@ def import_samples(
     Raises:
         DataError: If the project cannot be written. Batches that were imported before stay.
     """
+    report = _add_samples(project, loaded, progress, _ImageFiles(limits))
+    _write_down(project, loaded.source, report)
+    return report
+
+
+def _add_samples(
+    project: Project, loaded: LoadedSamples[Row], progress: Progress | None, files: _ImageFiles
+) -> ImportReport:
     counts: Counter[str] = Counter()
     bad_rows = list(loaded.bad_rows)
-    files: dict[str, PictureFile | str] = {}
     for start in range(0, len(loaded.samples), BATCH):
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
-            if sample.image not in files:
-                files[sample.image] = look_at(sample.image, limits)
+            files.look_at(sample.image)  # before the transaction, which others wait for
         project.add_classes(_find_classes(batch))
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
         with project.database.writing() as connection:
             for sample in batch:
-                picture = files[sample.image]
+                picture = files.look_at(sample.image)
                 try:
                     if isinstance(picture, str):
                         raise ValueError(picture)
@@ -184,11 +243,8 @@ def import_samples(
         bad_rows += refused
         if progress:
             progress(min(start + BATCH, len(loaded.samples)), len(loaded.samples))
-    report = ImportReport(
-        counts["added"], counts["updated"], counts["known"], len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
-    )
-    _write_down(project, loaded.source, report)
-    return report
+    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
+    return ImportReport(counts["added"], counts["updated"], counts["known"], len(bad_rows), kept)
 
 
 def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
@@ -283,6 +339,15 @@ def _find_classes(samples: Sequence[Sample]) -> Iterator[str]:
         for box in sample.boxes if isinstance(sample, LabeledSample) else ():
             if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
                 yield name
+
+
+def _find_imported_classes(items: Iterable[Item]) -> Iterator[str]:
+    """The same of items of another project, which has them from another tool."""
+    for item in items:
+        for label in (*item.history, item.label):
+            for box in label.boxes if label.origin == "imported" else ():
+                if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
+                    yield name
 
 
 def _check_inside(boxes: Sequence[Box], picture: PictureFile) -> None:
