@@ -291,8 +291,8 @@ def _tell_losses(
     if info.name == "native":
         return losses
     renamed, named, moved = counts["renamed"], counts["named"], counts["moved"]
-    manner = f"all as {options.box_class!r}" if options.box_class else "written as classes of the project"
-    losses.append(Loss("labels", renamed, f"labels of {_count(renamed, 'box')}, {manner}"))
+    manner = f"all as {options.box_class!r}" if options.box_class else "as classes of the project"
+    losses.append(Loss("labels", renamed, f"labels of {_count(renamed, 'box')}, written {manner}"))
     if "classes" not in keeps:
         losses.append(
             Loss("classes", named, f"labels of {_count(named, 'box')}, as far as the family's text has no place")

@@ -116,13 +116,24 @@ class Project:
     def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
         """Add classes that labels of other tools have; returns the new ones, of which there may be ``MOST_CLASSES``."""
         with self.database.writing() as connection:
-            settings = self.settings
-            known = set(settings.classes)
-            new = tuple(name for name in dict.fromkeys(names) if name not in known)[: MOST_CLASSES - len(known)]
+            known = self.settings.classes
+            new = tuple(name for name in dict.fromkeys(names) if name not in set(known))[: MOST_CLASSES - len(known)]
             if new:
-                changed = settings.model_copy(update={"classes": (*settings.classes, *new)})
-                connection.execute("UPDATE project SET settings = ?", (changed.model_dump_json(),))
+                self._write_classes(connection, (*known, *new))
         return new
+
+    def change_classes(self, names: Sequence[str]) -> None:
+        """Replace the classes of boxes in exports; no label changes.
+
+        Raises:
+            ValidationError: If there is none, or one is no name.
+        """
+        with self.database.writing() as connection:
+            self._write_classes(connection, tuple(dict.fromkeys(names)))
+
+    def _write_classes(self, connection: sqlite3.Connection, names: tuple[str, ...]) -> None:
+        changed = ProjectSettings(**{**self.settings.model_dump(), "classes": names})
+        connection.execute("UPDATE project SET settings = ?", (changed.model_dump_json(),))
 
     def find_audit_bound(self) -> float:
         """The lot below which labels accepted unseen are audited.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration import Calibration
@@ -129,6 +129,30 @@ class LabelOutputs:
         found = preview_export(project, wanted.format, options)
         return {"items": found.items, "losses": [loss.text for loss in found.losses]}
 
+    def change_classes(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Set the classes of boxes in exports.
+
+        Args:
+            request: ``project``, and ``classes``, names with commas between them, the default one first.
+
+        Returns:
+            The classes as they are kept.
+
+        Raises:
+            InputError: If there is none, or one is no name.
+        """
+        self.desk.check_open()
+        project = self.desk.open_project(request.get("project"))
+        names = [each.strip() for each in str(request.get("classes") or "").split(",") if each.strip()]
+        try:
+            project.change_classes(names)
+        except ValidationError as error:
+            raise InputError(
+                f"expected names of classes with commas between them, got {', '.join(names)[:60]!r}; the first one is "
+                f"that of boxes without a class, each has at most {LONGEST_CLASS} characters"
+            ) from error
+        return {"classes": list(project.settings.classes)}
+
     def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Write an export into the project and offer it as a zip."""
         self.desk.check_open()
@@ -137,7 +161,12 @@ class LabelOutputs:
         options = _export_options(wanted, project)
         items = project.items(ItemFilter(statuses=wanted.statuses), with_history=True)
         folder = make_export_folder(project.folder / "exports", wanted.format)
-        report = export_labels(items, wanted.format, folder, options)
+        try:
+            report = export_labels(items, wanted.format, folder, options)
+        except BaseException:
+            with suppress(OSError):  # nothing was written into it
+                folder.rmdir()
+            raise
         target = self.folder / project.folder.name / folder.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.make_archive(str(target), "zip", folder)
