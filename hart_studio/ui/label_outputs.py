@@ -148,8 +148,8 @@ class LabelOutputs:
             project.change_classes(names)
         except ValidationError as error:
             raise InputError(
-                f"expected names of classes with commas between them, got {', '.join(names)[:60]!r}; the first one is "
-                f"that of boxes without a class, each has at most {LONGEST_CLASS} characters"
+                f"A project needs at least one class, and each at most {LONGEST_CLASS} printable characters. Write the "
+                "names with commas between them, the default one first."
             ) from error
         return {"classes": list(project.settings.classes)}
 
