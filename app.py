@@ -151,7 +151,8 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     if space is not None:
         closing.callback(space.close)
     app = build_app(service, examples, models, desk, labels, rights, space)
-    CacheSweeper(cache, flags.cache_mb * 2**20).start()
+    sweeper = CacheSweeper(cache, flags.cache_mb * 2**20)
+    sweeper.start()
     tools = Toolbox(service, operator_models(flags.model, added))
     mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
     try:
@@ -159,7 +160,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, sweeper),
         )
     except OSError as error:
         told = (

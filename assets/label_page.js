@@ -181,6 +181,8 @@ function draw() {
   );
   page.classList.toggle("hs-no-items", !count);
   importing.draw(state.import);
+  const classes = find(".hs-classes");
+  if (classes !== document.activeElement) classes.value = state.settings.classes.join(", ");
   if (!isWhichChosen) find(".hs-which").value = state.is_to_verify ? "open" : "new";
   drawRuns();
   drawComparison();
@@ -409,6 +411,13 @@ async function losses() {
   );
 }
 
+async function changeClasses() {
+  const answer = await call("change_classes", { classes: find(".hs-classes").value });
+  if (!answer?.classes) return;
+  find(".hs-classes").value = answer.classes.join(", ");
+  await losses();
+}
+
 async function exportLabels() {
   const answer = await call("export", exportRequest(), find(".hs-export"));
   if (!answer?.archive) return;
@@ -455,6 +464,7 @@ on(".hs-start-review", "click", startReview);
 on(".hs-accept-all", "click", acceptAll);
 on(".hs-list-back", "click", () => list(Math.max(0, shownList.offset - 50)));
 on(".hs-list-on", "click", () => list(shownList.offset + 50));
+on(".hs-classes", "change", changeClasses);
 on(".hs-export", "click", exportLabels);
 on(".hs-train-on", "click", () => trigger("train_on", { project }));
 on(".hs-compare-start", "click", compareRuns);

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hart_studio.errors import HartError, InputError
+from hart_studio.files import print_anything
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when the question was asked, whatever the answer; 2 when the input is not usable.
     """
+    print_anything()
     flags = _build_parser().parse_args(argv)
     try:
         sys.stdout.write(_ask(flags) + "\n")

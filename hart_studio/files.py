@@ -6,19 +6,36 @@ Text is UTF-8. JSON has no NaN and no Infinity: writing one is a ``ValueError``,
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
+import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 from hart_studio.errors import DataError, InputError
 
+MOST_PARSED_BYTES: Final = 4 * 2**30
+"""Estimated memory of the objects of one JSON document (ours)."""
+
+MOST_DOCUMENT_BYTES: Final = 512 * 2**20
+"""Size of one document that is read as a whole: labels, JSON lists (ours)."""
+
+MOST_LINE_BYTES: Final = 64 * 2**20
+"""Length of one line of a JSONL file, which may hold an image in base64 (ours)."""
+
 _ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+:/|[/\\]{2})", re.IGNORECASE)
 _TAIL_BLOCK = 65536
+_COPY_BLOCK = 1 << 20
+_VALUE_BYTES = 60
+_PAIR_BYTES = 230
+_ESCAPED_BYTE = re.compile(r"\\x([0-9a-f]{2})")
+_RAW_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -91,13 +108,18 @@ def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any
         DataError: If the file cannot be opened, or at the first line that is not JSON.
     """
     try:
-        file = open_plain(path) if is_plain else path.open("rb")
+        file = open_plain(path, may_link=not is_plain)
     except OSError as error:
         raise DataError(
             f"expected a readable JSONL file at {path.name!r}, got {error.strerror}; check the path"
         ) from error
     with file:
-        for number, line in enumerate(file, start=1):
+        for number, line in read_lines(file):
+            if line is None:
+                raise DataError(
+                    f"{path.name!r} line {number}: expected at most {MOST_LINE_BYTES:,} bytes, got more; "
+                    "remove the line"
+                )
             if not line.strip() or (not line.endswith(b"\n") and not _is_object(line)):
                 continue
             try:
@@ -110,36 +132,135 @@ def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any
             yield number, value
 
 
-def open_plain(path: Path, *, may_link: bool = False) -> BinaryIO:
-    """Open a file of a folder that may come from somebody else: nothing but a file, and that very one.
+def read_lines(file: BinaryIO, most_bytes: int = MOST_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
+    """Lines of bounded length: the number of each, from 1, and its bytes with the newline; None for a longer one."""
+    number = 0
+    while line := file.readline(most_bytes + 1):
+        number += 1
+        is_long = len(line) > most_bytes
+        while is_long and line and not line.endswith(b"\n"):
+            line = file.readline(most_bytes)
+        yield number, None if is_long else line
 
-    A link would hand out whatever it leads to, and a pipe would let its reader wait for ever.
+
+def open_plain(path: Path, *, may_link: bool = False, most_bytes: int | None = None) -> io.BufferedReader:
+    """Open a regular file for reading. Every file whose path came from data or from a client is opened here.
+
+    A link could expose whatever it leads to. Reading a pipe would block for ever, and a device has no end.
 
     Args:
         path: The file.
-        may_link: Whether it may be a link to a file, as where a person names it.
+        may_link: Whether it may be a link to a regular file, as where a person names it.
+        most_bytes: Largest size; None = any.
 
     Raises:
-        OSError: If it is missing, a link, or no plain file.
+        OSError: If it is missing, a link, not a regular file, or larger than that.
+        ValueError: If the path holds a NUL.
     """
+    # Looked at first, because opening some devices has an effect. The opened file is the one that is checked.
+    if not stat.S_ISREG(path.stat(follow_symlinks=may_link).st_mode):
+        raise _not_regular(path)
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if may_link else os.O_NOFOLLOW))
-    if not stat.S_ISREG(os.fstat(number).st_mode):
+    status = os.fstat(number)
+    problem = None if stat.S_ISREG(status.st_mode) else _not_regular(path)
+    if most_bytes is not None and status.st_size > most_bytes:
+        problem = _too_large(path, most_bytes)
+    if problem:
         os.close(number)
-        raise OSError(errno.EINVAL, "no plain file", str(path))
+        raise problem
     return os.fdopen(number, "rb")
 
 
 def read_plain(path: Path, most_bytes: int = 32 * 2**20, *, may_link: bool = False) -> bytes:
-    """The whole content of such a file.
+    """Read all of a regular file, see ``open_plain``.
 
     Raises:
         OSError: As ``open_plain``, or if it is larger than that.
+        ValueError: If the path holds a NUL.
     """
-    with open_plain(path, may_link=may_link) as file:
+    with open_plain(path, may_link=may_link, most_bytes=most_bytes) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
-        raise OSError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
+        raise _too_large(path, most_bytes)
     return data
+
+
+def copy_plain(source: Path, target: Path, most_bytes: int | None = None) -> None:
+    """Copy the content of a regular file, or of the one that a link leads to, see ``open_plain``.
+
+    Args:
+        source: The file.
+        target: Replaced when it exists; its folder must exist.
+        most_bytes: Largest size; None = any.
+
+    Raises:
+        OSError: As ``open_plain``, or if the target cannot be written.
+    """
+    with open_plain(source, may_link=True, most_bytes=most_bytes) as file, target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, _COPY_BLOCK)
+
+
+def _not_regular(path: Path) -> OSError:
+    number, reason = (errno.EISDIR, None) if path.is_dir() else (errno.EINVAL, "not a regular file")
+    return OSError(number, reason or os.strerror(number), str(path))
+
+
+def _too_large(path: Path, most_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
+
+
+def parse_bounded_json(data: bytes) -> Any:
+    """Parse a JSON document whose objects fit into ``MOST_PARSED_BYTES`` of memory.
+
+    A few bytes of text, such as ``{},``, become an object of a hundred. The count of separators bounds it before
+    anything is parsed.
+
+    Raises:
+        ValueError: If it is no JSON, or its objects would take more memory.
+        RecursionError: If it is nested too deeply.
+    """
+    needed = _PAIR_BYTES * data.count(b"{") + _VALUE_BYTES * (data.count(b"[") + data.count(b","))
+    if needed > MOST_PARSED_BYTES:
+        raise ValueError(
+            f"expected JSON that takes at most {MOST_PARSED_BYTES >> 20:,} MiB of memory, got about "
+            f"{needed >> 20:,} MiB; split it"
+        )
+    return json.loads(data.decode("utf-8-sig"))
+
+
+def to_stored_path(path: Path | str) -> str:
+    r"""A path as printable text that every database, JSON document and terminal can hold.
+
+    File names are bytes. One that is not UTF-8 reaches Python with surrogates, which no encoder accepts: such a byte
+    is written as ``\xff``, and text that looks like one as ``\x5cxff``. Any other path stays as it is.
+
+    Args:
+        path: From the file system.
+    """
+    text = _ESCAPED_BYTE.sub(r"\\x5cx\1", os.fspath(path))
+    return _RAW_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+
+
+def from_stored_path(text: str | Path) -> Path:
+    """The path in the file system of what ``to_stored_path`` returned."""
+
+    def decode(found: re.Match[str]) -> str:
+        number = int(found[1], 16)
+        return chr(number if number < 0x80 else 0xDC00 + number)
+
+    return Path(_ESCAPED_BYTE.sub(decode, os.fspath(text)))
+
+
+def to_printable(text: str) -> str:
+    """Text without lone surrogates, which no encoder accepts: they are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def print_anything() -> None:
+    """Let the standard streams write a character that the terminal's encoding lacks as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def names_address(name: str) -> bool:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageStat
 
 from hart_studio.errors import BoxError, ImageError
+from hart_studio.files import from_stored_path, open_plain, to_stored_path
 from hart_studio.geometry import WH, BoxFrame, clip, fit_inside, from_original, snap_to_pixels
 from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, declares_no_pixels, kind_of
 from hart_studio.records import Box
@@ -86,15 +87,15 @@ class SourceImage:
         """Check the file's content and read its size.
 
         Args:
-            source: Path of the file, or its bytes.
+            source: Path of the file in the form of ``files.to_stored_path``, or its bytes.
             limits: What to refuse.
 
         Raises:
             ImageError: If it is missing, empty, too large, damaged, of no supported format, or has too many pixels.
         """
         self._data = source if isinstance(source, bytes) else None
-        self.path = None if isinstance(source, bytes) else Path(source)
-        self.name = self.path.name if self.path else "picture"
+        self.path = None if isinstance(source, bytes) else from_stored_path(source)
+        self.name = Path(to_stored_path(self.path)).name if self.path else "picture"
         self._limits = limits
         self._lock = threading.Lock()
         self._pixels: Image.Image | None = None
@@ -253,8 +254,13 @@ class SourceImage:
         try:
             found = self.path.stat()
             if stat.S_ISREG(found.st_mode):
-                self._check_bytes(found.st_size)
-                return self.path.open("rb")
+                stream = open_plain(self.path, may_link=True)
+                try:
+                    self._check_bytes(os.fstat(stream.fileno()).st_size)
+                except ImageError:
+                    stream.close()
+                    raise
+                return stream
         except FileNotFoundError as error:
             raise self._refusal("a picture file", "no file of that name", "check the path") from error
         except (OSError, ValueError) as error:  # no permission, a name too long, a name with NUL

@@ -56,6 +56,7 @@ def make_item(
     question: str = "Where is the sign?",
     *,
     status: Any = "accepted",
+    origin: Any = "human",
     choices: tuple[str, ...] = (),
     answer: str | None = None,
     file: PictureFile | None = None,
@@ -67,7 +68,7 @@ def make_item(
     key = f"{file.sha256}{question}{choices}"
     sample = Sample(id=f"q-{key[:4]}", image=str(path), question=question, choices=choices, answer=answer, source="s")
     made = tuple(box if isinstance(box, Box) else Box.of(box, "sign") for box in boxes)
-    revision = Label(revision=len(history), status=status, origin="human", boxes=made, at=AT, **label)
+    revision = Label(revision=len(history), status=status, origin=origin, boxes=made, at=AT, **label)
     item_id = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Item(id=item_id, sample=sample, picture=file, label=revision, history=history)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.rows import find_picture
-from hart_studio.files import write_atomically
+from hart_studio.files import from_stored_path, to_stored_path, write_atomically
 from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, kind_of
 
 _LONGEST_NAME: Final = 1024
@@ -38,7 +38,7 @@ def locate_picture(value: Any, root: Path, cache: Path) -> str:
         return keep_picture(decoded, cache)
     if len(value) > _LONGEST_NAME:
         raise ValueError("expected a picture, got text that is neither one in base64 nor a path")
-    path = Path(value)
+    path = from_stored_path(value)
     if not path.is_absolute():
         return find_picture(root, value)
     try:
@@ -67,4 +67,4 @@ def keep_picture(data: bytes, cache: Path) -> str:
     path = cache / f"{hashlib.sha256(data).hexdigest()[:32]}.{kind.lower()}"
     if not path.is_file():
         write_atomically(path, data)
-    return str(path.resolve())
+    return to_stored_path(path.resolve())

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ValidationError
 
 from hart_studio.errors import DataError, HartError
-from hart_studio.files import resolve_inside
+from hart_studio.files import from_stored_path, resolve_inside, to_printable, to_stored_path
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, Sample
 
@@ -35,6 +36,11 @@ class BadRow:
     """Where it is, for people: ``line 3``, ``row 12``."""
     reason: str
     """What is wrong with it."""
+
+    def __post_init__(self) -> None:
+        # Both may quote a file name that is not UTF-8, which neither a database nor a terminal takes.
+        object.__setattr__(self, "row", to_printable(self.row))
+        object.__setattr__(self, "reason", to_printable(self.reason))
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def collect_samples(
     Raises:
         DataError: If no row is good.
     """
+    source = to_printable(source)
     samples: dict[str, Loaded] = {}
     bad_rows = []
     for place, row in rows:
@@ -186,20 +193,23 @@ def to_letter(answer: str, choices: Sequence[str]) -> str:
 
 
 def find_picture(root: Path, name: Any) -> str:
-    """The path of an existing picture below ``root``.
+    """The path of an existing picture below ``root``, in the form of ``files.to_stored_path``.
+
+    Args:
+        root: The folder.
+        name: A relative path as the file system has it, or in that form.
 
     Raises:
         ValueError: If the name is no text, or no such file exists.
         InputError: If the name leads out of the folder.
     """
-    path = resolve_inside(root, to_text(name, "image"))
-    try:
-        is_there = path.is_file()
-    except OSError:  # as a name that the file system finds too long
-        is_there = False
-    if not is_there:
-        raise ValueError(f"the picture is missing in {root.resolve()}")
-    return str(path)
+    text = to_text(name, "image")
+    for each in dict.fromkeys((text, str(from_stored_path(text)))):
+        path = resolve_inside(root, each)
+        with suppress(OSError):  # as a name that the file system finds too long
+            if path.is_file():
+                return to_stored_path(path)
+    raise ValueError(f"the picture is missing in {root.resolve()}")
 
 
 def _explain(error: Exception) -> str:

@@ -5,7 +5,6 @@ Names of pictures come from the files. They are resolved below a folder that the
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from hart_studio.data.rows import (
     to_text,
     to_texts,
 )
+from hart_studio.data.tables import LONG_LINE
 from hart_studio.errors import DataError
+from hart_studio.files import MOST_DOCUMENT_BYTES, open_plain, parse_bounded_json, read_lines, read_plain
 from hart_studio.records import GoldSample
 
 
@@ -48,15 +49,18 @@ def load_jsonl(
     root = image_root or path.parent
     name = source or path.resolve().parent.name
     try:
-        lines = path.read_bytes().splitlines()
+        file = open_plain(path, may_link=True)
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
-    rows = ((f"line {number}", line) for number, line in enumerate(lines, start=1) if line.strip())
 
-    def read(line: bytes) -> GoldSample:
-        return read_sample_row(json.loads(line), root, name)
+    def read(line: bytes | None) -> GoldSample:
+        if line is None:
+            raise ValueError(LONG_LINE)
+        return read_sample_row(parse_bounded_json(line.rstrip(b"\r\n")), root, name)
 
-    return collect_samples(name, rows, read, needs_answer=needs_answer)
+    with file:
+        lines = ((f"line {number}", line) for number, line in read_lines(file) if line is None or line.strip())
+        return collect_samples(name, lines, read, needs_answer=needs_answer)
 
 
 def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
@@ -120,7 +124,7 @@ def _only_json(folder: Path) -> Path:
 
 def _read_list(file: Path) -> list[Any]:
     try:
-        rows = json.loads(file.read_bytes())
+        rows = parse_bounded_json(read_plain(file, MOST_DOCUMENT_BYTES, may_link=True))
     except OSError as error:
         raise DataError(f"expected a readable file at {file}, got {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import write_json
+from hart_studio.files import read_plain, write_json
 from hart_studio.records import GoldSample, Record, Sample
 
 
@@ -163,7 +163,7 @@ def read_manifest(path: Path) -> SplitManifest:
         DataError: If the file cannot be read, or is no manifest.
     """
     try:
-        return SplitManifest.model_validate_json(path.read_bytes())
+        return SplitManifest.model_validate_json(read_plain(path, may_link=True))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise DataError(f"expected the manifest of a split at {path}, got: {reason}; split the data again") from error

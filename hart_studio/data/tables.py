@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,15 +12,30 @@ from typing import Any, Final
 from hart_studio.data.columns import Columns, guess_columns, read_row
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.errors import DataError
+from hart_studio.files import (
+    MOST_DOCUMENT_BYTES,
+    MOST_LINE_BYTES,
+    open_plain,
+    parse_bounded_json,
+    read_lines,
+    read_plain,
+)
 from hart_studio.records import GoldSample
 
 PEEKED_ROWS: Final = 5
 """Rows that are looked at for the names of columns and for a preview."""
 
+MOST_ROWS: Final = 5_000_000
+"""Rows of one table (ours): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
+
+LONG_LINE: Final = f"expected a line of at most {MOST_LINE_BYTES >> 20} MiB"
+"""Why a longer line of JSONL is left out."""
+
 _LARGEST_CELL: Final = 64 * 1024 * 1024
+_LONGEST_ROW: Final = 4 * _LARGEST_CELL
+_MOST_CELLS: Final = 1_000_000
 _LONGEST_HEADER: Final = 64 * 1024
 _READ_FOR_ENCODING: Final = 1024 * 1024
-_PARQUET_BATCH: Final = 4  # a row may hold a picture of many megabytes
 
 PlacedRow = tuple[str, Any]
 """Where a row is, for people, and the row: a dictionary, or the ``ValueError`` that its line is."""
@@ -85,7 +100,8 @@ def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 def read_rows(path: Path) -> Iterator[PlacedRow]:
     """Every row of a table with its place, one after another, so that a table may be larger than the memory.
 
-    In memory is a line of JSONL, CSV and TSV, a page of Parquet (at most a row group), and all of a JSON list.
+    In memory is a line of JSONL, CSV and TSV, a page of each column of Parquet, and all of a JSON list. All of these
+    are bounded, see docs/security.md.
 
     Args:
         path: The file; its ending tells the form.
@@ -101,27 +117,32 @@ def read_rows(path: Path) -> Iterator[PlacedRow]:
     if reader is None:
         raise DataError(f"expected a table ({', '.join(_READERS)}), got {path.name!r}; convert it, or name its form")
     try:
-        yield from reader(path)
+        for number, row in enumerate(reader(path)):
+            if number == MOST_ROWS:
+                raise DataError(f"expected at most {MOST_ROWS:,} rows in {path.name!r}, got more; split the file")
+            yield row
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror or error}; check the path") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield f"line {number}", _parse(line)
+    with open_plain(path, may_link=True) as file:
+        for number, line in read_lines(file):
+            if line is None:
+                yield f"line {number}", ValueError(LONG_LINE)
+            elif line.strip():
+                yield f"line {number}", _parse(line.rstrip(b"\r\n"))
 
 
 def _parse(line: bytes) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return parse_bounded_json(line)
     except (ValueError, RecursionError) as error:
         return ValueError(f"no JSON: {error}")
 
 
 def _read_json(path: Path) -> Iterator[PlacedRow]:
-    rows = _parse(path.read_bytes())
+    rows = _parse(read_plain(path, MOST_DOCUMENT_BYTES, may_link=True))
     if not isinstance(rows, list):
         found = rows if isinstance(rows, ValueError) else type(rows).__name__
         raise DataError(f"expected a JSON list of rows in {path.name!r}, got {found}; repair the file")
@@ -131,14 +152,17 @@ def _read_json(path: Path) -> Iterator[PlacedRow]:
 def _read_separated(separators: str) -> Callable[[Path], Iterator[PlacedRow]]:
     def read(path: Path) -> Iterator[PlacedRow]:
         csv.field_size_limit(_LARGEST_CELL)  # a picture in base64 is one cell
-        with path.open("r", encoding=_find_encoding(path), errors="replace", newline="") as file:
+        opened = open_plain(path, may_link=True)
+        with io.TextIOWrapper(opened, encoding=_find_encoding(opened), errors="replace", newline="") as file:
             header = file.readline(_LONGEST_HEADER)
             file.seek(0)
             # Spreadsheets of many countries put semicolons into files of this name.
             separator = max(separators, key=header.count)
-            reader = csv.DictReader(file, delimiter=separator, strict=False)
+            lines = _BoundedLines(file, separator, path.name)
+            reader = csv.DictReader(lines, delimiter=separator, strict=False)
             try:
                 for row in reader:
+                    lines.begin_row()
                     extra = row.pop(None, None)
                     place = f"line {reader.line_num}"
                     if extra:
@@ -155,10 +179,36 @@ def _read_separated(separators: str) -> Callable[[Path], Iterator[PlacedRow]]:
     return read
 
 
-def _find_encoding(path: Path) -> str:
+class _BoundedLines:
+    """Lines of a table for the CSV reader, which holds a whole row whatever its length.
+
+    A quoted cell may hold line breaks, so a row can have many lines.
+    """
+
+    def __init__(self, file: io.TextIOWrapper, separator: str, name: str) -> None:
+        self._file, self._separator, self._name = file, separator, name
+        self._characters = self._cells = 0
+
+    def begin_row(self) -> None:
+        """Count from here."""
+        self._characters = self._cells = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(_LONGEST_ROW + 1):
+            self._characters += len(line)
+            self._cells += line.count(self._separator)
+            if self._characters > _LONGEST_ROW or self._cells > _MOST_CELLS:
+                raise DataError(
+                    f"expected rows of at most {_LONGEST_ROW >> 20} MiB and {_MOST_CELLS:,} cells in {self._name!r}, "
+                    "got a larger one; repair the file"
+                )
+            yield line
+
+
+def _find_encoding(file: io.BufferedReader) -> str:
     """UTF-8, unless the beginning of the file is none: then what older Windows programs write."""
-    with path.open("rb") as file:
-        start = file.read(_READ_FOR_ENCODING)
+    start = file.read(_READ_FOR_ENCODING)
+    file.seek(0)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
@@ -167,19 +217,10 @@ def _find_encoding(path: Path) -> str:
 
 
 def _read_parquet(path: Path) -> Iterator[PlacedRow]:
-    import pyarrow  # noqa: PLC0415 - takes a moment, and only such files need it
-    import pyarrow.parquet  # noqa: PLC0415
+    from hart_studio.data.parquet_rows import open_parquet  # noqa: PLC0415 - takes a moment, and few files need it
 
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", row
-    except pyarrow.ArrowException as error:
-        reason = str(error).split("\n", 1)[0]
-        raise DataError(f"expected a Parquet file at {path.name!r}, got: {reason}; check the file") from error
+    _, rows = open_parquet(path)
+    yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 _READERS: Final[dict[str, Callable[[Path], Iterator[PlacedRow]]]] = {

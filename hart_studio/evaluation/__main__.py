@@ -24,6 +24,7 @@ from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.report import write_report
 from hart_studio.evaluation.results import list_evaluations, load_evaluations
+from hart_studio.files import print_anything
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.served_options import add_served_options, read_served
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 = done, or stopped by its stop file; 1 = the model failed at some questions; 2 = unusable settings, questions
         or model; 130 = interrupted.
     """
+    print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = _COMMANDS.get(arguments[0]) if arguments else None
     try:

@@ -42,7 +42,8 @@ def judge_mme_realworld(text: str, sample: Sample) -> Score:
     said = text.strip()
     for prefix in _MME_PREFIXES:
         said = said.replace(prefix, "")
-    if capital := next((character for character in said if character in sample.letters), None):
+    letters = frozenset(sample.letters)
+    if capital := next((character for character in said if character in letters), None):
         return _judge(sample, Extraction(capital, "mme_realworld:first_letter"))
     wanted = said.strip().lower()
     if not wanted or len(wanted.split()) > _MME_MOST_WORDS:
@@ -79,7 +80,8 @@ def judge_vstar(text: str, sample: Sample) -> Score:
     for detail, pattern in patterns.items():
         if found := re.search(pattern, said):
             return _judge(sample, Extraction(found[1], f"vstar:{detail}"))
-    letters = [character for character in said if character in sample.letters]
+    known = frozenset(sample.letters)
+    letters = [character for character in said if character in known]
     return _judge(sample, Extraction(letters[0], "vstar:only_letter") if len(letters) == 1 else NOT_FOUND, "vstar")
 
 
@@ -165,13 +167,15 @@ def judge_officially(name: str, text: str, sample: Sample) -> Score | None:
 def _without_thinking(text: str) -> str:
     """The text without what stands between ``<THINK>`` and ``</THINK>``; an open one stays."""
     kept: list[str] = []
-    while True:
-        before, opening, after = text.partition("<THINK>")
-        _, closing, rest = after.partition("</THINK>")
-        if not (opening and closing):
-            return "".join([*kept, text])
-        kept.append(before)
-        text = rest
+    start = 0
+    while True:  # by places, not by parts: copying the rest for each tag takes time that grows with the square
+        opening = text.find("<THINK>", start)
+        closing = text.find("</THINK>", opening) if opening >= 0 else -1
+        if closing < 0:
+            kept.append(text[start:])
+            return "".join(kept)
+        kept.append(text[start:opening])
+        start = closing + len("</THINK>")
 
 
 def _judge(sample: Sample, read: Extraction, name: str = "") -> Score:

@@ -24,7 +24,7 @@ from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, pic
 from hart_studio.evaluation.measurement import measure_batch, record_fault
 from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
 from hart_studio.evaluation.records import Measured, list_area_shares
-from hart_studio.files import write_json
+from hart_studio.files import read_plain, write_json
 from hart_studio.imaging import OpenImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.records import GoldSample, Record
@@ -299,7 +299,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         bad_count=len(loaded.bad_rows),
         bad_rows=tuple(_show(bad) for bad in loaded.bad_rows[:MOST_BAD_ROWS]),
     )
-    if path.exists() and AskedQuestions.model_validate_json(path.read_bytes()).fingerprint != asked.fingerprint:
+    if path.exists() and AskedQuestions.model_validate_json(read_plain(path)).fingerprint != asked.fingerprint:
         raise DataError(
             f"expected the questions that {writer.layout.run_id} began with, got others at {config.path or 'the hub'}; "
             "bring them back, or start a new evaluation"

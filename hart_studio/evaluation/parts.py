@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.records import Measured
-from hart_studio.files import append_jsonl, open_plain, write_json
+from hart_studio.files import append_jsonl, open_plain, read_plain, write_json
 from hart_studio.records import GoldSample
 from hart_studio.runs.layout import RunLayout
 
@@ -88,7 +88,7 @@ def find_end(layout: RunLayout, share: Share) -> str:
     """Why another process of this attempt has ended early; empty when none has."""
     for path in sorted((layout.folder / FOLDER).glob("end_*.json")):
         try:
-            end = json.loads(path.read_bytes())
+            end = json.loads(read_plain(path))
         except (OSError, ValueError):
             continue
         if isinstance(end, dict) and end.get("attempt") == share.attempt:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import write_atomically
+from hart_studio.files import print_anything, write_atomically
 from hart_studio.labeling.calibrate import judge_proposals, make_calibration
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
@@ -24,17 +24,18 @@ from hart_studio.labeling.calibration import (
     name_model,
     save_calibration,
 )
-from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
+from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
 from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
+from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_commands import add_project_commands
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_locks import reserve_start
-from hart_studio.labeling.records import USABLE, Status
+from hart_studio.labeling.records import DEFAULT_CLASS, USABLE, Status
 from hart_studio.labeling.report import write_report
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 = done, or stopped by its stop file; 2 = unusable input; 130 = interrupted.
     """
+    print_anything()
     options = _build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], None] = options.command
     try:
@@ -80,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _create(options: argparse.Namespace) -> None:
-    settings = ProjectSettings(seed=options.seed, audit_share=options.audit_share, overlap_share=options.overlap_share)
+    settings = ProjectSettings(
+        seed=options.seed,
+        audit_share=options.audit_share,
+        overlap_share=options.overlap_share,
+        classes=tuple(options.box_class) or (DEFAULT_CLASS,),
+    )
     project = create_project(options.project, options.name, settings)
     print(f"created {project.name!r} in {project.folder}")
 
@@ -103,7 +110,7 @@ def _import(options: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         report = import_source(project, options.source, settings, progress)
-    print(f"{report.added} added, {report.updated} updated, {report.known} known, {report.bad_count} bad rows")
+    print(report.describe())
     for reason, count in report.reasons[:_MOST_REASONS]:
         print(f"  {count} x {reason}")
 
@@ -180,13 +187,14 @@ def _export(options: argparse.Namespace) -> None:
         least_score=options.least_score,
         splits=dict(zip(("train", "val", "test"), options.splits, strict=True)),
         pictures="reference" if options.reference else "copy",
+        classes=project.settings.classes,
         box_class=options.box_class,
     )
-    items = list(project.items(ItemFilter(statuses=chosen.statuses), with_history=options.format == "native"))
-    for loss in lossiness(options.format, items, chosen):
+    for loss in preview_export(project, options.format, chosen).losses:
         print(f"  loses {loss.text}")
     if options.dry_run:
         return
+    items = project.items(ItemFilter(statuses=chosen.statuses), with_history=True)
     report = export_labels(items, options.format, options.out, chosen)
     pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
     print(
@@ -290,6 +298,15 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     create.add_argument(
         "--overlap-share", type=float, default=0.0, help="share of items that two people decide (%(default)s)"
+    )
+
+    create.add_argument(
+        "--class",
+        dest="box_class",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"a class of the boxes in exports, the first is the default; repeat ({DEFAULT_CLASS})",
     )
 
     add_project_commands(add)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import lzma
+import os
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
@@ -17,7 +20,7 @@ from typing import Final, NamedTuple
 
 from hart_studio.data.rows import BadRow
 from hart_studio.errors import DataError, HartError
-from hart_studio.files import resolve_inside, write_atomically
+from hart_studio.files import open_plain, resolve_inside, write_atomically
 from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, kind_of
 from hart_studio.imaging import DEFAULT_LIMITS
 from hart_studio.labeling.folders import LABEL_ENDINGS, MOST_FILES, PICTURE_ENDINGS, is_of_the_system
@@ -37,12 +40,19 @@ LONGEST_NAME: Final = 1000
 MOST_FOLDERS: Final = 32
 """Folders that a file lies in, one in the other: each is made, and costs room that no size states (ours)."""
 
+MOST_UNCHECKED_BYTES: Final = 256 * 2**20
+"""All files of an archive together may have this size, whatever the size of the archive (ours)."""
+
+MOST_CONTENTS_BYTES: Final = 256 * 2**20
+"""Size of the table of contents of an archive, which is read as a whole (ours)."""
+
 _SMALL_BYTES: Final = 1 << 20
 """What is no larger harms nobody, however well it was packed."""
 
 _UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 _USELESS_NAMES: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
 _LONGEST_STEM: Final = 60
+_LONGEST_END: Final = 22 + 65535 + 128
 
 
 class Unpacked(NamedTuple):
@@ -72,8 +82,14 @@ class Archive:
         """
         self.path = path
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._file = open_plain(path, may_link=True)
+        except OSError as error:
+            raise DataError(f"expected a zip at {path.name!r}, got: {error.strerror}; check the path") from error
+        try:
+            _check_contents(self._file)
+            self._archive = zipfile.ZipFile(self._file)
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            self._file.close()
             raise DataError(f"expected a zip at {path.name!r}, got: {error}; pack it again") from error
         self.files: dict[str, zipfile.ZipInfo] = {}
         self._bad_rows: list[BadRow] = []
@@ -88,8 +104,15 @@ class Archive:
             else:
                 self.files[name] = entry
         sizes = sum(entry.file_size for entry in self.files.values())
+        packed = os.fstat(self._file.fileno()).st_size
+        if sizes > max(MOST_UNCHECKED_BYTES, MOST_RATIO * packed):  # entries may share their packed bytes
+            self._close()
+            raise DataError(
+                f"expected files of at most {MOST_RATIO} times the size of {path.name!r}, got {sizes:,} bytes from "
+                f"{packed:,}; pack the images themselves"
+            )
         if len(entries) > MOST_FILES or sizes > MOST_BYTES:
-            self._archive.close()
+            self._close()
             raise DataError(
                 f"expected at most {MOST_FILES:,} files and {MOST_BYTES >> 30} GiB in {path.name!r}, got more; "
                 "split the archive"
@@ -109,7 +132,11 @@ class Archive:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._archive.close()
+        self._file.close()
 
     @property
     def root(self) -> str:
@@ -139,7 +166,7 @@ class Archive:
             DataError: If the archive cannot be read.
             OSError: If the folder cannot be written.
         """
-        with self.path.open("rb") as file:
+        with open_plain(self.path, may_link=True) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         stem = re.sub(r"[^\w-]+", "_", self.path.stem)[:_LONGEST_STEM] or "zip"
         folder = cache / digest[:16] / stem
@@ -227,6 +254,28 @@ class Archive:
         if len(data) > limit:
             raise ValueError(f"unpacks to more than {limit:,} bytes")
         return data
+
+
+def _check_contents(file: io.BufferedReader) -> None:
+    """See that the table of contents, which a reader loads before it counts the entries, is not too large.
+
+    Raises:
+        ValueError: If it is.
+    """
+    size = file.seek(0, os.SEEK_END)
+    start = max(0, size - _LONGEST_END)
+    file.seek(start)
+    tail = file.read(_LONGEST_END)
+    file.seek(0)
+    at = tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) < at + 16:
+        return  # no zip, which its reader says
+    (contents,) = struct.unpack_from("<I", tail, at + 12)
+    wide = tail.rfind(b"PK\6\6", 0, at)
+    if contents == 0xFFFFFFFF and wide >= 0 and len(tail) >= wide + 48:
+        (contents,) = struct.unpack_from("<Q", tail, wide + 40)
+    if min(contents, size) > MOST_CONTENTS_BYTES:
+        raise ValueError(f"a table of contents of more than {MOST_CONTENTS_BYTES >> 20} MiB")
 
 
 def _check_kind(head: bytes) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hart_studio.errors import DataError
-from hart_studio.files import write_json
+from hart_studio.files import read_plain, write_json
 from hart_studio.labeling.records import Check, EvidenceKind
 from hart_studio.records import Record
 
@@ -246,7 +246,7 @@ def load_calibration(path: Path) -> Calibration:
         DataError: If it cannot be read.
     """
     try:
-        found = Calibration.model_validate_json(path.read_bytes())
+        found = Calibration.model_validate_json(read_plain(path, may_link=True))
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
         raise DataError(f"expected a calibration at {path.name!r}, got: {reason}; make it again") from error

@@ -5,43 +5,37 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from hart_studio.errors import DataError, ImageError, InputError
+from hart_studio.files import from_stored_path
 from hart_studio.geometry import WH, clip
-from hart_studio.imaging import SourceImage
-from hart_studio.labeling.records import DECIDED, USABLE, Item, PictureFile, Status
+from hart_studio.labeling.export_files import check_image, common_folder, unique_names
+from hart_studio.labeling.records import (
+    DECIDED,
+    DEFAULT_CLASS,
+    LONGEST_CLASS,
+    USABLE,
+    Item,
+    Origin,
+    PictureFile,
+    Status,
+)
 from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
 
 SPLITS: Final = ("train", "val", "test")
 """Names of splits, in the order in which they share the hash out."""
 
-DEFAULT_CLASS: Final = "roi"
-"""Class of a box without a label: every detection format needs one."""
-
-LONGEST_CLASS: Final = 100
-"""Characters of a class that a person names."""
-
 MIN_SIDE_PX: Final = 1e-3
 """A box with a shorter side is the noise of a float, not a region; no format but ours can hold it."""
 
 _WAITING: Final[frozenset[Status]] = frozenset({"new", "proposed", "failed"})
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
-_LONGEST_STEM: Final = 80
-_SUFFIXES: Final = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,8 @@ class ExportOptions:
         pictures: ``copy`` them into the export, or write their paths below their common folder (``reference``). Links
             are not offered: some trainers rewrite damaged JPEGs in place and would reach the originals through them.
         salt: Another text gives another split.
-        box_class: The one class of all boxes; empty = each box's own label. Our own format keeps labels as they are.
+        classes: Classes of the project, see ``class_of``; empty = those that people and other tools gave to boxes.
+        box_class: The one class of all boxes; empty = see ``class_of``. Our own format keeps labels as they are.
         chat_family: For grounded conversations: key of ``models.families``.
         model_wh_of: For grounded conversations of a family that writes pixels of its resized input (Qwen2.5-VL):
             upright original (width, height) -> the size that the model sees, from the processor's real output, as
@@ -68,6 +63,7 @@ class ExportOptions:
     splits: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
     pictures: Literal["copy", "reference"] = "copy"
     salt: str = ""
+    classes: tuple[str, ...] = ()
     box_class: str = ""
     chat_family: str = "qwen3_vl"
     model_wh_of: Callable[[WH], WH] | None = None
@@ -85,10 +81,11 @@ class ExportOptions:
             )
         if self.pictures not in ("copy", "reference"):
             raise InputError(f"expected pictures to be 'copy' or 'reference', got {self.pictures!r}; choose one")
-        if len(self.box_class) > LONGEST_CLASS or not self.box_class.isprintable():
-            raise InputError(
-                f"expected a class name of at most {LONGEST_CLASS} printable characters, got {self.box_class[:40]!r}"
-            )
+        for name in (self.box_class, *self.classes):
+            if len(name) > LONGEST_CLASS or not name.isprintable():
+                raise InputError(
+                    f"expected a class name of at most {LONGEST_CLASS} printable characters, got {name[:40]!r}"
+                )
         if self.chat_family not in FAMILIES:
             raise InputError(f"expected one of the families {', '.join(FAMILIES)}, got {self.chat_family!r}")
 
@@ -99,22 +96,27 @@ class PlannedItem:
 
     Attributes:
         item: The item, untouched.
-        boxes: Its boxes clipped to the picture; none for a rejected label, whose boxes are known to be wrong.
+        boxes: Its boxes clipped to the picture, with their class as the label and the score that is exported; none for
+            a rejected label, whose boxes are known to be wrong.
     """
 
     item: Item
     boxes: tuple[Box, ...]
 
     @property
+    def score(self) -> float | None:
+        """The score that is exported, see ``exported_score``."""
+        return exported_score(self.item.label.origin, self.item.label.score)
+
+    @property
     def is_negative(self) -> bool:
         """Whether it says "nothing here": rejected, or usable without ever having had a box."""
-        status = self.item.label.status
-        return status == "rejected" or (status in USABLE and not self.item.label.boxes)
+        return is_negative(self.item.label.status, bool(self.item.label.boxes))
 
     @property
     def is_labeled(self) -> bool:
         """Whether a data set can use it: it has boxes that nobody called wrong, or is a confirmed negative."""
-        return self.is_negative or (bool(self.boxes) and self.item.label.status not in _UNLABELED)
+        return is_labeled(self.item.label.status, bool(self.item.label.boxes), bool(self.boxes))
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,16 @@ class ExportPlan:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of all classes, sorted; at least one, because readers refuse a data set without a class."""
-        return tuple(sorted({class_name(box) for _, planned in self.rows() for box in planned.boxes})) or (
-            DEFAULT_CLASS,
-        )
+        """Names of all classes; at least one, because readers refuse a data set without a class.
+
+        Those of the project keep their order, also where no box has them, so that their numbers stay from one export
+        to the next. The default one is left out where no box has it.
+        """
+        if self.options.box_class:
+            return (self.options.box_class,)
+        used = {class_name(box) for _, planned in self.rows() for box in planned.boxes}
+        known = tuple(name for name in self.options.classes if name in used or name != DEFAULT_CLASS)
+        return known or tuple(sorted(used)) or (DEFAULT_CLASS,)
 
     def of_split(self, split: str) -> tuple[PlannedPicture, ...]:
         """The pictures of a split."""
@@ -194,6 +202,44 @@ def class_name(box: Box) -> str:
     """The class of a box as formats write it: its label as one printable line, or ``DEFAULT_CLASS``."""
     printable = "".join(sign if sign.isprintable() else " " for sign in box.label)
     return " ".join(printable.split()) or DEFAULT_CLASS
+
+
+def is_negative(status: Status, has_boxes: bool) -> bool:
+    """Whether a label says "nothing here": rejected, or usable without ever having had a box."""
+    return status == "rejected" or (status in USABLE and not has_boxes)
+
+
+def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
+    """Whether a data set can use a label: it has boxes that nobody called wrong, or is a confirmed negative."""
+    return is_negative(status, has_boxes) or (has_usable_boxes and status not in _UNLABELED)
+
+
+def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
+    """The class of a box in an export.
+
+    What a model wrote beside its box is an answer, not a class: such a box has the first class of the project. Others
+    keep the label that a person or another tool gave them if the project has that class.
+
+    Args:
+        box: A box of a label.
+        origin: Who drew the boxes of the label.
+        options: Hold the classes.
+    """
+    first = options.classes[0] if options.classes else DEFAULT_CLASS
+    if options.box_class:
+        return options.box_class
+    if origin == "model" or not box.label:
+        return first
+    name = class_name(box)
+    return name if not options.classes or name in options.classes else first
+
+
+def exported_score(origin: Origin, score: float | None) -> float | None:
+    """The score of a label in an export: the calibrated one of boxes that a model made and nobody changed.
+
+    Once a person has changed the boxes, no score belongs to them. What is not calibrated is no probability.
+    """
+    return score if origin == "model" else None
 
 
 def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
@@ -241,12 +287,15 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
             if reason := reason_against(item, options):
                 left_out[reason] += 1
             else:
-                chosen.append(PlannedItem(item, usable_boxes(item, notes, options.box_class)))
+                chosen.append(PlannedItem(item, usable_boxes(item, notes, options)))
         if not chosen:
             continue
         file = min((each.item.picture for each in chosen), key=lambda picture: picture.path)
+        if options.pictures == "reference" and from_stored_path(file.path) != Path(file.path):
+            left_out["a file name that is not UTF-8, which other tools cannot read: copy the pictures"] += len(chosen)
+            continue
         try:
-            suffix, is_turned = _check_picture(file)
+            suffix, is_turned = check_image(file)
         except (DataError, ImageError) as error:
             left_out[str(error)] += len(chosen)
             continue
@@ -254,11 +303,11 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
         waiting = sum(item.label.status in _WAITING for name, item in group.items() if name not in taken)
         split = split_of(sha256, options.splits, options.salt)
         found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_turned), suffix))
-    root = _common_folder([picture.file.path for picture, _ in found])
+    root = common_folder([picture.file.path for picture, _ in found])
     if options.pictures == "reference":
         names = [Path(os.path.relpath(picture.file.path, root)).as_posix() for picture, _ in found]
     else:
-        names = _unique_names([(picture.file, suffix) for picture, suffix in found])
+        names = unique_names([(picture.file, suffix) for picture, suffix in found])
     named = [replace(picture, name=name) for (picture, _), name in zip(found, names, strict=True)]
     return ExportPlan(
         pictures=tuple(sorted(named, key=lambda picture: picture.name)),
@@ -274,78 +323,53 @@ def reason_against(item: Item, options: ExportOptions) -> str:
 
     The least score binds programs only: what a person decided is wanted whatever the model thought of it.
     """
-    label = item.label
-    if label.status not in options.statuses:
-        return f"status {label.status}"
-    if options.least_score is not None and label.status not in DECIDED:
-        if label.score is None:
+    return reason_against_label(item.label.status, item.label.score, options)
+
+
+def reason_against_label(status: Status, score: float | None, options: ExportOptions) -> str:
+    """The same of a label with this status and score."""
+    if status not in options.statuses:
+        return f"status {status}"
+    if options.least_score is not None and status not in DECIDED:
+        if score is None:
             return "no score"
-        if label.score < options.least_score:
+        if score < options.least_score:
             return f"score below {options.least_score:g}"
     return ""
 
 
-def usable_boxes(item: Item, notes: Counter[str], box_class: str = "") -> tuple[Box, ...]:
-    """The boxes of an item that a data set can hold, clipped to the picture; changes are counted in ``notes``.
+def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tuple[Box, ...]:
+    """The boxes of an item as a data set holds them; changes are counted in ``notes``.
 
     Args:
         item: The item.
         notes: What a person should know -> how often.
-        box_class: The one class of all boxes; empty = each box's own label.
+        options: Hold the classes.
+
+    Returns:
+        Clipped to the picture, with ``class_of`` as their label and ``exported_score`` as their score.
     """
     if item.label.status == "rejected":
         return ()
     kept = []
     for box in item.label.boxes:
-        inside = clip(box, (item.picture.width, item.picture.height))
-        if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX:
+        inside = cut_box(box, (item.picture.width, item.picture.height))
+        if inside is None:
             notes["boxes outside of the picture or without an area, left out"] += 1
             continue
         if inside.xyxy != box.xyxy:
             notes["boxes that reached past the picture, clipped"] += 1
-        kept.append(inside.model_copy(update={"label": box_class}) if box_class else inside)
+        label = item.label
+        changes = {
+            "label": class_of(box, label.origin, options),
+            "score": exported_score(label.origin, label.score),
+        }
+        kept.append(inside.model_copy(update=changes))
     return tuple(kept)
 
 
-def _check_picture(file: PictureFile) -> tuple[str, bool]:
-    """Make sure that the original is what was imported.
-
-    Returns:
-        The suffix of its format, kept as it was written when it is a usual one, and whether EXIF turns it.
-    """
-    digest = hashlib.sha256()
-    try:
-        with Path(file.path).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except (OSError, ValueError) as error:
-        raise DataError("the picture is gone or cannot be read") from error
-    if digest.hexdigest() != file.sha256:
-        raise DataError("the picture has changed since it was imported")
-    with SourceImage(file.path) as image:
-        usual, is_turned = _SUFFIXES[image.format], image.is_turned
-    suffix = Path(file.path).suffix.lower()
-    return (suffix if suffix in usual else usual[0]), is_turned
-
-
-def _common_folder(paths: Sequence[str]) -> Path:
-    try:
-        return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()
-    except ValueError as error:  # relative and absolute ones, or two drives
-        raise InputError("expected pictures below one folder, got two drives; export them apart") from error
-
-
-def _unique_names(files: Sequence[tuple[PictureFile, str]]) -> list[str]:
-    """File names with different stems, whatever the case: label files are named after them."""
-    stems = [
-        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_LONGEST_STEM] or "picture" for file, _ in files
-    ]
-    count = Counter(stem.casefold() for stem in stems)
-    used: set[str] = set()
-    names = []
-    for (file, suffix), stem in zip(files, stems, strict=True):
-        wanted = stem if count[stem.casefold()] == 1 else f"{stem}-{file.sha256[:12]}"
-        unique = wanted if wanted.casefold() not in used else f"{stem}-{file.sha256}"
-        used.add(unique.casefold())
-        names.append(f"{unique}{suffix}")
-    return names
+def cut_box(box: Box, wh: WH) -> Box | None:
+    """The part of a box inside the picture; None where there is none that a data set can hold."""
+    is_inside = box.x_min >= 0 and box.y_min >= 0 and box.x_max <= wh[0] and box.y_max <= wh[1]
+    inside = box if is_inside else clip(box, wh)
+    return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
+from hart_studio.files import copy_plain, from_stored_path
 from hart_studio.geometry import XYXY
 from hart_studio.labeling.export_plan import (
     SPLITS,
@@ -174,11 +175,30 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
     for picture in plan.pictures if is_copy else ():
         target = draft / _file_of(picture, plan, info)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture.file.path, target)
+        copy_plain(from_stored_path(picture.file.path), target)
     if info.save is not None:
         info.save(plan, draft)
     if info.name != "native":
-        write_records(plan, draft / META, lambda picture: _file_of(picture, plan, info))
+        write_records(
+            plan,
+            draft / META,
+            lambda picture: _file_of(picture, plan, info),
+            lambda picture, planned: _describe_export(picture, planned, plan, info),
+        )
+
+
+def _describe_export(
+    picture: PlannedPicture, planned: PlannedItem, plan: ExportPlan, info: FormatInfo
+) -> dict[str, Any]:
+    """The boxes of an item as the format holds them, by which an import sees whether another tool changed them."""
+    boxes = [
+        {
+            "xyxy": list(info.written(box, picture.wh, plan.options) if info.written else box.xyxy),
+            "class": class_name(box),
+        }
+        for box in planned.boxes
+    ]
+    return {"format": info.name, "boxes": boxes}
 
 
 def _file_of(picture: PlannedPicture, plan: ExportPlan, info: FormatInfo) -> str:

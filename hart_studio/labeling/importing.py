@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,17 @@ from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.files import from_stored_path, open_plain, to_printable, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
+from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.project_locks import hold_import_lock
-from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
+from hart_studio.labeling.records import LONGEST_CLASS, Item, Label, LabeledSample, PictureFile
+from hart_studio.labeling.restoring import NO_BOXES, find_records, restore_labels
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.records import Box, GoldSample, Sample
 
@@ -53,11 +57,22 @@ class ImportReport(NamedTuple):
     """Rows that could not be used."""
     bad_rows: tuple[BadRow, ...]
     """Where they are and why, the first ``MOST_KEPT_BAD_ROWS`` of them."""
+    restored: int = 0
+    """Items of an export of this program that came back unchanged, with their decisions."""
+    changed: int = 0
+    """Items of one whose boxes another tool has changed; they come in as labels of that tool."""
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
         """Reasons with the number of rows, the most frequent first."""
         return Counter(bad.reason for bad in self.bad_rows).most_common()
+
+    def describe(self) -> str:
+        """The numbers in one line."""
+        line = f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.bad_count:,} bad rows"
+        if self.restored or self.changed:
+            line += f"; {self.restored:,} with the decisions of the export, {self.changed:,} changed in another tool"
+        return line
 
 
 def import_source(
@@ -97,22 +112,39 @@ def _import_source(
     limits: ImageLimits,
 ) -> ImportReport:
     source = locate_source(name, project.pictures, settings, progress)
-    items: tuple[Item, ...] | None = None
+    files = _ImageFiles(limits)
     try:
         if source.kind == "native":  # whole items, with everything that happened to them
             items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
             found = replace(found, bad_rows=(*source.bad_rows, *found.bad_rows))
-        else:
-            found = load_source(source, project.pictures, settings)
-        _check_room(project, len(found.samples), most_items)
+            _check_room(project, len(found.samples), most_items)
+            project.add_classes(_find_imported_classes(items))
+            return import_items(project, items, found, limits)
+        records = find_records(Path(source.name)) if source.kind in FORMATS else None
+        found = load_source(source, project.pictures, settings, NO_BOXES if records else None)
+        restored = restore_labels(records, FORMATS[source.kind], found, files.look_at) if records else None
+        others = restored.others if restored else found
+        _check_room(project, len(others.samples) + (len(restored.items) if restored else 0), most_items)
     except HartError:
         source.forget()
         raise
-    return (
-        import_samples(project, found, progress, limits)
-        if items is None
-        else import_items(project, items, found, limits)
+    if restored is None:
+        return import_samples(project, found, progress, limits)
+    project.add_classes(restored.classes)
+    kept = _add_items(project, restored.items, files)
+    rest = _add_samples(project, others, progress, files)
+    bad_rows = (*kept.bad_rows, *rest.bad_rows)
+    report = ImportReport(
+        kept.added + rest.added,
+        rest.updated,
+        kept.known + rest.known,
+        len(bad_rows),
+        bad_rows[:MOST_KEPT_BAD_ROWS],
+        kept.added + kept.known,
+        restored.changed,
     )
+    _write_down(project, found.source, report)
+    return report
 
 
 def import_items(
@@ -132,10 +164,36 @@ def import_items(
     Raises:
         DataError: If the project cannot be written; then nothing was added.
     """
-    added, bad_rows, files = 0, list(loaded.bad_rows), dict[str, PictureFile | str]()
-    good = []
+    report = _add_items(project, items, _ImageFiles(limits), loaded.bad_rows)
+    _write_down(project, loaded.source, report)
+    return report
+
+
+class _ImageFiles:
+    """Looks at images, at each once.
+
+    Attributes:
+        limits: What they may be.
+    """
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self.limits = limits
+        self._found: dict[str, PictureFile | str] = {}
+
+    def look_at(self, path: str) -> PictureFile | str:
+        """As ``look_at``."""
+        if path not in self._found:
+            self._found[path] = look_at(path, self.limits)
+        return self._found[path]
+
+
+def _add_items(
+    project: Project, items: Sequence[Item], files: _ImageFiles, known_bad_rows: Sequence[BadRow] = ()
+) -> ImportReport:
+    added, good = 0, []
+    bad_rows = list(known_bad_rows)
     for item in items:
-        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(Path(item.picture.path), limits)))
+        problem = _find_problem(item, files.look_at(item.picture.path))
         if problem:
             bad_rows.append(BadRow(item.id, problem))
         else:
@@ -146,10 +204,7 @@ def import_items(
                 project.insert_item(connection, item)
                 added += 1
     project.draw_audit()
-    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
-    report = ImportReport(added, 0, len(good) - added, len(bad_rows), kept)
-    _write_down(project, loaded.source, report)
-    return report
+    return ImportReport(added, 0, len(good) - added, len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS]))
 
 
 def import_samples(
@@ -172,19 +227,26 @@ def import_samples(
     Raises:
         DataError: If the project cannot be written. Batches that were imported before stay.
     """
+    report = _add_samples(project, loaded, progress, _ImageFiles(limits))
+    _write_down(project, loaded.source, report)
+    return report
+
+
+def _add_samples(
+    project: Project, loaded: LoadedSamples[Row], progress: Progress | None, files: _ImageFiles
+) -> ImportReport:
     counts: Counter[str] = Counter()
     bad_rows = list(loaded.bad_rows)
-    files: dict[str, PictureFile | str] = {}
     for start in range(0, len(loaded.samples), BATCH):
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
-            if sample.image not in files:
-                files[sample.image] = look_at(Path(sample.image), limits)
+            files.look_at(sample.image)  # before the transaction, which others wait for
+        project.add_classes(_find_classes(batch))
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
         with project.database.writing() as connection:
             for sample in batch:
-                picture = files[sample.image]
+                picture = files.look_at(sample.image)
                 try:
                     if isinstance(picture, str):
                         raise ValueError(picture)
@@ -195,11 +257,8 @@ def import_samples(
         bad_rows += refused
         if progress:
             progress(min(start + BATCH, len(loaded.samples)), len(loaded.samples))
-    report = ImportReport(
-        counts["added"], counts["updated"], counts["known"], len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
-    )
-    _write_down(project, loaded.source, report)
-    return report
+    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
+    return ImportReport(counts["added"], counts["updated"], counts["known"], len(bad_rows), kept)
 
 
 def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
@@ -210,19 +269,22 @@ def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, s
         return [(row[0], row[1], row[2]) for row in connection.execute(query, (limit,))]
 
 
-def look_at(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
+def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
     """Size and content of a picture, or why it cannot be used. Only its header is decoded."""
+    path = from_stored_path(stored_path)
     try:
-        image = SourceImage(path, limits)
+        image = SourceImage(stored_path, limits)
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_plain(path, may_link=True) as file:
             while block := file.read(_READ_BYTES):
                 digest.update(block)
     except ImageError as error:
         return str(error)
     except OSError as error:
-        return f"{path.name}: {error.strerror}"
-    return PictureFile(path=str(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height)
+        return f"{Path(to_stored_path(path)).name}: {error.strerror}"
+    return PictureFile(
+        path=to_stored_path(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height
+    )
 
 
 def _check_room(project: Project, count: int, most_items: int | None) -> None:
@@ -272,7 +334,7 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
                 f"the same question about the same picture is there with the answer {before.sample.answer!r}, "
                 f"and comes with {sample.answer!r}; correct one of them"
             )
-        if before.picture.path != picture.path and not Path(before.picture.path).is_file():
+        if before.picture.path != picture.path and not from_stored_path(before.picture.path).is_file():
             stored = project.stored_path(picture.path)
             connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (stored, picture.sha256))
             change = "updated"
@@ -285,6 +347,23 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
         text = BOXES.dump_json(sample.gold_boxes).decode()
         connection.execute("INSERT INTO gold (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING", (item_id, text))
     return change
+
+
+def _find_classes(samples: Sequence[Sample]) -> Iterator[str]:
+    """Classes of the boxes that another tool labeled; a longer text than a class may have is none."""
+    for sample in samples:
+        for box in sample.boxes if isinstance(sample, LabeledSample) else ():
+            if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
+                yield name
+
+
+def _find_imported_classes(items: Iterable[Item]) -> Iterator[str]:
+    """The same of items of another project, which has them from another tool."""
+    for item in items:
+        for label in (*item.history, item.label):
+            for box in label.boxes if label.origin == "imported" else ():
+                if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
+                    yield name
 
 
 def _check_inside(boxes: Sequence[Box], picture: PictureFile) -> None:
@@ -302,7 +381,7 @@ def _write_down(project: Project, source: str, report: ImportReport) -> None:
             "INSERT INTO imports (at, source, added, known, bad) VALUES (?, ?, ?, ?, ?)",
             (
                 datetime.now(UTC).isoformat(),
-                source,
+                to_printable(source),
                 report.added,
                 report.known + report.updated,
                 report.bad_count,

@@ -1,24 +1,37 @@
-"""What an export would lose, counted on the very labels that it would write."""
+"""What an export would lose, counted on the very labels that it would write.
+
+Labels are read one after another and only counts are kept, so the preview of a large project is quick and small.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
 
+from hart_studio.geometry import WH, XYXY
 from hart_studio.labeling.export_plan import (
-    DEFAULT_CLASS,
+    MIN_SIDE_PX,
     ExportOptions,
     PlannedItem,
-    class_name,
-    reason_against,
-    usable_boxes,
+    class_of,
+    cut_box,
+    exported_score,
+    is_labeled,
+    reason_against_label,
 )
-from hart_studio.labeling.formats.table import Fact, FormatInfo, find_format
-from hart_studio.labeling.records import Item
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.formats.table import FormatInfo, find_format
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import Item, Origin, Status
+from hart_studio.records import Box
 
-NOISE_PX = 1e-6
+NOISE_PX: Final = 1e-6
 """An edge that moves less than this has not been rounded."""
+
+_MOST_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,69 @@ class Loss:
     text: str
 
 
+class LabelKind(NamedTuple):
+    """What the losses of one label depend on, apart from its boxes. A project has a few kinds, however many labels."""
+
+    status: Status
+    origin: Origin
+    is_scored: bool
+    has_boxes: bool
+    has_usable_boxes: bool
+    """Whether there is one that a data set can hold."""
+    is_checked: bool
+    """Whether there is evidence."""
+    is_made: bool
+    """Whether a model is behind it."""
+    is_reviewed: bool
+    """Whether it has a reviewer or a note."""
+    has_history: bool
+
+
+class LabelFacts(NamedTuple):
+    """A label as it is counted."""
+
+    kind: LabelKind
+    picture: str | int
+    """The same for the same picture."""
+    wh: WH
+    """Upright (width, height) of the picture, pixels."""
+    score: float | None
+    boxes: Sequence[Box]
+    """Those that a data set can hold, clipped to the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredBox:
+    """A box of the database without the checks of ``Box``, which it has passed when it was written."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    label: str
+    score: float | None
+
+    @property
+    def width(self) -> float:
+        return self.x_max - self.x_min
+
+    @property
+    def height(self) -> float:
+        return self.y_max - self.y_min
+
+    @property
+    def xyxy(self) -> XYXY:
+        return self.x_min, self.y_min, self.x_max, self.y_max
+
+
+class ExportPreview(NamedTuple):
+    """What an export would hold and lose, as far as the labels tell; images are not opened."""
+
+    items: int
+    """Labels that the options choose and the format has a form for."""
+    losses: tuple[Loss, ...]
+
+
 def lossiness(format_name: str, items: Iterable[Item], options: ExportOptions | None = None) -> tuple[Loss, ...]:
     """What of these labels a format cannot hold. The records beside the export still have it.
 
@@ -50,90 +126,197 @@ def lossiness(format_name: str, items: Iterable[Item], options: ExportOptions | 
     Raises:
         InputError: If there is no such format, or the options do not fit it.
     """
-    options = options or ExportOptions()
-    info = find_format(format_name)
-    info.check_options(options)
-    chosen = [PlannedItem(item, usable_boxes(item, Counter())) for item in items if not reason_against(item, options)]
-    kept = [each for each in chosen if fits(each, info)]
-    left_out = len(chosen) - len(kept)
-    losses = [Loss("left_out", left_out, f"{_count(left_out, 'item')} that it has no form for")]
-    losses += _of_questions(kept, info.keeps)
-    losses += _of_boxes(kept, info, options)
-    losses += _of_labels(kept, info.keeps)
-    return tuple(loss for loss in losses if loss.count)
+    return _count_losses(format_name, map(_read_item, items), options or ExportOptions()).losses
+
+
+def preview_export(project: Project, format_name: str, options: ExportOptions) -> ExportPreview:
+    """What an export of a project would hold and lose.
+
+    Raises:
+        InputError: If there is no such format, or the options do not fit it.
+        DataError: If the project cannot be read.
+    """
+    return _count_losses(format_name, _read_project(project, options), options)
 
 
 def fits(planned: PlannedItem, info: FormatInfo) -> bool:
     """Whether a format has a form for an item at all."""
+    return _fits(info, planned.item.label.status, bool(planned.item.label.boxes), bool(planned.boxes))
+
+
+def _fits(info: FormatInfo, status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
     if "unlabeled" in info.keeps:
         return True
-    return planned.is_labeled and ("negatives" in info.keeps or bool(planned.boxes))
+    return is_labeled(status, has_boxes, has_usable_boxes) and ("negatives" in info.keeps or has_usable_boxes)
 
 
-def _of_questions(kept: Sequence[PlannedItem], keeps: frozenset[Fact]) -> list[Loss]:
-    if "questions" in keeps:
-        return []
-    questions: dict[str, set[str]] = defaultdict(set)
-    for each in kept:
-        questions[each.item.picture.sha256].add(each.item.id)
-    merged = sum(len(ids) > 1 for ids in questions.values())
-    return [
-        Loss("questions", len(kept), f"question and answer of {_count(len(kept), 'item')}"),
-        Loss("merged", merged, f"{_count(merged, 'picture')} with several questions, whose boxes are merged"),
-    ]
+def _read_item(item: Item) -> LabelFacts:
+    label, wh = item.label, (item.picture.width, item.picture.height)
+    boxes = _cut(label.boxes, wh, label.status)
+    kind = LabelKind(
+        status=label.status,
+        origin=label.origin,
+        is_scored=label.score is not None,
+        has_boxes=bool(label.boxes),
+        has_usable_boxes=bool(boxes),
+        is_checked=label.check is not None,
+        is_made=label.maker is not None,
+        is_reviewed=bool(label.reviewer or label.note),
+        has_history=bool(item.history),
+    )
+    return LabelFacts(kind, item.picture.sha256, wh, label.score, boxes)
 
 
-def _of_boxes(kept: Sequence[PlannedItem], info: FormatInfo, options: ExportOptions) -> list[Loss]:
-    boxes = [(box, (each.item.picture.width, each.item.picture.height)) for each in kept for box in each.boxes]
-    losses = []
-    if info.name != "native":
-        renamed = sum((options.box_class or class_name(box)) != box.label for box, _ in boxes)
-        manner = f"all as {options.box_class!r}" if options.box_class else f"as one line or as {DEFAULT_CLASS!r}"
-        losses.append(Loss("labels", renamed, f"labels of {_count(renamed, 'box')}, written {manner}"))
-    if "classes" not in info.keeps:
-        named = sum(bool(box.label) for box, _ in boxes)
+def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelFacts]:
+    """Labels as they lie in the database, which has checked them when they were written: no record is made of them."""
+    clause, values = ItemFilter(statuses=options.statuses).to_sql()
+    query = f"""SELECT items.label, items.picture, items.revision, pictures.width, pictures.height FROM items
+        JOIN pictures ON pictures.id = items.picture WHERE {clause}"""  # noqa: S608 - placeholders
+    with project.database.reading() as connection:
+        for text, picture, revision, width, height in connection.execute(query, values):
+            label: dict[str, Any] = json.loads(text)
+            status, wh = label["status"], (width, height)
+            stored = [
+                _StoredBox(box["x_min"], box["y_min"], box["x_max"], box["y_max"], box["label"], box["score"])
+                for box in label["boxes"]
+            ]
+            inside = all(
+                box.x_min >= 0 and box.y_min >= 0 and box.x_max <= width and box.y_max <= height
+                and min(box.width, box.height) >= MIN_SIDE_PX
+                for box in stored
+            )  # fmt: skip
+            is_plain = inside and status != "rejected"
+            boxes = (
+                cast("list[Box]", stored) if is_plain else _cut([Box(**each) for each in label["boxes"]], wh, status)
+            )
+            kind = LabelKind(
+                status,
+                label["origin"],
+                label["score"] is not None,
+                bool(stored),
+                bool(boxes),
+                label["check"] is not None,
+                label["maker"] is not None,
+                bool(label["reviewer"] or label["note"]),
+                revision > 0,
+            )
+            yield LabelFacts(kind, picture, wh, label["score"], boxes)
+
+
+def _cut(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
+    found = () if status == "rejected" else (cut_box(box, wh) for box in boxes)
+    return [box for box in found if box is not None]
+
+
+def _count_losses(format_name: str, labels: Iterable[LabelFacts], options: ExportOptions) -> ExportPreview:
+    info = find_format(format_name)
+    info.check_options(options)
+    kinds: Counter[LabelKind] = Counter()
+    boxes = _BoxCounter(info, options)
+    questions: Counter[str | int] = Counter()
+    for kind, picture, wh, score, usable in labels:
+        if reason_against_label(kind.status, score, options):
+            continue
+        kinds[kind] += 1
+        if _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
+            questions[picture] += 1
+            for box in usable:
+                boxes.add(box, kind.origin, score, wh)
+    counts = boxes.counts
+    for kind, count in kinds.items():
+        _count_kind(counts, kind, count, info)
+    merged = sum(count > 1 for count in questions.values())
+    losses = _tell_losses(counts, merged, boxes.furthest, info, options)
+    return ExportPreview(counts["items"], tuple(loss for loss in losses if loss.count))
+
+
+def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatInfo) -> None:
+    """Add so many labels of a kind."""
+    if not _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
+        counts["left_out"] += count
+        return
+    counts["items"] += count
+    counts["scored"] += count * kind.is_scored
+    counts["kept_scores"] += count * (kind.is_scored and kind.origin == "model")
+    counts["rejected"] += count * (kind.status == "rejected" and kind.has_boxes)
+    counts["checked"] += count * kind.is_checked
+    counts["made"] += count * kind.is_made
+    counts["reviewed"] += count * kind.is_reviewed
+    counts["histories"] += count * kind.has_history
+
+
+class _BoxCounter:
+    """Counts what becomes of boxes.
+
+    Attributes:
+        counts: ``renamed``, ``named``, ``box_scores`` and ``moved`` -> number of boxes.
+        furthest: How far an edge moves at most, pixels.
+    """
+
+    def __init__(self, info: FormatInfo, options: ExportOptions) -> None:
+        self.counts: Counter[str] = Counter()
+        self.furthest = 0.0
+        self._info, self._options = info, options
+        self._renamed: dict[tuple[str, Origin], bool] = {}
+
+    def add(self, box: Box, origin: Origin, score: float | None, wh: WH) -> None:
+        """Count one."""
+        counts, written_box = self.counts, self._info.written
+        key = box.label, origin
+        is_renamed = self._renamed.get(key)
+        if is_renamed is None:
+            is_renamed = class_of(box, origin, self._options) != box.label
+            if len(self._renamed) < _MOST_REMEMBERED:
+                self._renamed[key] = is_renamed
+        counts["renamed"] += is_renamed
+        counts["named"] += bool(box.label)
+        if box.score is not None:
+            counts["box_scores"] += box.score != exported_score(origin, score)
+        if written_box is None:
+            return
+        new, old = written_box(box, wh, self._options), box.xyxy
+        moved = max(abs(new[0] - old[0]), abs(new[1] - old[1]), abs(new[2] - old[2]), abs(new[3] - old[3]))
+        if moved > NOISE_PX:
+            counts["moved"] += 1
+            self.furthest = max(self.furthest, moved)
+
+
+def _tell_losses(
+    counts: Counter[str], merged: int, furthest: float, info: FormatInfo, options: ExportOptions
+) -> list[Loss]:
+    keeps, items = info.keeps, counts["items"]
+    losses = [Loss("left_out", counts["left_out"], f"{_count(counts['left_out'], 'item')} that it has no form for")]
+    if "questions" not in keeps:
+        losses.append(Loss("questions", items, f"question and answer of {_count(items, 'item')}"))
+        losses.append(
+            Loss("merged", merged, f"{_count(merged, 'picture')} with several questions, whose boxes are merged")
+        )
+    if info.name == "native":
+        return losses
+    renamed, named, moved = counts["renamed"], counts["named"], counts["moved"]
+    manner = f"all as {options.box_class!r}" if options.box_class else "as classes of the project"
+    losses.append(Loss("labels", renamed, f"labels of {_count(renamed, 'box')}, written {manner}"))
+    if "classes" not in keeps:
         losses.append(
             Loss("classes", named, f"labels of {_count(named, 'box')}, as far as the family's text has no place")
         )
-    if info.written is not None:
-        moves = []
-        for box, wh in boxes:
-            written = info.written(box, wh, options)
-            moves.append(max(abs(new - old) for new, old in zip(written, box.xyxy, strict=True)))
-        moved = [move for move in moves if move > NOISE_PX]
-        text = f"{_count(len(moved), 'box')} rounded, by up to {max(moved, default=0):.2g} px"
-        losses.append(Loss("rounded", len(moved), text))
-    scored = [box.score is not None for box, _ in boxes]
-    if "box_scores" not in info.keeps and not ("scores_if_all_known" in info.keeps and all(scored)):
-        losses.append(Loss("box_scores", sum(scored), f"{_count(sum(scored), 'score')} of boxes"))
-    return losses
-
-
-def _of_labels(kept: Sequence[PlannedItem], keeps: frozenset[Fact]) -> list[Loss]:
-    labels = [each.item.label for each in kept]
-    scored = [label.score is not None for label in labels]
-    keeps_scores = "scores" in keeps or ("scores_if_all_known" in keeps and all(scored))
-    rejected = sum(label.status == "rejected" and bool(label.boxes) for label in labels)
-    checked = sum(label.check is not None for label in labels)
-    made = sum(label.maker is not None for label in labels)
-    reviewed = sum(bool(label.reviewer or label.note) for label in labels)
-    histories = sum(bool(each.item.history) for each in kept)
-    losses: list[tuple[Fact, Loss]] = [
-        ("scores", Loss("scores", 0 if keeps_scores else sum(scored), f"{_count(sum(scored), 'score')} of labels")),
-        ("statuses", Loss("statuses", len(labels), f"status of {_count(len(labels), 'label')}")),
-        (
-            "history",
-            Loss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, written as nothing here"),
-        ),
-        (
-            "evidence",
-            Loss("evidence", checked, f"evidence of {_count(checked, 'label')}, but for the answer from the crops"),
-        ),
-        ("makers", Loss("makers", made, f"model and settings behind {_count(made, 'label')}")),
-        ("reviews", Loss("reviews", reviewed, f"reviewer and note of {_count(reviewed, 'label')}")),
-        ("history", Loss("history", histories, f"review history of {_count(histories, 'item')}")),
+    losses.append(Loss("rounded", moved, f"{_count(moved, 'box')} rounded, by up to {furthest:.2g} px"))
+    losses.append(Loss("box_scores", counts["box_scores"], f"{_count(counts['box_scores'], 'score')} of boxes"))
+    has_all = counts["kept_scores"] == items
+    kept = counts["kept_scores"] if "scores" in keeps or ("scores_if_all_known" in keeps and has_all) else 0
+    lost = counts["scored"] - kept
+    losses.append(Loss("scores", lost, f"{_count(lost, 'score')} of labels"))
+    if "statuses" not in keeps:
+        losses.append(Loss("statuses", items, f"status of {_count(items, 'label')}"))
+    rejected, checked, made = counts["rejected"], counts["checked"], counts["made"]
+    return [
+        *losses,
+        Loss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, written as nothing here"),
+        Loss("evidence", checked, f"evidence of {_count(checked, 'label')}, but for the answer from the crops"),
+        Loss("makers", made, f"model and settings behind {_count(made, 'label')}"),
+        Loss("reviews", counts["reviewed"], f"reviewer and note of {_count(counts['reviewed'], 'label')}"),
+        Loss("history", counts["histories"], f"review history of {_count(counts['histories'], 'item')}"),
     ]
-    return [loss for fact, loss in losses if fact not in keeps]
 
 
 def _count(number: int, noun: str) -> str:

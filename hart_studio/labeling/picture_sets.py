@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.errors import DataError, InputError
+from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.folders import find_pictures
 from hart_studio.records import Sample
 
@@ -42,9 +43,10 @@ def load_picture_folder(folder: Path, question: str, choices: Sequence[str] = ()
         raise DataError(f"expected a folder of pictures, got {folder}; check the path")
 
     def read(path: Path) -> Sample:
-        return _ask(str(path.relative_to(root)), str(path), question, choices, root.name)
+        name = to_stored_path(path.relative_to(root))
+        return _ask(name, to_stored_path(path), question, choices, to_printable(root.name))
 
-    pictures = ((str(path.relative_to(root)), path) for path in find_pictures(root))
+    pictures = ((to_stored_path(path.relative_to(root)), path) for path in find_pictures(root))
     return collect_samples(root.name, pictures, read, needs_answer=False)
 
 

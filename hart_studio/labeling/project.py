@@ -22,10 +22,19 @@ from typing import Final
 from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
+from hart_studio.files import to_stored_path
 from hart_studio.labeling.database import DATABASE, Database
 from hart_studio.labeling.filters import EVERYTHING, ItemFilter
 from hart_studio.labeling.need import find_need
-from hart_studio.labeling.records import Item, Label, PictureFile, Share
+from hart_studio.labeling.records import (
+    DEFAULT_CLASS,
+    MOST_CLASSES,
+    ClassName,
+    Item,
+    Label,
+    PictureFile,
+    Share,
+)
 from hart_studio.records import Record, Sample
 
 RUNS: Final = "runs"
@@ -46,6 +55,8 @@ class ProjectSettings(Record):
     """Share of the labels accepted unseen that a person checks all the same, so that their error rate is measured."""
     overlap_share: Share = 0.0
     """Share of the reviewed items that two people decide, so that their agreement is measured."""
+    classes: tuple[ClassName, ...] = Field(default=(DEFAULT_CLASS,), min_length=1, max_length=MOST_CLASSES)
+    """Classes of the boxes in exports. The first is that of boxes that a model, or a person without a choice, made."""
 
 
 class Project:
@@ -123,6 +134,28 @@ class Project:
                 ],
             )
         self.draw_audit()
+
+    def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Add classes that labels of other tools have; returns the new ones, of which there may be ``MOST_CLASSES``."""
+        with self.database.writing() as connection:
+            known = self.settings.classes
+            new = tuple(name for name in dict.fromkeys(names) if name not in set(known))[: MOST_CLASSES - len(known)]
+            if new:
+                self._write_classes(connection, (*known, *new))
+        return new
+
+    def change_classes(self, names: Sequence[str]) -> None:
+        """Replace the classes of boxes in exports; no label changes.
+
+        Raises:
+            ValidationError: If there is none, or one is no name.
+        """
+        with self.database.writing() as connection:
+            self._write_classes(connection, tuple(dict.fromkeys(names)))
+
+    def _write_classes(self, connection: sqlite3.Connection, names: tuple[str, ...]) -> None:
+        changed = ProjectSettings(**{**self.settings.model_dump(), "classes": names})
+        connection.execute("UPDATE project SET settings = ?", (changed.model_dump_json(),))
 
     def find_audit_bound(self) -> float:
         """The lot below which labels accepted unseen are audited.
@@ -322,17 +355,25 @@ class Project:
             ],
         )
 
-    def image_path(self, stored: str) -> Path:
-        """The image at a path of the database: a relative one starts from the project's folder."""
-        return self.folder / stored
+    def image_path(self, stored: str) -> str:
+        """The image at a path of the database, in the form of ``files.to_stored_path``.
+
+        Args:
+            stored: From ``stored_path``; a relative one starts from the project's folder.
+        """
+        return str(Path(to_stored_path(self.folder)) / stored)
 
     def stored_path(self, image: str) -> str:
-        """The path of an image as the database keeps it: relative inside the project's folder, else absolute."""
-        path = Path(image)
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else image
+        """The path of an image as the database keeps it: relative inside the project's folder, else absolute.
+
+        Args:
+            image: Absolute, in the form of ``files.to_stored_path``.
+        """
+        path, folder = Path(image), Path(to_stored_path(self.folder))
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else image
 
     def _to_item(self, row: sqlite3.Row, *, with_history: bool) -> Item:
-        path = str(self.image_path(row["path"]))
+        path = self.image_path(row["path"])
         # Rows are read one after the other: the history ends where this very label begins.
         label = Label.model_validate_json(row["label"])
         history = (

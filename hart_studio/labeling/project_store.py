@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import resolve_inside
 from hart_studio.labeling.database import DATABASE
-from hart_studio.labeling.project import Project, check_name
+from hart_studio.labeling.project import Project, ProjectSettings, check_name
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_lifecycle import duplicate_project, rename_project, restore_project
 
@@ -76,15 +76,19 @@ class ProjectStore:
                 found.append(known[1])
         return found
 
-    def create_project(self, name: str) -> Project:
+    def create_project(self, name: str, settings: ProjectSettings | None = None) -> Project:
         """Make an empty project.
+
+        Args:
+            name: What people call it.
+            settings: What holds for the whole project.
 
         Raises:
             InputError: If the name cannot be used, or a project has it.
         """
         title, entries = check_name(name), self.list_projects()
         _refuse_taken_name(title, entries)
-        return create_project(self._find_place(title, entries), title)
+        return create_project(self._find_place(title, entries), title, settings)
 
     def rename_project(self, project: Project, name: str) -> None:
         """Change the name that people see; the id stays.

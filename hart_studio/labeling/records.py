@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from hart_studio.records import Box, Record, Sample
 
@@ -31,6 +31,24 @@ DECIDED: Final[frozenset[Status]] = frozenset({"accepted", "edited", "rejected",
 
 USABLE: Final[tuple[Status, ...]] = ("auto_accepted", "accepted", "edited")
 """Statuses of labels that are good to train on."""
+
+DEFAULT_CLASS: Final = "region"
+"""Class of a project that names none: every detection format needs one."""
+
+LONGEST_CLASS: Final = 100
+"""Characters of the name of a class."""
+
+MOST_CLASSES: Final = 10_000
+"""Classes of one project (ours)."""
+
+
+def _check_class(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("expected the name of a class on one line, got none")
+    return name.strip()
+
+
+ClassName = Annotated[str, Field(max_length=LONGEST_CLASS), AfterValidator(_check_class)]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -122,13 +122,16 @@ def _choose_table(folder: Path, kind: str, name: str) -> str:
     return table
 
 
-def load_source(source: Source, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
+def load_source(
+    source: Source, cache: Path, settings: SourceSettings, negative_question: str | None = None
+) -> LoadedSamples[Any]:
     """Read the rows of a source.
 
     Args:
         source: From ``locate_source``.
         cache: Folder for pictures that a source holds as bytes.
         settings: How.
+        negative_question: Question for pictures that another tool left without a box; None = they are bad rows.
 
     Returns:
         Samples, gold samples or labeled samples, whichever the source has.
@@ -138,7 +141,7 @@ def load_source(source: Source, cache: Path, settings: SourceSettings) -> Loaded
         DataError: If it cannot be read.
     """
     try:
-        loaded = _load(source, cache, settings)
+        loaded = _load(source, cache, settings, negative_question)
     except DataError as error:
         if not source.bad_rows:
             raise
@@ -148,7 +151,7 @@ def load_source(source: Source, cache: Path, settings: SourceSettings) -> Loaded
     return replace(loaded, bad_rows=(*source.bad_rows, *loaded.bad_rows))
 
 
-def _load(source: Source, cache: Path, settings: SourceSettings) -> LoadedSamples[Any]:
+def _load(source: Source, cache: Path, settings: SourceSettings, negative_question: str | None) -> LoadedSamples[Any]:
     kind, name = source.kind, source.name
     path = Path(name)
     if kind == "pictures":
@@ -160,7 +163,7 @@ def _load(source: Source, cache: Path, settings: SourceSettings) -> LoadedSample
         return load_table(path, cache, columns, image_root=settings.image_root)
     if kind == "hugging_face":
         return _load_hugging_face(name, cache, settings)
-    options = ImportOptions(image_root=settings.image_root, picture_cache=cache)
+    options = ImportOptions(image_root=settings.image_root, picture_cache=cache, negative_question=negative_question)
     if settings.question.strip():
         options = replace(options, template=settings.question)
     return find_format(kind).load(path, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hart_studio.errors import InputError
-from hart_studio.files import write_atomically
+from hart_studio.files import from_stored_path, to_stored_path, write_atomically
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import USABLE
@@ -44,11 +44,11 @@ def write_training_set(project: Project) -> TrainingSet:
     known = [item for item in items if item.sample.answer is not None]
     if not known:
         raise InputError("expected accepted labels with known answers to train on, got none; review some first")
-    root = Path(os.path.commonpath([str(Path(item.picture.path).parent) for item in known]))
+    root = Path(os.path.commonpath([str(from_stored_path(item.picture.path).parent) for item in known]))
     rows = [
         {
             "id": item.id,
-            "image": Path(item.picture.path).relative_to(root).as_posix(),
+            "image": to_stored_path(from_stored_path(item.picture.path).relative_to(root)),
             "question": item.sample.question,
             "choices": list(item.sample.choices),
             "answer": item.sample.answer,

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from hart_studio.errors import ModelError
-from hart_studio.files import names_address
+from hart_studio.files import names_address, read_plain
 from hart_studio.models.families import FAMILIES, Family, supported_families
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import image_token_id
@@ -202,7 +202,7 @@ def _fetch(name: str, patterns: list[str], allow_download: bool) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(path, may_link=True))
     except (OSError, ValueError) as error:
         raise ModelError(f"expected JSON in {path}, got {error}; fetch or save the model again") from error
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 import hart_studio
 from hart_studio.errors import ImageError, InputError
+from hart_studio.files import from_stored_path, open_plain
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
@@ -181,7 +182,7 @@ def _readable(text: str) -> str:
 def _describe_image(path: Path, image: SourceImage) -> TraceImage:
     """The picture's facts; the digest is of the file as it lies on disk."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(from_stored_path(path), may_link=True) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return TraceImage(

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
-from hart_studio.files import resolve_inside, write_atomically
+from hart_studio.files import read_plain, resolve_inside, write_atomically
 from hart_studio.imaging import SourceImage
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.verification import Verification
@@ -190,7 +190,7 @@ def load_trace(folder: Path) -> SavedTrace:
     """
     path = folder / TRACE_FILE
     try:
-        trace = Trace.model_validate_json(path.read_bytes())
+        trace = Trace.model_validate_json(read_plain(path, may_link=True))
     except OSError as error:
         raise DataError(f"expected a trace with {TRACE_FILE} in {folder}, got {error.strerror}") from error
     except ValidationError as error:

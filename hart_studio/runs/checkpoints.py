@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import resolve_inside, write_json
+from hart_studio.files import read_plain, resolve_inside, write_json
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout, read_step
 
@@ -112,7 +112,7 @@ def _step_folders(layout: RunLayout) -> list[tuple[Path, int]]:
 
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
     try:
-        mark = CheckpointMark.model_validate_json((folder / MARKER).read_bytes())
+        mark = CheckpointMark.model_validate_json(read_plain(folder / MARKER))
         is_whole = all(resolve_inside(folder, name).stat().st_size == size for name, size in mark.files.items())
     except (OSError, ValidationError, InputError):
         return None

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from hart_studio.errors import HartError, InputError
+from hart_studio.files import print_anything
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 = done, or stopped by its stop file; 1 = a part of the miniature study failed; 2 = unusable settings,
         samples or model; 130 = interrupted.
     """
+    print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = _COMMANDS.get(arguments[0]) if arguments else None
     if command is not None:

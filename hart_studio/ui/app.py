@@ -11,6 +11,7 @@ from gradio.utils import get_space
 from starlette.middleware import Middleware
 
 from hart_studio.errors import HartError
+from hart_studio.ui.cache import CacheSweeper
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
@@ -140,6 +141,7 @@ def launch_options(
     hosts: Collection[str] | None,
     login: tuple[str, str] | None = None,
     mcp: tuple[McpServer, str] | None = None,
+    cache: CacheSweeper | None = None,
 ) -> dict[str, Any]:
     """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
 
@@ -148,8 +150,9 @@ def launch_options(
         hosts: Host names that are answered; None = all, see ``Guard``.
         login: Name and password that every visitor must give; None = nobody is asked.
         mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
+        cache: Bounds the folder of uploads; None = it has no bound.
     """
-    middleware = [Middleware(Guard, hosts=hosts), Middleware(PlainFaults), Middleware(RequestLimits)]
+    middleware = [Middleware(Guard, hosts=hosts), Middleware(PlainFaults), Middleware(RequestLimits, cache=cache)]
     more: dict[str, Any] = {}
     if mcp is not None:
         server, token = mcp

@@ -27,7 +27,10 @@ MOST_SECONDS: Final = 24 * 3600.0
 """Age at which a file goes in any case."""
 
 SPARED_SECONDS: Final = 180.0
-"""A file younger than this stays: it may be written now, be on its way to a page, or be asked about."""
+"""A file younger than this stays while there is room: it may be on its way to a page, or be asked about."""
+
+USED_SECONDS: Final = 20.0
+"""A file younger than this stays in any case: it may be written now. ``renew`` makes a file young."""
 
 SWEEP_SECONDS: Final = 30.0
 """Between two sweeps."""
@@ -102,7 +105,7 @@ def renew(path: Path) -> None:
 
 
 class CacheSweeper:
-    """Keeps the folder below a size, the oldest files first.
+    """Keeps the folder below a size: the oldest files go first, and an upload that would not fit is refused.
 
     Ages are counted from when a file was first seen as it is now, by a clock that cannot be set; ``renew`` makes
     it young.
@@ -127,6 +130,8 @@ class CacheSweeper:
         self._seen: dict[str, tuple[int, float]] = {}
         self._kept = {file.path for file in _walk(folder)}
         self._is_over = threading.Event()
+        self._lock = threading.Lock()
+        self._reserved = 0
 
     def start(self) -> None:
         """Sweep from time to time, in a thread that ends with the program."""
@@ -136,12 +141,41 @@ class CacheSweeper:
         """Sweep no more."""
         self._is_over.set()
 
+    def reserve(self, size: int) -> bool:
+        """Make room for an upload of that many bytes, and keep it until ``release``.
+
+        Only files older than ``SPARED_SECONDS`` go for it: who sends much must not push out what others just sent.
+
+        Returns:
+            Whether there is room.
+        """
+        with self._lock:
+            left = self._remove(self._most_bytes - self._reserved - size, SPARED_SECONDS)
+            if left + self._reserved + size > self._most_bytes:
+                return False
+            self._reserved += size
+            return True
+
+    def release(self, size: int) -> None:
+        """The upload has ended; what it has written is counted as it lies there."""
+        with self._lock:
+            self._reserved -= size
+
     def sweep(self) -> int:
         """Remove what is too old or too much.
+
+        Where that is not enough, files younger than ``SPARED_SECONDS`` go, too, the oldest first, but for those that
+        are in use.
 
         Returns:
             Bytes that are left, without what belongs to the pages themselves.
         """
+        with self._lock:
+            left = self._remove(self._most_bytes, SPARED_SECONDS)
+            return left if left <= self._most_bytes else self._remove(self._most_bytes, USED_SECONDS)
+
+    def _remove(self, most_bytes: int, spared_seconds: float) -> int:
+        """Remove the oldest files until the others take that many bytes, and those that are too old in any case."""
         now, seen, total = self._clock(), {}, 0
         files = []
         for file in _walk(self._folder):
@@ -156,7 +190,7 @@ class CacheSweeper:
                 total += status.st_size
         for first, _, path, size in sorted(files):
             age = now - first
-            if age < SPARED_SECONDS or (age < self._most_seconds and total <= self._most_bytes):
+            if age < spared_seconds or (age < self._most_seconds and total <= most_bytes):
                 break
             with suppress(OSError):
                 Path(path).unlink()

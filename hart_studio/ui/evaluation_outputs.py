@@ -26,6 +26,7 @@ from hart_studio.evaluation.results import load_evaluation
 from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.table import Table
 from hart_studio.evaluation.tables.writers import show_cell
+from hart_studio.files import copy_plain, from_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.records import Box, Protocol, Record, Score
 from hart_studio.runs.layout import RunLayout
@@ -216,15 +217,15 @@ class EvaluationOutputs:
         """
         _, record = self._find(request)
         config = self.desk.config(self.desk.find(request.get("run")))
-        source = Path(record.image)
-        with SourceImage(source) as image:  # nothing but a picture is ever copied to where it is served
+        source = from_stored_path(record.image)
+        with SourceImage(record.image) as image:  # nothing but a picture is ever copied to where it is served
             name = image.name
         key = hashlib.sha256(f"{source}\n{source.stat().st_mtime_ns}".encode()).hexdigest()[:20]
         copy = self.service.folder / "asked" / key / name
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             draft = copy.with_name(f"{threading.get_ident()}.draft")
-            shutil.copyfile(source, draft)
+            copy_plain(source, draft)
             draft.replace(copy)
         return AskedAgain(
             image=copy,

@@ -23,7 +23,7 @@ from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import read_bad_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
 from hart_studio.labeling.peeking import peek_source
-from hart_studio.labeling.project import Project
+from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.project_store import ProjectStore
 from hart_studio.labeling.records import Status
@@ -119,14 +119,19 @@ class LabelDesk:
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
         """Make a project.
 
+        Args:
+            request: ``name``, and optionally ``classes``, names with commas between them.
+
         Raises:
-            InputError: If its name is not usable, or taken.
+            InputError: If its name or a class is not usable, or the name is taken.
         """
         self.check_open()
         name = str(request.get("name", "")).strip()
         if not name:
             raise InputError("expected a name for the project, got none; type one")
-        return {"id": self.store.create_project(name).folder.name}
+        names = [each.strip() for each in str(request.get("classes") or "").split(",") if each.strip()]
+        settings = read_request(ProjectSettings, {"classes": tuple(dict.fromkeys(names))} if names else {})
+        return {"id": self.store.create_project(name, settings).folder.name}
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """What is in a project now; None when nothing has changed since the signature.

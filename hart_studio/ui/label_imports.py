@@ -57,9 +57,7 @@ def run_import(
 
     try:
         report = import_source(project, source, settings, progress, most_items=most_items, limits=limits)
-        state.told = (
-            f"{report.added:,} added, {report.updated:,} updated, {report.known:,} known, {report.bad_count:,} bad rows"
-        )
+        state.told = report.describe()
         state.bad_rows = [(bad.row, bad.reason) for bad in report.bad_rows[:MOST_SHOWN_BAD_ROWS]]
     except HartError as error:
         state.error = str(error)

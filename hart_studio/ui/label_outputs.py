@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.difference import compare_runs
-from hart_studio.labeling.export_plan import LONGEST_CLASS
-from hart_studio.labeling.exporting import ExportOptions, export_labels, lossiness
+from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.gold import compare_with_gold
 from hart_studio.labeling.job import read_config
 from hart_studio.labeling.known_calibrations import find_calibration
+from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import USABLE, Status
+from hart_studio.labeling.records import LONGEST_CLASS, USABLE, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, show_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
@@ -52,6 +53,8 @@ class ExportRequest(Record):
     is_referring: bool = False
     """Whether pictures stay where they are, in formats that can name them there."""
 
+
+_NUMBERED: Final = re.compile(r"(\d{1,9})-")
 
 MOST_SHOWN_CHANGES: Final = 200
 MOST_HELD_OUT: Final = 200
@@ -121,20 +124,49 @@ class LabelOutputs:
     def losses(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What an export would drop, and how many labels it would hold."""
         wanted = self._read_export(request)
-        project, options = self.desk.open_project(wanted.project), _export_options(wanted)
-        items = list(project.items(ItemFilter(statuses=wanted.statuses)))
-        return {"items": len(items), "losses": [loss.text for loss in lossiness(wanted.format, items, options)]}
+        project = self.desk.open_project(wanted.project)
+        options = _export_options(wanted, project)
+        found = preview_export(project, wanted.format, options)
+        return {"items": found.items, "losses": [loss.text for loss in found.losses]}
+
+    def change_classes(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Set the classes of boxes in exports.
+
+        Args:
+            request: ``project``, and ``classes``, names with commas between them, the default one first.
+
+        Returns:
+            The classes as they are kept.
+
+        Raises:
+            InputError: If there is none, or one is no name.
+        """
+        self.desk.check_open()
+        project = self.desk.open_project(request.get("project"))
+        names = [each.strip() for each in str(request.get("classes") or "").split(",") if each.strip()]
+        try:
+            project.change_classes(names)
+        except ValidationError as error:
+            raise InputError(
+                f"A project needs at least one class, and each at most {LONGEST_CLASS} printable characters. Write the "
+                "names with commas between them, the default one first."
+            ) from error
+        return {"classes": list(project.settings.classes)}
 
     def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Write an export into the project and offer it as a zip."""
         self.desk.check_open()
         wanted = self._read_export(request)
-        project, options = self.desk.open_project(wanted.project), _export_options(wanted)
-        items = list(project.items(ItemFilter(statuses=wanted.statuses), with_history=wanted.format == "native"))
-        exports = project.folder / "exports"
-        exports.mkdir(exist_ok=True)
-        folder = exports / f"{1 + sum(1 for _ in exports.iterdir()):03d}-{wanted.format}"
-        report = export_labels(items, wanted.format, folder, options)
+        project = self.desk.open_project(wanted.project)
+        options = _export_options(wanted, project)
+        items = project.items(ItemFilter(statuses=wanted.statuses), with_history=True)
+        folder = make_export_folder(project.folder / "exports", wanted.format)
+        try:
+            report = export_labels(items, wanted.format, folder, options)
+        except BaseException:
+            with suppress(OSError):  # nothing was written into it
+                folder.rmdir()
+            raise
         target = self.folder / project.folder.name / folder.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.make_archive(str(target), "zip", folder)
@@ -228,11 +260,32 @@ class LabelOutputs:
         return None
 
 
-def _export_options(wanted: ExportRequest) -> ExportOptions:
+def make_export_folder(exports: Path, format_name: str) -> Path:
+    """Make an empty folder for the next export, numbered after the highest number that is there.
+
+    Another process that takes the same number first makes this one take the next.
+    """
+    exports.mkdir(exist_ok=True)
+    numbers = [int(found[1]) for path in exports.iterdir() if (found := _NUMBERED.match(path.name))]
+    number = max(numbers, default=0)
+    while True:
+        number += 1
+        folder = exports / f"{number:03d}-{format_name}"
+        if any(exports.glob(f"{number:03d}-*")):
+            continue
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+
+
+def _export_options(wanted: ExportRequest, project: Project) -> ExportOptions:
     return ExportOptions(
         statuses=wanted.statuses,
         least_score=wanted.least_score,
         splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
         pictures="reference" if wanted.is_referring else "copy",
+        classes=project.settings.classes,
         box_class=wanted.box_class.strip(),
     )

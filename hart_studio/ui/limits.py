@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hart_studio.files import names_address
+from hart_studio.ui.cache import CacheSweeper
 
 UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
 """Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
@@ -71,6 +72,7 @@ class RequestLimits:
         patience: float = PATIENCE_SECONDS,
         most_unfinished: int = MOST_UNFINISHED,
         most_of_one: int = MOST_UNFINISHED_OF_ONE,
+        cache: CacheSweeper | None = None,
     ) -> None:
         """Nothing is on its way yet.
 
@@ -79,14 +81,19 @@ class RequestLimits:
             patience: Seconds, see ``PATIENCE_SECONDS``.
             most_unfinished: See ``MOST_UNFINISHED``.
             most_of_one: See ``MOST_UNFINISHED_OF_ONE``.
+            cache: Bounds the folder of uploads; None = it has no bound.
         """
         self.app = app
+        self._cache = cache
         self._patience, self._most, self._most_of_one = patience, most_unfinished, most_of_one
         self._unfinished: Counter[str] = Counter()
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413 to too much, 408 to too slowly, 400 and 415 to what is no JSON, 503 to too many; else pass on."""
+        """Answer 413 to too much, 408 to too slowly, 400 and 415 to what is no JSON, 503 to too many; else pass on.
+
+        An upload that the cache has no room for is answered by 507.
+        """
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self.app(scope, receive, send)
             return
@@ -102,9 +109,15 @@ class RequestLimits:
         most = MOST_UPLOADED_BYTES if is_upload or scope["path"].startswith(_OWN_BOUNDS) else MOST_JSON_BYTES
         body = _Body(receive, most, self._patience, lambda: self._end(address))
         self._uploads += is_upload
+        reserved = 0
         try:
             self._begin(address)
             _check_length(scope, most)
+            if is_upload and self._cache is not None:
+                size = _find_length(scope, most)
+                if not await asyncio.to_thread(self._cache.reserve, size):
+                    raise _RefusedError(507, "The space for uploads is full. Try again in a few minutes.")
+                reserved = size
             if not scope["path"].startswith(_OWN_BOUNDS) and not _is_form(scope):
                 await body.read_json(takes_files=scope["path"].rstrip("/") != _CALLS)
             await self.app(scope, body.receive, send_noting)
@@ -113,6 +126,8 @@ class RequestLimits:
                 await _answer(refused)(scope, receive, send)
         finally:
             body.close()
+            if self._cache is not None and reserved:
+                self._cache.release(reserved)
             self._uploads -= is_upload
             if is_upload and not self._uploads:
                 _sweep(Path(get_upload_folder()))
@@ -205,6 +220,14 @@ def _check_length(scope: Scope, most: int) -> None:
     for name, value in scope["headers"]:
         if name.lower() == b"content-length" and value.isdigit() and int(value[:20]) > most:
             _refuse_large(most)
+
+
+def _find_length(scope: Scope, most: int) -> int:
+    """The size that a request states; the largest one where it states none."""
+    for name, value in scope["headers"]:
+        if name.lower() == b"content-length" and value.isdigit():
+            return min(int(value[:20]), most)
+    return most
 
 
 def _check_json(text: bytes, *, takes_files: bool) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain
+from hart_studio.files import copy_plain, read_plain
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import tell_device
@@ -364,7 +364,7 @@ class RunWatch:
             return None
         if not target.exists():
             draft = target.with_suffix(f".{threading.get_ident()}.draft")
-            shutil.copyfile(source, draft)
+            copy_plain(source, draft)
             draft.replace(target)
         return served
 

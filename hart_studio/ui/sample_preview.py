@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import HartError
+from hart_studio.files import from_stored_path
 from hart_studio.imaging import OpenImage
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
@@ -79,7 +80,7 @@ def _share(total: int, parts: int) -> Sequence[int]:
 
 
 def _make_card(sample: Sample, part: str, open_image: OpenImage, folder: Path) -> PreviewCard:
-    source = Path(sample.image)
+    source = from_stored_path(sample.image)
     version = source.stat().st_mtime_ns if source.exists() else 0  # a picture may be repainted; one drawn for us is not
     name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"
     picture: Path | None = folder / name

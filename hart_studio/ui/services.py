@@ -19,6 +19,7 @@ from typing import Any, Final
 from PIL import Image
 
 from hart_studio.errors import ImageError, InputError
+from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, OpenImage, SourceImage
 from hart_studio.labeling.records import Check
 from hart_studio.labeling.self_verify import check_boxes
@@ -193,8 +194,10 @@ class AskService:
             ImageError: If it is no readable picture of a supported format and size.
         """
         image = SourceImage(path, self.limits)
-        status = path.stat()
-        key = hashlib.sha256(f"{path}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()[:20]
+        status = from_stored_path(path).stat()
+        key = hashlib.sha256(f"{to_stored_path(path)}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()[
+            :20
+        ]
         folder = self.folder / "pictures" / key
         detail, preview = folder / "detail.jpg", folder / "preview.jpg"
         if not (detail.exists() and preview.exists()):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.data.gold_boxes import repair_boxes
 from hart_studio.data.options import read_lettered, read_options, take_out_options
 from hart_studio.data.rows import get_field, to_letter, to_text, to_texts
-from hart_studio.files import resolve_inside
+from hart_studio.files import from_stored_path, read_plain, resolve_inside
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, GoldSample
 
@@ -61,10 +60,10 @@ def read_vstar_row(row: Any, pictures: Pictures) -> GoldSample:
 
 def _read_boxes(image: str) -> tuple[Box, ...]:
     """Boxes of the JSON beside a picture, published as ``[x, y, width, height]``; none when there is no such file."""
-    picture = Path(image)
+    picture = from_stored_path(image)
     notes = resolve_inside(picture.parent, f"{picture.stem}.json")
     if not notes.is_file():
         return ()
-    noted = json.loads(notes.read_bytes())
+    noted = json.loads(read_plain(notes, may_link=True))
     labels = to_texts(noted.get("target_object"), "target_object") if isinstance(noted, dict) else ()
     return repair_boxes(get_field(noted, "bbox"), image, labels, is_xywh=True)

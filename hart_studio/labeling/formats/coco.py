@@ -189,9 +189,8 @@ def _annotation(annotation_id: int, image_id: int, category_id: int, box: Box, p
         "iscrowd": 0,
         "segmentation": [],
     }
-    score = box.score if box.score is not None else planned.item.label.score
-    if score is not None:
-        annotation["score"] = score
+    if box.score is not None:
+        annotation["score"] = box.score
     return {**annotation, "attributes": _attributes(planned)}
 
 
@@ -206,6 +205,6 @@ def _attributes(planned: PlannedItem) -> dict[str, Any]:
         "crop_answer": (label.check.crops_answer if label.check else None) or "",
         "verified": bool(label.check and label.check.crops_right),
         "status": label.status,
-        "label_score": label.score,
+        "label_score": planned.score,
         "model": label.maker.model if label.maker else "",
     }

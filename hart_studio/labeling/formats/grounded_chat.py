@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import InputError
+from hart_studio.files import parse_bounded_json
 from hart_studio.geometry import WH, XYXY, BoxFrame, from_original, to_original
 from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedItem, PlannedPicture, class_name
 from hart_studio.labeling.formats.reading import (
@@ -90,7 +91,7 @@ def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> Load
         for number, line in enumerate(read_bytes(file).split(b"\n"), start=1):
             if line.strip():
                 with collector.row(f"{file.name} line {number}"):
-                    _read_row(f"{file.name} line {number}", json.loads(line), pictures, collector)
+                    _read_row(f"{file.name} line {number}", parse_bounded_json(line), pictures, collector)
     return collector.finish()
 
 

@@ -18,8 +18,11 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
 from hart_studio.data.embedded_pictures import keep_picture
+from hart_studio.data.parquet_rows import open_parquet
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError, InputError
+from hart_studio.files import from_stored_path, read_plain
+from hart_studio.imaging import DEFAULT_LIMITS
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
 from hart_studio.labeling.formats.image_folder import FOLDER_OF, add_row, to_row
 from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, PictureFinder, find_files
@@ -110,6 +113,8 @@ def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedS
         for number, row in enumerate(rows, start=1):
             where = f"{file.name} row {number}"
             with collector.row(where):
+                if isinstance(row, ValueError):
+                    raise row
                 image = get_field(row, "image")
                 value = image.get("bytes") if isinstance(image, dict) else image
                 if isinstance(value, bytes):
@@ -125,7 +130,7 @@ def _parts(rows: list[_Row], limit: int) -> Iterator[list[_Row]]:
     part: list[_Row] = []
     size = 0
     for row in rows:
-        bytes_of_row = Path(row[0].file.path).stat().st_size
+        bytes_of_row = from_stored_path(row[0].file.path).stat().st_size
         if part and size + bytes_of_row > limit:
             yield part
             part, size = [], 0
@@ -136,7 +141,10 @@ def _parts(rows: list[_Row], limit: int) -> Iterator[list[_Row]]:
 
 
 def _row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
-    image = {"bytes": Path(picture.file.path).read_bytes(), "path": Path(picture.name).name}
+    image = {
+        "bytes": read_plain(from_stored_path(picture.file.path), DEFAULT_LIMITS.max_bytes, may_link=True),
+        "path": Path(picture.name).name,
+    }
     return {"image": image, **to_row(picture, planned, classes)}
 
 
@@ -152,19 +160,13 @@ def _write_card(plan: ExportPlan, features: datasets.Features, path: Path) -> No
 def _open(file: Path) -> tuple[dict[int, str], Iterator[Any]]:
     """Names of the classes and the rows, which are read as they are asked for."""
     try:
-        opened = pyarrow.parquet.ParquetFile(file)
-        features = datasets.Features.from_arrow_schema(opened.schema_arrow)
+        schema, rows = open_parquet(file)
+        features = datasets.Features.from_arrow_schema(schema)
+    except DataError:
+        raise
     except Exception as error:  # readers of binary files raise anything on hostile bytes
         raise DataError(f"expected a Parquet file at {file}, got: {error}; repair or remove it") from error
-    return _class_names(features), _rows(file, opened)
-
-
-def _rows(file: Path, opened: pyarrow.parquet.ParquetFile) -> Iterator[Any]:
-    try:
-        for batch in opened.iter_batches(batch_size=16):
-            yield from batch.to_pylist()
-    except Exception as error:  # as above
-        raise DataError(f"expected whole rows in {file}, got: {error}; repair or remove it") from error
+    return _class_names(features), rows
 
 
 def _class_names(features: datasets.Features) -> dict[int, str]:

@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 
+from hart_studio.data.parquet_rows import open_parquet
 from hart_studio.data.rows import LoadedSamples, get_field
-from hart_studio.errors import DataError
+from hart_studio.files import parse_bounded_json
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
 from hart_studio.labeling.formats.reading import (
     FoundPicture,
@@ -101,7 +102,9 @@ def load_image_folder(path: Path, options: ImportOptions | None = None) -> Loade
         for number, row in enumerate(_read_rows(file), start=1):
             where = f"{file.parent.name}/{file.name} row {number}"
             with collector.row(where):
-                parsed = json.loads(row) if isinstance(row, bytes) else row
+                if isinstance(row, ValueError):
+                    raise row
+                parsed = parse_bounded_json(row) if isinstance(row, bytes) else row
                 add_row(where, parsed, pictures.find(get_field(parsed, "file_name")), names, collector)
     return collector.finish()
 
@@ -133,7 +136,7 @@ def to_row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ..
         "answer": sample.answer or "",
         "kind": sample.category,
         "status": label.status,
-        "score": label.score,
+        "score": planned.score,
         "crop_answer": (label.check.crops_answer if label.check else None) or "",
         "verified": bool(label.check and label.check.crops_right),
         "objects": objects,
@@ -205,7 +208,7 @@ def _schema(plan: ExportPlan) -> pa.Schema:
         "verified": pa.bool_(),
         "objects": pa.struct(objects),
     }
-    if any(each.item.label.score is None for each in planned):
+    if any(each.score is None for each in planned):
         del columns["score"]
     if not any(each.item.sample.choices for each in planned):
         del columns["choices"]
@@ -237,11 +240,7 @@ def _read_rows(file: Path) -> Iterator[Any]:
     if file.suffix == ".jsonl":
         yield from (line for line in read_bytes(file).split(b"\n") if line.strip())
         return
-    try:
-        rows = pyarrow.parquet.read_table(file).to_pylist()
-    except Exception as error:  # readers of binary files raise anything on hostile bytes
-        raise DataError(f"expected a Parquet file at {file}, got: {error}; repair or remove it") from error
-    yield from rows
+    yield from open_parquet(file)[1]
 
 
 def _class_names(file: Path) -> dict[int, str]:

@@ -136,7 +136,7 @@ def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str,
         "kind": sample.category,
         "qa_id": planned.item.id,
         "status": label.status,
-        "score": label.score,
+        "score": planned.score,
     }
     result = [_region(number, box, picture, planned) for number, box in enumerate(planned.boxes, start=1)]
     if sample.answer is not None:
@@ -145,7 +145,7 @@ def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str,
         prediction = {"model_version": label.maker.model if label.maker else "HART Studio", "result": result}
         return {
             "data": data,
-            "predictions": [prediction if label.score is None else {**prediction, "score": label.score}],
+            "predictions": [prediction if planned.score is None else {**prediction, "score": planned.score}],
         }
     result.append(make_verdict(f"{planned.item.id}_verdict", _VERDICTS.get(label.status, VERIFIED)))
     return {"data": data, "annotations": [{"completed_by": 1, "was_cancelled": False, "result": result}]}

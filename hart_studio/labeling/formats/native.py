@@ -10,6 +10,10 @@ A line of schema ``hart.label/1``::
                 "reviewer": "...", "at": "2026-01-31T12:00:00Z", "note": ""},
      "history": [{"boxes": [], "revision": 0, "status": "proposed"}]}
 
+A box that a model proposed has ``model_text``, what the model wrote beside it, in place of ``label``.
+
+Beside another format, ``export`` says which one, and the boxes with their classes as it holds them.
+
 ``xyxy`` is in float pixels of the upright original, ``max`` edges exclusive. ``image.file`` starts at the folder of
 the pictures; where they lie on the machine that wrote the file is not told.
 """
@@ -23,7 +27,8 @@ from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples, find_picture, get_field, to_text
 from hart_studio.errors import DataError, HartError
-from hart_studio.labeling.export_plan import ExportPlan, PlannedPicture
+from hart_studio.files import parse_bounded_json
+from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
 from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, find_files, read_bytes, to_list
 from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
 from hart_studio.records import Box, Sample
@@ -49,13 +54,19 @@ def save_native(plan: ExportPlan, folder: Path) -> None:
     write_records(plan, folder / LABELS, place if is_copy else lambda picture: picture.name)
 
 
-def write_records(plan: ExportPlan, path: Path, file_of: Callable[[PlannedPicture], str]) -> None:
+def write_records(
+    plan: ExportPlan,
+    path: Path,
+    file_of: Callable[[PlannedPicture], str],
+    describe_export: Callable[[PlannedPicture, PlannedItem], dict[str, Any]] | None = None,
+) -> None:
     """Write every item of a plan, whole.
 
     Args:
         plan: The items.
         path: The file.
         file_of: Name of a picture's file, as the reader will look it up.
+        describe_export: What the format beside the records holds of an item, kept in its field ``export``.
 
     Raises:
         OSError: If the file cannot be written.
@@ -63,6 +74,8 @@ def write_records(plan: ExportPlan, path: Path, file_of: Callable[[PlannedPictur
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for picture, planned in plan.rows():
             record = to_record(planned.item, file_of(picture), picture.split)
+            if describe_export:
+                record["export"] = describe_export(picture, planned)
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -102,8 +115,20 @@ def to_item(record: Any, image_root: Path) -> Item:
     """
     if get_field(record, "schema") != SCHEMA:
         raise ValueError(f"expected the schema {SCHEMA!r}, got {str(record['schema'])[:40]!r}")
+    return make_item(record, find_picture(image_root, get_field(get_field(record, "image"), "file")))
+
+
+def make_item(record: Any, path: str) -> Item:
+    """The item of a JSON object whose picture was found.
+
+    Args:
+        record: What ``to_record`` made, or anything.
+        path: The picture, in the form of ``files.to_stored_path``.
+
+    Raises:
+        ValueError: If it is no such object.
+    """
     image = get_field(record, "image")
-    path = find_picture(image_root, get_field(image, "file"))
     review = get_field(record, "review")
     if not isinstance(review, dict):
         raise ValueError(f"expected an object in 'review', got {type(review).__name__}")
@@ -139,7 +164,7 @@ def load_items(
     items: dict[str, Item] = {}
     for where, line in _lines(file):
         with collector.row(where):
-            item = to_item(json.loads(line), root)
+            item = to_item(parse_bounded_json(line), root)
             content = item.sample.model_dump(exclude={"id", "source"})
             label = {"boxes": item.label.boxes, "status": item.label.status}
             collector.add(where, LabeledSample(id=item.id, source=collector.source, **content, **label))
@@ -177,7 +202,9 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _label_record(label: Label) -> dict[str, Any]:
-    boxes = [{"xyxy": list(box.xyxy), "label": box.label, "score": box.score} for box in label.boxes]
+    # What a model wrote beside its box is no class; a name of its own keeps readers from taking it for one.
+    text = "model_text" if label.origin == "model" else "label"
+    boxes = [{"xyxy": list(box.xyxy), text: box.label, "score": box.score} for box in label.boxes]
     return {"boxes": boxes, **label.model_dump(mode="json", exclude={"boxes"})}
 
 
@@ -187,5 +214,6 @@ def _to_label(record: Any) -> Label:
         xyxy = to_list(box, "xyxy")
         if len(xyxy) != 4:
             raise ValueError(f"expected four numbers in 'xyxy', got {len(xyxy)}")
-        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), get_field(box, "label"), box.get("score")))
+        text = box["model_text"] if "model_text" in box else get_field(box, "label")
+        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), text, box.get("score")))
     return Label.model_validate({**record, "boxes": boxes})

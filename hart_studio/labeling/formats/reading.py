@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 from hart_studio.data.rows import LoadedSamples, collect_samples, find_picture, get_field, to_text, to_texts
 from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.files import MOST_DOCUMENT_BYTES, parse_bounded_json, read_plain
 from hart_studio.geometry import WH, XYXY, clip
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import LabeledSample, Status
@@ -306,13 +307,13 @@ def to_xywh(box: Box) -> list[float]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file.
+    """All of a regular file.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it cannot be read, or is larger than ``MOST_DOCUMENT_BYTES``.
     """
     try:
-        return path.read_bytes()
+        return read_plain(path, MOST_DOCUMENT_BYTES, may_link=True)
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
 
@@ -324,7 +325,7 @@ def read_json(path: Path) -> Any:
         DataError: If it cannot be read or is none.
     """
     try:
-        return json.loads(read_bytes(path))
+        return parse_bounded_json(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"expected JSON in {path}, got text that is none: {error}; repair the file") from error
 

@@ -13,9 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hart_studio import files
+from hart_studio.data import tables
 from hart_studio.data.columns import Columns
 from hart_studio.data.tables import load_table, peek_table
 from hart_studio.errors import DataError
+from hart_studio.files import open_plain, read_lines
 from tests.pictures import encoded
 
 ROWS: list[dict[str, Any]] = [
@@ -151,3 +154,46 @@ def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
     (folder / "t.csv").write_text("image;question;choices;answer\na.png;Für wen?;für ö|für ü;für ü\n", encoding)
     (sample,) = load_table(folder / "t.csv", folder / "cache").samples
     assert (sample.question, sample.choices, sample.answer) == ("Für wen?", ("für ö", "für ü"), "B")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("long.csv", b"image,question\n" + b"a" * 5000, "rows of at most"),
+        ("quoted.csv", b'image,question\n"' + b"a\n" * 3000, "rows of at most"),
+        ("wide.tsv", b"image\tquestion\n" + b"\t" * 300, "100 cells"),
+        ("rows.jsonl", b"{}\n" * 60, "at most 50 rows"),
+        ("rows.csv", b"a,b\n" + b"1,2\n" * 60, "at most 50 rows"),
+        ("rows.json", b"[" + b"{}," * 60 + b"{}]", "at most 50 rows"),
+        ("large.json", b"[" + b" " * 30_000 + b"{}]", "more than 20,000 bytes"),
+    ],
+)
+def test_tables_without_end_are_refused(
+    name: str, content: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_LONGEST_ROW", 2000)
+    monkeypatch.setattr(tables, "_MOST_CELLS", 100)
+    monkeypatch.setattr(tables, "MOST_ROWS", 50)
+    monkeypatch.setattr(tables, "MOST_DOCUMENT_BYTES", 20_000)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        list(tables.read_rows(tmp_path / name))
+
+
+def test_json_that_takes_much_memory_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_PARSED_BYTES", 1 << 20)
+    (tmp_path / "a.json").write_text(f"[{'{},' * 5000}{{}}]")
+    with pytest.raises(DataError, match="at most 1 MiB of memory"):
+        list(tables.read_rows(tmp_path / "a.json"))
+    (tmp_path / "a.jsonl").write_text(f"[{'{},' * 5000}{{}}]\n" + '{"a": 1}\n')
+    bad, good = (row for _, row in tables.read_rows(tmp_path / "a.jsonl"))
+    assert isinstance(bad, ValueError)
+    assert good == {"a": 1}
+
+
+def test_a_line_that_is_too_long_is_a_bad_row_and_the_next_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100 + b"\nshort\n" + b"y" * 11)
+    with open_plain(tmp_path / "a") as file:
+        assert list(read_lines(file, 10)) == [(1, None), (2, b"short\n"), (3, None)]

@@ -179,3 +179,19 @@ def test_a_full_disk_leaves_nothing_of_a_new_zip(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space left"):
         unpack(archive, tmp_path / "cache")
     assert files_below(tmp_path / "cache") == []
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many entries of the table of contents may point at the same packed bytes."""
+    monkeypatch.setattr(archives, "MOST_UNCHECKED_BYTES", 10_000)
+    monkeypatch.setattr(archives, "MOST_RATIO", 2)
+    path = make_zip(tmp_path / "a.zip", {f"{number}.csv": b"a,b\n" * 3000 for number in range(5)})
+    with pytest.raises(DataError, match="at most 2 times the size"):
+        Archive(path)
+
+
+def test_a_table_of_contents_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_zip(tmp_path / "a.zip", {f"{number}.csv": b"a" for number in range(100)})
+    monkeypatch.setattr(archives, "MOST_CONTENTS_BYTES", 1000)
+    with pytest.raises(DataError, match="table of contents"):
+        Archive(path)

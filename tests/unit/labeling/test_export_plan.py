@@ -134,7 +134,7 @@ def test_pictures_that_are_gone_or_changed(tmp_path: Path) -> None:
 
 
 def test_class_names() -> None:
-    labels = {"": "roi", " ": "roi", "a\n b\t": "a b", "\x00": "roi", "漢 字": "漢 字", "<a> & b": "<a> & b"}
+    labels = {"": "region", " ": "region", "a\n b\t": "a b", "\x00": "region", "漢 字": "漢 字", "<a> & b": "<a> & b"}
     assert {label: class_name(Box.of((0, 0, 1, 1), label)) for label in labels} == labels
 
 
@@ -157,3 +157,45 @@ def test_class_names() -> None:
 def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         ExportOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("origin", "label", "classes", "expected"),
+    [
+        ("model", "Z", ("region",), "region"),
+        ("model", "car", ("sign", "car"), "sign"),
+        ("model", "Z", (), "region"),
+        ("human", "", ("sign", "car"), "sign"),
+        ("human", "Z", ("sign", "car"), "sign"),
+        ("human", "car", ("sign", "car"), "car"),
+        ("imported", "a\n b", ("sign", "a b"), "a b"),
+        ("imported", "a b", (), "a b"),
+    ],
+)
+def test_classes_are_those_of_the_project(
+    origin: Any, label: str, classes: tuple[str, ...], expected: str, tmp_path: Path
+) -> None:
+    item = make_item(draw_picture(tmp_path / "a.png"), [Box.of((1, 1, 9, 9), label)], origin=origin)
+    plan = make_plan([item], classes=classes)
+    assert [box.label for box in plan.rows()[0][1].boxes] == [expected]
+    assert set(plan.classes) >= {expected}
+
+
+def test_numbers_of_classes_stay_from_one_export_to_the_next(tmp_path: Path) -> None:
+    item = make_item(draw_picture(tmp_path / "a.png"), [Box.of((1, 1, 9, 9), "car")])
+    assert make_plan([item], classes=("sign", "car", "bus")).classes == ("sign", "car", "bus")
+    assert make_plan([item], classes=("region", "car")).classes == ("car",)
+    assert make_plan([item], classes=("region", "car"), box_class="thing").classes == ("thing",)
+
+
+@pytest.mark.parametrize(
+    ("origin", "score", "expected"),
+    [("model", 0.9, 0.9), ("model", None, None), ("human", 0.9, None), ("imported", 0.9, None)],
+)
+def test_only_boxes_of_a_model_that_nobody_changed_have_a_score(
+    origin: Any, score: float | None, expected: float | None, tmp_path: Path
+) -> None:
+    boxes = [Box.of((1, 1, 9, 9), "sign", 0.4)]
+    item = make_item(draw_picture(tmp_path / "a.png"), boxes, origin=origin, score=score)
+    ((_, planned),) = make_plan([item]).rows()
+    assert (planned.score, planned.boxes[0].score) == (expected, expected)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,37 @@ def test_links_are_swept_as_links(tmp_path: Path, clock: Clock) -> None:
     clock.now += 2 * SPARED_SECONDS
     sweeper.sweep()
     assert not list(cache.iterdir()) and outside.exists()
+
+
+def test_the_bound_holds_for_files_that_are_spared(tmp_path: Path, clock: Clock) -> None:
+    """Much is written within three minutes: the oldest go all the same, but not what may be written now."""
+    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    for number in range(8):
+        write(tmp_path, f"a/b/{number}", 400)
+        sweeper.sweep()
+        clock.now += 10
+    assert sweeper.sweep() <= 1000
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["6", "7"]
+
+
+def test_an_upload_without_room_is_refused_and_pushes_nobody_out(tmp_path: Path, clock: Clock) -> None:
+    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    write(tmp_path, "a/b/old", 500)
+    sweeper.sweep()
+    clock.now += 2 * SPARED_SECONDS
+    write(tmp_path, "a/b/new", 400)
+    assert sweeper.reserve(500), "the old one makes room"
+    assert not (tmp_path / "a/b/old").exists()
+    assert not sweeper.reserve(200), "the first upload is on its way"
+    assert (tmp_path / "a/b/new").exists()
+    sweeper.release(500)
+    assert sweeper.reserve(600)
+    assert not sweeper.reserve(1)
+
+
+def test_uploads_at_the_same_time_stay_below_the_bound(tmp_path: Path) -> None:
+    sweeper = CacheSweeper(tmp_path, 1000)
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: sweeper.reserve(100), range(40)))
+    assert sum(taken) == 10

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hart_studio.ui import limits
+from hart_studio.ui.cache import CacheSweeper
 from hart_studio.ui.limits import RequestLimits
 from tests.asgi import JSON, accepting, call, part
 
@@ -255,3 +256,20 @@ def test_what_a_broken_upload_left_goes_and_nothing_else_does(limit, tmp_path):
     assert call(limit, [part(b"--x")], path=UPLOAD, headers=[FORM]).status == 0
     assert not left.exists()
     assert all(path.exists() for path in kept) and (tmp_path / "tmpfolder12").is_dir()
+
+
+@pytest.mark.usefixtures("small")
+def test_an_upload_that_the_cache_has_no_room_for_is_refused_in_words(tmp_path):
+    sweeper = CacheSweeper(tmp_path / "cache", 150)
+    limit = RequestLimits(accepting, cache=sweeper)
+
+    def upload(size, *headers):
+        return call(limit, in_parts(b"0" * size), path=UPLOAD, headers=[FORM, *headers])
+
+    assert upload(100, length(100)).status == 200
+    assert upload(100, length(100)).status == 200, "the first one has ended"
+    refused = upload(160, length(160))
+    assert (refused.status, refused.detail) == (507, "The space for uploads is full. Try again in a few minutes.")
+    assert upload(10).status == 507, "without a length it may be as large as any"
+    assert sweeper._reserved == 0
+    assert call(limit, [part(json_of(90), is_last=True)], headers=[JSON]).status == 200

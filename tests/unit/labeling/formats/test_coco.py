@@ -27,9 +27,10 @@ def annotation(bbox: Any, category: Any = 7, **more: Any) -> dict[str, Any]:
 
 def test_what_is_written(tmp_path: Path) -> None:
     path = draw_picture(tmp_path / "in" / "a.png")
-    item = make_item(path, [Box.of((10.5, 20.25, 30.5, 40), "car", 0.75), (1, 2, 3, 5)], answer="red", score=0.9)
+    boxes = [Box.of((10.5, 20.25, 30.5, 40), "Z", 0.75), (1, 2, 3, 5)]
+    item = make_item(path, boxes, answer="red", score=0.9, origin="model")
     negative = make_item(draw_picture(tmp_path / "in" / "b.png"), (), "Any car?")
-    save_coco(make_plan([item, negative]), tmp_path / "out")
+    save_coco(make_plan([item, negative], classes=("car", "sign")), tmp_path / "out")
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert [each["name"] for each in written["categories"]] == ["car", "sign"]
     assert [each["id"] for each in written["categories"]] == [1, 2]
@@ -37,12 +38,27 @@ def test_what_is_written(tmp_path: Path) -> None:
     first, second = written["annotations"]
     assert (first["id"], first["image_id"], first["category_id"]) == (1, 1, 1)
     assert first["bbox"] == [10.5, 20.25, 20.0, 19.75] and first["area"] == 395.0
-    assert (first["iscrowd"], first["segmentation"], first["score"]) == (0, [], 0.75)
+    assert (first["iscrowd"], first["segmentation"], first["score"]) == (0, [], 0.9)
     assert second["bbox"] == [1.0, 2.0, 2.0, 3.0] and second["score"] == 0.9
     assert first["attributes"]["question"] == "Where is the sign?" and first["attributes"]["answer"] == "red"
     assert written["images"][1]["hart_questions"][0]["question"] == "Any car?"
     results = json.loads((tmp_path / "out" / "annotations" / "results_train.json").read_text())
-    assert results[0] == {"image_id": 1, "category_id": 1, "bbox": [10.5, 20.25, 20.0, 19.75], "score": 0.75}
+    assert results[0] == {"image_id": 1, "category_id": 1, "bbox": [10.5, 20.25, 20.0, 19.75], "score": 0.9}
+
+
+def test_a_box_that_a_person_drew_has_no_score(tmp_path: Path) -> None:
+    """The score was that of the model's box, also where the person changed that one alone."""
+    path = draw_picture(tmp_path / "in" / "a.png")
+    item = make_item(path, [Box.of((1, 2, 3, 5), "Z", 0.75)], status="edited", score=0.9)
+    save_coco(make_plan([item], classes=("car", "sign")), tmp_path / "out")
+    text = (tmp_path / "out" / "annotations" / "instances_train.json").read_text()
+    written = json.loads(text)
+    assert [each["name"] for each in written["categories"]] == ["car", "sign"]
+    assert written["annotations"][0]["category_id"] == 1
+    assert "score" not in written["annotations"][0]
+    assert written["annotations"][0]["attributes"]["label_score"] is None
+    assert '"Z"' not in text
+    assert not (tmp_path / "out" / "annotations" / "results_train.json").exists()
 
 
 def test_questions_come_back(tmp_path: Path) -> None:

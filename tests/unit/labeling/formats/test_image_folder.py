@@ -35,9 +35,10 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 def test_scores_are_a_column_when_all_are_known(tmp_path: Path) -> None:
     box = Box.of((1, 2, 3, 4), "sign", 0.5)
-    save_image_folder(make_plan([make_item(draw_picture(tmp_path / "a.png"), [box], score=0.9)]), tmp_path)
+    item = make_item(draw_picture(tmp_path / "a.png"), [box], score=0.9, origin="model")
+    save_image_folder(make_plan([item]), tmp_path)
     row = json.loads((tmp_path / "train" / "metadata.jsonl").read_text())
-    assert row["objects"]["score"] == [0.5] and row["score"] == 0.9
+    assert row["objects"]["score"] == [0.9] and row["score"] == 0.9
 
 
 @pytest.mark.parametrize("answer", [None, "2021-05-03"])

@@ -30,8 +30,10 @@ def task(result: list[Any], name: str = "annotations", image: Any = "a b.png", *
 
 def test_percent_is_never_rounded(tmp_path: Path) -> None:
     path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
-    item = make_item(path, [(504, 1209.6, 756, 1451.52)], answer="red", status="auto_accepted", score=0.92)
-    save_label_studio(make_plan([item]), tmp_path)
+    item = make_item(
+        path, [(504, 1209.6, 756, 1451.52)], answer="red", status="auto_accepted", score=0.92, origin="model"
+    )
+    save_label_studio(make_plan([item], classes=("sign",)), tmp_path)
     (written,) = json.loads((tmp_path / "tasks.json").read_text())
     assert written["data"]["image"] == "/data/local-files/?d=images/a.png"
     (prediction,) = written["predictions"]

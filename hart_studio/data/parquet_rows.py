@@ -1,0 +1,191 @@
+"""Rows of a Parquet file within bounded memory, whatever its metadata states and however well it was packed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from hart_studio.data.parquet_pages import ColumnPages, measure_pages
+from hart_studio.errors import DataError
+from hart_studio.files import open_plain
+
+MOST_CELL_BYTES: Final = 64 * 2**20
+"""Size of one cell of a table, which may be an image (ours)."""
+
+MOST_ROW_BYTES: Final = 256 * 2**20
+"""Size of all cells of one row (ours)."""
+
+MOST_ROWS: Final = 5_000_000
+"""Rows of a file (ours): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
+
+MOST_COLUMNS: Final = 4096
+"""Columns of a table, fields of structs counted one by one (ours)."""
+
+MOST_LIST_VALUES: Final = 64_000_000
+"""Values in the lists of one column of one row group: nothing tells how many of them one row holds (ours)."""
+
+MOST_UNPACKED_BYTES: Final = 128 * 2**20
+"""Unpacked size of the largest pages of a row group's columns together, which are in memory at the same time (ours)."""
+
+MOST_RATIO: Final = 20
+"""A row group may unpack to more than that as long as it is at most this many times its packed size (ours): images
+are packed already."""
+
+_BATCH_ROWS: Final = 4  # a row may hold an image of many megabytes
+_LARGEST_FIXED: Final = 4096
+_DEEPEST: Final = 32
+_VALUE_BYTES: Final = 60
+_READ_AHEAD: Final = 1 << 20
+
+
+def open_parquet(path: Path) -> tuple[pa.Schema, Iterator[dict[str, Any] | ValueError]]:
+    """Check the sizes of a Parquet file and begin to read it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its columns, and its rows, which are read as they are asked for; a row that is too large is a ``ValueError``.
+
+    Raises:
+        DataError: If it is no Parquet file, or would take too much memory. Reading the rows may raise it, too.
+        OSError: If it cannot be opened.
+    """
+    file = open_plain(path, may_link=True)
+    try:
+        with pa.PythonFile(file, "r") as source:
+            metadata = pyarrow.parquet.read_metadata(source)
+    except Exception as error:  # readers of binary files raise anything on hostile bytes
+        raise _unusable(path, error) from error
+    file = open_plain(path, may_link=True)  # the one above was closed together with its reader
+    try:
+        packed = _find_packed_columns(path, metadata, file)
+        opened = pyarrow.parquet.ParquetFile(file, read_dictionary=packed, buffer_size=_READ_AHEAD)
+        schema = opened.schema_arrow
+    except DataError:
+        file.close()
+        raise
+    except Exception as error:  # as above
+        file.close()
+        raise _unusable(path, error) from error
+    return schema, _read_rows(path, file, opened)
+
+
+def _read_rows(
+    path: Path, file: io.BufferedReader, opened: pyarrow.parquet.ParquetFile
+) -> Iterator[dict[str, Any] | ValueError]:
+    with file:
+        try:
+            for batch in opened.iter_batches(batch_size=_BATCH_ROWS):
+                if _is_small(batch):
+                    yield from batch.to_pylist()
+                    continue
+                for number in range(batch.num_rows):
+                    row = batch.slice(number, 1)
+                    yield row.to_pylist()[0] if _is_small(row) else _too_large_row()
+        except Exception as error:  # as above
+            raise _unusable(path, error) from error
+
+
+def _too_large_row() -> ValueError:
+    return ValueError(
+        f"expected cells of at most {MOST_CELL_BYTES >> 20} MiB and rows of at most {MOST_ROW_BYTES >> 20} MiB"
+    )
+
+
+def _unusable(path: Path, error: Exception) -> DataError:
+    reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+    return DataError(f"expected a Parquet file at {path.name!r}, got: {reason}; check the file")
+
+
+def _find_packed_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, file: io.BufferedReader) -> list[str]:
+    """Columns that have to be read as dictionaries, because their values repeat so often that they would not fit.
+
+    Raises:
+        DataError: If a row group would not fit at all.
+    """
+
+    def refuse(what: str, limit: str) -> DataError:
+        return DataError(
+            f"expected a Parquet file with at most {limit} at {path.name!r}, got {what}; write it with smaller row "
+            "groups, or leave columns away"
+        )
+
+    if metadata.num_rows > MOST_ROWS:
+        raise refuse(f"{metadata.num_rows:,}", f"{MOST_ROWS:,} rows")
+    if metadata.num_columns > MOST_COLUMNS:
+        raise refuse(f"{metadata.num_columns:,}", f"{MOST_COLUMNS:,} columns")
+    schema = metadata.schema
+    columns = [schema.column(number) for number in range(metadata.num_columns)]
+    for column in columns:
+        if column.max_definition_level > _DEEPEST:
+            raise refuse("more", f"{_DEEPEST} lists and structs one in the other")
+        if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > _LARGEST_FIXED:
+            raise refuse(f"{column.length:,}", f"{_LARGEST_FIXED:,} bytes in a value of fixed length")
+    packed: dict[str, None] = {}
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        unpacked = listed = size = 0
+        for index, column in enumerate(columns):
+            pages = _measure_column(path, group.column(index), file)
+            is_list = column.max_repetition_level > 0
+            unpacked += pages.dictionary_bytes + pages.largest_page_bytes
+            size += pages.packed_bytes
+            listed += pages.values if is_list else 0
+            worst = pages.dictionary_bytes * (pages.values if is_list else _BATCH_ROWS)
+            if column.physical_type == "BYTE_ARRAY" and worst > MOST_CELL_BYTES:
+                packed[column.path] = None
+        if listed > MOST_LIST_VALUES:
+            raise refuse(f"{listed:,}", f"{MOST_LIST_VALUES:,} values in the lists of a row group")
+        if unpacked > max(MOST_UNPACKED_BYTES, MOST_RATIO * size):
+            raise refuse(f"{unpacked:,}", f"{MOST_UNPACKED_BYTES:,} bytes in the pages of a row group, unpacked")
+    return list(packed)
+
+
+def _measure_column(path: Path, column: pyarrow.parquet.ColumnChunkMetaData, file: io.BufferedReader) -> ColumnPages:
+    start = column.data_page_offset
+    if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
+        start = column.dictionary_page_offset
+    try:
+        return measure_pages(file, start, column.total_compressed_size)
+    except DataError as error:
+        raise _unusable(path, error) from error
+
+
+def _is_small(batch: pa.RecordBatch) -> bool:
+    """Whether no cell, and no row, is too large once it is made of Python objects.
+
+    A batch that is small as a whole has small rows.
+    """
+    cells = [_measure_values(column) for column in batch.columns]
+    most = MOST_CELL_BYTES if batch.num_rows > 1 else MOST_ROW_BYTES
+    return sum(cells) <= most and max(cells, default=0) <= MOST_CELL_BYTES
+
+
+def _measure_values(values: pa.Array) -> int:
+    """Bytes that an array takes as Python objects, dictionaries unpacked."""
+    kind = values.type
+    size = _VALUE_BYTES * len(values)
+    if isinstance(values, pa.ExtensionArray):
+        return _measure_values(values.storage)
+    if pa.types.is_dictionary(kind):
+        lengths = pc.binary_length(values.dictionary)
+        return size + int(pc.sum(pc.take(lengths, values.indices)).as_py() or 0)
+    if pa.types.is_struct(kind):
+        return size + sum(_measure_values(part) for part in values.flatten())
+    if pa.types.is_map(kind):
+        return size + _measure_values(values.keys) + _measure_values(values.items)
+    if pa.types.is_nested(kind):
+        return size + _measure_values(values.flatten())
+    has_lengths = (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string, pa.types.is_large_binary)
+    if any(is_kind(kind) for is_kind in has_lengths):
+        return size + int(pc.sum(pc.binary_length(values)).as_py() or 0)
+    if pa.types.is_fixed_size_binary(kind):
+        return size + int(kind.byte_width) * len(values)
+    return size
