@@ -52,7 +52,7 @@ def build_label_tab(
     makes: list[Callable[[Mapping[str, Any]], Any]] = [
         *(desk.create, desk.peek, desk.bring, desk.scores, desk.start, desk.pause, desk.stop, desk.resume),
         *(outputs.export, calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
-        *(calls.check, calls.accept_all),
+        *(calls.check, calls.accept_all, calls.bulk_progress),
     ]
     answers = looks + makes if desk.is_open else looks
     kinds = [kind for kind in KINDS if kind != "auto"]

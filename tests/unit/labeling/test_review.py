@@ -7,10 +7,10 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
-from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.claims import ConflictError
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings
-from hart_studio.labeling.review import ConflictError, ReviewDesk, check_reviewer
+from hart_studio.labeling.review import ReviewDesk
 from hart_studio.records import Box
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 
@@ -50,7 +50,7 @@ def test_an_item_comes_back_when_its_claim_has_run_out(
 ) -> None:
     desk.next_item("Ada")
     now = time.time()
-    monkeypatch.setattr("hart_studio.labeling.review.time.time", lambda: now + 10_000)
+    monkeypatch.setattr("hart_studio.labeling.claims.time.time", lambda: now + 10_000)
     item = desk.next_item("Bo")
     assert item is not None
     assert item.id == item_ids[0]
@@ -134,16 +134,16 @@ def test_undo_and_redo_across_items(desk: ReviewDesk, item_ids: list[str]) -> No
     desk.decide("Ada", item_ids[1], 1, "edit", boxes=(OTHER,))
     desk.skip("Ada", item_ids[2])
     statuses = lambda: [status(desk, item_id) for item_id in item_ids[:2]]  # noqa: E731
-    assert desk.undo("Ada") == (item_ids[2], "skip")
-    assert desk.undo("Ada") == (item_ids[1], "edit")
+    assert desk.undo("Ada") == (item_ids[2], "skip", 0)
+    assert desk.undo("Ada") == (item_ids[1], "edit", 0)
     assert (statuses(), desk.project.item(item_ids[1]).label.boxes) == (["accepted", "proposed"], (BOX,))
-    assert desk.undo("Ada") == (item_ids[0], "accept")
+    assert desk.undo("Ada") == (item_ids[0], "accept", 0)
     assert statuses() == ["proposed", "proposed"]
     assert desk.undo("Ada") is None
-    assert desk.redo("Ada") == (item_ids[0], "accept")
-    assert desk.redo("Ada") == (item_ids[1], "edit")
+    assert desk.redo("Ada") == (item_ids[0], "accept", 0)
+    assert desk.redo("Ada") == (item_ids[1], "edit", 0)
     assert (statuses(), desk.project.item(item_ids[1]).label.boxes) == (["accepted", "edited"], (OTHER,))
-    assert desk.redo("Ada") == (item_ids[2], "skip")
+    assert desk.redo("Ada") == (item_ids[2], "skip", 0)
     assert desk.redo("Ada") is None
 
 
@@ -166,13 +166,13 @@ def test_a_new_decision_ends_what_could_be_done_again(desk: ReviewDesk, item_ids
     desk.undo("Ada")
     desk.decide("Ada", item_ids[1], 1, "reject")
     assert desk.redo("Ada") is None
-    assert desk.undo("Ada") == (item_ids[1], "reject")
+    assert desk.undo("Ada") == (item_ids[1], "reject", 0)
 
 
 def test_undo_takes_back_ones_own_actions_only(desk: ReviewDesk, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     desk.decide("Bo", item_ids[1], 1, "reject")
-    assert desk.undo("Ada") == (item_ids[0], "accept")
+    assert desk.undo("Ada") == (item_ids[0], "accept", 0)
     assert status(desk, item_ids[1]) == "rejected"
 
 
@@ -187,20 +187,8 @@ def test_undo_does_not_overwrite_what_another_did_since(desk: ReviewDesk, item_i
 def test_undo_works_after_a_restart(desk: ReviewDesk, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     fresh = ReviewDesk(Project(desk.project.folder))
-    assert fresh.undo("Ada") == (item_ids[0], "accept")
+    assert fresh.undo("Ada") == (item_ids[0], "accept", 0)
     assert status(fresh, item_ids[0]) == "proposed"
-
-
-def test_accepting_all_above_a_score_is_counted_first(desk: ReviewDesk, item_ids: list[str]) -> None:
-    wanted = ItemFilter(least_score=0.4)
-    assert desk.count_acceptable(wanted) == 3
-    with pytest.raises(ConflictError, match="expected 2 labels to accept, got 3"):
-        desk.accept_all("Ada", wanted, expected=2)
-    assert desk.accept_all("Ada", wanted, expected=3) == 3
-    assert desk.project.count_by("status") == {"accepted": 3, "proposed": 3}
-    for _ in range(3):
-        desk.undo("Ada")
-    assert desk.project.count_by("status") == {"proposed": 6}
 
 
 def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project: Project, picture: Path) -> None:
@@ -220,12 +208,6 @@ def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project
     desk.decide("Bo", item_id, second.label.revision, "accept")
     assert project.item(item_id).label.boxes == (BOX,)
     assert desk.next_item("Cy") is None
-
-
-@pytest.mark.parametrize("name", ["", "   ", "x" * 121, None, 5, "a\x00b"])
-def test_a_reviewer_has_a_name(name: str) -> None:
-    with pytest.raises(InputError, match="a name of 1 to 120"):
-        check_reviewer(name)
 
 
 def test_an_unknown_decision_is_refused(desk: ReviewDesk, item_ids: list[str]) -> None:
