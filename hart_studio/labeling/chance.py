@@ -69,8 +69,8 @@ def describe_chance(check: Check, options: int) -> ChanceNotes:
     texts, is_weak = [], False
     is_known = check.kind == "known_answer"
     if options >= 2 and check.crops_right and 1 / options >= HIGH_CHANCE:
-        verb = "is right" if is_known else "agrees"
-        texts.append(f"1 of {options} options: a guess {verb} in {_percent(1 / options)}.")
+        verb = "right" if is_known else "in agreement"
+        texts.append(f"1 of {options} options: {verb} by chance {_percent(1 / options)}.")
     if options >= 2 and check.rollouts >= 2 and check.sufficiency:
         count = round(check.sufficiency * check.rollouts)
         if is_known:
