@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,11 +90,8 @@ def _run(project: Project, job: BulkJob, work: Callable[[Report], str]) -> None:
         job.summary = work(report)
     except HartError as error:
         job.error = str(error)
-    except (OSError, sqlite3.Error) as error:  # the folder is gone, for instance
+    except Exception as error:  # the page waits for an answer; the log has the rest
         job.error = describe(error).message
-    except Exception as error:  # the page waits for an answer
-        job.error = f"The bulk action ended by an error of the program: {type(error).__name__}"
-        raise
     finally:
         job.is_over = True
         job.ended.set()

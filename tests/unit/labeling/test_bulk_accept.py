@@ -158,9 +158,7 @@ def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_pa
         label = Label.model_validate_json(row["label"])
         assert (label.status, label.reviewer, label.revision) == ("accepted", "Ada", 2)
     assert seconds[20_000] < 8 * 3 * seconds[2500], seconds
-    assert seconds[20_000] < 20_000 * 3e-4, (
-        f"{seconds[20_000] / 20_000 * 1e6:.0f} microseconds of the processor a label"
-    )
+    assert seconds[20_000] < 20_000 * 3e-4, "less than 0.3 ms of the processor a label"
 
 
 @pytest.mark.slow
