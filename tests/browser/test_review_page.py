@@ -108,7 +108,8 @@ def test_the_commands_are_in_sight_at_every_size_and_after_every_change_of_it(
     expect(page.locator(".hs-review [data-box]")).to_have_count(1)
     for width, height in SIZES:
         page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_function("[w, h] => innerWidth === w && innerHeight === h", arg=[width, height])
+        while page.evaluate("[innerWidth, innerHeight]") != [width, height]:
+            page.wait_for_timeout(20)
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         frame = {
             part: page.locator(part).bounding_box()
