@@ -18,10 +18,10 @@ from hart_studio.labeling.need import find_need
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Label
 
-FIRST_CHUNK: Final = 500
+FIRST_CHUNK: Final = 1000
 """Least number of items in one transaction of a bulk action."""
 MOST_IN_CHUNK: Final = 4000
-LOCK_SECONDS: Final = 0.3
+LOCK_SECONDS: Final = 0.4
 """Time that one transaction of a bulk action should hold the write lock; the number of its items follows it."""
 
 PAUSE_SECONDS: Final = 0.01

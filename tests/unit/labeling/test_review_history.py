@@ -110,5 +110,5 @@ def test_undo_of_thousands_is_made_of_short_transactions(project: Project, pictu
 def test_transactions_follow_the_time_that_they_take() -> None:
     assert next_chunk_size(1000, 0.01) == 2000
     assert next_chunk_size(MOST_IN_CHUNK, 0.01) == MOST_IN_CHUNK
-    assert next_chunk_size(2000, 0.6) == 1000
-    assert next_chunk_size(1000, 60.0) == FIRST_CHUNK
+    assert next_chunk_size(2000, 0.8) == 1000
+    assert next_chunk_size(4000, 60.0) == FIRST_CHUNK
