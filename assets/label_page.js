@@ -6,6 +6,7 @@ const STATUS_TITLES = {
   new: "new", proposed: "waiting for review", auto_accepted: "accepted unseen", accepted: "accepted", edited: "edited",
   rejected: "rejected", bad_question: "bad question", failed: "failed",
 };
+const BULK_LOOK_MILLISECONDS = 500;
 const ACTIVE_RUNS = ["queued", "running", "stopping"];
 const REVIEWER_KEY = "hart-studio-reviewer";
 const TICKET_KEY = "hart-studio-visitor";
@@ -19,7 +20,7 @@ const kept = (act) => {
 let project = null;
 let state = null;
 let signature = "";
-let shownList = { offset: 0, count: 0, acceptable: 0 };
+let shownList = { offset: 0, count: 0, acceptable: { labels: 0, unscored: 0, empty: 0 } };
 let isLooking = false;
 let isWhichChosen = false; // whether a person has chosen which items to label
 let lookedAt = -Infinity;
@@ -195,16 +196,17 @@ function drawRuns() {
   find(".hs-start-run").disabled = Boolean(active);
   find(".hs-runs-of-project").replaceChildren(...state.runs.map((run) => {
     const share = run.total ? run.step / run.total : 0;
-    const command = (name, text) => build("button", { type: "button", text, onclick: async (event) => { await call(name, { run: run.id }, event.target); signature = ""; look(); } });
+    const command = (name, text, title = null, more = {}) => build("button", { type: "button", text, title, onclick: async (event) => { await call(name, { run: run.id, ...more }, event.target); signature = ""; look(); } });
+    const isStopping = run.state === "stopping";
     const isOn = ACTIVE_RUNS.includes(run.state);
     return build("li", { class: "hs-label-run" }, [
       build("div", { class: "hs-label-run-line" }, [
-        build("span", { class: `hs-pill hs-pill-${run.is_paused && isOn ? "queued" : run.state}`, text: run.is_paused && isOn ? "paused" : run.state }),
+        build("span", { class: `hs-pill hs-pill-${run.is_paused && isOn && !isStopping ? "queued" : run.state}`, text: run.is_paused && isOn && !isStopping ? "paused" : run.state }),
         build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
         build("span", { class: "hs-quiet", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
         build("span", { class: "hs-grow" }),
-        isOn && !props.value?.note ? command("pause", run.is_paused ? "Go on" : "Pause") : null,
-        isOn ? command("stop", "Stop") : null,
+        isOn && !isStopping && !props.value?.note ? command("pause", run.is_paused ? "Go on" : "Pause") : null,
+        isOn ? command("stop", isStopping ? "End now" : "Stop", isStopping ? "Does not wait for the batch" : "Ends after its batch; finished labels are kept", { now: isStopping }) : null,
         ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
       ]),
       build("div", { class: "hs-progress", role: "progressbar", "aria-label": "Items", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
@@ -336,8 +338,9 @@ async function list(offset) {
   find(".hs-list-back").disabled = offset === 0;
   find(".hs-list-on").disabled = offset + answer.rows.length >= answer.count;
   const button = find(".hs-accept-all");
-  button.disabled = !answer.acceptable;
-  button.textContent = `Accept these ${formatCount(answer.acceptable)}`;
+  button.disabled = !answer.acceptable.labels || isAccepting;
+  button.textContent = `Accept these ${formatCount(answer.acceptable.labels)}`;
+  if (answer.unfinished && !isAccepting) say(answer.unfinished, true);
   find(".hs-list tbody").replaceChildren(...(answer.rows.length ? answer.rows.map((row) => build("tr", {}, [
     build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
     build("td", { class: "hs-cut", text: row.name, title: row.name }),
@@ -347,15 +350,41 @@ async function list(offset) {
   ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-quiet", text: state && total() ? "No item matches." : "No item yet. Import questions first." })])]));
 }
 
+// What a bulk accept would do, before it is done.
+function describeAccept({ labels, unscored, empty }) {
+  const count = (number, one, many) => `${formatCount(number)} ${number === 1 ? one : many}`;
+  return present([
+    `Accept ${count(labels, "label", "labels")} as they are, in the name of ${reviewer()}?`,
+    unscored ? `${count(unscored, "has", "have")} no calibrated score: nothing says how often such boxes are right.` : null,
+    empty ? `${count(empty, "label without a box is", "labels without a box are")} left for a decision of their own.` : null,
+    "One undo in the review takes all of them back.",
+  ]).join("\n\n");
+}
+
+let isAccepting = false;
+
 async function acceptAll() {
   if (!reviewer()) return startReview();
-  const count = shownList.acceptable;
-  if (!confirm(`Accept ${formatCount(count)} labels as they are, in the name of ${reviewer()}? Each can be taken back with undo.`)) return;
-  const answer = await call("accept_all", { filter: filter(), expected: count, reviewer: reviewer() }, find(".hs-accept-all"));
-  if (answer) say(`${formatCount(answer.accepted)} labels accepted.`);
+  const { acceptable } = shownList;
+  if (isAccepting || !confirm(describeAccept(acceptable))) return;
+  const button = find(".hs-accept-all");
+  isAccepting = button.disabled = true;
+  const asked = project;
+  let answer;
+  try {
+    answer = await call("accept_all", { filter: filter(), expected: acceptable.labels, reviewer: reviewer() });
+    while (answer && !answer.is_over && asked === project) {
+      say(`Accepting: ${formatCount(answer.done)} of ${formatCount(answer.total)}…`);
+      await new Promise((resolve) => setTimeout(resolve, BULK_LOOK_MILLISECONDS));
+      answer = await call("bulk_progress", {});
+    }
+  } finally {
+    isAccepting = false;
+  }
   signature = "";
   look();
-  list(0);
+  await list(0);
+  if (answer?.is_over) say(answer.error ? `${answer.error} ${formatCount(answer.done)} of ${formatCount(answer.total)} were accepted.` : answer.summary, Boolean(answer.error));
 }
 
 // ---- quality --------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // One item fills the screen: the picture with boxes to edit, crops, question, answers, verdicts. Decisions by key.
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const LEAST_DRAG_PX = 4; // on the screen; less is a click
+const BULK_LOOK = 500; // milliseconds between two looks at a bulk action
 const CHECK_AFTER_MILLISECONDS = 250; // of quiet, so that a drag asks the model once
 const KEYS = [
   ["A", "accept what you see, edited or not"], ["R", "reject: no good box"], ["B", "bad question"],
@@ -11,11 +12,15 @@ const KEYS = [
   ["G", "to the box"], ["Escape", "deselect, then close"], ["?", "this list"],
 ];
 const REASONS = {
-  disagreement: "crops and full image disagree", low_agreement: "the rollouts disagree", odd_size: "odd size or place",
+  disagreement: "crops and full image disagree", no_box: "no rollout predicted a box", low_agreement: "the rollouts disagree", odd_size: "odd size or place",
   unsure: "not sure enough", audit: "audit: accepted unseen, drawn at random",
 };
-const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered" };
-const CAUTIONS = { touches_border: "touches the border", covers_half: "covers over half of the picture", scattered: "rollouts point at different places" };
+const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered", no_box: "no box" };
+const CAUTIONS = {
+  touches_border: "touches the border", covers_half: "covers over half of the picture",
+  scattered: "rollouts point at different places, or at none",
+  no_box: "no rollout predicted a box",
+};
 
 // host: an element to fill. ask(name, request): calls the server. addressOf(path): of a served picture. onClose: afterwards.
 function makeReview(host, ask, addressOf, onClose) {
@@ -23,6 +28,7 @@ function makeReview(host, ask, addressOf, onClose) {
   const about = build("span", { class: "hs-quiet" });
   const badge = build("span", { class: "hs-review-badge", role: "status" });
   const facts = build("dl", { class: "hs-review-facts" });
+  const chance = build("ul", { class: "hs-review-chance", "aria-label": "Chance level" });
   const crops = build("div", { class: "hs-review-crops" });
   const options = build("ul", { class: "hs-review-options" });
   const told = build("p", { class: "hs-review-told", role: "status" });
@@ -39,6 +45,14 @@ function makeReview(host, ask, addressOf, onClose) {
   const help = build("div", { class: "hs-review-help", role: "dialog", "aria-label": "Keys", hidden: true }, [
     build("table", {}, [build("tbody", {}, KEYS.map(([key, text]) => build("tr", {}, [build("th", { scope: "row" }, [build("kbd", { text: key })]), build("td", { text })])))]),
   ]);
+  // Accepting a label without a box says that nothing is there, which is rarely what a slip of a finger means.
+  const empty = build("div", { class: "hs-review-empty", role: "alertdialog", "aria-label": "No box drawn", hidden: true }, [
+    build("p", { text: "No box drawn. Accept as “nothing here”?" }),
+    build("div", {}, [
+      build("button", { type: "button", class: "hs-primary", onclick: () => decide("accept", true) }, [build("span", { text: "Accept" }), build("kbd", { text: "A" })]),
+      build("button", { type: "button", onclick: () => closeEmpty() }, [build("span", { text: "Cancel" }), build("kbd", { text: "Esc" })]),
+    ]),
+  ]);
   const command = (label, key, act, className = "") =>
     build("button", { type: "button", class: className, title: `${label} (${key})`, "data-key": key, onclick: act }, [build("span", { text: label }), build("kbd", { text: key })]);
   const bar = build("div", { class: "hs-review-commands", role: "toolbar", "aria-label": "Decide" }, [
@@ -49,8 +63,8 @@ function makeReview(host, ask, addressOf, onClose) {
   ]);
   const root = build("section", { class: "hs-review", role: "dialog", "aria-modal": "true", "aria-label": "Review", hidden: true }, [
     build("header", {}, [title, about, build("span", { class: "hs-grow" }), counter, zoomLabel, build("button", { type: "button", "aria-label": "Close", onclick: close, text: "Close" })]),
-    build("div", { class: "hs-review-body" }, [stage, finished, build("aside", {}, [badge, told, options, crops, facts])]),
-    bar, help,
+    build("div", { class: "hs-review-body" }, [stage, finished, build("aside", {}, [badge, told, chance, options, crops, facts])]),
+    bar, help, empty,
   ]);
   host.append(root);
   const picture = makeStage(stage, draw);
@@ -79,9 +93,16 @@ function makeReview(host, ask, addressOf, onClose) {
     await (id ? go("open_item", { item: id }) : go("next_item", {}));
   }
 
+  function closeEmpty() {
+    if (empty.hidden) return;
+    empty.hidden = true;
+    stage.focus({ preventScroll: true });
+  }
+
   function close() {
     root.hidden = true;
     help.hidden = true;
+    empty.hidden = true;
     item = null;
     picture.show(null);
     onClose();
@@ -92,9 +113,18 @@ function makeReview(host, ask, addressOf, onClose) {
     isBusy = true;
     root.classList.add("hs-busy");
     try {
-      const answer = await ask(name, { ...look, passed, ...request });
+      let answer = await ask(name, { ...look, passed, ...request });
+      let summary = null;
+      while (answer?.bulk) { // undo or redo of a bulk accept
+        say(`${name === "undo" ? "Taking back" : "Doing again"}: ${formatCount(answer.bulk.done)} labels…`);
+        await new Promise((resolve) => setTimeout(resolve, BULK_LOOK));
+        const bulk = await ask("bulk_progress", { ...look });
+        if (bulk?.error) return say(bulk.error, true);
+        if (bulk?.is_over) summary = `${name === "undo" ? "Taken back" : "Done again"}: ${bulk.summary}`;
+        answer = bulk?.is_over ? await ask("next_item", { ...look, passed }) : { bulk };
+      }
       if (answer?.error) return say(answer.error, true);
-      take(answer);
+      take(summary ? { ...answer, told: summary } : answer);
       return true;
     } catch {
       return say("The server does not answer. Nothing is lost: what was decided is saved. Try again.", true);
@@ -126,7 +156,9 @@ function makeReview(host, ask, addressOf, onClose) {
     openedAt = performance.now();
     clearTimeout(checkTimer);
     checks++;
+    empty.hidden = true;
     if (!item) {
+      chance.replaceChildren();
       title.textContent = "Nothing waits for you";
       about.textContent = "";
       badge.textContent = "";
@@ -145,19 +177,20 @@ function makeReview(host, ask, addressOf, onClose) {
     about.textContent = present([REASONS[item.reason] ?? item.status.replace("_", " "), item.name, formatSize(item.width, item.height), item.category || null]).join(" · ");
     about.title = about.textContent;
     picture.show({ width: item.width, height: item.height, preview: copy(item.preview), detail: copy(item.detail) });
-    showCheck(item.check, false);
+    showCheck(item.check, false, item);
     showCrops(item.crops);
     drawSide();
     draw();
   }
 
   // What the model says of the boxes as they are. While it is asked again the old verdict must not be read as the new one.
-  function showCheck(check, isChecking) {
+  function showCheck(check, isChecking, { chance: notes, is_weak: isWeak } = { chance: [], is_weak: false }) {
     const states = check === null || check.crops_right === null ? ["unknown", check?.crops_answer ? `crops say ${spoken(check.crops_answer)}` : "not verified"]
-      : check.crops_right ? ["right", check.kind === "known_answer" ? "crops give the right answer" : "crops agree with most rollouts"]
+      : check.crops_right ? [isWeak ? "weak" : "right", check.kind === "known_answer" ? "crops give the right answer" : "crops agree with most rollouts"]
       : ["wrong", check.kind === "known_answer" ? "crops give a wrong answer" : "crops disagree with most rollouts"];
     badge.className = `hs-review-badge hs-badge-${isChecking ? "checking" : states[0]}`;
     badge.textContent = isChecking ? "checking…" : states[1];
+    chance.replaceChildren(...(isChecking ? [] : notes).map((text) => build("li", { text })));
     item.check = check;
     drawFacts(check);
   }
@@ -167,6 +200,7 @@ function makeReview(host, ask, addressOf, onClose) {
     return index >= 0 && item.choices[index] !== undefined ? `(${answer}) ${item.choices[index]}` : `“${answer}”`;
   };
   const mark = (isRight) => (isRight === null || isRight === undefined ? "" : isRight ? " ✓" : " ✕");
+  const whichRight = (check) => (check.rollouts && check.sufficiency !== null ? `${percent(check.sufficiency)}, ${Math.round(check.sufficiency * check.rollouts)} of ${check.rollouts}` : null);
   const percent = (value) => (value === null || value === undefined ? null : `${Math.round(value * 100)} %`);
 
   // Why nobody can tell whether the region is needed.
@@ -180,12 +214,14 @@ function makeReview(host, ask, addressOf, onClose) {
       ["Full image", check.full_answer && spoken(check.full_answer) + mark(check.full_right)],
       ["Without the boxes", check.masked_answer && spoken(check.masked_answer)],
       ["Region needed", check.necessity === null ? whyUntold(check) : check.necessity ? "yes" : "no"],
-      [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", percent(check.sufficiency)],
+      [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", whichRight(check)],
       ["Rollouts pointing here", percent(check.support)],
       ["Area", formatShare(check.area_share)],
       ["Look at", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
+      ["Checked by", check.model || null],
     ];
-    facts.replaceChildren(...[[isEdited || item.status === "edited" ? "Score of the old boxes" : "Score", item.score === null ? null : item.score.toFixed(2)], ...rows, ["Model", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
+    const isHuman = isEdited || item.status === "edited"; // a score is of the model's boxes
+    facts.replaceChildren(...[["Score", isHuman ? "none: a person drew or changed the boxes" : item.score === null ? null : item.score.toFixed(2)], ...rows, ["Proposed by", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
       .filter(([, value]) => value)
       .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]));
   }
@@ -272,16 +308,22 @@ function makeReview(host, ask, addressOf, onClose) {
       return showCheck(null, false);
     }
     say("");
-    showCheck(answer.check, false);
+    showCheck(answer.check, false, answer);
     showCrops(answer.crops);
   }
 
   const seconds = () => Math.min(3600, (performance.now() - openedAt) / 1000);
 
-  function decide(decision) {
-    if (!item) return;
+  function decide(decision, isConfirmed = false) {
+    if (!item || isBusy) return;
+    if (decision === "accept" && !boxes.length && !isConfirmed) {
+      empty.hidden = false;
+      return empty.querySelector("button").focus({ preventScroll: true });
+    }
     const isEdit = decision === "accept" && isEdited;
-    const request = { item: item.id, revision: item.revision, decision: isEdit ? "edit" : decision, seconds: seconds() };
+    const request = { item: item.id, revision: item.revision, decision: isEdit ? "edit" : decision, seconds: seconds(), allow_empty: isConfirmed };
+    empty.hidden = true;
+    if (root.contains(document.activeElement) && document.activeElement.closest(".hs-review-empty")) stage.focus({ preventScroll: true });
     go("decide", isEdit ? { ...request, boxes } : request);
   }
 
@@ -335,7 +377,8 @@ function makeReview(host, ask, addressOf, onClose) {
   }
 
   function escape() {
-    if (!help.hidden) help.hidden = true;
+    if (!empty.hidden) closeEmpty();
+    else if (!help.hidden) help.hidden = true;
     else if (selected >= 0) select(-1);
     else close();
   }
@@ -356,6 +399,7 @@ function makeReview(host, ask, addressOf, onClose) {
 
   root.addEventListener("keydown", (event) => {
     if (event.target.matches?.("input, select, textarea")) return;
+    if (!empty.hidden) return answerEmpty(event);
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (key === "Tab") return keepFocus(event);
     if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y")) step(key === "y" || event.shiftKey ? "redo" : "undo");
@@ -369,9 +413,20 @@ function makeReview(host, ask, addressOf, onClose) {
     event.stopPropagation();
   });
 
+  // Enter or A again accepts, Escape goes back; no other key decides anything meanwhile.
+  function answerEmpty(event) {
+    if (event.key === "Tab") return keepFocus(event);
+    const isOnButton = event.key === "Enter" && event.target.closest("button"); // the button answers for itself
+    if (isOnButton || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!event.repeat && (event.key === "Enter" || event.key.toLowerCase() === "a")) decide("accept", true);
+    else if (event.key === "Escape") closeEmpty();
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
   // The page behind is covered: Tab goes round in here.
   function keepFocus(event) {
-    const stops = [stage, ...root.querySelectorAll("button")].filter((node) => node.offsetParent !== null);
+    const stops = (empty.hidden ? [stage, ...root.querySelectorAll("button")] : [...empty.querySelectorAll("button")]).filter((node) => node.offsetParent !== null);
     const [first, last] = [stops[0], stops.at(-1)];
     if (event.shiftKey && document.activeElement === first) last.focus();
     else if (!event.shiftKey && document.activeElement === last) first.focus();

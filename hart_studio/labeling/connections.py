@@ -35,7 +35,9 @@ MOST_OPEN: Final = 24
 PATIENCE_SECONDS: Final = 30.0
 """How long to wait for a lock of the file, or for a free connection."""
 
+_HEADER_BYTES: Final = 100
 _READS: Final = 3
+_CHECKPOINT_SECONDS: Final = 1.0
 _READ_PAUSE_SECONDS: Final = 0.02
 
 _logger = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ class ConnectionPool:
         self._held: Counter[int] = Counter()  # thread -> leases
         self._opening = 0
         self._generations: Counter[tuple[int, int]] = Counter()
+        self._users: Counter[tuple[int, int]] = Counter()  # file -> connections
+        self._descriptors: dict[tuple[int, int], int] = {}
 
     @property
     def open_count(self) -> int:
@@ -131,7 +135,7 @@ class ConnectionPool:
             self._opening += 1
         try:
             if oldest is not None:
-                oldest.close()
+                self._close(oldest)
             found = self._open(path)  # without the lock: another program may keep this file busy, not all of them
         finally:
             with self._condition:
@@ -165,7 +169,7 @@ class ConnectionPool:
                 self._idle[id(leased)] = leased
             self._condition.notify_all()
         if not is_kept:
-            leased.close()
+            self._close(leased)
 
     def check(self, leased: PooledConnection) -> None:
         """See that the file at the path is still the one of a lease.
@@ -188,7 +192,7 @@ class ConnectionPool:
             for key, each in list(self._idle.items()):
                 if path in (each.path, *each.path.parents):
                     del self._idle[key]
-                    each.close()
+                    self._close(each)
 
     def _take_idle(self, path: Path) -> PooledConnection | None:
         """An idle connection to the very file that is at the path; those to an earlier file are closed."""
@@ -206,7 +210,7 @@ class ConnectionPool:
                 _move_log_away(path)
             for each in stale:
                 if self._idle.pop(id(each), None):
-                    each.close()
+                    self._close(each)
         for key in reversed(self._idle):
             found = self._idle[key]
             if found.path == path:
@@ -230,30 +234,81 @@ class ConnectionPool:
 
     def _open(self, path: Path) -> PooledConnection:
         before = self.identify(path)
-        opened = PooledConnection(connect(path), path, before)
+        self._open_descriptor(path, before)
+        try:
+            opened = PooledConnection(connect(path), path, before)
+        except BaseException:
+            self._close_descriptor(before)
+            raise
         try:
             opened.connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # opens the log too
             opened.log = _find_log(path)
             opened.stamp = _stamp(path)
-            opened.number = read_file_number(path)
+            opened.number, _ = self._read_header(opened)
             if self.identify(path) != before:
                 raise DataError(replaced_message(path))
         except BaseException:
-            opened.close()
+            self._close(opened)
             raise
         return opened
 
+    def _close(self, opened: PooledConnection) -> None:
+        opened.close()
+        self._close_descriptor(opened.identity)
+
+    def _open_descriptor(self, path: Path, identity: FileIdentity) -> None:
+        """Keep a descriptor of the file as long as a connection to it is open, to read its header.
+
+        The system releases all locks that a process holds on a file when it closes any descriptor of it, also those
+        that SQLite holds. So this one is closed after the last connection.
+        """
+        key = identity[:2]
+        with self._condition:
+            if key not in self._descriptors:
+                try:
+                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                except OSError as error:
+                    raise DataError(f"The project at {path.parent} cannot be opened: {error.strerror}.") from error
+                found = os.fstat(descriptor)
+                if (found.st_dev, found.st_ino) != key:
+                    os.close(descriptor)
+                    raise DataError(replaced_message(path))
+                self._descriptors[key] = descriptor
+            self._users[key] += 1
+
+    def _close_descriptor(self, identity: FileIdentity) -> None:
+        key = identity[:2]
+        with self._condition:
+            self._users[key] -= 1
+            if self._users[key] <= 0:
+                del self._users[key]
+                os.close(self._descriptors.pop(key))
+
+    def _read_header(self, opened: PooledConnection) -> tuple[int, int]:
+        """The transaction number and the size in bytes that the header of the file states.
+
+        SQLite itself would call a file damaged while the checkpoint of another connection is extending it.
+        """
+        header = os.pread(self._descriptors[opened.identity[:2]], _HEADER_BYTES, 0)
+        page_bytes = int.from_bytes(header[16:18], "big")
+        pages = int.from_bytes(header[28:32], "big")
+        return int.from_bytes(header[68:72], "big"), pages * (65536 if page_bytes == 1 else page_bytes)
+
     def _is_same_content(self, opened: PooledConnection) -> bool:
         """Whether only checkpoints have written to the file since the connection looked at it last."""
-        for attempt in range(_READS):  # a checkpoint may write the number at this very moment
-            stamp, number = _stamp(opened.path), read_file_number(opened.path)
+        began, reads = time.monotonic(), 0
+        while True:
+            stamp, (number, size) = _stamp(opened.path), self._read_header(opened)
             (newest,) = opened.connection.execute("PRAGMA application_id").fetchone()  # with what only the log holds
-            if opened.number <= number <= newest:
+            is_whole = size <= stamp.size
+            if opened.number <= number <= newest and is_whole:
                 opened.stamp, opened.number = stamp, number
                 return True
-            if attempt < _READS - 1:
-                time.sleep(_READ_PAUSE_SECONDS)
-        return False
+            reads += 1
+            # A checkpoint may write the number at this very moment, and the pages behind it a little later.
+            if (is_whole and reads >= _READS) or time.monotonic() - began > _CHECKPOINT_SECONDS:
+                return False
+            time.sleep(_READ_PAUSE_SECONDS)
 
     def _set_aside(self, stale: PooledConnection) -> None:
         """Part from a file that was overwritten in place: its log must reach the new content by no way."""
@@ -266,7 +321,7 @@ class ConnectionPool:
         for name, each in list(self._idle.items()):
             if each.identity[:2] == key:
                 del self._idle[name]
-                each.close()
+                self._close(each)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -286,27 +341,13 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA cache_size = -16384")  # KiB
+        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # pages; a bulk action writes many of them repeatedly
         connection.execute("PRAGMA synchronous = FULL")  # every action of a person is on the disk when it is answered
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def read_file_number(path: Path) -> int:
-    """The transaction number in a file, without what is in its write-ahead log only.
-
-    SQLite reads it and no ``open``: closing any other descriptor of the file would release SQLite's locks of it.
-
-    Raises:
-        sqlite3.Error: If it cannot be read.
-    """
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-    try:
-        (number,) = connection.execute("PRAGMA application_id").fetchone()
-    finally:
-        connection.close()
-    return int(number)
 
 
 def draw_first_number() -> int:

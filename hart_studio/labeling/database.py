@@ -40,15 +40,22 @@ _VERSION_1: Final = (
         number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, picture INTEGER NOT NULL REFERENCES pictures (id),
         sample TEXT NOT NULL, category TEXT NOT NULL, words TEXT NOT NULL, evidence TEXT NOT NULL,
         lot REAL NOT NULL, label TEXT NOT NULL, revision INTEGER NOT NULL, status TEXT NOT NULL, score REAL,
-        reviewer TEXT NOT NULL, need REAL, wants INTEGER NOT NULL DEFAULT 1
+        reviewer TEXT NOT NULL, need REAL, wants INTEGER NOT NULL DEFAULT 1,
+        boxes INTEGER GENERATED ALWAYS AS (json_array_length(label, '$.boxes')) VIRTUAL
     )""",
-    "CREATE INDEX items_by_need ON items (need DESC, number)",
-    "CREATE INDEX items_by_status ON items (status, score)",
+    # The review queue. Status, score and category are in it so that a filter on them reads no row of the table.
+    """CREATE INDEX items_by_need ON items (need DESC, number, status, score, category)
+        WHERE need IS NOT NULL""",
+    "CREATE INDEX items_waiting ON items (status) WHERE need IS NOT NULL",
+    "CREATE INDEX items_for_two ON items (number, status, need) WHERE wants > 1",
+    "CREATE INDEX items_auto_accepted ON items (lot, need) WHERE status = 'auto_accepted'",
+    "CREATE INDEX items_by_status ON items (status, score, boxes)",
     "CREATE INDEX items_by_picture ON items (picture)",
     """CREATE TABLE labels (
         item TEXT NOT NULL REFERENCES items (id), revision INTEGER NOT NULL, label TEXT NOT NULL,
         reviewer TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (item, revision)
     ) WITHOUT ROWID""",
+    "CREATE INDEX labels_auto_accepted ON labels (item) WHERE status = 'auto_accepted'",
     # Read by the quality report alone; see `gold`.
     "CREATE TABLE gold (item TEXT PRIMARY KEY REFERENCES items (id), boxes TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE imports (
@@ -67,13 +74,20 @@ _VERSION_1: Final = (
     """CREATE TABLE claims (
         item TEXT PRIMARY KEY REFERENCES items (id), reviewer TEXT NOT NULL, until REAL NOT NULL
     ) WITHOUT ROWID""",
+    # `undone` is 0, or the id of the reviewer's newest action when the action was undone.
     """CREATE TABLE actions (
         id INTEGER PRIMARY KEY, reviewer TEXT NOT NULL, item TEXT NOT NULL REFERENCES items (id), kind TEXT NOT NULL,
-        before INTEGER NOT NULL, after INTEGER NOT NULL, is_undone INTEGER NOT NULL DEFAULT 0, seconds REAL,
-        at TEXT NOT NULL
+        before INTEGER NOT NULL, after INTEGER NOT NULL, undone INTEGER NOT NULL DEFAULT 0, seconds REAL,
+        at TEXT NOT NULL, bulk INTEGER REFERENCES bulk_actions (id)
     )""",
-    "CREATE INDEX actions_by_reviewer ON actions (reviewer, id)",
+    "CREATE INDEX actions_by_reviewer ON actions (reviewer, undone, id)",
     "CREATE INDEX actions_by_item ON actions (item)",
+    "CREATE INDEX actions_by_bulk ON actions (bulk, undone, id) WHERE bulk IS NOT NULL",
+    # One row per bulk accept; its actions refer to it. `updated` is a Unix time, seconds.
+    """CREATE TABLE bulk_actions (
+        id INTEGER PRIMARY KEY, reviewer TEXT NOT NULL, expected INTEGER NOT NULL, accepted INTEGER NOT NULL DEFAULT 0,
+        skipped INTEGER NOT NULL DEFAULT 0, is_finished INTEGER NOT NULL DEFAULT 0, updated REAL NOT NULL
+    )""",
 )
 
 MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_1,)

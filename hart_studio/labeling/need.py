@@ -9,10 +9,12 @@ from hart_studio.labeling.records import Check, Label
 LOW_AGREEMENT: Final = 0.5
 """Sufficiency, or consensus of the regions, under which the rollouts do not agree (ours)."""
 
-Reason = Literal["disagreement", "low_agreement", "odd_size", "unsure", "audit"]
+Reason = Literal["disagreement", "no_box", "low_agreement", "odd_size", "unsure", "audit"]
 """Why an item waits for a person, most needed first."""
 
-_RANKS: Final[dict[Reason, int]] = {"disagreement": 4, "low_agreement": 3, "odd_size": 2, "unsure": 1, "audit": 0}
+_RANKS: Final[dict[Reason, int]] = {
+    "disagreement": 4, "no_box": 3, "low_agreement": 3, "odd_size": 2, "unsure": 1, "audit": 0,
+}  # fmt: skip
 
 
 def find_reason(label: Label, lot: float, audit_share: float) -> Reason | None:
@@ -32,6 +34,8 @@ def find_reason(label: Label, lot: float, audit_share: float) -> Reason | None:
         return "unsure"
     if disagrees(check):
         return "disagreement"
+    if "no_box" in check.cautions:
+        return "no_box"
     measured = [value for value in (check.sufficiency, check.consensus) if value is not None]
     if measured and min(measured) < LOW_AGREEMENT:
         return "low_agreement"

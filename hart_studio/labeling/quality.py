@@ -132,7 +132,7 @@ def list_reviewers(project: Project) -> list[ReviewerFigures]:
     """What each person did, by name. Actions that were taken back do not count."""
     with project.database.reading() as connection:
         rows = connection.execute(
-            "SELECT reviewer, kind, seconds FROM actions WHERE is_undone = 0 ORDER BY reviewer"
+            "SELECT reviewer, kind, seconds FROM actions WHERE undone = 0 ORDER BY reviewer"
         ).fetchall()
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -150,7 +150,7 @@ def decided_by_two(project: Project) -> list[tuple[Label, Label]]:
     """The last decisions of two people about one item, where an item was meant for two."""
     with project.database.reading() as connection:
         rows = connection.execute(
-            """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE is_undone = 0 AND kind != 'skip'
+            """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE undone = 0 AND kind != 'skip'
             AND items.wants > 1 GROUP BY item HAVING COUNT(DISTINCT actions.reviewer) > 1"""
         ).fetchall()
     pairs = []

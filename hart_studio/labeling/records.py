@@ -14,9 +14,9 @@ from hart_studio.records import Box, Record, Sample
 EvidenceKind = Literal["known_answer", "agreement"]
 """What answers were compared with. Figures of the two kinds are never put together."""
 
-Caution = Literal["touches_border", "covers_half", "scattered"]
-"""Something odd about a label: a box at the picture's edge, over half of the picture covered, or the regions of the
-rollouts lie apart."""
+Caution = Literal["touches_border", "covers_half", "scattered", "no_box"]
+"""Something odd about a label: a box at the picture's edge, over half of the picture covered, the regions of the
+rollouts lie apart, or no rollout predicted a box."""
 
 Status = Literal["new", "proposed", "auto_accepted", "accepted", "edited", "rejected", "bad_question", "failed"]
 """``new``: nothing proposed yet. ``proposed``: waits for a person. ``auto_accepted``: the score was high enough.
@@ -84,6 +84,8 @@ class Check(Record):
     """Share of the picture that the boxes cover."""
     cautions: tuple[Caution, ...] = ()
     """What is odd about the boxes."""
+    model: str = ""
+    """Model that answered about the boxes that a person drew; empty = the one in the label's ``maker``."""
 
 
 class Maker(Record):

@@ -123,7 +123,9 @@ def propose(
             proposals.append(Proposal(check.sample_id, (), None, reason))
             continue
         support = find_support(sets, own)
-        evidence = _Evidence(check, crops if own else None, whole.rollouts[0], without, support, check.majority_answer)
+        evidence = _Evidence(
+            check, crops if own else None, whole.rollouts[0], without, support, check.majority_answer, any(sets)
+        )
         proposals.append(Proposal(check.sample_id, own, evidence.judge(own, view.image.wh, rollouts)))
     return proposals
 
@@ -178,6 +180,8 @@ class _Evidence:
     masked: Rollout | None
     support: float | None
     majority: str | None
+    has_prediction: bool = True
+    """Whether any rollout predicted a box."""
 
     def judge(self, boxes: Sequence[Box], wh: WH, rollouts: int) -> Check:
         """Write it down."""
@@ -197,7 +201,7 @@ class _Evidence:
             masked_answer=self.masked.score.extracted if self.masked else None,
             necessity=is_necessary(self.full, self.masked),
             area_share=min(1.0, share),
-            cautions=_find_cautions(boxes, wh, check.consensus, share),
+            cautions=_find_cautions(boxes, wh, check.consensus, share, has_prediction=self.has_prediction),
         )
 
     def _is_right(self, rollout: Rollout | None) -> bool | None:
@@ -242,7 +246,9 @@ def _is_wanted(check: Verification) -> Callable[[Rollout], bool]:
     return lambda rollout: rollout.score.extracted is not None and rollout.score.extracted == check.majority_answer
 
 
-def _find_cautions(boxes: Sequence[Box], wh: WH, consensus: float | None, share: float) -> tuple[Caution, ...]:
+def _find_cautions(
+    boxes: Sequence[Box], wh: WH, consensus: float | None, share: float, *, has_prediction: bool
+) -> tuple[Caution, ...]:
     cautions: list[Caution] = []
     if any(
         box.x_min < BORDER_PX or box.y_min < BORDER_PX or box.x_max > wh[0] - BORDER_PX or box.y_max > wh[1] - BORDER_PX
@@ -252,5 +258,5 @@ def _find_cautions(boxes: Sequence[Box], wh: WH, consensus: float | None, share:
     if share > COVERS_HALF:
         cautions.append("covers_half")
     if consensus is not None and consensus < SCATTERED_BELOW:
-        cautions.append("scattered")
+        cautions.append("scattered" if has_prediction else "no_box")
     return tuple(cautions)

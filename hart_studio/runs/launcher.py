@@ -93,8 +93,12 @@ def start_run(
 
 
 def request_stop(layout: RunLayout) -> None:
-    """Ask the job to stop at its next step and to save; returns at once."""
-    layout.stop.touch()
+    """Ask the job to stop at its next step and to save; returns at once.
+
+    The first request counts: its time, from which on the job may take a while to save, stays.
+    """
+    with suppress(FileExistsError):
+        layout.stop.touch(exist_ok=False)
 
 
 def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float = 10.0) -> ShownState:

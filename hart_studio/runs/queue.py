@@ -27,6 +27,7 @@ from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
 from hart_studio.runs.seals import is_sealed, make_seal
 from hart_studio.runs.status import check_startable, read_status, write_status
+from hart_studio.runs.stopping import continue_stop
 from hart_studio.runs.writer import record_end
 
 PERIOD_SECONDS: Final = 0.5
@@ -149,6 +150,9 @@ class RunQueue:
         started = []
         with suppress(InputError), hold_lock(self.runs_root / _LOCK):
             runs = list_runs(self.runs_root)
+            for run in runs:
+                if run.state == "stopping":  # asked for before this server was started, perhaps
+                    continue_stop(run.layout)
             busy = [_plan_of(run) for run in runs if is_on(run)]
             for run in reversed(runs):
                 try:

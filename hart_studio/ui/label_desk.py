@@ -33,10 +33,10 @@ from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record
-from hart_studio.runs.launcher import request_stop, start_run, stop_run
+from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.queue import is_on
-from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
+from hart_studio.runs.reader import RunSummary, list_runs
+from hart_studio.runs.stopping import continue_stop, stop_in_background
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.label_imports import MOST_SHOWN_BAD_ROWS, Import, read_folder, run_import
 
@@ -141,6 +141,9 @@ class LabelDesk:
         """
         project = self.open_project(request.get("project"))
         runs = [run for run in list_runs(project.runs) if run.status]
+        for run in runs:
+            if run.state == "stopping":  # asked for before this server was started, perhaps
+                continue_stop(run.layout)
         state: dict[str, Any] = {
             "name": project.name,
             "statuses": project.count_by("status"),
@@ -251,12 +254,12 @@ class LabelDesk:
             layout.pause.touch()
 
     def stop(self, request: Mapping[str, Any]) -> None:
-        """Ask a run to end after its batch; everything done is kept."""
-        layout = self._find_run(request)
-        if is_on(summarize_run(layout)):
-            request_stop(layout)
-        else:
-            stop_run(layout, 0.0)
+        """Ask a run to end after its batch, and make it end when it does not; everything done is kept.
+
+        Args:
+            request: ``project``, ``run``, and ``now`` when the batch is not to be waited for.
+        """
+        stop_in_background(self._find_run(request), now=request.get("now") is True)
 
     def resume(self, request: Mapping[str, Any]) -> None:
         """Go on with a run that was stopped or lost.

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
-from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment, stop_run
-from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment
+from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import load_config, to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch, read_plan, write_plan
+from hart_studio.runs.stopping import stop_in_background
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.rights import CLOSED
@@ -41,10 +42,6 @@ SETUPS: Final = {
 
 DOUBLE_CLICK_SECONDS: Final = 3.0
 """The same command twice within this time is one wish."""
-
-SAVE_SECONDS: Final = 1800.0
-"""How long a run that was asked to stop may finish its step and save: minutes for a large model. Who does not want to
-wait asks again."""
 
 _SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
@@ -219,9 +216,7 @@ class LaunchDesk:
         """
         self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
-        layout.stop.touch()
-        patience = 0.0 if request.get("now") is True else SAVE_SECONDS
-        threading.Thread(target=_stop_quietly, args=(layout, patience), name="stop", daemon=True).start()
+        stop_in_background(layout, now=request.get("now") is True)
 
     def resume(self, request: Mapping[str, Any]) -> None:
         """Put the next attempt of a run that ended early into the queue: it goes on from its newest checkpoint.
@@ -286,9 +281,3 @@ def _end_group(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def _stop_quietly(layout: RunLayout, save_seconds: float) -> None:
-    """A run that cannot be stopped shows as running; there is nobody here to be told."""
-    with suppress(InputError, DataError, OSError):
-        stop_run(layout, save_seconds)

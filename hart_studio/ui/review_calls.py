@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.errors import HartError, ImageError, InputError, ModelError
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
+from hart_studio.labeling import bulk_accept
+from hart_studio.labeling.chance import describe_chance
+from hart_studio.labeling.claims import check_reviewer
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.job import open_checked, read_config
 from hart_studio.labeling.need import find_reason
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Check, Item, Label
 from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
+from hart_studio.labeling.review_history import Report, Undone, is_bulk_next
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.records import Box
 from hart_studio.runs.reader import list_runs
+from hart_studio.ui.bulk_jobs import BulkJobs
 from hart_studio.ui.drawn_boxes import read_boxes
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.services import DECODING, AskService
@@ -55,7 +60,8 @@ class ReviewCalls:
         self.service = service
         self.served = served or service.folder
         self._lock = threading.Lock()
-        self._checks: OrderedDict[tuple[str, str], Check] = OrderedDict()
+        self._checks: OrderedDict[tuple[object, ...], Check] = OrderedDict()
+        self._jobs = BulkJobs()
         self._image: tuple[str, SourceImage] | None = None
 
     def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,12 +83,21 @@ class ReviewCalls:
         item = project.item(str(request.get("item")))
         decision = request.get("decision")
         boxes = read_boxes(request.get("boxes"), self.most_boxes) if decision == "edit" else None
-        check = self._check(project, item, boxes) if boxes is not None else None
         revision = request.get("revision")
         if not isinstance(revision, int):
             raise InputError("expected the revision that was looked at, got none; reload the page")
-        review.decide(reviewer, item.id, revision, decision, boxes, check, seconds=_read_seconds(request))  # type: ignore[arg-type]
-        return self.next_item(request)
+        check, problem = None, ""
+        if boxes is not None:
+            try:
+                check = self._check(project, item, boxes)
+            except ModelError as error:  # a person's decision does not depend on a model that is gone
+                problem = f"Saved without a check by the model: {error}"
+        review.decide(
+            reviewer, item.id, revision, decision, boxes, check,  # type: ignore[arg-type]
+            seconds=_read_seconds(request), allow_empty=request.get("allow_empty") is True,
+        )  # fmt: skip
+        answer = self.next_item(request)
+        return {**answer, "told": problem} if problem else answer
 
     def skip(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Leave an item to others and go on."""
@@ -91,21 +106,29 @@ class ReviewCalls:
         return self.next_item(request)
 
     def undo(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Take back the last action of this person, and show its item."""
+        """Take back the last action of this person, and show its item.
+
+        A bulk accept is taken back as a whole. While that takes longer, ``bulk`` holds its progress in place of an
+        item; ``bulk_progress`` tells when it is over.
+        """
         project, review, reviewer = self._open(request)
+        if is_bulk_next(project, check_reviewer(reviewer), is_undo=True):
+            return self._step_bulk(request, "undo", lambda report: _describe(review.undo(reviewer, report)))
         undone = review.undo(reviewer)
         if undone is None:
             raise InputError("there is nothing to take back")
         answer = self._answer(project, review, reviewer, project.item(undone.item_id))
-        return {**answer, "told": f"Taken back: {undone.kind.replace('_', ' ')}"}
+        return {**answer, "told": f"Taken back: {_describe(undone)}"}
 
     def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Do again what this person took back, and go on."""
-        _, review, reviewer = self._open(request)
+        """Do again what this person took back, and go on; a bulk accept as with ``undo``."""
+        project, review, reviewer = self._open(request)
+        if is_bulk_next(project, check_reviewer(reviewer), is_undo=False):
+            return self._step_bulk(request, "redo", lambda report: _describe(review.redo(reviewer, report)))
         redone = review.redo(reviewer)
         if redone is None:
             raise InputError("there is nothing to do again")
-        return {**self.next_item(request), "told": f"Done again: {redone.kind.replace('_', ' ')}"}
+        return {**self.next_item(request), "told": f"Done again: {_describe(redone)}"}
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What the model says of boxes as they are drawn, with their crops."""
@@ -113,17 +136,18 @@ class ReviewCalls:
         item = project.item(str(request.get("item")))
         boxes = read_boxes(request.get("boxes"), self.most_boxes)
         check = self._check(project, item, boxes)
-        return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes)}
+        return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes), **_show_chance(item, check)}
 
     def list_items(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """A page of the list: what a filter holds for, and how much of it could be accepted at once."""
-        project, review, _ = self._open(request)
+        project, _, _ = self._open(request)
         wanted = _read_filter(request)
         offset = request.get("offset")
         start = offset if isinstance(offset, int) and offset >= 0 else 0
         return {
             "count": project.count(wanted),
-            "acceptable": review.count_acceptable(wanted),
+            "acceptable": bulk_accept.count_acceptable(project, wanted)._asdict(),
+            "unfinished": self._find_unfinished(project),
             "rows": [
                 {
                     "id": item.id,
@@ -140,11 +164,42 @@ class ReviewCalls:
         }
 
     def accept_all(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Accept everything that a filter holds for; ``expected`` is the number that the person was told."""
-        _, review, reviewer = self._open(request)
+        """Accept everything that a filter matches; ``bulk_progress`` tells how far it is.
+
+        Args:
+            request: ``filter``, and ``expected``, the number of labels that the person confirmed.
+
+        Returns:
+            A ``BulkJob``.
+        """
+        project, _, reviewer = self._open(request)
         expected = request.get("expected")
-        count = expected if isinstance(expected, int) else -1
-        return {"accepted": review.accept_all(reviewer, _read_filter(request), count)}
+        if not isinstance(expected, int) or isinstance(expected, bool) or expected < 0:
+            raise InputError("expected the number of labels that were confirmed, got none; reload the page")
+        who, wanted = check_reviewer(reviewer), _read_filter(request)
+
+        def accept(report: Report) -> str:
+            result = bulk_accept.accept_all(project, who, wanted, expected, report)
+            told = f"{result.accepted:,} label{'' if result.accepted == 1 else 's'} accepted."
+            why = "changed meanwhile, or open with another reviewer"
+            return f"{told} {result.skipped:,} skipped: {why}." if result.skipped else told
+
+        job = self._jobs.start(project, "accept", expected, accept)
+        if job.error and not job.done:
+            raise InputError(job.error)
+        return job.to_dict()
+
+    def bulk_progress(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Progress of the newest bulk action of a project.
+
+        Raises:
+            InputError: If this server has not started one: it was restarted, for instance.
+        """
+        project, _, _ = self._open(request)
+        job = self._jobs.last(project)
+        if job is None:
+            raise InputError(self._find_unfinished(project) or "No bulk action is running. Look at the list again.")
+        return job.to_dict()
 
     def close(self) -> None:
         """Let go of the picture that is kept open."""
@@ -156,6 +211,30 @@ class ReviewCalls:
     def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewDesk, str]:
         project = self.desk.open_project(request.get("project"))
         return project, ReviewDesk(project), str(request.get("reviewer") or "")
+
+    def _step_bulk(self, request: Mapping[str, Any], kind: str, work: Callable[[Report], str]) -> dict[str, Any]:
+        """Undo or redo a bulk accept."""
+        project, _, _ = self._open(request)
+        job = self._jobs.start(project, kind, 0, work)
+        if not job.is_over:
+            return {"bulk": job.to_dict()}
+        if job.error:
+            raise InputError(job.error)
+        verb = "Taken back" if kind == "undo" else "Done again"
+        return {**self.next_item(request), "told": f"{verb}: {job.summary}"}
+
+    def _find_unfinished(self, project: Project) -> str:
+        """What to know of a bulk accept that runs in another process, or that ended early; else nothing."""
+        last, job = bulk_accept.read_last(project), self._jobs.last(project)
+        if last is None or last.is_finished or not last.is_kept or (job is not None and not job.is_over):
+            return ""
+        progress = f"{last.accepted:,} of {last.expected:,} labels"
+        if last.is_running:
+            return f"A bulk accept by {last.reviewer} is running: {progress} so far."
+        return (
+            f"The last bulk accept, by {last.reviewer}, ended early: {progress} were accepted. Accept again for the "
+            "rest, or undo in the review to take them back."
+        )
 
     def _answer(self, project: Project, review: ReviewDesk, reviewer: str, item: Item | None) -> dict[str, Any]:
         statuses, waiting = project.count_by("status"), project.count_waiting()
@@ -196,25 +275,34 @@ class ReviewCalls:
             "status": label.status,
             "reason": find_reason(label, lot, project.find_audit_bound()),
             "model": label.maker.model if label.maker else "",
+            **_show_chance(item, label.check),
             "reviewer": label.reviewer,
             "note": label.note,
         }
 
     def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> Check:
         """The model's verdict, from memory when it was asked about these very boxes before."""
-        key = (item.id, str([box.xyxy for box in boxes]))
+        run_id, model = _find_model(project)
+        try:
+            self.service.allowed.check(model)
+        except InputError as error:
+            raise ModelError(str(error)) from error
+        before = next(
+            (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
+        )
+        # Everything that a verdict depends on: another project may ask another model about the same item.
+        file = project.database.path.stat()
+        key = (file.st_dev, file.st_ino, run_id, model, item.id, item.sample, boxes, before)
         with self._lock:
             if key in self._checks:
                 self._checks.move_to_end(key)
                 return self._checks[key]
-        before = next(
-            (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
-        )
         check, problem = self.service.check_boxes(
-            _find_model(project), item.sample, boxes, before, lambda path: self._open_image(item)
+            model, item.sample, boxes, before, lambda path: self._open_image(item)
         )
         if problem:
             raise InputError(problem)
+        check = check.model_copy(update={"model": model})
         with self._lock:
             self._checks[key] = check
             while len(self._checks) > MOST_KEPT_CHECKS:
@@ -260,12 +348,37 @@ class ReviewCalls:
         return path.relative_to(self.served).as_posix()
 
 
-def _find_model(project: Project) -> str:
-    """The model of the newest run, so that a person's boxes are judged as the model's own were."""
+def _find_model(project: Project) -> tuple[str, str]:
+    """(id, model) of the newest run, so that a person's boxes are judged as the model's own were.
+
+    Raises:
+        ModelError: If the model is served: its address is not asked from the page.
+    """
     for run in list_runs(project.runs):
         with suppress(HartError):
-            return read_config(run.layout).model
-    return BUILT_IN_HART
+            config = read_config(run.layout)
+            if config.served is not None:
+                break
+            return run.layout.run_id, config.model
+    else:
+        return "", BUILT_IN_HART
+    raise ModelError(
+        f"The model of the newest run, {config.model}, is served by another program. Drawn boxes are not checked."
+    )
+
+
+def _show_chance(item: Item, check: Check | None) -> dict[str, Any]:
+    if check is None:
+        return {"chance": [], "is_weak": False}
+    notes = describe_chance(check, len(item.sample.choices))
+    return {"chance": list(notes.texts), "is_weak": notes.is_weak}
+
+
+def _describe(undone: Undone | None) -> str:
+    if undone is None:
+        return "nothing"
+    kept = f". {undone.skipped:,} kept: somebody has changed them since" if undone.skipped else ""
+    return f"{undone.kind.replace('_', ' ')}{kept}"
 
 
 def _is_sampled(label: Label) -> bool:

@@ -13,11 +13,11 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from hart_studio.data.rows import LoadedSamples
+from hart_studio.labeling.bulk_accept import accept_all
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import LabeledSample
-from hart_studio.labeling.review import ReviewDesk
 from hart_studio.records import Box
 from tests.browser.label_projects import create, make_project, open_label_tab
 from tests.fakes import ScriptedModel
@@ -221,7 +221,7 @@ def test_one_class_for_all_boxes_of_an_export(
     open_page: Callable[..., Page], studio: str, labels: Path, tmp_path: Path
 ) -> None:
     project = make_project(labels, "classes", 2)
-    ReviewDesk(project).accept_all("Ada", ItemFilter(statuses=("proposed",)), 2)
+    accept_all(project, "Ada", ItemFilter(statuses=("proposed",)), 2)
     page = open_page(studio)
     open_label_tab(page, "classes")
     page.locator("[data-panel=export]").click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import urllib.parse
 import zipfile
 from collections.abc import Callable
@@ -13,10 +14,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
+from hart_studio.runs.launcher import start_run
 from tests.browser.label_projects import create, drag, make_project, open_label_tab, start_review
 
 pytestmark = pytest.mark.browser
@@ -172,25 +176,79 @@ def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
 ) -> None:
     labels.mkdir(exist_ok=True)
     project = make_project(labels, "bulk", 6)
+    *_, one, other = project.items()
+    for item, changed in ((one, {"boxes": ()}), (other, {"score": None})):
+        with project.database.writing() as connection:
+            project.append_label(connection, item.id, item.label.model_copy(update={"revision": 2, **changed}))
     page = open_page(studio)
     open_label_tab(page, "bulk")
     page.locator("[data-panel=review]").click()
     page.locator(".hs-reviewer").fill("Ada")
     page.locator(".hs-filter-text").fill("sign 3")
     expect(page.locator(".hs-list tbody tr")).to_have_count(1)
-    page.locator(".hs-filter-text").fill("")
+    page.locator(".hs-filter-text").fill("sign")
     page.locator(".hs-filter-score").fill("0.23")
     page.locator(".hs-filter-score").blur()
-    expect(page.locator(".hs-list-count")).to_have_text("3 items")
+    expect(page.locator(".hs-list-count")).to_have_text("2 items")
+    expect(page.locator(".hs-accept-all")).to_have_text("Accept these 1")
+    page.locator(".hs-filter-score").fill("")
+    page.locator(".hs-filter-score").blur()
+    expect(page.locator(".hs-accept-all")).to_have_text("Accept these 5")
     asked: list[str] = []
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.locator(".hs-accept-all").click()
     assert project.count_by("status") == {"proposed": 6}
     page.once("dialog", lambda dialog: dialog.accept())
     page.locator(".hs-accept-all").click()
-    expect(page.locator(".hs-status-list")).to_contain_text("3accepted")
-    assert "Accept 3 labels" in asked[0]
-    assert project.count_by("status") == {"accepted": 3, "proposed": 3}
+    expect(page.locator(".hs-status-list")).to_contain_text("5accepted")
+    expect(page.locator(".hs-label-told")).to_have_text("5 labels accepted.")
+    assert "Accept 5 labels" in asked[0]
+    assert "1 has no calibrated score" in asked[0]
+    assert "1 label without a box is left" in asked[0]
+    assert project.count_by("status") == {"accepted": 5, "proposed": 1}
+
+
+def test_a_run_that_does_not_stop_can_be_ended_at_once(
+    open_page: Callable[..., Page], studio: str, labels: Path
+) -> None:
+    labels.mkdir(exist_ok=True)
+    project = make_project(labels, "hung", 2)
+    layout = prepare_run(project, LabelingConfig(project=str(project.folder), wanted=ItemFilter()))
+    work = (
+        "import sys, time\nfrom pathlib import Path\nfrom hart_studio.runs.layout import RunLayout\n"
+        "from hart_studio.runs.writer import RunWriter\n"
+        "with RunWriter(RunLayout(Path(sys.argv[1])), total=2) as run:\n    time.sleep(600)\n"
+    )
+    start_run(layout, [sys.executable, "-c", work, str(layout.folder)])
+    page = open_page(studio)
+    open_label_tab(page, "hung")
+    page.locator("[data-panel=propose]").click()
+    line = page.locator(".hs-label-run")
+    expect(line.locator(".hs-pill")).to_have_text("running")
+    line.get_by_role("button", name="Stop").click()
+    expect(line.locator(".hs-pill")).to_have_text("stopping")
+    expect(line.get_by_role("button", name="Pause")).to_have_count(0)
+    line.get_by_role("button", name="End now").click()
+    expect(line.locator(".hs-pill")).to_have_text("stopped")
+    expect(line.get_by_role("button", name="Resume")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_names_of_the_tabs_are_whole_on_a_phone_and_scroll_bars_are_of_the_theme(
+    open_page: Callable[..., Page], studio: str, theme: str
+) -> None:
+    page = open_page(studio, (390, 844), theme)
+    tabs = page.locator("#tabs > .tab-wrapper .tab-container:not(.visually-hidden) [role=tab]")
+    expect(tabs).not_to_have_count(0)
+    cut = tabs.evaluate_all(
+        "nodes => nodes.filter((n) => n.scrollWidth > n.clientWidth || n.getBoundingClientRect().right > innerWidth)"
+        ".map((n) => n.textContent)"
+    )
+    assert cut == []
+    scheme, colors = page.evaluate(
+        "() => { const s = getComputedStyle(document.documentElement); return [s.colorScheme, s.scrollbarColor]; }"
+    )
+    assert (scheme, colors != "auto") == (theme, True)
 
 
 def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
@@ -225,7 +283,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.locator("[data-panel=review]").click()
     tags = page.locator(".hs-list .hs-caution")
     expect(tags).to_have_text(["scattered"])
-    expect(tags).to_have_attribute("title", "Never accepted unseen: rollouts point at different places")
+    expect(tags).to_have_attribute("title", "Never accepted unseen: rollouts point at different places, or at none")
     page.locator(".hs-reviewer").fill("Ada")
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")

@@ -12,11 +12,13 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from hart_studio.data.rows import LoadedSamples
+from hart_studio.labeling.bulk_accept import accept_all
+from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.records import Check, Label
-from hart_studio.records import Sample
+from hart_studio.records import Box, Sample
 from tests.browser.conftest import open_by_name
 from tests.browser.label_projects import (
     SIGN_XYXY,
@@ -80,6 +82,124 @@ def test_the_item_shows_what_speaks_for_it_and_against_it(review: tuple[Page, Pr
     expect(page.locator(".hs-review-crops figcaption")).to_have_text("1 · 800 × 600 px")
 
 
+SIZES = [(1280, 720), (1440, 900), (1920, 1080), (2560, 1440), (390, 844), (1280, 720)]
+
+
+@pytest.mark.parametrize("wh", [(3000, 400), (600, 3000)])
+def test_the_commands_are_in_sight_at_every_size_and_after_every_change_of_it(
+    open_page: Callable[..., Page], studio: str, labels: Path, tmp_path: Path, wh: tuple[int, int]
+) -> None:
+    name = f"sizes-{wh[0]}"
+    Image.new("RGB", wh, "navy").save(tmp_path / "wide.png")
+    project = create_project(labels / name, name)
+    sample = Sample(
+        id="q", image=str(tmp_path / "wide.png"), question="A long question " * 12, choices=("a", "b"), answer="A"
+    )
+    import_samples(project, LoadedSamples("wide", (sample,)))
+    check = Check(kind="known_answer", rollouts=8, sufficiency=0.5, crops_answer="A", crops_right=True)
+    label = Label(
+        revision=1, status="proposed", origin="model", check=check, boxes=(Box.of((10, 10, 200, 200)),),
+        at=datetime.now(UTC),
+    )  # fmt: skip
+    with project.database.writing() as connection:
+        project.append_label(connection, next(project.items()).id, label)
+    page = open_page(studio, SIZES[0])
+    open_label_tab(page, name)
+    start_review(page)
+    expect(page.locator(".hs-review [data-box]")).to_have_count(1)
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        while page.evaluate("[innerWidth, innerHeight]") != [width, height]:
+            page.wait_for_timeout(20)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        frame = {
+            part: page.locator(part).bounding_box()
+            for part in (
+                ".hs-review .hs-stage",
+                ".hs-review aside",
+                ".hs-review-commands",
+                "[data-key=A]",
+                "[data-key=R]",
+            )
+        }
+        stage, aside, bar = (frame[part] for part in list(frame)[:3])
+        assert stage and aside and bar
+        assert stage["height"] > height / 4 and stage["width"] > width / 2, (width, stage)
+        for above in (stage, aside):
+            assert above["y"] + above["height"] <= bar["y"] + 1, (width, above, bar)
+        for key in ("[data-key=A]", "[data-key=R]", ".hs-review-commands"):
+            box = frame[key]
+            assert box and box["width"] > 30, (width, key)
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, (width, key, box)
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, (width, key, box)
+        assert page.evaluate("document.querySelector('.hs-review').scrollWidth <= innerWidth")
+
+
+def test_accepting_without_a_box_asks_first(review: tuple[Page, Project]) -> None:
+    page, project = review
+    page.keyboard.press("1")
+    page.keyboard.press("Delete")
+    dialog = page.get_by_role("alertdialog", name="No box drawn")
+    page.keyboard.press("a")
+    expect(dialog).to_be_visible()
+    for key in ("r", "n", "Escape"):
+        page.keyboard.press(key)
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
+    assert labels_of(project) == ["proposed"] * 5, "no key decided anything beside the question"
+    page.locator(".hs-review-commands [data-key=A]").click()
+    expect(dialog).to_be_visible()
+    page.keyboard.press("a")
+    expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
+    first = next(project.items()).label
+    assert (first.status, first.boxes, first.score) == ("edited", (), None)
+    for number in (1, 2):
+        page.keyboard.press("1")
+        page.keyboard.press("Delete")
+        if number == 1:
+            page.keyboard.press("a")
+            page.keyboard.press("Enter")
+        else:
+            page.keyboard.press("r")  # rejecting stays one key
+        expect(page.locator(".hs-review-question")).to_have_text(f"Which number is on sign {number + 1}?")
+    assert labels_of(project)[:3] == ["edited", "edited", "rejected"]
+
+
+def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
+    project = make_project(labels, "chance", 2)
+    for item, told in zip(
+        list(project.items()),
+        ({"rollouts": 8, "sufficiency": 0.375, "crops_answer": "A", "crops_right": True, "full_right": False},
+         {"rollouts": 8, "consensus": 0.0, "support": None, "crops_answer": None, "crops_right": None,
+          "cautions": ("no_box",)}),
+        strict=True,
+    ):  # fmt: skip
+        check = item.label.check and item.label.check.model_copy(update=told)
+        changed = {"revision": 2, "check": check, **({} if told.get("crops_right") else {"boxes": ()})}
+        with project.database.writing() as connection:
+            project.append_label(connection, item.id, item.label.model_copy(update=changed))
+    page = open_page(studio)
+    open_label_tab(page, "chance")
+    start_review(page)
+    expect(page.locator(".hs-review-badge")).to_have_class("hs-review-badge hs-badge-weak")
+    expect(page.locator(".hs-review-chance li")).to_have_text([
+        "1 of 3 options: right by chance 33 %.",
+        "Rollouts right: 3 of 8, no better than chance. Guessing among 3 options reaches at least that in 53 %.",
+    ])  # fmt: skip
+    page.keyboard.press("n")
+    expect(page.locator(".hs-review > header")).to_contain_text("no rollout predicted a box")
+    expect(page.locator(".hs-review-facts")).to_contain_text("Look atno rollout predicted a box")
+    assert "different places" not in page.locator(".hs-review").inner_text()
+
+
+def test_a_bulk_accept_is_taken_back_from_the_review(review: tuple[Page, Project]) -> None:
+    page, project = review
+    accept_all(project, "Ada", ItemFilter(), 5)
+    page.keyboard.press("u")
+    expect(page.locator(".hs-review-told")).to_have_text("Taken back: accept of 5 labels")
+    assert labels_of(project) == ["proposed"] * 5
+
+
 def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> None:
     page, project = review
     for number, key in enumerate("arb"):
@@ -91,7 +211,7 @@ def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> No
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 4?")
     page.keyboard.press("1")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".hs-review-facts dt").first).to_have_text("Score of the old boxes")
+    expect(page.locator(".hs-review-facts dd").first).to_have_text("none: a person drew or changed the boxes")
     page.keyboard.press("a")
     expect(page.locator(".hs-review-question")).to_have_text("Nothing waits for you")
     expect(page.locator(".hs-edited")).to_have_count(0)

@@ -11,7 +11,18 @@ LABELING = PACKAGE / "labeling"
 MAY_SEE = {"gold", "calibrate", "importing", "database"}
 """Reports and calibration; the import writes gold boxes away, and the schema has their table."""
 MAY_IMPORT_GOLD = {"gold", "report"}
-WORKERS = ("job", "self_verify", "consensus", "tightening", "review", "need")
+WORKERS = (
+    "job",
+    "self_verify",
+    "consensus",
+    "tightening",
+    "review",
+    "need",
+    "claims",
+    "review_history",
+    "bulk_accept",
+    "chance",
+)
 
 
 def modules() -> list[Path]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.labeling.review import CLAIM_SECONDS, ConflictError, ReviewDesk
+from hart_studio.labeling.claims import CLAIM_SECONDS, ConflictError
+from hart_studio.labeling.review import ReviewDesk
 from hart_studio.runs import layout as run_layout
 from hart_studio.runs import writer
 from hart_studio.runs.config import RunConfig

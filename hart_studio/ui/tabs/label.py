@@ -52,17 +52,9 @@ def build_label_tab(
     ]
     makes: list[Callable[[Mapping[str, Any]], Any]] = [
         *(desk.create, desk.peek, desk.bring, desk.scores, desk.start, desk.pause, desk.stop, desk.resume),
-        *(
-            outputs.export,
-            outputs.change_classes,
-            calls.next_item,
-            calls.open_item,
-            calls.decide,
-            calls.skip,
-            calls.undo,
-            calls.redo,
-        ),
-        *(calls.check, calls.accept_all),
+        *(outputs.export, outputs.change_classes),
+        *(calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
+        *(calls.check, calls.accept_all, calls.bulk_progress),
         *(projects.rename, projects.duplicate, projects.archive, projects.delete, projects.trash, projects.restore),
     ]
     answers = looks + makes if desk.is_open else looks

@@ -60,6 +60,29 @@ def add_label(project: Project, item_id: str, **fields: object) -> Label:
     return label
 
 
+def fill_many(project: Project, picture: Path, count: int) -> None:
+    """Many proposed items at once, copies of one in SQL: scores 0 to 0.999, every tenth without one."""
+    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+    first = next(project.items())
+    add_label(project, first.id, score=0.5, check=make_check(sufficiency=0.5, crops_right=True))
+    with project.database.writing() as connection:
+        connection.execute(
+            """WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)
+            INSERT INTO items (id, picture, sample, category, words, evidence, lot, label, revision, status, score,
+            reviewer, need, wants)
+            SELECT printf('%016x', (n * 2654435761) % 4294967296), picture, sample, 'c' || (n % 20), words, evidence,
+            (n % 1000) / 1000.0, CASE WHEN n % 10 THEN json_set(label, '$.score', (n % 1000) / 1000.0)
+            ELSE json_set(label, '$.score', NULL) END, revision, status, CASE WHEN n % 10 THEN (n % 1000) / 1000.0 END,
+            '', 2 - (n % 1000) / 1000.0, 1 FROM items, numbers""",
+            (count - 1,),
+        )
+        connection.execute(
+            """INSERT INTO labels (item, revision, label, reviewer, status)
+            SELECT id, 1, label, '', 'proposed' FROM items WHERE id != ?""",
+            (first.id,),
+        )
+
+
 def make_check(**fields: object) -> Check:
     return Check(**{"kind": "known_answer", "rollouts": 4, **fields})  # type: ignore[arg-type]
 

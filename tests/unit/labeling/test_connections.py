@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.connections import POOL, ConnectionPool, read_file_number
+from hart_studio.labeling.connections import POOL, ConnectionPool
 from hart_studio.labeling.database import DATABASE, Database
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_lifecycle import duplicate_project
 from hart_studio.labeling.review import ReviewDesk
 from tests.unit.labeling.conftest import add_label
+
+BIG = "x" * 2_000_000
 
 MANY = """
 import resource, sys, threading
@@ -51,6 +53,11 @@ print(len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 def decide(project: Project, item_id: str) -> None:
     desk = ReviewDesk(project)
     desk.decide("Ada", item_id, project.item(item_id).label.revision, "accept")
+
+
+def read_number(path: Path) -> int:
+    """The transaction number in the header of a file that nobody has open."""
+    return int.from_bytes(path.read_bytes()[68:72], "big")
 
 
 def read_status(folder: Path, item_id: str) -> str:
@@ -336,15 +343,33 @@ def test_checkpoints_of_another_program_change_nothing(filled: Project, item_ids
     assert filled.count_by("status") == {"accepted": 2, "proposed": 4}
 
 
+def test_a_file_that_a_checkpoint_extends_is_not_taken_for_a_damaged_one(filled: Project) -> None:
+    def write() -> None:
+        for number in range(40):
+            with filled.database.writing() as connection:
+                connection.execute(
+                    "INSERT INTO imports (at, source, added, known, bad) VALUES ('', ?, 0, 0, 0)", (BIG,)
+                )
+            with filled.database.reading() as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            assert number >= 0
+
+    with ThreadPoolExecutor(2) as pool:
+        writer = pool.submit(write)
+        while not writer.done():
+            assert filled.count() == 6
+        writer.result()
+
+
 def test_the_number_in_the_file_grows_and_copies_get_another(filled: Project, tmp_path: Path) -> None:
     POOL.close_idle(filled.folder)
-    first = read_file_number(filled.database.path)
+    first = read_number(filled.database.path)
     assert first > 0
     add_label(filled, next(filled.items()).id, status="rejected")
     POOL.close_idle(filled.folder)
-    assert read_file_number(filled.database.path) == first + 1
+    assert read_number(filled.database.path) == first + 1
     copy = duplicate_project(filled, tmp_path / "copy", "Copy")
-    assert abs(read_file_number(copy.database.path) - first) > 100
+    assert abs(read_number(copy.database.path) - first) > 100
 
 
 def test_open_files_are_given_back(filled: Project) -> None:

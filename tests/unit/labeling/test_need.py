@@ -21,6 +21,7 @@ def test_reasons() -> None:
     assert find_reason(label(crops_right=True, full_right=True, sufficiency=0.25), 0.5, 0.1) == "low_agreement"
     assert find_reason(label(sufficiency=1.0, consensus=0.2), 0.5, 0.1) == "low_agreement"
     assert find_reason(label(sufficiency=1.0, cautions=("covers_half",)), 0.5, 0.1) == "odd_size"
+    assert find_reason(label(sufficiency=1.0, consensus=0.0, cautions=("no_box",)), 0.5, 0.1) == "no_box"
     assert find_reason(label(sufficiency=1.0), 0.5, 0.1) == "unsure"
     assert find_reason(label(), 0.5, 0.1) == "unsure"
 

@@ -90,6 +90,14 @@ def test_cautions(picture: Path) -> None:
     assert cautions(NEAR, FAR, (400, 400, 500, 500), (700, 100, 800, 200)) == ("scattered",)
 
 
+def test_no_box_of_any_rollout_is_not_called_scattered(picture: Path) -> None:
+    model = ScriptedModel(grounding="Somewhere in the middle.", crops_only="B", direct="B")
+    proposal = one(model, ask(picture))
+    assert (proposal.boxes, proposal.check.cautions) == ((), ("no_box",))
+    given = (Box.of(NEAR),)
+    assert one(model, ask(picture), given=[given]).check.cautions == ("no_box",), "boxes that came in are no prediction"
+
+
 def test_given_boxes_are_verified_as_they_are(picture: Path) -> None:
     mine = (Box.of((590, 590, 910, 910), label="sign"),)
     model = ScriptedModel(

@@ -12,8 +12,9 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.runs import queue as queue_module
+from hart_studio.runs import stopping
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.launcher import start_run, stop_run
+from hart_studio.runs.launcher import request_stop, start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import hold_lock
 from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, read_plan
@@ -21,6 +22,7 @@ from hart_studio.runs.reader import summarize_run
 from hart_studio.runs.seals import KEY
 from hart_studio.runs.status import RunStatus, read_status
 from hart_studio.runs.writer import create_run
+from tests.unit.runs.conftest import wait_until
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
 END = (sys.executable, "-c", "pass")
@@ -51,6 +53,15 @@ def test_one_run_at_a_time_on_the_cpu(root: Path) -> None:
     assert queue.place_of(second) == 1 and queue.place_of(first) is None
     stop_run(first, save_seconds=0.0)
     assert RunQueue(root).start_next() == [second.run_id], "another server goes on with the queue"
+
+
+def test_a_stop_that_an_earlier_server_was_asked_for_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = make(root, LaunchPlan(argv=SLEEP))
+    RunQueue(root).start_next()
+    request_stop(layout)
+    monkeypatch.setitem(stopping.SAVE_SECONDS, "training", 0.0)
+    RunQueue(root).start_next()
+    wait_until(lambda: not read_status(layout).is_active)
 
 
 def test_other_processors_are_not_waited_for(root: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +15,14 @@ from PIL import Image
 
 from hart_studio.errors import InputError
 from hart_studio.labeling.connections import POOL
+from hart_studio.runs import stopping
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.processes import is_alive
 from hart_studio.runs.reader import list_runs
+from hart_studio.runs.status import read_status
 from hart_studio.ui import label_desk
 from hart_studio.ui.label_desk import LabelDesk
+from tests.unit.runs.conftest import wait_until
 
 
 @pytest.fixture
@@ -241,6 +249,55 @@ def test_runs_are_looked_up(desk: LabelDesk) -> None:
     for run in ("../../x", "20260101-000000-labeling-000000", None):
         with pytest.raises(InputError):
             desk.stop({"project": "p", "run": run})
+
+
+HUNG = """
+import sys, time
+from pathlib import Path
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.writer import RunWriter
+with RunWriter(RunLayout(Path(sys.argv[1])), total=2) as run:
+    run.log_step(1, "", {})
+    time.sleep(600)
+"""
+
+
+def test_a_labeling_run_that_hangs_is_ended_from_the_page_and_can_be_resumed(
+    desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_start, plain_stop = label_desk.start_run, stopping.stop_run
+    command = [sys.executable, "-c", HUNG]
+    monkeypatch.setattr(
+        label_desk, "start_run", lambda layout, argv: plain_start(layout, [*command, str(layout.folder)])
+    )
+    monkeypatch.setattr(stopping, "stop_run", lambda layout, left: plain_stop(layout, left, end_seconds=0.5))
+    desk.create({"name": "p"})
+    bring(desk, "p", table)
+    request = {"project": "p", "run": desk.start({"project": "p"})["run"]}
+
+    def state() -> str:
+        return str((desk.look({"project": "p"}) or {})["runs"][0]["state"])
+
+    wait_until(lambda: state() == "running")
+    layout = find_run(desk.open_project("p").runs, request["run"])
+    pid = read_status(layout).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        desk.stop(request)
+        assert state() == "stopping"
+        monkeypatch.setitem(stopping.SAVE_SECONDS, "labeling", 0.0)
+        monkeypatch.setattr(stopping, "_stopping", {})  # as after a restart of the server
+        wait_until(lambda: state() == "stopped")  # the look goes on with the stop
+        desk.resume(request)
+        wait_until(lambda: state() == "running")
+        os.kill(read_status(layout).pid or 0, signal.SIGSTOP)
+        desk.stop({**request, "now": True})
+        wait_until(lambda: state() == "stopped")
+    finally:
+        last = read_status(layout)
+        if last.pid and is_alive(last.pid, last.pid_start):
+            os.kill(last.pid, signal.SIGKILL)
 
 
 def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:

@@ -169,16 +169,12 @@ def test_a_run_of_a_terminals_gpu_is_not_put_on_the_cpu(desk: LaunchDesk) -> Non
 def test_a_stop_waits_for_the_checkpoint_until_it_is_asked_again(
     desk: LaunchDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
-    monkeypatch.setattr(launch_desk, "stop_run", lambda layout, seconds: asked.append(seconds))
+    asked: list[bool] = []
+    monkeypatch.setattr(launch_desk, "stop_in_background", lambda layout, now: asked.append(now))
     layout = find_run(desk.runs_root, desk.place(Order(DEMO, "cpu-demo")))
     for request in ({}, {"now": True}, {"now": "yes"}):
         desk.stop({"run": layout.run_id, **request})
-    for _ in range(100):
-        if len(asked) == 3:
-            break
-        time.sleep(0.05)
-    assert sorted(asked) == [0.0, launch_desk.SAVE_SECONDS, launch_desk.SAVE_SECONDS]
+    assert asked == [False, True, False]
 
 
 def test_a_waiting_run_is_stopped_at_once(desk: LaunchDesk) -> None:

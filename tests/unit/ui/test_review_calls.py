@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl
-from hart_studio.errors import InputError
+from hart_studio.errors import InputError, ModelError
+from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
+from hart_studio.ui import bulk_jobs
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
 from hart_studio.ui.review_calls import ReviewCalls
@@ -175,11 +179,118 @@ def test_a_decision_needs_a_known_item_and_its_revision(calls: ReviewCalls) -> N
 
 def test_the_list_and_accepting_all(calls: ReviewCalls, project: Project) -> None:
     found = calls.list_items(request(filter={"least_score": 0.1}))
-    assert (found["count"], found["acceptable"], len(found["rows"])) == (2, 2, 2)
-    assert calls.accept_all(request(filter={"least_score": 0.1}, expected=2)) == {"accepted": 2}
+    assert (found["count"], found["acceptable"]["labels"], len(found["rows"])) == (2, 2, 2)
+    with pytest.raises(InputError, match="expected 1 labels to accept, got 2"):
+        calls.accept_all(request(filter={"least_score": 0.1}, expected=1))
+    done = json.loads(json.dumps(calls.accept_all(request(filter={"least_score": 0.1}, expected=2))))
+    assert (done["is_over"], done["done"], done["summary"]) == (True, 2, "2 labels accepted.")
+    assert calls.bulk_progress(request()) == done
     assert project.count_by("status") == {"accepted": 2, "proposed": 1}
-    with pytest.raises(InputError, match="look again"):
-        calls.accept_all(request(expected="all"))
+    for wrong in ("all", None, -1, True):
+        with pytest.raises(InputError, match="number of labels that were confirmed"):
+            calls.accept_all(request(expected=wrong))
+    undone = calls.undo(request())
+    assert undone["told"] == "Taken back: accept of 2 labels" and undone["waiting"] == 3
+    assert calls.redo(request())["told"] == "Done again: accept of 2 labels"
+
+
+def test_a_long_undo_is_polled(calls: ReviewCalls, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls.accept_all(request(expected=3))
+    monkeypatch.setattr(bulk_jobs, "WAIT_SECONDS", 0.0)
+    answer = calls.undo(request())
+    while "bulk" in answer and not answer["bulk"]["is_over"]:
+        answer = {"bulk": calls.bulk_progress(request())}
+    assert project.count_by("status") == {"proposed": 3}
+
+
+def test_a_bulk_accept_that_ended_early_is_told(calls: ReviewCalls, project: Project) -> None:
+    with pytest.raises(InputError, match="No bulk action is running"):
+        calls.bulk_progress(request())
+    calls.accept_all(request(expected=3))
+    with project.database.writing() as connection:
+        connection.execute("UPDATE bulk_actions SET is_finished = 0, expected = 9, updated = 0")
+    told = calls.list_items(request())["unfinished"]
+    assert "by Ada, ended early: 3 of 9 labels were accepted" in told
+    fresh = ReviewCalls(calls.desk, calls.service)  # after a restart
+    with pytest.raises(InputError, match="ended early"):
+        fresh.bulk_progress(request())
+    calls.undo(request())
+    assert calls.list_items(request())["unfinished"] == ""
+
+
+def make_run(project: Project, name: str) -> None:
+    prepare_run(project, LabelingConfig(project=str(project.folder), model=name, wanted=ItemFilter()))
+
+
+def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
+    """The same item in two projects, labeled by different models, and then by another model in the first."""
+    models = {name: ScriptedModel(name=name, crops_only=said, direct="B") for name, said in (("x", "A"), ("y", "B"))}
+    calls.service = AskService(tmp_path / "served_two", lambda name: models[name])
+    calls.served = calls.service.folder
+    calls.desk.create({"name": "q"})
+    other = calls.desk.open_project("q")
+    import_samples(other, LoadedSamples("s", tuple(ask(tmp_path / "street.png", number) for number in range(3))))
+    make_run(project, "x")
+    make_run(other, "y")
+    item = next(project.items())
+    assert next(other.items()).id == item.id
+    asked = {"item": item.id, "boxes": [DRAWN]}
+    verdicts = [calls.check({**request(**asked), "project": name})["check"] for name in ("p", "q", "p")]
+    assert [(each["crops_right"], each["model"]) for each in verdicts] == [(False, "x"), (True, "y"), (False, "x")]
+    time.sleep(1.1)  # runs are ordered by the second of their ids
+    make_run(project, "y")
+    assert calls.check(request(**asked))["check"]["model"] == "y"
+    calls.decide(request(item=item.id, revision=1, decision="edit", boxes=[DRAWN]))
+    check = project.item(item.id).label.check
+    assert check is not None and (check.model, check.crops_right) == ("y", True)
+
+
+def test_a_changed_name_of_a_box_is_asked_about_anew(
+    calls: ReviewCalls, model: ScriptedModel, project: Project
+) -> None:
+    item_id = next(project.items()).id
+    calls.check(request(item=item_id, boxes=[DRAWN]))
+    asked = len(model.calls)
+    calls.check(request(item=item_id, boxes=[{**DRAWN, "label": "plate"}]))
+    assert len(model.calls) > asked
+
+
+def test_an_edit_is_saved_also_when_the_model_is_gone(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
+    def load(name: str) -> ScriptedModel:
+        raise ModelError("expected a folder, found none")
+
+    calls.service = AskService(tmp_path / "served_none", load)
+    calls.served = calls.service.folder
+    item = calls.next_item(request())["item"]
+    answer = calls.decide(request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN]))
+    assert answer["told"].startswith("Saved without a check by the model: expected a folder")
+    label = project.item(item["id"]).label
+    assert (label.status, label.check) == ("edited", None)
+
+
+def test_accepting_nothing_needs_a_flag(calls: ReviewCalls, project: Project) -> None:
+    first = next(project.items()).id
+    add_label(project, first, boxes=())
+    for more in ({}, {"allow_empty": "yes"}):
+        with pytest.raises(InputError, match="has no box"):
+            calls.decide(request(item=first, revision=2, decision="accept", **more))
+        with pytest.raises(InputError, match="has no box"):
+            calls.decide(request(item=first, revision=2, decision="edit", boxes=[], **more))
+    calls.decide(request(item=first, revision=2, decision="accept", allow_empty=True))
+    assert project.item(first).label.status == "accepted"
+
+
+def test_what_chance_explains_is_told(calls: ReviewCalls, project: Project) -> None:
+    first = next(project.items()).id
+    add_label(project, first, score=0.0, check=make_check(rollouts=4, sufficiency=0.5, crops_right=True))
+    item = calls.next_item(request())["item"]
+    assert item["id"] == first and item["is_weak"] is True
+    assert item["chance"] == [
+        "1 of 2 options: right by chance 50 %.",
+        "Rollouts right: 2 of 4, no better than chance. Guessing among 2 options reaches at least that in 69 %.",
+    ]
+    answer = calls.check(request(item=first, boxes=[DRAWN]))
+    assert answer["chance"][0] == "1 of 2 options: right by chance 50 %."
 
 
 def test_a_picture_that_is_gone_keeps_its_item(calls: ReviewCalls, project: Project) -> None:

@@ -1,0 +1,198 @@
+"""Accept every label that a filter matches, in short transactions, while other reviewers go on working.
+
+The labels to accept are listed once at the start. Each transaction takes a few hundred of them and leaves alone those
+that have changed since, or that another reviewer has open. So an accept that ends early has accepted the first part of
+its list, and the row in ``bulk_actions`` says how many. Undo takes back the whole bulk action (``review_history``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from hart_studio.errors import DataError, InputError
+from hart_studio.labeling.claims import FREE, ConflictError, check_reviewer, free_values
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.review_history import FIRST_CHUNK, PAUSE_SECONDS, Report, next_chunk_size
+
+SILENT_SECONDS: Final = 60.0
+"""A bulk action without progress for that long has ended with its process. Project default."""
+
+_WAITING: Final = "items.status IN ('proposed', 'auto_accepted')"
+_ACCEPTABLE: Final = f"{_WAITING} AND items.boxes > 0"
+_CHOSEN: Final = "items.number IN (SELECT value FROM json_each(:chosen))"
+# Both keep the JSON of the label as it is but for these keys, which every label has.
+_ACCEPTED: Final = """json_set(items.label, '$.revision', items.revision + 1, '$.status', 'accepted',
+    '$.reviewer', :who, '$.at', :at)"""
+
+
+class Acceptable(NamedTuple):
+    """What a bulk accept of a filter would do."""
+
+    labels: int
+    """Labels that would be accepted."""
+    unscored: int
+    """Those of them without a calibrated score."""
+    empty: int
+    """Waiting labels without a box, which only a single decision can accept."""
+
+
+class BulkAccept(NamedTuple):
+    """Result or progress of a bulk accept."""
+
+    reviewer: str
+    """Who started it."""
+    expected: int
+    """Number of labels that the reviewer confirmed."""
+    accepted: int
+    """Labels accepted so far."""
+    skipped: int
+    """Labels left alone: changed meanwhile, or open with another reviewer."""
+    is_finished: bool
+    """Whether the whole list was gone through."""
+    is_running: bool
+    """Whether it goes on."""
+    is_kept: bool = True
+    """Whether any of it is left: it was not undone."""
+
+
+def count_acceptable(project: Project, wanted: ItemFilter) -> Acceptable:
+    """Count the labels that ``accept_all`` would accept, and those it would leave alone."""
+    clause, values = wanted.to_sql()
+    query = f"""SELECT TOTAL(items.boxes > 0), TOTAL(items.boxes > 0 AND items.score IS NULL), TOTAL(items.boxes = 0)
+        FROM items WHERE {clause} AND {_WAITING}"""  # noqa: S608 - placeholders only
+    with project.database.reading() as connection:
+        return Acceptable(*map(int, connection.execute(query, values).fetchone()))
+
+
+def accept_all(
+    project: Project,
+    reviewer: str,
+    wanted: ItemFilter,
+    expected: int,
+    report: Report = lambda accepted, skipped: None,
+) -> BulkAccept:
+    """Accept every waiting label with a box that a filter matches, as one bulk action.
+
+    Args:
+        project: The project.
+        reviewer: The name of the reviewer.
+        wanted: Which labels.
+        expected: Number of labels that the reviewer confirmed. Where others have decided some of them meanwhile, the
+            rest is accepted.
+        report: Progress, after each transaction.
+
+    Returns:
+        How many were accepted and skipped.
+
+    Raises:
+        ConflictError: If there are more labels by now than the reviewer confirmed.
+        InputError: If another bulk accept is running in this project.
+    """
+    who = check_reviewer(reviewer)
+    clause, values = wanted.to_sql()
+    # By id, which is the order of the tables of labels and actions: far fewer pages are written.
+    query = f"SELECT number, revision FROM items WHERE {clause} AND {_ACCEPTABLE} ORDER BY id"  # noqa: S608
+    with project.database.reading() as connection:
+        rows = [(row["number"], row["revision"]) for row in connection.execute(query, values)]
+    if len(rows) > expected:
+        raise ConflictError(
+            f"expected {expected:,} labels to accept, got {len(rows):,}: the project has changed meanwhile. "
+            "Look at the list again."
+        )
+    bulk = _begin(project, who, expected, expected - len(rows))
+    accepted, skipped = 0, expected - len(rows)
+    try:
+        start, size = 0, FIRST_CHUNK
+        while chunk := rows[start : start + size]:
+            done, seconds = _accept_chunk(project, who, bulk, chunk)
+            start, size = start + len(chunk), next_chunk_size(size, seconds)
+            accepted, skipped = accepted + done, skipped + len(chunk) - done
+            report(accepted, skipped)
+            time.sleep(PAUSE_SECONDS)
+        _end(project, bulk, is_finished=True)
+    except DataError:
+        with suppress(DataError):  # a full disk keeps this too: then it counts as running for SILENT_SECONDS
+            _end(project, bulk, is_finished=False)
+        raise
+    return BulkAccept(who, expected, accepted, skipped, is_finished=True, is_running=False)
+
+
+def read_last(project: Project) -> BulkAccept | None:
+    """The newest bulk accept of a project, by whatever process; None when there is none."""
+    query = """SELECT *, EXISTS (SELECT 1 FROM actions WHERE bulk = bulk_actions.id AND undone = 0) AS is_kept
+        FROM bulk_actions ORDER BY id DESC LIMIT 1"""
+    with project.database.reading() as connection:
+        row = connection.execute(query).fetchone()
+    if row is None:
+        return None
+    is_running = not row["is_finished"] and 0 <= time.time() - row["updated"] < SILENT_SECONDS
+    return BulkAccept(
+        row["reviewer"], row["expected"], row["accepted"], row["skipped"], bool(row["is_finished"]), is_running,
+        bool(row["is_kept"]),
+    )  # fmt: skip
+
+
+def _begin(project: Project, who: str, expected: int, skipped: int) -> int:
+    with project.database.writing() as connection:
+        last = read_last(project)
+        if last is not None and last.is_running:
+            raise InputError(
+                f"A bulk accept of {last.reviewer} is running: {last.accepted:,} of {last.expected:,}. "
+                "Wait until it has finished."
+            )
+        cursor = connection.execute(
+            "INSERT INTO bulk_actions (reviewer, expected, skipped, updated) VALUES (?, ?, ?, ?)",
+            (who, expected, skipped, time.time()),
+        )
+        return int(cursor.lastrowid or 0)
+
+
+def _end(project: Project, bulk: int, *, is_finished: bool) -> None:
+    with project.database.writing() as connection:
+        connection.execute("UPDATE bulk_actions SET is_finished = ?, updated = 0 WHERE id = ?", (is_finished, bulk))
+
+
+def _accept_chunk(project: Project, who: str, bulk: int, chunk: Sequence[tuple[int, int]]) -> tuple[int, float]:
+    """Accept some labels in one transaction.
+
+    Returns:
+        How many of them were still as listed and free, and for how many seconds the write lock was held.
+    """
+    revisions = dict(chunk)
+    with project.database.writing() as connection:
+        began = time.monotonic()
+        rows = connection.execute(
+            f"""SELECT items.number, items.revision FROM items
+            WHERE items.number IN (SELECT value FROM json_each(?)) AND {_ACCEPTABLE} AND {FREE}""",  # noqa: S608
+            (json.dumps(list(revisions)), *free_values(who)),
+        )
+        chosen = [row["number"] for row in rows if row["revision"] == revisions[row["number"]]]
+        at = datetime.now(UTC).isoformat()
+        values = {"chosen": json.dumps(chosen), "who": who, "at": at, "bulk": bulk}
+        connection.execute(
+            f"""INSERT INTO labels (item, revision, label, reviewer, status)
+            SELECT id, revision + 1, {_ACCEPTED}, :who, 'accepted' FROM items WHERE {_CHOSEN}""",  # noqa: S608
+            values,
+        )
+        connection.execute(
+            f"""INSERT INTO actions (reviewer, item, kind, before, after, at, bulk)
+            SELECT :who, id, 'accept', revision, revision + 1, :at, :bulk FROM items
+            WHERE {_CHOSEN} ORDER BY id""",  # noqa: S608
+            values,
+        )
+        connection.execute(  # an accepted label does not wait for review: `find_need` of it is None
+            f"""UPDATE items SET label = {_ACCEPTED}, revision = revision + 1, status = 'accepted', reviewer = :who,
+            need = NULL WHERE {_CHOSEN}""",  # noqa: S608
+            values,
+        )
+        connection.execute(
+            "UPDATE bulk_actions SET accepted = accepted + ?, skipped = skipped + ?, updated = ? WHERE id = ?",
+            (len(chosen), len(chunk) - len(chosen), time.time(), bulk),
+        )
+    return len(chosen), time.monotonic() - began
