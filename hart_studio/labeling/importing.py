@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.image_domains import read_image_domain
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.formats import native
@@ -121,11 +122,14 @@ def import_items(
     added, bad_rows, files = 0, list(loaded.bad_rows), dict[str, PictureFile | str]()
     good = []
     for item in items:
-        problem = _find_problem(item, files.setdefault(item.picture.path, look_at(Path(item.picture.path), limits)))
-        if problem:
+        picture = files.setdefault(item.picture.path, look_at(Path(item.picture.path), limits))
+        problem = _find_problem(item, picture)
+        if problem or isinstance(picture, str):
             bad_rows.append(BadRow(item.id, problem))
         else:
-            good.append(item)
+            # The file says of which domain the image is, not the record.
+            known = item.picture.model_copy(update={"domain": picture.domain})
+            good.append(item.model_copy(update={"picture": known}))
     with project.database.writing() as connection:
         for item in good:
             if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
@@ -207,7 +211,13 @@ def look_at(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | s
         return str(error)
     except OSError as error:
         return f"{path.name}: {error.strerror}"
-    return PictureFile(path=str(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height)
+    return PictureFile(
+        path=str(path.resolve()),
+        sha256=digest.hexdigest(),
+        width=image.width,
+        height=image.height,
+        domain=read_image_domain(path),
+    )
 
 
 def _check_room(project: Project, count: int, most_items: int | None) -> None:

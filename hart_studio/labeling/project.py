@@ -24,7 +24,7 @@ from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.database import DATABASE, Database, create_database
-from hart_studio.labeling.filters import EVERYTHING, ItemFilter
+from hart_studio.labeling.filters import EVERYTHING, IS_UNCALIBRATED, ItemFilter
 from hart_studio.labeling.need import find_need
 from hart_studio.labeling.records import Item, Label, PictureFile, Share
 from hart_studio.records import Record, Sample
@@ -34,7 +34,7 @@ RUNS: Final = "runs"
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _WHOLE_ITEM: Final = """SELECT items.id, items.sample, items.label, pictures.path, pictures.sha256, pictures.width,
-    pictures.height FROM items JOIN pictures ON pictures.id = items.picture"""
+    pictures.height, pictures.domain FROM items JOIN pictures ON pictures.id = items.picture"""
 
 
 class ProjectSettings(Record):
@@ -153,6 +153,26 @@ class Project:
         query = "SELECT status, COUNT(*) FROM items WHERE need IS NOT NULL GROUP BY 1"
         return {str(status): int(count) for status, count in self.database.reading().execute(query)}
 
+    def image_domains(self) -> list[str]:
+        """Image domains of the images, sorted; empty text stands for photographs and all other images."""
+        rows = self.database.reading().execute("SELECT DISTINCT domain FROM pictures ORDER BY 1")
+        return [str(row["domain"]) for row in rows]
+
+    def count_origins(self) -> list[tuple[str, str, bool, str, int]]:
+        """Number of items by (image domain, data set, whether it has choices, kind of evidence)."""
+        rows = self.database.reading().execute(
+            """SELECT pictures.domain, json_extract(items.sample, '$.source'),
+            json_array_length(items.sample, '$.choices') > 0, items.evidence, COUNT(*)
+            FROM items JOIN pictures ON pictures.id = items.picture GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
+        )
+        return [(str(row[0]), str(row[1]), bool(row[2]), str(row[3]), int(row[4])) for row in rows]
+
+    def count_uncalibrated(self) -> dict[str, int]:
+        """Number of uncalibrated labels by ``Label.uncalibrated``, empty where a person has decided since."""
+        query = f"""SELECT COALESCE(json_extract(items.label, '$.uncalibrated'), ''), COUNT(*) FROM items
+            WHERE {IS_UNCALIBRATED} GROUP BY 1 ORDER BY 1"""  # noqa: S608 - a constant
+        return {str(reason): int(count) for reason, count in self.database.reading().execute(query)}
+
     def has_boxes_to_verify(self) -> bool:
         """Whether all that is left to label are boxes that came in: nothing is new or failed."""
         if self.count(ItemFilter(statuses=("new", "failed"))):
@@ -247,8 +267,9 @@ class Project:
         """Add an item with all its revisions, inside the caller's transaction; its id must be new."""
         picture = item.picture
         connection.execute(
-            "INSERT INTO pictures (sha256, path, width, height) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (picture.sha256, picture.path, picture.width, picture.height),
+            """INSERT INTO pictures (sha256, path, width, height, domain) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT DO NOTHING""",
+            (picture.sha256, picture.path, picture.width, picture.height, picture.domain),
         )
         lot = draw_lot(self.settings.seed, item.id)
         label, sample = item.label, item.sample
@@ -356,7 +377,7 @@ def _to_item(row: sqlite3.Row, history: tuple[Label, ...]) -> Item:
     return Item(
         id=row["id"],
         sample=Sample(**{**sample, "image": row["path"]}),
-        picture=PictureFile(path=row["path"], sha256=row["sha256"], width=row["width"], height=row["height"]),
+        picture=PictureFile(**{name: row[name] for name in PictureFile.model_fields}),
         label=Label.model_validate_json(row["label"]),
         history=history,
     )
