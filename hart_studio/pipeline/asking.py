@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import hart_studio
 from hart_studio.errors import ImageError, InputError
 from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.models.catalog import find_warnings
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import Attempt, Failure
@@ -149,6 +150,7 @@ def ask_question(
         ),
         protocols=answers,
         verification=verification,
+        warnings=find_warnings(model.name, image_path),
     )
 
 
