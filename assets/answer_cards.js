@@ -1,8 +1,6 @@
 // Self-check badges, then one card per answer protocol. Everything a model wrote is shown as text.
 const board = element.querySelector(".hs-answers");
 
-const VERDICTS = { right: "Right", wrong: "Wrong" };
-
 function badge(check) {
   const tooltip = build("span", { class: "hs-tooltip", role: "tooltip", text: check.help });
   return build("li", {}, [
@@ -34,7 +32,7 @@ function card(answer) {
   }, [
     build("header", {}, [
       build("h3", { text: answer.title }),
-      answer.verdict ? build("span", { class: `hs-verdict hs-${answer.verdict}`, text: VERDICTS[answer.verdict] }) : null,
+      answer.verdict ? build("span", { class: `hs-verdict hs-${answer.verdict}`, text: answer.verdict_text }) : null,
     ]),
     build("p", { class: "hs-quiet", text: answer.subtitle }),
     build("p", { class: "hs-answer" }, [
@@ -54,6 +52,7 @@ function load() {
   const value = props.value;
   if (!value) return board.replaceChildren();
   board.replaceChildren(...present([
+    ...value.warnings.map((text) => build("p", { class: "hs-warning", role: "alert", text })),
     build("header", { class: "hs-answers-head" }, [
       build("h2", { text: "Answers" }),
       build("span", { class: "hs-model", title: value.model, text: value.model }),

@@ -23,6 +23,7 @@ let signature = "";
 let shownList = { offset: 0, count: 0, acceptable: { labels: 0, unscored: 0, empty: 0 } };
 let isLooking = false;
 let isWhichChosen = false; // whether a person has chosen which items to label
+let isModelChosen = false; // whether a person has chosen the model for this project
 let lookedAt = -Infinity;
 let listed = []; // all projects, also those that the list does not show
 
@@ -98,7 +99,7 @@ function choose(id) {
   project = id;
   signature = "";
   state = null;
-  isWhichChosen = false;
+  isWhichChosen = isModelChosen = false;
   importing.open();
   find(".hs-quality").replaceChildren();
   find(".hs-difference").replaceChildren();
@@ -184,6 +185,7 @@ function draw() {
   importing.draw(state.import);
   const classes = find(".hs-classes");
   if (classes !== document.activeElement) classes.value = state.settings.classes.join(", ");
+  suggestModel();
   if (!isWhichChosen) find(".hs-which").value = state.is_to_verify ? "open" : "new";
   drawRuns();
   drawComparison();
@@ -191,9 +193,23 @@ function draw() {
   fillSelect(find(".hs-filter-reviewer"), [["", "Everybody"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
 }
 
+// The built-in model is suggested only for images that it was made for; for others a person chooses.
+function suggestModel() {
+  const input = find(".hs-label-model");
+  const suggested = state.image_domains.every((domain) => domain === props.value.made_for) ? props.value.model : "";
+  if (isModelChosen || input.value === suggested) return;
+  input.value = suggested;
+  if (!find("#hs-panel-propose").hidden) tellScores();
+}
+
+const isRunning = () => Boolean(state?.runs.some((run) => ACTIVE_RUNS.includes(run.state)));
+
+function drawStart() {
+  find(".hs-start-run").disabled = isRunning() || !find(".hs-label-model").value.trim();
+}
+
 function drawRuns() {
-  const active = state.runs.find((run) => ACTIVE_RUNS.includes(run.state));
-  find(".hs-start-run").disabled = Boolean(active);
+  drawStart();
   find(".hs-runs-of-project").replaceChildren(...state.runs.map((run) => {
     const share = run.total ? run.step / run.total : 0;
     const command = (name, text, title = null, more = {}) => build("button", { type: "button", text, title, onclick: async (event) => { await call(name, { run: run.id, ...more }, event.target); signature = ""; look(); } });
@@ -266,7 +282,10 @@ function runRequest() {
 }
 
 async function startRun() {
+  const { warnings = [] } = await tellScores() ?? {};
+  if (warnings.length && !confirm(`${warnings.join("\n")}\n\nStart with this model anyway?`)) return;
   const answer = await call("start", runRequest(), find(".hs-start-run"));
+  drawStart();
   if (answer) { signature = ""; look(); } else forgetToldNotes();
 }
 
@@ -279,16 +298,22 @@ function forgetToldNotes() {
 let scoresAsked = 0;
 async function tellScores() {
   const host = find(".hs-score-notes");
-  if (!project || !props.value.is_open) return host.replaceChildren();
   const asked = ++scoresAsked;
+  drawStart();
+  if (!project || !props.value.is_open) return host.replaceChildren();
+  if (!find(".hs-label-model").value.trim()) {
+    return host.replaceChildren(build("li", { class: "hs-warning", text: `Choose a model. ${props.value.model_hint}` }));
+  }
   const answer = await Promise.resolve(server.scores(signed({ project, ...runRequest() }))).catch(() => undefined);
   if (asked !== scoresAsked) return;
-  const found = answer ?? { basis: "", cautions: [] };
+  const found = answer ?? { basis: "", cautions: [], warnings: [] };
   host.replaceChildren(...present([
+    ...(found.warnings ?? []).map((text) => build("li", { class: "hs-warning", text })),
     ...(found.error ? [found.error] : found.cautions).map((text) => build("li", { class: "hs-warned", text })),
     found.basis ? build("li", { text: found.basis }) : null,
   ]));
   forgetToldNotes();
+  return found;
 }
 
 let scoresTimer = null;
@@ -305,7 +330,7 @@ function filter() {
   return {
     statuses: status ? [status] : [], category: find(".hs-filter-category").value || null,
     reviewer: find(".hs-filter-reviewer").value || null, text: find(".hs-filter-text").value,
-    least_score: score === "" ? null : Number(score),
+    least_score: score === "" ? null : Number(score), is_uncalibrated: find(".hs-filter-uncalibrated").checked,
   };
 }
 
@@ -345,7 +370,7 @@ async function list(offset) {
     build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
     build("td", { class: "hs-cut", text: row.name, title: row.name }),
     build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] }), ...tagsOf(row)]),
-    build("td", { class: "hs-number", text: row.score === null ? "–" : row.score.toFixed(2) }),
+    build("td", { class: "hs-number", text: row.score_text, title: row.score_reason || null }),
     build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-cut" }),
   ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-quiet", text: state && total() ? "No item matches." : "No item yet. Import questions first." })])]));
 }
@@ -407,7 +432,7 @@ async function measure() {
   if (!answer?.figures) return;
   host.replaceChildren(
     build("p", { class: "hs-quiet", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
-    table(["Evidence", "Labels", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), row.verified, row.full_image, row.lift, row.needed])),
+    table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
     build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} labels accepted unseen that people decided, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." + howToAudit() }),
     ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Accepted unseen: right", "Right: accepted unseen"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
     ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
@@ -466,7 +491,6 @@ function load() {
   fillSelect(find(".hs-kind"), [["auto", "Find out"], ...value.kinds.map((name) => [name, name.replaceAll("_", " ")])], "auto");
   fillSelect(find(".hs-format"), value.formats.map(([title, name]) => [name, title]), value.formats[0][1]);
   find(".hs-model-list").replaceChildren(...value.models.map(([title, name]) => build("option", { value: name, text: title })));
-  find(".hs-label-model").value ||= value.model;
   find(".hs-filter-status").replaceChildren(build("option", { value: "", text: "Every status" }), ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })));
   for (const node of page.querySelectorAll(".hs-makes")) node.hidden = !value.is_open;
   find(".hs-label-closed").hidden = value.is_open;
@@ -488,6 +512,8 @@ on(".hs-create", "click", create);
 on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
 on(".hs-start-run", "click", startRun);
 for (const name of [".hs-label-model", ".hs-rollouts"]) on(name, "input", tellScoresSoon);
+on(".hs-label-model", "input", () => { isModelChosen = true; drawStart(); });
+on(".hs-tighten", "change", tellScoresSoon);
 on(".hs-which", "change", () => { isWhichChosen = true; });
 on(".hs-start-review", "click", startReview);
 on(".hs-accept-all", "click", acceptAll);

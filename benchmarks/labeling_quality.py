@@ -95,7 +95,7 @@ def main() -> int:
     for model in (BUILT_IN_HART, BUILT_IN):
         with tempfile.TemporaryDirectory() as name:
             project = label(Path(name) / "project", samples, model, None)
-            calibration, _ = find_calibration(find_built_in(model), project.folder)
+            calibration = find_calibration(find_built_in(model), project.folder)
             first = compare_with_gold(project)
             lines += ["", f"## {model}", "", *_tables(project, first, gold, len(samples) // REVIEWED_PART)]
             if calibration:

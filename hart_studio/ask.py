@@ -16,6 +16,7 @@ from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.asking import ask_question, build_sample
+from hart_studio.pipeline.chance import chance_of_guessing
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, draw_pictures, save_trace, summarize_trace
 from hart_studio.pipeline.verification import check_rollout_count
@@ -100,7 +101,8 @@ def _writing_to(folder: Path) -> Iterator[None]:
 def _describe(trace: Trace) -> str:
     """The trace as a short table for people."""
     image, model = trace.image, trace.model
-    lines = [
+    lines = [f"WARNING   {warning}" for warning in trace.warnings]
+    lines += [
         f"image     {_printable(image.name)}, {image.width} x {image.height}",
         f"model     {_printable(model.name)} ({model.family})",
     ]
@@ -113,12 +115,13 @@ def _describe(trace: Trace) -> str:
     lines += ["", f"{'protocol':<16}{'answer':<28}{'right':<7}{'visual tokens':>13}{'seconds':>9}"]
     lines += [_describe_rollout(trace, rollout) for rollout in trace.protocols.values()]
     if trace.verification:
-        check = trace.verification
+        check, chance = trace.verification, chance_of_guessing(len(trace.choices))
         figures = {
             "sufficient": None if check.sufficiency is None else show_share(check.sufficiency, 0),
             "needed": None if check.necessity is None else _yes_or_no(check.necessity),
             "consensus": None if check.consensus is None else f"{check.consensus:.2f}",
             "agreement": None if check.agreement is None else show_share(check.agreement, 0),
+            "chance of guessing": None if chance is None else show_share(chance, 0),
             "area": None if check.area_share is None else show_share(check.area_share, 2),
         }
         measured = [f"{name} {figure}" for name, figure in figures.items() if figure is not None]

@@ -31,6 +31,7 @@ from PIL import ExifTags, Image, ImageStat
 from hart_studio.errors import BoxError, ImageError
 from hart_studio.files import from_stored_path, open_plain, to_stored_path
 from hart_studio.geometry import WH, BoxFrame, clip, fit_inside, from_original, snap_to_pixels
+from hart_studio.image_domains import read_stream_domain
 from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, declares_no_pixels, kind_of
 from hart_studio.records import Box
 
@@ -131,6 +132,15 @@ class SourceImage:
     def is_turned(self) -> bool:
         """Whether EXIF turns or mirrors the stored picture to make it upright."""
         return self._turn is not None
+
+    def read_domain(self) -> str:
+        """Image domain by the evidence in the file; empty for photographs. See ``image_domains``.
+
+        Raises:
+            ImageError: If the file is gone.
+        """
+        with self._stream() as stream:
+            return read_stream_domain(stream)
 
     def full(self) -> Image.Image:
         """The whole upright picture, RGB, shared with later calls: copy it before drawing on it.

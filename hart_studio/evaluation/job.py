@@ -6,6 +6,7 @@ many processes as there are then.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Final
 from tqdm import tqdm
 
 from hart_studio.data.benchmarks.catalog import find_benchmark, load_benchmark
-from hart_studio.data.drawn_needle import SampleSource, draw_questions
+from hart_studio.data.drawn_needle import DrawnScenes, SampleSource, draw_questions
 from hart_studio.data.rows import BadRow
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
@@ -25,7 +26,9 @@ from hart_studio.evaluation.measurement import measure_batch, record_fault
 from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
 from hart_studio.evaluation.records import Measured, list_area_shares
 from hart_studio.files import read_plain, write_json
+from hart_studio.image_domains import NEEDLE, read_image_domain
 from hart_studio.imaging import OpenImage
+from hart_studio.models.catalog import describe_mismatch, read_made_for
 from hart_studio.models.chat import ChatModel
 from hart_studio.records import GoldSample, Record
 from hart_studio.runs.layout import RunLayout
@@ -308,8 +311,23 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
     writer.expect(len(loaded.samples))
     device = config.served.url if config.served else config.device
     writer.start(collect_provenance(device, asked.fingerprint), done or None)
+    for warning in _find_warnings(source, config):
+        tqdm.write(f"WARNING: {warning}", file=sys.stderr)
+        writer.warn(warning)
     for reason, count in loaded.reasons.most_common(5):
         writer.warn(f"{count} rows of {loaded.source} are left out: {reason}")
+
+
+def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str, ...]:
+    """The warning of a model that was not made for images of the benchmark."""
+    if config.served or not read_made_for(config.model_name):
+        return ()
+    is_drawn = isinstance(source.open_image, DrawnScenes)  # they have no files yet
+    images = dict.fromkeys(sample.image for sample in source.loaded.samples)
+    domains = (NEEDLE,) if is_drawn else (read_image_domain(image) for image in images)
+    found = (describe_mismatch(config.model_name, domain, "these images") for domain in domains)
+    warning = next(filter(None, found), "")
+    return (warning,) if warning else ()
 
 
 def _tell_nobody(phase: str) -> None:

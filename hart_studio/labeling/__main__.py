@@ -13,10 +13,10 @@ from typing import Final, get_args
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from hart_studio.data.sources import load_needle
+from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything, write_atomically
-from hart_studio.labeling.calibrate import judge_proposals, make_calibration
+from hart_studio.labeling.calibrate import find_domain, judge_proposals, make_calibration
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
     Calibration,
@@ -24,6 +24,7 @@ from hart_studio.labeling.calibration import (
     name_model,
     save_calibration,
 )
+from hart_studio.labeling.calibration_domain import REASONS
 from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
@@ -129,11 +130,14 @@ def _run(options: argparse.Namespace) -> None:
             layout = prepare_run(project, _read_config(options))
     print(f"run: {layout.folder}")
     notes = read_config(layout).tell_scores(project)
-    for line in (notes.basis, *(f"note: {caution}" for caution in notes.cautions)):
+    told = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
+    for line in (notes.basis, *told):
         if line:
             print(line, flush=True)  # before the model is loaded: some would choose otherwise
     run_labeling(layout, load_model)
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
+    for reason, count in project.count_uncalibrated().items():
+        print(f"{count} uncalibrated: {REASONS.get(reason, 'no score')}")  # type: ignore[call-overload]
 
 
 def _read_config(options: argparse.Namespace) -> LabelingConfig:
@@ -161,6 +165,10 @@ def _stats(options: argparse.Namespace) -> None:
     tables: dict[str, Mapping[str, object]] = {
         "statuses": project.count_by("status"),
         "evidence": project.count_by("evidence"),
+        "scores": {
+            "calibrated": project.count(ItemFilter(least_score=0.0)),
+            "uncalibrated": project.count(ItemFilter(is_uncalibrated=True)),
+        },
         "reviewers": {name: count for name, count in project.count_by("reviewer").items() if name},
         "runs": {run.layout.run_id: run.state for run in list_runs(project.runs)},
     }
@@ -209,11 +217,13 @@ def _export(options: argparse.Namespace) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     served = read_served(options)
     name = served.title if served else find_built_in(options.model)
-    samples = load_needle(options.data).samples
+    samples = load_jsonl(options.data / "samples.jsonl").samples
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
+        tightening=TighteningSettings() if options.tighten else None,
     )
+    domain = find_domain(samples, samples[0].source, settings)
     model = open_model(name, served=served) if served else load_model(name, options.device)
     records = []
     with tqdm(total=len(samples), unit="question", disable=None) as bar:
@@ -225,7 +235,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     calibration = make_calibration(
         records,
         model=name_model(name),
-        data=f"needle, {len(samples)} questions of {options.data.name}",
+        data=f"{domain.images or 'gold boxes'}, {len(samples)} questions of {options.data.resolve().name}",
+        domain=domain,
         settings=settings,
         target_precision=options.target_precision,
     )
@@ -244,11 +255,11 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
     )
-    calibration, doubt = find_calibration(name, Path(name))
-    if doubt:
-        print("no calibration of this model: the score is the share of rollouts that point at the boxes")
+    calibration = find_calibration(name, Path(name))
+    if calibration is None:
+        print("no calibration of this model: predictions have no score")
     model = load_model(name, options.device)
-    backend = ml_backend.HartBackend(model, name_model(name), gate, settings, None if doubt else calibration)
+    backend = ml_backend.HartBackend(model, name_model(name), gate, settings, calibration)
     ml_backend.serve(ml_backend.build_app(backend, credentials), options.host, options.port)
 
 
@@ -370,7 +381,8 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument("--dry-run", action="store_true", help="only say what the format would lose")
 
     calibrate = add("calibrate", _calibrate, "calibrate the score of a model where gold boxes are known")
-    calibrate.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
+    calibrate.add_argument("--data", type=Path, required=True, help="folder with samples.jsonl, with gold boxes")
+    calibrate.add_argument("--tighten", action="store_true", help="for runs that shrink boxes")
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
     calibrate.add_argument("--records", type=Path, help="file for the evidence and the truth of every label")
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from hart_studio.errors import DataError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
+from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain
 from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
+from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answer_form
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.chat import ChatModel
@@ -55,15 +58,48 @@ def judge_proposals(
         yield records
 
 
+def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSettings) -> CalibrationDomain:
+    """Find out what a calibration on these samples is valid for.
+
+    Args:
+        samples: What it is fitted and tested on; their image files are read for evidence of their domain.
+        data_set: Name that a project gives the same rows, ``Sample.source``.
+        settings: How boxes are proposed.
+
+    Raises:
+        DataError: If images of an image domain are mixed with others: a score must be valid for one of them.
+    """
+    domains = {read_image_domain(image) for image in {sample.image for sample in samples}}
+    if len(domains) > 1:
+        titles = ", ".join(DOMAIN_TITLES.get(domain, "other images") for domain in sorted(domains))
+        raise DataError(f"expected images of one kind, got {titles}; calibrate with each of them alone")
+    images = domains.pop() if domains else ""
+    return CalibrationDomain(
+        images=images,
+        data_set="" if images else data_set,
+        answer_forms=tuple(sorted({find_answer_form(sample) for sample in samples})),
+        is_tightened=settings.tightening is not None,
+    )
+
+
 def make_calibration(
     records: Sequence[JudgedProposal],
     *,
     model: str,
     data: str,
+    domain: CalibrationDomain,
     settings: ProposalSettings,
     target_precision: float = TARGET_PRECISION,
 ) -> Calibration:
     """Fit on every other question, and test on the rest.
+
+    Args:
+        records: From ``judge_proposals``.
+        model: From ``name_model``.
+        data: Where the truth comes from, in words.
+        domain: From ``find_domain``.
+        settings: How boxes were proposed.
+        target_precision: What the thresholds are chosen for.
 
     Raises:
         DataError: If there are too few records.
@@ -75,6 +111,7 @@ def make_calibration(
     return Calibration(
         model=model,
         data=data,
+        domain=domain,
         rollouts=settings.rollouts,
         temperature=settings.loop.temperature,
         target_precision=target_precision,

@@ -1,8 +1,9 @@
 """From evidence to a calibrated score: the chance that the boxes of a label are right.
 
 The score is a logistic regression on the evidence of a ``Check``, fitted where gold boxes are known (the needle
-validation split) and applied where they are not. Known answers and agreement are two kinds of evidence with a
-regression each. The threshold for accepting a label unseen comes from questions that the regression was not fitted on.
+validation split) and applied where they are not, inside the calibration's domain only. Known answers and agreement are
+two kinds of evidence with a regression each. The threshold for accepting a label unseen comes from questions that the
+regression was not fitted on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.files import read_plain, write_json
-from hart_studio.labeling.records import Check, EvidenceKind
+from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, find_mismatch
+from hart_studio.labeling.records import Check, EvidenceKind, Uncalibrated
 from hart_studio.records import Record
 
 FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_right", "needed", "not_needed", "area")
@@ -29,6 +31,9 @@ TARGET_PRECISION: Final = 0.95
 
 BINS: Final = 10
 """Of a reliability diagram."""
+
+_SIGNS: Final = (0, 1, 1, 1, 1, 1, -1, 0)
+"""Sign that the weight of each feature may have; 0 = any. More evidence for the boxes never lowers the score."""
 
 _RIDGE: Final = 1.0
 _NEWTON_STEPS: Final = 50
@@ -68,6 +73,8 @@ class Curve(Record):
     """Questions that the weights come from."""
     tested_on: int
     """Questions that everything below comes from; none of those above."""
+    scored: int
+    """Tested labels that get a score, because their evidence does not contradict them."""
     base_rate: float
     """Share of the tested labels that are right."""
     threshold: float | None
@@ -77,11 +84,20 @@ class Curve(Record):
     recall: float | None
     """Share of the right labels that are accepted unseen."""
     brier: float
-    """Mean squared difference of score and truth; the lower the better."""
+    """Mean squared difference of score and truth over the scored labels; the lower the better."""
     calibration_error: float
     """Mean distance of a bin's score from its share of right labels, weighted by its labels."""
     bins: tuple[Bin, ...]
     """The reliability diagram."""
+
+
+class Rating(NamedTuple):
+    """The score of a label, or why it has none."""
+
+    score: float | None
+    """Calibrated probability that the boxes are right, in [0, 1]."""
+    uncalibrated: Uncalibrated | None
+    """Why there is no score; None with one, and for a label without evidence of rollouts."""
 
 
 class Calibration(Record):
@@ -91,6 +107,8 @@ class Calibration(Record):
     """The model that it was made with, from ``name_model``; another one needs its own."""
     data: str
     """Where the truth came from."""
+    domain: CalibrationDomain
+    """Images, answer forms and tightening that it is valid for."""
     rollouts: int
     """K."""
     temperature: float
@@ -100,27 +118,44 @@ class Calibration(Record):
     curves: dict[EvidenceKind, Curve]
     """One for each kind of evidence."""
 
-    def score(self, check: Check | None, has_boxes: bool) -> float | None:
-        """The chance that the boxes are right, in [0, 1].
+    def rate(self, check: Check | None, has_boxes: bool, origin: LabelOrigin) -> Rating:
+        """Score a label inside the domain.
+
+        Args:
+            check: The evidence.
+            has_boxes: Whether the label has boxes; without any the score is 0.
+            origin: Where the label comes from.
 
         Returns:
-            None without evidence of rollouts, or when this kind of evidence was not calibrated; 0 without boxes.
+            The score; none without evidence of rollouts, outside of the domain, or when the evidence contradicts the
+            boxes.
         """
         if check is None or not check.rollouts:
-            return None
+            return Rating(None, None)
+        mismatch = find_mismatch(self.domain, origin)
+        if mismatch is None and (origin.rollouts, origin.temperature) != (self.rollouts, self.temperature):
+            mismatch = "sampling"
         curve = self.curves.get(check.kind)
         if curve is None:
-            return None
-        return _sigmoid(float(read_features(check) @ np.array(curve.weights))) if has_boxes else 0.0
+            mismatch = mismatch or "evidence"
+        if mismatch or curve is None:
+            return Rating(None, mismatch)
+        if not has_boxes:
+            return Rating(0.0, None)
+        if contradicts(check):
+            return Rating(None, "contradiction")
+        return Rating(_sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
 
     def is_for(self, model: str) -> bool:
         """Whether it was made with this model. Folders are told by their names, wherever they lie."""
         return self.model == name_model(model)
 
     def accepts(self, check: Check | None, score: float | None) -> bool:
-        """Whether a label is good enough to be accepted unseen; never one with a caution."""
+        """Whether a label is good enough to be accepted unseen; never one with a caution or contradicting evidence."""
         curve = self.curves.get(check.kind) if check else None
-        if check is None or score is None or curve is None or curve.threshold is None or check.cautions:
+        if check is None or score is None or curve is None or curve.threshold is None:
+            return False
+        if check.cautions or contradicts(check):
             return False
         return score >= curve.threshold
 
@@ -149,6 +184,9 @@ def read_features(check: Check) -> NDArray[np.float64]:
 def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precision: float = TARGET_PRECISION) -> Curve:
     """Fit on one part of the questions, choose the threshold and measure on the other.
 
+    The weights come from all labels. The figures count those that get a score: labels whose evidence contradicts them
+    get none, but right ones among them count as not accepted.
+
     Args:
         fitted: Labels for the weights.
         tested: Labels for everything else.
@@ -159,25 +197,68 @@ def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precisi
     """
     if not fitted or not tested:
         raise DataError(f"expected labels to fit and to test on, got {len(fitted)} and {len(tested)}; name more data")
-    weights = fit_logistic(_matrix(fitted), _truth(fitted))
-    truth = _truth(tested)
-    scores = np.array([_sigmoid(value) for value in _matrix(tested) @ weights])
-    free = np.array([not judged.check.cautions for judged in tested])
+    weights = fit_signed(_matrix(fitted), _truth(fitted), _SIGNS)
+    return measure_curve(weights, len(fitted), tested, target_precision)
+
+
+def measure_curve(
+    weights: NDArray[np.float64], fitted_on: int, tested: Sequence[Judged], target_precision: float = TARGET_PRECISION
+) -> Curve:
+    """Choose the threshold of fitted weights, and measure them.
+
+    Args:
+        weights: ``[F]``.
+        fitted_on: Number of questions that they come from.
+        tested: Labels that they do not come from.
+        target_precision: What the threshold is chosen for.
+
+    Raises:
+        DataError: If no tested label gets a score.
+    """
+    scored = [judged for judged in tested if not contradicts(judged.check)]
+    if not scored:
+        raise DataError(f"expected tested labels that get a score, got none of {len(tested)}; name more data")
+    all_right = sum(judged.is_right for judged in tested)
+    truth = _truth(scored)
+    scores = np.array([_sigmoid(value) for value in _matrix(scored) @ weights])
+    free = np.array([not judged.check.cautions for judged in scored])
     threshold = choose_threshold(scores[free], truth[free], target_precision)
     is_accepted = free & (scores >= threshold) if threshold is not None else np.zeros(len(scores), dtype=bool)
     bins = make_bins(scores, truth)
     return Curve(
         weights=tuple(float(weight) for weight in weights),
-        fitted_on=len(fitted),
+        fitted_on=fitted_on,
         tested_on=len(tested),
-        base_rate=float(truth.mean()),
+        scored=len(scored),
+        base_rate=all_right / len(tested),
         threshold=threshold,
         precision=float(truth[is_accepted].mean()) if is_accepted.any() else None,
-        recall=float(truth[is_accepted].sum() / truth.sum()) if truth.any() else None,
+        recall=float(truth[is_accepted].sum() / all_right) if all_right else None,
         brier=float(((scores - truth) ** 2).mean()),
         calibration_error=_calibration_error(bins),
         bins=bins,
     )
+
+
+def fit_signed(features: NDArray[np.float64], truth: NDArray[np.float64], signs: Sequence[int]) -> NDArray[np.float64]:
+    """Weights of a logistic regression whose signs are given: features with the wrong sign are left out, one by one.
+
+    Args:
+        features: ``[N, F]``, the first column 1.
+        truth: ``[N]``, 0 or 1.
+        signs: Per feature 1, -1, or 0 for any.
+
+    Returns:
+        ``[F]``; 0 for a feature that was left out.
+    """
+    kept = list(range(features.shape[1]))
+    while True:
+        weights = np.zeros(features.shape[1])
+        weights[kept] = fit_logistic(features[:, kept], truth)
+        wrong = [place for place in kept if weights[place] * signs[place] < 0]
+        if not wrong:
+            return weights
+        kept.remove(max(wrong, key=lambda place: abs(weights[place])))
 
 
 def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:

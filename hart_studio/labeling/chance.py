@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from hart_studio.labeling.records import Check
+from hart_studio.pipeline.chance import HIGH_CHANCE, chance_of_guessing
 
 SIGNIFICANCE: Final = 0.05
 """Answers that guessing reaches with a greater probability are no better than chance."""
-
-HIGH_CHANCE: Final = 0.2
-"""Probability of a right guess from which on it is stated beside a single right answer. Project default."""
 
 
 class ChanceNotes(NamedTuple):
@@ -68,9 +66,10 @@ def describe_chance(check: Check, options: int) -> ChanceNotes:
     """
     texts, is_weak = [], False
     is_known = check.kind == "known_answer"
-    if options >= 2 and check.crops_right and 1 / options >= HIGH_CHANCE:
+    chance = chance_of_guessing(options)
+    if options >= 2 and check.crops_right and chance is not None and chance >= HIGH_CHANCE:
         verb = "right" if is_known else "in agreement"
-        texts.append(f"1 of {options} options: {verb} by chance {_percent(1 / options)}.")
+        texts.append(f"1 of {options} options: {verb} by chance {_percent(chance)}.")
     if options >= 2 and check.rollouts >= 2 and check.sufficiency:
         count = round(check.sufficiency * check.rollouts)
         if is_known:

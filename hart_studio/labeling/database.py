@@ -33,7 +33,7 @@ _VERSION_1: Final = (
     # Paths inside the folder of the project are relative to it, so that a copy finds its own images.
     """CREATE TABLE pictures (
         id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, path TEXT NOT NULL,
-        width INTEGER NOT NULL, height INTEGER NOT NULL
+        width INTEGER NOT NULL, height INTEGER NOT NULL, domain TEXT NOT NULL DEFAULT ''
     )""",
     # Columns beside the JSON repeat what lists are filtered and ordered by; they are written together with it.
     """CREATE TABLE items (

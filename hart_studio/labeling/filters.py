@@ -9,6 +9,9 @@ from pydantic import Field
 from hart_studio.labeling.records import EvidenceKind, Share, Status
 from hart_studio.records import Record
 
+IS_UNCALIBRATED: Final = "items.score IS NULL AND json_extract(items.label, '$.check.rollouts') > 0"
+"""Condition of ``Label.is_uncalibrated`` on the table ``items``."""
+
 
 class ItemFilter(Record):
     """Every condition that is set must hold."""
@@ -19,6 +22,8 @@ class ItemFilter(Record):
     """From this score on; an item without a score is then left out."""
     most_score: Share | None = None
     """Up to this score."""
+    is_uncalibrated: bool = False
+    """Only labels with evidence of a model that no calibration is valid for."""
     category: str | None = Field(default=None, max_length=500)
     """Kind of question."""
     reviewer: str | None = Field(default=None, max_length=120)
@@ -45,6 +50,8 @@ class ItemFilter(Record):
             if value is not None:
                 clauses.append(clause)
                 values.append(value)
+        if self.is_uncalibrated:
+            clauses.append(IS_UNCALIBRATED)
         for word in self.text.casefold().split():
             clauses.append("instr(items.words, ?) > 0")
             values.append(word)

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.files import from_stored_path, open_plain, to_printable, to_stored_path
+from hart_studio.image_domains import read_image_domain
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.export_plan import class_name
@@ -193,11 +194,14 @@ def _add_items(
     added, good = 0, []
     bad_rows = list(known_bad_rows)
     for item in items:
-        problem = _find_problem(item, files.look_at(item.picture.path))
-        if problem:
+        picture = files.look_at(item.picture.path)
+        problem = _find_problem(item, picture)
+        if problem or isinstance(picture, str):
             bad_rows.append(BadRow(item.id, problem))
         else:
-            good.append(item)
+            # The file says of which domain the image is, not the record.
+            known = item.picture.model_copy(update={"domain": picture.domain})
+            good.append(item.model_copy(update={"picture": known}))
     with project.database.writing() as connection:
         for item in good:
             if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
@@ -283,7 +287,11 @@ def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFi
     except OSError as error:
         return f"{Path(to_stored_path(path)).name}: {error.strerror}"
     return PictureFile(
-        path=to_stored_path(path.resolve()), sha256=digest.hexdigest(), width=image.width, height=image.height
+        path=to_stored_path(path.resolve()),
+        sha256=digest.hexdigest(),
+        width=image.width,
+        height=image.height,
+        domain=read_image_domain(stored_path),
     )
 
 

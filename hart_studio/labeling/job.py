@@ -20,7 +20,7 @@ from hart_studio.files import read_plain
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration, tell_scores
+from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration, rate_label, tell_scores
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
 from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
@@ -75,8 +75,7 @@ class LabelingConfig(Record):
         Raises:
             DataError: If a calibration is there and cannot be read.
         """
-        loop = self.proposals.loop
-        return tell_scores(self.model_name, project, self.proposals.rollouts, loop.temperature)
+        return tell_scores(self.model_name, project, self.proposals)
 
 
 def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
@@ -138,10 +137,11 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
     with hold_run_lock(project, layout.run_id), RunWriter(layout, total) as run:
         served = config.served
         model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
-        calibration, _ = find_calibration(config.model_name, project.folder)
+        calibration = find_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
-        for caution in config.tell_scores(project).cautions:
+        notes = config.tell_scores(project)
+        for caution in (*notes.warnings, *notes.cautions):
             run.warn(caution)
         faults = 0
         while items := _next_items(project, layout.run_id, config.batch):
@@ -208,6 +208,7 @@ def summarize(labels: Sequence[Label], seconds: float) -> dict[str, float]:
         "items": float(len(labels)),
         "failed": float(sum(label.status == "failed" for label in labels)),
         "accepted": float(sum(label.status == "auto_accepted" for label in labels)),
+        "uncalibrated": float(sum(label.is_uncalibrated for label in labels)),
         "seconds_per_item": seconds,
     }
     for kind in ("known_answer", "agreement"):
@@ -248,8 +249,9 @@ def _keep(
     labels = []
     with project.database.writing() as connection:
         for item, proposal in zip(items, proposals, strict=True):
-            now = project.item(item.id).label
-            label = _make_label(run_id, config, now, proposal, calibration)
+            current = project.item(item.id)
+            now = current.label
+            label = _make_label(run_id, config, current, proposal, calibration)
             _mark_done(connection, run_id, item.id, label)
             if now.status not in DECIDED:
                 project.append_label(connection, item.id, label)
@@ -264,15 +266,14 @@ def _mark_done(connection: sqlite3.Connection, run_id: str, item_id: str, label:
 
 
 def _make_label(
-    run_id: str, config: LabelingConfig, before: Label, proposal: Proposal, calibration: Calibration | None
+    run_id: str, config: LabelingConfig, item: Item, proposal: Proposal, calibration: Calibration | None
 ) -> Label:
-    check = proposal.check
-    score = calibration.score(check, bool(proposal.boxes)) if calibration else None
-    is_own = calibration is not None and calibration.is_for(config.model_name)
+    before, check = item.label, proposal.check
+    rating = rate_label(calibration, item, check, bool(proposal.boxes), config.proposals)
     status: Status = "proposed"
     if proposal.failure:
         status = "failed"
-    elif config.is_accepting and is_own and calibration and calibration.accepts(check, score):
+    elif config.is_accepting and calibration and calibration.accepts(check, rating.score):
         status = "auto_accepted"
     loop, rollouts = config.proposals.loop, config.proposals.rollouts
     return Label(
@@ -280,7 +281,8 @@ def _make_label(
         status=status,
         origin="imported" if before.origin == "imported" else "model",
         boxes=proposal.boxes,
-        score=score,
+        score=rating.score,
+        uncalibrated=rating.uncalibrated,
         check=check,
         maker=Maker(
             model=config.model,

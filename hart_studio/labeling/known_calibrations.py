@@ -1,18 +1,23 @@
-"""Which calibration belongs to a model: the project's own, or the one in its folder; and how far to trust it."""
+"""Which calibration belongs to a model: the project's own, or the one in its folder; for which items it is valid."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
-from hart_studio.errors import DataError
-from hart_studio.labeling.calibration import Calibration, load_calibration
+from hart_studio.labeling.calibration import Calibration, Rating, load_calibration
+from hart_studio.labeling.calibration_domain import REASONS, AnswerForm, LabelOrigin, find_answer_form
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import EvidenceKind
-from hart_studio.models.catalog import TRAINED_MODEL
+from hart_studio.labeling.records import Check, EvidenceKind, Item, Uncalibrated
+from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.models.catalog import describe_mismatch
 
 CALIBRATION: Final = "calibration.json"
 """File in a model's or a project's folder."""
+
+HOW_TO_CALIBRATE: Final = "python -m hart_studio.labeling calibrate"
+"""The command that makes one."""
 
 _LABELS: Final[dict[EvidenceKind, str]] = {
     "known_answer": "a label with a known answer",
@@ -24,53 +29,69 @@ class ScoreNotes(NamedTuple):
     """What to know of the scores of a labeling run before it begins."""
 
     basis: str
-    """Where they come from, a sentence; empty when they are not this model's own."""
+    """Where they come from, a sentence; empty when no item gets a score."""
     cautions: tuple[str, ...]
-    """Why they may be off, or order the queue only."""
+    """What gets no score, or is not accepted without review, and why."""
+    warnings: tuple[str, ...] = ()
+    """Why the answers themselves mean nothing: the model was not made for these images."""
 
 
-def tell_scores(model: str, project: Project, rollouts: int, temperature: float) -> ScoreNotes:
-    """What the scores of a run rest on.
+def tell_scores(model: str, project: Project, proposals: ProposalSettings) -> ScoreNotes:
+    """Describe what the scores of a run rest on.
 
     Args:
         model: A folder or a hub id.
         project: Whose items are labeled.
-        rollouts: K of the run.
-        temperature: Of its rollouts.
+        proposals: How boxes are proposed.
 
     Raises:
         DataError: If a calibration is there and cannot be read.
     """
-    found, doubt = find_calibration(model, project.folder)
-    if found is None or doubt:
-        return ScoreNotes("", (doubt,))
-    cautions = []
-    if (rollouts, temperature) != (found.rollouts, found.temperature):
-        cautions.append(
-            f"the scores are calibrated for {found.rollouts} rollouts at temperature {found.temperature:g}, and this "
-            f"run has {rollouts} at {temperature:g}: they may be off, and with them what is accepted unseen"
+    warnings = _find_warnings(model, project)
+    found = find_calibration(model, project.folder)
+    if found is None:
+        caution = (
+            f"{REASONS['model']}: every label is uncalibrated and waits for review; make one with: {HOW_TO_CALIBRATE}"
         )
-    evidence = project.count_by("evidence")
+        return ScoreNotes("", (caution,), warnings)
+    outside: Counter[Uncalibrated] = Counter()
+    inside: Counter[str] = Counter()
+    for image_domain, data_set, has_choices, evidence, count in project.count_origins():
+        form: AnswerForm = "multiple_choice" if has_choices else "free_text"
+        mismatch = _find_mismatch(found, LabelOrigin(image_domain, data_set, form, *_sampling(proposals)), evidence)
+        if mismatch:
+            outside[mismatch] += count
+        else:
+            inside[evidence] += count
+    total = sum(outside.values()) + sum(inside.values())
+    cautions = [
+        f"{count:,} of {total:,} items will be uncalibrated and wait for review: {REASONS[reason]}"
+        + (f" ({found.rollouts} rollouts at temperature {found.temperature:g})" if reason == "sampling" else "")
+        for reason, count in outside.items()
+    ]
     for kind, text in _LABELS.items():
         curve = found.curves.get(kind)
-        if kind in evidence and (curve is None or curve.threshold is None):
+        if kind in inside and curve is not None and curve.threshold is None:
             cautions.append(f"no score of {text} was sure enough to accept it unseen: all of them wait for you")
+    if outside and not inside:
+        return ScoreNotes("", tuple(cautions), warnings)
     return ScoreNotes(
         f"Scores are calibrated on {found.data}, with {found.rollouts} rollouts at temperature "
-        f"{found.temperature:g}. On other pictures they may be off: the audit of what is accepted unseen shows it.",
+        f"{found.temperature:g}. They are valid for {found.domain.describe()}; any other label is uncalibrated.",
         tuple(cautions),
+        warnings,
     )
 
 
-def find_calibration(model: str, project: Path) -> tuple[Calibration | None, str]:
-    """The calibration for a model.
+def find_calibration(model: str, project: Path) -> Calibration | None:
+    """Find the calibration of a model: the project's own, else the one in the model's folder.
+
+    One for a data set of other images counts in the project's folder alone, where somebody put it on purpose: only the
+    name of the data set says what it is valid for.
 
     Args:
         model: A folder or a hub id.
         project: Folder of the project.
-
-    Returns:
-        The calibration, and why its scores only order the queue; an empty text when they are this model's own.
 
     Raises:
         DataError: If a calibration is there and cannot be read.
@@ -79,13 +100,44 @@ def find_calibration(model: str, project: Path) -> tuple[Calibration | None, str
         path = folder / CALIBRATION
         if path.is_file():
             found = load_calibration(path)
-            if found.is_for(model):
-                return found, ""
-    try:
-        fallback = load_calibration(Path(TRAINED_MODEL) / CALIBRATION)
-    except DataError:
-        return None, "no calibration: labels get no score, and none is accepted unseen"
-    return fallback, (
-        "no calibration of this model: scores are on the built-in model's scale and only order the queue, none is "
-        "accepted unseen; make one with: python -m hart_studio.labeling calibrate"
+            if found.is_for(model) and (found.domain.images or folder == project):
+                return found
+    return None
+
+
+def rate_label(
+    calibration: Calibration | None, item: Item, check: Check | None, has_boxes: bool, proposals: ProposalSettings
+) -> Rating:
+    """Score the label that a run makes of an item; see ``Calibration.rate``.
+
+    Args:
+        calibration: Of the run's model.
+        item: The item with the label that it has before the run.
+        check: The new evidence.
+        has_boxes: Whether the new label has boxes.
+        proposals: How boxes are proposed.
+    """
+    if calibration is None:
+        return Rating(None, "model" if check and check.rollouts else None)
+    is_given = item.label.origin == "imported" and bool(item.label.boxes)
+    sample = item.sample
+    origin = LabelOrigin(
+        item.picture.domain, sample.source, find_answer_form(sample), *_sampling(proposals), is_given=is_given
     )
+    return calibration.rate(check, has_boxes, origin)
+
+
+def _sampling(proposals: ProposalSettings) -> tuple[int, float, bool]:
+    return proposals.rollouts, proposals.loop.temperature, proposals.tightening is not None
+
+
+def _find_mismatch(calibration: Calibration, origin: LabelOrigin, evidence: str) -> Uncalibrated | None:
+    """Why no label of such an origin gets a score, before there is any evidence."""
+    kind = next(kind for kind in get_args(EvidenceKind) if kind == evidence)
+    return calibration.rate(Check(kind=kind, rollouts=1), True, origin).uncalibrated
+
+
+def _find_warnings(model: str, project: Project) -> tuple[str, ...]:
+    """The warning of a model that was not made for images of the project."""
+    found = {describe_mismatch(model, domain, "images of this project") for domain in project.image_domains()}
+    return tuple(sorted(found - {""}))

@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.calibration_domain import LabelOrigin, find_answer_form
 from hart_studio.labeling.formats.label_studio import (
     VERIFIED,
     WRONG_BOX,
@@ -85,7 +86,7 @@ class HartBackend:
             version: Its name.
             gate: Where pictures may come from.
             settings: How boxes are proposed.
-            calibration: The model's own; without it the score is the support.
+            calibration: The model's own; a prediction outside of its domain has no score.
             soft_limit: Of a request, seconds.
         """
         self.version = version
@@ -180,8 +181,7 @@ class HartBackend:
         if check is None:
             return self._empty(proposal.failure)
         self._remember(asked.identity, check)
-        score = self._calibration.score(check, bool(proposal.boxes)) if self._calibration else None
-        score = check.support if score is None else score
+        score = self._rate(asked, check, bool(proposal.boxes))
         result = []
         for number, box in enumerate(proposal.boxes, start=1):
             label = config.choose_label(box.label)
@@ -193,6 +193,15 @@ class HartBackend:
             result.append(make_answer(f"{asked.identity}_answer", check.crops_answer, config.controls))
         prediction: Prediction = {"model_version": self.version, "result": result}
         return prediction if score is None else {**prediction, "score": score}
+
+    def _rate(self, asked: Asked, check: Check, has_boxes: bool) -> float | None:
+        """The score inside of the calibration's domain. A task names no data set, so the image must show its domain."""
+        if self._calibration is None:
+            return None
+        form, loop = find_answer_form(asked.sample), self._settings.loop
+        tightened = self._settings.tightening is not None
+        origin = LabelOrigin(asked.image.read_domain(), "", form, self._settings.rollouts, loop.temperature, tightened)
+        return self._calibration.rate(check, has_boxes, origin).score
 
     def _check(self, config: LabelConfig, asked: Asked | str, drawn: Sequence[Any]) -> Prediction:
         """What there is to say of boxes that somebody drew: marks only, for the boxes are there already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Final, Literal
 
 from hart_studio.labeling.records import Check, Label
@@ -48,8 +49,20 @@ def find_need(label: Label, lot: float, audit_share: float) -> float | None:
     if reason is None:
         return None
     # Audited items come in the order of their lots, which says nothing about them.
-    within = 1.0 - lot if reason == "audit" else 1.0 - (label.score or 0.0)
+    within = 1.0 - lot if reason == "audit" else 1.0 - _rank_evidence(label)
     return _RANKS[reason] + 0.999 * within
+
+
+def _rank_evidence(label: Label) -> float:
+    """How much the evidence speaks for a label, in [0, 1]: its score, or, uncalibrated, the mean of what was measured.
+
+    Orders the queue alone: the mean is no probability, and nobody is shown it.
+    """
+    if label.score is not None or label.check is None:
+        return label.score or 0.0
+    check = label.check
+    measured = [value for value in (check.sufficiency, check.consensus, check.support) if value is not None]
+    return fmean(measured) if measured else 0.0
 
 
 def disagrees(check: Check) -> bool:

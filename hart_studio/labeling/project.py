@@ -24,7 +24,7 @@ from pydantic import Field
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import to_stored_path
 from hart_studio.labeling.database import DATABASE, Database
-from hart_studio.labeling.filters import EVERYTHING, ItemFilter
+from hart_studio.labeling.filters import EVERYTHING, IS_UNCALIBRATED, ItemFilter
 from hart_studio.labeling.need import find_need
 from hart_studio.labeling.records import (
     DEFAULT_CLASS,
@@ -43,7 +43,7 @@ RUNS: Final = "runs"
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _PAGE: Final = 256
 _WHOLE_ITEM: Final = """SELECT items.number, items.id, items.sample, items.label, pictures.path, pictures.sha256,
-    pictures.width, pictures.height FROM items JOIN pictures ON pictures.id = items.picture"""
+    pictures.width, pictures.height, pictures.domain FROM items JOIN pictures ON pictures.id = items.picture"""
 
 
 class ProjectSettings(Record):
@@ -213,6 +213,27 @@ class Project:
         with self.database.reading() as connection:
             return {str(status): int(count) for status, count in connection.execute(query)}
 
+    def image_domains(self) -> list[str]:
+        """Image domains of the images, sorted; empty text stands for photographs and all other images."""
+        with self.database.reading() as connection:
+            return [str(row["domain"]) for row in connection.execute("SELECT DISTINCT domain FROM pictures ORDER BY 1")]
+
+    def count_origins(self) -> list[tuple[str, str, bool, str, int]]:
+        """Number of items by (image domain, data set, whether it has choices, kind of evidence)."""
+        query = """SELECT pictures.domain, json_extract(items.sample, '$.source'),
+            json_array_length(items.sample, '$.choices') > 0, items.evidence, COUNT(*)
+            FROM items JOIN pictures ON pictures.id = items.picture GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
+        with self.database.reading() as connection:
+            rows = connection.execute(query).fetchall()
+        return [(str(row[0]), str(row[1]), bool(row[2]), str(row[3]), int(row[4])) for row in rows]
+
+    def count_uncalibrated(self) -> dict[str, int]:
+        """Number of uncalibrated labels by ``Label.uncalibrated``, empty where a person has decided since."""
+        query = f"""SELECT COALESCE(json_extract(items.label, '$.uncalibrated'), ''), COUNT(*) FROM items
+            WHERE {IS_UNCALIBRATED} GROUP BY 1 ORDER BY 1"""  # noqa: S608 - a constant
+        with self.database.reading() as connection:
+            return {str(reason): int(count) for reason, count in connection.execute(query)}
+
     def has_boxes_to_verify(self) -> bool:
         """Whether all that is left to label are boxes that came in: nothing is new or failed."""
         if self.count(ItemFilter(statuses=("new", "failed"))):
@@ -324,8 +345,9 @@ class Project:
         """Add an item with all its revisions, inside the caller's transaction; its id must be new."""
         picture = item.picture
         connection.execute(
-            "INSERT INTO pictures (sha256, path, width, height) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (picture.sha256, self.stored_path(picture.path), picture.width, picture.height),
+            """INSERT INTO pictures (sha256, path, width, height, domain) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT DO NOTHING""",
+            (picture.sha256, self.stored_path(picture.path), picture.width, picture.height, picture.domain),
         )
         lot = draw_lot(self.settings.seed, item.id)
         label, sample = item.label, item.sample
@@ -385,7 +407,9 @@ class Project:
         return Item(
             id=row["id"],
             sample=Sample(**{**json.loads(row["sample"]), "image": path}),
-            picture=PictureFile(path=path, sha256=row["sha256"], width=row["width"], height=row["height"]),
+            picture=PictureFile(
+                path=path, sha256=row["sha256"], width=row["width"], height=row["height"], domain=row["domain"]
+            ),
             label=label,
             history=tuple(history),
         )

@@ -6,7 +6,7 @@ answers and agreement are two kinds of evidence, and have figures of their own t
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Final, NamedTuple
@@ -27,6 +27,8 @@ class EvidenceFigures(NamedTuple):
 
     labels: int
     """Labels with evidence."""
+    uncalibrated: int
+    """Those of them without a score: no calibration is valid for them."""
     verified: Estimate
     """Share whose crops alone give the right answer, or that of most rollouts."""
     full_image: Estimate
@@ -92,18 +94,20 @@ def measure_quality(project: Project) -> Quality:
     checks: dict[EvidenceKind, list[Check]] = defaultdict(list)
     scores: dict[EvidenceKind, list[int]] = defaultdict(lambda: [0] * SCORE_BINS)
     areas = [0] * (len(AREA_EDGES) - 1)
+    uncalibrated: Counter[EvidenceKind] = Counter()
     for item in project.items():
         label = item.label
         if label.check is None or not label.boxes:
             continue
         checks[label.check.kind].append(label.check)
+        uncalibrated[label.check.kind] += label.is_uncalibrated
         if label.score is not None:
             scores[label.check.kind][min(SCORE_BINS - 1, int(label.score * SCORE_BINS))] += 1
         areas[_find_bin(label.check.area_share)] += 1
     right, audited = count_audit(project)
     return Quality(
         statuses=project.count_by("status"),
-        evidence={kind: _summarize(found) for kind, found in sorted(checks.items())},
+        evidence={kind: _summarize(found, uncalibrated[kind]) for kind, found in sorted(checks.items())},
         scores=dict(scores),
         areas=areas,
         audit=wilson(right, audited) if audited else None,
@@ -192,10 +196,11 @@ def _keeps(label: Label) -> bool:
     return label.status in {"accepted", "edited"}
 
 
-def _summarize(checks: Sequence[Check]) -> EvidenceFigures:
+def _summarize(checks: Sequence[Check], uncalibrated: int) -> EvidenceFigures:
     needed = [check.necessity for check in checks if check.necessity is not None]
     return EvidenceFigures(
         labels=len(checks),
+        uncalibrated=uncalibrated,
         verified=_share(check.crops_right is True for check in checks),
         full_image=_share(check.full_right is True for check in checks),
         needed=_share(needed) if needed else None,

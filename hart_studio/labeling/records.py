@@ -18,6 +18,13 @@ Caution = Literal["touches_border", "covers_half", "scattered", "no_box"]
 """Something odd about a label: a box at the picture's edge, over half of the picture covered, the regions of the
 rollouts lie apart, or no rollout predicted a box."""
 
+Uncalibrated = Literal[
+    "model", "images", "answer_form", "evidence", "sampling", "tightening", "given_boxes", "contradiction"
+]
+"""Why a label with evidence has no score: there is no calibration of its model, the calibration is not valid for its
+images, answer form, kind of evidence, sampling, tightening or imported boxes, or the evidence contradicts the boxes.
+``calibration_domain.REASONS`` has them in words."""
+
 Status = Literal["new", "proposed", "auto_accepted", "accepted", "edited", "rejected", "bad_question", "failed"]
 """``new``: nothing proposed yet. ``proposed``: waits for a person. ``auto_accepted``: the score was high enough.
 ``accepted``, ``edited`` (accepted with boxes that a person drew), ``rejected`` (no good box), ``bad_question``: decided
@@ -117,7 +124,10 @@ class Label(Record):
     boxes: tuple[Box, ...] = ()
     """The key regions in original pixels."""
     score: Share | None = None
-    """Calibrated chance that the boxes are right (``labeling.calibration``); None without evidence of a model."""
+    """Calibrated probability that the boxes are right (``labeling.calibration``); None without evidence of a model, and
+    outside of the calibration's domain."""
+    uncalibrated: Uncalibrated | None = None
+    """Why a labeling run gave no score."""
     check: Check | None = None
     """The evidence."""
     maker: Maker | None = None
@@ -128,6 +138,11 @@ class Label(Record):
     """When, UTC."""
     note: str = ""
     """Why it failed, or what the reviewer wrote. Text only, never HTML."""
+
+    @property
+    def is_uncalibrated(self) -> bool:
+        """Whether rollouts were measured and no calibration is valid for them."""
+        return self.score is None and self.check is not None and self.check.rollouts > 0
 
 
 class PictureFile(Record):
@@ -141,6 +156,9 @@ class PictureFile(Record):
     """Width of the upright picture, pixels."""
     height: int = Field(ge=1)
     """Height, pixels."""
+    domain: str = ""
+    """Image domain, from the evidence in the file (``image_domains.read_image_domain``); empty for photographs. Never
+    taken from a data set's rows."""
 
 
 class Item(Record):

@@ -77,7 +77,7 @@ def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[s
 
     Args:
         calibration: Of the project's model.
-        quality: Says which kinds of evidence its labels rest on.
+        quality: Says of which kinds of evidence there are labels with a score.
 
     Returns:
         Name -> SVG document, and the words; empty when every diagram is shown.
@@ -85,10 +85,10 @@ def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[s
     found = {
         f"reliability_{kind}": draw_reliability(calibration, kind)
         for kind in calibration.curves
-        if kind in quality.evidence
+        if kind in quality.scores
     }
-    missing = [KIND_TITLES[kind].lower() for kind in calibration.curves if kind not in quality.evidence]
-    told = f"No label of this project rests on {' or '.join(missing)}, so that reliability diagram is left out."
+    missing = [KIND_TITLES[kind].lower() for kind in calibration.curves if kind not in quality.scores]
+    told = f"No label of this project has a score from {' or '.join(missing)}, so that reliability diagram is left out."
     return found, told if missing else ""
 
 
@@ -102,6 +102,7 @@ def _write_evidence(quality: Quality) -> list[str]:
         [
             KIND_TITLES[kind],
             f"{found.labels:,}",
+            f"{found.uncalibrated:,}",
             show_estimate(found.verified),
             show_estimate(found.full_image),
             f"{100 * found.lift:+.1f} points",
@@ -112,7 +113,12 @@ def _write_evidence(quality: Quality) -> list[str]:
     return [
         "<h2>Self-check</h2>",
         "<p>Verified: the crops of the label alone give the known answer, or that of most rollouts.</p>",
-        write_table(["Evidence", "Labels", "Verified", "Full image", "Lift", "Region needed"], rows),
+        *(
+            ["<p>Uncalibrated: no calibration of the model is valid for these labels, so they have no score.</p>"]
+            if any(found.uncalibrated for found in quality.evidence.values())
+            else []
+        ),
+        write_table(["Evidence", "Labels", "Uncalibrated", "Verified", "Full image", "Lift", "Region needed"], rows),
     ]
 
 
@@ -177,7 +183,7 @@ def _write_calibration(calibration: Calibration, quality: Quality) -> list[str]:
     return [
         "<h2>Calibration of the score</h2>",
         f"<p>Model {html.escape(calibration.model)}, {html.escape(calibration.data)}, K {calibration.rollouts}, "
-        f"temperature {calibration.temperature:g}.</p>",
+        f"temperature {calibration.temperature:g}. Valid for {html.escape(calibration.domain.describe())}.</p>",
         write_table(heads, rows),
         *(f"<figure>{svg}</figure>" for svg in figures.values()),
         *([f'<p class="quiet">{html.escape(missing)}</p>'] if missing else []),

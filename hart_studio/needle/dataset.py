@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
 from hart_studio.files import append_jsonl
+from hart_studio.image_domains import NEEDLE, mark_domain
 from hart_studio.needle.drawing import draw_scene
 from hart_studio.needle.questions import Question, ask
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
@@ -63,10 +65,18 @@ def iterate_items(
         yield NeedleItem(f"needle-{split}-{seed}-{index:05d}", scene, ask(rng, scene, gist_share))
 
 
-def write_picture(scene: Scene, path: Path) -> None:
-    """Draw a scene at its full size and write it as JPEG."""
-    pixels = draw_scene(scene, (scene.width, scene.height))
-    Image.fromarray(pixels).save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+def write_picture(scene: Scene, path: Path, **encoding: Any) -> None:
+    """Draw a scene at its full size and write it as JPEG, marked as an image of the needle domain.
+
+    Args:
+        scene: The scene.
+        path: The file.
+        **encoding: Options of Pillow's JPEG encoder; those of a data set by default.
+    """
+    buffer = io.BytesIO()
+    options = encoding or {"quality": JPEG_QUALITY, "subsampling": 0}
+    Image.fromarray(draw_scene(scene, (scene.width, scene.height))).save(buffer, format="JPEG", **options)
+    path.write_bytes(mark_domain(buffer.getvalue(), NEEDLE))
 
 
 def write_item(item: NeedleItem, out: Path) -> Path:

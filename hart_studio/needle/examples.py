@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
 from hart_studio.files import write_json
-from hart_studio.needle.dataset import SPLITS
-from hart_studio.needle.drawing import draw_scene
+from hart_studio.needle.dataset import SPLITS, write_picture
 from hart_studio.needle.questions import Question, ask_detail, ask_gist
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 
@@ -55,8 +53,7 @@ def write_examples(out: Path) -> None:
     for number, (title, topic, settings) in enumerate(WANTED):
         scene, question = find_question(topic, settings, start=100 * number)
         name = f"{number + 1}-{topic}.jpg"
-        pixels = draw_scene(scene, (scene.width, scene.height))
-        Image.fromarray(pixels).save(out / name, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+        write_picture(scene, out / name, quality=JPEG_QUALITY, optimize=True)
         listed.append(
             {
                 "title": title,

@@ -24,6 +24,8 @@ from transformers import (
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from hart_studio import prompts
+from hart_studio.image_domains import NEEDLE
+from hart_studio.models.catalog import MADE_FOR
 from hart_studio.needle.priors import set_number_prior, set_position_prior, set_width_scaled_weights
 from hart_studio.needle.scenes import CHARACTERS, COLOURS, SHAPES
 from hart_studio.needle.wording import all_question_forms
@@ -206,6 +208,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3VLForCond
         vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=True,
     )
+    config.update({MADE_FOR: NEEDLE})
     model = Qwen3VLForConditionalGeneration(config)
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=token_id(tokenizer, "<|im_end|>"),

@@ -13,6 +13,7 @@ import hart_studio
 from hart_studio.errors import ImageError, InputError
 from hart_studio.files import from_stored_path, open_plain
 from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.models.catalog import find_warnings
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.closed_loop import Attempt, Failure
@@ -150,6 +151,7 @@ def ask_question(
         ),
         protocols=answers,
         verification=verification,
+        warnings=find_warnings(model.name, image_path),
     )
 
 

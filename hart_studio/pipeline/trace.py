@@ -74,6 +74,8 @@ class Trace(Record):
     """The rollout of each protocol that was asked for; of several, the first."""
     verification: Verification | None
     """The self-check; None when ``crops_only`` was not asked for."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before trusting any of the answers, such as that the model was not made for the image."""
 
     @property
     def grounded(self) -> Rollout | None:
@@ -112,7 +114,7 @@ def summarize_trace(trace: Trace) -> dict[str, Any]:
     Returns:
         ``image`` and ``model``; ``outcome`` of the rollout with the boxes, else of ``direct``; ``boxes`` and ``crops``
         in original pixels; per protocol the ``answer`` that was read (a letter when there are choices), the raw
-        ``text``, its cost over all turns, and ``value``; and the figures of the self-check or None.
+        ``text``, its cost over all turns, and ``value``; the figures of the self-check or None; and ``warnings``.
     """
     told = trace.grounded or trace.protocols["direct"]
     edges = {"x_min", "y_min", "x_max", "y_max"}
@@ -135,6 +137,7 @@ def summarize_trace(trace: Trace) -> dict[str, Any]:
             for protocol, rollout in trace.protocols.items()
         },
         "verification": trace.verification.model_dump(include=checks) if trace.verification else None,
+        "warnings": list(trace.warnings),
     }
 
 

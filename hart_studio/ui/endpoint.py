@@ -54,7 +54,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
 
         Returns:
             One object with boxes in original pixels, protocols (name -> answer, text, visual_tokens, seconds),
-            outcome, model and image (width, height).
+            outcome, model, image (width, height) and warnings, a list of sentences.
         """
         with _explained():
             form = read_form(_uploaded_file(image), question, choices, answer, protocols)
@@ -72,8 +72,8 @@ def build_endpoints(service: AskService, default_model: str) -> None:
             model: The built-in model's name, a local folder, or a hub id.
 
         Returns:
-            One object with boxes in original pixels, outcome, model, image (width, height), text, visual_tokens and
-            seconds.
+            One object with boxes in original pixels, outcome, model, image (width, height), text, visual_tokens,
+            seconds and warnings, a list of sentences.
         """
         with _explained():
             form = read_form(_uploaded_file(image), question, choices)
@@ -99,7 +99,8 @@ def build_endpoints(service: AskService, default_model: str) -> None:
 
         Returns:
             One object with crops_answer, full_answer and masked_answer, whether they are right when the answer is
-            known, sufficient, necessary, area_share, cautions, boxes, model and image (width, height).
+            known, sufficient, necessary, area_share, cautions, boxes, model, image (width, height)
+            and warnings, a list of sentences.
         """
         with _explained():
             form = read_form(_uploaded_file(image), question, choices, answer)

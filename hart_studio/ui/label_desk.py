@@ -149,6 +149,7 @@ class LabelDesk:
             "statuses": project.count_by("status"),
             "audits": project.count_waiting().get("auto_accepted", 0),
             "is_to_verify": project.has_boxes_to_verify(),
+            "image_domains": project.image_domains(),
             "evidence": project.count_by("evidence"),
             "categories": sorted(name for name in project.count_by("category") if name)[:500],
             "reviewers": [name for name in project.count_by("reviewer") if name],

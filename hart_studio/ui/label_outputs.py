@@ -95,6 +95,7 @@ class LabelOutputs:
                 {
                     "kind": KIND_TITLES[kind],
                     "labels": found.labels,
+                    "uncalibrated": found.uncalibrated,
                     "verified": show_estimate(found.verified),
                     "full_image": show_estimate(found.full_image),
                     "lift": f"{100 * found.lift:+.1f} points",
@@ -256,7 +257,7 @@ class LabelOutputs:
         with suppress(HartError):
             model = read_config(runs[0].layout).model if runs else model
         with suppress(DataError):
-            return find_calibration(find_built_in(model), project.folder)[0]
+            return find_calibration(find_built_in(model), project.folder)
         return None
 
 

@@ -69,6 +69,8 @@ class Located(Told):
     """What the picture cost."""
     seconds: float
     """Time of the turn."""
+    warnings: tuple[str, ...]
+    """Read these first: why the boxes may mean nothing, such as a model that was not made for such images."""
 
 
 class Verified(Told):
@@ -100,6 +102,8 @@ class Verified(Told):
     """Share of the picture that the boxes cover, in [0, 1]. A box over everything is sufficient for nothing."""
     cautions: tuple[Caution, ...]
     """What is odd about the boxes."""
+    warnings: tuple[str, ...]
+    """Read these first: why the answers may mean nothing, such as a model that was not made for such images."""
 
 
 class Answer(Told):
@@ -153,9 +157,11 @@ class Answered(Told):
     """Answers by how the picture is seen: crops alone, full image, or both."""
     verification: SelfCheck | None
     """The self-check; None when ``crops_only`` was not asked for."""
+    warnings: tuple[str, ...]
+    """Read these first: why the answers may mean nothing, such as a model that was not made for such images."""
 
 
-def tell_located(image: SourceImage, model: str, grounding: Grounding) -> Located:
+def tell_located(image: SourceImage, model: str, grounding: Grounding, warnings: Sequence[str]) -> Located:
     """The answer of ``/locate``."""
     return Located(
         image=_describe(image),
@@ -165,10 +171,13 @@ def tell_located(image: SourceImage, model: str, grounding: Grounding) -> Locate
         text=grounding.turn.text,
         visual_tokens=grounding.turn.visual_tokens,
         seconds=round(grounding.turn.seconds, 3),
+        warnings=tuple(warnings),
     )
 
 
-def tell_verified(image: SourceImage, model: str, boxes: Sequence[Box], check: Check) -> Verified:
+def tell_verified(
+    image: SourceImage, model: str, boxes: Sequence[Box], check: Check, warnings: Sequence[str]
+) -> Verified:
     """The answer of ``/verify``.
 
     Args:
@@ -176,6 +185,7 @@ def tell_verified(image: SourceImage, model: str, boxes: Sequence[Box], check: C
         model: The model, as it was named in the question.
         boxes: What was asked about.
         check: What came out.
+        warnings: From ``models.catalog.find_warnings``.
     """
     is_known = check.kind == "known_answer"
     agrees = None if check.full_answer is None else check.crops_answer == check.full_answer
@@ -193,6 +203,7 @@ def tell_verified(image: SourceImage, model: str, boxes: Sequence[Box], check: C
         necessary=check.necessity,
         area_share=check.area_share,
         cautions=check.cautions,
+        warnings=tuple(warnings),
     )
 
 

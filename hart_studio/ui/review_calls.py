@@ -16,6 +16,7 @@ from hart_studio.errors import HartError, ImageError, InputError, ModelError
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept
+from hart_studio.labeling.calibration_domain import REASONS, describe_score
 from hart_studio.labeling.chance import describe_chance
 from hart_studio.labeling.claims import check_reviewer
 from hart_studio.labeling.filters import ItemFilter
@@ -155,6 +156,8 @@ class ReviewCalls:
                     "name": Path(item.picture.path).name,
                     "status": item.label.status,
                     "score": item.label.score,
+                    "score_text": describe_score(item.label),
+                    "score_reason": REASONS[item.label.uncalibrated] if item.label.uncalibrated else "",
                     "reviewer": item.label.reviewer,
                     "note": item.label.note,
                     "cautions": list(item.label.check.cautions) if item.label.check else [],
@@ -272,6 +275,8 @@ class ReviewCalls:
             "crops": crops,
             "check": label.check and label.check.model_dump(mode="json"),
             "score": label.score,
+            "score_text": describe_score(label),
+            "score_reason": REASONS[label.uncalibrated] if label.uncalibrated else "",
             "status": label.status,
             "reason": find_reason(label, lot, project.find_audit_bound()),
             "model": label.maker.model if label.maker else "",

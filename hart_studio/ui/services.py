@@ -23,7 +23,7 @@ from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, OpenImage, SourceImage
 from hart_studio.labeling.records import Check
 from hart_studio.labeling.self_verify import check_boxes
-from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in, find_warnings
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.asking import ask_question, build_sample
 from hart_studio.pipeline.closed_loop import Failure, open_views, point
@@ -210,6 +210,23 @@ class AskService:
                 small.save(preview, quality=88)
         return Scene(image.name, image.width, image.height, _copy(preview), _copy(detail))
 
+    def find_warnings(self, image: Path, model_names: Sequence[str]) -> list[str]:
+        """Warnings of models that were not made for an image, before anything is asked.
+
+        Args:
+            image: An uploaded picture.
+            model_names: From a page; a model that may not be opened here is left out, and nothing of it is read.
+        """
+        names = [name for name in dict.fromkeys(model_names) if self._is_allowed(name)]
+        return list(dict.fromkeys(text for name in names for text in find_warnings(name.strip(), image)))
+
+    def _is_allowed(self, name: str) -> bool:
+        try:
+            self.allowed.check(name)
+        except InputError:
+            return False
+        return True
+
     def ask(self, form: AskForm, model_name: str, progress: Progress, *, is_admitted: bool = False) -> Reply:
         """Ask one model; callers have their turns one after another, in the order in which they came.
 
@@ -267,7 +284,7 @@ class AskService:
             if isinstance(views[0], Failure):
                 raise ImageError(views[0].reason)
             ((grounding,),) = point(model, views, form.settings)
-            return tell_located(image, name, grounding)
+            return tell_located(image, name, grounding, find_warnings(name, form.image))
 
     def verify(self, form: AskForm, boxes: Sequence[Box], model_name: str, progress: Progress) -> Verified:
         """What speaks for boxes that a program has given.
@@ -288,7 +305,7 @@ class AskService:
             check, problem = self.check_boxes(name, form.sample, inside, None, lambda _: image, progress)
             if problem:
                 raise ImageError(problem)
-            return tell_verified(image, name, inside, check)
+            return tell_verified(image, name, inside, check, find_warnings(name, form.image))
 
     def check_boxes(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Literal
 
+from hart_studio.pipeline.chance import chance_of_guessing, describe_right_answer
 from hart_studio.pipeline.trace import SavedTrace, Trace
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Protocol, Rollout
@@ -62,16 +64,15 @@ def show_answers(trace: Trace, model_name: str) -> AnswerBoard:
     return AnswerBoard(
         model=model_name,
         expected=_with_choice(trace, trace.answer) if trace.answer else "",
-        checks=_checks(trace),
+        checks=_checks(trace) if not trace.warnings else tuple(_to_neutral(check) for check in _checks(trace)),
         cards=tuple(_card(trace, trace.protocols[name]) for name in PROTOCOLS if name in trace.protocols),
+        warnings=trace.warnings,
     )
 
 
 def _card(trace: Trace, rollout: Rollout) -> Card:
     extracted = rollout.score.extracted
-    verdict: Literal["right", "wrong", ""] = ""
-    if rollout.score.value is not None:
-        verdict = "right" if rollout.score.value == 1.0 else "wrong"
+    verdict, verdict_text = _judge(trace, rollout)
     return Card(
         protocol=rollout.protocol,
         title=PROTOCOL_TITLES[rollout.protocol],
@@ -79,6 +80,7 @@ def _card(trace: Trace, rollout: Rollout) -> Card:
         letter=extracted if extracted and trace.choices else "",
         answer=_choice_text(trace, extracted) if extracted else "",
         verdict=verdict,
+        verdict_text=verdict_text,
         note=_note(rollout),
         visual_tokens=rollout.visual_tokens,
         seconds=rollout.seconds,
@@ -91,6 +93,21 @@ def _card(trace: Trace, rollout: Rollout) -> Card:
         ),
         is_primary=rollout.protocol == "crops_only",
     )
+
+
+def _judge(trace: Trace, rollout: Rollout) -> tuple[Literal["right", "unproven", "wrong", ""], str]:
+    """The verdict of a card: ``right`` only if guessing is unlikely and the model was made for the image."""
+    if rollout.score.value is None:
+        return "", ""
+    if rollout.score.value != 1.0:
+        return "wrong", "Wrong"
+    is_from_crop = rollout.protocol == "crops_only" and not rollout.used_fallback
+    found = describe_right_answer(len(trace.choices), _necessity(trace), is_from_crop=is_from_crop)
+    return ("right" if found.is_proof and not trace.warnings else "unproven"), found.text
+
+
+def _necessity(trace: Trace) -> bool | None:
+    return trace.verification.necessity if trace.verification else None
 
 
 def _note(rollout: Rollout) -> str:
@@ -115,7 +132,7 @@ def _checks(trace: Trace) -> tuple[Check, ...]:
     count = len(verification.rollouts)
     checks: list[Check] = []
     if verification.evidence == "known_answer" and verification.sufficiency is not None:
-        checks.append(_check_sufficiency(verification.sufficiency, count))
+        checks.append(_check_sufficiency(verification.sufficiency, count, trace))
     checks.append(_check_necessity(verification.necessity, trace))
     if verification.consensus is not None:
         text = f"Mean overlap (IoU) of the regions of {count} samples. Who knows where to look points there again."
@@ -129,10 +146,21 @@ def _checks(trace: Trace) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _check_sufficiency(share: float, count: int) -> Check:
+def _check_sufficiency(share: float, count: int, trace: Trace) -> Check:
     value = f"{show_share(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
     text = "Are the regions enough? Yes when the answer from the crops alone, with the picture withheld, is right."
-    return _share_check("Sufficient?", value, share, text)
+    check = _share_check("Sufficient?", value, share, text)
+    chance = chance_of_guessing(len(trace.choices))
+    if chance is not None and share > 0:
+        guessing = show_share(chance, 0)
+        check = replace(check, value=f"{value} (chance {guessing})", help=f"{text} A guess is right in {guessing}.")
+    right = describe_right_answer(len(trace.choices), _necessity(trace), is_from_crop=True)
+    return check if right.is_proof else _to_neutral(check)
+
+
+def _to_neutral(check: Check) -> Check:
+    """The check without the sign of a good one."""
+    return replace(check, state="neutral") if check.state == "good" else check
 
 
 def _check_necessity(is_necessary: bool | None, trace: Trace) -> Check:

@@ -38,7 +38,10 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(0).locator(".hs-answer")).to_have_text("Afive")
     expect(cards.nth(1)).to_contain_text("Wrong")
     expect(cards.nth(2)).to_contain_text("Right")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficient?yes")
+    expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Right answer from the crop (chance 33 %)")
+    expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficient?yes (chance 33 %)")
+    expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the picture")
 
     expect(page.locator("#result-a .hs-strip")).to_contain_text(re.compile(r"Overview\d+ × \d+ px"))
@@ -51,6 +54,28 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     cards.nth(0).locator("summary").click()
     expect(cards.nth(0).locator("pre").nth(0)).to_contain_text('"bbox_2d": [250, 500, 375, 750]')
     expect(cards.nth(0).locator("pre").nth(1)).to_have_text("The sign says five. \\boxed{A}")
+
+
+def test_a_built_in_model_on_another_image_is_warned_of_before_and_above_the_answers(studio, open_page):
+    page = open_page(studio)
+    pick_example(page)
+    notice = page.locator("#ask-notice .hs-warning")
+    expect(notice).to_have_count(0)
+    choose_model(page, "built-in")
+    expect(notice).to_have_text(
+        "hart-tiny-base was made for drawn needle scenes. Its answers on this image mean nothing. "
+        "Choose a model such as Qwen/Qwen2.5-VL-3B-Instruct."
+    )
+    box, viewer = notice.bounding_box(), page.locator("#result-a .hs-viewer").bounding_box()
+    assert box["y"] + box["height"] <= viewer["y"], "above everything that is shown of the answer"
+    ask(page)
+    answers = page.locator("#result-a .hs-answers")
+    expect(answers.locator(".hs-warning")).to_contain_text("hart-tiny-base was made for drawn needle scenes.")
+    first = answers.locator(".hs-warning").bounding_box()
+    assert first["y"] + first["height"] <= answers.locator(".hs-card").nth(0).bounding_box()["y"]
+    expect(answers.locator(".hs-right, .hs-good")).to_have_count(0)
+    choose_model(page, "scripted")
+    expect(notice).to_have_count(0)
 
 
 def test_two_models_stand_side_by_side(studio, open_page):

@@ -271,10 +271,12 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
 
     page.locator("[data-panel=propose]").click()
     notes = page.locator(".hs-score-notes")
-    expect(notes).to_contain_text("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts")
-    expect(notes.locator(".hs-warned")).to_have_count(0)
-    page.locator(".hs-rollouts").fill("4")
-    expect(notes.locator(".hs-warned")).to_contain_text("this run has 4 at 1")
+    expect(notes).to_contain_text("Choose a model. The built-in models were made for drawn needle scenes")
+    expect(page.locator(".hs-label-model")).to_have_value("")
+    expect(page.locator(".hs-start-run")).to_be_disabled()
+    page.locator(".hs-label-model").fill("built-in-hart")
+    expect(notes.locator(".hs-warning")).to_contain_text("Its answers on images of this project mean nothing.")
+    expect(notes.locator(".hs-warned")).to_contain_text("4 of 4 items will be uncalibrated")
     page.locator(".hs-label-model").fill("org/other")
     expect(notes.locator(".hs-warned")).to_contain_text("no calibration of this model")
     page.locator(".hs-rollouts").fill("1")
@@ -290,6 +292,54 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     expect(page.locator(".hs-review-facts")).to_contain_text("Region needednot known: the full image is wrong already")
 
 
+def test_a_built_in_model_on_photographs_starts_only_after_a_question(
+    open_page: Callable[..., Page], studio: str, labels: Path
+) -> None:
+    labels.mkdir(exist_ok=True)
+    project = make_project(labels, "photographs", 3)
+    items = list(project.items())
+    changed = {"revision": 2, "score": None, "uncalibrated": "images"}
+    with project.database.writing() as connection:
+        project.append_label(connection, items[0].id, items[0].label.model_copy(update=changed))
+    page = open_page(studio)
+    open_label_tab(page, "photographs")
+    page.locator("[data-panel=propose]").click()
+    page.locator(".hs-label-model").fill("built-in-hart")
+    page.locator(".hs-which").select_option("open")
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.locator(".hs-start-run").click()
+    page.wait_for_timeout(1000)
+    assert "hart-tiny was made for drawn needle scenes" in asked[0] and "Start with this model anyway?" in asked[0]
+    expect(page.locator(".hs-label-run")).to_have_count(0)
+
+    page.locator("[data-panel=review]").click()
+    scores = page.locator(".hs-list tbody td.hs-number")
+    expect(scores).to_have_text(["Uncalibrated", "0.21", "0.22"])
+    expect(scores.nth(0)).to_have_attribute("title", "other images than the calibration was fitted on")
+    page.locator(".hs-filter-uncalibrated").check()
+    expect(scores).to_have_text(["Uncalibrated"])
+
+
+def test_the_built_in_model_is_suggested_for_drawn_scenes(
+    open_page: Callable[..., Page], studio: str, needle: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Drawn scenes")
+    bring(page, needle)
+    page.locator("[data-panel=propose]").click()
+    expect(page.locator(".hs-label-model")).to_have_value("built-in-hart")
+    expect(page.locator(".hs-start-run")).to_be_enabled()
+    notes = page.locator(".hs-score-notes")
+    expect(notes).to_contain_text("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts")
+    expect(notes.locator(".hs-warned, .hs-warning")).to_have_count(0)
+    page.locator(".hs-rollouts").fill("4")
+    expect(notes.locator(".hs-warned")).to_contain_text("another number of rollouts or another temperature")
+    page.locator(".hs-rollouts").fill("8")
+    page.locator(".hs-tighten").check()
+    expect(notes.locator(".hs-warned")).to_contain_text("other tightening settings")
+
+
 def test_the_figures_of_quality_are_whole_and_of_what_is_there(
     open_page: Callable[..., Page], studio: str, labels: Path
 ) -> None:
@@ -301,7 +351,9 @@ def test_the_figures_of_quality_are_whole_and_of_what_is_there(
     quality = page.locator(".hs-quality")
     expect(quality).to_contain_text("0.0 % (0.0 % – 56.1 %)")
     assert not re.search(r"\d%", quality.inner_text()), "one spelling of percent"
-    expect(quality).to_contain_text("No label of this project rests on agreement, so that reliability diagram is left")
+    expect(quality).to_contain_text(
+        "No label of this project has a score from agreement, so that reliability diagram is left"
+    )
     names = [image.get_attribute("alt") or "" for image in quality.locator("img").all()]
     assert names == ["scores known answer", "areas", "reliability known answer"]
     for image in quality.locator("img").all()[:2]:

@@ -125,6 +125,7 @@ def test_what_locate_found_can_be_verified(client, picture):
         "necessary": None,
         "area_share": 0.03125,
         "cautions": [],
+        "warnings": [],
     }
     open_question = client.predict(handle_file(picture), "Which?", found["boxes"], api_name="/verify")
     assert (open_question["evidence"], open_question["crops_right"]) == ("agreement", None)

@@ -10,9 +10,11 @@ from PIL import Image
 
 from hart_studio import ask
 from hart_studio.errors import ModelError
+from hart_studio.image_domains import NEEDLE, mark_domain
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.pipeline.trace import load_trace
 from tests.fakes import ScriptedModel
+from tests.pictures import encoded
 
 BOX = '[{"bbox_2d": [100, 200, 300, 400], "label": "sign\u001b[31m"}]'
 
@@ -67,6 +69,23 @@ def test_json_is_one_object_with_everything(
     }
     assert all(found["visual_tokens"] > 0 and found["seconds"] > 0 for found in reply["protocols"].values())
     assert loaded == [(BUILT_IN_MODEL, "auto")]
+
+
+def test_a_model_that_was_not_made_for_the_image_is_warned_of_first(
+    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def lines(*more: str) -> list[str]:
+        assert ask.main([*more, "Which digit?", *CHOICES]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    warning = "hart-tiny-base was made for drawn needle scenes. Its answers on this image mean nothing."
+    assert lines(str(picture))[0].startswith(f"WARNING   {warning} Choose a model such as Qwen/")
+    assert json.loads("\n".join(lines("--json", str(picture))))["warnings"][0].startswith(warning)
+    assert lines(str(picture), "--model", "some/model")[0].startswith("image ")
+    scene = tmp_path / "scene.jpg"
+    scene.write_bytes(mark_domain(encoded(Image.new("RGB", (1200, 900)), "JPEG"), NEEDLE))
+    assert lines(str(scene))[0].startswith("image ")
+    assert json.loads("\n".join(lines("--json", str(scene))))["warnings"] == []
 
 
 def test_the_table_is_short_and_safe_for_a_terminal(

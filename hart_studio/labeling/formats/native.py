@@ -94,7 +94,7 @@ def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
         "item_id": item.id,
         "qa_id": item.sample.id,
         "split": split,
-        "image": {"file": file, **item.picture.model_dump(exclude={"path"}), "exif_applied": True},
+        "image": {"file": file, **item.picture.model_dump(exclude={"path", "domain"}), "exif_applied": True},
         **{name: sample[name] for name in _SAMPLE_FIELDS},
         "boxes": label.pop("boxes"),
         "review": label,

@@ -41,8 +41,10 @@ class Card:
     """The option letter, or empty for an open question or no answer."""
     answer: str
     """The option's or the extracted text; empty when nothing could be read."""
-    verdict: Literal["right", "wrong", ""]
-    """Empty when the known answer is not given."""
+    verdict: Literal["right", "unproven", "wrong", ""]
+    """``unproven``: right, which alone proves little. Empty when the known answer is not given."""
+    verdict_text: str
+    """The verdict in words, with the chance of guessing it."""
     note: str
     """What a reader must know about this answer: a fallback, a cut-off text, an error."""
     visual_tokens: int
@@ -61,6 +63,8 @@ class AnswerBoard:
     """The known answer as text, or empty."""
     checks: tuple[Check, ...]
     cards: tuple[Card, ...]
+    warnings: tuple[str, ...] = ()
+    """Why the answers may mean nothing; shown above them."""
 
 
 class AnswerCards(Display):

@@ -18,7 +18,11 @@ class LabelChoices:
     models: list[tuple[str, str]]
     """(title, name) of the models."""
     model: str
-    """The one that is chosen at first."""
+    """The one that is suggested for images that it was made for."""
+    made_for: str = ""
+    """Image domain of those images."""
+    model_hint: str = ""
+    """Why no model is suggested for other images."""
     model_label: str = "Model"
     """Label of its field: what may be named there."""
     note: str = ""

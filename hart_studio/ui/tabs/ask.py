@@ -17,6 +17,7 @@ from hart_studio.ui.components.answer_cards import AnswerCards
 from hart_studio.ui.components.box_viewer import BoxViewer
 from hart_studio.ui.components.crop_strip import CropStrip
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
+from hart_studio.ui.components.model_notice import ModelNotice
 from hart_studio.ui.components.run_status import Failed, Running, RunStatus
 from hart_studio.ui.failures import describe
 from hart_studio.ui.line import MODEL_CALLS
@@ -111,7 +112,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             )  # fmt: skip
             model_a = gr.Dropdown(
                 models, value=models[0][1],
-                info="The built-in models know drawn scenes, no photographs.",
+                info="The built-in models were made for drawn needle scenes only.",
                 label=service.allowed.label, allow_custom_value=True,
                 elem_id="ask-model-a",
             )  # fmt: skip
@@ -134,6 +135,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 fallback = gr.Checkbox(False, label="Without a region, answer from the full image")
             ask_button = gr.Button("Ask", variant="primary", size="lg", elem_id="ask-button")
         with gr.Column(elem_id="ask-results"):
+            notice = ModelNotice(elem_id="ask-notice")
             status = RunStatus()
             with gr.Row(elem_classes="hs-pair"):
                 first = _build_result_column("a", is_shown=True)
@@ -154,6 +156,10 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             return {**updates, first.viewer: service.open_picture(Path(path))}
         except Exception as error:
             return {**updates, first.viewer: None, status: describe(error)}
+
+    def find_warnings(path: str | None, name_a: str | None, name_b: str | None) -> list[str]:
+        names = [name for name in (name_a, name_b) if name]
+        return service.find_warnings(Path(path), names) if path else []
 
     def fill_form(event: gr.EventData) -> list[Any]:
         example = examples[_example_index(event, len(examples))]
@@ -208,6 +214,10 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     picture.change(
         open_picture, picture, displays, api_visibility="private", show_progress="hidden", trigger_mode="always_last"
     )
+    gr.on(
+        [picture.change, model_a.change, model_b.change], find_warnings, [picture, model_a, model_b], notice,
+        api_visibility="private", show_progress="hidden", trigger_mode="always_last",
+    )  # fmt: skip
     ask_button.click(
         ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
         concurrency_limit=MODEL_CALLS,

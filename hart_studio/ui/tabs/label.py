@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from hart_studio.image_domains import DOMAIN_TITLES
 from hart_studio.labeling.sources import KINDS
-from hart_studio.models.catalog import BUILT_IN_HART
+from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_made_for
 from hart_studio.ui import visitor_desk as bounds
 from hart_studio.ui.components.label_page import LabelChoices, LabelPage
 from hart_studio.ui.label_desk import LabelDesk
@@ -64,7 +65,19 @@ def build_label_tab(
         answers = [visitors.answering(answer.__name__) for answer in looks + makes]
         kinds = [kind for kind in bounds.KINDS if kind != "auto"]
         note, most_rollouts = NOTE, bounds.MOST_ROLLOUTS
-    choices = LabelChoices(outputs.formats, kinds, models, BUILT_IN_HART, service.allowed.label, note, most_rollouts)
+    made_for = read_made_for(BUILT_IN_HART)
+    choices = LabelChoices(
+        outputs.formats,
+        kinds,
+        models,
+        BUILT_IN_HART,
+        made_for,
+        f"The built-in models were made for {DOMAIN_TITLES[made_for]}, and this project has other images. "
+        f"For photographs take a model such as {GENERAL_MODEL}.",
+        service.allowed.label,
+        note,
+        most_rollouts,
+    )
     is_open = desk.is_open or visitors is not None
     is_discreet = visitors is not None or not desk.is_open
     answers = [guarded(answer, is_discreet=is_discreet) for answer in answers]

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from hart_studio.errors import DataError, InputError, ModelError
 from hart_studio.evaluation import job
@@ -15,6 +16,7 @@ from hart_studio.evaluation.job import MOST_FAULTS, prepare_run, run_evaluation,
 from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations
 from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.runs.events import Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import find_state
@@ -76,6 +78,35 @@ def test_an_evaluation_from_start_to_end(config: EvaluationConfig, tmp_path: Pat
     assert figures["crops_only/accuracy"] + figures["direct/accuracy"] <= 1.0
     assert {len(call.requests) for call in asked.calls} == {4, 2}, "batches of four, and what is left"
     assert [run.layout.run_id for run in list_evaluations(tmp_path / "runs")] == [layout.run_id]
+    assert not [text for text in warnings(layout) if "made for" in text], "the scenes are drawn ones"
+
+
+def warnings(layout: RunLayout) -> list[str]:
+    return [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
+
+
+def test_a_built_in_model_on_other_images_is_warned_of(
+    config: EvaluationConfig, needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted((needle_folder / "images").iterdir())[-1]  # one of them is enough
+    with Image.open(path) as image:
+        image.save(path, quality=50)  # encoded again: no evidence is left, only names
+    layout = prepare_run(tmp_path / "runs", config)
+    assert run_evaluation(layout, lambda _: model())
+    text = "hart-tiny was made for drawn needle scenes. Its answers on these images mean nothing."
+    (told,) = [found for found in warnings(layout) if "made for" in found]
+    assert told.startswith(text)
+    assert f"WARNING: {text}" in capsys.readouterr().err
+    other = prepare_run(tmp_path / "runs", config.model_copy(update={"model": "org/general"}))
+    assert run_evaluation(other, lambda _: model())
+    assert not [found for found in warnings(other) if "made for" in found]
+
+
+def test_scenes_that_are_drawn_for_an_evaluation_are_what_the_model_was_made_for(tmp_path: Path) -> None:
+    drawn = EvaluationConfig(benchmark="needle", limit=1, device="cpu")
+    layout = prepare_run(tmp_path / "runs", drawn)
+    assert run_evaluation(layout, lambda _: model())
+    assert not [found for found in warnings(layout) if "made for" in found]
 
 
 def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: Path) -> None:

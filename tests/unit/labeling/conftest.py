@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
+from hart_studio.image_domains import NEEDLE, mark_domain
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
@@ -22,6 +24,19 @@ BOX = Box.of((100, 100, 200, 200))
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "street.png"
     Image.new("RGB", WH, "white").save(path)
+    return path
+
+
+@pytest.fixture
+def drawn_picture(tmp_path: Path) -> Path:
+    """An image that carries the evidence of a drawn needle scene."""
+    return draw_marked(tmp_path / "scene.jpg")
+
+
+def draw_marked(path: Path, color: str = "white") -> Path:
+    buffer = io.BytesIO()
+    Image.new("RGB", WH, color).save(buffer, "JPEG")
+    path.write_bytes(mark_domain(buffer.getvalue(), NEEDLE))
     return path
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,22 +15,30 @@ from hart_studio.labeling.calibration import (
     choose_threshold,
     fit_curve,
     fit_logistic,
+    fit_signed,
     load_calibration,
     make_bins,
     read_features,
     save_calibration,
 )
+from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin
+from hart_studio.labeling.records import EvidenceKind
+from hart_studio.models.catalog import BUILT_IN_MODEL, TRAINED_MODEL
 from tests.unit.labeling.conftest import make_check
+
+STREETS = CalibrationDomain(images="", data_set="streets", answer_forms=("multiple_choice",))
+DRAWN = CalibrationDomain(images="needle", data_set="", answer_forms=("multiple_choice",))
+ORIGIN = LabelOrigin("", "streets", "multiple_choice", rollouts=4, temperature=1.0)
 
 
 def make_calibration(**fields: object) -> Calibration:
     """Score 0.5 for no sufficiency, and sigmoid(4) for full sufficiency."""
     curve = Curve(
-        weights=(0.0, 4.0, 0, 0, 0, 0, 0, 0), fitted_on=1, tested_on=1, base_rate=0.5, threshold=0.9, precision=1.0,
-        recall=1.0, brier=0.0, calibration_error=0.0, bins=(),
+        weights=(0.0, 4.0, 0, 0, 0, 0, 0, 0), fitted_on=1, tested_on=1, scored=1, base_rate=0.5, threshold=0.9,
+        precision=1.0, recall=1.0, brier=0.0, calibration_error=0.0, bins=(),
     )  # fmt: skip
     chosen = {
-        "model": "m", "data": "d", "rollouts": 4, "temperature": 1.0, "target_precision": 0.9,
+        "model": "m", "data": "d", "domain": STREETS, "rollouts": 4, "temperature": 1.0, "target_precision": 0.9,
         "curves": {"known_answer": curve}, **fields,
     }  # fmt: skip
     return Calibration(**chosen)  # type: ignore[arg-type]
@@ -45,16 +54,70 @@ def test_features_by_hand() -> None:
 
 def test_the_score_is_the_logistic_of_the_evidence() -> None:
     calibration = make_calibration()
-    assert calibration.score(make_check(sufficiency=1.0), has_boxes=True) == pytest.approx(1 / (1 + math.exp(-4)))
-    assert calibration.score(make_check(), has_boxes=True) == 0.5
-    assert calibration.score(make_check(sufficiency=1.0), has_boxes=False) == 0.0
+    assert calibration.rate(make_check(sufficiency=1.0), True, ORIGIN).score == pytest.approx(1 / (1 + math.exp(-4)))
+    assert calibration.rate(make_check(), True, ORIGIN) == (0.5, None)
+    assert calibration.rate(make_check(sufficiency=1.0), False, ORIGIN) == (0.0, None)
 
 
 def test_there_is_no_score_without_evidence_of_rollouts_or_of_that_kind() -> None:
     calibration = make_calibration()
-    assert calibration.score(None, has_boxes=True) is None
-    assert calibration.score(make_check(rollouts=0), has_boxes=True) is None
-    assert calibration.score(make_check(kind="agreement"), has_boxes=True) is None
+    assert calibration.rate(None, True, ORIGIN) == (None, None)
+    assert calibration.rate(make_check(rollouts=0), True, ORIGIN) == (None, None)
+    assert calibration.rate(make_check(kind="agreement"), True, ORIGIN) == (None, "evidence")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_set": "beaches"}, "images"),
+        ({"answer_form": "free_text"}, "answer_form"),
+        ({"rollouts": 8}, "sampling"),
+        ({"temperature": 0.7}, "sampling"),
+        ({"is_tightened": True}, "tightening"),
+        ({"is_given": True}, "given_boxes"),
+    ],
+)
+def test_there_is_no_score_outside_of_the_domain(changes: dict[str, object], reason: str) -> None:
+    good = make_check(sufficiency=1.0, crops_right=True)
+    assert make_calibration().rate(good, True, ORIGIN._replace(**changes)) == (None, reason)
+    assert make_calibration().rate(good, False, ORIGIN._replace(**changes)) == (None, reason), "nor one of 0"
+
+
+def test_no_name_of_a_data_set_makes_a_photograph_a_drawn_scene() -> None:
+    calibration = make_calibration(domain=DRAWN)
+    good = make_check(sufficiency=1.0)
+    assert calibration.rate(good, True, ORIGIN._replace(data_set="needle")) == (None, "images")
+    assert calibration.rate(good, True, ORIGIN._replace(image_domain="needle")).score is not None
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [{"crops_right": False, "sufficiency": 0.0}, {"crops_right": False, "sufficiency": 1.0}, {"sufficiency": 0.0}],
+)
+@pytest.mark.parametrize("kind", ["known_answer", "agreement"])
+@pytest.mark.parametrize("folder", [BUILT_IN_MODEL, TRAINED_MODEL])
+def test_evidence_against_the_boxes_leaves_no_score_however_strong_the_rest(
+    folder: str, kind: EvidenceKind, evidence: dict[str, Any]
+) -> None:
+    calibration = load_calibration(Path(folder) / "calibration.json")
+    origin = LabelOrigin("needle", "", "multiple_choice", calibration.rollouts, calibration.temperature)
+    check = make_check(kind=kind, consensus=1.0, support=1.0, necessity=True, area_share=1.0, **evidence)
+    assert calibration.rate(check, True, origin) == (None, "contradiction")
+    assert not calibration.accepts(check, 1.0)
+
+
+@pytest.mark.parametrize("name", ["sufficiency", "consensus", "support"])
+@pytest.mark.parametrize("kind", ["known_answer", "agreement"])
+@pytest.mark.parametrize("folder", [BUILT_IN_MODEL, TRAINED_MODEL])
+def test_more_evidence_never_lowers_the_score_of_the_built_in_models(
+    folder: str, kind: EvidenceKind, name: str
+) -> None:
+    calibration = load_calibration(Path(folder) / "calibration.json")
+    origin = LabelOrigin("needle", "", "multiple_choice", calibration.rollouts, calibration.temperature)
+    base: dict[str, Any] = {"sufficiency": 0.5, "consensus": 0.5, "support": 0.5, "crops_right": True}
+    steps = [make_check(kind=kind, **{**base, name: share / 8}) for share in range(1, 9)]
+    scores = [calibration.rate(check, True, origin).score or 0.0 for check in steps]
+    assert scores == sorted(scores) and scores[0] < scores[-1]
 
 
 def test_a_label_with_a_caution_is_never_accepted_unseen() -> None:
@@ -88,6 +151,17 @@ def test_a_fit_on_labels_that_are_all_right_stays_finite() -> None:
     assert np.isfinite(weights).all()
 
 
+def test_a_fit_keeps_no_weight_of_the_wrong_sign() -> None:
+    rng = np.random.default_rng(2)
+    features = np.column_stack([np.ones(400), rng.random((400, 2))])
+    truth = (rng.random(400) < 1 / (1 + np.exp(-(features @ [0.0, 3.0, -3.0])))).astype(float)
+    free = fit_signed(features, truth, (0, 0, 0))
+    signed = fit_signed(features, truth, (0, 1, 1))
+    assert free == pytest.approx(fit_logistic(features, truth))
+    assert free[2] < 0 and signed[2] == 0 < signed[1]
+    assert signed[:2] == pytest.approx(fit_logistic(features[:, :2], truth))
+
+
 def test_the_threshold_is_the_least_that_reaches_the_target() -> None:
     scores, truth = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1.0, 1.0, 0.0, 1.0, 0.0])
     assert choose_threshold(scores, truth, 1.0) == 0.8
@@ -116,8 +190,23 @@ def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
     assert (curve.fitted_on, curve.tested_on, curve.base_rate) == (100, 40, 0.75)
     assert (curve.precision, curve.recall) == (1.0, 1.0)
     assert curve.brier < 0.05
+    assert (curve.scored, curve.threshold) == (30, pytest.approx(make_score(curve, good)))
     with pytest.raises(DataError, match="labels to fit and to test on"):
         fit_curve([good], [], 0.95)
+    with pytest.raises(DataError, match="tested labels that get a score, got none of 1"):
+        fit_curve([good], [bad], 0.95)
+
+
+def make_score(curve: Curve, judged: Judged) -> float:
+    return 1 / (1 + math.exp(-float(read_features(judged.check) @ np.array(curve.weights))))
+
+
+def test_right_labels_without_a_score_count_as_not_accepted() -> None:
+    good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
+    odd = Judged(make_check(sufficiency=1.0, crops_right=False), True)
+    curve = fit_curve([good] * 20, [good] * 30 + [odd] * 10, 0.95)
+    assert (curve.tested_on, curve.scored, curve.base_rate) == (40, 30, 1.0)
+    assert (curve.precision, curve.recall) == (1.0, 0.75)
 
 
 def test_it_survives_the_disk(tmp_path: Path) -> None:

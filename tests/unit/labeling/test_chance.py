@@ -34,7 +34,7 @@ def test_two_of_eight_right_is_no_better_than_chance() -> None:
 def test_seven_of_eight_right_is_better_than_chance() -> None:
     notes = describe_chance(make_check(rollouts=8, sufficiency=7 / 8, crops_right=True), 4)
     assert (notes.texts, notes.is_weak) == (("1 of 4 options: right by chance 25 %.",), False)
-    assert describe_chance(make_check(rollouts=8, sufficiency=1.0, crops_right=True), 10) == ((), False)
+    assert describe_chance(make_check(rollouts=8, sufficiency=1.0, crops_right=True), 25) == ((), False)
 
 
 def test_agreement_is_compared_with_that_of_guesses() -> None:

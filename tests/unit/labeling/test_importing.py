@@ -160,3 +160,23 @@ def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, picture: P
         "its history has gaps",
         "the picture is not the one that was labeled",
     ]
+
+
+def test_the_file_decides_of_which_domain_an_image_is_and_not_a_record(
+    project: Project, picture: Path, drawn_picture: Path, tmp_path: Path
+) -> None:
+    named = tuple(ask(path).model_copy(update={"source": "needle"}) for path in (picture, drawn_picture))
+    import_samples(project, LoadedSamples("needle", named))
+    assert [item.picture.domain for item in project.items()] == ["", "needle"]
+    assert project.image_domains() == ["", "needle"]
+    assert project.count_origins() == [
+        ("", "needle", True, "known_answer", 1),
+        ("needle", "needle", True, "known_answer", 1),
+    ]
+    claimed = [
+        item.model_copy(update={"picture": item.picture.model_copy(update={"domain": domain})})
+        for item, domain in zip(project.items(), ("needle", ""), strict=True)
+    ]
+    other = create_project(tmp_path / "other")
+    assert import_items(other, claimed, LoadedSamples("native", ())).added == 2
+    assert [item.picture.domain for item in other.items()] == ["", "needle"]

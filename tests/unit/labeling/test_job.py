@@ -30,7 +30,7 @@ from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import read_status
 from tests.fakes import ScriptedModel, text_of
 from tests.unit.labeling.conftest import BOX, ask
-from tests.unit.labeling.test_calibration import make_calibration
+from tests.unit.labeling.test_calibration import DRAWN, make_calibration
 from tests.unit.pipeline.conftest import boxes_text
 
 REGION = boxes_text((250, 333, 500, 667))
@@ -219,7 +219,9 @@ def test_sure_labels_are_accepted_unseen(twenty: Project) -> None:
 def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -> None:
     save_calibration(twenty.folder / CALIBRATION, make_calibration(rollouts=3))
     (told,) = warnings(run(twenty))
-    assert "calibrated for 3 rollouts" in told and "this run has 2" in told
+    assert "20 of 20 items will be uncalibrated" in told and "another number of rollouts" in told
+    labels = [item.label for item in twenty.items()]
+    assert {(label.status, label.score, label.uncalibrated) for label in labels} == {("proposed", None, "sampling")}
 
 
 def test_nothing_is_accepted_unseen_when_a_person_wants_to_see_all(twenty: Project) -> None:
@@ -228,11 +230,48 @@ def test_nothing_is_accepted_unseen_when_a_person_wants_to_see_all(twenty: Proje
     assert twenty.count_by("status") == {"proposed": 20}
 
 
-def test_the_calibration_of_another_model_only_orders(twenty: Project) -> None:
+def test_the_calibration_of_another_model_gives_no_score(twenty: Project) -> None:
     calibrated(twenty, model="another")
     layout = run(twenty)
     assert twenty.count_by("status") == {"proposed": 20}
-    assert any("only order the queue" in message or "no calibration" in message for message in warnings(layout))
+    assert any("no calibration of this model" in message for message in warnings(layout))
+    labels = [item.label for item in twenty.items()]
+    assert {(label.score, label.uncalibrated, label.is_uncalibrated) for label in labels} == {(None, "model", True)}
+    assert twenty.count(ItemFilter(is_uncalibrated=True)) == 20
+    assert twenty.count(ItemFilter(least_score=0.0)) == 0
+
+
+def test_photographs_get_no_score_from_the_calibration_of_drawn_scenes(
+    project: Project, picture: Path, drawn_picture: Path
+) -> None:
+    # The data set of both is called "needle": a name is no evidence.
+    samples = [ask(path).model_copy(update={"source": "needle"}) for path in (picture, drawn_picture)]
+    import_samples(project, LoadedSamples("needle", tuple(samples)))
+    calibrated(project, domain=DRAWN)
+    layout = run(project)
+    photograph, scene = (item.label for item in project.items())
+    assert (photograph.status, photograph.score, photograph.uncalibrated) == ("proposed", None, "images")
+    assert (scene.status, scene.uncalibrated) == ("auto_accepted", None)
+    assert scene.score is not None
+    assert any("1 of 2 items will be uncalibrated" in message for message in warnings(layout))
+
+
+def test_a_label_that_its_own_crop_contradicts_is_never_accepted_unseen(twenty: Project) -> None:
+    curve = make_calibration().curves["known_answer"].model_copy(update={"weights": (9.0,) * 8})
+    calibrated(twenty, curves={"known_answer": curve})
+    run(twenty, right_model(crops_only="A"))
+    labels = [item.label for item in twenty.items()]
+    assert {(label.status, label.score, label.uncalibrated) for label in labels} == {
+        ("proposed", None, "contradiction")
+    }
+
+
+def test_imported_boxes_get_no_score_of_proposed_ones(project: Project, picture: Path) -> None:
+    import_samples(project, LoadedSamples("s", (LabeledSample(**ask(picture).model_dump(), boxes=(BOX,)),)))
+    calibrated(project)
+    run(project, wanted=ItemFilter(statuses=("proposed",)))
+    label = next(project.items()).label
+    assert (label.status, label.score, label.uncalibrated) == ("proposed", None, "given_boxes")
 
 
 def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(

@@ -12,48 +12,92 @@ from hart_studio.labeling.calibration import save_calibration
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.known_calibrations import CALIBRATION, tell_scores
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import TRAINED_MODEL
+from hart_studio.pipeline.settings import LoopSettings
 from tests.unit.labeling.conftest import ask
 from tests.unit.labeling.test_calibration import make_calibration
 
 
-def test_a_run_like_the_calibrations_own_has_its_basis_and_no_caution(filled: Project) -> None:
-    found = tell_scores(TRAINED_MODEL, filled, 8, 1.0)
-    assert found.cautions == ()
+def settings(rollouts: int = 8, temperature: float = 1.0, *, is_tightening: bool = False) -> ProposalSettings:
+    tightening = TighteningSettings() if is_tightening else None
+    return ProposalSettings(rollouts=rollouts, loop=LoopSettings(temperature=temperature), tightening=tightening)
+
+
+@pytest.fixture
+def drawn(project: Project, drawn_picture: Path) -> Project:
+    import_samples(project, LoadedSamples("s", tuple(ask(drawn_picture, number) for number in range(6))))
+    return project
+
+
+def test_a_run_like_the_calibrations_own_has_its_basis_and_no_caution(drawn: Project) -> None:
+    found = tell_scores(TRAINED_MODEL, drawn, settings())
+    assert (found.cautions, found.warnings) == ((), ())
     assert found.basis.startswith("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts at ")
-    assert "On other pictures they may be off" in found.basis
+    assert "valid for drawn needle scenes, multiple choice; any other label is uncalibrated" in found.basis
 
 
-@pytest.mark.parametrize(("rollouts", "temperature", "told"), [(4, 1.0, "has 4 at 1:"), (8, 0.7, "has 8 at 0.7:")])
-def test_other_settings_than_the_calibrations_are_told(
-    filled: Project, rollouts: int, temperature: float, told: str
-) -> None:
-    (caution,) = tell_scores(TRAINED_MODEL, filled, rollouts, temperature).cautions
-    assert "the scores are calibrated for 8 rollouts at temperature 1, and this run" in caution
-    assert told in caution
+@pytest.mark.parametrize("proposals", [settings(4), settings(temperature=0.7)])
+def test_other_settings_than_the_calibrations_leave_no_score(drawn: Project, proposals: ProposalSettings) -> None:
+    found = tell_scores(TRAINED_MODEL, drawn, proposals)
+    assert found.basis == ""
+    (caution,) = found.cautions
+    assert "6 of 6 items will be uncalibrated" in caution
+    assert (
+        "another number of rollouts or another temperature than the calibration was fitted with (8 rollouts" in caution
+    )
+
+
+def test_tightening_is_told(drawn: Project) -> None:
+    (caution,) = tell_scores(TRAINED_MODEL, drawn, settings(is_tightening=True)).cautions
+    assert "other tightening settings" in caution
+
+
+def test_photographs_are_warned_of_and_get_no_score(filled: Project) -> None:
+    found = tell_scores(TRAINED_MODEL, filled, settings())
+    assert found.basis == ""
+    assert "6 of 6 items will be uncalibrated" in found.cautions[0]
+    (warning,) = found.warnings
+    assert warning.startswith("hart-tiny was made for drawn needle scenes. Its answers on images of this project mean")
+
+
+def test_what_is_inside_and_outside_is_counted(project: Project, picture: Path, drawn_picture: Path) -> None:
+    open_question = ask(drawn_picture, 3).model_copy(update={"choices": (), "answer": "7"})
+    samples = ask(picture, 1), ask(drawn_picture, 2), open_question
+    import_samples(project, LoadedSamples("s", samples))
+    found = tell_scores(TRAINED_MODEL, project, settings())
+    assert found.basis
+    assert (
+        sorted(text.partition(":")[0] for text in found.cautions)
+        == ["1 of 3 items will be uncalibrated and wait for review"] * 2
+    )
+    assert any("another answer form" in text for text in found.cautions)
+    assert any("other images than" in text for text in found.cautions)
 
 
 def test_evidence_that_no_threshold_is_known_for_is_told_when_it_occurs(project: Project, picture: Path) -> None:
     curve = make_calibration().curves["known_answer"].model_copy(update={"threshold": None})
     save_calibration(project.folder / CALIBRATION, make_calibration(curves={"known_answer": curve}))
-    assert tell_scores("m", project, 4, 1.0).cautions == (), "there is no label yet that it could concern"
+    assert tell_scores("m", project, settings(4)).cautions == (), "there is no label yet that it could concern"
     samples = ask(picture, 1), ask(picture, 2, answer=None)
     import_samples(project, LoadedSamples("s", samples))
-    told = tell_scores("m", project, 4, 1.0).cautions
-    assert [text.partition(" was sure")[0] for text in told] == [
-        "no score of a label with a known answer",
-        "no score of a label without a known answer",
-    ]
+    told = tell_scores("m", project, settings(4)).cautions
+    assert (
+        "1 of 2 items will be uncalibrated and wait for review: a kind of evidence that the calibration was not"
+        in told[0]
+    )
+    assert told[1].startswith("no score of a label with a known answer was sure enough")
 
 
 def test_a_model_without_its_own_calibration_is_told_alone(filled: Project) -> None:
-    found = tell_scores("org/another-model", filled, 3, 0.5)
-    assert found.basis == ""
+    found = tell_scores("org/another-model", filled, settings(3, 0.5))
+    assert (found.basis, found.warnings) == ("", ())
     (caution,) = found.cautions
-    assert "no calibration of this model" in caution
+    assert "no calibration of this model: every label is uncalibrated" in caution
 
 
 def test_a_calibration_that_cannot_be_read_is_an_error(filled: Project) -> None:
     (filled.folder / CALIBRATION).write_text("{")
     with pytest.raises(DataError, match="make it again"):
-        tell_scores(TRAINED_MODEL, filled, 8, 1.0)
+        tell_scores(TRAINED_MODEL, filled, settings())

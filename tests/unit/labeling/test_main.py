@@ -12,6 +12,7 @@ from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.runs.reader import list_runs
 from tests.fake_endpoint import Answer, Seen, serving
 from tests.fakes import ScriptedModel
+from tests.unit.labeling.conftest import draw_marked
 from tests.unit.pipeline.conftest import boxes_text
 
 
@@ -40,7 +41,11 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     assert "1 x the picture is missing" in told
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.split("proposed\n", 1)[1])
+    told = capsys.readouterr().out
+    assert "WARNING: hart-tiny was made for drawn needle scenes." in told
+    assert "1 uncalibrated: no score" not in told
+    found = json.loads(told.split("fitted on\n")[-1])
+    assert found["scores"] == {"calibrated": 0, "uncalibrated": 2}
     assert (found["name"], found["items"], found["statuses"]) == ("Streets", 2, {"proposed": 2})
     assert command.main(["report", project, str(tmp_path / "report.html")]) == 0
     assert "Streets" in (tmp_path / "report.html").read_text()
@@ -86,10 +91,15 @@ def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(
 
     monkeypatch.setattr(command, "load_model", load)
     command.main(["run", project, "--rollouts", "2"])
-    assert "Scores are calibrated on needle" in told[0]
-    assert "note: the scores are calibrated for 8 rollouts at temperature 1, and this run has 2 at 1" in told[0]
-    command.main(["run", project, "--rollouts", "8"])
-    assert "Scores are calibrated on needle" in told[1] and "note:" not in told[1]
+    assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in told[0]
+    assert "note: 2 of 2 items will be uncalibrated and wait for review: other images than" in told[0]
+    assert "Scores are" not in told[0]
+    draw_marked(table.parent / "street.png")
+    scenes = str(tmp_path / "scenes")
+    command.main(["create", scenes])
+    command.main(["import", scenes, str(table)])
+    command.main(["run", scenes, "--rollouts", "8"])
+    assert "Scores are calibrated on needle" in told[1] and "note:" not in told[1] and "WARNING" not in told[1]
     command.main(["run", project, "--model", "org/other"])
     assert "note: no calibration of this model" in told[2] and "Scores are" not in told[2]
 

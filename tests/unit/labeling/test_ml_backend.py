@@ -19,15 +19,18 @@ from hart_studio.errors import InputError
 from hart_studio.labeling import __main__ as command
 from hart_studio.labeling import ml_backend
 from hart_studio.labeling.calibration import Calibration, Curve
+from hart_studio.labeling.calibration_domain import CalibrationDomain
 from hart_studio.labeling.formats.label_studio import label_config, read_region
 from hart_studio.labeling.formats.reading import FoundPicture
 from hart_studio.labeling.ml_backend import HartBackend, build_app, read_credentials
 from hart_studio.labeling.ml_pictures import PictureGate
 from hart_studio.labeling.self_verify import ProposalSettings
 from tests.fakes import ScriptedModel
+from tests.unit.labeling.conftest import draw_marked
 from tests.unit.pipeline.conftest import boxes_text
 
 WH = (400, 300)
+DOMAIN = CalibrationDomain(images="needle", data_set="", answer_forms=("multiple_choice",))
 CONFIG = label_config(("ROI",))
 PIXELS = (100.0, 99.9, 200.0, 200.1)  # of WH, what the model points at in thousandths
 TASK = {"id": 7, "data": {"image": "street.png", "question": "Which digit?", "choices": ["3", "7"], "answer": "B"}}
@@ -89,10 +92,11 @@ def test_the_small_calls(client: TestClient) -> None:
 def test_a_prediction(client: TestClient) -> None:
     (found,) = predict(client, TASK)
     region, answer = found["result"]
-    assert (found["model_version"], found["score"]) == ("hart-tiny", 1.0)
+    assert found["model_version"] == "hart-tiny"
+    assert "score" not in found, "there is no calibration"
     assert {key: region[key] for key in region if key not in ("id", "value")} == {
         "from_name": "label", "to_name": "image", "type": "rectanglelabels", "original_width": 400,
-        "original_height": 300, "image_rotation": 0, "score": 1.0, "meta": {"text": ["crop answer: B"]},
+        "original_height": 300, "image_rotation": 0, "meta": {"text": ["crop answer: B"]},
         "readonly": False,
     }  # fmt: skip
     assert {key: region["value"][key] for key in ("rotation", "rectanglelabels")} == {
@@ -105,19 +109,24 @@ def test_a_prediction(client: TestClient) -> None:
     assert len({region["id"], answer["id"]}) == 2
 
 
-def test_the_models_own_calibration_gives_the_score(picture: Path) -> None:
+def test_the_models_own_calibration_gives_the_score_inside_of_its_domain(picture: Path) -> None:
+    draw_marked(picture.with_name("scene.jpg"))
+    scene = {**TASK, "data": {**TASK["data"], "image": "scene.jpg"}}  # type: ignore[dict-item]
     curve = Curve(
-        weights=(0.0,) * 8, fitted_on=1, tested_on=1, base_rate=1, threshold=None, precision=None, recall=None,
-        brier=0, calibration_error=0, bins=(),
+        weights=(0.0,) * 8, fitted_on=1, tested_on=1, scored=1, base_rate=1, threshold=None,
+        precision=None, recall=None, brier=0, calibration_error=0, bins=(),
     )  # fmt: skip
     calibration = Calibration(
-        model="m", data="d", rollouts=2, temperature=1, target_precision=0.9, curves={"known_answer": curve}
-    )
+        model="m", data="d", domain=DOMAIN, rollouts=2, temperature=1, target_precision=0.9,
+        curves={"known_answer": curve},
+    )  # fmt: skip
     client = make_client(picture.parent, calibration=calibration)
-    (found,) = predict(client, TASK)
+    (found,) = predict(client, scene)
     assert (found["score"], found["result"][0]["score"]) == (0.5, 0.5)
-    (other,) = predict(client, task(answer=None))
-    assert other["score"] == 1.0, "agreement was not calibrated: the support"
+    (photograph,) = predict(client, TASK)
+    assert "score" not in photograph and "score" not in photograph["result"][0]
+    (other,) = predict(client, task("scene.jpg", answer=None))
+    assert "score" not in other, "agreement was not calibrated"
 
 
 def test_percent_is_exact_on_a_large_picture(tmp_path: Path) -> None:
@@ -323,7 +332,7 @@ def test_the_command(picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     app, host, port = served[0]
     assert (host, port) == ("127.0.0.1", 9091)
     (found,) = predict(TestClient(app), TASK)
-    assert found["model_version"] == "hart-tiny" and 0 < found["score"] < 1, "the built-in model has a calibration"
+    assert found["model_version"] == "hart-tiny" and "score" not in found, "it is no drawn scene"
     for more in (["--host", "0.0.0.0"], ["--label-studio-url", "file:///etc"], ["--image-root", "/nowhere"]):  # noqa: S104
         assert command.main([*options, *more]) == 2
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret\ntoken")

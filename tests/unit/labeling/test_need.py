@@ -38,6 +38,17 @@ def test_only_who_draws_low_is_audited() -> None:
     assert find_reason(label("auto_accepted"), 0.0, 0.0) is None
 
 
+def test_without_a_score_the_evidence_orders_the_queue() -> None:
+    evidence = [(0.625, 0.5, 0.5), (0.75, 0.6, 0.5), (1.0, 0.6, 0.5), (1.0, 1.0, 1.0)]
+    order = [
+        label(score=None, sufficiency=share, consensus=consensus, support=support)
+        for share, consensus, support in evidence
+    ]
+    needs = [find_need(each, 0.5, 0.1) for each in order]
+    assert needs == sorted(needs, reverse=True)  # type: ignore[type-var]
+    assert len(set(needs)) == len(needs)
+
+
 def test_disagreement_first_and_the_audit_last() -> None:
     order = [
         label(crops_right=False, full_right=True, sufficiency=1.0),

@@ -33,7 +33,11 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture
     for item in list(project.items()):
         check = make_check(crops_right=True, full_right=False, necessity=True, area_share=0.02)
         add_label(project, item.id, check=check, score=0.9, status="auto_accepted")
-    ReviewDesk(project).decide(HOSTILE, item.id, 1, "accept", seconds=2.5)
+    add_label(project, item.id, check=check, score=None, uncalibrated="images")
+    assert measure_quality(project).evidence["known_answer"].uncalibrated == 1
+    add_label(project, item.id, check=check, score=0.9, status="auto_accepted")
+    add_label(project, next(iter(project.items())).id, check=check, score=None, uncalibrated="images")
+    ReviewDesk(project).decide(HOSTILE, item.id, 3, "accept", seconds=2.5)
     bins = make_bins(np.array([0.9]), np.array([1.0]))
     curve = make_calibration().curves["known_answer"].model_copy(update={"bins": bins})
     write_report(project, tmp_path / "report.html", make_calibration(model=HOSTILE, curves={"known_answer": curve}))
@@ -42,6 +46,8 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture
     assert text.count("&lt;script&gt;") >= 4
     for wanted in (
         "Known answers",
+        "Uncalibrated",
+        "images of the data set &#x27;streets&#x27;, multiple choice",
         "100.0 % (43.9 % – 100.0 %)",
         "+100.0 points",
         "2.5 s",
@@ -82,11 +88,21 @@ def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: 
     calibration = make_calibration(curves={"agreement": curve, "known_answer": curve})
     figures, told = draw_calibration(calibration, measure_quality(project))
     assert list(figures) == ["reliability_known_answer"]
-    assert told == "No label of this project rests on agreement, so that reliability diagram is left out."
+    assert told == "No label of this project has a score from agreement, so that reliability diagram is left out."
     write_report(project, tmp_path / "report.html", calibration)
     text = (tmp_path / "report.html").read_text()
     assert told in text and text.count("Reliability, ") == 2, "a title and a heading of one diagram"
     assert draw_calibration(make_calibration(curves={"known_answer": curve}), measure_quality(project))[1] == ""
+
+
+def test_no_reliability_is_shown_where_every_label_is_uncalibrated(tmp_path: Path, picture: Path) -> None:
+    project = create_project(tmp_path / "p")
+    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    (item,) = project.items()
+    add_label(project, item.id, check=make_check(), uncalibrated="images")
+    figures, told = draw_calibration(make_calibration(), measure_quality(project))
+    assert figures == {}
+    assert "No label of this project has a score from known answers" in told
 
 
 def test_the_areas_are_percent_with_a_space(tmp_path: Path, picture: Path) -> None:

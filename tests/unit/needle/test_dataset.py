@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.sources import load_needle
+from hart_studio.image_domains import NEEDLE, read_image_domain
 from hart_studio.needle.__main__ import main
 from hart_studio.needle.dataset import iterate_items
 from hart_studio.needle.scenes import SceneSettings
@@ -32,6 +33,7 @@ def test_the_command_writes_pictures_and_samples(tmp_path: Path, capsys: pytest.
     for row in rows:
         with Image.open(out / row["image"]) as picture:
             assert picture.size == (320, 240)
+        assert read_image_domain(out / row["image"]) == NEEDLE
         assert row["kind"] in {"detail", "gist"}
         assert all(0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for x1, y1, x2, y2 in row["gold_boxes"])
     loaded = load_needle(out)

@@ -30,7 +30,7 @@ BOARD = AnswerBoard(
     model=EVIL,
     expected="",
     checks=(Check("Needed?", "yes", "good", "because"),),
-    cards=(Card("direct", "Full image", "", "", EVIL, "", "", 48, 0.5, (Said("Answer", EVIL),), False),),
+    cards=(Card("direct", "Full image", "", "", EVIL, "", EVIL, "", 48, 0.5, (Said("Answer", EVIL),), False),),
 )
 VALUES = [
     (BoxViewer, SCENE),

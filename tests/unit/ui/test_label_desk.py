@@ -232,7 +232,12 @@ def test_what_the_scores_rest_on_is_known_before_a_run(desk: LabelDesk, table: P
     desk.create({"name": "p"})
     assert desk.scores({"project": "p"})["cautions"] == ()
     assert "calibrated on needle" in desk.scores({"project": "p"})["basis"]
-    assert "this run has 4" in desk.scores({"project": "p", "rollouts": 4})["cautions"][0]
+    bring(desk, "p", table)
+    found = desk.scores({"project": "p"})
+    assert found["basis"] == "" and "2 of 2 items will be uncalibrated" in found["cautions"][0]
+    assert "hart-tiny was made for drawn needle scenes" in found["warnings"][0]
+    state = desk.look({"project": "p"})
+    assert state is not None and state["image_domains"] == [""], "so the page suggests no built-in model"
     other = desk.scores({"project": "p", "model": "org/other"})
     assert other["basis"] == "" and "no calibration of this model" in other["cautions"][0]
     with pytest.raises(InputError, match="rollouts: Input should be greater than or equal to 2"):

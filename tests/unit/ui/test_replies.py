@@ -27,7 +27,8 @@ def test_with_a_known_answer_the_crops_are_enough_when_they_are_right(image: Sou
         full_answer="B",
         full_right=not is_right,
     )
-    told = tell_verified(image, "mine", [BOX], check)
+    told = tell_verified(image, "mine", [BOX], check, ["read this"])
+    assert told.warnings == ("read this",)
     assert (told.sufficient, told.crops_right, told.full_right) == (is_right, is_right, not is_right)
     assert told.model_dump(include={"image", "model", "boxes"}) == {
         "image": {"name": "street.png", "width": 80, "height": 60},
@@ -44,7 +45,7 @@ def test_without_one_they_are_enough_when_they_say_what_the_full_image_says(
     image: SourceImage, crops: str | None, full: str | None, sufficient: bool | None
 ) -> None:
     told = tell_verified(
-        image, "mine", [BOX], Check(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full)
+        image, "mine", [BOX], Check(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full), []
     )
     assert told.sufficient is sufficient
     assert (told.crops_right, told.full_right) == (None, None), "nobody knows"

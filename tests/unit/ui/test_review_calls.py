@@ -219,7 +219,7 @@ def test_a_bulk_accept_that_ended_early_is_told(calls: ReviewCalls, project: Pro
 
 
 def make_run(project: Project, name: str) -> None:
-    prepare_run(project, LabelingConfig(project=str(project.folder), model=name, wanted=ItemFilter()))
+    prepare_run(project, LabelingConfig(model=name, wanted=ItemFilter()))
 
 
 def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:

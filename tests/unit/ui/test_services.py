@@ -8,15 +8,17 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.image_domains import NEEDLE, mark_domain
 from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.ui.allowed_models import offered_models
+from hart_studio.ui.allowed_models import AllowedModels, offered_models
 from hart_studio.ui.services import BUILT_IN, BUILT_IN_HART, AskService, find_rival, read_form
 from tests.fakes import ScriptedModel
+from tests.pictures import encoded
 
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
 
@@ -147,7 +149,8 @@ def test_a_question_is_answered_with_everything_to_show(service, picture):
         assert crop.getextrema() == ((255, 255), (0, 0), (200, 200))
     with Image.open(reply.shown.overview.path) as overview:
         assert overview.size == (reply.shown.overview.width, reply.shown.overview.height)
-    assert [card.verdict for card in reply.board.cards] == ["right", "wrong", "right"]
+    assert [card.verdict for card in reply.board.cards] == ["unproven", "wrong", "unproven"], "one of two options"
+    assert reply.board.warnings == () and reply.summary["warnings"] == []
     assert reply.summary["model"] == "scripted"
     with zipfile.ZipFile(reply.archive) as archive:
         assert sorted(archive.namelist()) == ["images/crop_1.png", "images/overview.png", "trace.json"]
@@ -160,6 +163,26 @@ def test_the_built_in_model_goes_by_its_short_name(service, picture, loads):
     reply = service.ask(read_form(picture, "Which?"), f" {BUILT_IN} ", quiet)
     assert loads == [BUILT_IN_MODEL]
     assert reply.board.model == reply.summary["model"] == BUILT_IN
+
+
+def test_answers_of_a_model_that_was_not_made_for_the_image_come_with_a_warning(tmp_path, picture):
+    def load(name):
+        return ScriptedModel(name=name, grounding=BOX, direct="x", crops_only="x", full_and_crops="x")
+
+    service = AskService(tmp_path / "work", load, AllowedModels(("built-in", "org/general")))
+    form = read_form(picture, "Which?")
+    for name, count in (("built-in", 1), ("org/general", 0)):
+        warnings = service.find_warnings(picture, [name, name])
+        assert len(warnings) == count
+        assert all("made for drawn needle scenes. Its answers on this image mean nothing" in text for text in warnings)
+        reply = service.ask(form, name, quiet)
+        assert list(reply.board.warnings) == reply.summary["warnings"] == warnings
+        assert service.answer(form, name, quiet)["warnings"] == warnings
+        assert list(service.locate(form, name, quiet).warnings) == warnings
+        assert list(service.verify(form, [reply.scene.boxes[0]], name, quiet).warnings) == warnings
+    assert service.find_warnings(picture, [BUILT_IN_MODEL]) == [], "nothing is read of what may not be opened"
+    picture.write_bytes(mark_domain(encoded(Image.new("RGB", (80, 60)), "JPEG"), NEEDLE))
+    assert service.find_warnings(picture, ["built-in"]) == service.answer(form, "built-in", quiet)["warnings"] == []
 
 
 def test_two_models_stay_in_memory_and_the_least_used_one_goes(service, picture, loads):

@@ -70,10 +70,36 @@ def checks(**measured):
 
 def test_a_card_says_letter_option_verdict_and_the_cost_of_all_turns():
     shown = card(rollout())
-    assert (shown.letter, shown.answer, shown.verdict, shown.note) == ("A", "five", "right", "")
+    assert (shown.letter, shown.answer, shown.note) == ("A", "five", "")
+    assert (shown.verdict, shown.verdict_text) == ("unproven", "Right answer from the crop (chance 50 %)")
     assert (shown.visual_tokens, shown.seconds) == (88, 1.0)
     assert [said.title for said in shown.turns] == ["Where to look · 40 visual tokens", "Answer · 48 visual tokens"]
     assert shown.is_primary
+
+
+def test_a_right_answer_is_green_only_if_guessing_is_unlikely_and_the_region_is_needed():
+    open_question = {"choices": (), "answer": "five"}
+    plain = card(rollout(extracted="five"), **open_question)
+    assert (plain.verdict, plain.verdict_text) == ("right", "Right answer from the crop")
+    needed = card(rollout(extracted="five"), **open_question, sufficiency=1.0, necessity=True)
+    assert needed.verdict == "right"
+    without = card(rollout(extracted="five"), **open_question, sufficiency=1.0, necessity=False)
+    assert (without.verdict, without.verdict_text) == (
+        "unproven",
+        "Right answer from the crop (also without the region)",
+    )
+    found = show_answers(trace(rollout(extracted="five"), **open_question, sufficiency=1.0, necessity=False), "m")
+    assert found.checks[0].state == "neutral"
+    found = show_answers(trace(rollout(extracted="five"), **open_question, sufficiency=1.0), "m")
+    assert (found.checks[0].value, found.checks[0].state) == ("yes", "good")
+
+
+def test_nothing_is_green_where_the_model_was_not_made_for_the_image():
+    one = trace(rollout(extracted="five"), choices=(), answer="five", sufficiency=1.0, necessity=True)
+    board = show_answers(one.model_copy(update={"warnings": ("It means nothing.",)}), "m")
+    assert board.warnings == ("It means nothing.",)
+    assert [shown.verdict for shown in board.cards] == ["unproven"]
+    assert {check.state for check in board.checks} == {"neutral"}
 
 
 def test_an_open_question_has_no_letter_and_an_unknown_answer_no_verdict():
@@ -85,7 +111,8 @@ def test_an_open_question_has_no_letter_and_an_unknown_answer_no_verdict():
 def test_cards_come_in_the_order_of_the_story():
     board = show_answers(trace(rollout("full_and_crops"), rollout("direct", "B", 0.0), rollout()), "m")
     assert [one.protocol for one in board.cards] == ["crops_only", "direct", "full_and_crops"]
-    assert [one.verdict for one in board.cards] == ["right", "wrong", "right"]
+    assert [one.verdict for one in board.cards] == ["unproven", "wrong", "unproven"]
+    assert [one.verdict_text for one in board.cards][1:] == ["Wrong", "Right answer (chance 50 %)"]
     assert board.model == "m"
     assert board.expected == "A · five"
 
@@ -162,7 +189,7 @@ def test_a_region_of_which_nobody_knows_whether_it_is_needed_says_why(measured, 
 @pytest.mark.parametrize(
     ("measured", "name", "value", "state"),
     [
-        ({"sufficiency": 1.0}, "Sufficient?", "yes", "good"),
+        ({"sufficiency": 1.0}, "Sufficient?", "yes (chance 50 %)", "neutral"),
         ({"sufficiency": 0.0}, "Sufficient?", "no", "bad"),
         ({"necessity": True}, "Needed?", "yes", "good"),
         ({"necessity": False}, "Needed?", "no", "bad"),
@@ -186,4 +213,4 @@ def test_agreement_alone_is_not_called_sufficiency():
 
 def test_sufficiency_over_samples_is_a_share():
     found = show_answers(trace(rollout(), sufficiency=0.75, rollouts=(rollout(),) * 4), "m").checks[0]
-    assert found.value == "75 % of 4"
+    assert found.value == "75 % of 4 (chance 50 %)"

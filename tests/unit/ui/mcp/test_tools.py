@@ -64,6 +64,17 @@ def test_locate_asks_one_turn(desk: Desk) -> None:
     assert Image.open(io.BytesIO(crop)).getpixel((100, 100))[0] > 230
 
 
+def test_every_tool_warns_of_a_model_that_was_not_made_for_the_image(desk: Desk) -> None:
+    desk.model.name = "built-in"
+    box = {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 50}
+    for tool, more in ((ASK, {}), (LOCATE, {}), (VERIFY, {"boxes": [box]})):
+        (warning,) = desk(tool, **QUESTION, **more, model="built-in").found["warnings"]
+        assert warning.startswith("hart-tiny-base was made for drawn needle scenes.")
+    desk.model.name = "mine"
+    for tool, more in ((ASK, {}), (LOCATE, {}), (VERIFY, {"boxes": [box]})):
+        assert desk(tool, **QUESTION, **more).found["warnings"] == []
+
+
 def test_ask_answers_from_the_crops_beside_the_full_image(desk: Desk) -> None:
     reply = desk(ASK, **QUESTION, choices=["five", "six"], answer="five")
     assert {name: told["answer"] for name, told in reply.found["protocols"].items()} == {

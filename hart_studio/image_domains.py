@@ -1,0 +1,111 @@
+"""Which image domain a file belongs to, read from evidence in the file itself.
+
+Images that this project draws carry a JPEG comment with the name of their domain and a SHA-256 of all other bytes of
+the file. A file name, a data set name or a copied comment is no evidence: a photograph has no such digest, and an image
+that was edited or encoded again no longer matches its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from hart_studio.files import from_stored_path, open_plain
+
+NEEDLE: Final = "needle"
+"""Scenes that ``hart_studio.needle`` draws."""
+
+DOMAIN_TITLES: Final = {NEEDLE: "drawn needle scenes"}
+"""Image domain -> its name in sentences."""
+
+_COMMENT: Final = re.compile(rb"HART Studio image; domain=([a-z]{1,32}); sha256=([0-9a-f]{64})")
+_START: Final = b"\xff\xd8"
+_JFIF: Final = b"\xff\xe0"
+_COMMENT_MARKER: Final = b"\xff\xfe"
+_HEAD_BYTES: Final = 1024
+_READ_BYTES: Final = 1 << 20
+
+
+class _Segment(NamedTuple):
+    """A comment segment of a JPEG: its bytes and what it says."""
+
+    start: int
+    end: int
+    domain: str
+    digest: str
+
+
+def mark_domain(jpeg: bytes, domain: str) -> bytes:
+    """Insert the comment that names the image domain; pixels do not change.
+
+    Args:
+        jpeg: A JPEG file without such a comment.
+        domain: A key of ``DOMAIN_TITLES``.
+
+    Returns:
+        The bytes of the file with the comment.
+
+    Raises:
+        ValueError: If it is no JPEG, or there is no such domain.
+    """
+    if not jpeg.startswith(_START) or domain not in DOMAIN_TITLES:
+        raise ValueError(f"expected a JPEG and a domain of {', '.join(DOMAIN_TITLES)}, got {domain!r}")
+    text = f"HART Studio image; domain={domain}; sha256={hashlib.sha256(jpeg).hexdigest()}".encode()
+    place = _end_of_jfif(jpeg)
+    return jpeg[:place] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[place:]
+
+
+def read_image_domain(path: Path | str) -> str:
+    """Read the image domain of a file.
+
+    The whole file is read only if it has the comment; any other image costs one read of its first kilobyte.
+
+    Args:
+        path: The image, in the form of ``files.to_stored_path``.
+
+    Returns:
+        A key of ``DOMAIN_TITLES``; empty for every other image, and for a file that cannot be read.
+    """
+    try:
+        with open_plain(from_stored_path(path), may_link=True) as stream:
+            return read_stream_domain(stream)
+    except (OSError, ValueError):  # gone, no permission, a name with NUL
+        return ""
+
+
+def read_stream_domain(stream: BinaryIO) -> str:
+    """Read the image domain of an open file, from its beginning; see ``read_image_domain``."""
+    segment = _find_comment(stream.read(_HEAD_BYTES))
+    if segment is None or _hash_without(stream, segment) != segment.digest:
+        return ""
+    return segment.domain
+
+
+def _end_of_jfif(head: bytes) -> int:
+    """Offset behind the start marker and the JFIF segment, which must come first where there is one."""
+    if head[2:4] != _JFIF:
+        return 2
+    return 4 + int.from_bytes(head[4:6], "big")
+
+
+def _find_comment(head: bytes) -> _Segment | None:
+    start = _end_of_jfif(head)
+    if not head.startswith(_START) or head[start : start + 2] != _COMMENT_MARKER:
+        return None
+    end = start + 2 + int.from_bytes(head[start + 2 : start + 4], "big")
+    found = _COMMENT.fullmatch(head[start + 4 : end])
+    if found is None or found[1].decode() not in DOMAIN_TITLES:
+        return None
+    return _Segment(start, end, found[1].decode(), found[2].decode())
+
+
+def _hash_without(stream: BinaryIO, segment: _Segment) -> str:
+    """SHA-256 of a file without one segment."""
+    stream.seek(0)
+    digest = hashlib.sha256(stream.read(segment.start))
+    stream.seek(segment.end)
+    while block := stream.read(_READ_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
