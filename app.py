@@ -140,7 +140,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     rights = find_rights(access.profile)
     added = read_added(access.profile, flags.allow_model, os.environ)
     models = offered_models(flags.model, access.profile, added)
-    allowed = find_allowed(access.profile, models, flags.runs_root)
+    allowed = find_allowed(access.profile, models, flags.runs_root, operator_models(flags.model, added))
     service = AskService(cache / "work", allowed=allowed, limits=rights.pictures)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     desk = LaunchDesk(flags.runs_root, is_open=rights.can_make, allowed=allowed)

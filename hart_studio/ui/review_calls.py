@@ -6,24 +6,21 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.errors import ImageError, InputError
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.job import open_checked, read_config
+from hart_studio.labeling.job import open_checked
 from hart_studio.labeling.need import find_reason
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Check, Item, Label
 from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
-from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.records import Box
-from hart_studio.runs.reader import list_runs
 from hart_studio.ui.drawn_boxes import read_boxes
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.services import DECODING, AskService
@@ -77,7 +74,7 @@ class ReviewCalls:
         item = project.item(str(request.get("item")))
         decision = request.get("decision")
         boxes = read_boxes(request.get("boxes"), self.most_boxes) if decision == "edit" else None
-        check = self._check(project, item, boxes) if boxes is not None else None
+        check = self._check_saved(project, item, boxes) if boxes is not None else None
         revision = request.get("revision")
         if not isinstance(revision, int):
             raise InputError("expected the revision that was looked at, got none; reload the page")
@@ -210,7 +207,7 @@ class ReviewCalls:
             (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
         )
         check, problem = self.service.check_boxes(
-            _find_model(project), item.sample, boxes, before, lambda path: self._open_image(item)
+            self.desk.find_model(project), item.sample, boxes, before, lambda path: self._open_image(item)
         )
         if problem:
             raise InputError(problem)
@@ -219,6 +216,14 @@ class ReviewCalls:
             while len(self._checks) > MOST_KEPT_CHECKS:
                 self._checks.popitem(last=False)
         return check
+
+    def _check_saved(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> Check | None:
+        """The model's verdict on boxes that are saved; None when the project's model may not be opened here."""
+        try:
+            self.desk.find_model(project)
+        except InputError:
+            return None  # the decision of a person does not depend on it
+        return self._check(project, item, boxes)
 
     def _open_image(self, item: Item) -> SourceImage:
         """The original, decoded once for all edits of the item that is open."""
@@ -257,14 +262,6 @@ class ReviewCalls:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.served).as_posix()
-
-
-def _find_model(project: Project) -> str:
-    """The model of the newest run, so that a person's boxes are judged as the model's own were."""
-    for run in list_runs(project.runs):
-        with suppress(HartError):
-            return read_config(run.layout).model
-    return BUILT_IN_HART
 
 
 def _is_sampled(label: Label) -> bool:

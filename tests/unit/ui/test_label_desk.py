@@ -130,7 +130,7 @@ def test_a_run_is_started_once_and_with_arguments_alone(
     desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: started.append(list(argv)))
+    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv, variables: started.append(list(argv)))
     desk.create({"name": "p"})
     with pytest.raises(InputError, match="none that is new or failed"):
         desk.start({"project": "p"})
