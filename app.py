@@ -81,6 +81,11 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         "alone may open any)",
     )  # fmt: skip
     parser.add_argument(
+        "--proxy", action="append", default=[], metavar="IP",
+        help="address of a reverse proxy in front of the page, whose X-Forwarded-Proto and X-Forwarded-For are used; "
+        "repeat (default: no such header is used)",
+    )  # fmt: skip
+    parser.add_argument(
         "--without-login", action="store_true",
         help="let everybody in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
     )  # fmt: skip
@@ -116,6 +121,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
     from hart_studio.ui.cache import CacheSweeper, open_cache  # noqa: PLC0415
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
+    from hart_studio.ui.forwarding import read_proxying  # noqa: PLC0415
     from hart_studio.ui.label_desk import LabelDesk  # noqa: PLC0415
     from hart_studio.ui.launch_desk import LaunchDesk  # noqa: PLC0415
     from hart_studio.ui.mcp.opening import find_server  # noqa: PLC0415
@@ -134,6 +140,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
+        proxying = read_proxying(flags.proxy, os.environ)
     except InputError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
@@ -157,7 +164,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, proxying),
         )
     except OSError as error:
         told = (

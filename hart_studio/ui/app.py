@@ -15,6 +15,7 @@ from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.faults import PlainFaults
+from hart_studio.ui.forwarding import NO_PROXY, Proxying
 from hart_studio.ui.guard import Guard
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
@@ -140,6 +141,7 @@ def launch_options(
     hosts: Collection[str] | None,
     login: tuple[str, str] | None = None,
     mcp: tuple[McpServer, str] | None = None,
+    proxying: Proxying = NO_PROXY,
 ) -> dict[str, Any]:
     """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
 
@@ -148,8 +150,9 @@ def launch_options(
         hosts: Host names that are answered; None = all, see ``Guard``.
         login: Name and password that every visitor must give; None = nobody is asked.
         mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
+        proxying: Which headers of proxies are used.
     """
-    middleware = [Middleware(Guard, hosts=hosts), Middleware(PlainFaults), Middleware(RequestLimits)]
+    middleware = [Middleware(Guard, hosts=hosts, proxying=proxying), Middleware(PlainFaults), Middleware(RequestLimits)]
     more: dict[str, Any] = {}
     if mcp is not None:
         server, token = mcp
