@@ -41,7 +41,9 @@ _SPLIT_NAMES: Final = {
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
 _ARROW_BATCH: Final = 4  # a row may hold an image of many megabytes
-_RECORD_BATCH: Final = 3  # value of org.apache.arrow.flatbuf.MessageHeader
+_DICTIONARY_BATCH: Final = 2  # values of org.apache.arrow.flatbuf.MessageHeader
+_RECORD_BATCH: Final = 3
+_OLD_COMPRESSION: Final = b"ARROW:experimental_compression"
 _CONTINUATION: Final = 0xFFFFFFFF
 _FILE_MAGIC: Final = b"ARROW1\0\0"
 _LARGEST_METADATA: Final = 2**20
@@ -138,7 +140,8 @@ def _find_split(path: Path) -> str:
 def _list_saved(folder: Path) -> tuple[Path, ...]:
     """The Arrow files of a folder that ``save_to_disk`` wrote."""
     entries = _read_metadata(folder / "state.json").get("_data_files")
-    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or ()]
+    listed = entries if isinstance(entries, list) else []
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
     if not names or not all(isinstance(name, str) and name.endswith(".arrow") for name in names):
         raise DataError(
             f"expected a data set at {str(folder)!r}, got a state.json that names no Arrow files; save it again"
@@ -184,19 +187,16 @@ def _read_arrow(path: Path) -> Iterator[PlacedRow]:
     """Rows of an Arrow file in the stream format, as ``datasets`` writes it, or in the file format."""
     try:
         with pyarrow.memory_map(str(path)) as source:
-            is_file = source.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-            source.seek(len(_FILE_MAGIC) if is_file else 0)
+            # The messages of both formats are the same. The index at the end of a file is not used: it could lead to
+            # messages that were not looked at.
+            start = len(_FILE_MAGIC) if source.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
+            source.seek(start)
             _refuse_compressed(source, path)
-            source.seek(0)
-            if is_file:
-                reader = pyarrow.ipc.open_file(source)
-                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-            else:
-                batches = iter(pyarrow.ipc.open_stream(source))
+            source.seek(start)
             number = 0
-            for batch in batches:
-                for start in range(0, batch.num_rows, _ARROW_BATCH):
-                    for row in batch.slice(start, _ARROW_BATCH).to_pylist():
+            for batch in pyarrow.ipc.open_stream(source):
+                for first in range(0, batch.num_rows, _ARROW_BATCH):
+                    for row in batch.slice(first, _ARROW_BATCH).to_pylist():
                         number += 1
                         yield f"row {number}", row
     except (OSError, pyarrow.ArrowException) as error:
@@ -219,15 +219,28 @@ def _refuse_compressed(source: Any, path: Path) -> None:
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Whether the metadata of a message (a FlatBuffer) is a record batch with a ``compression`` field."""
+    """Whether the metadata of a message (a FlatBuffer) says that the buffers of its batch are compressed."""
+    if _OLD_COMPRESSION in metadata:
+        return True
     try:
-        message = struct.unpack_from("<I", metadata)[0]
+        message = _follow(metadata, 0)
         kind, header = _find_field(metadata, message, 1), _find_field(metadata, message, 2)
-        if not kind or not header or metadata[kind] != _RECORD_BATCH:
+        if not kind or not header or metadata[kind] not in (_DICTIONARY_BATCH, _RECORD_BATCH):
             return False
-        return bool(_find_field(metadata, header + struct.unpack_from("<I", metadata, header)[0], 3))
+        batch = _follow(metadata, header)
+        if metadata[kind] == _DICTIONARY_BATCH:
+            data = _find_field(metadata, batch, 1)
+            if not data:
+                return False
+            batch = _follow(metadata, data)
+        return bool(_find_field(metadata, batch, 3))
     except (struct.error, IndexError):
         return True  # no valid metadata; nothing of it is unpacked
+
+
+def _follow(data: bytes, place: int) -> int:
+    """Position of the table that an offset of a FlatBuffer leads to."""
+    return place + int(struct.unpack_from("<I", data, place)[0])
 
 
 def _find_field(data: bytes, table: int, number: int) -> int:
