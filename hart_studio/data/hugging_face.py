@@ -12,6 +12,7 @@ from typing import Any
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.columns import Columns, read_row
 from hart_studio.data.dataset_folders import find_splits, read_dataset_rows, read_first_names
+from hart_studio.data.hub_metadata import pin_revision
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.errors import DataError
 from hart_studio.records import GoldSample
@@ -113,7 +114,7 @@ def _open_hub(name: str, config: str | None, revision: str | None) -> Any:
     import datasets  # noqa: PLC0415 - takes seconds
 
     try:
-        return datasets.load_dataset(name, name=config, revision=revision)
+        return datasets.load_dataset(name, name=config, revision=pin_revision(name, revision))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise DataError(
