@@ -50,6 +50,12 @@ def tell_scores(model: str, project: Project, rollouts: int, temperature: float)
             f"the scores are calibrated for {found.rollouts} rollouts at temperature {found.temperature:g}, and this "
             f"run has {rollouts} at {temperature:g}: they may be off, and with them what is accepted unseen"
         )
+    own = project.folder / CALIBRATION
+    if own.is_file() and load_calibration(own) == found:
+        cautions.append(
+            f"Scores and auto-accept thresholds come from {CALIBRATION} in the project folder. Remove the file if you "
+            "did not make it."
+        )
     evidence = project.count_by("evidence")
     for kind, text in _LABELS.items():
         curve = found.curves.get(kind)

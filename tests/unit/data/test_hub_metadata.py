@@ -72,7 +72,7 @@ def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.
             raise EntryNotFoundError("none")
         return str(card)
 
-    def load(name: str, **given: Any) -> Any:
+    def load(path: str, **given: Any) -> Any:
         asked.append(given)
         raise datasets.exceptions.DatasetNotFoundError("far enough")
 
