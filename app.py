@@ -140,7 +140,8 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
-        proxying = read_proxying(flags.proxy, os.environ)
+        # The tunnel of --share is a program of this machine, which says that browsers use https.
+        proxying = read_proxying(flags.proxy or (["127.0.0.1"] if flags.share else []), os.environ)
     except InputError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2

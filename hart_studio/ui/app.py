@@ -11,7 +11,9 @@ from gradio.utils import get_space
 from starlette.middleware import Middleware
 
 from hart_studio.errors import HartError
+from hart_studio.runs.layout import RunLayout
 from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.config_check import check_checkpoint
 from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.faults import PlainFaults
@@ -111,7 +113,8 @@ def build_app(
             try:
                 rights.ensure_owner(person)
                 trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
-                service.allowed.check(trained)
+                layout = RunLayout(Path(trained).parents[1])
+                base = check_checkpoint(layout, trained, base, service.allowed, desk.runs_root)
                 title = watch.tell_checkpoint(Path(trained))
             except HartError as error:
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error

@@ -20,6 +20,7 @@ from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.files import names_address
 from hart_studio.labeling.job import LabelingConfig
+from hart_studio.models.catalog import BUILT_IN
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.config_file import hash_config, read_config_file
 from hart_studio.runs.layout import RunLayout
@@ -177,6 +178,36 @@ def is_signed(layout: RunLayout, sha256: str, root: Path) -> bool:
     except OSError:  # a key that this user may not read signs nothing here
         return False
     return plan is not None and plan.config_sha256 == sha256
+
+
+def check_checkpoint(layout: RunLayout, model: str, base: str, allowed: AllowedModels, runs_root: Path) -> str:
+    """Check a checkpoint of a training run before a page offers to open it beside the model that its run began with.
+
+    Args:
+        layout: The run.
+        model: Folder of the checkpoint.
+        base: Name of the other model, from the config of the run.
+        allowed: Models that may be opened.
+        runs_root: Folder of all runs.
+
+    Returns:
+        The model to offer beside it: the base, or the built-in one if this server did not sign the run and has no such
+        model.
+
+    Raises:
+        InputError: If the checkpoint is not allowed, or is an adapter of an unsigned run on a model that is not one of
+            this server.
+    """
+    allowed.check(model)
+    _, sha256 = read_hashed(layout, RunConfig)
+    if is_signed(layout, sha256, runs_root):
+        return base
+    if not allowed.is_local(model, runs_root):
+        raise InputError(
+            f"Run {layout.run_id} was not started by this server, and its checkpoint opens a base model that is not a "
+            f"model of this server. Check adapter_config.json; if you trust it, enter the path on the Ask tab: {model}"
+        )
+    return base if allowed.is_local(base, runs_root) else BUILT_IN
 
 
 def _find_outside(config: Config, allowed: AllowedModels, origin: Origin) -> str:

@@ -24,6 +24,7 @@ from hart_studio.runs.writer import create_run
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.config_check import (
     Origin,
+    check_checkpoint,
     check_config,
     check_resumable,
     hash_new,
@@ -189,6 +190,26 @@ def test_an_adapter_opens_its_base_too(root: Root) -> None:
         else:
             with pytest.raises(InputError, match="allowed here"):
                 lab.check(str(folder))
+
+
+def test_a_checkpoint_is_offered_beside_the_model_of_its_run(root: Root) -> None:
+    def offer(layout: RunLayout, base: str) -> str:
+        folder = str(layout.checkpoint_of(5))
+        return check_checkpoint(layout, folder, base, root.allowed, root.root)
+
+    def save(layout: RunLayout, adapter_of: str = "") -> RunLayout:
+        folder = begin_checkpoint(layout, 5)
+        if adapter_of:
+            (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": adapter_of}))
+        complete_checkpoint(layout, 5, "ap_grpo")
+        return layout
+
+    config = RunConfig(model=ModelConfig(id="owner/name"))
+    assert offer(save(root.make(config, signed=True), "owner/name"), "owner/name") == "owner/name"
+    assert offer(save(root.make(RunConfig())), "built-in") == "built-in"
+    assert offer(save(root.make(config)), "owner/name") == "built-in", "a name in a file of others is not opened"
+    with pytest.raises(InputError, match="not started by this server"):
+        offer(save(root.make(config), "owner/name"), "owner/name")
 
 
 def test_what_the_operator_named_is_trusted(root: Root) -> None:
