@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,15 +228,17 @@ def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
 
 
 @pytest.mark.integration
-def test_a_training_job_refuses_a_config_that_was_replaced(launch: LaunchDesk) -> None:
+def test_a_training_job_refuses_a_config_that_was_replaced(
+    launch: LaunchDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hart_studio.training import __main__ as training_command  # noqa: PLC0415 - imports torch
+
     layout = find_run(launch.runs_root, launch.place(Order(RunConfig(), "cpu-demo")))
     variables = config_variables(layout.run_id, hash_config(layout.config.read_bytes()))
+    monkeypatch.setenv(CONFIG_VARIABLE, *variables.values())
     edit(layout, data=json.loads(DataConfig(source="jsonl", path="/etc/passwd").model_dump_json()))
-    done = subprocess.run(
-        [sys.executable, "-m", "hart_studio.training", "--resume", layout.run_id, "--runs-root", launch.runs_root],
-        env={**os.environ, **variables}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and "were changed after it was started" in done.stderr
+    assert training_command.main(["--resume", layout.run_id, "--runs-root", str(launch.runs_root)]) == 2
+    assert "were changed after it was started" in capsys.readouterr().err
 
 
 def test_a_terminal_says_where_images_go_before_they_do(
