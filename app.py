@@ -81,6 +81,11 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
         "alone may open any)",
     )  # fmt: skip
     parser.add_argument(
+        "--proxy", action="append", default=[], metavar="IP",
+        help="address of a reverse proxy in front of the page, whose X-Forwarded-Proto and X-Forwarded-For are used; "
+        "repeat (default: no such header is used)",
+    )  # fmt: skip
+    parser.add_argument(
         "--without-login", action="store_true",
         help="let everybody in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
     )  # fmt: skip
@@ -117,6 +122,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
     from hart_studio.ui.cache import CacheSweeper, open_cache  # noqa: PLC0415
     from hart_studio.ui.examples import load_examples  # noqa: PLC0415
+    from hart_studio.ui.forwarding import read_proxying  # noqa: PLC0415
     from hart_studio.ui.label_desk import LabelDesk  # noqa: PLC0415
     from hart_studio.ui.launch_desk import LaunchDesk  # noqa: PLC0415
     from hart_studio.ui.mcp.opening import find_server  # noqa: PLC0415
@@ -135,13 +141,15 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
+        # The tunnel of --share is a program of this machine, which says that browsers use https.
+        proxying = read_proxying(flags.proxy or (["127.0.0.1"] if flags.share else []), os.environ)
     except InputError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
     rights = find_rights(access.profile)
     added = read_added(access.profile, flags.allow_model, os.environ)
     models = offered_models(flags.model, access.profile, added)
-    allowed = find_allowed(access.profile, models, flags.runs_root)
+    allowed = find_allowed(access.profile, models, flags.runs_root, operator_models(flags.model, added))
     service = AskService(cache / "work", allowed=allowed, limits=rights.pictures)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
     desk = LaunchDesk(flags.runs_root, is_open=rights.can_make, allowed=allowed)
@@ -160,7 +168,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, sweeper),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, sweeper, proxying),
         )
     except OSError as error:
         told = (

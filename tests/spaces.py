@@ -24,6 +24,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.ui.allowed_models import find_allowed, offered_models
 from hart_studio.ui.app import build_app, launch_options
 from hart_studio.ui.examples import load_examples
+from hart_studio.ui.forwarding import read_proxying
 from hart_studio.ui.guard import LOOPBACK_HOSTS
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk
@@ -78,7 +79,7 @@ def serve_space(root: Path, load: Callable[[str], ChatModel], examples: Path, **
         desk = LaunchDesk(root / "runs", is_open=rights.can_make, allowed=allowed)
         labels = LabelDesk(root / "labels", is_open=False, allowed=allowed)
         app = build_app(service, questions, models, desk, labels, rights, desks)
-        options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS)
+        options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS, proxying=read_proxying((), dict(variables)))
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
         try:
             yield Space(url, app, desk, desks, root)

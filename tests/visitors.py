@@ -68,7 +68,7 @@ def bring(rooms: Visitors, ticket: str, source: Path, **more: Any) -> dict[str, 
     raise AssertionError("the import did not end")
 
 
-def sleep_instead(layout: RunLayout, argv: Any) -> Any:
+def sleep_instead(layout: RunLayout, *arguments: Any) -> Any:
     """A job that does nothing for a while in place of a labeling run."""
     return start_run(layout, ["sleep", "60"])
 

@@ -1,16 +1,18 @@
 """Samples from a Hugging Face data set: saved to disk, a local folder of data files, or a hub id.
 
-Whoever imports this module waits for the ``datasets`` library, so only jobs that read such a data set should.
+A local folder is read without the ``datasets`` library (``dataset_folders``). A hub id imports it, which takes seconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
+from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.columns import Columns, read_row
+from hart_studio.data.dataset_folders import find_splits, read_dataset_rows, read_first_names
+from hart_studio.data.hub_metadata import pin_revision
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.errors import DataError
 from hart_studio.records import GoldSample
@@ -34,7 +36,7 @@ def load_hugging_face(
         cache: Folder for the pictures that are stored as bytes, made when missing. Files are named by content, so
             questions about one picture share one file.
         columns: Which column holds what.
-        config: Configuration of a data set that has several.
+        config: Configuration of a data set that has several; of a local one, a folder in it.
         split: Split; needed when there are several.
         revision: Version of a hub data set.
         image_root: Folder that pictures given as paths must lie in. By default the data set's own folder, or for a hub
@@ -44,22 +46,28 @@ def load_hugging_face(
     Raises:
         DataError: If it cannot be read, lacks a column, has several splits and none was named, or holds no sample.
     """
-    folder = Path(name) if Path(name).is_dir() else None
-    table = _pick_split(_open(name, folder, config, revision), name, split)
-    columns.check(table.column_names, name)
-    table = table.select_columns(list(dict.fromkeys(columns.named))).with_format(None)
-    if isinstance(table.features[columns.image], datasets.Image):
-        # The bytes as they are: nothing is decoded, nothing is encoded again.
-        table = table.cast_column(columns.image, datasets.Image(decode=False))
+    folder = find_folder(name)
+    if folder is not None:
+        files = _pick_split(find_splits(folder, config), name, split)
+        columns.check(read_first_names(files), name)
+        rows, root, source = read_dataset_rows(files), image_root or folder, folder.resolve().name
+    else:
+        table = _pick_split(_open_hub(name, config, revision), name, split)
+        columns.check(table.column_names, name)
+        rows, root, source = _read_table(table, columns), image_root or _hub_cache(), name
     cache.mkdir(parents=True, exist_ok=True)
-    root = image_root or folder or Path(datasets.config.HF_CACHE_HOME)
-    source = folder.resolve().name if folder else name
 
-    def read(index: int) -> GoldSample:
-        return read_row(table[index], columns, number=index + 1, source=source, root=root, cache=cache)
+    def read(numbered: tuple[int, Any]) -> GoldSample:
+        number, row = numbered
+        if isinstance(row, ValueError):
+            raise row
+        if not isinstance(row, dict):
+            raise ValueError(f"expected an object, got {type(row).__name__}")
+        whole = {column: row.get(column) for column in columns.named}
+        return read_row(whole, columns, number=number, source=source, root=root, cache=cache)
 
-    rows = ((f"row {index + 1}", index) for index in range(len(table)))
-    return collect_samples(source, rows, read, needs_answer=needs_answer)
+    placed = ((place, (number, row)) for number, (place, row) in enumerate(rows, start=1))
+    return collect_samples(source, placed, read, needs_answer=needs_answer)
 
 
 def read_column_names(name: str, config: str | None = None, split: str | None = None) -> list[str]:
@@ -68,17 +76,45 @@ def read_column_names(name: str, config: str | None = None, split: str | None = 
     Raises:
         DataError: If it cannot be read, or has several splits and none was named.
     """
-    folder = Path(name) if Path(name).is_dir() else None
-    return list(_pick_split(_open(name, folder, config, None), name, split).column_names)
+    folder = find_folder(name)
+    if folder is not None:
+        return read_first_names(_pick_split(find_splits(folder, config), name, split))
+    return list(_pick_split(_open_hub(name, config, None), name, split).column_names)
 
 
-def _open(name: str, folder: Path | None, config: str | None, revision: str | None) -> Any:
-    """The data set, or a mapping of its splits."""
-    is_saved = folder is not None and any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json"))
+def find_folder(name: str) -> Path | None:
+    """The local folder of that name; None when there is none, so that it may be a hub id."""
     try:
-        if is_saved:
-            return datasets.load_from_disk(name)
-        return datasets.load_dataset(name, name=config, revision=revision)
+        return Path(name) if name and Path(name).is_dir() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _read_table(table: Any, columns: Columns) -> Iterator[tuple[str, Any]]:
+    import datasets  # noqa: PLC0415 - takes seconds
+
+    table = table.select_columns(list(dict.fromkeys(columns.named))).with_format(None)
+    if isinstance(table.features[columns.image], datasets.Image):
+        # The bytes as they are: nothing is decoded, nothing is encoded again, and no address is fetched.
+        table = table.cast_column(columns.image, datasets.Image(decode=False))
+    for index in range(len(table)):
+        yield f"row {index + 1}", table[index]
+
+
+def _hub_cache() -> Path:
+    import datasets  # noqa: PLC0415 - takes seconds
+
+    return Path(datasets.config.HF_CACHE_HOME)
+
+
+def _open_hub(name: str, config: str | None, revision: str | None) -> Any:
+    """The data set, or a mapping of its splits."""
+    if not is_hub_id(name):
+        raise DataError(f"expected a data set at {name!r}, got no folder and no hub id such as owner/name; check it")
+    import datasets  # noqa: PLC0415 - takes seconds
+
+    try:
+        return datasets.load_dataset(name, name=config, revision=pin_revision(name, revision))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise DataError(
@@ -86,8 +122,8 @@ def _open(name: str, folder: Path | None, config: str | None, revision: str | No
         ) from error
 
 
-def _pick_split(opened: Any, name: str, split: str | None) -> datasets.Dataset:
-    if isinstance(opened, datasets.Dataset):
+def _pick_split(opened: Any, name: str, split: str | None) -> Any:
+    if not isinstance(opened, dict):  # one table; a mapping of the library is a dictionary, too
         return opened
     chosen = split or (next(iter(opened)) if len(opened) == 1 else None)
     if chosen not in opened:

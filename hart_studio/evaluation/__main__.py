@@ -27,7 +27,7 @@ from hart_studio.evaluation.results import list_evaluations, load_evaluations
 from hart_studio.files import print_anything
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
-from hart_studio.models.served_options import add_served_options, read_served
+from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
 from hart_studio.runs.layout import RunLayout, find_run
@@ -105,6 +105,8 @@ def _join(options: argparse.Namespace) -> tuple[Share, Path]:
         told[0] = str(layout.folder)
         if not given:
             print(f"run: {layout.folder}", flush=True)
+        if config.served is not None:
+            print(describe_endpoint(config.served), flush=True)
     if count > 1:
         from accelerate import PartialState  # noqa: PLC0415 - imports torch, which one process alone may not need yet
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415

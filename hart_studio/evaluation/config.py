@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError, field_validator
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
+from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
 
 DRAWN_QUESTIONS: Final = 200
@@ -96,7 +96,7 @@ def read_config(layout: RunLayout) -> EvaluationConfig:
         InputError: If they cannot be read, or are those of another job.
     """
     try:
-        return EvaluationConfig.model_validate_json(read_plain(layout.config))
+        return EvaluationConfig.model_validate_json(read_config_file(layout))
     except (OSError, ValidationError) as error:
         raise InputError(
             f"expected the settings of an evaluation at {layout.config}, got something else; start a new evaluation"

@@ -44,7 +44,7 @@ from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
-from hart_studio.models.served_options import add_served_options, read_served
+from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
@@ -129,7 +129,10 @@ def _run(options: argparse.Namespace) -> None:
         with reserve_start(project):
             layout = prepare_run(project, _read_config(options))
     print(f"run: {layout.folder}")
-    notes = read_config(layout).tell_scores(project)
+    config = read_config(layout)
+    if config.served is not None:
+        print(describe_endpoint(config.served), flush=True)
+    notes = config.tell_scores(project)
     told = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
     for line in (notes.basis, *told):
         if line:
@@ -216,6 +219,8 @@ def _export(options: argparse.Namespace) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     served = read_served(options)
+    if served is not None:
+        print(describe_endpoint(served), flush=True)
     name = served.title if served else find_built_in(options.model)
     samples = load_jsonl(options.data / "samples.jsonl").samples
     settings = ProposalSettings(

@@ -16,7 +16,6 @@ from typing import Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import HartError, ImageError, InputError, ModelError
-from hart_studio.files import read_plain
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
@@ -30,6 +29,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.records import Record
+from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
@@ -116,7 +116,7 @@ def read_config(layout: RunLayout) -> LabelingConfig:
         InputError: If they cannot be read.
     """
     try:
-        return LabelingConfig.model_validate_json(read_plain(layout.config))
+        return LabelingConfig.model_validate_json(read_config_file(layout))
     except (OSError, ValidationError) as error:
         raise InputError(f"expected the settings of a labeling run at {layout.config}; start a new run") from error
 

@@ -69,6 +69,12 @@ def tell_scores(model: str, project: Project, proposals: ProposalSettings) -> Sc
         + (f" ({found.rollouts} rollouts at temperature {found.temperature:g})" if reason == "sampling" else "")
         for reason, count in outside.items()
     ]
+    own = project.folder / CALIBRATION
+    if inside and own.is_file() and load_calibration(own) == found:
+        cautions.append(
+            f"Scores and auto-accept thresholds come from {CALIBRATION} in the project folder. Remove the file if you "
+            "did not make it."
+        )
     for kind, text in _LABELS.items():
         curve = found.curves.get(kind)
         if kind in inside and curve is not None and curve.threshold is None:

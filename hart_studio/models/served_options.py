@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -72,6 +74,14 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
         first = error.errors(include_input=False)[0]  # the value may hold a password
         where = ".".join(map(str, first["loc"])) or "settings"
         raise InputError(f"the {where} of the served model: {first['msg']}") from None
+
+
+def describe_endpoint(served: ServedSettings, environment: Mapping[str, str] = os.environ) -> str:
+    """One line that names the endpoint and the environment variable of its key, to print before it is contacted."""
+    state = "set" if environment.get(served.api_key_variable, "").strip() else "not set, no key is sent"
+    return (
+        f"endpoint: {served.url} gets the images; key from the environment variable {served.api_key_variable} ({state})"
+    )
 
 
 def _read_fields(pairs: list[str]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from hart_studio.errors import InputError
 from hart_studio.files import read_plain
 from hart_studio.runs.config import RunConfig, Section
+from hart_studio.runs.config_file import read_config_file
+from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.presets import find_preset
 from hart_studio.runs.redaction import redact
 
@@ -53,6 +55,20 @@ def load_config(path: Path) -> RunConfig:
         raise InputError(f"expected a JSON file of settings at {path}, got {error.strerror}; check the path") from error
     except ValidationError as error:
         raise InputError(f"{path} holds no usable settings:\n{_explain(error)}") from error
+
+
+def load_run_config(layout: RunLayout) -> RunConfig:
+    """Settings of a training run, from its own folder.
+
+    Raises:
+        InputError: As for ``load_config``, or if this process was started for this run with another config.
+    """
+    try:
+        return RunConfig.model_validate_json(read_config_file(layout))
+    except OSError as error:
+        raise InputError(f"The settings of run {layout.run_id} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        raise InputError(f"{layout.config} holds no usable settings:\n{_explain(error)}") from error
 
 
 def dump_config(config: BaseModel) -> str:

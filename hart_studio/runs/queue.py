@@ -19,6 +19,7 @@ from pydantic import Field
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import read_plain, write_json
 from hart_studio.records import Record
+from hart_studio.runs.config_file import config_variables, hash_config, read_config_file
 from hart_studio.runs.devices import VISIBLE_VARIABLE
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.launcher import start_run
@@ -38,6 +39,10 @@ _ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Makes CUDA count processors as the driver does; by itself it puts the fastest first."""
 
 _FOREIGN: Final = "expected a launch plan that was made here, got another; resume the run to plan it anew"
+_CHANGED: Final = (
+    "The settings of this run were changed after it was put into the queue, so it was not started. Resume the run to "
+    "check and start it with the settings that it has now."
+)
 
 
 class LaunchPlan(Record):
@@ -47,11 +52,17 @@ class LaunchPlan(Record):
     """Program and arguments."""
     gpus: tuple[int, ...] = ()
     """Processors that it gets, by the driver's numbers; none = the CPU."""
+    config_sha256: str = ""
+    """SHA-256 of the ``config.json`` that was checked; the job refuses any other. Empty before the plan is written."""
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables for the job. Without a processor it must see none, or it would take the first."""
         return {VISIBLE_VARIABLE: ",".join(map(str, self.gpus)), **(_ORDER if self.gpus else {})}
+
+    def job_variables(self, layout: RunLayout) -> dict[str, str]:
+        """Variables with which the page starts the job."""
+        return {**self.environment, **config_variables(layout.run_id, self.config_sha256)}
 
     def shares_device(self, other: LaunchPlan) -> bool:
         """Whether two jobs would be in each other's way."""
@@ -74,15 +85,28 @@ def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
         )
 
 
-def write_plan(layout: RunLayout, plan: LaunchPlan) -> None:
+def write_plan(layout: RunLayout, plan: LaunchPlan, root: Path | None = None) -> LaunchPlan:
     """Write how a run is to be started, sealed; a new run is then complete once it has a status.
+
+    Args:
+        layout: The run.
+        plan: Whoever has checked a config gives its digest; without one, the config is sealed as it is now.
+        root: Folder with the signing key, above the run; None = the folder of all runs.
+
+    Returns:
+        The plan as it was written.
 
     Raises:
         DataError: If plans cannot be sealed.
+        InputError: If the run does not lie below the root.
         OSError: If the disk is full.
     """
+    if not plan.config_sha256:
+        plan = plan.model_copy(update={"config_sha256": hash_config(read_config_file(layout))})
+    root = root or layout.folder.parent
     told = plan.model_dump(mode="json")
-    write_json(layout.launch, {**told, "seal": make_seal(layout.folder.parent, layout.run_id, told)})
+    write_json(layout.launch, {**told, "seal": make_seal(root, _name_below(layout, root), told)})
+    return plan
 
 
 def read_plan(layout: RunLayout) -> LaunchPlan | None:
@@ -94,17 +118,41 @@ def read_plan(layout: RunLayout) -> LaunchPlan | None:
     return told[0] if told else None
 
 
-def find_plan(layout: RunLayout) -> LaunchPlan | None:
+def find_plan(layout: RunLayout, root: Path | None = None) -> LaunchPlan | None:
     """How a run is to be started, or was; None for a run from a terminal, or when the plan was not made here.
 
+    Args:
+        layout: The run.
+        root: As for ``write_plan``.
+
     Raises:
+        InputError: If the run does not lie below the root.
         OSError: If it cannot be said now whether it was made here, because the key cannot be read.
     """
     told = _read_told(layout)
     if told is None:
         return None
     plan, seal = told
-    return plan if is_sealed(layout.folder.parent, layout.run_id, plan.model_dump(mode="json"), seal) else None
+    root = root or layout.folder.parent
+    return plan if is_sealed(root, _name_below(layout, root), plan.model_dump(mode="json"), seal) else None
+
+
+def _name_below(layout: RunLayout, root: Path) -> str:
+    """Path of the run below the root, with every link resolved: a linked folder belongs to where it leads."""
+    try:
+        return layout.folder.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError as error:
+        raise InputError(
+            f"Run {layout.run_id} is linked to a folder outside of {root}. Copy its folder there instead."
+        ) from error
+
+
+def _is_unchanged(layout: RunLayout, plan: LaunchPlan) -> bool:
+    """Whether the config of a run is the one that its plan was made for."""
+    try:
+        return hash_config(read_config_file(layout)) == plan.config_sha256
+    except OSError:
+        return False
 
 
 def _read_told(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
@@ -157,18 +205,21 @@ class RunQueue:
             for run in reversed(runs):
                 try:
                     plan = find_plan(run.layout) if is_waiting(run) else None
-                except OSError:  # the key is another user's, or cannot be read just now: whoever can will start it
+                except (OSError, InputError):  # the key is another user's, or cannot be read now: whoever can starts it
                     continue
                 if plan is None:
                     if is_waiting(run) and run.layout.launch.exists():
                         _fail(run.layout, _FOREIGN)
+                    continue
+                if not _is_unchanged(run.layout, plan):
+                    _fail(run.layout, _CHANGED)
                     continue
                 if not any(plan.shares_device(other) for other in busy):
                     if shutil.which(plan.argv[0]) is None:
                         _fail(run.layout, f"expected a program to start at {plan.argv[0]}, found none; resume the run")
                         continue
                     try:
-                        start_run(run.layout, plan.argv, plan.environment, is_queued=True)
+                        start_run(run.layout, plan.argv, plan.job_variables(run.layout), is_queued=True)
                     except (HartError, OSError):  # OSError: its folder was deleted a moment ago
                         continue
                     started.append(run.layout.run_id)

@@ -1,7 +1,8 @@
-"""Which launch plans this folder of runs has made itself: a run that was copied here brings no command that is obeyed.
+"""Which launch plans this server has made itself: a run that was copied here brings no command that is obeyed.
 
 A plan is a command that is started without being asked about again, so it carries a seal: a hash with a key that lies
-beside the runs and that only the user who owns them can read.
+in the server's own root and that only the user who owns it can read. The root is the folder of all runs, or for
+labeling the folder of all projects: a key inside a project would be copied with it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.errors import DataError
+from hart_studio.files import read_plain
 
 KEY: Final = ".queue.key"
 """Name of the file with the key, in the root of the runs."""
@@ -26,41 +28,49 @@ _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.05
 
 
-def make_seal(runs_root: Path, run_id: str, plan: dict[str, Any]) -> str:
+def make_seal(root: Path, run: str, plan: dict[str, Any]) -> str:
     """The seal of a plan for one run of this root; the key is made when there is none.
+
+    Args:
+        root: Folder with the key.
+        run: Path of the run's folder below the root.
+        plan: What is sealed.
 
     Raises:
         DataError: If what lies there is no key.
         OSError: If the folder cannot be written.
     """
-    words = json.dumps([run_id, plan], sort_keys=True).encode()
-    return hmac.new(_read_key(runs_root), words, hashlib.sha256).hexdigest()
+    words = json.dumps([run, plan], sort_keys=True).encode()
+    return hmac.new(_read_key(root), words, hashlib.sha256).hexdigest()
 
 
-def is_sealed(runs_root: Path, run_id: str, plan: dict[str, Any], seal: object) -> bool:
-    """Whether a plan was made here, for this run, and is as it was made.
+def is_sealed(root: Path, run: str, plan: dict[str, Any], seal: object) -> bool:
+    """Whether a plan was made here, for this run, and is as it was made; arguments as for ``make_seal``.
 
     Raises:
         OSError: If there is a key that cannot be read now.
     """
-    if not isinstance(seal, str) or not (runs_root / KEY).is_file():
+    if not isinstance(seal, str) or not (root / KEY).is_file():
         return False
     try:
-        return hmac.compare_digest(make_seal(runs_root, run_id, plan).encode(), seal.encode("utf-8", "replace"))
+        return hmac.compare_digest(make_seal(root, run, plan).encode(), seal.encode("utf-8", "replace"))
     except DataError:
         return False
 
 
-def _read_key(runs_root: Path) -> bytes:
-    path = runs_root / KEY
+def _read_key(root: Path) -> bytes:
+    path = root / KEY
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        # A link could lead to a file that others know, such as one inside of a run that was copied here.
+        raise DataError(f"The signing key at {path} is not a regular file. Remove it; a new key is made.")
     if not path.exists():
         _make_key(path)
-    key = path.read_bytes()
+    key = read_plain(path)
     for _ in range(_LOOKS):
         if len(key) >= _KEY_BYTES:
             break
         time.sleep(_LOOK_SECONDS)  # somebody is writing it
-        key = path.read_bytes()
+        key = read_plain(path)
     if len(key) != _KEY_BYTES:
         raise DataError(f"expected a key of {_KEY_BYTES} bytes at {path}, got {len(key)}; remove the file")
     return key

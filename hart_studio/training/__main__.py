@@ -18,7 +18,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.overrides import apply_overrides, dump_config, load_config
+from hart_studio.runs.overrides import apply_overrides, dump_config, load_config, load_run_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.runs.writer import RUN_VARIABLE, create_run
 from hart_studio.training import merging
@@ -104,7 +104,7 @@ def _read_settings(options: argparse.Namespace) -> RunConfig:
     if options.resume is not None:
         if options.overrides:
             raise InputError("expected --resume without --set: a run keeps its settings; start a new one for others")
-        return load_config(find_run(options.runs_root, options.resume).config)
+        return load_run_config(find_run(options.runs_root, options.resume))
     if options.config is not None:
         base = load_config(options.config)
     else:

@@ -6,12 +6,14 @@ name. Every place that a name enters asks here before anything is opened.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import InputError
+from hart_studio.files import read_plain
 from hart_studio.models.catalog import BUILT_IN, BUILT_INS
 from hart_studio.models.families import FAMILIES
 from hart_studio.runs.checkpoints import list_checkpoints
@@ -35,9 +37,11 @@ class AllowedModels:
     names: tuple[str, ...] | None = None
     """Exactly these; None = any."""
     runs_root: Path | None = None
-    """Folder of runs whose checkpoints may be opened, too; None = of none."""
+    """Folder of runs whose checkpoints may be opened, too, where only some models are allowed; None = of none."""
     how_to_add: str = ""
     """What the operator does to allow another one."""
+    trusted: tuple[str, ...] = ()
+    """Names that the operator gave when the server was started; see ``operator_models``."""
 
     @property
     def label(self) -> str:
@@ -53,7 +57,9 @@ class AllowedModels:
             InputError: If the model may not be opened here.
         """
         wanted = name.strip()
-        if self.names is None or wanted in self.names or self._is_checkpoint(wanted):
+        if self.names is None or wanted in self.names:
+            return wanted
+        if self.runs_root is not None and self._is_checkpoint(wanted, self.runs_root, self.names):
             return wanted
         shown = ", ".join(self.names[:_SHOWN_NAMES]) + (", …" if len(self.names) > _SHOWN_NAMES else "")
         raise InputError(
@@ -61,17 +67,45 @@ class AllowedModels:
             f"the operator add it with {self.how_to_add}"
         )
 
-    def _is_checkpoint(self, name: str) -> bool:
-        """Whether this is the folder of a complete checkpoint that a run here has made."""
-        if self.runs_root is None or "\0" in name:
+    def is_local(self, name: str, runs_root: Path) -> bool:
+        """Whether opening a model reads only what is on this machine already or what the operator named.
+
+        Args:
+            name: A folder or hub id, from a file that anybody may have written.
+            runs_root: Folder of runs whose checkpoints are local.
+        """
+        known = (*BUILT_INS, *BUILT_INS.values(), *self.trusted)
+        return name in known or self._is_checkpoint(name, runs_root, known)
+
+    @staticmethod
+    def _is_checkpoint(name: str, runs_root: Path, bases: Collection[str]) -> bool:
+        """Whether this is the folder of a complete checkpoint of a run here; one of an adapter, on one of these bases.
+
+        An adapter names its base model in a file of its own, and loading it opens that model too.
+        """
+        if "\0" in name:
             return False
-        root = self.runs_root.resolve()
+        root = runs_root.resolve()
         try:
             place = Path(name).resolve()
             layout = find_run(root, place.relative_to(root).parts[0])
         except (ValueError, IndexError, OSError, RuntimeError, InputError):
             return False
-        return any(found.folder.resolve() == place for found in list_checkpoints(layout))
+        if not any(found.folder.resolve() == place for found in list_checkpoints(layout)):
+            return False
+        adapter = place / "adapter_config.json"
+        if not adapter.exists() and not adapter.is_symlink():
+            return True
+        try:
+            base = json.loads(read_plain(adapter)).get("base_model_name_or_path")
+        except (OSError, ValueError, RecursionError, AttributeError):
+            return False
+        if not isinstance(base, str):
+            return False
+        # The base of an adapter is a whole model, so one more look is enough: no base, no further one.
+        return base in (*bases, *BUILT_INS.values()) or (
+            place != Path(base).resolve() and AllowedModels._is_checkpoint(base, runs_root, ())
+        )
 
 
 def offered_models(
@@ -105,17 +139,21 @@ def read_added(profile: Profile, flags: Collection[str], environment: Mapping[st
     return tuple(dict.fromkeys(name.strip() for name in (*flags, *named) if name.strip()))
 
 
-def find_allowed(profile: Profile, offered: Collection[tuple[str, str]], runs_root: Path) -> AllowedModels:
+def find_allowed(
+    profile: Profile, offered: Collection[tuple[str, str]], runs_root: Path, trusted: Collection[str] = ()
+) -> AllowedModels:
     """What may be opened on a page that is reached in this way.
 
     Args:
         profile: From ``find_access``.
         offered: From ``offered_models``.
         runs_root: Folder of the runs, whose checkpoints a lab may open.
+        trusted: From ``operator_models``.
     """
+    named = tuple(trusted)
     if profile == "local":
-        return AllowedModels()
+        return AllowedModels(None, runs_root, trusted=named)
     names = tuple(name for _, name in offered)
     if profile == "lab":
-        return AllowedModels(names, runs_root, MODEL_FLAG)
-    return AllowedModels(names, None, f"the variable {MODELS_VARIABLE}")
+        return AllowedModels(names, runs_root, MODEL_FLAG, named)
+    return AllowedModels(names, None, f"the variable {MODELS_VARIABLE}", named)

@@ -11,11 +11,14 @@ from gradio.utils import get_space
 from starlette.middleware import Middleware
 
 from hart_studio.errors import HartError
+from hart_studio.runs.layout import RunLayout
 from hart_studio.ui.cache import CacheSweeper
 from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.config_check import check_checkpoint
 from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.faults import PlainFaults
+from hart_studio.ui.forwarding import NO_PROXY, Proxying
 from hart_studio.ui.guard import Guard
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
@@ -111,7 +114,8 @@ def build_app(
             try:
                 rights.ensure_owner(person)
                 trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
-                service.allowed.check(trained)
+                layout = RunLayout(Path(trained).parents[1])
+                base = check_checkpoint(layout, trained, base, service.allowed, desk.runs_root)
                 title = watch.tell_checkpoint(Path(trained))
             except HartError as error:
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
@@ -142,6 +146,7 @@ def launch_options(
     login: tuple[str, str] | None = None,
     mcp: tuple[McpServer, str] | None = None,
     cache: CacheSweeper | None = None,
+    proxying: Proxying = NO_PROXY,
 ) -> dict[str, Any]:
     """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
 
@@ -151,8 +156,10 @@ def launch_options(
         login: Name and password that every visitor must give; None = nobody is asked.
         mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
         cache: Bounds the folder of uploads; None = it has no bound.
+        proxying: Which headers of proxies are used.
     """
-    middleware = [Middleware(Guard, hosts=hosts), Middleware(PlainFaults), Middleware(RequestLimits, cache=cache)]
+    guard = Middleware(Guard, hosts=hosts, proxying=proxying)
+    middleware = [guard, Middleware(PlainFaults), Middleware(RequestLimits, cache=cache)]
     more: dict[str, Any] = {}
     if mcp is not None:
         server, token = mcp

@@ -30,6 +30,7 @@ from hart_studio.runs.events import RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import LaunchPlan, plan_launch, read_plan, write_plan
 from hart_studio.runs.reader import RunSummary, list_runs, read_events, summarize_run
+from hart_studio.ui.config_check import check_config, check_resumable, hash_new
 from hart_studio.ui.failures import describe
 from hart_studio.ui.label_desk import read_request
 from hart_studio.ui.launch_desk import DOUBLE_CLICK_SECONDS, LaunchDesk
@@ -208,14 +209,14 @@ class EvaluationDesk:
         """
         self.launch.ensure_open()
         wanted = _read(request)
-        self.launch.allowed.check(wanted.model)
+        check_config(wanted.config, self.launch.allowed)
         with self._lock:
             if self._last and self._last[0] == wanted and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
                 return {"run": self._last[2]}
             try:
                 layout = prepare_run(
                     self.launch.runs_root, wanted.config,
-                    lambda layout: write_plan(layout, self._plan(layout, _gpus(wanted))),
+                    lambda layout: write_plan(layout, self._plan(layout, _gpus(wanted), hash_new(wanted.config))),
                 )  # fmt: skip
             except OSError as error:
                 root = self.launch.runs_root
@@ -237,19 +238,15 @@ class EvaluationDesk:
         """Put the next attempt of an evaluation that ended early into the queue: it goes on with what is left.
 
         Raises:
-            InputError: If there is none, it is complete or still runs, or its model is served, which only a terminal
-                may ask for.
+            InputError: If there is none, it is complete or still runs, or its config may not be used here
+                (``check_resumable``).
         """
         self.launch.ensure_open()
         layout = self.find(request.get("run"))
-        if read_config(layout).served is not None:
-            raise InputError(
-                f"expected a model in this program, got one behind an address; go on in a terminal with --resume "
-                f"{layout.run_id}"
-            )
-        self.launch.allowed.check(read_config(layout).model)
+        origin = self.launch.origin(layout, MODULE)
+        sha256 = check_resumable(layout, EvaluationConfig, self.launch.allowed, origin)
         earlier = read_plan(layout)
-        plan_launch(layout, self._plan(layout, earlier.gpus if earlier else ()))
+        plan_launch(layout, self._plan(layout, earlier.gpus if earlier else (), sha256))
 
     def delete(self, request: Mapping[str, Any]) -> None:
         """Remove an evaluation that has ended, with everything in it."""
@@ -278,9 +275,9 @@ class EvaluationDesk:
                     return pace
         return None
 
-    def _plan(self, layout: RunLayout, gpus: tuple[int, ...]) -> LaunchPlan:
+    def _plan(self, layout: RunLayout, gpus: tuple[int, ...], config_sha256: str) -> LaunchPlan:
         argv = (sys.executable, "-m", MODULE, "--resume", layout.run_id, "--runs-root", str(self.launch.runs_root))
-        return LaunchPlan(argv=argv, gpus=gpus)
+        return LaunchPlan(argv=argv, gpus=gpus, config_sha256=config_sha256)
 
     def _row(self, run: RunSummary) -> dict[str, Any]:
         status = show_status(run)

@@ -3,7 +3,8 @@
 A page on this machine can start models and read pictures, so two browser attacks matter: a foreign site that
 calls the local port, and a foreign name that is re-pointed at 127.0.0.1 (DNS rebinding). The first is stopped by
 comparing ``Origin`` with ``Host``, the second by answering only to known host names. Guesses at a login are slowed
-down. Where there is a login, it is asked for here, in front of everything, and not once per address.
+down. Where there is a login, it is asked for here, in front of everything, and not once per address. Headers by which a
+client could tell the server its own address are dropped (``forwarding``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hart_studio.ui.forwarding import NO_PROXY, Proxying, clean_scope, is_host
 from hart_studio.ui.routes import is_open, is_served
 from hart_studio.ui.throttle import Throttle
 
@@ -51,11 +53,13 @@ class Guard:
 
     Attributes:
         hosts: Host names, without port, that are answered; None answers to all (a public server cannot know its names).
+        proxying: Which headers of proxies are used.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None, proxying: Proxying = NO_PROXY) -> None:
         self.app = app
         self.hosts = hosts
+        self.proxying = proxying
         self._logins = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +79,7 @@ class Guard:
             status, detail = refusal
             await JSONResponse({"detail": detail}, status)(scope, receive, send_with_headers)
             return
-        await self.app(scope, receive, send_with_headers)
+        await self.app(clean_scope(scope, self.proxying), receive, send_with_headers)
 
     def _find_refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Why a request is not answered, as status and words; None when it is.
@@ -89,6 +93,8 @@ class Guard:
         named = [value for name, value in pairs if name in {"host", "x-forwarded-host"}]
         if self.hosts is not None and not (host and all(_host_name(name) in self.hosts for name in named)):
             return 400, "This server does not answer to that host name; start it with --allow-host NAME."
+        if host and not is_host(host):
+            return 400, "The Host header is not a host name."
         if _is_foreign(scope["method"], path, headers, host):
             return 403, "Requests from other sites are refused. A proxy has to pass on the Host that the browser named."
         if not is_served(path):

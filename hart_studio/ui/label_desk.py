@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -38,10 +37,9 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.runs.stopping import continue_stop, stop_in_background
 from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.config_check import check_config, hash_new
 from hart_studio.ui.label_imports import MOST_SHOWN_BAD_ROWS, Import, read_folder, run_import
-
-MODULE: Final = "hart_studio.labeling"
-"""What ``python -m`` starts to label."""
+from hart_studio.ui.label_launch import check_run, find_model, sign_run
 
 CLOSED: Final = "labeling is switched off on this public page; run python app.py yourself"
 """Why nothing is made here."""
@@ -222,7 +220,7 @@ class LabelDesk:
         with reserve_start(project):
             layout = prepare_run(project, config)
             try:
-                start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
+                start_run(layout, *sign_run(self.root, project, layout, hash_new(config)))
             except (HartError, OSError):
                 shutil.rmtree(layout.folder, ignore_errors=True)  # it would look as if it were about to begin
                 raise
@@ -266,15 +264,18 @@ class LabelDesk:
         """Go on with a run that was stopped or lost.
 
         Raises:
-            InputError: If it is completed, or at work.
+            InputError: If it is completed, or at work, or its config may not be used here (``check_run``).
         """
         self.check_open()
-        layout = self._find_run(request)
-        self.allowed.check(read_config(layout).model)
-        project = self.open_project(request.get("project"))
+        project, layout = self.open_project(request.get("project")), self._find_run(request)
+        sha256 = check_run(self.root, project, layout, self.allowed)
         with reserve_start(project, layout.run_id):
             layout.pause.unlink(missing_ok=True)
-            start_run(layout, [sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id])
+            start_run(layout, *sign_run(self.root, project, layout, sha256))
+
+    def find_model(self, project: Project) -> tuple[str, str]:
+        """(run id, model) that judges boxes which a person draws; see ``label_launch.find_model``."""
+        return find_model(self.root, project, self.allowed)
 
     def _read_run(self, request: Mapping[str, Any]) -> tuple[Project, LabelingConfig]:
         """The project of a ``RunRequest``, and the settings of the run."""
@@ -282,7 +283,7 @@ class LabelDesk:
         wanted = read_request(RunRequest, request)
         project = self.open_project(wanted.project)
         config = LabelingConfig(
-            model=self.allowed.check(wanted.model),
+            model=wanted.model.strip(),
             proposals=ProposalSettings(
                 rollouts=wanted.rollouts,
                 loop=LoopSettings(temperature=1.0, max_new_tokens=128),
@@ -291,6 +292,7 @@ class LabelDesk:
             is_accepting=wanted.is_accepting,
             wanted=ItemFilter(statuses=wanted.statuses),
         )
+        check_config(config, self.allowed)
         return project, config
 
     def _count_elsewhere(self, project: Project) -> int:

@@ -19,7 +19,6 @@ from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.gold import compare_with_gold
-from hart_studio.labeling.job import read_config
 from hart_studio.labeling.known_calibrations import find_calibration
 from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project
@@ -31,7 +30,6 @@ from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
-from hart_studio.runs.reader import list_runs
 from hart_studio.ui.label_desk import LabelDesk, read_request
 
 
@@ -252,10 +250,9 @@ class LabelOutputs:
         return path.relative_to(self.served).as_posix()
 
     def _find_calibration(self, project: Project) -> Calibration | None:
-        runs = list_runs(project.runs)
         model = BUILT_IN_HART
         with suppress(HartError):
-            model = read_config(runs[0].layout).model if runs else model
+            _, model = self.desk.find_model(project)
         with suppress(DataError):
             return find_calibration(find_built_in(model), project.folder)
         return None

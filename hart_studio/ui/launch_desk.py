@@ -20,12 +20,13 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu, list_gpus
 from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment
-from hart_studio.runs.layout import find_run
-from hart_studio.runs.overrides import load_config, to_arguments
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.overrides import to_arguments
 from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch, read_plan, write_plan
 from hart_studio.runs.stopping import stop_in_background
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.config_check import Origin, check_config, check_resumable, hash_new
 from hart_studio.ui.rights import CLOSED
 from hart_studio.ui.run_shapes import read_device
 
@@ -151,7 +152,7 @@ class LaunchDesk:
                 itself cannot run.
         """
         self.ensure_open()
-        self._check_model(order.config)
+        check_config(order.config, self.allowed)
         plan = self._plan(order)
         states, last = set(), ""
         with subprocess.Popen(
@@ -186,10 +187,11 @@ class LaunchDesk:
             The id of its run; that of the last one when the same order came a moment ago.
 
         Raises:
-            InputError: If runs cannot be started here, the model is not allowed, or the folder of runs cannot be made.
+            InputError: If runs cannot be started here, the settings may not be used here (``check_config``), or the
+                folder of runs cannot be made.
         """
         self.ensure_open()
-        self._check_model(order.config)
+        check_config(order.config, self.allowed)
         plan = self._plan(order)
         with self._lock:
             if self._last and self._last[0] == plan and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
@@ -222,13 +224,12 @@ class LaunchDesk:
         """Put the next attempt of a run that ended early into the queue: it goes on from its newest checkpoint.
 
         Raises:
-            InputError: If there is no such run, it is completed or still runs, or it was started in a terminal on
-                processors that nobody here knows.
+            InputError: If there is no such run, it is completed or still runs, it was started in a terminal on
+                processors that nobody here knows, or its config may not be used here (``check_resumable``).
         """
         self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
-        if self.allowed.names is not None:
-            self._check_model(load_config(layout.config))
+        sha256 = check_resumable(layout, RunConfig, self.allowed, self.origin(layout, TRAINING_MODULE))
         earlier = read_plan(layout)
         device = read_device(layout)
         if earlier is None and "cuda" in device:
@@ -240,7 +241,7 @@ class LaunchDesk:
         gpus = earlier.gpus if earlier else ()
         setup = next((name for name in SETUPS if earlier and f"{name}.yaml" in " ".join(earlier.argv)), "ddp")
         argv = [*_program(gpus, setup), "--resume", layout.run_id, "--runs-root", str(self.runs_root)]
-        plan_launch(layout, LaunchPlan(argv=tuple(argv), gpus=gpus))
+        plan_launch(layout, LaunchPlan(argv=tuple(argv), gpus=gpus, config_sha256=sha256))
 
     def place_in_queue(self, run_id: str) -> int | None:
         """How many runs come before this one; None when it does not wait."""
@@ -249,13 +250,18 @@ class LaunchDesk:
         except HartError:
             return None
 
-    def _check_model(self, config: RunConfig) -> None:
-        """Refuse a run of a model that may not be opened here; no name is the built-in one."""
-        if config.model.id:
-            self.allowed.check(config.model.id)
+    def origin(self, layout: RunLayout, module: str) -> Origin:
+        """Where a run of this root lies, and how a terminal resumes it.
+
+        Args:
+            layout: The run.
+            module: What ``python -m`` starts.
+        """
+        argv = ("python", "-m", module, "--resume", layout.run_id, "--runs-root", str(self.runs_root))
+        return Origin(self.runs_root, (self.runs_root,), self.runs_root, argv)
 
     def _plan(self, order: Order) -> LaunchPlan:
-        return LaunchPlan(argv=tuple(self.command(order)), gpus=order.gpus)
+        return LaunchPlan(argv=tuple(self.command(order)), gpus=order.gpus, config_sha256=hash_new(order.config))
 
 
 def _program(gpus: tuple[int, ...], setup: str) -> list[str]:

@@ -6,13 +6,12 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hart_studio.errors import HartError, ImageError, InputError, ModelError
+from hart_studio.errors import ImageError, InputError, ModelError
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept
@@ -20,15 +19,14 @@ from hart_studio.labeling.calibration_domain import REASONS, describe_score
 from hart_studio.labeling.chance import describe_chance
 from hart_studio.labeling.claims import check_reviewer
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.job import open_checked, read_config
+from hart_studio.labeling.job import open_checked
 from hart_studio.labeling.need import find_reason
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Check, Item, Label
 from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
 from hart_studio.labeling.review_history import Report, Undone, is_bulk_next
-from hart_studio.models.catalog import BUILT_IN_HART
+from hart_studio.models.catalog import describe_mismatch
 from hart_studio.records import Box
-from hart_studio.runs.reader import list_runs
 from hart_studio.ui.bulk_jobs import BulkJobs
 from hart_studio.ui.drawn_boxes import read_boxes
 from hart_studio.ui.label_desk import LabelDesk
@@ -287,11 +285,12 @@ class ReviewCalls:
 
     def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> Check:
         """The model's verdict, from memory when it was asked about these very boxes before."""
-        run_id, model = _find_model(project)
         try:
-            self.service.allowed.check(model)
+            run_id, model = self.desk.find_model(project)
         except InputError as error:
-            raise ModelError(str(error)) from error
+            raise ModelError(f"Drawn boxes are not checked. {error}") from error
+        if mismatch := describe_mismatch(model, item.picture.domain, "this image"):
+            raise ModelError(mismatch)
         before = next(
             (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
         )
@@ -351,25 +350,6 @@ class ReviewCalls:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.served).as_posix()
-
-
-def _find_model(project: Project) -> tuple[str, str]:
-    """(id, model) of the newest run, so that a person's boxes are judged as the model's own were.
-
-    Raises:
-        ModelError: If the model is served: its address is not asked from the page.
-    """
-    for run in list_runs(project.runs):
-        with suppress(HartError):
-            config = read_config(run.layout)
-            if config.served is not None:
-                break
-            return run.layout.run_id, config.model
-    else:
-        return "", BUILT_IN_HART
-    raise ModelError(
-        f"The model of the newest run, {config.model}, is served by another program. Drawn boxes are not checked."
-    )
 
 
 def _show_chance(item: Item, check: Check | None) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def test_a_run_that_does_not_stop_can_be_ended_at_once(
 ) -> None:
     labels.mkdir(exist_ok=True)
     project = make_project(labels, "hung", 2)
-    layout = prepare_run(project, LabelingConfig(project=str(project.folder), wanted=ItemFilter()))
+    layout = prepare_run(project, LabelingConfig(wanted=ItemFilter()))
     work = (
         "import sys, time\nfrom pathlib import Path\nfrom hart_studio.runs.layout import RunLayout\n"
         "from hart_studio.runs.writer import RunWriter\n"

@@ -147,14 +147,14 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
     assert answer.keys() == {"error"}
     assert not runs.exists() or not [path for path in runs.iterdir() if path.is_dir()]
 
-    def cannot_start(layout: Any, argv: Any) -> None:
+    def cannot_start(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(label_desk, "start_run", cannot_start)
         assert guarded(desk.start)({"project": "signs"}) == {"error": FULL}
     assert list_runs(runs) == [], "a run that never began would keep all others from beginning"
-    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: None)
+    monkeypatch.setattr(label_desk, "start_run", lambda *arguments: None)
     assert guarded(desk.start)({"project": "signs"}).keys() == {"run"}
     assert project.count_by("status") == {"new": 2}
 

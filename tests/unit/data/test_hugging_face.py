@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import datasets
+import huggingface_hub
 import pytest
 from PIL import Image
 
@@ -175,6 +176,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*_: object, **__: object) -> NoReturn:
         raise datasets.exceptions.DatasetNotFoundError("no such set\nand more")
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match="expected a data set at 'no/such', got: no such set; check the name"):
         load_hugging_face("no/such", tmp_path / "cache", COLUMNS)

@@ -82,12 +82,12 @@ def test_evidence_that_no_threshold_is_known_for_is_told_when_it_occurs(project:
     assert tell_scores("m", project, settings(4)).cautions == (), "there is no label yet that it could concern"
     samples = ask(picture, 1), ask(picture, 2, answer=None)
     import_samples(project, LoadedSamples("s", samples))
-    told = tell_scores("m", project, settings(4)).cautions
-    assert (
+    outside, origin, unsure = tell_scores("m", project, settings(4)).cautions
+    assert outside.startswith(
         "1 of 2 items will be uncalibrated and wait for review: a kind of evidence that the calibration was not"
-        in told[0]
     )
-    assert told[1].startswith("no score of a label with a known answer was sure enough")
+    assert origin.startswith("Scores and auto-accept thresholds come from calibration.json in the project folder")
+    assert unsure.startswith("no score of a label with a known answer was sure enough")
 
 
 def test_a_model_without_its_own_calibration_is_told_alone(filled: Project) -> None:

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.models.served_options import add_served_options, read_served
+from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.models.served_settings import ServedSettings
 
 URL = "http://127.0.0.1:8000/v1"
@@ -71,3 +71,10 @@ def test_a_password_in_the_url_is_not_repeated() -> None:
         read("--served", "http://me:hunter22@host/v1", "--served-family", "qwen3_vl")
     assert "without user and password" in str(caught.value)
     assert "hunter22" not in f"{caught.value}{caught.value.__cause__}"
+
+
+def test_the_endpoint_and_the_variable_of_its_key_are_named_and_the_key_is_not() -> None:
+    settings = ServedSettings(url=URL, family="qwen2_5_vl", api_key_variable="MY_KEY")
+    told = describe_endpoint(settings, {"MY_KEY": "the-key"})
+    assert told == f"endpoint: {URL} gets the images; key from the environment variable MY_KEY (set)"
+    assert "not set" in describe_endpoint(settings, {"MY_KEY": " "}) and "not set" in describe_endpoint(settings, {})

@@ -14,10 +14,11 @@ from hart_studio.errors import InputError
 from hart_studio.runs import queue as queue_module
 from hart_studio.runs import stopping
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.config_file import CONFIG_VARIABLE, hash_config
 from hart_studio.runs.launcher import request_stop, start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import hold_lock
-from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, read_plan
+from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, read_plan, write_plan
 from hart_studio.runs.reader import summarize_run
 from hart_studio.runs.seals import KEY
 from hart_studio.runs.status import RunStatus, read_status
@@ -175,6 +176,44 @@ def test_a_key_that_cannot_be_read_lets_runs_wait(root: Path, monkeypatch: pytes
         assert RunQueue(root).place_of(layout) == 0
     assert summarize_run(layout).state == "queued", "whoever can read the key starts it"
     assert RunQueue(root).start_next() == [layout.run_id]
+
+
+def test_settings_that_were_changed_while_a_run_waits_are_not_started(root: Path) -> None:
+    changed, gone, same = (make(root, LaunchPlan(argv=END, gpus=(number,))) for number in range(3))
+    changed.config.write_text(changed.config.read_text() + " ")
+    gone.config.unlink()
+    assert RunQueue(root).start_next() == [same.run_id]
+    for layout in (changed, gone):
+        assert (
+            read_status(layout).state == "failed" and "settings of this run were changed" in read_status(layout).error
+        )
+
+
+def test_a_job_is_told_which_config_was_checked(root: Path) -> None:
+    code = f"import os; print(os.environ['{CONFIG_VARIABLE}'])"
+    layout = make(root, LaunchPlan(argv=(sys.executable, "-c", code)))
+    sha256 = hash_config(layout.config.read_bytes())
+    RunQueue(root).start_next()
+    deadline = time.monotonic() + 20
+    while f"{layout.run_id} {sha256}" not in layout.log_of(1).read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert f"\n{layout.run_id} {sha256}\n" in layout.log_of(1).read_text()
+
+
+def test_a_plan_is_for_the_config_that_was_checked_not_for_the_one_that_lies_there(root: Path) -> None:
+    layout = make(root, None)
+    plan_launch(layout, LaunchPlan(argv=END, config_sha256=hash_config(b"another")))
+    assert RunQueue(root).start_next() == []
+    assert "settings of this run were changed" in read_status(layout).error
+
+
+def test_a_plan_can_be_signed_in_a_folder_above(root: Path) -> None:
+    layout = make(root, None)
+    write_plan(layout, LaunchPlan(argv=END), root.parent)
+    assert find_plan(layout, root.parent) is not None and find_plan(layout) is None
+    assert (root.parent / KEY).is_file() and not (root / KEY).exists()
+    with pytest.raises(InputError, match="outside of"):
+        find_plan(layout, root / "elsewhere")
 
 
 def test_a_plan_of_other_making_tells_its_devices_and_is_not_started(root: Path) -> None:

@@ -40,6 +40,16 @@ def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
     assert not is_sealed(tmp_path, "run", PLAN, "0" * 64)
 
 
+@pytest.mark.parametrize("target", ["known", "missing", "."])
+def test_a_key_that_is_a_link_or_a_folder_signs_nothing(tmp_path: Path, target: str) -> None:
+    """Such as one that leads to a file in a run that was copied here."""
+    (tmp_path / "known").write_bytes(b"k" * 32)
+    (tmp_path / KEY).symlink_to(tmp_path / target)
+    with pytest.raises(DataError, match="not a regular file"):
+        make_seal(tmp_path, "run", PLAN)
+    assert not is_sealed(tmp_path, "run", PLAN, "0" * 64)
+
+
 def test_where_there_are_no_hard_links_the_key_is_made_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,14 @@ def test_the_operator_stands_for_the_default_the_built_in_ones_and_those_added(r
         assert all(allowed.check(name) == name for name in names[1:]), "what is stood for may be opened"
 
 
+def test_what_is_on_this_machine_or_was_named_by_its_operator_is_local(checkpoint: Path, runs_root: Path) -> None:
+    allowed = find_allowed("local", offered_models(), runs_root, operator_models("owner/mine", ("owner/a",)))
+    for name in (*BUILT_INS, *BUILT_INS.values(), "owner/mine", "owner/a", str(checkpoint)):
+        assert allowed.is_local(name, runs_root), name
+    for name in (*HOSTILE, str(runs_root), str(checkpoint.parent), "Qwen/Qwen2.5-VL-7B-Instruct"):
+        assert not allowed.is_local(name, runs_root), name
+
+
 Act = Callable[[AllowedModels, Path, str], object]
 
 

@@ -183,7 +183,7 @@ def test_a_complete_one_is_not_resumed_but_deleted(desk: EvaluationDesk, layout:
 def test_one_behind_an_address_is_not_resumed_from_a_page(desk: EvaluationDesk, picture: Path) -> None:
     served = {"url": "http://127.0.0.1:9/v1", "model": "far", "family": "qwen2_5_vl"}
     layout = write_evaluation(desk.launch.runs_root, make_records(picture, 4), total=9, served=served)
-    with pytest.raises(InputError, match="go on in a terminal"):
+    with pytest.raises(InputError, match="Resume it in a terminal"):
         desk.resume({"run": layout.run_id})
 
 

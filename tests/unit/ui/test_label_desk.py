@@ -145,7 +145,7 @@ def test_a_run_is_started_once_and_with_arguments_alone(
     desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: started.append(list(argv)))
+    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv, variables: started.append(list(argv)))
     desk.create({"name": "p"})
     with pytest.raises(InputError, match="none that is new or failed"):
         desk.start({"project": "p"})
@@ -169,7 +169,7 @@ def test_of_two_servers_that_start_a_run_at_once_one_does(
 ) -> None:
     started: list[str] = []
 
-    def start(layout: Any, argv: list[str]) -> None:
+    def start(layout: Any, argv: list[str], variables: dict[str, str]) -> None:
         time.sleep(0.1)
         started.append(layout.run_id)
 
@@ -197,7 +197,7 @@ def test_a_resumed_run_is_that_of_the_copy_that_was_opened(
     desk: LabelDesk, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv: started.append(list(argv)))
+    monkeypatch.setattr(label_desk, "start_run", lambda layout, argv, variables: started.append(list(argv)))
     desk.create({"name": "p"})
     bring(desk, "p", table)
     run = desk.start({"project": "p"})["run"]
@@ -273,7 +273,7 @@ def test_a_labeling_run_that_hangs_is_ended_from_the_page_and_can_be_resumed(
     plain_start, plain_stop = label_desk.start_run, stopping.stop_run
     command = [sys.executable, "-c", HUNG]
     monkeypatch.setattr(
-        label_desk, "start_run", lambda layout, argv: plain_start(layout, [*command, str(layout.folder)])
+        label_desk, "start_run", lambda layout, argv, variables: plain_start(layout, [*command, str(layout.folder)])
     )
     monkeypatch.setattr(stopping, "stop_run", lambda layout, left: plain_stop(layout, left, end_seconds=0.5))
     desk.create({"name": "p"})

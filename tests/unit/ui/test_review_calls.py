@@ -11,11 +11,13 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError, ModelError
+from hart_studio.image_domains import NEEDLE
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
 from hart_studio.labeling.project import Project
 from hart_studio.ui import bulk_jobs
+from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs
 from hart_studio.ui.review_calls import ReviewCalls
@@ -39,6 +41,8 @@ def calls(tmp_path: Path, model: ScriptedModel) -> ReviewCalls:
     desk.create({"name": "p"})
     project = desk.open_project("p")
     import_samples(project, LoadedSamples("s", tuple(ask(picture, number) for number in range(3))))
+    with project.database.writing() as connection:  # images that the built-in model was made for
+        connection.execute("UPDATE pictures SET domain = ?", (NEEDLE,))
     for number, item in enumerate(list(project.items())):
         add_label(project, item.id, score=number / 10, check=make_check(sufficiency=1.0, crops_right=True))
     return ReviewCalls(desk, AskService(tmp_path / "served", lambda name: model))
@@ -121,6 +125,18 @@ def test_boxes_are_verified_as_they_are_drawn_and_saved_with_the_verdict(
     assert (label.status, label.boxes[0].xyxy) == ("edited", (10, 20, 110, 120))
     assert label.check is not None
     assert (label.check.rollouts, label.check.crops_right) == (0, True)
+
+
+def test_a_built_in_model_gives_no_verdict_on_photographs(calls: ReviewCalls, project: Project) -> None:
+    with project.database.writing() as connection:
+        connection.execute("UPDATE pictures SET domain = ''")
+    item = next(project.items())
+    with pytest.raises(ModelError, match="made for drawn needle scenes"):
+        calls.check(request(item=item.id, boxes=[DRAWN]))
+    answer = calls.decide(request(item=item.id, revision=1, decision="edit", boxes=[DRAWN]))
+    assert answer["told"].startswith("Saved without a check by the model: hart-tiny was made for")
+    label = project.item(item.id).label
+    assert (label.status, label.check) == ("edited", None)
 
 
 def test_a_verdict_is_never_taken_from_the_browser(calls: ReviewCalls, project: Project, model: ScriptedModel) -> None:
@@ -227,6 +243,7 @@ def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewCalls, project
     models = {name: ScriptedModel(name=name, crops_only=said, direct="B") for name, said in (("x", "A"), ("y", "B"))}
     calls.service = AskService(tmp_path / "served_two", lambda name: models[name])
     calls.served = calls.service.folder
+    calls.desk.allowed = AllowedModels(trusted=("x", "y", "z"))
     calls.desk.create({"name": "q"})
     other = calls.desk.open_project("q")
     import_samples(other, LoadedSamples("s", tuple(ask(tmp_path / "street.png", number) for number in range(3))))

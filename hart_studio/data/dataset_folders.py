@@ -1,0 +1,252 @@
+"""Read data sets that lie in local folders: made by ``save_to_disk``, or made of Parquet, Arrow, JSON and CSV files.
+
+A folder may come from anybody, and the files of the ``datasets`` library in it (a dataset card, ``.huggingface.yaml``,
+a loading script, ``dataset_infos.json``) can name addresses and files elsewhere. None of them is read: the data files
+are found by their endings, and never lie outside of the folder. Nothing here uses the network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow
+
+from hart_studio.data.tables import PlacedRow, read_rows
+from hart_studio.errors import DataError, InputError
+from hart_studio.files import open_plain, read_plain, resolve_inside
+
+MOST_FILES: Final = 200_000
+"""Files of a folder that are looked at. Project default."""
+
+ENDINGS: Final = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
+"""Endings of data files. A folder is read by the most frequent one; of equally frequent ones, by the first here."""
+
+DEFAULT_SPLIT: Final = "train"
+"""Split of files whose names mention none."""
+
+REMAINING_SPLIT: Final = "other"
+"""Split of files whose names mention none, beside others whose names do."""
+
+_METADATA: Final = frozenset({"state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
+_SPLIT_NAMES: Final = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+_WORD: Final = re.compile(r"[A-Za-z]+")
+_SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_ARROW_BATCH: Final = 4  # a row may hold an image of many megabytes
+_DICTIONARY_BATCH: Final = 2  # values of org.apache.arrow.flatbuf.MessageHeader
+_RECORD_BATCH: Final = 3
+_OLD_COMPRESSION: Final = b"ARROW:experimental_compression"
+_CONTINUATION: Final = 0xFFFFFFFF
+_FILE_MAGIC: Final = b"ARROW1\0\0"
+_LARGEST_METADATA: Final = 2**20
+
+
+def find_splits(folder: Path, config: str | None = None) -> dict[str, tuple[Path, ...]]:
+    """Find the data files of a folder.
+
+    Args:
+        folder: The data set.
+        config: Configuration of a data set that has several: a folder in it.
+
+    Returns:
+        Split -> its files in order. A data set that was saved without splits has the one split ``train``.
+
+    Raises:
+        DataError: If there are none, or one that the data set names lies outside of the folder.
+    """
+    folder = folder.resolve()
+    if config is not None:
+        folder = _find_inside(folder, config)
+    if (folder / "dataset_dict.json").is_file():
+        names = _read_metadata(folder / "dataset_dict.json").get("splits")
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{folder / 'dataset_dict.json'} names no splits. Save the data set again.")
+        return {name: _list_saved(_find_inside(folder, name)) for name in names}
+    if (folder / "state.json").is_file():
+        return {DEFAULT_SPLIT: _list_saved(folder)}
+    return _group_files(folder)
+
+
+def read_dataset_rows(files: Sequence[Path]) -> Iterator[PlacedRow]:
+    """Read the rows of the data files of a split, one after another.
+
+    Yields:
+        Where each row is, and its cells by column, or the ``ValueError`` that its line is.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    for path in files:
+        prefix = f"{path.name}, " if len(files) > 1 else ""
+        rows = _read_arrow(path) if path.suffix.lower() == ".arrow" else read_rows(path)
+        for place, row in rows:
+            yield f"{prefix}{place}", row
+
+
+def read_first_names(files: Sequence[Path]) -> list[str]:
+    """Names of the columns of the first readable row.
+
+    Raises:
+        DataError: If no file has a row, or one cannot be read.
+    """
+    for _, row in read_dataset_rows(files):
+        if isinstance(row, dict):
+            return list(row)
+    raise DataError(f"The data files {', '.join(path.name for path in files[:4])} hold no rows. Check the data set.")
+
+
+def _group_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    found = []
+    for count, path in enumerate(folder.rglob("*")):
+        if count >= MOST_FILES:
+            raise DataError(f"{folder} holds more than {MOST_FILES:,} files. Split the data set.")
+        is_data = path.suffix.lower() in ENDINGS and path.name not in _METADATA
+        is_hidden = any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+        if is_data and not is_hidden and _is_own(path, folder):
+            found.append(path)
+    endings = Counter(path.suffix.lower() for path in found)
+    if not endings:
+        raise DataError(
+            f"{folder} holds no data files ({', '.join(ENDINGS)}); links that lead out of it are not followed. Convert "
+            "the data set to Parquet, or give another folder."
+        )
+    chosen = max(ENDINGS, key=lambda ending: (endings[ending], -ENDINGS.index(ending)))
+    splits: dict[str, list[Path]] = {}
+    for path in sorted(path for path in found if path.suffix.lower() == chosen):
+        splits.setdefault(_find_split(path.relative_to(folder)), []).append(path)
+    rest = splits.pop("", [])
+    if rest:
+        splits.setdefault(REMAINING_SPLIT if splits else DEFAULT_SPLIT, []).extend(rest)
+    return {name: tuple(files) for name, files in splits.items()}
+
+
+def _find_split(path: Path) -> str:
+    """The split that a file's name or its folders mention; empty = none."""
+    shard = _SHARD.fullmatch(path.stem)
+    if shard:
+        return _SPLIT_NAMES.get(shard[1].lower(), shard[1])
+    words = [word.lower() for part in reversed(path.with_suffix("").parts) for word in _WORD.findall(part)]
+    return next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "")
+
+
+def _list_saved(folder: Path) -> tuple[Path, ...]:
+    """The Arrow files of a folder that ``save_to_disk`` wrote."""
+    entries = _read_metadata(folder / "state.json").get("_data_files")
+    listed = entries if isinstance(entries, list) else []
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
+    if not names or not all(isinstance(name, str) and name.endswith(".arrow") for name in names):
+        raise DataError(
+            f"expected a data set at {str(folder)!r}, got a state.json that names no Arrow files; save it again"
+        )
+    return tuple(_find_inside(folder, str(name)) for name in names)
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_plain(path, _LARGEST_METADATA))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"expected a data set at {str(path.parent)!r}, got an unreadable {path.name}: {error}"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _find_inside(folder: Path, name: str) -> Path:
+    try:
+        path = resolve_inside(folder, name)
+        if path.suffix.lower() == ".arrow":
+            open_plain(path).close()
+        elif not path.is_dir():
+            raise DataError(f"{folder} has no folder {name[:80]!r}. Name another configuration or split.")
+    except InputError as error:
+        raise DataError(
+            f"The data set in {folder} names {name[:80]!r}, which lies outside of it. Nothing is read."
+        ) from error
+    except OSError as error:
+        raise DataError(f"The data file {name[:80]!r} of {folder} cannot be read: {error.strerror}.") from error
+    return path
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    """Whether a path is a regular file that lies in the folder with every link resolved."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):
+        return False
+
+
+def _read_arrow(path: Path) -> Iterator[PlacedRow]:
+    """Rows of an Arrow file in the stream format, as ``datasets`` writes it, or in the file format."""
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            # The messages of both formats are the same. The index at the end of a file is not used: it could lead to
+            # messages that were not looked at.
+            start = len(_FILE_MAGIC) if source.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
+            source.seek(start)
+            _refuse_compressed(source, path)
+            source.seek(start)
+            number = 0
+            for batch in pyarrow.ipc.open_stream(source):
+                for first in range(0, batch.num_rows, _ARROW_BATCH):
+                    for row in batch.slice(first, _ARROW_BATCH).to_pylist():
+                        number += 1
+                        yield f"row {number}", row
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise DataError(f"{path.name!r} cannot be read as an Arrow file: {reason}. Save the data set again.") from error
+
+
+def _refuse_compressed(source: Any, path: Path) -> None:
+    """Refuse compressed record batches, which may unpack to any size; ``datasets`` writes none.
+
+    Args:
+        source: The open file, at its first message.
+        path: For the message.
+    """
+    for message in pyarrow.ipc.MessageReader.open_stream(source):
+        if _is_compressed(message.metadata.to_pybytes()):
+            raise DataError(
+                f"{path.name!r} holds compressed record batches. Save the data set again without compression."
+            )
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether the metadata of a message (a FlatBuffer) says that the buffers of its batch are compressed."""
+    if _OLD_COMPRESSION in metadata:
+        return True
+    try:
+        message = _follow(metadata, 0)
+        kind, header = _find_field(metadata, message, 1), _find_field(metadata, message, 2)
+        if not kind or not header or metadata[kind] not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+            return False
+        batch = _follow(metadata, header)
+        if metadata[kind] == _DICTIONARY_BATCH:
+            data = _find_field(metadata, batch, 1)
+            if not data:
+                return False
+            batch = _follow(metadata, data)
+        return bool(_find_field(metadata, batch, 3))
+    except (struct.error, IndexError):
+        return True  # no valid metadata; nothing of it is unpacked
+
+
+def _follow(data: bytes, place: int) -> int:
+    """Position of the table that an offset of a FlatBuffer leads to."""
+    return place + int(struct.unpack_from("<I", data, place)[0])
+
+
+def _find_field(data: bytes, table: int, number: int) -> int:
+    """Position of a field of a FlatBuffer table; 0 = it is not there."""
+    start = table - struct.unpack_from("<i", data, table)[0]
+    size = struct.unpack_from("<H", data, start)[0]
+    place = 4 + 2 * number
+    offset = struct.unpack_from("<H", data, start + place)[0] if place + 2 <= size else 0
+    return table + offset if offset else 0

@@ -1,0 +1,103 @@
+"""Check which files the metadata of a hub data set names, before the ``datasets`` library resolves them.
+
+Anybody can publish a data set. Its card and its ``.huggingface.yaml`` may name data files by address or by a path on
+this machine, and the library would contact the one and read the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from hart_studio.errors import DataError
+from hart_studio.files import read_plain
+
+_FILES: Final = ("README.md", ".huggingface.yaml")
+_LARGEST_BYTES: Final = 8 * 2**20
+_KEYS: Final = frozenset({"data_files", "data_dir"})
+_OUTSIDE: Final = re.compile(r"\s*[/~\\]|.*(?::|\\)|(?:.*/)?\.\.(?:/|$)", re.DOTALL)
+"""Absolute paths, addresses (``ftp://``, ``zip::``), drives, backslashes and ``..``."""
+
+
+def pin_revision(hub_id: str, revision: str | None) -> str | None:
+    """Check the metadata of a hub data set, and name the commit that was checked.
+
+    Args:
+        hub_id: ``owner/name``.
+        revision: Branch, tag or commit; None = the newest commit.
+
+    Returns:
+        The commit to load; the given revision where downloads are switched off (``HF_HUB_OFFLINE``).
+
+    Raises:
+        DataError: If the hub cannot be reached, or the metadata names a file outside of the data set or cannot be read.
+    """
+    import huggingface_hub  # noqa: PLC0415 - takes a second
+    from huggingface_hub.errors import EntryNotFoundError  # noqa: PLC0415
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:  # only what was fetched before is read
+        return revision
+    try:
+        commit = huggingface_hub.HfApi().dataset_info(hub_id, revision=revision).sha
+        for name in _FILES:
+            with suppress(EntryNotFoundError):
+                path = huggingface_hub.hf_hub_download(hub_id, name, repo_type="dataset", revision=commit)
+                check_metadata(hub_id, name, Path(path))
+    except DataError:
+        raise
+    except Exception as error:  # proxies, time limits, gates and full disks each raise of their own kind
+        reason = str(error).strip().split("\n", 1)[0]
+        raise DataError(
+            f"expected a data set at {hub_id!r}, got: {reason}; check the name and the connection, or give a folder"
+        ) from error
+    return commit
+
+
+def check_metadata(hub_id: str, name: str, path: Path) -> None:
+    """Refuse a metadata file that names data files outside of its data set.
+
+    Args:
+        hub_id: For messages.
+        name: Name of the file in the data set; that of a card has its metadata between two lines of ``---``.
+        path: The local copy.
+
+    Raises:
+        DataError: If it names one, or is not valid YAML.
+    """
+    try:
+        text = read_plain(path, _LARGEST_BYTES, may_link=True).decode("utf-8-sig")
+        found = yaml.safe_load(_read_front_matter(text) if name.endswith(".md") else text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(
+            f"The metadata of the data set {hub_id} ({name}) cannot be read. Download it and check."
+        ) from error
+    for pattern in _list_patterns(found, is_pattern=False, seen=set()):
+        if _OUTSIDE.match(pattern):
+            raise DataError(
+                f"The data set {hub_id} names the data file {pattern[:80]!r} in {name}, which lies outside of it. "
+                "Nothing was read. Download the data set, check it, and give its local folder."
+            )
+
+
+def _read_front_matter(text: str) -> str:
+    found = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
+    return found[1] if found else ""
+
+
+def _list_patterns(value: Any, *, is_pattern: bool, seen: set[int]) -> Iterator[str]:
+    """Every text below a key that holds data files; YAML may refer to one value many times, or to itself."""
+    if isinstance(value, str):
+        if is_pattern:
+            yield value
+    elif isinstance(value, (dict, list)):
+        key = hash((id(value), is_pattern))
+        if key not in seen:
+            seen.add(key)
+            pairs = value.items() if isinstance(value, dict) else ((None, each) for each in value)
+            for name, each in pairs:
+                yield from _list_patterns(each, is_pattern=is_pattern or name in _KEYS, seen=seen)

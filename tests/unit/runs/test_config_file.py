@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hart_studio.errors import InputError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.config_file import CONFIG_VARIABLE, config_variables, hash_config, read_config_file
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.overrides import load_run_config
+from hart_studio.runs.writer import create_run
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    return create_run(tmp_path / "runs", "training", RunConfig(), "ap_grpo", 10)
+
+
+def test_a_job_works_with_the_config_that_was_checked(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = hash_config(layout.config.read_bytes())
+    (value,) = config_variables(layout.run_id, sha256).values()
+    monkeypatch.setenv(CONFIG_VARIABLE, value)
+    assert load_run_config(layout) == RunConfig()
+    layout.config.write_text(layout.config.read_text().replace('"seed": 0', '"seed": 1'))
+    for read in (read_config_file, load_run_config):
+        with pytest.raises(InputError, match="were changed after it was started"):
+            read(layout)
+    monkeypatch.setenv(CONFIG_VARIABLE, f"{layout.run_id} ")
+    with pytest.raises(InputError, match="were changed"):
+        read_config_file(layout)
+
+
+def test_another_run_and_a_terminal_read_it_as_it_is(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_run_config(layout) == RunConfig()
+    monkeypatch.setenv(CONFIG_VARIABLE, f"20260101-000000-ap_grpo-000000 {'0' * 64}")
+    assert load_run_config(layout) == RunConfig()
+
+
+def test_a_link_is_not_read(layout: RunLayout, tmp_path: Path) -> None:
+    layout.config.rename(tmp_path / "config.json")
+    layout.config.symlink_to(tmp_path / "config.json")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_config_file(layout)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_run_config(layout)
