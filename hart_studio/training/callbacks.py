@@ -1,4 +1,4 @@
-"""Trainer callback: log figures and rollouts, save checkpoints, measure held-out questions, stop when asked or broken."""
+"""Trainer callback: log, save checkpoints, measure held-out questions, and stop on request or failure."""
 
 from __future__ import annotations
 
