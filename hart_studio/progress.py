@@ -14,6 +14,7 @@ PLAIN_PERIOD_SECONDS: Final = 15.0
 """Least time between two plain lines about the same phase, so that the log of a long run stays short (ours)."""
 MOST_WARNINGS: Final = 20
 """Warnings that one command prints; later ones are only counted (ours)."""
+_LONGEST_WARNING: Final = 1000
 
 
 class Progress:
@@ -24,7 +25,13 @@ class Progress:
     """
 
     def __init__(
-        self, unit: str = "step", total: int = 0, shown: Sequence[str] = (), stream: TextIO | None = None
+        self,
+        unit: str = "step",
+        total: int = 0,
+        shown: Sequence[str] = (),
+        stream: TextIO | None = None,
+        *,
+        is_brief: bool = False,
     ) -> None:
         """Prepare; the first line is written with the first phase or the first update.
 
@@ -33,6 +40,7 @@ class Progress:
             total: How many there are; 0 = not known.
             shown: Names of the figures to show beside the count, in order.
             stream: Where to write; None = standard error.
+            is_brief: For a command of seconds: outside of a terminal nothing is written before a period is over.
         """
         self.warning_count = 0
         self._stream = stream or sys.stderr
@@ -43,7 +51,8 @@ class Progress:
         self._began = time.monotonic()
         self._phase = self._figures = ""
         self._phases: set[str] = set()
-        self._written_at = -PLAIN_PERIOD_SECONDS
+        self._is_brief = is_brief
+        self._written_at = self._began if is_brief else self._began - PLAIN_PERIOD_SECONDS
         self._last_line = ""
         self._bar: tqdm[Any] | None = None
         self._is_terminal = self._stream.isatty()
@@ -71,6 +80,12 @@ class Progress:
             bar.reset(total=self._total or None)
             bar.initial = bar.n = bar.last_print_n = done
             self._show()
+
+    def set_total(self, total: int) -> None:
+        """Say how many there are, for work that learns it on the way."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total or None
 
     def set_phase(self, phase: str) -> None:
         """Say what is done beside the counted work.
@@ -104,7 +119,7 @@ class Progress:
         """Print a warning above the progress, up to ``MOST_WARNINGS`` of them."""
         self.warning_count += 1
         if self.warning_count <= MOST_WARNINGS:
-            self._write(f"warning: {' '.join(printable(message).split())}")
+            self._write(f"warning: {one_line(message, _LONGEST_WARNING)}")
         elif self.warning_count == MOST_WARNINGS + 1:
             self._write("more warnings follow; they are only counted here")
 
@@ -117,11 +132,15 @@ class Progress:
     def _show(self, *, is_new: bool = False) -> None:
         if self._is_terminal:
             bar = self._open_bar()
-            bar.set_postfix_str(self._phase or self._figures, refresh=False)
+            is_counted = bool(self._total or self._done)
+            bar.bar_format = None if is_counted else "{desc} [{elapsed}]"
+            bar.leave = is_counted
+            bar.set_description_str("" if is_counted else self._phase, refresh=False)
+            bar.set_postfix_str((self._phase or self._figures) if is_counted else "", refresh=False)
             bar.update(self._done - bar.n)
             if is_new or self._phase:
                 bar.refresh()
-        elif is_new or time.monotonic() - self._written_at >= PLAIN_PERIOD_SECONDS:
+        elif (is_new and not self._is_brief) or time.monotonic() - self._written_at >= PLAIN_PERIOD_SECONDS:
             line = self._describe()
             if line and line != self._last_line:
                 self._last_line = line
@@ -170,6 +189,12 @@ def describe_seconds(seconds: float) -> str:
 def printable(text: str) -> str:
     """Text of a model or a file without the control characters that a terminal would obey."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Untrusted text as one printable line of at most so many characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _number(value: float | None) -> str:

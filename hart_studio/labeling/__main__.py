@@ -7,19 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, get_args
 
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import write_atomically
-from hart_studio.labeling.calibrate import judge_proposals, make_calibration
+from hart_studio.labeling.calibrate import describe_calibration, judge_proposals, make_calibration
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
-    Calibration,
     load_calibration,
     name_model,
     save_calibration,
@@ -28,11 +27,12 @@ from hart_studio.labeling.exporting import ExportOptions, export_labels, lossine
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
-from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
+from hart_studio.labeling.job import LabelingConfig, forget_missing_run, prepare_run, read_config, run_labeling
 from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
 from hart_studio.labeling.project import Project, ProjectSettings, create_project
 from hart_studio.labeling.records import USABLE, Status
 from hart_studio.labeling.report import write_report
+from hart_studio.labeling.run_summary import summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
@@ -41,10 +41,11 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_options import add_served_options, read_served
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.progress import Progress
+from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
-from hart_studio.shares import show_share
 
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
@@ -93,13 +94,14 @@ def _import(options: argparse.Namespace) -> None:
         split=options.split,
         config=options.config,
     )
-    with tqdm(unit="row", disable=None) as bar:
+    with Progress("row") as progress:
 
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+        def show(done: int, total: int) -> None:
+            progress.set_total(total)
+            progress.update(done)
 
-        report = import_source(project, options.source, settings, progress)
+        progress.set_phase("reading the source")
+        report = import_source(project, options.source, settings, show)
     print(f"{report.added} added, {report.updated} updated, {report.known} known, {report.bad_count} bad rows")
     for reason, count in report.reasons[:_MOST_REASONS]:
         print(f"  {count} x {reason}")
@@ -113,13 +115,22 @@ def _run(options: argparse.Namespace) -> None:
         read_config(layout)
     else:
         layout = prepare_run(project, _read_config(options, project))
-    print(f"run: {layout.folder}")
+    print(f"run: {layout.folder}", flush=True)
     notes = read_config(layout).tell_scores(project)
     for line in (notes.basis, *(f"note: {caution}" for caution in notes.cautions)):
         if line:
             print(line, flush=True)  # before the model is loaded: some would choose otherwise
-    run_labeling(layout, load_model)
+    try:
+        with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
+            run_labeling(layout, load_model, Progress("item", shown=("accepted", "failed")))
+    finally:
+        forget_missing_run(project, layout)
+    print("\n".join(summarize_run(project, layout.run_id)))
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
+
+
+def _report_removal(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _read_config(options: argparse.Namespace, project: Project) -> LabelingConfig:
@@ -176,12 +187,16 @@ def _export(options: argparse.Namespace) -> None:
         pictures="reference" if options.reference else "copy",
         box_class=options.box_class,
     )
-    items = list(project.items(ItemFilter(statuses=chosen.statuses), with_history=options.format == "native"))
+    with Progress("item") as progress:
+        progress.set_phase("reading the labels")
+        items = list(project.items(ItemFilter(statuses=chosen.statuses), with_history=options.format == "native"))
     for loss in lossiness(options.format, items, chosen):
         print(f"  loses {loss.text}")
     if options.dry_run:
         return
-    report = export_labels(items, options.format, options.out, chosen)
+    with Progress("item") as progress:
+        progress.set_phase(f"writing and reading back, {len(items):,} items")
+        report = export_labels(items, options.format, options.out, chosen)
     pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
     print(
         f"{report.items} questions, {report.boxes} boxes on {pictures} pictures in {report.folder}; read back and equal"
@@ -200,12 +215,14 @@ def _calibrate(options: argparse.Namespace) -> None:
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
     )
-    model = open_model(name, served=served) if served else load_model(name, options.device)
     records = []
-    with tqdm(total=len(samples), unit="question", disable=None) as bar:
+    with Progress("question", len(samples)) as progress:
+        progress.set_phase("loading the model")
+        model = open_model(name, served=served) if served else load_model(name, options.device)
+        progress.begin()
         for batch in judge_proposals(model, samples, settings, options.batch):
             records += batch
-            bar.update(len(batch) // 2)
+            progress.update(len(records) // 2)
     if options.records:
         write_atomically(options.records, "".join(f"{record.model_dump_json()}\n" for record in records))
     calibration = make_calibration(
@@ -217,6 +234,9 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     save_calibration(options.out, calibration)
     print(describe_calibration(calibration))
+    silent = sum(record.judged is None for record in records)
+    print(f"{len(records):,} proposals for {len(samples):,} questions, {silent:,} of them failed or without a box")
+    print(f"wrote {options.out}")
 
 
 def _serve_ml_backend(options: argparse.Namespace) -> None:
@@ -236,22 +256,6 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
     model = load_model(name, options.device)
     backend = ml_backend.HartBackend(model, name_model(name), gate, settings, None if doubt else calibration)
     ml_backend.serve(ml_backend.build_app(backend, credentials), options.host, options.port)
-
-
-def describe_calibration(calibration: Calibration) -> str:
-    """The figures of a calibration as text."""
-    lines = []
-    for kind, curve in calibration.curves.items():
-        lines.append(
-            f"{kind}: {curve.tested_on} tested, {show_share(curve.base_rate)} right, Brier {curve.brier:.3f}, "
-            f"calibration error {curve.calibration_error:.3f}"
-        )
-        if curve.threshold is not None:
-            lines.append(
-                f"  accepted from {curve.threshold:.3f} on: precision {show_share(curve.precision)}, "
-                f"recall {show_share(curve.recall)}"
-            )
-    return "\n".join(lines)
 
 
 def load_model(name: str, device: str) -> ChatModel:

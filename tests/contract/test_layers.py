@@ -19,6 +19,7 @@ CORE = {
     "files",
     "errors",
     "progress",
+    "commands",
 }
 
 # Layer -> layers that it may import besides itself and the core. Siblings of one layer do not see each other.
