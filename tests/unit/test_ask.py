@@ -108,7 +108,7 @@ def test_what_is_missing_is_said_in_words(
     lines = capsys.readouterr().out.splitlines()
     assert expected in lines
     outcome = "no_box" if "no_box" in expected else "bad_box"
-    rows = {line.split()[0]: line for line in lines if line.startswith(("crops_only ", "direct "))}
+    rows = {line.split()[0]: line for line in lines if line.startswith(("crops_only  ", "direct  "))}
     assert f"none (outcome: {outcome})" in rows["crops_only"]
     assert "none readable" in rows["direct"] and " - " in rows["direct"], "right or wrong is not known"
     assert any(line.startswith("crops_only: no box to crop, so the model was not asked") for line in lines)

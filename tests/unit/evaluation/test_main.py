@@ -78,8 +78,7 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = (needle_folder / "samples.jsonl").read_text().splitlines()
-    bad = [line.replace('"answer": "', '"answer": "?') for line in lines[:2]]
-    (needle_folder / "samples.jsonl").write_text("\n".join([*bad, *lines[2:]]) + "\n")
+    (needle_folder / "samples.jsonl").write_text("\n".join(["{}", "{}", *lines[2:]]) + "\n")
     capsys.readouterr()
     more = ["--protocol", "crops_only", "--protocol", "direct"]
     assert command.main(arguments(needle_folder, tmp_path / "runs", *more)) == 0
@@ -94,9 +93,9 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     assert "warnings: 1" in out
     assert out.splitlines()[-2].startswith("done: ") and out.splitlines()[-1].startswith("report: ")
     told = err.splitlines()
-    assert told[:2] == ["reading the questions", "loading the model"] and "asking the first questions" in told
-    assert sum(line.startswith("warning: 2 rows of") for line in told) == 1
-    assert "questions" not in out.splitlines()[0] and "accuracy" not in err.replace("crops_only/accuracy", "")
+    phases = ["reading the questions", "loading the model", "asking the first questions"]
+    assert [line for line in told if line in phases] == phases
+    assert sum(line.startswith("warning: 2 rows of") for line in told) == 1 and "done: " not in err
 
 
 def test_an_evaluation_that_could_not_begin_leaves_nothing(
