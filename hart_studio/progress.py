@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,10 @@ PLAIN_PERIOD_SECONDS: Final = 15.0
 MOST_WARNINGS: Final = 20
 """Warnings that one command prints; later ones are only counted (ours)."""
 _LONGEST_WARNING: Final = 1000
+_UNCOUNTED: Final = "{desc} [{elapsed}]"
+"""What tqdm draws while there is a phase and no count."""
+_COLUMNS: Final = 100
+"""Width of a terminal that does not tell its own, as in some containers."""
 
 
 class Progress:
@@ -133,7 +138,7 @@ class Progress:
         if self._is_terminal:
             bar = self._open_bar()
             is_counted = bool(self._total or self._done)
-            bar.bar_format = None if is_counted else "{desc} [{elapsed}]"
+            bar.bar_format = None if is_counted else _UNCOUNTED
             bar.leave = is_counted
             bar.set_description_str("" if is_counted else self._phase, refresh=False)
             bar.set_postfix_str((self._phase or self._figures) if is_counted else "", refresh=False)
@@ -149,8 +154,15 @@ class Progress:
 
     def _open_bar(self) -> tqdm[Any]:
         if self._bar is None:
+            is_sized = _has_width(self._stream)
             self._bar = tqdm(
-                total=self._total or None, initial=self._done, unit=self._unit, file=self._stream, dynamic_ncols=True
+                total=self._total or None,
+                initial=self._done,
+                unit=self._unit,
+                file=self._stream,
+                dynamic_ncols=is_sized,
+                ncols=None if is_sized else _COLUMNS,
+                bar_format=None if self._total or self._done else _UNCOUNTED,
             )
         return self._bar
 
@@ -195,6 +207,13 @@ def one_line(text: str, most: int = 200) -> str:
     """Untrusted text as one printable line of at most so many characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def _has_width(stream: TextIO) -> bool:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 def _number(value: float | None) -> str:
