@@ -18,8 +18,9 @@ MOST_WARNINGS: Final = 20
 _LONGEST_WARNING: Final = 1000
 _UNCOUNTED: Final = "{desc} [{elapsed}]"
 """What tqdm draws while there is a phase and no count."""
+_ROWS: Final = 24
 _COLUMNS: Final = 100
-"""Width of a terminal that does not tell its own, as in some containers."""
+"""Size of a terminal that does not tell its own, as in some containers."""
 
 
 class Progress:
@@ -162,6 +163,7 @@ class Progress:
                 file=self._stream,
                 dynamic_ncols=is_sized,
                 ncols=None if is_sized else _COLUMNS,
+                nrows=None if is_sized else _ROWS,
                 bar_format=None if self._total or self._done else _UNCOUNTED,
             )
         return self._bar
