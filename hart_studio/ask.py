@@ -20,6 +20,7 @@ from hart_studio.pipeline.chance import chance_of_guessing
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, draw_pictures, save_trace, summarize_trace
 from hart_studio.pipeline.verification import check_rollout_count
+from hart_studio.progress import Progress, one_line, printable
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
 from hart_studio.shares import show_share
@@ -69,7 +70,9 @@ def _ask(flags: argparse.Namespace) -> str:
     if flags.save:
         with _writing_to(flags.save):
             flags.save.mkdir(parents=True, exist_ok=True)
-    with SourceImage(flags.image) as image:
+    with SourceImage(flags.image) as image, Progress(is_brief=True) as progress:
+        set_phase = _show_nothing if flags.json else progress.set_phase
+        set_phase("loading the model")
         trace = ask_question(
             load_model(flags.model, flags.device),
             flags.image,
@@ -80,11 +83,16 @@ def _ask(flags: argparse.Namespace) -> str:
             settings,
             flags.rollouts,
             open_image=lambda _: image,
+            progress=lambda _, text: set_phase(text),
         )
         if flags.save:
             with _writing_to(flags.save):
                 save_trace(trace, flags.save, draw_pictures(trace, image))
     return json.dumps(summarize_trace(trace), indent=2) if flags.json else _describe(trace)
+
+
+def _show_nothing(phase: str) -> None:
+    """With --json standard error has nothing but errors, as scripts expect."""
 
 
 @contextmanager
@@ -103,26 +111,27 @@ def _describe(trace: Trace) -> str:
     image, model = trace.image, trace.model
     lines = [f"WARNING   {warning}" for warning in trace.warnings]
     lines += [
-        f"image     {_printable(image.name)}, {image.width} x {image.height}",
-        f"model     {_printable(model.name)} ({model.family})",
+        f"image     {printable(image.name)}, {image.width} x {image.height}",
+        f"model     {printable(model.name)} ({model.family})",
     ]
     if trace.grounded:
         lines += [
             f"region    [{', '.join(f'{edge:.0f}' for edge in box.xyxy)}]  "
-            f"{show_share(box.area / (image.width * image.height), 2)} of the picture  {_printable(box.label)}".rstrip()
+            f"{show_share(box.area / (image.width * image.height), 2)} of the picture  {printable(box.label)}".rstrip()
             for box in trace.boxes
-        ] or [f"region    none ({trace.grounded.outcome})"]
+        ] or [f"region    {_describe_missing_boxes(trace.grounded)}"]
     lines += ["", f"{'protocol':<16}{'answer':<28}{'right':<7}{'visual tokens':>13}{'seconds':>9}"]
     lines += [_describe_rollout(trace, rollout) for rollout in trace.protocols.values()]
+    lines += [note for rollout in trace.protocols.values() if (note := _explain_missing_answer(rollout))]
     if trace.verification:
         check, chance = trace.verification, chance_of_guessing(len(trace.choices))
         figures = {
             "sufficient": None if check.sufficiency is None else show_share(check.sufficiency, 0),
-            "needed": None if check.necessity is None else _yes_or_no(check.necessity),
-            "consensus": None if check.consensus is None else f"{check.consensus:.2f}",
+            "necessary (masking test)": None if check.necessity is None else _yes_or_no(check.necessity),
+            "mean IoU of the rollouts": None if check.consensus is None else f"{check.consensus:.2f}",
             "agreement": None if check.agreement is None else show_share(check.agreement, 0),
             "chance of guessing": None if chance is None else show_share(chance, 0),
-            "area": None if check.area_share is None else show_share(check.area_share, 2),
+            "area": None if check.area_share is None else f"{show_share(check.area_share, 2)} of the image",
         }
         measured = [f"{name} {figure}" for name, figure in figures.items() if figure is not None]
         lines += ["", f"self-check  {', '.join(measured) or 'nothing could be measured'}"]
@@ -131,23 +140,40 @@ def _describe(trace: Trace) -> str:
 
 def _describe_rollout(trace: Trace, rollout: Rollout) -> str:
     score = rollout.score
-    answer = score.extracted or f"none ({rollout.outcome})"
+    answer = score.extracted or ("none readable" if rollout.outcome == "ok" else f"none (outcome: {rollout.outcome})")
     if score.extracted and trace.choices:
         answer = f"({answer}) {dict(zip(OPTION_LETTERS, trace.choices, strict=False))[answer]}"
     if rollout.used_fallback:
         answer = f"[full image] {answer}"
-    right = "" if score.value is None else _yes_or_no(score.value == 1.0)
+    right = "-" if score.value is None else _yes_or_no(score.value == 1.0)
     cost = f"{rollout.visual_tokens:>13,}{rollout.seconds:>9.2f}"
-    return f"{rollout.protocol:<16}{_printable(answer)[:26]:<28}{right:<7}{cost}"
+    return f"{rollout.protocol:<16}{one_line(answer, 26):<28}{right:<7}{cost}"
+
+
+def _describe_missing_boxes(rollout: Rollout) -> str:
+    reasons = {
+        "no_box": "the model wrote no box",
+        "bad_box": "the model wrote boxes that cannot be used",
+        "truncated": "the token limit cut the text off before a box",
+        "error": rollout.error,
+    }
+    outcome = "" if rollout.outcome == "ok" else f" (outcome: {rollout.outcome})"
+    reason = one_line(reasons.get(rollout.outcome, ""))
+    return f"none predicted{outcome}" + (f": {reason}" if reason else "")
+
+
+def _explain_missing_answer(rollout: Rollout) -> str:
+    """What the model wrote in place of an answer, or why it was not asked; empty when there is an answer."""
+    if rollout.score.extracted:
+        return ""
+    if rollout.answer_turn is not None:
+        return f"{rollout.protocol} wrote: {one_line(rollout.answer_turn.text, 100) or 'nothing'}"
+    reason = "no box to crop, so the model was not asked (--fallback direct answers from the full image)"
+    return f"{rollout.protocol}: {one_line(rollout.error) if rollout.error else reason}"
 
 
 def _yes_or_no(is_so: bool) -> str:
     return "yes" if is_so else "no"
-
-
-def _printable(text: str) -> str:
-    """Text of a model or a file without the control characters that a terminal would obey."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 class _Parser(argparse.ArgumentParser):

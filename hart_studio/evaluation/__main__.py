@@ -11,25 +11,30 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from hart_studio.commands import Command, CommandsFormatter, describe_commands
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
+from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.report import write_report
-from hart_studio.evaluation.results import list_evaluations, load_evaluations
+from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations, read_asked
 from hart_studio.files import print_anything
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.progress import Progress
 from hart_studio.records import PROTOCOLS
+from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RUN_VARIABLE
@@ -37,6 +42,8 @@ from hart_studio.runs.writer import RUN_VARIABLE
 FAILED: Final = 1
 BAD_INPUT: Final = 2
 ALL: Final = "all"
+SHOWN_FIGURES: Final = (*(f"{protocol}/accuracy" for protocol in PROTOCOLS), "iog_above_0.3", "failed")
+"""Figures so far that the progress of the command shows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = _COMMANDS.get(arguments[0]) if arguments else None
+    command = COMMANDS.get(arguments[0]) if arguments else None
     try:
-        return command(arguments[1:]) if command else _evaluate(arguments)
+        return command.run(arguments[1:]) if command else _evaluate(arguments)
     except HartError as error:
         print(f"error: {error}", file=sys.stderr)
     except ValidationError as error:
@@ -69,11 +76,17 @@ def _evaluate(arguments: Sequence[str]) -> int:
     options = _build_parser().parse_args(arguments)
     if options.shards > 1:
         return _launch(options, _without_shards(arguments))
-    share, folder = _join(options)
+    share, folder, is_new = _join(options)
     layout = RunLayout(folder)
-    is_done = run_evaluation(layout, open_model, share)
+    progress = Progress("question", shown=SHOWN_FIGURES)
+    with removing_empty_run(layout, _report_removal) if is_new and share.count == 1 else nullcontext():
+        is_done = run_evaluation(layout, open_model, share, progress)
     if not share.is_first:
         return 0
+    for line in summarize_evaluation(load_evaluation(layout), read_asked(layout)):
+        print(line)
+    if progress.warning_count:
+        print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
     left = "" if is_done else read_status(layout).error
     reason = f": {left}" if left else ""
     print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; go on with --resume {layout.run_id}")
@@ -94,8 +107,12 @@ def open_model(config: EvaluationConfig) -> ChatModel:
     return open_it(config.model_name, device, config.dtype, config.served)
 
 
-def _join(options: argparse.Namespace) -> tuple[Share, Path]:
-    """Which process this is, and the folder of the run: the first process makes it, and tells the others."""
+def _report_removal(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _join(options: argparse.Namespace) -> tuple[Share, Path, bool]:
+    """Which process this is, the folder of the run, and whether it is new: the first process makes it."""
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     given = options.resume or os.environ.get(RUN_VARIABLE)
     config = read_config(find_run(options.runs_root, given)) if given else _read_settings(options)
@@ -113,7 +130,7 @@ def _join(options: argparse.Namespace) -> tuple[Share, Path]:
 
         PartialState(cpu=config.device == "cpu" or config.served is not None)
         broadcast_object_list(told)
-    return Share(rank, count, told[1]), Path(told[0])
+    return Share(rank, count, told[1]), Path(told[0]), not given
 
 
 def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
@@ -166,6 +183,7 @@ def _without_shards(arguments: Sequence[str]) -> list[str]:
 
 
 def _report(arguments: Sequence[str]) -> int:
+    """Write tables and figures of evaluations as one page."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation report", description=_report.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="ids of evaluations, in the order of the tables")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (%(default)s)")
@@ -176,7 +194,8 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 def _list(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation list")
+    """List the evaluations of a folder of runs."""
+    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation list", description=_list.__doc__)
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     for run in list_evaluations(parser.parse_args(arguments).runs_root):
         status = run.status
@@ -190,16 +209,19 @@ def _list(arguments: Sequence[str]) -> int:
     return 0
 
 
-_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {"report": _report, "list": _list}
+COMMANDS: Final[dict[str, Command]] = {
+    "list": Command(_list, "list the evaluations of a folder of runs"),
+    "report": Command(_report, "write tables and figures of evaluations"),
+}
 
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hart_studio.evaluation",
         description=__doc__,
-        epilog="Other commands, each with its own --help: report (tables and figures of evaluations), list. "
-        "Several processes or nodes: accelerate launch ... -m hart_studio.evaluation, with the folder of runs on a "
-        "disk that all of them see.",
+        formatter_class=CommandsFormatter,
+        epilog=f"{describe_commands(COMMANDS)}\n\nSeveral processes or nodes: accelerate launch ... -m "
+        "hart_studio.evaluation, with the\nfolder of runs on a disk that all of them see.",
     )
     add = parser.add_argument
     add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="(%(default)s)")

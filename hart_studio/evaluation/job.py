@@ -6,15 +6,12 @@ many processes as there are then.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Final
-
-from tqdm import tqdm
 
 from hart_studio.data.benchmarks.catalog import find_benchmark, load_benchmark
 from hart_studio.data.drawn_needle import DrawnScenes, SampleSource, draw_questions
@@ -30,6 +27,7 @@ from hart_studio.image_domains import NEEDLE, read_image_domain
 from hart_studio.imaging import OpenImage
 from hart_studio.models.catalog import describe_mismatch, read_made_for
 from hart_studio.models.chat import ChatModel
+from hart_studio.progress import Progress
 from hart_studio.records import GoldSample, Record
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
@@ -117,13 +115,16 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
     return SampleSource(loaded)
 
 
-def run_evaluation(layout: RunLayout, open_model: OpenModel, share: Share | None = None) -> bool:
+def run_evaluation(
+    layout: RunLayout, open_model: OpenModel, share: Share | None = None, progress: Progress | None = None
+) -> bool:
     """Do this process's part of what is left; the first process waits for the others and speaks for all.
 
     Args:
         layout: From ``prepare_run``.
         open_model: Opens the model.
         share: Which process this is; alone by default.
+        progress: Shows how far all processes are, from the first one; None = nothing is shown.
 
     Returns:
         Whether every question is done.
@@ -132,7 +133,7 @@ def run_evaluation(layout: RunLayout, open_model: OpenModel, share: Share | None
         HartError: If the questions or the model cannot be used. A question that fails is recorded and goes on.
     """
     config, share = read_config(layout), share or Share()
-    writer = RunWriter(layout, 0) if share.is_first else None
+    writer = RunWriter(layout, 0, progress=progress) if share.is_first else None
     with writer or _telling_end(layout, share):
         tell = writer.tell_phase if writer else _tell_nobody
         tell("reading the questions")
@@ -172,20 +173,19 @@ def _watch(
     Raises:
         ModelError: If another process has ended before its work was done.
     """
-    with tqdm(total=len(samples), initial=parts.done, unit="question", disable=None) as bar:
-        told_at = -TELL_SECONDS
-        for _ in work:
-            if time.monotonic() - told_at >= TELL_SECONDS:
-                _tell(writer, parts, bar)
-                told_at = time.monotonic()
-            if writer.is_stop_requested:
-                break
-        _tell(writer, parts, bar)
-        while not parts.has_all(samples) and not writer.is_stop_requested:
-            if reason := find_end(writer.layout, share):
-                raise ModelError(f"expected every process to do its part, one has ended: {reason}; resume it")
-            time.sleep(_POLL_SECONDS)
-            _tell(writer, parts, bar)
+    told_at = -TELL_SECONDS
+    for _ in work:
+        if time.monotonic() - told_at >= TELL_SECONDS:
+            _tell(writer, parts)
+            told_at = time.monotonic()
+        if writer.is_stop_requested:
+            break
+    _tell(writer, parts)
+    while not parts.has_all(samples) and not writer.is_stop_requested:
+        if reason := find_end(writer.layout, share):
+            raise ModelError(f"expected every process to do its part, one has ended: {reason}; resume it")
+        time.sleep(_POLL_SECONDS)
+        _tell(writer, parts)
 
 
 class _Part:
@@ -312,7 +312,6 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
     device = config.served.url if config.served else config.device
     writer.start(collect_provenance(device, asked.fingerprint), done or None)
     for warning in _find_warnings(source, config):
-        tqdm.write(f"WARNING: {warning}", file=sys.stderr)
         writer.warn(warning)
     for reason, count in loaded.reasons.most_common(5):
         writer.warn(f"{count} rows of {loaded.source} are left out: {reason}")
@@ -338,7 +337,7 @@ def _show(bad: BadRow) -> tuple[str, str]:
     return bad.row, bad.reason[:_LONGEST_REASON]
 
 
-def _tell(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
+def _tell(writer: RunWriter, parts: PartsReader) -> None:
     """Tell how far all processes are."""
     new = parts.look()
     if not new:
@@ -350,4 +349,3 @@ def _tell(writer: RunWriter, parts: PartsReader, bar: tqdm[None]) -> None:
     done = parts.done
     writer.tell_phase("")
     writer.log_step(done, "", tally(parts.found.values()))
-    bar.update(done - bar.n)

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tqdm import tqdm
-
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
 from hart_studio.evaluation.extractors import judge_officially
@@ -23,6 +21,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
 from hart_studio.pipeline.closed_loop import Attempt, Failure, View, answer, answer_directly, ground, open_views
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.progress import Progress
 from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, RolloutGroup, Sample, Score
 
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
@@ -48,8 +47,10 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH)
             models are compared question by question, so none may be left out.
     """
     records: list[Measured] = []
-    for start in tqdm(range(0, len(samples), batch), unit="batch", desc="measure", disable=None):
-        records += measure_batch(model, samples[start : start + batch], PROTOCOLS, MEASURED_SETTINGS)
+    with Progress("question", len(samples)) as progress:
+        for start in range(0, len(samples), batch):
+            records += measure_batch(model, samples[start : start + batch], PROTOCOLS, MEASURED_SETTINGS)
+            progress.update(len(records))
     for record in records:
         if record.error:
             raise DataError(f"expected a readable picture of {record.sample_id}, got: {record.error}; draw it again")

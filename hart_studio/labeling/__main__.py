@@ -7,19 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, get_args
 
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything, write_atomically
-from hart_studio.labeling.calibrate import find_domain, judge_proposals, make_calibration
+from hart_studio.labeling.calibrate import describe_calibration, find_domain, judge_proposals, make_calibration
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
-    Calibration,
     load_calibration,
     name_model,
     save_calibration,
@@ -29,7 +28,7 @@ from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
-from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config, run_labeling
+from hart_studio.labeling.job import LabelingConfig, forget_missing_run, prepare_run, read_config, run_labeling
 from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
 from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project, ProjectSettings
@@ -38,6 +37,7 @@ from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.records import DEFAULT_CLASS, USABLE, Status
 from hart_studio.labeling.report import write_report
+from hart_studio.labeling.run_summary import summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
@@ -46,10 +46,11 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.progress import Progress
+from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
-from hart_studio.shares import show_share
 
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
@@ -104,13 +105,14 @@ def _import(options: argparse.Namespace) -> None:
         split=options.split,
         config=options.config,
     )
-    with tqdm(unit="row", disable=None) as bar:
+    with Progress("row") as progress:
 
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+        def show(done: int, total: int) -> None:
+            progress.set_total(total)
+            progress.update(done)
 
-        report = import_source(project, options.source, settings, progress)
+        progress.set_phase("reading the source")
+        report = import_source(project, options.source, settings, show)
     print(report.describe())
     for reason, count in report.reasons[:_MOST_REASONS]:
         print(f"  {count} x {reason}")
@@ -128,7 +130,7 @@ def _run(options: argparse.Namespace) -> None:
     else:
         with reserve_start(project):
             layout = prepare_run(project, _read_config(options))
-    print(f"run: {layout.folder}")
+    print(f"run: {layout.folder}", flush=True)
     config = read_config(layout)
     if config.served is not None:
         print(describe_endpoint(config.served), flush=True)
@@ -137,10 +139,19 @@ def _run(options: argparse.Namespace) -> None:
     for line in (notes.basis, *told):
         if line:
             print(line, flush=True)  # before the model is loaded: some would choose otherwise
-    run_labeling(layout, load_model)
+    try:
+        with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
+            run_labeling(layout, load_model, Progress("item", shown=("accepted", "failed")))
+    finally:
+        forget_missing_run(project, layout)
+    print("\n".join(summarize_run(project, layout.run_id)))
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
     for reason, count in project.count_uncalibrated().items():
         print(f"{count} uncalibrated: {REASONS.get(reason, 'no score')}")  # type: ignore[call-overload]
+
+
+def _report_removal(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _read_config(options: argparse.Namespace) -> LabelingConfig:
@@ -206,7 +217,9 @@ def _export(options: argparse.Namespace) -> None:
     if options.dry_run:
         return
     items = project.items(ItemFilter(statuses=chosen.statuses), with_history=True)
-    report = export_labels(items, options.format, options.out, chosen)
+    with Progress("item") as progress:
+        progress.set_phase("writing and reading back")
+        report = export_labels(items, options.format, options.out, chosen)
     pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
     print(
         f"{report.items} questions, {report.boxes} boxes on {pictures} pictures in {report.folder}; read back and equal"
@@ -229,12 +242,14 @@ def _calibrate(options: argparse.Namespace) -> None:
         tightening=TighteningSettings() if options.tighten else None,
     )
     domain = find_domain(samples, samples[0].source, settings)
-    model = open_model(name, served=served) if served else load_model(name, options.device)
     records = []
-    with tqdm(total=len(samples), unit="question", disable=None) as bar:
+    with Progress("question", len(samples)) as progress:
+        progress.set_phase("loading the model")
+        model = open_model(name, served=served) if served else load_model(name, options.device)
+        progress.begin()
         for batch in judge_proposals(model, samples, settings, options.batch):
             records += batch
-            bar.update(len(batch) // 2)
+            progress.update(len(records) // 2)
     if options.records:
         write_atomically(options.records, "".join(f"{record.model_dump_json()}\n" for record in records))
     calibration = make_calibration(
@@ -247,6 +262,9 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     save_calibration(options.out, calibration)
     print(describe_calibration(calibration))
+    silent = sum(record.judged is None for record in records)
+    print(f"{len(records):,} proposals for {len(samples):,} questions, {silent:,} of them failed or without a box")
+    print(f"wrote {options.out}")
 
 
 def _serve_ml_backend(options: argparse.Namespace) -> None:
@@ -266,22 +284,6 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
     model = load_model(name, options.device)
     backend = ml_backend.HartBackend(model, name_model(name), gate, settings, calibration)
     ml_backend.serve(ml_backend.build_app(backend, credentials), options.host, options.port)
-
-
-def describe_calibration(calibration: Calibration) -> str:
-    """The figures of a calibration as text."""
-    lines = []
-    for kind, curve in calibration.curves.items():
-        lines.append(
-            f"{kind}: {curve.tested_on} tested, {show_share(curve.base_rate)} right, Brier {curve.brier:.3f}, "
-            f"calibration error {curve.calibration_error:.3f}"
-        )
-        if curve.threshold is not None:
-            lines.append(
-                f"  accepted from {curve.threshold:.3f} on: precision {show_share(curve.precision)}, "
-                f"recall {show_share(curve.recall)}"
-            )
-    return "\n".join(lines)
 
 
 def load_model(name: str, device: str) -> ChatModel:

@@ -17,6 +17,7 @@ from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.chat import ChatModel
 from hart_studio.records import GoldSample, Record, Sample
+from hart_studio.shares import show_share
 
 
 class JudgedProposal(Record):
@@ -117,6 +118,22 @@ def make_calibration(
         target_precision=target_precision,
         curves=curves,
     )
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """The figures of a calibration as text."""
+    lines = []
+    for kind, curve in calibration.curves.items():
+        lines.append(
+            f"{kind}: {curve.tested_on} tested, {show_share(curve.base_rate)} right, Brier {curve.brier:.3f}, "
+            f"calibration error {curve.calibration_error:.3f}"
+        )
+        if curve.threshold is not None:
+            lines.append(
+                f"  accepted from {curve.threshold:.3f} on: precision {show_share(curve.precision)}, "
+                f"recall {show_share(curve.recall)}"
+            )
+    return "\n".join(lines)
 
 
 def _judge(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> JudgedProposal:

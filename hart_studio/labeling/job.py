@@ -28,6 +28,7 @@ from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_settings import ServedSettings
+from hart_studio.progress import Progress
 from hart_studio.records import Record
 from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
@@ -109,6 +110,18 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     return create_run(project.runs, "labeling", config, "labeling", len(ids), write_items)
 
 
+def forget_missing_run(project: Project, layout: RunLayout) -> None:
+    """Take a run out of the project when its folder is gone, because it had failed before its first label."""
+    if layout.folder.exists():
+        return
+    with project.database.writing() as connection:
+        connection.execute("DELETE FROM predictions WHERE run = ? AND label IS NULL", (layout.run_id,))
+        connection.execute(
+            "DELETE FROM runs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM predictions WHERE run = runs.id)",
+            (layout.run_id,),
+        )
+
+
 def read_config(layout: RunLayout) -> LabelingConfig:
     """The settings of a run.
 
@@ -121,12 +134,13 @@ def read_config(layout: RunLayout) -> LabelingConfig:
         raise InputError(f"expected the settings of a labeling run at {layout.config}; start a new run") from error
 
 
-def run_labeling(layout: RunLayout, load: LoadModel) -> None:
+def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None = None) -> None:
     """Do what is left of a run. Stops at the next batch when asked, and waits while it is paused.
 
     Args:
         layout: From ``prepare_run``.
         load: Loads the model, when it is not a served one.
+        progress: Shows how far the run is; None = nothing is shown.
 
     Raises:
         HartError: If the model or the project cannot be used. A picture or an item that fails is counted and goes on.
@@ -134,8 +148,9 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
     config = read_config(layout)
     project = Project(layout.folder.parents[1])  # the folder that was opened, also where it is a copy
     total = count_items(project, layout.run_id)
-    with hold_run_lock(project, layout.run_id), RunWriter(layout, total) as run:
+    with hold_run_lock(project, layout.run_id), RunWriter(layout, total, progress=progress) as run:
         served = config.served
+        run.tell_phase("loading the model")
         model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
         calibration = find_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
@@ -143,6 +158,7 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
         notes = config.tell_scores(project)
         for caution in (*notes.warnings, *notes.cautions):
             run.warn(caution)
+        run.tell_phase("proposing the first boxes")
         faults = 0
         while items := _next_items(project, layout.run_id, config.batch):
             _wait_while_paused(run, layout)
@@ -159,6 +175,7 @@ def run_labeling(layout: RunLayout, load: LoadModel) -> None:
             for item, proposal in zip(items, proposals, strict=True):
                 if proposal.failure:
                     run.warn(f"{item.sample.id}: {proposal.failure}")
+            run.tell_phase("")
             run.log_step(done, "", summarize(labels, seconds))
         project.draw_audit()
 

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hart_studio.errors import HartError, InputError
 from hart_studio.needle.dataset import SPLITS, iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
+from hart_studio.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +58,13 @@ def _write(options: argparse.Namespace, settings: SceneSettings) -> None:
     items = iterate_items(
         options.split, options.count, seed=options.seed, settings=settings, gist_share=options.gist_share
     )
-    for item in tqdm(items, total=options.count, unit="picture"):
-        write_item(item, options.out)
+    boxes = 0
+    with Progress("image", options.count) as progress:
+        for done, item in enumerate(items, start=1):
+            write_item(item, options.out)
+            boxes += len(item.question.gold_boxes)
+            progress.update(done)
+    print(f"wrote {options.count:,} questions with {boxes:,} gold boxes, one image each, to {options.out}")
 
 
 if __name__ == "__main__":

@@ -189,6 +189,9 @@ class OptimConfig(Section):
     """Course of the learning rate after the warm-up."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
     """Norm to which a greater gradient is scaled down."""
+    max_nonfinite_steps: int = Field(default=3, ge=0, le=100_000)
+    """Steps in a row whose loss, gradient norm or weights are not finite, after which the run fails. The update of such
+    a step is skipped, and no checkpoint is saved. 0 = never."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Decay rates of the two moments."""
 

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from hart_studio.errors import HartError
 from hart_studio.files import write_atomically, write_json
+from hart_studio.progress import Progress
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint, prune_checkpoints
 from hart_studio.runs.events import (
     CheckpointSaved,
@@ -135,7 +136,15 @@ class RunWriter:
         attempt: Number of this attempt, from 1; known inside the block.
     """
 
-    def __init__(self, layout: RunLayout, total: int, *, keep_checkpoints: int = 2, image_mb: int = 256) -> None:
+    def __init__(
+        self,
+        layout: RunLayout,
+        total: int,
+        *,
+        keep_checkpoints: int = 2,
+        image_mb: int = 256,
+        progress: Progress | None = None,
+    ) -> None:
         """Prepare; nothing is touched before the block is entered.
 
         Args:
@@ -143,12 +152,14 @@ class RunWriter:
             total: Steps in all; 0 = not known.
             keep_checkpoints: As ``ScheduleConfig.keep_checkpoints``.
             image_mb: As ``ScheduleConfig.rollout_image_mb``.
+            progress: Shows in the terminal or the log what is recorded; closed with the block. None = nothing is shown.
         """
         self.layout = layout
         self.attempt = 0
         self._total = total
         self._keep_checkpoints = keep_checkpoints
         self._image_bytes = image_mb * 1_000_000
+        self._progress = progress
         self._stack = ExitStack()
         self._is_stopping = False
         self._left = ""
@@ -172,6 +183,8 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._stack:
+            if self._progress is not None:
+                self._progress.close()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last words are being written
             if error is None:
@@ -208,6 +221,8 @@ class RunWriter:
         """
         write_json(self.layout.provenance, provenance.model_dump(mode="json"))
         self._update(step=resumed_from or 0)
+        if self._progress is not None:
+            self._progress.begin(resumed_from or 0, self._total)
         self._log(Started(attempt=self.attempt, resumed_from=resumed_from, provenance=provenance))
 
     def expect(self, total: int) -> None:
@@ -234,6 +249,8 @@ class RunWriter:
         Args:
             phase: For people, such as ``loading the model``; behind a comma, how far it is. Empty = its steps again.
         """
+        if self._progress is not None:
+            self._progress.set_phase(phase)
         if phase.partition(",")[0] != self._status.phase.partition(",")[0]:
             self._update(phase=phase)
         else:
@@ -251,6 +268,8 @@ class RunWriter:
         self._status = self._status.replace(step=step)
         clean, broken = clean_metrics(metrics)
         self._log(StepDone(stage=stage, metrics=clean))
+        if self._progress is not None:
+            self._progress.update(step, clean, stage)
         self._warn_of(broken)
         self.beat()
 
@@ -272,7 +291,10 @@ class RunWriter:
 
     def warn(self, message: str) -> None:
         """Record something that a person should know."""
-        self._log(Warned(message=redact(message)[:_LONGEST_ERROR]))
+        message = redact(message)[:_LONGEST_ERROR]
+        self._log(Warned(message=message))
+        if self._progress is not None:
+            self._progress.warn(message)
 
     @contextmanager
     def saving_checkpoint(self, step: int, stage: str, *, is_kept: bool = False) -> Iterator[Path]:
@@ -286,12 +308,13 @@ class RunWriter:
         Yields:
             An empty folder.
         """
-        self._update(step=step, phase="saving a checkpoint")
+        self._update(step=step)
+        self.tell_phase("saving a checkpoint")
         yield begin_checkpoint(self.layout, step)
         complete_checkpoint(self.layout, step, stage, is_kept)
         self._log(CheckpointSaved(stage=stage, is_kept=is_kept), step)
         prune_checkpoints(self.layout, self._keep_checkpoints)
-        self._update(phase="")
+        self.tell_phase("")
 
     def _begin_attempt(self) -> RunStatus:
         """The status of this attempt; the one that the launcher counted, or the next."""

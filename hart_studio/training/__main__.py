@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,10 @@ from typing import Final
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from hart_studio.commands import Command, CommandsFormatter, describe_commands
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything
+from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config, load_run_config
@@ -23,27 +26,32 @@ from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.runs.writer import RUN_VARIABLE, create_run
 from hart_studio.training import merging
 from hart_studio.training.miniature import command as miniature
+from hart_studio.training.nonfinite import NonFiniteError
 from hart_studio.training.plan import describe_plan
 from hart_studio.training.preflight import check_run
+from hart_studio.training.summary import summarize_training
 from hart_studio.training.train import PICTURES_FOLDER, run
 
 MERGE = "merge"
 _MARKS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
-_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {miniature.NAME: miniature.main, MERGE: merging.main}
+COMMANDS: Final[dict[str, Command]] = {
+    MERGE: Command(merging.main, "fold adapters into their base model"),
+    miniature.NAME: Command(miniature.main, "the paper's study in miniature"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 = done, or stopped by its stop file; 1 = a part of the miniature study failed; 2 = unusable settings,
-        samples or model; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = too many steps were not finite, or a part of the miniature study
+        failed; 2 = unusable settings, samples or model; 130 = interrupted.
     """
     print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = _COMMANDS.get(arguments[0]) if arguments else None
+    command = COMMANDS.get(arguments[0]) if arguments else None
     if command is not None:
-        return command(arguments[1:])
+        return command.run(arguments[1:])
     options = _parse(arguments)
     try:
         if options.dry_run:
@@ -52,8 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if is_usable else 2
         if options.preflight:
             return _check(options)
-        config, layout = _prepare(options)
-        result = run(config, layout.folder, resume=options.resume is not None)
+        config, layout, is_new = _prepare(options)
+        is_main = PartialState().is_main_process
+        with removing_empty_run(layout, _report) if is_new and is_main else nullcontext():
+            result = run(config, layout.folder, resume=options.resume is not None)
+        if is_main:
+            print("\n".join(summarize_training(layout)))
+    except NonFiniteError as error:
+        if PartialState().is_main_process:
+            print("\n".join(summarize_training(layout)))
+            print(f"error: {error}", file=sys.stderr)
+        return 1
     except HartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was saved can be resumed with --resume", file=sys.stderr)
         return 130
-    if PartialState().is_main_process:
+    if is_main:
         if result.model is None:
             print(f"stopped after step {result.step}; go on with --resume {result.folder.name}")
         else:
@@ -75,8 +92,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m hart_studio.training",
         description=__doc__,
-        epilog=f"Other commands, each with its own --help: {miniature.NAME} (the paper's study in miniature), "
-        f"{MERGE} (adapters into their base model)",
+        formatter_class=CommandsFormatter,
+        epilog=describe_commands(COMMANDS),
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")
@@ -112,20 +129,24 @@ def _read_settings(options: argparse.Namespace) -> RunConfig:
     return apply_overrides(base, options.overrides)
 
 
-def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout]:
-    """The settings, and the run's folder: made by the first process, which tells the others, or by a page."""
+def _report(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout, bool]:
+    """The settings, the run's folder, and whether it is new: made by the first process, or before by a page."""
     config = _read_settings(options)
     made = os.environ.get(RUN_VARIABLE)
     if options.resume is not None or made:
-        return config, find_run(options.runs_root, options.resume or str(made))
+        return config, find_run(options.runs_root, options.resume or str(made)), False
     state = PartialState(cpu=config.model.device == "cpu")
     place = [""]
     if state.is_main_process:
         layout = create_run(options.runs_root, "training", config, config.method.chain, config.total_steps)
         place = [str(layout.folder)]
-        print(f"run: {layout.folder}")
+        print(f"run: {layout.folder}", flush=True)
     broadcast_object_list(place)
-    return config, RunLayout(Path(place[0]))
+    return config, RunLayout(Path(place[0])), True
 
 
 def _check(options: argparse.Namespace) -> int:

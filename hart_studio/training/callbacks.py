@@ -1,4 +1,4 @@
-"""What a run writes down while a trainer works, and when it saves, measures and stops."""
+"""Trainer callback: log, save checkpoints, measure held-out questions, and stop on request or failure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hart_studio.runs.config import ScheduleConfig
+from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.config import RunConfig
 from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.heldout import HeldOut
+from hart_studio.training.nonfinite import WEIGHTS, NonFiniteError, describe_failure, describe_non_finite
 from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.sft import SftTrainer
+from hart_studio.training.step_warnings import StepWarnings
 from hart_studio.training.stopping import StoppedEarly, StopSignals
 
 NOT_FIGURES: Final = ("epoch", "total_flos", "step_time", "num_tokens")
@@ -39,31 +41,32 @@ class RunCallback(TrainerCallback):
     def __init__(
         self,
         stage: Stage,
-        schedule: ScheduleConfig,
+        config: RunConfig,
         signals: StopSignals,
         measure: Measure | None,
         evaluation_size: int,
-        bar: tqdm[Any] | None,
     ) -> None:
         """Prepare.
 
         Args:
             stage: Place of the stage in the run.
-            schedule: What is done when.
+            config: Settings of the run.
             signals: Whether this process was asked to stop.
             measure: Gives the figures on the held-out samples; None = there are none.
             evaluation_size: Number of those samples.
-            bar: Progress of the whole run; None on other processes than the first.
         """
         self.trainer: HartTrainer | SftTrainer | None = None
         self.was_stopped = False
         self._stage = stage
-        self._schedule = schedule
+        self._schedule = config.schedule
+        self._optim = config.optim
         self._signals = signals
         self._measure = measure
         self._evaluation_size = evaluation_size
-        self._bar = bar
         self._warned_of: str | None = None
+        self._step_warnings = StepWarnings(config)
+        self._non_finite: tuple[str, ...] = ()
+        self._non_finite_since: int | None = None
 
     @property
     def _writer(self) -> RunWriter | None:
@@ -93,8 +96,11 @@ class RunCallback(TrainerCallback):
         is_last = state.global_step >= self._stage.steps
         is_stopping = self._agree_to_stop() and not is_last
         step = self._stage.first_step + state.global_step
-        if is_last or is_stopping or _is_due(step, self._schedule.checkpoint_every):
-            control.should_save = True
+        self._non_finite = () if self.trainer is None else self.trainer.check_weights()
+        if is_last or is_stopping:
+            control.should_save = WEIGHTS not in self._non_finite
+        elif _is_due(step, self._schedule.checkpoint_every):
+            control.should_save = not self._non_finite  # finite weights may still give a loss that is not
         if is_stopping:
             self.was_stopped = True
             control.should_training_stop = True
@@ -111,7 +117,11 @@ class RunCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the figures of a step down, and measure the model when that is due."""
+        """Write the figures of a step down, and measure the model when that is due.
+
+        Raises:
+            NonFiniteError: If too many steps in a row were not finite, or the stage ends on weights that are not.
+        """
         if logs is None or "loss" not in logs:  # the libraries' summary at the end
             return
         step = self._stage.first_step + state.global_step
@@ -119,17 +129,44 @@ class RunCallback(TrainerCallback):
         if self._writer is not None:
             self._writer.log_step(step, self._stage.name, figures)
             self._warn_once()
-        if self._bar is not None:
-            shown = {name: f"{figures[name]:.3g}" for name in ("loss", "reward", "kl") if name in figures}
-            self._bar.set_postfix(stage=self._stage.name, **shown, refresh=False)
-            self._bar.update(step - self._bar.n)
-        is_due = _is_due(step, self._schedule.evaluate_every) or state.global_step >= self._stage.steps
+            for message in self._step_warnings.check(step, figures):
+                self._writer.warn(message)
+        is_last = state.global_step >= self._stage.steps
+        self._check_finite(step, is_last=is_last)
+        is_due = _is_due(step, self._schedule.evaluate_every) or is_last
         if is_due and not self._measure_model(step):
             self.was_stopped = True
-            control.should_save = True
+            control.should_save = WEIGHTS not in self._non_finite
             control.should_training_stop = True
             if self._writer is not None:
                 self._writer.warn(f"the stop cut the evaluation at step {step} short: its figures are missing")
+
+    def _check_finite(self, step: int, *, is_last: bool) -> None:
+        """Count non-finite steps in a row, and give up after too many; every process comes to the same end."""
+        if not self._non_finite:
+            self._non_finite_since = None
+            return
+        if self._non_finite_since is None:
+            self._non_finite_since = step
+            if self._writer is not None:
+                what = describe_non_finite(self._non_finite)
+                self._writer.warn(f"step {step}: {what} not finite; its update is skipped, and no checkpoint is saved")
+        limit = self._optim.max_nonfinite_steps
+        is_too_many = 0 < limit <= step - self._non_finite_since + 1
+        if is_too_many or (is_last and WEIGHTS in self._non_finite):
+            name = "sft_learning_rate" if self._stage.name == "sft" else "learning_rate"
+            saved = None if self._writer is None else newest_checkpoint(self._writer.layout)
+            raise NonFiniteError(
+                describe_failure(
+                    self._non_finite,
+                    step,
+                    self._non_finite_since,
+                    rate_setting=f"optim.{name}",
+                    rate=getattr(self._optim, name),
+                    run_id="RUN" if self._writer is None else self._writer.layout.run_id,
+                    saved=None if saved is None else saved.mark.step,
+                )
+            )
 
     def _measure_model(self, step: int) -> bool:
         """Write the figures on the held-out samples down; False when a stop was asked for meanwhile."""
@@ -153,8 +190,6 @@ class RunCallback(TrainerCallback):
     def _tell(self, phase: str) -> None:
         if self._writer is not None:
             self._writer.tell_phase(phase)
-        if self._bar is not None and phase:
-            self._bar.set_postfix_str(phase)
 
     def _beat(self) -> None:
         if self._writer is not None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import RunWriter
+from hart_studio.training.nonfinite import NonFiniteSteps
 from hart_studio.training.sharding import is_sharded
 
 NOT_KEPT: Final = ("training_args.bin", "README.md")
@@ -55,7 +56,7 @@ def draft_folder(layout: RunLayout) -> Path:
     return layout.checkpoints / "draft"
 
 
-class RunCheckpoints(Trainer):
+class RunCheckpoints(NonFiniteSteps):
     """The part of a trainer that saves into a run; comes before the trainer that it is mixed into.
 
     Attributes:
@@ -71,7 +72,8 @@ class RunCheckpoints(Trainer):
         if writer is not None:
             step = self.stage.first_step + self.state.global_step
             draft = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            is_kept = self.state.global_step == self.stage.steps
+            # One from a non-finite step, which a stop asked for, must not push out the last finite one.
+            is_kept = self.state.global_step == self.stage.steps or bool(self.non_finite)
             with writer.saving_checkpoint(step, self.stage.name, is_kept=is_kept) as folder:
                 for path in sorted(draft.iterdir()):
                     if path.name not in NOT_KEPT:

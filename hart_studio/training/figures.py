@@ -23,6 +23,8 @@ STEP_FIGURES: Final = (
     "zero_variance_share",
     "failed_share",
     "truncated_share",
+    "no_box_share",
+    "bad_box_share",
     "valid_box_rate",
     "boxes_per_rollout",
     "area_share",
@@ -87,6 +89,8 @@ def count_groups(tally: Tally, groups: Sequence[RolledGroup]) -> None:
             tally.add("mu1", weight)
             tally.add("mu1_right" if reward.correct == 1.0 else "mu1_wrong", weight)
             tally.add("truncated_share", float(any(turn.finish_reason == "length" for turn in rollout.turns)))
+            tally.add("no_box_share", float(rollout.outcome == "no_box"))
+            tally.add("bad_box_share", float(rollout.outcome == "bad_box"))
             if rollout.grounding_turn is not None:
                 tally.add("valid_box_rate", float(bool(rollout.boxes)))
                 tally.add("boxes_per_rollout", len(rollout.boxes))

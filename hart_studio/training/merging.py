@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from transformers import AutoConfig
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import DTYPES, load_model
+from hart_studio.progress import Progress
 from hart_studio.runs.layout import find_run, is_run_id
 from hart_studio.training.stage_model import ADAPTER_FILE
 from hart_studio.training.train import MODEL_FOLDER
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     try:
         folder = find_trained(options.source, options.runs_root, allows_whole=options.dtype != _KEPT)
-        merge_adapter(folder, options.out, options.dtype)
+        with Progress() as progress:
+            merge_adapter(folder, options.out, options.dtype, progress.set_phase)
     except HartError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -73,7 +75,9 @@ def find_trained(source: str, runs_root: Path, *, allows_whole: bool = False) ->
     )
 
 
-def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
+def merge_adapter(
+    adapter: Path, out: Path, dtype: str = _KEPT, set_phase: Callable[[str], object] = lambda phase: None
+) -> None:
     """Write the base model with the adapters folded in, and its processor.
 
     The sum is made in float32 on the CPU, and rounded once.
@@ -82,6 +86,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
         adapter: Folder of the adapters, which names their base model; or of a whole model, for another number type.
         out: New folder, or an empty one; it holds the whole model or is not there.
         dtype: Number type of what is written: one of ``DTYPES``; ``auto`` = the base model's, for adapters only.
+        set_phase: Is given what is being done.
 
     Raises:
         InputError: If the folder has something in it, or cannot be written.
@@ -89,6 +94,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"expected a new folder to write to, got {out}, which has something in it; choose another one")
+    set_phase("loading the base model and the adapters")
     loaded = load_model(str(adapter), device="cpu", dtype="float32")
     model = loaded.model
     if dtype == _KEPT:
@@ -96,6 +102,7 @@ def merge_adapter(adapter: Path, out: Path, dtype: str = _KEPT) -> None:
         model.to(base.dtype)
     else:
         model.to(DTYPES[dtype])
+    set_phase("writing the merged model")
     draft = out.absolute().with_name(f".{out.name}.draft")
     try:
         shutil.rmtree(draft, ignore_errors=True)

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from tqdm import tqdm
 from transformers import PrinterCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -25,6 +24,7 @@ from hart_studio.data.run_samples import load_samples, split_run
 from hart_studio.data.splits import Split
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.memory import is_out_of_memory
+from hart_studio.progress import Progress
 from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
@@ -47,6 +47,9 @@ TENSORBOARD_FOLDER = "tensorboard"
 """Folder of the run with TensorBoard's logs, one folder per stage, when that tracker is on."""
 PICTURES_FOLDER = "pictures"
 """Folder of the run with pictures that its source does not have as files."""
+
+SHOWN_FIGURES: Final = ("loss", "reward", "kl")
+"""Figures of a step that the progress of the command shows."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,11 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     if state.is_main_process:
         schedule = config.schedule
         writer = RunWriter(
-            layout, config.total_steps, keep_checkpoints=schedule.keep_checkpoints, image_mb=schedule.rollout_image_mb
+            layout,
+            config.total_steps,
+            keep_checkpoints=schedule.keep_checkpoints,
+            image_mb=schedule.rollout_image_mb,
+            progress=Progress("step", config.total_steps, SHOWN_FIGURES),
         )
     with writer or nullcontext(), name_memory_knobs(device):
         check_trackers(config.trackers)
@@ -162,7 +169,6 @@ class _Job:
             for message in (*config.warnings, *_describe_bad_rows(source)):
                 writer.warn(message)
         step = resumed_from or 0
-        bar = tqdm(total=config.total_steps, initial=step, unit="step", disable=None) if writer is not None else None
         first_step = 0
         for method in parse_chain(config.method.chain):
             steps = config.schedule.rl_steps if method.is_rl else config.schedule.sft_steps
@@ -170,16 +176,14 @@ class _Job:
             first_step = stage.last_step
             if step >= stage.last_step:
                 continue
-            step, was_stopped = self._train_stage(method, stage, step, source, split, bar)
+            step, was_stopped = self._train_stage(method, stage, step, source, split)
             gc.collect()
             if was_stopped:
                 break
-        if bar is not None:
-            bar.close()
         return step
 
     def _train_stage(
-        self, method: Method, stage: Stage, step: int, source: SampleSource, split: Split, bar: tqdm[Any] | None
+        self, method: Method, stage: Stage, step: int, source: SampleSource, split: Split
     ) -> tuple[int, bool]:
         """Train what is left of a stage; returns the steps done in all, and whether a stop was asked for."""
         config = self._config
@@ -189,7 +193,7 @@ class _Job:
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
         begun = load_stage_model(config, self._device, previous)
         measure = self._measure(method, source, split) if split.evaluation else None
-        callback = RunCallback(stage, config.schedule, self._signals, measure, len(split.evaluation), bar)
+        callback = RunCallback(stage, config, self._signals, measure, len(split.evaluation))
         common: dict[str, Any] = {"config": config, "stage": stage, "callbacks": [callback]}
         common["open_image"] = source.open_image
         place = draft_folder(self._layout)

@@ -123,6 +123,7 @@ FIELDS: Final = (
     FormField("optim.warmup_steps", "Warm-up steps", "Optimizer"),
     FormField("optim.weight_decay", "Weight decay", "Optimizer"),
     FormField("optim.max_grad_norm", "Greatest gradient norm", "Optimizer"),
+    FormField("optim.max_nonfinite_steps", "Max non-finite steps", "Optimizer"),
     FormField("method.clip_epsilon", "Clip range", "Optimizer", stage="rl"),
     FormField("schedule.prompts_per_step", "Questions per RL step", "Schedule", stage="rl"),
     FormField("schedule.prompts_per_micro_batch", "Questions at a time", "Schedule", stage="rl"),

@@ -21,6 +21,7 @@ TRAINING = Path(__file__).resolve().parents[2] / "hart_studio" / "training"
 HART = "edit hart_studio/training/hart_trainer.py"
 SFT = "edit hart_studio/training/sft.py"
 CHECKPOINTS = "edit hart_studio/training/checkpoints.py"
+NON_FINITE = "edit hart_studio/training/nonfinite.py"
 
 
 def parameters(function: object) -> list[str]:
@@ -84,6 +85,17 @@ def test_the_loop_of_the_trainer_below() -> None:
     for name in ("_load_rng_state", "_load_optimizer_and_scheduler"):
         assert "weights_only=True" in inspect.getsource(getattr(Trainer, name)), f"{name} unpickles: {CHECKPOINTS}"
     assert int(transformers.__version__.split(".")[0]) == 5
+
+
+def test_gradients_are_dropped_between_the_norm_and_the_update() -> None:
+    assert parameters(Trainer._get_grad_norm) == ["self", "model", "grad_norm"], NON_FINITE
+    source = inspect.getsource(Trainer._run_epoch)
+    order = [
+        source.index(part) for part in ("self._tr_loss += tr_loss_step", "self._get_grad_norm(", "optimizer.step()")
+    ]
+    assert order == sorted(order), NON_FINITE
+    assert "tr_loss -= tr_loss" in inspect.getsource(Trainer._maybe_log_save_evaluate), NON_FINITE
+    assert "_get_grad_norm" not in GRPOTrainer.__dict__, NON_FINITE
 
 
 def test_defaults_that_are_not_the_papers_are_still_overridden() -> None:

@@ -38,14 +38,15 @@ def launch(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def train_in(processes: int, out: Path, folder: Path) -> dict[str, tuple[list[Any], dict[str, torch.Tensor]]]:
+def run_in(processes: int, module: str, out: Path, folder: Path) -> None:
+    """Run a module as so many processes of one training, to its end."""
     out.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     jobs = [
         launch(
-            ["tests.integration.one_of_processes", str(out), str(folder)],
+            [module, str(out), str(folder)],
             **(
                 {
                     "WORLD_SIZE": str(processes),
@@ -64,6 +65,10 @@ def train_in(processes: int, out: Path, folder: Path) -> dict[str, tuple[list[An
     for job in jobs:
         told, _ = job.communicate(timeout=900)
         assert job.returncode == 0, told[-4000:]
+
+
+def train_in(processes: int, out: Path, folder: Path) -> dict[str, tuple[list[Any], dict[str, torch.Tensor]]]:
+    run_in(processes, "tests.integration.one_of_processes", out, folder)
     return {
         name: (json.loads((out / name / "log.json").read_text()), load_file(out / name / "weights.safetensors"))
         for name in ("rl", "sft")
@@ -87,3 +92,15 @@ def test_two_processes_make_the_update_of_one(tiny_folder: Callable[[str], Path]
         moved = sum(float((weight - base[key]).abs().sum()) for key, weight in weights.items())
         apart = sum(float((weight - other_weights[key]).abs().sum()) for key, weight in weights.items())
         assert apart < 0.01 * moved
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_ends_both_at_the_same_step(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run_in(2, "tests.integration.non_finite_process", tmp_path / "two", tiny_folder("qwen2_5_vl"))
+    one, other = (json.loads((tmp_path / "two" / f"end_{rank}.json").read_text()) for rank in (0, 1))
+    assert one["step"] == other["step"] == 3
+    assert one["reason"] == other["reason"]
+    assert one["reason"].startswith("step 3: loss not finite for 2 steps in a row, since step 2")
+    assert one["weights"] == other["weights"], "both skipped the same updates"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,51 @@ def test_the_table_is_short_and_safe_for_a_terminal(
     assert "[120, 180, 360, 360]  4.00 % of the picture  sign" in out
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert "(B) 7" in rows["crops_only"]
+    assert any(line.startswith("full_and_crops  none readable ") for line in out.splitlines())
     assert " yes " in rows["crops_only"]
     assert "(A) 3" in rows["direct"]
     assert " no " in rows["direct"]
-    assert "none (ok)" in rows["full_and_crops"]
+    assert "none (ok)" not in out and "full_and_crops wrote: ]0;x maybe" in out
     assert "sufficient 100 %" in rows["self-check"]
     assert all(sign.isprintable() or sign == "\n" for sign in out)
+
+
+@pytest.mark.parametrize(
+    ("grounding", "expected"),
+    [
+        ("Somewhere in the middle.", "region    none predicted (outcome: no_box): the model wrote no box"),
+        (
+            '[{"bbox_2d": [300, 200, 100, 100], "label": "x"}]',
+            "region    none predicted (outcome: bad_box): the model wrote boxes that cannot be used",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_in_words(
+    grounding: str, expected: str, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ScriptedModel(grounding=grounding, crops_only="A", direct="\x1b[31mI cannot say.", full_and_crops="A")
+    monkeypatch.setattr(ask, "load_model", lambda name, device: model)
+    assert ask.main([str(picture), "Which digit?", *CHOICES]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert expected in lines
+    outcome = "no_box" if "no_box" in expected else "bad_box"
+    rows = {line.split()[0]: line for line in lines if line.startswith(("crops_only  ", "direct  "))}
+    assert f"none (outcome: {outcome})" in rows["crops_only"]
+    assert "none readable" in rows["direct"] and " - " in rows["direct"], "right or wrong is not known"
+    assert any(line.startswith("crops_only: no box to crop, so the model was not asked") for line in lines)
+    assert "direct wrote: [31mI cannot say." in lines
+    assert not any("(ok)" in line for line in lines)
+
+
+def test_progress_is_shown_in_a_terminal_and_never_with_json(
+    picture: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert ask.main([str(picture), "Which?"]) == 0
+    err = capsys.readouterr().err
+    assert "loading the model" in err and "Answering from the crops alone" in err
+    assert ask.main([str(picture), "Which?", "--json"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_an_open_question_without_a_known_answer(

@@ -16,6 +16,7 @@ from hart_studio.evaluation.job import MOST_FAULTS, prepare_run, run_evaluation,
 from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations
 from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.progress import Progress
 from hart_studio.runs.events import Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
@@ -92,11 +93,11 @@ def test_a_built_in_model_on_other_images_is_warned_of(
     with Image.open(path) as image:
         image.save(path, quality=50)  # encoded again: no evidence is left, only names
     layout = prepare_run(tmp_path / "runs", config)
-    assert run_evaluation(layout, lambda _: model())
+    assert run_evaluation(layout, lambda _: model(), progress=Progress("question"))
     text = "hart-tiny was made for drawn needle scenes. Its answers on these images mean nothing."
     (told,) = [found for found in warnings(layout) if "made for" in found]
     assert told.startswith(text)
-    assert f"WARNING: {text}" in capsys.readouterr().err
+    assert f"warning: {text}" in capsys.readouterr().err
     other = prepare_run(tmp_path / "runs", config.model_copy(update={"model": "org/general"}))
     assert run_evaluation(other, lambda _: model())
     assert not [found for found in warnings(other) if "made for" in found]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hart_studio.errors import ModelError
 from hart_studio.evaluation import __main__ as command
 from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.job import prepare_run
@@ -68,9 +70,70 @@ def test_bad_input_is_said_and_makes_no_run(
     assert command.main(["report", "20260101-000000-evaluation-abcdef", "--runs-root", str(root)]) == 2
     assert "not there" in capsys.readouterr().err
     assert not root.exists()
-    assert command.main(arguments(tmp_path / "gone", root)) == 2, "the run says what failed"
     with pytest.raises(SystemExit):
         command.main(["--benchmark", "gone"])
+
+
+def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
+    needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (needle_folder / "samples.jsonl").read_text().splitlines()
+    (needle_folder / "samples.jsonl").write_text("\n".join(["{}", "{}", *lines[2:]]) + "\n")
+    capsys.readouterr()
+    more = ["--protocol", "crops_only", "--protocol", "direct"]
+    assert command.main(arguments(needle_folder, tmp_path / "runs", *more)) == 0
+    out, err = capsys.readouterr()
+    (run,) = list_evaluations(tmp_path / "runs")
+    records = load_evaluation(run.layout).records
+    right, golds = sum(record.value("crops_only") for record in records), sum(len(one.golds) for one in records)
+    assert out.splitlines()[1] == "questions: 16 of 16 measured, 0 failed, 2 invalid rows left out"
+    assert f"accuracy, crops_only: {100 * right / 16:.1f} % [" in out and "], n = 16\n" in out
+    assert "accuracy, direct: " in out and "boxes: IoG > 0.3 " in out and f"n = {golds} gold boxes" in out
+    assert "2 left out: " in out.split("boxes: ")[1], "a bad row is told in the last lines"
+    assert "warnings: 1" in out
+    assert out.splitlines()[-2].startswith("done: ") and out.splitlines()[-1].startswith("report: ")
+    told = err.splitlines()
+    phases = ["reading the questions", "loading the model", "asking the first questions"]
+    assert [line for line in told if line in phases] == phases
+    assert sum(line.startswith("warning: 2 rows of") for line in told) == 1 and "done: " not in err
+
+
+def test_an_evaluation_that_could_not_begin_leaves_nothing(
+    needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "runs"
+    assert command.main(arguments(tmp_path / "gone", root)) == 2
+    assert "had done nothing and was removed" in capsys.readouterr().err
+
+    def no_model(config: EvaluationConfig) -> ScriptedModel:
+        raise ModelError("expected a model, got none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "open_model", no_model)
+        assert command.main(arguments(needle_folder, root)) == 2
+        assert list_evaluations(root) == [] and list(root.iterdir()) == []
+        layout = prepare_run(root, EvaluationConfig(path=str(needle_folder), limit=3))
+        patch.setenv(RUN_VARIABLE, layout.run_id)
+        assert command.main(["--runs-root", str(root)]) == 2
+        assert layout.folder.is_dir(), "a run that a page made is its own"
+
+
+def test_an_evaluation_that_answered_something_stays_when_it_fails(
+    needle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: ScriptedModel
+) -> None:
+    generate = model.generate
+    calls: list[int] = []
+
+    def fail_later(*given: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 4:
+            raise ModelError("the server is gone")
+        return generate(*given, **options)
+
+    monkeypatch.setattr(model, "generate", fail_later)
+    assert command.main(arguments(needle_folder, tmp_path / "runs", "--batch", "1")) == 2
+    (run,) = list_evaluations(tmp_path / "runs")
+    assert run.state == "failed" and run.status is not None and run.status.step > 0
 
 
 def test_a_training_run_is_no_evaluation(

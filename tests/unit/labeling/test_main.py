@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.errors import ModelError
 from hart_studio.labeling import __main__ as command
 from hart_studio.labeling.job import read_config
 from hart_studio.labeling.project import Project
@@ -75,6 +76,45 @@ def test_a_stopped_run_is_resumed(tmp_path: Path, table: Path) -> None:
     (run,) = list_runs(Project(Path(project)).runs)
     assert command.main(["run", project, "--resume", run.layout.run_id]) == 2, "it is completed"
     assert command.main(["run", project, "--resume", "20260101-000000-labeling-000000"]) == 2
+
+
+def test_a_run_ends_with_its_figures_and_the_reasons_of_failures(
+    tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    command.main(["import", project, str(table)])
+    assert "reading the source" in capsys.readouterr().err
+    table.with_name("street.png").unlink()
+    assert command.main(["run", project, "--rollouts", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "this run: 2 of 2 items, 0 proposed, 0 auto-accepted, 2 failed, 0 without a box" in out
+    assert "  2 failed: " in out and out.splitlines()[-1] == "2 failed"
+    assert "loading the model" in err.splitlines() and "proposing the first boxes" in err.splitlines()
+    assert command.main(["export", project, str(tmp_path / "out"), "--status", "failed"]) in (0, 2)
+    assert "writing and reading back" in capsys.readouterr().err
+
+
+def test_a_labeling_run_that_could_not_begin_leaves_nothing(
+    tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.main(["create", str(tmp_path / "project")])
+    command.main(["import", str(tmp_path / "project"), str(table)])
+    project = Project(tmp_path / "project")
+
+    def no_model(name: str, device: str) -> ScriptedModel:
+        raise ModelError("expected a model, got none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "load_model", no_model)
+        assert command.main(["run", str(project.folder)]) == 2
+    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert list_runs(project.runs) == []
+    counts = "SELECT (SELECT COUNT(*) FROM runs) + (SELECT COUNT(*) FROM predictions)"
+    with project.database.reading() as connection:
+        assert connection.execute(counts).fetchone()[0] == 0
+    assert command.main(["run", str(project.folder), "--rollouts", "2"]) == 0
+    assert len(list_runs(project.runs)) == 1
 
 
 def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(

@@ -39,10 +39,10 @@ def test_a_signal_to_another_process_stops_the_run_that_this_one_writes(
 ) -> None:
     config = RunConfig()
     layout = create_run(tmp_path / "runs", "training", config, "sft", total=4)
-    trainer: Any = SimpleNamespace(accelerator=OneOfTwo(others_wish), last_groups=[])
+    trainer: Any = SimpleNamespace(accelerator=OneOfTwo(others_wish), last_groups=[], check_weights=lambda: ())
     control = TrainerControl()
     with RunWriter(layout, total=4) as writer:
-        callback = RunCallback(Stage("sft", 0, 4, writer), config.schedule, StopSignals(lambda _: None), None, 0, None)
+        callback = RunCallback(Stage("sft", 0, 4, writer), config, StopSignals(lambda _: None), None, 0)
         callback.trainer = trainer
         writer.log_step(done, "sft", {})
         callback.on_step_end(TrainingArguments(str(tmp_path)), TrainerState(global_step=done), control)

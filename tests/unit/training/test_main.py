@@ -10,6 +10,7 @@ import pytest
 
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.writer import create_run
+from hart_studio.training import sft
 from hart_studio.training.__main__ import main
 from tests.integration.training_runs import small_config, write_jsonl
 
@@ -52,6 +53,72 @@ def test_settings_of_a_run_stay_what_they_are(tmp_path: Path, capsys: pytest.Cap
     assert "memory: unknown, the model is not on this machine yet" in capsys.readouterr().out
     assert main(resume) == 2, "a model that is not there"
     assert json.loads(run.status.read_text())["state"] == "failed"
+
+
+def set_options(folder: Path, data: Path, **changes: object) -> list[str]:
+    """Options of a training of two SFT steps."""
+    values = {
+        "model.id": folder,
+        "model.device": "cpu",
+        "data.source": "jsonl",
+        "data.path": data,
+        "data.rl_count": 0,
+        "data.sft_count": 4,
+        "data.eval_count": 2,
+        "method.chain": "sft",
+        "schedule.sft_steps": 2,
+        "schedule.sft_batch": 2,
+        "rollout.max_grounding_tokens": 8,
+        "rollout.max_answer_tokens": 4,
+        **changes,
+    }
+    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+
+
+def test_a_training_shows_progress_and_ends_with_its_figures(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(tmp_path / "data", 8)
+    data.write_text(data.read_text() + '{"id": "bad"}\n')
+    root = tmp_path / "runs"
+    assert main([*set_options(tiny_folder("qwen2_5_vl"), data), "--runs-root", str(root)]) == 0
+    out, err = capsys.readouterr()
+    (folder,) = root.iterdir()
+    lines = out.splitlines()
+    assert lines[:2] == [f"run: {folder}", "steps: 2 of 2"] and lines[-1] == f"done: {folder / 'model'}"
+    assert lines[2].startswith("sft: loss ") and lines[3].startswith("held-out, 2 questions, step 0 -> 2: ")
+    assert f"checkpoint: {folder / 'checkpoints' / 'step_000002'}" in lines
+    assert "warnings: 1" in lines and "1 rows of" in lines[-2], "a bad row is told in the last lines"
+    told = [line.split(" (")[0] for line in err.splitlines()]
+    phases = ["reading the samples", "loading the model", "measuring held-out questions, 0 of 2", "saving a checkpoint"]
+    assert [line for line in told if line in phases] == phases
+    assert any(line.startswith("warning: 1 rows of") for line in told)
+
+
+def test_a_training_that_is_not_finite_ends_with_1_and_says_why(
+    tiny_folder: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sft, "sft_loss", lambda logps, *_, **__: logps.sum() * float("nan"))
+    data = write_jsonl(tmp_path / "data", 8)
+    options = set_options(tiny_folder("qwen2_5_vl"), data, **{"optim.max_nonfinite_steps": 1, "data.eval_count": 0})
+    assert main([*options, "--runs-root", str(tmp_path / "runs")]) == 1
+    out, err = capsys.readouterr()
+    assert "steps: 1 of 2" in out and "checkpoint: none" in out and "done:" not in out
+    assert "error: step 1: loss and gradient norm not finite. " in err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert json.loads((folder / "status.json").read_text())["state"] == "failed", "it has done a step, so it stays"
+
+
+def test_a_training_that_could_not_begin_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(tmp_path / "data", 8)
+    root = ["--runs-root", str(tmp_path / "runs")]
+    assert main([*set_options(tmp_path / "no-model", data), *root]) == 2
+    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert main([*set_options(tmp_path / "no-model", tmp_path / "none.jsonl"), *root]) == 2
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize(

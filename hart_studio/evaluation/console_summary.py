@@ -1,0 +1,57 @@
+"""Figures of an evaluation as lines of text, for the end of the command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from hart_studio.evaluation.accuracy import count_accuracy
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.job import AskedQuestions
+from hart_studio.evaluation.statistics import Estimate, wilson
+from hart_studio.evaluation.tables.grounding import measure_grounding
+from hart_studio.progress import one_line
+from hart_studio.shares import show_share
+
+MOST_REASONS: Final = 5
+"""Reasons that are listed, the most frequent first (ours)."""
+
+
+def summarize_evaluation(evaluation: Evaluation, asked: AskedQuestions) -> list[str]:
+    """Questions, accuracy by protocol, grounding, and what failed or was left out.
+
+    Args:
+        evaluation: What was measured so far.
+        asked: What was asked, with the rows that were left out.
+
+    Returns:
+        Lines for a terminal.
+    """
+    records = evaluation.records
+    reasons = Counter(record.error for record in records if record.error)
+    lines = [
+        f"questions: {len(records):,} of {evaluation.total:,} measured, {reasons.total():,} failed, "
+        f"{asked.bad_count:,} invalid rows left out"
+    ]
+    for protocol in evaluation.protocols:
+        found = count_accuracy(records, protocol)
+        told = show_interval(wilson(round(found.right), found.scored)) if found.scored else "not known"
+        extra = [f"{found.unscored:,} unscored"] if found.unscored else []
+        extra += [f"{found.fallbacks:,} answered from the full image"] if found.fallbacks else []
+        lines.append(", ".join([f"accuracy, {protocol}: {told}", f"n = {found.scored:,}", *extra]))
+    boxes = measure_grounding(records)
+    if boxes is not None:
+        lines.append(
+            f"boxes: IoG > 0.3 {show_interval(boxes.found)}, n = {boxes.boxes:,} gold boxes; mean IoU "
+            f"{show_share(boxes.iou)}, mean area share {show_share(boxes.area_share)}, valid boxes "
+            f"{show_share(boxes.usable)} of {boxes.questions:,} questions"
+        )
+    lines += [f"  {count:,} failed: {one_line(reason)}" for reason, count in reasons.most_common(MOST_REASONS)]
+    rows = Counter(reason for _, reason in asked.bad_rows)
+    lines += [f"  {count:,} left out: {one_line(reason)}" for reason, count in rows.most_common(MOST_REASONS)]
+    return lines
+
+
+def show_interval(found: Estimate) -> str:
+    """``57.0 % [50.1, 63.7]``: a share with its 95 % interval."""
+    return f"{show_share(found.value)} [{100 * found.low:.1f}, {100 * found.high:.1f}]"

@@ -1,0 +1,48 @@
+"""Figures of a labeling run as lines of text, for the end of the command."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hart_studio.labeling.project import Project
+from hart_studio.progress import one_line
+
+MOST_REASONS: Final = 5
+"""Reasons of failures that are listed, the most frequent first (ours)."""
+
+
+def summarize_run(project: Project, run_id: str) -> list[str]:
+    """Items of a run by the status that it gave them, and why items failed.
+
+    Args:
+        project: The project.
+        run_id: A labeling run of it.
+
+    Returns:
+        Lines for a terminal.
+    """
+    with project.database.reading() as connection:
+        rows = connection.execute(
+            """SELECT json_extract(label, '$.status') AS status, json_extract(label, '$.note') AS note,
+            COUNT(*) AS count FROM predictions WHERE run = ? GROUP BY status, note ORDER BY count DESC""",
+            (run_id,),
+        ).fetchall()
+        empty = connection.execute(
+            """SELECT COUNT(*) FROM predictions WHERE run = ? AND json_array_length(label, '$.boxes') = 0
+            AND json_extract(label, '$.status') != 'failed'""",
+            (run_id,),
+        ).fetchone()[0]
+    counts: dict[str | None, int] = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + row["count"]
+    left = counts.get(None, 0)
+    lines = [
+        f"this run: {sum(counts.values()) - left:,} of {sum(counts.values()):,} items, "
+        f"{counts.get('proposed', 0):,} proposed, {counts.get('auto_accepted', 0):,} auto-accepted, "
+        f"{counts.get('failed', 0):,} failed, {empty:,} without a box"
+    ]
+    reasons = [(row["note"], row["count"]) for row in rows if row["status"] == "failed"]
+    lines += [f"  {count:,} failed: {one_line(str(reason))}" for reason, count in reasons[:MOST_REASONS]]
+    if len(reasons) > MOST_REASONS:
+        lines.append(f"  and {len(reasons) - MOST_REASONS:,} other reasons; the items have them as notes")
+    return lines

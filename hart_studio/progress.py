@@ -1,0 +1,222 @@
+"""Progress of a command on standard error: one updating line in a terminal, else a plain line now and then."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TextIO
+
+from tqdm import tqdm
+
+PLAIN_PERIOD_SECONDS: Final = 15.0
+"""Least time between two plain lines about the same phase, so that the log of a long run stays short (ours)."""
+MOST_WARNINGS: Final = 20
+"""Warnings that one command prints; later ones are only counted (ours)."""
+_LONGEST_WARNING: Final = 1000
+_UNCOUNTED: Final = "{desc} [{elapsed}]"
+"""What tqdm draws while there is a phase and no count."""
+_ROWS: Final = 24
+_COLUMNS: Final = 100
+"""Size of a terminal that does not tell its own, as in some containers."""
+
+
+class Progress:
+    """What a command is doing and how far it is, as a context manager.
+
+    Attributes:
+        warning_count: Warnings so far, printed or not.
+    """
+
+    def __init__(
+        self,
+        unit: str = "step",
+        total: int = 0,
+        shown: Sequence[str] = (),
+        stream: TextIO | None = None,
+        *,
+        is_brief: bool = False,
+    ) -> None:
+        """Prepare; the first line is written with the first phase or the first update.
+
+        Args:
+            unit: What is counted, in the singular.
+            total: How many there are; 0 = not known.
+            shown: Names of the figures to show beside the count, in order.
+            stream: Where to write; None = standard error.
+            is_brief: For a command of seconds: outside of a terminal nothing is written before a period is over.
+        """
+        self.warning_count = 0
+        self._stream = stream or sys.stderr
+        self._unit = unit
+        self._total = total
+        self._shown = tuple(shown)
+        self._done = self._first = 0
+        self._began = time.monotonic()
+        self._phase = self._figures = ""
+        self._phases: set[str] = set()
+        self._is_brief = is_brief
+        self._written_at = self._began if is_brief else self._began - PLAIN_PERIOD_SECONDS
+        self._last_line = ""
+        self._bar: tqdm[Any] | None = None
+        self._is_terminal = self._stream.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, done: int = 0, total: int | None = None) -> None:
+        """Start to count, for instance at the step that a run is resumed from: the rate is that of what follows.
+
+        Args:
+            done: Done before this command.
+            total: As for ``__init__``; None = as it was.
+        """
+        self._total = self._total if total is None else total
+        self._done = self._first = done
+        self._began = time.monotonic()
+        if self._is_terminal:
+            bar = self._open_bar()
+            bar.reset(total=self._total or None)
+            bar.initial = bar.n = bar.last_print_n = done
+            self._show()
+
+    def set_total(self, total: int) -> None:
+        """Say how many there are, for work that learns it on the way."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total or None
+
+    def set_phase(self, phase: str) -> None:
+        """Say what is done beside the counted work.
+
+        Args:
+            phase: Such as ``loading the model``; behind a comma, how far it is. Empty = the counted work again.
+        """
+        phase = printable(phase)
+        kind = phase.partition(",")[0]
+        is_new = bool(kind) and kind not in self._phases
+        self._phases.add(kind)
+        self._phase = phase
+        self._show(is_new=is_new)
+
+    def update(self, done: int, figures: Mapping[str, float | None] | None = None, label: str = "") -> None:
+        """Say how many are done.
+
+        Args:
+            done: In all, with those before this command.
+            figures: Name -> value, None = not finite; those named in ``shown`` are written.
+            label: In front of them, such as the stage of a training.
+        """
+        self._done = done
+        self._phase = ""
+        if figures is not None:
+            parts = [f"{name} {_number(figures[name])}" for name in self._shown if name in figures]
+            self._figures = printable(", ".join([label, *parts] if label else parts))
+        self._show()
+
+    def warn(self, message: str) -> None:
+        """Print a warning above the progress, up to ``MOST_WARNINGS`` of them."""
+        self.warning_count += 1
+        if self.warning_count <= MOST_WARNINGS:
+            self._write(f"warning: {one_line(message, _LONGEST_WARNING)}")
+        elif self.warning_count == MOST_WARNINGS + 1:
+            self._write("more warnings follow; they are only counted here")
+
+    def close(self) -> None:
+        """End the updating line; what is printed next begins a new one."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show(self, *, is_new: bool = False) -> None:
+        if self._is_terminal:
+            bar = self._open_bar()
+            is_counted = bool(self._total or self._done)
+            bar.bar_format = None if is_counted else _UNCOUNTED
+            bar.leave = is_counted
+            bar.set_description_str("" if is_counted else self._phase, refresh=False)
+            bar.set_postfix_str((self._phase or self._figures) if is_counted else "", refresh=False)
+            bar.update(self._done - bar.n)
+            if is_new or self._phase:
+                bar.refresh()
+        elif (is_new and not self._is_brief) or time.monotonic() - self._written_at >= PLAIN_PERIOD_SECONDS:
+            line = self._describe()
+            if line and line != self._last_line:
+                self._last_line = line
+                self._written_at = time.monotonic()
+                self._write(line)
+
+    def _open_bar(self) -> tqdm[Any]:
+        if self._bar is None:
+            is_sized = _has_width(self._stream)
+            self._bar = tqdm(
+                total=self._total or None,
+                initial=self._done,
+                unit=self._unit,
+                file=self._stream,
+                dynamic_ncols=is_sized,
+                ncols=None if is_sized else _COLUMNS,
+                nrows=None if is_sized else _ROWS,
+                bar_format=None if self._total or self._done else _UNCOUNTED,
+            )
+        return self._bar
+
+    def _write(self, line: str) -> None:
+        try:
+            if self._is_terminal:
+                tqdm.write(line, file=self._stream)
+            else:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+        except OSError:  # a closed pipe or a full disk; the job itself goes on
+            pass
+
+    def _describe(self) -> str:
+        """The plain line."""
+        count = f"{self._unit} {self._done:,}" + (f" of {self._total:,}" if self._total else "")
+        if self._phase:
+            return f"{self._phase} ({count})" if self._done else self._phase
+        if not self._done:
+            return ""
+        made = self._done - self._first
+        seconds = (time.monotonic() - self._began) / made if made > 0 else 0.0
+        if seconds:
+            left = (self._total - self._done) * seconds
+            count += f", {seconds:.3g} s each" + (f", about {describe_seconds(left)} left" if left > 0 else "")
+        return f"{count}; {self._figures}" if self._figures else count
+
+
+def describe_seconds(seconds: float) -> str:
+    """A time as people read it: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def printable(text: str) -> str:
+    """Text of a model or a file without the control characters that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Untrusted text as one printable line of at most so many characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def _has_width(stream: TextIO) -> bool:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"

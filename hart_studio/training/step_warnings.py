@@ -1,0 +1,176 @@
+"""Warnings about a training that goes on without learning anything, from the figures of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hart_studio.runs.config import RunConfig
+
+SPELL_STEPS: Final = 10
+"""Steps in a row with the same trouble, after which it is told, once until it is over (ours)."""
+HIGH_KL: Final = 10.0
+"""Mean KL to the reference, in nats per token, from which on the policy has left it (ours)."""
+
+Figures = Mapping[str, float]
+
+
+@dataclass
+class _Spell:
+    """A trouble in consecutive steps.
+
+    Attributes:
+        is_trouble: Whether the figures of a step show it.
+        describe: The warning, from the first and last step of the spell and the rollouts counted in it.
+    """
+
+    is_trouble: Callable[[Figures], bool]
+    describe: Callable[[int, int, _Counts], str]
+    first_step: int | None = None
+    is_told: bool = False
+
+    def check(self, step: int, figures: Figures, counts: _Counts) -> str | None:
+        """Take in a step; the warning when one is due."""
+        if not self.is_trouble(figures):
+            self.first_step, self.is_told = None, False
+            return None
+        if self.first_step is None:
+            self.first_step = step
+            counts.clear()
+        counts.add(figures)
+        if self.is_told or step - self.first_step + 1 < SPELL_STEPS:
+            return None
+        self.is_told = True
+        return self.describe(self.first_step, step, counts)
+
+
+class _Counts:
+    """Rollouts of a spell by how they ended."""
+
+    NAMES: Final = ("failed_share", "no_box_share", "bad_box_share", "truncated_share", "reward_correct")
+
+    def __init__(self, rollouts_per_step: int) -> None:
+        self._per_step = rollouts_per_step
+        self.clear()
+
+    def clear(self) -> None:
+        self.rollouts = 0
+        self._found = dict.fromkeys(self.NAMES, 0)
+
+    def add(self, figures: Figures) -> None:
+        """Add the rollouts of a step; all shares but that of failed ones are over those that did not fail."""
+        failed = round(self._per_step * figures.get("failed_share", 0.0))
+        self.rollouts += self._per_step
+        self._found["failed_share"] += failed
+        for name in self.NAMES[1:]:
+            self._found[name] += round((self._per_step - failed) * figures.get(name, 0.0))
+
+    def __getitem__(self, name: str) -> int:
+        return self._found[name]
+
+    def __str__(self) -> str:
+        return (
+            f"{self['no_box_share']} without a box (no_box), {self['bad_box_share']} with an unusable box (bad_box), "
+            f"{self['truncated_share']} cut off by the token limit (truncated), {self['failed_share']} failed (error)"
+        )
+
+
+class StepWarnings:
+    """Finds spells of steps from which nothing is learned: equal rewards, failures, cut-off turns, a high KL."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Prepare.
+
+        Args:
+            config: Settings of the run.
+        """
+        per_step = config.schedule.prompts_per_step * config.rollout.group_size
+        self._equal = _Spell(_has_equal_rewards, _describe_equal_rewards)
+        self._spells = (
+            self._equal,
+            _Spell(lambda figures: figures.get("failed_share") == 1, _describe_failures),
+            _Spell(self._is_only_cut_off, _describe_cut_off),
+            _Spell(lambda figures: figures.get("kl", 0.0) > HIGH_KL, _describe_kl),
+        )
+        self._counts = tuple(_Counts(per_step) for _ in self._spells)
+
+    def check(self, step: int, figures: Figures) -> list[str]:
+        """Take in the figures of a step.
+
+        Args:
+            step: Number of the step, counted through all stages.
+            figures: Name -> value.
+
+        Returns:
+            Warnings that are due now, as texts for people.
+        """
+        pairs = zip(self._spells, self._counts, strict=True)
+        found = [spell.check(step, figures, counts) for spell, counts in pairs]
+        return [text for text in found if text is not None]
+
+    def _is_only_cut_off(self, figures: Figures) -> bool:
+        """Equal rewards are told with the number of cut-off turns, so those are not told again."""
+        return figures.get("truncated_share") == 1 and not _has_equal_rewards(figures)
+
+
+def _has_equal_rewards(figures: Figures) -> bool:
+    return figures.get("zero_variance_share") == 1
+
+
+def _describe_equal_rewards(first: int, last: int, counts: _Counts) -> str:
+    scored = counts.rollouts - counts["failed_share"]
+    right = counts["reward_correct"]
+    if right == 0:
+        what = f"none of {scored} rollouts was right"
+    elif right == scored:
+        what = f"all {scored} rollouts were right"
+    else:
+        what = f"the rollouts of every question were all right or all wrong ({right} of {scored} right)"
+    return (
+        f"steps {first} to {last}: {what}, so all advantages are 0 and nothing is learned. Outcomes: {counts}. "
+        f"{_advise(scored, right, counts)}"
+    )
+
+
+def _advise(scored: int, right: int, counts: _Counts) -> str:
+    if right == scored:
+        return "The questions are too easy for this model: take harder ones, or stop here."
+    causes = [
+        (
+            counts["truncated_share"],
+            "turns are cut off: raise rollout.max_grounding_tokens and rollout.max_answer_tokens",
+        ),
+        (
+            counts["no_box_share"] + counts["bad_box_share"],
+            "boxes are missing or unusable: this model may not be trained to write boxes, choose another model.id",
+        ),
+        (
+            scored - counts["no_box_share"] - counts["bad_box_share"] - right,
+            "answers are wrong or cannot be read: check the answer format of your data with --preflight, take easier "
+            "questions, or raise rollout.group_size or rollout.temperature",
+        ),
+    ]
+    likely = [text for count, text in sorted(causes, key=lambda cause: -cause[0]) if count > 0.1 * scored]
+    return f"Likely causes, the most frequent first: {'; '.join(likely)}." if likely else ""
+
+
+def _describe_failures(first: int, last: int, counts: _Counts) -> str:
+    return (
+        f"steps {first} to {last}: every sample failed, so nothing is learned. Check that the images of the data open "
+        "and fit the model (--preflight); the Watch page shows the errors of recorded rollouts."
+    )
+
+
+def _describe_cut_off(first: int, last: int, counts: _Counts) -> str:
+    return (
+        f"steps {first} to {last}: the token limit cut off all {counts['truncated_share']} rollouts. Raise "
+        "rollout.max_grounding_tokens and rollout.max_answer_tokens."
+    )
+
+
+def _describe_kl(first: int, last: int, counts: _Counts) -> str:
+    return (
+        f"steps {first} to {last}: the KL to the reference is above {HIGH_KL:g} nats per token, so the policy has left "
+        "its reference. Lower optim.learning_rate or raise method.beta in a new run, and compare the held-out figures."
+    )

@@ -1,0 +1,73 @@
+"""Every command says in its --help what else there is, and every subcommand has a --help of its own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hart_studio.commands import Command
+
+PACKAGE = Path(__file__).resolve().parents[2] / "hart_studio"
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("__main__.py")
+)
+
+
+class Commands:
+    """A ``__main__`` module, what its dispatch knows, and what its --help prints."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.module: Any = importlib.import_module(name)
+        parsers: list[argparse.ArgumentParser] = []
+        parse = argparse.ArgumentParser.parse_args
+
+        def remember(parser: Any, *arguments: Any, **options: Any) -> Any:
+            parsers.append(parser)
+            return parse(parser, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(argparse.ArgumentParser, "parse_args", remember)
+            self.help = help_of(self.module, [], capsys)
+        actions = [one for one in parsers[0]._actions if isinstance(one, argparse._SubParsersAction)]
+        self.names = {*getattr(self.module, "COMMANDS", {}), *(name for action in actions for name in action.choices)}
+
+
+def help_of(module: Any, command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        module.main([*command, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_command_is_in_the_help(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = Commands(name, monkeypatch, capsys)
+    for command in commands.names:
+        assert re.search(rf"^ +{re.escape(command)}\s+\S", commands.help, re.MULTILINE), f"{command} has no line"
+        assert f"{command} " in help_of(commands.module, [command], capsys).splitlines()[0]
+
+
+def test_the_commands_that_are_known_are_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {name: Commands(name, monkeypatch, capsys).names for name in MODULES}
+    assert names["hart_studio.evaluation.__main__"] == {"list", "report"}
+    assert names["hart_studio.training.__main__"] == {"merge", "miniature"}
+    assert {"create", "import", "run", "export", "calibrate"} <= names["hart_studio.labeling.__main__"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_dispatches_by_its_table_alone(name: str) -> None:
+    """A command that ``main`` would know beside the table could not be seen by the test above."""
+    module = importlib.import_module(name)
+    source = Path(str(module.__file__)).read_text()
+    if "arguments[0]" in source:
+        assert source.count("arguments[0]") == source.count("COMMANDS.get(arguments[0])") == 1
+        assert all(isinstance(command, Command) for command in module.COMMANDS.values())
