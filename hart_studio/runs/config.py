@@ -213,7 +213,8 @@ class ScheduleConfig(Section):
     keep_checkpoints: int = Field(default=2, ge=1, le=1000)
     """Newest checkpoints that are kept, besides the end of every stage."""
     rollouts_every: int = Field(default=5, ge=0, le=MOST_COUNT)
-    """Steps between records of rollouts with their pictures."""
+    """Steps between records of rollouts with their images. The first two steps of each RL stage are always recorded.
+    0 = no records."""
     rollout_prompts: int = Field(default=2, ge=1, le=64)
     """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)

@@ -38,9 +38,9 @@ def layout(tmp_path: Path) -> RunLayout:
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=2)
     with RunWriter(layout, total=2) as run:
         run.start(PROVENANCE)
-        run.log_evaluation(0, {"accuracy": 0.25}, 8)
+        run.log_evaluation(0, {"accuracy": 0.25}, 8, "a1b2c3")
         run.log_step(2, "ap_grpo", {"reward": 0.5})
-        run.log_evaluation(2, {"accuracy": 0.75}, 8)
+        run.log_evaluation(2, {"accuracy": 0.75}, 8, "a1b2c3")
         with run.saving_checkpoint(2, "ap_grpo") as folder:
             for name in ("config.json", "model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"):
                 (folder / name).write_text(name)
@@ -65,7 +65,7 @@ def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Pa
     with RunWriter(layout, total=9) as run:
         run.start(PROVENANCE)
         for step, accuracy in ((0, 0.25), (4, 0.5), (8, 0.75)):
-            run.log_evaluation(step, {"accuracy": accuracy} | ({"iou": 0.4} if step else {}), 8)
+            run.log_evaluation(step, {"accuracy": accuracy} | ({"iou": 0.4} if step else {}), 8, "a1b2c3")
             if step == 4:
                 with run.saving_checkpoint(5, "ap_grpo") as folder:
                     (folder / "config.json").write_text("{}")

@@ -64,13 +64,13 @@ def layout(watch: RunWatch) -> RunLayout:
     layout = create_run(watch.runs_root, "training", config, "ap_grpo", total=3)
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
-        run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8)
+        run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8, "a1b2c3")
         run.log_rollouts(0, [pictures("held", is_held_out=True)], is_held_out=True)
         for step in (1, 2, 3):
             run.log_step(step, "ap_grpo", {"reward": step / 4})
             if step == 2:
                 run.log_rollouts(2, [pictures("seen")])
-        run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8)
+        run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8, "a1b2c3")
         run.log_rollouts(3, [pictures("held", is_held_out=True)], is_held_out=True)
         with run.saving_checkpoint(3, "ap_grpo", is_kept=True) as folder:
             (folder / "weights").write_text("x")
