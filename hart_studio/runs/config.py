@@ -320,4 +320,9 @@ class RunConfig(Section):
             found.append("method.preference_scale is 0: AP-GRPO is then GRPO on crops (Eq. 5 and 6 give 1 and beta).")
         if self.schedule.evaluate_every and not self.data.eval_count:
             found.append("data.eval_count is 0: nothing is held out, so nothing is evaluated.")
+        if not self.model.id and self.data.source != "needle":
+            found.append(
+                "model.id is empty: the built-in model is made for drawn needle scenes and cannot read photographs. "
+                "Choose a model for your own images."
+            )
         return tuple(found)
