@@ -158,7 +158,7 @@ def test_a_second_run_waits_for_the_first(open_page: OpenPage, studio_url: str, 
     open_tab(page, "Watch")
     page.select_option(".hs-run-picker", find_layout(root, "behind").run_id)
     state_is(page, "queued")
-    expect(page.locator(".hs-run-phase")).to_have_text("waits until its device is free")
+    expect(page.locator(".hs-run-phase")).to_have_text("waiting for 1 other run on its device")
     open_tab(page, "Train")
     expect(page.locator(".hs-outcome")).to_contain_text("behind waits for 1 other run")
     page.fill("#set-rollout-group-size input", "1")

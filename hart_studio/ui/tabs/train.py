@@ -151,6 +151,12 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     def may_start(person: gr.OAuthProfile | None) -> bool:
         return desk.is_open and rights.can_make and rights.is_owner(person)
 
+    def describe_form(person: gr.OAuthProfile | None, order: Order, notes: tuple[str, ...]) -> LaunchState:
+        state = summarize_order(order)
+        # Files of this machine are looked at for people only who may start a run on them.
+        problem = find_data_problem(order.config) if may_start(person) else ""
+        return replace(state, notes=(*notes, *state.notes), problems=(("Data", problem),) if problem else ())
+
     def review(person: gr.OAuthProfile | None, shown_samples: str, *given: Any) -> dict[Any, Any]:
         """Update the report, the start button and the command; the button is off for the reason that is shown."""
         waiting = gr.update(value=_START, interactive=False)
@@ -160,18 +166,14 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             problems = tuple(label_problems(str(error)))
             state = LaunchState("These settings cannot be used", problems=problems, notes=given[0][2])
             return {report: state, command: "", save: gr.update(interactive=False), start: waiting}
-        state = summarize_order(order)
-        # Files of this machine are looked at for people only who may start a run on them.
-        problem = find_data_problem(order.config) if may_start(person) else ""
-        state = replace(state, notes=(*given[0][2], *state.notes), problems=(("Data", problem),) if problem else ())
+        state = describe_form(person, order, given[0][2])
         is_stale = bool(shown_samples) and shown_samples != sample_key(order.config)
         return {
             report: state,
             command: tell_command(order, person),
             save: gr.update(value=_write_settings(order.config, watch.pictures), interactive=True),
-            start: waiting if problem else gr.update(value=_START, interactive=desk.is_open),
-            samples: None if is_stale else gr.skip(),
-            previewed: "" if is_stale else gr.skip(),
+            start: waiting if state.problems else gr.update(value=_START, interactive=desk.is_open),
+            **({samples: None, previewed: ""} if is_stale else {}),
         }
 
     def fill(config: RunConfig) -> list[Any]:
@@ -226,15 +228,16 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
         )
 
-    def look_at_samples(person: gr.OAuthProfile | None, *given: Any) -> list[Any]:
+    def look_at_samples(person: gr.OAuthProfile | None, *given: Any) -> dict[Any, Any]:
         try:
             rights.ensure_maker(person)
             desk.ensure_open()
             order = read_order(*given)
             preview = preview_samples(order.config, watch.pictures)
-            return [gr.skip(), preview, sample_key(order.config)]
+            shown = describe_form(person, order, given[0][2])
+            return {report: shown, samples: preview, previewed: sample_key(order.config)}
         except Exception as error:
-            return [describe_refusal(error), None, ""]
+            return {report: describe_refusal(error), samples: None, previewed: ""}
 
     def check_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
         waiting = gr.update(value=_START, interactive=False)
@@ -297,7 +300,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
     if gpus:
         tabs.select(list_gpus_anew, None, chosen, **quiet)
-    switched = preset.input(
+    switched = preset.select(
         use_preset, [preset, base, *inputs], [earlier, file, setup, groups["Data"], base, *inputs], **quiet
     )
     # When no value differs from before, no change event comes, and the notes would not be shown.

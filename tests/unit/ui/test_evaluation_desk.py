@@ -102,7 +102,7 @@ def test_starting_makes_a_run_that_waits_in_the_queue(desk: EvaluationDesk) -> N
     assert plan.argv[1:] == ("-m", "hart_studio.evaluation", "--resume", run, "--runs-root", root)
     assert (read_status(layout).job, read_status(layout).state) == ("evaluation", "queued")
     (row,) = look(desk)["evaluations"]
-    assert (row["state"], row["ahead"]) == ("queued", 0)
+    assert (row["state"], row["phase"]) == ("queued", "starting soon")
 
 
 def test_a_double_click_starts_one(desk: EvaluationDesk) -> None:
