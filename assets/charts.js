@@ -55,15 +55,16 @@ const swatch = ({ label, colour, dash }) => build("span", { class: "hs-legend" }
 // The current value of a chart of one line, with what it is: of steps the mean of the last ones, as the server computed it
 // for every page; of held-out questions the newest evaluation.
 const meanOf = (count) => (count === 1 ? "last step" : `mean of last ${formatCount(count)} steps`);
+const formatCurrent = (value, unit) => (unit === "share" ? formatShare(value) : formatValue(value, unit));
 function currentValue(chart, item) {
   if (chart.lines.length > 1) return "";
   const [name] = chart.lines[0];
   if (chart.is_held_out) {
     const last = pointsOf(item.evaluations, name).at(-1);
-    return last ? `${formatValue(last[1], chart.unit)} · step ${formatCount(last[0])}` : "";
+    return last ? `${formatCurrent(last[1], chart.unit)} · step ${formatCount(last[0])}` : "";
   }
   const recent = item.recent?.[name];
-  return recent ? `${formatValue(recent[0], chart.unit)} · ${meanOf(recent[1])}` : "";
+  return recent ? `${formatCurrent(recent[0], chart.unit)} · ${meanOf(recent[1])}` : "";
 }
 
 // What a held-out set is called: its size, and the beginning of its fingerprint where two of one size stand together.

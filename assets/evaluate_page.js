@@ -28,7 +28,7 @@ const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
 const titleOf = (protocol) => props.value.protocols.find(([name]) => name === protocol)?.[1] ?? protocol;
 const rowOf = (id) => rows?.find((row) => row.id === id);
-const percent = (value) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(1)} %`);
+const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
 const failures = makeFailures(page, call, addressOf, titleOf, say);
 const tabs = makeTabs(page, "view", "#hs-ev-", openView);
 

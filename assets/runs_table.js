@@ -5,7 +5,7 @@ const COLUMNS = [
   ["", null], ["Run", "title"], ["State", "state"], ["Method", "chain"], ["Model", "model"], ["Steps", "step"],
   ["Reward", "reward"], ["Held-out accuracy", "accuracy"], ["IoG > 0.3", "iog_above_0.3"], ["Area", "area_share"],
 ];
-const explain = (key) => (key === "reward" ? meanOf(props.value.recent_steps) : ["accuracy", "iog_above_0.3", "area_share"].includes(key) ? "first → newest evaluation" : null);
+const explain = (key) => ({ reward: meanOf(props.value.recent_steps), accuracy: "first → newest", "iog_above_0.3": "held-out", area_share: "held-out" })[key] ?? null;
 const page = element.querySelector(".hs-runs");
 const find = (name) => page.querySelector(name);
 const body = find("tbody");
@@ -18,16 +18,19 @@ const SMOOTHING = 0.6;
 let shown = [];
 let problem = ""; // why there are none to be seen
 
-const percent = (value) => (value === undefined || value === null ? "–" : `${(value * 100).toFixed(1)} %`);
+const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
 const change = (item, name) => {
   const [first, last] = [item.first[name], item.last[name]];
   return last === undefined ? "–" : first === undefined || first === last ? percent(last) : `${percent(first)} → ${percent(last)}`;
 };
-// Held-out figures with the number of questions that they are over: runs may have been measured on different ones.
-const measured = (item, name) => build("td", { class: "hs-number" }, present([
-  build("span", { text: change(item, name) }),
-  item.last[name] !== undefined && item.held_out ? build("small", { class: "hs-quiet", text: setName(item.held_out, runs.map((other) => other.held_out).filter(Boolean)) }) : null,
-]));
+// Held-out figures; the first of them with the questions that they are over: runs may have been measured on different ones.
+function measured(item, name) {
+  const set = item.held_out && setName(item.held_out, runs.map((other) => other.held_out).filter(Boolean));
+  return build("td", { class: "hs-number" }, [
+    build("span", { text: change(item, name), title: set }),
+    set && name === "accuracy" ? build("small", { class: "hs-quiet", text: set }) : null,
+  ]);
+}
 // The mean of fewer steps than the head of the column says is marked.
 const reward = (item) => build("td", { class: "hs-number" }, present([
   spark(item.spark),

@@ -44,8 +44,6 @@ def _describe_phase(status: RunStatus, ahead: int | None) -> str:
     """What an active run does beside its steps, from the moment it is made; empty = its steps."""
     if status.phase or status.state != "queued":
         return status.phase
-    if status.pid is not None:
-        return "starting, loading the libraries"
     return f"waiting for {ahead} other {'run' if ahead == 1 else 'runs'} on its device" if ahead else "starting soon"
 
 
