@@ -223,7 +223,7 @@ function drawHead() {
   const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
   find(".hs-run-progress > div").style.width = `${percent}%`;
   find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
-  find(".hs-run-steps").textContent = status ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total ?? 0)} steps` : "";
+  find(".hs-run-steps").textContent = status?.total ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps` : "";
   const isActive = ACTIVE_STATES.includes(state);
   const mayAct = Boolean(props.value?.may_act);
   drawEnd(state, mayAct);

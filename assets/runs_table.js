@@ -122,12 +122,12 @@ function drawCompared() {
       build("button", { type: "button", text: "Figures as SVG", onclick: () => saveFigures(false) }),
       build("button", { type: "button", text: "Figures as PNG", onclick: () => saveFigures(true) }),
     ]),
-    build("table", { class: "hs-differences" }, [
+    build("div", { class: "hs-differences-host" }, [build("table", { class: "hs-differences" }, [
       build("thead", {}, [build("tr", {}, [build("th", { text: "Setting" }), ...shown.map((item) => build("th", { text: item.title }))])]),
       build("tbody", {}, differing.length
         ? differing.map((name) => build("tr", {}, [build("th", { scope: "row", text: name }), ...settings.map((map) => build("td", { text: plain(map.get(name)) }))]))
         : [build("tr", {}, [build("td", { colspan: shown.length + 1, class: "hs-quiet", text: shown.length > 1 ? "All settings are equal." : "Choose another run to see in what they differ." })])]),
-    ]),
+    ])]),
     ...present([warnOfSets(sets)]),
     build("div", { class: "hs-charts" }, present(figures)),
   );

@@ -189,15 +189,16 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     def show_used(chain: str, source: str) -> list[Any]:
         return [gr.update(visible=_find_visibility(widget, chain, source)) for widget, _ in bound]
 
-    def use_preset(person: gr.OAuthProfile | None, name: str | None, base: _Base, *values: Any) -> list[Any]:
-        if not name:
-            return [gr.skip()] * (5 + len(inputs))
-        preset = find_preset(name).config
-        found = fill_from_preset(values, read_config(base[1]), preset)
-        lacks_data = may_start(person) and bool(find_data_problem(found.base))
-        settings = (name, found.base.model_dump(mode="json"), found.notes)
-        opened = gr.update(open=True) if lacks_data else gr.skip()
-        return [None, None, _SHARDED_PRESETS.get(name, "ddp"), opened, settings, *found.values]
+    def use_preset(
+        person: gr.OAuthProfile | None, name: str, shown_samples: str, gpus: list[int], before: _Base, *values: Any
+    ) -> dict[Any, Any]:
+        found = fill_from_preset(values, read_config(before[1]), find_preset(name).config)
+        settings, shared = (name, found.base.model_dump(mode="json"), found.notes), _SHARDED_PRESETS.get(name, "ddp")
+        # With the report and the start button in the same answer: neither speaks of the settings from before.
+        reviewed = review(person, shown_samples, settings, gpus, shared, *found.values)
+        opened = {groups["Data"]: gr.update(open=True)} if reviewed[report].problems else {}
+        values_now = dict(zip(inputs, found.values, strict=True))
+        return {earlier: None, file: None, setup: shared, base: settings, **values_now, **opened, **reviewed}
 
     def use_run(run_id: str | None, person: gr.OAuthProfile | None = None) -> list[Any]:
         if not run_id:
@@ -300,11 +301,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
     if gpus:
         tabs.select(list_gpus_anew, None, chosen, **quiet)
-    switched = preset.select(
-        use_preset, [preset, base, *inputs], [earlier, file, setup, groups["Data"], base, *inputs], **quiet
-    )
-    # When no value differs from before, no change event comes, and the notes would not be shown.
-    switched.then(review, [previewed, *place], reviewed, **quiet)
+    given = [preset, previewed, chosen, base, *inputs]
+    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **quiet)
     earlier.focus(list_earlier, None, earlier, **quiet)
     earlier.input(use_run, earlier, filled, **quiet)
     file.upload(use_file, file, filled, **quiet)
