@@ -102,6 +102,11 @@ function sayWhatComes() {
   if (!mayAct) find(".hs-no-run p").textContent = "Training is switched off on this page. A run that is started on this machine in a terminal shows up here within seconds.";
 }
 
+function fillPicker() {
+  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
+  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
+}
+
 async function lookAtIndex() {
   const answer = await answerOf(server.index({ signature }));
   if (answer?.error) return sayWhyEmpty(answer.error);
@@ -113,8 +118,7 @@ async function lookAtIndex() {
     if (first) choose(first.id);
     else if (run) choose(null);
   }
-  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
-  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
+  fillPicker();
   view.classList.toggle("hs-run-none", !runs.length);
   if (!runs.length) sayWhatComes();
 }
@@ -127,6 +131,12 @@ function take(answer) {
     status = answer.status;
     toldAt = Date.now();
     seen.status = status.signature;
+    // The list of runs is asked for less often, and must not show another state beside the run's own.
+    const listed = runs.find((item) => item.id === run);
+    if (listed && listed.state !== status.state) {
+      listed.state = status.state;
+      fillPicker();
+    }
     if (toldWhile && !toldWhile.includes(status.state)) tell("");
   }
   if (answer.log) takeLog(answer.log);

@@ -323,7 +323,7 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
         write_status(layout, begun.replace(phase="loading the model"))
         page = open_page(studio)
         open_tab(page, "Evaluate")
-        expect(row_of(page, "Slow")).to_contain_text("0 of 9 · loading the model")
+        expect(row_of(page, "Slow")).to_contain_text("0 of 9 answered · loading the model")
         row_of(page, "Slow").locator("input").check()
         expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has not measured a question yet")
         append_records(part_path(layout, 0), make_records(picture, 5))
