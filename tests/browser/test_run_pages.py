@@ -371,7 +371,7 @@ def test_red_findings_block_and_samples_are_shown(
     fill_form(page, tmp_path, "blocked", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
     page.click("#train-start")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail", timeout=RUN_MS)
-    expect(page.locator(".hs-finding-bad")).to_contain_text("none.jsonl")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("expected at least one sample")
     assert len(list_runs(shelf)) == before
     fill_form(page, tmp_path, "shown")
     page.click("#train-look")
