@@ -287,8 +287,8 @@ class EvaluationDesk:
         status.pop("signature")
         status.pop("heartbeat", None)
         glance = self._glance(run.layout)
-        # The figures and their number of questions come from the same event; the status is written less often.
-        answered = int(glance["figures"].get("questions", status["step"]))
+        # The figures and their number of questions come from the same event; the status is written later, or not.
+        answered = max(status["step"], int(glance["figures"].get("questions", 0)))
         pace = glance["pace"]
         left = max(0, status["total"] - answered) if run.state == "running" else 0
         return {
