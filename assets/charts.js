@@ -52,8 +52,30 @@ const swatch = ({ label, colour, dash }) => build("span", { class: "hs-legend" }
   build("span", { text: label }),
 ]);
 
-// Draws one chart, which has at least one point, into a figure. chart: {title, unit, note, lines: [{label, points: [[x, y, low?, high?]], colour, dash?}],
-// legend?: what to show in place of the lines' own names}.
+// The current value of a chart of one line, with what it is: of steps the mean of the last ones, as the server computed it
+// for every page; of held-out questions the newest evaluation.
+const meanOf = (count) => (count === 1 ? "last step" : `mean of last ${formatCount(count)} steps`);
+const formatCurrent = (value, unit) => (unit === "share" ? formatShare(value) : formatValue(value, unit));
+function currentValue(chart, item) {
+  if (chart.lines.length > 1) return "";
+  const [name] = chart.lines[0];
+  if (chart.is_held_out) {
+    const last = pointsOf(item.evaluations, name).at(-1);
+    return last ? `${formatCurrent(last[1], chart.unit)} · step ${formatCount(last[0])}` : "";
+  }
+  const recent = item.recent?.[name];
+  return recent ? `${formatCurrent(recent[0], chart.unit)} · ${meanOf(recent[1])}` : "";
+}
+
+// What a held-out set is called: its size, and the beginning of its fingerprint where two of one size stand together.
+const setKey = (item) => (item.held_out ? `${item.held_out.samples} ${item.held_out.fingerprint}` : "");
+function setName(heldOut, others) {
+  const hasTwin = others.some((other) => other.samples === heldOut.samples && other.fingerprint !== heldOut.fingerprint);
+  return `n = ${formatCount(heldOut.samples)}${hasTwin ? `, set ${heldOut.fingerprint.slice(0, 6)}` : ""}`;
+}
+
+// Draws one chart, which has at least one point, into a figure. chart: {title, unit, note, current?: text beside the title,
+// lines: [{label, points: [[x, y, low?, high?]], colour, dash?}], legend?: what to show in place of the lines' own names}.
 function drawChart(figure, chart, weight) {
   const lines = chart.lines.filter((line) => line.points.length);
   figure.shownLines = lines;
@@ -117,7 +139,7 @@ function drawChart(figure, chart, weight) {
   const still = () => {
     delete figure.dataset.step;
     hair.setAttribute("visibility", "hidden");
-    output.textContent = lines.length === 1 ? formatValue(lines[0].points.at(-1)[1], chart.unit) : "";
+    output.textContent = chart.current ?? "";
   };
   const nearest = (x) => steps.reduce((best, step) => (Math.abs(step - x) < Math.abs(best - x) ? step : best), steps[0]);
   svg.addEventListener("pointermove", (event) => {

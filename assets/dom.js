@@ -40,11 +40,19 @@ const hasModifier = (event) => event.altKey || event.ctrlKey || event.metaKey;
 const formatCount = (value) => Math.round(value).toLocaleString("en-US");
 const formatSize = (width, height) => `${formatCount(width)} × ${formatCount(height)} px`;
 
+// Rounds as the server does, whose tables stand beside what scripts write: a tie goes to the even digit, 31.25 -> "31.2".
+function toRounded(value, digits) {
+  const doubled = value * 2 ** (digits + 1);
+  if (!Number.isInteger(doubled) || doubled % 2 === 0) return value.toFixed(digits);
+  const below = Math.floor(value * 10 ** digits);
+  return ((below % 2 === 0 ? below : below + 1) / 10 ** digits).toFixed(digits);
+}
+
 // 0.0213 -> "2.1 %". Small shares keep two digits: a needle must not read as "0.0 %".
 function formatShare(share) {
   const percent = share * 100;
   if (percent > 0 && percent < 0.01) return "< 0.01 %";
-  return `${percent.toFixed(percent < 1 ? 2 : 1)} %`;
+  return `${toRounded(percent, percent > 0 && percent < 1 ? 2 : 1)} %`;
 }
 
 const formatSeconds = (seconds) => `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;

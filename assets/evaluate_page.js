@@ -20,6 +20,7 @@ let shownKey = null; // of what the tables and figures were made from
 let shownAt = 0;
 let isLoading = false;
 let isLooking = false;
+let counted = {}; // run -> questions that the tables were made from; the list may have been read before them
 let reported = ""; // evaluations that the links of the report are of
 let isReporting = false;
 
@@ -27,7 +28,7 @@ const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
 const titleOf = (protocol) => props.value.protocols.find(([name]) => name === protocol)?.[1] ?? protocol;
 const rowOf = (id) => rows?.find((row) => row.id === id);
-const percent = (value) => (value === undefined || value === null ? "–" : `${(100 * value).toFixed(1)} %`);
+const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
 const failures = makeFailures(page, call, addressOf, titleOf, say);
 const tabs = makeTabs(page, "view", "#hs-ev-", openView);
 
@@ -91,6 +92,7 @@ async function look() {
     if (answer) {
       const isFirst = rows === null;
       ({ signature, unreadable, evaluations: rows } = answer);
+      takeCounts();
       chosen = chosen.filter(rowOf);
       if (isFirst) {
         find(".hs-ev-new").open = !rows.length && props.value.is_open;
@@ -107,6 +109,11 @@ async function look() {
   } finally {
     isLooking = false;
   }
+}
+
+// The card of an evaluation never shows fewer answers than the tables below it were made from.
+function takeCounts() {
+  for (const row of rows) row.step = Math.max(row.step ?? 0, counted[row.id] ?? 0);
 }
 
 function tick(id, isOn) {
@@ -135,8 +142,8 @@ function aboutTime(seconds) {
 }
 
 function progressOf(row) {
-  if (row.state === "queued") return row.ahead ? `waits for ${row.ahead} ${row.ahead === 1 ? "run" : "runs"} on its device` : "starts in a moment";
-  return [row.total ? `${formatCount(row.step)} of ${formatCount(row.total)}` : "", row.phase ?? ""].filter(Boolean).join(" · ");
+  if (row.state === "queued") return row.phase;
+  return [row.total ? `${formatCount(row.step)} of ${formatCount(row.total)} answered` : "", row.phase ?? ""].filter(Boolean).join(" · ");
 }
 
 function figuresOf(row) {
@@ -148,6 +155,7 @@ function figuresOf(row) {
     figures["iog_above_0.3"] === undefined ? null : ["IoG > 0.3", percent(figures["iog_above_0.3"])],
     figures.area_share === undefined ? null : ["Area", formatShare(figures.area_share)],
     unscored ? ["Unscored", formatCount(unscored)] : null,
+    figures.failed ? ["Failed", formatCount(figures.failed)] : null,
   ].filter(Boolean);
 }
 
@@ -213,6 +221,7 @@ async function refresh(isWanted = false) {
   if (!chosen.length) {
     shownKey = key;
     showNotes([]);
+    showGaps([]);
     for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-nothing", text: "Tick an evaluation above to see its figures." }));
     return;
   }
@@ -223,7 +232,11 @@ async function refresh(isWanted = false) {
     if (!answer?.tables) return;
     shownKey = key;
     shownAt = performance.now();
+    counted = Object.fromEntries(Object.entries(answer.answered).map(([id, [count]]) => [id, count]));
+    takeCounts();
+    draw();
     showNotes(answer.notes);
+    showGaps(answer.gaps);
     showTables(answer.tables);
     showFigures(answer.figures);
   } finally {
@@ -235,6 +248,11 @@ async function refresh(isWanted = false) {
 function showNotes(notes) {
   find(".hs-ev-notes").hidden = !notes.length;
   find(".hs-ev-notes").textContent = notes.join(" · ");
+}
+
+function showGaps(gaps) {
+  find(".hs-ev-gaps").hidden = !gaps.length;
+  find(".hs-ev-gaps").replaceChildren(...gaps.map((text) => build("li", { text })));
 }
 
 function showTables(tables) {

@@ -18,6 +18,8 @@ let warnings = { count: 0, newest: [] };
 let marks = [];
 let steps = emptyTable();
 let evaluations = emptyTable();
+let recent = {}; // figure -> [mean, steps] of the last steps
+let heldOut = null; // identity of the held-out questions
 let weight = 0.6;
 let looks = 0;
 let runs = [];
@@ -30,7 +32,7 @@ let toldWhile = null; // states of the run in which what was told of a command s
 let checkpoint = null; // that somebody has chosen; else the newest one is shown
 
 const pictureBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
-const theatre = makeTheatre(find(".hs-theatre-host"), server_calls(), (name) => pictureBase() + encodeURIComponent(name));
+const theatre = makeTheatre(find(".hs-theatre-host"), server_calls(), (name) => pictureBase() + encodeURIComponent(name), describeNoRollouts);
 
 function server_calls() {
   return { rollouts: (request) => server.rollouts(request), follow: (request) => server.follow(request), gold: (request) => server.gold(request) };
@@ -54,6 +56,8 @@ function choose(id) {
   warnings = { count: 0, newest: [] };
   steps = emptyTable();
   evaluations = emptyTable();
+  recent = {};
+  heldOut = null;
   find(".hs-log pre").textContent = "";
   putIntoAddress(id);
   theatre.reset(id);
@@ -98,6 +102,11 @@ function sayWhatComes() {
   if (!mayAct) find(".hs-no-run p").textContent = "Training is switched off on this page. A run that is started on this machine in a terminal shows up here within seconds.";
 }
 
+function fillPicker() {
+  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
+  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
+}
+
 async function lookAtIndex() {
   const answer = await answerOf(server.index({ signature }));
   if (answer?.error) return sayWhyEmpty(answer.error);
@@ -109,8 +118,7 @@ async function lookAtIndex() {
     if (first) choose(first.id);
     else if (run) choose(null);
   }
-  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
-  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
+  fillPicker();
   view.classList.toggle("hs-run-none", !runs.length);
   if (!runs.length) sayWhatComes();
 }
@@ -123,6 +131,12 @@ function take(answer) {
     status = answer.status;
     toldAt = Date.now();
     seen.status = status.signature;
+    // The list of runs is asked for less often, and must not show another state beside the run's own.
+    const listed = runs.find((item) => item.id === run);
+    if (listed && listed.state !== status.state) {
+      listed.state = status.state;
+      fillPicker();
+    }
     if (toldWhile && !toldWhile.includes(status.state)) tell("");
   }
   if (answer.log) takeLog(answer.log);
@@ -142,6 +156,8 @@ function takeNews(news, cursor) {
   marks.push(...news.marks.items);
   warnings = news.warnings ?? warnings;
   pace = news.seconds_per_step;
+  recent = news.recent;
+  heldOut = news.held_out;
   seen.cursor = cursor;
   drawCharts();
   theatre.setMarks(stepsOf("rollouts"), stepsOf("held_out"));
@@ -168,11 +184,25 @@ const span = (seconds) => {
   return `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`;
 };
 
-// What goes on now. A run that waits for its device, or has done its last step, does not say so itself.
+// What the run does now. A run names what it does beside its steps; its steps are counted here.
 function phaseOf() {
-  if (status.phase) return status.phase;
-  if (status.state === "queued") return "waits until its device is free";
-  return status.total && status.step >= status.total ? "finishing" : "";
+  if (status.phase || !ACTIVE_STATES.includes(status.state)) return status.phase ?? "";
+  if (!status.total) return "";
+  return status.step >= status.total ? "finishing" : `working on step ${formatCount(status.step + 1)}`;
+}
+
+// What stands where the rollouts will be: [title, text]. Only a run that has ended is said to have ended.
+function describeNoRollouts(isHeldOut) {
+  if (!run || !status) return ["Loading the run…", ""];
+  const { schedule, method } = about?.settings ?? {};
+  const isOff = schedule && (isHeldOut ? !schedule.evaluate_every : !schedule.rollouts_every);
+  const isSft = method && !isHeldOut && method.chain === "sft";
+  const reason = isSft ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
+    : isOff ? `Recording is off: “${isHeldOut ? "Evaluate every" : "Record rollouts every"}” is 0.` : "";
+  if (!ACTIVE_STATES.includes(status.state)) return ["No rollouts were recorded", reason || "The run ended before its first record."];
+  const phase = phaseOf();
+  const next = reason || `${status.step === 0 && schedule?.evaluate_every ? "Held-out questions appear first, then rollouts of training from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
+  return ["No rollouts yet", `${phase ? `Now: ${phase}. ` : ""}${next}`];
 }
 
 function drawClock() {
@@ -185,7 +215,10 @@ function drawClock() {
   if (isRunning && age !== null) parts.push(age < 10 ? "working" : `last sign of life ${span(age)} ago`);
   if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
   find(".hs-run-clock").textContent = parts.join(" · ");
-  find(".hs-run-phase").textContent = ACTIVE_STATES.includes(status.state) ? phaseOf() : "";
+  // A screen reader is told of phases, not of every step.
+  find(".hs-run-phase").setAttribute("aria-live", status.phase ? "polite" : "off");
+  find(".hs-run-phase").textContent = phaseOf();
+  theatre.refresh();
   view.classList.toggle("hs-silent", isRunning && age > 60);
 }
 
@@ -200,11 +233,11 @@ function drawHead() {
   const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
   find(".hs-run-progress > div").style.width = `${percent}%`;
   find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
-  find(".hs-run-steps").textContent = status ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total ?? 0)} steps` : "";
+  find(".hs-run-steps").textContent = status?.total ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps` : "";
   const isActive = ACTIVE_STATES.includes(state);
   const mayAct = Boolean(props.value?.may_act);
   drawEnd(state, mayAct);
-  theatre.setActive(isActive);
+  theatre.refresh();
   find("[data-command=stop]").hidden = !isActive || !mayAct;
   find("[data-command=stop]").textContent = state === "stopping" ? "End now" : "Stop and save";
   find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state) || !mayAct;
@@ -221,23 +254,23 @@ const stepsOf = (kind) => [...new Set(marks.filter(([name]) => name === kind).ma
 // Why a run is over before its time. One that somebody ended has not failed, and is not shown as if it had.
 function drawEnd(state, mayAct) {
   const end = find(".hs-run-end");
-  const isBad = ["failed", "lost"].includes(state);
+  const isBad = ["failed", "lost", "unreadable"].includes(state);
   end.hidden = !isBad && state !== "stopped";
   if (end.hidden) return;
   end.classList.toggle("hs-run-bad-end", isBad);
   end.setAttribute("role", isBad ? "alert" : "status");
   const saved = stepsOf("checkpoint").at(-1);
-  const rest = saved === undefined
+  const rest = state === "unreadable" ? "" : saved === undefined
     ? `Nothing was saved yet${mayAct ? "; Resume begins again" : ""}.`
     : `The last checkpoint is step ${formatCount(saved)}${mayAct ? "; Resume goes on from there" : ""}.`;
   const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
   const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
   end.replaceChildren(...(isBad
     ? present([
-        build("strong", { text: `This run ${state === "lost" ? "was lost" : "failed"}` }),
+        build("strong", { text: `This run ${{ lost: "was lost", unreadable: "cannot be read" }[state] ?? "failed"}` }),
         build("p", { text: cause }),
         /memory/i.test(cause) ? build("p", { text: KNOBS }) : null,
-        build("p", { text: rest }),
+        rest ? build("p", { text: rest }) : null,
         lines ? build("pre", { text: lines }) : null,
       ])
     : [build("strong", { text: `${capitalise(cause || "stopped on request")}.` }), build("span", { text: ` ${rest}` })]));
@@ -259,7 +292,8 @@ function drawCharts() {
       .filter((line) => line.points.length);
     const figure = host.children[index];
     figure.hidden = !lines.length;
-    if (lines.length) drawChart(figure, { ...chart, lines }, weight);
+    const title = chart.is_held_out && heldOut ? `${chart.title} (${setName(heldOut, [])})` : chart.title;
+    if (lines.length) drawChart(figure, { ...chart, title, lines, current: currentValue(chart, { evaluations, recent }) }, weight);
   });
   const isEmpty = charts.every((chart, index) => host.children[index].hidden);
   find(".hs-no-curves").hidden = !isEmpty;

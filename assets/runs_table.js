@@ -5,6 +5,7 @@ const COLUMNS = [
   ["", null], ["Run", "title"], ["State", "state"], ["Method", "chain"], ["Model", "model"], ["Steps", "step"],
   ["Reward", "reward"], ["Held-out accuracy", "accuracy"], ["IoG > 0.3", "iog_above_0.3"], ["Area", "area_share"],
 ];
+const explain = (key) => ({ reward: meanOf(props.value.recent_steps), accuracy: "first → newest", "iog_above_0.3": "held-out", area_share: "held-out" })[key] ?? null;
 const page = element.querySelector(".hs-runs");
 const find = (name) => page.querySelector(name);
 const body = find("tbody");
@@ -17,11 +18,25 @@ const SMOOTHING = 0.6;
 let shown = [];
 let problem = ""; // why there are none to be seen
 
-const percent = (value) => (value === undefined || value === null ? "–" : `${(value * 100).toFixed(1)} %`);
+const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
 const change = (item, name) => {
   const [first, last] = [item.first[name], item.last[name]];
   return last === undefined ? "–" : first === undefined || first === last ? percent(last) : `${percent(first)} → ${percent(last)}`;
 };
+// Held-out figures; the first of them with the questions that they are over: runs may have been measured on different ones.
+function measured(item, name) {
+  const set = item.held_out && setName(item.held_out, runs.map((other) => other.held_out).filter(Boolean));
+  return build("td", { class: "hs-number" }, [
+    build("span", { text: change(item, name), title: set }),
+    set && name === "accuracy" ? build("small", { class: "hs-quiet", text: set }) : null,
+  ]);
+}
+// The mean of fewer steps than the head of the column says is marked.
+const reward = (item) => build("td", { class: "hs-number" }, present([
+  spark(item.spark),
+  build("span", { text: percent(item.reward), title: item.reward_steps ? meanOf(item.reward_steps) : null }),
+  item.reward_steps && item.reward_steps < props.value.recent_steps ? build("small", { class: "hs-quiet", text: meanOf(item.reward_steps) }) : null,
+]));
 
 function spark(values) {
   const points = values.filter((value) => value !== null);
@@ -44,17 +59,16 @@ function row(item) {
     build("td", { text: item.chain }),
     build("td", { class: "hs-cut", text: item.model, title: item.model }),
     build("td", { class: "hs-number", text: item.total ? `${formatCount(item.step)} / ${formatCount(item.total)}` : formatCount(item.step ?? 0) }),
-    build("td", { class: "hs-number" }, [spark(item.spark), build("span", { text: percent(item.reward) })]),
-    build("td", { class: "hs-number", text: change(item, "accuracy") }),
-    build("td", { class: "hs-number", text: change(item, "iog_above_0.3") }),
-    build("td", { class: "hs-number", text: change(item, "area_share") }),
+    reward(item),
+    ...["accuracy", "iog_above_0.3", "area_share"].map((name) => measured(item, name)),
   ]);
 }
 
 function drawHead() {
   find("thead").replaceChildren(build("tr", {}, COLUMNS.map(([title, key]) =>
     build("th", { scope: "col", "aria-sort": order.key === key && key ? (order.isDown ? "descending" : "ascending") : null }, [
-      key ? build("button", { type: "button", text: title, "data-key": `sort ${key}`, onclick: () => { order = { key, isDown: order.key === key ? !order.isDown : true }; draw(); } }) : null,
+      key ? build("button", { type: "button", text: title, title: explain(key), "data-key": `sort ${key}`, onclick: () => { order = { key, isDown: order.key === key ? !order.isDown : true }; draw(); } }) : null,
+      explain(key) ? build("small", { class: "hs-quiet", text: explain(key) }) : null,
     ]))));
 }
 
@@ -98,18 +112,8 @@ function drawCompared() {
   const settings = shown.map((item) => new Map(flatten(item.settings)));
   const names = [...new Set(settings.flatMap((map) => [...map.keys()]))].filter((name) => name !== "name");
   const differing = names.filter((name) => new Set(settings.map((map) => map.get(name))).size > 1);
-  const figures = props.value.charts.map((chart) => {
-    const figure = build("figure", { class: "hs-chart" });
-    const lines = shown.flatMap((item, index) => chart.lines.map(([name, label], place) => ({
-      label: chart.lines.length > 1 ? `${item.title}: ${label}` : item.title, colour: CHART_COLOURS[index], dash: DASHES[place],
-      points: pointsOf(chart.is_held_out ? item.evaluations : item.steps, name), isSparse: chart.is_held_out,
-    })));
-    if (!lines.some((line) => line.points.length)) return null;
-    // The colours of the runs are explained once, above all charts.
-    const legend = chart.lines.length > 1 ? chart.lines.map(([, label], place) => ({ label, dash: DASHES[place] })) : [];
-    drawChart(figure, { ...chart, lines, legend }, SMOOTHING);
-    return figure;
-  });
+  const sets = heldOutSets();
+  const figures = props.value.charts.flatMap((chart) => (chart.is_held_out ? sets.map((set) => drawFigure(chart, set, sets)) : [drawFigure(chart, { items: shown }, sets)]));
   compared.replaceChildren(
     build("div", { class: "hs-section-bar" }, [
       build("h3", { text: `${shown.length} run${shown.length > 1 ? "s" : ""} compared` }),
@@ -118,14 +122,52 @@ function drawCompared() {
       build("button", { type: "button", text: "Figures as SVG", onclick: () => saveFigures(false) }),
       build("button", { type: "button", text: "Figures as PNG", onclick: () => saveFigures(true) }),
     ]),
-    build("table", { class: "hs-differences" }, [
+    build("div", { class: "hs-differences-host" }, [build("table", { class: "hs-differences" }, [
       build("thead", {}, [build("tr", {}, [build("th", { text: "Setting" }), ...shown.map((item) => build("th", { text: item.title }))])]),
       build("tbody", {}, differing.length
         ? differing.map((name) => build("tr", {}, [build("th", { scope: "row", text: name }), ...settings.map((map) => build("td", { text: plain(map.get(name)) }))]))
         : [build("tr", {}, [build("td", { colspan: shown.length + 1, class: "hs-quiet", text: shown.length > 1 ? "All settings are equal." : "Choose another run to see in what they differ." })])]),
-    ]),
+    ])]),
+    ...present([warnOfSets(sets)]),
     build("div", { class: "hs-charts" }, present(figures)),
   );
+}
+
+// Runs by the held-out questions that they were measured on, most runs first. Curves of different questions are not
+// comparable, so each set has charts of its own.
+function heldOutSets() {
+  const sets = new Map();
+  for (const item of shown.filter((one) => one.held_out)) {
+    if (!sets.has(setKey(item))) sets.set(setKey(item), { heldOut: item.held_out, items: [] });
+    sets.get(setKey(item)).items.push(item);
+  }
+  return [...sets.values()].toSorted((a, b) => b.items.length - a.items.length);
+}
+
+const nameOfSet = (set, sets) => setName(set.heldOut, sets.map((other) => other.heldOut));
+
+// One chart of some runs; null when none of them has its figures.
+function drawFigure(chart, set, sets) {
+  const figure = build("figure", { class: "hs-chart" });
+  const lines = set.items.flatMap((item) => chart.lines.map(([name, label], place) => ({
+    label: chart.lines.length > 1 ? `${item.title}: ${label}` : item.title, colour: CHART_COLOURS[shown.indexOf(item)], dash: DASHES[place],
+    points: pointsOf(chart.is_held_out ? item.evaluations : item.steps, name), isSparse: chart.is_held_out,
+  })));
+  if (!lines.some((line) => line.points.length)) return null;
+  // The colours of the runs are explained once, above all charts.
+  const legend = chart.lines.length > 1 ? chart.lines.map(([, label], place) => ({ label, dash: DASHES[place] })) : [];
+  const title = set.heldOut ? `${chart.title} (${nameOfSet(set, sets)})` : chart.title;
+  const current = set.items.length === 1 ? currentValue(chart, set.items[0]) : "";
+  const note = set.heldOut && sets.length > 1 ? `Only of ${set.items.map((item) => item.title).join(", ")}: the others have other held-out questions. ${chart.note}`.trim() : chart.note;
+  drawChart(figure, { ...chart, title, note, lines, legend, current }, SMOOTHING);
+  return figure;
+}
+
+// Says once, above the charts, which runs must not be compared by their held-out figures.
+function warnOfSets(sets) {
+  if (sets.length < 2) return null;
+  const parts = sets.map((set) => `${set.items.map((item) => item.title).join(", ")} on ${nameOfSet(set, sets)}`);
+  return build("p", { class: "hs-set-warning", role: "note", text: `These runs were measured on different held-out questions: ${parts.join("; ")}. Their held-out figures are not comparable and are drawn in separate charts.` });
 }
 
 function saveFile(name, content, type) {
@@ -142,10 +184,11 @@ const cell = (value) => {
 };
 
 function toCsv() {
-  const lines = ["run,title,kind,step,figure,mean,least,greatest"];
+  const lines = ["run,title,kind,step,figure,mean,least,greatest,questions,question_set"];
   for (const item of shown) for (const [kind, table] of [["step", item.steps], ["evaluation", item.evaluations]]) {
     for (const name of Object.keys(table.figures)) for (const [step, mean, low, high] of pointsOf(table, name)) {
-      lines.push([item.id, item.title, kind, step, name, mean, low ?? mean, high ?? mean].map(cell).join(","));
+      const set = kind === "evaluation" && item.held_out ? [item.held_out.samples, item.held_out.fingerprint] : ["", ""];
+      lines.push([item.id, item.title, kind, step, name, mean, low ?? mean, high ?? mean, ...set].map(cell).join(","));
     }
   }
   return `${lines.join("\n")}\n`;

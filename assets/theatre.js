@@ -21,12 +21,14 @@ function inOneLine(text) {
   return line === text.trim() ? null : line;
 }
 
-// ask: {rollouts, follow, gold} -> promises; urlOf: name of a picture -> its address.
-function makeTheatre(host, ask, urlOf) {
+// ask: {rollouts, follow, gold} -> promises; urlOf: name of a picture -> its address; describeNone: whether held-out
+// questions are wanted -> [title, text] while there is no record to show.
+function makeTheatre(host, ask, urlOf, describeNone) {
   const state = {
     run: null, trained: [], heldOut: [], isHeldOut: false, step: null, group: 0, groups: [], filter: "all",
     followed: null, trail: [], gold: null, showsGold: false, isLive: true, isChosen: false, timer: null, trusted: 0,
-    isActive: true,
+    problem: "", // why the chosen record cannot be shown
+    shownNone: "", // what stands in place of a record
   };
   const slider = build("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Recorded step", oninput: () => goTo(Number(slider.value)) });
   const stepLabel = build("output", { class: "hs-step" });
@@ -86,11 +88,11 @@ function makeTheatre(host, ask, urlOf) {
     else drawBar();
   }
 
-  // Whether more records may come.
-  function setActive(isActive) {
-    if (state.isActive === isActive) return;
-    state.isActive = isActive;
-    if (!state.groups.length) drawGroup();
+  // What stands in place of a record, and changes while the run goes on.
+  const none = () => (state.problem ? ["This record cannot be shown", state.problem] : state.step !== null ? ["Loading rollouts…", ""] : describeNone(state.isHeldOut));
+
+  function refresh() {
+    if (!state.groups.length && none().join("\n") !== state.shownNone) drawGroup(state.problem);
   }
 
   function chooseSource(isHeldOut) {
@@ -107,6 +109,7 @@ function makeTheatre(host, ask, urlOf) {
     [state.step, state.isHeldOut] = place;
     const ticket = ++state.trusted;
     drawBar();
+    if (!state.groups.length) drawGroup();
     const answer = await ask.rollouts({ run: state.run, step: place[0], is_held_out: place[1] });
     if (ticket !== state.trusted) return; // another step was chosen meanwhile
     if (!Array.isArray(answer)) {
@@ -179,13 +182,16 @@ function makeTheatre(host, ask, urlOf) {
   const passes = (rollout) =>
     state.filter === "all" || (state.filter === "right" && rollout.score === 1) || (state.filter === "wrong" && rollout.score === 0) || state.filter === rollout.outcome;
 
-  async function drawGroup(problem) {
+  async function drawGroup(problem = "") {
+    state.problem = problem;
     const group = state.groups[state.group];
     if (!group) {
+      const [title, text] = none();
+      state.shownNone = `${title}\n${text}`;
       stage.replaceChildren();
       cards.replaceChildren(build("div", { class: "hs-theatre-empty" }, [
-        build("strong", { text: problem ? "This record cannot be shown" : state.isActive ? "No rollouts are recorded yet" : "No rollouts were recorded" }),
-        build("p", { class: "hs-quiet", text: problem ?? (state.isActive ? "They appear here while the run goes on, with the picture, every box, the crops and the answers." : "The run ended before its first record.") }),
+        build("strong", { text: title }),
+        text ? build("p", { class: "hs-quiet", text }) : null,
       ]));
       fillSelect(picker, [], "");
       return;
@@ -296,5 +302,5 @@ function makeTheatre(host, ask, urlOf) {
 
   drawBar();
   drawGroup();
-  return { reset, setMarks, setActive };
+  return { reset, setMarks, refresh };
 }

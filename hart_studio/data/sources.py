@@ -5,12 +5,14 @@ Names of pictures come from the files. They are resolved below a folder that the
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from hart_studio.data.benchmarks.mme_realworld import SOURCE as MME_REALWORLD
 from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
 from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.rows import (
     LoadedSamples,
     collect_samples,
@@ -25,6 +27,20 @@ from hart_studio.data.tables import LONG_LINE
 from hart_studio.errors import DataError
 from hart_studio.files import MOST_DOCUMENT_BYTES, open_plain, parse_bounded_json, read_lines, read_plain
 from hart_studio.records import GoldSample
+from hart_studio.runs.config import DataConfig
+
+
+def find_missing_path(settings: DataConfig) -> str:
+    """The first path of the settings that does not exist on this machine; empty when all do, or none is needed.
+
+    What may be a data set of the Hugging Face hub is not looked up.
+    """
+    is_local = settings.source != "hf" or not is_hub_id(settings.path)
+    for path in (settings.path if is_local else "", settings.image_root):
+        # os.path.exists, because Path.exists raises where a name is longer than the system allows.
+        if path and not os.path.exists(path):  # noqa: PTH110
+            return path
+    return ""
 
 
 def load_jsonl(

@@ -30,3 +30,5 @@ class Evaluation:
     """Questions of the benchmark that were asked for."""
     is_complete: bool
     """Whether all of them have been measured."""
+    left_out: int = 0
+    """Rows of the benchmark that are no valid question: not asked, and in no figure."""

@@ -117,7 +117,7 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
     benchmarks = unique([evaluation.benchmark for evaluation in evaluations])
     yield f"{len(evaluations)} evaluation(s) on {len(benchmarks)} benchmark(s): {', '.join(benchmarks)}."
     for evaluation in evaluations:
-        yield from _describe_gaps(evaluation)
+        yield from describe_gaps(evaluation)
     names = {table.name for table in tables}
     if "table_6" not in names:
         yield (
@@ -131,11 +131,15 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
         )
 
 
-def _describe_gaps(evaluation: Evaluation) -> Iterator[str]:
+def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
+    """What the figures of an evaluation do not cover: rows left out, questions not measured or not scored."""
     told = f"{name_of(evaluation)} on {evaluation.benchmark}"
     records = evaluation.records
     if not evaluation.is_complete:
         yield f"{told} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
+    if evaluation.left_out:
+        rows = "1 invalid row" if evaluation.left_out == 1 else f"{evaluation.left_out:,} invalid rows"
+        yield f"{told}: {rows} of the benchmark left out. The warnings of the evaluation say why."
     gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is told once
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]

@@ -216,7 +216,8 @@ class ScheduleConfig(Section):
     keep_checkpoints: int = Field(default=2, ge=1, le=1000)
     """Newest checkpoints that are kept, besides the end of every stage."""
     rollouts_every: int = Field(default=5, ge=0, le=MOST_COUNT)
-    """Steps between records of rollouts with their pictures."""
+    """Steps between records of rollouts with their images. The first two steps of each RL stage are always recorded.
+    0 = no records."""
     rollout_prompts: int = Field(default=2, ge=1, le=64)
     """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
@@ -322,4 +323,9 @@ class RunConfig(Section):
             found.append("method.preference_scale is 0: AP-GRPO is then GRPO on crops (Eq. 5 and 6 give 1 and beta).")
         if self.schedule.evaluate_every and not self.data.eval_count:
             found.append("data.eval_count is 0: nothing is held out, so nothing is evaluated.")
+        if not self.model.id and self.data.source != "needle":
+            found.append(
+                "model.id is empty: the built-in model is made for drawn needle scenes and cannot read photographs. "
+                "Choose a model for your own images."
+            )
         return tuple(found)

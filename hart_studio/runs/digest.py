@@ -10,7 +10,7 @@ import secrets
 import statistics
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final
@@ -30,6 +30,9 @@ from hart_studio.runs.series import SeriesTable
 
 MOST_WARNINGS: Final = 100
 """The newest warnings that are kept; all are counted."""
+
+FINGERPRINT_CHARACTERS: Final = 12
+"""Hexadecimal digits of a fingerprint that tell held-out sets apart (project default)."""
 
 PACE_STEPS: Final = 32
 """Steps that the time per step is taken over."""
@@ -65,6 +68,16 @@ class Mark:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class HeldOutSet:
+    """Identity of the held-out questions of a run: figures of runs that differ in it are not comparable."""
+
+    samples: int
+    """Number of questions."""
+    fingerprint: str
+    """Beginning of ``Evaluated.fingerprint``, ``FINGERPRINT_CHARACTERS`` long."""
+
+
 class RunDigest:
     """Follows the events of one run.
 
@@ -72,6 +85,7 @@ class RunDigest:
         layout: The run.
         steps: Figures of the optimizer steps.
         evaluations: Figures on the held-out samples.
+        held_out: The held-out samples; None before the first evaluation.
         warnings: The newest warnings, (step, text).
         warning_count: All of them.
     """
@@ -87,6 +101,7 @@ class RunDigest:
     def _begin(self) -> None:
         self.steps = SeriesTable()
         self.evaluations = SeriesTable()
+        self.held_out: HeldOutSet | None = None
         self.warnings: deque[tuple[int, str]] = deque(maxlen=MOST_WARNINGS)
         self.warning_count = 0
         self._marks: list[Mark] = []
@@ -116,8 +131,9 @@ class RunDigest:
     def news(self, cursor: Cursor) -> tuple[dict[str, Any], Cursor] | None:
         """What a reader has not seen, as JSON, and its next cursor; None when there is nothing.
 
-        The keys are ``is_whole`` (what was read before is void), and those of ``steps``, ``evaluations``, ``marks`` and
-        ``warnings`` that have changed. Of a table, rows from ``first_row`` on replace what the reader has there.
+        The keys are ``is_whole`` (what was read before is void), those of ``steps``, ``evaluations``, ``marks`` and
+        ``warnings`` that have changed, and ``recent`` and ``held_out`` as in ``curves``. Of a table, rows from
+        ``first_row`` on replace what the reader has there.
         """
         with self._lock:
             is_whole = cursor.token != self._token
@@ -142,26 +158,38 @@ class RunDigest:
             if cursor.warnings != self.warning_count:
                 found["warnings"] = {"count": self.warning_count, "newest": [list(item) for item in self.warnings]}
             found["seconds_per_step"] = self._pace()
+            found["recent"] = self.steps.recent()
+            found["held_out"] = self.held_out and asdict(self.held_out)
             marks = (self._marks_edition, len(self._marks))
             seen_now = (places["steps"], places["evaluations"], marks, self.warning_count)
             return found, Cursor(self._token, self._version, *seen_now)
 
     def curves(self) -> dict[str, Any]:
-        """All of both tables, as columns."""
+        """All of both tables, as columns; ``recent`` from ``SeriesTable.recent``, and the held-out set, if known."""
         with self._lock:
-            return {"steps": self.steps.columns(), "evaluations": self.evaluations.columns()}
+            return {
+                "steps": self.steps.columns(),
+                "evaluations": self.evaluations.columns(),
+                "recent": self.steps.recent(),
+                "held_out": self.held_out and asdict(self.held_out),
+            }
 
     def glance(self, points: int) -> dict[str, Any]:
         """What a list of runs shows: the reward and its course, the first and the last evaluation, the warnings.
+
+        ``reward`` is the mean of the last ``reward_steps`` steps that have one, from ``SeriesTable.recent``.
 
         Args:
             points: About how many of the course.
         """
         with self._lock:
-            reward = self.steps.means("reward")
+            rewards = self.steps.means("reward")
+            reward, count = self.steps.recent().get("reward", (None, 0))
             return {
-                "spark": reward[:: max(1, len(reward) // points)],
-                "reward": self.steps.latest(rows=10).get("reward"),
+                "spark": rewards[:: max(1, len(rewards) // points)],
+                "reward": reward,
+                "reward_steps": count,
+                "held_out": self.held_out and asdict(self.held_out),
                 "first": self.evaluations.first(),
                 "last": self.evaluations.latest(),
                 "warnings": self.warning_count,
@@ -190,6 +218,7 @@ class RunDigest:
             self._times.append((event.step, event.at))
         elif isinstance(payload, Evaluated):
             self.evaluations.add(event.step, payload.metrics)
+            self.held_out = HeldOutSet(payload.samples, payload.fingerprint[:FINGERPRINT_CHARACTERS])
         elif isinstance(payload, RolloutsSaved):
             self._marks.append(Mark("held_out" if payload.is_held_out else "rollouts", event.step))
         elif isinstance(payload, CheckpointSaved):

@@ -73,6 +73,9 @@ class Evaluated(Record):
     """What was measured."""
     samples: int = Field(ge=0)
     """Number of samples behind the figures."""
+    fingerprint: str
+    """SHA-256 of those samples, hexadecimal (``data.splits.fingerprint``). Figures with different values are not
+    comparable."""
 
 
 class Warned(Record):

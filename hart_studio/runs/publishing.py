@@ -119,7 +119,8 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
     if count:
         rows = sorted({0, count - 1})
         titles = [f"step {table['steps'][row]}" for row in rows]
-        lines += [f"| held-out figure | {' | '.join(titles)} |"]
+        told = f" (n = {digest.held_out.samples:,}, set {digest.held_out.fingerprint})" if digest.held_out else ""
+        lines += [f"| held-out figure{told} | {' | '.join(titles)} |"]
         lines += ["| --- |" + " --- |" * len(rows)]
         for name, figure in table["figures"].items():
             values = [figure["mean"][row] for row in rows]

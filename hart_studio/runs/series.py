@@ -6,12 +6,17 @@ it. Every row keeps mean, least and greatest value of the entries behind it; sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Final
 
 MOST_ROWS: Final = 1024
 """Rows of a table; as many as a wide chart has pixels to show."""
+
+RECENT_STEPS: Final = 10
+"""Entries that the current value of a figure is the mean of (project default): one step of a few questions is noise."""
 
 
 @dataclass
@@ -73,6 +78,7 @@ class SeriesTable:
         self.version = 0
         self._most_rows = most_rows
         self._rows: list[_Row] = []
+        self._newest: dict[str, deque[tuple[int, float]]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -80,6 +86,8 @@ class SeriesTable:
     def add(self, step: int, figures: Mapping[str, float | None]) -> None:
         """Append an entry; a figure without a value is left out of its row."""
         cells = {name: _Cell(value, 1, value, value) for name, value in figures.items() if value is not None}
+        for name, cell in cells.items():
+            self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((step, cell.total))
         row = _Row(step, step, 1, cells)
         if self._rows and self._rows[-1].entries < self.width:
             self._rows[-1].join(row)
@@ -96,6 +104,12 @@ class SeriesTable:
             self._rows = kept
             self.edition += 1
             self.version += 1
+        self._newest = {name: _cut_newest(entries, step) for name, entries in self._newest.items()}
+        if self.width == 1:  # every row is one entry, so what was dropped earlier can be put back
+            self._newest = {}
+            for row in self._rows:
+                for name, cell in row.cells.items():
+                    self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((row.last_step, cell.total))
 
     def columns(self, first_row: int = 0) -> dict[str, Any]:
         """Rows as columns of JSON.
@@ -123,12 +137,21 @@ class SeriesTable:
         cells = [row.cells.get(name) for row in self._rows]
         return [None if cell is None else _short(cell.total / cell.count) for cell in cells] if any(cells) else []
 
-    def latest(self, rows: int = 1) -> dict[str, float]:
-        """Mean of each figure over the last rows."""
-        joined = _Row(0, 0, 0)
-        for row in self._rows[-rows:]:
-            joined.join(_Row(row.first_step, row.last_step, row.entries, _copy(row.cells)))
-        return {name: cell.total / cell.count for name, cell in joined.cells.items()}
+    def recent(self) -> dict[str, tuple[float, int]]:
+        """Current value of each figure, the only definition of it: (mean, count) of its last ``RECENT_STEPS`` entries.
+
+        The count is smaller while there are fewer entries, and for a while after a run of more than ``MOST_ROWS`` steps
+        went back to a checkpoint.
+        """
+        return {
+            name: (_short(fmean(value for _, value in entries)), len(entries))
+            for name, entries in self._newest.items()
+            if entries
+        }
+
+    def latest(self) -> dict[str, float]:
+        """Mean of each figure in the last row."""
+        return {name: cell.total / cell.count for name, cell in (self._rows[-1].cells if self._rows else {}).items()}
 
     def first(self) -> dict[str, float]:
         """Mean of each figure in the first row."""
@@ -143,8 +166,8 @@ class SeriesTable:
         self.edition += 1
 
 
-def _copy(cells: Mapping[str, _Cell]) -> dict[str, _Cell]:
-    return {name: _Cell(cell.total, cell.count, cell.least, cell.greatest) for name, cell in cells.items()}
+def _cut_newest(entries: Iterable[tuple[int, float]], step: int) -> deque[tuple[int, float]]:
+    return deque((entry for entry in entries if entry[0] <= step), maxlen=RECENT_STEPS)
 
 
 def _short(value: float) -> float:

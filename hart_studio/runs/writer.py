@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -164,6 +165,7 @@ class RunWriter:
         self._is_stopping = False
         self._left = ""
         self._written_at = 0.0
+        self._step_written_at = -math.inf
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -271,12 +273,23 @@ class RunWriter:
         if self._progress is not None:
             self._progress.update(step, clean, stage)
         self._warn_of(broken)
-        self.beat()
+        # The period counts from the last step that was written, not from the last write: a phase or a heartbeat that
+        # was written a moment ago must not hide a step until the next one is done.
+        if time.monotonic() - self._step_written_at >= STATUS_PERIOD_SECONDS:
+            self._update()
+            self._step_written_at = self._written_at
 
-    def log_evaluation(self, step: int, metrics: Mapping[str, float], samples: int) -> None:
-        """Record figures on the held-out samples; a number that is not finite becomes null, with a warning."""
+    def log_evaluation(self, step: int, metrics: Mapping[str, float], samples: int, fingerprint: str) -> None:
+        """Record figures on the held-out samples; a number that is not finite becomes null, with a warning.
+
+        Args:
+            step: Steps done.
+            metrics: Name -> number.
+            samples: Number of held-out samples.
+            fingerprint: Identity of those samples, from ``data.splits.fingerprint``.
+        """
         clean, broken = clean_metrics(metrics)
-        self._log(Evaluated(metrics=clean, samples=samples), step)
+        self._log(Evaluated(metrics=clean, samples=samples, fingerprint=fingerprint), step)
         self._warn_of(broken)
         self.beat()
 

@@ -14,7 +14,6 @@ from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.heldout import HeldOut
 from hart_studio.training.nonfinite import WEIGHTS, NonFiniteError, describe_failure, describe_non_finite
 from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.sft import SftTrainer
@@ -25,9 +24,15 @@ NOT_FIGURES: Final = ("epoch", "total_flos", "step_time", "num_tokens")
 """What the libraries log beside the figures of a step."""
 
 
-Measure = Callable[[HartTrainer | SftTrainer, Callable[[int], bool]], HeldOut | None]
-"""Gives the figures on the held-out samples; its second argument is told how many are done, and says whether to go on.
-None = it was not to."""
+FIRST_RECORDED_STEPS: Final = 2
+"""Steps at the beginning of a stage whose rollouts are always recorded (project default), so that the Watch tab shows
+rollouts from step 1 on."""
+
+Measure = Callable[
+    [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupPictures]], None]], dict[str, float] | None
+]
+"""Gives the figures on the held-out samples; its second argument is told how many are done, and says whether to go on;
+the third records some of them with their images, as soon as they are measured. None = it was not to go on."""
 
 
 class RunCallback(TrainerCallback):
@@ -45,6 +50,7 @@ class RunCallback(TrainerCallback):
         signals: StopSignals,
         measure: Measure | None,
         evaluation_size: int,
+        evaluation_fingerprint: str,
     ) -> None:
         """Prepare.
 
@@ -54,6 +60,7 @@ class RunCallback(TrainerCallback):
             signals: Whether this process was asked to stop.
             measure: Gives the figures on the held-out samples; None = there are none.
             evaluation_size: Number of those samples.
+            evaluation_fingerprint: Identity of those samples, as in ``runs.events.Evaluated``.
         """
         self.trainer: HartTrainer | SftTrainer | None = None
         self.was_stopped = False
@@ -63,6 +70,7 @@ class RunCallback(TrainerCallback):
         self._signals = signals
         self._measure = measure
         self._evaluation_size = evaluation_size
+        self._evaluation_fingerprint = evaluation_fingerprint
         self._warned_of: str | None = None
         self._step_warnings = StepWarnings(config)
         self._non_finite: tuple[str, ...] = ()
@@ -106,7 +114,7 @@ class RunCallback(TrainerCallback):
             control.should_training_stop = True
         if self._writer is not None and self.trainer is not None:
             groups = [made for group in self.trainer.last_groups if (made := with_pictures(group)) is not None]
-            if groups and _is_due(step, self._schedule.rollouts_every):
+            if groups and self._is_recorded(state.global_step):
                 self._writer.log_rollouts(step, groups)
 
     def on_log(
@@ -172,13 +180,16 @@ class RunCallback(TrainerCallback):
         """Write the figures on the held-out samples down; False when a stop was asked for meanwhile."""
         if self._measure is None or self.trainer is None or not self._schedule.evaluate_every:
             return True
-        found = self._measure(self.trainer, self._go_on)
-        if found is None:
+
+        def record(groups: list[GroupPictures]) -> None:
+            if self._writer is not None:
+                self._writer.log_rollouts(step, groups, is_held_out=True)
+
+        figures = self._measure(self.trainer, self._go_on, record)
+        if figures is None:
             return False
         if self._writer is not None:
-            self._writer.log_evaluation(step, found.figures, self._evaluation_size)
-            if found.witnesses:
-                self._writer.log_rollouts(step, found.witnesses, is_held_out=True)
+            self._writer.log_evaluation(step, figures, self._evaluation_size, self._evaluation_fingerprint)
         self._tell("")
         return True
 
@@ -186,6 +197,12 @@ class RunCallback(TrainerCallback):
         """Show how far the held-out questions are, and see whether a stop was asked for."""
         self._tell(f"measuring held-out questions, {done:,} of {self._evaluation_size:,}")
         return not self._agree_to_stop()
+
+    def _is_recorded(self, step_of_stage: int) -> bool:
+        """Whether the rollouts of a step are recorded: the first steps of a stage, then every n-th of the run."""
+        every = self._schedule.rollouts_every
+        is_first = every > 0 and step_of_stage <= FIRST_RECORDED_STEPS
+        return is_first or _is_due(self._stage.first_step + step_of_stage, every)
 
     def _tell(self, phase: str) -> None:
         if self._writer is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hart_studio.algorithms.methods import Method
@@ -40,19 +39,6 @@ BATCH: Final = 16
 """Samples whose pictures are in memory together, ours."""
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What came out.
-
-    Attributes:
-        figures: Name -> mean.
-        witnesses: The first samples of this process with what the model saw and said.
-    """
-
-    figures: dict[str, float]
-    witnesses: list[GroupPictures]
-
-
 def measure_held_out(
     model: ChatModel,
     samples: Sequence[GoldSample],
@@ -62,7 +48,8 @@ def measure_held_out(
     accelerator: Accelerator | None = None,
     witnesses: int = 0,
     go_on: Callable[[int], bool] = lambda done: True,
-) -> HeldOut | None:
+    record: Callable[[list[GroupPictures]], None] = lambda groups: None,
+) -> dict[str, float] | None:
     """Answer and point greedily, and compare with what is known.
 
     Args:
@@ -73,25 +60,31 @@ def measure_held_out(
         config: Settings of the run.
         open_image: Opens a picture by its path.
         accelerator: Adds the figures of all processes up.
-        witnesses: Samples to keep with what the model saw and said, so that people can follow them through a run.
+        witnesses: Number of samples, the first of this process, that are recorded with images, boxes and answers.
         go_on: Told before every batch how many samples all processes have done, and says whether to do more: this
             takes minutes, and nobody who wants to stop the run waits for them. Every process calls it equally often,
             and must get the same answer.
+        record: Called once with the recorded samples as soon as all of them are measured, usually after the first
+            batch: the whole evaluation can take minutes, and the Watch tab shows them meanwhile. Not called when no
+            sample could be measured.
 
     Returns:
-        Mean of each figure, per question for the answer, per gold box for the last two; and the witnesses. None when
-        it was not to go on.
+        Mean of each figure, per question for the answer, per gold box for the last two. None when it was not to go on.
     """
     tally = Tally(HELD_OUT_FIGURES)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = samples[rank::processes]
     kept: list[GroupPictures] = []
+    is_recorded = False
     for start in range(0, math.ceil(len(samples) / processes), BATCH):
         if not go_on(start * processes):
             return None
         batch = mine[start : start + BATCH]
         kept += _measure_batch(tally, model, batch, method, config, open_image, witnesses - len(kept))
-    return HeldOut(tally.means(accelerator), kept)
+        if kept and not is_recorded and (len(kept) == witnesses or start + BATCH >= len(mine)):
+            is_recorded = True
+            record(kept)
+    return tally.means(accelerator)
 
 
 def _measure_batch(

@@ -21,7 +21,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from hart_studio.algorithms.methods import Method, parse_chain
 from hart_studio.data.drawn_needle import SampleSource
 from hart_studio.data.run_samples import load_samples, split_run
-from hart_studio.data.splits import Split
+from hart_studio.data.splits import Split, fingerprint
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.memory import is_out_of_memory
 from hart_studio.progress import Progress
@@ -29,11 +29,12 @@ from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
+from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.callbacks import Measure, RunCallback
 from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.heldout import HeldOut, measure_held_out
+from hart_studio.training.heldout import measure_held_out
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.sharding import check_sharding, whole_weights
 from hart_studio.training.stage_model import load_stage_model
@@ -193,7 +194,8 @@ class _Job:
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
         begun = load_stage_model(config, self._device, previous)
         measure = self._measure(method, source, split) if split.evaluation else None
-        callback = RunCallback(stage, config, self._signals, measure, len(split.evaluation))
+        held_out = (len(split.evaluation), fingerprint(split.evaluation))
+        callback = RunCallback(stage, config, self._signals, measure, *held_out)
         common: dict[str, Any] = {"config": config, "stage": stage, "callbacks": [callback]}
         common["open_image"] = source.open_image
         place = draft_folder(self._layout)
@@ -233,7 +235,11 @@ class _Job:
         return stage.first_step + int(trainer.state.global_step), callback.was_stopped
 
     def _measure(self, method: Method, source: SampleSource, split: Split) -> Measure:
-        def measure(trainer: HartTrainer | SftTrainer, go_on: Callable[[int], bool]) -> HeldOut | None:
+        def measure(
+            trainer: HartTrainer | SftTrainer,
+            go_on: Callable[[int], bool],
+            record: Callable[[list[GroupPictures]], None],
+        ) -> dict[str, float] | None:
             with whole_weights(trainer), trainer.accelerator.autocast():
                 found = measure_held_out(
                     trainer.policy,
@@ -244,6 +250,7 @@ class _Job:
                     trainer.accelerator,
                     self._config.schedule.rollout_prompts,
                     go_on,
+                    record,
                 )
             trainer.policy.take_exchanges()
             return found

@@ -32,7 +32,14 @@ CHARTS: Final = (
         "share",
         "Right answers of the rollouts. Under AP-GRPO an answer sees the crops alone: evidence for the boxes.",
     ),
-    Chart("Held-out accuracy", (("accuracy", "accuracy"),), "share", is_held_out=True),
+    Chart(
+        "Held-out accuracy",
+        (("accuracy", "accuracy"),),
+        "share",
+        "Each stage answers as it trains: AP-GRPO from the crops, MGPO from crops and full image, GRPO and SFT from "
+        "the full image.",
+        is_held_out=True,
+    ),
     Chart(
         "Held-out grounding",
         (("iog_above_0.3", "IoG > 0.3"), ("iou", "mean IoU")),

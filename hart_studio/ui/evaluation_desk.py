@@ -280,19 +280,21 @@ class EvaluationDesk:
         return LaunchPlan(argv=argv, gpus=gpus, config_sha256=config_sha256)
 
     def _row(self, run: RunSummary) -> dict[str, Any]:
-        status = show_status(run)
+        status = show_status(run, self.launch.place_in_queue(run.layout.run_id) if run.state == "queued" else None)
         status.pop("signature")
         status.pop("heartbeat", None)
         glance = self._glance(run.layout)
-        pace, is_running = glance["pace"], run.state == "running" and run.status is not None
-        left = max(0, run.status.total - run.status.step) if is_running and run.status else 0
+        # The figures and their number of questions come from the same event; the status is written later, or not.
+        answered = max(status["step"], int(glance["figures"].get("questions", 0)))
+        pace = glance["pace"]
+        left = max(0, status["total"] - answered) if run.state == "running" else 0
         return {
             **self._about(run.layout),
             **status,
             **glance,
             "id": run.layout.run_id,
+            "step": answered,
             "eta_seconds": round(min(pace * left, _LONGEST_SECONDS)) if pace and left else None,
-            "ahead": self.launch.place_in_queue(run.layout.run_id) if run.state == "queued" else None,
         }
 
     def _about(self, layout: RunLayout) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from hart_studio.evaluation.figures import make_figures
 from hart_studio.evaluation.job import QUESTIONS_FILE
 from hart_studio.evaluation.parts import FOLDER
 from hart_studio.evaluation.records import Judged, Measured
-from hart_studio.evaluation.report import write_report
+from hart_studio.evaluation.report import describe_gaps, write_report
 from hart_studio.evaluation.results import load_evaluation
 from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.table import Table
@@ -118,7 +118,8 @@ class EvaluationOutputs:
             request: A ``ChosenRequest``.
 
         Returns:
-            ``tables``, ``figures``, and in ``notes`` why an evaluation is not among them.
+            ``tables``, ``figures``, and in ``notes`` why an evaluation is not among them; ``answered``, run ->
+            (questions answered, questions in all) of the tables; ``gaps``, what their figures do not cover.
         """
         evaluations, notes = self._choose(request)
         key = tuple((each.run_id, len(each.records), each.total) for each in evaluations)
@@ -131,7 +132,9 @@ class EvaluationOutputs:
             }
             with self._lock:
                 _keep(self._shown, key, shown)
-        return {**shown, "notes": notes}
+        answered = {each.run_id: (len(each.records), each.total) for each in evaluations}
+        gaps = [sentence for each in evaluations for sentence in describe_gaps(each)]
+        return {**shown, "notes": notes, "answered": answered, "gaps": gaps}
 
     def failures(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """A page of an evaluation's questions, those first that are most worth a look.

@@ -33,6 +33,7 @@ class FormField:
         group: One of ``GROUPS``; those of the first are always open.
         titles: Value -> what a list calls it, where the value does not say enough.
         stage: The stage, or the kind of stages, that alone looks at it; empty = all.
+        data: ``drawn`` or ``files`` when it is only used with drawn needle scenes, or only with any other source.
     """
 
     name: str
@@ -40,9 +41,17 @@ class FormField:
     group: str
     titles: Mapping[str, str] | None = None
     stage: Literal["", "rl", "sft", "ap_grpo"] = ""
+    data: Literal["", "drawn", "files"] = ""
 
-    def is_used(self, chain: str) -> bool:
-        """Whether the setting does anything in a run of these stages, joined by ``+``."""
+    def is_used(self, chain: str, source: str) -> bool:
+        """Whether the setting does anything in a run.
+
+        Args:
+            chain: Its stages, joined by ``+``.
+            source: Its ``data.source``.
+        """
+        if self.data and (self.data == "drawn") != (source == "needle"):
+            return False
         stages = chain.split("+")
         if self.stage == "rl":
             return any(stage != "sft" for stage in stages)
@@ -62,7 +71,7 @@ CHAIN_TITLES: Final = {
 SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in CHAIN_TITLES.items()}
 """The same for narrow places."""
 
-_SOURCES: Final = {
+SOURCE_TITLES: Final = {
     "needle": "Needle: drawn scenes, built in",
     "jsonl": "JSONL file",
     "mme_realworld": "MME-RealWorld folder",
@@ -86,15 +95,15 @@ FIELDS: Final = (
     FormField("model.dtype", "Number type", "Model"),
     FormField("model.attention", "Attention", "Model"),
     FormField("model.gradient_checkpointing", "Gradient checkpointing", "Model"),
-    FormField("data.source", "Source", "Data", _SOURCES),
+    FormField("data.source", "Source", "Data", SOURCE_TITLES),
     FormField("data.path", "File, folder or hub id", "Data"),
-    FormField("data.image_root", "Folder of the pictures", "Data"),
+    FormField("data.image_root", "Folder of the pictures", "Data", data="files"),
     FormField("data.rl_count", "Samples for RL", "Data", stage="rl"),
     FormField("data.sft_count", "Samples for SFT", "Data", stage="sft"),
     FormField("data.eval_count", "Held-out samples", "Data"),
     FormField("data.by_image", "Keep a picture's questions together", "Data"),
-    FormField("data.needle_count", "Scenes to draw", "Data"),
-    FormField("data.needle_seed", "Seed of the scenes", "Data"),
+    FormField("data.needle_count", "Scenes to draw", "Data", data="drawn"),
+    FormField("data.needle_seed", "Seed of the scenes", "Data", data="drawn"),
     FormField("rollout.temperature", "Temperature", "Rollouts", stage="rl"),
     FormField("rollout.overview_pixels", "Overview budget, pixels", "Rollouts"),
     FormField("rollout.crop_pixels", "Crop budget, pixels", "Rollouts"),
@@ -216,6 +225,19 @@ def write_values(config: RunConfig) -> list[Any]:
         ("" if value is None else str(value)) if is_text else value
         for value, is_text in zip(found, optional, strict=True)
     ]
+
+
+def normalize_values(values: Sequence[Any]) -> list[Any]:
+    """Values of a form in the types of the settings, so that they can be compared; an invalid one stays as it is."""
+
+    def normalize(widget: Widget, value: Any) -> Any:
+        try:
+            found = _read_value(widget, value)
+        except InputError:
+            return value
+        return str(found) if widget.kind == "number or nothing" and found is not None else found
+
+    return [normalize(widget, value) for widget, value in zip(list_widgets(), values, strict=True)]
 
 
 def label_problems(text: str) -> list[tuple[str, str]]:

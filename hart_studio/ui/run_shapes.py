@@ -14,10 +14,16 @@ from hart_studio.records import Box, Rollout
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import RunSummary
+from hart_studio.runs.status import RunStatus
 
 
-def show_status(summary: RunSummary) -> dict[str, Any]:
-    """The state as a page shows it; its signature changes when anything in it does."""
+def show_status(summary: RunSummary, ahead: int | None = None) -> dict[str, Any]:
+    """The state as a page shows it; its signature changes when anything in it does.
+
+    Args:
+        summary: The run.
+        ahead: Runs that come before it on its device; None when it does not wait, or it is not known.
+    """
     status = summary.status
     shown: dict[str, Any] = {"state": summary.state, "error": summary.problem}
     if status is not None:
@@ -27,11 +33,18 @@ def show_status(summary: RunSummary) -> dict[str, Any]:
             "attempt": status.attempt,
             "error": status.error or summary.problem,
             "exit_code": status.exit_code,
-            "phase": status.phase if status.is_active else "",
+            "phase": _describe_phase(status, ahead) if status.is_active else "",
             "heartbeat": status.heartbeat.isoformat() if status.heartbeat else None,
         }
     shown["signature"] = json.dumps(shown)
     return shown
+
+
+def _describe_phase(status: RunStatus, ahead: int | None) -> str:
+    """What an active run does beside its steps, from the moment it is made; empty = its steps."""
+    if status.phase or status.state != "queued":
+        return status.phase
+    return f"waiting for {ahead} other {'run' if ahead == 1 else 'runs'} on its device" if ahead else "starting soon"
 
 
 def read_device(layout: RunLayout) -> str:

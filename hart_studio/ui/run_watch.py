@@ -29,7 +29,7 @@ from hart_studio.runs.digest import Cursor, RunDigest
 from hart_studio.runs.layout import RunLayout, find_run, read_step
 from hart_studio.runs.overrides import load_config
 from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
-from hart_studio.runs.queue import is_on
+from hart_studio.runs.queue import RunQueue, is_on, is_waiting
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
 from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
 from hart_studio.ui.form import SHORT_TITLES
@@ -57,7 +57,9 @@ PATIENCE_SECONDS: Final = 0.4
 SPARK_POINTS: Final = 48
 """Points of the small curve in the list of runs."""
 
-NOTHING_YET: Final[dict[str, Any]] = {"spark": [], "reward": None, "first": {}, "last": {}, "warnings": 0}
+NOTHING_YET: Final[dict[str, Any]] = {
+    "spark": [], "reward": None, "reward_steps": 0, "held_out": None, "first": {}, "last": {}, "warnings": 0,
+}  # fmt: skip
 """Of a run without events, or one whose turn to be read comes with the next look."""
 
 MOST_FOLLOWED: Final = 400
@@ -119,6 +121,7 @@ class RunWatch:
         self._configs: dict[str, RunConfig | None] = {}
         self._glances: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._gold = GoldBoxes()
+        self._queue = RunQueue(runs_root)  # only asked for places, never opened
 
     def look(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """What is new about a run since the page looked last.
@@ -148,7 +151,7 @@ class RunWatch:
             if answer["news"]["is_whole"] or any(kind == "started" for kind, *_ in answer["news"]["marks"]["items"]):
                 answer["about"] = self._about(layout)
         summary = summarize_run(layout)
-        status = show_status(summary)
+        status = show_status(summary, self._queue.place_of(layout) if is_waiting(summary) else None)
         if status["signature"] != look.status:
             beat = summary.status and summary.status.heartbeat
             # The page's clock may be another one, so it gets an age, not a time.

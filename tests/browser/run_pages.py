@@ -93,6 +93,7 @@ def write_run(
     steps: Sequence[int] = (1, 2),
     text: str = "the star is red",
     question: str = "Which colour?",
+    held_out: tuple[int, str] = (8, "a1b2c3"),
     **settings: Any,
 ) -> RunLayout:
     """A run that somebody else has made: rollouts at every step, the held-out question at the first and the last."""
@@ -100,12 +101,14 @@ def write_run(
     layout = create_run(root, "training", config, config.method.chain, total=max(steps))
     with RunWriter(layout, total=max(steps)) as run:
         run.start(PROVENANCE)
-        run.log_evaluation(0, {"accuracy": 0.25, "iog_above_0.3": 0.5, "iou": 0.3, "area_share": 0.02}, 8)
+        run.log_evaluation(0, {"accuracy": 0.25, "iog_above_0.3": 0.5, "iou": 0.3, "area_share": 0.02}, *held_out)
         run.log_rollouts(0, [make_group("held", text, question, 0, is_held_out=True)], is_held_out=True)
         for step in steps:
             run.log_step(step, "ap_grpo", {"reward": step / (2 * max(steps)), "kl": 0.01, "loss": -0.1})
             run.log_rollouts(step, [make_group(f"q{step}", text, question, step)])
-        run.log_evaluation(max(steps), {"accuracy": 0.75, "iog_above_0.3": 0.9, "iou": 0.6, "area_share": 0.02}, 8)
+        run.log_evaluation(
+            max(steps), {"accuracy": 0.75, "iog_above_0.3": 0.9, "iou": 0.6, "area_share": 0.02}, *held_out
+        )
         run.log_rollouts(
             max(steps), [make_group("held", text, question, max(steps), is_held_out=True)], is_held_out=True
         )

@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from hart_studio.evaluation.config import EvaluationConfig
-from hart_studio.evaluation.job import prepare_run
+from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions, prepare_run
 from hart_studio.evaluation.parts import append_records, part_path
+from hart_studio.files import write_json
 from hart_studio.runs.processes import find_start
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
@@ -322,7 +323,7 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
         write_status(layout, begun.replace(phase="loading the model"))
         page = open_page(studio)
         open_tab(page, "Evaluate")
-        expect(row_of(page, "Slow")).to_contain_text("0 of 9 · loading the model")
+        expect(row_of(page, "Slow")).to_contain_text("0 of 9 answered · loading the model")
         row_of(page, "Slow").locator("input").check()
         expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has not measured a question yet")
         append_records(part_path(layout, 0), make_records(picture, 5))
@@ -333,6 +334,47 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
     finally:
         job.kill()
         job.wait()
+
+
+def test_card_table_and_questions_name_the_same_counts(
+    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+) -> None:
+    """Records are on disk before the event and the status that count them."""
+    layout = write_evaluation(root, [], total=30, title="Slow")
+    asked = AskedQuestions(benchmark="needle", samples=30, fingerprint="f" * 64, bad_count=2)
+    write_json(layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
+    job = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        begun = read_status(layout).replace(state="running", pid=job.pid, pid_start=find_start(job.pid))
+        write_status(layout, begun)
+        page = open_page(studio)
+        open_tab(page, "Evaluate")
+        card, gaps = row_of(page, "Slow"), page.locator(".hs-ev-gaps li")
+        expect(card).to_contain_text("0 of 30 answered")
+        records = [make_record(n, picture, float(n < 5)) for n in range(15)]
+        append_records(part_path(layout, 0), [*records, make_record(15, picture, None, error="the model failed")])
+        card.locator("input").check()
+        expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("16 of 30, partial")
+        expect(card).to_contain_text("16 of 30 answered")
+        expect(gaps.nth(0)).to_contain_text("partial: 16 of 30 questions are measured")
+        expect(gaps.nth(1)).to_contain_text("2 invalid rows of the benchmark left out")
+        expect(gaps.nth(2)).to_contain_text("1 of 16 questions are unscored (1 x the model failed)")
+        page.wait_for_timeout(3500)  # two more looks at a list that still counts none
+        expect(card).to_contain_text("16 of 30 answered")
+        page.get_by_role("tab", name="Failures").click()
+        expect(page.locator(".hs-ev-ending option").first).to_have_text("Any outcome (16)")
+    finally:
+        job.kill()
+        job.wait()
+
+
+def test_card_and_table_round_alike(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
+    """5 of 16 is 31.25 %: a tie, which Python rounds to the even digit."""
+    write_evaluation(root, [make_record(n, picture, float(n < 5)) for n in range(16)], title="Tie")
+    page = open_page(studio)
+    open_tab(page, "Evaluate")
+    expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("31.2")
+    expect(row_of(page, "Tie")).to_contain_text("31.2 %")
 
 
 def test_published_rows_say_so(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:

@@ -134,7 +134,8 @@ def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> 
     with page.expect_download() as download:
         page.get_by_role("button", name="Curves as CSV").click()
     lines = Path(download.value.path()).read_text().splitlines()
-    assert lines[0] == "run,title,kind,step,figure,mean,least,greatest"
+    assert lines[0] == "run,title,kind,step,figure,mean,least,greatest,questions,question_set"
+    assert sum(",plain,evaluation," in line and line.endswith(",8,a1b2c3") for line in lines) == 8
     assert sum(",plain,step," in line and ",reward," in line for line in lines) == 5
     with page.expect_download() as download:
         page.get_by_role("button", name="Figures as SVG").click()
@@ -154,7 +155,7 @@ def test_a_chart_of_one_line_covers_nothing_until_it_is_pointed_at(open_page: Op
     page.get_by_role("button", name="Compare 1").click()
     chart = page.locator(".hs-compared .hs-chart", has_text="Reward").first
     value = chart.locator(".hs-chart-value")
-    expect(value).to_have_text("50.0 %")
+    expect(value).to_have_text("30.0 % · mean of last 5 steps")
     expect(value).to_have_css("position", "static")
     chart.locator("svg").hover()
     expect(value).to_contain_text("step ")
@@ -253,14 +254,14 @@ def test_a_run_says_what_it_does_beside_its_steps(
         expect(phase).to_have_text("measuring held-out questions, 0 of 40")
         expect(page.locator(".hs-run-facts")).to_have_text("AP-GRPO, then SFT · built-in · G = 8 · CPU")
         expect(page.locator(".hs-no-curves")).to_be_visible()
-        expect(page.locator(".hs-theatre-empty")).to_contain_text("while the run goes on")
+        expect(page.locator(".hs-theatre-empty")).to_contain_text("Now: measuring held-out questions, 0 of 40.")
         assert page.locator(".hs-chart:visible, .hs-theatre-bar:visible").count() == 0, "nothing that is empty yet"
         for step in (1, 2):
             run.log_step(step, "ap_grpo", {"reward": 0.5})
             with run.saving_checkpoint(step, "ap_grpo"):
                 pass
             expect(page.locator(".hs-checkpoints")).to_have_value(str(step))  # the newest, until somebody chooses
-        expect(phase).to_be_empty()
+        expect(phase).to_have_text("working on step 3")
         expect(clock).to_contain_text("left")
         expect(page.locator(".hs-chart:visible")).to_have_count(1)
         run.log_step(3, "ap_grpo", {"reward": 0.5})
@@ -305,8 +306,7 @@ def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage,
     page.fill("#set-rollout-group-size input", "1")
     page.keyboard.press("Tab")
     expect(page.locator(".hs-finding-bad")).to_contain_text("Group size G")
-    page.click("#train-start")
-    expect(page.locator(".hs-report h3")).to_have_text("This cannot be started")
+    expect(page.locator("#train-start")).to_be_disabled()
     page.fill("#set-rollout-group-size input", "8")
     page.keyboard.press("Tab")
     expect(page.locator(".hs-report h3")).to_have_text("AP-GRPO")
@@ -364,10 +364,14 @@ def test_red_findings_block_and_samples_are_shown(
 ) -> None:
     before = len(list_runs(shelf))
     page = open_page(shelf_url)
+    fill_form(page, tmp_path, "absent", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
+    expect(page.locator(".hs-finding-bad")).to_contain_text("There is no file or folder at")
+    expect(page.locator("#train-start")).to_be_disabled()
+    (tmp_path / "none.jsonl").write_text("{}\n")
     fill_form(page, tmp_path, "blocked", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
     page.click("#train-start")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail", timeout=RUN_MS)
-    expect(page.locator(".hs-finding-bad")).to_contain_text("none.jsonl")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("expected at least one sample")
     assert len(list_runs(shelf)) == before
     fill_form(page, tmp_path, "shown")
     page.click("#train-look")

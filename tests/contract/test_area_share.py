@@ -68,7 +68,7 @@ def test_evaluations_cards_and_the_study_tell_the_same(records: list[Measured]) 
 def test_the_held_out_questions_of_a_training_tell_the_same(samples: list[GoldSample]) -> None:
     found = measure_held_out(make_model(), samples, METHODS["ap_grpo"], RunConfig())
     assert found is not None
-    assert (found.figures["area_share"], found.figures["valid_box_rate"]) == (pytest.approx(0.3), 0.5)
+    assert (found["area_share"], found["valid_box_rate"]) == (pytest.approx(0.3), 0.5)
 
 
 def test_without_any_box_there_is_no_area(samples: list[GoldSample]) -> None:
@@ -79,4 +79,4 @@ def test_without_any_box_there_is_no_area(samples: list[GoldSample]) -> None:
     assert "area_share" not in tally(records)
     assert "grounding, mean area share" not in summarise(records, [1.0] * 4)
     found = measure_held_out(blind, samples, METHODS["ap_grpo"], RunConfig())
-    assert found is not None and "area_share" not in found.figures
+    assert found is not None and "area_share" not in found

@@ -38,7 +38,7 @@ def main(out: Path, folder: Path) -> None:
     loaded = load_model(str(folder), device="cpu")
     args = sft_args(config, out / "sft", CPU, processes=state.num_processes, is_checkpointed=False)
     stage = Stage("sft", 0, 6, None)
-    callback = RunCallback(stage, config, StopSignals(lambda _: None), None, 0)
+    callback = RunCallback(stage, config, StopSignals(lambda _: None), None, 0, "")
     trainer = BrokenSftTrainer(
         loaded.model, loaded.processor, args, config=config, stage=stage, samples=samples, callbacks=[callback]
     )

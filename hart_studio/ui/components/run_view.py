@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hart_studio.runs.series import RECENT_STEPS
 from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display, serve
 
@@ -98,4 +99,5 @@ class RunView(Display):
             "marker": serve(self._marker),
             "may_act": self._may_act,
             "charts": chart_table(),
+            "recent_steps": RECENT_STEPS,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hart_studio.runs.series import RECENT_STEPS
 from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display
 
@@ -35,5 +36,5 @@ class RunsTable(Display):
         super().__init__(_TEMPLATE, ("charts.js", "runs_table.js"), {}, server_functions=list(answers), **layout)
 
     def postprocess(self, value: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        """The charts that runs are compared on."""
-        return {"charts": chart_table()}
+        """The charts that runs are compared on, and the number of steps that current values are the mean of."""
+        return {"charts": chart_table(), "recent_steps": RECENT_STEPS}

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import gradio as gr
 
-from hart_studio.errors import HartError, InputError
+from hart_studio.errors import InputError
 from hart_studio.files import write_atomically
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu
@@ -19,18 +19,25 @@ from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import dump_config, load_config, read_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
-from hart_studio.ui.failures import describe
 from hart_studio.ui.form import (
-    CHAIN_TITLES,
     GROUPS,
     Widget,
     label_problems,
     list_widgets,
-    name_labels,
     read_values,
     write_values,
 )
 from hart_studio.ui.launch_desk import SETUPS, LaunchDesk, Order
+from hart_studio.ui.launch_summary import (
+    describe_refusal,
+    find_data_problem,
+    follow_check,
+    has_bad_finding,
+    judge_findings,
+    sample_key,
+    summarize_order,
+)
+from hart_studio.ui.preset_form import fill_from_preset
 from hart_studio.ui.rights import CLOSED, Rights
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.sample_preview import preview_samples
@@ -50,6 +57,10 @@ _START_LATER: Final = "Start after this check"
 """Told in place of the other while a check runs: a start has one of its own, and both at once are slow."""
 
 _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
+
+
+_Base = tuple[str, dict[str, Any], tuple[str, ...]]
+"""What the form was filled from: name of the preset for the command, settings, notes for the report."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         """The command for who may run it here: it names folders of this machine, which are nobody else's business."""
         return desk.command_line(order) if desk.is_open and rights.is_owner(person) else ""
 
-    base = gr.State((DEFAULT_PRESET, base_config.model_dump(mode="json")))
+    base = gr.State((DEFAULT_PRESET, base_config.model_dump(mode="json"), ()))
+    previewed = gr.State("")
     placed = gr.State(_NOT_PLACED)
     is_here = gr.Checkbox(visible=False)
     with gr.Row(elem_id="train-page"):
@@ -98,7 +110,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             with gr.Accordion("Start from an earlier run or a file", open=False):
                 earlier = gr.Dropdown([], label="Earlier run", elem_id="train-earlier")
                 file = gr.File(label="File of settings", file_types=[".json"], type="filepath", height=90)
-            inputs = _build_fields(widgets, base_config)
+            inputs, groups = _build_fields(widgets, base_config)
             with gr.Group(elem_id="train-device"):
                 chosen = gr.CheckboxGroup(
                     _list_choices(gpus), value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
@@ -113,7 +125,9 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         with gr.Column(elem_id="train-plan"):
             first = Order(base_config, DEFAULT_PRESET, tuple(gpu.index for gpu in gpus[:1]))
             closed = "" if desk.is_open else f"{CLOSED[0].upper()}{CLOSED[1:]}."
-            report = LaunchReport(replace(_summarize(first), outcome=closed, is_refused=True), elem_id="train-report")
+            report = LaunchReport(
+                replace(summarize_order(first), outcome=closed, is_refused=True), elem_id="train-report"
+            )
             with gr.Row(elem_id="train-buttons"):
                 start = gr.Button(_START, variant="primary", size="lg", interactive=desk.is_open, elem_id="train-start")
                 check = gr.Button("Only check", size="lg", interactive=desk.is_open, elem_id="train-check")
@@ -130,44 +144,78 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
 
     place = [base, chosen, setup, *inputs]
 
-    def read_order(base: tuple[str, dict[str, Any]], chosen: list[int], setup: str, *values: Any) -> Order:
-        name, settings = base
+    def read_order(base: _Base, chosen: list[int], setup: str, *values: Any) -> Order:
+        name, settings, _ = base
         return Order(read_values(values, read_config(settings)), name, tuple(sorted(chosen or [])), setup)
 
-    def review(person: gr.OAuthProfile | None, *given: Any) -> list[Any]:
+    def may_start(person: gr.OAuthProfile | None) -> bool:
+        return desk.is_open and rights.can_make and rights.is_owner(person)
+
+    def describe_form(person: gr.OAuthProfile | None, order: Order, notes: tuple[str, ...]) -> LaunchState:
+        state = summarize_order(order)
+        # Files of this machine are looked at for people only who may start a run on them.
+        problem = find_data_problem(order.config) if may_start(person) else ""
+        return replace(state, notes=(*notes, *state.notes), problems=(("Data", problem),) if problem else ())
+
+    def review(person: gr.OAuthProfile | None, shown_samples: str, *given: Any) -> dict[Any, Any]:
+        """Update the report, the start button and the command; the button is off for the reason that is shown."""
+        waiting = gr.update(value=_START, interactive=False)
         try:
             order = read_order(*given)
         except InputError as error:
             problems = tuple(label_problems(str(error)))
-            return [LaunchState("These settings cannot be used", problems=problems), "", gr.update(interactive=False)]
-        path = _write_settings(order.config, watch.pictures)
-        return [_summarize(order), tell_command(order, person), gr.update(value=path, interactive=True)]
+            state = LaunchState("These settings cannot be used", problems=problems, notes=given[0][2])
+            return {report: state, command: "", save: gr.update(interactive=False), start: waiting}
+        state = describe_form(person, order, given[0][2])
+        is_stale = bool(shown_samples) and shown_samples != sample_key(order.config)
+        return {
+            report: state,
+            command: tell_command(order, person),
+            save: gr.update(value=_write_settings(order.config, watch.pictures), interactive=True),
+            start: waiting if state.problems else gr.update(value=_START, interactive=desk.is_open),
+            **({samples: None, previewed: ""} if is_stale else {}),
+        }
 
-    def fill(name: str, config: RunConfig) -> list[Any]:
-        return [(name, config.model_dump(mode="json")), *write_values(config)]
+    def fill(config: RunConfig) -> list[Any]:
+        """Values of ``filled``: settings that come from no preset."""
+        return [None, None, None, "ddp", (DEFAULT_PRESET, config.model_dump(mode="json"), ()), *write_values(config)]
 
-    staged = [(widget, block) for widget, block in zip(widgets, inputs, strict=True) if widget.field.stage]
+    bound = [
+        (widget, block)
+        for widget, block in zip(widgets, inputs, strict=True)
+        if widget.field.stage or widget.field.data
+    ]
 
-    def show_used(chain: str) -> list[Any]:
-        return [gr.update(visible=_find_visibility(widget, chain)) for widget, _ in staged]
+    def show_used(chain: str, source: str) -> list[Any]:
+        return [gr.update(visible=_find_visibility(widget, chain, source)) for widget, _ in bound]
 
-    def use_preset(name: str) -> list[Any]:
-        return [_SHARDED_PRESETS.get(name, "ddp"), *fill(name, find_preset(name).config)]
+    def use_preset(
+        person: gr.OAuthProfile | None, name: str, shown_samples: str, gpus: list[int], before: _Base, *values: Any
+    ) -> dict[Any, Any]:
+        found = fill_from_preset(values, read_config(before[1]), find_preset(name).config)
+        settings, shared = (name, found.base.model_dump(mode="json"), found.notes), _SHARDED_PRESETS.get(name, "ddp")
+        # With the report and the start button in the same answer: neither speaks of the settings from before.
+        reviewed = review(person, shown_samples, settings, gpus, shared, *found.values)
+        opened = {groups["Data"]: gr.update(open=True)} if reviewed[report].problems else {}
+        values_now = dict(zip(inputs, found.values, strict=True))
+        return {earlier: None, file: None, setup: shared, base: settings, **values_now, **opened, **reviewed}
 
     def use_run(run_id: str | None, person: gr.OAuthProfile | None = None) -> list[Any]:
         if not run_id:
-            return [gr.skip()] * (1 + len(inputs))
+            return [gr.skip()] * len(filled)
         try:
             rights.ensure_owner(person)
-            return fill(DEFAULT_PRESET, load_config(find_run(desk.runs_root, run_id).config))
+            values = fill(load_config(find_run(desk.runs_root, run_id).config))
+            return [values[0], gr.skip(), *values[2:]]
         except InputError as error:
             raise gr.Error(str(error), title="This run cannot be used", print_exception=False) from error
 
     def use_file(path: str | None) -> list[Any]:
         if not path:
-            return [gr.skip()] * (1 + len(inputs))
+            return [gr.skip()] * len(filled)
         try:
-            return fill(DEFAULT_PRESET, load_config(Path(path)))
+            values = fill(load_config(Path(path)))
+            return [*values[:2], gr.skip(), *values[3:]]
         except InputError as error:
             raise gr.Error(
                 str(error).split("\n", 1)[-1], title="This file cannot be used", print_exception=False
@@ -181,39 +229,42 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
         )
 
-    def look_at_samples(person: gr.OAuthProfile | None, *given: Any) -> list[Any]:
+    def look_at_samples(person: gr.OAuthProfile | None, *given: Any) -> dict[Any, Any]:
         try:
             rights.ensure_maker(person)
             desk.ensure_open()
             order = read_order(*given)
-            return [_summarize(order), preview_samples(order.config, watch.pictures)]
+            preview = preview_samples(order.config, watch.pictures)
+            shown = describe_form(person, order, given[0][2])
+            return {report: shown, samples: preview, previewed: sample_key(order.config)}
         except Exception as error:
-            return [_refuse(error), None]
+            return {report: describe_refusal(error), samples: None, previewed: ""}
 
     def check_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
-        is_open = gr.update(value=_START, interactive=desk.is_open)
+        waiting = gr.update(value=_START, interactive=False)
         try:
             rights.ensure_maker(person)
             order = read_order(*given)
             state = LaunchState()
-            for state in _follow_check(desk, order):
+            for state in follow_check(desk, order):
                 yield {report: state, start: gr.update(value=_START_LATER, interactive=False)}
-            yield {report: replace(state, is_checking=False, outcome=_judge(state)), start: is_open}
+            judged = replace(state, is_checking=False, outcome=judge_findings(state), is_refused=has_bad_finding(state))
+            yield {report: judged, start: waiting if judged.is_refused else gr.update(value=_START, interactive=True)}
         except Exception as error:
-            yield {report: _refuse(error), start: is_open}
+            yield {report: describe_refusal(error), start: waiting}
 
     def start_order(person: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
         try:
             rights.ensure_maker(person)
             desk.ensure_open()
             order = read_order(*given)
-            steps = _follow_check(desk, order)
+            steps = follow_check(desk, order)
             state = LaunchState()
             for state in steps:
                 yield {report: state}
-            if any(finding["state"] == "bad" for finding in state.findings):
-                refused = replace(state, is_checking=False, outcome=_judge(state), is_refused=True)
-                yield {report: refused, placed: _NOT_PLACED}
+            if has_bad_finding(state):
+                refused = replace(state, is_checking=False, outcome=judge_findings(state), is_refused=True)
+                yield {report: refused, placed: _NOT_PLACED, start: gr.update(interactive=False)}
                 return
             run_id = desk.place(order)
             waiting = desk.place_in_queue(run_id)
@@ -224,7 +275,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             told = f"{outcome} It is on the Watch tab."
             yield {report: replace(state, is_checking=False, outcome=outcome), placed: (run_id, told)}
         except Exception as error:
-            yield {report: _refuse(error), placed: _NOT_PLACED}
+            yield {report: describe_refusal(error), placed: _NOT_PLACED}
 
     def show_placed(placed: tuple[str, str], is_here: bool) -> dict[Any, Any]:
         """Show the run that was started, to somebody who is still here; whoever has gone on is told where it is."""
@@ -239,21 +290,26 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         return gr.update(choices=_list_choices(desk.gpus())) if event.value == "Train" else gr.skip()
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    filled = [preset, earlier, file, setup, base, *inputs]
+    checked = check.click(check_order, place, [report, start], **quiet)
     changes = [block.change for block in (*inputs, chosen, setup)]
-    gr.on(changes, review, place, [report, command, save], trigger_mode="always_last", **quiet)
-    (chain,) = [block for widget, block in zip(widgets, inputs, strict=True) if widget.field.name == "method.chain"]
-    chain.change(show_used, chain, [block for _, block in staged], **quiet)
+    reviewed = [report, command, save, start, samples, previewed]
+    # A check of settings that have changed since says nothing about those in the form.
+    gr.on(changes, review, [previewed, *place], reviewed, cancels=[checked], trigger_mode="always_last", **quiet)
+    by_name = {widget.field.name: block for widget, block in zip(widgets, inputs, strict=True)}
+    deciding = [by_name["method.chain"], by_name["data.source"]]
+    gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
     if gpus:
         tabs.select(list_gpus_anew, None, chosen, **quiet)
-    preset.input(use_preset, preset, [setup, base, *inputs], **quiet)
+    given = [preset, previewed, chosen, base, *inputs]
+    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **quiet)
     earlier.focus(list_earlier, None, earlier, **quiet)
-    earlier.input(use_run, earlier, [base, *inputs], **quiet)
-    file.upload(use_file, file, [base, *inputs], **quiet)
-    look.click(look_at_samples, place, [report, samples], api_visibility="private", show_progress="minimal")
-    check.click(check_order, place, [report, start], **quiet)
-    started = start.click(start_order, place, [report, placed], concurrency_limit=4, **quiet)
+    earlier.input(use_run, earlier, filled, **quiet)
+    file.upload(use_file, file, filled, **quiet)
+    look.click(look_at_samples, place, [report, samples, previewed], api_visibility="private", show_progress="minimal")
+    started = start.click(start_order, place, [report, placed, start], concurrency_limit=4, **quiet)
     started.then(show_placed, [placed, is_here], [tabs, pages.view], js=_IS_HERE, **quiet)
-    return TrainForm([base, *inputs], lambda config: fill(DEFAULT_PRESET, config))
+    return TrainForm(filled, fill)
 
 
 def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:
@@ -270,24 +326,31 @@ def _write_settings(config: RunConfig, folder: Path) -> str:
     return str(path)
 
 
-def _build_fields(widgets: list[Widget], config: RunConfig) -> list[Any]:
-    """The widgets of every group: the first group open, the others folded away."""
+def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
+    """The widgets of every group, and the groups by name: the first group open, the others folded away."""
     made: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     pairs = list(zip(widgets, write_values(config), strict=True))
     for group in GROUPS:
         members = [(widget, value) for widget, value in pairs if widget.field.group == group]
         is_open = group == GROUPS[0]
-        with gr.Group(elem_id="train-method") if is_open else gr.Accordion(group, open=False, elem_classes="hs-group"):
+        block = (
+            gr.Group(elem_id="train-method") if is_open else gr.Accordion(group, open=False, elem_classes="hs-group")
+        )
+        groups[group] = block
+        with block:
             made |= {
-                widget.field.name: _build_field(widget, value, _find_visibility(widget, config.method.chain))
+                widget.field.name: _build_field(
+                    widget, value, _find_visibility(widget, config.method.chain, config.data.source)
+                )
                 for widget, value in members
             }
-    return [made[widget.field.name] for widget in widgets]
+    return [made[widget.field.name] for widget in widgets], groups
 
 
-def _find_visibility(widget: Widget, chain: str) -> bool | Literal["hidden"]:
-    """A setting that a chain never looks at keeps its place on the page, and its value, out of sight."""
-    return True if widget.field.is_used(chain) else "hidden"
+def _find_visibility(widget: Widget, chain: str, source: str) -> bool | Literal["hidden"]:
+    """A setting that a run never looks at keeps its place on the page, and its value, out of sight."""
+    return True if widget.field.is_used(chain, source) else "hidden"
 
 
 def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) -> Any:
@@ -314,53 +377,3 @@ def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) 
 def _step_of(value: float) -> float:
     """What an arrow key adds to a number: one unit of its leading digit."""
     return 10.0 ** math.floor(math.log10(value)) if value > 0 else 0.01
-
-
-def _summarize(order: Order) -> LaunchState:
-    """What the settings come to."""
-    config = order.config
-    schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stages)
-    rollouts = schedule.prompts_per_step * config.rollout.group_size
-    facts = [
-        ("Model", config.model.id or "built-in (hart-tiny-base)"),
-        ("Steps", f"{config.total_steps:,}"),
-        *(
-            [
-                (
-                    "Rollouts of a step",
-                    f"{schedule.prompts_per_step} questions × {config.rollout.group_size} = {rollouts}",
-                )
-            ]
-            * has_rl
-        ),
-        ("Device", f"{len(order.gpus)} GPU{'s' * (len(order.gpus) > 1)}" if order.gpus else "CPU"),
-    ]
-    return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=tuple(map(name_labels, config.warnings)))
-
-
-def _follow_check(desk: LaunchDesk, order: Order) -> Any:
-    """Yield the report as findings come; returns the last one."""
-    state = replace(_summarize(order), notes=(), is_checking=True)
-    yield state
-    for found in desk.check(order):
-        finding = {**found, "text": name_labels(found["text"]), "advice": name_labels(found["advice"])}
-        state = replace(state, findings=(*state.findings, finding))
-        yield state
-    return replace(state, is_checking=False)
-
-
-def _judge(state: LaunchState) -> str:
-    bad = sum(finding["state"] == "bad" for finding in state.findings)
-    unsure = sum(finding["state"] == "check" for finding in state.findings)
-    if bad:
-        return "The run would fail. Change what is marked, then start it."
-    return "Ready to start" + (f"; {unsure} point{'s' * (unsure > 1)} to look at." if unsure else ".")
-
-
-def _refuse(error: Exception) -> LaunchState:
-    if not isinstance(error, HartError):
-        failed = describe(error)
-        return LaunchState(failed.title, outcome=failed.message, is_refused=True)
-    text = str(error)
-    problems = tuple(label_problems(text)) if isinstance(error, InputError) else (("Samples", text),)
-    return LaunchState("This cannot be started", problems=problems, is_refused=True)

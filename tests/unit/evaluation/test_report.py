@@ -55,6 +55,12 @@ def test_what_is_missing_is_told_in_sentences(tmp_path: Path) -> None:
     assert list((tmp_path / "unscored" / "figures").iterdir()) == []
 
 
+def test_rows_that_were_left_out_are_told() -> None:
+    found = evaluation(left_out=1_200)
+    told = "tiny on treebench: 1,200 invalid rows of the benchmark left out. The warnings of the evaluation say why."
+    assert told in list(describe([found], make_tables([found])))
+
+
 def test_fallbacks_are_told() -> None:
     lent = evaluation((question("x", judged(1.0, used_fallback=True), None, ()),), protocols=("crops_only",))
     assert "tiny on treebench, crops_only: 1 answers came from the full image because no box was usable." in list(

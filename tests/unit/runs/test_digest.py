@@ -69,7 +69,12 @@ def test_a_reader_gets_what_is_new_and_nothing_twice(layout: RunLayout) -> None:
     first = reader.look(digest)
     assert first is not None and (reader.steps, reader.rewards) == ([1, 2], [0.25, 0.5])
     assert reader.look(digest) is None, "nothing new is nothing sent"
-    write(layout, (3, step(0.75)), (3, RolloutsSaved(groups=2)), (3, Evaluated(metrics={"accuracy": 0.5}, samples=8)))
+    write(
+        layout,
+        (3, step(0.75)),
+        (3, RolloutsSaved(groups=2)),
+        (3, Evaluated(metrics={"accuracy": 0.5}, samples=8, fingerprint="a1b2c3")),
+    )
     second = reader.look(digest)
     assert second is not None and reader.steps == [1, 2, 3]
     assert second["steps"]["first_row"] == 1, "the last row comes again, for it may have been joined"
@@ -93,7 +98,7 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_replaces_what_came_after_it(l
     write(
         layout,
         (0, started()),
-        (0, Evaluated(metrics={"accuracy": 0.1}, samples=8)),
+        (0, Evaluated(metrics={"accuracy": 0.1}, samples=8, fingerprint="a1b2c3")),
         *((number, step(0.1)) for number in (1, 2, 3, 4)),
         (2, CheckpointSaved(stage="ap_grpo", is_kept=False)),
         (4, RolloutsSaved(groups=1)),
@@ -108,7 +113,7 @@ def test_an_attempt_that_goes_on_from_a_checkpoint_replaces_what_came_after_it(l
         ["checkpoint", 2, "ap_grpo"],
         ["started", 2, "attempt 2"],
     ]
-    write(layout, (0, started(3)), (0, Evaluated(metrics={"accuracy": 0.2}, samples=8)))
+    write(layout, (0, started(3)), (0, Evaluated(metrics={"accuracy": 0.2}, samples=8, fingerprint="a1b2c3")))
     found = reader.look(digest)
     assert found is not None and found["evaluations"] == {
         "first_row": 0,
@@ -175,19 +180,35 @@ def test_a_digest_is_read_while_it_grows(layout: RunLayout) -> None:
 
 def test_a_glance_is_the_course_and_the_ends(layout: RunLayout) -> None:
     digest = RunDigest(layout)
-    assert digest.glance(48) == {"spark": [], "reward": None, "first": {}, "last": {}, "warnings": 0}
+    assert digest.glance(48) == {
+        "spark": [], "reward": None, "reward_steps": 0, "held_out": None, "first": {}, "last": {}, "warnings": 0,
+    }  # fmt: skip
     evaluations = (
-        (0, Evaluated(metrics={"accuracy": 0.1}, samples=8)),
-        (9, Evaluated(metrics={"iou": 0.2}, samples=8)),
+        (0, Evaluated(metrics={"accuracy": 0.1}, samples=8, fingerprint="a1b2c3")),
+        (9, Evaluated(metrics={"iou": 0.2}, samples=8, fingerprint="a1b2c3")),
     )
     write(layout, *((number, step(number / 100)) for number in range(1, 101)), *evaluations, (9, Warned(message="w")))
     digest.refresh()
     glance = digest.glance(10)
     assert glance["spark"] == [number / 100 for number in range(1, 101, 10)] and glance["warnings"] == 1
-    assert glance["reward"] == pytest.approx(0.955) and (glance["first"], glance["last"]) == (
+    assert glance["held_out"] == {"samples": 8, "fingerprint": "a1b2c3"}
+    assert (glance["reward"], glance["reward_steps"]) == (pytest.approx(0.955), 10)
+    assert (glance["first"], glance["last"]) == (
         {"accuracy": 0.1},
         {"iou": 0.2},
     )
+
+
+def test_every_page_gets_the_same_reward(layout: RunLayout) -> None:
+    digest, reader = RunDigest(layout), Reader()
+    write(layout, (0, Evaluated(metrics={}, samples=8, fingerprint="f" * 64)))
+    write(layout, *((number, step(number / 100)) for number in range(1, 31)), (31, step(0.0, "sft")))
+    write(layout, (32, StepDone(stage="sft", metrics={"loss": 1.0})))
+    news, glance, curves = reader.look(digest), digest.glance(48), digest.curves()
+    assert news is not None
+    assert news["recent"]["reward"] == curves["recent"]["reward"] == (glance["reward"], glance["reward_steps"])
+    assert glance["reward"] == pytest.approx((sum(range(22, 31)) / 100) / 10)
+    assert news["held_out"] == glance["held_out"] == curves["held_out"] == {"samples": 8, "fingerprint": "f" * 12}
 
 
 def test_what_a_look_costs_does_not_grow_with_the_run(layout: RunLayout) -> None:

@@ -29,7 +29,7 @@ PAYLOADS: list[Payload] = [
     StepDone(stage="ap_grpo", metrics={"reward": 0.5, "kl": None}),
     RolloutsSaved(groups=2),
     CheckpointSaved(stage="ap_grpo", is_kept=True),
-    Evaluated(metrics={"accuracy": 0.25}, samples=200),
+    Evaluated(metrics={"accuracy": 0.25}, samples=200, fingerprint="a1b2c3"),
     Warned(message="ä <b>"),
     Finished(state="failed", exit_code=-9, error="out of memory"),
 ]

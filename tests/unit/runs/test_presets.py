@@ -41,3 +41,12 @@ def test_a_full_size_preset_is_the_papers_recipe_on_its_data(name: str) -> None:
 def test_an_unknown_preset_is_told_the_known_ones() -> None:
     with pytest.raises(InputError, match="one of cpu-demo, cpu-miniature"):
         find_preset("gpu")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_model_and_data_of_a_preset_go_together(name: str) -> None:
+    config = find_preset(name).config
+    assert (config.model.id == "") == (config.data.source == "needle"), "built-in models on needle scenes, no others"
+    assert (config.data.source == "needle") != bool(config.data.path)
+    assert (config.method.answer_form == "words") == (config.model.id == "")
+    assert config.data.eval_count and config.schedule.evaluate_every and config.schedule.rollouts_every

@@ -38,9 +38,9 @@ def layout(tmp_path: Path) -> RunLayout:
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=2)
     with RunWriter(layout, total=2) as run:
         run.start(PROVENANCE)
-        run.log_evaluation(0, {"accuracy": 0.25}, 8)
+        run.log_evaluation(0, {"accuracy": 0.25}, 8, "a1b2c3")
         run.log_step(2, "ap_grpo", {"reward": 0.5})
-        run.log_evaluation(2, {"accuracy": 0.75}, 8)
+        run.log_evaluation(2, {"accuracy": 0.75}, 8, "a1b2c3")
         with run.saving_checkpoint(2, "ap_grpo") as folder:
             for name in ("config.json", "model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"):
                 (folder / name).write_text(name)
@@ -65,13 +65,14 @@ def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Pa
     with RunWriter(layout, total=9) as run:
         run.start(PROVENANCE)
         for step, accuracy in ((0, 0.25), (4, 0.5), (8, 0.75)):
-            run.log_evaluation(step, {"accuracy": accuracy} | ({"iou": 0.4} if step else {}), 8)
+            run.log_evaluation(step, {"accuracy": accuracy} | ({"iou": 0.4} if step else {}), 8, "a1b2c3")
             if step == 4:
                 with run.saving_checkpoint(5, "ap_grpo") as folder:
                     (folder / "config.json").write_text("{}")
     (checkpoint,) = list_checkpoints(layout)
     card = write_card(layout, checkpoint, config)
-    assert "| held-out figure | step 0 | step 4 |" in card and "| accuracy | 0.2500 | 0.5000 |" in card
+    assert "| held-out figure (n = 8, set a1b2c3) | step 0 | step 4 |" in card
+    assert "| accuracy | 0.2500 | 0.5000 |" in card
     assert "| iou | – | 0.4000 |" in card and "0.7500" not in card and "nan" not in card
     assert "from base," in card and "somebody" not in card and "base_model" not in card
 

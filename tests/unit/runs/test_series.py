@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.runs.series import SeriesTable
+from hart_studio.runs.series import RECENT_STEPS, SeriesTable
 
 
 def test_a_short_run_keeps_every_entry() -> None:
@@ -43,7 +43,8 @@ def test_nothing_is_lost_and_room_is_bounded(entries: int, most_rows: int) -> No
         assert len(table) <= most_rows
     columns = table.columns()
     assert columns["steps"][-1] == entries and columns["steps"] == sorted(set(columns["steps"]))
-    assert table.latest(rows=most_rows)["reward"] == pytest.approx((entries + 1) / 2)
+    shown = min(entries, RECENT_STEPS)
+    assert table.recent()["reward"] == (pytest.approx(entries - (shown - 1) / 2), shown)
     low = columns["figures"]["reward"].get("low", columns["figures"]["reward"]["mean"])
     high = columns["figures"]["reward"].get("high", columns["figures"]["reward"]["mean"])
     assert (low[0], high[-1]) == (1.0, entries)
@@ -71,3 +72,23 @@ def test_an_empty_table() -> None:
 def test_rows_must_pair_up() -> None:
     with pytest.raises(ValueError, match="expected an even number of rows, at least 2, got 3"):
         SeriesTable(3)
+
+
+def test_the_current_value_is_the_mean_of_the_last_entries_that_have_one() -> None:
+    table = SeriesTable()
+    assert table.recent() == {}
+    for step in range(1, 13):
+        table.add(step, {"reward": float(step), "loss": None})
+    table.add(13, {"loss": 2.0})
+    assert table.recent() == {"reward": (7.5, 10), "loss": (2.0, 1)}
+    table.cut(4)
+    assert table.recent() == {"reward": (2.5, 4)}, "a short run has every entry that comes before the cut"
+
+
+def test_the_current_value_of_a_long_run_is_over_steps_not_rows() -> None:
+    table = SeriesTable(most_rows=4)
+    for step in range(1, 101):
+        table.add(step, {"reward": float(step)})
+    assert table.width > 1 and table.recent() == {"reward": (95.5, 10)}
+    table.cut(97)
+    assert table.recent() == {"reward": (94.0, 7)}, "the count says over how many"

@@ -97,7 +97,7 @@ def test_an_attempt_from_start_to_end(layout: RunLayout) -> None:
         run.start(PROVENANCE)
         run.log_step(1, "ap_grpo", {"reward": 0.5})
         assert (read_status(layout).step, find_state(layout)[0]) == (1, "running")
-        run.log_evaluation(1, {"accuracy": 0.25}, samples=4)
+        run.log_evaluation(1, {"accuracy": 0.25}, samples=4, fingerprint="a1b2c3")
         run.log_step(2, "sft", {"loss": 1.5})
         assert not run.is_stop_requested
     ended = read_status(layout)
@@ -105,7 +105,7 @@ def test_an_attempt_from_start_to_end(layout: RunLayout) -> None:
     assert payloads(layout) == [
         Started(attempt=1, provenance=PROVENANCE),
         StepDone(stage="ap_grpo", metrics={"reward": 0.5}),
-        Evaluated(metrics={"accuracy": 0.25}, samples=4),
+        Evaluated(metrics={"accuracy": 0.25}, samples=4, fingerprint="a1b2c3"),
         StepDone(stage="sft", metrics={"loss": 1.5}),
         Finished(state="completed", exit_code=0),
     ]
@@ -137,11 +137,11 @@ def test_a_failure_is_told_in_words(layout: RunLayout) -> None:
 def test_a_number_that_is_not_finite_is_null_and_a_warning(layout: RunLayout) -> None:
     with RunWriter(layout, total=9) as run:
         run.log_step(3, "ap_grpo", {"loss": math.nan, "reward": 1.0, "grad_norm": math.inf})
-        run.log_evaluation(3, {"accuracy": math.nan}, samples=0)
+        run.log_evaluation(3, {"accuracy": math.nan}, samples=0, fingerprint="a1b2c3")
     assert payloads(layout)[:4] == [
         StepDone(stage="ap_grpo", metrics={"loss": None, "reward": 1.0, "grad_norm": None}),
         Warned(message="not a finite number at step 3: loss, grad_norm"),
-        Evaluated(metrics={"accuracy": None}, samples=0),
+        Evaluated(metrics={"accuracy": None}, samples=0, fingerprint="a1b2c3"),
         Warned(message="not a finite number at step 3: accuracy"),
     ]
     assert b"NaN" not in layout.events.read_bytes()
@@ -150,17 +150,29 @@ def test_a_number_that_is_not_finite_is_null_and_a_warning(layout: RunLayout) ->
 def test_short_steps_do_not_each_rewrite_the_status(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunWriter(layout, total=9) as run:
         monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 1e9)
-        before = read_status(layout)
         run.log_step(1, "", {})
+        before = read_status(layout)
+        assert before.step == 1, "the first step is shown at once, whatever was written a moment before"
+        run.log_step(2, "", {})
         run.beat()
         assert read_status(layout) == before
         monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
         run.beat()
         after = read_status(layout)
-        assert after.step == 1
+        assert after.step == 2
         assert before.heartbeat
         assert after.heartbeat
         assert after.heartbeat > before.heartbeat
+
+
+def test_a_slow_step_is_written_although_a_phase_or_heartbeat_was_written_a_moment_before(layout: RunLayout) -> None:
+    with RunWriter(layout, total=30) as run:
+        run.log_step(1, "", {})
+        time.sleep(1.01 * writer_module.STATUS_PERIOD_SECONDS)
+        run.tell_phase("asking the next questions")
+        run.tell_phase("")
+        run.log_step(16, "", {})
+        assert read_status(layout).step == 16
 
 
 def test_a_phase_is_told_at_once_and_its_count_when_it_is_time(

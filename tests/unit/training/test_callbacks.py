@@ -8,11 +8,16 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from hart_studio.records import RolloutGroup, Sample
 from hart_studio.runs.config import RunConfig
+from hart_studio.runs.events import Evaluated, RolloutsSaved
+from hart_studio.runs.reader import read_events
+from hart_studio.runs.rollouts import list_rollout_steps
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.training.callbacks import RunCallback
+from hart_studio.training.callbacks import RunCallback, with_pictures
 from hart_studio.training.checkpoints import Stage
+from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.stopping import StopSignals
 
 
@@ -42,10 +47,58 @@ def test_a_signal_to_another_process_stops_the_run_that_this_one_writes(
     trainer: Any = SimpleNamespace(accelerator=OneOfTwo(others_wish), last_groups=[], check_weights=lambda: ())
     control = TrainerControl()
     with RunWriter(layout, total=4) as writer:
-        callback = RunCallback(Stage("sft", 0, 4, writer), config, StopSignals(lambda _: None), None, 0)
+        callback = RunCallback(Stage("sft", 0, 4, writer), config, StopSignals(lambda _: None), None, 0, "")
         callback.trainer = trainer
         writer.log_step(done, "sft", {})
         callback.on_step_end(TrainingArguments(str(tmp_path)), TrainerState(global_step=done), control)
         assert callback.was_stopped == control.should_training_stop == is_stopping
         assert read_status(layout).state == ("stopping" if others_wish else "running")
     assert read_status(layout).state == state
+
+
+@pytest.mark.parametrize(("every", "expected"), [(5, [11, 12, 15, 20]), (1, list(range(11, 22))), (0, [])])
+def test_the_first_steps_of_a_stage_are_recorded_then_every_nth(
+    tmp_path: Path, every: int, expected: list[int]
+) -> None:
+    config = RunConfig.model_validate({"schedule": {"rollouts_every": every}})
+    layout = create_run(tmp_path / "runs", "training", config, "sft+ap_grpo", total=21)
+    trainer: Any = SimpleNamespace(accelerator=SimpleNamespace(num_processes=1), last_groups=[rolled_group()])
+    with RunWriter(layout, total=21) as writer:
+        stage = Stage("ap_grpo", 10, 11, writer)
+        callback = RunCallback(stage, config, StopSignals(lambda _: None), None, 0, "")
+        callback.trainer = trainer
+        for step in range(1, 12):
+            state = TrainerState(global_step=step)
+            callback.on_step_end(TrainingArguments(str(tmp_path)), state, TrainerControl())
+    assert list_rollout_steps(layout) == expected
+
+
+def test_held_out_rollouts_are_there_before_the_figures(tmp_path: Path) -> None:
+    config = RunConfig()
+    layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=4)
+    trainer: Any = SimpleNamespace(accelerator=SimpleNamespace(num_processes=1), last_groups=[])
+    group = with_pictures(rolled_group())
+    assert group is not None
+
+    def measure(trainer: Any, go_on: Any, record: Any) -> dict[str, float]:
+        assert go_on(0) and read_status(layout).phase == "measuring held-out questions, 0 of 40"
+        record([group])
+        assert list_rollout_steps(layout, is_held_out=True) == [0]
+        return {"accuracy": 0.5}
+
+    with RunWriter(layout, total=4) as writer:
+        callback = RunCallback(Stage("ap_grpo", 0, 4, writer), config, StopSignals(lambda _: None), measure, 40, "f1")
+        callback.trainer = trainer
+        callback.on_train_begin(TrainingArguments(str(tmp_path)), TrainerState(), TrainerControl())
+    kinds = [event.payload for event in read_events(layout).events]
+    assert kinds[:2] == [
+        RolloutsSaved(groups=1, is_held_out=True),
+        Evaluated(metrics={"accuracy": 0.5}, samples=40, fingerprint="f1"),
+    ]
+
+
+def rolled_group() -> RolledGroup:
+    """A group without rollouts, whose picture opened."""
+    sample = Sample(id="q", image="x.png", question="Which?", choices=(), answer=None)
+    group = RolloutGroup(sample_id="q", protocol="crops_only", rollouts=())
+    return RolledGroup(sample=sample, group=group, rewards=(), items=(), image_wh=(10, 10))

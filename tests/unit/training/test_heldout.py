@@ -11,7 +11,8 @@ from PIL import Image
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.records import Box, GoldSample
 from hart_studio.runs.config import RunConfig
-from hart_studio.training.heldout import BATCH, HeldOut, measure_held_out
+from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.training.heldout import BATCH, measure_held_out
 from tests.fakes import ScriptedModel
 
 
@@ -23,7 +24,7 @@ def sample(folder: Path, name: str, *golds: Box) -> GoldSample:
     )
 
 
-def measure(*given: Any, **options: Any) -> HeldOut:
+def measure(*given: Any, **options: Any) -> dict[str, float]:
     found = measure_held_out(*given, **options)
     assert found is not None, "nobody asked it to end early"
     return found
@@ -39,7 +40,7 @@ def test_the_figures_by_hand(tmp_path: Path) -> None:
         crops_only=["\\boxed{A}", "\\boxed{B}", "\\boxed{A}"],
         direct="\\boxed{A}",
     )
-    figures = measure(model, [*samples, broken], METHODS["ap_grpo"], RunConfig()).figures
+    figures = measure(model, [*samples, broken], METHODS["ap_grpo"], RunConfig())
     assert figures == pytest.approx(
         {
             "accuracy": 2 / 3,
@@ -51,7 +52,7 @@ def test_the_figures_by_hand(tmp_path: Path) -> None:
         }
     )
     assert all(call.sampling.temperature == 0 for call in model.calls)
-    direct = measure(model, samples, METHODS["grpo"], RunConfig()).figures
+    direct = measure(model, samples, METHODS["grpo"], RunConfig())
     assert (direct["accuracy"], direct["iou"]) == (1.0, pytest.approx((0.5 + 0.0 + 1 / 3) / 3))
 
 
@@ -62,16 +63,38 @@ def test_witnesses_are_kept_with_what_was_seen_and_said(tmp_path: Path, method: 
     model = ScriptedModel(
         grounding='[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', crops_only="\\boxed{A}", direct="\\boxed{A}"
     )
-    found = measure(model, [broken, *samples], METHODS[method], RunConfig(), witnesses=2)
-    assert [kept.sample.id for kept in found.witnesses] == ["one", "two"]
-    kept = found.witnesses[0]
+    records: list[list[GroupPictures]] = []
+    measure(model, [broken, *samples], METHODS[method], RunConfig(), witnesses=2, record=records.append)
+    (recorded,) = records
+    assert [kept.sample.id for kept in recorded] == ["one", "two"]
+    kept = recorded[0]
     (rollout,) = kept.group.rollouts
     assert [turn.kind for turn in rollout.turns] == ["grounding", "answer"]
     assert [box.xyxy for box in rollout.boxes] == [(0, 0, 100, 100)] and rollout.score.value == 1.0
     assert kept.group.credits == () and kept.image_wh == (200, 100) and kept.overview is not None
     assert [len(crops) for crops in kept.crops] == [1]
     assert not hasattr(kept.sample, "gold_boxes")
-    assert measure(model, samples, METHODS[method], RunConfig()).witnesses == []
+    measure(model, samples, METHODS[method], RunConfig(), record=records.append)
+    assert len(records) == 1, "none were asked for"
+
+
+@pytest.mark.parametrize(("count", "broken", "expected"), [(2, 0, 1), (BATCH + 2, 0, 2), (2, 2 * BATCH, 3), (4, 0, 0)])
+def test_rollouts_are_recorded_as_soon_as_they_are_measured(
+    tmp_path: Path, count: int, broken: int, expected: int
+) -> None:
+    """``expected``: batches begun when the record is written; 0 = after the last one, with fewer than wanted."""
+    one = sample(tmp_path, "one")
+    gone = one.model_copy(update={"image": str(tmp_path / "gone.png")})
+    total = 3 if not expected else 3 * BATCH
+    samples = [(gone if number < broken else one).model_copy(update={"id": str(number)}) for number in range(total)]
+    batches: list[int] = []
+    recorded: list[tuple[int, int]] = []
+    measure(
+        ScriptedModel(grounding="[]", crops_only="\\boxed{A}"), samples, METHODS["ap_grpo"], RunConfig(),
+        witnesses=count, go_on=lambda done: batches.append(done) is None,
+        record=lambda groups: recorded.append((len(batches), len(groups))),
+    )  # fmt: skip
+    assert recorded == [(expected or 1, count if expected else 3)]
 
 
 def test_between_batches_it_says_how_far_it_is_and_ends_when_told(tmp_path: Path) -> None:
@@ -81,7 +104,7 @@ def test_between_batches_it_says_how_far_it_is_and_ends_when_told(tmp_path: Path
     told: list[int] = []
     model = ScriptedModel(grounding=boxes, crops_only="\\boxed{A}")
     found = measure(model, samples, METHODS["ap_grpo"], RunConfig(), go_on=lambda done: told.append(done) is None)
-    assert told == [0, BATCH, 2 * BATCH] and found.figures["accuracy"] == 1.0
+    assert told == [0, BATCH, 2 * BATCH] and found["accuracy"] == 1.0
     calls = len(model.calls)
     model = ScriptedModel(grounding=boxes, crops_only="\\boxed{A}")
     assert measure_held_out(model, samples, METHODS["ap_grpo"], RunConfig(), go_on=lambda done: done < BATCH) is None

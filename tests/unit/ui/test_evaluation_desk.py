@@ -14,7 +14,7 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
-from hart_studio.evaluation.job import prepare_run
+from hart_studio.evaluation.job import prepare_run, tally
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import EventLog, StepDone
 from hart_studio.runs.layout import RunLayout, find_run
@@ -81,6 +81,16 @@ def test_the_time_that_is_left_comes_from_the_pace(desk: EvaluationDesk, monkeyp
         assert run.attempt == 1
 
 
+def test_the_count_of_a_card_is_that_of_its_figures(desk: EvaluationDesk, tmp_path: Path) -> None:
+    layout = prepare_run(desk.launch.runs_root, EvaluationConfig())
+    with RunWriter(layout, 30) as run:
+        run.start(PROVENANCE)
+        EventLog(layout.events).append(StepDone(stage="", metrics=tally(make_records(tmp_path / "x.png", 16))), 16)
+        assert read_status(layout).step == 0, "the status is written less often"
+        (row,) = look(desk)["evaluations"]
+        assert (row["step"], row["figures"]["questions"], row["total"]) == (16, 16, 30)
+
+
 def test_an_evaluation_whose_settings_are_gone_is_listed_with_the_reason(
     desk: EvaluationDesk, layout: RunLayout
 ) -> None:
@@ -102,7 +112,7 @@ def test_starting_makes_a_run_that_waits_in_the_queue(desk: EvaluationDesk) -> N
     assert plan.argv[1:] == ("-m", "hart_studio.evaluation", "--resume", run, "--runs-root", root)
     assert (read_status(layout).job, read_status(layout).state) == ("evaluation", "queued")
     (row,) = look(desk)["evaluations"]
-    assert (row["state"], row["ahead"]) == ("queued", 0)
+    assert (row["state"], row["phase"]) == ("queued", "starting soon")
 
 
 def test_a_double_click_starts_one(desk: EvaluationDesk) -> None:

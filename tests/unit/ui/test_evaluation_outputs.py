@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions
 from hart_studio.evaluation.parts import append_records, part_path
+from hart_studio.files import write_json
 from hart_studio.records import Box
 from hart_studio.runs.layout import RunLayout
 from hart_studio.ui import evaluation_outputs
@@ -30,6 +32,24 @@ def test_tables_and_figures_travel_as_texts(outputs: EvaluationOutputs, layout: 
     cells = [cell for table in answer["tables"] for row in table["rows"] for cell in row["cells"]]
     assert any("±" in cell for cell in cells) and any("Made up" in cell for cell in cells)
     assert answer["figures"] and all(figure["svg"].startswith("<svg") for figure in answer["figures"])
+
+
+def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
+    desk: EvaluationDesk, outputs: EvaluationOutputs, tmp_path: Path
+) -> None:
+    picture = tmp_path / "x.png"
+    records = [make_record(0, picture), make_record(1, picture, None, error="the model failed")]
+    layout = write_evaluation(desk.launch.runs_root, records, total=9, title="Half")
+    asked = AskedQuestions(benchmark="needle", samples=9, fingerprint="f" * 64, bad_count=1)
+    write_json(layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
+    answer = outputs.tables({"runs": [layout.run_id]})
+    assert answer["answered"] == {layout.run_id: (2, 9)}
+    half = answer["gaps"][0].partition(" on ")[0]
+    assert answer["gaps"][:2] == [
+        f"{half} on needle is partial: 2 of 9 questions are measured.",
+        f"{half} on needle: 1 invalid row of the benchmark left out. The warnings of the evaluation say why.",
+    ]
+    assert "1 of 2 questions are unscored (1 x the model failed)" in answer["gaps"][2]
 
 
 def test_tables_are_made_once_while_nothing_is_new(

@@ -19,6 +19,7 @@ from hart_studio.runs.digest import RunDigest
 from hart_studio.runs.events import EventLog, StepDone
 from hart_studio.runs.launcher import start_run, stop_run
 from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.queue import LaunchPlan, plan_launch
 from hart_studio.runs.rollouts import GroupPictures
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
@@ -64,13 +65,13 @@ def layout(watch: RunWatch) -> RunLayout:
     layout = create_run(watch.runs_root, "training", config, "ap_grpo", total=3)
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
-        run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8)
+        run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8, "a1b2c3")
         run.log_rollouts(0, [pictures("held", is_held_out=True)], is_held_out=True)
         for step in (1, 2, 3):
             run.log_step(step, "ap_grpo", {"reward": step / 4})
             if step == 2:
                 run.log_rollouts(2, [pictures("seen")])
-        run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8)
+        run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8, "a1b2c3")
         run.log_rollouts(3, [pictures("held", is_held_out=True)], is_held_out=True)
         with run.saving_checkpoint(3, "ap_grpo", is_kept=True) as folder:
             (folder / "weights").write_text("x")
@@ -217,6 +218,21 @@ def test_a_page_is_told_what_a_run_does_and_on_what(watch: RunWatch) -> None:
         assert "phase" not in (watch.index({}) or {})["runs"][0], "the list is not sent again for each batch"
     write_status(layout, read_status(layout).replace(phase="loading the model"))
     assert look(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
+
+
+def test_a_run_in_the_queue_says_how_many_come_before_it(watch: RunWatch) -> None:
+    layouts = []
+    for _ in range(3):
+        layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=3)
+        plan_launch(layout, LaunchPlan(argv=(sys.executable, "train")))
+        layouts.append(layout)
+    layouts.sort(key=lambda layout: layout.run_id)
+    phases = [look(watch, layout)["status"]["phase"] for layout in layouts]
+    assert phases[0] == "starting soon"
+    assert phases[1:] == ["waiting for 1 other run on its device", "waiting for 2 other runs on its device"]
+    seen = look(watch, layouts[1])
+    write_status(layouts[0], read_status(layouts[0]).replace(state="stopped"))
+    assert look(watch, layouts[1], seen)["status"]["phase"] == "starting soon", "a new place is news"
 
 
 def test_a_broken_run_is_shown_as_one(watch: RunWatch, layout: RunLayout) -> None:

@@ -53,9 +53,9 @@ def events(seconds: float) -> list[RunEvent]:
 
     payloads: list[tuple[int, Payload]] = [
         (0, Started(attempt=1, provenance=PROVENANCE)),
-        (0, Evaluated(metrics={"iog_above_0.3": 0.25}, samples=4)),
+        (0, Evaluated(metrics={"iog_above_0.3": 0.25}, samples=4, fingerprint="a1b2c3")),
         *((number, step(number, 9.0 if number == 1 else 1.0)) for number in (1, 2, 3)),
-        (3, Evaluated(metrics={"iog_above_0.3": 0.75}, samples=4)),
+        (3, Evaluated(metrics={"iog_above_0.3": 0.75}, samples=4, fingerprint="a1b2c3")),
     ]
     now = datetime.now(UTC)
     return [RunEvent(seq=seq, at=now, step=step, payload=payload) for seq, (step, payload) in enumerate(payloads)]

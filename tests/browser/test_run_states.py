@@ -1,0 +1,168 @@
+"""Watch and Runs say what is true at every moment of a run, and the same on both pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.writer import RunWriter, create_run
+from tests.browser.conftest import PATIENCE_MS
+from tests.browser.run_pages import PROVENANCE, make_group, open_tab, write_run
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
+OpenPage = Callable[..., Page]
+
+KEEP_TEXTS = """() => {
+  window.told = [];
+  const host = document.querySelector('.hs-theatre-host');
+  new MutationObserver(() => {
+    const text = host.querySelector('.hs-theatre-empty')?.textContent;
+    if (text && window.told.at(-1) !== text) window.told.push(text);
+  }).observe(host, { childList: true, subtree: true });
+}"""
+"""Keeps every text that stands where the rollouts will be, however short it is there."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def url(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
+    return serve(None, picture_folder, root)
+
+
+def choose(page: Page, name: str) -> None:
+    value = page.locator(".hs-run-picker option", has_text=name).first.get_attribute("value")
+    page.select_option(".hs-run-picker", value)
+
+
+def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url: str, root: Path) -> None:
+    write_run(root, "other")
+    config = RunConfig.model_validate({"name": "new", "schedule": {"rl_steps": 4}, "method": {"chain": "ap_grpo"}})
+    layout = create_run(root, "training", config, "ap_grpo", total=4)
+    page = open_page(url)
+    open_tab(page, "Watch")
+    empty, phase, step = page.locator(".hs-theatre-empty"), page.locator(".hs-run-phase"), page.locator(".hs-step")
+    expect(page.locator(".hs-run-title")).to_have_text("new")
+    expect(phase).to_have_text("starting soon")
+    expect(empty).to_contain_text("Now: starting soon. Held-out questions appear first")
+    choose(page, "other")
+    expect(step).to_have_text("step 2")
+    page.evaluate(KEEP_TEXTS)
+    choose(page, "new")
+    expect(empty).to_contain_text("Now: starting soon.")
+    with RunWriter(layout, total=4) as run:
+        run.tell_phase("loading the model")
+        expect(empty).to_contain_text("Now: loading the model.")
+        run.start(PROVENANCE)
+        run.tell_phase("measuring held-out questions, 16 of 120")
+        expect(empty).to_contain_text("Now: measuring held-out questions, 16 of 120.")
+        run.log_rollouts(0, [make_group("held", "star", "Which?", 0, is_held_out=True)], is_held_out=True)
+        expect(step).to_have_text("step 0, held out")
+        expect(page.locator(".hs-rollout")).to_have_count(1)
+        run.log_evaluation(0, {"accuracy": 0.5}, 120, "f" * 64)
+        run.tell_phase("")
+        expect(phase).to_have_text("working on step 1")
+        run.log_step(1, "ap_grpo", {"reward": 0.5})
+        run.log_rollouts(1, [make_group("q1", "star", "Which?", 1)])
+        expect(step).to_have_text("step 1")
+        expect(phase).to_have_text("working on step 2")
+    told = page.evaluate("window.told")
+    assert told[0].startswith("Loading the run…")
+    assert not any("ended" in text or "No rollouts were" in text for text in told), told
+
+
+def test_why_there_are_no_rollouts(open_page: OpenPage, url: str, root: Path) -> None:
+    for name, settings, text in (
+        ("off", {"schedule": {"rollouts_every": 0, "evaluate_every": 0}}, "“Record rollouts every” is 0"),
+        ("sft", {"method": {"chain": "sft"}}, "SFT trains without rollouts"),
+        ("short", {}, "The run ended before its first record."),
+    ):
+        config = RunConfig.model_validate({"name": name, **settings})
+        layout = create_run(root, "training", config, config.method.chain, total=3)
+        with RunWriter(layout, total=3) as run:
+            run.start(PROVENANCE)
+        page = open_page(url)
+        open_tab(page, "Watch")
+        expect(page.locator(".hs-run-title")).to_have_text(name)
+        expect(page.locator(".hs-theatre-empty")).to_contain_text(text)
+
+
+def test_watch_and_runs_show_one_reward_under_one_name(open_page: OpenPage, url: str, root: Path) -> None:
+    write_run(root, "long", steps=range(1, 31))  # the reward of step n is n / 60: 0.5 at the end, 0.425 over ten
+    write_run(root, "short", steps=range(1, 4))
+    page = open_page(url)
+    open_tab(page, "Watch")
+    choose(page, "long")
+    reward = page.locator(".hs-run .hs-chart", has=page.get_by_text("Reward", exact=True)).locator(".hs-chart-value")
+    expect(reward).to_have_text("42.5 % · mean of last 10 steps")
+    choose(page, "short")
+    expect(reward).to_have_text("33.3 % · mean of last 3 steps")
+    open_tab(page, "Runs")
+    head = page.locator(".hs-runs thead th", has_text="Reward")
+    expect(head.locator("small")).to_have_text("mean of last 10 steps")
+    long, short = (page.locator(".hs-runs tbody tr", has_text=name) for name in ("long", "short"))
+    expect(long).to_contain_text("42.5 %")
+    expect(long).not_to_contain_text("mean of last")
+    expect(short).to_contain_text("33.3 %mean of last 3 steps")
+    page.get_by_label("Compare long").check()
+    page.get_by_role("button", name="Compare 1").click()
+    compared = page.locator(".hs-compared .hs-chart", has=page.get_by_text("Reward", exact=True))
+    expect(compared.locator(".hs-chart-value")).to_have_text("42.5 % · mean of last 10 steps")
+
+
+def test_held_out_curves_of_different_questions_are_never_in_one_chart(
+    open_page: OpenPage, url: str, root: Path
+) -> None:
+    write_run(root, "first", held_out=(200, "a" * 64))
+    write_run(root, "second", held_out=(200, "a" * 64))
+    write_run(root, "small", held_out=(8, "b" * 64))
+    write_run(root, "twin", held_out=(200, "c" * 64))
+    page = open_page(url)
+    open_tab(page, "Watch")
+    choose(page, "small")
+    expect(page.locator(".hs-run .hs-chart strong", has_text="Held-out accuracy")).to_have_text(
+        "Held-out accuracy (n = 8)"
+    )
+    open_tab(page, "Runs")
+    expect(page.locator(".hs-runs tbody tr", has_text="small")).to_contain_text("n = 8")
+    titles = page.locator(".hs-compared .hs-chart strong", has_text="Held-out accuracy")
+    warning = page.locator(".hs-set-warning")
+    for name in ("first", "second"):
+        page.get_by_label(f"Compare {name}").check()
+    page.get_by_role("button", name="Compare 2").click()
+    expect(titles).to_have_text(["Held-out accuracy (n = 200)"])
+    expect(warning).to_have_count(0)
+    for name in ("small", "twin"):
+        page.get_by_label(f"Compare {name}").check()
+    page.get_by_role("button", name="Compare 4").click()
+    expect(titles).to_have_text(
+        [
+            "Held-out accuracy (n = 200, set aaaaaa)",
+            "Held-out accuracy (n = 8)",
+            "Held-out accuracy (n = 200, set cccccc)",
+        ]
+    )
+    largest = page.get_by_text("Held-out accuracy (n = 200, set aaaaaa)", exact=True)
+    lines = page.locator(".hs-compared .hs-chart", has=largest).locator("svg path.hs-line")
+    expect(lines).to_have_count(2)
+    expect(warning).to_contain_text("first, second on n = 200, set aaaaaa; small on n = 8; twin on n = 200, set cccccc")
+    expect(page.locator(".hs-compared .hs-chart strong", has_text="Reward")).to_have_count(
+        1
+    )  # not over these questions
+
+
+def test_a_run_whose_status_cannot_be_read_says_so(open_page: OpenPage, url: str, root: Path) -> None:
+    layout = write_run(root, "damaged")
+    layout.status.write_text("{")
+    page = open_page(url)
+    open_tab(page, "Watch")
+    expect(page.locator(".hs-run-end")).to_contain_text("This run cannot be read")
+    expect(page.locator(".hs-run-end")).to_contain_text("is no status of a run")
