@@ -39,7 +39,7 @@ def test_a_run_that_never_began_is_removed(layout: RunLayout) -> None:
     "work",
     [
         lambda run: run.log_step(1, "", {"questions": 1.0}),
-        lambda run: run.log_evaluation(0, {"iou": 0.5}, 3),
+        lambda run: run.log_evaluation(0, {"iou": 0.5}, 3, "a1b2c3"),
         lambda run: run.log_rollouts(1, []),
         lambda run: run.saving_checkpoint(1, "sft").__enter__(),
     ],

@@ -62,7 +62,8 @@ def test_the_first_steps_of_a_stage_are_recorded_then_every_nth(
 ) -> None:
     config = RunConfig.model_validate({"schedule": {"rollouts_every": every}})
     layout = create_run(tmp_path / "runs", "training", config, "sft+ap_grpo", total=21)
-    trainer: Any = SimpleNamespace(accelerator=SimpleNamespace(num_processes=1), last_groups=[rolled_group()])
+    alone = SimpleNamespace(num_processes=1)
+    trainer: Any = SimpleNamespace(accelerator=alone, last_groups=[rolled_group()], check_weights=lambda: ())
     with RunWriter(layout, total=21) as writer:
         stage = Stage("ap_grpo", 10, 11, writer)
         callback = RunCallback(stage, config, StopSignals(lambda _: None), None, 0, "")

@@ -20,7 +20,7 @@ def test_the_figures_of_both_stages_before_and_after(layout: RunLayout) -> None:
     with RunWriter(layout, 60) as run:
         run.start(PROVENANCE)
         run.log_evaluation(
-            0, {"iog_above_0.3": 0.617, "valid_box_rate": 0.9, "accuracy": 0.5, "failed_share": 0.0}, 200
+            0, {"iog_above_0.3": 0.617, "valid_box_rate": 0.9, "accuracy": 0.5, "failed_share": 0.0}, 200, "a1b2c3"
         )
         for step in range(1, 41):
             run.log_step(
@@ -30,7 +30,7 @@ def test_the_figures_of_both_stages_before_and_after(layout: RunLayout) -> None:
             run.log_step(step, "sft", {"loss": 100.0 / step})
         with run.saving_checkpoint(60, "sft", is_kept=True):
             pass
-        run.log_evaluation(60, {"iog_above_0.3": 0.92, "valid_box_rate": 1.0, "accuracy": 0.75}, 200)
+        run.log_evaluation(60, {"iog_above_0.3": 0.92, "valid_box_rate": 1.0, "accuracy": 0.75}, 200, "a1b2c3")
         run.warn("1 rows of data.jsonl are left out: no\x1b answer")
     assert summarize_training(layout) == [
         "steps: 60 of 60",
@@ -47,7 +47,7 @@ def test_the_figures_of_both_stages_before_and_after(layout: RunLayout) -> None:
 def test_steps_that_were_done_again_count_once_and_what_is_missing_is_said(layout: RunLayout) -> None:
     with pytest.raises(RuntimeError), RunWriter(layout, 60) as run:
         run.start(PROVENANCE)
-        run.log_evaluation(0, {"iou": 0.25}, 8)
+        run.log_evaluation(0, {"iou": 0.25}, 8, "a1b2c3")
         run.log_step(1, "sft", {"loss": 9.0})
         run.log_step(2, "sft", {"loss": float("nan")})
         raise RuntimeError
