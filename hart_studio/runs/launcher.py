@@ -27,6 +27,7 @@ from hart_studio.runs.status import (
     ShownState,
     check_startable,
     find_state,
+    identify_folder,
     note_signal,
     noted_signals,
     read_status,
@@ -81,6 +82,7 @@ def start_run(
             pid=process.pid,
             # A job that ended at once has no start any more; any text that no process has serves to see that.
             pid_start=find_start(process.pid) or "ended",
+            folder=identify_folder(layout),
             attempt=attempt,
             step=status.step,
             total=status.total,

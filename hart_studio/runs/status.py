@@ -36,6 +36,9 @@ class RunStatus(Record):
     """First process of the attempt, which leads its process group when it came from the launcher."""
     pid_start: str | None = None
     """Its start, from ``processes.find_start``."""
+    folder: str = ""
+    """Device and inode of the run's folder when the attempt began, from ``identify_folder``. In a copy of the folder the
+    process is not that of the copy: nothing done there may reach it."""
     attempt: int = Field(default=0, ge=0)
     """Attempts so far; 0 = never started."""
     step: int = Field(default=0, ge=0)
@@ -86,14 +89,14 @@ def read_status(layout: RunLayout) -> RunStatus:
 def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
     """The state that is true now, with the status that it was read from.
 
-    A job that was asked to stop is ``stopping`` before it says so. One whose process is gone is ``lost``, unless it was
-    made but never started.
+    A job that was asked to stop is ``stopping`` before it says so. One whose process is gone, or works on the folder that
+    this one is a copy of, is ``lost``, unless it was made but never started.
 
     Raises:
         DataError: As for ``read_status``.
     """
     status = read_status(layout)
-    while status.is_active and status.pid is not None and not is_alive(status.pid, status.pid_start):
+    while status.is_active and status.pid is not None and not _is_own_process_alive(layout, status):
         # It may have ended well between the two looks: its last words are written before its process goes.
         again = read_status(layout)
         if again == status:
@@ -102,6 +105,24 @@ def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
     if status.is_active and status.pid is not None and layout.stop.exists():
         return "stopping", status
     return status.state, status
+
+
+def identify_folder(layout: RunLayout) -> str:
+    """Device and inode of a run's folder, which a copy of the folder does not share.
+
+    Raises:
+        OSError: If it is gone.
+    """
+    found = layout.folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _is_own_process_alive(layout: RunLayout, status: RunStatus) -> bool:
+    try:
+        is_own = status.folder in ("", identify_folder(layout))
+    except OSError:
+        return False
+    return is_own and is_alive(status.pid, status.pid_start)
 
 
 def note_signal(layout: RunLayout, number: signal.Signals) -> None:

@@ -49,7 +49,15 @@ from hart_studio.runs.processes import find_start, hold_lock
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.redaction import redact
 from hart_studio.runs.rollouts import GroupPictures, PictureStore, save_groups
-from hart_studio.runs.status import Job, RunStatus, check_startable, noted_signals, read_status, write_status
+from hart_studio.runs.status import (
+    Job,
+    RunStatus,
+    check_startable,
+    identify_folder,
+    noted_signals,
+    read_status,
+    write_status,
+)
 
 ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
 """Environment variable by which a job knows that the launcher has already counted its attempt."""
@@ -344,6 +352,7 @@ class RunWriter:
             state="running",
             pid=os.getpid(),
             pid_start=find_start(os.getpid()),
+            folder=identify_folder(self.layout),
             attempt=status.attempt + 1,
             step=status.step,
             total=self._total,

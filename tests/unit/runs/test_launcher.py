@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -337,6 +338,19 @@ def test_the_process_that_got_the_number_of_a_dead_job_is_left_alone(
     )
     assert stop_run(layout, save_seconds=0, end_seconds=0) == "lost"
     assert stranger.poll() is None
+
+
+def test_stopping_a_copy_of_a_running_run_leaves_the_job_of_the_original_alone(
+    layout: RunLayout, start: Callable[[str], RunStatus], tmp_path: Path
+) -> None:
+    start("busy")
+    wait_until(lambda: read_status(layout).step == 1)
+    copy = RunLayout(tmp_path / "copied" / layout.run_id)
+    shutil.copytree(layout.folder, copy.folder)
+    assert find_state(copy)[0] == "lost" and find_state(layout)[0] == "running"
+    assert stop_run(copy, 0.0, 0.2) == "lost"
+    status = read_status(layout)
+    assert is_alive(status.pid, status.pid_start) and find_state(layout)[0] == "running"
 
 
 def test_a_job_of_a_foreign_group_is_asked_but_not_signalled(layout: RunLayout) -> None:
