@@ -37,8 +37,8 @@ class RunStatus(Record):
     pid_start: str | None = None
     """Its start, from ``processes.find_start``."""
     folder: str = ""
-    """Device and inode of the run's folder when the attempt began, from ``identify_folder``. In a copy of the folder the
-    process is not that of the copy: nothing done there may reach it."""
+    """Device and inode of the run's folder when the attempt began, from ``identify_folder``. In a copy of the folder
+    they differ: the process belongs to the original, and nothing done to the copy may reach it."""
     attempt: int = Field(default=0, ge=0)
     """Attempts so far; 0 = never started."""
     step: int = Field(default=0, ge=0)
@@ -89,8 +89,8 @@ def read_status(layout: RunLayout) -> RunStatus:
 def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
     """The state that is true now, with the status that it was read from.
 
-    A job that was asked to stop is ``stopping`` before it says so. One whose process is gone, or works on the folder that
-    this one is a copy of, is ``lost``, unless it was made but never started.
+    A job that was asked to stop is ``stopping`` before it says so. One whose process is gone, or belongs to the folder
+    that this one was copied from, is ``lost``, unless it was made but never started.
 
     Raises:
         DataError: As for ``read_status``.
