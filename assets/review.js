@@ -221,7 +221,7 @@ function makeReview(host, ask, addressOf, onClose) {
       ["Checked by", check.model || null],
     ];
     const isHuman = isEdited || item.status === "edited"; // a score is of the model's boxes
-    facts.replaceChildren(...[["Score", isHuman ? "none: a person drew or changed the boxes" : item.score === null ? null : item.score.toFixed(2)], ...rows, ["Proposed by", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
+    facts.replaceChildren(...[["Score", isHuman ? "none: a person drew or changed the boxes" : [item.score_text, item.score_reason].filter(Boolean).join(": ")], ...rows, ["Proposed by", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
       .filter(([, value]) => value)
       .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]));
   }

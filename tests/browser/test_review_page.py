@@ -175,7 +175,11 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
         strict=True,
     ):  # fmt: skip
         check = item.label.check and item.label.check.model_copy(update=told)
-        changed = {"revision": 2, "check": check, **({} if told.get("crops_right") else {"boxes": ()})}
+        changed = {
+            "revision": 2,
+            "check": check,
+            **({} if told.get("crops_right") else {"boxes": (), "score": None, "uncalibrated": "images"}),
+        }
         with project.database.writing() as connection:
             project.append_label(connection, item.id, item.label.model_copy(update=changed))
     page = open_page(studio)
@@ -189,6 +193,7 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
     page.keyboard.press("n")
     expect(page.locator(".hs-review > header")).to_contain_text("no rollout predicted a box")
     expect(page.locator(".hs-review-facts")).to_contain_text("Look atno rollout predicted a box")
+    expect(page.locator(".hs-review-facts")).to_contain_text("ScoreUncalibrated: other images than the calibration was")
     assert "different places" not in page.locator(".hs-review").inner_text()
 
 
