@@ -185,16 +185,16 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
     page = open_page(studio)
     open_label_tab(page, "chance")
     start_review(page)
+    expect(page.locator(".hs-review > header")).to_contain_text("no rollout predicted a box")
+    expect(page.locator(".hs-review-facts")).to_contain_text("Look atno rollout predicted a box")
+    expect(page.locator(".hs-review-facts")).to_contain_text("ScoreUncalibrated: other images than the calibration was")
+    assert "different places" not in page.locator(".hs-review").inner_text()
+    page.keyboard.press("n")
     expect(page.locator(".hs-review-badge")).to_have_class("hs-review-badge hs-badge-weak")
     expect(page.locator(".hs-review-chance li")).to_have_text([
         "1 of 3 options: right by chance 33 %.",
         "Rollouts right: 3 of 8, no better than chance. Guessing among 3 options reaches at least that in 53 %.",
     ])  # fmt: skip
-    page.keyboard.press("n")
-    expect(page.locator(".hs-review > header")).to_contain_text("no rollout predicted a box")
-    expect(page.locator(".hs-review-facts")).to_contain_text("Look atno rollout predicted a box")
-    expect(page.locator(".hs-review-facts")).to_contain_text("ScoreUncalibrated: other images than the calibration was")
-    assert "different places" not in page.locator(".hs-review").inner_text()
 
 
 def test_a_bulk_accept_is_taken_back_from_the_review(review: tuple[Page, Project]) -> None:
