@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hart_studio.data.benchmarks.published_files import is_hub_id
-from hart_studio.data.columns import Columns, read_row
+from hart_studio.data.columns import Columns
 from hart_studio.data.dataset_folders import find_splits, read_dataset_rows, read_first_names
 from hart_studio.data.hub_metadata import pin_revision
-from hart_studio.data.rows import LoadedSamples, collect_samples
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.data.tables import collect_rows
 from hart_studio.errors import DataError
 from hart_studio.records import GoldSample
 
@@ -55,19 +56,7 @@ def load_hugging_face(
         table = _pick_split(_open_hub(name, config, revision), name, split)
         columns.check(table.column_names, name)
         rows, root, source = _read_table(table, columns), image_root or _hub_cache(), name
-    cache.mkdir(parents=True, exist_ok=True)
-
-    def read(numbered: tuple[int, Any]) -> GoldSample:
-        number, row = numbered
-        if isinstance(row, ValueError):
-            raise row
-        if not isinstance(row, dict):
-            raise ValueError(f"expected an object, got {type(row).__name__}")
-        whole = {column: row.get(column) for column in columns.named}
-        return read_row(whole, columns, number=number, source=source, root=root, cache=cache)
-
-    placed = ((place, (number, row)) for number, (place, row) in enumerate(rows, start=1))
-    return collect_samples(source, placed, read, needs_answer=needs_answer)
+    return collect_rows(rows, columns, source, root, cache, needs_answer=needs_answer)
 
 
 def read_column_names(name: str, config: str | None = None, split: str | None = None) -> list[str]:

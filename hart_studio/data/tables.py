@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,8 +64,27 @@ def load_table(
     names, _ = peek_table(path)
     chosen = columns or guess_columns(names)
     chosen.check(names, path.name)
-    cache.mkdir(parents=True, exist_ok=True)
     source, root = path.resolve().stem, image_root or path.parent
+    return collect_rows(read_rows(path), chosen, source, root, cache, needs_answer=needs_answer)
+
+
+def collect_rows(
+    rows: Iterable[PlacedRow], columns: Columns, source: str, root: Path, cache: Path, *, needs_answer: bool
+) -> LoadedSamples[GoldSample]:
+    """Turn rows into samples; a row that is none is counted and left out.
+
+    Args:
+        rows: Rows with their places.
+        columns: Which column holds what.
+        source: Name of the data set.
+        root: Folder that images given as paths must lie in.
+        cache: Folder for images that come as bytes, made when missing.
+        needs_answer: Whether a row without a known answer is invalid.
+
+    Raises:
+        DataError: If no row is a sample.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
 
     def read(numbered: tuple[int, Any]) -> GoldSample:
         number, row = numbered
@@ -73,11 +92,11 @@ def load_table(
             raise row
         if not isinstance(row, dict):
             raise ValueError(f"expected an object, got {type(row).__name__}")
-        whole = {name: row.get(name) for name in chosen.named}
-        return read_row(whole, chosen, number=number, source=source, root=root, cache=cache)
+        whole = {name: row.get(name) for name in columns.named}
+        return read_row(whole, columns, number=number, source=source, root=root, cache=cache)
 
-    rows = ((place, (number, row)) for number, (place, row) in enumerate(read_rows(path), start=1))
-    return collect_samples(source, rows, read, needs_answer=needs_answer)
+    placed = ((place, (number, row)) for number, (place, row) in enumerate(rows, start=1))
+    return collect_samples(source, placed, read, needs_answer=needs_answer)
 
 
 def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
