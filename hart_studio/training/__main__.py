@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.preflight:
             return _check(options)
         config, layout, is_new = _prepare(options)
-        is_main = PartialState().is_main_process
+        is_main = PartialState(cpu=config.model.device == "cpu").is_main_process
         with removing_empty_run(layout, _report) if is_new and is_main else nullcontext():
             result = run(config, layout.folder, resume=options.resume is not None)
         if is_main:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
-from hart_studio.errors import InputError
+from hart_studio.errors import InputError, ModelError
 from hart_studio.evaluation import __main__ as evaluation_command
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.labeling import __main__ as labeling_command
@@ -115,7 +115,7 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelDesk, tmp_path: Pa
     request = {"project": "p", "reviewer": "ada", "item": item.id, "boxes": boxes}
     with pytest.raises(InputError, match=r"not started by this server|is an address"):
         labels.resume({"project": "p", "run": newest(project).run_id})
-    with pytest.raises(InputError, match=r"not opened here|is an address"):
+    with pytest.raises(ModelError, match=r"not opened here|is an address"):
         calls.check(request)
     calls.open_item(request)
     calls.decide({**request, "decision": "edit", "revision": project.item(item.id).label.revision})

@@ -151,6 +151,7 @@ def test_boxes_that_came_in_are_preselected_to_be_verified(
     given = LabeledSample(id="g", image=str(sources / "img" / "red.png"), question="?", boxes=(Box.of((1, 2, 30, 40)),))
     import_samples(project, LoadedSamples("boxes", (given,)))
     expect(page.locator(".hs-which")).to_have_value("open")
+    page.locator(".hs-label-model").fill("org/general")  # the built-in model is not suggested for these images
     page.locator(".hs-rollouts").fill("65")
     expect(page.locator(".hs-score-notes")).to_contain_text("less than or equal to 64")
     page.locator(".hs-start-run").click()

@@ -197,7 +197,7 @@ def test_focus_stays_where_it_is_when_something_is_drawn_anew(open_page: OpenPag
     head = page.locator(".hs-runs thead button", has_text="Reward")
     head.focus()
     page.keyboard.press("Enter")
-    expect(page.locator(".hs-runs th[aria-sort]")).to_have_text("Reward")
+    expect(page.locator(".hs-runs th[aria-sort]")).to_have_text("Rewardmean of last 10 steps")
     assert page.evaluate("document.activeElement.textContent") == "Reward"
 
 

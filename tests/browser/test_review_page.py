@@ -255,6 +255,8 @@ def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Proje
 
 def test_a_box_is_drawn_exactly_and_verified_before_the_reviewer_moves_on(review: tuple[Page, Project]) -> None:
     page, project = review
+    with project.database.writing() as connection:  # images that the built-in model was made for
+        connection.execute("UPDATE pictures SET domain = 'needle'")
     page.keyboard.press("1")
     page.keyboard.press("Delete")
     assert box_count(page) == 0

@@ -71,6 +71,7 @@ def find_owners_functions(space: Space) -> list[tuple[int, str]]:
     """Functions of the displays that show and make runs; of the two Evaluate pages the one that makes."""
     found = list_functions(space.app)
     makers = {component for component, _, name in found if name == "delete"}
+    makers &= {component for component, _, name in found if name == "evaluations"}  # projects can be deleted, too
     return [(component, name) for component, kind, name in found if kind in OWNERS_OWN or component in makers]
 
 
