@@ -30,7 +30,7 @@ from hart_studio.runs.checkpoints import (
 )
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.launcher import request_stop, start_run
-from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch
 from hart_studio.runs.status import RunStatus, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run, record_end
@@ -160,6 +160,19 @@ def test_a_checkpoint_of_the_run_itself_is_not_replaced_through_a_link(run: RunL
     run.checkpoint_of(2).symlink_to(run.checkpoint_of(1))
     save(run, 2)
     assert [found.mark.step for found in list_checkpoints(run)] == [1, 2]
+
+
+def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Project) -> None:
+    """Deleting it would delete the other one."""
+    alias = run.folder.with_name(f"{run.run_id[:-6]}000000")
+    alias.symlink_to(run.folder)
+    with pytest.raises(InputError, match="is not there"):
+        find_run(run.folder.parent, alias.name)
+    project.folder.with_name("alias").symlink_to(project.folder)
+    with pytest.raises(InputError, match="is not there"):
+        ProjectStore(project.folder.parent).open_project("alias")
+    assert find_run(run.folder.parent, run.run_id) == run
+    assert ProjectStore(project.folder.parent).open_project("copied").folder == project.folder
 
 
 @pytest.mark.parametrize("target", ["file", "missing"])
