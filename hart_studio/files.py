@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from hart_studio.errors import DataError, InputError
+from hart_studio.links import open_to_append
 
 MOST_PARSED_BYTES: Final = 4 * 2**30
 """Estimated memory of the objects of one JSON document (ours)."""
@@ -79,10 +80,10 @@ def append_jsonl(path: Path, record: object) -> None:
     Raises:
         ValueError: If the record holds NaN or infinity.
         TypeError: If the record holds something that JSON has no form for.
-        OSError: If the folder is missing or full.
+        OSError: If the folder is missing or full, or the file is a link or not a regular file.
     """
     line = _to_json(record, indent=None) + b"\n"
-    with path.open("a+b") as file:
+    with open_to_append(path) as file:
         line_start, tail = _unfinished_tail(file)
         if tail and _is_object(tail):
             line = b"\n" + line

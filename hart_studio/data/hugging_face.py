@@ -55,6 +55,7 @@ def load_hugging_face(
     else:
         table = _pick_split(_open_hub(name, config, revision), name, split)
         columns.check(table.column_names, name)
+        _refuse_media(table, columns, name)
         rows, root, source = _read_table(table, columns), image_root or _hub_cache(), name
     return collect_rows(rows, columns, source, root, cache, needs_answer=needs_answer)
 
@@ -80,14 +81,26 @@ def find_folder(name: str) -> Path | None:
 
 
 def _read_table(table: Any, columns: Columns) -> Iterator[tuple[str, Any]]:
-    import datasets  # noqa: PLC0415 - takes seconds
-
-    table = table.select_columns(list(dict.fromkeys(columns.named))).with_format(None)
-    if isinstance(table.features[columns.image], datasets.Image):
-        # The bytes as they are: nothing is decoded, nothing is encoded again, and no address is fetched.
-        table = table.cast_column(columns.image, datasets.Image(decode=False))
+    """Rows as they are stored. The library decodes nothing: it would open each path and address that a cell names."""
+    table = table.select_columns(list(dict.fromkeys(columns.named))).with_format("arrow")
     for index in range(len(table)):
-        yield f"row {index + 1}", table[index]
+        (row,) = table[index].to_pylist()
+        yield f"row {index + 1}", row
+
+
+def _refuse_media(table: Any, columns: Columns, name: str) -> None:
+    """Check that only the image column holds images or other media files.
+
+    Raises:
+        DataError: If another column does.
+    """
+    from datasets.features.features import require_decoding  # noqa: PLC0415 - takes seconds
+
+    for column in dict.fromkeys(columns.named):
+        if column != columns.image and require_decoding(table.features[column], ignore_decode_attribute=True):
+            raise DataError(
+                f"The column {column!r} of the data set {name} holds images or other media. Name a column of text."
+            )
 
 
 def _hub_cache() -> Path:

@@ -109,13 +109,19 @@ class Database:
             pool: The seam for tests.
 
         Raises:
-            DataError: If it is missing, no project, of a newer version, or cannot be written.
+            DataError: If it is missing, a link, no project, of a newer version, or cannot be written.
         """
         self.path = path.absolute()
         self._pool = pool
         self._own = threading.local()
         if not path.is_file():
             raise DataError(f"expected a project at {path.parent}, got a folder without {DATABASE}; create one first")
+        for ending in ("", "-wal", "-shm", "-journal"):
+            if path.with_name(path.name + ending).is_symlink():
+                raise DataError(
+                    f"The file {path.name}{ending} of the project at {path.parent} is a symbolic link. Nothing was "
+                    "written. Replace it with a copy of what it leads to."
+                )
         self._identity = pool.identify(self.path)
         self._number = 0
         with self.reading() as connection:

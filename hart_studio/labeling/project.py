@@ -37,6 +37,9 @@ from hart_studio.labeling.records import (
 )
 from hart_studio.records import Record, Sample
 
+PICTURES: Final = "pictures"
+"""Folder of images that came as bytes."""
+
 RUNS: Final = "runs"
 """Folder of a project's labeling runs."""
 
@@ -84,7 +87,7 @@ class Project:
     @property
     def pictures(self) -> Path:
         """Folder of pictures that came as bytes."""
-        return self.folder / "pictures"
+        return self.folder / PICTURES
 
     @property
     def name(self) -> str:

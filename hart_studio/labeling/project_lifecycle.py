@@ -20,7 +20,7 @@ from hart_studio.labeling.database import DATABASE, Database, telling_apart
 from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import RUNS, Project, check_name
 from hart_studio.labeling.project_creation import DRAFT_PREFIX, make_draft, publish_draft
-from hart_studio.labeling.project_locks import hold_project
+from hart_studio.labeling.project_locks import check_links, hold_project
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.status import read_status, write_status
 
@@ -66,10 +66,11 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
         name: Name of the copy.
 
     Raises:
-        InputError: If the name cannot be used, or a project is in the folder.
+        InputError: If the name cannot be used, a project is in the folder, or a link leads out of the project.
         DataError: If the copy cannot be written; nothing is left behind.
     """
     title = check_name(name)
+    check_links(project)
     taken = InputError(f"A project is in {folder} already. Choose another folder or name.")
     if (folder / DATABASE).exists():
         raise taken
@@ -130,11 +131,13 @@ def delete_project(project: Project, confirmation: str, *, is_kept: bool = True)
 
     Raises:
         InputError: If the confirmation is not the name, or a labeling run or an import works on the project.
-        DataError: If the folder cannot be moved.
+        DataError: If the folder cannot be moved, or the trash is a link.
     """
     if confirmation.strip() != project.name:
         raise InputError(f"The name does not match. Type {project.name!r} to delete the project.")
     trash = project.folder.parent / TRASH
+    if trash.is_symlink():
+        raise DataError(f"The trash {trash} is a symbolic link. Remove the link; a new folder is made.")
     entry = f"{datetime.now(UTC):{_TIME}}-{secrets.token_hex(3)}-{project.folder.name}"
     with hold_project(project):
         POOL.close_idle(project.folder)

@@ -7,7 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from hart_studio.errors import InputError
-from hart_studio.labeling.project import Project
+from hart_studio.labeling.database import DATABASE
+from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.project import PICTURES, RUNS, Project
+from hart_studio.links import refuse_outside_links
 from hart_studio.runs.processes import LockedError, LockHolder, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs
 
@@ -20,7 +23,25 @@ START_LOCK: Final = "start.lock"
 IMPORT_LOCK: Final = "import.lock"
 """File of the project's folder. An import holds its lock as long as it works."""
 
+EXPORTS: Final = "exports"
+"""Folder of the project that holds its exports."""
+
+TRAINING: Final = "training"
+"""Folder of the project that holds the samples for a training."""
+
+_OWN_NAMES: Final = (DATABASE, RUNS, PICTURES, EXPORTS, TRAINING, CALIBRATION, IMPORT_LOCK)
 _PATIENCE_SECONDS: Final = 5.0
+
+
+def check_links(project: Project) -> None:
+    """Check that no file or folder of a project is a link that leads out of it, before anything is written there.
+
+    Other files of the user may lie in the folder, too, and be links.
+
+    Raises:
+        InputError: If there is one; the message names it.
+    """
+    refuse_outside_links(project.folder, _OWN_NAMES)
 
 
 @contextmanager
@@ -30,6 +51,7 @@ def hold_run_lock(project: Project, run_id: str) -> Iterator[None]:
     Raises:
         InputError: If another one is; the message names it.
     """
+    check_links(project)
     project.runs.mkdir(exist_ok=True)
     try:
         with hold_lock(project.runs / RUN_LOCK, _PATIENCE_SECONDS, work=run_id):
@@ -47,6 +69,7 @@ def hold_import_lock(project: Project) -> Iterator[None]:
         DataError: If the project is gone.
     """
     _ = project.name  # a lock file must not be made in a folder that is a project no more
+    check_links(project)
     try:
         with hold_lock(project.folder / IMPORT_LOCK, work="import"):
             yield
@@ -67,6 +90,7 @@ def reserve_start(project: Project, resumed: str = "") -> Iterator[None]:
         DataError: If the project is gone.
     """
     _ = project.name
+    check_links(project)
     project.runs.mkdir(exist_ok=True)
     try:
         with hold_lock(project.runs / START_LOCK, _PATIENCE_SECONDS, work="start"):

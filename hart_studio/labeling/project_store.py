@@ -59,7 +59,7 @@ class ProjectStore:
         if not isinstance(project_id, str) or not _ID.fullmatch(project_id):
             raise InputError(f"expected the name of a project, got {str(project_id)[:40]!r}; choose one from the list")
         folder = resolve_inside(self.root, project_id)
-        if not (folder / DATABASE).is_file():
+        if not (folder / DATABASE).is_file() or folder.name != project_id:  # a link to another project is none
             raise InputError(f"expected a project, got {project_id!r}, which is not there; reload the page")
         return Project(folder)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hart_studio.errors import InputError
 from hart_studio.files import from_stored_path, to_stored_path, write_atomically
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_locks import TRAINING, check_links
 from hart_studio.labeling.records import USABLE
-
-FOLDER: Final = "training"
-"""Folder of the project for such files."""
 
 
 class TrainingSet(NamedTuple):
@@ -37,9 +35,10 @@ def write_training_set(project: Project) -> TrainingSet:
     (``method.sft_target``). Labels decide which questions are worth asking: bad questions and rejected labels stay out.
 
     Raises:
-        InputError: If no accepted label has a known answer.
+        InputError: If no accepted label has a known answer, or a link leads out of the project.
         OSError: If the project cannot be written.
     """
+    check_links(project)
     items = list(project.items(ItemFilter(statuses=USABLE)))
     known = [item for item in items if item.sample.answer is not None]
     if not known:
@@ -57,7 +56,7 @@ def write_training_set(project: Project) -> TrainingSet:
         }
         for item in known
     ]
-    folder = project.folder / FOLDER
+    folder = project.folder / TRAINING
     folder.mkdir(exist_ok=True)
     path = folder / "samples.jsonl"
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import InputError
 from hart_studio.files import read_plain, resolve_inside, write_json
+from hart_studio.links import remove_link
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout, read_step
 
@@ -43,8 +44,15 @@ class Checkpoint(NamedTuple):
 
 
 def begin_checkpoint(layout: RunLayout, step: int) -> Path:
-    """The empty folder to save the checkpoint of a step into; what stood there before is removed."""
+    """The empty folder to save the checkpoint of a step into; what stood there before is removed.
+
+    Raises:
+        InputError: If the folder of the checkpoints is a link.
+    """
+    if layout.checkpoints.is_symlink():
+        raise InputError(f"The folder {layout.checkpoints} is a symbolic link. Nothing was written. Remove the link.")
     folder = layout.checkpoint_of(step)
+    remove_link(folder)
     if folder.exists():
         _remove(folder)
     folder.mkdir(parents=True)
@@ -98,7 +106,7 @@ def prune_checkpoints(layout: RunLayout, keep: int) -> list[int]:
 
 def _step_folders(layout: RunLayout) -> list[tuple[Path, int]]:
     """Folders that are named as a checkpoint is; a link is not a folder of this run."""
-    if not layout.checkpoints.is_dir():
+    if layout.checkpoints.is_symlink() or not layout.checkpoints.is_dir():
         return []
     return [
         (folder, step)

@@ -166,5 +166,9 @@ def _count_from(path: Path) -> int:
             lines = file.read().splitlines()
     except FileNotFoundError:
         return 0
+    except OSError:
+        if path.is_symlink():  # what it leads to is not of this run
+            return 0
+        raise
     found = (parse_event(line) for line in reversed(lines))
     return next((event.seq + 1 for event in found if event is not None), 0)

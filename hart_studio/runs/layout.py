@@ -143,7 +143,7 @@ def find_run(runs_root: Path, run_id: str) -> RunLayout:
     if not is_run_id(run_id):
         raise InputError(f"expected the id of a run such as {make_run_id('ap_grpo')}, got {run_id!r}")
     folder = resolve_inside(runs_root, run_id)
-    if not folder.is_dir():
+    if not folder.is_dir() or folder.name != run_id:  # a link to another run is none
         raise InputError(f"expected a run in {runs_root}, got {run_id!r}, which is not there; refresh the list")
     return RunLayout(folder)
 

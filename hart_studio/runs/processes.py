@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from hart_studio.errors import InputError
 from hart_studio.files import read_plain
+from hart_studio.links import open_to_append
 
 MOMENT_SECONDS: Final = 0.5
 """How long to wait for a lock that its holder keeps only while it writes its last words."""
@@ -120,9 +121,10 @@ def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> I
 
     Raises:
         LockedError: If another process, or another holder in this one, keeps the lock for longer.
+        InputError: If the lock file is a link.
     """
     deadline = time.monotonic() + patience_seconds
-    with path.open("ab", buffering=0) as file:
+    with _open_lock(path) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,6 +149,17 @@ def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> I
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    try:
+        return open_to_append(path, is_buffered=False)
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise InputError(
+            f"The lock file {path.name} of {path.parent.name} is a symbolic link. Nothing was written. Remove the link."
+        ) from error
 
 
 def _read_holder(path: Path) -> LockHolder | None:

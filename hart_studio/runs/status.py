@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import read_plain, write_json
+from hart_studio.links import refuse_outside_links
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import is_alive
@@ -153,7 +154,7 @@ def check_startable(layout: RunLayout) -> RunStatus:
     """The status of a run that may begin its next attempt; to be asked while its lock is held.
 
     Raises:
-        InputError: If it is complete or still runs.
+        InputError: If it is complete or still runs, or its folder holds a link that leads out of it.
         DataError: As for ``read_status``.
     """
     state, status = find_state(layout)
@@ -161,4 +162,5 @@ def check_startable(layout: RunLayout) -> RunStatus:
         raise InputError(f"expected a run with steps left, got {layout.run_id}, which is completed; start a new run")
     if status.is_active and status.pid is not None and state != "lost":
         raise InputError(f"expected no other attempt of {layout.run_id}, got process {status.pid}; stop it first")
+    refuse_outside_links(layout.folder)
     return status

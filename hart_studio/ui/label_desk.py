@@ -247,10 +247,10 @@ class LabelDesk:
     def pause(self, request: Mapping[str, Any]) -> None:
         """Let a run wait, with its model in memory, or go on."""
         layout = self._find_run(request)
-        if layout.pause.exists():
+        try:
+            layout.pause.touch(exist_ok=False)  # a link that leads nowhere is not followed then
+        except FileExistsError:
             layout.pause.unlink(missing_ok=True)
-        else:
-            layout.pause.touch()
 
     def stop(self, request: Mapping[str, Any]) -> None:
         """Ask a run to end after its batch, and make it end when it does not; everything done is kept.

@@ -22,6 +22,7 @@ from hart_studio.labeling.gold import compare_with_gold
 from hart_studio.labeling.known_calibrations import find_calibration
 from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project
+from hart_studio.labeling.project_locks import EXPORTS, check_links
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import LONGEST_CLASS, USABLE, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, show_estimate, write_report
@@ -158,8 +159,9 @@ class LabelOutputs:
         wanted = self._read_export(request)
         project = self.desk.open_project(wanted.project)
         options = _export_options(wanted, project)
+        check_links(project)
         items = project.items(ItemFilter(statuses=wanted.statuses), with_history=True)
-        folder = make_export_folder(project.folder / "exports", wanted.format)
+        folder = make_export_folder(project.folder / EXPORTS, wanted.format)
         try:
             report = export_labels(items, wanted.format, folder, options)
         except BaseException:
