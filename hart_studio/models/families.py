@@ -58,6 +58,14 @@ class Family:
     """Special tokens of the native box text. They stay in a decoded answer; every other special token is removed."""
     checkpoint: str = ""
     """A hub checkpoint that loads without remote code, for messages."""
+    processing_classes: frozenset[str] = frozenset()
+    """Classes of transformers that a checkpoint's files may name, without the endings Fast and Pil: processor, image
+    processor, video processor and tokenizers."""
+
+
+def _processing_classes(*names: str) -> frozenset[str]:
+    """These, and the tokenizers that any family may have."""
+    return frozenset({*names, "PreTrainedTokenizer", "Qwen2Tokenizer", "TokenizersBackend"})
 
 
 FAMILIES: dict[str, Family] = {
@@ -75,6 +83,9 @@ FAMILIES: dict[str, Family] = {
         resize_factor=28,
         has_grid_positions=True,
         checkpoint="Qwen/Qwen2.5-VL-7B-Instruct",
+        processing_classes=_processing_classes(
+            "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor", "Qwen2VLVideoProcessor"
+        ),
     ),
     # Same processor as Qwen2.5-VL, other frame: thousandths. Its box text is made of special tokens.
     "qwen2_vl": Family(
@@ -89,6 +100,7 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=True,
         box_tags=("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
         checkpoint="Qwen/Qwen2-VL-7B-Instruct",
+        processing_classes=_processing_classes("Qwen2VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
     ),
     # Patch 16, so one visual token is 32 x 32 pixels. The same JSON as Qwen2.5-VL, but in thousandths.
     # Its vision tower hands features to several layers of the language model (deepstack): they travel together.
@@ -104,6 +116,7 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=True,
         min_side=32,
         checkpoint="Qwen/Qwen3-VL-8B-Instruct",
+        processing_classes=_processing_classes("Qwen3VLProcessor", "Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
     ),
     # Only the "-hf" checkpoints load without remote code. Boxes are thousandths of the ORIGINAL picture, whatever
     # the tiling. A picture is stretched onto a grid of 448-pixel tiles chosen by its aspect alone, plus a thumbnail:
@@ -120,6 +133,9 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=False,
         box_tags=("<ref>", "</ref>", "<box>", "</box>"),
         checkpoint="OpenGVLab/InternVL3-8B-hf",
+        processing_classes=_processing_classes(
+            "InternVLProcessor", "GotOcr2ImageProcessor", "InternVLVideoProcessor", "LlamaTokenizer"
+        ),
     ),
     # A picture alone in its conversation is read as tiles of 384; as soon as there are two, the processor gives each
     # ONE padded 384 tile, which throws the resolution of a crop away: hence a single enclosing crop. The chat template
@@ -137,6 +153,9 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=False,
         max_crops=1,
         checkpoint="llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        processing_classes=_processing_classes(
+            "LlavaOnevisionProcessor", "LlavaOnevisionImageProcessor", "LlavaOnevisionVideoProcessor"
+        ),
     ),
 }
 """The supported families by ``model_type``."""

@@ -6,7 +6,6 @@ A hub model is fetched as a snapshot of its data files only (JSON, templates, to
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,17 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
+    dynamic_module_utils,
 )
 
 from hart_studio.errors import ModelError
-from hart_studio.files import names_address, read_plain
+from hart_studio.files import names_address
+from hart_studio.models.config_files import (
+    check_adapter_weights,
+    check_base_folder,
+    check_config_files,
+    read_config,
+)
 from hart_studio.models.families import FAMILIES, Family, supported_families
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import image_token_id
@@ -42,6 +48,9 @@ SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 WEIGHT_FILES = ["*.safetensors"]
 REMOTE_CODE_TYPES = {"internvl_chat": "internvl"}
 """``model_type`` of checkpoints that exist only as remote code -> the family that loads natively."""
+
+# Where trust_remote_code does not reach an inner call, transformers asks on the terminal: with no time it refuses.
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -70,16 +79,19 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
     if (folder / "adapter_config.json").is_file():
         base_name = _find_base_name(name, folder)
         base = _find_folder(base_name, allow_download)
+        check_base_folder(base_name, base)
     family = find_family(base_name, base)
     # An adapter folder may hold a processor of its own, or only the tokenizer that its trainer saved beside it.
     has_processor = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
     config = _load_config(base_name, base)
     processor = _load_processor(name, folder if has_processor else base, config)
     with memory_errors(target):
-        base = _find_weights(base_name, base, "model*.safetensors", allow_download)
+        base = _fetch_weights(base_name, base, allow_download)
+        _check_weights(base_name, base)
         model = _load_weights(base_name, base, number_type, target)
         if base_name != name:
-            folder = _find_weights(name, folder, "adapter_model*.safetensors", allow_download)
+            folder = _fetch_weights(name, folder, allow_download)
+            check_adapter_weights(name, folder)
             model = _merge_adapter(name, model, folder)
     model.train(False)
     return LocalChatModel(model, processor, family, name)
@@ -162,6 +174,7 @@ def _find_folder(name: str, allow_download: bool) -> Path:
             f"expected config.json or adapter_config.json in {name}, found neither; "
             "give the folder that save_pretrained wrote"
         )
+    check_config_files(name, folder)
     return folder
 
 
@@ -200,19 +213,9 @@ def _fetch(name: str, patterns: list[str], allow_download: bool) -> Path:
     return Path(found)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_plain(path, may_link=True))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"expected JSON in {path}, got {error}; fetch or save the model again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"expected a JSON object in {path}, got {type(content).__name__}; save the model again")
-    return content
-
-
 def _find_base_name(name: str, folder: Path) -> str:
     """The model that an adapter was trained on."""
-    config = _read_json(folder / "adapter_config.json")
+    config = read_config(folder / "adapter_config.json")
     base, kind = config.get("base_model_name_or_path"), config.get("peft_type")
     if kind != "LORA" or not isinstance(base, str):
         raise ModelError(
@@ -231,7 +234,7 @@ def find_family(name: str, folder: Path) -> Family:
     Raises:
         ModelError: If it is of none, or needs code of its own.
     """
-    kind = _read_json(folder / "config.json").get("model_type")
+    kind = read_config(folder / "config.json").get("model_type")
     if kind in REMOTE_CODE_TYPES:
         family = FAMILIES[REMOTE_CODE_TYPES[kind]]
         raise ModelError(
@@ -247,17 +250,21 @@ def _family_called(kind: Any, name: str) -> Family:
     return FAMILIES[kind]
 
 
-def _find_weights(name: str, folder: Path, pattern: str, allow_download: bool) -> Path:
+def _fetch_weights(name: str, folder: Path, allow_download: bool) -> Path:
     """The same folder with its weights in it: a hub model's are fetched only now that everything else is known."""
     if _local_folder(name) is None:
         folder = _fetch(name, SMALL_FILES + WEIGHT_FILES, allow_download)
-    if not any(folder.glob(pattern)):
+        check_config_files(name, folder)  # the model may have been changed on the hub since it was checked
+    return folder
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    if not any(folder.glob("model*.safetensors")):
         found = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
         raise ModelError(
-            f"expected weights called {pattern} in {name}, got {', '.join(found) or 'none'}; pickled weights are never "
-            "loaded: save the model again with save_pretrained"
+            f"expected weights called model*.safetensors in {name}, got {', '.join(found) or 'none'}; pickled weights "
+            "are never loaded: save the model again with save_pretrained"
         )
-    return folder
 
 
 def _load_config(name: str, folder: Path) -> PreTrainedConfig:

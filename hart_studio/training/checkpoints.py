@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hart_studio.models.config_files import check_adapter_weights, check_config_files
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.nonfinite import NonFiniteSteps
@@ -87,11 +89,19 @@ class RunCheckpoints(NonFiniteSteps):
         The trainer below reads the file itself and passes over every name that it does not find. Some families are
         saved under other names than they have in memory, so it would go on from weights that were never loaded.
         """
+        folder = Path(resume_from_checkpoint)
+        check_config_files(str(folder), folder)
+        if isinstance(self.model, PeftModel):
+            check_adapter_weights(str(folder), folder)
         if is_sharded(self) or not isinstance(self.model, PreTrainedModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         saved = type(self.model).from_pretrained(
-            resume_from_checkpoint, dtype=self.model.dtype, use_safetensors=True, local_files_only=True
+            resume_from_checkpoint,
+            dtype=self.model.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )
         self.model.load_state_dict(saved.state_dict(), strict=True)
 

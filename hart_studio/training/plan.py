@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.errors import HartError
 from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.config_files import check_config_files
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import tell_device
 from hart_studio.training.lora import is_adapted, is_checkpointed, is_lora
@@ -56,6 +57,7 @@ def plan_memory(config: RunConfig, device: torch.device) -> MemoryPlan | None:
     folder = find_model_folder(config)
     if folder is None:
         return None
+    check_config_files(str(folder), folder)
     settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
         auto: Any = AutoModelForImageTextToText

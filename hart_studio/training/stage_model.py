@@ -17,6 +17,7 @@ from transformers import ProcessorMixin, set_seed
 
 from hart_studio.errors import ModelError
 from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.config_files import check_adapter_weights, check_config_files
 from hart_studio.models.loading import load_model
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.lora import is_checkpointed, is_lora, lora_config
@@ -84,6 +85,8 @@ def load_stage_model(config: RunConfig, device: torch.device, previous: Path | N
     if config.model.attention not in ("auto", "sdpa"):
         model.set_attn_implementation(config.model.attention)
     if has_adapters and previous is not None:
+        check_config_files(str(previous), previous)
+        check_adapter_weights(str(previous), previous)
         model = PeftModel.from_pretrained(model, previous, is_trainable=True, local_files_only=True)
     return StageModel(
         model=model,

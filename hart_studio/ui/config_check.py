@@ -210,6 +210,32 @@ def check_checkpoint(layout: RunLayout, model: str, base: str, allowed: AllowedM
     return base if allowed.is_local(base, runs_root) else BUILT_IN
 
 
+def find_offered_model(layout: RunLayout, allowed: AllowedModels, runs_root: Path) -> str | None:
+    """Find the model of an evaluation that a page may put into a form, where one click opens it.
+
+    Args:
+        layout: The evaluation.
+        allowed: Models that may be opened.
+        runs_root: Folder of all runs, with the signing key.
+
+    Returns:
+        Its name; None if it is served, if it is not allowed, or if this server did not sign the evaluation with the
+        config that it has now and the model is not one of this server.
+
+    Raises:
+        InputError: If the config cannot be read.
+    """
+    config, sha256 = read_hashed(layout, EvaluationConfig)
+    if config.served is not None:
+        return None
+    try:
+        allowed.check(config.model)
+        is_trusted = is_signed(layout, sha256, runs_root)
+    except InputError:
+        return None
+    return config.model if is_trusted or allowed.is_local(config.model, runs_root) else None
+
+
 def _find_outside(config: Config, allowed: AllowedModels, origin: Origin) -> str:
     """What a config reaches outside of this server's folders, in words; empty = nothing."""
     found = list_resources(config)

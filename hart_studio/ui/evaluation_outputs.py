@@ -30,6 +30,7 @@ from hart_studio.files import copy_plain, from_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.records import Box, Protocol, Record, Score
 from hart_studio.runs.layout import RunLayout
+from hart_studio.ui.config_check import find_offered_model
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.label_desk import read_request
 from hart_studio.ui.places import hide_places
@@ -93,7 +94,7 @@ class AskedAgain:
     answer: str
     """A letter, a text, or empty when it is not known."""
     model: str | None
-    """None when a server answered, which the Ask tab does not reach, or when it may not be named here."""
+    """None when a server answered, which the Ask tab does not reach, or when it may not be named or opened here."""
 
 
 class EvaluationOutputs:
@@ -219,7 +220,8 @@ class EvaluationOutputs:
             ImageError: If its picture cannot be read any more.
         """
         _, record = self._find(request)
-        config = self.desk.config(self.desk.find(request.get("run")))
+        # The config is read again, not taken from what is kept: it is checked as it is now.
+        model = find_offered_model(self.desk.find(request.get("run")), self.service.allowed, self.desk.launch.runs_root)
         source = from_stored_path(record.image)
         with SourceImage(record.image) as image:  # nothing but a picture is ever copied to where it is served
             name = image.name
@@ -235,7 +237,7 @@ class EvaluationOutputs:
             question=record.question,
             choices="\n".join(" ".join(choice.split()) for choice in record.choices),
             answer=_expected(record) or "",
-            model=None if config.served or self.desk.tell_place(config.model) != config.model else config.model,
+            model=model if model is not None and self.desk.tell_place(model) == model else None,
         )
 
     def _choose(self, request: Mapping[str, Any]) -> tuple[list[Evaluation], list[str]]:

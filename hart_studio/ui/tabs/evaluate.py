@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import gradio as gr
 
@@ -20,6 +20,11 @@ from hart_studio.ui.rights import Rights
 from hart_studio.ui.services import AskService
 from hart_studio.ui.tabs.ask import AskInputs
 from hart_studio.ui.views import PROTOCOL_TITLES
+
+_MODEL_LEFT: Final = (
+    "The evaluation used a served model, or a model that is not allowed here, or this server did not start it with "
+    "these settings. Choose a model on the Ask tab. If you trust the settings, enter the name that they give."
+)
 
 
 def build_evaluate_tab(
@@ -98,7 +103,10 @@ def _build_page(
             found = outputs.ask_again({name: wanted.get(name) for name in ("run", "sample")})
         except HartError as error:
             raise gr.Error(str(error), title="This question cannot be opened", print_exception=False) from error
-        model = found.model if found.model is not None else gr.skip()
+        model: Any = found.model
+        if model is None:
+            gr.Warning(_MODEL_LEFT, title="The model is not filled in")
+            model = gr.skip()
         texts = [found.question, found.choices, found.answer]
         return [gr.update(selected="ask"), str(found.image), *texts, model]
 

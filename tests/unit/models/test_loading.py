@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaModel
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaModel, dynamic_module_utils
 
 from hart_studio.errors import ModelError
 from hart_studio.models import loading
@@ -140,7 +141,12 @@ def test_a_damaged_processor(broken: Path, file: str, content: str | None) -> No
     (broken / file).unlink()
     if content is not None:
         (broken / file).write_text(content)
-    with pytest.raises(ModelError, match=r"expected a processor .*save the processor beside the model"):
+    words = (
+        "expected JSON in .*processor_config.json"
+        if content == "{" and file != "tokenizer.json"
+        else ("expected a processor .*save the processor beside the model")
+    )
+    with pytest.raises(ModelError, match=words):
         load_model(str(broken))
 
 
@@ -221,16 +227,116 @@ def test_a_hub_model_is_checked_before_its_weights_are_fetched(
     assert not any(pattern.endswith((".py", ".bin", "*")) for patterns in asked for pattern in patterns)
 
 
-def test_code_in_a_model_folder_is_never_run(broken: Path) -> None:
+@pytest.mark.parametrize("file", ["config.json", "processor_config.json", "tokenizer_config.json"])
+def test_code_in_a_model_folder_is_never_run(broken: Path, file: str) -> None:
     marker = broken / "ran"
     (broken / "evil.py").write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\nclass Evil: ...\n")
-    for file in ("config.json", "processor_config.json", "tokenizer_config.json"):
-        content = json.loads((broken / file).read_text())
-        classes = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor")
-        content["auto_map"] = dict.fromkeys(classes, "evil.Evil")
-        (broken / file).write_text(json.dumps(content))
-    assert load_model(str(broken)).family.key == "qwen3_vl"
+    classes = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoTokenizer")
+    _change(broken / file, auto_map=dict.fromkeys(classes, "evil.Evil"))
+    with pytest.raises(ModelError, match=rf"{file} of .* something else to open: auto_map .*remote code is never run"):
+        load_model(str(broken))
     assert not marker.exists()
+
+
+def test_nobody_is_asked_about_remote_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transformers asks on the terminal where an inner call does not say whether remote code may run."""
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        dynamic_module_utils.resolve_trust_remote_code(None, str(tmp_path), has_local_code=False, has_remote_code=True)
+
+
+@pytest.fixture
+def outside(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Another whole model, whose weights are a pickle, too."""
+    folder = Path(shutil.copytree(tiny_folder("qwen2_vl"), tmp_path / "outside"))
+    torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Path], set[str]]]:
+    """``opened(folder)``: the files of a folder that were opened since the test began."""
+    paths: list[str] = []
+    is_over = False
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and not is_over:
+            paths.append(str(arguments[0]))
+
+    sys.addaudithook(note)  # it can never be taken away again
+    yield lambda folder: {path for path in paths if path.startswith(f"{folder}/")}
+    is_over = True
+
+
+def _change(path: Path, **entries: object) -> None:
+    """Add entries to a JSON file, which may be missing."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**content, **entries}))
+
+
+@pytest.mark.parametrize("in_own_file", [False, True])
+@pytest.mark.parametrize("kind", ["AutoModelForImageTextToText", "AutoTokenizer", "RagTokenizer"])
+def test_an_audio_tokenizer_is_never_opened(
+    broken: Path, outside: Path, opened: Callable[[Path], set[str]], kind: str, in_own_file: bool
+) -> None:
+    second = {"audio_tokenizer_class": kind, "audio_tokenizer_name_or_path": str(outside)}
+    if in_own_file:
+        _change(broken / "audio_tokenizer_config.json", **second)
+    else:
+        _change(broken / "processor_config.json", audio_tokenizer=second)
+    with pytest.raises(ModelError, match=r"audio_tokenizer.*[Rr]emove the (entry|file) if you trust the rest"):
+        load_model(str(broken))
+    assert not opened(outside)
+
+
+def test_the_processor_beside_an_adapter_and_its_base_are_checked_too(
+    adapter: Path, broken: Path, outside: Path, opened: Callable[[Path], set[str]]
+) -> None:
+    second = {"audio_tokenizer_class": "AutoTokenizer", "audio_tokenizer_name_or_path": str(outside)}
+    _change(adapter / "processor_config.json", processor_class="Qwen3VLProcessor", audio_tokenizer=second)
+    with pytest.raises(ModelError, match="names something else to open: audio_tokenizer"):
+        load_model(str(adapter))
+    (adapter / "processor_config.json").unlink()
+    _change(adapter / "adapter_config.json", base_model_name_or_path=str(broken))
+    _change(broken / "processor_config.json", audio_tokenizer=second)
+    with pytest.raises(ModelError, match="names something else to open: audio_tokenizer"):
+        load_model(str(adapter))
+    assert not opened(outside)
+
+
+def test_where_a_model_was_saved_first_is_not_opened(
+    broken: Path, outside: Path, opened: Callable[[Path], set[str]]
+) -> None:
+    """Published checkpoints have these entries, so they load; merging an adapter reads the first one."""
+    config = json.loads((broken / "config.json").read_text())
+    parts = {part: {**config[part], "_name_or_path": str(outside)} for part in ("text_config", "vision_config")}
+    _change(broken / "config.json", _name_or_path=str(outside), **parts)
+    _change(broken / "tokenizer_config.json", name_or_path=str(outside), special_tokens_map_file=str(outside / "a"))
+    assert load_model(str(broken)).model.config._name_or_path == str(broken)
+    assert not opened(outside)
+
+
+def test_a_hub_model_that_changes_while_it_is_fetched_is_checked_again(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(_: str, allow_patterns: list[str], **__: object) -> str:
+        if loading.WEIGHT_FILES[0] in allow_patterns:
+            _change(broken / "config.json", transformers_weights="adapter_model.bin")
+        return str(broken)
+
+    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    with pytest.raises(ModelError, match=r"config\.json of owner/model names something else to open"):
+        load_model("owner/model")
+
+
+def test_shards_are_never_pickles(broken: Path, outside: Path, opened: Callable[[Path], set[str]]) -> None:
+    names = load_file(broken / "model.safetensors")
+    (broken / "model.safetensors").rename(broken / "model-1.safetensors")
+    shards = dict.fromkeys(names, str(outside / "pytorch_model.bin"))
+    _change(broken / "model.safetensors.index.json", metadata={}, weight_map=shards)
+    with pytest.raises(ModelError, match=r"names of \.safetensors files of the same folder"):
+        load_model(str(broken))
+    assert not opened(outside)
 
 
 def test_bfloat16_weights_are_upcast_on_the_cpu(broken: Path) -> None:
@@ -289,9 +395,25 @@ def test_an_adapter_without_its_base(adapter: Path, change: dict[str, str | None
         load_model(str(adapter))
 
 
-def test_an_adapter_with_pickled_weights(adapter: Path) -> None:
-    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(ModelError, match=r"expected weights called adapter_model\*.safetensors"):
+@pytest.mark.parametrize("decoy", [None, "adapter_model_x.safetensors", "adapter_model.safetensors"])
+def test_an_adapter_with_pickled_weights(
+    adapter: Path, decoy: str | None, opened: Callable[[Path], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpickled"))
+    weights = adapter / "adapter_model.safetensors"
+    (adapter / "adapter_model.bin").hardlink_to(weights)
+    weights.rename(adapter / (decoy or "other"))
+    with pytest.raises(
+        ModelError, match=r"expected adapter_model.safetensors and no pickled weights .*adapter_model.b"
+    ):
+        load_model(str(adapter))
+    assert not {path for path in opened(adapter) if path.endswith(".bin")}
+
+
+def test_an_adapter_on_an_adapter(adapter: Path, tiny_folder: Callable[[str], Path]) -> None:
+    shutil.copytree(tiny_folder("qwen3_vl"), adapter, dirs_exist_ok=True)
+    _change(adapter / "adapter_config.json", base_model_name_or_path=str(adapter))
+    with pytest.raises(ModelError, match="expected a whole model as the base of an adapter"):
         load_model(str(adapter))
 
 

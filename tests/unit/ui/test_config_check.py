@@ -27,6 +27,7 @@ from hart_studio.ui.config_check import (
     check_checkpoint,
     check_config,
     check_resumable,
+    find_offered_model,
     hash_new,
     is_signed,
     list_resources,
@@ -210,6 +211,25 @@ def test_a_checkpoint_is_offered_beside_the_model_of_its_run(root: Root) -> None
     assert offer(save(root.make(config)), "owner/name") == "built-in", "a name in a file of others is not opened"
     with pytest.raises(InputError, match="not started by this server"):
         offer(save(root.make(config), "owner/name"), "owner/name")
+
+
+def test_the_model_of_an_evaluation_is_offered_only_if_it_is_trusted(root: Root) -> None:
+    def offer(layout: RunLayout, allowed: AllowedModels | None = None) -> str | None:
+        return find_offered_model(layout, allowed or root.allowed, root.root)
+
+    others = EvaluationConfig(model="owner/name")
+    assert offer(root.make(others)) is None
+    assert offer(root.make(others), AllowedModels(None, root.root, trusted=("owner/name",))) == "owner/name"
+    assert offer(root.make(EvaluationConfig(model="built-in"))) == "built-in"
+    signed = root.make(others, signed=True)
+    assert offer(signed) == "owner/name"
+    assert offer(signed, AllowedModels(("built-in",), root.root)) is None, "not in the list of today"
+    assert offer(root.make(EvaluationConfig(served=SERVED), signed=True)) is None
+    signed.config.write_text(signed.config.read_text().replace("owner/name", "evil/name"))
+    assert offer(signed) is None
+    signed.config.write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        offer(signed)
 
 
 def test_what_the_operator_named_is_trusted(root: Root) -> None:

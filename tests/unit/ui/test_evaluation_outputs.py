@@ -15,6 +15,7 @@ from hart_studio.evaluation.parts import append_records, part_path
 from hart_studio.files import write_json
 from hart_studio.records import Box
 from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.queue import LaunchPlan, write_plan
 from hart_studio.ui import evaluation_outputs
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.evaluation_outputs import EvaluationOutputs
@@ -173,6 +174,23 @@ def test_a_question_is_asked_again_with_the_original(
     assert found.image.is_relative_to(outputs.service.folder) and found.image.name == "sign.png"
     assert (found.question, found.choices, found.answer) == ("Which number is on sign 3?", "two lines\nsix\nseven", "A")
     assert found.model == "built-in"
+
+
+def test_a_model_that_somebody_else_wrote_is_not_filled_in(
+    desk: EvaluationDesk, outputs: EvaluationOutputs, picture: Path
+) -> None:
+    """One click on the Ask tab would fetch it."""
+    layout = write_evaluation(desk.launch.runs_root, [make_record(3, picture)], model="owner/model")
+    wanted = {"run": layout.run_id, "sample": "q003"}
+    found = outputs.ask_again(wanted)
+    assert found.model is None and found.question == "Which number is on sign 3?"
+    write_plan(layout, LaunchPlan(argv=("python",)))
+    assert outputs.ask_again(wanted).model == "owner/model", "what this server has signed is filled in"
+    config = json.loads(layout.config.read_text())
+    layout.config.write_text(json.dumps({**config, "model": "evil/model"}))
+    assert outputs.ask_again(wanted).model is None, "neither the new name, nor the one that was read before"
+    layout.config.write_text(json.dumps({**config, "model": "built-in", "title": "edited"}))
+    assert outputs.ask_again(wanted).model == "built-in"
 
 
 def test_new_records_are_seen(
