@@ -80,7 +80,9 @@ def test_an_exception_behind_such_an_answer_is_told_once(caplog):
 def test_all_other_answers_pass_as_they_are(status, caplog):
     messages = [start(status), PIECE, PIECE]
     answer = call(PlainFaults(application(*messages)))
-    assert answer.messages == messages and not caplog.records, "503 (queue full) and 507 (uploads full) are sent on purpose"
+    assert answer.messages == messages and not caplog.records, (
+        "503 (queue full) and 507 (uploads full) are sent on purpose"
+    )
 
 
 @pytest.mark.parametrize(("error", "is_logged"), [(ValueError(SECRET), True), (HTTPException(404, SECRET), False)])
