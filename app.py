@@ -82,8 +82,13 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--proxy", action="append", default=[], metavar="IP",
-        help="address of a reverse proxy in front of the page, whose X-Forwarded-Proto and X-Forwarded-For are used; "
-        "repeat (default: no such header is used)",
+        help="address of a reverse proxy in front of the page, whose X-Forwarded-Proto is used; repeat (default: no "
+        "such header is used)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust-forwarded-for", action="store_true",
+        help="count limits by the last address in X-Forwarded-For of the --proxy, which must set that header itself "
+        "(nginx: proxy_set_header X-Forwarded-For $remote_addr;); default: all clients of a proxy count as one",
     )  # fmt: skip
     parser.add_argument(
         "--without-login", action="store_true",
@@ -142,7 +147,8 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
         )
         mcp_server = find_server() if flags.mcp else None
         # The tunnel of --share is a program of this machine, which says that browsers use https.
-        proxying = read_proxying(flags.proxy or (["127.0.0.1"] if flags.share else []), os.environ)
+        proxies = flags.proxy or (["127.0.0.1"] if flags.share else [])
+        proxying = read_proxying(proxies, os.environ, sets_client=flags.trust_forwarded_for)
     except InputError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2

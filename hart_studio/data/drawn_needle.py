@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.imaging import OpenImage, SourceImage
-from hart_studio.needle.dataset import iterate_items, write_picture
+from hart_studio.needle.dataset import NeedleItem, item_id, iterate_items, make_item, write_picture
 from hart_studio.needle.scenes import Scene, SceneSettings
 from hart_studio.records import Box, GoldSample
+
+_MOST_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +69,38 @@ def draw_questions(
     """
     scenes: dict[str, Scene] = {}
     samples = []
-    chosen = SceneSettings(width=scene_wh[0], height=scene_wh[1]) if scene_wh else SceneSettings()
-    for item in iterate_items(split, count, seed=seed, settings=chosen):
-        image = str((folder / f"{item.id}.jpg").resolve())
-        scenes[image] = item.scene
-        question = item.question
-        samples.append(
-            GoldSample(
-                id=item.id,
-                image=image,
-                question=question.text,
-                choices=question.choices,
-                answer=question.letter,
-                category=question.kind,
-                source="needle",
-                gold_boxes=tuple(Box.of(box.xyxy) for box in question.gold_boxes),
-            )
-        )
+    for item in iterate_items(split, count, seed=seed, settings=_scene_settings(scene_wh)):
+        sample = _sample_of(item, folder)
+        scenes[sample.image] = item.scene
+        samples.append(sample)
     return SampleSource(LoadedSamples("needle", tuple(samples)), DrawnScenes(scenes))
+
+
+def make_question(
+    split: str, sample_id: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
+) -> GoldSample | None:
+    """One question of ``draw_questions`` by its id, at the cost of one scene; None if the preset has no such id."""
+    index = sample_id.rpartition("-")[2]
+    if not (index.isascii() and index.isdecimal() and len(index) <= _MOST_DIGITS and int(index) < count):
+        return None
+    if sample_id != item_id(split, seed, int(index)):
+        return None
+    return _sample_of(make_item(split, int(index), seed=seed, settings=_scene_settings(scene_wh)), folder)
+
+
+def _scene_settings(scene_wh: tuple[int, int] | None) -> SceneSettings:
+    return SceneSettings(width=scene_wh[0], height=scene_wh[1]) if scene_wh else SceneSettings()
+
+
+def _sample_of(item: NeedleItem, folder: Path) -> GoldSample:
+    question = item.question
+    return GoldSample(
+        id=item.id,
+        image=str((folder / f"{item.id}.jpg").resolve()),
+        question=question.text,
+        choices=question.choices,
+        answer=question.letter,
+        category=question.kind,
+        source="needle",
+        gold_boxes=tuple(Box.of(box.xyxy) for box in question.gold_boxes),
+    )

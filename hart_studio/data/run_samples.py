@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.data.columns import Columns
-from hart_studio.data.drawn_needle import SampleSource, draw_questions
+from hart_studio.data.drawn_needle import SampleSource, draw_questions, make_question
 from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest
+from hart_studio.records import GoldSample
 from hart_studio.runs.config import DataConfig, RunConfig
 
 SCENE_WH: Final = (2048, 1536)
@@ -55,6 +56,13 @@ def draw_needle(settings: DataConfig, folder: Path) -> SampleSource:
         folder: Where the pictures will go.
     """
     return draw_questions("train", settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
+
+
+def find_drawn_sample(settings: DataConfig, sample_id: str, folder: Path) -> GoldSample | None:
+    """One question of ``draw_needle`` by its id, without making the others; None if there is none with that id."""
+    return make_question(
+        "train", sample_id, settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH
+    )
 
 
 def split_run(config: RunConfig, source: SampleSource, folder: Path, *, is_writer: bool) -> Split:

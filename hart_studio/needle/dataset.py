@@ -58,11 +58,22 @@ def iterate_items(
         settings: Difficulty; the published one by default.
         gist_share: Share of questions that the overview can answer.
     """
-    chosen = settings or SceneSettings()
     for index in range(count):
-        rng = np.random.default_rng([SPLITS[split], seed, index])
-        scene = make_scene(rng, chosen)
-        yield NeedleItem(f"needle-{split}-{seed}-{index:05d}", scene, ask(rng, scene, gist_share))
+        yield make_item(split, index, seed=seed, settings=settings, gist_share=gist_share)
+
+
+def make_item(
+    split: str, index: int, *, seed: int = 0, settings: SceneSettings | None = None, gist_share: float = 0.3
+) -> NeedleItem:
+    """One question of a preset by its index from 0, without making those before it; see ``iterate_items``."""
+    rng = np.random.default_rng([SPLITS[split], seed, index])
+    scene = make_scene(rng, settings or SceneSettings())
+    return NeedleItem(item_id(split, seed, index), scene, ask(rng, scene, gist_share))
+
+
+def item_id(split: str, seed: int, index: int) -> str:
+    """Id of one question of a preset."""
+    return f"needle-{split}-{seed}-{index:05d}"
 
 
 def write_picture(scene: Scene, path: Path, **encoding: Any) -> None:

@@ -126,7 +126,7 @@ class CacheSweeper:
             most_seconds: Age at which a file goes in any case.
             clock: The seam for tests.
         """
-        self._folder, self._most_bytes, self._most_seconds, self._clock = folder, most_bytes, most_seconds, clock
+        self._folder, self.most_bytes, self._most_seconds, self._clock = folder, most_bytes, most_seconds, clock
         self._seen: dict[str, tuple[int, float]] = {}
         self._kept = {file.path for file in _walk(folder)}
         self._is_over = threading.Event()
@@ -141,23 +141,37 @@ class CacheSweeper:
         """Sweep no more."""
         self._is_over.set()
 
+    def fits(self, size: int) -> bool:
+        """Whether an upload of that many bytes would have room now. Nothing is reserved and nothing is removed."""
+        with self._lock:
+            return self._has_room(size)
+
     def reserve(self, size: int) -> bool:
-        """Make room for an upload of that many bytes, and keep it until ``release``.
+        """Make room for bytes of an upload that have arrived, and keep it until ``release``.
 
         Only files older than ``SPARED_SECONDS`` go for it: who sends much must not push out what others just sent.
+        None goes for bytes that are refused.
 
         Returns:
             Whether there is room.
         """
         with self._lock:
-            left = self._remove(self._most_bytes - self._reserved - size, SPARED_SECONDS)
-            if left + self._reserved + size > self._most_bytes:
+            if not self._has_room(size):
+                return False
+            left = self._remove(self.most_bytes - self._reserved - size, SPARED_SECONDS)
+            if left + self._reserved + size > self.most_bytes:
                 return False
             self._reserved += size
             return True
 
+    def _has_room(self, size: int) -> bool:
+        """Whether that many bytes fit beside the reserved ones and the files that must stay for now."""
+        now = self._clock()
+        spared = sum(taken for first, _, _, taken in self._scan(now) if now - first < SPARED_SECONDS)
+        return spared + self._reserved + size <= self.most_bytes
+
     def release(self, size: int) -> None:
-        """The upload has ended; what it has written is counted as it lies there."""
+        """The bytes are on the disk, or the upload has ended; what it has written is counted as it lies there."""
         with self._lock:
             self._reserved -= size
 
@@ -171,13 +185,28 @@ class CacheSweeper:
             Bytes that are left, without what belongs to the pages themselves.
         """
         with self._lock:
-            left = self._remove(self._most_bytes, SPARED_SECONDS)
-            return left if left <= self._most_bytes else self._remove(self._most_bytes, USED_SECONDS)
+            left = self._remove(self.most_bytes, SPARED_SECONDS)
+            return left if left <= self.most_bytes else self._remove(self.most_bytes, USED_SECONDS)
 
     def _remove(self, most_bytes: int, spared_seconds: float) -> int:
         """Remove the oldest files until the others take that many bytes, and those that are too old in any case."""
-        now, seen, total = self._clock(), {}, 0
-        files = []
+        now = self._clock()
+        files = self._scan(now)
+        total = sum(size for _, _, _, size in files)
+        for first, _, path, size in files:
+            age = now - first
+            if age < spared_seconds or (age < self._most_seconds and total <= most_bytes):
+                break
+            with suppress(OSError):
+                Path(path).unlink()
+                total -= size
+                self._seen.pop(path)
+                self._prune(Path(path).parent)
+        return total
+
+    def _scan(self, now: float) -> list[tuple[float, int, str, int]]:
+        """(first seen, time of the last change in ns, path, bytes) of each file, the oldest first."""
+        seen, files = {}, []
         for file in _walk(self._folder):
             if file.path in self._kept:
                 continue
@@ -187,18 +216,8 @@ class CacheSweeper:
                 first = known[1] if known and known[0] == status.st_ctime_ns else now
                 seen[file.path] = (status.st_ctime_ns, first)
                 files.append((first, status.st_mtime_ns, file.path, status.st_size))
-                total += status.st_size
-        for first, _, path, size in sorted(files):
-            age = now - first
-            if age < spared_seconds or (age < self._most_seconds and total <= most_bytes):
-                break
-            with suppress(OSError):
-                Path(path).unlink()
-                total -= size
-                seen.pop(path)
-                self._prune(Path(path).parent)
         self._seen = seen
-        return total
+        return sorted(files)
 
     def _prune(self, folder: Path) -> None:
         """Remove folders that hold nothing any more; the upper two levels are the pages' own."""

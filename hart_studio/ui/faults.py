@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _logger = logging.getLogger(__name__)
 
-_BUSY: Final = 503
-"""The one answer of this kind that is meant: the queue is full."""
+_INTENDED: Final = frozenset({503, 507})
+"""Server errors that are sent on purpose: the queue is full, or the space for uploads is full."""
 
 
 class PlainFaults:
@@ -36,7 +36,7 @@ class PlainFaults:
         async def send_plainly(message: Message) -> None:
             nonlocal is_started, is_failed
             if message["type"] == "http.response.start":
-                is_failed = message["status"] >= 500 and message["status"] != _BUSY
+                is_failed = message["status"] >= 500 and message["status"] not in _INTENDED
                 if not is_failed:
                     is_started = True
             if not is_failed:

@@ -6,6 +6,7 @@ A run's own files hold none: training never sees them, and what training writes 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import HartError
@@ -15,6 +16,9 @@ from hart_studio.runs.layout import RunLayout
 
 MOST_RUNS: Final = 4
 """Data sets that are kept in memory."""
+
+MOST_BYTES: Final = 64 * 2**20
+"""Largest file of samples that is read for this, project default: the process of the pages reads it."""
 
 
 class GoldBoxes:
@@ -26,7 +30,14 @@ class GoldBoxes:
         self._known: dict[str, dict[str, tuple[Box, ...]]] = {}
 
     def find(self, layout: RunLayout, config: RunConfig, sample_id: str) -> tuple[Box, ...]:
-        """The true boxes of a question; none when the data set has none, or cannot be read any more."""
+        """The true boxes of a question; none when the data set has none, is too large, or cannot be read any more."""
+        if config.data.source == "needle" and not config.data.path:
+            # Reading a data set imports libraries, which takes seconds.
+            from hart_studio.data.run_samples import find_drawn_sample  # noqa: PLC0415
+
+            # Settings that somebody copied here may ask for a million scenes: only this one is made.
+            sample = find_drawn_sample(config.data, sample_id, layout.folder)
+            return sample.gold_boxes if sample else ()
         key = config.data.model_dump_json()
         with self._lock:
             if key not in self._known:
@@ -42,8 +53,12 @@ def _load(layout: RunLayout, config: RunConfig) -> dict[str, tuple[Box, ...]]:
 
     if config.data.source == "hf":  # it might be fetched, which nobody asked for
         return {}
+    path = Path(config.data.path)
+    files = [path, *path.glob("*.json*")] if path.is_dir() else [path]
     try:
+        if any(file.is_file() and file.stat().st_size > MOST_BYTES for file in files):
+            return {}
         source = load_samples(config.data, layout.folder / "pictures", makes_folder=False)
-    except HartError:
+    except (HartError, OSError):
         return {}
     return {sample.id: sample.gold_boxes for sample in source.loaded.samples}

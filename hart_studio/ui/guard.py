@@ -67,7 +67,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = self._find_refusal(scope)
+        cleaned = clean_scope(scope, self.proxying)
+        refusal = self._find_refusal(scope, (cleaned.get("client") or ("unknown",))[0])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -79,10 +80,14 @@ class Guard:
             status, detail = refusal
             await JSONResponse({"detail": detail}, status)(scope, receive, send_with_headers)
             return
-        await self.app(clean_scope(scope, self.proxying), receive, send_with_headers)
+        await self.app(cleaned, receive, send_with_headers)
 
-    def _find_refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _find_refusal(self, scope: Scope, address: str) -> tuple[int, str] | None:
         """Why a request is not answered, as status and words; None when it is.
+
+        Args:
+            scope: The request with the headers that the client sent.
+            address: Of the client, see ``clean_scope``.
 
         A foreign host gets 400, another site 403, an address that is not served 404, too many logins 429, and whoever
         has not logged in where that is needed 401.
@@ -99,10 +104,8 @@ class Guard:
             return 403, "Requests from other sites are refused. A proxy has to pass on the Host that the browser named."
         if not is_served(path):
             return 404, "Not found."
-        if scope["method"] == "POST" and path.rstrip("/") == "/login":
-            address = (scope.get("client") or ("unknown",))[0]
-            if not self._logins.admit(address):
-                return 429, "Too many tries. Wait a minute."
+        if scope["method"] == "POST" and path.rstrip("/") == "/login" and not self._logins.admit(address):
+            return 429, "Too many tries. Wait a minute."
         if not is_open(path) and not _is_logged_in(scope.get("app"), headers.get("cookie", "")):
             return 401, "Log in first."
         return None

@@ -10,7 +10,6 @@ import asyncio
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -39,12 +38,26 @@ PATIENCE_SECONDS: Final = 30.0
 """How long a client may send nothing, and how long it may be slower than ``LEAST_BYTES_PER_SECOND``."""
 
 LEAST_BYTES_PER_SECOND: Final = 2048
+"""Project default; a large body must be faster, see ``MOST_SECONDS``."""
+
+MOST_SECONDS: Final = 900.0
+"""How long a body may take after ``PATIENCE_SECONDS``. A client must keep the rate at which the stated size arrives in
+that time: 230 KB/s for 200 MB, project default."""
 
 MOST_UNFINISHED: Final = 256
-"""Requests of all clients whose body is still on its way, ours."""
+"""Requests of all clients whose body is still on its way, project default. For one more the slowest is ended."""
 
 MOST_UNFINISHED_OF_ONE: Final = 64
 """The same of one address, which may be a whole class behind one proxy."""
+
+MOST_UPLOADS_OF_ONE: Final = 16
+"""Requests with files of one address whose body is still on its way, project default."""
+
+MOST_SHARE_OF_ONE: Final = 0.5
+"""Part of the space for uploads that the unfinished uploads of one address may take, project default."""
+
+RESERVED_STEP_BYTES: Final = 2**20
+"""Space for an upload is reserved each time so many bytes have arrived. Project default."""
 
 _UPLOAD: Final = "/gradio_api/upload"
 _FORMS: Final = (b"multipart/form-data", b"application/x-www-form-urlencoded")
@@ -86,18 +99,17 @@ class RequestLimits:
         self.app = app
         self._cache = cache
         self._patience, self._most, self._most_of_one = patience, most_unfinished, most_of_one
-        self._unfinished: Counter[str] = Counter()
+        self._unfinished: dict[str, list[_Body]] = {}
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413 to too much, 408 to too slowly, 400 and 415 to what is no JSON, 503 to too many; else pass on.
+        """Answer 413 to too much, 408 to too slowly, 400 and 415 to what is no JSON; else pass on.
 
-        An upload that the cache has no room for is answered by 507.
+        The slowest of too many requests gets 503, and an upload that the cache has no room for 507.
         """
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self.app(scope, receive, send)
             return
-        address = (scope.get("client") or ("unknown",))[0]
         is_upload = scope["path"].rstrip("/") == _UPLOAD
         is_started = False
 
@@ -107,17 +119,19 @@ class RequestLimits:
             await send(message)
 
         most = MOST_UPLOADED_BYTES if is_upload or scope["path"].startswith(_OWN_BOUNDS) else MOST_JSON_BYTES
-        body = _Body(receive, most, self._patience, lambda: self._end(address))
+        address = (scope.get("client") or ("unknown",))[0]
+        space = _UploadSpace(self._cache) if is_upload and self._cache is not None else None
+        stated = _stated_length(scope)
+        body = _Body(receive, most, self._patience, stated, space, is_upload=is_upload)
+        body.on_close = lambda: self._end(address, body)
+        body.on_arrival = lambda: self._bound_bytes(address)
         self._uploads += is_upload
-        reserved = 0
         try:
-            self._begin(address)
-            _check_length(scope, most)
-            if is_upload and self._cache is not None:
-                size = _find_length(scope, most)
-                if not await asyncio.to_thread(self._cache.reserve, size):
-                    raise _RefusedError(507, "The space for uploads is full. Try again in a few minutes.")
-                reserved = size
+            self._begin(address, body)
+            if stated > most:  # what lies about its size is counted as it comes
+                _refuse_large(most)
+            if space is not None:
+                await space.check(stated)
             if not scope["path"].startswith(_OWN_BOUNDS) and not _is_form(scope):
                 await body.read_json(takes_files=scope["path"].rstrip("/") != _CALLS)
             await self.app(scope, body.receive, send_noting)
@@ -126,33 +140,99 @@ class RequestLimits:
                 await _answer(refused)(scope, receive, send)
         finally:
             body.close()
-            if self._cache is not None and reserved:
-                self._cache.release(reserved)
+            if space is not None:
+                space.release()
             self._uploads -= is_upload
             if is_upload and not self._uploads:
                 _sweep(Path(get_upload_folder()))
 
-    def _begin(self, address: str) -> None:
-        self._unfinished[address] += 1
-        if self._unfinished.total() > self._most or self._unfinished[address] > self._most_of_one:
-            raise _RefusedError(503, "Too many requests are being sent. Try again in a moment.")
+    def _begin(self, address: str, body: _Body) -> None:
+        """Count a request, and end the slowest one where there are too many.
 
-    def _end(self, address: str) -> None:
-        self._unfinished[address] -= 1
+        Requests that drip go before the others, and nobody is kept out by those who drip, not even where all clients
+        have the address of one proxy.
+        """
+        same = self._unfinished.get(address, [])
+        uploads = [each for each in same if each.is_upload]
+        if body.is_upload and len(uploads) >= MOST_UPLOADS_OF_ONE:
+            _end_slowest(uploads)
+        elif len(same) >= self._most_of_one:
+            _end_slowest(same)
+        elif sum(map(len, self._unfinished.values())) >= self._most:
+            _end_slowest(max(self._unfinished.values(), key=len))
+        self._unfinished.setdefault(address, []).append(body)
+
+    def _bound_bytes(self, address: str) -> None:
+        """End the slowest upload of an address whose unfinished uploads take too much of the space."""
+        uploads = [each for each in self._unfinished.get(address, []) if each.is_upload]
+        if self._cache is not None and len(uploads) > 1:
+            share = MOST_SHARE_OF_ONE * self._cache.most_bytes
+            if sum(each.size for each in uploads) > share:
+                _end_slowest(uploads)
+
+    def _end(self, address: str, body: _Body) -> None:
+        self._unfinished[address].remove(body)
         if not self._unfinished[address]:
             del self._unfinished[address]
 
 
-class _Body:
-    """The body of a request as it comes, counted and timed."""
+class _UploadSpace:
+    """Space for one upload: reserved in steps for bytes that have arrived, and freed once they are on the disk."""
 
-    def __init__(self, receive: Receive, most: int, patience: float, close: Callable[[], None]) -> None:
-        self._receive, self._most, self._patience, self._close = receive, most, patience, close
-        self._is_closed = False
+    def __init__(self, cache: CacheSweeper) -> None:
+        self._cache = cache
+        self._arrived = self._reserved = 0
+
+    async def check(self, stated: int) -> None:
+        """Refuse at once what has no room. A promise reserves nothing: the client may never keep it."""
+        if not await asyncio.to_thread(self._cache.fits, stated):
+            _refuse_full()
+
+    async def take(self, size: int, *, is_last: bool) -> None:
+        """Count bytes that have arrived, before the application writes them."""
+        self._arrived += size
+        if self._arrived and (is_last or self._arrived >= RESERVED_STEP_BYTES):
+            arrived, self._arrived = self._arrived, 0
+            self.release()  # the sweeper finds these in the folder
+            if not await asyncio.to_thread(self._cache.reserve, arrived):
+                _refuse_full()
+            self._reserved = arrived
+
+    def release(self) -> None:
+        """Free what is reserved."""
+        reserved, self._reserved = self._reserved, 0
+        if reserved:
+            self._cache.release(reserved)
+
+
+class _Body:
+    """The body of a request as it comes, counted and timed.
+
+    Attributes:
+        is_upload: Whether it brings files.
+        size: Bytes that have arrived.
+        on_close: Called once, when the body is not on its way any more.
+        on_arrival: Called when a part of an upload has arrived.
+    """
+
+    def __init__(
+        self, receive: Receive, most: int, patience: float, stated: int, space: _UploadSpace | None, *, is_upload: bool
+    ) -> None:
+        self.is_upload, self.size = is_upload, 0
+        self.on_close: Callable[[], None] = lambda: None
+        self.on_arrival: Callable[[], None] = lambda: None
+        self._receive, self._most, self._patience, self._space = receive, most, patience, space
+        self._least_rate = max(LEAST_BYTES_PER_SECOND, min(stated, most) / MOST_SECONDS)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[Message] | None = None
+        self._is_closed = self._is_ended = self._is_whole = False
         self._began = time.monotonic()
-        self._size = 0
-        self._is_whole = False
         self._kept: list[Message] = []
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second; a second is added, so that a request does not look fast by having just begun."""
+        return self.size / (time.monotonic() - self._began + 1)
 
     async def receive(self) -> Message:
         """The next message; once the body is whole, the application waits for the end of the connection, as it may."""
@@ -160,28 +240,52 @@ class _Body:
             return self._kept.pop(0)
         if self._is_whole:
             return await self._receive()
-        try:
-            message = await asyncio.wait_for(self._receive(), self._patience)
-        except TimeoutError:
-            _refuse_slow()
+        message = await self._wait()
         if message["type"] != "http.request":
             return message
-        self._size += len(message.get("body", b""))
+        arrived = len(message.get("body", b""))
+        self.size += arrived
         self._is_whole = not message.get("more_body", False)
         if self._is_whole:
             self.close()
-        if self._size > self._most:
+        elif self.is_upload:
+            self.on_arrival()
+        if self.size > self._most:
             _refuse_large(self._most)
         late = time.monotonic() - self._began - self._patience
-        if not self._is_whole and late > 0 and self._size < late * LEAST_BYTES_PER_SECOND:
+        if not self._is_whole and late > 0 and (self.size < late * self._least_rate or late > MOST_SECONDS):
             _refuse_slow()
+        if self._space is not None:
+            await self._space.take(arrived, is_last=self._is_whole)
         return message
+
+    async def _wait(self) -> Message:
+        if self._is_ended:
+            _refuse_slowest()
+        self._waiting = asyncio.ensure_future(self._receive())
+        try:
+            return await asyncio.wait_for(self._waiting, self._patience)
+        except TimeoutError:
+            _refuse_slow()
+        except asyncio.CancelledError:
+            if self._is_ended:
+                _refuse_slowest()
+            raise
+        finally:
+            self._waiting = None
+
+    def end(self) -> None:
+        """Take no more of it: its client gets 503, and it does not count from now on."""
+        self._is_ended = True
+        self.close()
+        if self._waiting is not None:
+            self._loop.call_soon_threadsafe(self._waiting.cancel)
 
     def close(self) -> None:
         """It is not on its way any more."""
         if not self._is_closed:
             self._is_closed = True
-            self._close()
+            self.on_close()
 
     async def read_json(self, *, takes_files: bool) -> None:
         """Read all of it, and refuse what is no JSON that a page would send.
@@ -215,19 +319,14 @@ def _is_form(scope: Scope) -> bool:
     return False
 
 
-def _check_length(scope: Scope, most: int) -> None:
-    """Refuse at once what says itself that it is too large; what lies is counted as it comes."""
-    for name, value in scope["headers"]:
-        if name.lower() == b"content-length" and value.isdigit() and int(value[:20]) > most:
-            _refuse_large(most)
+def _stated_length(scope: Scope) -> int:
+    """The size that a request states, the largest one where it states several; 0 = it states none."""
+    found = [value for name, value in scope["headers"] if name.lower() == b"content-length" and value.isdigit()]
+    return max((int(value[:20]) for value in found), default=0)
 
 
-def _find_length(scope: Scope, most: int) -> int:
-    """The size that a request states; the largest one where it states none."""
-    for name, value in scope["headers"]:
-        if name.lower() == b"content-length" and value.isdigit():
-            return min(int(value[:20]), most)
-    return most
+def _end_slowest(bodies: list[_Body]) -> None:
+    min(bodies, key=lambda body: body.rate).end()
 
 
 def _check_json(text: bytes, *, takes_files: bool) -> None:
@@ -270,6 +369,14 @@ def _refuse_large(most: int) -> NoReturn:
 
 def _refuse_slow() -> NoReturn:
     raise _RefusedError(408, "The request did not arrive in time. Send it again.")
+
+
+def _refuse_slowest() -> NoReturn:
+    raise _RefusedError(503, "Too many requests are being sent, and this was the slowest. Send it again in a moment.")
+
+
+def _refuse_full() -> NoReturn:
+    raise _RefusedError(507, "The space for uploads is full. Try again in a few minutes.")
 
 
 def _answer(refused: _RefusedError) -> JSONResponse:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
+import os
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
+from hart_studio.ui.forwarding import read_proxying
+from hart_studio.ui.guard import LOOPBACK_HOSTS, Guard
+from hart_studio.ui.limits import RequestLimits
+from hart_studio.ui.mcp.door import TokenDoor
+from hart_studio.ui.throttle import MOST_TRIES
+from tests.asgi import accepting
 from tests.attacks.targets import Target
 from tests.fakes import ScriptedModel
 from tests.spaces import Space, serve_space
@@ -92,3 +106,70 @@ def test_a_sign_in_that_is_built_to_hurt_is_no_fault_of_the_server(space: Space)
 def test_the_page_of_an_honest_path_is_kept(space: Space, tmp_path: Path) -> None:
     answer = httpx.get(f"{space.url}logout", params={"_target_url": "/?tab=runs"})
     assert answer.headers["location"] == "/?tab=runs"
+
+
+@contextmanager
+def serve_behind_relay(appends: bool, *, sets_client: bool) -> Iterator[str]:
+    """Serve the middleware with uvicorn behind a relay of this machine, declared with ``--proxy 127.0.0.1``.
+
+    Args:
+        appends: Whether the relay appends the address of its client to ``X-Forwarded-For``, as nginx does with
+            ``$proxy_add_x_forwarded_for``. False = it passes the header on unchanged, as nginx does by default.
+        sets_client: Whether the server is told to trust the last address.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORWARDED_ALLOW_IPS", "")
+        # The option is left out where it is off: the server is the one of an operator who gave --proxy alone.
+        proxying = read_proxying(("127.0.0.1",), os.environ, **({"sets_client": True} if sets_client else {}))
+        stack = RequestLimits(TokenDoor(accepting, "right-token-of-24-letters", accepting))
+        server = uvicorn.Server(
+            uvicorn.Config(Guard(stack, LOOPBACK_HOSTS, proxying), "127.0.0.1", 0, log_level="error", lifespan="off")
+        )
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+    upstream = server.servers[0].sockets[0].getsockname()[1]
+
+    class Relay(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            sent = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+            if appends:
+                client = self.client_address[0]
+                sent["x-forwarded-for"] = ", ".join([*self.headers.get_all("x-forwarded-for", []), client])
+            connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=30)
+            connection.request("POST", self.path, body, sent)
+            self.send_response(connection.getresponse().status)
+            self.end_headers()
+            connection.close()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    relay = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
+    threading.Thread(target=relay.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{relay.server_address[1]}"
+    finally:
+        relay.shutdown()
+        relay.server_close()
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("appends", "sets_client"), [(False, False), (True, False), (True, True)], ids=["passed on", "appended", "trusted"]
+)
+def test_no_header_evades_the_limits_behind_a_proxy(appends: bool, sets_client: bool) -> None:
+    with serve_behind_relay(appends, sets_client=sets_client) as url, httpx.Client(base_url=url) as client:
+
+        def guess(path: str, count: int, **headers: str) -> Counter[int]:
+            found: Counter[int] = Counter()
+            for number in range(count):
+                forged = {"x-forwarded-for": f"198.51.100.{number}"}
+                found[client.post(path, data={"password": f"{number}"}, headers={**headers, **forged}).status_code] += 1
+            return found
+
+        assert guess("/login", 30) == {200: MOST_TRIES, 429: 30 - MOST_TRIES}
+        assert guess("/mcp", 30, authorization="Bearer guess") == {401: MOST_TRIES, 429: 30 - MOST_TRIES}

@@ -195,3 +195,16 @@ def test_uploads_at_the_same_time_stay_below_the_bound(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(lambda _: sweeper.reserve(100), range(40)))
     assert sum(taken) == 10
+
+
+def test_whether_an_upload_fits_is_asked_without_removing_or_reserving(tmp_path: Path, clock: Clock) -> None:
+    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    old = write(tmp_path, "a/b/old", 500)
+    sweeper.sweep()
+    clock.now += 2 * SPARED_SECONDS
+    new = write(tmp_path, "a/b/new", 400)
+    assert all(sweeper.fits(600) for _ in range(5)) and not sweeper.fits(601)
+    assert not sweeper.reserve(601)
+    assert old.exists() and new.exists(), "nothing goes for bytes that are refused"
+    assert sweeper.reserve(600) and not old.exists() and new.exists()
+    assert sweeper.fits(0) and not sweeper.fits(1)

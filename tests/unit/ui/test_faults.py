@@ -6,7 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from hart_studio.errors import InputError
+from hart_studio.ui.cache import CacheSweeper
 from hart_studio.ui.faults import PlainFaults
+from hart_studio.ui.limits import RequestLimits
 from tests.asgi import accepting, call, part
 
 SECRET = "/srv/private/some body/secret.txt"  # noqa: S105 - the name of a file that is not there
@@ -60,7 +62,7 @@ def test_every_fault_has_a_number_of_its_own():
     assert len({incident_of(call(app)) for _ in range(50)}) == 50
 
 
-@pytest.mark.parametrize("status", [500, 501, 502, 504, 599])
+@pytest.mark.parametrize("status", [500, 501, 502, 504, 505, 506, 508, 599])
 def test_an_answer_that_tells_of_a_fault_is_replaced_in_whole(status, caplog):
     body = {"type": "http.response.body", "body": SECRET.encode()}
     answer = call(PlainFaults(application(start(status), body, body)))
@@ -74,11 +76,13 @@ def test_an_exception_behind_such_an_answer_is_told_once(caplog):
     assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.body"]
 
 
-@pytest.mark.parametrize("status", [200, 204, 303, 400, 401, 404, 413, 422, 499, 503])
+@pytest.mark.parametrize("status", [200, 204, 303, 400, 401, 404, 413, 422, 499, 503, 507])
 def test_all_other_answers_pass_as_they_are(status, caplog):
     messages = [start(status), PIECE, PIECE]
     answer = call(PlainFaults(application(*messages)))
-    assert answer.messages == messages and not caplog.records, "that the line is full is meant, and told by 503"
+    assert answer.messages == messages and not caplog.records, (
+        "503 (queue full) and 507 (uploads full) are sent on purpose"
+    )
 
 
 @pytest.mark.parametrize(("error", "is_logged"), [(ValueError(SECRET), True), (HTTPException(404, SECRET), False)])
@@ -106,3 +110,12 @@ def test_the_body_of_a_request_passes_untouched():
 def test_faults_of_other_protocols_are_the_servers(kind):
     with pytest.raises(KeyError):
         call(PlainFaults(application(KeyError("x"))), kind=kind)
+
+
+def test_a_full_space_for_uploads_reaches_the_client_with_its_reason(tmp_path, caplog):
+    cache = CacheSweeper(tmp_path, 0)
+    app = PlainFaults(RequestLimits(accepting, cache=cache))
+    form = (b"content-type", b"multipart/form-data; boundary=x")
+    answer = call(app, [part(b"0" * 100, is_last=True)], path="/gradio_api/upload", headers=[form])
+    assert (answer.status, answer.detail) == (507, "The space for uploads is full. Try again in a few minutes.")
+    assert not caplog.records

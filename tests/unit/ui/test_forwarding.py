@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import pytest
@@ -19,11 +20,16 @@ from hart_studio.ui.forwarding import (
 )
 
 SPACE = Proxying(space_hosts=("ada-hart.hf.space", "hart.example"))
+PROXIED = read_proxying(("127.0.0.1", "10.0.0.0/8"), {})
+SETS_CLIENT = read_proxying(("127.0.0.1", "10.0.0.0/8"), {}, sets_client=True)
 
 
 def clean(proxying: Proxying = NO_PROXY, path: str = "/config", query: bytes = b"", **headers: str) -> dict[str, str]:
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "scheme": "https", "path": path, "query_string": query, "headers": pairs}
+    scope = {
+        "type": "http", "scheme": "http", "path": path, "query_string": query, "headers": pairs,
+        "client": ("127.0.0.1", 7),
+    }  # fmt: skip
     cleaned = clean_scope(scope, proxying)
     assert scope["headers"] == pairs, "the request of others is not changed"
     found = {name.decode(): value.decode() for name, value in cleaned["headers"]}
@@ -38,15 +44,47 @@ def clean(proxying: Proxying = NO_PROXY, path: str = "/config", query: bytes = b
         "x-direct-url", "x-original-url", "x-original-host", "x-rewrite-url", "x-host",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("proxying", [NO_PROXY, Proxying(is_declared=True), SPACE])
+@pytest.mark.parametrize("proxying", [NO_PROXY, PROXIED, SETS_CLIENT, SPACE])
 def test_no_header_of_a_client_tells_the_address_of_the_page(name: str, proxying: Proxying) -> None:
-    cleaned = clean(proxying, **{name.replace("-", "_"): "evil.example", "cookie": "a=b"})
+    headers: dict[str, Any] = {name.replace("-", "_"): "evil.example", "cookie": "a=b"}
+    cleaned = clean(proxying, **headers)
     assert "evil.example" not in cleaned.values() and cleaned["cookie"] == "a=b"
 
 
+def client_of(proxying: Proxying, peer: str, *values: str) -> str:
+    """The address that limits count for a request with these ``X-Forwarded-For`` headers."""
+    headers = [(b"x-forwarded-for", value.encode("latin-1")) for value in values]
+    scope = {"type": "http", "scheme": "http", "path": "/", "headers": headers, "client": (peer, 5)}
+    return str(clean_scope(scope, proxying)["client"][0])
+
+
 def test_the_scheme_is_that_of_a_declared_proxy_alone() -> None:
-    assert clean()["scheme"] == "http", "the web server may have taken it from a header"
-    assert clean(Proxying(is_declared=True))["scheme"] == "https"
+    assert clean(x_forwarded_proto="https")["scheme"] == "http"
+    assert clean(PROXIED, x_forwarded_proto="https")["scheme"] == "https"
+    assert clean(PROXIED, x_forwarded_proto="javascript")["scheme"] == clean(PROXIED)["scheme"] == "http"
+    assert clean(read_proxying(("10.1.2.3",), {}), x_forwarded_proto="https")["scheme"] == "http", "another proxy"
+
+
+def test_no_header_changes_the_client_by_default() -> None:
+    for proxying in (NO_PROXY, PROXIED, SPACE):
+        for peer in ("127.0.0.1", "10.0.0.9", "192.0.2.7"):
+            assert client_of(proxying, peer, "198.51.100.1", "198.51.100.2, 198.51.100.3") == peer
+    assert client_of(SETS_CLIENT, "192.0.2.7", "198.51.100.1") == "192.0.2.7", "this is not the proxy"
+
+
+@pytest.mark.parametrize(
+    ("values", "client"),
+    [
+        (["192.0.2.7"], "192.0.2.7"), (["192.0.2.7:443"], "192.0.2.7"), (["[2001:DB8::1]:443"], "2001:db8::1"),
+        (["2001:db8::1"], "2001:db8::1"), (["198.51.100.1, 192.0.2.7"], "192.0.2.7"),
+        (["198.51.100.1", "192.0.2.7"], "192.0.2.7"), (["198.51.100.1, 10.0.0.5"], "10.0.0.5"),
+        (["198.51.100.1, 127.0.0.1"], "127.0.0.1"), (["192.0.2.7, guess"], "127.0.0.1"), (["192.0.2.7,"], "127.0.0.1"),
+        (["\xff"], "127.0.0.1"), ([""], "127.0.0.1"), ([], "127.0.0.1"),
+    ],
+)  # fmt: skip
+def test_the_client_is_the_last_address_of_a_proxy_that_sets_it(values: list[str], client: str) -> None:
+    """Also where the client's own address lies in the network of the proxies: those before the last never count."""
+    assert client_of(SETS_CLIENT, "127.0.0.1", *values) == client
 
 
 def test_a_space_uses_its_own_names_alone() -> None:
@@ -62,9 +100,18 @@ def test_proxies_are_declared_by_address() -> None:
     environment: dict[str, str] = {}
     assert read_proxying((), environment) == NO_PROXY
     assert environment[TRUSTED_VARIABLE] == "", "else the web server trusts every program of this machine"
-    assert read_proxying(("127.0.0.1", "10.0.0.0/8"), environment).is_declared
-    assert environment[TRUSTED_VARIABLE] == "127.0.0.1,10.0.0.0/8"
-    assert read_proxying((), {TRUSTED_VARIABLE: "10.1.2.3"}).is_declared
+    assert [str(each) for each in read_proxying(("127.0.0.1", "10.0.0.0/8"), environment).proxies] == [
+        "127.0.0.1/32", "10.0.0.0/8",
+    ]  # fmt: skip
+    assert environment[TRUSTED_VARIABLE] == "", "else the web server takes the client from a header"
+    environment = {TRUSTED_VARIABLE: "10.1.2.3, ::1"}
+    assert [str(each) for each in read_proxying((), environment).proxies] == ["10.1.2.3/32", "::1/128"]
+    assert environment[TRUSTED_VARIABLE] == ""
+    assert client_of(read_proxying((), {TRUSTED_VARIABLE: "*"}), "192.0.2.7", "198.51.100.1") == "192.0.2.7"
+    with pytest.raises(InputError, match=f"{TRUSTED_VARIABLE}=proxy"):
+        read_proxying((), {TRUSTED_VARIABLE: "proxy"})
+    with pytest.raises(InputError, match="Add --proxy IP"):
+        read_proxying((), {}, sets_client=True)
     assert read_proxying((), {"SPACE_ID": "a/b", "SPACE_HOST": "A.hf.space, b.example"}).space_hosts == (
         "a.hf.space", "b.example",
     )  # fmt: skip

@@ -1,12 +1,15 @@
 import itertools
 import json
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from hart_studio.ui import limits
-from hart_studio.ui.cache import CacheSweeper
+from hart_studio.ui.cache import SPARED_SECONDS, CacheSweeper
 from hart_studio.ui.limits import RequestLimits
 from tests.asgi import JSON, accepting, call, part
 
@@ -270,6 +273,100 @@ def test_an_upload_that_the_cache_has_no_room_for_is_refused_in_words(tmp_path):
     assert upload(100, length(100)).status == 200, "the first one has ended"
     refused = upload(160, length(160))
     assert (refused.status, refused.detail) == (507, "The space for uploads is full. Try again in a few minutes.")
-    assert upload(10).status == 507, "without a length it may be as large as any"
+    assert upload(10).status == 200, "without a length its bytes count as they arrive"
+    assert upload(160).status == 507
     assert sweeper._reserved == 0
     assert call(limit, [part(json_of(90), is_last=True)], headers=[JSON]).status == 200
+
+
+@contextmanager
+def drip(limit, count, *, size=1, stated=None, client=("10.0.0.1", 1)):
+    """Hold unfinished uploads that have sent ``size`` bytes each; gives the list of their statuses as they end."""
+    is_over, statuses, begun = threading.Event(), [], threading.Semaphore(0)
+
+    def send():
+        messages = [part(b"x" * size), begun.release, *[lambda: is_over.wait(0.02), 0] * 200, part(b"x", is_last=True)]
+        headers = [FORM] if stated is None else [FORM, length(stated)]
+        statuses.append(call(limit, messages, path=UPLOAD, headers=headers, client=client).status)
+
+    threads = [threading.Thread(target=send, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+        assert begun.acquire(timeout=5)
+    try:
+        yield statuses
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(20)
+
+
+@pytest.mark.usefixtures("small")
+def test_stated_sizes_keep_nobody_out_and_remove_nothing(tmp_path):
+    now = SimpleNamespace(seconds=0.0)
+    sweeper = CacheSweeper(tmp_path / "cache", 500, clock=lambda: now.seconds)
+    (tmp_path / "cache").mkdir()
+    other = tmp_path / "cache" / "work of another visitor"
+    other.write_bytes(b"0" * 200)
+    sweeper.sweep()
+    now.seconds += 2 * SPARED_SECONDS
+    limit = RequestLimits(accepting, cache=sweeper)
+    with drip(limit, 5, stated=200):
+        answer = call(limit, in_parts(b"0" * 150), path=UPLOAD, headers=[FORM, length(150)], client=("10.0.0.2", 1))
+        assert answer.status == 200
+        assert other.exists(), "nothing goes for bytes that have not arrived"
+    assert sweeper._reserved == 0 and not limit._unfinished
+
+
+@pytest.mark.usefixtures("small")
+def test_uploads_that_drip_keep_no_other_out_even_from_the_same_address(monkeypatch):
+    monkeypatch.setattr(limits, "MOST_UPLOADS_OF_ONE", 4)
+    limit = RequestLimits(accepting)
+    with drip(limit, 4) as statuses:
+        assert call(limit, in_parts(b"0" * 150), path=UPLOAD, headers=[FORM]).status == 200
+        wait_until(lambda: statuses == [503])
+    assert sorted(statuses) == [200, 200, 200, 503] and not limit._unfinished
+
+
+@pytest.mark.usefixtures("small")
+def test_unfinished_uploads_of_one_address_take_a_part_of_the_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "RESERVED_STEP_BYTES", 10)
+    sweeper = CacheSweeper(tmp_path / "cache", 600)
+    limit = RequestLimits(accepting, cache=sweeper)
+    with drip(limit, 3, size=100) as statuses:
+        wait_until(lambda: sweeper._reserved == 300)
+        with drip(limit, 1, size=60, client=("10.0.0.2", 1)) as others:
+            assert statuses == []
+            with drip(limit, 1, size=150):
+                wait_until(lambda: len(statuses) == 1)
+        assert others == [200]
+    assert sorted(statuses).count(503) == 1 and sweeper._reserved == 0
+
+
+def wait_until(is_true):
+    end = time.monotonic() + 10
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("late", "status"), [(1, 200), (60, 408), (899, 408)])
+def test_a_large_upload_must_be_faster(clock, late, status):
+    """9 MB in 900 s are 10 KB each second."""
+    limit = RequestLimits(accepting)
+
+    def pass_time():
+        clock.seconds += limits.PATIENCE_SECONDS + late
+
+    size = 9_000_000
+    messages = [part(b"0" * 100_000), pass_time, part(b"0" * 100_000), part(b"0" * (size - 200_000), is_last=True)]
+    assert call(limit, messages, path=UPLOAD, headers=[FORM, length(size)]).status == status
+
+
+@pytest.mark.parametrize(("late", "status"), [(-1, 200), (1, 408)])
+def test_a_body_without_a_length_has_an_end_too(clock, late, status):
+    def pass_time():
+        clock.seconds += limits.PATIENCE_SECONDS + limits.MOST_SECONDS + late
+
+    messages = [part(b"0" * 9_000_000), pass_time, part(b"0"), part(b"0", is_last=True)]
+    assert call(RequestLimits(accepting), messages, path=UPLOAD, headers=[FORM]).status == status
