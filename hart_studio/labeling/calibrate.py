@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
-from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain
+from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
 from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
 from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answer_form
 from hart_studio.labeling.records import EvidenceKind
@@ -68,13 +68,20 @@ def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSett
         settings: How boxes are proposed.
 
     Raises:
-        DataError: If images of an image domain are mixed with others: a score must be valid for one of them.
+        DataError: If images of an image domain are mixed with others, or if no score can be valid for the domain,
+            because its images differ too much from each other.
     """
     domains = {read_image_domain(image) for image in {sample.image for sample in samples}}
     if len(domains) > 1:
         titles = ", ".join(DOMAIN_TITLES.get(domain, "other images") for domain in sorted(domains))
         raise DataError(f"expected images of one kind, got {titles}; calibrate with each of them alone")
     images = domains.pop() if domains else ""
+    if images and images not in CALIBRATED_DOMAINS:
+        titles = ", ".join(DOMAIN_TITLES[domain] for domain in CALIBRATED_DOMAINS)
+        raise DataError(
+            f"cannot calibrate on {DOMAIN_TITLES[images]}: a score would not be valid for other settings; draw scenes "
+            f"with the default settings ({titles}), or take other images"
+        )
     return CalibrationDomain(
         images=images,
         data_set="" if images else data_set,

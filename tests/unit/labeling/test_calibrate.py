@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import DataError
+from hart_studio.image_domains import NEEDLE_CUSTOM
 from hart_studio.labeling.calibrate import find_domain, judge_proposals, make_calibration
 from hart_studio.labeling.calibration import save_calibration
 from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
@@ -67,6 +68,15 @@ def test_the_domain_is_found_in_the_files_and_not_in_names(samples: list[GoldSam
     assert find_domain(scenes, "", tightened).is_tightened
     with pytest.raises(DataError, match="images of one kind, got other images, drawn needle scenes"):
         find_domain([*samples, *scenes], "both", settings)
+
+
+def test_scenes_with_other_than_the_default_settings_are_nothing_to_calibrate_on(
+    samples: list[GoldSample], tmp_path: Path
+) -> None:
+    drawn = draw_marked(tmp_path / "b.jpg", domain=NEEDLE_CUSTOM)
+    scenes = [sample.model_copy(update={"image": str(drawn)}) for sample in samples]
+    with pytest.raises(DataError, match="not be valid for other settings"):
+        find_domain(scenes, "needle", ProposalSettings(rollouts=2))
 
 
 def test_the_projects_own_calibration_comes_first(tmp_path: Path) -> None:
