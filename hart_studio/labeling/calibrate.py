@@ -16,6 +16,7 @@ from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answ
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.model_identity import ModelIdentity
 from hart_studio.records import GoldSample, Record, Sample
 from hart_studio.shares import show_share
 
@@ -93,7 +94,7 @@ def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSett
 def make_calibration(
     records: Sequence[JudgedProposal],
     *,
-    model: str,
+    model: ModelIdentity,
     data: str,
     domain: CalibrationDomain,
     settings: ProposalSettings,
@@ -103,7 +104,7 @@ def make_calibration(
 
     Args:
         records: From ``judge_proposals``.
-        model: From ``name_model``.
+        model: From ``identify_model``.
         data: Where the truth comes from, in words.
         domain: From ``find_domain``.
         settings: How boxes were proposed.
@@ -117,7 +118,9 @@ def make_calibration(
         judged = [record.judged for record in records if record.kind == kind and record.judged]
         curves[kind] = fit_curve(judged[::2], judged[1::2], target_precision)
     return Calibration(
-        model=model,
+        model=model.name,
+        model_digest=model.digest,
+        model_revision=model.revision,
         data=data,
         domain=domain,
         rollouts=settings.rollouts,
