@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from hart_studio.files import open_plain, read_plain
 
@@ -121,7 +122,7 @@ def _digest_files(folder: str, files: tuple[_File, ...]) -> str:
     return digest.hexdigest()
 
 
-def _hash_content(stream: BinaryIO, size: int) -> bytes:
+def _hash_content(stream: io.BufferedReader, size: int) -> bytes:
     if size <= FULL_BYTES:
         return hashlib.file_digest(stream, "sha256").digest()
     digest = hashlib.sha256(stream.read(_EDGE_BYTES))
