@@ -196,7 +196,7 @@ function draw() {
 // The built-in model is suggested only for images that it was made for; for others a person chooses.
 function suggestModel() {
   const input = find(".hs-label-model");
-  const suggested = state.image_domains.every((domain) => domain === props.value.made_for) ? props.value.model : "";
+  const suggested = state.image_domains.every((domain) => props.value.made_for.includes(domain)) ? props.value.model : "";
   if (isModelChosen || input.value === suggested) return;
   input.value = suggested;
   if (!find("#hs-panel-propose").hidden) tellScores();

@@ -2,7 +2,8 @@
 
 Images that this project draws carry a JPEG comment with the name of their domain and a SHA-256 of all other bytes of
 the file. A file name, a data set name or a copied comment is no evidence: a photograph has no such digest, and an image
-that was edited or encoded again no longer matches its own.
+that was edited or encoded again no longer matches its own. The digest has no key. It protects against mistakes, and
+not against a person who computes it for another image.
 """
 
 from __future__ import annotations
@@ -15,12 +16,23 @@ from typing import BinaryIO, Final, NamedTuple
 from hart_studio.files import from_stored_path, open_plain
 
 NEEDLE: Final = "needle"
-"""Scenes that ``hart_studio.needle`` draws."""
+"""Scenes that ``hart_studio.needle`` draws with the default scene settings of its presets."""
 
-DOMAIN_TITLES: Final = {NEEDLE: "drawn needle scenes"}
+NEEDLE_CUSTOM: Final = "needle-custom"
+"""Scenes that ``hart_studio.needle`` draws with any other settings, for example smaller objects or more clutter."""
+
+DOMAIN_TITLES: Final = {
+    NEEDLE: "drawn needle scenes",
+    NEEDLE_CUSTOM: "drawn needle scenes with other than the default settings",
+}
 """Image domain -> its name in sentences."""
 
-_COMMENT: Final = re.compile(rb"HART Studio image; domain=([a-z]{1,32}); sha256=([0-9a-f]{64})")
+CALIBRATED_DOMAINS: Final = (NEEDLE,)
+"""Image domains whose images all have one distribution, so that a calibration can be valid for them."""
+
+_READABLE: Final = {NEEDLE: (NEEDLE, NEEDLE_CUSTOM)}
+
+_COMMENT: Final = re.compile(rb"HART Studio image; domain=([a-z-]{1,32}); sha256=([0-9a-f]{64})")
 _START: Final = b"\xff\xd8"
 _JFIF: Final = b"\xff\xe0"
 _COMMENT_MARKER: Final = b"\xff\xfe"
@@ -55,6 +67,18 @@ def mark_domain(jpeg: bytes, domain: str) -> bytes:
     text = f"HART Studio image; domain={domain}; sha256={hashlib.sha256(jpeg).hexdigest()}".encode()
     place = _end_of_jfif(jpeg)
     return jpeg[:place] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[place:]
+
+
+def readable_domains(made_for: str) -> tuple[str, ...]:
+    """Image domains whose images a model can read: the domain that it was made for, and variants of it.
+
+    Args:
+        made_for: A key of ``DOMAIN_TITLES``; empty for a model without such a limit.
+
+    Returns:
+        Keys of ``DOMAIN_TITLES``; none for an empty ``made_for``.
+    """
+    return _READABLE.get(made_for, (made_for,) if made_for else ())
 
 
 def read_image_domain(path: Path | str) -> str:

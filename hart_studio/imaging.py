@@ -14,6 +14,7 @@ What becomes of each kind of picture:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -49,6 +50,10 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture of each EXIF orientation upright; orientations from 5 swap width and height."""
+
+_READ_BYTES: Final = 1 << 20
+
+_FileState = tuple[int, int, int, int]
 
 _pillow_guard = threading.Lock()
 
@@ -102,6 +107,7 @@ class SourceImage:
         self._pixels: Image.Image | None = None
         self._ahead: threading.Thread | None = None
         self._stored_wh: WH | None = None
+        self._checked: _FileState | None = None
         with self._opened() as image:
             orientation = _orientation(image)
             self._turn = _TURNS.get(orientation)
@@ -141,6 +147,29 @@ class SourceImage:
         """
         with self._stream() as stream:
             return read_stream_domain(stream)
+
+    def compute_sha256(self) -> str:
+        """SHA-256 of the file's bytes, hexadecimal. From now on the file is read only while it stays the hashed one.
+
+        Raises:
+            ImageError: If the file is gone.
+        """
+        with self._stream() as stream:
+            state = _read_state(stream)
+            digest = hashlib.sha256()
+            while block := stream.read(_READ_BYTES):
+                digest.update(block)
+        self._checked = state
+        return digest.hexdigest()
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the file is gone, or another one than ``compute_sha256`` has hashed."""
+        try:
+            with self._stream():
+                return False
+        except ImageError:
+            return True
 
     def full(self) -> Image.Image:
         """The whole upright picture, RGB, shared with later calls: copy it before drawing on it.
@@ -267,6 +296,10 @@ class SourceImage:
                 stream = open_plain(self.path, may_link=True)
                 try:
                     self._check_bytes(os.fstat(stream.fileno()).st_size)
+                    if self._checked not in (None, _read_state(stream)):
+                        raise self._refusal(
+                            "the picture that was opened", "another one", "do not change it while it is in use"
+                        )
                 except ImageError:
                     stream.close()
                     raise
@@ -314,6 +347,14 @@ class SourceImage:
 
     def _refusal(self, expected: str, got: str, remedy: str) -> ImageError:
         return ImageError(f"{self.name!r}: expected {expected}, got {got}; {remedy}")
+
+
+def _read_state(stream: BinaryIO) -> _FileState | None:
+    """Device, inode, size and time of the last change of an open file; None for bytes in memory."""
+    if isinstance(stream, io.BytesIO):
+        return None
+    status = os.fstat(stream.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 OpenImage = Callable[[str], SourceImage]

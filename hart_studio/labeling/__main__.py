@@ -20,7 +20,6 @@ from hart_studio.labeling.calibrate import describe_calibration, find_domain, ju
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
     load_calibration,
-    name_model,
     save_calibration,
 )
 from hart_studio.labeling.calibration_domain import REASONS
@@ -43,6 +42,7 @@ from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.model_identity import identify_model
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
@@ -254,7 +254,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         write_atomically(options.records, "".join(f"{record.model_dump_json()}\n" for record in records))
     calibration = make_calibration(
         records,
-        model=name_model(name),
+        model=identify_model(name),
         data=f"{domain.images or 'gold boxes'}, {len(samples)} questions of {options.data.resolve().name}",
         domain=domain,
         settings=settings,
@@ -282,7 +282,7 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
     if calibration is None:
         print("no calibration of this model: predictions have no score")
     model = load_model(name, options.device)
-    backend = ml_backend.HartBackend(model, name_model(name), gate, settings, calibration)
+    backend = ml_backend.HartBackend(model, identify_model(name).name, gate, settings, calibration)
     ml_backend.serve(ml_backend.build_app(backend, credentials), options.host, options.port)
 
 

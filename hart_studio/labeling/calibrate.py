@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
-from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain
+from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
 from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
 from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answer_form
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.model_identity import ModelIdentity
 from hart_studio.records import GoldSample, Record, Sample
 from hart_studio.shares import show_share
 
@@ -68,13 +69,20 @@ def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSett
         settings: How boxes are proposed.
 
     Raises:
-        DataError: If images of an image domain are mixed with others: a score must be valid for one of them.
+        DataError: If images of an image domain are mixed with others, or if no score can be valid for the domain,
+            because its images differ too much from each other.
     """
     domains = {read_image_domain(image) for image in {sample.image for sample in samples}}
     if len(domains) > 1:
         titles = ", ".join(DOMAIN_TITLES.get(domain, "other images") for domain in sorted(domains))
         raise DataError(f"expected images of one kind, got {titles}; calibrate with each of them alone")
     images = domains.pop() if domains else ""
+    if images and images not in CALIBRATED_DOMAINS:
+        titles = ", ".join(DOMAIN_TITLES[domain] for domain in CALIBRATED_DOMAINS)
+        raise DataError(
+            f"cannot calibrate on {DOMAIN_TITLES[images]}: a score would not be valid for other settings; draw scenes "
+            f"with the default settings ({titles}), or take other images"
+        )
     return CalibrationDomain(
         images=images,
         data_set="" if images else data_set,
@@ -86,7 +94,7 @@ def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSett
 def make_calibration(
     records: Sequence[JudgedProposal],
     *,
-    model: str,
+    model: ModelIdentity,
     data: str,
     domain: CalibrationDomain,
     settings: ProposalSettings,
@@ -96,7 +104,7 @@ def make_calibration(
 
     Args:
         records: From ``judge_proposals``.
-        model: From ``name_model``.
+        model: From ``identify_model``.
         data: Where the truth comes from, in words.
         domain: From ``find_domain``.
         settings: How boxes were proposed.
@@ -110,7 +118,9 @@ def make_calibration(
         judged = [record.judged for record in records if record.kind == kind and record.judged]
         curves[kind] = fit_curve(judged[::2], judged[1::2], target_precision)
     return Calibration(
-        model=model,
+        model=model.name,
+        model_digest=model.digest,
+        model_revision=model.revision,
         data=data,
         domain=domain,
         rollouts=settings.rollouts,

@@ -15,12 +15,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.files import read_plain, write_json
 from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, find_mismatch
 from hart_studio.labeling.records import Check, EvidenceKind, Uncalibrated
+from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
 
 FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_right", "needed", "not_needed", "area")
@@ -104,7 +105,11 @@ class Calibration(Record):
     """What ``calibration.json`` holds."""
 
     model: str
-    """The model that it was made with, from ``name_model``; another one needs its own."""
+    """The model that it was made with, ``ModelIdentity.name``; for a folder a title only."""
+    model_digest: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """Digest of a local model, ``models.model_identity.digest_model``; empty for a hub model and a served one."""
+    model_revision: str = ""
+    """Revision of a hub model; empty where it is unknown."""
     data: str
     """Where the truth came from."""
     domain: CalibrationDomain
@@ -147,8 +152,16 @@ class Calibration(Record):
         return Rating(_sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
 
     def is_for(self, model: str) -> bool:
-        """Whether it was made with this model. Folders are told by their names, wherever they lie."""
-        return self.model == name_model(model)
+        """Whether it was made with this model.
+
+        A folder is compared by the content of its files, wherever it lies and whatever it is called. Any other model is
+        compared by its name, and by its revision where both are known.
+        """
+        found = identify_model(model)
+        if found.digest or self.model_digest or Path(model).is_dir():
+            return bool(found.digest) and found.digest == self.model_digest
+        is_same_revision = not found.revision or self.model_revision in ("", found.revision)
+        return self.model == found.name and is_same_revision
 
     def accepts(self, check: Check | None, score: float | None) -> bool:
         """Whether a label is good enough to be accepted unseen; never one with a caution or contradicting evidence."""
@@ -158,11 +171,6 @@ class Calibration(Record):
         if check.cautions or contradicts(check):
             return False
         return score >= curve.threshold
-
-
-def name_model(model: str) -> str:
-    """What a calibration calls a model: a hub id as it is, a folder by its name."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def read_features(check: Check) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
-from hart_studio.image_domains import DOMAIN_TITLES
+from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES
 from hart_studio.labeling.records import Check, Label, Uncalibrated
 from hart_studio.records import Record, Sample
 
@@ -38,7 +38,7 @@ _FORM_TITLES: Final[dict[AnswerForm, str]] = {"multiple_choice": "multiple choic
 class CalibrationDomain(Record):
     """Labels that a calibration is valid for. Model, kinds of evidence, K and temperature are in ``Calibration``."""
 
-    images: str = Field(pattern=f"^({'|'.join(DOMAIN_TITLES)})?$")
+    images: str = Field(pattern=f"^({'|'.join(CALIBRATED_DOMAINS)})?$")
     """Image domain that the evidence in the files must show; empty for a data set of other images."""
     data_set: str = Field(max_length=500)
     """Name of the data set, ``Sample.source``. It decides only if ``images`` is empty, and only for a calibration in
@@ -83,8 +83,8 @@ def find_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncalibrate
 
     K and temperature are compared by ``Calibration.rate``, which holds them.
     """
-    is_inside = origin.image_domain == domain.images if domain.images else origin.data_set == domain.data_set
-    if not is_inside:
+    is_same_data_set = bool(domain.images) or origin.data_set == domain.data_set
+    if origin.image_domain != domain.images or not is_same_data_set:
         return "images"
     if origin.answer_form not in domain.answer_forms:
         return "answer_form"

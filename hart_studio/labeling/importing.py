@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +14,7 @@ from pydantic import TypeAdapter
 
 from hart_studio.data.rows import BadRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
-from hart_studio.files import from_stored_path, open_plain, to_printable, to_stored_path
-from hart_studio.image_domains import read_image_domain
+from hart_studio.files import from_stored_path, to_printable, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
 from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.export_plan import class_name
@@ -39,8 +37,6 @@ MOST_KEPT_BAD_ROWS: Final = 10_000
 BOXES: Final = TypeAdapter(tuple[Box, ...])
 """Reads and writes boxes as JSON."""
 
-_READ_BYTES: Final = 1 << 20
-
 Row = TypeVar("Row", bound=Sample)
 Change = Literal["added", "updated", "known"]
 
@@ -51,7 +47,7 @@ class ImportReport(NamedTuple):
     added: int
     """New items."""
     updated: int
-    """Items that were there, and got boxes to be verified or the new place of their picture."""
+    """Items that were there, and got boxes to be verified or a new path, because their image is not at the old one."""
     known: int
     """Items that were there and stay as they are."""
     bad_count: int
@@ -137,11 +133,11 @@ def _import_source(
     bad_rows = (*kept.bad_rows, *rest.bad_rows)
     report = ImportReport(
         kept.added + rest.added,
-        rest.updated,
+        kept.updated + rest.updated,
         kept.known + rest.known,
         len(bad_rows),
         bad_rows[:MOST_KEPT_BAD_ROWS],
-        kept.added + kept.known,
+        kept.added + kept.updated + kept.known,
         restored.changed,
     )
     _write_down(project, found.source, report)
@@ -187,6 +183,21 @@ class _ImageFiles:
             self._found[path] = look_at(path, self.limits)
         return self._found[path]
 
+    def look_at_known(self, project: Project, found: PictureFile | str) -> None:
+        """Look at the path where a project has an image, if it is another one, before a transaction asks for it."""
+        if not isinstance(found, str):
+            with project.database.reading() as connection:
+                self.has_lost(project, connection, found)
+
+    def has_lost(self, project: Project, connection: sqlite3.Connection, file: PictureFile) -> bool:
+        """Whether a project has an image at another path, where it is gone or another file lies now."""
+        row = connection.execute("SELECT path FROM pictures WHERE sha256 = ?", (file.sha256,)).fetchone()
+        path = project.image_path(row["path"]) if row else file.path
+        if path == file.path:
+            return False
+        known = self.look_at(path)
+        return isinstance(known, str) or known.sha256 != file.sha256
+
 
 def _add_items(
     project: Project, items: Sequence[Item], files: _ImageFiles, known_bad_rows: Sequence[BadRow] = ()
@@ -202,13 +213,19 @@ def _add_items(
             # The file says of which domain the image is, not the record.
             known = item.picture.model_copy(update={"domain": picture.domain})
             good.append(item.model_copy(update={"picture": known}))
+            files.look_at_known(project, picture)  # before the transaction, which others wait for
+    updated = 0
     with project.database.writing() as connection:
         for item in good:
             if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
                 project.insert_item(connection, item)
                 added += 1
+            elif files.has_lost(project, connection, item.picture):
+                _move(project, connection, item.picture)
+                updated += 1
     project.draw_audit()
-    return ImportReport(added, 0, len(good) - added, len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS]))
+    known_count = len(good) - added - updated
+    return ImportReport(added, updated, known_count, len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS]))
 
 
 def import_samples(
@@ -244,7 +261,7 @@ def _add_samples(
     for start in range(0, len(loaded.samples), BATCH):
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
-            files.look_at(sample.image)  # before the transaction, which others wait for
+            files.look_at_known(project, files.look_at(sample.image))  # before the transaction, which others wait for
         project.add_classes(_find_classes(batch))
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
@@ -254,7 +271,7 @@ def _add_samples(
                 try:
                     if isinstance(picture, str):
                         raise ValueError(picture)
-                    changes[_import(project, connection, sample, picture)] += 1
+                    changes[_import(project, connection, sample, picture, files)] += 1
                 except ValueError as error:
                     refused.append(BadRow(sample.id, str(error)))
         counts += changes
@@ -278,20 +295,18 @@ def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFi
     path = from_stored_path(stored_path)
     try:
         image = SourceImage(stored_path, limits)
-        digest = hashlib.sha256()
-        with open_plain(path, may_link=True) as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
+        sha256 = image.compute_sha256()
+        domain = image.read_domain()  # of the file that was hashed, also if another one takes its place now
     except ImageError as error:
         return str(error)
     except OSError as error:
         return f"{Path(to_stored_path(path)).name}: {error.strerror}"
     return PictureFile(
         path=to_stored_path(path.resolve()),
-        sha256=digest.hexdigest(),
+        sha256=sha256,
         width=image.width,
         height=image.height,
-        domain=read_image_domain(stored_path),
+        domain=domain,
     )
 
 
@@ -322,7 +337,15 @@ def _find_problem(item: Item, picture: PictureFile | str) -> str:
     return ""
 
 
-def _import(project: Project, connection: sqlite3.Connection, sample: Sample, picture: PictureFile) -> Change:
+def _move(project: Project, connection: sqlite3.Connection, file: PictureFile) -> None:
+    """Change the path of an image that the project has already."""
+    stored = project.stored_path(file.path)
+    connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (stored, file.sha256))
+
+
+def _import(
+    project: Project, connection: sqlite3.Connection, sample: Sample, picture: PictureFile, files: _ImageFiles
+) -> Change:
     """Bring one row in; a ``ValueError`` says why it cannot be."""
     item_id = make_item_id(picture.sha256, sample.question, sample.choices)
     boxes = sample.boxes if isinstance(sample, LabeledSample) else ()
@@ -342,9 +365,8 @@ def _import(project: Project, connection: sqlite3.Connection, sample: Sample, pi
                 f"the same question about the same picture is there with the answer {before.sample.answer!r}, "
                 f"and comes with {sample.answer!r}; correct one of them"
             )
-        if before.picture.path != picture.path and not from_stored_path(before.picture.path).is_file():
-            stored = project.stored_path(picture.path)
-            connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (stored, picture.sha256))
+        if files.has_lost(project, connection, picture):
+            _move(project, connection, picture)
             change = "updated"
     is_untouched = row is None or row["revision"] == 0
     if boxes and is_untouched and isinstance(sample, LabeledSample):

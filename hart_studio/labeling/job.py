@@ -22,7 +22,7 @@ from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration, rate_label, tell_scores
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
-from hart_studio.labeling.records import DECIDED, Item, Label, Maker, Status
+from hart_studio.labeling.records import DECIDED, Item, Label, Maker, PictureFile, Status
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
@@ -182,12 +182,16 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None =
 
 def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
     """Propose for a batch. When it fails as a whole, for its halves, so that one item cannot take others along."""
+    # After another file took an image's place and was imported too, items of both have one path; each needs its own.
+    if len({(item.sample.image, item.picture.sha256) for item in items}) > len({item.sample.image for item in items}):
+        half = len(items) // 2
+        return propose_safely(model, items[:half], settings) + propose_safely(model, items[half:], settings)
     try:
         # A label that another tool made is verified as it is; every other one is made anew.
         given = [item.label.boxes if item.label.origin == "imported" else () for item in items]
         samples = [item.sample.model_copy(update={"id": item.id}) for item in items]
-        sizes = {item.sample.image: (item.picture.width, item.picture.height) for item in items}
-        return propose(model, samples, settings, given, lambda path: open_checked(path, sizes[path]))
+        files = {item.sample.image: item.picture for item in items}
+        return propose(model, samples, settings, given, lambda path: open_checked(files[path]))
     except Exception as error:  # whatever a library raises about one sample, the others go on
         if len(items) == 1:
             text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
@@ -196,19 +200,20 @@ def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSe
         return propose_safely(model, items[:half], settings) + propose_safely(model, items[half:], settings)
 
 
-def open_checked(path: str, wh: tuple[int, int]) -> SourceImage:
-    """Open the picture of an item, and see that it is still the one that was imported.
+def open_checked(file: PictureFile) -> SourceImage:
+    """Open the image of an item, and check by its SHA-256 that it is still the one that was imported.
 
     Raises:
-        ImageError: If it is gone, unreadable, or of another size.
+        ImageError: If it is gone, unreadable, or another one.
     """
-    image = SourceImage(path)
-    if image.wh != wh:
-        raise ImageError(
-            f"{image.name!r}: expected the picture that was imported, {wh[0]} x {wh[1]} pixels, "
-            f"got {image.width} x {image.height}; bring it back, or import it anew"
-        )
-    return image
+    image = SourceImage(file.path)
+    if image.wh != (file.width, file.height):
+        got = f"expected {file.width} x {file.height} pixels, got {image.width} x {image.height}"
+    elif image.compute_sha256() != file.sha256:
+        got = "the size is the same, but the SHA-256 of the file is another one"
+    else:
+        return image
+    raise ImageError(f"{image.name!r}: image changed since import: {got}. Restore the file, or import it again.")
 
 
 def count_items(project: Project, run_id: str, *, is_left: bool = False) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain
+from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain, readable_domains
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -69,7 +69,7 @@ def describe_mismatch(name: str, image_domain: str, subject: str = "this image")
         The warning; empty if the model was made for such images, or for any.
     """
     made_for = read_made_for(name)
-    if not made_for or made_for == image_domain:
+    if not made_for or image_domain in readable_domains(made_for):
         return ""
     title = "".join(sign if sign.isprintable() else " " for sign in Path(find_built_in(name)).name)
     return (

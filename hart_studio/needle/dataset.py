@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hart_studio.files import append_jsonl
-from hart_studio.image_domains import NEEDLE, mark_domain
+from hart_studio.image_domains import NEEDLE, NEEDLE_CUSTOM, mark_domain
 from hart_studio.needle.drawing import draw_scene
 from hart_studio.needle.questions import Question, ask
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
@@ -77,7 +77,9 @@ def item_id(split: str, seed: int, index: int) -> str:
 
 
 def write_picture(scene: Scene, path: Path, **encoding: Any) -> None:
-    """Draw a scene at its full size and write it as JPEG, marked as an image of the needle domain.
+    """Draw a scene at its full size and write it as JPEG, marked with its image domain.
+
+    The domain is ``needle`` only if the scene was made with the default settings: calibrations are fitted on those.
 
     Args:
         scene: The scene.
@@ -87,7 +89,7 @@ def write_picture(scene: Scene, path: Path, **encoding: Any) -> None:
     buffer = io.BytesIO()
     options = encoding or {"quality": JPEG_QUALITY, "subsampling": 0}
     Image.fromarray(draw_scene(scene, (scene.width, scene.height))).save(buffer, format="JPEG", **options)
-    path.write_bytes(mark_domain(buffer.getvalue(), NEEDLE))
+    path.write_bytes(mark_domain(buffer.getvalue(), NEEDLE if scene.is_default else NEEDLE_CUSTOM))
 
 
 def write_item(item: NeedleItem, out: Path) -> Path:

@@ -110,6 +110,8 @@ class Scene:
     seed: int
     """Seeds the background only: the objects are listed."""
     clutter: float
+    is_default: bool = False
+    """Whether it was made with the default ``SceneSettings``."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def make_scene(rng: np.random.Generator, settings: SceneSettings) -> Scene:
             )
         )
     seed = int(rng.integers(2**31))
-    return Scene(settings.width, settings.height, tuple(placed), seed, settings.clutter)
+    is_default = settings == SceneSettings()
+    return Scene(settings.width, settings.height, tuple(placed), seed, settings.clutter, is_default)
 
 
 def _find_spot(

@@ -251,6 +251,7 @@ class ReviewCalls:
     def _show(self, project: Project, item: Item, label: Label) -> dict[str, Any]:
         picture = item.picture
         try:
+            open_checked(picture)  # another file must not be shown in its place
             scene = self.service.open_picture(Path(picture.path))
             crops = self._cut(item, label.boxes)
         except ImageError as error:
@@ -316,11 +317,11 @@ class ReviewCalls:
     def _open_image(self, item: Item) -> SourceImage:
         """The original, decoded once for all edits of the item that is open."""
         with self._lock:
-            if self._image is None or self._image[0] != item.id:
+            if self._image is None or self._image[0] != item.id or self._image[1].is_changed:
                 if self._image is not None:
                     self._image[1].close()
-                wh = (item.picture.width, item.picture.height)
-                self._image = (item.id, open_checked(item.picture.path, wh))
+                    self._image = None
+                self._image = (item.id, open_checked(item.picture))
             return self._image[1]
 
     def _cut(self, item: Item, boxes: tuple[Box, ...]) -> list[dict[str, Any]]:

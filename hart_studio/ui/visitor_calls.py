@@ -46,4 +46,4 @@ class VisitorCalls(ReviewCalls):
 
     def _open_image(self, item: Item) -> SourceImage:
         """The original for one call: decoded pictures of all visitors together would fill the memory."""
-        return open_checked(item.picture.path, (item.picture.width, item.picture.height))
+        return open_checked(item.picture)

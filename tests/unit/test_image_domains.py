@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hart_studio.image_domains import NEEDLE, mark_domain, read_image_domain, read_stream_domain
+from hart_studio.image_domains import (
+    NEEDLE,
+    NEEDLE_CUSTOM,
+    mark_domain,
+    read_image_domain,
+    read_stream_domain,
+    readable_domains,
+)
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import PROJECT_ROOT
 
@@ -90,4 +97,11 @@ def test_only_a_jpeg_and_a_known_domain_can_be_marked() -> None:
 def test_the_examples_of_the_ask_page_are_drawn_scenes() -> None:
     examples = sorted((PROJECT_ROOT / "assets" / "examples").glob("*.jpg"))
     assert len(examples) == 6
-    assert {read_image_domain(path) for path in examples} == {NEEDLE}
+    found = {path.name: read_image_domain(path) for path in examples}
+    assert found.pop("4-character.jpg") == NEEDLE_CUSTOM, "it has 8192 x 5460 pixels and smaller objects"
+    assert set(found.values()) == {NEEDLE}
+
+
+def test_a_model_reads_the_variants_of_what_it_was_made_for() -> None:
+    assert readable_domains(NEEDLE) == (NEEDLE, NEEDLE_CUSTOM)
+    assert readable_domains("") == ()

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import struct
 import threading
@@ -327,3 +328,24 @@ def test_damage_shows_when_pixels_are_used_not_when_they_are_decoded_ahead(tmp_p
     image.decode_ahead()
     with pytest.raises(ImageError, match=r"cut\.png"):
         image.full()
+
+
+# --- one file, from the digest to the pixels ------------------------------------------------------------------------
+
+
+def test_after_its_digest_was_computed_no_other_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    data, other = (encoded(Image.new("RGB", (60, 40), color), "PNG") for color in ("red", "blue"))
+    path.write_bytes(data)
+    source = SourceImage(path)
+    assert source.compute_sha256() == SourceImage(data).compute_sha256() == hashlib.sha256(data).hexdigest()
+    assert source.full().getpixel((0, 0)) == (255, 0, 0)
+    assert not source.is_changed
+    source.close()
+    (tmp_path / "b.png").write_bytes(other)
+    (tmp_path / "b.png").replace(path)
+    assert source.is_changed
+    with pytest.raises(ImageError, match="do not change it while it is in use"):
+        source.full()
+    path.unlink()
+    assert source.is_changed

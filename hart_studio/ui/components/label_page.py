@@ -19,8 +19,8 @@ class LabelChoices:
     """(title, name) of the models."""
     model: str
     """The one that is suggested for images that it was made for."""
-    made_for: str = ""
-    """Image domain of those images."""
+    made_for: tuple[str, ...] = ()
+    """Image domains of those images."""
     model_hint: str = ""
     """Why no model is suggested for other images."""
     model_label: str = "Model"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hart_studio.image_domains import DOMAIN_TITLES
+from hart_studio.image_domains import DOMAIN_TITLES, readable_domains
 from hart_studio.labeling.sources import KINDS
 from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_made_for
 from hart_studio.ui import visitor_desk as bounds
@@ -71,7 +71,7 @@ def build_label_tab(
         kinds,
         models,
         BUILT_IN_HART,
-        made_for,
+        readable_domains(made_for),
         f"The built-in models were made for {DOMAIN_TITLES[made_for]}, and this project has other images. "
         f"For photographs take a model such as {GENERAL_MODEL}.",
         service.allowed.label,

@@ -33,10 +33,10 @@ def drawn_picture(tmp_path: Path) -> Path:
     return draw_marked(tmp_path / "scene.jpg")
 
 
-def draw_marked(path: Path, color: str = "white") -> Path:
+def draw_marked(path: Path, color: str = "white", domain: str = NEEDLE) -> Path:
     buffer = io.BytesIO()
     Image.new("RGB", WH, color).save(buffer, "JPEG")
-    path.write_bytes(mark_domain(buffer.getvalue(), NEEDLE))
+    path.write_bytes(mark_domain(buffer.getvalue(), domain))
     return path
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.labeling.calibration import (
@@ -88,6 +89,15 @@ def test_no_name_of_a_data_set_makes_a_photograph_a_drawn_scene() -> None:
     good = make_check(sufficiency=1.0)
     assert calibration.rate(good, True, ORIGIN._replace(data_set="needle")) == (None, "images")
     assert calibration.rate(good, True, ORIGIN._replace(image_domain="needle")).score is not None
+
+
+def test_scenes_with_other_than_the_default_settings_get_no_score() -> None:
+    good = make_check(sufficiency=1.0, crops_right=True)
+    custom = ORIGIN._replace(image_domain="needle-custom")
+    assert make_calibration(domain=DRAWN).rate(good, True, custom) == (None, "images")
+    assert make_calibration().rate(good, True, custom) == (None, "images"), "nor by the name of their data set"
+    with pytest.raises(ValidationError):
+        CalibrationDomain(images="needle-custom", data_set="", answer_forms=("multiple_choice",))
 
 
 @pytest.mark.parametrize(

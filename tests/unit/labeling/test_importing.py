@@ -57,6 +57,30 @@ def test_a_picture_that_moved_is_found_again(project: Project, picture: Path) ->
     assert next(project.items()).sample.image == str(moved)
 
 
+def test_an_image_whose_old_path_holds_another_file_now_is_found_again(project: Project, picture: Path) -> None:
+    import_samples(project, load(ask(picture, 0), ask(picture, 1)))
+    moved = picture.with_name("moved.png")
+    shutil.copyfile(picture, moved)
+    Image.new("RGB", WH, "red").save(picture)
+    report = import_samples(project, load(ask(moved, 0), ask(moved, 1)))
+    assert (report.added, report.updated + report.known) == (0, 2)
+    assert report.updated
+    assert {item.picture.path for item in project.items()} == {str(moved)}
+    assert import_samples(project, load(ask(moved, 0))).known == 1
+
+
+def test_items_of_another_project_bring_a_lost_image_back(project: Project, picture: Path, tmp_path: Path) -> None:
+    import_samples(project, load(ask(picture)))
+    moved = picture.with_name("moved.png")
+    shutil.copyfile(picture, moved)
+    other = create_project(tmp_path / "other")
+    import_samples(other, load(ask(moved)))
+    Image.new("RGB", WH, "red").save(picture)
+    report = import_items(project, list(other.items()), load())
+    assert (report.added, report.updated, report.known) == (0, 1, 0)
+    assert next(project.items()).picture.path == str(moved)
+
+
 def test_bad_rows_are_counted_listed_and_stop_nothing(project: Project, picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nrest")

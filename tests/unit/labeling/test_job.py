@@ -29,7 +29,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import read_status
 from tests.fakes import ScriptedModel, text_of
-from tests.unit.labeling.conftest import BOX, ask
+from tests.unit.labeling.conftest import BOX, WH, ask, draw_marked
 from tests.unit.labeling.test_calibration import DRAWN, make_calibration
 from tests.unit.pipeline.conftest import boxes_text
 
@@ -191,7 +191,29 @@ def test_a_picture_that_is_gone_or_another_one_is_told(project: Project, picture
     run(project)
     notes = [item.label.note for item in project.items()]
     assert "no file of that name" in notes[0]
-    assert "expected the picture that was imported, 50 x 50 pixels, got 60 x 50" in notes[1]
+    assert "image changed since import: expected 50 x 50 pixels, got 60 x 50" in notes[1]
+
+
+def test_another_file_of_the_same_size_in_the_place_of_an_image_is_a_failed_item(
+    project: Project, tmp_path: Path
+) -> None:
+    scene, kept = draw_marked(tmp_path / "scene.jpg"), draw_marked(tmp_path / "kept.jpg", "gray")
+    import_samples(project, LoadedSamples("s", (ask(scene, 0), ask(kept, 1))))
+    Image.effect_noise(WH, 80).convert("RGB").save(scene)
+    run(project)
+    first, second = (item.label for item in project.items())
+    assert (first.status, first.score, first.boxes) == ("failed", None, ())
+    assert "image changed since import" in first.note
+    assert second.status != "failed"
+
+
+def test_items_of_both_files_that_were_imported_from_one_path_are_told_apart(project: Project, tmp_path: Path) -> None:
+    scene = draw_marked(tmp_path / "scene.jpg")
+    import_samples(project, LoadedSamples("s", (ask(scene, 0), ask(scene, 1))))
+    draw_marked(scene, "gray")
+    import_samples(project, LoadedSamples("s", (ask(scene, 2),)))
+    run(project)
+    assert [item.label.status for item in project.items()] == ["failed", "failed", "proposed"]
 
 
 def test_a_label_of_another_tool_is_verified_as_it_is(project: Project, picture: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError
+from hart_studio.image_domains import NEEDLE_CUSTOM
 from hart_studio.labeling.calibration import save_calibration
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.known_calibrations import CALIBRATION, tell_scores
@@ -16,7 +17,7 @@ from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import TRAINED_MODEL
 from hart_studio.pipeline.settings import LoopSettings
-from tests.unit.labeling.conftest import ask
+from tests.unit.labeling.conftest import ask, draw_marked
 from tests.unit.labeling.test_calibration import make_calibration
 
 
@@ -52,6 +53,17 @@ def test_other_settings_than_the_calibrations_leave_no_score(drawn: Project, pro
 def test_tightening_is_told(drawn: Project) -> None:
     (caution,) = tell_scores(TRAINED_MODEL, drawn, settings(is_tightening=True)).cautions
     assert "other tightening settings" in caution
+
+
+def test_scenes_with_other_than_the_default_settings_get_no_score_and_no_warning(
+    project: Project, tmp_path: Path
+) -> None:
+    custom = draw_marked(tmp_path / "custom.jpg", domain=NEEDLE_CUSTOM)
+    import_samples(project, LoadedSamples("s", (ask(custom),)))
+    found = tell_scores(TRAINED_MODEL, project, settings())
+    assert (found.basis, found.warnings) == ("", ()), "the model can read them"
+    assert "1 of 1 items will be uncalibrated" in found.cautions[0]
+    assert "other images than the calibration" in found.cautions[0]
 
 
 def test_photographs_are_warned_of_and_get_no_score(filled: Project) -> None:

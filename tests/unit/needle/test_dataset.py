@@ -1,13 +1,15 @@
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hart_studio.data.sources import load_needle
-from hart_studio.image_domains import NEEDLE, read_image_domain
+from hart_studio.image_domains import NEEDLE, NEEDLE_CUSTOM, read_image_domain
 from hart_studio.needle.__main__ import main
-from hart_studio.needle.dataset import iterate_items
+from hart_studio.needle.dataset import iterate_items, write_picture
 from hart_studio.needle.scenes import SceneSettings
 
 TINY = ["--width", "320", "--height", "240", "--objects", "3", "5"]
@@ -33,7 +35,7 @@ def test_the_command_writes_pictures_and_samples(tmp_path: Path, capsys: pytest.
     for row in rows:
         with Image.open(out / row["image"]) as picture:
             assert picture.size == (320, 240)
-        assert read_image_domain(out / row["image"]) == NEEDLE
+        assert read_image_domain(out / row["image"]) == NEEDLE_CUSTOM
         assert row["kind"] in {"detail", "gist"}
         assert all(0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for x1, y1, x2, y2 in row["gold_boxes"])
     loaded = load_needle(out)
@@ -41,6 +43,27 @@ def test_the_command_writes_pictures_and_samples(tmp_path: Path, capsys: pytest.
     samples = loaded.samples
     assert [sample.id for sample in samples] == [row["id"] for row in rows]
     assert [sample.answer for sample in samples] == [row["answer"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("settings", "domain"),
+    [
+        ({}, NEEDLE),
+        ({"width": 2048, "height": 1536}, NEEDLE_CUSTOM),
+        ({"objects": (6, 14)}, NEEDLE_CUSTOM),
+        ({"radius": (0.02, 0.03)}, NEEDLE_CUSTOM),
+        ({"clutter": 3.0}, NEEDLE_CUSTOM),
+        ({"detail_scale": (1.0, 2.0)}, NEEDLE_CUSTOM),
+        ({"colours": ("red", "blue")}, NEEDLE_CUSTOM),
+    ],
+)
+def test_only_scenes_with_the_default_settings_are_of_the_domain_that_calibrations_are_fitted_on(
+    settings: dict[str, Any], domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hart_studio.needle.dataset.draw_scene", lambda scene, wh: np.zeros((8, 8, 3), np.uint8))
+    (item,) = iterate_items("val", 1, settings=SceneSettings(**settings))
+    write_picture(item.scene, tmp_path / "scene.jpg")
+    assert read_image_domain(tmp_path / "scene.jpg") == domain
 
 
 @pytest.mark.parametrize(

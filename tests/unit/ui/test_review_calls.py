@@ -104,6 +104,17 @@ def test_the_list_tells_what_keeps_a_sure_label_waiting(calls: ReviewCalls, proj
     assert all(row["cautions"] == [] for row in rows.values() if row["id"] != first)
 
 
+def test_another_file_of_the_same_size_is_not_shown_in_the_place_of_an_image(
+    calls: ReviewCalls, project: Project, tmp_path: Path
+) -> None:
+    first = calls.next_item(request())["item"]
+    Image.new("RGB", WH, "red").save(tmp_path / "street.png")
+    with pytest.raises(InputError, match="image changed since import"):
+        calls.open_item(request(item=first["id"]))
+    Image.new("RGB", WH, "white").save(tmp_path / "street.png")
+    assert calls.open_item(request(item=first["id"]))["item"]["id"] == first["id"], "it is back"
+
+
 def test_nothing_to_undo(calls: ReviewCalls) -> None:
     with pytest.raises(InputError, match="nothing to take back"):
         calls.undo(request())
