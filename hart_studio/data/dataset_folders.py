@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow
-
+from hart_studio.data.arrow_rows import read_arrow
 from hart_studio.data.tables import PlacedRow, read_rows
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import open_plain, read_plain, resolve_inside
@@ -40,12 +38,6 @@ _SPLIT_NAMES: Final = {
 }  # fmt: skip
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
-_ARROW_BATCH: Final = 4  # a row may hold an image of many megabytes
-_DICTIONARY_BATCH: Final = 2  # values of org.apache.arrow.flatbuf.MessageHeader
-_RECORD_BATCH: Final = 3
-_OLD_COMPRESSION: Final = b"ARROW:experimental_compression"
-_CONTINUATION: Final = 0xFFFFFFFF
-_FILE_MAGIC: Final = b"ARROW1\0\0"
 _LARGEST_METADATA: Final = 2**20
 
 
@@ -86,9 +78,16 @@ def read_dataset_rows(files: Sequence[Path]) -> Iterator[PlacedRow]:
     """
     for path in files:
         prefix = f"{path.name}, " if len(files) > 1 else ""
-        rows = _read_arrow(path) if path.suffix.lower() == ".arrow" else read_rows(path)
-        for place, row in rows:
+        for place, row in _read_file(path):
             yield f"{prefix}{place}", row
+
+
+def _read_file(path: Path) -> Iterator[PlacedRow]:
+    if path.suffix.lower() != ".arrow":
+        yield from read_rows(path)
+        return
+    for number, row in enumerate(read_arrow(path), start=1):
+        yield f"row {number}", row
 
 
 def read_first_names(files: Sequence[Path]) -> list[str]:
@@ -181,72 +180,3 @@ def _is_own(path: Path, folder: Path) -> bool:
         return path.is_file() and path.resolve().is_relative_to(folder)
     except (OSError, RuntimeError):
         return False
-
-
-def _read_arrow(path: Path) -> Iterator[PlacedRow]:
-    """Rows of an Arrow file in the stream format, as ``datasets`` writes it, or in the file format."""
-    try:
-        with pyarrow.memory_map(str(path)) as source:
-            # The messages of both formats are the same. The index at the end of a file is not used: it could lead to
-            # messages that were not looked at.
-            start = len(_FILE_MAGIC) if source.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
-            source.seek(start)
-            _refuse_compressed(source, path)
-            source.seek(start)
-            number = 0
-            for batch in pyarrow.ipc.open_stream(source):
-                for first in range(0, batch.num_rows, _ARROW_BATCH):
-                    for row in batch.slice(first, _ARROW_BATCH).to_pylist():
-                        number += 1
-                        yield f"row {number}", row
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise DataError(f"{path.name!r} cannot be read as an Arrow file: {reason}. Save the data set again.") from error
-
-
-def _refuse_compressed(source: Any, path: Path) -> None:
-    """Refuse compressed record batches, which may unpack to any size; ``datasets`` writes none.
-
-    Args:
-        source: The open file, at its first message.
-        path: For the message.
-    """
-    for message in pyarrow.ipc.MessageReader.open_stream(source):
-        if _is_compressed(message.metadata.to_pybytes()):
-            raise DataError(
-                f"{path.name!r} holds compressed record batches. Save the data set again without compression."
-            )
-
-
-def _is_compressed(metadata: bytes) -> bool:
-    """Whether the metadata of a message (a FlatBuffer) says that the buffers of its batch are compressed."""
-    if _OLD_COMPRESSION in metadata:
-        return True
-    try:
-        message = _follow(metadata, 0)
-        kind, header = _find_field(metadata, message, 1), _find_field(metadata, message, 2)
-        if not kind or not header or metadata[kind] not in (_DICTIONARY_BATCH, _RECORD_BATCH):
-            return False
-        batch = _follow(metadata, header)
-        if metadata[kind] == _DICTIONARY_BATCH:
-            data = _find_field(metadata, batch, 1)
-            if not data:
-                return False
-            batch = _follow(metadata, data)
-        return bool(_find_field(metadata, batch, 3))
-    except (struct.error, IndexError):
-        return True  # no valid metadata; nothing of it is unpacked
-
-
-def _follow(data: bytes, place: int) -> int:
-    """Position of the table that an offset of a FlatBuffer leads to."""
-    return place + int(struct.unpack_from("<I", data, place)[0])
-
-
-def _find_field(data: bytes, table: int, number: int) -> int:
-    """Position of a field of a FlatBuffer table; 0 = it is not there."""
-    start = table - struct.unpack_from("<i", data, table)[0]
-    size = struct.unpack_from("<H", data, start)[0]
-    place = 4 + 2 * number
-    offset = struct.unpack_from("<H", data, start + place)[0] if place + 2 <= size else 0
-    return table + offset if offset else 0

@@ -27,6 +27,9 @@ MOST_ROWS: Final = 5_000_000
 MOST_COLUMNS: Final = 4096
 """Columns of a table, fields of structs counted one by one (ours)."""
 
+MOST_NESTED: Final = 32
+"""Lists and structs one in the other (ours)."""
+
 MOST_LIST_VALUES: Final = 64_000_000
 """Values in the lists of one column of one row group: nothing tells how many of them one row holds (ours)."""
 
@@ -39,7 +42,6 @@ are packed already."""
 
 _BATCH_ROWS: Final = 4  # a row may hold an image of many megabytes
 _LARGEST_FIXED: Final = 4096
-_DEEPEST: Final = 32
 _VALUE_BYTES: Final = 60
 _READ_AHEAD: Final = 1 << 20
 
@@ -83,14 +85,26 @@ def _read_rows(
     with file:
         try:
             for batch in opened.iter_batches(batch_size=_BATCH_ROWS):
-                if _is_small(batch):
-                    yield from batch.to_pylist()
-                    continue
-                for number in range(batch.num_rows):
-                    row = batch.slice(number, 1)
-                    yield row.to_pylist()[0] if _is_small(row) else _too_large_row()
+                yield from unpack_rows(batch)
         except Exception as error:  # as above
             raise _unusable(path, error) from error
+
+
+def unpack_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | ValueError]:
+    """Make Python objects of a few rows, after their size was measured.
+
+    Args:
+        batch: Rows that are in memory together.
+
+    Yields:
+        Each row, or a ``ValueError`` where it is too large.
+    """
+    if _is_small(batch):
+        yield from batch.to_pylist()
+        return
+    for number in range(batch.num_rows):
+        row = batch.slice(number, 1)
+        yield row.to_pylist()[0] if _is_small(row) else _too_large_row()
 
 
 def _too_large_row() -> ValueError:
@@ -124,8 +138,8 @@ def _find_packed_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, fil
     schema = metadata.schema
     columns = [schema.column(number) for number in range(metadata.num_columns)]
     for column in columns:
-        if column.max_definition_level > _DEEPEST:
-            raise refuse("more", f"{_DEEPEST} lists and structs one in the other")
+        if column.max_definition_level > MOST_NESTED:
+            raise refuse("more", f"{MOST_NESTED} lists and structs one in the other")
         if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > _LARGEST_FIXED:
             raise refuse(f"{column.length:,}", f"{_LARGEST_FIXED:,} bytes in a value of fixed length")
     packed: dict[str, None] = {}
@@ -175,17 +189,28 @@ def _measure_values(values: pa.Array) -> int:
     if isinstance(values, pa.ExtensionArray):
         return _measure_values(values.storage)
     if pa.types.is_dictionary(kind):
-        lengths = pc.binary_length(values.dictionary)
-        return size + int(pc.sum(pc.take(lengths, values.indices)).as_py() or 0)
+        if not _has_bytes(kind.value_type):
+            return size
+        counts = values.indices.drop_null().value_counts()  # each value is measured once, however often it is used
+        lengths = _measure_each(values.dictionary.take(counts.field("values")))
+        return size + int(pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py() or 0)
     if pa.types.is_struct(kind):
         return size + sum(_measure_values(part) for part in values.flatten())
     if pa.types.is_map(kind):
-        return size + _measure_values(values.keys) + _measure_values(values.items)
+        first, last = values.offsets[0].as_py(), values.offsets[-1].as_py()
+        parts = (values.keys, values.items)  # of all rows of the batch, not of these alone
+        return size + sum(_measure_values(part.slice(first, last - first)) for part in parts)
     if pa.types.is_nested(kind):
         return size + _measure_values(values.flatten())
-    has_lengths = (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string, pa.types.is_large_binary)
-    if any(is_kind(kind) for is_kind in has_lengths):
-        return size + int(pc.sum(pc.binary_length(values)).as_py() or 0)
-    if pa.types.is_fixed_size_binary(kind):
-        return size + int(kind.byte_width) * len(values)
-    return size
+    return size + int(pc.sum(_measure_each(values)).as_py() or 0) if _has_bytes(kind) else size
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether the values of a type are texts or bytes."""
+    names = ("string", "binary", "large_string", "large_binary", "fixed_size_binary")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
+
+
+def _measure_each(values: pa.Array) -> pa.Array:
+    """Bytes of each text or bytes value, int64 ``[N]``."""
+    return pc.binary_length(values).cast(pa.int64())

@@ -9,7 +9,6 @@ import lzma
 import os
 import re
 import shutil
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
@@ -52,7 +51,6 @@ _SMALL_BYTES: Final = 1 << 20
 _UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 _USELESS_NAMES: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
 _LONGEST_STEM: Final = 60
-_LONGEST_END: Final = 22 + 65535 + 128
 
 
 class Unpacked(NamedTuple):
@@ -64,6 +62,46 @@ class Unpacked(NamedTuple):
     """Entries that could not be used, and why."""
     is_new: bool
     """Whether the folder was not there before."""
+
+
+class _BoundedReader:
+    """An open file whose reads are bounded while ``zipfile`` reads the table of contents, whose size the file states.
+
+    The bound holds wherever ``zipfile`` finds that size.
+
+    Attributes:
+        most_bytes: Largest read, bytes; None = any.
+    """
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.most_bytes: int | None = MOST_CONTENTS_BYTES
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read at most that many bytes; -1 = all that are left.
+
+        Raises:
+            ValueError: If they are more than the bound.
+        """
+        if self.most_bytes is not None:
+            left = max(0, self._size - self._file.tell())
+            size = left if size < 0 else min(size, left)
+            if size > self.most_bytes:
+                raise ValueError(f"a table of contents of more than {self.most_bytes >> 20} MiB")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position, bytes."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position, bytes."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """Always: the file is a regular one."""
+        return True
 
 
 class Archive:
@@ -86,8 +124,9 @@ class Archive:
         except OSError as error:
             raise DataError(f"expected a zip at {path.name!r}, got: {error.strerror}; check the path") from error
         try:
-            _check_contents(self._file)
-            self._archive = zipfile.ZipFile(self._file)
+            reader = _BoundedReader(self._file)
+            self._archive = zipfile.ZipFile(reader)
+            reader.most_bytes = None
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             self._file.close()
             raise DataError(f"expected a zip at {path.name!r}, got: {error}; pack it again") from error
@@ -254,28 +293,6 @@ class Archive:
         if len(data) > limit:
             raise ValueError(f"unpacks to more than {limit:,} bytes")
         return data
-
-
-def _check_contents(file: io.BufferedReader) -> None:
-    """See that the table of contents, which a reader loads before it counts the entries, is not too large.
-
-    Raises:
-        ValueError: If it is.
-    """
-    size = file.seek(0, os.SEEK_END)
-    start = max(0, size - _LONGEST_END)
-    file.seek(start)
-    tail = file.read(_LONGEST_END)
-    file.seek(0)
-    at = tail.rfind(b"PK\5\6")
-    if at < 0 or len(tail) < at + 16:
-        return  # no zip, which its reader says
-    (contents,) = struct.unpack_from("<I", tail, at + 12)
-    wide = tail.rfind(b"PK\6\6", 0, at)
-    if contents == 0xFFFFFFFF and wide >= 0 and len(tail) >= wide + 48:
-        (contents,) = struct.unpack_from("<Q", tail, wide + 40)
-    if min(contents, size) > MOST_CONTENTS_BYTES:
-        raise ValueError(f"a table of contents of more than {MOST_CONTENTS_BYTES >> 20} MiB")
 
 
 def _check_kind(head: bytes) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import copy_plain, from_stored_path
-from hart_studio.geometry import XYXY
+from hart_studio.labeling.box_matching import NamedBox, find_unmatched
 from hart_studio.labeling.export_plan import (
     SPLITS,
     ExportOptions,
@@ -37,7 +37,6 @@ from hart_studio.records import Box
 __all__ = ["FORMATS", "ExportOptions", "ExportReport", "export_labels", "lossiness", "plan_export"]
 
 _NOTHING_HERE: Final = "nothing here"
-_Named = tuple[str, XYXY]
 
 
 @dataclass(frozen=True)
@@ -269,21 +268,14 @@ def _compare_boxes(
     tolerance = info.tolerance(picture.wh, plan.options)
     wanted, got = [_named(box, info) for box in meant], [_named(box, info) for box in found]
     for some, others, expected in ((wanted, got, "the box"), (got, wanted, "no box")):
-        for label, xyxy in some:
-            if not any(_is_same((label, xyxy), other, tolerance) for other in others):
-                edges = ", ".join(f"{edge:.6g}" for edge in xyxy)
-                raise _mismatch(info, item_id, f"{expected} {label!r} [{edges}], got something else")
+        missing = find_unmatched(some, others, tolerance)
+        if missing is not None:
+            edges = ", ".join(f"{edge:.6g}" for edge in missing[1])
+            raise _mismatch(info, item_id, f"{expected} {missing[0]!r} [{edges}], got something else")
 
 
-def _named(box: Box, info: FormatInfo) -> _Named:
+def _named(box: Box, info: FormatInfo) -> NamedBox:
     return (class_name(box) if "classes" in info.keeps else "", box.xyxy)
-
-
-def _is_same(one: _Named, other: _Named, tolerance: tuple[float, float]) -> bool:
-    across, down = tolerance
-    limits = (across, down, across, down)
-    moves = zip(one[1], other[1], limits, strict=True)
-    return one[0] == other[0] and all(abs(first - second) <= limit for first, second, limit in moves)
 
 
 def _compare_records(plan: ExportPlan, info: FormatInfo, items: Sequence[Item]) -> None:

@@ -162,7 +162,12 @@ def _about(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _category_names(categories: list[Any]) -> dict[str, str]:
-    return {to_text(get_field(each, "id"), "id"): to_label(get_field(each, "name"), "name") for each in categories}
+    names: dict[str, str] = {}
+    for each in categories:
+        key, name = to_text(get_field(each, "id"), "id"), to_label(get_field(each, "name"), "name")
+        if names.setdefault(key, name) != name:
+            raise ValueError(f"the category id {key[:40]} with two names, {names[key][:40]!r} and {name[:40]!r}")
+    return names
 
 
 def _image(image_id: int, picture: PlannedPicture) -> dict[str, Any]:

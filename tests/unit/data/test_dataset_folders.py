@@ -104,17 +104,6 @@ def test_compressed_arrow_files_are_refused(tmp_path: Path, is_file: bool, compr
         list(read_dataset_rows(find_splits(tmp_path)["train"]))
 
 
-def test_compressed_dictionaries_are_refused(tmp_path: Path) -> None:
-    table = pyarrow.table({"x": pyarrow.array(["a" * 9000] * 5).dictionary_encode()})
-    for compression in (None, "zstd"):
-        options = pyarrow.ipc.IpcWriteOptions(compression=compression)
-        with pyarrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema, options=options) as writer:
-            writer.write_table(table)
-        messages = pyarrow.ipc.MessageReader.open_stream(str(tmp_path / "a.arrow"))
-        found = [dataset_folders._is_compressed(message.metadata.to_pybytes()) for message in messages]
-        assert found == ([False] * 3 if compression is None else [False, True, True])
-
-
 @pytest.mark.parametrize("data", [b"", b"ARROW1\0\0", b"\xff\xff\xff\xff\x10\0\0\0" + b"\xff" * 16, b"x" * 100])
 def test_arrow_files_that_are_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.arrow").write_bytes(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 import zipfile
 from pathlib import Path
 
@@ -195,3 +196,17 @@ def test_a_table_of_contents_without_end_is_not_read(tmp_path: Path, monkeypatch
     monkeypatch.setattr(archives, "MOST_CONTENTS_BYTES", 1000)
     with pytest.raises(DataError, match="table of contents"):
         Archive(path)
+
+
+def test_an_offset_that_looks_like_an_end_record_does_not_hide_the_size_of_the_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``zipfile`` finds the record at the end of the file, not the bytes in its offset."""
+    monkeypatch.setattr(archives, "MOST_CONTENTS_BYTES", 70_000)
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, *[0] * 8, 1, *[0] * 6) + b"a"
+    contents = entry * 3000
+    forged = int.from_bytes(b"PK\5\6", "little")
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 3000, 3000, len(contents), forged, 0)
+    (tmp_path / "a.zip").write_bytes(contents + end)
+    with pytest.raises(DataError, match="table of contents of more"):
+        Archive(tmp_path / "a.zip")

@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,11 @@ def test_what_does_not_fit(name: str, options: Any, reason: str, items: list[Ite
     with pytest.raises(InputError, match=reason):
         export_labels(items, name, tmp_path / "out", ExportOptions(**options))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_many_boxes_in_one_label_are_compared_quickly(tmp_path: Path) -> None:
+    boxes = [(1 + k % 50, 1 + k // 100, 60 + k % 40, 90 + k % 7 + k / 1e5) for k in range(6000)]
+    item = make_item(draw_picture(tmp_path / "in" / "a.png", (200, 200)), boxes)
+    started = time.perf_counter()
+    assert export_labels([item], "coco", tmp_path / "out").boxes == 6000
+    assert time.perf_counter() - started < 20

@@ -141,6 +141,17 @@ def test_a_picture_without_annotations(tmp_path: Path) -> None:
     assert (sample.question, sample.boxes) == ("Anything?", ())
 
 
+def test_a_category_id_with_two_names_is_refused(tmp_path: Path) -> None:
+    """The last name would have won for every annotation of both."""
+    path = document(tmp_path, [annotation([1, 2, 3, 4])])
+    text = path.read_text()
+    path.write_text(text.replace('"id": 9', '"id": 7'))
+    with pytest.raises(DataError, match="the category id 7 with two names, 'sign' and 'car'"):
+        load_coco(path)
+    path.write_text(text.replace('"id": 9, "name": "car"', '"id": 7, "name": "sign"'))
+    assert load_coco(path).samples[0].boxes[0].label == "sign"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 1}', "[" * 100_000, "\xff", '{"a": ' * 50_000])
 def test_what_is_no_coco_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text(text, "latin-1")

@@ -1,0 +1,65 @@
+"""Whether two lists hold the same boxes within a tolerance, in time that grows with their length."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Final
+
+from hart_studio.geometry import XYXY
+
+NamedBox = tuple[str, XYXY]
+"""Class of a box, and its edges in pixels."""
+
+_ROUNDING: Final = 1e-9
+"""Added to a tolerance where cells are found, pixels: a difference as large as the tolerance is never missed."""
+
+_Cell = tuple[str, int, int, int, int]
+
+
+def find_unmatched(
+    boxes: Sequence[NamedBox], others: Sequence[NamedBox], tolerance: tuple[float, float]
+) -> NamedBox | None:
+    """Find a box that equals none of the others.
+
+    Args:
+        boxes: Each of them is looked up.
+        others: What they are looked up in. One of them may equal several boxes.
+        tolerance: By how much edges may differ across and down, pixels.
+
+    Returns:
+        The first box without an equal one, or None.
+    """
+    across, down = tolerance
+    limits = (across, down, across, down)
+    cells: dict[_Cell, list[XYXY]] = defaultdict(list)
+    for name, edges in set(others):
+        first, second, third, fourth = (
+            math.floor(edge / _cell_size(limit)) for edge, limit in zip(edges, limits, strict=True)
+        )
+        cells[name, first, second, third, fourth].append(edges)
+    for box in boxes:
+        near = (edges for cell in _find_cells(box, limits) for edges in cells.get(cell, ()))
+        if not any(_is_close(box[1], edges, limits) for edges in near):
+            return box
+    return None
+
+
+def _cell_size(limit: float) -> float:
+    return 2 * (limit + _ROUNDING)
+
+
+def _find_cells(box: NamedBox, limits: XYXY) -> Iterator[_Cell]:
+    """Cells that hold every box within the tolerance: for each edge the one or two that its range touches."""
+    spans = []
+    for edge, limit in zip(box[1], limits, strict=True):
+        size, reach = _cell_size(limit), limit + _ROUNDING / 2
+        spans.append(range(math.floor((edge - reach) / size), math.floor((edge + reach) / size) + 1))
+    for first, second, third, fourth in product(*spans):
+        yield box[0], first, second, third, fourth
+
+
+def _is_close(edges: XYXY, others: XYXY, limits: XYXY) -> bool:
+    return all(abs(one - other) <= limit for one, other, limit in zip(edges, others, limits, strict=True))
