@@ -30,6 +30,14 @@ MOST_DOCUMENT_BYTES: Final = 512 * 2**20
 MOST_LINE_BYTES: Final = 64 * 2**20
 """Length of one line of a JSONL file, which may hold an image in base64 (ours)."""
 
+PROTECTED_FILES: Final[set[tuple[int, int]]] = set()
+"""(device, inode) of the files of open databases. ``open_plain`` refuses them; the connection pool fills the set.
+
+The system releases all POSIX locks of a process on a file when the process closes any descriptor of that file. SQLite
+would lose its locks, and another process could delete the write-ahead log that this process still writes to.
+"""
+
+_DATABASE_NAME = re.compile(r"\.sqlite3?(?:-wal|-shm|-journal)?\Z", re.IGNORECASE)
 _ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]+:/|[/\\]{2})", re.IGNORECASE)
 _TAIL_BLOCK = 65536
 _COPY_BLOCK = 1 << 20
@@ -147,7 +155,9 @@ def read_lines(file: BinaryIO, most_bytes: int = MOST_LINE_BYTES) -> Iterator[tu
 def open_plain(path: Path, *, may_link: bool = False, most_bytes: int | None = None) -> io.BufferedReader:
     """Open a regular file for reading. Every file whose path came from data or from a client is opened here.
 
-    A link could expose whatever it leads to. Reading a pipe would block for ever, and a device has no end.
+    A link could expose whatever it leads to. Reading a pipe would block for ever, and a device has no end. The files of
+    a database are refused before they are opened, see ``PROTECTED_FILES``. The name counts too, because a connection
+    may be opened while the file is being read.
 
     Args:
         path: The file.
@@ -155,12 +165,17 @@ def open_plain(path: Path, *, may_link: bool = False, most_bytes: int | None = N
         most_bytes: Largest size; None = any.
 
     Raises:
-        OSError: If it is missing, a link, not a regular file, or larger than that.
+        OSError: If it is missing, a link, not a regular file, a file of a database, or larger than that.
         ValueError: If the path holds a NUL.
     """
     # Looked at first, because opening some devices has an effect. The opened file is the one that is checked.
-    if not stat.S_ISREG(path.stat(follow_symlinks=may_link).st_mode):
+    status = path.stat(follow_symlinks=may_link)
+    if not stat.S_ISREG(status.st_mode):
         raise _not_regular(path)
+    # A descriptor that was opened in vain would have to be closed again, so this cannot wait for the opened file.
+    name = path.resolve().name if may_link else path.name
+    if (status.st_dev, status.st_ino) in PROTECTED_FILES or _DATABASE_NAME.search(name):
+        raise OSError(errno.EACCES, "a file of a database, which is not read as an image or a table", str(path))
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if may_link else os.O_NOFOLLOW))
     status = os.fstat(number)
     problem = None if stat.S_ISREG(status.st_mode) else _not_regular(path)

@@ -307,7 +307,7 @@ class SourceImage:
         except FileNotFoundError as error:
             raise self._refusal("a picture file", "no file of that name", "check the path") from error
         except (OSError, ValueError) as error:  # no permission, a name too long, a name with NUL
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "an impossible name"
+            reason = (isinstance(error, OSError) and error.strerror) or "an impossible name"
             raise self._refusal("a readable picture file", reason, "check the path and its access rights") from error
         if stat.S_ISDIR(found.st_mode):
             raise self._refusal("a picture file", "a folder", "choose a file in it")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError
+from hart_studio.files import PROTECTED_FILES
 
 MOST_OPEN: Final = 24
 """Open connections of the process. Each has up to three open files. Project default."""
@@ -101,6 +102,7 @@ class ConnectionPool:
         self._generations: Counter[tuple[int, int]] = Counter()
         self._users: Counter[tuple[int, int]] = Counter()  # file -> connections
         self._descriptors: dict[tuple[int, int], int] = {}
+        self._protected: dict[tuple[int, int], set[tuple[int, int]]] = {}  # file -> it, its log, the index of the log
 
     @property
     def open_count(self) -> int:
@@ -206,7 +208,7 @@ class ConnectionPool:
             if any(each.identity[:2] == current[:2] for each in stale if id(each) in self._leased):
                 raise DataError(replaced_message(path))  # SQLite would share the state of the file that is gone
             logs = {each.log for each in stale if each.log}
-            if _find_log(path) in logs:
+            if _find_file(_beside(path, "-wal")) in logs:
                 _move_log_away(path)
             for each in stale:
                 if self._idle.pop(id(each), None):
@@ -242,7 +244,8 @@ class ConnectionPool:
             raise
         try:
             opened.connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # opens the log too
-            opened.log = _find_log(path)
+            opened.log = _find_file(_beside(path, "-wal"))
+            self._protect(opened)
             opened.stamp = _stamp(path)
             opened.number, _ = self._read_header(opened)
             if self.identify(path) != before:
@@ -274,7 +277,17 @@ class ConnectionPool:
                     os.close(descriptor)
                     raise DataError(replaced_message(path))
                 self._descriptors[key] = descriptor
+                self._protected[key] = {key}
+                PROTECTED_FILES.add(key)
             self._users[key] += 1
+
+    def _protect(self, opened: PooledConnection) -> None:
+        """Let nobody open the log and the index of the log: the locks of the readers are on the index."""
+        with self._condition:
+            for each in (opened.log, _find_file(_beside(opened.path, "-shm"))):
+                if each is not None:
+                    self._protected[opened.identity[:2]].add(each)
+                    PROTECTED_FILES.add(each)
 
     def _close_descriptor(self, identity: FileIdentity) -> None:
         key = identity[:2]
@@ -283,6 +296,7 @@ class ConnectionPool:
             if self._users[key] <= 0:
                 del self._users[key]
                 os.close(self._descriptors.pop(key))
+                PROTECTED_FILES.difference_update(self._protected.pop(key))
 
     def _read_header(self, opened: PooledConnection) -> tuple[int, int]:
         """The transaction number and the size in bytes that the header of the file states.
@@ -316,7 +330,7 @@ class ConnectionPool:
         self._generations[key] += 1
         # The inode is the same, so SQLite would still write the log into the file when the last connection closes. It
         # cannot when the log is empty.
-        if stale.log is not None and _find_log(stale.path) == stale.log:
+        if stale.log is not None and _find_file(_beside(stale.path, "-wal")) == stale.log:
             _copy_log_away(stale.path)
         for name, each in list(self._idle.items()):
             if each.identity[:2] == key:
@@ -388,9 +402,9 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _find_log(path: Path) -> tuple[int, int] | None:
+def _find_file(path: Path) -> tuple[int, int] | None:
     try:
-        found = _beside(path, "-wal").stat()
+        found = path.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino

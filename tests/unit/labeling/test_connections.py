@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
+from hart_studio.files import PROTECTED_FILES, open_plain
 from hart_studio.labeling.connections import POOL, ConnectionPool
 from hart_studio.labeling.database import DATABASE, Database
+from hart_studio.labeling.importing import look_at
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_lifecycle import duplicate_project
@@ -370,6 +372,50 @@ def test_the_number_in_the_file_grows_and_copies_get_another(filled: Project, tm
     assert read_number(filled.database.path) == first + 1
     copy = duplicate_project(filled, tmp_path / "copy", "Copy")
     assert abs(read_number(copy.database.path) - first) > 100
+
+
+OTHER_PROCESS = """
+import sys; from pathlib import Path; from hart_studio.labeling.project import Project
+project = Project(Path(sys.argv[1]))
+with project.database.writing() as connection:
+    connection.execute("UPDATE project SET settings = settings")
+project.database.close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["name", "-wal", "-shm", "hard link", "link"])
+def test_importing_a_file_of_an_open_database_as_an_image_keeps_its_locks(
+    filled: Project, item_ids: list[str], tmp_path: Path, kind: str
+) -> None:
+    decide(filled, item_ids[0])
+    file = filled.database.path
+    if kind == "hard link":
+        file = tmp_path / "image.png"
+        os.link(filled.database.path, file)
+    elif kind == "link":
+        file = tmp_path / "image.png"
+        file.symlink_to(filled.database.path)
+    elif kind != "name":
+        file = file.with_name(file.name + kind)
+    found = look_at(str(file))
+    assert isinstance(found, str)
+    assert "database" in found
+    with pytest.raises(OSError, match="a file of a database"):
+        open_plain(file, may_link=True)
+    log = filled.database.path.with_name(f"{DATABASE}-wal")
+    before = log.stat().st_ino
+    subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(filled.folder)], env=dict(os.environ), check=True)
+    assert log.stat().st_ino == before, "the other process was not the last one"
+    decide(filled, item_ids[1])
+    assert read_status(filled.folder, item_ids[1]) == "accepted"
+
+
+def test_the_files_of_a_closed_database_are_not_protected_for_ever(filled: Project) -> None:
+    filled.count()
+    found = filled.database.path.stat()
+    assert (found.st_dev, found.st_ino) in PROTECTED_FILES
+    POOL.close_idle(filled.folder)
+    assert (found.st_dev, found.st_ino) not in PROTECTED_FILES
 
 
 def test_open_files_are_given_back(filled: Project) -> None:
