@@ -33,13 +33,14 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         service: Asks models.
         default_model: The model of a call that names none.
     """
+    # The default stays out of the signatures: Gradio writes those into the page, also for whoever has not logged in.
 
     def ask(
         image: dict[str, Any],
         question: str,
         choices: list[str] | str = "",
         answer: str = "",
-        model: str = default_model,
+        model: str = "",
         protocols: list[str] | None = None,
     ) -> dict[str, Any]:
         """Ask a question about a picture: where to look, what the crops show, what the full image shows.
@@ -49,7 +50,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
             question: The question, without its choices.
             choices: The options, as a list or one per line; empty for an open question.
             answer: The known answer, a letter or the text; empty when unknown.
-            model: The built-in model's name, a local folder, or a hub id.
+            model: The built-in model's name, a local folder, or a hub id; empty for the default of the server.
             protocols: Any of crops_only, direct, full_and_crops; all three when left out.
 
         Returns:
@@ -60,16 +61,14 @@ def build_endpoints(service: AskService, default_model: str) -> None:
             form = read_form(_uploaded_file(image), question, choices, answer, protocols)
             return service.answer(form, model or default_model, _while_waited_for())
 
-    def locate(
-        image: dict[str, Any], question: str, choices: list[str] | str = "", model: str = default_model
-    ) -> dict[str, Any]:
+    def locate(image: dict[str, Any], question: str, choices: list[str] | str = "", model: str = "") -> dict[str, Any]:
         """Ask where to look, and nothing else: the grounding turn alone.
 
         Args:
             image: The uploaded picture.
             question: The question, without its choices.
             choices: The options; checked, but never shown in this turn.
-            model: The built-in model's name, a local folder, or a hub id.
+            model: The built-in model's name, a local folder, or a hub id; empty for the default of the server.
 
         Returns:
             One object with boxes in original pixels, outcome, model, image (width, height), text, visual_tokens,
@@ -85,7 +84,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         boxes: list[dict[str, Any]],
         choices: list[str] | str = "",
         answer: str = "",
-        model: str = default_model,
+        model: str = "",
     ) -> dict[str, Any]:
         """Ask what given boxes are worth: what their crops say alone, and whether the picture needs them.
 
@@ -95,7 +94,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
             boxes: 1 to 16 boxes with x_min, y_min, x_max, y_max in original pixels, and a label if you like.
             choices: The options, as a list or one per line; empty for an open question.
             answer: The known answer, a letter or the text; empty when unknown.
-            model: The built-in model's name, a local folder, or a hub id.
+            model: The built-in model's name, a local folder, or a hub id; empty for the default of the server.
 
         Returns:
             One object with crops_answer, full_answer and masked_answer, whether they are right when the answer is

@@ -10,6 +10,7 @@ client could tell the server its own address are dropped (``forwarding``).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -47,6 +48,9 @@ _HEADERS: Final = (
     (b"content-security-policy", _CONTENT_POLICY.encode()),
 )
 
+_API_INFO: Final = re.compile(rb"(<script>window\.gradio_api_info = ).*?(;</script>)", re.DOTALL)
+"""Where Gradio writes the API of the page into its HTML, also into the login page."""
+
 
 class Guard:
     """ASGI middleware; written without ``BaseHTTPMiddleware``, which would buffer the event stream.
@@ -70,7 +74,27 @@ class Guard:
         cleaned = clean_scope(scope, self.proxying)
         refusal = self._find_refusal(scope, (cleaned.get("client") or ("unknown",))[0])
 
+        is_stranger = not _may_pass(scope)
+        start: Message | None = None
+        page = b""
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal start, page
+            if message["type"] == "http.response.start" and is_stranger and _is_html(message):
+                start = message
+                return
+            if start is not None:
+                page += message.get("body", b"")
+                if message.get("more_body"):
+                    return
+                page = _API_INFO.sub(rb"\1{}\2", page)
+                lengths = (b"content-length", str(len(page)).encode())
+                kept = [pair for pair in start.get("headers", []) if pair[0].lower() != lengths[0]]
+                await send_tightened({**start, "headers": [*kept, lengths]})
+                message = {**message, "body": page}
+            await send_tightened(message)
+
+        async def send_tightened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent = [_tighten(name, value) for name, value in message.get("headers", [])]
                 message["headers"] = [*sent, *_HEADERS]
@@ -106,7 +130,7 @@ class Guard:
             return 404, "Not found."
         if scope["method"] == "POST" and path.rstrip("/") == "/login" and not self._logins.admit(address):
             return 429, "Too many tries. Wait a minute."
-        if not is_open(path) and not _is_logged_in(scope.get("app"), headers.get("cookie", "")):
+        if not is_open(path) and not _may_pass(scope):
             return 401, "Log in first."
         return None
 
@@ -124,6 +148,17 @@ def _is_foreign(method: str, path: str, headers: dict[str, str], host: str) -> b
         return not is_reading or headers.get("sec-fetch-mode") != "navigate" or path.rstrip("/") == "/logout"
     referer = headers.get("referer")
     return not is_reading and referer is not None and _netloc(referer) != host.lower()
+
+
+def _is_html(start: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in start.get("headers", [])
+    )
+
+
+def _may_pass(scope: Scope) -> bool:
+    cookies = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}.get(b"cookie", "")
+    return _is_logged_in(scope.get("app"), cookies)
 
 
 def _is_logged_in(app: Any, cookies: str) -> bool:

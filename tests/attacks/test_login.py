@@ -55,6 +55,20 @@ def test_every_route_is_shut_to_strangers(login_target: Target, routes: list[tup
         assert answers[route] == 401
 
 
+def test_the_login_page_does_not_show_the_api(login_target: Target) -> None:
+    """Gradio writes signatures with their defaults into the page, such as the name of the default model."""
+    page = httpx.get(login_target.url).text
+    assert "window.gradio_api_info = {};</script>" in page and "auth_required" in page
+    assert "scripted" not in page and "/locate" not in page
+    with httpx.Client() as friend:
+        friend.post(f"{login_target.url}login", data={"username": "ada", "password": PASSWORD})
+        own = friend.get(login_target.url).text
+        assert "/locate" in own, "whoever has logged in gets it"
+        info = friend.get(f"{login_target.url}gradio_api/info").json()["named_endpoints"]
+    defaults = [each for call in info.values() for each in call["parameters"] if each["parameter_name"] == "model"]
+    assert [each["parameter_default"] for each in defaults] == [""] * 3, "resolved by the server"
+
+
 def test_what_the_pages_do_not_use_is_not_there(login_target: Target, routes: list[tuple[str, str]]) -> None:
     """Not even for whoever has logged in: recordings, an editor, deep links, a relay, tokens for scripts."""
     with httpx.Client() as friend:
