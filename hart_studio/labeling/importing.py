@@ -21,6 +21,7 @@ from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
+from hart_studio.labeling.imported_labels import ScoreChecker, check_boxes
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.project_locks import hold_import_lock
 from hart_studio.labeling.records import LONGEST_CLASS, Item, Label, LabeledSample, PictureFile
@@ -58,6 +59,8 @@ class ImportReport(NamedTuple):
     """Items of an export of this program that came back unchanged, with their decisions."""
     changed: int = 0
     """Items of one whose boxes another tool has changed; they come in as labels of that tool."""
+    unsupported: int = 0
+    """Items of one that lost a score or the status ``auto_accepted``: no calibration of the project supports it."""
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
@@ -69,6 +72,11 @@ class ImportReport(NamedTuple):
         line = f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.bad_count:,} bad rows"
         if self.restored or self.changed:
             line += f"; {self.restored:,} with the decisions of the export, {self.changed:,} changed in another tool"
+        if self.unsupported:
+            line += (
+                f"; {self.unsupported:,} without the score or acceptance that the file states, because no calibration "
+                "of this project supports it"
+            )
         return line
 
 
@@ -139,6 +147,7 @@ def _import_source(
         bad_rows[:MOST_KEPT_BAD_ROWS],
         kept.added + kept.updated + kept.known,
         restored.changed,
+        kept.unsupported,
     )
     _write_down(project, found.source, report)
     return report
@@ -204,6 +213,7 @@ def _add_items(
 ) -> ImportReport:
     added, good = 0, []
     bad_rows = list(known_bad_rows)
+    scores = ScoreChecker(project)
     for item in items:
         picture = files.look_at(item.picture.path)
         problem = _find_problem(item, picture)
@@ -212,7 +222,12 @@ def _add_items(
         else:
             # The file says of which domain the image is, not the record.
             known = item.picture.model_copy(update={"domain": picture.domain})
-            good.append(item.model_copy(update={"picture": known}))
+            try:
+                checked = scores.check_item(_clip_boxes(item.model_copy(update={"picture": known})))
+            except ValueError as error:
+                bad_rows.append(BadRow(item.id, str(error)))
+                continue
+            good.append(checked)
             files.look_at_known(project, picture)  # before the transaction, which others wait for
     updated = 0
     with project.database.writing() as connection:
@@ -225,7 +240,17 @@ def _add_items(
                 updated += 1
     project.draw_audit()
     known_count = len(good) - added - updated
-    return ImportReport(added, updated, known_count, len(bad_rows), tuple(bad_rows[:MOST_KEPT_BAD_ROWS]))
+    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
+    return ImportReport(added, updated, known_count, len(bad_rows), kept, unsupported=scores.dropped)
+
+
+def _clip_boxes(item: Item) -> Item:
+    """The item with the boxes of all its labels cut to the image; a ``ValueError`` says why that cannot be."""
+    labels = [
+        label.model_copy(update={"boxes": check_boxes(label.boxes, item.picture)})
+        for label in (*item.history, item.label)
+    ]
+    return item.model_copy(update={"label": labels[-1], "history": tuple(labels[:-1])})
 
 
 def import_samples(
@@ -348,8 +373,7 @@ def _import(
 ) -> Change:
     """Bring one row in; a ``ValueError`` says why it cannot be."""
     item_id = make_item_id(picture.sha256, sample.question, sample.choices)
-    boxes = sample.boxes if isinstance(sample, LabeledSample) else ()
-    _check_inside(boxes, picture)
+    boxes = check_boxes(sample.boxes, picture) if isinstance(sample, LabeledSample) else ()
     now = datetime.now(UTC)
     row = connection.execute("SELECT revision, label FROM items WHERE id = ?", (item_id,)).fetchone()
     if row is None:
@@ -394,15 +418,6 @@ def _find_imported_classes(items: Iterable[Item]) -> Iterator[str]:
             for box in label.boxes if label.origin == "imported" else ():
                 if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
                     yield name
-
-
-def _check_inside(boxes: Sequence[Box], picture: PictureFile) -> None:
-    for box in boxes:
-        if box.x_min >= picture.width or box.y_min >= picture.height or box.x_max <= 0 or box.y_max <= 0:
-            raise ValueError(
-                f"a box lies outside of the picture of {picture.width} x {picture.height} pixels: "
-                f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]"
-            )
 
 
 def _write_down(project: Project, source: str, report: ImportReport) -> None:

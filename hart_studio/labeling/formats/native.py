@@ -29,7 +29,14 @@ from hart_studio.data.rows import LoadedSamples, find_picture, get_field, to_tex
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import parse_bounded_json
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
-from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, find_files, read_bytes, to_list
+from hart_studio.labeling.formats.reading import (
+    ImportOptions,
+    LabelCollector,
+    find_files,
+    read_bytes,
+    to_label,
+    to_list,
+)
 from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
 from hart_studio.records import Box, Sample
 
@@ -215,5 +222,5 @@ def _to_label(record: Any) -> Label:
         if len(xyxy) != 4:
             raise ValueError(f"expected four numbers in 'xyxy', got {len(xyxy)}")
         text = box["model_text"] if "model_text" in box else get_field(box, "label")
-        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), text, box.get("score")))
+        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), to_label(text), box.get("score")))
     return Label.model_validate({**record, "boxes": boxes})

@@ -163,9 +163,11 @@ def test_a_project_moves_to_another_with_its_whole_history(filled: Project, pict
     export_labels(items, "native", tmp_path / "out", everything)
     other = create_project(tmp_path / "other")
     report = import_source(other, str(tmp_path / "out" / "labels.jsonl"), SourceSettings())
-    assert (report.added, report.bad_count) == (6, 0)
-    moved = {item.id: (item.label, item.history) for item in other.items(with_history=True)}
-    assert moved == {item.id: (item.label, item.history) for item in items}
+    assert (report.added, report.bad_count, report.unsupported) == (6, 0, 6)
+    moved = {item.id: [*item.history, item.label] for item in other.items(with_history=True)}
+    assert moved == {
+        item.id: [label.model_copy(update={"score": None}) for label in (*item.history, item.label)] for item in items
+    }
     assert import_source(other, str(tmp_path / "out" / "labels.jsonl"), SourceSettings()).known == 6
 
 
@@ -184,6 +186,35 @@ def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, picture: P
         "its history has gaps",
         "the picture is not the one that was labeled",
     ]
+
+
+def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled: Project, tmp_path: Path) -> None:
+    boxes = [
+        (Box.of((5000, 5000, 6000, 6000)),),
+        (Box.of((-1e9, -1e9, 1e9, 1e9)),),
+        (BOX,) * 101,
+        (BOX,) * 100,
+    ]
+    items = [
+        item.model_copy(update={"label": item.label.model_copy(update={"boxes": found})})
+        for item, found in zip(filled.items(with_history=True), boxes, strict=False)
+    ]
+    in_history = items[3].model_copy(
+        update={"id": items[3].id, "history": (items[3].history[0].model_copy(update={"boxes": boxes[0]}),)}
+    )
+    other = create_project(tmp_path / "other")
+    report = import_items(other, (*items[:3], in_history, items[3]), LoadedSamples("native", ()))
+    assert (report.added, report.bad_count) == (2, 3)
+    reasons = [bad.reason for bad in report.bad_rows]
+    assert "outside of the picture" in reasons[0] and "outside of the picture" in reasons[2]
+    assert reasons[1] == "expected at most 100 boxes in a label, got 101"
+    assert other.item(items[1].id).label.boxes[0].xyxy == (0, 0, *WH)
+
+
+def test_more_boxes_than_a_person_can_review_are_a_bad_row(project: Project, picture: Path) -> None:
+    row = LabeledSample(**ask(picture).model_dump(), boxes=(BOX,) * 101)
+    report = import_samples(project, load(row))
+    assert (report.added, report.bad_rows[0].reason) == (0, "expected at most 100 boxes in a label, got 101")
 
 
 def test_the_file_decides_of_which_domain_an_image_is_and_not_a_record(

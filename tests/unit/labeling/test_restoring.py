@@ -10,20 +10,28 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.geometry import XYXY
+from hart_studio.labeling.calibration import save_calibration
+from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin
 from hart_studio.labeling.export_plan import ExportOptions
 from hart_studio.labeling.exporting import FORMATS, export_labels
 from hart_studio.labeling.formats.reading import META
 from hart_studio.labeling.importing import import_samples, import_source
+from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import Item
+from hart_studio.labeling.records import Item, Maker
 from hart_studio.labeling.review import ReviewDesk
 from hart_studio.labeling.sources import SourceSettings
 from hart_studio.records import Box, Sample
 from tests.labels import draw_picture
-from tests.unit.labeling.conftest import add_label
+from tests.unit.labeling.conftest import add_label, make_check
+from tests.unit.labeling.test_calibration import make_calibration
 
 WRITTEN = [name for name, info in FORMATS.items() if info.save]
+OF_SIGNS = make_calibration(domain=CalibrationDomain(images="", data_set="signs", answer_forms=("multiple_choice",)))
+CHECK = make_check(sufficiency=1.0, crops_right=True)
+SCORE = OF_SIGNS.rate(CHECK, True, LabelOrigin("", "signs", "multiple_choice", 4, 1.0)).score
+MAKER = Maker(model="m", run_id="r", rollouts=4, temperature=1.0, seed=0)
 STATUSES = ("accepted", "edited", "rejected", "auto_accepted")
 
 
@@ -44,8 +52,9 @@ def decided(tmp_path: Path) -> Project:
         box = Box.of((10 + number, 20, 101.5, 90.25), "Z")
         kind = STATUSES[number % 4]
         label = add_label(
-            project, item.id, status="auto_accepted" if number % 4 == 3 else "proposed", boxes=(box,), score=0.8
-        )
+            project, item.id, status="auto_accepted" if number % 4 == 3 else "proposed", boxes=(box,), score=SCORE,
+            check=CHECK, maker=MAKER,
+        )  # fmt: skip
         if kind == "accepted":
             review.decide("ann", item.id, label.revision, "accept")
         elif kind == "edited":
@@ -66,6 +75,7 @@ def export(project: Project, name: str, folder: Path, **options: Any) -> Path:
 
 def bring_back(folder: Path, name: str, project_folder: Path) -> tuple[Project, Any]:
     project = create_project(project_folder, "Again")
+    save_calibration(project.folder / CALIBRATION, OF_SIGNS)  # scores that no calibration supports do not come back
     return project, import_source(project, str(folder), SourceSettings(kind=name))
 
 
@@ -88,6 +98,7 @@ def test_everything_comes_back_from_every_format(name: str, decided: Project, tm
     assert report.changed == report.bad_count == 0
     assert report.added == len(before)
     assert report.restored == (0 if name == "native" else len(before))
+    assert report.unsupported == 0
     if name != "native":
         assert "car" in again.settings.classes
         assert "Z" not in again.settings.classes
@@ -160,3 +171,18 @@ def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Pat
     _, report = bring_back(folder, "yolo", tmp_path / "again")
     assert report.restored == 0
     assert report.bad_count == 2  # rejected ones, which have neither a box nor a question
+
+
+@pytest.mark.parametrize("name", ["native", "coco"])
+def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, name, tmp_path / "out")
+    again = create_project(tmp_path / "again", "Again")
+    report = import_source(again, str(folder), SourceSettings(kind=name))
+    assert (report.added, report.bad_count, report.unsupported) == (8, 0, 8)
+    assert "8 without the score or acceptance that the file states" in report.describe()
+    assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
+    labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]
+    assert all(label.score is None and label.status != "auto_accepted" for label in labels)
+    before = {item.id: item.label for item in decided.items()}
+    for item in again.items():
+        assert (item.label.boxes, item.label.reviewer) == (before[item.id].boxes, before[item.id].reviewer)
