@@ -48,6 +48,16 @@ def needle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def default_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scene with the default settings, which the shipped calibrations are valid for."""
+    folder = tmp_path_factory.mktemp("default_scene")
+    (folder / "images").mkdir()
+    for item in iterate_items("val", 1):
+        write_item(item, folder)
+    return folder
+
+
 def bring(page: Page, source: Path) -> None:
     page.locator(".hs-source").fill(str(source))
     page.locator(".hs-bring").click()
@@ -322,11 +332,11 @@ def test_a_built_in_model_on_photographs_starts_only_after_a_question(
 
 
 def test_the_built_in_model_is_suggested_for_drawn_scenes(
-    open_page: Callable[..., Page], studio: str, needle: Path
+    open_page: Callable[..., Page], studio: str, default_scene: Path
 ) -> None:
     page = open_page(studio)
     create(page, "Drawn scenes")
-    bring(page, needle)
+    bring(page, default_scene)
     page.locator("[data-panel=propose]").click()
     expect(page.locator(".hs-label-model")).to_have_value("built-in-hart")
     expect(page.locator(".hs-start-run")).to_be_enabled()
@@ -338,6 +348,18 @@ def test_the_built_in_model_is_suggested_for_drawn_scenes(
     page.locator(".hs-rollouts").fill("8")
     page.locator(".hs-tighten").check()
     expect(notes.locator(".hs-warned")).to_contain_text("other tightening settings")
+
+
+def test_the_built_in_model_is_suggested_for_scenes_with_other_settings_and_gives_no_score(
+    open_page: Callable[..., Page], studio: str, needle: Path
+) -> None:
+    page = open_page(studio)
+    create(page, "Smaller scenes")
+    bring(page, needle)
+    page.locator("[data-panel=propose]").click()
+    expect(page.locator(".hs-label-model")).to_have_value("built-in-hart")
+    expect(page.locator(".hs-score-notes")).to_contain_text("4 of 4 items will be uncalibrated")
+    expect(page.locator(".hs-score-notes .hs-warning")).to_have_count(0)
 
 
 def test_the_figures_of_quality_are_whole_and_of_what_is_there(
