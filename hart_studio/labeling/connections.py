@@ -16,7 +16,6 @@ also when the process that wrote it has ended.
 from __future__ import annotations
 
 import atexit
-import errno
 import fcntl
 import logging
 import os
@@ -33,15 +32,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError
-from hart_studio.files import PROTECTED_FILES
+from hart_studio.files import PROTECTED_FILES, lacks_descriptors
 from hart_studio.labeling.write_ahead_log import (
     HEADER_BYTES,
     LogIndex,
     find_header,
     get_number,
     get_size,
+    is_checkpoint,
     is_log_of,
-    is_start,
     read_headers,
     read_index,
 )
@@ -307,7 +306,7 @@ class ConnectionPool:
             try:
                 return self._open(path)
             except (OSError, sqlite3.OperationalError) as error:
-                if not _lacks_descriptors():
+                if not lacks_descriptors(_FILES_OF_CONNECTION):
                     if isinstance(error, sqlite3.Error):
                         raise
                     raise DataError(f"The project at {path.parent} cannot be opened: {error.strerror}.") from error
@@ -424,7 +423,7 @@ class ConnectionPool:
             header = file.header if stamp == file.stamp else file.read_header()
             index = file.read_index()
             is_whole = stamp == file.stamp or get_size(header) <= stamp.size
-            if is_whole and (header == file.header or _is_explained(file, header, index, log)):
+            if is_whole and (header == file.header or self._is_checkpoint(file, header, index, log)):
                 _note_state(file, stamp, header, index, log)
                 opened.number = get_number(header)
                 return True
@@ -438,6 +437,12 @@ class ConnectionPool:
             if (is_whole and reads >= _READS) or time.monotonic() - began > _CHECKPOINT_SECONDS:
                 return False
             time.sleep(_READ_PAUSE_SECONDS)
+
+    @staticmethod
+    def _is_checkpoint(file: _OpenFile, header: bytes, index: LogIndex | None, log: Path) -> bool:
+        if index is None:
+            return file.index_descriptor is None and get_number(header) >= get_number(file.header)
+        return is_checkpoint(header, index, file.index, file.newest, log)
 
     def _set_aside(self, stale: PooledConnection) -> None:
         """Part from a file that was overwritten in place: its log must reach the new content by no way.
@@ -458,22 +463,6 @@ class ConnectionPool:
             if each.identity[:2] == key:
                 del self._idle[name]
                 self._close(each)
-
-
-def _is_explained(file: _OpenFile, header: bytes, index: LogIndex | None, log: Path) -> bool:
-    """Whether checkpoints can have changed the header of a file from the known one to this one."""
-    if index is None:
-        return file.index_descriptor is None and get_number(header) >= get_number(file.header)
-    headers = [find_header(log, index, count) for count in (index.copied, index.copying) if count]
-    if header in headers:
-        return True
-    if file.index is None or index.salts == file.index.salts or get_number(header) < file.newest:
-        return False
-    # The log started again, after all of it had been copied. The header is the one that the present log started from.
-    if index.copied and headers[0] is not None:
-        return False
-    first = next(iter(read_headers(log)), None) if index.frames else None
-    return first is None or is_start(header, first)
 
 
 def _note_state(file: _OpenFile, stamp: _Stamp, header: bytes, index: LogIndex | None, log: Path) -> None:
@@ -503,20 +492,6 @@ def _check_log(path: Path, file: _OpenFile) -> None:
             _move_log_away(path)
             return
         time.sleep(_READ_PAUSE_SECONDS)
-
-
-def _lacks_descriptors() -> bool:
-    """Whether the process, or the system, cannot open as many more files as a connection needs."""
-    opened: list[int] = []
-    try:
-        for _ in range(_FILES_OF_CONNECTION):
-            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    finally:
-        for each in opened:
-            os.close(each)
-    return False
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -598,10 +573,6 @@ def _find_file(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _name_earlier_log(path: Path) -> Path:
-    return _beside(path, f"-wal.replaced-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
-
-
 def _move_log_away(path: Path) -> None:
     """Move the log of the earlier file away, and the index of the log, which the connections of that file keep.
 
@@ -610,7 +581,7 @@ def _move_log_away(path: Path) -> None:
     Raises:
         DataError: If it cannot be moved.
     """
-    kept = _name_earlier_log(path)
+    kept = _beside(path, f"-wal.replaced-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
     try:
         _beside(path, "-wal").rename(kept)
         _beside(path, "-shm").unlink(missing_ok=True)

@@ -135,3 +135,28 @@ def is_log_of(header: bytes, headers: tuple[bytes, ...]) -> bool:
         headers: From ``read_headers``.
     """
     return not headers or header in headers or is_start(header, headers[0])
+
+
+def is_checkpoint(header: bytes, index: LogIndex, known: LogIndex | None, newest: int, log: Path) -> bool:
+    """Whether checkpoints can have left this header in the file.
+
+    Args:
+        header: Header of the file, which has changed.
+        index: State of the log.
+        known: State of the log when the header was looked at last; None if there was none.
+        newest: Number of the newest transaction that was known then.
+        log: The log.
+
+    Raises:
+        OSError: If the log cannot be read.
+    """
+    headers = [find_header(log, index, count) for count in (index.copied, index.copying) if count]
+    if header in headers:
+        return True
+    if known is None or index.salts == known.salts or get_number(header) < newest:
+        return False
+    # The log started again, after all of it had been copied. The header is the one that the present log started from.
+    if index.copied and headers[0] is not None:
+        return False
+    first = next(iter(read_headers(log)), None) if index.frames else None
+    return first is None or is_start(header, first)

@@ -10,6 +10,7 @@ from hart_studio.labeling.write_ahead_log import (
     find_header,
     get_number,
     get_size,
+    is_checkpoint,
     is_log_of,
     is_start,
     read_headers,
@@ -62,11 +63,16 @@ def test_an_index_tells_what_a_checkpoint_has_copied(tmp_path: Path, connection:
         after = read_index(descriptor)
         assert after is not None
         assert after.copied == after.copying == after.frames == before.frames
-        assert read_header(tmp_path, connection) == find_header(log, after, after.copied)
+        header = read_header(tmp_path, connection)
+        assert header == find_header(log, after, after.copied)
+        assert is_checkpoint(header, after, before, 10, log)
+        assert not is_checkpoint(read_headers(log)[0], after, before, 10, log), "an earlier state was restored"
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         restarted = read_index(descriptor)
         assert restarted is not None
         assert restarted.salts != after.salts
+        assert is_checkpoint(header, restarted, before, 10, log)
+        assert not is_checkpoint(header, restarted, before, 11, log), "a transaction is missing"
     finally:
         os.close(descriptor)
 
