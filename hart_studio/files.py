@@ -187,6 +187,20 @@ def open_plain(path: Path, *, may_link: bool = False, most_bytes: int | None = N
     return os.fdopen(number, "rb")
 
 
+def lacks_descriptors(count: int) -> bool:
+    """Whether the process, or the system, cannot open ``count`` more files."""
+    opened: list[int] = []
+    try:
+        for _ in range(count):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for each in opened:
+            os.close(each)
+    return False
+
+
 def read_plain(path: Path, most_bytes: int = 32 * 2**20, *, may_link: bool = False) -> bytes:
     """Read all of a regular file, see ``open_plain``.
 

@@ -5,20 +5,24 @@ finds. So every lease compares the file at the path with the one that the connec
 
 - Device and inode tell a deleted, moved or renamed file.
 - A file that was overwritten in place keeps both. Every transaction increments a number in the header of the file (the
-  application id), which starts at a random value. Checkpoints are the only regular writes to the file, and let the
-  number in it grow, up to that of the last transaction. A smaller or a larger number is the number of another file.
-  With the same number, the file holds the state that it held before, and the log applies to it.
+  application id), which starts at a random value. Checkpoints are the only regular writes to the file. After one, the
+  header of the file is that in the newest copied frame of the log, see ``write_ahead_log``. Any other change of the
+  header is an error. With the same header, the file holds the state that it held before, and the log applies to it.
 
-The write-ahead log of the earlier file would be applied to the new one. It is moved away before the new file is opened.
+The write-ahead log of the earlier file would be applied to the new one. It is moved away before the new file is opened,
+also when the process that wrote it has ended.
 """
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import logging
 import os
 import secrets
-import shutil
 import sqlite3
+import struct
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -28,15 +32,29 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError
-from hart_studio.files import PROTECTED_FILES
+from hart_studio.files import PROTECTED_FILES, lacks_descriptors
+from hart_studio.labeling.write_ahead_log import (
+    HEADER_BYTES,
+    LogIndex,
+    find_header,
+    get_number,
+    get_size,
+    is_checkpoint,
+    is_log_of,
+    read_headers,
+    read_index,
+)
 
-MOST_OPEN: Final = 24
-"""Open connections of the process. Each has up to three open files. Project default."""
+MOST_OPEN: Final = 20
+"""Open connections of the process. Each has up to five open files. Project default."""
 
 PATIENCE_SECONDS: Final = 30.0
 """How long to wait for a lock of the file, or for a free connection."""
 
-_HEADER_BYTES: Final = 100
+_LOCKED_RANGE: Final = (0x40000002, 510)
+"""First byte and number of the bytes of the file on which SQLite takes its shared and exclusive locks."""
+
+_FILES_OF_CONNECTION: Final = 5  # with our two descriptors
 _READS: Final = 3
 _CHECKPOINT_SECONDS: Final = 1.0
 _READ_PAUSE_SECONDS: Final = 0.02
@@ -61,6 +79,50 @@ class _Stamp(NamedTuple):
     changed_ns: int
 
 
+class _OpenFile:
+    """A file with open connections, and what was last known of it."""
+
+    def __init__(self, descriptor: int, key: tuple[int, int]) -> None:
+        self.descriptor = descriptor
+        self.index_descriptor: int | None = None
+        self.index_file: tuple[int, int] | None = None
+        self.earlier_descriptors: list[int] = []
+        self.protected = {key}  # the file, its log, the index of the log
+        self.users = 0
+        self.header = b""
+        self.stamp: _Stamp | None = None
+        self.index: LogIndex | None = None
+        self.newest = 0  # number of the last transaction
+
+    def read_header(self) -> bytes:
+        """Header of the file. SQLite would call a file damaged while another connection's checkpoint extends it."""
+        return os.pread(self.descriptor, HEADER_BYTES, 0)
+
+    def read_index(self) -> LogIndex | None:
+        """State of the log."""
+        return None if self.index_descriptor is None else read_index(self.index_descriptor)
+
+    def keep_from_checkpoint(self) -> None:
+        """Keep SQLite from writing the log into the file when the last connection is closed.
+
+        It takes an exclusive lock for that. A lock of our descriptor conflicts with it, also within one process.
+        """
+        kind = (fcntl.F_RDLCK, os.SEEK_SET)
+        lock = (
+            struct.pack("qqihh", *_LOCKED_RANGE, 0, *kind)
+            if sys.platform == "darwin"
+            else struct.pack("hhqqi0q", *kind, *_LOCKED_RANGE, 0)
+        )
+        fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, lock)
+
+    def close(self) -> None:
+        """Close the descriptors. No connection to the file may be open: this releases the locks of the process."""
+        for each in (self.descriptor, self.index_descriptor, *self.earlier_descriptors):
+            if each is not None:
+                os.close(each)
+        PROTECTED_FILES.difference_update(self.protected)
+
+
 class PooledConnection:
     """A connection that one thread uses at a time.
 
@@ -77,7 +139,6 @@ class PooledConnection:
         self.identity = identity
         self.number = 0
         self.owner = 0
-        self.stamp: _Stamp | None = None
         self.log: tuple[int, int] | None = None
 
     def close(self) -> None:
@@ -100,9 +161,7 @@ class ConnectionPool:
         self._held: Counter[int] = Counter()  # thread -> leases
         self._opening = 0
         self._generations: Counter[tuple[int, int]] = Counter()
-        self._users: Counter[tuple[int, int]] = Counter()  # file -> connections
-        self._descriptors: dict[tuple[int, int], int] = {}
-        self._protected: dict[tuple[int, int], set[tuple[int, int]]] = {}  # file -> it, its log, the index of the log
+        self._files: dict[tuple[int, int], _OpenFile] = {}
 
     @property
     def open_count(self) -> int:
@@ -138,7 +197,7 @@ class ConnectionPool:
         try:
             if oldest is not None:
                 self._close(oldest)
-            found = self._open(path)  # without the lock: another program may keep this file busy, not all of them
+            found = self._open_any_way(path)  # without the lock: another program may keep this file busy
         finally:
             with self._condition:
                 self._opening -= 1
@@ -183,9 +242,16 @@ class ConnectionPool:
             current = self.identify(leased.path)
             if current != leased.identity:
                 raise DataError(replaced_message(leased.path))
-            if _stamp(leased.path) != leased.stamp and not self._is_same_content(leased):
+            try:
+                is_in_place = self._is_in_place(leased)
+            except OSError as error:
+                raise DataError(
+                    f"The files of the project at {leased.path.parent} cannot be checked: {error.strerror}. Try again."
+                ) from error
+            if not is_in_place:
+                is_log_gone = _find_file(_beside(leased.path, "-wal")) != leased.log
                 self._set_aside(leased)
-                raise DataError(replaced_message(leased.path))
+                raise DataError((_log_gone_message if is_log_gone else replaced_message)(leased.path))
 
     def close_idle(self, path: Path) -> None:
         """Close the connections to a file, or to the files below a folder, that no lease holds."""
@@ -234,32 +300,66 @@ class ConnectionPool:
                 )
         return None
 
+    def _open_any_way(self, path: Path) -> PooledConnection:
+        """Open a connection; close idle ones, the least recently used first, while descriptors are lacking."""
+        while True:
+            try:
+                return self._open(path)
+            except (OSError, sqlite3.OperationalError) as error:
+                if not lacks_descriptors(_FILES_OF_CONNECTION):
+                    if isinstance(error, sqlite3.Error):
+                        raise
+                    raise DataError(f"The project at {path.parent} cannot be opened: {error.strerror}.") from error
+                with self._condition:
+                    oldest = self._idle.popitem(last=False)[1] if self._idle else None
+                if oldest is None:
+                    raise DataError(
+                        f"The project at {path.parent} cannot be opened: this process has too many open files. Try "
+                        "again in a moment, or raise the limit of open files (ulimit -n) and start again."
+                    ) from error
+                self._close(oldest)
+
     def _open(self, path: Path) -> PooledConnection:
         before = self.identify(path)
-        self._open_descriptor(path, before)
+        self._open_file(path, before)
         try:
             opened = PooledConnection(connect(path), path, before)
         except BaseException:
-            self._close_descriptor(before)
+            self._close_file(before)
             raise
         try:
             opened.connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # opens the log too
             opened.log = _find_file(_beside(path, "-wal"))
-            self._protect(opened)
-            opened.stamp = _stamp(path)
-            opened.number, _ = self._read_header(opened)
+            self._register_log(opened)
             if self.identify(path) != before:
                 raise DataError(replaced_message(path))
+            self.check(opened)
         except BaseException:
             self._close(opened)
             raise
         return opened
 
     def _close(self, opened: PooledConnection) -> None:
+        with self._condition:
+            try:
+                is_current = self.identify(opened.path) == opened.identity
+            except DataError:
+                is_current = False  # SQLite itself leaves the log alone
+            try:
+                if is_current and opened.log is not None and not self._is_in_place(opened):
+                    self._set_aside(opened)
+            except (
+                DataError,
+                OSError,
+                sqlite3.Error,
+            ) as error:  # the log stays, and is checked when the file is opened again
+                with suppress(OSError):
+                    self._files[opened.identity[:2]].keep_from_checkpoint()
+                _logger.warning("%s was closed without a checkpoint: %s", opened.path, error)
         opened.close()
-        self._close_descriptor(opened.identity)
+        self._close_file(opened.identity)
 
-    def _open_descriptor(self, path: Path, identity: FileIdentity) -> None:
+    def _open_file(self, path: Path, identity: FileIdentity) -> None:
         """Keep a descriptor of the file as long as a connection to it is open, to read its header.
 
         The system releases all locks that a process holds on a file when it closes any descriptor of it, also those
@@ -267,75 +367,131 @@ class ConnectionPool:
         """
         key = identity[:2]
         with self._condition:
-            if key not in self._descriptors:
-                try:
-                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                except OSError as error:
-                    raise DataError(f"The project at {path.parent} cannot be opened: {error.strerror}.") from error
+            if key not in self._files:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                 found = os.fstat(descriptor)
                 if (found.st_dev, found.st_ino) != key:
                     os.close(descriptor)
                     raise DataError(replaced_message(path))
-                self._descriptors[key] = descriptor
-                self._protected[key] = {key}
                 PROTECTED_FILES.add(key)
-            self._users[key] += 1
+                file = _OpenFile(descriptor, key)
+                try:
+                    _check_log(path, file)
+                except BaseException:
+                    file.close()
+                    raise
+                self._files[key] = file
+            self._files[key].users += 1
 
-    def _protect(self, opened: PooledConnection) -> None:
-        """Let nobody open the log and the index of the log: the locks of the readers are on the index."""
+    def _close_file(self, identity: FileIdentity) -> None:
         with self._condition:
-            for each in (opened.log, _find_file(_beside(opened.path, "-shm"))):
+            file = self._files[identity[:2]]
+            file.users -= 1
+            if file.users <= 0:
+                del self._files[identity[:2]]
+                file.close()
+
+    def _register_log(self, opened: PooledConnection) -> None:
+        """Protect the log and its index, keep a descriptor of the index, and note the state of the file."""
+        index = _beside(opened.path, "-shm")
+        with self._condition:
+            file = self._files[opened.identity[:2]]
+            index_file = _find_file(index)
+            for each in (opened.log, index_file):
                 if each is not None:
-                    self._protected[opened.identity[:2]].add(each)
+                    file.protected.add(each)
                     PROTECTED_FILES.add(each)
+            # SQLite makes a new index when its last connection was closed while this one was being opened.
+            if opened.log is not None and (file.index_descriptor is None or file.index_file != index_file):
+                descriptor = os.open(index, os.O_RDONLY | os.O_CLOEXEC)
+                if file.index_descriptor is not None:
+                    file.earlier_descriptors.append(file.index_descriptor)
+                file.index_descriptor, file.index_file = descriptor, index_file
+            if file.stamp is None:
+                # The stamp is left to the check, which compares the header once more.
+                file.header, file.index = file.read_header(), file.read_index()
+                file.newest = get_number(file.header)
 
-    def _close_descriptor(self, identity: FileIdentity) -> None:
-        key = identity[:2]
-        with self._condition:
-            self._users[key] -= 1
-            if self._users[key] <= 0:
-                del self._users[key]
-                os.close(self._descriptors.pop(key))
-                PROTECTED_FILES.difference_update(self._protected.pop(key))
-
-    def _read_header(self, opened: PooledConnection) -> tuple[int, int]:
-        """The transaction number and the size in bytes that the header of the file states.
-
-        SQLite itself would call a file damaged while the checkpoint of another connection is extending it.
-        """
-        header = os.pread(self._descriptors[opened.identity[:2]], _HEADER_BYTES, 0)
-        page_bytes = int.from_bytes(header[16:18], "big")
-        pages = int.from_bytes(header[28:32], "big")
-        return int.from_bytes(header[68:72], "big"), pages * (65536 if page_bytes == 1 else page_bytes)
-
-    def _is_same_content(self, opened: PooledConnection) -> bool:
-        """Whether only checkpoints have written to the file since the connection looked at it last."""
+    def _is_in_place(self, opened: PooledConnection) -> bool:
+        """Whether the log is that of the connection, and only checkpoints have written to the file since last time."""
+        if opened.log is not None and _find_file(_beside(opened.path, "-wal")) != opened.log:
+            return False
+        file, log = self._files[opened.identity[:2]], _beside(opened.path, "-wal")
         began, reads = time.monotonic(), 0
         while True:
-            stamp, (number, size) = _stamp(opened.path), self._read_header(opened)
-            (newest,) = opened.connection.execute("PRAGMA application_id").fetchone()  # with what only the log holds
-            is_whole = size <= stamp.size
-            if opened.number <= number <= newest and is_whole:
-                opened.stamp, opened.number = stamp, number
+            stamp = _stamp(opened.path)
+            header = file.header if stamp == file.stamp else file.read_header()
+            index = file.read_index()
+            is_whole = stamp == file.stamp or get_size(header) <= stamp.size
+            if is_whole and (header == file.header or self._is_checkpoint(file, header, index, log)):
+                _note_state(file, stamp, header, index, log)
+                opened.number = get_number(header)
                 return True
-            reads += 1
-            # A checkpoint may write the number at this very moment, and the pages behind it a little later.
+            if (
+                index is None and opened.log is not None
+            ):  # a process is writing it, or ended meanwhile: SQLite repairs it
+                opened.connection.execute("PRAGMA application_id").fetchone()
+            else:
+                reads += 1
+            # A checkpoint may write the header at this very moment, and the pages behind it a little later.
             if (is_whole and reads >= _READS) or time.monotonic() - began > _CHECKPOINT_SECONDS:
                 return False
             time.sleep(_READ_PAUSE_SECONDS)
 
+    @staticmethod
+    def _is_checkpoint(file: _OpenFile, header: bytes, index: LogIndex | None, log: Path) -> bool:
+        if index is None:
+            return file.index_descriptor is None and get_number(header) >= get_number(file.header)
+        return is_checkpoint(header, index, file.index, file.newest, log)
+
     def _set_aside(self, stale: PooledConnection) -> None:
-        """Part from a file that was overwritten in place: its log must reach the new content by no way."""
+        """Part from a file that was overwritten in place: its log must reach the new content by no way.
+
+        Raises:
+            DataError: If the log cannot be moved away. Then nothing has changed, and the next check tries again.
+        """
         key = stale.identity[:2]
+        log, file = _find_file(_beside(stale.path, "-wal")), self._files[key]
+        # Nobody has written to the file after somebody deleted its log: SQLite still has the log open, and copies it
+        # into the file when the last connection is closed.
+        if log is not None or _stamp(stale.path) != file.stamp:
+            file.keep_from_checkpoint()
+        if log is not None and log == stale.log:
+            _move_log_away(stale.path)
         self._generations[key] += 1
-        # The inode is the same, so SQLite would still write the log into the file when the last connection closes. It
-        # cannot when the log is empty.
-        if stale.log is not None and _find_file(_beside(stale.path, "-wal")) == stale.log:
-            _copy_log_away(stale.path)
         for name, each in list(self._idle.items()):
             if each.identity[:2] == key:
                 del self._idle[name]
                 self._close(each)
+
+
+def _note_state(file: _OpenFile, stamp: _Stamp, header: bytes, index: LogIndex | None, log: Path) -> None:
+    file.stamp, file.header = stamp, header
+    if index is not None and index != file.index:
+        newest = find_header(log, index, index.frames)
+        file.index, file.newest = index, max(file.newest, get_number(newest or header))
+
+
+def _check_log(path: Path, file: _OpenFile) -> None:
+    """Move the log away that a process left which has ended, when another file was put in the place of its own.
+
+    Raises:
+        DataError: If it cannot be moved.
+        OSError: If it cannot be read.
+    """
+    log = _beside(path, "-wal")
+    seen: tuple[bytes, tuple[bytes, ...]] | None = None
+    reads, began = 0, time.monotonic()
+    # A process that is alive may be writing: only what stays as it is counts.
+    while time.monotonic() - began < _CHECKPOINT_SECONDS:
+        found = (file.read_header(), read_headers(log))
+        if is_log_of(*found):
+            return
+        reads, seen = (reads + 1 if found == seen else 1), found
+        if reads >= _READS:
+            _move_log_away(path)
+            return
+        time.sleep(_READ_PAUSE_SECONDS)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -383,6 +539,13 @@ def replaced_message(path: Path) -> str:
     )
 
 
+def _log_gone_message(path: Path) -> str:
+    return (
+        f"The write-ahead log {path.name}-wal of the project at {path.parent} was deleted or replaced while it was "
+        "open. The last change was not saved. Open the project again, and check its labels."
+    )
+
+
 def _stat(path: Path) -> os.stat_result:
     try:
         return path.stat()
@@ -410,28 +573,27 @@ def _find_file(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _name_earlier_log(path: Path) -> Path:
-    return _beside(path, f"-wal.replaced-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
-
-
 def _move_log_away(path: Path) -> None:
-    """Move the log of the earlier file away, and the index of the log, which the connections of that file keep."""
-    kept = _name_earlier_log(path)
-    _beside(path, "-wal").rename(kept)
-    _beside(path, "-shm").unlink(missing_ok=True)
+    """Move the log of the earlier file away, and the index of the log, which the connections of that file keep.
+
+    A rename needs no space on the disk.
+
+    Raises:
+        DataError: If it cannot be moved.
+    """
+    kept = _beside(path, f"-wal.replaced-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
+    try:
+        _beside(path, "-wal").rename(kept)
+        _beside(path, "-shm").unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"The project at {path.parent} was replaced, and the write-ahead log of the earlier content cannot be "
+            f"moved away: {error.strerror}. Check the access rights of the folder, and open the project again."
+        ) from error
     _logger.warning("%s was replaced; changes of the earlier file that it did not hold yet are in %s", path, kept)
-
-
-def _copy_log_away(path: Path) -> None:
-    """Keep a copy of the log of the content that was overwritten, empty the log, and let nobody find it."""
-    kept, log = _name_earlier_log(path), _beside(path, "-wal")
-    if log.stat().st_size:
-        shutil.copyfile(log, kept)
-        os.truncate(log, 0)
-        _logger.warning("%s was overwritten; changes that only its log held are in %s", path, kept)
-    for ending in ("-wal", "-shm"):
-        _beside(path, ending).unlink(missing_ok=True)
 
 
 POOL: Final = ConnectionPool()
 """The pool of this process."""
+
+atexit.register(POOL.close_idle, Path("/"))  # with the checks that precede a checkpoint

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -78,6 +79,11 @@ def back_up(project: Project, target: Path) -> None:
     with project.database.reading() as connection:
         connection.backup(copy)
     copy.close()
+
+
+def restore_in_place(source: Path, target: Path) -> None:
+    """Overwrite a file by another process, so that this one keeps its locks."""
+    subprocess.run(["cp", str(source), str(target)], check=True)
 
 
 def run_many(folder: Path, projects: int, threads: int) -> int:
@@ -284,7 +290,8 @@ def test_a_file_that_is_overwritten_by_its_own_state_keeps_what_the_log_holds(
 ) -> None:
     with filled.database.reading() as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    back_up(filled, tmp_path / "backup.sqlite")
+    # Another process copies it: closing a descriptor of the file here would release the locks of this process.
+    subprocess.run(["cp", str(filled.database.path), str(tmp_path / "backup.sqlite")], check=True)
     decide(filled, item_ids[0])
     shutil.copyfile(tmp_path / "backup.sqlite", filled.folder / DATABASE)
     decide(filled, item_ids[1])
@@ -416,6 +423,158 @@ def test_the_files_of_a_closed_database_are_not_protected_for_ever(filled: Proje
     assert (found.st_dev, found.st_ino) in PROTECTED_FILES
     POOL.close_idle(filled.folder)
     assert (found.st_dev, found.st_ino) not in PROTECTED_FILES
+
+
+@pytest.mark.parametrize("kind", ["backup", "vacuum"])
+@pytest.mark.parametrize("decisions_before", [0, 2])
+def test_a_backup_of_a_state_that_only_the_log_holds_is_told(
+    filled: Project, item_ids: list[str], tmp_path: Path, kind: str, decisions_before: int
+) -> None:
+    backup = tmp_path / "backup.sqlite"
+    for item_id in item_ids[:decisions_before]:
+        decide(filled, item_id)
+    if kind == "backup":
+        back_up(filled, backup)
+    else:
+        with filled.database.reading() as connection:
+            connection.execute("VACUUM INTO ?", (str(backup),))
+    for item_id in item_ids[2:4]:
+        decide(filled, item_id)
+    restore_in_place(backup, filled.database.path)
+    with pytest.raises(DataError, match="was replaced while it was open"):
+        decide(filled, item_ids[4])
+    restored = Project(filled.folder)
+    assert restored.count_by("status").get("accepted", 0) == decisions_before
+    decide(restored, item_ids[5])
+    with restored.database.reading() as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    (kept,) = filled.folder.glob(f"{DATABASE}-wal.replaced-*")
+    assert kept.stat().st_size > 0
+
+
+def test_a_backup_of_a_state_before_the_last_checkpoint_is_told(
+    filled: Project, item_ids: list[str], tmp_path: Path
+) -> None:
+    decide(filled, item_ids[0])
+    back_up(filled, tmp_path / "backup.sqlite")
+    decide(filled, item_ids[1])
+    with filled.database.reading() as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    restore_in_place(tmp_path / "backup.sqlite", filled.database.path)
+    with pytest.raises(DataError, match="was replaced while it was open"):
+        filled.count()
+    assert Project(filled.folder).count_by("status")["accepted"] == 1
+
+
+def test_a_restored_file_is_not_overwritten_when_its_idle_connections_are_closed(
+    filled: Project, item_ids: list[str], tmp_path: Path
+) -> None:
+    back_up(filled, tmp_path / "backup.sqlite")
+    decide(filled, item_ids[0])
+    restore_in_place(tmp_path / "backup.sqlite", filled.database.path)
+    POOL.close_idle(filled.folder)
+    assert filled.database.path.read_bytes() == (tmp_path / "backup.sqlite").read_bytes()
+    assert Project(filled.folder).count_by("status") == {"proposed": 6}
+
+
+def test_a_log_that_cannot_be_moved_away_never_reaches_the_restored_file(
+    filled: Project, item_ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(filled, tmp_path / "backup.sqlite")
+    decide(filled, item_ids[0])
+    restore_in_place(tmp_path / "backup.sqlite", filled.database.path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        patch.setattr(shutil, "copyfile", refuse)
+        for _ in range(2):
+            with pytest.raises(DataError, match="cannot be moved away: No space left"):
+                Project(filled.folder).count()
+        POOL.close_idle(filled.folder)
+        assert filled.database.path.read_bytes() == (tmp_path / "backup.sqlite").read_bytes()
+    restored = Project(filled.folder)
+    assert restored.count_by("status") == {"proposed": 6}
+    decide(restored, item_ids[1])
+    POOL.close_idle(filled.folder)
+    assert read_status(filled.folder, item_ids[1]) == "accepted"
+
+
+def test_a_log_that_was_deleted_is_told_and_what_it_held_is_kept(filled: Project, item_ids: list[str]) -> None:
+    decide(filled, item_ids[0])
+    with pytest.raises(DataError, match=r"was deleted or replaced.*not saved"), filled.database.writing() as connection:
+        connection.execute("UPDATE items SET status = 'rejected'")
+        filled.database.path.with_name(f"{DATABASE}-wal").unlink()
+    filled = Project(filled.folder)
+    assert filled.count_by("status") == {"accepted": 1, "proposed": 5}
+    decide(filled, item_ids[2])
+    POOL.close_idle(filled.folder)
+    assert read_status(filled.folder, item_ids[2]) == "accepted"
+
+
+CRASH = """
+import os, sys; from pathlib import Path; from hart_studio.labeling.project import Project
+project = Project(Path(sys.argv[1]))
+def change(name):
+    with project.database.writing() as connection:
+        connection.execute("UPDATE project SET name = ?", (name,))
+change("first")
+if sys.argv[2] == "checkpoint":
+    with project.database.reading() as connection:
+        connection.execute("PRAGMA wal_checkpoint")
+change("second")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("checkpoint", ["checkpoint", "no"])
+@pytest.mark.parametrize("is_restored", [True, False])
+def test_the_log_of_a_process_that_crashed_is_not_applied_to_a_restored_file(
+    filled: Project, tmp_path: Path, checkpoint: str, is_restored: bool
+) -> None:
+    with filled.database.writing() as connection:
+        connection.execute("UPDATE project SET name = 'backup'")
+    POOL.close_idle(filled.folder)
+    path = filled.database.path
+    shutil.copyfile(path, tmp_path / "backup.sqlite")
+    with filled.database.writing() as connection:
+        connection.execute("UPDATE project SET name = 'later'")
+    POOL.close_idle(filled.folder)
+    command = [sys.executable, "-c", CRASH, str(filled.folder), checkpoint]
+    subprocess.run(command, env=dict(os.environ), check=True)
+    assert path.with_name(f"{DATABASE}-wal").stat().st_size > 0
+    if is_restored:
+        restore_in_place(tmp_path / "backup.sqlite", path)
+    restored = Project(filled.folder)
+    assert restored.name == ("backup" if is_restored else "second")
+    assert len(list(filled.folder.glob(f"{DATABASE}-wal.replaced-*"))) == int(is_restored)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_idle_connections_are_closed_when_descriptors_are_lacking(
+    filled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    other = create_project(tmp_path / "other", "Other")
+    POOL.close_idle(Path("/"))
+    filled.count()
+    idle = POOL.open_count
+    if not is_known:
+        POOL.close_idle(tmp_path)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + (3 if is_known else 1), limit[1]))
+    try:
+        if is_known:
+            assert other.count() == 0
+            assert POOL.open_count == idle, "the idle connection was closed for it"
+        else:
+            with pytest.raises(DataError, match="too many open files"):
+                other.count()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_open_files_are_given_back(filled: Project) -> None:
