@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -169,7 +170,31 @@ def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hundred_thousand_labels(project: Project, picture: Path) -> None:
+    """Times are printed (`-s`); what is asserted leaves room for a busy machine."""
     fill_many(project, picture, 200_000)
-    began = time.process_time()
-    assert accept_all(project, "Ada", EVERYTHING, 200_000).accepted == 200_000
-    assert time.process_time() - began < 40
+    is_over, longest = threading.Event(), 0.0
+
+    def review() -> int:
+        nonlocal longest
+        desk, count = ReviewDesk(Project(project.folder)), 0
+        while not is_over.is_set():
+            began = time.monotonic()
+            item = desk.next_item("Bo")
+            if item is None:
+                break
+            desk.decide("Bo", item.id, item.label.revision, "reject")
+            longest, count = max(longest, time.monotonic() - began), count + 1
+            is_over.wait(0.3)
+        return count
+
+    with ThreadPoolExecutor(1) as reviewer:
+        reviewing = reviewer.submit(review)
+        began, used = time.monotonic(), time.process_time()
+        result = accept_all(project, "Ada", EVERYTHING, 200_000)
+        seconds, used = time.monotonic() - began, time.process_time() - used
+        is_over.set()
+        decided = reviewing.result()
+    figures = f"{seconds:.1f} s, {used:.1f} s of processor time; {decided} decisions, {longest:.2f} s at most"
+    sys.stdout.write(f"{figures}\n")
+    assert result.accepted + result.skipped == 200_000 and result.accepted >= 199_000
+    assert used < 40 and longest < 10 and decided > 0, figures
