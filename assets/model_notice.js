@@ -1,9 +1,18 @@
-// Why the answers below mean nothing, one sentence group a model.
+// Why the answers below mean nothing, a sentence group for each chosen model. The warnings of all listed models come with
+// the image, so that choosing a model needs no call to the server.
 const notice = element.querySelector(".hs-model-notice");
+const FIELDS = ["#ask-model-a input", "#ask-model-b input"];
+const POLL_MS = 300; // a list sets the text of its field without an event
+let shown = "";
 
 function load() {
-  notice.replaceChildren(...(props.value ?? []).map((text) => build("p", { class: "hs-warning", text })));
+  const chosen = FIELDS.map((field) => document.querySelector(field)?.value.trim());
+  const warnings = [...new Set(chosen.map((text) => (props.value ?? {})[text]).filter(Boolean))];
+  if (warnings.join("\n") === shown) return;
+  shown = warnings.join("\n");
+  notice.replaceChildren(...warnings.map((text) => build("p", { class: "hs-warning", text })));
 }
 
 watch("value", load);
 load();
+setInterval(load, POLL_MS);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from hart_studio.ui.components.display import Display
@@ -11,11 +11,11 @@ _TEMPLATE: Final = '<div class="hs-model-notice" role="status" aria-live="polite
 
 
 class ModelNotice(Display):
-    """Shows a list of warnings; an empty one takes no room."""
+    """Shows the warnings of the models that are chosen in the two fields; without one it takes no room."""
 
     def __init__(self, **layout: Any) -> None:
         super().__init__(_TEMPLATE, "model_notice.js", **layout)
 
-    def postprocess(self, value: Sequence[str] | None) -> list[str]:  # type: ignore[override]
-        """The warnings as JSON."""
-        return list(value or ())
+    def postprocess(self, value: Mapping[str, str] | None) -> dict[str, str]:  # type: ignore[override]
+        """Text of a model field -> warning, as JSON."""
+        return dict(value or {})

@@ -10,6 +10,7 @@ from typing import Any, Final
 import gradio as gr
 
 from hart_studio.errors import InputError
+from hart_studio.models.catalog import BUILT_INS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.background import Progress, follow
 from hart_studio.ui.callers import Caller
@@ -148,18 +149,25 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
         second.column, second.viewer, second.strip, second.cards, second.download,
     ]  # fmt: skip
 
-    def open_picture(path: str | None) -> dict[Any, Any]:
-        updates = {status: None, second.column: _place(is_shown=False), **first.clear(), **second.clear()}
+    def open_picture(path: str | None, name_a: str | None, name_b: str | None) -> dict[Any, Any]:
+        updates = {status: None, notice: None, second.column: _place(is_shown=False), **first.clear(), **second.clear()}
         if path is None:
             return {**updates, first.viewer: None}
         try:
-            return {**updates, first.viewer: service.open_picture(Path(path))}
+            return {
+                **updates,
+                first.viewer: service.open_picture(Path(path)),
+                notice: find_warnings(path, name_a, name_b),
+            }
         except Exception as error:
             return {**updates, first.viewer: None, status: describe(error)}
 
-    def find_warnings(path: str | None, name_a: str | None, name_b: str | None) -> list[str]:
-        names = [name for name in (name_a, name_b) if name]
-        return service.find_warnings(Path(path), names) if path else []
+    def find_warnings(path: str, *chosen: str | None) -> dict[str, str]:
+        """Text of each model field -> the warning of that model, of the models in the lists and the chosen ones."""
+        named = {text: name for title, name in models for text in (title, name)}
+        named |= {name: name for name in (*BUILT_INS, *chosen) if name and name not in named}
+        found = {text: service.find_warnings(Path(path), [name]) for text, name in named.items()}
+        return {text: " ".join(warnings) for text, warnings in found.items() if warnings}
 
     def fill_form(event: gr.EventData) -> list[Any]:
         example = examples[_example_index(event, len(examples))]
@@ -211,12 +219,10 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             yield {status: compared.blame(describe(error))}
 
     picker.pick(fill_form, None, [picture, question, choices, answer], api_visibility="private", show_progress="hidden")
+    # One event, and none for the model fields: an event that ends while Ask is pressed can lose Ask's answer.
     picture.change(
-        open_picture, picture, displays, api_visibility="private", show_progress="hidden", trigger_mode="always_last"
-    )
-    gr.on(
-        [picture.change, model_a.change, model_b.change], find_warnings, [picture, model_a, model_b], notice,
-        api_visibility="private", show_progress="hidden", trigger_mode="always_last",
+        open_picture, [picture, model_a, model_b], [notice, *displays], api_visibility="private",
+        show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip
     ask_button.click(
         ask_models, [*form, *settings], displays, api_visibility="private", show_progress="hidden",
