@@ -69,6 +69,7 @@ function makeTheatre(host, ask, urlOf, describeNone) {
 
   function reset(run) {
     stop();
+    state.trusted++; // an answer about the run before is on its way perhaps
     Object.assign(state, { run, trained: [], heldOut: [], step: null, group: 0, groups: [], followed: null, trail: [], gold: null, isLive: true, isChosen: false, isHeldOut: false });
     source.value = "training";
     drawBar();

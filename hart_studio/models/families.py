@@ -63,7 +63,7 @@ class Family:
     processor, video processor and tokenizers."""
 
 
-def _processing_classes(*names: str) -> frozenset[str]:
+def with_tokenizers(*names: str) -> frozenset[str]:
     """These, and the tokenizers that any family may have."""
     return frozenset({*names, "PreTrainedTokenizer", "Qwen2Tokenizer", "TokenizersBackend"})
 
@@ -83,7 +83,7 @@ FAMILIES: dict[str, Family] = {
         resize_factor=28,
         has_grid_positions=True,
         checkpoint="Qwen/Qwen2.5-VL-7B-Instruct",
-        processing_classes=_processing_classes(
+        processing_classes=with_tokenizers(
             "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor", "Qwen2VLVideoProcessor"
         ),
     ),
@@ -100,7 +100,7 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=True,
         box_tags=("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
         checkpoint="Qwen/Qwen2-VL-7B-Instruct",
-        processing_classes=_processing_classes("Qwen2VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
+        processing_classes=with_tokenizers("Qwen2VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
     ),
     # Patch 16, so one visual token is 32 x 32 pixels. The same JSON as Qwen2.5-VL, but in thousandths.
     # Its vision tower hands features to several layers of the language model (deepstack): they travel together.
@@ -116,7 +116,7 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=True,
         min_side=32,
         checkpoint="Qwen/Qwen3-VL-8B-Instruct",
-        processing_classes=_processing_classes("Qwen3VLProcessor", "Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
+        processing_classes=with_tokenizers("Qwen3VLProcessor", "Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
     ),
     # Only the "-hf" checkpoints load without remote code. Boxes are thousandths of the ORIGINAL picture, whatever
     # the tiling. A picture is stretched onto a grid of 448-pixel tiles chosen by its aspect alone, plus a thumbnail:
@@ -133,7 +133,7 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=False,
         box_tags=("<ref>", "</ref>", "<box>", "</box>"),
         checkpoint="OpenGVLab/InternVL3-8B-hf",
-        processing_classes=_processing_classes(
+        processing_classes=with_tokenizers(
             "InternVLProcessor", "GotOcr2ImageProcessor", "InternVLVideoProcessor", "LlamaTokenizer"
         ),
     ),
@@ -153,7 +153,7 @@ FAMILIES: dict[str, Family] = {
         has_grid_positions=False,
         max_crops=1,
         checkpoint="llava-hf/llava-onevision-qwen2-7b-ov-hf",
-        processing_classes=_processing_classes(
+        processing_classes=with_tokenizers(
             "LlavaOnevisionProcessor", "LlavaOnevisionImageProcessor", "LlavaOnevisionVideoProcessor"
         ),
     ),

@@ -174,6 +174,8 @@ def _find_folder(name: str, allow_download: bool) -> Path:
             f"expected config.json or adapter_config.json in {name}, found neither; "
             "give the folder that save_pretrained wrote"
         )
+    if not (folder / "adapter_config.json").is_file():
+        find_family(name, folder)  # a model of another family is told so before its processor is looked at
     check_config_files(name, folder)
     return folder
 

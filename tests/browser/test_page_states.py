@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.writer import create_run
 from hart_studio.ui import launch_desk
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import end_runs, fill_form, find_layout, open_tab, start, state_is, write_run
@@ -47,31 +50,62 @@ def watch(page: Page, name: str) -> None:
     expect(page.locator(".hs-log pre")).not_to_be_empty()
 
 
-def test_an_answer_about_the_run_before_is_dropped(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
-    late = find_layout(shelf, "late").run_id
-    page = open_page(shelf_url)
-    watch(page, "early")
+def hold_first(page: Page, function: str, run: str) -> list[Route]:
+    """The first call of a function about a run waits here until somebody lets it go."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:
         asked = route.request.post_data or ""
-        if not held and '"look"' in asked and late in asked:
+        if not held and f'"{function}"' in asked and run in asked:
             held.append(route)
         else:
             route.continue_()
 
     page.route(re.compile("component_server"), hold)
-    choose(page, "late")
+    return held
+
+
+def wait_until_held(page: Page, held: list[Route]) -> None:
     for _ in range(100):
         if held:
             break
         page.wait_for_timeout(100)
+
+
+def test_an_answer_about_the_run_before_is_dropped(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
+    late = find_layout(shelf, "late").run_id
+    page = open_page(shelf_url)
+    watch(page, "early")
+    held = hold_first(page, "look", late)
+    choose(page, "late")
+    wait_until_held(page, held)
     choose(page, "early")
     held[0].continue_()
     page.wait_for_timeout(2500)
     expect(page.locator(".hs-run-title")).to_have_text("early")
     expect(page.locator(".hs-step")).to_have_text("step 3")
     assert page.locator(".hs-log pre").text_content() == "log of early\n" + "early goes on\n" * 3
+
+
+def test_rollouts_of_the_run_before_are_dropped(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
+    """Chosen while the rollouts of another are on their way, a run without any shows none."""
+    new = create_run(shelf, "training", RunConfig.model_validate({"name": "unborn"}), "ap_grpo", total=4)
+    try:
+        page = open_page(shelf_url)
+        open_tab(page, "Watch")
+        choose(page, "early")
+        expect(page.locator(".hs-rollout").first).to_be_visible()
+        held = hold_first(page, "rollouts", find_layout(shelf, "late").run_id)
+        choose(page, "late")
+        wait_until_held(page, held)
+        choose(page, "unborn")
+        expect(page.locator(".hs-theatre-empty")).to_contain_text("No rollouts yet")
+        held[0].continue_()
+        page.wait_for_timeout(1500)
+        expect(page.locator(".hs-theatre-empty")).to_contain_text("No rollouts yet")
+        expect(page.locator(".hs-rollout")).to_have_count(0)
+    finally:
+        shutil.rmtree(new.folder)
 
 
 def test_a_progress_bar_writes_over_itself_from_look_to_look(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
