@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.columns import Columns, guess_columns, read_row
 from hart_studio.data.rows import LoadedSamples, collect_samples
+from hart_studio.data.separated_rows import read_separated
 from hart_studio.errors import DataError
 from hart_studio.files import (
     MOST_DOCUMENT_BYTES,
@@ -30,12 +28,6 @@ MOST_ROWS: Final = 5_000_000
 
 LONG_LINE: Final = f"expected a line of at most {MOST_LINE_BYTES >> 20} MiB"
 """Why a longer line of JSONL is left out."""
-
-_LARGEST_CELL: Final = 64 * 1024 * 1024
-_LONGEST_ROW: Final = 4 * _LARGEST_CELL
-_MOST_CELLS: Final = 1_000_000
-_LONGEST_HEADER: Final = 64 * 1024
-_READ_FOR_ENCODING: Final = 1024 * 1024
 
 PlacedRow = tuple[str, Any]
 """Where a row is, for people, and the row: a dictionary, or the ``ValueError`` that its line is."""
@@ -168,73 +160,6 @@ def _read_json(path: Path) -> Iterator[PlacedRow]:
     yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _read_separated(separators: str) -> Callable[[Path], Iterator[PlacedRow]]:
-    def read(path: Path) -> Iterator[PlacedRow]:
-        csv.field_size_limit(_LARGEST_CELL)  # a picture in base64 is one cell
-        opened = open_plain(path, may_link=True)
-        with io.TextIOWrapper(opened, encoding=_find_encoding(opened), errors="replace", newline="") as file:
-            header = file.readline(_LONGEST_HEADER)
-            file.seek(0)
-            # Spreadsheets of many countries put semicolons into files of this name.
-            separator = max(separators, key=header.count)
-            lines = _BoundedLines(file, separator, path.name)
-            reader = csv.DictReader(lines, delimiter=separator, strict=False)
-            try:
-                for row in reader:
-                    lines.begin_row()
-                    extra = row.pop(None, None)
-                    place = f"line {reader.line_num}"
-                    if extra:
-                        yield place, ValueError("more cells than the header has columns")
-                    elif None in row.values():
-                        yield place, ValueError("fewer cells than the header has columns")
-                    else:
-                        yield place, row
-            except csv.Error as error:
-                raise DataError(
-                    f"expected a table in {path.name!r}, got a line that is none near line {reader.line_num}: {error}"
-                ) from error
-
-    return read
-
-
-class _BoundedLines:
-    """Lines of a table for the CSV reader, which holds a whole row whatever its length.
-
-    A quoted cell may hold line breaks, so a row can have many lines.
-    """
-
-    def __init__(self, file: io.TextIOWrapper, separator: str, name: str) -> None:
-        self._file, self._separator, self._name = file, separator, name
-        self._characters = self._cells = 0
-
-    def begin_row(self) -> None:
-        """Count from here."""
-        self._characters = self._cells = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self._file.readline(_LONGEST_ROW + 1):
-            self._characters += len(line)
-            self._cells += line.count(self._separator)
-            if self._characters > _LONGEST_ROW or self._cells > _MOST_CELLS:
-                raise DataError(
-                    f"expected rows of at most {_LONGEST_ROW >> 20} MiB and {_MOST_CELLS:,} cells in {self._name!r}, "
-                    "got a larger one; repair the file"
-                )
-            yield line
-
-
-def _find_encoding(file: io.BufferedReader) -> str:
-    """UTF-8, unless the beginning of the file is none: then what older Windows programs write."""
-    start = file.read(_READ_FOR_ENCODING)
-    file.seek(0)
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8-sig"
-
-
 def _read_parquet(path: Path) -> Iterator[PlacedRow]:
     from hart_studio.data.parquet_rows import open_parquet  # noqa: PLC0415 - takes a moment, and few files need it
 
@@ -245,7 +170,7 @@ def _read_parquet(path: Path) -> Iterator[PlacedRow]:
 _READERS: Final[dict[str, Callable[[Path], Iterator[PlacedRow]]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
-    ".csv": _read_separated(",;"),
-    ".tsv": _read_separated("\t"),
+    ".csv": lambda path: read_separated(path, ",;"),
+    ".tsv": lambda path: read_separated(path, "\t"),
     ".parquet": _read_parquet,
 }

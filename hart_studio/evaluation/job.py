@@ -22,6 +22,7 @@ from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, pic
 from hart_studio.evaluation.measurement import measure_batch, record_fault
 from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
 from hart_studio.evaluation.records import Measured, list_area_shares
+from hart_studio.evaluation.resume_check import check_inputs, read_inputs, write_inputs
 from hart_studio.files import read_plain, write_json
 from hart_studio.image_domains import NEEDLE, read_image_domain
 from hart_studio.imaging import OpenImage
@@ -139,6 +140,9 @@ def run_evaluation(
         tell("reading the questions")
         source = load_questions(config, layout.folder / "pictures")
         samples = source.loaded.samples
+        is_drawn = isinstance(source.open_image, DrawnScenes)  # they have no files
+        inputs = read_inputs(config, () if is_drawn else (sample.image for sample in samples))
+        check_inputs(layout, inputs)
         parts = PartsReader(layout, share.attempt)
         parts.look()
         work = _Part(layout, config, source.open_image, parts, share, tell).work(samples, open_model)
@@ -149,6 +153,7 @@ def run_evaluation(
             parts.look()
         else:
             _announce(writer, source, config, parts.done)
+            write_inputs(layout, inputs)
             _watch(writer, parts, share, samples, work)
             if parts.faults:
                 writer.leave(f"the model failed at {parts.faults} questions; resume it to ask them again")

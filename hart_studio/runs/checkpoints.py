@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +80,37 @@ def list_checkpoints(layout: RunLayout) -> list[Checkpoint]:
 def newest_checkpoint(layout: RunLayout) -> Checkpoint | None:
     """The complete checkpoint of the latest step, to resume from or to show; None when there is none."""
     return next(reversed(list_checkpoints(layout)), None)
+
+
+def find_damaged_checkpoints(layout: RunLayout) -> list[str]:
+    """Names of checkpoint folders that were complete once and are not any more, oldest first.
+
+    A folder without ``complete.json`` is not among them: its saving was interrupted, and nothing relied on it.
+    """
+    folders = sorted((step, folder) for folder, step in _step_folders(layout))
+    return [
+        folder.name for _, folder in folders if os.path.lexists(folder / MARKER) and _read_checkpoint(folder) is None
+    ]
+
+
+def find_resume_checkpoint(layout: RunLayout) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to resume from, and the names of the damaged ones that are skipped.
+
+    Returns:
+        The newest complete checkpoint, None for a run that has saved none yet; names of damaged ones.
+
+    Raises:
+        InputError: If every saved checkpoint is damaged. A restart from step 0 would overwrite them.
+    """
+    damaged = find_damaged_checkpoints(layout)
+    newest = newest_checkpoint(layout)
+    if damaged and newest is None:
+        raise InputError(
+            f"Every checkpoint of {layout.run_id} is damaged ({', '.join(damaged)}: files are missing or have another "
+            f"size). Nothing was changed. Restore {layout.checkpoints} from a backup, or delete these folders to train "
+            "from the beginning."
+        )
+    return newest, damaged
 
 
 def prune_checkpoints(layout: RunLayout, keep: int) -> list[int]:

@@ -111,6 +111,10 @@ class RunLayout:
         """The file with everything that an attempt printed."""
         return self.logs / f"attempt_{attempt:d}.log"
 
+    def config_of(self, attempt: int) -> Path:
+        """Copy of the settings that an attempt began with."""
+        return self.logs / f"attempt_{attempt:d}.config.json"
+
 
 def make_run_id(method: str, now: datetime | None = None) -> str:
     """A new id such as ``20260824-101500-ap_grpo-sft-3fa2c1``: ids sort by time, and name what was run.

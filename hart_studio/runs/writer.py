@@ -30,6 +30,7 @@ from pydantic import BaseModel
 from hart_studio.errors import HartError
 from hart_studio.files import write_atomically, write_json
 from hart_studio.progress import Progress
+from hart_studio.runs.attempt_settings import record_settings
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint, prune_checkpoints
 from hart_studio.runs.events import (
     CheckpointSaved,
@@ -235,6 +236,8 @@ class RunWriter:
         if self._progress is not None:
             self._progress.begin(resumed_from or 0, self._total)
         self._log(Started(attempt=self.attempt, resumed_from=resumed_from, provenance=provenance))
+        for change in record_settings(self.layout, self.attempt):
+            self.warn(change)
 
     def expect(self, total: int) -> None:
         """Say how many steps there are, for a job that learns it from its data."""

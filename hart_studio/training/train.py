@@ -6,7 +6,7 @@ import gc
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from hart_studio.data.splits import Split, fingerprint
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.memory import is_out_of_memory
 from hart_studio.progress import Progress
-from hart_studio.runs.checkpoints import newest_checkpoint
+from hart_studio.runs.checkpoints import find_resume_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
@@ -87,7 +87,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     layout = RunLayout(run_dir.resolve())
     state = PartialState(cpu=config.model.device == "cpu")
     device = torch.device("cpu") if state.device.type == "cpu" else state.device  # there is no second cpu:0
-    found = newest_checkpoint(layout)
+    found, damaged = find_resume_checkpoint(layout)
     if found is not None and not resume:
         raise InputError(f"expected a new run, got {layout.run_id} with checkpoints; resume it or start another")
     writer = None
@@ -103,7 +103,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     with writer or nullcontext(), name_memory_knobs(device):
         check_trackers(config.trackers)
         with StopSignals(_announce if writer is not None else _keep_quiet) as signals:
-            job = _Job(config, layout, writer, signals, device, state.num_processes)
+            job = _Job(config, layout, writer, signals, device, state.num_processes, damaged)
             step = job.train(found.mark.step if found is not None else None)
         if step < config.total_steps:
             if writer is not None and not layout.stop.exists():  # else it was asked to stop, and did
@@ -150,6 +150,7 @@ class _Job:
         signals: StopSignals,
         device: torch.device,
         processes: int,
+        damaged: Sequence[str],
     ) -> None:
         self._config = config
         self._layout = layout
@@ -157,6 +158,7 @@ class _Job:
         self._signals = signals
         self._device = device
         self._processes = processes
+        self._damaged = damaged
 
     def train(self, resumed_from: int | None) -> int:
         """Train what is left; returns the steps done."""
@@ -167,7 +169,12 @@ class _Job:
         if writer is not None:
             shutil.rmtree(draft_folder(self._layout), ignore_errors=True)
             writer.start(collect_provenance(self._describe_device(), split.manifest.fingerprint), resumed_from)
-            for message in (*config.warnings, *_describe_bad_rows(source)):
+            skipped = [
+                f"The checkpoint {name} is damaged (files are missing or have another size) and was skipped; the run "
+                f"resumes from step {resumed_from}."
+                for name in self._damaged
+            ]
+            for message in (*skipped, *config.warnings, *_describe_bad_rows(source)):
                 writer.warn(message)
         step = resumed_from or 0
         first_step = 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hart_studio import files
-from hart_studio.data import tables
+from hart_studio.data import separated_rows, tables
 from hart_studio.data.columns import Columns
 from hart_studio.data.tables import load_table, peek_table
 from hart_studio.errors import DataError
@@ -160,7 +160,6 @@ def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
     ("name", "content", "told"),
     [
         ("long.csv", b"image,question\n" + b"a" * 5000, "rows of at most"),
-        ("quoted.csv", b'image,question\n"' + b"a\n" * 3000, "rows of at most"),
         ("wide.tsv", b"image\tquestion\n" + b"\t" * 300, "100 cells"),
         ("rows.jsonl", b"{}\n" * 60, "at most 50 rows"),
         ("rows.csv", b"a,b\n" + b"1,2\n" * 60, "at most 50 rows"),
@@ -171,8 +170,8 @@ def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
 def test_tables_without_end_are_refused(
     name: str, content: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_LONGEST_ROW", 2000)
-    monkeypatch.setattr(tables, "_MOST_CELLS", 100)
+    monkeypatch.setattr(separated_rows, "LONGEST_ROW", 2000)
+    monkeypatch.setattr(separated_rows, "MOST_CELLS", 100)
     monkeypatch.setattr(tables, "MOST_ROWS", 50)
     monkeypatch.setattr(tables, "MOST_DOCUMENT_BYTES", 20_000)
     (tmp_path / name).write_bytes(content)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from hart_studio.errors import InputError
 from hart_studio.files import write_json
 from hart_studio.runs import checkpoints
 from hart_studio.runs.checkpoints import (
     MARKER,
     begin_checkpoint,
     complete_checkpoint,
+    find_resume_checkpoint,
     list_checkpoints,
     newest_checkpoint,
     prune_checkpoints,
@@ -49,6 +51,25 @@ def test_a_checkpoint_counts_from_its_marker_on(layout: RunLayout) -> None:
     assert (newest.folder, newest.mark.stage, newest.mark.is_kept) == (folder, "sft", True)
     assert newest.mark.files == {"adapter/config.json": 2, "model.safetensors": 200}
     assert steps_of(layout) == [100, 200]
+
+
+def test_a_damaged_checkpoint_is_named_and_an_unfinished_one_is_not(layout: RunLayout) -> None:
+    save(layout, 100)
+    (save(layout, 200) / "model.safetensors").write_bytes(b"x")
+    save(layout, 300, is_complete=False)
+    (save(layout, 400) / MARKER).write_text("{")
+    found, damaged = find_resume_checkpoint(layout)
+    assert found
+    assert (found.mark.step, damaged) == (100, ["step_000200", "step_000400"])
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again(layout: RunLayout) -> None:
+    assert find_resume_checkpoint(layout) == (None, [])
+    save(layout, 100, is_complete=False)
+    assert find_resume_checkpoint(layout) == (None, [])
+    (save(layout, 200) / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"Every checkpoint of .* is damaged \(step_000200"):
+        find_resume_checkpoint(layout)
 
 
 def test_steps_are_ordered_as_numbers(layout: RunLayout) -> None:

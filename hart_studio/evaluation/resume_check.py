@@ -1,0 +1,132 @@
+"""What an evaluation began with: model, settings and images. A resume with others would mix two evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hart_studio.errors import DataError, HartError
+from hart_studio.evaluation.config import EvaluationConfig
+from hart_studio.files import from_stored_path, open_plain, read_plain, write_json
+from hart_studio.models.model_identity import identify_model
+from hart_studio.records import Record
+from hart_studio.runs.layout import RunLayout
+
+INPUTS_FILE: Final = "inputs.json"
+"""File of the run with the identity of its model, settings and images."""
+
+SAMPLED_BYTES: Final = 64 * 1024
+"""Bytes at the beginning and at the end of an image that its digest covers, beside its size (project default)."""
+
+_WITHOUT_INFLUENCE: Final = frozenset({"title", "device", "batch", "path", "image_root", "without", "limit", "subsets"})
+"""Settings that name, place or speed up the work. Those that choose questions are covered by their fingerprint."""
+_SERVED_WITHOUT_INFLUENCE: Final = frozenset({"url", "concurrency", "timeout_seconds", "retries", "api_key_variable"})
+_DIGEST_DIGITS: Final = 16
+_MOST_INPUTS_BYTES: Final = 1 << 30
+_NAMED: Final = 5
+
+
+class EvaluationInputs(Record):
+    """What the answers of an evaluation depend on; ``inputs.json`` of its run."""
+
+    model: str
+    """Digest of a local model's files, or revision of a hub model; empty where neither is known."""
+    settings: dict[str, Any]
+    """Settings that change answers, by their dotted names."""
+    images: dict[str, str]
+    """Path of an image, as the samples give it, below their common folder -> digest of its size, beginning and end.
+    Images that could not be read are not among them."""
+
+
+def read_inputs(config: EvaluationConfig, images: Iterable[str]) -> EvaluationInputs:
+    """Identify what an evaluation works with now.
+
+    Args:
+        config: Its settings.
+        images: Paths of its images; empty for scenes that are drawn.
+    """
+    identity = identify_model(config.model_name) if config.served is None else None
+    settings = config.model_dump(mode="json", exclude=set(_WITHOUT_INFLUENCE))
+    if isinstance(settings.get("served"), dict):
+        for name in _SERVED_WITHOUT_INFLUENCE:
+            settings["served"].pop(name, None)
+    if config.served is not None or (identity and identity.digest):
+        settings.pop("model", None)  # a folder may move
+    paths = list(dict.fromkeys(images))
+    root = os.path.commonpath([Path(path).parent for path in paths]) if paths else ""
+    digests = {os.path.relpath(path, root or "."): _digest_image(from_stored_path(path)) for path in paths}
+    return EvaluationInputs(
+        model=(identity.digest or identity.revision) if identity else "",
+        settings=_flatten(settings),
+        images={name: digest for name, digest in digests.items() if digest},
+    )
+
+
+def check_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
+    """Refuse to continue an evaluation with another model, other settings or other images.
+
+    Raises:
+        DataError: If something differs from what the evaluation began with; names it.
+    """
+    path = layout.folder / INPUTS_FILE
+    if not path.exists():
+        return
+    try:
+        began = EvaluationInputs.model_validate_json(read_plain(path, _MOST_INPUTS_BYTES))
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} cannot be read. Nothing was measured. Start a new evaluation.") from error
+    changed = []
+    if began.model and inputs.model and began.model != inputs.model:
+        changed.append("the files of the model")
+    names = sorted({*began.settings, *inputs.settings})
+    settings = [name for name in names if began.settings.get(name) != inputs.settings.get(name)]
+    if settings:
+        changed.append(f"settings ({_join(settings)})")
+    images = [name for name, digest in began.images.items() if name in inputs.images and inputs.images[name] != digest]
+    if images:
+        changed.append(f"the content of {len(images):,} images ({_join(images)})")
+    if changed:
+        raise DataError(
+            f"{layout.run_id} cannot be resumed: {'; '.join(changed)} changed since it began, and its figures would "
+            "mix both. Nothing was measured. Restore what changed, or start a new evaluation."
+        )
+
+
+def write_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
+    """Write down what an evaluation begins with, once."""
+    path = layout.folder / INPUTS_FILE
+    if not path.exists():
+        write_json(path, inputs.model_dump(mode="json"))
+
+
+def _digest_image(path: Path) -> str:
+    try:
+        with open_plain(path, may_link=True) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(f"{size}\n".encode() + file.read(SAMPLED_BYTES))
+            file.seek(max(0, size - SAMPLED_BYTES))
+            digest.update(file.read(SAMPLED_BYTES))
+    except (HartError, OSError, ValueError):
+        return ""  # measured as a failure of its question, and asked again once it can be read
+    return digest.hexdigest()[:_DIGEST_DIGITS]
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: json.loads(json.dumps(value))}
+    return {
+        name: leaf
+        for key, part in value.items()
+        for name, leaf in _flatten(part, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _join(names: list[str]) -> str:
+    shown = ", ".join(name[:80] for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED:,} others"

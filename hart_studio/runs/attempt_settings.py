@@ -1,0 +1,68 @@
+"""Settings of each attempt of a run: a resumed run says which settings changed since the attempt before."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from hart_studio.errors import InputError
+from hart_studio.files import read_plain, write_atomically
+from hart_studio.runs.config_file import read_config_file
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.redaction import redact
+
+MOST_CHANGES: Final = 20
+"""Changed settings that are named; the others are counted (project default)."""
+
+_LONGEST_VALUE: Final = 80
+
+
+def record_settings(layout: RunLayout, attempt: int) -> list[str]:
+    """Keep a copy of ``config.json`` for an attempt, and describe what changed since the attempt before.
+
+    Args:
+        layout: The run.
+        attempt: Number of the attempt that begins, from 1.
+
+    Returns:
+        One sentence for each changed setting, such as ``optim.learning_rate changed from 1e-05 to 0.5 since attempt
+        1.``; empty for a first attempt, for unchanged settings, and when the copy cannot be read.
+    """
+    try:
+        text = read_config_file(layout)
+        now = _flatten(json.loads(text))
+    except (InputError, OSError, ValueError, RecursionError):
+        return []  # whoever reads the settings reports it
+    changes: list[str] = []
+    previous = attempt - 1
+    while previous > 0 and not layout.config_of(previous).is_file():
+        previous -= 1
+    if previous:
+        try:
+            before = _flatten(json.loads(read_plain(layout.config_of(previous))))
+        except (InputError, OSError, ValueError, RecursionError):
+            before = now
+        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        changes = [
+            f"{name} changed from {_show(before.get(name))} to {_show(now.get(name))} since attempt {previous}."
+            for name in names[:MOST_CHANGES]
+        ]
+        if len(names) > MOST_CHANGES:
+            changes.append(f"{len(names) - MOST_CHANGES} other settings changed since attempt {previous}.")
+    write_atomically(layout.config_of(attempt), text)
+    return changes
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, part in value.items()
+        for name, leaf in _flatten(part, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _show(value: Any) -> str:
+    text = redact(json.dumps(value, ensure_ascii=True))
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
