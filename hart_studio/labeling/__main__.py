@@ -16,9 +16,16 @@ from pydantic import ValidationError
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything, write_atomically
-from hart_studio.labeling.calibrate import describe_calibration, find_domain, judge_proposals, make_calibration
+from hart_studio.labeling.calibrate import (
+    describe_calibration,
+    find_domain,
+    is_judged_record,
+    judge_proposals,
+    make_calibration,
+)
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
+    is_calibration,
     load_calibration,
     save_calibration,
 )
@@ -45,6 +52,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
+from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import Progress
 from hart_studio.runs.cleanup import removing_empty_run
@@ -231,6 +239,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    check_output(options.out, "a calibration", is_calibration)
+    if options.records:
+        check_output(options.records, "a file of calibration records", is_judged_record)
     served = read_served(options)
     if served is not None:
         print(describe_endpoint(served), flush=True)

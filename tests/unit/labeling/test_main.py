@@ -194,3 +194,14 @@ def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.Captu
         assert item.label.status == "proposed"  # a score of another model's calibration accepts nothing
         assert item.label.maker is not None
         assert item.label.maker.model == config.model
+
+
+@pytest.mark.parametrize("option", ["--out", "--records"])
+def test_calibrate_replaces_no_other_file_and_says_so_first(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    assert command.main(["calibrate", "--data", "gone", option, "mine.json"]) == command.BAD_INPUT
+    assert "Choose another path" in capsys.readouterr().err
+    assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
