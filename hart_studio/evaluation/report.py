@@ -31,6 +31,7 @@ from hart_studio.evaluation.tables.writers import escape_markdown, to_csv, to_ht
 from hart_studio.files import write_atomically
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.outputs import check_output
+from hart_studio.shares import list_reasons
 
 SAMPLES_DRAWN: Final = 12
 """Failures of each benchmark that are drawn."""
@@ -165,8 +166,8 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]
         if missing:
-            reasons = Counter(record.error or "no known answer" for record in missing).most_common(_REASONS)
-            shown = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            reasons = Counter(record.error or "no known answer" for record in missing)
+            shown = "; ".join(list_reasons(reasons, _REASONS, lambda reason, count: f"{count} x {reason}"))
             none = " Nothing could be scored." if len(missing) == len(records) else ""
             gap = f"{len(missing):,} of {len(records):,} questions are unscored ({shown}).{none}"
             gaps.setdefault(gap, []).append(protocol)

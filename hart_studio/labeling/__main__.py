@@ -59,6 +59,7 @@ from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.shares import list_reasons
 
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
@@ -122,8 +123,8 @@ def _import(options: argparse.Namespace) -> None:
         progress.set_phase("reading the source")
         report = import_source(project, options.source, settings, show)
     print(report.describe())
-    for reason, count in report.reasons[:_MOST_REASONS]:
-        print(f"  {count} x {reason}")
+    for line in list_reasons(report.reasons, _MOST_REASONS, lambda reason, count: f"{count} x {reason}"):
+        print(f"  {line}")
 
 
 def _run(options: argparse.Namespace) -> None:

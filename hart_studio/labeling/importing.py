@@ -63,9 +63,9 @@ class ImportReport(NamedTuple):
     """Items of one that lost a score or the status ``auto_accepted``: no calibration of the project supports it."""
 
     @property
-    def reasons(self) -> list[tuple[str, int]]:
-        """Reasons with the number of rows, the most frequent first."""
-        return Counter(bad.reason for bad in self.bad_rows).most_common()
+    def reasons(self) -> Counter[str]:
+        """How many rows could not be used for each reason."""
+        return Counter(bad.reason for bad in self.bad_rows)
 
     def describe(self) -> str:
         """The numbers in one line."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hart_studio.errors import ModelError
 from hart_studio.labeling import __main__ as command
@@ -205,3 +206,17 @@ def test_calibrate_replaces_no_other_file_and_says_so_first(
     assert command.main(["calibrate", "--data", "gone", option, "mine.json"]) == command.BAD_INPUT
     assert "Choose another path" in capsys.readouterr().err
     assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
+
+
+def test_reasons_of_bad_rows_that_are_not_shown_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    rows = [{"image": "good.png", "question": "q" * (20_001 + n)} for n in range(10)]
+    rows.append({"image": "good.png", "question": "Which?"})
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert command.main(["import", project, str(tmp_path / "q.jsonl")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 added") and lines[0].endswith("10 bad rows")
+    assert lines[-1] == "  and 2 other reasons"
