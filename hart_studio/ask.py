@@ -18,7 +18,7 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.asking import ask_question, build_sample
 from hart_studio.pipeline.chance import chance_of_guessing
 from hart_studio.pipeline.settings import LoopSettings, read_settings
-from hart_studio.pipeline.trace import Trace, draw_pictures, save_trace, summarize_trace
+from hart_studio.pipeline.trace import Trace, check_trace_folder, draw_pictures, save_trace, summarize_trace
 from hart_studio.pipeline.verification import check_rollout_count
 from hart_studio.progress import Progress, one_line, printable
 from hart_studio.prompts import OPTION_LETTERS
@@ -68,6 +68,7 @@ def _ask(flags: argparse.Namespace) -> str:
     build_sample(flags.image, flags.question, flags.choice, flags.answer)
     check_rollout_count(flags.rollouts, settings)
     if flags.save:
+        check_trace_folder(flags.save)
         with _writing_to(flags.save):
             flags.save.mkdir(parents=True, exist_ok=True)
     with SourceImage(flags.image) as image, Progress(is_brief=True) as progress:

@@ -15,6 +15,7 @@ import stat
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -55,8 +56,13 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         data: The whole content; text is written as UTF-8.
 
     Raises:
-        OSError: If the folder is missing or full; the old file is then untouched.
+        OSError: If the folder is missing or full, or the path is a device, a pipe or a folder; what is there is then
+            untouched.
     """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # a link is replaced, and what it leads to stays
+            raise _not_regular(path)
     # Same folder, so that the last step is a rename; opened by us, so that the file gets the usual access rights.
     draft = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:

@@ -7,11 +7,15 @@ the overview or of a model's own frame exist only inside ``geometry`` and ``mode
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hart_studio.files import to_printable
 from hart_studio.prompts import OPTION_LETTERS
+
+LONGEST_QUESTION: Final = 20_000
+"""Characters of a question. Project default."""
 
 Protocol = Literal["direct", "crops_only", "full_and_crops"]
 """How the answer turn sees the picture: full image, crops with the picture withheld, or both."""
@@ -96,8 +100,8 @@ class Sample(Record):
     """The option's letter when there are choices, else the expected text; None when unknown."""
     category: str = ""
     """Kind of question, for per-kind figures."""
-    source: str = ""
-    """Data set that it came from."""
+    source: Annotated[str, AfterValidator(to_printable)] = ""
+    """Data set that it came from; bytes of its name that are not UTF-8 are escaped."""
     label_boxes: tuple[Box, ...] = ()
     """Boxes of an accepted label, original pixels, for SFT on grounded answers alone (ours). Made by the loop and by
     people who review; never a benchmark's truth, which only ``GoldSample`` holds."""
@@ -107,10 +111,14 @@ class Sample(Record):
     def _check_question(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("expected a question, got empty text")
+        if len(value) > LONGEST_QUESTION:
+            raise ValueError(f"expected at most {LONGEST_QUESTION:,} characters, got {len(value):,}")
         return value
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
+        if any("\0" in text for text in (self.question, *self.choices, self.answer or "")):
+            raise ValueError("expected text, got a NUL character in the question, a choice or the answer")
         if len(self.choices) == 1 or len(self.choices) > 26:
             raise ValueError(f"expected no choices or 2 to 26 of them, got {len(self.choices)}")
         if any(not choice.strip() for choice in self.choices):

@@ -14,10 +14,8 @@ from typing import Any, Final, NamedTuple
 from hart_studio.data.literals import read_literal
 from hart_studio.data.rows import strip_letters, to_text, to_texts
 from hart_studio.prompts import OPTION_LETTERS
+from hart_studio.records import LONGEST_QUESTION
 from hart_studio.scoring import normalise_text
-
-LONGEST_QUESTION: Final = 20_000
-"""In a longer text no options are looked for."""
 
 _MOST_STARTS: Final = 64
 _MARK: Final = re.compile(r"(?:[(\[（]\s?([A-Z])\s?[)\]）]|(?<![^\s,;，；])([A-Z])\s?([.:)．：、）]))")

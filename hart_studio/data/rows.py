@@ -17,6 +17,7 @@ from hart_studio.errors import DataError, HartError
 from hart_studio.files import from_stored_path, resolve_inside, to_printable, to_stored_path
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, Sample
+from hart_studio.shares import list_reasons
 
 Row = TypeVar("Row")
 Loaded = TypeVar("Loaded", bound=Sample)
@@ -59,6 +60,14 @@ class LoadedSamples(Generic[Loaded]):
         """How many rows were left out for each reason."""
         return Counter(bad.reason for bad in self.bad_rows)
 
+    def describe_reasons(self, most: int) -> list[str]:
+        """Sentences on the most frequent reasons, and how many other reasons there are."""
+
+        def show(reason: str, count: int) -> str:
+            return f"{count} rows of {self.source} are left out: {reason}"
+
+        return list_reasons(self.reasons, most, show)
+
 
 def collect_samples(
     source: str, rows: Iterable[tuple[str, Row]], read: Callable[[Row], Loaded], *, needs_answer: bool
@@ -90,7 +99,8 @@ def collect_samples(
             samples[sample.id] = sample
     loaded = LoadedSamples(source, tuple(samples.values()), tuple(bad_rows))
     if not samples:
-        found = "; ".join(f"{count} rows: {reason}" for reason, count in loaded.reasons.most_common(3)) or "no rows"
+        shown = list_reasons(loaded.reasons, 3, lambda reason, count: f"{count} rows: {reason}")
+        found = "; ".join(shown) or "no rows"
         raise DataError(
             f"expected at least one sample in {source}, got {found}; check the path and the form of the rows"
         )

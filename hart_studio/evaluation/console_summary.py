@@ -11,7 +11,7 @@ from hart_studio.evaluation.job import AskedQuestions
 from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.evaluation.tables.grounding import measure_grounding
 from hart_studio.progress import one_line
-from hart_studio.shares import show_share
+from hart_studio.shares import list_reasons, show_share
 
 MOST_REASONS: Final = 5
 """Reasons that are listed, the most frequent first (ours)."""
@@ -46,10 +46,10 @@ def summarize_evaluation(evaluation: Evaluation, asked: AskedQuestions) -> list[
             f"{show_share(boxes.iou)}, mean area share {show_share(boxes.area_share)}, valid boxes "
             f"{show_share(boxes.usable)} of {boxes.questions:,} questions"
         )
-    lines += [f"  {count:,} failed: {one_line(reason)}" for reason, count in reasons.most_common(MOST_REASONS)]
     rows = Counter(reason for _, reason in asked.bad_rows)
-    lines += [f"  {count:,} left out: {one_line(reason)}" for reason, count in rows.most_common(MOST_REASONS)]
-    return lines
+    failed = list_reasons(reasons, MOST_REASONS, lambda reason, count: f"{count:,} failed: {one_line(reason)}")
+    left_out = list_reasons(rows, MOST_REASONS, lambda reason, count: f"{count:,} left out: {one_line(reason)}")
+    return lines + [f"  {line}" for line in (*failed, *left_out)]
 
 
 def show_interval(found: Estimate) -> str:

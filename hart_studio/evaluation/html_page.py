@@ -27,6 +27,10 @@ STYLE: Final = (
 """Style of the parts of a page. Wide tables stand in a box of class ``scroll`` and scroll there."""
 
 
+GENERATOR: Final = '<meta name="generator" content="HART Studio">'
+"""Element of every page, by which an earlier report is recognized."""
+
+
 def write_page(title: str, body: Iterable[str], width_px: int = 1000, style: str = "") -> str:
     """A page as a document.
 
@@ -39,7 +43,7 @@ def write_page(title: str, body: Iterable[str], width_px: int = 1000, style: str
     inside = "\n".join(body)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width">{GENERATOR}<title>{html.escape(title)}</title>'
         f"<style>{STYLE}body{{max-width:{width_px}px}}{style}</style></head><body>\n{inside}\n</body></html>\n"
     )
 

@@ -318,8 +318,8 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
     writer.start(collect_provenance(device, asked.fingerprint), done or None)
     for warning in _find_warnings(source, config):
         writer.warn(warning)
-    for reason, count in loaded.reasons.most_common(5):
-        writer.warn(f"{count} rows of {loaded.source} are left out: {reason}")
+    for warning in loaded.describe_reasons(5):
+        writer.warn(warning)
 
 
 def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str, ...]:

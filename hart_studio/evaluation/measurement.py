@@ -14,11 +14,12 @@ from typing import Final
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
 from hart_studio.evaluation.extractors import judge_officially
-from hart_studio.evaluation.records import Judged, Measured, write_records
+from hart_studio.evaluation.records import Judged, Measured, is_record, write_records
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
+from hart_studio.outputs import check_output
 from hart_studio.pipeline.closed_loop import Attempt, Failure, View, answer, answer_directly, ground, open_views
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import Progress
@@ -158,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="file of records, one JSON object per question")
     options = parser.parse_args(argv)
     try:
+        check_output(options.out, "a file of evaluation records", is_record)
         samples = load_needle(options.data).samples
         write_records(options.out, measure(open_model(options.model), samples))
     except HartError as error:

@@ -20,6 +20,7 @@ from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.loading import load_model
+from hart_studio.outputs import check_output
 from hart_studio.pipeline.answering import crops_only_request, read_answer
 from hart_studio.pipeline.cropping import cut_crops, plan_regions
 from hart_studio.records import GoldSample
@@ -118,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
     options = parser.parse_args(argv)
     try:
+        if options.json:
+            check_output(options.json, "a JSON file of figures", lambda head: b'"grounding, IoG > 0.3"' in head)
         samples = load_needle(options.data).samples[: options.limit]
         figures = make_card(load_model(options.model), samples)
     except HartError as error:

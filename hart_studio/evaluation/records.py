@@ -152,6 +152,15 @@ def write_records(path: Path, records: Iterable[Measured]) -> None:
     write_atomically(path, "".join(f"{record.model_dump_json()}\n" for record in records))
 
 
+def is_record(content: bytes) -> bool:
+    """Whether the first line of a file is a record."""
+    try:
+        Measured.model_validate_json(content.split(b"\n", 1)[0])
+    except ValidationError:
+        return False
+    return True
+
+
 def read_records(path: Path) -> list[Measured]:
     """Read what ``write_records`` wrote.
 

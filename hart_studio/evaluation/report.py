@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from hart_studio.errors import InputError
 from hart_studio.evaluation.accuracy import is_scored
 from hart_studio.evaluation.drawn_failures import choose_contrast, choose_failures, choose_protocol, open_picture
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failures import count_endings
 from hart_studio.evaluation.figures import Figure, make_figures
-from hart_studio.evaluation.html_page import write_page
+from hart_studio.evaluation.html_page import GENERATOR, write_page
 from hart_studio.evaluation.png import to_png
 from hart_studio.evaluation.sample_drawing import Shown, draw_sample, write_sample
 from hart_studio.evaluation.tables.collection import make_tables
@@ -29,6 +30,8 @@ from hart_studio.evaluation.tables.table import Table
 from hart_studio.evaluation.tables.writers import escape_markdown, to_csv, to_html, to_latex, to_markdown
 from hart_studio.files import write_atomically
 from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.outputs import check_output
+from hart_studio.shares import list_reasons
 
 SAMPLES_DRAWN: Final = 12
 """Failures of each benchmark that are drawn."""
@@ -38,6 +41,7 @@ _SMALL_PX: Final = 560
 _LARGE_PX: Final = 1024
 _REASONS: Final = 5
 _TITLE: Final = "Evaluation report"
+_HEAD: Final = f"<h1>{_TITLE}</h1>"
 
 _STYLE: Final = (
     ".figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,40rem),1fr));gap:1rem 2rem}"
@@ -72,8 +76,10 @@ def write_report(
         The HTML file.
 
     Raises:
+        InputError: If the folder holds files of the same names that are no earlier report.
         OSError: If a file cannot be written.
     """
+    check_folder(folder)
     for name in ("tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     tables, figures = make_tables(evaluations), make_figures(evaluations)
@@ -102,6 +108,22 @@ def write_report(
     path = folder / "report.html"
     write_atomically(path, write_page(_TITLE, body, _WIDTH_PX, _STYLE))
     return path
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a report may be written into a folder: it holds an earlier one, or none of the names of its files.
+
+    Raises:
+        InputError: If it does not.
+    """
+    path = folder / "report.html"
+    check_output(path, "an evaluation report", lambda head: GENERATOR.encode() in head and _HEAD.encode() in head)
+    taken = [name for name in ("report.md", "tables", "figures") if (folder / name).exists()]
+    if taken and not path.is_file():
+        raise InputError(
+            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, and no earlier report. Choose "
+            "another folder."
+        )
 
 
 def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iterator[str]:
@@ -144,8 +166,8 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]
         if missing:
-            reasons = Counter(record.error or "no known answer" for record in missing).most_common(_REASONS)
-            shown = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            reasons = Counter(record.error or "no known answer" for record in missing)
+            shown = "; ".join(list_reasons(reasons, _REASONS, lambda reason, count: f"{count} x {reason}"))
             none = " Nothing could be scored." if len(missing) == len(records) else ""
             gap = f"{len(missing):,} of {len(records):,} questions are unscored ({shown}).{none}"
             gaps.setdefault(gap, []).append(protocol)
@@ -159,7 +181,7 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
 
 def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_figures: bool) -> Iterator[str]:
     now = datetime.now(UTC)
-    yield f"<h1>{_TITLE}</h1>"
+    yield _HEAD
     yield f'<p class="quiet">Written {now:%Y-%m-%d %H:%M} UTC. Rows in italics are the paper\'s; all others were '
     yield "measured. Tables and figures are also beside this page as files.</p>"
     yield "<ul>" + "".join(f"<li>{html.escape(told)}</li>" for told in describe(evaluations, tables)) + "</ul>"

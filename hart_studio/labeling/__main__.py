@@ -16,9 +16,16 @@ from pydantic import ValidationError
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything, write_atomically
-from hart_studio.labeling.calibrate import describe_calibration, find_domain, judge_proposals, make_calibration
+from hart_studio.labeling.calibrate import (
+    describe_calibration,
+    find_domain,
+    is_judged_record,
+    judge_proposals,
+    make_calibration,
+)
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
+    is_calibration,
     load_calibration,
     save_calibration,
 )
@@ -45,12 +52,14 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
+from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import Progress
 from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.shares import list_reasons
 
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
@@ -114,8 +123,8 @@ def _import(options: argparse.Namespace) -> None:
         progress.set_phase("reading the source")
         report = import_source(project, options.source, settings, show)
     print(report.describe())
-    for reason, count in report.reasons[:_MOST_REASONS]:
-        print(f"  {count} x {reason}")
+    for line in list_reasons(report.reasons, _MOST_REASONS, lambda reason, count: f"{count} x {reason}"):
+        print(f"  {line}")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -231,6 +240,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    check_output(options.out, "a calibration", is_calibration)
+    if options.records:
+        check_output(options.records, "a file of calibration records", is_judged_record)
     served = read_served(options)
     if served is not None:
         print(describe_endpoint(served), flush=True)

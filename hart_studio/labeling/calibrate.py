@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pydantic import ValidationError
+
 from hart_studio.errors import DataError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
@@ -32,6 +34,15 @@ class JudgedProposal(Record):
     """None when the model could not be asked, or found no box: there is nothing to score."""
     iou: float
     """Mean over the gold boxes of the best IoU; 0 without boxes."""
+
+
+def is_judged_record(content: bytes) -> bool:
+    """Whether the first line of a file is a ``JudgedProposal``."""
+    try:
+        JudgedProposal.model_validate_json(content.split(b"\n", 1)[0])
+    except ValidationError:
+        return False
+    return True
 
 
 def judge_proposals(

@@ -344,6 +344,15 @@ def load_calibration(path: Path) -> Calibration:
     return found
 
 
+def is_calibration(content: bytes) -> bool:
+    """Whether the content of a file is a calibration."""
+    try:
+        Calibration.model_validate_json(content)
+    except ValidationError:
+        return False
+    return True
+
+
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Write it as JSON, atomically."""
     write_json(path, calibration.model_dump(mode="json"))

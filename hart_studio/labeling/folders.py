@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from hart_studio.data.rows import get_field
 from hart_studio.data.tables import peek_table
-from hart_studio.errors import DataError, InputError
+from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.formats import coco, native
-from hart_studio.labeling.formats.reading import META
+from hart_studio.labeling.formats.reading import META, iterate_lines, parse_line
+from hart_studio.labeling.formats.table import FORMATS
 
 TABLES: Final = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
 """Endings of tables of questions. A JSON file in a folder is one only when it holds a list of rows."""
@@ -124,6 +126,8 @@ def guess_folder(names: Collection[str], bring: Callable[[str], Path]) -> str:
     """
     if kind := guess_by_names(names):
         return kind
+    if META in names and (kind := read_export_format(bring(META))):
+        return kind
     table = choose_table(names, "table")
     if table is None:
         return "pictures"
@@ -133,6 +137,20 @@ def guess_folder(names: Collection[str], bring: Callable[[str], Path]) -> str:
         if table.lower().endswith(".json"):  # something else, as notes of a camera
             return "pictures"
         raise
+
+
+def read_export_format(records: Path) -> str | None:
+    """The format of an export of this program, as the records beside it state it; None if they state none.
+
+    Args:
+        records: The file ``META`` of the export.
+    """
+    try:
+        _, first = next(iterate_lines(records))
+        name = get_field(get_field(parse_line(first), "export"), "format")
+    except (ValueError, RecursionError, HartError, StopIteration):
+        return None
+    return name if isinstance(name, str) and name in FORMATS else None
 
 
 def guess_table(path: Path) -> str:

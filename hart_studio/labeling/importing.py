@@ -63,9 +63,9 @@ class ImportReport(NamedTuple):
     """Items of one that lost a score or the status ``auto_accepted``: no calibration of the project supports it."""
 
     @property
-    def reasons(self) -> list[tuple[str, int]]:
-        """Reasons with the number of rows, the most frequent first."""
-        return Counter(bad.reason for bad in self.bad_rows).most_common()
+    def reasons(self) -> Counter[str]:
+        """How many rows could not be used for each reason."""
+        return Counter(bad.reason for bad in self.bad_rows)
 
     def describe(self) -> str:
         """The numbers in one line."""
@@ -375,7 +375,7 @@ def _import(
     item_id = make_item_id(picture.sha256, sample.question, sample.choices)
     boxes = check_boxes(sample.boxes, picture) if isinstance(sample, LabeledSample) else ()
     now = datetime.now(UTC)
-    row = connection.execute("SELECT revision, label FROM items WHERE id = ?", (item_id,)).fetchone()
+    row = connection.execute("SELECT revision, status, boxes FROM items WHERE id = ?", (item_id,)).fetchone()
     if row is None:
         plain = Sample(**{name: getattr(sample, name) for name in Sample.model_fields})
         label = Label(revision=0, status="new", origin="none", at=now)
@@ -392,9 +392,10 @@ def _import(
         if files.has_lost(project, connection, picture):
             _move(project, connection, picture)
             change = "updated"
-    is_untouched = row is None or row["revision"] == 0
-    if boxes and is_untouched and isinstance(sample, LabeledSample):
-        label = Label(revision=1, status="proposed", origin="imported", boxes=boxes, at=now)
+    revision = row["revision"] if row else 0
+    has_label = revision > 0 and not (row["status"] == "failed" and not row["boxes"])
+    if boxes and not has_label and isinstance(sample, LabeledSample):
+        label = Label(revision=revision + 1, status="proposed", origin="imported", boxes=boxes, at=now)
         project.append_label(connection, item_id, label)
         change = "added" if row is None else "updated"
     if isinstance(sample, GoldSample) and sample.gold_boxes:

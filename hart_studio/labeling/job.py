@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from statistics import fmean
@@ -38,6 +39,10 @@ from hart_studio.runs.writer import RunWriter, create_run
 MOST_FAULTS: Final = 16
 """Items in a row at which the model fails, from which on the run gives up (ours): then it is not the items' fault."""
 
+MOST_ATTEMPTS: Final = 3
+"""How often a run takes an item whose label changes while the run works on it. Project default."""
+
+_CHANGED: Final = "The label changed while the run worked on it, for example by an import. It was not replaced."
 _PAUSE_SECONDS: Final = 0.2
 _LONGEST_REASON: Final = 500
 
@@ -160,6 +165,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None =
             run.warn(caution)
         run.tell_phase("proposing the first boxes")
         faults = 0
+        attempts: Counter[str] = Counter()
         while items := _next_items(project, layout.run_id, config.batch):
             _wait_while_paused(run, layout)
             if run.is_stop_requested:
@@ -169,14 +175,19 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None =
             faults = faults + len(items) if all(proposal.is_fault for proposal in proposals) else 0
             if faults >= MOST_FAULTS:
                 raise ModelError(f"the last {faults} items all failed: {proposals[-1].failure}; they are still to do")
-            labels = _keep(project, layout.run_id, config, items, proposals, calibration)
-            done += len(items)
+            attempts.update(item.id for item in items)
+            labels = _keep(project, layout.run_id, config, items, proposals, calibration, attempts)
+            kept = [label for label in labels if label]
             seconds = (time.monotonic() - started) / len(items)
-            for item, proposal in zip(items, proposals, strict=True):
-                if proposal.failure:
-                    run.warn(f"{item.sample.id}: {proposal.failure}")
+            for item, label in zip(items, labels, strict=True):
+                if label is None:
+                    run.warn(f"{item.sample.id}: its label changed while the run worked on it; it is labeled again")
+                elif label.status == "failed":
+                    run.warn(f"{item.sample.id}: {label.note}")
             run.tell_phase("")
-            run.log_step(done, "", summarize(labels, seconds))
+            if kept:
+                done += len(kept)
+                run.log_step(done, "", summarize(kept, seconds))
         project.draw_audit()
 
 
@@ -266,19 +277,38 @@ def _keep(
     items: Sequence[Item],
     proposals: Sequence[Proposal],
     calibration: Calibration | None,
-) -> list[Label]:
-    """Add the labels of a batch, all of them or none; what a person has decided meanwhile stays."""
-    labels = []
+    attempts: Counter[str],
+) -> list[Label | None]:
+    """Add the labels of a batch, all of them or none.
+
+    What a person has decided meanwhile stays. So does a label that changed since the item was read, because the
+    proposal is not about its boxes: the run takes the item again, or records a failure after ``MOST_ATTEMPTS``. After
+    a failure an item that has a label keeps it; the failure is in the results of the run.
+
+    Returns:
+        What the run says of each item; None = it is taken again.
+    """
+    labels: list[Label | None] = []
     with project.database.writing() as connection:
         for item, proposal in zip(items, proposals, strict=True):
             current = project.item(item.id)
-            now = current.label
-            label = _make_label(run_id, config, current, proposal, calibration)
+            now, found = current.label, proposal
+            if now.revision != item.label.revision and now.status not in DECIDED:
+                if attempts[item.id] < MOST_ATTEMPTS:
+                    labels.append(None)
+                    continue
+                found = Proposal(item.id, (), None, _CHANGED)
+            label = _make_label(run_id, config, current, found, calibration)
             _mark_done(connection, run_id, item.id, label)
-            if now.status not in DECIDED:
+            if now.status not in DECIDED and not (found.failure and _holds_label(now)):
                 project.append_label(connection, item.id, label)
             labels.append(label)
     return labels
+
+
+def _holds_label(label: Label) -> bool:
+    """Whether an earlier run or another tool gave an item a label that a failure must not replace."""
+    return label.status not in {"new", "failed"} or bool(label.boxes)
 
 
 def _mark_done(connection: sqlite3.Connection, run_id: str, item_id: str, label: Label) -> None:
@@ -290,8 +320,8 @@ def _mark_done(connection: sqlite3.Connection, run_id: str, item_id: str, label:
 def _make_label(
     run_id: str, config: LabelingConfig, item: Item, proposal: Proposal, calibration: Calibration | None
 ) -> Label:
-    before, check = item.label, proposal.check
-    rating = rate_label(calibration, item, check, bool(proposal.boxes), config.proposals)
+    check = proposal.check
+    rating = rate_label(calibration, item, proposal, config.proposals)
     status: Status = "proposed"
     if proposal.failure:
         status = "failed"
@@ -299,9 +329,9 @@ def _make_label(
         status = "auto_accepted"
     loop, rollouts = config.proposals.loop, config.proposals.rollouts
     return Label(
-        revision=before.revision + 1,
+        revision=item.label.revision + 1,
         status=status,
-        origin="imported" if before.origin == "imported" else "model",
+        origin="imported" if proposal.is_given else "model",
         boxes=proposal.boxes,
         score=rating.score,
         uncalibrated=rating.uncalibrated,

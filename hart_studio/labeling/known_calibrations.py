@@ -10,7 +10,7 @@ from hart_studio.labeling.calibration import Calibration, Rating, load_calibrati
 from hart_studio.labeling.calibration_domain import REASONS, AnswerForm, LabelOrigin, find_answer_form
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Check, EvidenceKind, Item, Uncalibrated
-from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.catalog import describe_mismatch
 
 CALIBRATION: Final = "calibration.json"
@@ -111,26 +111,22 @@ def find_calibration(model: str, project: Path) -> Calibration | None:
     return None
 
 
-def rate_label(
-    calibration: Calibration | None, item: Item, check: Check | None, has_boxes: bool, proposals: ProposalSettings
-) -> Rating:
+def rate_label(calibration: Calibration | None, item: Item, proposal: Proposal, proposals: ProposalSettings) -> Rating:
     """Score the label that a run makes of an item; see ``Calibration.rate``.
 
     Args:
         calibration: Of the run's model.
-        item: The item with the label that it has before the run.
-        check: The new evidence.
-        has_boxes: Whether the new label has boxes.
+        item: The item.
+        proposal: The boxes and the evidence for them.
         proposals: How boxes are proposed.
     """
     if calibration is None:
-        return Rating(None, "model" if check and check.rollouts else None)
-    is_given = item.label.origin == "imported" and bool(item.label.boxes)
+        return Rating(None, "model" if proposal.check and proposal.check.rollouts else None)
     sample = item.sample
     origin = LabelOrigin(
-        item.picture.domain, sample.source, find_answer_form(sample), *_sampling(proposals), is_given=is_given
+        item.picture.domain, sample.source, find_answer_form(sample), *_sampling(proposals), is_given=proposal.is_given
     )
-    return calibration.rate(check, has_boxes, origin)
+    return calibration.rate(proposal.check, bool(proposal.boxes), origin)
 
 
 def _sampling(proposals: ProposalSettings) -> tuple[int, float, bool]:

@@ -22,7 +22,7 @@ from typing import Final
 from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import to_stored_path
+from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.database import DATABASE, Database
 from hart_studio.labeling.filters import EVERYTHING, IS_UNCALIBRATED, ItemFilter
 from hart_studio.labeling.need import find_need
@@ -433,6 +433,8 @@ def check_name(name: str) -> str:
         InputError: If it is empty, too long, or holds control characters.
     """
     title = name.strip()
+    if to_printable(title) != title:
+        raise InputError(f"The name {to_printable(title[:40])!r} is not UTF-8. Choose another name.")
     if not _NAME.fullmatch(title):
         raise InputError(f"expected a name of 1 to 120 characters on one line, got {title[:40]!r}")
     return title

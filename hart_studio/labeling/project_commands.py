@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from hart_studio.errors import InputError
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_lifecycle import (
     TRASH_DAYS,
@@ -74,6 +75,8 @@ def _delete(options: argparse.Namespace) -> None:
 
 
 def _list_trash(options: argparse.Namespace) -> None:
+    if not options.root.is_dir():
+        raise InputError(f"There is no folder {options.root}. Name the folder that the projects lie in.")
     purge_trash(options.root)
     entries = list_trash(options.root)
     for entry in entries:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import DataError, InputError
+from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.database import DATABASE, create_database
 from hart_studio.labeling.project import Project, ProjectSettings, check_name
 
 DRAFT_PREFIX: Final = ".draft-"
 """Beginning of the name of a folder in which a project is made."""
+
+TRASH: Final = ".trash"
+"""Folder of deleted projects, beside the folders of the others."""
 
 
 def create_project(folder: Path, name: str = "", settings: ProjectSettings | None = None) -> Project:
@@ -28,10 +32,11 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
     The project is made in a draft folder beside it and moved to its place at the end, so nobody sees half of one.
 
     Raises:
-        InputError: If there is a project already, also one that was made at the same moment, or the name is empty or
-            holds control characters.
+        InputError: If there is a project already, also one that was made at the same moment, the folder is reserved, or
+            the name is empty or holds control characters.
         DataError: If the folder cannot be written, or the disk is full; nothing is left behind.
     """
+    check_place(folder)
     title = check_name(name or folder.resolve().name)
     path = folder / DATABASE
     taken = InputError(f"A project is in {folder} already. Open it, or choose another folder.")
@@ -60,6 +65,23 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
     return Project(folder)
 
 
+def check_place(folder: Path) -> None:
+    """Check that a new project may lie in a folder.
+
+    Raises:
+        InputError: If it is the trash, a folder in it, or named like a draft, all of which are removed after some days,
+            or if its name is not UTF-8.
+    """
+    place = folder.resolve()
+    if any(name == TRASH or name.startswith(DRAFT_PREFIX) for name in place.parts):
+        raise InputError(
+            f"{to_stored_path(folder)} is reserved for deleted and unfinished projects, which are removed after some "
+            "days. Choose another folder."
+        )
+    if to_printable(place.name) != place.name:
+        raise InputError(f"The folder name {to_stored_path(place.name)!r} is not UTF-8. Choose another folder name.")
+
+
 def make_draft(parent: Path) -> Path:
     """Make an empty folder for a new project, beside the place where it will be.
 
@@ -76,7 +98,7 @@ def publish_draft(draft: Path, folder: Path) -> None:
 
     Args:
         draft: The folder of the project, which no connection is open to.
-        folder: Missing, empty, or with other files than a project's.
+        folder: Missing or empty; for a draft that holds nothing but a database also with other files than a project's.
 
     Raises:
         FileExistsError: If a project is there already.
@@ -85,6 +107,7 @@ def publish_draft(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)  # replaces nothing but an empty folder
     except OSError:
-        if not folder.is_dir():
+        # More than one file cannot get into a folder in one step, and a project without its files is none.
+        if not folder.is_dir() or [path.name for path in draft.iterdir()] != [DATABASE]:
             raise
         os.link(draft / DATABASE, folder / DATABASE)

@@ -5,6 +5,7 @@ A deleted project is moved to the trash, ``.trash/`` beside its folder, and stay
 
 from __future__ import annotations
 
+import errno
 import re
 import secrets
 import shutil
@@ -16,16 +17,13 @@ from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.connections import POOL, connect, draw_first_number
-from hart_studio.labeling.database import DATABASE, Database, telling_apart
+from hart_studio.labeling.database import DATABASE, Database, refuse_damage, telling_apart
 from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import RUNS, Project, check_name
-from hart_studio.labeling.project_creation import DRAFT_PREFIX, make_draft, publish_draft
+from hart_studio.labeling.project_creation import DRAFT_PREFIX, TRASH, check_place, make_draft, publish_draft
 from hart_studio.labeling.project_locks import check_links, hold_project
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.status import read_status, write_status
-
-TRASH: Final = ".trash"
-"""Folder of deleted projects, beside the folders of the others."""
 
 TRASH_DAYS: Final = 7
 """How long a deleted project can be restored. Project default."""
@@ -62,17 +60,20 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
 
     Args:
         project: The project.
-        folder: Folder of the copy, which holds no project.
+        folder: Folder of the copy, missing or empty, and not in the folder of the project.
         name: Name of the copy.
 
     Raises:
-        InputError: If the name cannot be used, a project is in the folder, or a link leads out of the project.
-        DataError: If the copy cannot be written; nothing is left behind.
+        InputError: If the name or the folder cannot be used, or a link leads out of the project.
+        DataError: If the project is damaged, or the copy cannot be written; nothing is left behind.
     """
+    check_place(folder)
     title = check_name(name)
     check_links(project)
-    taken = InputError(f"A project is in {folder} already. Choose another folder or name.")
-    if (folder / DATABASE).exists():
+    if project.folder in folder.resolve().parents:
+        raise InputError(f"{folder} lies in the project that is copied. Choose a folder outside of it.")
+    taken = InputError(f"A project or another file is in {folder} already. Choose a new or an empty folder.")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise taken
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,8 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
     except FileExistsError as error:
         raise taken from error
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):  # somebody filled the folder meanwhile
+            raise taken from error
         raise DataError(
             f"The project cannot be copied to {folder}: {error.strerror or error}. Free some space, or choose another "
             "folder."
@@ -102,9 +105,11 @@ def rename_project(project: Project, name: str) -> None:
 
     Raises:
         InputError: If the name cannot be used, or a labeling run or an import works on the project.
+        DataError: If the project is damaged.
     """
     check_name(name)
     with hold_project(project):
+        _check_intact(project.database)
         project.rename(name)
 
 
@@ -113,8 +118,11 @@ def archive_project(project: Project, *, is_archived: bool = True) -> None:
 
     Raises:
         InputError: If a labeling run or an import works on the project.
+        DataError: If the project is damaged; one that is damaged can be taken out of the archive.
     """
     with hold_project(project):
+        if is_archived:
+            _check_intact(project.database)
         project.set_archived(is_archived=is_archived)
 
 
@@ -244,6 +252,7 @@ def _copy_database(database: Database, path: Path, name: str) -> None:
         target = connect(path)
         try:
             source.backup(target)  # in one step: a snapshot, while others go on to write
+            refuse_damage(target, database.path)
             target.execute("BEGIN")
             target.execute(
                 "UPDATE project SET name = ?, created_at = ?, archived_at = NULL", (name, datetime.now(UTC).isoformat())
@@ -253,6 +262,11 @@ def _copy_database(database: Database, path: Path, name: str) -> None:
             target.execute("COMMIT")
         finally:
             target.close()
+
+
+def _check_intact(database: Database) -> None:
+    with database.reading() as connection:
+        refuse_damage(connection, database.path)
 
 
 def _copy_files(source: Path, target: Path, left_out: Collection[str] = ()) -> None:

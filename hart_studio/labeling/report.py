@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.evaluation.bars import Bar, draw_bars
-from hart_studio.evaluation.html_page import write_page, write_table
+from hart_studio.evaluation.html_page import GENERATOR, write_page, write_table
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically
 from hart_studio.labeling.calibration import Calibration
@@ -16,10 +16,13 @@ from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import AREA_EDGES, SCORE_BINS, Quality, measure_quality
 from hart_studio.labeling.records import EvidenceKind
+from hart_studio.outputs import check_output
 from hart_studio.shares import show_share
 
 KIND_TITLES: Final[dict[EvidenceKind, str]] = {"known_answer": "Known answers", "agreement": "Agreement"}
 """Kind of evidence -> title."""
+
+_BEGINNING: Final = "Label quality"
 
 
 def write_report(project: Project, path: Path, calibration: Calibration | None = None) -> None:
@@ -31,14 +34,16 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
         calibration: Shown as reliability diagrams when given.
 
     Raises:
+        InputError: If the path holds anything but an earlier report.
         DataError: If the project cannot be read.
         OSError: If the file cannot be written.
     """
+    check_output(path, "a quality report", lambda head: GENERATOR.encode() in head and _BEGINNING.encode() in head)
     quality, gold = measure_quality(project), compare_with_gold(project)
     now = datetime.now(UTC)
     parts = [
         f"<h1>{html.escape(project.name)}</h1>",
-        f'<p class="quiet">Label quality, {now:%Y-%m-%d %H:%M} UTC. Intervals are 95 % Wilson intervals. '
+        f'<p class="quiet">{_BEGINNING}, {now:%Y-%m-%d %H:%M} UTC. Intervals are 95 % Wilson intervals. '
         "Known answers and agreement are different evidence and are never put together.</p>",
         "<h2>Items</h2>",
         write_table(["Status", "Items"], [[name, f"{count:,}"] for name, count in quality.statuses.items()]),

@@ -32,6 +32,11 @@ def summarize_run(project: Project, run_id: str) -> list[str]:
             AND json_extract(label, '$.status') != 'failed'""",
             (run_id,),
         ).fetchone()[0]
+        kept = connection.execute(
+            """SELECT COUNT(*) FROM predictions JOIN items ON items.id = predictions.item WHERE predictions.run = ?
+            AND json_extract(predictions.label, '$.status') = 'failed' AND items.status != 'failed'""",
+            (run_id,),
+        ).fetchone()[0]
     counts: dict[str | None, int] = {}
     for row in rows:
         counts[row["status"]] = counts.get(row["status"], 0) + row["count"]
@@ -41,6 +46,8 @@ def summarize_run(project: Project, run_id: str) -> list[str]:
         f"{counts.get('proposed', 0):,} proposed, {counts.get('auto_accepted', 0):,} auto-accepted, "
         f"{counts.get('failed', 0):,} failed, {empty:,} without a box"
     ]
+    if kept:
+        lines.append(f"  {kept:,} of the failed items keep the label that they had; --status labels them again")
     reasons = [(row["note"], row["count"]) for row in rows if row["status"] == "failed"]
     lines += [f"  {count:,} failed: {one_line(str(reason))}" for reason, count in reasons[:MOST_REASONS]]
     if len(reasons) > MOST_REASONS:

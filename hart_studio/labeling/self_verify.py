@@ -48,6 +48,7 @@ class Proposal:
         check: The evidence; None when it failed.
         failure: Why the model could not be asked.
         is_fault: Whether the failure was unexpected, and not a picture that cannot be read.
+        is_given: Whether boxes that were given were verified, or tightened, in place of the model's own.
     """
 
     sample_id: str
@@ -55,6 +56,7 @@ class Proposal:
     check: Check | None
     failure: str = ""
     is_fault: bool = False
+    is_given: bool = False
 
 
 class ProposalSettings(Record):
@@ -115,8 +117,8 @@ def propose(
     full = answer_directly(model, views, greedy)
     masked = answer_without_boxes(model, views, boxes, greedy)
     proposals = []
-    for view, check, sets, own, (crops,), whole, without in zip(
-        views, verified, pointed, boxes, from_crops, full, masked, strict=True
+    for view, check, sets, own, (crops,), whole, without, there in zip(
+        views, verified, pointed, boxes, from_crops, full, masked, known, strict=True
     ):
         if isinstance(view, Failure) or crops.outcome == "error":
             reason = view.reason if isinstance(view, Failure) else crops.error
@@ -126,7 +128,8 @@ def propose(
         evidence = _Evidence(
             check, crops if own else None, whole.rollouts[0], without, support, check.majority_answer, any(sets)
         )
-        proposals.append(Proposal(check.sample_id, own, evidence.judge(own, view.image.wh, rollouts)))
+        judged = evidence.judge(own, view.image.wh, rollouts)
+        proposals.append(Proposal(check.sample_id, own, judged, is_given=bool(there)))
     return proposals
 
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 from pydantic import Field, ValidationError
 
-from hart_studio.errors import DataError
+from hart_studio.errors import DataError, InputError
 from hart_studio.files import read_plain, resolve_inside, write_atomically
 from hart_studio.imaging import SourceImage
+from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.verification import Verification
 from hart_studio.records import Box, Protocol, Record, Rollout
@@ -158,6 +159,20 @@ def draw_pictures(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
     seen_wh = next(turn.image_sizes_wh[0] for rollout in trace.protocols.values() for turn in rollout.turns)
     overview = image.overview(max_pixels=trace.settings.overview_max_pixels).resize(seen_wh, Image.Resampling.BICUBIC)
     return dict(zip(trace.picture_files, [overview, *image.crops(trace.crops)], strict=True))
+
+
+def check_trace_folder(folder: Path) -> None:
+    """Check that a trace may be written into a folder: it holds an earlier one, or none of the names of its files.
+
+    Raises:
+        InputError: If it does not.
+    """
+    if not folder.is_dir():  # missing, or a write will say why it is no folder
+        return
+    path = folder / TRACE_FILE
+    check_output(path, "a trace", lambda head: head.startswith(b'{\n  "app_version"'))
+    if (folder / "images").exists() and not path.is_file():
+        raise InputError(f"Cannot write a trace to {folder}: it holds 'images', and no trace. Choose another folder.")
 
 
 def save_trace(trace: Trace, folder: Path, pictures: Mapping[str, Image.Image]) -> None:

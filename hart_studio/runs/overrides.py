@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from hart_studio.errors import InputError
 from hart_studio.files import read_plain
@@ -72,8 +73,17 @@ def load_run_config(layout: RunLayout) -> RunConfig:
 
 
 def dump_config(config: BaseModel) -> str:
-    """The settings with every default written out, as indented JSON that ``load_config`` reads."""
-    return config.model_dump_json(indent=2) + "\n"
+    """The settings with every default written out, as indented JSON that ``load_config`` reads.
+
+    Raises:
+        InputError: If a path or a text is not UTF-8.
+    """
+    try:
+        return config.model_dump_json(indent=2) + "\n"
+    except PydanticSerializationError as error:
+        raise InputError(
+            "A setting holds a path or a text that is not UTF-8, which settings cannot keep. Rename the folder or file."
+        ) from error
 
 
 def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -274,10 +274,7 @@ class _Job:
 
 
 def _describe_bad_rows(source: SampleSource) -> list[str]:
-    return [
-        f"{count} rows of {source.loaded.source} are left out: {reason}"
-        for reason, count in source.loaded.reasons.most_common(5)
-    ]
+    return source.loaded.describe_reasons(5)
 
 
 def _announce(text: str) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from hart_studio.data.rows import BadRow
+from hart_studio.errors import InputError
+from hart_studio.evaluation.config import EvaluationConfig
+from hart_studio.evaluation.job import prepare_run
 from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.export_plan import ExportOptions
@@ -135,3 +138,18 @@ def test_a_terminal_of_plain_ascii_is_no_obstacle(tmp_path: Path) -> None:
     assert said.startswith("5 added")
     assert "broken" in said
     assert "gr" in call("stats", str(tmp_path / "project"))
+
+
+def test_a_folder_whose_name_is_not_utf8_is_imported_and_a_path_of_it_is_refused_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "x\udcff d"
+    folder.mkdir()
+    draw_picture(tmp_path / "a.png").rename(folder / "a.png")
+    row = {"id": "a", "image": "a.png", "question": "Which?", "choices": ["1", "2"], "answer": "B"}
+    (folder / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    made = create_project(tmp_path / "project", "Names")
+    report = import_source(made, str(folder), SourceSettings())
+    assert (report.added, report.bad_rows) == (1, ())
+    config = EvaluationConfig(benchmark="needle", path=str(folder))
+    with pytest.raises(InputError, match="not UTF-8"):
+        prepare_run(tmp_path / "runs", config)
+    assert list((tmp_path / "runs").iterdir()) == []

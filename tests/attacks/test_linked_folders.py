@@ -17,7 +17,8 @@ from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig
 from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_lifecycle import TRASH, delete_project, duplicate_project
+from hart_studio.labeling.project_creation import TRASH
+from hart_studio.labeling.project_lifecycle import delete_project, duplicate_project
 from hart_studio.labeling.project_locks import IMPORT_LOCK, RUN_LOCK, START_LOCK, hold_run_lock, reserve_start
 from hart_studio.labeling.project_store import ProjectStore
 from hart_studio.labeling.sources import SourceSettings

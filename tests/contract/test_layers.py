@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hart_studio"
 CORE = {
     "records", "geometry", "imaging", "image_kinds", "image_domains", "prompts", "parsing", "scoring", "shares",
-    "files", "links", "errors", "progress", "commands",
+    "files", "links", "outputs", "errors", "progress", "commands",
 }  # fmt: skip
 
 # Layer -> layers that it may import besides itself and the core. Siblings of one layer do not see each other.

@@ -269,3 +269,17 @@ def test_a_trace_that_cannot_be_written_is_told(
     assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
     assert "expected a folder to write the trace to" in capsys.readouterr().err
     assert loaded == [], "told before the model has been asked"
+
+
+@pytest.mark.parametrize("name", ["trace.json", "images/overview.png"])
+def test_a_trace_replaces_only_an_earlier_trace(
+    name: str, picture: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "mine")]) == 2
+    assert "Cannot write a trace to" in capsys.readouterr().err
+    assert mine.read_text() == "{}" and loaded == []
+    for _ in range(2):
+        assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "new")]) == 0

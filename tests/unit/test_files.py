@@ -303,3 +303,13 @@ def test_an_address_is_told_from_a_file(name: str) -> None:
 )
 def test_a_file_is_no_address(name: str) -> None:
     assert not names_address(name)
+
+
+def test_devices_pipes_and_folders_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=r"not a regular file|directory"):
+            write_atomically(tmp_path / name, "x")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "folder").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import InputError
-from hart_studio.files import parse_bounded_json
 from hart_studio.geometry import WH, XYXY, BoxFrame, from_original, to_original
 from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedItem, PlannedPicture, class_name
 from hart_studio.labeling.formats.reading import (
@@ -22,7 +21,8 @@ from hart_studio.labeling.formats.reading import (
     LabelCollector,
     PictureFinder,
     find_files,
-    read_bytes,
+    iterate_lines,
+    parse_line,
     to_list,
     to_number,
 )
@@ -88,10 +88,9 @@ def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> Load
     collector = LabelCollector(path, options)
     for file in find_files(path, "*.jsonl"):
         pictures = PictureFinder(options.image_root or file.parent)
-        for number, line in enumerate(read_bytes(file).split(b"\n"), start=1):
-            if line.strip():
-                with collector.row(f"{file.name} line {number}"):
-                    _read_row(f"{file.name} line {number}", parse_bounded_json(line), pictures, collector)
+        for number, line in iterate_lines(file):
+            with collector.row(f"{file.name} line {number}"):
+                _read_row(f"{file.name} line {number}", parse_line(line), pictures, collector)
     return collector.finish()
 
 

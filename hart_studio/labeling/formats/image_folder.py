@@ -32,6 +32,7 @@ from hart_studio.labeling.formats.reading import (
     PictureFinder,
     find_files,
     from_xywh,
+    iterate_lines,
     read_bytes,
     to_list,
     to_xywh,
@@ -238,7 +239,7 @@ def _inferred_schema(text: bytes) -> pa.Schema | None:
 def _read_rows(file: Path) -> Iterator[Any]:
     """Lines of a JSONL file, still text, or rows of a Parquet file."""
     if file.suffix == ".jsonl":
-        yield from (line for line in read_bytes(file).split(b"\n") if line.strip())
+        yield from (line for _, line in iterate_lines(file))
         return
     yield from open_parquet(file)[1]
 

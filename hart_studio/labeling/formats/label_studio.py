@@ -35,6 +35,7 @@ CONFIG: Final = "label_config.xml"
 LOCAL_FILES: Final = "/data/local-files/?d="
 
 _VERDICTS: Final = {"rejected": "wrong box", "bad_question": "bad question"}
+_SHAPE_FIELDS: Final = frozenset({"x", "y", "points", "vertices", "rle", "imageDataURL"})
 VERIFIED: Final = "verified"
 WRONG_BOX: Final = _VERDICTS["rejected"]
 
@@ -102,7 +103,8 @@ def label_config(classes: tuple[str, ...]) -> str:
 def load_label_studio(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
     """Read tasks: what is imported into Label Studio, or what its JSON export gives.
 
-    Of a task the newest annotation that was not skipped counts, else the newest prediction. The question is
+    Of a task the newest annotation that was not skipped counts, else the newest prediction. Each older annotation and
+    each region that is no rectangle is a bad row; a task with regions and no rectangle is left out. The question is
     ``data.question``, else the template asks for each label.
 
     Args:
@@ -214,13 +216,20 @@ def _mark(mark_id: str, name: str, kind: str, value: dict[str, Any], controls: C
 def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
     data = get_field(task, "data")
     picture = pictures.find(picture_name(get_field(data, "image")))
-    result, is_human = _newest_result(task)
+    result, is_human, older = _newest_result(task)
+    for number in older:
+        with collector.row(f"{where} annotation {number}"):
+            raise ValueError("an older annotation of the same task, of which the newest counts")
+    shapes = [each for each in result if _is_other_shape(each)]
+    for number, shape in enumerate(shapes, start=1):
+        with collector.row(f"{where} shape {number}"):
+            raise ValueError(f"expected a rectangle, got {str(shape.get('type', 'a shape without a type'))[:40]!r}")
     regions = [each for each in result if isinstance(each, dict) and str(each.get("type", "")).startswith("rectangle")]
     boxes = []
     for number, region in enumerate(regions, start=1):
         with collector.row(f"{where} region {number}"):
             boxes.append(read_region(region, picture))
-    if regions and not boxes:
+    if (regions or shapes) and not boxes:  # something is there that is no box, so this says not that nothing is there
         return
     question = data.get("question")
     if isinstance(question, str) and question.strip():
@@ -229,8 +238,10 @@ def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelC
         collector.add_question(where, picture, question, boxes, about)
     elif boxes:
         collector.add_boxes(where, picture, [(box, box.label) for box in boxes])
-    else:
+    elif is_human:
         collector.add_negative(where, picture)
+    else:
+        raise ValueError("a task without a question that nobody has labeled, or that was skipped")
 
 
 def picture_name(url: Any) -> str:
@@ -247,14 +258,26 @@ def picture_name(url: Any) -> str:
     return text
 
 
-def _newest_result(task: Any) -> tuple[list[Any], bool]:
-    """The result that counts, and whether a person made it."""
+def _newest_result(task: Any) -> tuple[list[Any], bool, list[int]]:
+    """The result that counts, whether a person made it, and the numbers of the annotations that are not used."""
     for name in ("annotations", "predictions"):
         made = task.get(name)
-        for each in reversed(made if isinstance(made, list) else []):
-            if isinstance(each, dict) and not each.get("was_cancelled") and isinstance(each.get("result"), list):
-                return each["result"], name == "annotations"
-    return [], False
+        found = [
+            (number, each["result"])
+            for number, each in enumerate(made if isinstance(made, list) else [], start=1)
+            if isinstance(each, dict) and not each.get("was_cancelled") and isinstance(each.get("result"), list)
+        ]
+        if found:
+            is_human = name == "annotations"
+            return found[-1][1], is_human, [number for number, _ in found[:-1]] if is_human else []
+    return [], False, []
+
+
+def _is_other_shape(mark: Any) -> bool:
+    """Whether a result is a region that is no rectangle, such as a polygon, an ellipse, a keypoint or a mask."""
+    if not isinstance(mark, dict) or str(mark.get("type", "")).startswith("rectangle"):
+        return False
+    return isinstance(mark.get("value"), dict) and not _SHAPE_FIELDS.isdisjoint(mark["value"])
 
 
 def _decision(result: list[Any], status: Any) -> Any:

@@ -21,19 +21,19 @@ the pictures; where they lie on the machine that wrote the file is not told.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples, find_picture, get_field, to_text
 from hart_studio.errors import DataError, HartError
-from hart_studio.files import parse_bounded_json
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
 from hart_studio.labeling.formats.reading import (
     ImportOptions,
     LabelCollector,
     find_files,
-    read_bytes,
+    iterate_lines,
+    parse_line,
     to_label,
     to_list,
 )
@@ -169,9 +169,10 @@ def load_items(
     root = options.image_root or file.parent
     collector = LabelCollector(file, options)
     items: dict[str, Item] = {}
-    for where, line in _lines(file):
+    for number, line in iterate_lines(file):
+        where = f"line {number}"
         with collector.row(where):
-            item = to_item(parse_bounded_json(line), root)
+            item = to_item(parse_line(line), root)
             content = item.sample.model_dump(exclude={"id", "source"})
             label = {"boxes": item.label.boxes, "status": item.label.status}
             collector.add(where, LabeledSample(id=item.id, source=collector.source, **content, **label))
@@ -195,17 +196,11 @@ def check_records(path: Path, count: int) -> None:
         DataError: If it does not hold that many records.
     """
     try:
-        found = sum(get_field(json.loads(line), "schema") == SCHEMA for _, line in _lines(path))
+        found = sum(get_field(parse_line(line), "schema") == SCHEMA for _, line in iterate_lines(path))
     except (ValueError, HartError) as error:
         raise DataError(f"expected records in {path.name}, got: {error}; export again") from error
     if found != count:
         raise DataError(f"expected {count} records in {path.name}, got {found}; export again")
-
-
-def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    for number, line in enumerate(read_bytes(file).split(b"\n"), start=1):
-        if line.strip():
-            yield f"line {number}", line
 
 
 def _label_record(label: Label) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from typing import Any, Final, NamedTuple, get_args
 
 from hart_studio.data.rows import LoadedSamples, collect_samples, find_picture, get_field, to_text, to_texts
 from hart_studio.errors import DataError, HartError, InputError
-from hart_studio.files import MOST_DOCUMENT_BYTES, parse_bounded_json, read_plain
+from hart_studio.files import (
+    MOST_DOCUMENT_BYTES,
+    MOST_LINE_BYTES,
+    open_plain,
+    parse_bounded_json,
+    read_lines,
+    read_plain,
+)
 from hart_studio.geometry import WH, XYXY, clip
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import LabeledSample, Status
@@ -316,6 +323,42 @@ def read_bytes(path: Path) -> bytes:
         return read_plain(path, MOST_DOCUMENT_BYTES, may_link=True)
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
+
+
+def iterate_lines(path: Path) -> Iterator[tuple[int, bytes | ValueError]]:
+    """Lines of a JSONL file of any size, one at a time in memory.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The number of each line that is not blank, from 1, and the line, or why it is too long to be read.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    try:
+        file = open_plain(path, may_link=True)
+    except OSError as error:
+        raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
+    with file:
+        for number, line in read_lines(file):
+            if line is None:
+                yield number, ValueError(f"expected at most {MOST_LINE_BYTES:,} bytes in a line, got more")
+            elif line.strip():
+                yield number, line
+
+
+def parse_line(line: bytes | ValueError) -> Any:
+    """The JSON value of a line from ``iterate_lines``.
+
+    Raises:
+        ValueError: If the line is too long or no JSON.
+        RecursionError: If it is nested too deeply.
+    """
+    if isinstance(line, ValueError):
+        raise line
+    return parse_bounded_json(line)
 
 
 def read_json(path: Path) -> Any:

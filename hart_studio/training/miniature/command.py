@@ -13,7 +13,7 @@ from typing import Final
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.statistics import RESAMPLES
 from hart_studio.training.miniature.cells import CELLS, FULL, QUICK, QUICK_CELLS, Cell, choose_cells
-from hart_studio.training.miniature.report import write_report
+from hart_studio.training.miniature.report import check_report, write_report
 from hart_studio.training.miniature.results import load_results
 from hart_studio.training.miniature.study import run_study
 from hart_studio.training.miniature.workplace import Workplace
@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if options.seeds < 1 or options.jobs < 1:
             raise InputError(f"expected seeds and jobs of at least 1, got {options.seeds} and {options.jobs}")
+        check_report(options.report)
         size = QUICK if options.quick else FULL
         names = options.cells.split(",") if options.cells else (QUICK_CELLS if options.quick else CELLS)
         cells = choose_cells(names)

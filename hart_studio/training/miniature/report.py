@@ -10,6 +10,7 @@ from typing import Final
 
 from hart_studio.evaluation.lines import draw_chart
 from hart_studio.files import write_atomically
+from hart_studio.outputs import check_output
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.miniature.cells import Cell
 from hart_studio.training.miniature.claims import claims_table
@@ -44,6 +45,18 @@ Lines are means over seeds, bands reach from the least to the greatest seed. Rew
 comparable in level: each answers under its own protocol."""
 
 
+_HEAD: Final = "# The study in miniature"
+
+
+def check_report(path: Path) -> None:
+    """Check that the report may be written to a path.
+
+    Raises:
+        InputError: If anything but an earlier report is there.
+    """
+    check_output(path, "a report of the study", lambda head: head.startswith(_HEAD.encode()))
+
+
 def write_report(path: Path, results: StudyResults, config: RunConfig, command: str, jobs: int) -> None:
     """Write the report and its charts ``<name>_reward.svg`` and ``<name>_grounding.svg`` beside it.
 
@@ -76,7 +89,7 @@ def compose_report(results: StudyResults, config: RunConfig, command: str, jobs:
     """
     kinds = ", ".join(f"{results.kinds.count(kind)} {kind}" for kind in sorted(set(results.kinds)))
     parts = [
-        "# The study in miniature",
+        _HEAD,
         "Made by the command below from the records of its runs; nothing in it is written by hand.",
         f"```\n{command}\n```",
         _describe_machine(results, jobs),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.data.options import LONGEST_QUESTION, read_lettered, read_options, split_options, take_out_options
+from hart_studio.data.options import read_lettered, read_options, split_options, take_out_options
+from hart_studio.records import LONGEST_QUESTION
 
 # (text, question, options)
 INLINED = [

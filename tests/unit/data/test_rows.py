@@ -6,6 +6,7 @@ import pytest
 
 from hart_studio.data.rows import (
     BadRow,
+    LoadedSamples,
     collect_samples,
     find_picture,
     get_field,
@@ -163,3 +164,11 @@ def test_no_good_row_is_an_error_that_says_why() -> None:
         collect_samples("here", rows, refuse, needs_answer=True)
     with pytest.raises(DataError, match="got no rows"):
         collect_samples("here", [], refuse, needs_answer=True)
+
+
+def test_reasons_that_are_not_shown_are_counted() -> None:
+    bad_rows = tuple(BadRow(f"row {number}", f"reason {number % 7}") for number in range(8))
+    lines = LoadedSamples("here", (), bad_rows).describe_reasons(5)
+    assert lines[0] == "2 rows of here are left out: reason 0"
+    assert lines[5:] == ["and 2 other reasons"]
+    assert LoadedSamples("here", (), bad_rows[:5]).describe_reasons(5)[-1].endswith("reason 4")

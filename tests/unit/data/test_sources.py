@@ -9,7 +9,7 @@ from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.errors import DataError
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
-from hart_studio.records import Box, GoldSample
+from hart_studio.records import LONGEST_QUESTION, Box, GoldSample
 
 GOOD: dict[str, Any] = {"id": "a", "image": "x.png", "question": "Which?", "choices": ["1", "2"], "answer": "B"}
 
@@ -177,3 +177,25 @@ def test_a_folder_that_is_not_the_published_form(tmp_path: Path, files: dict[str
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a readable file"):
         load_mme_realworld(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"question": "nul\0byte?"}, "got a NUL character"),
+        ({"choices": ["1", "2\0"]}, "got a NUL character"),
+        ({"question": "q" * (LONGEST_QUESTION + 1)}, "question: expected at most 20,000 characters, got 20,001"),
+    ],
+)
+def test_texts_that_nobody_can_ask_are_bad_rows(folder: Path, change: dict[str, Any], reason: str) -> None:
+    loaded = load_jsonl(write(folder, GOOD, {**GOOD, "id": "b", **change}))
+    assert len(loaded.samples) == 1
+    (bad,) = loaded.bad_rows
+    assert bad.row == "line 2" and reason in bad.reason
+
+
+def test_a_folder_whose_name_is_not_utf8_has_a_printable_source(folder: Path) -> None:
+    renamed = folder.rename(folder.with_name("x\udcff"))
+    loaded = load_jsonl(write(renamed, GOOD))
+    assert [sample.source for sample in loaded.samples] == ["x\\udcff"]
+    assert loaded.samples[0].model_dump_json()

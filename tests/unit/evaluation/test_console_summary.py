@@ -32,3 +32,11 @@ def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
         "accuracy, crops_only: not known, n = 0",
         "accuracy, direct: not known, n = 0",
     ]
+
+
+def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
+    layout = write_evaluation(tmp_path / "runs", [], total=2)
+    rows = tuple((str(number), f"reason {number}") for number in range(8))
+    asked = AskedQuestions(benchmark="needle", samples=20, fingerprint="f", bad_count=8, bad_rows=rows)
+    lines = summarize_evaluation(load_evaluation(layout), asked)
+    assert lines[-2:] == ["  1 left out: reason 4", "  and 3 other reasons"]

@@ -119,3 +119,10 @@ def test_the_command_writes_the_records(
     assert [record.sample_id for record in read_records(out)] == ["needle-test-0-00000", "needle-test-0-00001"]
     assert measurement.main(["--data", str(tmp_path / "nowhere"), "--out", str(out)]) == 2
     assert "samples.jsonl" in capsys.readouterr().err
+    size_of_records = out.read_text()
+    assert measurement.main(["--data", str(tmp_path / "n"), "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == len(size_of_records.splitlines())
+    samples = (tmp_path / "n" / "samples.jsonl").read_text()
+    assert measurement.main(["--data", str(tmp_path / "n"), "--out", str(tmp_path / "n" / "samples.jsonl")]) == 2
+    assert (tmp_path / "n" / "samples.jsonl").read_text() == samples
+    assert "Cannot write a file of evaluation records" in capsys.readouterr().err

@@ -93,5 +93,8 @@ def test_the_command_prints_the_table(
     assert needle_card.main(["--data", str(tmp_path / "n"), "--limit", "2", "--json", str(json_path)]) == 0
     assert "| grounding, IoG > 0.3 | 100.0 ± 0.0 % | 2 |" in capsys.readouterr().out
     assert json_path.exists()
+    (tmp_path / "mine.json").write_text("[]")
+    assert needle_card.main(["--data", str(tmp_path / "n"), "--json", str(tmp_path / "mine.json")]) == 2
+    assert (tmp_path / "mine.json").read_text() == "[]"
     assert needle_card.main(["--data", str(tmp_path / "nowhere")]) == 2
     assert "samples.jsonl" in capsys.readouterr().err

@@ -3,8 +3,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from hart_studio.errors import InputError
 from hart_studio.evaluation.drawn_failures import choose_contrast, choose_failures
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.report import describe, write_report
@@ -87,3 +89,13 @@ def test_figure_4_is_where_models_differ_most() -> None:
     contrast = choose_contrast(failures)
     assert contrast is not None and contrast[0].record.sample_id == "c"
     assert choose_contrast([]) is None
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md", "tables/accuracy.csv"])
+def test_files_that_are_no_earlier_report_are_kept(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(InputError, match="Cannot write an evaluation report to"):
+        write_report([], tmp_path / "out")
+    assert path.read_text() == "mine"

@@ -17,6 +17,7 @@ from hart_studio.labeling.calibration import (
     fit_curve,
     fit_logistic,
     fit_signed,
+    is_calibration,
     load_calibration,
     make_bins,
     read_features,
@@ -236,3 +237,9 @@ def test_another_number_of_weights_is_refused(tmp_path: Path) -> None:
     save_calibration(tmp_path / "c.json", make_calibration(curves={"known_answer": curve}))
     with pytest.raises(DataError, match="weights"):
         load_calibration(tmp_path / "c.json")
+
+
+def test_a_calibration_is_recognized_by_its_content(tmp_path: Path) -> None:
+    save_calibration(tmp_path / "c.json", make_calibration())
+    assert is_calibration((tmp_path / "c.json").read_bytes())
+    assert not is_calibration(b"{}") and not is_calibration(b"\xff")

@@ -4,13 +4,14 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError, ModelError
-from hart_studio.labeling import connections
+from hart_studio.labeling import connections, job
 from hart_studio.labeling.calibration import Calibration, save_calibration
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.gold import compare_with_gold
@@ -21,7 +22,8 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import LabeledSample
 from hart_studio.labeling.review import ReviewDesk
-from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.chat import ChatModel, ChatRequest
 from hart_studio.records import GoldSample
 from hart_studio.runs.events import StepDone, Warned
@@ -29,7 +31,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
 from hart_studio.runs.status import read_status
 from tests.fakes import ScriptedModel, text_of
-from tests.unit.labeling.conftest import BOX, WH, ask, draw_marked
+from tests.unit.labeling.conftest import BOX, WH, add_label, ask, draw_marked
 from tests.unit.labeling.test_calibration import DRAWN, make_calibration
 from tests.unit.pipeline.conftest import boxes_text
 
@@ -222,6 +224,94 @@ def test_a_label_of_another_tool_is_verified_as_it_is(project: Project, picture:
     label = next(project.items()).label
     assert (label.origin, label.boxes, label.revision) == ("imported", (BOX,), 2)
     assert label.check is not None and label.check.sufficiency == 1.0
+
+
+PROPOSED = ItemFilter(statuses=("proposed",))
+CAR = BOX.model_copy(update={"label": "car"})
+
+
+def bring_boxes(project: Project, picture: Path, *numbers: int) -> None:
+    samples = tuple(LabeledSample(**ask(picture, number).model_dump(), boxes=(CAR,)) for number in numbers)
+    import_samples(project, LoadedSamples("boxes", samples))
+
+
+def test_a_failure_keeps_the_boxes_of_another_tool_and_they_are_verified_later(
+    project: Project, picture: Path, tmp_path: Path
+) -> None:
+    bring_boxes(project, picture, 0)
+    before = next(project.items()).label
+    away = picture.rename(tmp_path / "away")
+    layout = run(project, wanted=PROPOSED)
+    assert next(project.items()).label == before
+    assert any("no file of that name" in message for message in warnings(layout))
+    told = "\n".join(summarize_run(project, layout.run_id))
+    assert "1 failed" in told and "1 of the failed items keep the label that they had" in told
+    away.rename(picture)
+    run(project, wanted=PROPOSED)
+    label = next(project.items()).label
+    assert (label.origin, label.boxes, label.check is not None) == ("imported", (CAR,), True)
+
+
+def test_a_failure_keeps_the_score_and_the_acceptance_of_an_earlier_run(twenty: Project, picture: Path) -> None:
+    calibrated(twenty)
+    run(twenty)
+    before = [item.label for item in twenty.items()]
+    picture.unlink()
+    layout = run(twenty, wanted=ItemFilter(statuses=("auto_accepted",)))
+    assert [item.label for item in twenty.items()] == before
+    assert "20 failed" in summarize_run(twenty, layout.run_id)[0]
+
+
+def test_boxes_can_be_imported_for_an_item_that_failed(project: Project, picture: Path, tmp_path: Path) -> None:
+    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    away = picture.rename(tmp_path / "away")
+    run(project)
+    away.rename(picture)
+    bring_boxes(project, picture, 0)
+    label = next(project.items()).label
+    assert (label.revision, label.status, label.origin, label.boxes) == (2, "proposed", "imported", (CAR,))
+
+
+def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
+    project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_samples(project, LoadedSamples("s", (ask(picture, 0), ask(picture, 1))))
+    real = job.propose_safely
+
+    def slow(*args: Any) -> list[Proposal]:
+        found = real(*args)
+        bring_boxes(project, picture, 0)
+        return found
+
+    monkeypatch.setattr(job, "propose_safely", slow)
+    layout = run(project)
+    first, second = project.items(with_history=True)
+    assert [(label.origin, label.boxes) for label in (*first.history[1:], first.label)] == [("imported", (CAR,))] * 2
+    assert first.label.check is not None
+    assert (second.label.origin, second.label.revision) == ("model", 1)
+    assert any("changed while the run worked" in message for message in warnings(layout))
+    assert read_status(layout).step == 2
+
+
+def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
+    project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    (item_id,) = (item.id for item in project.items())
+    real, calls = job.propose_safely, 0
+
+    def slow(*args: Any) -> list[Proposal]:
+        nonlocal calls
+        calls += 1
+        found = real(*args)
+        add_label(project, item_id, origin="imported", boxes=(CAR,))
+        return found
+
+    monkeypatch.setattr(job, "propose_safely", slow)
+    layout = run(project)
+    assert calls == job.MOST_ATTEMPTS
+    assert (project.item(item_id).label.origin, project.item(item_id).label.boxes) == ("imported", (CAR,))
+    assert "1 failed" in summarize_run(project, layout.run_id)[0]
 
 
 def calibrated(project: Project, **fields: object) -> Calibration:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hart_studio.errors import ModelError
 from hart_studio.labeling import __main__ as command
@@ -194,3 +195,28 @@ def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.Captu
         assert item.label.status == "proposed"  # a score of another model's calibration accepts nothing
         assert item.label.maker is not None
         assert item.label.maker.model == config.model
+
+
+@pytest.mark.parametrize("option", ["--out", "--records"])
+def test_calibrate_replaces_no_other_file_and_says_so_first(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    assert command.main(["calibrate", "--data", "gone", option, "mine.json"]) == command.BAD_INPUT
+    assert "Choose another path" in capsys.readouterr().err
+    assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
+
+
+def test_reasons_of_bad_rows_that_are_not_shown_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = str(tmp_path / "project")
+    command.main(["create", project])
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    rows = [{"image": "good.png", "question": "q" * (20_001 + n)} for n in range(10)]
+    rows.append({"image": "good.png", "question": "Which?"})
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert command.main(["import", project, str(tmp_path / "q.jsonl")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 added") and lines[0].endswith("10 bad rows")
+    assert lines[-1] == "  and 2 other reasons"

@@ -31,3 +31,20 @@ def test_a_project_from_its_name_to_the_trash_and_back(tmp_path: Path, capsys: p
     assert main(["trash", str(tmp_path)]) == 0
     assert "the trash is empty" in capsys.readouterr().out
     assert main(["restore", str(tmp_path), entry]) == BAD_INPUT
+
+
+def test_a_trash_without_a_folder_and_names_that_are_not_utf8_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "signs")
+    assert main(["create", folder]) == 0
+    for words in (
+        ["trash", str(tmp_path / "nope")],
+        ["rename", folder, "x\udcff"],
+        ["duplicate", folder, str(tmp_path / "x\udcff")],
+        ["create", str(tmp_path / "other"), "--name", "x\udcff"],
+    ):
+        capsys.readouterr()
+        assert main(words) == BAD_INPUT
+        assert capsys.readouterr().err.startswith("error: The" if words[0] != "trash" else "error: There is no folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["signs"]

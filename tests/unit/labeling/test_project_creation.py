@@ -73,3 +73,14 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match="No space left"):
         create_project(tmp_path / "p")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("place", "name"), [(".trash", "p"), (".draft-0", "p"), ("x\udcff", "p"), ("p", "x\udcff")])
+def test_places_and_names_that_cannot_be_kept_are_refused(tmp_path: Path, place: str, name: str) -> None:
+    with pytest.raises(InputError, match="Choose another"):
+        create_project(tmp_path / place, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_project_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    assert create_project(tmp_path / "x\udcff" / "p").count() == 0

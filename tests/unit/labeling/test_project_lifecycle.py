@@ -19,9 +19,8 @@ from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
 from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.project_creation import DRAFT_PREFIX
+from hart_studio.labeling.project_creation import DRAFT_PREFIX, TRASH
 from hart_studio.labeling.project_lifecycle import (
-    TRASH,
     TRASH_DAYS,
     archive_project,
     delete_project,
@@ -176,6 +175,69 @@ def test_a_copy_that_fails_leaves_nothing(own: Project, tmp_path: Path, monkeypa
     monkeypatch.setattr(project_lifecycle.shutil, "copy2", fail)
     with pytest.raises(DataError, match="No space left"):
         duplicate_project(own, tmp_path / "copy", "Copy")
+    assert not (tmp_path / "copy").exists() and not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("other", ["README.txt", "pictures/", "runs/"])
+def test_a_copy_goes_only_into_a_new_or_an_empty_folder(own: Project, tmp_path: Path, other: str) -> None:
+    label(own)
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / other).mkdir() if other.endswith("/") else (tmp_path / "backup" / other).write_text("mine")
+    with pytest.raises(InputError, match="Choose a new or an empty folder"):
+        duplicate_project(own, tmp_path / "backup", "Copy")
+    assert names(tmp_path / "backup") == [other.rstrip("/")]
+    (tmp_path / "empty").mkdir()
+    copy = duplicate_project(own, tmp_path / "empty", "Copy")
+    POOL.close_idle(own.folder)
+    shutil.rmtree(own.folder)
+    assert all(path.is_file() and path.is_relative_to(copy.folder) for path in paths(copy))
+    assert len(list_runs(copy.runs)) == 1
+
+
+def test_a_folder_that_is_filled_during_a_copy_gets_no_part_of_it(
+    own: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = project_lifecycle.publish_draft
+
+    def fill_first(draft: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+        real(draft, folder)
+
+    monkeypatch.setattr(project_lifecycle, "publish_draft", fill_first)
+    with pytest.raises(InputError, match="Choose a new or an empty folder"):
+        duplicate_project(own, tmp_path / "copy", "Copy")
+    assert names(tmp_path / "copy") == ["notes.txt"]
+
+
+@pytest.mark.parametrize("place", [".trash", ".trash/x", ".draft-1", "project/sub", "project/pictures/x", "x\udcff"])
+def test_places_that_are_removed_later_or_in_the_project_are_refused(own: Project, tmp_path: Path, place: str) -> None:
+    with pytest.raises(InputError, match="Choose"):
+        duplicate_project(own, tmp_path / place, "Copy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["project"]
+
+
+def test_a_damaged_project_is_not_copied_archived_or_renamed(filled: Project, picture: Path, tmp_path: Path) -> None:
+    POOL.close_idle(filled.folder)
+    path = filled.folder / DATABASE
+    with path.open("r+b") as file:
+        file.seek(4096 * 5)
+        file.write(b"\xaa" * (path.stat().st_size - 4096 * 8))
+    before = path.read_bytes()
+    damaged = Project(filled.folder)
+    for change in (
+        lambda: duplicate_project(damaged, tmp_path / "copy", "Copy"),
+        lambda: archive_project(damaged),
+        lambda: rename_project(damaged, "Other"),
+    ):
+        with pytest.raises(DataError, match=r"project\.sqlite.*damaged"):
+            change()
+    POOL.close_idle(filled.folder)
+    assert path.read_bytes() == before
     assert not (tmp_path / "copy").exists() and not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import InputError
 from hart_studio.evaluation.statistics import wilson
 from hart_studio.labeling.calibration import make_bins
+from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.quality import measure_quality
@@ -117,3 +121,19 @@ def test_the_areas_are_percent_with_a_space(tmp_path: Path, picture: Path) -> No
 def test_an_estimate_with_its_interval() -> None:
     assert show_estimate(wilson(8, 10)) == "80.0 % (49.0 % – 94.3 %)"
     assert show_estimate(None) == "–"
+
+
+def test_only_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    project = create_project(tmp_path / "project", "Streets")
+    (tmp_path / "notes.html").write_text("<!doctype html><p>mine")
+    os.mkfifo(tmp_path / "pipe")
+    database = (project.folder / DATABASE).read_bytes()
+    for path in (tmp_path / "notes.html", tmp_path / "pipe", project.folder / DATABASE, Path("/dev/null")):
+        with pytest.raises(InputError, match="Cannot write a quality report to"):
+            write_report(project, path)
+    assert (tmp_path / "notes.html").read_text().endswith("mine") and (tmp_path / "pipe").is_fifo()
+    assert (project.folder / DATABASE).read_bytes() == database
+    for name in ("Streets", "Other"):
+        project.rename(name)
+        write_report(project, tmp_path / "report.html")
+        assert f"<h1>{name}</h1>" in (tmp_path / "report.html").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.records import Item, Maker
 from hart_studio.labeling.review import ReviewDesk
-from hart_studio.labeling.sources import SourceSettings
+from hart_studio.labeling.sources import SourceSettings, guess_kind
 from hart_studio.records import Box, Sample
 from tests.labels import draw_picture
 from tests.unit.labeling.conftest import add_label, make_check
@@ -102,6 +103,26 @@ def test_everything_comes_back_from_every_format(name: str, decided: Project, tm
     if name != "native":
         assert "car" in again.settings.classes
         assert "Z" not in again.settings.classes
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_export_is_recognized_without_its_kind(name: str, decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, name, tmp_path / "out")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "out")
+    for number, source in enumerate((str(folder), archive)):
+        assert guess_kind(source) == name
+        project = create_project(tmp_path / f"back{number}")
+        report = import_source(project, source, SourceSettings())
+        assert report.added > 0 and report.changed == 0
+
+
+@pytest.mark.parametrize(
+    "records", [b"", b"no JSON\n", b'{"export": {"format": "other"}}\n', b'{"export": {"format": 3}}\n']
+)
+def test_records_that_state_no_format_are_passed_over(records: bytes, tmp_path: Path) -> None:
+    (tmp_path / META).write_bytes(records)
+    draw_picture(tmp_path / "a.png")
+    assert guess_kind(str(tmp_path)) == "pictures"
 
 
 def test_a_second_import_changes_nothing(decided: Project, tmp_path: Path) -> None:

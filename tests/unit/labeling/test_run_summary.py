@@ -27,12 +27,13 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
             )
     assert summarize_run(filled, layout.run_id) == [
         "this run: 5 of 6 items, 2 proposed, 1 auto-accepted, 2 failed, 1 without a box",
+        "  2 of the failed items keep the label that they had; --status labels them again",
         "  2 failed: no picture",
     ]
     with filled.database.writing() as connection:
         connection.execute("""UPDATE predictions SET label = '{"status": "failed", "note": "x' || item || '"}'""")
     lines = summarize_run(filled, layout.run_id)
-    assert len(lines) == 1 + MOST_REASONS + 1 and lines[-1].startswith("  and 1 other reasons")
+    assert len(lines) == 2 + MOST_REASONS + 1 and lines[-1].startswith("  and 1 other reasons")
 
 
 def test_a_run_with_a_folder_is_not_forgotten(filled: Project) -> None:

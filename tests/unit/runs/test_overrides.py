@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import create_model
 
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
@@ -200,3 +201,9 @@ def test_names_are_in_the_order_of_the_sections() -> None:
     assert names[0] == "model.id"
     assert names[-3:] == ("seed", "trackers", "name")
     assert len(names) == len(set(names)) > 50
+
+
+def test_a_path_that_is_not_utf8_is_an_error_in_words() -> None:
+    config = create_model("Config", path=(str, ...))
+    with pytest.raises(InputError, match="not UTF-8"):
+        dump_config(config(path="x\udcff"))

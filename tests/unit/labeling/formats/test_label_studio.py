@@ -123,3 +123,38 @@ def test_a_task_without_regions(tmp_path: Path) -> None:
     path = tasks(tmp_path, task([]), task([], question="Q?"))
     loaded = load_label_studio(path, ImportOptions(negative_question="Anything?"))
     assert [sample.question for sample in loaded.samples] == ["Anything?", "Q?"]
+
+
+def test_older_annotations_are_counted(tmp_path: Path) -> None:
+    made = task([region(x=10)])
+    made["annotations"] += [{"result": [region(x=50)]}, {"result": [], "was_cancelled": True}]
+    loaded = load_label_studio(tasks(tmp_path, made))
+    assert [box.x_min for sample in loaded.samples for box in sample.boxes] == [32.0]
+    assert [(bad.row, bad.reason) for bad in loaded.bad_rows] == [
+        ("task 1 annotation 1", "an older annotation of the same task, of which the newest counts")
+    ]
+
+
+@pytest.mark.parametrize("about", [{}, {"question": "Where?"}])
+def test_other_shapes_are_counted_and_are_no_negative(about: dict[str, Any], tmp_path: Path) -> None:
+    polygon = {"type": "polygonlabels", "value": {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["car"]}}
+    ellipse = {"type": "ellipselabels", "value": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 10}}
+    mask = {"type": "brushlabels", "value": {"format": "rle", "rle": [0, 1], "brushlabels": ["car"]}}
+    options = ImportOptions(negative_question="Is there anything?")
+    made = (task([polygon, ellipse, mask], **about), task([polygon, region(x=10)], **about))
+    loaded = load_label_studio(tasks(tmp_path, *made), options)
+    assert [len(sample.boxes) for sample in loaded.samples] == [1]
+    assert [bad.row for bad in loaded.bad_rows] == [f"task 1 shape {number}" for number in (1, 2, 3)] + [
+        "task 2 shape 1"
+    ]
+    assert loaded.bad_rows[0].reason == "expected a rectangle, got 'polygonlabels'"
+
+
+def test_a_task_that_nobody_has_labeled_is_no_negative(tmp_path: Path) -> None:
+    skipped = task([])
+    skipped["annotations"][0]["was_cancelled"] = True
+    made = (task([]), skipped, {**task([]), "annotations": []})
+    loaded = load_label_studio(tasks(tmp_path, *made), ImportOptions(negative_question="Is there anything?"))
+    assert len(loaded.samples) == 1
+    assert [bad.row for bad in loaded.bad_rows] == ["task 2", "task 3"]
+    assert "nobody has labeled" in loaded.bad_rows[0].reason

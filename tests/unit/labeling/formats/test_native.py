@@ -1,11 +1,14 @@
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hart_studio.errors import DataError
+from hart_studio.files import read_lines
 from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.formats import reading
 from hart_studio.labeling.formats.native import check_records, load_items, load_native, save_native, to_item, to_record
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.records import Item
@@ -91,6 +94,25 @@ def test_records_are_counted(tmp_path: Path) -> None:
     file.write_text("{}\n")
     with pytest.raises(DataError, match="no field 'schema'"):
         check_records(file, 1)
+
+
+def test_records_are_read_line_by_line_and_may_be_larger_than_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = draw_picture(tmp_path / "a.png")
+    file = saved([make_item(path, [], f"Question {number}?") for number in range(20)], tmp_path)
+    monkeypatch.setattr(reading, "MOST_DOCUMENT_BYTES", 2000)
+    assert file.stat().st_size > 2000
+    check_records(file, 20)
+    assert len(load_items(file, ImportOptions(image_root=tmp_path))[0]) == 20
+    monkeypatch.setattr(reading, "read_lines", partial(read_lines, most_bytes=2000))
+    with file.open("ab") as target:
+        target.write(b'{"x": "' + b"x" * 3000 + b'"}\n')
+    items, loaded = load_items(file, ImportOptions(image_root=tmp_path))
+    assert len(items) == 20
+    assert [bad.row for bad in loaded.bad_rows] == ["line 21"] and "in a line, got more" in loaded.bad_rows[0].reason
+    with pytest.raises(DataError, match="in a line, got more"):
+        check_records(file, 20)
 
 
 def test_options_of_the_plan_hold(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hart_studio.errors import InputError
 from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.evaluation.statistics import Estimate, draw_resamples
 from hart_studio.records import Box, Score
 from hart_studio.runs.events import Evaluated, Payload, RunEvent, Started, StepDone
 from hart_studio.training.miniature.cells import CELLS, FULL, Cell, base_config, choose_cells
 from hart_studio.training.miniature.claims import claims_table, judge
-from hart_studio.training.miniature.report import write_report
+from hart_studio.training.miniature.report import check_report, write_report
 from hart_studio.training.miniature.results import CellRecords, StudyResults, find_cost
 from hart_studio.training.miniature.tables import show_percent, table_1, table_6, table_7, table_8
 from tests.unit.runs.conftest import PROVENANCE
@@ -162,3 +163,12 @@ def test_nothing_run_is_a_report_too(tmp_path: Path) -> None:
     text = (tmp_path / "r.md").read_text()
     assert "| GRPO + SFT | not run |" in text
     assert "| seen |" not in text
+
+
+def test_only_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text("# Mine")
+    with pytest.raises(InputError, match="Cannot write a report of the study"):
+        check_report(tmp_path / "mine.md")
+    (tmp_path / "study.md").write_text("# The study in miniature\n")
+    check_report(tmp_path / "study.md")
+    check_report(tmp_path / "new.md")

@@ -1,0 +1,46 @@
+"""Check the path that a command is to write to, before anything there is replaced."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hart_studio.errors import InputError
+from hart_studio.files import open_plain, to_stored_path
+
+HEAD_BYTES: Final = 1 << 20
+"""Bytes at the beginning of a file by which an earlier output is recognized."""
+
+
+def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> None:
+    """Refuse to replace anything but an earlier output of the same kind.
+
+    Call it before the work begins, so that nobody waits for a result that cannot be written.
+
+    Args:
+        path: The file that is to be written.
+        kind: What is written, with its article, such as ``a quality report``.
+        is_earlier: Whether the first ``HEAD_BYTES`` of a file are those of an earlier output.
+
+    Raises:
+        InputError: If a link, a device, a pipe, a folder, or a file with other content is there, or the path cannot be
+            used.
+    """
+    shown = to_stored_path(path)
+    try:
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            with open_plain(path) as file:  # never opens a database, whose locks would be lost
+                is_own = not status.st_size or is_earlier(file.read(HEAD_BYTES))
+            if is_own:
+                return
+            found = f"another file, which is not {kind}"
+        else:
+            found = "a folder" if stat.S_ISDIR(status.st_mode) else "a link, a pipe or a device"
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        found = f"a file that cannot be read ({getattr(error, 'strerror', None) or error})"
+    raise InputError(f"Cannot write {kind} to {shown}: {found} is there. Choose another path.")
