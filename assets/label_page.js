@@ -462,8 +462,11 @@ async function losses() {
   host.replaceChildren(
     build("p", {}, [build("strong", { text: `${formatCount(answer.items)} labels. ` }), build("span", { text: answer.losses.length ? "This format drops of them:" : "This format keeps everything of them." })]),
     build("ul", {}, answer.losses.map((text) => build("li", { text }))),
+    ...leftOut(answer.left_out),
   );
 }
+
+const leftOut = (reasons) => Object.entries(reasons).map(([reason, count]) => build("p", { class: "hs-quiet", text: `${formatCount(count)} left out: ${reason}` }));
 
 async function changeClasses() {
   const answer = await call("change_classes", { classes: find(".hs-classes").value });
@@ -478,7 +481,7 @@ async function exportLabels() {
   const pictures = Object.entries(answer.pictures).map(([split, count]) => `${count} ${split}`).join(", ");
   find(".hs-export-told").replaceChildren(
     build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(answer.items)} questions, ${formatCount(answer.boxes)} boxes, pictures: ${pictures}.` })]),
-    ...Object.entries(answer.left_out).map(([reason, count]) => build("p", { class: "hs-quiet", text: `${count} left out: ${reason}` })),
+    ...leftOut(answer.left_out),
     ...answer.notes.map((text) => build("p", { class: "hs-quiet", text })),
     build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(answer.archive), download: answer.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-quiet", text: answer.folder ? ` It also lies in ${answer.folder}` : "" })]),
   );

@@ -23,7 +23,7 @@ from hart_studio.labeling.calibration import (
     save_calibration,
 )
 from hart_studio.labeling.calibration_domain import REASONS
-from hart_studio.labeling.exporting import ExportOptions, export_labels
+from hart_studio.labeling.exporting import ExportOptions, export_project
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
@@ -212,14 +212,16 @@ def _export(options: argparse.Namespace) -> None:
         classes=project.settings.classes,
         box_class=options.box_class,
     )
-    for loss in preview_export(project, options.format, chosen).losses:
+    preview = preview_export(project, options.format, chosen)
+    for loss in preview.losses:
         print(f"  loses {loss.text}")
     if options.dry_run:
+        for reason, count in preview.left_out.items():
+            print(f"  {count} left out: {reason}")
         return
-    items = project.items(ItemFilter(statuses=chosen.statuses), with_history=True)
     with Progress("item") as progress:
         progress.set_phase("writing and reading back")
-        report = export_labels(items, options.format, options.out, chosen)
+        report = export_project(project, options.format, options.out, chosen)
     pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
     print(
         f"{report.items} questions, {report.boxes} boxes on {pictures} pictures in {report.folder}; read back and equal"
