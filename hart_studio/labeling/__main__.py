@@ -16,7 +16,13 @@ from pydantic import ValidationError
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import print_anything, write_atomically
-from hart_studio.labeling.calibrate import describe_calibration, find_domain, judge_proposals, make_calibration
+from hart_studio.labeling.calibrate import (
+    describe_calibration,
+    find_domain,
+    judge_proposals,
+    make_calibration,
+    select_gold_samples,
+)
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
     load_calibration,
@@ -237,7 +243,11 @@ def _calibrate(options: argparse.Namespace) -> None:
     if served is not None:
         print(describe_endpoint(served), flush=True)
     name = served.title if served else find_built_in(options.model)
-    samples = load_jsonl(options.data / "samples.jsonl").samples
+    if not 0 < options.target_precision < 1:
+        raise InputError(f"--target-precision must be above 0 and below 1, got {options.target_precision:g}.")
+    samples, left_out = select_gold_samples(load_jsonl(options.data / "samples.jsonl"))
+    for reason, count in left_out.items():
+        print(f"  {count} left out: {reason}", flush=True)
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
@@ -254,7 +264,7 @@ def _calibrate(options: argparse.Namespace) -> None:
             progress.update(len(records) // 2)
     if options.records:
         write_atomically(options.records, "".join(f"{record.model_dump_json()}\n" for record in records))
-    calibration = make_calibration(
+    calibration, shortages = make_calibration(
         records,
         model=identify_model(name),
         data=f"{domain.images or 'gold boxes'}, {len(samples)} questions of {options.data.resolve().name}",
@@ -264,6 +274,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     save_calibration(options.out, calibration)
     print(describe_calibration(calibration))
+    for kind, reason in shortages.items():
+        print(f"{kind}: uncalibrated. {reason}")
     silent = sum(record.judged is None for record in records)
     print(f"{len(records):,} proposals for {len(samples):,} questions, {silent:,} of them failed or without a box")
     print(f"wrote {options.out}")
@@ -395,7 +407,7 @@ def _build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
     calibrate.add_argument("--records", type=Path, help="file for the evidence and the truth of every label")
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
-    calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="(%(default)s)")
+    calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="in (0, 1) (%(default)s)")
     _add_model(calibrate)
     add_served_options(calibrate)
 
