@@ -42,7 +42,7 @@ from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.records import DEFAULT_CLASS, USABLE, Status
 from hart_studio.labeling.report import write_report
-from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.run_summary import has_only_failures, summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
@@ -58,21 +58,26 @@ from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
 
+FAILED: Final = 1
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
+
+Command = Callable[[argparse.Namespace], int | None]
+"""Does what the options say; returns an exit code, None = 0."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 = done, or stopped by its stop file; 2 = unusable input; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = a labeling run failed at every item; 2 = unusable input, or an import
+        that could use no row; 130 = interrupted.
     """
     print_anything()
     options = _build_parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Command = options.command
     try:
-        command(options)
+        return command(options) or 0
     except HartError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -86,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was saved is kept, a run goes on with --resume", file=sys.stderr)
         return 130
-    return 0
 
 
 def _create(options: argparse.Namespace) -> None:
@@ -100,7 +104,7 @@ def _create(options: argparse.Namespace) -> None:
     print(f"created {project.name!r} in {project.folder}")
 
 
-def _import(options: argparse.Namespace) -> None:
+def _import(options: argparse.Namespace) -> int:
     project = Project(options.project)
     settings = SourceSettings(
         kind=options.kind,
@@ -122,9 +126,10 @@ def _import(options: argparse.Namespace) -> None:
     print(report.describe())
     for reason, count in report.reasons[:_MOST_REASONS]:
         print(f"  {count} x {reason}")
+    return BAD_INPUT if report.bad_count and not report.added + report.updated + report.known else 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     project = Project(options.project)
     run_id = options.resume or os.environ.get(RUN_VARIABLE)
     if run_id:
@@ -154,6 +159,7 @@ def _run(options: argparse.Namespace) -> None:
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
     for reason, count in project.count_uncalibrated().items():
         print(f"{count} uncalibrated: {REASONS.get(reason, 'no score')}")  # type: ignore[call-overload]
+    return FAILED if has_only_failures(project, layout.run_id) else 0
 
 
 def _report_removal(text: str) -> None:
@@ -316,7 +322,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hart_studio.labeling", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
         return sub
