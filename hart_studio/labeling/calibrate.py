@@ -15,7 +15,7 @@ from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.files import from_stored_path
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
+from hart_studio.labeling.calibration import LEAST_LABELS, TARGET_PRECISION, Calibration, Judged, fit_curve
 from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answer_form
 from hart_studio.labeling.imported_labels import check_boxes
 from hart_studio.labeling.importing import look_at
@@ -65,7 +65,7 @@ def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
         loaded: From ``load_jsonl``.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there are too few, however good their labels will be.
     """
     left_out = loaded.reasons
     files: dict[str, PictureFile | str] = {}
@@ -75,11 +75,11 @@ def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
             left_out[reason] += 1
         else:
             samples.append(sample)
-    if not samples:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in left_out.most_common(3))
+    if len(samples) < 2 * LEAST_LABELS:
+        reasons = "".join(f"; {count} x {reason}" for reason, count in left_out.most_common(3))
         raise DataError(
-            f"No sample of {loaded.source!r} can be used for a calibration: {reasons}. Each needs a readable image, an "
-            "answer, and gold_boxes."
+            f"{len(samples)} samples of {loaded.source!r} can be used for a calibration, at least {2 * LEAST_LABELS} "
+            f"are needed{reasons}. Each needs a readable image, an answer, and gold_boxes."
         )
     return GoldSelection(tuple(samples), dict(left_out.most_common()))
 
@@ -211,7 +211,7 @@ def make_calibration(
         except DataError as error:
             shortages[kind] = str(error)
     if not curves:
-        raise DataError("; ".join(f"{kind}: {reason}" for kind, reason in shortages.items()))
+        raise DataError(" ".join(f"{kind}: {reason}" for kind, reason in shortages.items()))
     made = Calibration(
         model=model.name,
         model_digest=model.digest,

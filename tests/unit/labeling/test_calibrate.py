@@ -140,12 +140,15 @@ def write_samples(folder: Path, samples: list[GoldSample], **changes: dict[str, 
     return folder / "samples.jsonl"
 
 
-def test_samples_that_cannot_be_used_are_left_out_and_counted(samples: list[GoldSample], tmp_path: Path) -> None:
+def test_samples_that_cannot_be_used_are_left_out_and_counted(
+    samples: list[GoldSample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = [samples[0].model_copy(update={"id": str(number)}) for number in range(9)]
     changes: dict[str, dict[str, object]] = {
         "s1": {"gold_boxes": []}, "s2": {"gold_boxes": None}, "s3": {"answer": None}, "s4": {"image": "gone.png"},
         "s7": {"gold_boxes": [[500, 10, 600, 20]]},
     }  # fmt: skip
+    monkeypatch.setattr(calibrate, "LEAST_LABELS", 1)
     path = write_samples(tmp_path / "gold", many, **changes)
     (path.parent / "5.png").write_bytes(b"junk")
     whole = (path.parent / "6.png").read_bytes()
@@ -163,16 +166,18 @@ def test_nothing_to_calibrate_on_is_told_before_the_model_is_loaded(
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))
     path = write_samples(tmp_path / "gold", samples, **{f"s{number}": {"gold_boxes": []} for number in range(4)})
     assert main(["calibrate", "--data", str(path.parent), "--out", str(tmp_path / "c.json")]) == 2
-    assert "can be used for a calibration: 4 x no gold box" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "0 samples of 'gold' can be used for a calibration, at least 100 are needed; 4 x no gold box." in told
     for target in ("0", "1", "-1", "2", "nan"):
         assert main(["calibrate", "--data", str(path.parent), "--target-precision", target]) == 2
         assert "--target-precision must be above 0 and below 1" in capsys.readouterr().err
     assert not (tmp_path / "c.json").exists()
 
 
-def test_the_command_makes_no_calibration_from_four_questions(
+def test_the_command_makes_no_calibration_from_labels_that_are_all_right(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calibrate, "LEAST_LABELS", 1)
     model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: model)
     path = write_samples(tmp_path / "gold", samples, s1={"gold_boxes": []})
