@@ -20,7 +20,7 @@ const kept = (act) => {
 let project = null;
 let state = null;
 let signature = "";
-let shownList = { offset: 0, count: 0, acceptable: { labels: 0, unscored: 0, empty: 0 } };
+let shownList = { offset: 0, count: 0, acceptable: { labels: 0, unscored: 0, empty: 0, auto_accepted: 0 } };
 let isLooking = false;
 let isWhichChosen = false; // whether a person has chosen which items to label
 let isModelChosen = false; // whether a person has chosen the model for this project
@@ -365,6 +365,7 @@ async function list(offset) {
   const button = find(".hs-accept-all");
   button.disabled = !answer.acceptable.labels || isAccepting;
   button.textContent = `Accept these ${formatCount(answer.acceptable.labels)}`;
+  button.title = answer.acceptable.auto_accepted ? "Auto-accepted labels are left out." : "";
   if (answer.unfinished && !isAccepting) say(answer.unfinished, true);
   find(".hs-list tbody").replaceChildren(...(answer.rows.length ? answer.rows.map((row) => build("tr", {}, [
     build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
@@ -376,12 +377,13 @@ async function list(offset) {
 }
 
 // What a bulk accept would do, before it is done.
-function describeAccept({ labels, unscored, empty }) {
+function describeAccept({ labels, unscored, empty, auto_accepted: autoAccepted }) {
   const count = (number, one, many) => `${formatCount(number)} ${number === 1 ? one : many}`;
   return present([
     `Accept ${count(labels, "label", "labels")} as they are, in the name of ${reviewer()}?`,
     unscored ? `${count(unscored, "has", "have")} no calibrated score: nothing says how often such boxes are right.` : null,
     empty ? `${count(empty, "label without a box is", "labels without a box are")} left for a decision of their own.` : null,
+    autoAccepted ? `${count(autoAccepted, "auto-accepted label stays as it is", "auto-accepted labels stay as they are")}: the audit counts single decisions only.` : null,
     "One undo in the review takes all of them back.",
   ]).join("\n\n");
 }
@@ -433,7 +435,7 @@ async function measure() {
   host.replaceChildren(
     build("p", { class: "hs-quiet", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
     table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
-    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} labels accepted unseen that people decided, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." + howToAudit() }),
+    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} auto-accepted labels that people decided one by one, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." + howToAudit() }),
     ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Accepted unseen: right", "Right: accepted unseen"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
     ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
     ...(answer.agreement.items ? [build("p", { text: `${answer.agreement.items} items decided by two: mean IoU ${answer.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${answer.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
@@ -462,8 +464,11 @@ async function losses() {
   host.replaceChildren(
     build("p", {}, [build("strong", { text: `${formatCount(answer.items)} labels. ` }), build("span", { text: answer.losses.length ? "This format drops of them:" : "This format keeps everything of them." })]),
     build("ul", {}, answer.losses.map((text) => build("li", { text }))),
+    ...leftOut(answer.left_out),
   );
 }
+
+const leftOut = (reasons) => Object.entries(reasons).map(([reason, count]) => build("p", { class: "hs-quiet", text: `${formatCount(count)} left out: ${reason}` }));
 
 async function changeClasses() {
   const answer = await call("change_classes", { classes: find(".hs-classes").value });
@@ -478,7 +483,7 @@ async function exportLabels() {
   const pictures = Object.entries(answer.pictures).map(([split, count]) => `${count} ${split}`).join(", ");
   find(".hs-export-told").replaceChildren(
     build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(answer.items)} questions, ${formatCount(answer.boxes)} boxes, pictures: ${pictures}.` })]),
-    ...Object.entries(answer.left_out).map(([reason, count]) => build("p", { class: "hs-quiet", text: `${count} left out: ${reason}` })),
+    ...leftOut(answer.left_out),
     ...answer.notes.map((text) => build("p", { class: "hs-quiet", text })),
     build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(answer.archive), download: answer.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-quiet", text: answer.folder ? ` It also lies in ${answer.folder}` : "" })]),
   );

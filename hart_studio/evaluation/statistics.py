@@ -22,6 +22,9 @@ COVERAGE: Final = 95.0
 """Percent of the draws inside an interval."""
 _Z: Final = 1.959963984540054  # the normal quantile of that coverage
 
+ONE_SIDED_Z: Final = 1.6448536269514722
+"""Normal quantile of 95 %: the lower end of an interval with it is a one-sided 95 % bound."""
+
 
 class Spread(NamedTuple):
     """A figure over seeds."""
@@ -122,19 +125,20 @@ def estimate_difference(first: NDArray[Any], second: NDArray[Any], resamples: Fl
     return estimate_mean(means[0] - means[1], resamples)
 
 
-def wilson(right: int, count: int) -> Estimate:
+def wilson(right: int, count: int, z: float = _Z) -> Estimate:
     """A share with its Wilson score interval, which stays inside [0, 1] and is honest for small counts.
 
     Args:
         right: Number of successes.
         count: Number of trials, at least 1.
+        z: Normal quantile; the default gives a two-sided 95 % interval.
 
     Raises:
         ValueError: If there is no trial, or more successes than trials.
     """
     if not 0 <= right <= count or count < 1:
         raise ValueError(f"expected 0 <= right <= count and a count of at least 1, got {right} of {count}")
-    share, z = right / count, _Z
+    share = right / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))

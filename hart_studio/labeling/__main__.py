@@ -22,6 +22,7 @@ from hart_studio.labeling.calibrate import (
     is_judged_record,
     judge_proposals,
     make_calibration,
+    select_gold_samples,
 )
 from hart_studio.labeling.calibration import (
     TARGET_PRECISION,
@@ -30,7 +31,7 @@ from hart_studio.labeling.calibration import (
     save_calibration,
 )
 from hart_studio.labeling.calibration_domain import REASONS
-from hart_studio.labeling.exporting import ExportOptions, export_labels
+from hart_studio.labeling.exporting import ExportOptions, export_project
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
@@ -43,7 +44,7 @@ from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.records import DEFAULT_CLASS, USABLE, Status
 from hart_studio.labeling.report import write_report
-from hart_studio.labeling.run_summary import summarize_run
+from hart_studio.labeling.run_summary import has_only_failures, summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
@@ -61,21 +62,26 @@ from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
 from hart_studio.shares import list_reasons
 
+FAILED: Final = 1
 BAD_INPUT: Final = 2
 _MOST_REASONS: Final = 8
+
+Command = Callable[[argparse.Namespace], int | None]
+"""Does what the options say; returns an exit code, None = 0."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 = done, or stopped by its stop file; 2 = unusable input; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = a labeling run failed at every item; 2 = unusable input, or an import
+        that could use no row; 130 = interrupted.
     """
     print_anything()
     options = _build_parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Command = options.command
     try:
-        command(options)
+        return command(options) or 0
     except HartError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -89,7 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was saved is kept, a run goes on with --resume", file=sys.stderr)
         return 130
-    return 0
 
 
 def _create(options: argparse.Namespace) -> None:
@@ -103,7 +108,7 @@ def _create(options: argparse.Namespace) -> None:
     print(f"created {project.name!r} in {project.folder}")
 
 
-def _import(options: argparse.Namespace) -> None:
+def _import(options: argparse.Namespace) -> int:
     project = Project(options.project)
     settings = SourceSettings(
         kind=options.kind,
@@ -125,9 +130,10 @@ def _import(options: argparse.Namespace) -> None:
     print(report.describe())
     for line in list_reasons(report.reasons, _MOST_REASONS, lambda reason, count: f"{count} x {reason}"):
         print(f"  {line}")
+    return BAD_INPUT if report.bad_count and not report.added + report.updated + report.known else 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     project = Project(options.project)
     run_id = options.resume or os.environ.get(RUN_VARIABLE)
     if run_id:
@@ -157,6 +163,7 @@ def _run(options: argparse.Namespace) -> None:
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
     for reason, count in project.count_uncalibrated().items():
         print(f"{count} uncalibrated: {REASONS.get(reason, 'no score')}")  # type: ignore[call-overload]
+    return FAILED if has_only_failures(project, layout.run_id) else 0
 
 
 def _report_removal(text: str) -> None:
@@ -221,14 +228,16 @@ def _export(options: argparse.Namespace) -> None:
         classes=project.settings.classes,
         box_class=options.box_class,
     )
-    for loss in preview_export(project, options.format, chosen).losses:
+    preview = preview_export(project, options.format, chosen)
+    for loss in preview.losses:
         print(f"  loses {loss.text}")
     if options.dry_run:
+        for reason, count in preview.left_out.items():
+            print(f"  {count} left out: {reason}")
         return
-    items = project.items(ItemFilter(statuses=chosen.statuses), with_history=True)
     with Progress("item") as progress:
         progress.set_phase("writing and reading back")
-        report = export_labels(items, options.format, options.out, chosen)
+        report = export_project(project, options.format, options.out, chosen)
     pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
     print(
         f"{report.items} questions, {report.boxes} boxes on {pictures} pictures in {report.folder}; read back and equal"
@@ -247,7 +256,11 @@ def _calibrate(options: argparse.Namespace) -> None:
     if served is not None:
         print(describe_endpoint(served), flush=True)
     name = served.title if served else find_built_in(options.model)
-    samples = load_jsonl(options.data / "samples.jsonl").samples
+    if not 0 < options.target_precision < 1:
+        raise InputError(f"--target-precision must be above 0 and below 1, got {options.target_precision:g}.")
+    samples, left_out = select_gold_samples(load_jsonl(options.data / "samples.jsonl"))
+    for reason, count in left_out.items():
+        print(f"  {count} left out: {reason}", flush=True)
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
@@ -264,7 +277,7 @@ def _calibrate(options: argparse.Namespace) -> None:
             progress.update(len(records) // 2)
     if options.records:
         write_atomically(options.records, "".join(f"{record.model_dump_json()}\n" for record in records))
-    calibration = make_calibration(
+    calibration, shortages = make_calibration(
         records,
         model=identify_model(name),
         data=f"{domain.images or 'gold boxes'}, {len(samples)} questions of {options.data.resolve().name}",
@@ -274,6 +287,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     save_calibration(options.out, calibration)
     print(describe_calibration(calibration))
+    for kind, reason in shortages.items():
+        print(f"{kind}: uncalibrated. {reason}")
     silent = sum(record.judged is None for record in records)
     print(f"{len(records):,} proposals for {len(samples):,} questions, {silent:,} of them failed or without a box")
     print(f"wrote {options.out}")
@@ -314,7 +329,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hart_studio.labeling", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
         return sub
@@ -405,7 +420,7 @@ def _build_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
     calibrate.add_argument("--records", type=Path, help="file for the evidence and the truth of every label")
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
-    calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="(%(default)s)")
+    calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="in (0, 1) (%(default)s)")
     _add_model(calibrate)
     add_served_options(calibrate)
 

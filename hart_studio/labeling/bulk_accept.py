@@ -1,4 +1,7 @@
-"""Accept every label that a filter matches, in short transactions, while other reviewers go on working.
+"""Accept every proposed label that a filter matches, in short transactions, while other reviewers go on working.
+
+Auto-accepted labels are left out: they are usable as they are, and those that are drawn for the audit need a decision
+of their own, or the audit would measure nothing.
 
 The labels to accept are listed once at the start. Each transaction takes a few hundred of them and leaves alone those
 that have changed since, or that another reviewer has open. So an accept that ends early has accepted the first part of
@@ -23,8 +26,7 @@ from hart_studio.labeling.review_history import FIRST_CHUNK, PAUSE_SECONDS, Repo
 SILENT_SECONDS: Final = 60.0
 """A bulk action without progress for that long has ended with its process. Project default."""
 
-_WAITING: Final = "items.status IN ('proposed', 'auto_accepted')"
-_ACCEPTABLE: Final = f"{_WAITING} AND items.boxes > 0"
+_ACCEPTABLE: Final = "items.status = 'proposed' AND items.boxes > 0"
 _CHOSEN: Final = "items.number IN (SELECT value FROM json_each(:chosen))"
 # Both keep the JSON of the label as it is but for these keys, which every label has.
 _ACCEPTED: Final = """json_set(items.label, '$.revision', items.revision + 1, '$.status', 'accepted',
@@ -39,7 +41,9 @@ class Acceptable(NamedTuple):
     unscored: int
     """Those of them without a calibrated score."""
     empty: int
-    """Waiting labels without a box, which only a single decision can accept."""
+    """Proposed labels without a box, which only a single decision can accept."""
+    auto_accepted: int
+    """Auto-accepted labels, which are left out."""
 
 
 class BulkAccept(NamedTuple):
@@ -64,8 +68,9 @@ class BulkAccept(NamedTuple):
 def count_acceptable(project: Project, wanted: ItemFilter) -> Acceptable:
     """Count the labels that ``accept_all`` would accept, and those it would leave alone."""
     clause, values = wanted.to_sql()
-    query = f"""SELECT TOTAL(items.boxes > 0), TOTAL(items.boxes > 0 AND items.score IS NULL), TOTAL(items.boxes = 0)
-        FROM items WHERE {clause} AND {_WAITING}"""  # noqa: S608 - placeholders only
+    query = f"""SELECT TOTAL({_ACCEPTABLE}), TOTAL({_ACCEPTABLE} AND items.score IS NULL),
+        TOTAL(items.status = 'proposed' AND items.boxes = 0), TOTAL(items.status = 'auto_accepted')
+        FROM items WHERE {clause} AND items.status IN ('proposed', 'auto_accepted')"""  # noqa: S608 - placeholders only
     with project.database.reading() as connection:
         return Acceptable(*map(int, connection.execute(query, values).fetchone()))
 
@@ -77,7 +82,7 @@ def accept_all(
     expected: int,
     report: Report = lambda accepted, skipped: None,
 ) -> BulkAccept:
-    """Accept every waiting label with a box that a filter matches, as one bulk action.
+    """Accept every proposed label with a box that a filter matches, as one bulk action.
 
     Args:
         project: The project.

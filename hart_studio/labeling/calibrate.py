@@ -6,21 +6,27 @@ beside the gold boxes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from hart_studio.errors import DataError
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.errors import DataError, HartError, ModelError
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
+from hart_studio.files import from_stored_path
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
-from hart_studio.labeling.calibration import TARGET_PRECISION, Calibration, Judged, fit_curve
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.calibration import LEAST_LABELS, TARGET_PRECISION, Calibration, Judged, fit_curve
 from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answer_form
-from hart_studio.labeling.records import EvidenceKind
-from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
+from hart_studio.labeling.imported_labels import check_boxes
+from hart_studio.labeling.importing import look_at
+from hart_studio.labeling.records import EvidenceKind, PictureFile
+from hart_studio.labeling.report import show_estimate
+from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings, propose, propose_by_halves
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import ModelIdentity
 from hart_studio.records import GoldSample, Record, Sample
-from hart_studio.shares import show_share
 
 
 class JudgedProposal(Record):
@@ -45,6 +51,83 @@ def is_judged_record(content: bytes) -> bool:
     return True
 
 
+class GoldSelection(NamedTuple):
+    """Samples that a calibration can use."""
+
+    samples: tuple[GoldSample, ...]
+    """With a readable image, an answer and gold boxes inside of the image."""
+    left_out: Mapping[str, int]
+    """Reason -> number of rows that it cannot use."""
+
+
+class MadeCalibration(NamedTuple):
+    """Result of ``make_calibration``."""
+
+    calibration: Calibration
+    """Has curves of the kinds of evidence that there were enough labels of."""
+    shortages: Mapping[EvidenceKind, str]
+    """Kind of evidence without a curve -> why."""
+
+
+def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
+    """Choose the samples that a calibration can use. Every image is decoded once.
+
+    Args:
+        loaded: From ``load_jsonl``.
+
+    Raises:
+        DataError: If there are too few, however good their labels will be.
+    """
+    left_out = loaded.reasons
+    files: dict[str, PictureFile | str] = {}
+    samples = []
+    for sample in loaded.samples:
+        if reason := _find_problem(sample, files):
+            left_out[reason] += 1
+        else:
+            samples.append(sample)
+    if len(samples) < 2 * LEAST_LABELS:
+        reasons = "".join(f"; {count} x {reason}" for reason, count in left_out.most_common(3))
+        raise DataError(
+            f"{len(samples)} samples of {loaded.source!r} can be used for a calibration, at least {2 * LEAST_LABELS} "
+            f"are needed{reasons}. Each needs a readable image, an answer, and gold_boxes."
+        )
+    return GoldSelection(tuple(samples), dict(left_out.most_common()))
+
+
+def _find_problem(sample: GoldSample, files: dict[str, PictureFile | str]) -> str:
+    """Why a sample cannot be used; empty when it can.
+
+    Args:
+        sample: With an answer.
+        files: Images that were decoded so far, or why they cannot be; gets this one.
+    """
+    if not sample.gold_boxes:
+        return "no gold box"
+    if sample.image not in files:
+        files[sample.image] = _decode(sample.image)
+    found = files[sample.image]
+    if isinstance(found, str):
+        return found
+    try:
+        check_boxes(sample.gold_boxes, found)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _decode(path: str) -> PictureFile | str:
+    """The file of an image, or why it cannot be decoded. ``look_at`` reads its header only."""
+    try:
+        with SourceImage(path) as image:
+            image.full()
+    except HartError as error:
+        return str(error)
+    except OSError as error:
+        return f"{from_stored_path(path).name}: {error.strerror or error}"
+    return look_at(path)
+
+
 def judge_proposals(
     model: ChatModel, samples: Sequence[GoldSample], settings: ProposalSettings, batch: int
 ) -> Iterator[list[JudgedProposal]]:
@@ -52,13 +135,17 @@ def judge_proposals(
 
     Args:
         model: The model.
-        samples: With gold boxes and known answers.
+        samples: With gold boxes and known answers, from ``select_gold_samples``.
         settings: How to propose.
         batch: Questions whose pictures are in memory together.
 
     Yields:
-        The records of a batch.
+        The records of a batch. A question at which the model fails has no label.
+
+    Raises:
+        ModelError: If the model fails at at least ``MOST_FAULTS`` proposals in a row.
     """
+    faults = 0
     for start in range(0, len(samples), batch):
         gold = samples[start : start + batch]
         blind = [sample.blind() for sample in gold]
@@ -66,7 +153,10 @@ def judge_proposals(
         records: list[JudgedProposal] = []
         passes: tuple[tuple[EvidenceKind, list[Sample]], ...] = (("known_answer", blind), ("agreement", hidden))
         for kind, asked in passes:
-            proposals = propose(model, asked, settings)
+            proposals = propose_by_halves(asked, lambda some: propose(model, some, settings), lambda sample: sample.id)
+            faults = faults + len(asked) if all(proposal.is_fault for proposal in proposals) else 0
+            if faults >= MOST_FAULTS:
+                raise ModelError(f"The model failed at the last {faults} proposals: {proposals[-1].failure}")
             records += [_judge(kind, sample, proposal) for sample, proposal in zip(gold, proposals, strict=True)]
         yield records
 
@@ -110,7 +200,7 @@ def make_calibration(
     domain: CalibrationDomain,
     settings: ProposalSettings,
     target_precision: float = TARGET_PRECISION,
-) -> Calibration:
+) -> MadeCalibration:
     """Fit on every other question, and test on the rest.
 
     Args:
@@ -119,16 +209,21 @@ def make_calibration(
         data: Where the truth comes from, in words.
         domain: From ``find_domain``.
         settings: How boxes were proposed.
-        target_precision: What the thresholds are chosen for.
+        target_precision: What the thresholds are chosen for, in (0, 1).
 
     Raises:
-        DataError: If there are too few records.
+        DataError: If there are too few records of every kind of evidence.
     """
-    curves = {}
+    curves, shortages = {}, {}
     for kind in sorted({record.kind for record in records}):
         judged = [record.judged for record in records if record.kind == kind and record.judged]
-        curves[kind] = fit_curve(judged[::2], judged[1::2], target_precision)
-    return Calibration(
+        try:
+            curves[kind] = fit_curve(judged[::2], judged[1::2], target_precision)
+        except DataError as error:
+            shortages[kind] = str(error)
+    if not curves:
+        raise DataError(" ".join(f"{kind}: {reason}" for kind, reason in shortages.items()))
+    made = Calibration(
         model=model.name,
         model_digest=model.digest,
         model_revision=model.revision,
@@ -139,20 +234,25 @@ def make_calibration(
         target_precision=target_precision,
         curves=curves,
     )
+    return MadeCalibration(made, shortages)
 
 
 def describe_calibration(calibration: Calibration) -> str:
-    """The figures of a calibration as text."""
+    """The figures of a calibration as text, with 95 % Wilson intervals."""
     lines = []
     for kind, curve in calibration.curves.items():
         lines.append(
-            f"{kind}: {curve.tested_on} tested, {show_share(curve.base_rate)} right, Brier {curve.brier:.3f}, "
+            f"{kind}: {curve.tested_on} tested, {show_estimate(curve.right_estimate)} right, Brier {curve.brier:.3f}, "
             f"calibration error {curve.calibration_error:.3f}"
         )
-        if curve.threshold is not None:
+        if curve.threshold is None:
             lines.append(
-                f"  accepted from {curve.threshold:.3f} on: precision {show_share(curve.precision)}, "
-                f"recall {show_share(curve.recall)}"
+                f"  auto-accepts nothing: no threshold is sure to reach a precision of {calibration.target_precision:g}"
+            )
+        else:
+            lines.append(
+                f"  auto-accepts from {curve.threshold:.3f} on: precision {show_estimate(curve.precision_estimate)}, "
+                f"recall {show_estimate(curve.recall_estimate)}"
             )
     return "\n".join(lines)
 

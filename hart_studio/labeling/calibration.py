@@ -2,8 +2,9 @@
 
 The score is a logistic regression on the evidence of a ``Check``, fitted where gold boxes are known (the needle
 validation split) and applied where they are not, inside the calibration's domain only. Known answers and agreement are
-two kinds of evidence with a regression each. The threshold for accepting a label unseen comes from questions that the
-regression was not fitted on.
+two kinds of evidence with a regression each. The threshold for auto-accepting a label comes from questions that the
+regression was not fitted on: from it on, the lower end of a one-sided 95 % Wilson interval of the precision reaches the
+target.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
+from hart_studio.evaluation.statistics import ONE_SIDED_Z, Estimate, wilson
 from hart_studio.files import read_plain, write_json
 from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, find_mismatch
-from hart_studio.labeling.records import Check, EvidenceKind, Uncalibrated
+from hart_studio.labeling.records import Check, EvidenceKind, Share, Uncalibrated
 from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
 
@@ -28,7 +30,13 @@ FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_ri
 """What the regression sees."""
 
 TARGET_PRECISION: Final = 0.95
-"""Share of the labels accepted unseen that should be right (ours)."""
+"""Share of the auto-accepted labels that should be right. Project default."""
+
+LEAST_LABELS: Final = 50
+"""Labels that a fit, and a test, need at least. Project default."""
+
+LEAST_OF_EACH: Final = 5
+"""Right labels, and wrong ones, that a fit, and a test, need at least. Project default."""
 
 BINS: Final = 10
 """Of a reliability diagram."""
@@ -76,13 +84,14 @@ class Curve(Record):
     """Questions that everything below comes from; none of those above."""
     scored: int
     """Tested labels that get a score, because their evidence does not contradict them."""
-    base_rate: float
+    base_rate: Share
     """Share of the tested labels that are right."""
     threshold: float | None
-    """From this score on a label is accepted unseen; None when no threshold reaches the target."""
-    precision: float | None
-    """Share of the labels accepted unseen that are right."""
-    recall: float | None
+    """From this score on a label is auto-accepted; None when no threshold reaches the target, see
+    ``choose_threshold``."""
+    precision: Share | None
+    """Share of the auto-accepted labels that are right, of the labels that the threshold was chosen on."""
+    recall: Share | None
     """Share of the right labels that are accepted unseen."""
     brier: float
     """Mean squared difference of score and truth over the scored labels; the lower the better."""
@@ -90,6 +99,28 @@ class Curve(Record):
     """Mean distance of a bin's score from its share of right labels, weighted by its labels."""
     bins: tuple[Bin, ...]
     """The reliability diagram."""
+
+    @property
+    def right_estimate(self) -> Estimate | None:
+        """``base_rate`` with its 95 % Wilson interval; None where the numbers of a file do not fit together."""
+        return _estimate(self._right_count, self.tested_on)
+
+    @property
+    def precision_estimate(self) -> Estimate | None:
+        """The same of ``precision``; None, too, when no label is accepted."""
+        if not self.precision or self.recall is None:
+            return None
+        kept = round(self.recall * self._right_count)
+        return _estimate(kept, round(kept / self.precision))
+
+    @property
+    def recall_estimate(self) -> Estimate | None:
+        """The same of ``recall``; None, too, when no tested label is right."""
+        return None if self.recall is None else _estimate(round(self.recall * self._right_count), self._right_count)
+
+    @property
+    def _right_count(self) -> int:
+        return round(self.base_rate * self.tested_on)
 
 
 class Rating(NamedTuple):
@@ -118,8 +149,8 @@ class Calibration(Record):
     """K."""
     temperature: float
     """Of the rollouts."""
-    target_precision: float
-    """What the thresholds were chosen for."""
+    target_precision: float = Field(gt=0, lt=1)
+    """Precision that the thresholds were chosen for."""
     curves: dict[EvidenceKind, Curve]
     """One for each kind of evidence."""
 
@@ -201,10 +232,18 @@ def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precisi
         target_precision: What the threshold is chosen for.
 
     Raises:
-        DataError: If a part is empty.
+        DataError: If a part has fewer labels than ``LEAST_LABELS``, or fewer right or wrong ones than
+            ``LEAST_OF_EACH``.
     """
-    if not fitted or not tested:
-        raise DataError(f"expected labels to fit and to test on, got {len(fitted)} and {len(tested)}; name more data")
+    for part, labels in (("fit", fitted), ("test", tested)):
+        right = sum(judged.is_right for judged in labels)
+        wrong = len(labels) - right
+        if len(labels) < LEAST_LABELS or min(right, wrong) < LEAST_OF_EACH:
+            raise DataError(
+                f"Too few labels to calibrate: {len(labels)} to {part} on, {right} of them right and {wrong} wrong. At "
+                f"least {LEAST_LABELS} are needed, {LEAST_OF_EACH} of them right and {LEAST_OF_EACH} wrong. Add "
+                "questions with gold boxes; half of them are for the fit, half for the test."
+            )
     weights = fit_signed(_matrix(fitted), _truth(fitted), _SIGNS)
     return measure_curve(weights, len(fitted), tested, target_precision)
 
@@ -294,18 +333,23 @@ def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> N
 
 
 def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], target_precision: float) -> float | None:
-    """The least score from which on the share of right labels reaches the target; None when there is none.
+    """The least score from which on the precision is sure to reach the target; None when there is none.
+
+    Sure: the lower end of the one-sided 95 % Wilson interval of the share of right labels is not below the target. For
+    a target of 95 % that takes at least 52 labels, all right. The search takes the least of many scores, so the
+    precision measured on the same labels is slightly optimistic.
 
     Args:
-        scores: ``[N]``.
+        scores: ``[N]``, of labels that the weights were not fitted on.
         truth: ``[N]``, 0 or 1.
-        target_precision: In (0, 1].
+        target_precision: In (0, 1).
     """
     order = np.argsort(-scores, kind="stable")
-    precision = np.cumsum(truth[order]) / np.arange(1, len(order) + 1)
+    right = np.cumsum(truth[order])
+    bounds = np.array([wilson(int(found), count, ONE_SIDED_Z).low for count, found in enumerate(right, start=1)])
     # Labels of one score are accepted together, so a threshold is only possible at the last of them.
     is_last = np.append(np.diff(scores[order]) < 0, True) if len(order) else np.zeros(0, dtype=bool)
-    good = np.flatnonzero((precision >= target_precision) & is_last)
+    good = np.flatnonzero((bounds >= target_precision) & is_last)
     return float(scores[order][good[-1]]) if len(good) else None
 
 
@@ -356,6 +400,10 @@ def is_calibration(content: bytes) -> bool:
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Write it as JSON, atomically."""
     write_json(path, calibration.model_dump(mode="json"))
+
+
+def _estimate(right: int, count: int) -> Estimate | None:
+    return wilson(right, count) if count > 0 and 0 <= right <= count else None
 
 
 def _matrix(labels: Sequence[Judged]) -> NDArray[np.float64]:

@@ -35,6 +35,14 @@ MIN_SIDE_PX: Final = 1e-3
 """A box with a shorter side is the noise of a float, not a region; no format but ours can hold it."""
 
 _WAITING: Final[frozenset[Status]] = frozenset({"new", "proposed", "failed"})
+MAY_HAVE_REGION_SQL: Final = (
+    f"(items.status IN ({', '.join(repr(status) for status in sorted(_WAITING))}) OR "
+    f"(items.boxes > 0 AND items.status IN ({', '.join(repr(status) for status in USABLE)})))"
+)
+"""Condition of ``may_have_region`` on the table ``items``."""
+NO_BACKGROUND: Final = "no box on an image with undecided questions, or with boxes that are not exported"
+"""Reason for which a format without questions gets no label of an image."""
+
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
 
 
@@ -129,7 +137,7 @@ class PlannedPicture:
             path below ``ExportPlan.picture_root`` instead, with forward slashes.
         split: One of ``SPLITS``.
         items: Its questions.
-        waiting: Questions of this picture that nobody decided on and that are left out.
+        waiting: Questions of this picture that are left out and may have a region, see ``may_have_region``.
         is_turned: Whether only its EXIF orientation makes it upright.
     """
 
@@ -214,6 +222,14 @@ def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
     return is_negative(status, has_boxes) or (has_usable_boxes and status not in _UNLABELED)
 
 
+def may_have_region(status: Status, has_boxes: bool) -> bool:
+    """Whether a question that is not exported may have a region: nobody decided on it, or its label has a box.
+
+    An image with such a question is no background image, whatever its other questions say.
+    """
+    return status in _WAITING or (status in USABLE and has_boxes)
+
+
 def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
     """The class of a box in an export.
 
@@ -260,7 +276,9 @@ def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
     return chosen[-1]  # the shares may add up to a hair less than 1
 
 
-def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
+def plan_export(
+    items: Iterable[Item], options: ExportOptions, open_questions: Mapping[str, int] | None = None
+) -> ExportPlan:
     """Choose the items, deal their pictures out to the splits and name the files.
 
     A file that lies in two places is one picture. Pictures that are gone or changed since they were imported are left
@@ -269,6 +287,7 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
     Args:
         items: Any items; the newest revision of each.
         options: What to export.
+        open_questions: SHA-256 of an image -> its questions that are not among ``items`` and may have a region.
 
     Raises:
         InputError: If the pictures have no common folder, as on two drives.
@@ -300,7 +319,9 @@ def plan_export(items: Iterable[Item], options: ExportOptions) -> ExportPlan:
             left_out[str(error)] += len(chosen)
             continue
         taken = {each.item.id for each in chosen}
-        waiting = sum(item.label.status in _WAITING for name, item in group.items() if name not in taken)
+        labels = [item.label for name, item in group.items() if name not in taken]
+        waiting = sum(may_have_region(label.status, bool(label.boxes)) for label in labels)
+        waiting += (open_questions or {}).get(sha256, 0)
         split = split_of(sha256, options.splits, options.salt)
         found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_turned), suffix))
     root = common_folder([picture.file.path for picture, _ in found])
@@ -329,13 +350,18 @@ def reason_against(item: Item, options: ExportOptions) -> str:
 def reason_against_label(status: Status, score: float | None, options: ExportOptions) -> str:
     """The same of a label with this status and score."""
     if status not in options.statuses:
-        return f"status {status}"
+        return describe_status(status)
     if options.least_score is not None and status not in DECIDED:
         if score is None:
             return "no score"
         if score < options.least_score:
             return f"score below {options.least_score:g}"
     return ""
+
+
+def describe_status(status: Status) -> str:
+    """Reason for which an item is left out: its status was not chosen."""
+    return f"status {status}"
 
 
 def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tuple[Box, ...]:

@@ -18,23 +18,28 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import copy_plain, from_stored_path
 from hart_studio.labeling.box_matching import NamedBox, find_unmatched
+from hart_studio.labeling.export_exclusions import NOTHING_EXCLUDED, Exclusions, read_exclusions
 from hart_studio.labeling.export_plan import (
+    NO_BACKGROUND,
     SPLITS,
     ExportOptions,
     ExportPlan,
     PlannedItem,
     PlannedPicture,
     class_name,
+    may_have_region,
     plan_export,
 )
+from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.native import check_records, load_items, to_record, write_records
 from hart_studio.labeling.formats.reading import META, ImportOptions
 from hart_studio.labeling.formats.table import FORMATS, FormatInfo, find_format
 from hart_studio.labeling.lossiness import Loss, fits, lossiness
+from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Item, LabeledSample
 from hart_studio.records import Box
 
-__all__ = ["FORMATS", "ExportOptions", "ExportReport", "export_labels", "lossiness", "plan_export"]
+__all__ = ["FORMATS", "ExportOptions", "ExportReport", "export_labels", "export_project", "lossiness", "plan_export"]
 
 _NOTHING_HERE: Final = "nothing here"
 
@@ -66,8 +71,27 @@ class ExportReport:
     notes: tuple[str, ...]
 
 
+def export_project(project: Project, format_name: str, folder: Path, options: ExportOptions) -> ExportReport:
+    """Export labels of a project, with their history.
+
+    Items of other statuses are not read. They are counted, because an image of theirs may be no background image.
+
+    Raises:
+        InputError: As ``export_labels``.
+        DataError: As ``export_labels``, or if the project cannot be read.
+        OSError: As ``export_labels``.
+    """
+    excluded = read_exclusions(project, options.statuses)
+    items = project.items(ItemFilter(statuses=options.statuses), with_history=True)
+    return export_labels(items, format_name, folder, options, excluded)
+
+
 def export_labels(
-    items: Iterable[Item], format_name: str, folder: Path, options: ExportOptions | None = None
+    items: Iterable[Item],
+    format_name: str,
+    folder: Path,
+    options: ExportOptions | None = None,
+    excluded: Exclusions = NOTHING_EXCLUDED,
 ) -> ExportReport:
     """Write labels as a data set of another tool, and make sure that they can be read back.
 
@@ -76,6 +100,7 @@ def export_labels(
         format_name: Key of ``FORMATS``.
         folder: A folder that does not exist yet, or is empty.
         options: What to export.
+        excluded: What is not among ``items``, from ``read_exclusions``.
 
     Returns:
         What was written and what was lost.
@@ -90,7 +115,9 @@ def export_labels(
     items = list(items)
     _check_folder(folder)
     info.check_options(options)
-    plan = fit_plan(plan_export(items, options), info)
+    plan = fit_plan(plan_export(items, options, excluded.open_questions), info)
+    left_out = Counter(plan.left_out) + Counter(excluded.reasons)
+    plan = replace(plan, left_out=dict(sorted(left_out.items())))
     if not plan.pictures:
         reasons = "; ".join(f"{count} items: {reason}" for reason, count in plan.left_out.items()) or "no items"
         raise InputError(f"expected labels to export, got none ({reasons}); review some, or choose other statuses")
@@ -104,29 +131,30 @@ def export_labels(
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return _report(plan, info, folder, lossiness(format_name, items, options))
+    return _report(plan, info, folder, lossiness(format_name, items, options, excluded.open_questions))
 
 
 def fit_plan(plan: ExportPlan, info: FormatInfo) -> ExportPlan:
     """The plan without what a format has no form for, or what its readers would misunderstand.
 
-    Formats without questions cannot tell "nothing here" from "not looked at yet": a picture without a box stays away
-    while one of its questions waits for review.
+    Formats without questions cannot tell "nothing here" from "not looked at yet": an image without a box is left out
+    while one of its questions may have a region that is not exported.
     """
     left_out = Counter(plan.left_out)
     pictures = []
     for picture in plan.pictures:
         kept = tuple(planned for planned in picture.items if fits(planned, info))
         left_out["no label that this format can hold"] += len(picture.items) - len(kept)
-        waiting = picture.waiting + sum(not planned.is_labeled for planned in picture.items)
+        labels = [planned.item.label for planned in picture.items if not planned.is_labeled]
+        waiting = picture.waiting + sum(may_have_region(label.status, bool(label.boxes)) for label in labels)
         reason = info.refuse(picture) if info.refuse else ""
         has_boxes = any(planned.boxes for planned in kept)
         if "questions" not in info.keeps and waiting and not has_boxes:
-            reason = reason or "a picture without boxes and with questions that nobody decided on"
+            reason = reason or NO_BACKGROUND
         if reason:
             left_out[reason] += len(kept)
         elif kept:
-            pictures.append(replace(picture, items=kept))
+            pictures.append(replace(picture, items=kept, waiting=waiting))
     counts = {reason: count for reason, count in sorted(left_out.items()) if count}
     return replace(plan, pictures=tuple(pictures), left_out=counts)
 
@@ -311,6 +339,12 @@ def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
     if turned := sum(picture.is_turned for picture in plan.pictures):
         notes.append(
             f"pictures that EXIF turns: {turned}; boxes are of the upright picture: readers must apply its orientation"
+        )
+    open_counts = [picture.waiting for picture in plan.pictures if picture.waiting]
+    if open_counts and ("questions" not in info.keeps or info.name == "coco"):
+        notes.append(
+            f"exported images with undecided questions, or with boxes that are not exported: {len(open_counts)} "
+            f"({sum(open_counts)} questions); a detector takes their unlabeled regions as background"
         )
     if info.name == "pascal_voc":
         notes.append("coordinates count from 1, both ends inclusive, as in the original devkit")

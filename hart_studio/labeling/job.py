@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
-from hart_studio.errors import HartError, ImageError, InputError, ModelError
+from hart_studio.errors import ImageError, InputError, ModelError
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
@@ -24,7 +24,7 @@ from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
 from hart_studio.labeling.records import DECIDED, Item, Label, Maker, PictureFile, Status
-from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
+from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings, propose, propose_by_halves
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.opening import open_model
@@ -36,15 +36,11 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
-MOST_FAULTS: Final = 16
-"""Items in a row at which the model fails, from which on the run gives up (ours): then it is not the items' fault."""
-
 MOST_ATTEMPTS: Final = 3
 """How often a run takes an item whose label changes while the run works on it. Project default."""
 
 _CHANGED: Final = "The label changed while the run worked on it, for example by an import. It was not replaced."
 _PAUSE_SECONDS: Final = 0.2
-_LONGEST_REASON: Final = 500
 
 LoadModel = Callable[[str, str], ChatModel]
 """From a model's name and a device to the model."""
@@ -197,18 +193,15 @@ def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSe
     if len({(item.sample.image, item.picture.sha256) for item in items}) > len({item.sample.image for item in items}):
         half = len(items) // 2
         return propose_safely(model, items[:half], settings) + propose_safely(model, items[half:], settings)
-    try:
+    files = {item.sample.image: item.picture for item in items}
+
+    def ask(some: Sequence[Item]) -> list[Proposal]:
         # A label that another tool made is verified as it is; every other one is made anew.
-        given = [item.label.boxes if item.label.origin == "imported" else () for item in items]
-        samples = [item.sample.model_copy(update={"id": item.id}) for item in items]
-        files = {item.sample.image: item.picture for item in items}
+        given = [item.label.boxes if item.label.origin == "imported" else () for item in some]
+        samples = [item.sample.model_copy(update={"id": item.id}) for item in some]
         return propose(model, samples, settings, given, lambda path: open_checked(files[path]))
-    except Exception as error:  # whatever a library raises about one sample, the others go on
-        if len(items) == 1:
-            text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-            return [Proposal(items[0].id, (), None, text[:_LONGEST_REASON], is_fault=True)]
-        half = len(items) // 2
-        return propose_safely(model, items[:half], settings) + propose_safely(model, items[half:], settings)
+
+    return propose_by_halves(items, ask, lambda item: item.id)
 
 
 def open_checked(file: PictureFile) -> SourceImage:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
 from hart_studio.geometry import WH, XYXY
+from hart_studio.labeling.export_exclusions import read_exclusions
 from hart_studio.labeling.export_plan import (
     MIN_SIDE_PX,
+    NO_BACKGROUND,
     ExportOptions,
     PlannedItem,
     class_of,
     cut_box,
     exported_score,
     is_labeled,
+    may_have_region,
     reason_against_label,
 )
 from hart_studio.labeling.filters import ItemFilter
@@ -71,8 +74,8 @@ class LabelFacts(NamedTuple):
     """A label as it is counted."""
 
     kind: LabelKind
-    picture: str | int
-    """The same for the same picture."""
+    picture: str
+    """SHA-256 of the image."""
     wh: WH
     """Upright (width, height) of the picture, pixels."""
     score: float | None
@@ -110,15 +113,23 @@ class ExportPreview(NamedTuple):
     items: int
     """Labels that the options choose and the format has a form for."""
     losses: tuple[Loss, ...]
+    left_out: Mapping[str, int]
+    """Reason -> number of items that are not exported, but for those that the losses count."""
 
 
-def lossiness(format_name: str, items: Iterable[Item], options: ExportOptions | None = None) -> tuple[Loss, ...]:
+def lossiness(
+    format_name: str,
+    items: Iterable[Item],
+    options: ExportOptions | None = None,
+    open_questions: Mapping[str, int] | None = None,
+) -> tuple[Loss, ...]:
     """What of these labels a format cannot hold. The records beside the export still have it.
 
     Args:
         format_name: Key of ``FORMATS``.
         items: Any items; those that the options do not choose do not count.
         options: What would be exported.
+        open_questions: As in ``plan_export``.
 
     Returns:
         One loss for each thing that is really lost, none for a format that holds everything.
@@ -126,7 +137,8 @@ def lossiness(format_name: str, items: Iterable[Item], options: ExportOptions | 
     Raises:
         InputError: If there is no such format, or the options do not fit it.
     """
-    return _count_losses(format_name, map(_read_item, items), options or ExportOptions()).losses
+    chosen, images = options or ExportOptions(), open_questions or {}
+    return _count_losses(format_name, map(_read_item, items), chosen, images).losses
 
 
 def preview_export(project: Project, format_name: str, options: ExportOptions) -> ExportPreview:
@@ -136,7 +148,10 @@ def preview_export(project: Project, format_name: str, options: ExportOptions) -
         InputError: If there is no such format, or the options do not fit it.
         DataError: If the project cannot be read.
     """
-    return _count_losses(format_name, _read_project(project, options), options)
+    excluded = read_exclusions(project, options.statuses)
+    found = _count_losses(format_name, _read_project(project, options), options, excluded.open_questions)
+    left_out = Counter(found.left_out) + Counter(excluded.reasons)
+    return found._replace(left_out=dict(sorted(left_out.items())))
 
 
 def fits(planned: PlannedItem, info: FormatInfo) -> bool:
@@ -170,7 +185,7 @@ def _read_item(item: Item) -> LabelFacts:
 def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelFacts]:
     """Labels as they lie in the database, which has checked them when they were written: no record is made of them."""
     clause, values = ItemFilter(statuses=options.statuses).to_sql()
-    query = f"""SELECT items.label, items.picture, items.revision, pictures.width, pictures.height FROM items
+    query = f"""SELECT items.label, pictures.sha256, items.revision, pictures.width, pictures.height FROM items
         JOIN pictures ON pictures.id = items.picture WHERE {clause}"""  # noqa: S608 - placeholders
     with project.database.reading() as connection:
         for text, picture, revision, width, height in connection.execute(query, values):
@@ -208,26 +223,70 @@ def _cut(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
     return [box for box in found if box is not None]
 
 
-def _count_losses(format_name: str, labels: Iterable[LabelFacts], options: ExportOptions) -> ExportPreview:
+def _count_losses(
+    format_name: str, labels: Iterable[LabelFacts], options: ExportOptions, open_questions: Mapping[str, int]
+) -> ExportPreview:
     info = find_format(format_name)
     info.check_options(options)
     kinds: Counter[LabelKind] = Counter()
     boxes = _BoxCounter(info, options)
-    questions: Counter[str | int] = Counter()
+    questions: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    images = _ImageStates(open_questions)
     for kind, picture, wh, score, usable in labels:
-        if reason_against_label(kind.status, score, options):
+        fits_format = _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes)
+        reason = reason_against_label(kind.status, score, options)
+        if reason or not is_labeled(kind.status, kind.has_boxes, kind.has_usable_boxes):
+            images.add_open(picture, kind)
+        if reason:
+            left_out[reason] += 1
             continue
         kinds[kind] += 1
-        if _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
+        if fits_format:
             questions[picture] += 1
+            images.add_fitting(picture, kind)
             for box in usable:
                 boxes.add(box, kind.origin, score, wh)
+    if "questions" not in info.keeps:
+        for picture, kind in images.list_false_background():
+            kinds[kind] -= 1
+            questions[picture] -= 1
+            left_out[NO_BACKGROUND] += 1
     counts = boxes.counts
     for kind, count in kinds.items():
         _count_kind(counts, kind, count, info)
     merged = sum(count > 1 for count in questions.values())
     losses = _tell_losses(counts, merged, boxes.furthest, info, options)
-    return ExportPreview(counts["items"], tuple(loss for loss in losses if loss.count))
+    return ExportPreview(counts["items"], tuple(loss for loss in losses if loss.count), dict(sorted(left_out.items())))
+
+
+class _ImageStates:
+    """Which images would wrongly become background images: without a box, and with a question that may have a region.
+
+    Mirrors ``exporting.fit_plan``, without opening an image.
+    """
+
+    def __init__(self, open_questions: Mapping[str, int]) -> None:
+        self._open = set(open_questions)
+        self._with_boxes: set[str] = set()
+        self._negatives: list[tuple[str, LabelKind]] = []
+
+    def add_open(self, image: str, kind: LabelKind) -> None:
+        """Add a label that is not exported."""
+        if may_have_region(kind.status, kind.has_boxes):
+            self._open.add(image)
+
+    def add_fitting(self, image: str, kind: LabelKind) -> None:
+        """Add a label that the format has a form for."""
+        if kind.has_usable_boxes:
+            self._with_boxes.add(image)
+        else:
+            self._negatives.append((image, kind))
+
+    def list_false_background(self) -> list[tuple[str, LabelKind]]:
+        """Labels without a box, of such images."""
+        false_background = self._open - self._with_boxes
+        return [(image, kind) for image, kind in self._negatives if image in false_background]
 
 
 def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatInfo) -> None:

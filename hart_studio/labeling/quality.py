@@ -1,6 +1,6 @@
 """How good the labels of a project are, as far as that can be told without gold boxes.
 
-The error rate of labels accepted unseen is measured by the audit: a random share of them is decided by people. Known
+The error rate of auto-accepted labels is measured by the audit: people decide a random share of them one by one. Known
 answers and agreement are two kinds of evidence, and have figures of their own throughout.
 """
 
@@ -78,7 +78,7 @@ class Quality(NamedTuple):
     audit: Estimate | None
     """Share of the audited labels that people accepted as they were; None before the first one."""
     audited: int
-    """Labels accepted unseen that people decided."""
+    """Auto-accepted labels that people decided one by one."""
     reviewers: list[ReviewerFigures]
     """One per person."""
     agreement: Agreement
@@ -118,18 +118,24 @@ def measure_quality(project: Project) -> Quality:
 
 
 def count_audit(project: Project) -> tuple[int, int]:
-    """Labels that were accepted unseen and drawn for the audit: (accepted as they were, decided by people).
+    """Auto-accepted labels of the audit sample that a person decided: (accepted and still as they were, decided).
 
-    The draw depends on nothing but the item's id, so the share is that of all labels accepted unseen.
+    Only a single decision about the auto-accepted revision itself counts. A bulk accept looks at no label, and a
+    decision about a later proposal says nothing about the auto-accepted one. The sample depends on nothing but the
+    item's id, so the share is that of all auto-accepted labels.
     """
     with project.database.reading() as connection:
+        # An undone decision is none; of several decisions the last one that is not undone counts.
         rows = connection.execute(
-            """SELECT items.id, items.status FROM items WHERE items.lot < ? AND items.reviewer != '' AND EXISTS
-            (SELECT 1 FROM labels WHERE labels.item = items.id AND labels.status = 'auto_accepted')""",
+            """SELECT actions.kind, items.status, MAX(actions.id) FROM labels
+            CROSS JOIN items ON items.id = labels.item
+            CROSS JOIN actions INDEXED BY actions_by_item ON actions.item = labels.item
+            WHERE labels.status = 'auto_accepted' AND items.lot < ? AND actions.before = labels.revision
+            AND actions.undone = 0 AND actions.bulk IS NULL AND actions.kind != 'skip' GROUP BY actions.item""",
             (project.find_audit_bound(),),
         ).fetchall()
-    statuses = [row["status"] for row in rows if row["status"] in DECIDED]
-    return sum(status == "accepted" for status in statuses), len(statuses)
+    kept = sum(row["kind"] == "accept" and row["status"] == "accepted" for row in rows)
+    return kept, len(rows)
 
 
 def list_reviewers(project: Project) -> list[ReviewerFigures]:

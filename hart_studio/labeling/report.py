@@ -129,7 +129,7 @@ def _write_evidence(quality: Quality) -> list[str]:
 
 def _write_audit(quality: Quality) -> list[str]:
     told = (
-        f"<p>{quality.audited:,} labels that were accepted unseen were decided by people: "
+        f"<p>{quality.audited:,} auto-accepted labels were decided one by one by people: "
         f"<strong>{show_estimate(quality.audit)}</strong> stayed as they were.</p>"
         if quality.audit
         else "<p>No label that was accepted unseen has been audited yet, so their error rate is not known.</p>"
@@ -174,10 +174,10 @@ def _write_calibration(calibration: Calibration, quality: Quality) -> list[str]:
         [
             KIND_TITLES[kind],
             f"{curve.tested_on:,}",
-            show_share(curve.base_rate),
+            show_estimate(curve.right_estimate),
             "–" if curve.threshold is None else f"{curve.threshold:.3f}",
-            show_share(curve.precision),
-            show_share(curve.recall),
+            show_estimate(curve.precision_estimate),
+            show_estimate(curve.recall_estimate),
             f"{curve.brier:.3f}",
             f"{curve.calibration_error:.3f}",
         ]

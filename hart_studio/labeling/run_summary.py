@@ -53,3 +53,17 @@ def summarize_run(project: Project, run_id: str) -> list[str]:
     if len(reasons) > MOST_REASONS:
         lines.append(f"  and {len(reasons) - MOST_REASONS:,} other reasons; the items have them as notes")
     return lines
+
+
+def has_only_failures(project: Project, run_id: str) -> bool:
+    """Whether a labeling run has processed items, and failed at every one of them.
+
+    Args:
+        project: The project.
+        run_id: A labeling run of it.
+    """
+    query = """SELECT COUNT(label), TOTAL(json_extract(label, '$.status') = 'failed') FROM predictions
+        WHERE run = ?"""
+    with project.database.reading() as connection:
+        done, failed = connection.execute(query, (run_id,)).fetchone()
+    return bool(done) and done == failed

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import Field
 
+from hart_studio.errors import HartError
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
 from hart_studio.imaging import OpenImage, SourceImage
 from hart_studio.labeling.consensus import find_consensus, find_support
@@ -36,6 +37,12 @@ COVERS_HALF: Final = 0.5
 """Area share from which on a label says little (ours)."""
 BORDER_PX: Final = 1.0
 """A box this near to the picture's edge touches it (ours)."""
+MOST_FAULTS: Final = 16
+"""Items in a row at which the model fails, from which on a job gives up (ours): then it is not the items' fault."""
+
+_LONGEST_REASON: Final = 500
+
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,26 @@ class ProposalSettings(Record):
     """Of the sampled turns; the answers about the boxes are the same at temperature 0."""
     tightening: TighteningSettings | None = None
     """Whether and how far boxes are shrunk before they are checked."""
+
+
+def propose_by_halves(
+    batch: Sequence[Asked], ask: Callable[[Sequence[Asked]], list[Proposal]], id_of: Callable[[Asked], str]
+) -> list[Proposal]:
+    """Propose for a batch. When it fails as a whole, for its halves, so that one question cannot fail the others.
+
+    Args:
+        batch: Questions, at least one.
+        ask: Proposes for some of them.
+        id_of: The id of a question, for the proposal of one that fails alone.
+    """
+    try:
+        return ask(batch)
+    except Exception as error:  # whatever a library raises about one question, the others go on
+        if len(batch) == 1:
+            text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
+            return [Proposal(id_of(batch[0]), (), None, text[:_LONGEST_REASON], is_fault=True)]
+        half = len(batch) // 2
+        return propose_by_halves(batch[:half], ask, id_of) + propose_by_halves(batch[half:], ask, id_of)
 
 
 def propose(

@@ -15,8 +15,7 @@ from pydantic import Field, ValidationError
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.difference import compare_runs
-from hart_studio.labeling.exporting import ExportOptions, export_labels
-from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.exporting import ExportOptions, export_project
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.gold import compare_with_gold
 from hart_studio.labeling.known_calibrations import find_calibration
@@ -122,12 +121,16 @@ class LabelOutputs:
         }
 
     def losses(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What an export would drop, and how many labels it would hold."""
+        """What an export would drop, how many labels it would hold, and how many it would leave out and why."""
         wanted = self._read_export(request)
         project = self.desk.open_project(wanted.project)
         options = _export_options(wanted, project)
         found = preview_export(project, wanted.format, options)
-        return {"items": found.items, "losses": [loss.text for loss in found.losses]}
+        return {
+            "items": found.items,
+            "losses": [loss.text for loss in found.losses],
+            "left_out": dict(found.left_out),
+        }
 
     def change_classes(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Set the classes of boxes in exports.
@@ -160,10 +163,9 @@ class LabelOutputs:
         project = self.desk.open_project(wanted.project)
         options = _export_options(wanted, project)
         check_links(project)
-        items = project.items(ItemFilter(statuses=wanted.statuses), with_history=True)
         folder = make_export_folder(project.folder / EXPORTS, wanted.format)
         try:
-            report = export_labels(items, wanted.format, folder, options)
+            report = export_project(project, wanted.format, folder, options)
         except BaseException:
             with suppress(OSError):  # nothing was written into it
                 folder.rmdir()

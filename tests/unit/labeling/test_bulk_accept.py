@@ -38,12 +38,22 @@ def test_what_is_counted_is_what_is_accepted(filled: Project, item_ids: list[str
     add_label(filled, item_ids[0], score=None)
     add_label(filled, item_ids[1], score=None, boxes=())
     add_label(filled, item_ids[2], status="rejected")
-    assert count_acceptable(filled, EVERYTHING) == (4, 1, 1)
-    assert count_acceptable(filled, ItemFilter(least_score=0.5)) == (2, 0, 0)
+    assert count_acceptable(filled, EVERYTHING) == (4, 1, 1, 0)
+    assert count_acceptable(filled, ItemFilter(least_score=0.5)) == (2, 0, 0, 0)
     result = accept_all(filled, "Ada", EVERYTHING, 4)
     assert (result.accepted, result.skipped, result.is_finished) == (4, 0, True)
     left = filled.item(item_ids[1]).label
     assert left.status == "proposed", "a label without a box is accepted by a decision of its own alone"
+
+
+def test_auto_accepted_labels_are_left_for_the_audit(filled: Project, item_ids: list[str]) -> None:
+    add_label(filled, item_ids[0], status="auto_accepted", score=0.99)
+    filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
+    assert count_acceptable(filled, EVERYTHING) == (5, 0, 0, 1)
+    assert count_acceptable(filled, ItemFilter(statuses=("auto_accepted",))) == (0, 0, 0, 1)
+    assert accept_all(filled, "Ada", EVERYTHING, 5)[1:4] == (5, 5, 0)
+    assert filled.item(item_ids[0]).label.status == "auto_accepted"
+    assert filled.count_waiting() == {"auto_accepted": 1}
 
 
 def test_more_labels_than_were_confirmed_are_refused(filled: Project) -> None:

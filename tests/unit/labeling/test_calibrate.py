@@ -1,20 +1,31 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from hart_studio.errors import DataError
+from hart_studio.data.sources import load_jsonl
+from hart_studio.errors import DataError, ModelError
 from hart_studio.image_domains import NEEDLE_CUSTOM
-from hart_studio.labeling.calibrate import find_domain, judge_proposals, make_calibration
+from hart_studio.labeling import calibrate
+from hart_studio.labeling.__main__ import main
+from hart_studio.labeling.calibrate import (
+    JudgedProposal,
+    describe_calibration,
+    find_domain,
+    judge_proposals,
+    make_calibration,
+    select_gold_samples,
+)
 from hart_studio.labeling.calibration import save_calibration
 from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
-from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings
 from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import TRAINED_MODEL
 from hart_studio.models.model_identity import ModelIdentity, digest_model, identify_model
-from hart_studio.records import Box, GoldSample
+from hart_studio.records import Box, GoldSample, Sample
 from tests.fakes import ScriptedModel
 from tests.unit.labeling.conftest import WH, draw_marked
 from tests.unit.labeling.test_calibration import DRAWN
@@ -54,7 +65,7 @@ def test_labels_without_a_box_are_no_labels(samples: list[GoldSample]) -> None:
     model = ScriptedModel(grounding="nowhere", direct="A")
     (records,) = judge_proposals(model, samples, ProposalSettings(rollouts=2), batch=8)
     assert all(record.judged is None and record.iou == 0 for record in records)
-    with pytest.raises(DataError, match="labels to fit and to test on"):
+    with pytest.raises(DataError, match="Too few labels to calibrate: 0 to fit on"):
         make_calibration(
             records, model=ModelIdentity("m", "", ""), data="d", domain=DRAWN, settings=ProposalSettings(rollouts=2)
         )
@@ -91,10 +102,112 @@ def write_model(folder: Path, weights: bytes = b"weights") -> str:
 def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSample], tmp_path: Path) -> None:
     digest = write_model(tmp_path / "run-a" / "model")
     model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
-    records = [record for batch in judge_proposals(model, samples, ProposalSettings(rollouts=2), 8) for record in batch]
+    (batch,) = judge_proposals(model, samples, ProposalSettings(rollouts=2), 8)
+    known = [record for record in batch if record.kind == "known_answer"]
+    agreeing = [record for record in batch if record.kind == "agreement"]
     identity = identify_model(str(tmp_path / "run-a" / "model"))
+    records = [*mix(known[0], 120), *agreeing]
     found = make_calibration(records, model=identity, data="d", domain=DRAWN, settings=ProposalSettings(rollouts=2))
-    assert (found.model, found.model_digest, found.model_revision) == ("model", digest, "")
+    made = found.calibration
+    assert (made.model, made.model_digest, made.model_revision) == ("model", digest, "")
+    assert set(made.curves) == {"known_answer"}, "four labels make no curve of agreement"
+    assert found.shortages == {"agreement": found.shortages["agreement"]}
+    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in found.shortages["agreement"]
+    told = describe_calibration(made)
+    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) right" in told
+    assert "auto-accepts nothing: no threshold is sure to reach a precision of 0.95" in told, "54 of 60 share a score"
+
+
+def mix(record: JudgedProposal, count: int) -> list[JudgedProposal]:
+    """Copies of a record of a right label; of every twenty, two in a row are wrong: one to fit and one to test on."""
+    assert record.judged is not None
+    wrong = record.model_copy(update={"judged": record.judged._replace(is_right=False)})
+    return [wrong if place % 20 < 2 else record for place in range(count)]
+
+
+def write_samples(folder: Path, samples: list[GoldSample], **changes: dict[str, object]) -> Path:
+    """A folder to calibrate on, each sample with an image of its own; ``changes`` by id."""
+    folder.mkdir()
+    rows = []
+    for sample in samples:
+        Image.effect_noise(WH, 50).convert("RGB").save(folder / f"{sample.id}.png")
+        row = {
+            "id": sample.id, "image": f"{sample.id}.png", "question": "?", "choices": ["a", "b"], "answer": "A",
+            "gold_boxes": [[100, 100, 200, 200]],
+        }  # fmt: skip
+        rows.append({**row, **changes.get(f"s{sample.id}", {})})
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "samples.jsonl"
+
+
+def test_samples_that_cannot_be_used_are_left_out_and_counted(
+    samples: list[GoldSample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [samples[0].model_copy(update={"id": str(number)}) for number in range(9)]
+    changes: dict[str, dict[str, object]] = {
+        "s1": {"gold_boxes": []}, "s2": {"gold_boxes": None}, "s3": {"answer": None}, "s4": {"image": "gone.png"},
+        "s7": {"gold_boxes": [[500, 10, 600, 20]]},
+    }  # fmt: skip
+    monkeypatch.setattr(calibrate, "LEAST_LABELS", 1)
+    path = write_samples(tmp_path / "gold", many, **changes)
+    (path.parent / "5.png").write_bytes(b"junk")
+    whole = (path.parent / "6.png").read_bytes()
+    (path.parent / "6.png").write_bytes(whole[: len(whole) // 3])
+    found = select_gold_samples(load_jsonl(path))
+    assert [sample.id for sample in found.samples] == ["0", "8"]
+    assert found.left_out["no gold box"] == 2 and found.left_out["no answer"] == 1
+    assert sum(found.left_out.values()) == 7
+    assert any("a box lies outside of the picture" in reason for reason in found.left_out)
+
+
+def test_nothing_to_calibrate_on_is_told_before_the_model_is_loaded(
+    samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))
+    path = write_samples(tmp_path / "gold", samples, **{f"s{number}": {"gold_boxes": []} for number in range(4)})
+    assert main(["calibrate", "--data", str(path.parent), "--out", str(tmp_path / "c.json")]) == 2
+    told = capsys.readouterr().err
+    assert "0 samples of 'gold' can be used for a calibration, at least 100 are needed; 4 x no gold box." in told
+    for target in ("0", "1", "-1", "2", "nan"):
+        assert main(["calibrate", "--data", str(path.parent), "--target-precision", target]) == 2
+        assert "--target-precision must be above 0 and below 1" in capsys.readouterr().err
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_the_command_makes_no_calibration_from_labels_that_are_all_right(
+    samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "LEAST_LABELS", 1)
+    model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
+    monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: model)
+    path = write_samples(tmp_path / "gold", samples, s1={"gold_boxes": []})
+    command = ["calibrate", "--data", str(path.parent), "--rollouts", "2", "--out", str(tmp_path / "c.json")]
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert "1 left out: no gold box" in told.out
+    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in told.err
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_a_question_at_which_the_model_fails_stops_no_calibration(
+    samples: list[GoldSample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
+    plain = calibrate.propose
+
+    def fail_at_two(model: ScriptedModel, asked: list[Sample], settings: ProposalSettings) -> list[Proposal]:
+        if any(sample.id == "2" for sample in asked):
+            raise RuntimeError("out of memory")
+        return plain(model, asked, settings)
+
+    monkeypatch.setattr(calibrate, "propose", fail_at_two)
+    (records,) = judge_proposals(model, samples, ProposalSettings(rollouts=2), 8)
+    assert [record.judged is None for record in records] == [False, False, True, False] * 2
+
+    monkeypatch.setattr(calibrate, "propose", lambda *_: 1 / 0)
+    many = [samples[0].model_copy(update={"id": str(number)}) for number in range(MOST_FAULTS)]
+    with pytest.raises(ModelError, match="The model failed at the last 16 proposals: ZeroDivisionError"):
+        list(judge_proposals(model, many, ProposalSettings(rollouts=2), 4))
 
 
 def test_no_other_model_in_a_folder_of_the_same_name_gets_the_calibration(tmp_path: Path) -> None:

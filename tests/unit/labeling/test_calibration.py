@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from hart_studio.errors import DataError
+from hart_studio.evaluation.statistics import ONE_SIDED_Z, wilson
 from hart_studio.labeling.calibration import (
     Calibration,
     Curve,
@@ -173,17 +174,64 @@ def test_a_fit_keeps_no_weight_of_the_wrong_sign() -> None:
     assert signed[:2] == pytest.approx(fit_logistic(features[:, :2], truth))
 
 
-def test_the_threshold_is_the_least_that_reaches_the_target() -> None:
-    scores, truth = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1.0, 1.0, 0.0, 1.0, 0.0])
-    assert choose_threshold(scores, truth, 1.0) == 0.8
-    assert choose_threshold(scores, truth, 0.75) == 0.6
-    assert choose_threshold(scores, truth, 0.5) == 0.5
-    assert choose_threshold(scores, np.zeros(5), 0.5) is None
+def test_the_threshold_is_the_least_that_is_sure_to_reach_the_target() -> None:
+    scores = np.repeat([0.9, 0.8, 0.7, 0.6], 60)
+    truth = np.concatenate([np.ones(60), np.ones(57), np.zeros(3), np.ones(30), np.zeros(30), np.zeros(60)])
+    # Precisions from each score on are 60 of 60, 117 of 120, 147 of 180, 147 of 240; lower ends of one-sided 95 %
+    # Wilson intervals 0.957, 0.939, 0.765, 0.560.
+    assert choose_threshold(scores, truth, 0.95) == 0.9, "117 of 120 are 97.5 %, and may be 93.9 %"
+    assert choose_threshold(scores, truth, 0.935) == 0.8
+    assert choose_threshold(scores, truth, 0.76) == 0.7
+    assert choose_threshold(scores, truth, 0.5) == 0.6
+    assert choose_threshold(scores, truth, 0.96) is None
+    assert choose_threshold(scores, np.zeros(240), 0.5) is None
     assert choose_threshold(np.array([]), np.array([]), 0.5) is None
 
 
+@pytest.mark.parametrize(("count", "threshold"), [(2, None), (51, None), (52, 0.9)])
+def test_few_labels_are_not_enough_however_right_they_are(count: int, threshold: float | None) -> None:
+    assert choose_threshold(np.full(count, 0.9), np.ones(count), 0.95) == threshold
+
+
 def test_labels_of_one_score_are_accepted_together() -> None:
-    assert choose_threshold(np.array([0.9, 0.9]), np.array([1.0, 0.0]), 0.9) is None
+    truth = np.append(np.ones(60), np.zeros(60))
+    assert choose_threshold(np.full(120, 0.9), truth, 0.9) is None
+
+
+@pytest.mark.parametrize(
+    ("fit_right", "fit_wrong", "test_right", "test_wrong", "told"),
+    [
+        (2, 0, 2, 0, "2 to fit on, 2 of them right and 0 wrong"),
+        (49, 0, 60, 10, "49 to fit on"),
+        (60, 4, 60, 10, "64 to fit on, 60 of them right and 4 wrong"),
+        (60, 10, 4, 60, "64 to test on, 4 of them right and 60 wrong"),
+        (60, 10, 20, 10, "30 to test on"),
+    ],
+)
+def test_too_few_labels_make_no_curve(
+    fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, told: str
+) -> None:
+    good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
+    bad = Judged(make_check(sufficiency=0.25), False)
+    with pytest.raises(DataError, match=f"Too few labels to calibrate: {told}"):
+        fit_curve([good] * fit_right + [bad] * fit_wrong, [good] * test_right + [bad] * test_wrong)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, -1.0, 2.0, math.nan, math.inf])
+def test_a_target_precision_lies_between_0_and_1(target: float) -> None:
+    with pytest.raises(ValidationError):
+        make_calibration(target_precision=target)
+
+
+@pytest.mark.parametrize("kind", ["known_answer", "agreement"])
+def test_the_thresholds_of_the_trained_model_are_sure_to_reach_their_target(kind: EvidenceKind) -> None:
+    calibration = load_calibration(Path(TRAINED_MODEL) / "calibration.json")
+    curve = calibration.curves[kind]
+    found = curve.precision_estimate
+    assert found is not None and found.value == pytest.approx(curve.precision)
+    accepted = {"known_answer": 171, "agreement": 169}[kind]
+    assert wilson(round(found.value * accepted), accepted) == pytest.approx(found)
+    assert wilson(round(found.value * accepted), accepted, ONE_SIDED_Z).low >= calibration.target_precision
 
 
 def test_bins_by_hand() -> None:
@@ -197,15 +245,17 @@ def test_bins_by_hand() -> None:
 def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
     good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
     bad = Judged(make_check(sufficiency=0.0, crops_right=False), False)
-    curve = fit_curve([good, bad] * 50, [good] * 30 + [bad] * 10, 0.95)
-    assert (curve.fitted_on, curve.tested_on, curve.base_rate) == (100, 40, 0.75)
+    curve = fit_curve([good, bad] * 50, [good] * 60 + [bad] * 20, 0.95)
+    assert (curve.fitted_on, curve.tested_on, curve.base_rate) == (100, 80, 0.75)
     assert (curve.precision, curve.recall) == (1.0, 1.0)
+    assert (curve.right_estimate, curve.precision_estimate, curve.recall_estimate) == (
+        wilson(60, 80), wilson(60, 60), wilson(60, 60),
+    )  # fmt: skip
     assert curve.brier < 0.05
-    assert (curve.scored, curve.threshold) == (30, pytest.approx(make_score(curve, good)))
-    with pytest.raises(DataError, match="labels to fit and to test on"):
-        fit_curve([good], [], 0.95)
-    with pytest.raises(DataError, match="tested labels that get a score, got none of 1"):
-        fit_curve([good], [bad], 0.95)
+    assert (curve.scored, curve.threshold) == (60, pytest.approx(make_score(curve, good)))
+    odd = Judged(make_check(sufficiency=1.0, crops_right=False), True)
+    with pytest.raises(DataError, match="tested labels that get a score, got none of 60"):
+        fit_curve([good, bad] * 50, [odd] * 50 + [bad] * 10, 0.95)
 
 
 def make_score(curve: Curve, judged: Judged) -> float:
@@ -215,8 +265,9 @@ def make_score(curve: Curve, judged: Judged) -> float:
 def test_right_labels_without_a_score_count_as_not_accepted() -> None:
     good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
     odd = Judged(make_check(sufficiency=1.0, crops_right=False), True)
-    curve = fit_curve([good] * 20, [good] * 30 + [odd] * 10, 0.95)
-    assert (curve.tested_on, curve.scored, curve.base_rate) == (40, 30, 1.0)
+    bad = Judged(make_check(sufficiency=0.0, crops_right=False), False)
+    curve = fit_curve([good, bad] * 50, [good] * 60 + [odd] * 20 + [bad] * 20, 0.95)
+    assert (curve.tested_on, curve.scored, curve.base_rate) == (100, 60, 0.8)
     assert (curve.precision, curve.recall) == (1.0, 0.75)
 
 
@@ -230,6 +281,12 @@ def test_a_file_that_is_none_is_a_clear_error(tmp_path: Path, text: str) -> None
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(DataError, match="expected a calibration"):
         load_calibration(tmp_path / "c.json")
+
+
+def test_numbers_that_do_not_fit_together_have_no_interval() -> None:
+    curve = make_calibration().curves["known_answer"]
+    assert (curve.tested_on, curve.base_rate, curve.recall) == (1, 0.5, 1.0), "half of one label"
+    assert (curve.precision_estimate, curve.recall_estimate) == (None, None)
 
 
 def test_another_number_of_weights_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling import exporting
-from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions
 from hart_studio.labeling.exporting import FORMATS, export_labels, lossiness
 from hart_studio.labeling.formats.native import load_items
 from hart_studio.labeling.formats.reading import ImportOptions
@@ -150,7 +150,7 @@ def test_unreviewed_pictures_never_become_background(tmp_path: Path) -> None:
     options = ExportOptions(splits=HALVES)
     report = export_labels([*labeled, *half, empty], "yolo", tmp_path / "yolo", options)
     assert report.items == 8 and report.left_out == {
-        "a picture without boxes and with questions that nobody decided on": 1,
+        NO_BACKGROUND: 1,
         "status proposed": 2,
     }
     report = export_labels([*labeled, *half, empty], "coco", tmp_path / "coco", options)

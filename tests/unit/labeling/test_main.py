@@ -87,7 +87,7 @@ def test_a_run_ends_with_its_figures_and_the_reasons_of_failures(
     command.main(["import", project, str(table)])
     assert "reading the source" in capsys.readouterr().err
     table.with_name("street.png").unlink()
-    assert command.main(["run", project, "--rollouts", "2"]) == 0
+    assert command.main(["run", project, "--rollouts", "2"]) == 1
     out, err = capsys.readouterr()
     assert "this run: 2 of 2 items, 0 proposed, 0 auto-accepted, 2 failed, 0 without a box" in out
     assert "  2 failed: " in out and out.splitlines()[-1] == "2 failed"
@@ -165,6 +165,38 @@ def test_bad_input_is_one_line(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_an_import_that_can_use_no_row_is_an_error(
+    tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = str(tmp_path / "p")
+    command.main(["create", project])
+    bad = tmp_path / "bad.csv"
+    bad.write_text("image,question\ngone.png,What?\nlost.png,Where?\n")
+    assert command.main(["import", project, str(bad)]) == 2
+    told = capsys.readouterr()
+    assert "the picture is missing" in told.out + told.err
+    copy = tmp_path / "broken"
+    copy.mkdir()
+    (copy / "street.png").write_bytes(b"junk")
+    (copy / "questions.csv").write_text("image,question\nstreet.png,What?\n")
+    assert command.main(["import", project, str(copy / "questions.csv")]) == 2
+    assert "0 added, 0 updated, 0 known, 1 bad rows" in capsys.readouterr().out
+    assert command.main(["import", project, str(table)]) == 0, "some rows are good"
+    assert command.main(["import", project, str(table)]) == 0, "all good rows are known"
+
+
+def test_a_run_that_fails_at_every_item_is_a_failure(tmp_path: Path, table: Path, picture: Path) -> None:
+    project = str(tmp_path / "p")
+    command.main(["create", project])
+    command.main(["import", project, str(table)])
+    whole = picture.read_bytes()
+    picture.write_bytes(b"junk")
+    assert command.main(["run", project, "--rollouts", "2"]) == 1
+    assert Project(Path(project)).count_by("status") == {"failed": 2}
+    picture.write_bytes(whole)
+    assert command.main(["run", project, "--rollouts", "2"]) == 0
 
 
 def test_nothing_to_label_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

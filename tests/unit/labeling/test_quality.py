@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from hart_studio.data.rows import LoadedSamples
+from hart_studio.labeling.bulk_accept import accept_all
+from hart_studio.labeling.filters import EVERYTHING
 from hart_studio.labeling.gold import compare_with_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings
-from hart_studio.labeling.quality import measure_agreement, measure_quality
+from hart_studio.labeling.quality import count_audit, measure_agreement, measure_quality
 from hart_studio.labeling.records import Label
 from hart_studio.labeling.review import ReviewDesk
 from hart_studio.records import Box, GoldSample
@@ -63,6 +65,31 @@ def test_the_audit_measures_what_was_accepted_unseen(filled: Project, item_ids: 
     assert quality.audit is not None
     assert quality.audit.value == pytest.approx(2 / 3)
     assert 0 < quality.audit.low < 2 / 3 < quality.audit.high < 1
+
+
+def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
+    filled: Project, item_ids: list[str]
+) -> None:
+    filled.change_settings(ProjectSettings(audit_share=1.0))
+    for item_id in item_ids:
+        add_label(filled, item_id, status="auto_accepted", score=0.99)
+    desk = ReviewDesk(filled)
+    add_label(filled, item_ids[0], status="proposed", boxes=(Box.of((1, 1, 90, 90)),))  # a later run proposes another
+    desk.decide("Ada", item_ids[0], 3, "accept")
+    add_label(filled, item_ids[1], status="proposed")
+    assert accept_all(filled, "Ada", EVERYTHING, 1).accepted == 1
+    assert count_audit(filled) == (0, 0)
+    desk.decide("Ada", item_ids[2], 2, "accept")
+    desk.decide("Ada", item_ids[3], 2, "accept")
+    desk.decide("Bo", item_ids[3], 3, "edit", boxes=(BOX,))  # on second thought it was wrong
+    desk.decide("Ada", item_ids[4], 2, "edit", boxes=(BOX,))
+    desk.decide("Ada", item_ids[5], 2, "accept")
+    desk.undo("Ada")
+    assert count_audit(filled) == (1, 3)
+    with filled.database.writing() as connection:  # as bulk accepts of earlier versions left it
+        connection.execute("INSERT INTO bulk_actions (id, reviewer, expected, updated) VALUES (9, 'Ada', 1, 0)")
+        connection.execute("UPDATE actions SET bulk = 9 WHERE item = ?", (item_ids[2],))
+    assert count_audit(filled) == (0, 2)
 
 
 def test_only_those_who_drew_low_are_audited(filled: Project, item_ids: list[str]) -> None:

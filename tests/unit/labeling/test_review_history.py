@@ -6,7 +6,7 @@ import pytest
 
 from hart_studio.labeling import review_history
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import EVERYTHING, ItemFilter
+from hart_studio.labeling.filters import EVERYTHING
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Label
 from hart_studio.labeling.review import ReviewDesk
@@ -89,7 +89,7 @@ def test_an_undo_that_ended_early_goes_on(
 def test_what_was_auto_accepted_is_audited_again_after_an_undo(filled: Project, item_ids: list[str]) -> None:
     filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
     add_label(filled, item_ids[0], status="auto_accepted", score=0.9)
-    accept_all(filled, "Ada", ItemFilter(statuses=("auto_accepted",)), 1)
+    ReviewDesk(filled).decide("Ada", item_ids[0], 2, "accept")
     assert filled.count_waiting() == {"proposed": 5}
     undo(filled)
     assert filled.count_waiting() == {"auto_accepted": 1, "proposed": 5}

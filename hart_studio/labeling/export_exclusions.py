@@ -1,0 +1,55 @@
+"""Items of a project that an export excludes by their status: how many, and on which images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from hart_studio.labeling.export_plan import MAY_HAVE_REGION_SQL, describe_status
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import Status
+
+
+class Exclusions(NamedTuple):
+    """Excluded items, counted."""
+
+    statuses: Mapping[Status, int]
+    """Status -> number of items."""
+    open_questions: Mapping[str, int]
+    """SHA-256 of an image -> number of its excluded questions that may have a region, see ``may_have_region``."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason -> number of items, in the words of an export."""
+        return {describe_status(status): count for status, count in self.statuses.items()}
+
+
+NOTHING_EXCLUDED: Final = Exclusions({}, {})
+"""Every item is given to the export."""
+
+
+def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusions:
+    """Count what an export of certain statuses excludes, without reading the labels.
+
+    Args:
+        project: The project.
+        statuses: Statuses that are exported.
+
+    Raises:
+        DataError: If the project cannot be read.
+    """
+    chosen = json.dumps(statuses)
+    with project.database.reading() as connection:
+        counts = connection.execute(
+            """SELECT status, COUNT(*) FROM items WHERE status NOT IN (SELECT value FROM json_each(?))
+            GROUP BY 1 ORDER BY 1""",
+            (chosen,),
+        ).fetchall()
+        images = connection.execute(
+            f"""SELECT pictures.sha256, COUNT(*) FROM items JOIN pictures ON pictures.id = items.picture
+            WHERE {MAY_HAVE_REGION_SQL} AND items.status NOT IN (SELECT value FROM json_each(?))
+            GROUP BY items.picture""",  # noqa: S608 - a constant and a placeholder
+            (chosen,),
+        ).fetchall()
+    return Exclusions({row[0]: int(row[1]) for row in counts}, {str(row[0]): int(row[1]) for row in images})
