@@ -7,7 +7,7 @@ the overview or of a model's own frame exist only inside ``geometry`` and ``mode
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,9 @@ Protocol = Literal["direct", "crops_only", "full_and_crops"]
 Outcome = Literal["ok", "no_box", "bad_box", "truncated", "error"]
 """How a rollout ended. ``bad_box``: coordinates were written but none was usable. ``truncated``: a turn hit its
 token limit. ``error``: the sample could not be run; the reason is in ``Rollout.error``."""
+
+MAX_QUESTION_CHARS: Final = 20_000
+"""Most characters of a question with its choices and answer. Project default."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("crops_only", "direct", "full_and_crops")
 

@@ -19,6 +19,7 @@ from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failures import Ending, count_endings, filter_records, find_ending, sort_records
 from hart_studio.evaluation.figures import make_figures
 from hart_studio.evaluation.job import QUESTIONS_FILE
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
 from hart_studio.evaluation.parts import FOLDER
 from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.evaluation.report import describe_gaps, write_report
@@ -341,7 +342,7 @@ def _show_row(record: Measured, protocol: Protocol) -> dict[str, Any]:
     judged = record.answers.get(protocol)
     return {
         "id": record.sample_id,
-        "question": record.question,
+        "question": shorten(record.question, LIST_TEXT_CHARS),
         "category": record.category,
         "ending": find_ending(record, protocol),
         "extracted": judged.score.extracted if judged else None,
