@@ -18,6 +18,9 @@ IDLE_SECONDS: Final = 30.0
 READ_SECONDS: Final = 60.0
 """How long a client may read nothing of an answer that waits for it."""
 
+SHUTDOWN_SECONDS: Final = 1.0
+"""How long a server that ends waits for answers; without it a stream of events would keep the server."""
+
 MAX_FILES: Final = 65_536
 """Open files and connections that the process asks the system for, at most."""
 
@@ -49,6 +52,11 @@ class BoundedProtocol(_Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server ends: answers that do not, such as streams of events, are cut off a moment later."""
+        super().shutdown()
+        self.loop.call_later(SHUTDOWN_SECONDS, self._bounded.abort)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than the answer comes: it has to read something in time."""

@@ -1,4 +1,4 @@
-"""Sessions that come in masses, and events that nobody listens to: no setting is lost, and no model works for nobody."""
+"""Sessions in masses, and events that nobody listens to: no setting is lost, and no model works for nobody."""
 
 from __future__ import annotations
 

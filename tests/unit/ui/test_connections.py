@@ -12,6 +12,11 @@ from hart_studio.ui.connections import install_connection_limits, raise_file_lim
 
 async def answer(scope, receive, send):
     """A small answer at ``/``, one of 20 MB in blocks elsewhere."""
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
     count = 1 if scope["path"] == "/" else 320
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for index in range(count):
@@ -95,6 +100,21 @@ def test_a_client_that_reads_slowly_gets_everything(served):
             size += len(await reader.read(2**20))
             await asyncio.sleep(0.004)
         writer.close()
+
+    served(scene)
+
+
+def test_a_server_ends_while_streams_are_open(served, monkeypatch):
+    monkeypatch.setattr(connections, "SHUTDOWN_SECONDS", 0.2)
+
+    async def scene(port, server):
+        for path in (b"/stream", b"/"):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.2)
+        server.should_exit = True
+        while server.server_state.connections:
+            await asyncio.sleep(0.05)
 
     served(scene)
 
