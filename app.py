@@ -37,9 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - after the environment, as all that follows
+        from hart_studio.ui.connections import raise_file_limit  # noqa: PLC0415
         from hart_studio.ui.heap import bound_heaps  # noqa: PLC0415
 
         bound_heaps()
+        raise_file_limit()
         with open_cache() as cache, ExitStack() as closing:
             os.environ["GRADIO_TEMP_DIR"] = str(cache)
             return _serve(flags, cache, closing)

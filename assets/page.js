@@ -1,5 +1,29 @@
-// Runs once when the page has loaded: the colour scheme button, the tab in the address, the Ctrl+Enter shortcut.
+// Runs once when the page has loaded: retries of refused calls, the colour scheme button, the tab in the address, the
+// Ctrl+Enter shortcut.
 () => {
+  // A call of a component script that the server refuses is repeated when the server is busy. In the end its message
+  // comes as the answer: Gradio's client would drop it.
+  const CALLS = "/gradio_api/component_server";
+  const TRIES = 3;
+  const send = window.fetch.bind(window);
+  const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+  const isCall = (target) => {
+    const address = typeof target === "string" ? target : target?.url ?? String(target);
+    return address.split("?")[0].replace(/\/$/, "").endsWith(CALLS);
+  };
+  window.fetch = async (target, options) => {
+    let response = await send(target, options);
+    if (!isCall(target)) return response;
+    for (let tries = 1; [429, 503].includes(response.status) && tries < TRIES; tries++) {
+      await wait(Math.min(10, Number(response.headers.get("retry-after")) || 2));
+      response = await send(target, options);
+    }
+    if (![413, 429, 503].includes(response.status)) return response;
+    const told = await response.json().catch(() => ({}));
+    const error = typeof told.detail === "string" ? told.detail : "The server refused the request.";
+    return new Response(JSON.stringify({ error }), { status: 200, headers: { "content-type": "application/json" } });
+  };
+
   const KEY = "hart-studio-theme";
   const apply = (theme) => document.body.classList.toggle("dark", theme === "dark");
   // A browser that lets a framed page store nothing throws already when it is asked.

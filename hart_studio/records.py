@@ -14,15 +14,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from hart_studio.files import to_printable
 from hart_studio.prompts import OPTION_LETTERS
 
-LONGEST_QUESTION: Final = 20_000
-"""Characters of a question. Project default."""
-
 Protocol = Literal["direct", "crops_only", "full_and_crops"]
 """How the answer turn sees the picture: full image, crops with the picture withheld, or both."""
 
 Outcome = Literal["ok", "no_box", "bad_box", "truncated", "error"]
 """How a rollout ended. ``bad_box``: coordinates were written but none was usable. ``truncated``: a turn hit its
 token limit. ``error``: the sample could not be run; the reason is in ``Rollout.error``."""
+
+MAX_QUESTION_CHARS: Final = 20_000
+"""Most characters of a question with its choices and answer. Project default."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("crops_only", "direct", "full_and_crops")
 
@@ -111,14 +111,19 @@ class Sample(Record):
     def _check_question(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("expected a question, got empty text")
-        if len(value) > LONGEST_QUESTION:
-            raise ValueError(f"expected at most {LONGEST_QUESTION:,} characters, got {len(value):,}")
+        if len(value) > MAX_QUESTION_CHARS:
+            raise ValueError(f"expected at most {MAX_QUESTION_CHARS:,} characters, got {len(value):,}")
         return value
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
         if any("\0" in text for text in (self.question, *self.choices, self.answer or "")):
             raise ValueError("expected text, got a NUL character in the question, a choice or the answer")
+        size = sum(map(len, (self.question, *self.choices, self.answer or "")))
+        if size > MAX_QUESTION_CHARS:
+            raise ValueError(
+                f"expected at most {MAX_QUESTION_CHARS:,} characters of question, choices and answer, got {size:,}"
+            )
         if len(self.choices) == 1 or len(self.choices) > 26:
             raise ValueError(f"expected no choices or 2 to 26 of them, got {len(self.choices)}")
         if any(not choice.strip() for choice in self.choices):

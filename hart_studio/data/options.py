@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from hart_studio.data.literals import read_literal
 from hart_studio.data.rows import strip_letters, to_text, to_texts
 from hart_studio.prompts import OPTION_LETTERS
-from hart_studio.records import LONGEST_QUESTION
+from hart_studio.records import MAX_QUESTION_CHARS
 from hart_studio.scoring import normalise_text
 
 _MOST_STARTS: Final = 64
@@ -104,7 +104,7 @@ def split_options(text: str) -> tuple[str, tuple[str, ...]]:
     Returns:
         The question and at least two option texts; or the whole text, stripped, and none.
     """
-    marks = [] if len(text) > LONGEST_QUESTION else [_to_mark(found) for found in _MARK.finditer(text)]
+    marks = [] if len(text) > MAX_QUESTION_CHARS else [_to_mark(found) for found in _MARK.finditer(text)]
     first_of_line = [mark for mark in marks if _LINE_START.search(text, max(0, mark.start - 8), mark.start)]
     run = _longest_run(first_of_line) or _longest_run(marks)
     if not run:

@@ -144,6 +144,10 @@ def _draw_lines(lines: Sequence[Line], axes: tuple[Axis, Axis]) -> list[str]:
     return found
 
 
+LIST_TEXT_CHARS: Final = 300
+"""Characters of a question in a list; opened alone it is shown in full. Project default."""
+
+
 def shorten(text: str, longest: int) -> str:
     """A text with its middle left out when it is longer than there is room for."""
     if len(text) <= longest:

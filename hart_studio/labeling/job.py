@@ -6,6 +6,7 @@ So a run that was killed goes on where it ended: nothing is lost, nothing is don
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections import Counter
@@ -16,7 +17,8 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
-from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.errors import DataError, ImageError, InputError, ModelError
+from hart_studio.files import read_plain, write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
@@ -27,6 +29,7 @@ from hart_studio.labeling.records import DECIDED, Item, Label, Maker, PictureFil
 from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings, propose, propose_by_halves
 from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
 from hart_studio.models.chat import ChatModel
+from hart_studio.models.model_identity import identify_model
 from hart_studio.models.opening import open_model
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.progress import Progress
@@ -35,6 +38,9 @@ from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
+
+MODEL_FILE: Final = "model.json"
+"""File of the run with the identity of the model, so that a resume with other weights is noticed."""
 
 MOST_ATTEMPTS: Final = 3
 """How often a run takes an item whose label changes while the run works on it. Project default."""
@@ -153,6 +159,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None =
         served = config.served
         run.tell_phase("loading the model")
         model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
+        _check_model(layout, config)
         calibration = find_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
@@ -185,6 +192,27 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None =
                 done += len(kept)
                 run.log_step(done, "", summarize(kept, seconds))
         project.draw_audit()
+
+
+def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
+    """Refuse to resume a run with other model files: its records would name one model for the boxes of two.
+
+    Raises:
+        DataError: If the files changed since the first attempt.
+    """
+    if config.served is not None:
+        return
+    identity = identify_model(config.model_name)
+    path = layout.folder / MODEL_FILE
+    if not path.exists():
+        write_json(path, identity._asdict())
+        return
+    began = json.loads(read_plain(path))
+    if (began.get("digest"), began.get("revision")) != (identity.digest, identity.revision):
+        raise DataError(
+            f"The files of the model {config.model_name} changed since the run {layout.run_id} began. No item was "
+            "labeled with them. Restore the model, or start a new run for the items that are left."
+        )
 
 
 def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:

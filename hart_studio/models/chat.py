@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -75,6 +75,18 @@ class Completion:
     """The sampled tokens, with the one that ended the answer; training scores exactly these, because ``text`` encodes
     to other tokens when special ones were removed or the sampled split is not the tokenizer's own. Empty when the model
     does not tell."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A model that knows its context, so that a prompt that does not fit is refused before anything is computed."""
+
+    context_tokens: int | None
+    """Tokens of the longest prompt with its answer; None if the checkpoint does not state it."""
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text alone, without images and chat template."""
+        ...
 
 
 class ChatModel(Protocol):

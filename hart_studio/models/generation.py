@@ -55,6 +55,7 @@ class LocalChatModel:
         family: Box frame, native box text, traps.
         overview_budget: Default budget of the full image for this checkpoint.
         crop_budget: Default budget of one crop for this checkpoint.
+        context_tokens: Tokens of the longest prompt with its answer; None if the config does not state it.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class LocalChatModel:
         own = own_budget(processor, family)
         self.overview_budget = default_budget(own, family.overview_budget)
         self.crop_budget = default_budget(own, family.crop_budget)
+        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self.context_tokens: int | None = length if isinstance(length, int) and length > 0 else None
         self.encoder = PictureEncoder(model, processor, family)
         self._batch_tokens = batch_tokens
         self._lock = threading.Lock()
@@ -91,6 +94,10 @@ class LocalChatModel:
         tags = set(processor.tokenizer.convert_tokens_to_ids(list(family.box_tags)))
         added = processor.tokenizer.added_tokens_decoder
         self._removed_ids = {token_id for token_id, token in added.items() if token.special} - tags
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text alone, without images and chat template."""
+        return len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def clear_features(self) -> None:
         """Forget the pictures encoded so far: call it whenever the weights have changed."""

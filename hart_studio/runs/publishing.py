@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -20,6 +21,10 @@ from hart_studio.runs.overrides import dump_config, load_config
 
 _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MODEL_FILES: Final = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_MAY_HOLD_PATH: Final = re.compile(r'"(?:[/~.]|file:|[A-Za-z]:|\\)[^"\n]*[/\\][^"\n]+"')
+"""A text in JSON that may be a path of this machine."""
+_VOCABULARY_FILES: Final = ("tokenizer.json", "vocab.json", "added_tokens.json")
+"""Texts in these are tokens, also where they look like a path."""
 _TRAINER_FILES: Final = ("complete.json", "trainer_state.json")
 """What a checkpoint holds besides the model, to go on training; pickled files are no model files anyway."""
 
@@ -71,10 +76,10 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
     checkpoint, config = found[-1], load_config(layout.config)
     files = [name for name in checkpoint.mark.files if _is_model_file(name)]
     card = write_card(layout, checkpoint, config)
-    operations = [CommitOperationAdd(name, str(checkpoint.folder / name)) for name in files]
+    operations = [CommitOperationAdd(name, _read_published(checkpoint.folder / name)) for name in files]
     operations += [
         CommitOperationAdd("README.md", card.encode()),
-        CommitOperationAdd("training/config.json", dump_config(config).encode()),
+        CommitOperationAdd("training/config.json", _hide_json_paths(dump_config(config))),
     ]
     api = HfApi(token=destination.token.strip())
     try:
@@ -101,10 +106,8 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
     digest = RunDigest(layout)
     while digest.refresh():
         pass
-    is_local = Path(config.model.id).exists()
-    base = (
-        Path(config.model.id).name if is_local else config.model.id
-    ) or "the small model that ships with HART Studio"
+    is_local = is_local_path(config.model.id)
+    base = hide_path(config.model.id) or "the small model that ships with HART Studio"
     front = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text", "tags: [grounding, hart]"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", config.model.id) and not is_local:
         front.append(f"base_model: {config.model.id}")
@@ -126,6 +129,51 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
             values = [figure["mean"][row] for row in rows]
             lines.append(f"| {name} | {' | '.join('–' if value is None else f'{value:.4f}' for value in values)} |")
     return "\n".join(lines) + "\n"
+
+
+def is_local_path(text: str) -> bool:
+    """Whether a text names a file or folder of a machine: an absolute path of any system, or one that exists here."""
+    if not text or "\0" in text or "\n" in text:
+        return False
+    is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or text.startswith("~")
+    try:
+        return is_absolute or text.startswith(("./", "../", "file:")) or Path(text).exists()
+    except OSError:  # longer than a name may be
+        return False
+
+
+def hide_path(text: str) -> str:
+    """The last part of a local path; any other text as it is."""
+    if not is_local_path(text):
+        return text
+    return PureWindowsPath(text).name if "\\" in text else PurePosixPath(text).name
+
+
+def _read_published(path: Path) -> str | bytes:
+    """What is uploaded of a file of the model: its path, or for JSON the content without folders of this machine."""
+    if path.suffix != ".json" or path.name in _VOCABULARY_FILES:
+        return str(path)
+    text = path.read_text("utf-8")
+    return _hide_json_paths(text) if _MAY_HOLD_PATH.search(text) else str(path)
+
+
+def _hide_json_paths(text: str) -> bytes:
+    """A JSON document with the last part of every absolute path, as its values; names stay as they are."""
+
+    def hide(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: hide(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [hide(each) for each in value]
+        if isinstance(value, str) and len(value) > 1 and _MAY_HOLD_PATH.search(f'"{value}"'):
+            return hide_path(value)
+        return value
+
+    try:
+        hidden = hide(json.loads(text))
+    except ValueError as error:
+        raise InputError("a file of the checkpoint is not JSON; choose another checkpoint") from error
+    return (json.dumps(hidden, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _is_model_file(name: str) -> bool:

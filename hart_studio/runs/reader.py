@@ -12,6 +12,7 @@ from hart_studio.errors import DataError
 from hart_studio.files import open_plain
 from hart_studio.runs.events import RunEvent, Started, parse_event
 from hart_studio.runs.layout import RunLayout, is_run_id
+from hart_studio.runs.redaction import hide_cut_secrets
 from hart_studio.runs.status import RunStatus, ShownState, find_state
 
 _MOST_BYTES = 4 * 1024 * 1024
@@ -140,6 +141,8 @@ def find_base(started: Started) -> int:
 def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int = _MOST_BYTES) -> LogPart:
     """What an attempt printed after a byte offset; a character that is only half there waits for the next look.
 
+    Values of secret variables and access tokens are hidden: a library may print them in an error.
+
     Args:
         layout: The run.
         attempt: Number of the attempt.
@@ -157,7 +160,9 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int =
         data = file.read(most_bytes)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text = decoder.decode(data)
-    return LogPart(text, start + len(data) - len(decoder.getstate()[0]))
+    known, held = hide_cut_secrets(text)
+    left_out = len(text[len(text) - held :].encode()) if held else 0
+    return LogPart(known, start + len(data) - len(decoder.getstate()[0]) - left_out)
 
 
 def _read_whole_lines(file: BinaryIO, most_bytes: int) -> list[bytes]:

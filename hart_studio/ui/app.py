@@ -13,8 +13,10 @@ from starlette.middleware import Middleware
 from hart_studio.errors import HartError
 from hart_studio.runs.layout import RunLayout
 from hart_studio.ui.cache import CacheSweeper
+from hart_studio.ui.call_limits import MAX_RUNNING, CallLimits
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.config_check import check_checkpoint
+from hart_studio.ui.connections import install_connection_limits
 from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.faults import PlainFaults
@@ -44,11 +46,12 @@ if TYPE_CHECKING:
 MOST_QUEUED: Final = 256
 """Clicks of all visitors that may wait for a free thread; questions wait in a line of their own, see ``line``."""
 
-MOST_THREADS: Final = MODEL_CALLS + 32
-"""Threads that handle clicks: those who wait for a model leave some for everybody else."""
+MOST_THREADS: Final = MODEL_CALLS + sum(MAX_RUNNING.values()) + 16
+"""Threads for events and for calls of page scripts: questions and calls that wait leave some for all other events."""
 
 MOST_SESSIONS: Final = 200
-"""Visits that Gradio remembers, 0.3 MB each, the oldest going first; every call of a program is a visit of its own."""
+"""Visits that Gradio remembers, 0.3 MB each, the oldest going first. Calls of page scripts share one, see
+``call_limits``."""
 
 _HEADER: Final = """
 <header class="hs-head">
@@ -158,8 +161,9 @@ def launch_options(
         cache: Bounds the folder of uploads; None = it has no bound.
         proxying: Which headers of proxies are used.
     """
+    install_connection_limits()
     guard = Middleware(Guard, hosts=hosts, proxying=proxying)
-    middleware = [guard, Middleware(PlainFaults), Middleware(RequestLimits, cache=cache)]
+    middleware = [guard, Middleware(PlainFaults), Middleware(RequestLimits, cache=cache), Middleware(CallLimits)]
     more: dict[str, Any] = {}
     if mcp is not None:
         server, token = mcp

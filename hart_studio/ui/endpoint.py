@@ -122,7 +122,9 @@ def _explained() -> Iterator[None]:
 
 def _while_waited_for() -> Progress:
     """Reports to nobody, which end the work once the client has gone."""
-    return Caller().watch(lambda fraction, stage: None)
+    caller = Caller()
+    caller.wait_for_reader()
+    return caller.watch(lambda fraction, stage: None)
 
 
 def _uploaded_file(image: Any) -> Path | None:

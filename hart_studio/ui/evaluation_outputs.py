@@ -19,6 +19,7 @@ from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failures import Ending, count_endings, filter_records, find_ending, sort_records
 from hart_studio.evaluation.figures import make_figures
 from hart_studio.evaluation.job import QUESTIONS_FILE
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
 from hart_studio.evaluation.parts import FOLDER
 from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.evaluation.report import describe_gaps, write_report
@@ -30,6 +31,7 @@ from hart_studio.files import copy_plain, from_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.records import Box, Protocol, Record, Score
 from hart_studio.runs.layout import RunLayout
+from hart_studio.ui.cache import renew
 from hart_studio.ui.config_check import find_offered_model
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.label_desk import read_request
@@ -111,6 +113,8 @@ class EvaluationOutputs:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, tuple[object, Evaluation]] = OrderedDict()
         self._shown: OrderedDict[object, dict[str, Any]] = OrderedDict()
+        self._reports: OrderedDict[object, Path] = OrderedDict()
+        self._reporting = threading.Lock()
 
     def tables(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Tables as texts and figures as SVG documents, of one to six evaluations.
@@ -190,7 +194,7 @@ class EvaluationOutputs:
         }
 
     def report(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the report of one to six evaluations where the server may serve it.
+        """Write the report of one to six evaluations where the server may serve it; an unchanged one is written once.
 
         Args:
             request: A ``ChosenRequest``.
@@ -201,13 +205,20 @@ class EvaluationOutputs:
         evaluations, notes = self._choose(request)
         if not evaluations:
             raise InputError("; ".join(notes))
-        name = f"evaluations/{uuid.uuid4().hex}"
-        folder = self.service.folder / name / "report"
-        folder.mkdir(parents=True)
-        page = write_report(evaluations, folder)
-        shutil.make_archive(str(folder.parent / "evaluation-report"), "zip", folder)
-        found = page.relative_to(self.service.folder).as_posix()
-        return {"archive": f"{name}/evaluation-report.zip", "page": found, "notes": notes}
+        key = tuple((each.run_id, repr(_stamp(self.desk.find(each.run_id)))) for each in evaluations)
+        with self._reporting:  # one at a time: it takes seconds of the processor
+            page = self._reports.get(key)
+            if page is None or not (page.exists() and _archive_of(page).exists()):  # the cache may have removed it
+                folder = self.service.folder / "evaluations" / uuid.uuid4().hex / "report"
+                folder.mkdir(parents=True)
+                page = write_report(evaluations, folder)
+                shutil.make_archive(str(_archive_of(page).with_suffix("")), "zip", folder)
+                _keep(self._reports, key, page)
+            for path in (page, _archive_of(page)):
+                renew(path)
+        names = {"archive": _archive_of(page), "page": page}
+        found = {name: path.relative_to(self.service.folder).as_posix() for name, path in names.items()}
+        return {**found, "notes": notes}
 
     def ask_again(self, request: Mapping[str, Any]) -> AskedAgain:
         """A question of an evaluation for the Ask tab.
@@ -261,8 +272,7 @@ class EvaluationOutputs:
 
     def _load(self, layout: RunLayout) -> Evaluation:
         """The records of an evaluation, from memory while its files are what they were."""
-        parts = sorted((layout.folder / FOLDER).glob("part_*.jsonl"))
-        stamp = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
+        stamp = _stamp(layout)
         with self._lock:
             known = self._loaded.get(layout.run_id)
         if known is None or known[0] != stamp:
@@ -299,6 +309,17 @@ class EvaluationOutputs:
         return {"picture": {"name": scene.name, "width": scene.width, "height": scene.height, **shown}, "problem": ""}
 
 
+def _stamp(layout: RunLayout) -> list[tuple[str, int, int]]:
+    """What changes when an evaluation measures more: name, size and time of its files."""
+    parts = sorted((layout.folder / FOLDER).glob("part_*.jsonl"))
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
+
+
+def _archive_of(page: Path) -> Path:
+    """The zip of a report, beside its folder."""
+    return page.parent.parent / "evaluation-report.zip"
+
+
 def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
     """Remember the newest few."""
     kept[key] = value
@@ -321,7 +342,7 @@ def _show_row(record: Measured, protocol: Protocol) -> dict[str, Any]:
     judged = record.answers.get(protocol)
     return {
         "id": record.sample_id,
-        "question": record.question,
+        "question": shorten(record.question, LIST_TEXT_CHARS),
         "category": record.category,
         "ending": find_ending(record, protocol),
         "extracted": judged.score.extracted if judged else None,

@@ -19,6 +19,9 @@ _logger = logging.getLogger(__name__)
 _INTENDED: Final = frozenset({503, 507})
 """Server errors that are sent on purpose: the queue is full, or the space for uploads is full."""
 
+_UNPROCESSABLE: Final = 422
+_INVALID: Final = "The request does not have the fields of this address. Check their names and types."
+
 
 class PlainFaults:
     """ASGI middleware that answers 400 where the application behind it fails; streams pass through as they come."""
@@ -31,15 +34,19 @@ class PlainFaults:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_started = is_failed = False
+        is_started = is_failed = is_invalid = False
 
         async def send_plainly(message: Message) -> None:
-            nonlocal is_started, is_failed
+            nonlocal is_started, is_failed, is_invalid
             if message["type"] == "http.response.start":
+                is_invalid = message["status"] == _UNPROCESSABLE
+                if is_invalid:  # the application's own answer would repeat all of the input
+                    is_started = True
+                    await JSONResponse({"detail": _INVALID}, _UNPROCESSABLE)(scope, receive, send)
                 is_failed = message["status"] >= 500 and message["status"] not in _INTENDED
                 if not is_failed:
                     is_started = True
-            if not is_failed:
+            if not is_failed and not is_invalid:
                 await send(message)
 
         try:

@@ -40,6 +40,7 @@ from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.config_check import check_config, hash_new
 from hart_studio.ui.label_imports import MOST_SHOWN_BAD_ROWS, Import, read_folder, run_import
 from hart_studio.ui.label_launch import check_run, find_model, sign_run
+from hart_studio.ui.source_previews import SourcePreviews
 
 CLOSED: Final = "labeling is switched off on this public page; run python app.py yourself"
 """Why nothing is made here."""
@@ -100,6 +101,7 @@ class LabelDesk:
         self.limits = limits
         self._lock = threading.Lock()
         self._imports: dict[str, Import] = {}
+        self._previews = SourcePreviews()
 
     def open_project(self, name: Any) -> Project:
         """The project of that name, which comes from a browser; opened anew each time, so it is what is there now.
@@ -170,8 +172,12 @@ class LabelDesk:
             request: ``source``, ``image_root``, and ``picture``, the column that a person chose for the pictures.
         """
         self.check_open()
-        source, folder = self._find_source(request.get("source")), read_folder(request.get("image_root"))
-        return peek_source(source, folder, str(request.get("picture") or ""))
+        source, folder, column = request.get("source"), request.get("image_root"), str(request.get("picture") or "")
+
+        def make() -> dict[str, Any]:
+            return peek_source(self._find_source(source), read_folder(folder), column)
+
+        return make() if folder else self._previews.get(source, column, make)
 
     def bring(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Begin an import; ``look`` tells how far it is.

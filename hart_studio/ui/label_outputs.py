@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.difference import compare_runs
 from hart_studio.labeling.exporting import ExportOptions, export_project
@@ -198,7 +199,7 @@ class LabelOutputs:
             "changes": [
                 {
                     "id": change.item_id,
-                    "question": project.item(change.item_id).sample.question,
+                    "question": shorten(project.item(change.item_id).sample.question, LIST_TEXT_CHARS),
                     "change": change.change,
                     "iou": change.iou,
                 }

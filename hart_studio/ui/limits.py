@@ -7,7 +7,6 @@ JSON that is nested deep enough stops the program that reads it. None of that ma
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Callable
@@ -18,8 +17,10 @@ from gradio.utils import get_upload_folder
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hart_studio.files import names_address
 from hart_studio.ui.cache import CacheSweeper
+from hart_studio.ui.call_limits import CALLS_PATH, JSON_SCOPE_KEY
+from hart_studio.ui.json_bodies import BodyError, parse_body
+from hart_studio.ui.routes import is_open
 
 UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
 """Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
@@ -28,11 +29,13 @@ MOST_UPLOADED_BYTES: Final = 2 * UPLOAD_LIMIT_BYTES
 """Largest request with files, ours: a page sends all that were chosen at once."""
 
 MOST_JSON_BYTES: Final = 2**20
-"""Largest request without files, ours; the largest of the pages' own has some hundred KB. It is read where every
-other request waits meanwhile: 1 MB costs at most 0.3 s."""
+"""Largest request without files, ours; the largest of the pages' own has some hundred KB."""
 
-MOST_NESTED: Final = 64
-"""Depth of JSON, ours; the pages send less than 10."""
+MAX_OPEN_BYTES: Final = 8 * 1024
+"""Largest request to an address that needs no login; a login form has less than 1 KB. Project default."""
+
+MAX_INLINE_BYTES: Final = 16 * 1024
+"""Larger JSON is parsed in a thread, so that other requests do not wait for it. Project default."""
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a client may send nothing, and how long it may be slower than ``LEAST_BYTES_PER_SECOND``."""
@@ -62,17 +65,8 @@ RESERVED_STEP_BYTES: Final = 2**20
 _UPLOAD: Final = "/gradio_api/upload"
 _FORMS: Final = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _FORM_PATHS: Final = (_UPLOAD, "/login")
-_CALLS: Final = "/gradio_api/component_server"
 _OWN_BOUNDS: Final = "/mcp"
 _LEFT_OVER: Final = re.compile(r"tmp[a-z0-9_]{8}")
-
-
-class _RefusedError(Exception):
-    """The body cannot be taken."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
 
 
 class RequestLimits:
@@ -118,7 +112,7 @@ class RequestLimits:
             is_started = True
             await send(message)
 
-        most = MOST_UPLOADED_BYTES if is_upload or scope["path"].startswith(_OWN_BOUNDS) else MOST_JSON_BYTES
+        most = _find_size_limit(scope["path"], is_upload=is_upload)
         address = (scope.get("client") or ("unknown",))[0]
         space = _UploadSpace(self._cache) if is_upload and self._cache is not None else None
         stated = _stated_length(scope)
@@ -133,9 +127,10 @@ class RequestLimits:
             if space is not None:
                 await space.check(stated)
             if not scope["path"].startswith(_OWN_BOUNDS) and not _is_form(scope):
-                await body.read_json(takes_files=scope["path"].rstrip("/") != _CALLS)
+                value = await body.read_json(takes_files=scope["path"].rstrip("/") != CALLS_PATH)
+                scope = {**scope, JSON_SCOPE_KEY: value}
             await self.app(scope, body.receive, send_noting)
-        except _RefusedError as refused:
+        except BodyError as refused:
             if not is_started:
                 await _answer(refused)(scope, receive, send)
         finally:
@@ -287,23 +282,36 @@ class _Body:
             self._is_closed = True
             self.on_close()
 
-    async def read_json(self, *, takes_files: bool) -> None:
+    async def read_json(self, *, takes_files: bool) -> Any:
         """Read all of it, and refuse what is no JSON that a page would send.
 
         Args:
             takes_files: Whether gradio looks for files in it.
+
+        Returns:
+            The parsed value; None for an empty body.
         """
         parts = []
         while not self._is_whole:
             message = await self.receive()
             if message["type"] != "http.request":
                 self._kept = [message]
-                return
+                return None
             parts.append(message.get("body", b""))
         text = b"".join(parts)
-        if text:
-            _check_json(text, takes_files=takes_files)
+        value = None
+        if len(text) > MAX_INLINE_BYTES:
+            value = await asyncio.to_thread(parse_body, text, takes_files=takes_files)
+        elif text:
+            value = parse_body(text, takes_files=takes_files)
         self._kept = [{"type": "http.request", "body": text, "more_body": False}]
+        return value
+
+
+def _find_size_limit(path: str, *, is_upload: bool) -> int:
+    if is_upload or path.startswith(_OWN_BOUNDS):
+        return MOST_UPLOADED_BYTES
+    return min(MAX_OPEN_BYTES, MOST_JSON_BYTES) if is_open(path) else MOST_JSON_BYTES
 
 
 def _is_form(scope: Scope) -> bool:
@@ -315,7 +323,7 @@ def _is_form(scope: Scope) -> bool:
     if kind.startswith(_FORMS) and scope["path"].rstrip("/") in _FORM_PATHS:
         return True
     if kind and not kind.startswith(b"application/json"):
-        raise _RefusedError(415, "Expected JSON, got something else.")
+        raise BodyError(415, "Expected JSON, got something else.")
     return False
 
 
@@ -329,57 +337,24 @@ def _end_slowest(bodies: list[_Body]) -> None:
     min(bodies, key=lambda body: body.rate).end()
 
 
-def _check_json(text: bytes, *, takes_files: bool) -> None:
-    try:
-        value = json.loads(text, parse_constant=_refuse_word, object_pairs_hook=_read_object)
-    except (ValueError, RecursionError):
-        raise _RefusedError(400, "Expected JSON without NaN, infinity and double names.") from None
-    layer, depth = [value], 0
-    while layer := [child for each in layer for child in _children(each)]:
-        depth += 1
-        if depth > MOST_NESTED:
-            raise _RefusedError(400, f"Expected JSON nested at most {MOST_NESTED} deep.")
-        # Gradio would fetch a file that is named by an address from whatever server that is.
-        if takes_files and any(isinstance(each, dict) and _is_address(each.get("path")) for each in layer):
-            raise _RefusedError(400, "Expected an uploaded file, got an address. Upload the file.")
-
-
-def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
-
-
-def _is_address(path: Any) -> bool:
-    return isinstance(path, str) and names_address(path)
-
-
-def _refuse_word(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _children(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-
-
 def _refuse_large(most: int) -> NoReturn:
-    raise _RefusedError(413, f"Expected at most {most / 2**20:.0f} MB, got more. Send less at once.")
+    size = f"{most / 2**20:.0f} MB" if most >= 2**20 else f"{most / 2**10:.0f} KB"
+    raise BodyError(413, f"Expected at most {size}, got more. Send less at once.")
 
 
 def _refuse_slow() -> NoReturn:
-    raise _RefusedError(408, "The request did not arrive in time. Send it again.")
+    raise BodyError(408, "The request did not arrive in time. Send it again.")
 
 
 def _refuse_slowest() -> NoReturn:
-    raise _RefusedError(503, "Too many requests are being sent, and this was the slowest. Send it again in a moment.")
+    raise BodyError(503, "Too many requests are being sent, and this was the slowest. Send it again in a moment.")
 
 
 def _refuse_full() -> NoReturn:
-    raise _RefusedError(507, "The space for uploads is full. Try again in a few minutes.")
+    raise BodyError(507, "The space for uploads is full. Try again in a few minutes.")
 
 
-def _answer(refused: _RefusedError) -> JSONResponse:
+def _answer(refused: BodyError) -> JSONResponse:
     # What is left of the body is not read, so the connection cannot be used again.
     return JSONResponse({"detail": str(refused)}, refused.status, {"connection": "close"})
 

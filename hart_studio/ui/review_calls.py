@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept
@@ -150,7 +151,7 @@ class ReviewCalls:
             "rows": [
                 {
                     "id": item.id,
-                    "question": item.sample.question,
+                    "question": shorten(item.sample.question, LIST_TEXT_CHARS),
                     "name": Path(item.picture.path).name,
                     "status": item.label.status,
                     "score": item.label.score,

@@ -24,13 +24,13 @@ from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, OpenImage, SourceIm
 from hart_studio.labeling.records import Check
 from hart_studio.labeling.self_verify import check_boxes
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in, find_warnings
-from hart_studio.models.chat import ChatModel
+from hart_studio.models.chat import ChatModel, CountsTokens
 from hart_studio.pipeline.asking import ask_question, build_sample
 from hart_studio.pipeline.closed_loop import Failure, open_views, point
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 from hart_studio.pipeline.trace import Trace, draw_pictures, load_trace, summarize_trace, zip_trace
 from hart_studio.pipeline.verification import check_rollout_count
-from hart_studio.records import PROTOCOLS, Box, Protocol, Sample
+from hart_studio.records import MAX_QUESTION_CHARS, PROTOCOLS, Box, Protocol, Sample
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import load_config
@@ -57,6 +57,9 @@ MODEL_SLOTS: Final = 2
 
 DECODING: Final = threading.BoundedSemaphore(2)
 """Held while an original is decoded for the pages: uploads that come at once do not fill the memory at once."""
+
+MIN_COUNTED_CHARS: Final = 500
+"""Shorter questions fit into every context; their tokens are not counted."""
 
 _LOADING_SHARE: Final = 0.3
 """Part of the progress bar that loading a model takes."""
@@ -117,13 +120,20 @@ def read_form(
         **settings: Fields of ``LoopSettings``.
 
     Raises:
-        InputError: If the picture or the question is missing, the answer is none of the choices, or a setting is out
-            of range.
+        InputError: If the picture or the question is missing, the question is too long, the answer is none of the
+            choices, or a setting is out of range.
     """
     if image is None:
         raise InputError("there is no picture yet; upload one or pick an example")
     if not question or not question.strip():
         raise InputError("there is no question yet; type what you want to know about the picture")
+    size = len(question) + len(answer or "")
+    size += len(choices) if isinstance(choices, str) else sum(len(str(choice)) for choice in choices or ())
+    if size > MAX_QUESTION_CHARS:
+        raise InputError(
+            f"the question with its choices and answer has {size:,} characters, at most {MAX_QUESTION_CHARS:,} are "
+            "accepted; shorten it"
+        )
     options = choices.splitlines() if isinstance(choices, str) else [str(choice) for choice in choices or ()]
     names = PROTOCOLS if protocols is None else tuple(protocols)
     if not names or not set(names) <= set(PROTOCOLS):
@@ -141,6 +151,25 @@ def read_form(
     renew(form.image)
     check_rollout_count(form.rollouts, form.settings)
     return form
+
+
+def check_context(model: ChatModel, sample: Sample) -> None:
+    """Refuse a question that does not fit into a model's context.
+
+    Raises:
+        InputError: If its text alone takes more tokens than the model can read.
+    """
+    if not isinstance(model, CountsTokens) or model.context_tokens is None:
+        return
+    text = "\n".join([sample.question, *sample.choices])
+    if len(text) <= MIN_COUNTED_CHARS:
+        return
+    tokens = model.count_tokens(text)
+    if tokens > model.context_tokens:
+        raise InputError(
+            f"the question with its choices has {tokens:,} tokens, and the model reads at most "
+            f"{model.context_tokens:,}; shorten it, or choose another model"
+        )
 
 
 def find_rival(model: str) -> str:
@@ -241,6 +270,7 @@ class AskService:
             HartError: If the picture, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
+        self._check_loaded(name, form.sample)
         with self._line.turn(lambda text: progress(0.0, text), is_admitted=is_admitted):
             scene = self.open_picture(form.image)
             with SourceImage(form.image, self.limits) as image:
@@ -266,6 +296,7 @@ class AskService:
             HartError: If the picture, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
+        self._check_loaded(name, form.sample)
         with SourceImage(form.image, self.limits) as image, self._line.turn(lambda text: progress(0.0, text)):
             return {**summarize_trace(self._run_loop(form, name, image, progress)), "model": name}
 
@@ -277,8 +308,10 @@ class AskService:
             HartError: If the picture, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _keeping(form.image, progress)
+        self._check_loaded(name, form.sample)
         with SourceImage(form.image, self.limits) as image, self._line.turn(lambda text: progress(0.0, text)):
             model = self._get_model(name, progress)
+            check_context(model, form.sample)
             progress(_LOADING_SHARE, "Looking for the region")
             views = open_views(model, [form.sample], form.settings, lambda _: image, will_crop=False)
             if isinstance(views[0], Failure):
@@ -324,8 +357,10 @@ class AskService:
         settings = LoopSettings()
         # All of them: an answer from the first few would not be about these boxes.
         settings = settings.model_copy(update={"max_boxes": max(len(boxes), settings.max_boxes)})
+        self._check_loaded(model_name, sample)
         with self._line.turn(lambda text: progress(0.0, text)):
             model = self._get_model(model_name, progress)
+            check_context(model, sample)
             progress(_LOADING_SHARE, "Looking into the boxes")
             return check_boxes(model, sample, boxes, settings, before, open_image)
 
@@ -349,8 +384,10 @@ class AskService:
 
     def _run_loop(self, form: AskForm, name: str, image: SourceImage, progress: Progress) -> Trace:
         """Every turn of a question, for whoever has the line's turn."""
+        model = self._get_model(name, progress)
+        check_context(model, form.sample)
         return ask_question(
-            self._get_model(name, progress),
+            model,
             str(form.image),
             form.question,
             form.choices,
@@ -361,6 +398,12 @@ class AskService:
             lambda fraction, stage: progress(_LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, stage),
             lambda _: image,
         )
+
+    def _check_loaded(self, name: str, sample: Sample) -> None:
+        """Refuse a question that is too long before it waits, if its model is in memory; else once it is loaded."""
+        model = self._models.get(name)
+        if model is not None:
+            check_context(model, sample)
 
     def _get_model(self, name: str, progress: Progress) -> ChatModel:
         """The model from memory, or loaded after the least recently used one has made room.

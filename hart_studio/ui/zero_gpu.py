@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Sampling
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, CountsTokens, Sampling
 from hart_studio.ui.rights import is_zero_gpu
 
 TURN_SECONDS: Final = 60
@@ -55,7 +55,12 @@ class LentModel:
         self.name, self.family = model.name, model.family
         self.overview_budget, self.crop_budget = model.overview_budget, model.crop_budget
         self._loaded_by, self._model = name, model
+        self.context_tokens = model.context_tokens if isinstance(model, CountsTokens) else None
         _models[name] = model
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text; 0 if the model cannot tell."""
+        return self._model.count_tokens(text) if isinstance(self._model, CountsTokens) else 0
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1

@@ -104,7 +104,7 @@ def test_json_that_is_built_to_hurt_is_refused(target: Target, body: bytes) -> N
         answer = httpx.post(
             f"{target.url}gradio_api/{path}", content=body, headers={"content-type": "application/json"}, timeout=60
         )
-        assert answer.status_code == 400, (path, answer.text)
+        assert answer.status_code in {400, 413}, (path, answer.text)
         assert leaks(answer.text, target) == []
 
 

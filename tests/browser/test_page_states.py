@@ -244,3 +244,25 @@ def test_what_was_told_of_a_run_goes_with_it(open_page: OpenPage, shelf_url: str
     expect(page.locator(".hs-run-told")).to_have_text("Deleted.")
     choose(page, "early")
     expect(page.locator(".hs-run-told")).to_be_empty()
+
+
+def test_a_busy_server_is_asked_again_and_its_words_are_shown_in_the_end(open_page: OpenPage, studio: str) -> None:
+    page = open_page(studio)
+    open_tab(page, "Label")
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        if '"create"' not in (route.request.post_data or ""):
+            route.continue_()
+            return
+        asked.append(route.request.url)
+        detail = json.dumps({"detail": "Too many requests are running. Try again in a moment."})
+        headers = {"retry-after": "0.1", "content-type": "application/json"}
+        route.fulfill(status=429, headers=headers, body=detail)
+
+    page.route(re.compile("component_server"), refuse)
+    page.locator(".hs-new-name").fill("Busy")
+    page.locator(".hs-create").click()
+    expect(page.locator(".hs-label-told")).to_have_text("Too many requests are running. Try again in a moment.")
+    assert len(asked) == 3
+    page.unroute(re.compile("component_server"))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ConfigDict, Field, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.records import Box, Protocol, Record
+from hart_studio.records import MAX_QUESTION_CHARS, Box, Protocol, Record
 from hart_studio.ui.background import Progress
 from hart_studio.ui.drawn_boxes import DrawnBox, read_boxes
 from hart_studio.ui.endpoint import MOST_BOXES
@@ -18,7 +18,6 @@ from hart_studio.ui.mcp.pictures import cut_crops, receive_picture
 from hart_studio.ui.replies import Answered, Located, Verified
 from hart_studio.ui.services import AskForm, AskService, read_form
 
-_MOST_LETTERS: Final = 4000
 _MOST_CHOICES: Final = 26
 
 
@@ -30,7 +29,7 @@ class Question(Record):
     image: str
     """The picture's bytes: a data: URI such as data:image/jpeg;base64,... or the base64 alone. PNG, JPEG, WebP, TIFF,
     BMP or GIF of at most 24 MiB. No path and no address."""
-    question: str = Field(max_length=_MOST_LETTERS)
+    question: str = Field(max_length=MAX_QUESTION_CHARS)
     """The question about the picture, without its choices."""
     choices: tuple[str, ...] = Field(default=(), max_length=_MOST_CHOICES)
     """2 to 26 options without letters; none for an open question."""
@@ -41,7 +40,7 @@ class Question(Record):
 class AnswerableQuestion(Question):
     """A question that may come with its answer."""
 
-    answer: str = Field(default="", max_length=_MOST_LETTERS)
+    answer: str = Field(default="", max_length=MAX_QUESTION_CHARS)
     """The right answer if it is known: an option's letter or text."""
 
 

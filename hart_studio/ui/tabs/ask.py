@@ -190,6 +190,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     ) -> Iterator[dict[Any, Any]]:
         compared = Compared(())
         try:
+            Caller().wait_for_reader()
             form = read_form(
                 path,
                 question,

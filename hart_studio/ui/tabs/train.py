@@ -60,7 +60,11 @@ _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
 
 
 _Base = tuple[str, dict[str, Any], tuple[str, ...]]
-"""What the form was filled from: name of the preset for the command, settings, notes for the report."""
+"""What the form was filled from: name of the preset for the command, settings, notes for the report. The page holds it
+and sends it with each event: Gradio forgets the state of a session when many others come."""
+
+_MAX_NOTES: Final = 20
+_MAX_NOTE_CHARS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,9 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         """The command for who may run it here: it names folders of this machine, which are nobody else's business."""
         return desk.command_line(order) if desk.is_open and rights.is_owner(person) else ""
 
-    base = gr.State((DEFAULT_PRESET, base_config.model_dump(mode="json"), ()))
-    previewed = gr.State("")
-    placed = gr.State(_NOT_PLACED)
+    base = gr.JSON([DEFAULT_PRESET, base_config.model_dump(mode="json"), []], visible="hidden", elem_id="train-base")
+    previewed = gr.Textbox("", visible="hidden", elem_id="train-previewed")
+    placed = gr.JSON(list(_NOT_PLACED), visible="hidden", elem_id="train-placed")
     is_here = gr.Checkbox(visible=False)
     with gr.Row(elem_id="train-page"):
         with gr.Column(elem_id="train-form"):
@@ -144,8 +148,8 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
 
     place = [base, chosen, setup, *inputs]
 
-    def read_order(base: _Base, chosen: list[int], setup: str, *values: Any) -> Order:
-        name, settings, _ = base
+    def read_order(sent: Any, chosen: list[int], setup: str, *values: Any) -> Order:
+        name, settings, _ = read_base(sent)
         return Order(read_values(values, read_config(settings)), name, tuple(sorted(chosen or [])), setup)
 
     def may_start(person: gr.OAuthProfile | None) -> bool:
@@ -164,9 +168,9 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             order = read_order(*given)
         except InputError as error:
             problems = tuple(label_problems(str(error)))
-            state = LaunchState("These settings cannot be used", problems=problems, notes=given[0][2])
+            state = LaunchState("These settings cannot be used", problems=problems)
             return {report: state, command: "", save: gr.update(interactive=False), start: waiting}
-        state = describe_form(person, order, given[0][2])
+        state = describe_form(person, order, read_base(given[0])[2])
         is_stale = bool(shown_samples) and shown_samples != sample_key(order.config)
         return {
             report: state,
@@ -178,7 +182,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
 
     def fill(config: RunConfig) -> list[Any]:
         """Values of ``filled``: settings that come from no preset."""
-        return [None, None, None, "ddp", (DEFAULT_PRESET, config.model_dump(mode="json"), ()), *write_values(config)]
+        return [None, None, None, "ddp", [DEFAULT_PRESET, config.model_dump(mode="json"), []], *write_values(config)]
 
     bound = [
         (widget, block)
@@ -190,10 +194,15 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         return [gr.update(visible=_find_visibility(widget, chain, source)) for widget, _ in bound]
 
     def use_preset(
-        person: gr.OAuthProfile | None, name: str, shown_samples: str, gpus: list[int], before: _Base, *values: Any
+        person: gr.OAuthProfile | None, name: str, shown_samples: str, gpus: list[int], before: Any, *values: Any
     ) -> dict[Any, Any]:
-        found = fill_from_preset(values, read_config(before[1]), find_preset(name).config)
-        settings, shared = (name, found.base.model_dump(mode="json"), found.notes), _SHARDED_PRESETS.get(name, "ddp")
+        try:
+            settings_before = read_config(read_base(before)[1])
+        except InputError:  # the preset replaces them
+            settings_before = base_config
+        found = fill_from_preset(values, settings_before, find_preset(name).config)
+        settings = [name, found.base.model_dump(mode="json"), list(found.notes)]
+        shared = _SHARDED_PRESETS.get(name, "ddp")
         # With the report and the start button in the same answer: neither speaks of the settings from before.
         reviewed = review(person, shown_samples, settings, gpus, shared, *found.values)
         opened = {groups["Data"]: gr.update(open=True)} if reviewed[report].problems else {}
@@ -235,7 +244,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
             desk.ensure_open()
             order = read_order(*given)
             preview = preview_samples(order.config, watch.pictures)
-            shown = describe_form(person, order, given[0][2])
+            shown = describe_form(person, order, read_base(given[0])[2])
             return {report: shown, samples: preview, previewed: sample_key(order.config)}
         except Exception as error:
             return {report: describe_refusal(error), samples: None, previewed: ""}
@@ -264,7 +273,7 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 yield {report: state}
             if has_bad_finding(state):
                 refused = replace(state, is_checking=False, outcome=judge_findings(state), is_refused=True)
-                yield {report: refused, placed: _NOT_PLACED, start: gr.update(interactive=False)}
+                yield {report: refused, placed: list(_NOT_PLACED), start: gr.update(interactive=False)}
                 return
             run_id = desk.place(order)
             waiting = desk.place_in_queue(run_id)
@@ -273,13 +282,17 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
                 f"{called} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{called} is starting."
             )
             told = f"{outcome} It is on the Watch tab."
-            yield {report: replace(state, is_checking=False, outcome=outcome), placed: (run_id, told)}
+            yield {report: replace(state, is_checking=False, outcome=outcome), placed: [run_id, told]}
         except Exception as error:
-            yield {report: describe_refusal(error), placed: _NOT_PLACED}
+            yield {report: describe_refusal(error), placed: list(_NOT_PLACED)}
 
-    def show_placed(placed: tuple[str, str], is_here: bool) -> dict[Any, Any]:
+    def show_placed(sent: Any, is_here: bool) -> dict[Any, Any]:
         """Show the run that was started, to somebody who is still here; whoever has gone on is told where it is."""
-        run_id, told = placed
+        match sent:
+            case [str(run_id), str(told)]:
+                pass
+            case _:
+                run_id, told = _NOT_PLACED
         if run_id and is_here:
             return show_run(pages, tabs, run_id)
         if not is_here:
@@ -310,6 +323,18 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
     started = start.click(start_order, place, [report, placed, start], concurrency_limit=4, **quiet)
     started.then(show_placed, [placed, is_here], [tabs, pages.view], js=_IS_HERE, **quiet)
     return TrainForm(filled, fill)
+
+
+def read_base(sent: Any) -> _Base:
+    """Check what the page sent as that from which the form was filled; its settings are checked by ``read_config``.
+
+    Raises:
+        InputError: If it is missing or of another form. Nothing is started with other settings than the page shows.
+    """
+    match sent:
+        case [str(name), dict(settings), list(notes) | tuple(notes)] if name in PRESETS and len(notes) <= _MAX_NOTES:
+            return name, settings, tuple(str(note)[:_MAX_NOTE_CHARS] for note in notes)
+    raise InputError("the settings that the form was filled from are missing; reload the page and choose them again")
 
 
 def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:

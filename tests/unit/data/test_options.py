@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.data.options import read_lettered, read_options, split_options, take_out_options
-from hart_studio.records import LONGEST_QUESTION
+from hart_studio.records import MAX_QUESTION_CHARS
 
 # (text, question, options)
 INLINED = [
@@ -55,7 +55,7 @@ def test_known_options_are_taken_out_only_where_they_are_repeated() -> None:
 
 
 def test_a_text_too_long_is_not_searched() -> None:
-    text = "What?\nA. x\nB. " + "y" * LONGEST_QUESTION
+    text = "What?\nA. x\nB. " + "y" * MAX_QUESTION_CHARS
     assert split_options(text) == (text, ())
 
 
@@ -124,5 +124,5 @@ def test_no_text_raises(text: str) -> None:
 @pytest.mark.parametrize("unit", ["(A)", "A. ", "A. B. ", "(A)(B)", "A: B: C: ", "A.\n", "\n", "Options: ", "options "])
 def test_time_is_bounded(unit: str) -> None:
     started = time.process_time()
-    split_options(unit * (LONGEST_QUESTION // len(unit)))
+    split_options(unit * (MAX_QUESTION_CHARS // len(unit)))
     assert time.process_time() - started < 1.0

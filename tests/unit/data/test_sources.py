@@ -9,7 +9,7 @@ from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.errors import DataError
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
-from hart_studio.records import LONGEST_QUESTION, Box, GoldSample
+from hart_studio.records import MAX_QUESTION_CHARS, Box, GoldSample
 
 GOOD: dict[str, Any] = {"id": "a", "image": "x.png", "question": "Which?", "choices": ["1", "2"], "answer": "B"}
 
@@ -184,7 +184,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     [
         ({"question": "nul\0byte?"}, "got a NUL character"),
         ({"choices": ["1", "2\0"]}, "got a NUL character"),
-        ({"question": "q" * (LONGEST_QUESTION + 1)}, "question: expected at most 20,000 characters, got 20,001"),
+        ({"question": "q" * (MAX_QUESTION_CHARS + 1)}, "question: expected at most 20,000 characters, got 20,001"),
     ],
 )
 def test_texts_that_nobody_can_ask_are_bad_rows(folder: Path, change: dict[str, Any], reason: str) -> None:

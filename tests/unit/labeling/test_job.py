@@ -141,6 +141,27 @@ def test_a_run_that_died_goes_on_where_it_ended(twenty: Project) -> None:
     assert all(item.label.revision == 1 for item in twenty.items()), "nothing was done twice"
 
 
+def test_a_run_is_not_resumed_with_other_weights(twenty: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    layout = prepare_run(twenty, config(model=str(folder)))
+    model = right_model()
+
+    def interrupt(request: ChatRequest) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(twenty, right_model(grounding=interrupt), layout)
+    (folder / "model.safetensors").write_bytes(b"two")
+    with pytest.raises(DataError, match=r"The files of the model .* changed since the run"):
+        run(twenty, model, layout)
+    assert count_items(twenty, layout.run_id, is_left=True) == 20
+    (folder / "model.safetensors").write_bytes(b"one")
+    run(twenty, model, layout)
+    assert count_items(twenty, layout.run_id, is_left=True) == 0
+
+
 def test_stop_and_pause(twenty: Project) -> None:
     layout = prepare_run(twenty, config(batch=1))
     layout.pause.touch()

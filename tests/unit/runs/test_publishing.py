@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from hart_studio.errors import InputError, ModelError
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.publishing import Destination, publish_checkpoint, write_card
+from hart_studio.runs.publishing import Destination, hide_path, publish_checkpoint, write_card
 from hart_studio.runs.writer import RunWriter, create_run
 from tests.fake_hub import FakeHub
 from tests.unit.runs.conftest import PROVENANCE
@@ -122,3 +123,38 @@ def test_a_hub_that_is_not_there(layout: RunLayout, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelError, match="can be reached"):
         publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
+
+
+@pytest.mark.parametrize("folder", ["/home/alice.miller/secret/model", "C:\\Users\\alice.miller\\secret\\model"])
+def test_no_file_tells_a_folder_of_this_machine(hub: FakeHub, tmp_path: Path, folder: str) -> None:
+    base = {"model": {"id": folder}, "data": {"source": "jsonl", "path": "/home/alice.miller/secret/x.jsonl"}}
+    base["data"]["image_root"] = "/home/alice.miller/secret/images"
+    config = RunConfig.model_validate(base)
+    layout = create_run(tmp_path / "runs", "training", config, config.method.chain, total=2)
+    with RunWriter(layout, total=2) as run:
+        run.start(PROVENANCE)
+        with run.saving_checkpoint(2, "sft") as saved:
+            adapter = {"base_model_name_or_path": folder, "target_modules": ["q_proj"], "r": 8}
+            (saved / "adapter_config.json").write_text(json.dumps(adapter))
+            (saved / "tokenizer.json").write_text('{"vocab": {"/a/b": 1, "/": 2}, "merges": ["/usr/bin"]}')
+            (saved / "model.safetensors").write_text("weights")
+    publish_checkpoint(layout, None, Destination("me/model", TOKEN))
+    for name, content in hub.files.items():
+        assert b"alice" not in content and b"secret" not in content, name
+    adapter = json.loads(hub.files["adapter_config.json"])
+    assert adapter == {"base_model_name_or_path": "model", "target_modules": ["q_proj"], "r": 8}
+    published = json.loads(hub.files["training/config.json"])
+    assert (published["model"]["id"], published["data"]["path"]) == ("model", "x.jsonl")
+    assert json.loads(hub.files["tokenizer.json"]) == {"vocab": {"/a/b": 1, "/": 2}, "merges": ["/usr/bin"]}
+    assert "base_model" not in hub.files["README.md"].decode() and hub.files["model.safetensors"] == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"), ("", ""), ("built-in", "built-in"),
+        ("/data/models/mine", "mine"), ("~/models/mine", "mine"), ("../mine", "mine"), ("D:\\models\\mine", "mine"),
+    ],
+)  # fmt: skip
+def test_local_paths_lose_their_folders(text: str, shown: str) -> None:
+    assert hide_path(text) == shown

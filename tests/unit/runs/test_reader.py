@@ -170,3 +170,16 @@ def test_a_number_that_no_page_could_be_sent_is_no_status(tmp_path: Path, name: 
     (found,) = list_runs(tmp_path)
     assert (found.state, found.status) == ("unreadable", None)
     assert f"{name}: expected less than 2**53" in found.problem
+
+
+def test_a_log_is_shown_without_the_values_of_secret_variables(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY_PASSWORD", "S3cretValueOfProxy99")
+    layout.logs.mkdir(exist_ok=True)
+    layout.log_of(1).write_text("é proxy http://bob:S3cretValueOfProxy99@10.0.0.1 or S3cretValueOfProxy99.\n", "utf-8")
+    size = layout.log_of(1).stat().st_size
+    for cut in range(1, size):
+        first = read_log(layout, 1, 0, cut)
+        text = first.text + read_log(layout, 1, first.offset).text
+        assert "S3cret" not in text and "Proxy99" not in text and text.endswith(".\n"), cut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,16 @@ def test_boxes_carry_their_labels_as_text(desk: EvaluationDesk, outputs: Evaluat
     assert desk.evaluations({"signature": ""})["evaluations"][0]["title"] == evil, (
         "texts travel as they are; the page shows them as text"
     )
+
+
+def test_an_unchanged_report_is_written_once(outputs: EvaluationOutputs, layout: RunLayout) -> None:
+    request = {"runs": [layout.run_id]}
+    first = outputs.report(request)
+    assert outputs.report(request) == first
+    archive = outputs.service.folder / first["archive"]
+    archive.unlink()
+    again = outputs.report(request)
+    assert again["archive"] != first["archive"] and (outputs.service.folder / again["archive"]).exists()
+    part = next((layout.folder / "evaluation").glob("part_*.jsonl"), None) or next(layout.folder.rglob("part_*.jsonl"))
+    os.utime(part, ns=(1, 1))
+    assert outputs.report(request)["archive"] != again["archive"], "its records are others"

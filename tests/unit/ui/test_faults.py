@@ -76,7 +76,7 @@ def test_an_exception_behind_such_an_answer_is_told_once(caplog):
     assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.body"]
 
 
-@pytest.mark.parametrize("status", [200, 204, 303, 400, 401, 404, 413, 422, 499, 503, 507])
+@pytest.mark.parametrize("status", [200, 204, 303, 400, 401, 404, 413, 499, 503, 507])
 def test_all_other_answers_pass_as_they_are(status, caplog):
     messages = [start(status), PIECE, PIECE]
     answer = call(PlainFaults(application(*messages)))
@@ -119,3 +119,10 @@ def test_a_full_space_for_uploads_reaches_the_client_with_its_reason(tmp_path, c
     answer = call(app, [part(b"0" * 100, is_last=True)], path="/gradio_api/upload", headers=[form])
     assert (answer.status, answer.detail) == (507, "The space for uploads is full. Try again in a few minutes.")
     assert not caplog.records
+
+
+def test_an_answer_about_wrong_fields_does_not_repeat_the_input():
+    sent = {"type": "http.response.body", "body": b'{"detail":[{"input":"' + b"x" * 1000 + b'"}]}'}
+    answer = call(PlainFaults(application(start(422), sent)))
+    assert (answer.status, "fields" in answer.detail) == (422, True)
+    assert b"xxx" not in answer.body and len(answer.body) < 200

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hart_studio.ui import limits
+from hart_studio.ui import json_bodies, limits
 from hart_studio.ui.cache import SPARED_SECONDS, CacheSweeper
 from hart_studio.ui.limits import RequestLimits
 from tests.asgi import JSON, accepting, call, part
@@ -111,11 +111,11 @@ def test_the_first_of_several_kinds_counts(limit):
     assert call(limit, in_parts(b"[]"), headers=[JSON, plain]).status == 200
 
 
-@pytest.mark.parametrize("depth", [limits.MOST_NESTED, limits.MOST_NESTED + 1])
+@pytest.mark.parametrize("depth", [json_bodies.MOST_NESTED, json_bodies.MOST_NESTED + 1])
 def test_json_is_nested_so_deep_and_no_deeper(limit, depth):
     for text in ("[" * depth + "1" + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
         assert call(limit, in_parts(text.encode()), headers=[JSON]).status == (
-            200 if depth == limits.MOST_NESTED else 400
+            200 if depth == json_bodies.MOST_NESTED else 400
         )
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError, ModelError
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS
 from hart_studio.image_domains import NEEDLE
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
@@ -362,3 +363,13 @@ def test_training_settings_hold_questions_and_labels(calls: ReviewCalls, project
     assert (config.method.chain, config.method.sft_target, config.data.sft_count) == ("ap_grpo+sft", "grounded", None)
     loaded = load_jsonl(Path(config.data.path), image_root=Path(config.data.image_root))
     assert all([box.xyxy for box in sample.label_boxes] == [BOX.xyxy] for sample in loaded.samples)
+
+
+def test_the_list_shortens_long_questions_and_the_item_does_not(calls: ReviewCalls, project: Project) -> None:
+    item = next(project.items(limit=1))
+    long = item.sample.model_copy(update={"id": "long", "question": "q" * 15_000})
+    import_samples(project, LoadedSamples("more", (long,)))
+    rows = calls.list_items(request())["rows"]
+    assert max(len(row["question"]) for row in rows) == LIST_TEXT_CHARS
+    found = next(row["id"] for row in rows if len(row["question"]) == LIST_TEXT_CHARS)
+    assert len(calls.open_item(request(item=found))["item"]["question"]) == 15_000

@@ -12,7 +12,7 @@ from hart_studio.image_domains import NEEDLE, mark_domain
 from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
-from hart_studio.records import Box
+from hart_studio.records import MAX_QUESTION_CHARS, Box
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.allowed_models import AllowedModels, offered_models
@@ -338,3 +338,39 @@ def test_originals_that_come_at_once_are_not_decoded_at_once(service, tmp_path, 
     with ThreadPoolExecutor(8) as threads:
         assert {scene.width for scene in threads.map(service.open_picture, paths)} == {30}
     assert len(most) >= 8 and max(most) <= 2
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"question": "q" * (MAX_QUESTION_CHARS + 1)},
+        {"question": "q", "choices": ["a", "b" * MAX_QUESTION_CHARS]},
+        {"question": "q", "choices": "a\n" * MAX_QUESTION_CHARS},
+        {"question": "q", "answer": "a" * MAX_QUESTION_CHARS},
+    ],
+)
+def test_a_question_has_a_greatest_length_wherever_it_comes_from(picture, texts):
+    with pytest.raises(InputError, match="at most 20,000 are accepted; shorten it"):
+        read_form(picture, **texts)
+
+
+class CountingModel(ScriptedModel):
+    """Reads 100 tokens, one a word."""
+
+    context_tokens = 100
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+
+def test_a_question_above_the_context_gets_no_turn(tmp_path, picture):
+    model = CountingModel(name="m", grounding=BOX, crops_only="A", direct="B", full_and_crops="A")
+    service = AskService(tmp_path / "work", lambda name: model)
+    long, fitting = read_form(picture, "word " * 400), read_form(picture, "word " * 90)
+    for ask in (service.answer, service.locate, service.ask):
+        with pytest.raises(InputError, match="has 400 tokens, and the model reads at most 100"):
+            ask(long, "m", quiet)
+    assert not model.calls, "nothing was computed, also not while the model was loaded for it"
+    service.answer(fitting, "m", quiet)
+    with service._line.turn(lambda text: None), pytest.raises(InputError, match="400 tokens"):
+        service.answer(long, "m", quiet)  # somebody else's turn is not waited for
