@@ -92,7 +92,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print how many tests were left out, and how to run them."""
     if count := config.stash.get(LEFT_OUT, 0):
         terminalreporter.write_line(
-            f"{count} tests of other tiers were not run: --rest runs them alone, --all everything, --slow kills and scale"
+            f"{count} tests of other tiers not run: --rest runs them alone, --all everything, --slow kills and scale"
         )
 
 

@@ -80,9 +80,9 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio; all are closed at the end."""
+    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio, up to the end of the module."""
     apps: list[gr.Blocks] = []
     desks: list[LaunchDesk] = []
     cache = tmp_path_factory.mktemp("cache")
@@ -118,7 +118,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     patch.undo()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(serve: Callable[..., str], picture_folder: Path) -> str:
     """Address of a studio with scripted models."""
     return serve(open_by_name, picture_folder)

@@ -52,6 +52,7 @@ def model(real_model: LocalChatModel, picture: Path) -> PointingModel:
     return PointingModel(real_model, str([from_original(box, family.box_frame, WH, seen_wh) for box in REGIONS]))
 
 
+@pytest.mark.core
 def test_boxes_of_every_family_land_on_the_right_pixels(model: PointingModel, picture: Path) -> None:
     sample = Sample(id="s", image=str(picture), question="Which digit?", choices=("3", "7"), answer="B")
     settings = LoopSettings(temperature=1.0, seed=1, max_new_tokens=4)

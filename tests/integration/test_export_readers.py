@@ -65,6 +65,7 @@ def negatives_in(split: str, items: list[Item], options: ExportOptions) -> list[
     ]
 
 
+@pytest.mark.core
 def test_pycocotools(items: list[Item], tmp_path: Path) -> None:
     coco_module = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     evaluation = pytest.importorskip("pycocotools.cocoeval")

@@ -61,6 +61,7 @@ def library_answer(model: LocalChatModel, request: ChatRequest, limit: int) -> s
     return str(model.processor.tokenizer.decode([token for token in ids if token not in model._removed_ids]))
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_the_answer_is_the_librarys_own(model: LocalChatModel, conversation: Callable[..., ChatRequest]) -> None:
     request = conversation(model)

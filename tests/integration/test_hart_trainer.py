@@ -87,8 +87,10 @@ def trl_inputs(trainer: HartTrainer, groups: list[RolledGroup]) -> dict[str, Any
     return inputs
 
 
-@pytest.mark.parametrize("chunk_tokens", [100_000, 200])
-@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize(
+    ("chunk_tokens", "shares"),
+    [pytest.param(100_000, True, marks=pytest.mark.core), (200, True), (100_000, False), (200, False)],
+)
 def test_the_grpo_row_is_trls_own_loss(
     tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path, chunk_tokens: int, shares: bool
 ) -> None:

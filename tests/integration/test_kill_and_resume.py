@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
-STEPS = {3: 4, 20: 20}
+STEPS = {3: 3, 20: 20}
 """Kills -> steps of each of the two stages: more than the attempts make before they are killed."""
 
 
@@ -154,6 +154,7 @@ def launch_two(layout: RunLayout) -> list[subprocess.Popen[str]]:
     return [launch(command_of(layout), RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
 
 
+@pytest.mark.slow  # one update in two processes, and the recipe for two machines, are in the tiers above
 def test_the_command_in_two_processes_is_the_one_in_one(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     config = small_config(
         tiny_folder("qwen2_5_vl"),
