@@ -82,7 +82,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio, up to the end of the module."""
+    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio until the module ends."""
     apps: list[gr.Blocks] = []
     desks: list[LaunchDesk] = []
     cache = tmp_path_factory.mktemp("cache")
