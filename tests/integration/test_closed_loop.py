@@ -24,7 +24,7 @@ from hart_studio.pipeline.verification import verify
 from hart_studio.records import PROTOCOLS, Sample
 from tests.fakes import PointingModel
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 WH = (960, 640)
 REGIONS = ((240, 160, 480, 320), (672, 384, 864, 544))
@@ -52,7 +52,6 @@ def model(real_model: LocalChatModel, picture: Path) -> PointingModel:
     return PointingModel(real_model, str([from_original(box, family.box_frame, WH, seen_wh) for box in REGIONS]))
 
 
-@pytest.mark.core
 def test_boxes_of_every_family_land_on_the_right_pixels(model: PointingModel, picture: Path) -> None:
     sample = Sample(id="s", image=str(picture), question="Which digit?", choices=("3", "7"), answer="B")
     settings = LoopSettings(temperature=1.0, seed=1, max_new_tokens=4)

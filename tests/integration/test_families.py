@@ -28,7 +28,7 @@ from tests.integration.conversations import (
 )
 from tests.tiny_models import FAMILY_KEYS
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 QWEN_KEYS = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 
@@ -61,7 +61,6 @@ def library_answer(model: LocalChatModel, request: ChatRequest, limit: int) -> s
     return str(model.processor.tokenizer.decode([token for token in ids if token not in model._removed_ids]))
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_the_answer_is_the_librarys_own(model: LocalChatModel, conversation: Callable[..., ChatRequest]) -> None:
     request = conversation(model)

@@ -20,7 +20,7 @@ from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.steps import MicroBatch, build_rows, count_rollouts
 from tests.integration.training_runs import disturb, gradients_of, make_samples, make_trainer, small_config
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [pytest.mark.core, pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 BETA = 0.04
 
@@ -87,10 +87,8 @@ def trl_inputs(trainer: HartTrainer, groups: list[RolledGroup]) -> dict[str, Any
     return inputs
 
 
-@pytest.mark.parametrize(
-    ("chunk_tokens", "shares"),
-    [pytest.param(100_000, True, marks=pytest.mark.core), (200, True), (100_000, False), (200, False)],
-)
+@pytest.mark.parametrize("chunk_tokens", [100_000, 200])
+@pytest.mark.parametrize("shares", [True, False])
 def test_the_grpo_row_is_trls_own_loss(
     tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path, chunk_tokens: int, shares: bool
 ) -> None:
