@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return one worker per core; none for the debugger and where single files are named."""
     if config.option.usepdb or all(".py" in argument for argument in config.args):
         return 0
+    return min(_count_cores(), MOST_WORKERS)
+
+
+def _count_cores() -> int:
+    """Cores that this process may use, with the limit of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    with suppress(OSError, ValueError):  # elsewhere than Linux, or without a limit: "max 100000"
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split())
+        cores = max(1, min(cores, round(quota / period)))
+    return cores
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

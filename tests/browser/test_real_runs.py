@@ -236,7 +236,7 @@ class StudioProcess:
             )
 
     def __enter__(self) -> StudioProcess:
-        deadline = time.monotonic() + PATIENCE_MS / 1000
+        deadline = time.monotonic() + RUN_MS / 1000
         while time.monotonic() < deadline:
             try:
                 httpx.get(self.url)
