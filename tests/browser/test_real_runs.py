@@ -55,6 +55,7 @@ def studio_url(serve: Callable[..., str], picture_folder: Path, root: Path) -> s
 
 
 @pytest.mark.core
+@pytest.mark.timeout(600)
 def test_a_run_is_started_watched_and_found_again(
     open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
 ) -> None:
