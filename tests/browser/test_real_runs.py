@@ -95,21 +95,6 @@ def test_a_run_is_started_watched_and_found_again(
     expect(page.locator(".hs-gold-note")).to_contain_text("Evaluation only")
 
 
-def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPage, studio_url: str, root: Path) -> None:
-    page = open_page(studio_url)
-    open_tab(page, "Watch")
-    page.get_by_role("button", name="Try in Ask").click()
-    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#ask-model-a input")).to_have_value("built-in")
-    checkpoint = newest_checkpoint(find_layout(root, "first"))
-    assert checkpoint is not None
-    expect(page.locator("#ask-model-b input")).to_have_value(f"first, step {read_step(checkpoint.folder.name)}")
-    page.click(".hs-example >> nth=0")
-    page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
-    page.click("#ask-button")
-    page.wait_for_selector("#result-b .hs-card", timeout=RUN_MS)
-
-
 def test_a_stop_saves_and_touches_nothing_else(
     open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +136,24 @@ def test_a_killed_trainer_is_shown_and_resumed(
     state_is(page, "completed")
     expect(page.locator(".hs-run-told")).to_have_text("")
     expect(page.locator(".hs-run-clock")).to_contain_text("attempt 2")
+
+
+def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPage, studio_url: str, root: Path) -> None:
+    page = open_page(studio_url)
+    layout = find_layout(root, "killed")  # by the test above
+    open_tab(page, "Watch")
+    page.select_option(".hs-run-picker", layout.run_id)
+    expect(page.locator(".hs-run-title")).to_have_text("killed")
+    page.get_by_role("button", name="Try in Ask").click()
+    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#ask-model-a input")).to_have_value("built-in")
+    checkpoint = newest_checkpoint(layout)
+    assert checkpoint is not None
+    expect(page.locator("#ask-model-b input")).to_have_value(f"killed, step {read_step(checkpoint.folder.name)}")
+    page.click(".hs-example >> nth=0")
+    page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
+    page.click("#ask-button")
+    page.wait_for_selector("#result-b .hs-card", timeout=RUN_MS)
 
 
 def test_a_second_run_waits_for_the_first(
