@@ -14,7 +14,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
   let isGuessed = false; // whether the kind is what a look inside made of the source
   let job = null; // the last import of the project, as the server tells it
   let past = "null"; // what it was when another source was looked at: it is not told any more
-  let earlierBadRows = [];
+  let earlierInvalidRows = [];
   let looks = 0; // an answer to an earlier look comes too late
   let isAsked = false; // whether the last import has asked for a question, and been led to it
 
@@ -27,7 +27,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
     const mustAsk = Boolean(shown?.error.startsWith("expected a question"));
     if (mustAsk && !isAsked) askForQuestion();
     isAsked = mustAsk;
-    const rows = shown ? shown.bad_rows : earlierBadRows;
+    const rows = shown ? shown.invalid_rows : earlierInvalidRows;
     find(".hs-bad-rows").replaceChildren(...(rows.length
       ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Why it was left out" })])]),
         build("tbody", {}, rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
@@ -185,14 +185,14 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
     open() {
       job = null;
       past = "null";
-      earlierBadRows = [];
+      earlierInvalidRows = [];
       for (const name of [".hs-source", ".hs-file", ".hs-question", ".hs-choices", ".hs-image-root"]) find(name).value = "";
       find(".hs-kind").value = "auto";
       find(".hs-more-import").open = isGuessed = isAsked = false;
       forgetPreview();
     },
     showEarlier(rows) {
-      earlierBadRows = rows;
+      earlierInvalidRows = rows;
       draw(job);
     },
   };

@@ -110,13 +110,13 @@ function choose(id) {
   history.replaceState(null, "", address);
   look();
   if (!id) return;
-  showEarlierBadRows(id);
+  showEarlierInvalidRows(id);
   openPanel(tabs.open() ?? "import"); // what it shows is the other project's
 }
 
 // What earlier imports left out stays to be seen, also after the server was started again.
-async function showEarlierBadRows(id) {
-  const rows = await call("bad_rows", {});
+async function showEarlierInvalidRows(id) {
+  const rows = await call("invalid_rows", {});
   if (!Array.isArray(rows) || id !== project) return;
   importing.showEarlier(rows.map(([source, place, reason]) => [`${source}, ${place}`, reason]));
 }

@@ -25,8 +25,8 @@ from hart_studio.models.loading import load_model
 from hart_studio.needle.drawing import draw_scene
 from hart_studio.needle.scenes import SceneSettings, make_scene
 from hart_studio.pipeline.answering import crops_only_request
-from hart_studio.pipeline.cropping import cut_crops, plan_regions
-from hart_studio.pipeline.grounding import grounding_request, make_overview, read_grounding
+from hart_studio.pipeline.cropping import extract_crops, select_crop_regions
+from hart_studio.pipeline.grounding import grounding_request, make_overview, parse_grounding
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Sample
 
@@ -51,7 +51,7 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
     clock = time.perf_counter
     began = clock()
     image = SourceImage(path)
-    image.decode_ahead()  # as the loop does for a lone picture
+    image.start_decoding()  # as the loop does for a lone picture
     overview = make_overview(image, model, settings)
     times["overview"].append(clock() - began)
 
@@ -61,9 +61,9 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
     times["grounding (model)"].append(clock() - began)
 
     began = clock()
-    grounding = read_grounding(request, completion, model.family, image.wh)
-    boxes = grounding.boxes or (Box.of((0, 0, image.width / 8, image.height / 8)),)
-    (crops,) = cut_crops(image, [plan_regions(boxes, image.wh, model.family, settings)], model, settings)
+    grounding = parse_grounding(request, completion, model.family, image.wh)
+    boxes = grounding.boxes or (Box.from_xyxy((0, 0, image.width / 8, image.height / 8)),)
+    (crops,) = extract_crops(image, [select_crop_regions(boxes, image.wh, model.family, settings)], model, settings)
     times["boxes and crop"].append(clock() - began)
 
     began = clock()

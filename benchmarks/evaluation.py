@@ -58,7 +58,7 @@ def time_processes(data: Path, root: Path, processes: int) -> float:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (run,) = list_runs(runs)
-    events = read_events(run.layout, most_bytes=2**40).events
+    events = read_events(run.layout, max_bytes=2**40).events
     began = next(event.at for event in events if isinstance(event.payload, Started))
     steps = [event for event in events if isinstance(event.payload, StepDone)]
     # The model is loaded between the start and the first batch, so both ends are batches.

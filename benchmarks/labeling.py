@@ -27,9 +27,9 @@ from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.self_verify import ProposalSettings, propose
 from hart_studio.models.catalog import TRAINED_MODEL
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Sampling
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, SamplingParams
 from hart_studio.models.loading import load_model
-from hart_studio.needle.dataset import iterate_items, write_picture
+from hart_studio.needle.dataset import iterate_items, write_image
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Sample
 
@@ -43,7 +43,7 @@ class OneAtATime:
         self.overview_budget, self.crop_budget = real.overview_budget, real.crop_budget
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """Ask one by one."""
         return [[self.real.generate([request], sampling)[0][0] for _ in range(group_size)] for request in requests]
@@ -54,7 +54,7 @@ def draw(folder: Path, count: int) -> list[Sample]:
     samples = []
     for item in iterate_items("val", count, seed=7):
         path = folder / f"{item.id}.jpg"
-        write_picture(item.scene, path)
+        write_image(item.scene, path)
         question = item.question
         samples.append(
             Sample(
@@ -95,7 +95,7 @@ def watch_memory(model: ChatModel, folder: Path, many: int) -> list[tuple[int, f
         asked = 0
 
         def generate(
-            self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+            self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
         ) -> list[list[Completion]]:
             found = self.real.generate(requests, sampling, group_size)
             Watched.asked += 1

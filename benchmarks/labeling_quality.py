@@ -31,7 +31,7 @@ from hart_studio.labeling.report import draw_reliability
 from hart_studio.labeling.review import ReviewDesk
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.tightening import TighteningSettings
-from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, resolve_model_name
 from hart_studio.models.loading import load_model
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, GoldSample
@@ -95,7 +95,7 @@ def main() -> int:
     for model in (BUILT_IN_HART, BUILT_IN):
         with tempfile.TemporaryDirectory() as name:
             project = label(Path(name) / "project", samples, model, None)
-            calibration = find_calibration(find_built_in(model), project.folder)
+            calibration = find_calibration(resolve_model_name(model), project.folder)
             first = compare_with_gold(project)
             lines += ["", f"## {model}", "", *_tables(project, first, gold, len(samples) // REVIEWED_PART)]
             if calibration:

@@ -17,7 +17,7 @@ import transformers
 from benchmarks.step_time_model import QUESTION, Setup
 from benchmarks.step_time_variants import Variant
 from hart_studio.imaging import SourceImage
-from hart_studio.models.chat import Picture
+from hart_studio.models.chat import ImageInput
 from hart_studio.pipeline.grounding import grounding_request, make_overview
 from hart_studio.training.items import turn_item
 from hart_studio.training.rollouts import loop_settings
@@ -93,7 +93,7 @@ def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
     """
     trainer, policy = variant.trainer, variant.trainer.policy
     settings = loop_settings(variant.config, setup.sizes.turn_tokens, seed=0)
-    overview: Picture = make_overview(SourceImage(setup.picture), policy, settings)  # a new one: not yet encoded
+    overview: ImageInput = make_overview(SourceImage(setup.picture), policy, settings)  # a new one: not yet encoded
     request = grounding_request(overview, QUESTION)
     trainer.model.train()
     began = time.perf_counter()

@@ -20,8 +20,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from hart_studio.models.chat import ChatRequest, Completion, Sampling
-from hart_studio.needle.tiny_model import build_tokenizer
+from hart_studio.experiments.pretraining.tiny_model import build_tokenizer
+from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.training.policy import Exchange, PolicyModel
 
@@ -212,7 +212,7 @@ class PointingPolicy(PolicyModel):
         self._sizes = sizes
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """As ``PolicyModel.generate``, with what was said made usable."""
         sampled = super().generate(requests, sampling, group_size)

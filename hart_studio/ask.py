@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import print_anything
+from hart_studio.files import replace_unencodable_output
+from hart_studio.formatting import format_percent
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.asking import ask_question, build_sample
-from hart_studio.pipeline.chance import chance_of_guessing
+from hart_studio.pipeline.guessing import guess_probability
+from hart_studio.pipeline.inference import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
-from hart_studio.pipeline.trace import Trace, check_trace_folder, draw_pictures, save_trace, summarize_trace
+from hart_studio.pipeline.trace import Trace, check_trace_folder, render_images, save_trace, summarize_trace
 from hart_studio.pipeline.verification import check_rollout_count
-from hart_studio.progress import Progress, one_line, printable
+from hart_studio.progress import ProgressReporter, printable, shorten_to_line
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
-from hart_studio.shares import show_share
 
 BAD_INPUT = 2
 """Exit code when the input cannot be used; the reason is one line on stderr."""
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when the question was asked, whatever the answer; 2 when the input is not usable.
     """
-    print_anything()
+    replace_unencodable_output()
     flags = _build_parser().parse_args(argv)
     try:
-        sys.stdout.write(_ask(flags) + "\n")
+        sys.stdout.write(_run(flags) + "\n")
     except HartError as error:
         sys.stderr.write(f"ask: {' '.join(str(error).split())}\n")
         return BAD_INPUT
@@ -55,7 +55,7 @@ def load_model(name: str, device: str) -> ChatModel:
     return load(name, device=device)
 
 
-def _ask(flags: argparse.Namespace) -> str:
+def _run(flags: argparse.Namespace) -> str:
     """Everything but the printing; the input is checked before the model is loaded."""
     settings = read_settings(
         overview_max_pixels=flags.overview_pixels,
@@ -69,10 +69,10 @@ def _ask(flags: argparse.Namespace) -> str:
     check_rollout_count(flags.rollouts, settings)
     if flags.save:
         check_trace_folder(flags.save)
-        with _writing_to(flags.save):
+        with _explain_write_errors(flags.save):
             flags.save.mkdir(parents=True, exist_ok=True)
-    with SourceImage(flags.image) as image, Progress(is_brief=True) as progress:
-        set_phase = _show_nothing if flags.json else progress.set_phase
+    with SourceImage(flags.image) as image, ProgressReporter(is_brief=True) as progress:
+        set_phase = _no_progress if flags.json else progress.set_phase
         set_phase("loading the model")
         trace = ask_question(
             load_model(flags.model, flags.device),
@@ -87,17 +87,17 @@ def _ask(flags: argparse.Namespace) -> str:
             progress=lambda _, text: set_phase(text),
         )
         if flags.save:
-            with _writing_to(flags.save):
-                save_trace(trace, flags.save, draw_pictures(trace, image))
+            with _explain_write_errors(flags.save):
+                save_trace(trace, flags.save, render_images(trace, image))
     return json.dumps(summarize_trace(trace), indent=2) if flags.json else _describe(trace)
 
 
-def _show_nothing(phase: str) -> None:
+def _no_progress(phase: str) -> None:
     """With --json standard error has nothing but errors, as scripts expect."""
 
 
 @contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
+def _explain_write_errors(folder: Path) -> Iterator[None]:
     """Turns a failure to write into one that the user can repair."""
     try:
         yield
@@ -118,21 +118,22 @@ def _describe(trace: Trace) -> str:
     if trace.grounded:
         lines += [
             f"region    [{', '.join(f'{edge:.0f}' for edge in box.xyxy)}]  "
-            f"{show_share(box.area / (image.width * image.height), 2)} of the picture  {printable(box.label)}".rstrip()
+            f"{format_percent(box.area / (image.width * image.height), 2)} of the picture  "
+            f"{printable(box.label)}".rstrip()
             for box in trace.boxes
         ] or [f"region    {_describe_missing_boxes(trace.grounded)}"]
     lines += ["", f"{'protocol':<16}{'answer':<28}{'right':<7}{'visual tokens':>13}{'seconds':>9}"]
     lines += [_describe_rollout(trace, rollout) for rollout in trace.protocols.values()]
     lines += [note for rollout in trace.protocols.values() if (note := _explain_missing_answer(rollout))]
     if trace.verification:
-        check, chance = trace.verification, chance_of_guessing(len(trace.choices))
+        check, chance = trace.verification, guess_probability(len(trace.choices))
         figures = {
-            "sufficient": None if check.sufficiency is None else show_share(check.sufficiency, 0),
+            "sufficient": None if check.sufficiency is None else format_percent(check.sufficiency, 0),
             "necessary (masking test)": None if check.necessity is None else _yes_or_no(check.necessity),
             "mean IoU of the rollouts": None if check.consensus is None else f"{check.consensus:.2f}",
-            "agreement": None if check.agreement is None else show_share(check.agreement, 0),
-            "chance of guessing": None if chance is None else show_share(chance, 0),
-            "area": None if check.area_share is None else f"{show_share(check.area_share, 2)} of the image",
+            "agreement": None if check.agreement is None else format_percent(check.agreement, 0),
+            "chance of guessing": None if chance is None else format_percent(chance, 0),
+            "area": None if check.area_share is None else f"{format_percent(check.area_share, 2)} of the image",
         }
         measured = [f"{name} {figure}" for name, figure in figures.items() if figure is not None]
         lines += ["", f"self-check  {', '.join(measured) or 'nothing could be measured'}"]
@@ -148,7 +149,7 @@ def _describe_rollout(trace: Trace, rollout: Rollout) -> str:
         answer = f"[full image] {answer}"
     right = "-" if score.value is None else _yes_or_no(score.value == 1.0)
     cost = f"{rollout.visual_tokens:>13,}{rollout.seconds:>9.2f}"
-    return f"{rollout.protocol:<16}{one_line(answer, 26):<28}{right:<7}{cost}"
+    return f"{rollout.protocol:<16}{shorten_to_line(answer, 26):<28}{right:<7}{cost}"
 
 
 def _describe_missing_boxes(rollout: Rollout) -> str:
@@ -159,7 +160,7 @@ def _describe_missing_boxes(rollout: Rollout) -> str:
         "error": rollout.error,
     }
     outcome = "" if rollout.outcome == "ok" else f" (outcome: {rollout.outcome})"
-    reason = one_line(reasons.get(rollout.outcome, ""))
+    reason = shorten_to_line(reasons.get(rollout.outcome, ""))
     return f"none predicted{outcome}" + (f": {reason}" if reason else "")
 
 
@@ -168,9 +169,9 @@ def _explain_missing_answer(rollout: Rollout) -> str:
     if rollout.score.extracted:
         return ""
     if rollout.answer_turn is not None:
-        return f"{rollout.protocol} wrote: {one_line(rollout.answer_turn.text, 100) or 'nothing'}"
+        return f"{rollout.protocol} wrote: {shorten_to_line(rollout.answer_turn.text, 100) or 'nothing'}"
     reason = "no box to crop, so the model was not asked (--fallback direct answers from the full image)"
-    return f"{rollout.protocol}: {one_line(rollout.error) if rollout.error else reason}"
+    return f"{rollout.protocol}: {shorten_to_line(rollout.error) if rollout.error else reason}"
 
 
 def _yes_or_no(is_so: bool) -> str:

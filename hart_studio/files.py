@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.links import open_to_append
+from hart_studio.symlinks import open_append_nofollow
 
-MOST_PARSED_BYTES: Final = 4 * 2**30
+MAX_PARSED_BYTES: Final = 4 * 2**30
 """Estimated memory of the objects of one JSON document (ours)."""
 
-MOST_DOCUMENT_BYTES: Final = 512 * 2**20
+MAX_DOCUMENT_BYTES: Final = 512 * 2**20
 """Size of one document that is read as a whole: labels, JSON lists (ours)."""
 
-MOST_LINE_BYTES: Final = 64 * 2**20
+MAX_LINE_BYTES: Final = 64 * 2**20
 """Length of one line of a JSONL file, which may hold an image in base64 (ours)."""
 
 PROTECTED_FILES: Final[set[tuple[int, int]]] = set()
-"""(device, inode) of the files of open databases. ``open_plain`` refuses them; the connection pool fills the set.
+"""(device, inode) of the files of open databases. ``open_regular_file`` refuses them; the connection pool fills it.
 
 The system releases all POSIX locks of a process on a file when the process closes any descriptor of that file. SQLite
 would lose its locks, and another process could delete the write-ahead log that this process still writes to.
@@ -97,8 +97,8 @@ def append_jsonl(path: Path, record: object) -> None:
         OSError: If the folder is missing or full, or the file is a link or not a regular file.
     """
     line = _to_json(record, indent=None) + b"\n"
-    with open_to_append(path) as file:
-        line_start, tail = _unfinished_tail(file)
+    with open_append_nofollow(path) as file:
+        line_start, tail = _partial_last_line(file)
         if tail and _is_object(tail):
             line = b"\n" + line
         elif tail:
@@ -106,7 +106,7 @@ def append_jsonl(path: Path, record: object) -> None:
         file.write(line)
 
 
-def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any]]:
+def read_jsonl(path: Path, *, reject_symlinks: bool = False) -> Iterator[tuple[int, Any]]:
     """Read a JSONL file line by line.
 
     A last line without a newline is yielded when it is a whole JSON object, else it is still being written, or was
@@ -114,7 +114,7 @@ def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any
 
     Args:
         path: The file.
-        is_plain: Whether it must be a file itself, see ``open_plain``, and no link to one.
+        reject_symlinks: Whether it must be a file itself, see ``open_regular_file``, and no link to one.
 
     Yields:
         ``(line_number, value)``, counting from 1.
@@ -123,7 +123,7 @@ def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any
         DataError: If the file cannot be opened, or at the first line that is not JSON.
     """
     try:
-        file = open_plain(path, may_link=not is_plain)
+        file = open_regular_file(path, follow_symlinks=not reject_symlinks)
     except OSError as error:
         raise DataError(
             f"expected a readable JSONL file at {path.name!r}, got {error.strerror}; check the path"
@@ -132,8 +132,7 @@ def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any
         for number, line in read_lines(file):
             if line is None:
                 raise DataError(
-                    f"{path.name!r} line {number}: expected at most {MOST_LINE_BYTES:,} bytes, got more; "
-                    "remove the line"
+                    f"{path.name!r} line {number}: expected at most {MAX_LINE_BYTES:,} bytes, got more; remove the line"
                 )
             if not line.strip() or (not line.endswith(b"\n") and not _is_object(line)):
                 continue
@@ -147,18 +146,18 @@ def read_jsonl(path: Path, *, is_plain: bool = False) -> Iterator[tuple[int, Any
             yield number, value
 
 
-def read_lines(file: BinaryIO, most_bytes: int = MOST_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
+def read_lines(file: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
     """Lines of bounded length: the number of each, from 1, and its bytes with the newline; None for a longer one."""
     number = 0
-    while line := file.readline(most_bytes + 1):
+    while line := file.readline(max_bytes + 1):
         number += 1
-        is_long = len(line) > most_bytes
+        is_long = len(line) > max_bytes
         while is_long and line and not line.endswith(b"\n"):
-            line = file.readline(most_bytes)
+            line = file.readline(max_bytes)
         yield number, None if is_long else line
 
 
-def open_plain(path: Path, *, may_link: bool = False, most_bytes: int | None = None) -> io.BufferedReader:
+def open_regular_file(path: Path, *, follow_symlinks: bool = False, max_bytes: int | None = None) -> io.BufferedReader:
     """Open a regular file for reading. Every file whose path came from data or from a client is opened here.
 
     A link could expose whatever it leads to. Reading a pipe would block for ever, and a device has no end. The files of
@@ -167,26 +166,26 @@ def open_plain(path: Path, *, may_link: bool = False, most_bytes: int | None = N
 
     Args:
         path: The file.
-        may_link: Whether it may be a link to a regular file, as where a person names it.
-        most_bytes: Largest size; None = any.
+        follow_symlinks: Whether it may be a link to a regular file, as where a person names it.
+        max_bytes: Largest size; None = any.
 
     Raises:
         OSError: If it is missing, a link, not a regular file, a file of a database, or larger than that.
         ValueError: If the path holds a NUL.
     """
     # Looked at first, because opening some devices has an effect. The opened file is the one that is checked.
-    status = path.stat(follow_symlinks=may_link)
+    status = path.stat(follow_symlinks=follow_symlinks)
     if not stat.S_ISREG(status.st_mode):
         raise _not_regular(path)
     # A descriptor that was opened in vain would have to be closed again, so this cannot wait for the opened file.
-    name = path.resolve().name if may_link else path.name
+    name = path.resolve().name if follow_symlinks else path.name
     if (status.st_dev, status.st_ino) in PROTECTED_FILES or _DATABASE_NAME.search(name):
         raise OSError(errno.EACCES, "a file of a database, which is not read as an image or a table", str(path))
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if may_link else os.O_NOFOLLOW))
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_symlinks else os.O_NOFOLLOW))
     status = os.fstat(number)
     problem = None if stat.S_ISREG(status.st_mode) else _not_regular(path)
-    if most_bytes is not None and status.st_size > most_bytes:
-        problem = _too_large(path, most_bytes)
+    if max_bytes is not None and status.st_size > max_bytes:
+        problem = _too_large(path, max_bytes)
     if problem:
         os.close(number)
         raise problem
@@ -207,32 +206,32 @@ def lacks_descriptors(count: int) -> bool:
     return False
 
 
-def read_plain(path: Path, most_bytes: int = 32 * 2**20, *, may_link: bool = False) -> bytes:
-    """Read all of a regular file, see ``open_plain``.
+def read_regular_file(path: Path, max_bytes: int = 32 * 2**20, *, follow_symlinks: bool = False) -> bytes:
+    """Read all of a regular file, see ``open_regular_file``.
 
     Raises:
-        OSError: As ``open_plain``, or if it is larger than that.
+        OSError: As ``open_regular_file``, or if it is larger than that.
         ValueError: If the path holds a NUL.
     """
-    with open_plain(path, may_link=may_link, most_bytes=most_bytes) as file:
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise _too_large(path, most_bytes)
+    with open_regular_file(path, follow_symlinks=follow_symlinks, max_bytes=max_bytes) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise _too_large(path, max_bytes)
     return data
 
 
-def copy_plain(source: Path, target: Path, most_bytes: int | None = None) -> None:
-    """Copy the content of a regular file, or of the one that a link leads to, see ``open_plain``.
+def copy_regular_file(source: Path, target: Path, max_bytes: int | None = None) -> None:
+    """Copy the content of a regular file, or of the one that a link leads to, see ``open_regular_file``.
 
     Args:
         source: The file.
         target: Replaced when it exists; its folder must exist.
-        most_bytes: Largest size; None = any.
+        max_bytes: Largest size; None = any.
 
     Raises:
-        OSError: As ``open_plain``, or if the target cannot be written.
+        OSError: As ``open_regular_file``, or if the target cannot be written.
     """
-    with open_plain(source, may_link=True, most_bytes=most_bytes) as file, target.open("wb") as copy:
+    with open_regular_file(source, follow_symlinks=True, max_bytes=max_bytes) as file, target.open("wb") as copy:
         shutil.copyfileobj(file, copy, _COPY_BLOCK)
 
 
@@ -241,12 +240,12 @@ def _not_regular(path: Path) -> OSError:
     return OSError(number, reason or os.strerror(number), str(path))
 
 
-def _too_large(path: Path, most_bytes: int) -> OSError:
-    return OSError(errno.EFBIG, f"more than {most_bytes:,} bytes", str(path))
+def _too_large(path: Path, max_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"more than {max_bytes:,} bytes", str(path))
 
 
 def parse_bounded_json(data: bytes) -> Any:
-    """Parse a JSON document whose objects fit into ``MOST_PARSED_BYTES`` of memory.
+    """Parse a JSON document whose objects fit into ``MAX_PARSED_BYTES`` of memory.
 
     A few bytes of text, such as ``{},``, become an object of a hundred. The count of separators bounds it before
     anything is parsed.
@@ -256,9 +255,9 @@ def parse_bounded_json(data: bytes) -> Any:
         RecursionError: If it is nested too deeply.
     """
     needed = _PAIR_BYTES * data.count(b"{") + _VALUE_BYTES * (data.count(b"[") + data.count(b","))
-    if needed > MOST_PARSED_BYTES:
+    if needed > MAX_PARSED_BYTES:
         raise ValueError(
-            f"expected JSON that takes at most {MOST_PARSED_BYTES >> 20:,} MiB of memory, got about "
+            f"expected JSON that takes at most {MAX_PARSED_BYTES >> 20:,} MiB of memory, got about "
             f"{needed >> 20:,} MiB; split it"
         )
     return json.loads(data.decode("utf-8-sig"))
@@ -292,14 +291,14 @@ def to_printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def print_anything() -> None:
+def replace_unencodable_output() -> None:
     """Let the standard streams write a character that the terminal's encoding lacks as an escape."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def names_address(name: str) -> bool:
+def is_url(name: str) -> bool:
     r"""Whether a name is an address, such as ``https://host/x``, ``file:///x`` or ``\\host\share``, and no file here.
 
     Ask before the file is looked for: a system may call the host to do so. ``C:\x`` and ``a:b`` are files.
@@ -355,7 +354,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _unfinished_tail(file: BinaryIO) -> tuple[int, bytes]:
+def _partial_last_line(file: BinaryIO) -> tuple[int, bytes]:
     """Where the last line starts and its bytes, when no newline ends it; empty bytes when one does."""
     start = file.seek(0, os.SEEK_END)
     tail = b""

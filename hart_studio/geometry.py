@@ -317,7 +317,7 @@ def _share(part: float, whole: float) -> float:
 
 def _moved(box: Box, xyxy: XYXY) -> Box:
     """The box with other edges and its own label and score."""
-    return Box.of(xyxy, label=box.label, score=box.score)
+    return Box.from_xyxy(xyxy, label=box.label, score=box.score)
 
 
 def _grown(box: Box, min_width: float, min_height: float, wh: WH) -> Box:

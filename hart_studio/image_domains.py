@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from hart_studio.files import from_stored_path, open_plain
+from hart_studio.files import from_stored_path, open_regular_file
 
 NEEDLE: Final = "needle"
 """Scenes that ``hart_studio.needle`` draws with the default scene settings of its presets."""
@@ -30,7 +30,7 @@ DOMAIN_TITLES: Final = {
 CALIBRATED_DOMAINS: Final = (NEEDLE,)
 """Image domains whose images all have one distribution, so that a calibration can be valid for them."""
 
-_READABLE: Final = {NEEDLE: (NEEDLE, NEEDLE_CUSTOM)}
+_SUPPORTED_DOMAINS: Final = {NEEDLE: (NEEDLE, NEEDLE_CUSTOM)}
 
 _COMMENT: Final = re.compile(rb"HART Studio image; domain=([a-z-]{1,32}); sha256=([0-9a-f]{64})")
 _START: Final = b"\xff\xd8"
@@ -49,7 +49,7 @@ class _Segment(NamedTuple):
     digest: str
 
 
-def mark_domain(jpeg: bytes, domain: str) -> bytes:
+def embed_domain(jpeg: bytes, domain: str) -> bytes:
     """Insert the comment that names the image domain; pixels do not change.
 
     Args:
@@ -69,7 +69,7 @@ def mark_domain(jpeg: bytes, domain: str) -> bytes:
     return jpeg[:place] + _COMMENT_MARKER + (len(text) + 2).to_bytes(2, "big") + text + jpeg[place:]
 
 
-def readable_domains(made_for: str) -> tuple[str, ...]:
+def supported_domains(made_for: str) -> tuple[str, ...]:
     """Image domains whose images a model can read: the domain that it was made for, and variants of it.
 
     Args:
@@ -78,7 +78,7 @@ def readable_domains(made_for: str) -> tuple[str, ...]:
     Returns:
         Keys of ``DOMAIN_TITLES``; none for an empty ``made_for``.
     """
-    return _READABLE.get(made_for, (made_for,) if made_for else ())
+    return _SUPPORTED_DOMAINS.get(made_for, (made_for,) if made_for else ())
 
 
 def read_image_domain(path: Path | str) -> str:
@@ -93,7 +93,7 @@ def read_image_domain(path: Path | str) -> str:
         A key of ``DOMAIN_TITLES``; empty for every other image, and for a file that cannot be read.
     """
     try:
-        with open_plain(from_stored_path(path), may_link=True) as stream:
+        with open_regular_file(from_stored_path(path), follow_symlinks=True) as stream:
             return read_stream_domain(stream)
     except (OSError, ValueError):  # gone, no permission, a name with NUL
         return ""

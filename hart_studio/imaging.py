@@ -30,17 +30,17 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageStat
 
 from hart_studio.errors import BoxError, ImageError
-from hart_studio.files import from_stored_path, open_plain, to_stored_path
+from hart_studio.files import from_stored_path, open_regular_file, to_stored_path
 from hart_studio.geometry import WH, BoxFrame, clip, fit_inside, from_original, snap_to_pixels
 from hart_studio.image_domains import read_stream_domain
-from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, declares_no_pixels, kind_of
+from hart_studio.image_formats import HEADER_BYTES, SUPPORTED_FORMATS, detect_format, has_zero_size
 from hart_studio.records import Box
 
 DRAFT_MARGIN: Final = 2
 """The JPEG decoder may shrink to this many times the overview's sides; the filter does the rest. At 2 and above the
 decoder's coarse steps cannot be seen in the result."""
 
-_TURNS: Final = {
+_ROTATIONS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -84,7 +84,7 @@ class SourceImage:
     Attributes:
         path: The file, or None for a picture from memory.
         name: The file's own name, for messages.
-        format: One of ``SUPPORTED``, told from the content.
+        format: One of ``SUPPORTED_FORMATS``, told from the content.
         width: Upright width, pixels.
         height: Upright height, pixels.
     """
@@ -110,7 +110,7 @@ class SourceImage:
         self._checked: _FileState | None = None
         with self._opened() as image:
             orientation = _orientation(image)
-            self._turn = _TURNS.get(orientation)
+            self._turn = _ROTATIONS.get(orientation)
             self.format = "JPEG" if image.format == "MPO" else str(image.format)
             self._stored_wh = image.size
         self.width, self.height = self._swapped(self._stored_wh)
@@ -135,7 +135,7 @@ class SourceImage:
         return self.width, self.height
 
     @property
-    def is_turned(self) -> bool:
+    def is_rotated(self) -> bool:
         """Whether EXIF turns or mirrors the stored picture to make it upright."""
         return self._turn is not None
 
@@ -163,7 +163,7 @@ class SourceImage:
         return digest.hexdigest()
 
     @property
-    def is_changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether the file is gone, or another one than ``compute_sha256`` has hashed."""
         try:
             with self._stream():
@@ -183,7 +183,7 @@ class SourceImage:
                     self._pixels = self._upright(_to_rgb(image))
             return self._pixels
 
-    def decode_ahead(self) -> None:
+    def start_decoding(self) -> None:
         """Begin to decode in the background, for a caller that will need ``full`` or crops and has other work first.
 
         Returns at once; whoever needs the pixels waits for the rest. Damage shows there, not here.
@@ -257,7 +257,7 @@ class SourceImage:
 
     def _swapped(self, wh: WH) -> WH:
         """Change a size from stored to upright, or back."""
-        swaps = self._turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
+        swaps = self._turn in (_ROTATIONS[5], _ROTATIONS[6], _ROTATIONS[7], _ROTATIONS[8])
         return (wh[1], wh[0]) if swaps else wh
 
     def _upright(self, stored: Image.Image) -> Image.Image:
@@ -272,10 +272,10 @@ class SourceImage:
     def _opened(self) -> Iterator[Image.Image]:
         """The file, checked and not yet decoded; whatever a decoder raises inside becomes an ``ImageError``."""
         with self._stream() as stream:
-            head = stream.read(HEAD_BYTES)
-            _let_pillow_read(self._limits.max_pixels)
+            head = stream.read(HEADER_BYTES)
+            _pillow_pixel_limit(self._limits.max_pixels)
             try:
-                with Image.open(stream, formats=SUPPORTED) as image:
+                with Image.open(stream, formats=SUPPORTED_FORMATS) as image:
                     self._check_size(image.size)
                     yield image
             except (ImageError, MemoryError):
@@ -293,7 +293,7 @@ class SourceImage:
         try:
             found = self.path.stat()
             if stat.S_ISREG(found.st_mode):
-                stream = open_plain(self.path, may_link=True)
+                stream = open_regular_file(self.path, follow_symlinks=True)
                 try:
                     self._check_bytes(os.fstat(stream.fileno()).st_size)
                     if self._checked not in (None, _read_state(stream)):
@@ -328,15 +328,15 @@ class SourceImage:
 
     def _unreadable(self, head: bytes) -> ImageError:
         """Why the file could not be decoded, as far as its first bytes tell."""
-        kind = kind_of(head)
-        supported = f"a picture ({', '.join(SUPPORTED)})"
+        kind = detect_format(head)
+        supported = f"a picture ({', '.join(SUPPORTED_FORMATS)})"
         if kind is None:
             return self._refusal(supported, "a file that is no picture", "choose another file")
         if kind == "SVG":
             return self._refusal(supported, "SVG, a drawing without pixels", "export it as PNG")
-        if kind not in SUPPORTED:
+        if kind not in SUPPORTED_FORMATS:
             return self._refusal(supported, kind, "convert it to PNG or JPEG")
-        if declares_no_pixels(head):
+        if has_zero_size(head):
             return self._refusal("at least 1 x 1 pixels", f"a {kind} of width or height 0", "choose another file")
         damage = "one that is cut short, damaged or of an unknown variant"
         return self._refusal(f"a whole {kind}", damage, "save or upload it again")
@@ -357,7 +357,7 @@ def _read_state(stream: BinaryIO) -> _FileState | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-OpenImage = Callable[[str], SourceImage]
+ImageOpener = Callable[[str], SourceImage]
 """Opens a picture by its path; raises ``ImageError``."""
 
 
@@ -375,13 +375,13 @@ def mask_boxes(
     Returns:
         RGB of the size of ``image``. Boxes outside the picture change nothing.
     """
-    colour = fill or tuple(round(mean) for mean in ImageStat.Stat(image).mean)
+    color = fill or tuple(round(mean) for mean in ImageStat.Stat(image).mean)
     masked = image.copy()
     for box in boxes:
         xyxy = from_original(box.xyxy, BoxFrame.MODEL_PIXELS, original_wh or image.size, image.size)
-        inside = clip(Box.of(xyxy), image.size)
+        inside = clip(Box.from_xyxy(xyxy), image.size)
         if inside is not None:
-            masked.paste(colour, _whole_pixels(inside, image.size))
+            masked.paste(color, _whole_pixels(inside, image.size))
     return masked
 
 
@@ -390,7 +390,7 @@ def _whole_pixels(box: Box, wh: WH) -> tuple[int, int, int, int]:
     return x_min, y_min, x_max, y_max
 
 
-def _let_pillow_read(max_pixels: int) -> None:
+def _pillow_pixel_limit(max_pixels: int) -> None:
     """Lift Pillow's own pixel guard to ours where it is lower.
 
     That guard is one number for the whole process. It is only ever raised, so threads with different limits cannot
@@ -418,7 +418,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
+        return Image.fromarray(_rescaled_to_8_bit(np.asarray(image, dtype=np.float64))).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
@@ -427,7 +427,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def _rescaled_to_8_bit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Scale to 0..255 from the least to the greatest finite value; a constant picture is black."""
     finite = np.isfinite(values)
     low = float(values.min(where=finite, initial=np.inf))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import InputError
-from hart_studio.files import open_plain, to_stored_path
+from hart_studio.files import open_regular_file, to_stored_path
 
-HEAD_BYTES: Final = 1 << 20
+HEADER_BYTES: Final = 1 << 20
 """Bytes at the beginning of a file by which an earlier output is recognized."""
 
 
@@ -22,7 +22,7 @@ def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> 
     Args:
         path: The file that is to be written.
         kind: What is written, with its article, such as ``a quality report``.
-        is_earlier: Whether the first ``HEAD_BYTES`` of a file are those of an earlier output.
+        is_earlier: Whether the first ``HEADER_BYTES`` of a file are those of an earlier output.
 
     Raises:
         InputError: If a link, a device, a pipe, a folder, or a file with other content is there, or the path cannot be
@@ -32,8 +32,8 @@ def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> 
     try:
         status = path.lstat()
         if stat.S_ISREG(status.st_mode):
-            with open_plain(path) as file:  # never opens a database, whose locks would be lost
-                is_own = not status.st_size or is_earlier(file.read(HEAD_BYTES))
+            with open_regular_file(path) as file:  # never opens a database, whose locks would be lost
+                is_own = not status.st_size or is_earlier(file.read(HEADER_BYTES))
             if is_own:
                 return
             found = f"another file, which is not {kind}"

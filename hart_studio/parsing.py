@@ -1,6 +1,6 @@
 r"""Model text to boxes and back. The text is untrusted: it is scanned once for number lists and never evaluated.
 
-Everything here is in the MODEL's frame, whatever that is, except the result of ``boxes_in_original``.
+Everything here is in the MODEL's frame, whatever that is, except the result of ``convert_to_original``.
 
 One scanner reads every notation, because models mix them, cut them off and wrap them in prose:
 ``[x1, y1, x2, y2]`` and ``(x1, y1, x2, y2)`` anywhere, alone, nested, in JSON, in a fence or in ``<box>`` tags, and
@@ -64,7 +64,7 @@ class ParsedBoxes:
     rejected: tuple[str, ...] = ()
 
 
-class PlacedBoxes(NamedTuple):
+class ConvertedBoxes(NamedTuple):
     """Boxes on the original picture, and how the reading went once those outside the picture are gone."""
 
     boxes: tuple[Box, ...]
@@ -118,7 +118,7 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
     for found, label in _scan(text[:MAX_TEXT_CHARS]):
         if isinstance(found, str):
             rejected.append(found)
-        elif fault := _fault_of(found):
+        elif fault := _invalid_reason(found):
             rejected.append(fault)
         elif found not in boxes and len(boxes) == max_boxes:
             rejected.append(f"expected at most {max_boxes} boxes, got more; the rest was not read")
@@ -128,7 +128,7 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
     return ParsedBoxes(tuple(boxes.values()), _status_of(len(boxes), len(rejected)), tuple(rejected))
 
 
-def boxes_in_original(parsed: ParsedBoxes, frame: BoxFrame, original_wh: WH, model_wh: WH) -> PlacedBoxes:
+def convert_to_original(parsed: ParsedBoxes, frame: BoxFrame, original_wh: WH, model_wh: WH) -> ConvertedBoxes:
     """Place parsed boxes on the original picture.
 
     Args:
@@ -145,11 +145,11 @@ def boxes_in_original(parsed: ParsedBoxes, frame: BoxFrame, original_wh: WH, mod
     for parsed_box in parsed.boxes:
         xyxy = to_original(parsed_box.xyxy, frame, original_wh, model_wh)
         # A width below the float step of a large coordinate is lost by the change of frame.
-        box = clip(Box.of(xyxy, parsed_box.label), original_wh) if is_finite_xyxy(xyxy) else None
+        box = clip(Box.from_xyxy(xyxy, parsed_box.label), original_wh) if is_finite_xyxy(xyxy) else None
         if box is not None:
             placed.append(box)
     dropped = len(parsed.boxes) - len(placed)
-    return PlacedBoxes(tuple(placed), _status_of(len(placed), len(parsed.rejected) + dropped))
+    return ConvertedBoxes(tuple(placed), _status_of(len(placed), len(parsed.rejected) + dropped))
 
 
 def format_boxes(boxes: Sequence[tuple[XYXY, str]], style: BoxStyle) -> str:
@@ -206,7 +206,7 @@ def _scan(text: str) -> list[tuple[XYXY | str, str]]:
     return found
 
 
-def _fault_of(xyxy: XYXY) -> str | None:
+def _invalid_reason(xyxy: XYXY) -> str | None:
     """Why four numbers are no box, or None."""
     if not all(math.isfinite(value) and abs(value) <= MAX_COORDINATE for value in xyxy):
         return f"expected finite coordinates up to {MAX_COORDINATE:g}, got {_brief(xyxy)}"

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 PLAIN_PERIOD_SECONDS: Final = 15.0
 """Least time between two plain lines about the same phase, so that the log of a long run stays short (ours)."""
-MOST_WARNINGS: Final = 20
+MAX_WARNINGS: Final = 20
 """Warnings that one command prints; later ones are only counted (ours)."""
-_LONGEST_WARNING: Final = 1000
+_MAX_WARNING_CHARS: Final = 1000
 _UNCOUNTED: Final = "{desc} [{elapsed}]"
 """What tqdm draws while there is a phase and no count."""
 _ROWS: Final = 24
@@ -23,7 +23,7 @@ _COLUMNS: Final = 100
 """Size of a terminal that does not tell its own, as in some containers."""
 
 
-class Progress:
+class ProgressReporter:
     """What a command is doing and how far it is, as a context manager.
 
     Attributes:
@@ -122,11 +122,11 @@ class Progress:
         self._show()
 
     def warn(self, message: str) -> None:
-        """Print a warning above the progress, up to ``MOST_WARNINGS`` of them."""
+        """Print a warning above the progress, up to ``MAX_WARNINGS`` of them."""
         self.warning_count += 1
-        if self.warning_count <= MOST_WARNINGS:
-            self._write(f"warning: {one_line(message, _LONGEST_WARNING)}")
-        elif self.warning_count == MOST_WARNINGS + 1:
+        if self.warning_count <= MAX_WARNINGS:
+            self._write(f"warning: {shorten_to_line(message, _MAX_WARNING_CHARS)}")
+        elif self.warning_count == MAX_WARNINGS + 1:
             self._write("more warnings follow; they are only counted here")
 
     def close(self) -> None:
@@ -189,11 +189,11 @@ class Progress:
         seconds = (time.monotonic() - self._began) / made if made > 0 else 0.0
         if seconds:
             left = (self._total - self._done) * seconds
-            count += f", {seconds:.3g} s each" + (f", about {describe_seconds(left)} left" if left > 0 else "")
+            count += f", {seconds:.3g} s each" + (f", about {format_duration(left)} left" if left > 0 else "")
         return f"{count}; {self._figures}" if self._figures else count
 
 
-def describe_seconds(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as people read it: ``45 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -205,7 +205,7 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
-def one_line(text: str, most: int = 200) -> str:
+def shorten_to_line(text: str, most: int = 200) -> str:
     """Untrusted text as one printable line of at most so many characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -40,7 +40,7 @@ class _ImageSlot:
 
 
 IMAGE: Final = _ImageSlot()
-Part = str | _ImageSlot
+PromptPart = str | _ImageSlot
 
 
 def question_with_choices(question: str, choices: Sequence[str]) -> str:
@@ -59,7 +59,7 @@ def question_with_choices(question: str, choices: Sequence[str]) -> str:
     return f"{question}{options}\n{CHOICE_HINT}"
 
 
-def grounding_prompt(question: str) -> tuple[Part, ...]:
+def grounding_prompt(question: str) -> tuple[PromptPart, ...]:
     """Turn 1: the overview, then the paper's instruction and the question without its choices.
 
     The paper does not say whether the options are shown in this turn; ours leaves them out, as MGPO does.
@@ -67,12 +67,12 @@ def grounding_prompt(question: str) -> tuple[Part, ...]:
     return (IMAGE, f"{GROUNDING_INSTRUCTION}\n{question}")
 
 
-def direct_prompt(question: str, choices: Sequence[str]) -> tuple[Part, ...]:
+def direct_prompt(question: str, choices: Sequence[str]) -> tuple[PromptPart, ...]:
     """The one turn of ``direct``: the overview and the question."""
     return (IMAGE, question_with_choices(question, choices))
 
 
-def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[Part, ...]:
+def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[PromptPart, ...]:
     """Turn 2 of HART, a NEW conversation: only the crops are visible (paper, Sec. 4.2).
 
     Raises:
@@ -85,11 +85,11 @@ def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) ->
     return (CROPS_ONLY_BEFORE, *([IMAGE] * crop_count), CROPS_ONLY_AFTER + question_with_choices(question, choices))
 
 
-def full_and_crops_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[Part, ...]:
+def full_and_crops_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[PromptPart, ...]:
     """Second user turn of ``full_and_crops``: the same conversation goes on with the crops added."""
     return (FULL_AND_CROPS, *([IMAGE] * crop_count), "\n" + question_with_choices(question, choices))
 
 
-def as_text(parts: Sequence[Part]) -> str:
+def as_text(parts: Sequence[PromptPart]) -> str:
     """The prompt for people and traces, every picture written as ``<image>``."""
     return "".join(str(part) for part in parts)

@@ -59,7 +59,7 @@ class Box(Record):
         return self
 
     @classmethod
-    def of(cls, xyxy: tuple[float, float, float, float], label: str = "", score: float | None = None) -> Box:
+    def from_xyxy(cls, xyxy: tuple[float, float, float, float], label: str = "", score: float | None = None) -> Box:
         """Build a box from ``(x_min, y_min, x_max, y_max)`` in original pixels."""
         x_min, y_min, x_max, y_max = xyxy
         return cls(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max, label=label, score=score)
@@ -146,7 +146,7 @@ class GoldSample(Sample):
     gold_boxes: tuple[Box, ...]
     """True regions in original pixels, for evaluation only (method, Sec. 5.2)."""
 
-    def blind(self) -> Sample:
+    def without_gold_boxes(self) -> Sample:
         """The same sample without gold boxes: asking the result for them raises ``AttributeError``."""
         return Sample(**self.model_dump(exclude={"gold_boxes"}))
 

@@ -82,7 +82,7 @@ _LETTER_END = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """What may follow a stated letter. Any other word would make an article of "a": "The answer is a dog"."""
-_RIVAL_LETTER = re.compile(
+_COMPETING_LETTER = re.compile(
     rf"""
     {_CLOSING}{{0,3}} (?: \s?[,/&](?:\s?(?:or|and)\b)? | \s(?:or|and)\b | (?=\s?[(\[]) ) \s?
     {_OPENING}? ([A-Z](?![\w'’]) | [a-z](?=[.,;:!)\]/\n]|\Z))
@@ -182,7 +182,7 @@ def score_answer(text: str, choices: Sequence[str], answer: str | None) -> Score
         return Score(value=None, extracted=value, expected=None, rule=rule)
     if choices and (len(answer) != 1 or answer not in letters):
         raise InputError(f"expected the answer to be one of the letters {letters}, got {answer!r}")
-    expected = answer if choices else normalise_text(answer)
+    expected = answer if choices else normalize_text(answer)
     if not expected:
         raise InputError("expected an answer with text, got an empty one; use None when it is unknown")
     return Score(value=float(value == expected), extracted=value, expected=answer, rule=rule)
@@ -193,7 +193,7 @@ def answers_agree(first: Score, second: Score) -> bool:
     return first.extracted is not None and first.extracted == second.extracted
 
 
-def normalise_text(text: str) -> str:
+def normalize_text(text: str) -> str:
     """One spelling for answers that mean the same.
 
     Lower case and NFKC; punctuation and articles go, number words up to twenty become digits. Decimal points, signs
@@ -267,7 +267,7 @@ def _stated_options(text: str, letters: str, choices: Sequence[str]) -> Iterator
         stated = _STATED_LETTER.match(text, end)
         letter = stated[1].upper() if stated else ""
         if stated and letter in letters:
-            rival = _RIVAL_LETTER.match(text, stated.end())
+            rival = _COMPETING_LETTER.match(text, stated.end())
             if rival and rival[1].upper() in letters.replace(letter, ""):
                 yield None
                 continue
@@ -323,11 +323,11 @@ def _named_option(text: str, letters: str, choices: Sequence[str], *, may_differ
 
 def _option_with_words(text: str, letters: str, choices: Sequence[str]) -> str | None:
     """The letter of the only option whose normalised text equals that of ``text``."""
-    wanted = normalise_text(text)
-    hits = [letter for letter, choice in zip(letters, choices, strict=False) if normalise_text(choice) == wanted]
+    wanted = normalize_text(text)
+    hits = [letter for letter, choice in zip(letters, choices, strict=False) if normalize_text(choice) == wanted]
     return hits[0] if len(hits) == 1 else None
 
 
 def _open_extraction(text: str, rule: str) -> Extraction:
-    value = normalise_text(text)
+    value = normalize_text(text)
     return Extraction(value, rule) if value else NOT_FOUND

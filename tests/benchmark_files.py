@@ -13,7 +13,7 @@ from typing import Any
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.prompts import OPTION_LETTERS
-from tests.benchmark_pictures import SMALL, Drawn, draw, lettered, pairs, save, write_parquet, write_tsv
+from tests.benchmark_images import SMALL, Drawn, draw, lettered, pairs, save, write_parquet, write_tsv
 
 NOT_THERE = "The picture does not show it."
 VSTAR_SUFFIX = "\nAnswer with the option's letter from the given choices directly."

@@ -61,7 +61,7 @@ def make_record(
     **more: Any,
 ) -> Measured:
     """A question whose box is right or far off; ``direct`` is always wrong."""
-    box = Box.of(GOLD_XYXY if on_gold else FAR_XYXY, label="sign")
+    box = Box.from_xyxy(GOLD_XYXY if on_gold else FAR_XYXY, label="sign")
     answers: dict[Protocol, Judged] = {
         "crops_only": make_judged(right),
         "direct": make_judged(0.0, "Perhaps \\boxed{B}"),
@@ -75,7 +75,7 @@ def make_record(
         "choices": ("five", "six", "seven"),
         "answers": answers,
         "boxes": (box,),
-        "gold_boxes": (Box.of(GOLD_XYXY),),
+        "gold_boxes": (Box.from_xyxy(GOLD_XYXY),),
     }
     return Measured(**{**fields, **more})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hart_studio.geometry import fit_inside
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Picture, Sampling
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, ImageInput, SamplingParams
 from hart_studio.models.families import FAMILIES, PixelBudget
 from hart_studio.prompts import CROPS_ONLY_BEFORE, FULL_AND_CROPS, GROUNDING_INSTRUCTION
 
@@ -35,7 +35,7 @@ class Call:
     """One call of ``generate``."""
 
     requests: list[ChatRequest]
-    sampling: Sampling
+    sampling: SamplingParams
     group_size: int
 
 
@@ -62,7 +62,7 @@ class ScriptedModel:
         self._queues: dict[TurnKind, Iterator[str | Reply]] = {}
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         self.calls.append(Call(list(requests), sampling, group_size))
         return [[self._complete(request) for _ in range(group_size)] for request in requests]
@@ -117,7 +117,7 @@ class PointingModel:
         self.overview_budget, self.crop_budget = self.real.overview_budget, self.real.crop_budget
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         self.last_requests = list(requests)
         answers = self.real.generate(requests, sampling, group_size)
@@ -144,12 +144,12 @@ def text_of(request: ChatRequest) -> str:
     return "".join(part for part in request.messages[-1].parts if isinstance(part, str))
 
 
-def pictures_in(request: ChatRequest) -> list[Picture]:
+def pictures_in(request: ChatRequest) -> list[ImageInput]:
     """The pictures of the whole conversation, in order of appearance."""
-    return [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+    return [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
 
 
-def fed_wh(picture: Picture, factor: int) -> tuple[int, int]:
+def fed_wh(picture: ImageInput, factor: int) -> tuple[int, int]:
     """Size at which the scripted model says that it saw a picture: within its budget, multiples of ``factor``."""
     width, height = fit_inside(picture.pixels.size, picture.max_pixels)
     return max(factor, math.floor(width / factor) * factor), max(factor, math.floor(height / factor) * factor)

@@ -67,7 +67,7 @@ def make_item(
     file = file or picture_file(path)
     key = f"{file.sha256}{question}{choices}"
     sample = Sample(id=f"q-{key[:4]}", image=str(path), question=question, choices=choices, answer=answer, source="s")
-    made = tuple(box if isinstance(box, Box) else Box.of(box, "sign") for box in boxes)
+    made = tuple(box if isinstance(box, Box) else Box.from_xyxy(box, "sign") for box in boxes)
     revision = Label(revision=len(history), status=status, origin=origin, boxes=made, at=AT, **label)
     item_id = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Item(id=item_id, sample=sample, picture=file, label=revision, history=history)
@@ -95,7 +95,7 @@ def full_item(path: Path, question: str = NASTY) -> Item:
         revision=0,
         status="proposed",
         origin="model",
-        boxes=(Box.of((0.1, 0.2, 30.3, 40.7), NASTY, 1 / 3),),
+        boxes=(Box.from_xyxy((0.1, 0.2, 30.3, 40.7), NASTY, 1 / 3),),
         score=0.9,
         check=check,
         maker=maker,
@@ -103,7 +103,11 @@ def full_item(path: Path, question: str = NASTY) -> Item:
     )
     return make_item(
         path,
-        [Box.of((0, 0, 64, 48), NASTY, 0.25), Box.of((63, 47, 64, 48), "", 0.5), Box.of((1 / 3, 1, 2, 3), "sign", 1.0)],
+        [
+            Box.from_xyxy((0, 0, 64, 48), NASTY, 0.25),
+            Box.from_xyxy((63, 47, 64, 48), "", 0.5),
+            Box.from_xyxy((1 / 3, 1, 2, 3), "sign", 1.0),
+        ],
         question,
         status="edited",
         choices=("red", NASTY),

@@ -16,21 +16,21 @@ from typing import Any, Final
 import pyarrow as pa
 
 from hart_studio.data.parquet_rows import (
-    MOST_COLUMNS,
-    MOST_LIST_VALUES,
-    MOST_NESTED,
-    MOST_ROWS,
-    MOST_UNPACKED_BYTES,
+    MAX_COLUMNS,
+    MAX_LIST_VALUES,
+    MAX_NESTING,
+    MAX_ROWS,
+    MAX_UNPACKED_BYTES,
     unpack_rows,
 )
 from hart_studio.errors import DataError
-from hart_studio.files import open_plain
+from hart_studio.files import open_regular_file
 
-MOST_BATCH_BYTES: Final = 2**30
+MAX_BATCH_BYTES: Final = 2**30
 """Size of one record batch, which is in memory as a whole. Project default."""
 
-_MOST_METADATA_BYTES: Final = 16 * 2**20
-_ROWS_AT_ONCE: Final = 4  # a row may hold an image of many megabytes
+_MAX_METADATA_BYTES: Final = 16 * 2**20
+_ROWS_PER_BATCH: Final = 4  # a row may hold an image of many megabytes
 _DICTIONARY_BATCH: Final = 2  # values of org.apache.arrow.flatbuf.MessageHeader
 _RECORD_BATCH: Final = 3
 _OLD_COMPRESSION: Final = b"ARROW:experimental_compression"
@@ -52,7 +52,7 @@ def read_arrow(path: Path) -> Iterator[dict[str, Any] | ValueError]:
             much memory.
     """
     try:
-        with open_plain(path, may_link=True) as file:
+        with open_regular_file(path, follow_symlinks=True) as file:
             # The messages of both formats are the same. The index at the end of a file is not used: it could lead to
             # messages that were not looked at.
             start = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
@@ -64,8 +64,8 @@ def read_arrow(path: Path) -> Iterator[dict[str, Any] | ValueError]:
                 _check_types(reader.schema, path)
                 for batch in reader:
                     batch.validate(full=True)  # offsets and indices may lead anywhere
-                    for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                        yield from unpack_rows(batch.slice(first, _ROWS_AT_ONCE))
+                    for first in range(0, batch.num_rows, _ROWS_PER_BATCH):
+                        yield from unpack_rows(batch.slice(first, _ROWS_PER_BATCH))
     except DataError:
         raise
     except Exception as error:  # readers of binary files raise anything on hostile bytes
@@ -119,9 +119,9 @@ def _check_messages(file: io.BufferedReader, path: Path) -> None:
             raise DataError(
                 f"{path.name!r} cannot be read as an Arrow file: it ends inside a message. Save the data set again."
             )
-        if message.body_bytes > MOST_BATCH_BYTES:
+        if message.body_bytes > MAX_BATCH_BYTES:
             raise refuse(
-                f"{message.body_bytes:,}", f"{MOST_BATCH_BYTES:,} bytes in a record batch",
+                f"{message.body_bytes:,}", f"{MAX_BATCH_BYTES:,} bytes in a record batch",
                 "save it with fewer rows a batch",
             )  # fmt: skip
         if message.kind == _RECORD_BATCH:
@@ -131,16 +131,16 @@ def _check_messages(file: io.BufferedReader, path: Path) -> None:
         nested = [length for length in message.lengths if length > message.rows]
         if min([message.rows, *message.lengths]) < 0:
             raise DataError(f"{path.name!r} cannot be read as an Arrow file: negative length. Save the data set again.")
-        if rows > MOST_ROWS or message.rows > MOST_ROWS:
-            raise refuse(f"{max(rows, message.rows):,}", f"{MOST_ROWS:,} rows")
-        if nested and max(nested) > MOST_LIST_VALUES:
+        if rows > MAX_ROWS or message.rows > MAX_ROWS:
+            raise refuse(f"{max(rows, message.rows):,}", f"{MAX_ROWS:,} rows")
+        if nested and max(nested) > MAX_LIST_VALUES:
             raise refuse(
-                f"{max(nested):,}", f"{MOST_LIST_VALUES:,} values in the lists of a record batch",
+                f"{max(nested):,}", f"{MAX_LIST_VALUES:,} values in the lists of a record batch",
                 "save it with fewer rows a batch",
             )  # fmt: skip
-        if dictionaries > MOST_UNPACKED_BYTES:
+        if dictionaries > MAX_UNPACKED_BYTES:
             raise refuse(
-                f"{dictionaries:,}", f"{MOST_UNPACKED_BYTES:,} bytes of dictionaries", "save it without dictionaries"
+                f"{dictionaries:,}", f"{MAX_UNPACKED_BYTES:,} bytes of dictionaries", "save it without dictionaries"
             )
         file.seek(end)
 
@@ -153,7 +153,7 @@ def _read_message(file: io.BufferedReader, path: Path) -> _Message | None:
     size = int.from_bytes(head, "little") if len(head) == 4 else 0
     if size == 0:
         return None
-    if size > _MOST_METADATA_BYTES:
+    if size > _MAX_METADATA_BYTES:
         raise DataError(
             f"{path.name!r} cannot be read as an Arrow file: {size:,} bytes of metadata. Save the data set again."
         )
@@ -224,9 +224,9 @@ def _check_types(schema: pa.Schema, path: Path) -> None:
         count += 1
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
-        if count > MOST_COLUMNS or depth > MOST_NESTED:
+        if count > MAX_COLUMNS or depth > MAX_NESTING:
             raise DataError(
-                f"expected an Arrow file with at most {MOST_COLUMNS:,} columns, and {MOST_NESTED} lists and structs "
+                f"expected an Arrow file with at most {MAX_COLUMNS:,} columns, and {MAX_NESTING} lists and structs "
                 f"one in the other, at {path.name!r}, got more; leave columns away"
             )
         is_plain_dictionary = pa.types.is_dictionary(kind) and not (

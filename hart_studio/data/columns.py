@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.data.embedded_pictures import locate_picture
+from hart_studio.data.embedded_images import resolve_image
 from hart_studio.data.options import read_options
 from hart_studio.data.rows import strip_letters, to_boxes, to_letter, to_text, to_texts
 from hart_studio.errors import DataError
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import GoldSample
 
-_GUESSES: Final[dict[str, tuple[str, ...]]] = {
+_COLUMN_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "image": ("image", "image_path", "img", "picture", "file_name", "filename", "path", "image_file", "file", "photo"),
     "question": ("question", "text", "query", "prompt", "instruction"),
     "answer": ("answer", "ground_truth", "ground truth", "label", "answers", "target", "gt"),
@@ -26,7 +26,7 @@ _GUESSES: Final[dict[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnMapping:
     """Which column holds what. Every column that is named must exist."""
 
     image: str = "image"
@@ -64,7 +64,7 @@ class Columns:
             )
 
 
-def guess_columns(names: Sequence[str]) -> Columns:
+def infer_columns(names: Sequence[str]) -> ColumnMapping:
     """What the columns of a table most likely are, by their names in any case.
 
     One column per option (``A``, ``B``, ...) is found too. A column that is not found keeps the name that it should
@@ -73,11 +73,11 @@ def guess_columns(names: Sequence[str]) -> Columns:
     by_name = {name.casefold(): name for name in reversed(names)}
     found = {
         field: next((by_name[guess] for guess in guesses if guess in by_name), None)
-        for field, guesses in _GUESSES.items()
+        for field, guesses in _COLUMN_NAMES.items()
     }
     lettered = [by_name[letter.casefold()] for letter in _run_of_letters(by_name)]
     choices = found["choices"] or (tuple(lettered) if len(lettered) > 1 else None)
-    return Columns(
+    return ColumnMapping(
         image=found["image"] or "image",
         question=found["question"] or "question",
         answer=found["answer"],
@@ -89,7 +89,7 @@ def guess_columns(names: Sequence[str]) -> Columns:
 
 
 def read_row(
-    row: Mapping[str, Any], columns: Columns, *, number: int, source: str, root: Path, cache: Path
+    row: Mapping[str, Any], columns: ColumnMapping, *, number: int, source: str, root: Path, cache: Path
 ) -> GoldSample:
     """The sample in a row.
 
@@ -109,7 +109,7 @@ def read_row(
     answer = None if columns.answer is None else row[columns.answer]
     return GoldSample(
         id=to_text(row[columns.id], columns.id) if columns.id else f"{number:06d}",
-        image=locate_picture(row[columns.image], root, cache),
+        image=resolve_image(row[columns.image], root, cache),
         question=to_text(row[columns.question], columns.question),
         choices=choices,
         answer=None if answer in (None, "") else _read_answer(to_text(answer, str(columns.answer)), choices),
@@ -125,7 +125,7 @@ def _run_of_letters(names: Mapping[str, str]) -> str:
     return OPTION_LETTERS[:count]
 
 
-def _read_choices(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+def _read_choices(row: Mapping[str, Any], columns: ColumnMapping) -> tuple[str, ...]:
     if columns.choices is None:
         return ()
     if isinstance(columns.choices, tuple):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.data.arrow_rows import read_arrow
-from hart_studio.data.tables import PlacedRow, read_rows
+from hart_studio.data.tables import LocatedRow, read_rows
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import open_plain, read_plain, resolve_inside
+from hart_studio.files import open_regular_file, read_regular_file, resolve_inside
 
-MOST_FILES: Final = 200_000
+MAX_FILES: Final = 200_000
 """Files of a folder that are looked at. Project default."""
 
 ENDINGS: Final = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
@@ -38,7 +38,7 @@ _SPLIT_NAMES: Final = {
 }  # fmt: skip
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}")
-_LARGEST_METADATA: Final = 2**20
+_MAX_METADATA_BYTES: Final = 2**20
 
 
 def find_splits(folder: Path, config: str | None = None) -> dict[str, tuple[Path, ...]]:
@@ -67,7 +67,7 @@ def find_splits(folder: Path, config: str | None = None) -> dict[str, tuple[Path
     return _group_files(folder)
 
 
-def read_dataset_rows(files: Sequence[Path]) -> Iterator[PlacedRow]:
+def read_dataset_rows(files: Sequence[Path]) -> Iterator[LocatedRow]:
     """Read the rows of the data files of a split, one after another.
 
     Yields:
@@ -82,7 +82,7 @@ def read_dataset_rows(files: Sequence[Path]) -> Iterator[PlacedRow]:
             yield f"{prefix}{place}", row
 
 
-def _read_file(path: Path) -> Iterator[PlacedRow]:
+def _read_file(path: Path) -> Iterator[LocatedRow]:
     if path.suffix.lower() != ".arrow":
         yield from read_rows(path)
         return
@@ -105,8 +105,8 @@ def read_first_names(files: Sequence[Path]) -> list[str]:
 def _group_files(folder: Path) -> dict[str, tuple[Path, ...]]:
     found = []
     for count, path in enumerate(folder.rglob("*")):
-        if count >= MOST_FILES:
-            raise DataError(f"{folder} holds more than {MOST_FILES:,} files. Split the data set.")
+        if count >= MAX_FILES:
+            raise DataError(f"{folder} holds more than {MAX_FILES:,} files. Split the data set.")
         is_data = path.suffix.lower() in ENDINGS and path.name not in _METADATA
         is_hidden = any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
         if is_data and not is_hidden and _is_own(path, folder):
@@ -150,7 +150,7 @@ def _list_saved(folder: Path) -> tuple[Path, ...]:
 
 def _read_metadata(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_plain(path, _LARGEST_METADATA))
+        found = json.loads(read_regular_file(path, _MAX_METADATA_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"expected a data set at {str(path.parent)!r}, got an unreadable {path.name}: {error}"
@@ -162,7 +162,7 @@ def _find_inside(folder: Path, name: str) -> Path:
     try:
         path = resolve_inside(folder, name)
         if path.suffix.lower() == ".arrow":
-            open_plain(path).close()
+            open_regular_file(path).close()
         elif not path.is_dir():
             raise DataError(f"{folder} has no folder {name[:80]!r}. Name another configuration or split.")
     except InputError as error:

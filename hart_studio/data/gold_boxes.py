@@ -30,8 +30,8 @@ def repair_boxes(values: Any, image: str, labels: Sequence[str] = (), *, is_xywh
     if not isinstance(values, (list, tuple)):
         raise ValueError(f"expected a list of gold boxes, got {type(values).__name__}")
     named = labels if len(labels) == len(values) else [""] * len(values)
-    with SourceImage(image) as picture:
-        wh = picture.wh
+    with SourceImage(image) as source_image:
+        wh = source_image.wh
     return tuple(_repair(value, wh, label, is_xywh) for value, label in zip(values, named, strict=True))
 
 
@@ -43,7 +43,7 @@ def _repair(value: Any, wh: tuple[int, int], label: str, is_xywh: bool) -> Box:
         second_x, second_y = first_x + second_x, first_y + second_y
     x_min, x_max = sorted((first_x, second_x))
     y_min, y_max = sorted((first_y, second_y))
-    inside = clip(Box.of((x_min, y_min, x_max, y_max), label), wh) if x_min < x_max and y_min < y_max else None
+    inside = clip(Box.from_xyxy((x_min, y_min, x_max, y_max), label), wh) if x_min < x_max and y_min < y_max else None
     if inside is None:
         raise ValueError("a gold box without area inside the picture")
     return inside

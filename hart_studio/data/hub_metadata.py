@@ -15,10 +15,10 @@ from typing import Any, Final
 import yaml
 
 from hart_studio.errors import DataError
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 
 _FILES: Final = ("README.md", ".huggingface.yaml")
-_LARGEST_BYTES: Final = 8 * 2**20
+_MAX_METADATA_BYTES: Final = 8 * 2**20
 _KEYS: Final = frozenset({"data_files", "data_dir"})
 _OUTSIDE: Final = re.compile(r"\s*[/~\\]|.*(?::|\\)|(?:.*/)?\.\.(?:/|$)", re.DOTALL)
 """Absolute paths, addresses (``ftp://``, ``zip::``), drives, backslashes and ``..``."""
@@ -70,7 +70,7 @@ def check_metadata(hub_id: str, name: str, path: Path) -> None:
         DataError: If it names one, or is not valid YAML.
     """
     try:
-        text = read_plain(path, _LARGEST_BYTES, may_link=True).decode("utf-8-sig")
+        text = read_regular_file(path, _MAX_METADATA_BYTES, follow_symlinks=True).decode("utf-8-sig")
         found = yaml.safe_load(_read_front_matter(text) if name.endswith(".md") else text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hart_studio.data.benchmarks.published_files import is_hub_id
-from hart_studio.data.columns import Columns
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.dataset_folders import find_splits, read_dataset_rows, read_first_names
 from hart_studio.data.hub_metadata import pin_revision
 from hart_studio.data.rows import LoadedSamples
@@ -22,7 +22,7 @@ from hart_studio.records import GoldSample
 def load_hugging_face(
     name: str,
     cache: Path,
-    columns: Columns,
+    columns: ColumnMapping,
     *,
     config: str | None = None,
     split: str | None = None,
@@ -80,7 +80,7 @@ def find_folder(name: str) -> Path | None:
         return None
 
 
-def _read_table(table: Any, columns: Columns) -> Iterator[tuple[str, Any]]:
+def _read_table(table: Any, columns: ColumnMapping) -> Iterator[tuple[str, Any]]:
     """Rows as they are stored. The library decodes nothing: it would open each path and address that a cell names."""
     table = table.select_columns(list(dict.fromkeys(columns.named))).with_format("arrow")
     for index in range(len(table)):
@@ -88,7 +88,7 @@ def _read_table(table: Any, columns: Columns) -> Iterator[tuple[str, Any]]:
         yield f"row {index + 1}", row
 
 
-def _refuse_media(table: Any, columns: Columns, name: str) -> None:
+def _refuse_media(table: Any, columns: ColumnMapping, name: str) -> None:
     """Check that only the image column holds images or other media files.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any, Final
 
-LONGEST_LITERAL: Final = 20_000
+MAX_LITERAL_CHARS: Final = 20_000
 """A longer text is refused: no published cell comes near it, and parsing stays cheap."""
 
 
@@ -19,8 +19,8 @@ def read_literal(text: str, name: str) -> Any:
     Raises:
         ValueError: If it is too long, or no literal.
     """
-    if len(text) > LONGEST_LITERAL:
-        raise ValueError(f"expected at most {LONGEST_LITERAL} characters in {name!r}, got {len(text)}")
+    if len(text) > MAX_LITERAL_CHARS:
+        raise ValueError(f"expected at most {MAX_LITERAL_CHARS} characters in {name!r}, got {len(text)}")
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:

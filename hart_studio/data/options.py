@@ -15,9 +15,9 @@ from hart_studio.data.literals import read_literal
 from hart_studio.data.rows import strip_letters, to_text, to_texts
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import MAX_QUESTION_CHARS
-from hart_studio.scoring import normalise_text
+from hart_studio.scoring import normalize_text
 
-_MOST_STARTS: Final = 64
+_MAX_MARKS: Final = 64
 _MARK: Final = re.compile(r"(?:[(\[（]\s?([A-Z])\s?[)\]）]|(?<![^\s,;，；])([A-Z])\s?([.:)．：、）]))")
 _LINE_START: Final = re.compile(r"(?:\A|\n)\s*\Z")
 _HEADING: Final = re.compile(
@@ -74,7 +74,7 @@ def read_lettered(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def take_out_options(question: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+def extract_options(question: str, choices: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
     """The question without the options that stand in it, and the options.
 
     Args:
@@ -88,7 +88,7 @@ def take_out_options(question: str, choices: Sequence[str] = ()) -> tuple[str, t
     bare, inlined = split_options(question)
     if not choices:
         return bare, inlined
-    is_repeated = [normalise_text(text) for text in inlined] == [normalise_text(text) for text in choices]
+    is_repeated = [normalize_text(text) for text in inlined] == [normalize_text(text) for text in choices]
     return (bare if is_repeated else question.strip()), tuple(choices)
 
 
@@ -128,7 +128,7 @@ def _longest_run(marks: Sequence[_Mark]) -> list[_Mark]:
         for mark in marks:
             if mark.style == style:
                 by_letter.setdefault(mark.letter, []).append(mark)
-        for start in by_letter.get("A", [])[-_MOST_STARTS:]:
+        for start in by_letter.get("A", [])[-_MAX_MARKS:]:
             run = [start]
             for letter in OPTION_LETTERS[1:]:
                 rivals = by_letter.get(letter, [])

@@ -13,9 +13,9 @@ from typing import Any, Final
 from hart_studio.errors import DataError
 
 _FIRST_READ: Final = 4096
-_LONGEST_HEADER: Final = 1 << 20
-_MOST_PAGES: Final = 1_000_000
-_DEEPEST: Final = 8
+_MAX_HEADER_BYTES: Final = 1 << 20
+_MAX_PAGES: Final = 1_000_000
+_MAX_DEPTH: Final = 8
 _DICTIONARY_PAGE: Final = 2
 _PAGE_TYPE, _UNPACKED, _PACKED = 1, 2, 3
 _VALUE_COUNTS: Final = (5, 7, 8)
@@ -52,7 +52,7 @@ def measure_pages(file: io.BufferedReader, start: int, length: int) -> ColumnPag
     """
     found = ColumnPages()
     end = start + length
-    for _ in range(_MOST_PAGES):
+    for _ in range(_MAX_PAGES):
         if start >= end:
             return found
         header, size = _read_header(file, start)
@@ -67,7 +67,7 @@ def measure_pages(file: io.BufferedReader, start: int, length: int) -> ColumnPag
             found.values += sum(kind[1] for kind in kinds if isinstance(kind.get(1), int))
         found.packed_bytes += packed
         start += size + packed
-    raise DataError(f"more than {_MOST_PAGES:,} pages in one column")
+    raise DataError(f"more than {_MAX_PAGES:,} pages in one column")
 
 
 def _read_header(file: io.BufferedReader, start: int) -> tuple[dict[int, Any], int]:
@@ -79,7 +79,7 @@ def _read_header(file: io.BufferedReader, start: int) -> tuple[dict[int, Any], i
         try:
             return _Compact(data).read_struct()
         except IndexError:
-            if len(data) < size or size >= _LONGEST_HEADER:
+            if len(data) < size or size >= _MAX_HEADER_BYTES:
                 raise DataError("a page header that is cut short or too long") from None
             size *= 16
 
@@ -93,7 +93,7 @@ class _Compact:
 
     def read_struct(self, depth: int = 0) -> tuple[dict[int, Any], int]:
         """Field number -> value, and where the struct ends."""
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             raise DataError("a page header that is nested too deeply")
         fields: dict[int, Any] = {}
         number = 0

@@ -13,35 +13,35 @@ import pyarrow.parquet
 
 from hart_studio.data.parquet_pages import ColumnPages, measure_pages
 from hart_studio.errors import DataError
-from hart_studio.files import open_plain
+from hart_studio.files import open_regular_file
 
-MOST_CELL_BYTES: Final = 64 * 2**20
+MAX_CELL_BYTES: Final = 64 * 2**20
 """Size of one cell of a table, which may be an image (ours)."""
 
-MOST_ROW_BYTES: Final = 256 * 2**20
+MAX_ROW_BYTES: Final = 256 * 2**20
 """Size of all cells of one row (ours)."""
 
-MOST_ROWS: Final = 5_000_000
+MAX_ROWS: Final = 5_000_000
 """Rows of a file (ours): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
 
-MOST_COLUMNS: Final = 4096
+MAX_COLUMNS: Final = 4096
 """Columns of a table, fields of structs counted one by one (ours)."""
 
-MOST_NESTED: Final = 32
+MAX_NESTING: Final = 32
 """Lists and structs one in the other (ours)."""
 
-MOST_LIST_VALUES: Final = 64_000_000
+MAX_LIST_VALUES: Final = 64_000_000
 """Values in the lists of one column of one row group: nothing tells how many of them one row holds (ours)."""
 
-MOST_UNPACKED_BYTES: Final = 128 * 2**20
+MAX_UNPACKED_BYTES: Final = 128 * 2**20
 """Unpacked size of the largest pages of a row group's columns together, which are in memory at the same time (ours)."""
 
-MOST_RATIO: Final = 20
+MAX_COMPRESSION_RATIO: Final = 20
 """A row group may unpack to more than that as long as it is at most this many times its packed size (ours): images
 are packed already."""
 
 _BATCH_ROWS: Final = 4  # a row may hold an image of many megabytes
-_LARGEST_FIXED: Final = 4096
+_MAX_FIXED_BYTES: Final = 4096
 _VALUE_BYTES: Final = 60
 _READ_AHEAD: Final = 1 << 20
 
@@ -59,13 +59,13 @@ def open_parquet(path: Path) -> tuple[pa.Schema, Iterator[dict[str, Any] | Value
         DataError: If it is no Parquet file, or would take too much memory. Reading the rows may raise it, too.
         OSError: If it cannot be opened.
     """
-    file = open_plain(path, may_link=True)
+    file = open_regular_file(path, follow_symlinks=True)
     try:
         with pa.PythonFile(file, "r") as source:
             metadata = pyarrow.parquet.read_metadata(source)
     except Exception as error:  # readers of binary files raise anything on hostile bytes
         raise _unusable(path, error) from error
-    file = open_plain(path, may_link=True)  # the one above was closed together with its reader
+    file = open_regular_file(path, follow_symlinks=True)  # the one above was closed together with its reader
     try:
         packed = _find_packed_columns(path, metadata, file)
         opened = pyarrow.parquet.ParquetFile(file, read_dictionary=packed, buffer_size=_READ_AHEAD)
@@ -109,7 +109,7 @@ def unpack_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | ValueError]:
 
 def _too_large_row() -> ValueError:
     return ValueError(
-        f"expected cells of at most {MOST_CELL_BYTES >> 20} MiB and rows of at most {MOST_ROW_BYTES >> 20} MiB"
+        f"expected cells of at most {MAX_CELL_BYTES >> 20} MiB and rows of at most {MAX_ROW_BYTES >> 20} MiB"
     )
 
 
@@ -131,17 +131,17 @@ def _find_packed_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, fil
             "groups, or leave columns away"
         )
 
-    if metadata.num_rows > MOST_ROWS:
-        raise refuse(f"{metadata.num_rows:,}", f"{MOST_ROWS:,} rows")
-    if metadata.num_columns > MOST_COLUMNS:
-        raise refuse(f"{metadata.num_columns:,}", f"{MOST_COLUMNS:,} columns")
+    if metadata.num_rows > MAX_ROWS:
+        raise refuse(f"{metadata.num_rows:,}", f"{MAX_ROWS:,} rows")
+    if metadata.num_columns > MAX_COLUMNS:
+        raise refuse(f"{metadata.num_columns:,}", f"{MAX_COLUMNS:,} columns")
     schema = metadata.schema
     columns = [schema.column(number) for number in range(metadata.num_columns)]
     for column in columns:
-        if column.max_definition_level > MOST_NESTED:
-            raise refuse("more", f"{MOST_NESTED} lists and structs one in the other")
-        if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > _LARGEST_FIXED:
-            raise refuse(f"{column.length:,}", f"{_LARGEST_FIXED:,} bytes in a value of fixed length")
+        if column.max_definition_level > MAX_NESTING:
+            raise refuse("more", f"{MAX_NESTING} lists and structs one in the other")
+        if column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > _MAX_FIXED_BYTES:
+            raise refuse(f"{column.length:,}", f"{_MAX_FIXED_BYTES:,} bytes in a value of fixed length")
     packed: dict[str, None] = {}
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -153,12 +153,12 @@ def _find_packed_columns(path: Path, metadata: pyarrow.parquet.FileMetaData, fil
             size += pages.packed_bytes
             listed += pages.values if is_list else 0
             worst = pages.dictionary_bytes * (pages.values if is_list else _BATCH_ROWS)
-            if column.physical_type == "BYTE_ARRAY" and worst > MOST_CELL_BYTES:
+            if column.physical_type == "BYTE_ARRAY" and worst > MAX_CELL_BYTES:
                 packed[column.path] = None
-        if listed > MOST_LIST_VALUES:
-            raise refuse(f"{listed:,}", f"{MOST_LIST_VALUES:,} values in the lists of a row group")
-        if unpacked > max(MOST_UNPACKED_BYTES, MOST_RATIO * size):
-            raise refuse(f"{unpacked:,}", f"{MOST_UNPACKED_BYTES:,} bytes in the pages of a row group, unpacked")
+        if listed > MAX_LIST_VALUES:
+            raise refuse(f"{listed:,}", f"{MAX_LIST_VALUES:,} values in the lists of a row group")
+        if unpacked > max(MAX_UNPACKED_BYTES, MAX_COMPRESSION_RATIO * size):
+            raise refuse(f"{unpacked:,}", f"{MAX_UNPACKED_BYTES:,} bytes in the pages of a row group, unpacked")
     return list(packed)
 
 
@@ -178,8 +178,8 @@ def _is_small(batch: pa.RecordBatch) -> bool:
     A batch that is small as a whole has small rows.
     """
     cells = [_measure_values(column) for column in batch.columns]
-    most = MOST_CELL_BYTES if batch.num_rows > 1 else MOST_ROW_BYTES
-    return sum(cells) <= most and max(cells, default=0) <= MOST_CELL_BYTES
+    most = MAX_CELL_BYTES if batch.num_rows > 1 else MAX_ROW_BYTES
+    return sum(cells) <= most and max(cells, default=0) <= MAX_CELL_BYTES
 
 
 def _measure_values(values: pa.Array) -> int:

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError, HartError
 from hart_studio.files import from_stored_path, resolve_inside, to_printable, to_stored_path
+from hart_studio.formatting import list_reasons
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, Sample
-from hart_studio.shares import list_reasons
 
-Row = TypeVar("Row")
-Loaded = TypeVar("Loaded", bound=Sample)
+RowT = TypeVar("RowT")
+SampleT = TypeVar("SampleT", bound=Sample)
 
-_LONGEST_REASON: Final = 300
+_MAX_REASON_CHARS: Final = 300
 _OPENING = r"[(\[（]"
 _CLOSING = r"[)\]）]"
 _MARKED_CHOICE: Final = re.compile(rf"\s*(?:{_OPENING}\s*([A-Z])\s*{_CLOSING}|([A-Z])\s*(?:{_CLOSING}|[.:．：、]))\s*")
@@ -30,7 +30,7 @@ _LETTER: Final = re.compile(rf"\s*{_OPENING}?\s*([A-Z])\s*{_CLOSING}?\s*[.．]?\
 
 
 @dataclass(frozen=True)
-class BadRow:
+class InvalidRow:
     """A row that is no sample."""
 
     row: str
@@ -45,20 +45,20 @@ class BadRow:
 
 
 @dataclass(frozen=True)
-class LoadedSamples(Generic[Loaded]):
+class LoadedSamples(Generic[SampleT]):
     """What a source gave."""
 
     source: str
     """Name of the data set."""
-    samples: tuple[Loaded, ...]
+    samples: tuple[SampleT, ...]
     """The good rows in file order, ids unique. Of gold samples, ``gold_boxes`` is empty where the source has none."""
-    bad_rows: tuple[BadRow, ...] = ()
+    invalid_rows: tuple[InvalidRow, ...] = ()
     """The others, in file order."""
 
     @property
     def reasons(self) -> Counter[str]:
         """How many rows were left out for each reason."""
-        return Counter(bad.reason for bad in self.bad_rows)
+        return Counter(bad.reason for bad in self.invalid_rows)
 
     def describe_reasons(self, most: int) -> list[str]:
         """Sentences on the most frequent reasons, and how many other reasons there are."""
@@ -70,8 +70,8 @@ class LoadedSamples(Generic[Loaded]):
 
 
 def collect_samples(
-    source: str, rows: Iterable[tuple[str, Row]], read: Callable[[Row], Loaded], *, needs_answer: bool
-) -> LoadedSamples[Loaded]:
+    source: str, rows: Iterable[tuple[str, RowT]], read: Callable[[RowT], SampleT], *, needs_answer: bool
+) -> LoadedSamples[SampleT]:
     """Read every row, and count the ones that cannot be read.
 
     Args:
@@ -84,8 +84,8 @@ def collect_samples(
         DataError: If no row is good.
     """
     source = to_printable(source)
-    samples: dict[str, Loaded] = {}
-    bad_rows = []
+    samples: dict[str, SampleT] = {}
+    invalid_rows = []
     for place, row in rows:
         try:
             sample = read(row)
@@ -94,10 +94,10 @@ def collect_samples(
             if sample.id in samples:
                 raise ValueError("an id that an earlier row has")
         except (ValueError, RecursionError, HartError) as error:  # JSON nested without end is a RecursionError
-            bad_rows.append(BadRow(place, _explain(error)))
+            invalid_rows.append(InvalidRow(place, _describe_error(error)))
         else:
             samples[sample.id] = sample
-    loaded = LoadedSamples(source, tuple(samples.values()), tuple(bad_rows))
+    loaded = LoadedSamples(source, tuple(samples.values()), tuple(invalid_rows))
     if not samples:
         shown = list_reasons(loaded.reasons, 3, lambda reason, count: f"{count} rows: {reason}")
         found = "; ".join(shown) or "no rows"
@@ -159,7 +159,7 @@ def to_boxes(value: Any, name: str) -> tuple[Box, ...]:
         raise ValueError(f"expected a list of boxes in {name!r}")
     if any(len(xyxy) != 4 for xyxy in boxes):
         raise ValueError(f"expected four numbers for each box in {name!r}")
-    return tuple(Box.of(tuple(xyxy)) for xyxy in boxes)
+    return tuple(Box.from_xyxy(tuple(xyxy)) for xyxy in boxes)
 
 
 def to_label_boxes(value: Any, name: str) -> tuple[Box, ...]:
@@ -202,7 +202,7 @@ def to_letter(answer: str, choices: Sequence[str]) -> str:
     return found[1]
 
 
-def find_picture(root: Path, name: Any) -> str:
+def resolve_image_path(root: Path, name: Any) -> str:
     """The path of an existing picture below ``root``, in the form of ``files.to_stored_path``.
 
     Args:
@@ -222,7 +222,7 @@ def find_picture(root: Path, name: Any) -> str:
     raise ValueError(f"the picture is missing in {root.resolve()}")
 
 
-def _explain(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """One line for a row's error; pydantic's own texts are pages."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
@@ -230,4 +230,4 @@ def _explain(error: Exception) -> str:
         reason = first["msg"].removeprefix("Value error, ")
         return f"{where}: {reason}" if where else reason
     reason = str(error).split("\n", 1)[0] or type(error).__name__
-    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "..."
+    return reason if len(reason) <= _MAX_REASON_CHARS else reason[:_MAX_REASON_CHARS] + "..."

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from hart_studio.data.columns import Columns
-from hart_studio.data.drawn_needle import SampleSource, draw_questions, make_question
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.hugging_face import load_hugging_face
+from hart_studio.data.needle_source import SampleSource, generate_sample, generate_samples
 from hart_studio.data.sources import load_jsonl, load_mme_realworld, load_needle
 from hart_studio.data.splits import Split, read_manifest, restore_split, split_samples, write_manifest
 from hart_studio.records import GoldSample
@@ -39,28 +39,28 @@ def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True
             return SampleSource(load_needle(path))
         if makes_folder:
             cache.mkdir(parents=True, exist_ok=True)
-        return draw_needle(settings, cache)
+        return generate_needle_samples(settings, cache)
     if settings.source == "jsonl":
         return SampleSource(load_jsonl(path, image_root=image_root))
     if settings.source == "mme_realworld":
         return SampleSource(load_mme_realworld(path, image_root=image_root))
-    columns = Columns(**{str(name): column for name, column in settings.columns.items()})
+    columns = ColumnMapping(**{str(name): column for name, column in settings.columns.items()})
     return SampleSource(load_hugging_face(settings.path, cache, columns, image_root=image_root))
 
 
-def draw_needle(settings: DataConfig, folder: Path) -> SampleSource:
+def generate_needle_samples(settings: DataConfig, folder: Path) -> SampleSource:
     """Needle questions made for the run: the same ones for the same seed, pictures drawn as they are needed.
 
     Args:
         settings: Number and seed of the questions.
         folder: Where the pictures will go.
     """
-    return draw_questions("train", settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
+    return generate_samples("train", settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
 
 
-def find_drawn_sample(settings: DataConfig, sample_id: str, folder: Path) -> GoldSample | None:
-    """One question of ``draw_needle`` by its id, without making the others; None if there is none with that id."""
-    return make_question(
+def get_needle_sample(settings: DataConfig, sample_id: str, folder: Path) -> GoldSample | None:
+    """One question of ``generate_needle_samples`` by its id, without making the others; None if there is none."""
+    return generate_sample(
         "train", sample_id, settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.errors import DataError
-from hart_studio.files import open_plain
+from hart_studio.files import open_regular_file
 
 LARGEST_CELL: Final = 64 * 1024 * 1024
 """Characters of one cell (project default): an image in base64 is one cell."""
@@ -58,7 +58,7 @@ def read_separated(path: Path, separators: str) -> Iterator[tuple[str, Any]]:
         OSError: If it cannot be read.
     """
     csv.field_size_limit(LARGEST_CELL)
-    opened = open_plain(path, may_link=True)
+    opened = open_regular_file(path, follow_symlinks=True)
     with io.TextIOWrapper(
         opened, encoding=_find_encoding(opened, path.name), errors="surrogateescape", newline=""
     ) as file:

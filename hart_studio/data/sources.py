@@ -9,23 +9,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.mme_realworld import SOURCE as MME_REALWORLD
 from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
-from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.rows import (
     LoadedSamples,
     collect_samples,
-    find_picture,
     get_field,
+    resolve_image_path,
     to_boxes,
     to_label_boxes,
     to_text,
     to_texts,
 )
-from hart_studio.data.tables import LONG_LINE
+from hart_studio.data.tables import LINE_TOO_LONG
 from hart_studio.errors import DataError
-from hart_studio.files import MOST_DOCUMENT_BYTES, open_plain, parse_bounded_json, read_lines, read_plain
+from hart_studio.files import MAX_DOCUMENT_BYTES, open_regular_file, parse_bounded_json, read_lines, read_regular_file
 from hart_studio.records import GoldSample
 from hart_studio.runs.config import DataConfig
 
@@ -65,13 +65,13 @@ def load_jsonl(
     root = image_root or path.parent
     name = source or path.resolve().parent.name
     try:
-        file = open_plain(path, may_link=True)
+        file = open_regular_file(path, follow_symlinks=True)
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
 
     def read(line: bytes | None) -> GoldSample:
         if line is None:
-            raise ValueError(LONG_LINE)
+            raise ValueError(LINE_TOO_LONG)
         return read_sample_row(parse_bounded_json(line.rstrip(b"\r\n")), root, name)
 
     with file:
@@ -94,7 +94,7 @@ def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
     answer = get_field(row, "answer")
     return GoldSample(
         id=to_text(get_field(row, "id"), "id"),
-        image=find_picture(image_root, get_field(row, "image")),
+        image=resolve_image_path(image_root, get_field(row, "image")),
         question=to_text(get_field(row, "question"), "question"),
         choices=to_texts(get_field(row, "choices"), "choices"),
         answer=None if answer is None else to_text(answer, "answer"),
@@ -125,9 +125,9 @@ def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedS
         DataError: If the file cannot be found or read, or holds no sample at all.
     """
     file = _only_json(path) if path.is_dir() else path
-    pictures = Pictures(image_root or file.parent)
+    images = ImageResolver(image_root or file.parent)
     rows = ((f"row {number}", row) for number, row in enumerate(_read_list(file), start=1))
-    return collect_samples(MME_REALWORLD, rows, lambda row: read_mme_realworld_row(row, pictures), needs_answer=True)
+    return collect_samples(MME_REALWORLD, rows, lambda row: read_mme_realworld_row(row, images), needs_answer=True)
 
 
 def _only_json(folder: Path) -> Path:
@@ -140,7 +140,7 @@ def _only_json(folder: Path) -> Path:
 
 def _read_list(file: Path) -> list[Any]:
     try:
-        rows = parse_bounded_json(read_plain(file, MOST_DOCUMENT_BYTES, may_link=True))
+        rows = parse_bounded_json(read_regular_file(file, MAX_DOCUMENT_BYTES, follow_symlinks=True))
     except OSError as error:
         raise DataError(f"expected a readable file at {file}, got {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import read_plain, write_json
+from hart_studio.files import read_regular_file, write_json
 from hart_studio.records import GoldSample, Record, Sample
 
 
@@ -92,12 +92,12 @@ def split_samples(
     wanted = {"eval_count": eval_count, "rl_count": rl_count, "sft_count": sft_count or 0}
     _check_counts(wanted, len(samples), takes_rest=sft_count is None)
     _index_by_id(samples)
-    rooms = [eval_count, rl_count, len(samples) if sft_count is None else sft_count]
+    capacities = [eval_count, rl_count, len(samples) if sft_count is None else sft_count]
     parts: list[list[str]] = [[], [], []]
     for ids in _shuffled_groups(samples, seed, by_image):
-        part = next((index for index, room in enumerate(rooms) if len(ids) <= room), None)
+        part = next((index for index, capacity in enumerate(capacities) if len(ids) <= capacity), None)
         if part is not None:
-            rooms[part] -= len(ids)
+            capacities[part] -= len(ids)
             parts[part] += ids
     for (name, count), part_ids in zip(wanted.items(), parts, strict=True):
         if count and not part_ids:
@@ -140,8 +140,8 @@ def restore_split(samples: Sequence[GoldSample], manifest: SplitManifest) -> Spl
     if wrong:
         raise DataError(f"expected each id of the manifest once and in the data set, got {wrong[0]!r}; split again")
     return Split(
-        rl=tuple(by_id[name].blind() for name in manifest.rl_ids),
-        sft=tuple(by_id[name].blind() for name in manifest.sft_ids),
+        rl=tuple(by_id[name].without_gold_boxes() for name in manifest.rl_ids),
+        sft=tuple(by_id[name].without_gold_boxes() for name in manifest.sft_ids),
         evaluation=tuple(by_id[name] for name in manifest.evaluation_ids),
         manifest=manifest,
     )
@@ -163,7 +163,7 @@ def read_manifest(path: Path) -> SplitManifest:
         DataError: If the file cannot be read, or is no manifest.
     """
     try:
-        return SplitManifest.model_validate_json(read_plain(path, may_link=True))
+        return SplitManifest.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise DataError(f"expected the manifest of a split at {path}, got: {reason}; split the data again") from error

@@ -6,37 +6,37 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.data.columns import Columns, guess_columns, read_row
+from hart_studio.data.columns import ColumnMapping, infer_columns, read_row
 from hart_studio.data.rows import LoadedSamples, collect_samples
 from hart_studio.data.separated_rows import read_separated
 from hart_studio.errors import DataError
 from hart_studio.files import (
-    MOST_DOCUMENT_BYTES,
-    MOST_LINE_BYTES,
-    open_plain,
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    open_regular_file,
     parse_bounded_json,
     read_lines,
-    read_plain,
+    read_regular_file,
 )
 from hart_studio.records import GoldSample
 
-PEEKED_ROWS: Final = 5
+PREVIEW_ROWS: Final = 5
 """Rows that are looked at for the names of columns and for a preview."""
 
-MOST_ROWS: Final = 5_000_000
+MAX_ROWS: Final = 5_000_000
 """Rows of one table (ours): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
 
-LONG_LINE: Final = f"expected a line of at most {MOST_LINE_BYTES >> 20} MiB"
+LINE_TOO_LONG: Final = f"expected a line of at most {MAX_LINE_BYTES >> 20} MiB"
 """Why a longer line of JSONL is left out."""
 
-PlacedRow = tuple[str, Any]
+LocatedRow = tuple[str, Any]
 """Where a row is, for people, and the row: a dictionary, or the ``ValueError`` that its line is."""
 
 
 def load_table(
     path: Path,
     cache: Path,
-    columns: Columns | None = None,
+    columns: ColumnMapping | None = None,
     *,
     image_root: Path | None = None,
     needs_answer: bool = False,
@@ -53,15 +53,15 @@ def load_table(
     Raises:
         DataError: If the file cannot be read, lacks a column, or holds no sample at all.
     """
-    names, _ = peek_table(path)
-    chosen = columns or guess_columns(names)
+    names, _ = preview_table(path)
+    chosen = columns or infer_columns(names)
     chosen.check(names, path.name)
     source, root = path.resolve().stem, image_root or path.parent
     return collect_rows(read_rows(path), chosen, source, root, cache, needs_answer=needs_answer)
 
 
 def collect_rows(
-    rows: Iterable[PlacedRow], columns: Columns, source: str, root: Path, cache: Path, *, needs_answer: bool
+    rows: Iterable[LocatedRow], columns: ColumnMapping, source: str, root: Path, cache: Path, *, needs_answer: bool
 ) -> LoadedSamples[GoldSample]:
     """Turn rows into samples; a row that is none is counted and left out.
 
@@ -91,7 +91,7 @@ def collect_rows(
     return collect_samples(source, placed, read, needs_answer=needs_answer)
 
 
-def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def preview_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Names of the columns, and the first good rows.
 
     Raises:
@@ -101,14 +101,14 @@ def peek_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     for _, row in read_rows(path):
         if isinstance(row, dict):
             rows.append(row)
-        if len(rows) == PEEKED_ROWS:
+        if len(rows) == PREVIEW_ROWS:
             break
     if not rows:
         raise DataError(f"expected rows with named columns in {path.name!r}, got none; check the file")
     return list(dict.fromkeys(name for row in rows for name in row)), rows
 
 
-def read_rows(path: Path) -> Iterator[PlacedRow]:
+def read_rows(path: Path) -> Iterator[LocatedRow]:
     """Every row of a table with its place, one after another, so that a table may be larger than the memory.
 
     In memory is a line of JSONL, CSV and TSV, a page of each column of Parquet, and all of a JSON list. All of these
@@ -129,18 +129,18 @@ def read_rows(path: Path) -> Iterator[PlacedRow]:
         raise DataError(f"expected a table ({', '.join(_READERS)}), got {path.name!r}; convert it, or name its form")
     try:
         for number, row in enumerate(reader(path)):
-            if number == MOST_ROWS:
-                raise DataError(f"expected at most {MOST_ROWS:,} rows in {path.name!r}, got more; split the file")
+            if number == MAX_ROWS:
+                raise DataError(f"expected at most {MAX_ROWS:,} rows in {path.name!r}, got more; split the file")
             yield row
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror or error}; check the path") from error
 
 
-def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
-    with open_plain(path, may_link=True) as file:
+def _read_jsonl(path: Path) -> Iterator[LocatedRow]:
+    with open_regular_file(path, follow_symlinks=True) as file:
         for number, line in read_lines(file):
             if line is None:
-                yield f"line {number}", ValueError(LONG_LINE)
+                yield f"line {number}", ValueError(LINE_TOO_LONG)
             elif line.strip():
                 yield f"line {number}", _parse(line.rstrip(b"\r\n"))
 
@@ -152,22 +152,22 @@ def _parse(line: bytes) -> Any:
         return ValueError(f"no JSON: {error}")
 
 
-def _read_json(path: Path) -> Iterator[PlacedRow]:
-    rows = _parse(read_plain(path, MOST_DOCUMENT_BYTES, may_link=True))
+def _read_json(path: Path) -> Iterator[LocatedRow]:
+    rows = _parse(read_regular_file(path, MAX_DOCUMENT_BYTES, follow_symlinks=True))
     if not isinstance(rows, list):
         found = rows if isinstance(rows, ValueError) else type(rows).__name__
         raise DataError(f"expected a JSON list of rows in {path.name!r}, got {found}; repair the file")
     yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _read_parquet(path: Path) -> Iterator[PlacedRow]:
+def _read_parquet(path: Path) -> Iterator[LocatedRow]:
     from hart_studio.data.parquet_rows import open_parquet  # noqa: PLC0415 - takes a moment, and few files need it
 
     _, rows = open_parquet(path)
     yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-_READERS: Final[dict[str, Callable[[Path], Iterator[PlacedRow]]]] = {
+_READERS: Final[dict[str, Callable[[Path], Iterator[LocatedRow]]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": lambda path: read_separated(path, ",;"),

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hart_studio.commands import Command, CommandsFormatter, describe_commands
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
@@ -27,17 +26,18 @@ from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.report import write_report
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations, read_asked
-from hart_studio.files import print_anything
+from hart_studio.files import replace_unencodable_output
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.records import PROTOCOLS
 from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.subcommands import Subcommand, SubcommandHelpFormatter, format_subcommands
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 = done, or stopped by its stop file; 1 = the model failed at some questions; 2 = unusable settings, questions
         or model; 130 = interrupted.
     """
-    print_anything()
+    replace_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS.get(arguments[0]) if arguments else None
     try:
@@ -78,7 +78,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
         return _launch(options, _without_shards(arguments))
     share, folder, is_new = _join(options)
     layout = RunLayout(folder)
-    progress = Progress("question", shown=SHOWN_FIGURES)
+    progress = ProgressReporter("question", shown=SHOWN_FIGURES)
     with removing_empty_run(layout, _report_removal) if is_new and share.count == 1 else nullcontext():
         is_done = run_evaluation(layout, open_model, share, progress)
     if not share.is_first:
@@ -96,7 +96,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 def open_model(config: EvaluationConfig) -> ChatModel:
     """Load the model of an evaluation, each process on a device of its own, or connect to its server."""
-    from hart_studio.models.opening import open_model as open_it  # noqa: PLC0415 - seconds; bad input fails before
+    from hart_studio.models.model_loading import load_chat_model as open_it  # noqa: PLC0415 - seconds; bad input fails before
 
     device = config.device
     if device in ("auto", "cuda") and config.served is None and "LOCAL_RANK" in os.environ:
@@ -209,9 +209,9 @@ def _list(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: Final[dict[str, Command]] = {
-    "list": Command(_list, "list the evaluations of a folder of runs"),
-    "report": Command(_report, "write tables and figures of evaluations"),
+COMMANDS: Final[dict[str, Subcommand]] = {
+    "list": Subcommand(_list, "list the evaluations of a folder of runs"),
+    "report": Subcommand(_report, "write tables and figures of evaluations"),
 }
 
 
@@ -219,8 +219,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hart_studio.evaluation",
         description=__doc__,
-        formatter_class=CommandsFormatter,
-        epilog=f"{describe_commands(COMMANDS)}\n\nSeveral processes or nodes: accelerate launch ... -m "
+        formatter_class=SubcommandHelpFormatter,
+        epilog=f"{format_subcommands(COMMANDS)}\n\nSeveral processes or nodes: accelerate launch ... -m "
         "hart_studio.evaluation, with the\nfolder of runs on a disk that all of them see.",
     )
     add = parser.add_argument

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import InputError
-from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
+from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
@@ -81,7 +81,7 @@ class EvaluationConfig(Record):
     @property
     def model_name(self) -> str:
         """What is loaded."""
-        return find_built_in(self.model)
+        return resolve_model_name(self.model)
 
     @property
     def shown_title(self) -> str:

@@ -10,8 +10,8 @@ from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.job import AskedQuestions
 from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.evaluation.tables.grounding import measure_grounding
-from hart_studio.progress import one_line
-from hart_studio.shares import list_reasons, show_share
+from hart_studio.formatting import format_percent, list_reasons
+from hart_studio.progress import shorten_to_line
 
 MOST_REASONS: Final = 5
 """Reasons that are listed, the most frequent first (ours)."""
@@ -43,15 +43,15 @@ def summarize_evaluation(evaluation: Evaluation, asked: AskedQuestions) -> list[
     if boxes is not None:
         lines.append(
             f"boxes: IoG > 0.3 {show_interval(boxes.found)}, n = {boxes.boxes:,} gold boxes; mean IoU "
-            f"{show_share(boxes.iou)}, mean area share {show_share(boxes.area_share)}, valid boxes "
-            f"{show_share(boxes.usable)} of {boxes.questions:,} questions"
+            f"{format_percent(boxes.iou)}, mean area share {format_percent(boxes.area_share)}, valid boxes "
+            f"{format_percent(boxes.usable)} of {boxes.questions:,} questions"
         )
-    rows = Counter(reason for _, reason in asked.bad_rows)
-    failed = list_reasons(reasons, MOST_REASONS, lambda reason, count: f"{count:,} failed: {one_line(reason)}")
-    left_out = list_reasons(rows, MOST_REASONS, lambda reason, count: f"{count:,} left out: {one_line(reason)}")
+    rows = Counter(reason for _, reason in asked.invalid_rows)
+    failed = list_reasons(reasons, MOST_REASONS, lambda reason, count: f"{count:,} failed: {shorten_to_line(reason)}")
+    left_out = list_reasons(rows, MOST_REASONS, lambda reason, count: f"{count:,} left out: {shorten_to_line(reason)}")
     return lines + [f"  {line}" for line in (*failed, *left_out)]
 
 
 def show_interval(found: Estimate) -> str:
     """``57.0 % [50.1, 63.7]``: a share with its 95 % interval."""
-    return f"{show_share(found.value)} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return f"{format_percent(found.value)} [{100 * found.low:.1f}, {100 * found.high:.1f}]"

@@ -14,7 +14,7 @@ from hart_studio.evaluation.lines import STROKES
 from hart_studio.evaluation.records import Measured
 from hart_studio.evaluation.sample_drawing import Shown
 from hart_studio.evaluation.tables.rows import label_of
-from hart_studio.imaging import OpenImage
+from hart_studio.imaging import ImageOpener
 from hart_studio.records import PROTOCOLS, Protocol
 
 _FINE: Final = ("right answer", "right answer, right box")
@@ -61,7 +61,7 @@ def choose_contrast(failures: Sequence[list[Shown]]) -> list[Shown] | None:
     return max(failures, key=lambda shown: len({each.ending for each in shown}), default=None)
 
 
-def open_picture(path: str, max_side: int, opener: OpenImage) -> tuple[Image.Image | None, str]:
+def open_picture(path: str, max_side: int, opener: ImageOpener) -> tuple[Image.Image | None, str]:
     """The upright picture made small, and why there is none otherwise.
 
     Args:

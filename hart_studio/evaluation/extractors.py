@@ -13,7 +13,7 @@ from typing import Final
 
 from hart_studio.errors import InputError
 from hart_studio.records import Sample, Score
-from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, normalise_text
+from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, normalize_text
 
 Extractor = Callable[[str, Sample], Score]
 """Judges a model's text; never raises on any text."""
@@ -119,8 +119,8 @@ def judge_visual_cot(text: str, sample: Sample) -> Score:
 
     Ours: the published figures come from a GPT judge that gives marks from 0 to 1, which this replaces.
     """
-    said = normalise_text(text[-MAX_TEXT_CHARS:].encode(errors="ignore").decode())
-    expected = normalise_text(sample.answer or "")
+    said = normalize_text(text[-MAX_TEXT_CHARS:].encode(errors="ignore").decode())
+    expected = normalize_text(sample.answer or "")
     if expected and said == expected:
         read = Extraction(said, "visual_cot:exact")
     elif expected and f" {expected} " in f" {said} ":

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from hart_studio.data.benchmarks.catalog import find_benchmark, load_benchmark
-from hart_studio.data.drawn_needle import DrawnScenes, SampleSource, draw_questions
-from hart_studio.data.rows import BadRow
+from hart_studio.data.benchmarks.catalog import get_benchmark, load_benchmark
+from hart_studio.data.needle_source import LazySceneRenderer, SampleSource, generate_samples
+from hart_studio.data.rows import InvalidRow
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
 from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, picture_cache, read_config
@@ -23,12 +23,12 @@ from hart_studio.evaluation.measurement import measure_batch, record_fault
 from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
 from hart_studio.evaluation.records import Measured, list_area_shares
 from hart_studio.evaluation.resume_check import check_inputs, read_inputs, write_inputs
-from hart_studio.files import read_plain, write_json
+from hart_studio.files import read_regular_file, write_json
 from hart_studio.image_domains import NEEDLE, read_image_domain
-from hart_studio.imaging import OpenImage
-from hart_studio.models.catalog import describe_mismatch, read_made_for
+from hart_studio.imaging import ImageOpener
+from hart_studio.models.catalog import describe_domain_mismatch, read_intended_domain
 from hart_studio.models.chat import ChatModel
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.records import GoldSample, Record
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
@@ -44,7 +44,7 @@ for every question."""
 QUESTIONS_FILE: Final = "questions.json"
 """File of the run that says what was asked and what was left out."""
 
-MOST_BAD_ROWS: Final = 1000
+MAX_INVALID_ROWS: Final = 1000
 """Rows that are named in that file; all are counted."""
 
 TELL_SECONDS: Final = 1.0
@@ -69,7 +69,7 @@ class AskedQuestions(Record):
     """SHA-256 of them, hexadecimal: two evaluations with the same one asked the same."""
     bad_count: int = 0
     """Rows that are no question."""
-    bad_rows: tuple[tuple[str, str], ...] = ()
+    invalid_rows: tuple[tuple[str, str], ...] = ()
     """(place, reason) of the first of them."""
 
 
@@ -87,7 +87,7 @@ def prepare_run(
         InputError: If there is no such benchmark.
         OSError: If the folder cannot be made.
     """
-    find_benchmark(config.benchmark)
+    get_benchmark(config.benchmark)
     return create_run(runs_root, "evaluation", config, "evaluation", config.known_count or config.limit or 0, prepare)
 
 
@@ -103,7 +103,7 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
     """
     if config.benchmark == "needle" and not config.path:
         folder.mkdir(parents=True, exist_ok=True)
-        return draw_questions("test", config.limit or DRAWN_QUESTIONS, folder)
+        return generate_samples("test", config.limit or DRAWN_QUESTIONS, folder)
     loaded = load_benchmark(
         config.benchmark,
         config.path,
@@ -117,7 +117,7 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
 
 
 def run_evaluation(
-    layout: RunLayout, open_model: OpenModel, share: Share | None = None, progress: Progress | None = None
+    layout: RunLayout, open_model: OpenModel, share: Share | None = None, progress: ProgressReporter | None = None
 ) -> bool:
     """Do this process's part of what is left; the first process waits for the others and speaks for all.
 
@@ -140,7 +140,7 @@ def run_evaluation(
         tell("reading the questions")
         source = load_questions(config, layout.folder / "pictures")
         samples = source.loaded.samples
-        is_drawn = isinstance(source.open_image, DrawnScenes)  # they have no files
+        is_drawn = isinstance(source.open_image, LazySceneRenderer)  # they have no files
         inputs = read_inputs(config, () if is_drawn else (sample.image for sample in samples))
         check_inputs(layout, inputs)
         parts = PartsReader(layout, share.attempt)
@@ -200,7 +200,7 @@ class _Part:
         self,
         layout: RunLayout,
         config: EvaluationConfig,
-        open_image: OpenImage,
+        open_image: ImageOpener,
         parts: PartsReader,
         share: Share,
         tell: Callable[[str], None],
@@ -211,7 +211,7 @@ class _Part:
         self._parts = parts
         self._share = share
         self._tell = tell
-        self._official = find_benchmark(config.benchmark).official
+        self._official = get_benchmark(config.benchmark).official
         self._faults = 0
         self._failing_since: float | None = None
 
@@ -304,10 +304,10 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         benchmark=config.benchmark,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
-        bad_count=len(loaded.bad_rows),
-        bad_rows=tuple(_show(bad) for bad in loaded.bad_rows[:MOST_BAD_ROWS]),
+        bad_count=len(loaded.invalid_rows),
+        invalid_rows=tuple(_show(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
-    if path.exists() and AskedQuestions.model_validate_json(read_plain(path)).fingerprint != asked.fingerprint:
+    if path.exists() and AskedQuestions.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(
             f"expected the questions that {writer.layout.run_id} began with, got others at {config.path or 'the hub'}; "
             "bring them back, or start a new evaluation"
@@ -324,12 +324,12 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
 
 def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str, ...]:
     """The warning of a model that was not made for images of the benchmark."""
-    if config.served or not read_made_for(config.model_name):
+    if config.served or not read_intended_domain(config.model_name):
         return ()
-    is_drawn = isinstance(source.open_image, DrawnScenes)  # they have no files yet
+    is_drawn = isinstance(source.open_image, LazySceneRenderer)  # they have no files yet
     images = dict.fromkeys(sample.image for sample in source.loaded.samples)
     domains = (NEEDLE,) if is_drawn else (read_image_domain(image) for image in images)
-    found = (describe_mismatch(config.model_name, domain, "these images") for domain in domains)
+    found = (describe_domain_mismatch(config.model_name, domain, "these images") for domain in domains)
     warning = next(filter(None, found), "")
     return (warning,) if warning else ()
 
@@ -338,7 +338,7 @@ def _tell_nobody(phase: str) -> None:
     """Of what the other processes do, the first one's phase speaks."""
 
 
-def _show(bad: BadRow) -> tuple[str, str]:
+def _show(bad: InvalidRow) -> tuple[str, str]:
     return bad.row, bad.reason[:_LONGEST_REASON]
 
 

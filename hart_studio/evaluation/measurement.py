@@ -15,14 +15,22 @@ from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
 from hart_studio.evaluation.extractors import judge_officially
 from hart_studio.evaluation.records import Judged, Measured, is_record, write_records
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
-from hart_studio.models.opening import open_model
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.outputs import check_output
-from hart_studio.pipeline.closed_loop import Attempt, Failure, View, answer, answer_directly, ground, open_views
+from hart_studio.pipeline.closed_loop import (
+    FailedSample,
+    GroundedSample,
+    PreparedSample,
+    ground_and_crop,
+    prepare_samples,
+    run_answering,
+    run_direct,
+)
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, RolloutGroup, Sample, Score
 
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
@@ -48,7 +56,7 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH)
             models are compared question by question, so none may be left out.
     """
     records: list[Measured] = []
-    with Progress("question", len(samples)) as progress:
+    with ProgressReporter("question", len(samples)) as progress:
         for start in range(0, len(samples), batch):
             records += measure_batch(model, samples[start : start + batch], PROTOCOLS, MEASURED_SETTINGS)
             progress.update(len(records))
@@ -67,7 +75,7 @@ def measure_batch(
     protocols: Sequence[Protocol],
     settings: LoopSettings,
     official: str = "",
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> list[Measured]:
     """Ask a batch of questions; both protocols with crops share one grounding turn.
 
@@ -84,12 +92,14 @@ def measure_batch(
         One record per question, in order.
     """
     will_point = any(protocol != "direct" for protocol in protocols)
-    views = open_views(model, [sample.blind() for sample in samples], settings, open_image, will_crop=will_point)
-    attempts = ground(model, views, settings) if will_point else []
+    views = prepare_samples(
+        model, [sample.without_gold_boxes() for sample in samples], settings, open_image, will_crop=will_point
+    )
+    attempts = ground_and_crop(model, views, settings) if will_point else []
     groups: dict[Protocol, list[RolloutGroup]] = {
-        protocol: answer_directly(model, views, settings)
+        protocol: run_direct(model, views, settings)
         if protocol == "direct"
-        else answer(model, attempts, protocol, settings)
+        else run_answering(model, attempts, protocol, settings)
         for protocol in protocols
     }
     records = []
@@ -112,26 +122,29 @@ def record_fault(sample: GoldSample, protocols: Sequence[Protocol], reason: str)
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
     answers = {protocol: Judged(score=score, outcome="error") for protocol in protocols}
     will_point = any(each != "direct" for each in protocols)
-    record = _record(sample, Failure(sample.blind(), reason), answers, will_point)
+    record = _record(sample, FailedSample(sample.without_gold_boxes(), reason), answers, will_point)
     return record.model_copy(update={"is_fault": True})
 
 
 def _record(
-    sample: GoldSample, found: Attempt | View | Failure, answers: dict[Protocol, Judged], is_pointed: bool
+    sample: GoldSample,
+    found: GroundedSample | PreparedSample | FailedSample,
+    answers: dict[Protocol, Judged],
+    is_pointed: bool,
 ) -> Measured:
-    view = found.view if isinstance(found, Attempt) else found
+    view = found.view if isinstance(found, GroundedSample) else found
     return Measured(
         sample_id=sample.id,
         category=sample.category,
         image=sample.image,
-        image_wh=view.image.wh if isinstance(view, View) else None,
+        image_wh=view.image.wh if isinstance(view, PreparedSample) else None,
         question=sample.question,
         choices=sample.choices,
         answers=answers,
-        boxes=found.grounding.boxes if isinstance(found, Attempt) else (),
+        boxes=found.grounding.boxes if isinstance(found, GroundedSample) else (),
         is_pointed=is_pointed,
         gold_boxes=sample.gold_boxes,
-        error=found.reason if isinstance(found, Failure) else "",
+        error=found.reason if isinstance(found, FailedSample) else "",
     )
 
 
@@ -161,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_output(options.out, "a file of evaluation records", is_record)
         samples = load_needle(options.data).samples
-        write_records(options.out, measure(open_model(options.model), samples))
+        write_records(options.out, measure(load_chat_model(options.model), samples))
     except HartError as error:
         sys.stderr.write(f"{error}\n")
         return 2

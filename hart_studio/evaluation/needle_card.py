@@ -21,8 +21,8 @@ from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.loading import load_model
 from hart_studio.outputs import check_output
-from hart_studio.pipeline.answering import crops_only_request, read_answer
-from hart_studio.pipeline.cropping import cut_crops, plan_regions
+from hart_studio.pipeline.answering import crops_only_request, parse_answer
+from hart_studio.pipeline.cropping import extract_crops, select_crop_regions
 from hart_studio.records import GoldSample
 
 Figures = dict[str, dict[str, float]]
@@ -80,14 +80,14 @@ def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[fl
     requests = []
     for sample in samples:
         image = SourceImage(sample.image)
-        plan = plan_regions(sample.gold_boxes, image.wh, model.family, MEASURED_SETTINGS)
-        (crops,) = cut_crops(image, [plan], model, MEASURED_SETTINGS)
+        plan = select_crop_regions(sample.gold_boxes, image.wh, model.family, MEASURED_SETTINGS)
+        (crops,) = extract_crops(image, [plan], model, MEASURED_SETTINGS)
         image.close()
         requests.append(crops_only_request(sample, crops))
     completions = model.generate(requests, MEASURED_SETTINGS.sampling)
     values = []
     for sample, request, (completion,) in zip(samples, requests, completions, strict=True):
-        value = read_answer(sample, request, completion).score.value
+        value = parse_answer(sample, request, completion).score.value
         if value is None:
             raise DataError(f"expected a known answer of {sample.id}, got none; measure questions with answers")
         values.append(value)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.records import Measured
-from hart_studio.files import append_jsonl, open_plain, read_plain, write_json
+from hart_studio.files import append_jsonl, open_regular_file, read_regular_file, write_json
 from hart_studio.records import GoldSample
 from hart_studio.runs.layout import RunLayout
 
@@ -88,7 +88,7 @@ def find_end(layout: RunLayout, share: Share) -> str:
     """Why another process of this attempt has ended early; empty when none has."""
     for path in sorted((layout.folder / FOLDER).glob("end_*.json")):
         try:
-            end = json.loads(read_plain(path))
+            end = json.loads(read_regular_file(path))
         except (OSError, ValueError):
             continue
         if isinstance(end, dict) and end.get("attempt") == share.attempt:
@@ -151,7 +151,7 @@ class PartsReader:
     def _read(self, path: Path) -> list[Measured]:
         start = self._offsets.get(path.name, 0)
         try:
-            with open_plain(path) as file:
+            with open_regular_file(path) as file:
                 file.seek(start)
                 text = file.read()
         except OSError as error:

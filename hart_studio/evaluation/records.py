@@ -168,7 +168,7 @@ def read_records(path: Path) -> list[Measured]:
         DataError: If the file cannot be read, or a line is no record.
     """
     records = []
-    for number, value in read_jsonl(path, is_plain=True):
+    for number, value in read_jsonl(path, reject_symlinks=True):
         try:
             records.append(Measured.model_validate(value))
         except ValidationError as error:

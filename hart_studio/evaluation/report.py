@@ -29,9 +29,9 @@ from hart_studio.evaluation.tables.rows import file_stem, name_of, unique
 from hart_studio.evaluation.tables.table import Table
 from hart_studio.evaluation.tables.writers import escape_markdown, to_csv, to_html, to_latex, to_markdown
 from hart_studio.files import write_atomically
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.formatting import list_reasons
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.outputs import check_output
-from hart_studio.shares import list_reasons
 
 SAMPLES_DRAWN: Final = 12
 """Failures of each benchmark that are drawn."""
@@ -62,7 +62,7 @@ def write_report(
     folder: Path,
     *,
     samples_drawn: int = SAMPLES_DRAWN,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> Path:
     """Write everything that some evaluations can tell.
 
@@ -206,7 +206,7 @@ def _write_figures(figures: Sequence[Figure]) -> Iterator[str]:
 
 
 def _write_failures(
-    evaluations: Sequence[Evaluation], failures: dict[str, list[list[Shown]]], open_image: OpenImage
+    evaluations: Sequence[Evaluation], failures: dict[str, list[list[Shown]]], open_image: ImageOpener
 ) -> Iterator[str]:
     if not evaluations:
         return
@@ -233,7 +233,7 @@ def _write_failures(
         yield "</div>"
 
 
-def _write_contrast(folder: Path, benchmark: str, failures: Sequence[list[Shown]], open_image: OpenImage) -> str:
+def _write_contrast(folder: Path, benchmark: str, failures: Sequence[list[Shown]], open_image: ImageOpener) -> str:
     """Fig. 4 as a file: its stem, or nothing when there is no failure or no picture."""
     shown = choose_contrast(failures)
     picture = open_picture(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None

@@ -12,7 +12,7 @@ from hart_studio.evaluation.config import read_config
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions
 from hart_studio.evaluation.parts import PartsReader
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.reader import RunSummary, list_runs
 
@@ -77,7 +77,7 @@ def read_asked(layout: RunLayout) -> AskedQuestions:
         InputError: If it has not got that far.
     """
     try:
-        return AskedQuestions.model_validate_json(read_plain(layout.folder / QUESTIONS_FILE))
+        return AskedQuestions.model_validate_json(read_regular_file(layout.folder / QUESTIONS_FILE))
     except (OSError, ValidationError) as error:
         raise InputError(
             f"expected an evaluation that has read its questions, got {layout.run_id} without them; wait, or see its "

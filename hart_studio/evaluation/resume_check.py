@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hart_studio.errors import DataError, HartError
 from hart_studio.evaluation.config import EvaluationConfig
-from hart_studio.files import from_stored_path, open_plain, read_plain, write_json
+from hart_studio.files import from_stored_path, open_regular_file, read_regular_file, write_json
 from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout
@@ -78,7 +78,7 @@ def check_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
     if not path.exists():
         return
     try:
-        began = EvaluationInputs.model_validate_json(read_plain(path, _MOST_INPUTS_BYTES))
+        began = EvaluationInputs.model_validate_json(read_regular_file(path, _MOST_INPUTS_BYTES))
     except (OSError, ValidationError) as error:
         raise DataError(f"{path} cannot be read. Nothing was measured. Start a new evaluation.") from error
     changed = []
@@ -107,7 +107,7 @@ def write_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
 
 def _digest_image(path: Path) -> str:
     try:
-        with open_plain(path, may_link=True) as file:
+        with open_regular_file(path, follow_symlinks=True) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.sha256(f"{size}\n".encode() + file.read(SAMPLED_BYTES))
             file.seek(max(0, size - SAMPLED_BYTES))

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import print_anything, write_atomically
+from hart_studio.files import replace_unencodable_output, write_atomically
+from hart_studio.formatting import list_reasons
 from hart_studio.labeling.calibrate import (
     describe_calibration,
     find_domain,
@@ -48,19 +49,18 @@ from hart_studio.labeling.run_summary import has_only_failures, summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.labeling.tightening import TighteningSettings
-from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
+from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
-from hart_studio.models.opening import open_model
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.models.served_options import add_served_options, describe_endpoint, read_served
 from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
-from hart_studio.shares import list_reasons
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 = done, or stopped by its stop file; 1 = a labeling run failed at every item; 2 = unusable input, or an import
         that could use no row; 130 = interrupted.
     """
-    print_anything()
+    replace_unencodable_output()
     options = _build_parser().parse_args(argv)
     command: Command = options.command
     try:
@@ -119,7 +119,7 @@ def _import(options: argparse.Namespace) -> int:
         split=options.split,
         config=options.config,
     )
-    with Progress("row") as progress:
+    with ProgressReporter("row") as progress:
 
         def show(done: int, total: int) -> None:
             progress.set_total(total)
@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
             print(line, flush=True)  # before the model is loaded: some would choose otherwise
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
-            run_labeling(layout, load_model, Progress("item", shown=("accepted", "failed")))
+            run_labeling(layout, load_model, ProgressReporter("item", shown=("accepted", "failed")))
     finally:
         forget_missing_run(project, layout)
     print("\n".join(summarize_run(project, layout.run_id)))
@@ -235,7 +235,7 @@ def _export(options: argparse.Namespace) -> None:
         for reason, count in preview.left_out.items():
             print(f"  {count} left out: {reason}")
         return
-    with Progress("item") as progress:
+    with ProgressReporter("item") as progress:
         progress.set_phase("writing and reading back")
         report = export_project(project, options.format, options.out, chosen)
     pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
@@ -255,7 +255,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     served = read_served(options)
     if served is not None:
         print(describe_endpoint(served), flush=True)
-    name = served.title if served else find_built_in(options.model)
+    name = served.title if served else resolve_model_name(options.model)
     if not 0 < options.target_precision < 1:
         raise InputError(f"--target-precision must be above 0 and below 1, got {options.target_precision:g}.")
     samples, left_out = select_gold_samples(load_jsonl(options.data / "samples.jsonl"))
@@ -268,9 +268,9 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     domain = find_domain(samples, samples[0].source, settings)
     records = []
-    with Progress("question", len(samples)) as progress:
+    with ProgressReporter("question", len(samples)) as progress:
         progress.set_phase("loading the model")
-        model = open_model(name, served=served) if served else load_model(name, options.device)
+        model = load_chat_model(name, served=served) if served else load_model(name, options.device)
         progress.begin()
         for batch in judge_proposals(model, samples, settings, options.batch):
             records += batch
@@ -300,7 +300,7 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
     credentials = ml_backend.read_credentials(os.environ, options.host)
     token = os.environ.get("LABEL_STUDIO_API_KEY", "")
     gate = ml_pictures.open_gate(options.image_root, options.label_studio_url, token)
-    name = find_built_in(options.model)
+    name = resolve_model_name(options.model)
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
@@ -315,7 +315,7 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
 
 def load_model(name: str, device: str) -> ChatModel:
     """Load a model in this process."""
-    return open_model(name, device)
+    return load_chat_model(name, device)
 
 
 def _split_pair(text: str) -> tuple[str, str]:

@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from hart_studio.data.rows import BadRow
+from hart_studio.data.rows import InvalidRow
 from hart_studio.errors import DataError, HartError
-from hart_studio.files import open_plain, resolve_inside, write_atomically
-from hart_studio.image_kinds import HEAD_BYTES, SUPPORTED, kind_of
+from hart_studio.files import open_regular_file, resolve_inside, write_atomically
+from hart_studio.image_formats import HEADER_BYTES, SUPPORTED_FORMATS, detect_format
 from hart_studio.imaging import DEFAULT_LIMITS
 from hart_studio.labeling.folders import LABEL_ENDINGS, MOST_FILES, PICTURE_ENDINGS, is_of_the_system
 
@@ -58,7 +58,7 @@ class Unpacked(NamedTuple):
 
     folder: Path
     """Holds them under their names in the archive."""
-    bad_rows: tuple[BadRow, ...]
+    invalid_rows: tuple[InvalidRow, ...]
     """Entries that could not be used, and why."""
     is_new: bool
     """Whether the folder was not there before."""
@@ -70,11 +70,11 @@ class _BoundedReader:
     The bound holds wherever ``zipfile`` finds that size.
 
     Attributes:
-        most_bytes: Largest read, bytes; None = any.
+        max_bytes: Largest read, bytes; None = any.
     """
 
     def __init__(self, file: io.BufferedReader) -> None:
-        self.most_bytes: int | None = MOST_CONTENTS_BYTES
+        self.max_bytes: int | None = MOST_CONTENTS_BYTES
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
 
@@ -84,11 +84,11 @@ class _BoundedReader:
         Raises:
             ValueError: If they are more than the bound.
         """
-        if self.most_bytes is not None:
+        if self.max_bytes is not None:
             left = max(0, self._size - self._file.tell())
             size = left if size < 0 else min(size, left)
-            if size > self.most_bytes:
-                raise ValueError(f"a table of contents of more than {self.most_bytes >> 20} MiB")
+            if size > self.max_bytes:
+                raise ValueError(f"a table of contents of more than {self.max_bytes >> 20} MiB")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -120,18 +120,18 @@ class Archive:
         """
         self.path = path
         try:
-            self._file = open_plain(path, may_link=True)
+            self._file = open_regular_file(path, follow_symlinks=True)
         except OSError as error:
             raise DataError(f"expected a zip at {path.name!r}, got: {error.strerror}; check the path") from error
         try:
             reader = _BoundedReader(self._file)
             self._archive = zipfile.ZipFile(reader)
-            reader.most_bytes = None
+            reader.max_bytes = None
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             self._file.close()
             raise DataError(f"expected a zip at {path.name!r}, got: {error}; pack it again") from error
         self.files: dict[str, zipfile.ZipInfo] = {}
-        self._bad_rows: list[BadRow] = []
+        self._invalid_rows: list[InvalidRow] = []
         entries = self._archive.infolist()
         for entry in entries[: MOST_FILES + 1]:
             name = PurePosixPath(entry.filename.replace("\\", "/")).as_posix()  # "./a" and "b//a" are "a" and "b/a"
@@ -139,7 +139,7 @@ class Archive:
             if entry.is_dir() or not is_wanted or is_of_the_system(name):
                 continue
             if problem := self._find_problem(name):
-                self._bad_rows.append(BadRow(name[:LONGEST_NAME], problem))
+                self._invalid_rows.append(InvalidRow(name[:LONGEST_NAME], problem))
             else:
                 self.files[name] = entry
         sizes = sum(entry.file_size for entry in self.files.values())
@@ -205,26 +205,26 @@ class Archive:
             DataError: If the archive cannot be read.
             OSError: If the folder cannot be written.
         """
-        with open_plain(self.path, may_link=True) as file:
+        with open_regular_file(self.path, follow_symlinks=True) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         stem = re.sub(r"[^\w-]+", "_", self.path.stem)[:_LONGEST_STEM] or "zip"
         folder = cache / digest[:16] / stem
         is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        bad_rows = list(self._bad_rows)
+        invalid_rows = list(self._invalid_rows)
         try:
             for number, name in enumerate(self.files, start=1):
                 try:
                     self.unpack_file(name, folder)
                 except (ValueError, HartError) as error:
-                    bad_rows.append(BadRow(name, str(error)))
+                    invalid_rows.append(InvalidRow(name, str(error)))
                 if progress:
                     progress(number, len(self.files))
         except OSError:  # the disk is full, most likely
             if is_new:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        return Unpacked(folder, tuple(bad_rows), is_new)
+        return Unpacked(folder, tuple(invalid_rows), is_new)
 
     def unpack_table(self, name: str, folder: Path) -> Path:
         """Write one file that nothing can be told without.
@@ -253,7 +253,7 @@ class Archive:
                 return path
             data = self.read(name)
             if path.suffix.lower() in PICTURE_ENDINGS:
-                _check_kind(data[:HEAD_BYTES])
+                _check_kind(data[:HEADER_BYTES])
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
         except OSError as error:
@@ -270,7 +270,7 @@ class Archive:
         """
         try:
             with self._archive.open(self.files[name]) as file:
-                _check_kind(file.read(HEAD_BYTES))
+                _check_kind(file.read(HEADER_BYTES))
         except _UNPACKING as error:
             raise ValueError(f"cannot be unpacked: {error}") from error
 
@@ -296,5 +296,5 @@ class Archive:
 
 
 def _check_kind(head: bytes) -> None:
-    if (kind := kind_of(head)) not in SUPPORTED:
-        raise ValueError(f"expected one of {', '.join(SUPPORTED)}, got {kind or 'data that is no picture'}")
+    if (kind := detect_format(head)) not in SUPPORTED_FORMATS:
+        raise ValueError(f"expected one of {', '.join(SUPPORTED_FORMATS)}, got {kind or 'data that is no picture'}")

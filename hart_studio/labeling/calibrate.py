@@ -148,7 +148,7 @@ def judge_proposals(
     faults = 0
     for start in range(0, len(samples), batch):
         gold = samples[start : start + batch]
-        blind = [sample.blind() for sample in gold]
+        blind = [sample.without_gold_boxes() for sample in gold]
         hidden = [sample.model_copy(update={"answer": None}) for sample in blind]
         records: list[JudgedProposal] = []
         passes: tuple[tuple[EvidenceKind, list[Sample]], ...] = (("known_answer", blind), ("agreement", hidden))

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation.statistics import ONE_SIDED_Z, Estimate, wilson
-from hart_studio.files import read_plain, write_json
+from hart_studio.files import read_regular_file, write_json
 from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, find_mismatch
 from hart_studio.labeling.records import Check, EvidenceKind, Share, Uncalibrated
 from hart_studio.models.model_identity import identify_model
@@ -379,7 +379,7 @@ def load_calibration(path: Path) -> Calibration:
         DataError: If it cannot be read.
     """
     try:
-        found = Calibration.model_validate_json(read_plain(path, may_link=True))
+        found = Calibration.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
         raise DataError(f"expected a calibration at {path.name!r}, got: {reason}; make it again") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from hart_studio.labeling.records import Check
-from hart_studio.pipeline.chance import HIGH_CHANCE, chance_of_guessing
+from hart_studio.pipeline.guessing import HIGH_GUESS_PROBABILITY, guess_probability
 
 SIGNIFICANCE: Final = 0.05
 """Answers that guessing reaches with a greater probability are no better than chance."""
@@ -66,8 +66,8 @@ def describe_chance(check: Check, options: int) -> ChanceNotes:
     """
     texts, is_weak = [], False
     is_known = check.kind == "known_answer"
-    chance = chance_of_guessing(options)
-    if options >= 2 and check.crops_right and chance is not None and chance >= HIGH_CHANCE:
+    chance = guess_probability(options)
+    if options >= 2 and check.crops_right and chance is not None and chance >= HIGH_GUESS_PROBABILITY:
         verb = "right" if is_known else "in agreement"
         texts.append(f"1 of {options} options: {verb} by chance {_percent(chance)}.")
     if options >= 2 and check.rollouts >= 2 and check.sufficiency:

@@ -78,4 +78,4 @@ def _popularity(cluster: dict[int, float]) -> tuple[int, float]:
 def _median(boxes: Sequence[Box]) -> Box:
     """The box of the median edges. Medians keep the order of edges, so it is one."""
     edges = [median(values) for values in zip(*(box.xyxy for box in boxes), strict=True)]
-    return Box.of((edges[0], edges[1], edges[2], edges[3]), label=boxes[0].label)
+    return Box.from_xyxy((edges[0], edges[1], edges[2], edges[3]), label=boxes[0].label)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import from_stored_path, open_plain
+from hart_studio.files import from_stored_path, open_regular_file
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import PictureFile
 
@@ -38,7 +38,7 @@ def check_image(file: PictureFile) -> tuple[str, bool]:
     """
     digest = hashlib.sha256()
     try:
-        with open_plain(from_stored_path(file.path), may_link=True) as stream:
+        with open_regular_file(from_stored_path(file.path), follow_symlinks=True) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except (OSError, ValueError) as error:
@@ -46,9 +46,9 @@ def check_image(file: PictureFile) -> tuple[str, bool]:
     if digest.hexdigest() != file.sha256:
         raise DataError("the picture has changed since it was imported")
     with SourceImage(file.path) as image:
-        usual, is_turned = _SUFFIXES[image.format], image.is_turned
+        usual, is_rotated = _SUFFIXES[image.format], image.is_rotated
     suffix = from_stored_path(file.path).suffix.lower()
-    return (suffix if suffix in usual else usual[0]), is_turned
+    return (suffix if suffix in usual else usual[0]), is_rotated
 
 
 def common_folder(paths: Sequence[str]) -> Path:

@@ -63,7 +63,7 @@ class ExportOptions:
         chat_family: For grounded conversations: key of ``models.families``.
         model_wh_of: For grounded conversations of a family that writes pixels of its resized input (Qwen2.5-VL):
             upright original (width, height) -> the size that the model sees, from the processor's real output, as
-            ``models.inputs.process_picture(processor, family, overview, is_alone=True).size_wh`` gives it.
+            ``models.inputs.process_image(processor, family, overview, is_alone=True).size_wh`` gives it.
     """
 
     statuses: tuple[Status, ...] = USABLE
@@ -138,7 +138,7 @@ class PlannedPicture:
         split: One of ``SPLITS``.
         items: Its questions.
         waiting: Questions of this picture that are left out and may have a region, see ``may_have_region``.
-        is_turned: Whether only its EXIF orientation makes it upright.
+        is_rotated: Whether only its EXIF orientation makes it upright.
     """
 
     file: PictureFile
@@ -146,7 +146,7 @@ class PlannedPicture:
     split: str
     items: tuple[PlannedItem, ...]
     waiting: int = 0
-    is_turned: bool = False
+    is_rotated: bool = False
 
     @property
     def wh(self) -> WH:
@@ -314,7 +314,7 @@ def plan_export(
             left_out["a file name that is not UTF-8, which other tools cannot read: copy the pictures"] += len(chosen)
             continue
         try:
-            suffix, is_turned = check_image(file)
+            suffix, is_rotated = check_image(file)
         except (DataError, ImageError) as error:
             left_out[str(error)] += len(chosen)
             continue
@@ -323,7 +323,7 @@ def plan_export(
         waiting = sum(may_have_region(label.status, bool(label.boxes)) for label in labels)
         waiting += (open_questions or {}).get(sha256, 0)
         split = split_of(sha256, options.splits, options.salt)
-        found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_turned), suffix))
+        found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_rotated), suffix))
     root = common_folder([picture.file.path for picture, _ in found])
     if options.pictures == "reference":
         names = [Path(os.path.relpath(picture.file.path, root)).as_posix() for picture, _ in found]

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import copy_plain, from_stored_path
+from hart_studio.files import copy_regular_file, from_stored_path
 from hart_studio.labeling.box_matching import NamedBox, find_unmatched
 from hart_studio.labeling.export_exclusions import NOTHING_EXCLUDED, Exclusions, read_exclusions
 from hart_studio.labeling.export_plan import (
@@ -174,8 +174,8 @@ def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
             picture_cache=Path(cache),
         )
         loaded = info.load(folder, options)
-        if loaded.bad_rows:
-            bad = loaded.bad_rows[0]
+        if loaded.invalid_rows:
+            bad = loaded.invalid_rows[0]
             raise _mismatch(info, bad.row, f"a row that can be read, got: {bad.reason}")
         if "questions" in info.keeps:
             _compare_questions(plan, info, loaded)
@@ -202,7 +202,7 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
     for picture in plan.pictures if is_copy else ():
         target = draft / _file_of(picture, plan, info)
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy_plain(from_stored_path(picture.file.path), target)
+        copy_regular_file(from_stored_path(picture.file.path), target)
     if info.save is not None:
         info.save(plan, draft)
     if info.name != "native":
@@ -336,7 +336,7 @@ def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[Loss
 
 def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
     notes = []
-    if turned := sum(picture.is_turned for picture in plan.pictures):
+    if turned := sum(picture.is_rotated for picture in plan.pictures):
         notes.append(
             f"pictures that EXIF turns: {turned}; boxes are of the upright picture: readers must apply its orientation"
         )

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hart_studio.data.rows import get_field
-from hart_studio.data.tables import peek_table
+from hart_studio.data.tables import preview_table
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.formats import coco, native
 from hart_studio.labeling.formats.reading import META, iterate_lines, parse_line
@@ -159,7 +159,7 @@ def guess_table(path: Path) -> str:
     Raises:
         DataError: If it has no rows.
     """
-    names, rows = peek_table(path)
+    names, rows = preview_table(path)
     if "schema" in names and str(rows[0].get("schema", "")).startswith("hart.label/"):
         return "native"
     has_options = all(isinstance(row.get("choices"), list) for row in rows)

@@ -16,7 +16,7 @@ from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibratio
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Item, Label, PictureFile
 from hart_studio.labeling.review import MOST_BOXES
-from hart_studio.models.catalog import BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import Box
 
 _TOLERANCE: Final = 1e-6  # of scores that were computed on another machine
@@ -101,7 +101,7 @@ class ScoreChecker:
         The record names the model. Its folder is never looked at: an upload could have put a calibration there.
         """
         if model not in self._calibrations:
-            names = {Path(folder).name: folder for folder in BUILT_INS.values()} | BUILT_INS
+            names = {Path(folder).name: folder for folder in BUILT_IN_FOLDERS.values()} | BUILT_IN_FOLDERS
             folder = names.get(model) or names.get(Path(model).name)
             known = find_calibration(folder, self._project.folder) if folder else None
             self._calibrations[model] = known or self._find_own(model)

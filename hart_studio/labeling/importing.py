@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
-from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.files import from_stored_path, to_printable, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
@@ -32,7 +32,7 @@ from hart_studio.records import Box, GoldSample, Sample
 BATCH: Final = 200
 """Rows of one transaction."""
 
-MOST_KEPT_BAD_ROWS: Final = 10_000
+MAX_KEPT_INVALID_ROWS: Final = 10_000
 """Bad rows of one import that are written down; all are counted."""
 
 BOXES: Final = TypeAdapter(tuple[Box, ...])
@@ -53,8 +53,8 @@ class ImportReport(NamedTuple):
     """Items that were there and stay as they are."""
     bad_count: int
     """Rows that could not be used."""
-    bad_rows: tuple[BadRow, ...]
-    """Where they are and why, the first ``MOST_KEPT_BAD_ROWS`` of them."""
+    invalid_rows: tuple[InvalidRow, ...]
+    """Where they are and why, the first ``MAX_KEPT_INVALID_ROWS`` of them."""
     restored: int = 0
     """Items of an export of this program that came back unchanged, with their decisions."""
     changed: int = 0
@@ -65,7 +65,7 @@ class ImportReport(NamedTuple):
     @property
     def reasons(self) -> Counter[str]:
         """How many rows could not be used for each reason."""
-        return Counter(bad.reason for bad in self.bad_rows)
+        return Counter(bad.reason for bad in self.invalid_rows)
 
     def describe(self) -> str:
         """The numbers in one line."""
@@ -121,7 +121,7 @@ def _import_source(
     try:
         if source.kind == "native":  # whole items, with everything that happened to them
             items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
-            found = replace(found, bad_rows=(*source.bad_rows, *found.bad_rows))
+            found = replace(found, invalid_rows=(*source.invalid_rows, *found.invalid_rows))
             _check_room(project, len(found.samples), most_items)
             project.add_classes(_find_imported_classes(items))
             return import_items(project, items, found, limits)
@@ -138,13 +138,13 @@ def _import_source(
     project.add_classes(restored.classes)
     kept = _add_items(project, restored.items, files)
     rest = _add_samples(project, others, progress, files)
-    bad_rows = (*kept.bad_rows, *rest.bad_rows)
+    invalid_rows = (*kept.invalid_rows, *rest.invalid_rows)
     report = ImportReport(
         kept.added + rest.added,
         kept.updated + rest.updated,
         kept.known + rest.known,
-        len(bad_rows),
-        bad_rows[:MOST_KEPT_BAD_ROWS],
+        len(invalid_rows),
+        invalid_rows[:MAX_KEPT_INVALID_ROWS],
         kept.added + kept.updated + kept.known,
         restored.changed,
         kept.unsupported,
@@ -170,7 +170,7 @@ def import_items(
     Raises:
         DataError: If the project cannot be written; then nothing was added.
     """
-    report = _add_items(project, items, _ImageFiles(limits), loaded.bad_rows)
+    report = _add_items(project, items, _ImageFiles(limits), loaded.invalid_rows)
     _write_down(project, loaded.source, report)
     return report
 
@@ -209,23 +209,23 @@ class _ImageFiles:
 
 
 def _add_items(
-    project: Project, items: Sequence[Item], files: _ImageFiles, known_bad_rows: Sequence[BadRow] = ()
+    project: Project, items: Sequence[Item], files: _ImageFiles, known_invalid_rows: Sequence[InvalidRow] = ()
 ) -> ImportReport:
     added, good = 0, []
-    bad_rows = list(known_bad_rows)
+    invalid_rows = list(known_invalid_rows)
     scores = ScoreChecker(project)
     for item in items:
         picture = files.look_at(item.picture.path)
         problem = _find_problem(item, picture)
         if problem or isinstance(picture, str):
-            bad_rows.append(BadRow(item.id, problem))
+            invalid_rows.append(InvalidRow(item.id, problem))
         else:
             # The file says of which domain the image is, not the record.
             known = item.picture.model_copy(update={"domain": picture.domain})
             try:
                 checked = scores.check_item(_clip_boxes(item.model_copy(update={"picture": known})))
             except ValueError as error:
-                bad_rows.append(BadRow(item.id, str(error)))
+                invalid_rows.append(InvalidRow(item.id, str(error)))
                 continue
             good.append(checked)
             files.look_at_known(project, picture)  # before the transaction, which others wait for
@@ -240,8 +240,8 @@ def _add_items(
                 updated += 1
     project.draw_audit()
     known_count = len(good) - added - updated
-    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
-    return ImportReport(added, updated, known_count, len(bad_rows), kept, unsupported=scores.dropped)
+    kept = tuple(invalid_rows[:MAX_KEPT_INVALID_ROWS])
+    return ImportReport(added, updated, known_count, len(invalid_rows), kept, unsupported=scores.dropped)
 
 
 def _clip_boxes(item: Item) -> Item:
@@ -282,7 +282,7 @@ def _add_samples(
     project: Project, loaded: LoadedSamples[Row], progress: Progress | None, files: _ImageFiles
 ) -> ImportReport:
     counts: Counter[str] = Counter()
-    bad_rows = list(loaded.bad_rows)
+    invalid_rows = list(loaded.invalid_rows)
     for start in range(0, len(loaded.samples), BATCH):
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
@@ -298,13 +298,13 @@ def _add_samples(
                         raise ValueError(picture)
                     changes[_import(project, connection, sample, picture, files)] += 1
                 except ValueError as error:
-                    refused.append(BadRow(sample.id, str(error)))
+                    refused.append(InvalidRow(sample.id, str(error)))
         counts += changes
-        bad_rows += refused
+        invalid_rows += refused
         if progress:
             progress(min(start + BATCH, len(loaded.samples)), len(loaded.samples))
-    kept = tuple(bad_rows[:MOST_KEPT_BAD_ROWS])
-    return ImportReport(counts["added"], counts["updated"], counts["known"], len(bad_rows), kept)
+    kept = tuple(invalid_rows[:MAX_KEPT_INVALID_ROWS])
+    return ImportReport(counts["added"], counts["updated"], counts["known"], len(invalid_rows), kept)
 
 
 def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
@@ -435,5 +435,5 @@ def _write_down(project: Project, source: str, report: ImportReport) -> None:
         ).lastrowid
         connection.executemany(
             "INSERT INTO bad_rows (import, place, reason) VALUES (?, ?, ?)",
-            [(number, bad.row, bad.reason) for bad in report.bad_rows],
+            [(number, bad.row, bad.reason) for bad in report.invalid_rows],
         )

@@ -18,7 +18,7 @@ from typing import Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, ImageError, InputError, ModelError
-from hart_studio.files import read_plain, write_json
+from hart_studio.files import read_regular_file, write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.filters import ItemFilter
@@ -27,12 +27,12 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
 from hart_studio.labeling.records import DECIDED, Item, Label, Maker, PictureFile, Status
 from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings, propose, propose_by_halves
-from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
+from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
-from hart_studio.models.opening import open_model
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.models.served_settings import ServedSettings
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.records import Record
 from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
@@ -75,7 +75,7 @@ class LabelingConfig(Record):
     @property
     def model_name(self) -> str:
         """What is loaded, or the title of what is served."""
-        return self.served.title if self.served else find_built_in(self.model)
+        return self.served.title if self.served else resolve_model_name(self.model)
 
     def tell_scores(self, project: Project) -> ScoreNotes:
         """What to know of the scores of such a run before it begins.
@@ -141,7 +141,7 @@ def read_config(layout: RunLayout) -> LabelingConfig:
         raise InputError(f"expected the settings of a labeling run at {layout.config}; start a new run") from error
 
 
-def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None = None) -> None:
+def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter | None = None) -> None:
     """Do what is left of a run. Stops at the next batch when asked, and waits while it is paused.
 
     Args:
@@ -158,7 +158,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: Progress | None =
     with hold_run_lock(project, layout.run_id), RunWriter(layout, total, progress=progress) as run:
         served = config.served
         run.tell_phase("loading the model")
-        model = open_model(served.title, served=served) if served else load(config.model_name, config.device)
+        model = load_chat_model(served.title, served=served) if served else load(config.model_name, config.device)
         _check_model(layout, config)
         calibration = find_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
@@ -207,7 +207,7 @@ def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
     if not path.exists():
         write_json(path, identity._asdict())
         return
-    began = json.loads(read_plain(path))
+    began = json.loads(read_regular_file(path))
     if (began.get("digest"), began.get("revision")) != (identity.digest, identity.revision):
         raise DataError(
             f"The files of the model {config.model_name} changed since the run {layout.run_id} began. No item was "

@@ -11,7 +11,7 @@ from hart_studio.labeling.calibration_domain import REASONS, AnswerForm, LabelOr
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Check, EvidenceKind, Item, Uncalibrated
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings
-from hart_studio.models.catalog import describe_mismatch
+from hart_studio.models.catalog import describe_domain_mismatch
 
 CALIBRATION: Final = "calibration.json"
 """File in a model's or a project's folder."""
@@ -141,5 +141,5 @@ def _find_mismatch(calibration: Calibration, origin: LabelOrigin, evidence: str)
 
 def _find_warnings(model: str, project: Project) -> tuple[str, ...]:
     """The warning of a model that was not made for images of the project."""
-    found = {describe_mismatch(model, domain, "images of this project") for domain in project.image_domains()}
+    found = {describe_domain_mismatch(model, domain, "images of this project") for domain in project.image_domains()}
     return tuple(sorted(found - {""}))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
-from hart_studio.data.rows import find_picture
+from hart_studio.data.rows import resolve_image_path
 from hart_studio.errors import ImageError, InputError
 from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.labeling.formats.label_studio import LOCAL_FILES, picture_name
@@ -138,7 +138,7 @@ class PictureGate:
         if reference[:5].lower() == "data:":
             return self._from_memory(self._decode(reference))
         if self.image_root and (reference.startswith(LOCAL_FILES) or not re.match(r"/|[\w.+-]+:", reference)):
-            return SourceImage(find_picture(self.image_root, picture_name(reference)))
+            return SourceImage(resolve_image_path(self.image_root, picture_name(reference)))
         if self.server:
             # A path alone is one of Label Studio's own: an uploaded file.
             url = self.server.url + reference if re.match(r"/[^/\\]", reference) else reference

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from hart_studio.data.columns import guess_columns
-from hart_studio.data.embedded_pictures import locate_picture
-from hart_studio.data.tables import peek_table
+from hart_studio.data.columns import infer_columns
+from hart_studio.data.embedded_images import resolve_image
+from hart_studio.data.tables import preview_table
 from hart_studio.errors import HartError
 from hart_studio.labeling.archives import Archive
 from hart_studio.labeling.folders import PICTURE_ENDINGS, choose_table, find_pictures, list_folder
@@ -55,7 +55,7 @@ def peek_source(name: str, image_root: Path | None = None, picture_column: str =
                 }
         table = path / str(choose_table(list_folder(path), kind)) if path.is_dir() else path
         root = image_root or table.parent
-        told = _peek_rows(table, kind, lambda value: locate_picture(value, root, folder), picture_column)
+        told = _peek_rows(table, kind, lambda value: resolve_image(value, root, folder), picture_column)
         return {"kind": kind, **told}
 
 
@@ -79,7 +79,7 @@ def _look_inside(archive: Archive, image_root: Path | None, folder: Path, value:
         archive.check_picture(wanted)
         return
     try:
-        locate_picture(value, image_root or folder, folder)
+        resolve_image(value, image_root or folder, folder)
     except (ValueError, HartError) as error:
         if image_root is None and isinstance(value, str):
             raise ValueError(f"the picture is missing in {archive.path.name}") from error
@@ -87,8 +87,8 @@ def _look_inside(archive: Archive, image_root: Path | None, folder: Path, value:
 
 
 def _peek_rows(table: Path, kind: str, locate: Callable[[Any], object], picture_column: str) -> dict[str, Any]:
-    names, rows = peek_table(table)
-    column = picture_column or guess_columns(names).image
+    names, rows = preview_table(table)
+    column = picture_column or infer_columns(names).image
     has_pictures = column in names
     found, missing = 0, "" if has_pictures else "no column was taken for the picture"
     for row in rows if has_pictures else ():
@@ -106,7 +106,7 @@ def _show_columns(names: Sequence[str]) -> dict[str, str]:
     """Field -> column; empty where none was found, also for a field that must have one."""
     return {
         field: ", ".join(value) if isinstance(value, tuple) else value if value in names else ""
-        for field, value in vars(guess_columns(names)).items()
+        for field, value in vars(infer_columns(names)).items()
     }
 
 

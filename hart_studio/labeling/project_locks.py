@@ -10,9 +10,9 @@ from hart_studio.errors import InputError
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import PICTURES, RUNS, Project
-from hart_studio.links import refuse_outside_links
 from hart_studio.runs.processes import LockedError, LockHolder, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs
+from hart_studio.symlinks import reject_external_symlinks
 
 RUN_LOCK: Final = "labeling.lock"
 """File in the folder of the runs. A labeling run holds its lock as long as it works."""
@@ -41,7 +41,7 @@ def check_links(project: Project) -> None:
     Raises:
         InputError: If there is one; the message names it.
     """
-    refuse_outside_links(project.folder, _OWN_NAMES)
+    reject_external_symlinks(project.folder, _OWN_NAMES)
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from hart_studio.evaluation.bars import Bar, draw_bars
 from hart_studio.evaluation.html_page import GENERATOR, write_page, write_table
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically
+from hart_studio.formatting import format_percent
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import AREA_EDGES, SCORE_BINS, Quality, measure_quality
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.outputs import check_output
-from hart_studio.shares import show_share
 
 KIND_TITLES: Final[dict[EvidenceKind, str]] = {"known_answer": "Known answers", "agreement": "Agreement"}
 """Kind of evidence -> title."""
@@ -99,7 +99,11 @@ def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[s
 
 def show_estimate(found: Estimate | None) -> str:
     """A share with its interval; a dash when there is none."""
-    return "–" if found is None else f"{show_share(found.value)} ({show_share(found.low)} – {show_share(found.high)})"
+    return (
+        "–"
+        if found is None
+        else f"{format_percent(found.value)} ({format_percent(found.low)} – {format_percent(found.high)})"
+    )
 
 
 def _write_evidence(quality: Quality) -> list[str]:
@@ -160,7 +164,7 @@ def _show_figures(figures: GoldFigures) -> list[str]:
         show_estimate(figures.found),
         f"{figures.iog:.3f}",
         f"{figures.iou:.3f}",
-        show_share(figures.area_share, 2),
+        format_percent(figures.area_share, 2),
     ]
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hart_studio.data.rows import BadRow, LoadedSamples, get_field, to_text
+from hart_studio.data.rows import InvalidRow, LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError, HartError
-from hart_studio.files import open_plain, parse_bounded_json, read_lines
+from hart_studio.files import open_regular_file, parse_bounded_json, read_lines
 from hart_studio.geometry import XYXY
 from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
@@ -85,13 +85,13 @@ def restore_labels(
     rows = [(sample, look_at(sample.image)) for sample in loaded.samples]
     has_questions = "questions" in info.keeps
     found = _match_questions(rows, known, info) if has_questions else _match_images(rows, known, info)
-    others, bad_rows = [], list(loaded.bad_rows)
+    others, invalid_rows = [], list(loaded.invalid_rows)
     for sample in found.others:
         if sample.question == NO_BOXES:
-            bad_rows.append(BadRow(sample.id, NOTHING_TO_ASK))
+            invalid_rows.append(InvalidRow(sample.id, NOTHING_TO_ASK))
         else:
             others.append(sample)
-    rest = replace(loaded, samples=tuple(others), bad_rows=tuple(bad_rows))
+    rest = replace(loaded, samples=tuple(others), invalid_rows=tuple(invalid_rows))
     return RestoredLabels(tuple(found.items), rest, found.changed, tuple(dict.fromkeys(found.classes)))
 
 
@@ -186,7 +186,7 @@ def _read_records(path: Path, info: FormatInfo) -> dict[str, _Record]:
     """Records by the id of their item. A line that is none, or of another format, has nothing to restore."""
     found: dict[str, _Record] = {}
     try:
-        file = open_plain(path)
+        file = open_regular_file(path)
     except OSError as error:
         raise DataError(f"expected records in {path.name!r}, got {error.strerror}; remove the file") from error
     with file:

@@ -15,12 +15,19 @@ from pydantic import Field
 
 from hart_studio.errors import HartError
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.labeling.consensus import find_consensus, find_support
 from hart_studio.labeling.records import Caution, Check
 from hart_studio.labeling.tightening import TighteningSettings, tighten_boxes
 from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.closed_loop import Failure, View, answer, answer_directly, ground, open_views
+from hart_studio.pipeline.closed_loop import (
+    FailedSample,
+    PreparedSample,
+    ground_and_crop,
+    prepare_samples,
+    run_answering,
+    run_direct,
+)
 from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_without_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.verification import (
@@ -102,7 +109,7 @@ def propose(
     samples: Sequence[Sample],
     settings: ProposalSettings,
     given: Sequence[tuple[Box, ...]] = (),
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> list[Proposal]:
     """Propose and check, with one call of the model for each kind of turn.
 
@@ -124,14 +131,14 @@ def propose(
     check_rollout_count(rollouts, loop)
     greedy = loop.model_copy(update={"temperature": 0.0})
     known = list(given) or [()] * len(samples)
-    opened = open_views(model, samples, loop, open_image)
-    attempts = ground(model, opened, loop, rollouts)
+    opened = prepare_samples(model, samples, loop, open_image)
+    attempts = ground_and_crop(model, opened, loop, rollouts)
     # A picture may open, and turn out to be damaged when it is cut.
     views = [
-        next((attempt for attempt in group if isinstance(attempt, Failure)), view)
+        next((attempt for attempt in group if isinstance(attempt, FailedSample)), view)
         for view, group in zip(opened, attempts, strict=True)
     ]
-    groups = [list(group.rollouts) for group in answer(model, attempts, "crops_only", loop)]
+    groups = [list(group.rollouts) for group in run_answering(model, attempts, "crops_only", loop)]
     pointed = [tuple(rollout.boxes for rollout in group) for group in groups]
     for index, rolled in _answer_given(model, views, known, loop, rollouts).items():
         groups[index] = rolled
@@ -141,14 +148,14 @@ def propose(
         wanted = [_is_wanted(check) for check in verified]
         boxes = tighten_boxes(model, views, boxes, pointed, wanted, loop, settings.tightening)
     from_crops = answer_from_boxes(model, views, boxes, greedy)
-    full = answer_directly(model, views, greedy)
+    full = run_direct(model, views, greedy)
     masked = answer_without_boxes(model, views, boxes, greedy)
     proposals = []
     for view, check, sets, own, (crops,), whole, without, there in zip(
         views, verified, pointed, boxes, from_crops, full, masked, known, strict=True
     ):
-        if isinstance(view, Failure) or crops.outcome == "error":
-            reason = view.reason if isinstance(view, Failure) else crops.error
+        if isinstance(view, FailedSample) or crops.outcome == "error":
+            reason = view.reason if isinstance(view, FailedSample) else crops.error
             proposals.append(Proposal(check.sample_id, (), None, reason))
             continue
         support = find_support(sets, own)
@@ -166,7 +173,7 @@ def check_boxes(
     boxes: Sequence[Box],
     settings: LoopSettings,
     before: Check | None = None,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> tuple[Check, str]:
     """Ask again about boxes that a person has just drawn: two or three greedy answers, no rollouts.
 
@@ -183,14 +190,14 @@ def check_boxes(
         The evidence, and why the picture could not be read, or nothing.
     """
     greedy = settings.model_copy(update={"temperature": 0.0})
-    (view,) = open_views(model, [sample], greedy, open_image)
+    (view,) = prepare_samples(model, [sample], greedy, open_image)
     empty = Check(kind="agreement" if sample.answer is None else "known_answer", rollouts=0)
-    if isinstance(view, Failure):
+    if isinstance(view, FailedSample):
         return empty, view.reason
     ((crops,),) = answer_from_boxes(model, [view], [boxes], greedy)
     if crops.outcome == "error":
         return empty, crops.error
-    full = answer_directly(model, [view], greedy)[0].rollouts[0]
+    full = run_direct(model, [view], greedy)[0].rollouts[0]
     (masked,) = answer_without_boxes(model, [view], [boxes], greedy)
     judged = verify_rollouts([crops], full, masked, view.image.wh)
     # Without a known answer one answer agrees with itself alone: there must be the rollouts of a proposal.
@@ -244,7 +251,7 @@ class _Evidence:
 
 def _answer_given(
     model: ChatModel,
-    views: Sequence[View | Failure],
+    views: Sequence[PreparedSample | FailedSample],
     given: Sequence[tuple[Box, ...]],
     settings: LoopSettings,
     rollouts: int,
@@ -257,9 +264,11 @@ def _answer_given(
     return dict(zip(places, answered, strict=True))
 
 
-def _verify(view: View | Failure, rollouts: Sequence[Rollout], pointed: Sequence[tuple[Box, ...]]) -> Verification:
+def _verify(
+    view: PreparedSample | FailedSample, rollouts: Sequence[Rollout], pointed: Sequence[tuple[Box, ...]]
+) -> Verification:
     """Judge the answers; the consensus is that of the regions which the model itself pointed at."""
-    check = verify_rollouts(rollouts, None, None, view.image.wh if isinstance(view, View) else None)
+    check = verify_rollouts(rollouts, None, None, view.image.wh if isinstance(view, PreparedSample) else None)
     return check.model_copy(update={"consensus": mean_pairwise_iou(pointed)})
 
 

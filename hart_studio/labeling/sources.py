@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hart_studio.data.columns import Columns, guess_columns
-from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.data.columns import ColumnMapping, infer_columns
+from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.data.sources import load_jsonl
-from hart_studio.data.tables import load_table, peek_table
+from hart_studio.data.tables import load_table, preview_table
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.labeling.archives import Archive, Progress
 from hart_studio.labeling.folders import (
@@ -42,7 +42,7 @@ class SourceSettings:
 
     Attributes:
         kind: One of ``KINDS``; ``auto`` looks at the path.
-        columns: For tables and data sets: field of ``Columns`` -> column, where the guess is wrong; empty text = none.
+        columns: For tables and data sets: ``ColumnMapping`` field -> column, where the guess is wrong; empty = none.
         image_root: Folder that pictures' paths start from.
         question: What is asked about each picture that has no question, or for each label that has none.
         choices: Option texts for that question.
@@ -66,7 +66,7 @@ class Source(NamedTuple):
     """One of ``KINDS``, but not ``auto``."""
     name: str
     """Path of a file or folder, or a hub id."""
-    bad_rows: tuple[BadRow, ...] = ()
+    invalid_rows: tuple[InvalidRow, ...] = ()
     """Files of an archive that could not be unpacked."""
     unpacked: Path | None = None
     """The folder that an archive was unpacked to, if it was not there before."""
@@ -95,17 +95,17 @@ def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Pr
     if kind == "pictures":
         check_question(settings.question)
     path = Path(name)
-    bad_rows: tuple[BadRow, ...] = ()
+    invalid_rows: tuple[InvalidRow, ...] = ()
     unpacked = None
     if is_zip(path):
         with Archive(path) as archive:
-            path, bad_rows, is_new = archive.unpack(cache, progress)
+            path, invalid_rows, is_new = archive.unpack(cache, progress)
             unpacked = path if is_new else None
             if kind != "pictures":  # whose question may name the folder of a picture
                 path /= archive.root
     elif kind == "hugging_face" and not path.exists():
         return Source(kind, name)
-    source = Source(kind, str(path), bad_rows, unpacked)
+    source = Source(kind, str(path), invalid_rows, unpacked)
     if kind in _WITH_ONE_TABLE and path.is_dir():
         try:
             return source._replace(name=str(path / _choose_table(path, kind, name)))
@@ -143,12 +143,12 @@ def load_source(
     try:
         loaded = _load(source, cache, settings, negative_question)
     except DataError as error:
-        if not source.bad_rows:
+        if not source.invalid_rows:
             raise
-        first = source.bad_rows[0]
-        problem = f"{len(source.bad_rows)} files of the zip were no use, as {first.row!r}: {first.reason}"
+        first = source.invalid_rows[0]
+        problem = f"{len(source.invalid_rows)} files of the zip were no use, as {first.row!r}: {first.reason}"
         raise DataError(f"{error}; {problem}") from error
-    return replace(loaded, bad_rows=(*source.bad_rows, *loaded.bad_rows))
+    return replace(loaded, invalid_rows=(*source.invalid_rows, *loaded.invalid_rows))
 
 
 def _load(source: Source, cache: Path, settings: SourceSettings, negative_question: str | None) -> LoadedSamples[Any]:
@@ -159,7 +159,7 @@ def _load(source: Source, cache: Path, settings: SourceSettings, negative_questi
     if kind == "questions":
         return load_jsonl(path, image_root=settings.image_root, needs_answer=False)
     if kind == "table":
-        columns = map_columns(peek_table(path)[0], settings.columns)
+        columns = map_columns(preview_table(path)[0], settings.columns)
         return load_table(path, cache, columns, image_root=settings.image_root)
     if kind == "hugging_face":
         return _load_hugging_face(name, cache, settings)
@@ -202,16 +202,16 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ZIP and not path.is_dir()
 
 
-def map_columns(names: list[str], chosen: Mapping[str, str]) -> Columns:
+def map_columns(names: list[str], chosen: Mapping[str, str]) -> ColumnMapping:
     """The guessed columns with some of them set by a person.
 
     Raises:
-        InputError: If a field is none of ``Columns``, or one that cannot be missing is.
+        InputError: If a field is none of ``ColumnMapping``, or one that cannot be missing is.
     """
-    columns = guess_columns(names)
+    columns = infer_columns(names)
     for name, value in chosen.items():
-        if name not in Columns.__dataclass_fields__:
-            raise InputError(f"expected one of {', '.join(Columns.__dataclass_fields__)}, got {name!r}")
+        if name not in ColumnMapping.__dataclass_fields__:
+            raise InputError(f"expected one of {', '.join(ColumnMapping.__dataclass_fields__)}, got {name!r}")
         if name in ("image", "question") and not value:
             raise InputError(f"expected a column for {name}, got none; choose one")
         found: Any = value or None

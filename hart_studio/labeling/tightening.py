@@ -18,9 +18,9 @@ from pydantic import Field
 from hart_studio.errors import ImageError
 from hart_studio.geometry import clip, intersection_area, snap_to_pixels
 from hart_studio.models.chat import ChatModel
-from hart_studio.pipeline.closed_loop import Failure, View
+from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample
 from hart_studio.pipeline.cropping import Crops
-from hart_studio.pipeline.given_boxes import answer_crops, cut_given
+from hart_studio.pipeline.given_boxes import answer_crops, crop_given_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Record, Rollout
 
@@ -76,7 +76,7 @@ class KeptRegion:
 class _Search:
     """The search for one label: how far each edge has moved and may move, as shares of the boxes' own sizes."""
 
-    view: View
+    view: PreparedSample
     boxes: tuple[Box, ...]
     regions: list[KeptRegion]
     is_enough: IsEnough
@@ -89,7 +89,7 @@ class _Search:
 
 def tighten_boxes(
     model: ChatModel,
-    views: Sequence[View | Failure],
+    views: Sequence[PreparedSample | FailedSample],
     boxes: Sequence[tuple[Box, ...]],
     pointed: Sequence[Sequence[Sequence[Box]]],
     are_enough: Sequence[IsEnough],
@@ -115,7 +115,7 @@ def tighten_boxes(
     sampled = settings if tightening.answers > 1 else settings.model_copy(update={"temperature": 0.0})
     searches = [
         _begin(view, own, find_limits(own, sets, tightening.overshoot), is_enough, model, settings)
-        if isinstance(view, View) and own
+        if isinstance(view, PreparedSample) and own
         else None
         for view, own, sets, is_enough in zip(views, boxes, pointed, are_enough, strict=True)
     ]
@@ -177,7 +177,7 @@ def find_limits(boxes: Sequence[Box], pointed: Sequence[Sequence[Box]], overshoo
 
 
 def _begin(
-    view: View,
+    view: PreparedSample,
     boxes: tuple[Box, ...],
     limits: list[float],
     is_enough: IsEnough,
@@ -196,10 +196,10 @@ def _begin(
     return _Search(view, boxes, regions, is_enough, limits)
 
 
-def _keep_around(view: View, box: Box, min_side: int) -> KeptRegion:
+def _keep_around(view: PreparedSample, box: Box, min_side: int) -> KeptRegion:
     """The box with room for crops that must grow because the box has become small or thin."""
     room = max(min_side, max(box.width, box.height) / 4)
-    part = Box.of((box.x_min - room, box.y_min - room, box.x_max + room, box.y_max + room))
+    part = Box.from_xyxy((box.x_min - room, box.y_min - room, box.x_max + room, box.y_max + room))
     whole = snap_to_pixels(clip(part, view.image.wh) or part, view.image.wh)
     return KeptRegion(whole, view.image.crop(whole))
 
@@ -209,12 +209,10 @@ def _ask(model: ChatModel, searches: Sequence[_Search], settings: LoopSettings, 
     asked = []
     for search in searches:
         cuts = [
-            cut_given(model, region, search.view.image.wh, [_move(box, search.moves)], settings)
+            crop_given_boxes(model, region, search.view.image.wh, [_move(box, search.moves)], settings)
             for box, region in zip(search.boxes, search.regions, strict=True)
         ]
-        crops = Crops(
-            tuple(box for cut in cuts for box in cut.boxes), tuple(pic for cut in cuts for pic in cut.pictures)
-        )
+        crops = Crops(tuple(box for cut in cuts for box in cut.boxes), tuple(pic for cut in cuts for pic in cut.images))
         asked.append((search.view.sample, crops))
     groups = answer_crops(model, asked, settings, answers)
     return [all(search.is_enough(rollout) for rollout in group) for search, group in zip(searches, groups, strict=True)]
@@ -223,7 +221,7 @@ def _ask(model: ChatModel, searches: Sequence[_Search], settings: LoopSettings, 
 def _move(box: Box, moves: Sequence[float]) -> Box:
     """The box with its edges moved inward by shares of its size."""
     left, top, right, bottom = moves
-    return Box.of(
+    return Box.from_xyxy(
         (
             box.x_min + left * box.width,
             box.y_min + top * box.height,

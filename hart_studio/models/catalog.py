@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain, readable_domains
+from hart_studio.image_domains import DOMAIN_TITLES, read_image_domain, supported_domains
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -22,25 +22,25 @@ BUILT_IN: Final = "built-in"
 BUILT_IN_HART: Final = "built-in-hart"
 """Name of the same model after training with HART."""
 
-BUILT_INS: Final = {BUILT_IN: BUILT_IN_MODEL, BUILT_IN_HART: TRAINED_MODEL}
+BUILT_IN_FOLDERS: Final = {BUILT_IN: BUILT_IN_MODEL, BUILT_IN_HART: TRAINED_MODEL}
 """Name -> folder."""
 
-MADE_FOR: Final = "made_for"
+INTENDED_DOMAIN_KEY: Final = "made_for"
 """Key of a model's ``config.json``: the only image domain that the model was made for. ``save_pretrained`` keeps it, so
 every checkpoint that is trained from such a model has it too."""
 
 GENERAL_MODEL: Final = "Qwen/Qwen2.5-VL-3B-Instruct"
 """Example of a model for photographs, named in warnings."""
 
-_MOST_CONFIG_BYTES: Final = 1 << 20
+_MAX_CONFIG_BYTES: Final = 1 << 20
 
 
-def find_built_in(name: str) -> str:
+def resolve_model_name(name: str) -> str:
     """The folder of a built-in model; any other name, a folder or a hub id, is its own."""
-    return BUILT_INS.get(name, name)
+    return BUILT_IN_FOLDERS.get(name, name)
 
 
-def read_made_for(name: str) -> str:
+def read_intended_domain(name: str) -> str:
     """Read the image domain that a model was made for; no weights are loaded.
 
     Args:
@@ -49,15 +49,15 @@ def read_made_for(name: str) -> str:
     Returns:
         A key of ``image_domains.DOMAIN_TITLES``; empty for a model without such a limit, and for one that is not local.
     """
-    folder = Path(find_built_in(name))
+    folder = Path(resolve_model_name(name))
     config = _read_config(folder / "config.json")
     if not config and (base := _read_config(folder / "adapter_config.json").get("base_model_name_or_path")):
-        config = _read_config(Path(find_built_in(str(base))) / "config.json")
-    found = config.get(MADE_FOR)
+        config = _read_config(Path(resolve_model_name(str(base))) / "config.json")
+    found = config.get(INTENDED_DOMAIN_KEY)
     return found if isinstance(found, str) and found in DOMAIN_TITLES else ""
 
 
-def describe_mismatch(name: str, image_domain: str, subject: str = "this image") -> str:
+def describe_domain_mismatch(name: str, image_domain: str, subject: str = "this image") -> str:
     """Describe in words that a model was not made for an image.
 
     Args:
@@ -68,33 +68,33 @@ def describe_mismatch(name: str, image_domain: str, subject: str = "this image")
     Returns:
         The warning; empty if the model was made for such images, or for any.
     """
-    made_for = read_made_for(name)
-    if not made_for or image_domain in readable_domains(made_for):
+    made_for = read_intended_domain(name)
+    if not made_for or image_domain in supported_domains(made_for):
         return ""
-    title = "".join(sign if sign.isprintable() else " " for sign in Path(find_built_in(name)).name)
+    title = "".join(sign if sign.isprintable() else " " for sign in Path(resolve_model_name(name)).name)
     return (
         f"{title} was made for {DOMAIN_TITLES[made_for]}. Its answers on {subject} mean nothing. "
         f"Choose a model such as {GENERAL_MODEL}."
     )
 
 
-def find_warnings(name: str, image: Path | str) -> tuple[str, ...]:
+def get_domain_warnings(name: str, image: Path | str) -> tuple[str, ...]:
     """List what a reader must know before trusting a model's answer about an image file.
 
     Args:
         name: A name of the catalog, a local folder, or a hub id.
         image: Path of the image; read only if the model has a limit.
     """
-    if not read_made_for(name):
+    if not read_intended_domain(name):
         return ()
-    warning = describe_mismatch(name, read_image_domain(image))
+    warning = describe_domain_mismatch(name, read_image_domain(image))
     return (warning,) if warning else ()
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """A JSON object of a model's folder; empty when there is none that can be read."""
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_CONFIG_BYTES:
+        if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
             return {}
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -16,7 +16,7 @@ from hart_studio.models.families import Family, PixelBudget
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageInput:
     """A picture for the model. Identity matters: one object is encoded once, however many requests show it."""
 
     pixels: Image.Image
@@ -32,7 +32,7 @@ class Message:
     """One message of a conversation; pictures stand between texts, exactly where the prompt puts them."""
 
     role: Literal["user", "assistant"]
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | ImageInput, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ChatRequest:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How to decode.
 
     Attributes:
@@ -102,7 +102,7 @@ class ChatModel(Protocol):
     """Default budget of one crop for this very checkpoint."""
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times.
 

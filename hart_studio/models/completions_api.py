@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.chat import ChatRequest, Picture, Sampling
-from hart_studio.models.served_pictures import SentPicture
+from hart_studio.models.chat import ChatRequest, ImageInput, SamplingParams
+from hart_studio.models.served_images import SentImage
 from hart_studio.models.served_settings import ServedSettings
 
 
@@ -27,7 +27,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ParsedCompletion:
     """A reply to one request."""
 
     choices: tuple[Choice, ...]
@@ -50,7 +50,7 @@ class _Usage(BaseModel):
     completion_tokens: int = Field(default=0, ge=0)
 
 
-class _Reply(BaseModel):
+class _CompletionBody(BaseModel):
     choices: list[_Choice]
     usage: _Usage | None = None
 
@@ -63,7 +63,7 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-def build_messages(request: ChatRequest, sent: Sequence[SentPicture]) -> list[dict[str, Any]]:
+def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict[str, Any]]:
     """The conversation, its texts and pictures in their order.
 
     Control tokens inside a text cannot be made harmless here: the server's tokenizer reads them as it likes.
@@ -87,7 +87,7 @@ def build_messages(request: ChatRequest, sent: Sequence[SentPicture]) -> list[di
                 else {"type": "image_url", "image_url": {"url": next(waiting).url}}
                 for part in message.parts
             ]
-        elif any(isinstance(part, Picture) for part in message.parts):
+        elif any(isinstance(part, ImageInput) for part in message.parts):
             raise InputError("expected pictures in user messages only, got one in an assistant's; move it")
         else:
             content = "".join(part for part in message.parts if isinstance(part, str))
@@ -96,7 +96,12 @@ def build_messages(request: ChatRequest, sent: Sequence[SentPicture]) -> list[di
 
 
 def build_body(
-    messages: list[dict[str, Any]], model: str, sampling: Sampling, settings: ServedSettings, seed: int | None, n: int
+    messages: list[dict[str, Any]],
+    model: str,
+    sampling: SamplingParams,
+    settings: ServedSettings,
+    seed: int | None,
+    n: int,
 ) -> dict[str, Any]:
     """One request.
 
@@ -120,7 +125,7 @@ def build_body(
         body["seed"] = seed
     if n > 1:
         body["n"] = n
-    return {**body, **_plain_sampling(sampling, settings), **settings.extra_fields}
+    return {**body, **_sampling_fields(sampling, settings), **settings.extra_fields}
 
 
 def completion_seed(seed: int, request_index: int, completion_index: int) -> int:
@@ -135,7 +140,7 @@ def completion_seed(seed: int, request_index: int, completion_index: int) -> int
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def read_reply(content: bytes, n: int, url: str) -> Reply:
+def parse_completion(content: bytes, n: int, url: str) -> ParsedCompletion:
     """Read a reply to a request for ``n`` completions.
 
     Args:
@@ -147,16 +152,16 @@ def read_reply(content: bytes, n: int, url: str) -> Reply:
         ModelError: If it is no such reply, holds another number of completions, or one did not end as text does.
     """
     try:
-        reply = _Reply.model_validate_json(content)
+        reply = _CompletionBody.model_validate_json(content)
     except ValidationError as error:
         raise ModelError(
-            f"expected a chat completion from {url}, got another answer ({_first_fault(error)}); "
+            f"expected a chat completion from {url}, got another answer ({_first_error(error)}); "
             "check that the URL is the beginning of an interface like OpenAI's"
         ) from None  # the fault says it all, and the whole reply may be large
     if len(reply.choices) != n:
         raise ModelError(
             f"expected {n} completions of one request from {url}, got {len(reply.choices)}; "
-            "set has_n only for a server that gives several"
+            "set supports_n only for a server that gives several"
         )
     usage = reply.usage or _Usage()
     share, rest = divmod(usage.completion_tokens, n)
@@ -169,10 +174,10 @@ def read_reply(content: bytes, n: int, url: str) -> Reply:
             )
         reason: Literal["stop", "length"] = "stop" if choice.finish_reason == "stop" else "length"
         choices.append(Choice(choice.message.content or "", reason, share + (number < rest)))
-    return Reply(tuple(choices), usage.prompt_tokens)
+    return ParsedCompletion(tuple(choices), usage.prompt_tokens)
 
 
-def read_only_model(content: bytes, url: str) -> str:
+def parse_single_model(content: bytes, url: str) -> str:
     """The name of the only model in a list of models.
 
     Raises:
@@ -182,7 +187,7 @@ def read_only_model(content: bytes, url: str) -> str:
         names = [model.id for model in _Models.model_validate_json(content).data]
     except ValidationError as error:
         raise ModelError(
-            f"expected a list of models from {url}, got another answer ({_first_fault(error)}); name the model"
+            f"expected a list of models from {url}, got another answer ({_first_error(error)}); name the model"
         ) from None
     if len(names) != 1:
         listed = ", ".join(name[:80] for name in names[:5]) or "none"
@@ -190,7 +195,7 @@ def read_only_model(content: bytes, url: str) -> str:
     return names[0]
 
 
-def _plain_sampling(sampling: Sampling, settings: ServedSettings) -> dict[str, Any]:
+def _sampling_fields(sampling: SamplingParams, settings: ServedSettings) -> dict[str, Any]:
     """Fields that switch a checkpoint's own generation settings off, for servers that know such fields."""
     if settings.server == "transformers":
         # What is not in here, such as the end tokens, still comes from the checkpoint.
@@ -204,6 +209,6 @@ def _plain_sampling(sampling: Sampling, settings: ServedSettings) -> dict[str, A
     return {}
 
 
-def _first_fault(error: ValidationError) -> str:
+def _first_error(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"[:200]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.errors import ModelError
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 from hart_studio.models.families import FAMILIES, supported_families
 
 CONFIG_FILES: Final = (
@@ -59,18 +59,18 @@ _INNER_MODEL_TYPES: Final = frozenset(
 )
 """``model_type`` of the language models and vision towers inside the supported families."""
 
-_MOST_INDEX_BYTES: Final = 64 * 2**20
-_LONGEST_SHOWN: Final = 80
+_MAX_INDEX_BYTES: Final = 64 * 2**20
+_MAX_SHOWN_CHARS: Final = 80
 
 
-def read_config(path: Path, most_bytes: int = 32 * 2**20) -> dict[str, Any]:
+def read_config(path: Path, max_bytes: int = 32 * 2**20) -> dict[str, Any]:
     """Read a JSON object of a model folder.
 
     Raises:
         ModelError: If it is no such file.
     """
     try:
-        content = json.loads(read_plain(path, most_bytes, may_link=True))
+        content = json.loads(read_regular_file(path, max_bytes, follow_symlinks=True))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"expected JSON in {path}, got {error}; fetch or save the model again") from error
     if not isinstance(content, dict):
@@ -88,19 +88,19 @@ def check_config_files(name: str, folder: Path) -> None:
     Raises:
         ModelError: If a file names something else to open, or cannot be read.
     """
-    if _is_there(folder / _AUDIO_FILE):
+    if _exists(folder / _AUDIO_FILE):
         raise ModelError(
             f"expected a vision-language model without audio, {name} has {_AUDIO_FILE}, which names a second model; "
             "remove the file if you trust the rest"
         )
     for file in CONFIG_FILES:
-        if _is_there(folder / file):
+        if _exists(folder / file):
             content = read_config(folder / file)
             for key, value in _walk(content):
                 _check_entry(name, file, key, value)
             if file == "config.json":
                 _check_parts(name, list(content.values()))
-    if _is_there(folder / _WEIGHT_INDEX):
+    if _exists(folder / _WEIGHT_INDEX):
         _check_index(name, folder / _WEIGHT_INDEX)
 
 
@@ -110,7 +110,7 @@ def check_base_folder(name: str, folder: Path) -> None:
     Raises:
         ModelError: If it is one.
     """
-    if _is_there(folder / "adapter_config.json"):
+    if _exists(folder / "adapter_config.json"):
         raise ModelError(
             f"expected a whole model as the base of an adapter, {name} has an adapter_config.json of its own; merge "
             "that adapter into its base model and save the result"
@@ -128,7 +128,7 @@ def check_adapter_weights(name: str, folder: Path) -> None:
         ModelError: If the file is missing, or pickled weights lie beside it.
     """
     # A trainer that resumes reads the adapters in the folders below, too.
-    pickled = [folder / _PICKLED_ADAPTER] if _is_there(folder / _PICKLED_ADAPTER) else []
+    pickled = [folder / _PICKLED_ADAPTER] if _exists(folder / _PICKLED_ADAPTER) else []
     pickled += folder.glob(f"*/{_PICKLED_ADAPTER}")
     if pickled or not (folder / ADAPTER_WEIGHTS).is_file():
         paths = pickled or folder.glob("adapter_model*")
@@ -153,13 +153,13 @@ def _check_entry(name: str, file: str, key: str, value: Any) -> None:
     if refers or (key in _KERNEL_KEYS and "/" in json.dumps(value)):
         raise ModelError(
             f"expected a model that is complete in itself, {file} of {name} names something else to open: "
-            f"{key[:_LONGEST_SHOWN]} = {_shorten(value)}. It is not opened, and remote code is never run. Remove the "
+            f"{key[:_MAX_SHOWN_CHARS]} = {_shorten(value)}. It is not opened, and remote code is never run. Remove the "
             f"entry if you trust the rest, or use one of {supported_families()}"
         )
 
 
 def _check_parts(name: str, values: list[Any]) -> None:
-    """Refuse a language model or vision tower of another kind; ``find_family`` checks the model itself."""
+    """Refuse a language model or vision tower of another kind; ``detect_family`` checks the model itself."""
     for key, value in _walk(values):
         if key == "model_type" and not (isinstance(value, str) and value in _INNER_MODEL_TYPES):
             raise ModelError(
@@ -173,13 +173,13 @@ def _check_class(name: str, file: str, key: str, value: Any) -> None:
     if not isinstance(value, str) or re.sub(r"(Fast|Pil)$", "", value) not in known:
         raise ModelError(
             f"expected a processor, an image processor, a video processor or a tokenizer of a supported family in "
-            f"{file} of {name}, got {key[:_LONGEST_SHOWN]} = {_shorten(value)}; it is not loaded. Save the processor "
+            f"{file} of {name}, got {key[:_MAX_SHOWN_CHARS]} = {_shorten(value)}; it is not loaded. Save the processor "
             f"of the model's family beside it: {supported_families()}"
         )
 
 
 def _check_index(name: str, path: Path) -> None:
-    shards = read_config(path, _MOST_INDEX_BYTES).get("weight_map")
+    shards = read_config(path, _MAX_INDEX_BYTES).get("weight_map")
     files = shards.values() if isinstance(shards, dict) else ()
     for file in files:
         if not isinstance(file, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", file):
@@ -201,10 +201,10 @@ def _walk(content: Any) -> Iterator[tuple[str, Any]]:
             rest += part
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
 def _shorten(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…"

@@ -19,27 +19,27 @@ import httpx
 from hart_studio.errors import ModelError
 from hart_studio.models.served_settings import ServedSettings
 
-MOST_BYTES: Final = 16 * 2**20
+MAX_RESPONSE_BYTES: Final = 16 * 2**20
 """Longest answer that is read (ours)."""
 
-_MOST_ERROR_BYTES: Final = 4096
-_LONGEST_REASON: Final = 300
-_LEAST_OF_KEY: Final = 8
+_MAX_ERROR_BYTES: Final = 4096
+_MAX_REASON_CHARS: Final = 300
+_MIN_KEY_CHARS: Final = 8
 """Characters of the key at the end of a text that are taken for a quotation which was cut (ours)."""
-_FIRST_WAIT_SECONDS: Final = 0.5
-_LONGEST_WAIT_SECONDS: Final = 30.0
-_LONGEST_ASKED_SECONDS: Final = 120.0
+_INITIAL_BACKOFF_SECONDS: Final = 0.5
+_MAX_BACKOFF_SECONDS: Final = 30.0
+_MAX_RETRY_AFTER_SECONDS: Final = 120.0
 """Longest wait that a server may ask for (ours); it would otherwise stop a job for as long as it likes."""
-_PASSING: Final = frozenset({408, 425, 429})
+_RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
 """With every 5xx the statuses after which another attempt may succeed."""
 
 
-class _FailureError(Exception):
+class _RequestError(Exception):
     """An attempt that failed; ``wait_seconds`` is what the server asks for, None = it does not say."""
 
-    def __init__(self, reason: str, is_passing: bool, wait_seconds: float | None = None) -> None:
+    def __init__(self, reason: str, is_retryable: bool, wait_seconds: float | None = None) -> None:
         super().__init__(reason)
-        self.is_passing = is_passing
+        self.is_retryable = is_retryable
         self.wait_seconds = wait_seconds
 
 
@@ -76,7 +76,7 @@ class Endpoint:
                 timeout=httpx.Timeout(seconds, connect=min(seconds, 30.0)),
                 limits=httpx.Limits(max_connections=settings.concurrency),
                 follow_redirects=False,
-                trust_env=not _is_this_machine(self.url),  # no proxy stands between two programs of one machine
+                trust_env=not _is_loopback(self.url),  # no proxy stands between two programs of one machine
             )
             httpx.URL(self.url)
         except (httpx.InvalidURL, ValueError) as error:
@@ -90,35 +90,35 @@ class Endpoint:
         """
         return self._call("GET", path, None, threading.Event())
 
-    def post(self, path: str, body: Mapping[str, Any], is_over: threading.Event) -> bytes:
+    def post(self, path: str, body: Mapping[str, Any], is_cancelled: threading.Event) -> bytes:
         """Send JSON and fetch the answer.
 
         Args:
             path: After the URL, with its slash.
             body: What to send.
-            is_over: Set by others when nobody wants the answer any more: no further attempt is made.
+            is_cancelled: Set by others when nobody wants the answer any more: no further attempt is made.
 
         Raises:
             ModelError: If there is no answer after all attempts, or the request is refused.
         """
-        return self._call("POST", path, json.dumps(body).encode("ascii"), is_over)
+        return self._call("POST", path, json.dumps(body).encode("ascii"), is_cancelled)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
     def _call(
-        self, method: Literal["GET", "POST"], path: str, content: bytes | None, is_over: threading.Event
+        self, method: Literal["GET", "POST"], path: str, content: bytes | None, is_cancelled: threading.Event
     ) -> bytes:
         attempts = 1 + self._settings.retries
         for attempt in range(attempts):
             try:
                 return self._attempt(method, path, content)
-            except _FailureError as failure:
-                is_last = attempt + 1 == attempts or not failure.is_passing
-                if is_last or is_over.wait(_wait_seconds(attempt, failure.wait_seconds)):
+            except _RequestError as failure:
+                is_last = attempt + 1 == attempts or not failure.is_retryable
+                if is_last or is_cancelled.wait(_backoff_seconds(attempt, failure.wait_seconds)):
                     tried = f" after {attempt + 1} attempts" if attempt else ""
-                    reason = self._without_key(str(failure))
+                    reason = self._redact_key(str(failure))
                     raise ModelError(f"expected an answer from {self.url}{path}, got {reason}{tried}") from None
         raise AssertionError("the last attempt returns or raises")
 
@@ -128,55 +128,59 @@ class Endpoint:
         try:
             with self._client.stream(method, f"{self.url}{path}", content=content, headers=headers) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise self._refusal(response, _read(response, _MOST_ERROR_BYTES, deadline))
-                kind = self._without_key(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-                packing = self._without_key(response.headers.get("content-encoding", "identity")).strip().lower()
+                    raise self._refusal(response, _read(response, _MAX_ERROR_BYTES, deadline))
+                kind = self._redact_key(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+                packing = self._redact_key(response.headers.get("content-encoding", "identity")).strip().lower()
                 if kind != "application/json" or packing not in ("", "identity"):
                     what = f"{kind or 'an unnamed kind'}, {packing}"[:80]
-                    raise _FailureError(f"{what}, where plain JSON was expected; check the URL", is_passing=False)
-                found = _read(response, MOST_BYTES + 1, deadline)
-                if len(found) > MOST_BYTES:
-                    raise _FailureError(f"more than {MOST_BYTES} bytes; lower the token limit", is_passing=False)
+                    raise _RequestError(f"{what}, where plain JSON was expected; check the URL", is_retryable=False)
+                found = _read(response, MAX_RESPONSE_BYTES + 1, deadline)
+                if len(found) > MAX_RESPONSE_BYTES:
+                    raise _RequestError(
+                        f"more than {MAX_RESPONSE_BYTES} bytes; lower the token limit", is_retryable=False
+                    )
                 return found
         except httpx.TimeoutException:
             reason = (
                 f"none within {self._settings.timeout_seconds:g} seconds; raise timeout_seconds or lower concurrency"
             )
-            raise _FailureError(reason, is_passing=True) from None
+            raise _RequestError(reason, is_retryable=True) from None
         except httpx.TransportError as error:
-            reason = f"no connection ({self._in_short(str(error)) or type(error).__name__}); check that the server runs"
-            raise _FailureError(reason, is_passing=True) from None
+            reason = (
+                f"no connection ({self._summarize(str(error)) or type(error).__name__}); check that the server runs"
+            )
+            raise _RequestError(reason, is_retryable=True) from None
         except httpx.HTTPError as error:
-            raise _FailureError(f"an unusable answer ({self._in_short(str(error))})", is_passing=False) from None
+            raise _RequestError(f"an unusable answer ({self._summarize(str(error))})", is_retryable=False) from None
 
-    def _refusal(self, response: httpx.Response, found: bytes) -> _FailureError:
+    def _refusal(self, response: httpx.Response, found: bytes) -> _RequestError:
         """What an answer with another status than 200 means."""
         status = response.status_code
-        reason = f"HTTP {status}: {self._in_short(found.decode('utf-8', 'replace')) or 'no text'}"
+        reason = f"HTTP {status}: {self._summarize(found.decode('utf-8', 'replace')) or 'no text'}"
         if status in (401, 403):
             reason += f"; put its key into the environment variable {self._settings.api_key_variable}"
         elif status == httpx.codes.NOT_FOUND:
             reason += "; check the URL, which mostly ends with /v1, and the name of the model"
         elif 300 <= status < 400:
             reason += "; redirects are not followed: give the address that it leads to"
-        is_passing = status in _PASSING or 500 <= status < 600
-        return _FailureError(reason, is_passing, read_retry_after(response.headers.get("retry-after", "")))
+        is_retryable = status in _RETRYABLE_STATUSES or 500 <= status < 600
+        return _RequestError(reason, is_retryable, read_retry_after(response.headers.get("retry-after", "")))
 
-    def _without_key(self, text: str) -> str:
+    def _redact_key(self, text: str) -> str:
         """The text; a server may quote the key that it refuses, and what is read may end inside of it."""
         if not self._key:
             return text
         text = text.replace(self._key, "***")
-        for length in range(len(self._key) - 1, _LEAST_OF_KEY - 1, -1):
+        for length in range(len(self._key) - 1, _MIN_KEY_CHARS - 1, -1):
             if text.endswith(self._key[:length]):
                 return f"{text[:-length]}***"
         return text
 
-    def _in_short(self, text: str) -> str:
+    def _summarize(self, text: str) -> str:
         """The beginning of the text, on one line; cut last, so that no part of a key is left."""
-        text = self._without_key(text)
+        text = self._redact_key(text)
         shown = "".join(character if character.isprintable() else " " for character in text)
-        return " ".join(shown.split())[:_LONGEST_REASON]
+        return " ".join(shown.split())[:_MAX_REASON_CHARS]
 
 
 def read_retry_after(text: str, now: datetime | None = None) -> float | None:
@@ -198,28 +202,28 @@ def read_retry_after(text: str, now: datetime | None = None) -> float | None:
         return None
 
 
-def _wait_seconds(attempt: int, asked: float | None) -> float:
+def _backoff_seconds(attempt: int, asked: float | None) -> float:
     """Twice as long after each attempt, and never the same for two clients; what the server asks for comes first."""
     if asked is not None:
-        return min(asked, _LONGEST_ASKED_SECONDS)
-    longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0**attempt)
+        return min(asked, _MAX_RETRY_AFTER_SECONDS)
+    longest = min(_MAX_BACKOFF_SECONDS, _INITIAL_BACKOFF_SECONDS * 2.0**attempt)
     return longest * secrets.SystemRandom().uniform(0.5, 1.0)
 
 
-def _read(response: httpx.Response, most_bytes: int, deadline: float) -> bytes:
+def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
     """The beginning of an answer."""
     # A server that drips bytes never meets the client's own timeout, so time is looked at here too.
     found = bytearray()
     for chunk in response.iter_raw():
         found += chunk
-        if len(found) >= most_bytes:
+        if len(found) >= max_bytes:
             break
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout("too slow", request=response.request)
-    return bytes(found[:most_bytes])
+    return bytes(found[:max_bytes])
 
 
-def _is_this_machine(url: str) -> bool:
+def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

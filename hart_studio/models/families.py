@@ -36,7 +36,7 @@ class Family:
     """Frame of the coordinates that the model writes."""
     box_style: BoxStyle
     """Native box text, for ``parsing.format_boxes``."""
-    budget_knob: Literal["area", "tiles", "canvas"]
+    budget_kind: Literal["area", "tiles", "canvas"]
     """How a budget reaches the processor. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
     ``canvas``: not at all, so the picture is first fitted to the best canvas of tiles within the budget."""
     overview_budget: PixelBudget
@@ -77,7 +77,7 @@ FAMILIES: dict[str, Family] = {
         title="Qwen2.5-VL",
         box_frame=BoxFrame.MODEL_PIXELS,
         box_style="qwen_json",
-        budget_knob="area",
+        budget_kind="area",
         overview_budget=PixelBudget(256 * 28 * 28, 1280 * 28 * 28),
         crop_budget=PixelBudget(128 * 28 * 28, 640 * 28 * 28),
         resize_factor=28,
@@ -93,7 +93,7 @@ FAMILIES: dict[str, Family] = {
         title="Qwen2-VL",
         box_frame=BoxFrame.THOUSANDTHS,
         box_style="qwen2_special",
-        budget_knob="area",
+        budget_kind="area",
         overview_budget=PixelBudget(256 * 28 * 28, 1280 * 28 * 28),
         crop_budget=PixelBudget(128 * 28 * 28, 640 * 28 * 28),
         resize_factor=28,
@@ -109,7 +109,7 @@ FAMILIES: dict[str, Family] = {
         title="Qwen3-VL",
         box_frame=BoxFrame.THOUSANDTHS,
         box_style="qwen_json",
-        budget_knob="area",
+        budget_kind="area",
         overview_budget=PixelBudget(256 * 32 * 32, 1280 * 32 * 32),
         crop_budget=PixelBudget(128 * 32 * 32, 640 * 32 * 32),
         resize_factor=32,
@@ -126,7 +126,7 @@ FAMILIES: dict[str, Family] = {
         title="InternVL3",
         box_frame=BoxFrame.THOUSANDTHS,
         box_style="internvl",
-        budget_knob="tiles",
+        budget_kind="tiles",
         overview_budget=PixelBudget(448 * 448, 6 * 448 * 448),
         crop_budget=PixelBudget(448 * 448, 4 * 448 * 448),
         resize_factor=448,
@@ -146,7 +146,7 @@ FAMILIES: dict[str, Family] = {
         title="LLaVA-OneVision",
         box_frame=BoxFrame.UNIT,
         box_style="unit_list",
-        budget_knob="canvas",
+        budget_kind="canvas",
         overview_budget=PixelBudget(384 * 384, 4 * 384 * 384),
         crop_budget=PixelBudget(384 * 384, 4 * 384 * 384),
         resize_factor=384,

@@ -10,16 +10,16 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from hart_studio.models.chat import Picture
+from hart_studio.models.chat import ImageInput
 from hart_studio.models.families import Family
-from hart_studio.models.inputs import ProcessedPicture, process_picture
+from hart_studio.models.inputs import ProcessedImage, process_image
 
-KEPT_VISUAL_TOKENS = 65_536
+MAX_CACHED_VISUAL_TOKENS = 65_536
 """With more visual tokens held than this, a call keeps only the pictures it needs: about 0.5 GB for a 7B model."""
 
 
 @dataclass(frozen=True)
-class EncodedPicture:
+class EncodedImage:
     """One picture as the language model will read it.
 
     Attributes:
@@ -40,15 +40,15 @@ class EncodedPicture:
 
 
 @dataclass(frozen=True)
-class TowerOutput:
+class VisionOutput:
     """What a model's forward reads from ``mm_encoder_outputs["image"]``, for the pictures of a batch in row order."""
 
     pooler_output: torch.Tensor | list[torch.Tensor]
     deepstack_features: list[list[torch.Tensor]]
 
 
-class PictureEncoder:
-    """Encodes each ``Picture`` object once, by identity.
+class CachedImageEncoder:
+    """Encodes each ``ImageInput`` object once, by identity.
 
     Attributes:
         encode_count: Times that the vision tower has run.
@@ -58,84 +58,84 @@ class PictureEncoder:
         self._model = model
         self._processor = processor
         self._family = family
-        self._kept: WeakKeyDictionary[Picture, dict[bool, EncodedPicture]] = WeakKeyDictionary()
-        self._processed: WeakKeyDictionary[Picture, dict[bool, ProcessedPicture]] = WeakKeyDictionary()
+        self._cached: WeakKeyDictionary[ImageInput, dict[bool, EncodedImage]] = WeakKeyDictionary()
+        self._processed: WeakKeyDictionary[ImageInput, dict[bool, ProcessedImage]] = WeakKeyDictionary()
         self.encode_count = 0
 
-    def encode(self, picture: Picture, is_alone: bool) -> EncodedPicture:
+    def encode(self, image: ImageInput, is_alone: bool) -> EncodedImage:
         """The picture's features, computed now or earlier.
 
         Args:
-            picture: The picture.
+            image: The picture.
             is_alone: Whether it is the only picture of its conversation (LLaVA-OneVision reads it with tiles then).
         """
         reading = self._reading(is_alone)
-        kept = self._kept.setdefault(picture, {})
-        if reading not in kept:
-            kept[reading] = self._run(picture, reading)
-        return kept[reading]
+        cached = self._cached.setdefault(image, {})
+        if reading not in cached:
+            cached[reading] = self._run(image, reading)
+        return cached[reading]
 
     def clear(self) -> None:
         """Forget every feature: call it whenever the weights have changed."""
-        self._kept.clear()
+        self._cached.clear()
 
     @property
-    def held_tokens(self) -> int:
+    def cached_tokens(self) -> int:
         """Visual tokens whose features are held."""
-        return sum(one.visual_tokens for kept in self._kept.values() for one in kept.values())
+        return sum(one.visual_tokens for cached in self._cached.values() for one in cached.values())
 
-    def trim(self, needed: Iterable[Picture]) -> None:
-        """Forget the pictures that are not ``needed`` when more than ``KEPT_VISUAL_TOKENS`` are held."""
-        if self.held_tokens > KEPT_VISUAL_TOKENS:
+    def trim(self, needed: Iterable[ImageInput]) -> None:
+        """Forget the pictures that are not ``needed`` when more than ``MAX_CACHED_VISUAL_TOKENS`` are held."""
+        if self.cached_tokens > MAX_CACHED_VISUAL_TOKENS:
             needed = set(needed)
-            for picture in list(self._kept.keys()):
-                if picture not in needed:
-                    del self._kept[picture]
+            for image in list(self._cached.keys()):
+                if image not in needed:
+                    del self._cached[image]
 
-    def process(self, picture: Picture, is_alone: bool) -> ProcessedPicture:
+    def process(self, image: ImageInput, is_alone: bool) -> ProcessedImage:
         """The picture as the processor makes it, for a caller that runs the tower itself; made once while it lives.
 
         Args:
-            picture: The picture.
+            image: The picture.
             is_alone: As for ``encode``.
         """
         reading = self._reading(is_alone)
-        kept = self._processed.setdefault(picture, {})
-        if reading not in kept:
-            kept[reading] = process_picture(self._processor, self._family, picture, reading)
-        return kept[reading]
+        cached = self._processed.setdefault(image, {})
+        if reading not in cached:
+            cached[reading] = process_image(self._processor, self._family, image, reading)
+        return cached[reading]
 
     def _reading(self, is_alone: bool) -> bool:
-        return is_alone or self._family.budget_knob != "canvas"  # the others read a picture the same way in company
+        return is_alone or self._family.budget_kind != "canvas"  # the others read a picture the same way in company
 
-    def _run(self, picture: Picture, is_alone: bool) -> EncodedPicture:
-        processed = self._processed.get(picture, {}).get(is_alone)
+    def _run(self, image: ImageInput, is_alone: bool) -> EncodedImage:
+        processed = self._processed.get(image, {}).get(is_alone)
         if processed is None:
-            processed = process_picture(self._processor, self._family, picture, is_alone)
+            processed = process_image(self._processor, self._family, image, is_alone)
         encoded = encode_processed(self._model, processed)
         self.encode_count += 1
         return encoded
 
 
-def encode_processed(model: PreTrainedModel, picture: ProcessedPicture) -> EncodedPicture:
+def encode_processed(model: PreTrainedModel, image: ProcessedImage) -> EncodedImage:
     """Run the vision tower on one picture, with gradient where it is enabled.
 
     Args:
         model: The model itself, without wrappers.
-        picture: From ``process_picture``.
+        image: From ``process_image``.
 
     Returns:
         The picture's features on the model's device.
     """
     whole: Any = model
-    tensors = {name: value.to(whole.device) for name, value in picture.tensors.items()}
+    tensors = {name: value.to(whole.device) for name, value in image.tensors.items()}
     tensors["pixel_values"] = tensors["pixel_values"].to(whole.dtype)
     output = whole.get_image_features(**tensors, return_dict=True)
     pooled = output.pooler_output
-    return EncodedPicture(
-        placeholder_ids=picture.placeholder_ids,
-        visual_tokens=picture.visual_tokens,
-        size_wh=picture.size_wh,
+    return EncodedImage(
+        placeholder_ids=image.placeholder_ids,
+        visual_tokens=image.visual_tokens,
+        size_wh=image.size_wh,
         grid_thw=tensors.get("image_grid_thw"),
         # InternVL gives [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per picture.
         features=pooled.flatten(0, 1) if isinstance(pooled, torch.Tensor) else torch.cat(tuple(pooled)),
@@ -143,15 +143,15 @@ def encode_processed(model: PreTrainedModel, picture: ProcessedPicture) -> Encod
     )
 
 
-def join_pictures(family: Family, pictures: Sequence[EncodedPicture]) -> TowerOutput:
+def concatenate_images(family: Family, images: Sequence[EncodedImage]) -> VisionOutput:
     """Put the pictures of a batch together, in the order of their placeholders, row by row.
 
     Args:
         family: The model's family.
-        pictures: At least one; one shown twice is listed twice.
+        images: At least one; one shown twice is listed twice.
     """
-    features = [one.features for one in pictures]
-    return TowerOutput(
-        pooler_output=torch.cat(features)[None] if family.budget_knob == "tiles" else features,
-        deepstack_features=[list(layer) for layer in zip(*(one.deepstack for one in pictures), strict=True)],
+    features = [one.features for one in images]
+    return VisionOutput(
+        pooler_output=torch.cat(features)[None] if family.budget_kind == "tiles" else features,
+        deepstack_features=[list(layer) for layer in zip(*(one.deepstack for one in images), strict=True)],
     )

@@ -18,12 +18,12 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
 
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.models.families import Family
-from hart_studio.models.features import EncodedPicture, PictureEncoder, join_pictures
-from hart_studio.models.inputs import default_budget, own_budget, pictures_of, tokenize
+from hart_studio.models.features import CachedImageEncoder, EncodedImage, concatenate_images
+from hart_studio.models.inputs import default_budget, images_of, processor_default_budget, tokenize
 from hart_studio.models.memory import memory_errors
-from hart_studio.models.positions import token_positions
+from hart_studio.models.rope import rope_position_ids
 
 BATCH_TOKENS = 32_768
 """Tokens in the key-value cache of one batch, ours: 2 GB for Qwen2.5-VL-7B in bfloat16."""
@@ -33,17 +33,17 @@ WINDOW = 32
 
 
 @dataclass(frozen=True)
-class PreparedPrompt:
+class EncodedPrompt:
     """A request ready for the language model.
 
     Attributes:
         ids: Token ids of the whole prompt, with every picture's placeholders.
-        pictures: The encoded pictures in the order of their placeholders.
+        images: The encoded pictures in the order of their placeholders.
         seconds: Time that it took.
     """
 
     ids: list[int]
-    pictures: list[EncodedPicture]
+    images: list[EncodedImage]
     seconds: float
 
 
@@ -79,18 +79,18 @@ class LocalChatModel:
         self.processor = processor
         self.name = name
         self.family = family
-        own = own_budget(processor, family)
+        own = processor_default_budget(processor, family)
         self.overview_budget = default_budget(own, family.overview_budget)
         self.crop_budget = default_budget(own, family.crop_budget)
         length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self.context_tokens: int | None = length if isinstance(length, int) and length > 0 else None
-        self.encoder = PictureEncoder(model, processor, family)
+        self.encoder = CachedImageEncoder(model, processor, family)
         self._batch_tokens = batch_tokens
         self._lock = threading.Lock()
         self._fresh_seeds = torch.Generator()
         self._fresh_seeds.seed()
         self._stop_ids = torch.tensor(_stop_ids(self.model, processor), device=model.device)
-        self._unsampled_ids = torch.tensor(_unsampled_ids(self.model, processor), device=model.device)
+        self._unsampled_ids = torch.tensor(_suppressed_token_ids(self.model, processor), device=model.device)
         tags = set(processor.tokenizer.convert_tokens_to_ids(list(family.box_tags)))
         added = processor.tokenizer.added_tokens_decoder
         self._removed_ids = {token_id for token_id, token in added.items() if token.special} - tags
@@ -105,7 +105,7 @@ class LocalChatModel:
             self.encoder.clear()
 
     @torch.no_grad()
-    def prepare(self, request: ChatRequest) -> PreparedPrompt:
+    def prepare(self, request: ChatRequest) -> EncodedPrompt:
         """What the model reads for a request: the tokens that an answer begins after, and the pictures' features.
 
         Raises:
@@ -117,7 +117,7 @@ class LocalChatModel:
 
     @torch.no_grad()
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times (see ``ChatModel.generate``).
 
@@ -139,7 +139,7 @@ class LocalChatModel:
             noise = self._noise(len(requests), group_size, sampling)
             for start in range(0, len(requests), WINDOW):
                 window = requests[start : start + WINDOW]
-                self.encoder.trim(picture for request in window for picture in pictures_of(request))
+                self.encoder.trim(image for request in window for image in images_of(request))
                 prompts = [self._prepare(request) for request in window]
                 for batch in self._batches(prompts, sampling, group_size):
                     rows = None if noise is None else noise[[start + index for index in batch]].flatten(0, 1)
@@ -148,7 +148,7 @@ class LocalChatModel:
                         completions[start + index] = group
         return completions
 
-    def _noise(self, request_count: int, group_size: int, sampling: Sampling) -> torch.Tensor | None:
+    def _noise(self, request_count: int, group_size: int, sampling: SamplingParams) -> torch.Tensor | None:
         """Uniform numbers ``[requests, group_size, max_new_tokens]``, one per sampled token; None for greedy."""
         if sampling.temperature == 0:
             return None
@@ -159,14 +159,16 @@ class LocalChatModel:
         shape = (request_count, group_size, sampling.max_new_tokens)
         return torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    def _prepare(self, request: ChatRequest) -> PreparedPrompt:
+    def _prepare(self, request: ChatRequest) -> EncodedPrompt:
         began = time.perf_counter()
-        pictures = pictures_of(request)
-        encoded = [self.encoder.encode(picture, is_alone=len(pictures) == 1) for picture in pictures]
+        images = images_of(request)
+        encoded = [self.encoder.encode(image, is_alone=len(images) == 1) for image in images]
         ids = tokenize(self.processor, request, [one.placeholder_ids for one in encoded])
-        return PreparedPrompt(ids, encoded, time.perf_counter() - began)
+        return EncodedPrompt(ids, encoded, time.perf_counter() - began)
 
-    def _batches(self, prompts: Sequence[PreparedPrompt], sampling: Sampling, group_size: int) -> Iterator[list[int]]:
+    def _batches(
+        self, prompts: Sequence[EncodedPrompt], sampling: SamplingParams, group_size: int
+    ) -> Iterator[list[int]]:
         """Indices of the prompts of each batch, neighbours in length so that little is padded."""
         batch: list[int] = []
         for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids)):
@@ -179,7 +181,7 @@ class LocalChatModel:
             yield batch
 
     def _answer(
-        self, prompts: Sequence[PreparedPrompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
+        self, prompts: Sequence[EncodedPrompt], sampling: SamplingParams, group_size: int, noise: torch.Tensor | None
     ) -> list[list[Completion]]:
         began = time.perf_counter()
         rows = self._decode(prompts, sampling, group_size, noise)
@@ -191,9 +193,9 @@ class LocalChatModel:
                     text=self.processor.tokenizer.decode([token for token in row if token not in self._removed_ids]),
                     finish_reason="stop" if row[-1] in stop_ids else "length",
                     prompt_tokens=len(prompt.ids),
-                    visual_tokens=sum(picture.visual_tokens for picture in prompt.pictures),
+                    visual_tokens=sum(image.visual_tokens for image in prompt.images),
                     completion_tokens=len(row),
-                    image_sizes_wh=tuple(picture.size_wh for picture in prompt.pictures),
+                    image_sizes_wh=tuple(image.size_wh for image in prompt.images),
                     seconds=elapsed / len(rows),
                     token_ids=tuple(row),
                 )
@@ -203,7 +205,7 @@ class LocalChatModel:
         ]
 
     def _decode(
-        self, prompts: Sequence[PreparedPrompt], sampling: Sampling, group_size: int, noise: torch.Tensor | None
+        self, prompts: Sequence[EncodedPrompt], sampling: SamplingParams, group_size: int, noise: torch.Tensor | None
     ) -> list[list[int]]:
         """Sample a batch.
 
@@ -215,10 +217,10 @@ class LocalChatModel:
         """
         device = self.model.device
         ids, mask = _pad_left([prompt.ids for prompt in prompts], device)
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        positions = token_positions(self.model, self.family, ids, mask, [picture.grid_thw for picture in pictures])
+        images = [image for prompt in prompts for image in prompt.images]
+        positions = rope_position_ids(self.model, self.family, ids, mask, [image.grid_thw for image in images])
         cache = DynamicCache(config=self.model.config.get_text_config())
-        seen = {"mm_encoder_outputs": {"image": join_pictures(self.family, pictures)}} if pictures else {}
+        seen = {"mm_encoder_outputs": {"image": concatenate_images(self.family, images)}} if images else {}
         self.model(
             input_ids=ids[:, :-1],
             attention_mask=mask[:, :-1],
@@ -250,14 +252,14 @@ class LocalChatModel:
                     f"{self.model.dtype}: load it with dtype='float32'"
                 )
             logits[:, self._unsampled_ids] = -torch.inf
-            token = pick(logits, sampling.temperature, None if noise is None else noise[:, len(sampled)])
+            token = sample_token(logits, sampling.temperature, None if noise is None else noise[:, len(sampled)])
             is_done |= torch.isin(token, self._stop_ids)
             sampled.append(token)
             mask = torch.cat([mask, torch.ones_like(token)[:, None]], 1)
-        return [_until_stop(row, set(self._stop_ids.tolist())) for row in torch.stack(sampled, 1).tolist()]
+        return [_truncate_at_stop(row, set(self._stop_ids.tolist())) for row in torch.stack(sampled, 1).tolist()]
 
 
-def pick(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
+def sample_token(logits: torch.Tensor, temperature: float, uniform: torch.Tensor | None) -> torch.Tensor:
     """One token per row: the likeliest, or the one at which the cumulative probability passes ``uniform``.
 
     Args:
@@ -283,7 +285,7 @@ def _pad_left(rows: Sequence[list[int]], device: torch.device) -> tuple[torch.Te
     return ids, mask
 
 
-def _until_stop(row: list[int], stop_ids: set[int]) -> list[int]:
+def _truncate_at_stop(row: list[int], stop_ids: set[int]) -> list[int]:
     """The tokens up to and with the first stop token."""
     return next((row[: index + 1] for index, token in enumerate(row) if token in stop_ids), row)
 
@@ -295,7 +297,7 @@ def _stop_ids(model: Any, processor: ProcessorMixin) -> list[int]:
     return sorted(token_id for token_id in ids if token_id is not None)
 
 
-def _unsampled_ids(model: Any, processor: ProcessorMixin) -> list[int]:
+def _suppressed_token_ids(model: Any, processor: ProcessorMixin) -> list[int]:
     """Ids that stand for pictures and videos: in an answer they have no features and break the next turn."""
     frames = (getattr(model.config, name, None) for name in ("vision_start_token_id", "vision_end_token_id"))
     ids = {*processor.image_token_ids, *processor.video_token_ids, *frames}

@@ -24,15 +24,15 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.chat import ChatRequest, Picture
+from hart_studio.models.chat import ChatRequest, ImageInput
 from hart_studio.models.families import Family, PixelBudget
 
-NOT_FOR_THE_TOWER = ("num_patches",)
+NON_VISION_KEYS = ("num_patches",)
 """What image processors return for the text side only."""
 
 
 @dataclass(frozen=True)
-class ProcessedPicture:
+class ProcessedImage:
     """One picture as the processor made it.
 
     Attributes:
@@ -54,13 +54,13 @@ class ProcessedPicture:
         return self.tensors.get("image_grid_thw")
 
 
-def own_budget(processor: ProcessorMixin, family: Family) -> PixelBudget:
+def processor_default_budget(processor: ProcessorMixin, family: Family) -> PixelBudget:
     """The least and greatest area in pixels that a checkpoint's processor is set to."""
     images = processor.image_processor
-    if family.budget_knob == "area":  # called edges, but they are areas
+    if family.budget_kind == "area":  # called edges, but they are areas
         return PixelBudget(images.size["shortest_edge"], images.size["longest_edge"])
     tile = images.size["height"] * images.size["width"]
-    if family.budget_knob == "tiles":
+    if family.budget_kind == "tiles":
         return PixelBudget(images.min_patches * tile, images.max_patches * tile)
     return PixelBudget(tile, max(height * width for height, width in images.image_grid_pinpoints))
 
@@ -70,7 +70,7 @@ def default_budget(own: PixelBudget, family_default: PixelBudget) -> PixelBudget
     return own if own.max_pixels < family_default.max_pixels else family_default
 
 
-def fed_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> tuple[int, int]:
+def resized_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> tuple[int, int]:
     """Size at which a picture is handed to the processor; most pictures keep theirs.
 
     A side ratio that the processor would refuse, or that would burst the budget, is stretched on the short side and
@@ -95,7 +95,7 @@ def fed_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> t
         )
     width, height = size_wh
     max_aspect = family.max_aspect
-    if family.budget_knob == "area":  # a strip one token high has as many tokens as it is long
+    if family.budget_kind == "area":  # a strip one token high has as many tokens as it is long
         max_aspect = min(max_aspect, max(1.0, budget.max_pixels / family.resize_factor**2))
     short_side = max(width, height) / max_aspect
     fed_width, fed_height = max(width, short_side), max(height, short_side)
@@ -126,32 +126,32 @@ def fit_canvas(size_wh: tuple[int, int], canvases_hw: Sequence[Sequence[int]], b
     return min(width, math.ceil(size_wh[0] * scale)), min(height, math.ceil(size_wh[1] * scale))
 
 
-def process_picture(processor: ProcessorMixin, family: Family, picture: Picture, is_alone: bool) -> ProcessedPicture:
+def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, is_alone: bool) -> ProcessedImage:
     """Run the image processor on one picture within its own pixel budget.
 
     Args:
         processor: The checkpoint's processor.
         family: The model's family.
-        picture: The picture.
+        image: The picture.
         is_alone: Whether it is the only picture of its conversation; only LLaVA-OneVision reads it differently then.
 
     Returns:
         Tensors on the CPU and the size that the model sees.
     """
-    budget = PixelBudget(picture.min_pixels, picture.max_pixels)
+    budget = PixelBudget(image.min_pixels, image.max_pixels)
     images = processor.image_processor
-    size_wh = fed_size(picture.pixels.size, budget, family)
-    if family.budget_knob == "canvas" and is_alone:
+    size_wh = resized_size(image.pixels.size, budget, family)
+    if family.budget_kind == "canvas" and is_alone:
         size_wh = fit_canvas(size_wh, images.image_grid_pinpoints, budget)
-    pixels = picture.pixels
+    pixels = image.pixels
     if size_wh != pixels.size:
         pixels = pixels.resize(size_wh, Image.Resampling.BICUBIC)
-    if family.budget_knob == "area":
+    if family.budget_kind == "area":
         size = {"shortest_edge": budget.min_pixels, "longest_edge": budget.max_pixels}
         made = images(images=[pixels], size=size, return_tensors="pt")
         _, rows, columns = made["image_grid_thw"][0].tolist()
         model_wh = (columns * images.patch_size, rows * images.patch_size)
-    elif family.budget_knob == "tiles":
+    elif family.budget_kind == "tiles":
         tile_hw = (images.size["height"], images.size["width"])
         most = max(1, budget.max_pixels // math.prod(tile_hw))
         least = max(1, min(most, budget.min_pixels // math.prod(tile_hw)))
@@ -165,8 +165,8 @@ def process_picture(processor: ProcessorMixin, family: Family, picture: Picture,
         scale = 1.0 if is_alone else images.size["height"] / max(size_wh)
         model_wh = (max(1, round(size_wh[0] * scale)), max(1, round(size_wh[1] * scale)))
     placeholder_ids = processor.tokenizer.encode(processor.replace_image_token(made, 0), add_special_tokens=False)
-    return ProcessedPicture(
-        tensors={name: value for name, value in made.items() if name not in NOT_FOR_THE_TOWER},
+    return ProcessedImage(
+        tensors={name: value for name, value in made.items() if name not in NON_VISION_KEYS},
         placeholder_ids=placeholder_ids,
         visual_tokens=placeholder_ids.count(image_token_id(processor)),
         size_wh=model_wh,
@@ -179,9 +179,9 @@ def image_token_id(processor: ProcessorMixin) -> int:
     return int(token_id)
 
 
-def pictures_of(request: ChatRequest) -> list[Picture]:
+def images_of(request: ChatRequest) -> list[ImageInput]:
     """The pictures of a conversation in order of appearance; one shown twice is listed twice."""
-    return [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+    return [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
 
 
 def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequence[Sequence[int]]) -> list[int]:
@@ -205,7 +205,7 @@ def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequ
         {
             "role": message.role,
             "content": [
-                {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part}
+                {"type": "image"} if isinstance(part, ImageInput) else {"type": "text", "text": part}
                 for part in message.parts
             ],
         }
@@ -229,5 +229,5 @@ def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequ
             f"expected the chat template to show {len(placeholders)} pictures, got {ids.count(image_id)}; "
             "the checkpoint's chat template is not a vision one"
         )
-    pictures = iter(placeholders)
-    return [token for token_id in ids for token in (next(pictures) if token_id == image_id else (token_id,))]
+    images = iter(placeholders)
+    return [token for token_id in ids for token in (next(images) if token_id == image_id else (token_id,))]

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from hart_studio.errors import ModelError
-from hart_studio.files import names_address
+from hart_studio.files import is_url
 from hart_studio.models.config_files import (
     check_adapter_weights,
     check_base_folder,
@@ -44,8 +44,8 @@ from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import image_token_id
 from hart_studio.models.memory import is_out_of_memory, memory_errors
 
-SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
-WEIGHT_FILES = ["*.safetensors"]
+CONFIG_FILE_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model"]
+WEIGHT_FILE_PATTERNS = ["*.safetensors"]
 REMOTE_CODE_TYPES = {"internvl_chat": "internvl"}
 """``model_type`` of checkpoints that exist only as remote code -> the family that loads natively."""
 
@@ -72,25 +72,25 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", allow_do
         ModelError: If the model cannot be found, is of no supported family, needs remote code or pickled weights, or
             does not fit the device.
     """
-    target = _find_device(device)
-    number_type = _find_dtype(dtype, target)
-    folder = _find_folder(name, allow_download)
+    target = _resolve_device(device)
+    number_type = _resolve_dtype(dtype, target)
+    folder = _resolve_folder(name, allow_download)
     base_name, base = name, folder
     if (folder / "adapter_config.json").is_file():
-        base_name = _find_base_name(name, folder)
-        base = _find_folder(base_name, allow_download)
+        base_name = _read_base_model_name(name, folder)
+        base = _resolve_folder(base_name, allow_download)
         check_base_folder(base_name, base)
-    family = find_family(base_name, base)
+    family = detect_family(base_name, base)
     # An adapter folder may hold a processor of its own, or only the tokenizer that its trainer saved beside it.
     has_processor = any((folder / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
     config = _load_config(base_name, base)
     processor = _load_processor(name, folder if has_processor else base, config)
     with memory_errors(target):
-        base = _fetch_weights(base_name, base, allow_download)
+        base = _download_weights(base_name, base, allow_download)
         _check_weights(base_name, base)
         model = _load_weights(base_name, base, number_type, target)
         if base_name != name:
-            folder = _fetch_weights(name, folder, allow_download)
+            folder = _download_weights(name, folder, allow_download)
             check_adapter_weights(name, folder)
             model = _merge_adapter(name, model, folder)
     model.train(False)
@@ -122,16 +122,16 @@ def unwrap_model(model: torch.nn.Module) -> PreTrainedModel:
     return inner
 
 
-def family_of(model: PreTrainedModel) -> Family:
+def get_family(model: PreTrainedModel) -> Family:
     """The family of a model that is in memory.
 
     Raises:
         ModelError: If it is of no supported family.
     """
-    return _family_called(model.config.model_type, type(model).__name__)
+    return _match_family(model.config.model_type, type(model).__name__)
 
 
-def _find_device(device: str) -> torch.device:
+def _resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -145,7 +145,7 @@ def _find_device(device: str) -> torch.device:
     return found
 
 
-def _find_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in DTYPES:
@@ -153,9 +153,9 @@ def _find_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _find_folder(name: str, allow_download: bool) -> Path:
+def _resolve_folder(name: str, allow_download: bool) -> Path:
     """The folder behind a name; of a hub id only the small files are fetched here."""
-    if names_address(name):
+    if is_url(name):
         raise ModelError(
             f"expected a folder or a hub id such as {FAMILIES['qwen3_vl'].checkpoint}, got the address "
             f"{name[:200]!r}; nothing is fetched from addresses: give the hub id alone, or fetch the model and give "
@@ -168,14 +168,14 @@ def _find_folder(name: str, allow_download: bool) -> Path:
                 f"expected a folder or a hub id such as {FAMILIES['qwen3_vl'].checkpoint}, "
                 f"got {name!r}: there is no such folder"
             )
-        folder = _fetch(name, SMALL_FILES, allow_download)
+        folder = _download(name, CONFIG_FILE_PATTERNS, allow_download)
     if not ((folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()):
         raise ModelError(
             f"expected config.json or adapter_config.json in {name}, found neither; "
             "give the folder that save_pretrained wrote"
         )
     if not (folder / "adapter_config.json").is_file():
-        find_family(name, folder)  # a model of another family is told so before its processor is looked at
+        detect_family(name, folder)  # a model of another family is told so before its processor is looked at
     check_config_files(name, folder)
     return folder
 
@@ -189,7 +189,7 @@ def _local_folder(name: str) -> Path | None:
         return None
 
 
-def _fetch(name: str, patterns: list[str], allow_download: bool) -> Path:
+def _download(name: str, patterns: list[str], allow_download: bool) -> Path:
     """Files of a hub model in the local cache, downloaded when they are missing."""
     try:
         # Nested files are copies in other formats or examples, so only the top level is taken.
@@ -215,7 +215,7 @@ def _fetch(name: str, patterns: list[str], allow_download: bool) -> Path:
     return Path(found)
 
 
-def _find_base_name(name: str, folder: Path) -> str:
+def _read_base_model_name(name: str, folder: Path) -> str:
     """The model that an adapter was trained on."""
     config = read_config(folder / "adapter_config.json")
     base, kind = config.get("base_model_name_or_path"), config.get("peft_type")
@@ -226,7 +226,7 @@ def _find_base_name(name: str, folder: Path) -> str:
     return base
 
 
-def find_family(name: str, folder: Path) -> Family:
+def detect_family(name: str, folder: Path) -> Family:
     """The family of the model in a folder.
 
     Args:
@@ -243,19 +243,19 @@ def find_family(name: str, folder: Path) -> Family:
             f"expected a checkpoint without remote code, {name} runs its own; "
             f"use the same model with the ending -hf, such as {family.checkpoint}"
         )
-    return _family_called(kind, name)
+    return _match_family(kind, name)
 
 
-def _family_called(kind: Any, name: str) -> Family:
+def _match_family(kind: Any, name: str) -> Family:
     if kind not in FAMILIES:
         raise ModelError(f"expected a model of a supported family, {name} is {kind!r}; use {supported_families()}")
     return FAMILIES[kind]
 
 
-def _fetch_weights(name: str, folder: Path, allow_download: bool) -> Path:
+def _download_weights(name: str, folder: Path, allow_download: bool) -> Path:
     """The same folder with its weights in it: a hub model's are fetched only now that everything else is known."""
     if _local_folder(name) is None:
-        folder = _fetch(name, SMALL_FILES + WEIGHT_FILES, allow_download)
+        folder = _download(name, CONFIG_FILE_PATTERNS + WEIGHT_FILE_PATTERNS, allow_download)
         check_config_files(name, folder)  # the model may have been changed on the hub since it was checked
     return folder
 
@@ -274,7 +274,7 @@ def _load_config(name: str, folder: Path) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # a damaged file raises whatever its many readers make of it
         raise ModelError(
-            f"expected a valid config.json in {name}, got: {_in_short(error)}; fetch or save the model again"
+            f"expected a valid config.json in {name}, got: {_summarize(error)}; fetch or save the model again"
         ) from error
     return config
 
@@ -286,7 +286,7 @@ def _load_processor(name: str, folder: Path, config: Any) -> ProcessorMixin:
     except Exception as error:  # as above
         raise ModelError(
             f"expected a processor (processor_config.json or preprocessor_config.json, tokenizer.json) in {name}, "
-            f"got: {_in_short(error)}; save the processor beside the model"
+            f"got: {_summarize(error)}; save the processor beside the model"
         ) from error
     if not isinstance(processor, ProcessorMixin) or not (processor.chat_template or processor.tokenizer.chat_template):
         raise ModelError(
@@ -319,7 +319,7 @@ def _load_weights(name: str, folder: Path, dtype: torch.dtype, device: torch.dev
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"expected weights that fit config.json in {name}, got: {_in_short(error)}; fetch or save the model again"
+            f"expected weights that fit config.json in {name}, got: {_summarize(error)}; fetch or save the model again"
         ) from error
     if report["missing_keys"]:  # transformers fills these with random numbers and carries on
         raise ModelError(
@@ -339,11 +339,11 @@ def _merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTraine
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"expected an adapter that fits its base model in {name}, got: {_in_short(error)}; "
+            f"expected an adapter that fits its base model in {name}, got: {_summarize(error)}; "
             "check base_model_name_or_path in adapter_config.json"
         ) from error
     return merged
 
 
-def _in_short(error: Exception) -> str:
+def _summarize(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hart_studio.files import open_plain, read_plain
+from hart_studio.files import open_regular_file, read_regular_file
 
 FULL_BYTES: Final = 64 * 2**20
 """Files up to this size are hashed completely (project default)."""
@@ -37,7 +37,7 @@ _PATTERNS: Final = (
     "special_tokens_map.json",
     "chat_template*",
 )
-_MOST_CONFIG_BYTES: Final = 1 << 20
+_MAX_CONFIG_BYTES: Final = 1 << 20
 
 
 class ModelIdentity(NamedTuple):
@@ -70,7 +70,7 @@ def identify_model(model: str) -> ModelIdentity:
     folder = Path(model)
     if folder.is_dir():
         return ModelIdentity(folder.resolve().name, digest_model(folder), "")
-    return ModelIdentity(model, "", _find_revision(model))
+    return ModelIdentity(model, "", _read_revision(model))
 
 
 def digest_model(folder: Path) -> str:
@@ -93,7 +93,7 @@ def digest_model(folder: Path) -> str:
 def _digest(folder: Path, *, has_base: bool) -> str:
     try:
         names = {path.name for pattern in _PATTERNS for path in folder.glob(pattern) if path.is_file()}
-        files = tuple(_look_up(folder / name) for name in sorted(names))
+        files = tuple(_stat_file(folder / name) for name in sorted(names))
         if not any(Path(file.name).match(_WEIGHTS) for file in files):
             return ""
         found = _digest_files(str(folder.resolve()), files)
@@ -106,7 +106,7 @@ def _digest(folder: Path, *, has_base: bool) -> str:
     return hashlib.sha256(f"{found}\n{base_digest}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _look_up(path: Path) -> _File:
+def _stat_file(path: Path) -> _File:
     status = path.stat()
     return _File(path.name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
@@ -117,7 +117,7 @@ def _digest_files(folder: str, files: tuple[_File, ...]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{len(os.fsencode(file.name))} {file.size}\n".encode() + os.fsencode(file.name))
-        with open_plain(Path(folder) / file.name, may_link=True) as stream:
+        with open_regular_file(Path(folder) / file.name, follow_symlinks=True) as stream:
             digest.update(_hash_content(stream, file.size))
     return digest.hexdigest()
 
@@ -141,13 +141,13 @@ def _read_base(folder: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        found = json.loads(read_plain(path, _MOST_CONFIG_BYTES, may_link=True))
+        found = json.loads(read_regular_file(path, _MAX_CONFIG_BYTES, follow_symlinks=True))
     except (ValueError, RecursionError):
         return ""
     return str(found.get("base_model_name_or_path") or "") if isinstance(found, dict) else ""
 
 
-def _find_revision(model: str) -> str:
+def _read_revision(model: str) -> str:
     """Commit of a hub model that a load without network would take; empty if it is not in the cache."""
     import huggingface_hub  # noqa: PLC0415 - takes a second, and only hub ids need it
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415

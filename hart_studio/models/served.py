@@ -1,7 +1,7 @@
 """A chat model that another process serves: vLLM, SGLang, ``transformers serve``, or any endpoint like OpenAI's.
 
 Every completion is a request of its own, many at a time. Pictures travel at the size at which an in-process model would
-see them (``served_pictures``), so boxes land in the same frame. What the server's chat template, tokenizer and
+see them (``served_images``), so boxes land in the same frame. What the server's chat template, tokenizer and
 processor do with a request is up to the server; a text cut off by its own reasoning parser is not seen here.
 """
 
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 
 from hart_studio.errors import InputError, ModelError
 from hart_studio.geometry import BoxFrame
-from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.models.completions_api import (
-    Reply,
+    ParsedCompletion,
     build_body,
     build_messages,
     completion_seed,
-    read_only_model,
-    read_reply,
+    parse_completion,
+    parse_single_model,
 )
 from hart_studio.models.endpoint import Endpoint
-from hart_studio.models.inputs import default_budget, pictures_of
-from hart_studio.models.served_pictures import SentPicture, SentPictures
+from hart_studio.models.inputs import default_budget, images_of
+from hart_studio.models.served_images import SentImage, SentImageCache
 from hart_studio.models.served_settings import ServedSettings
 
 CHAT_PATH = "/chat/completions"
@@ -35,11 +35,11 @@ MODELS_PATH = "/models"
 
 
 @dataclass(frozen=True)
-class _Answered:
+class _ServedResult:
     """A reply, and the pictures that its request showed."""
 
-    reply: Reply
-    sent: tuple[SentPicture, ...]
+    reply: ParsedCompletion
+    sent: tuple[SentImage, ...]
 
 
 class ServedChatModel:
@@ -63,7 +63,7 @@ class ServedChatModel:
         """
         self._settings = settings
         self._endpoint = Endpoint(settings)
-        self._model = settings.model or read_only_model(self._endpoint.get(MODELS_PATH), settings.url)
+        self._model = settings.model or parse_single_model(self._endpoint.get(MODELS_PATH), settings.url)
         self.name = settings.model_copy(update={"model": self._model}).title
         self.family = settings.family_row
         self.overview_budget, self.crop_budget = self.family.overview_budget, self.family.crop_budget
@@ -73,7 +73,7 @@ class ServedChatModel:
         self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="served-model")
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times (see ``ChatModel.generate``).
 
@@ -92,7 +92,7 @@ class ServedChatModel:
             )
         began = time.perf_counter()
         is_greedy = sampling.temperature == 0
-        n = group_size if self._settings.has_n and not is_greedy else 1
+        n = group_size if self._settings.supports_n and not is_greedy else 1
         calls = 1 if is_greedy else group_size // n
         groups = self._ask_all(requests, sampling, calls, n)
         seconds = (time.perf_counter() - began) / max(1, len(requests) * group_size)
@@ -108,18 +108,18 @@ class ServedChatModel:
         self._endpoint.close()
 
     def _ask_all(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, calls: int, n: int
-    ) -> list[list[_Answered]]:
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, calls: int, n: int
+    ) -> list[list[_ServedResult]]:
         """Send each request ``calls`` times for ``n`` completions; the first failure ends it."""
-        pictures = SentPictures(
-            [picture for request in requests for picture in pictures_of(request) for _ in range(calls)],
+        images = SentImageCache(
+            [image for request in requests for image in images_of(request) for _ in range(calls)],
             self.family,
             self._settings.processor_budget,
-            self._settings.picture_format,
+            self._settings.image_format,
         )
         seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-        is_over = threading.Event()
-        futures: list[list[Future[_Answered]]] = []
+        is_cancelled = threading.Event()
+        futures: list[list[Future[_ServedResult]]] = []
         try:
             for index, request in enumerate(requests):
                 seeds = [
@@ -127,14 +127,14 @@ class ServedChatModel:
                     for number in range(calls)
                 ]
                 futures.append(
-                    [self._pool.submit(self._ask, request, sampling, pictures, one, n, is_over) for one in seeds]
+                    [self._pool.submit(self._ask, request, sampling, images, one, n, is_cancelled) for one in seeds]
                 )
             every = [future for group in futures for future in group]
             for future in wait(every, return_when=FIRST_EXCEPTION).done:
                 future.result()  # raises what a request raised, before the others are waited for
             return [[future.result() for future in group] for group in futures]
         finally:
-            is_over.set()
+            is_cancelled.set()
             for group in futures:
                 for future in group:
                     future.cancel()
@@ -142,26 +142,26 @@ class ServedChatModel:
     def _ask(
         self,
         request: ChatRequest,
-        sampling: Sampling,
-        pictures: SentPictures,
+        sampling: SamplingParams,
+        images: SentImageCache,
         seed: int | None,
         n: int,
-        is_over: threading.Event,
-    ) -> _Answered:
+        is_cancelled: threading.Event,
+    ) -> _ServedResult:
         """One request, in a thread of the pool."""
-        sent = tuple(pictures.take(picture) for picture in pictures_of(request))
+        sent = tuple(images.get(image) for image in images_of(request))
         body = build_body(build_messages(request, sent), self._model, sampling, self._settings, seed, n)
-        reply = read_reply(self._endpoint.post(CHAT_PATH, body, is_over), n, self._endpoint.url)
+        reply = parse_completion(self._endpoint.post(CHAT_PATH, body, is_cancelled), n, self._endpoint.url)
         self._check_frame(reply, sent)
-        return _Answered(reply, sent)
+        return _ServedResult(reply, sent)
 
-    def _check_frame(self, reply: Reply, sent: tuple[SentPicture, ...]) -> None:
+    def _check_frame(self, reply: ParsedCompletion, sent: tuple[SentImage, ...]) -> None:
         """See that the server has not shrunk the pictures, where boxes are pixels of what the model sees.
 
         Raises:
             ModelError: If the prompt has fewer tokens than its pictures need.
         """
-        visual_tokens = sum(picture.visual_tokens for picture in sent)
+        visual_tokens = sum(image.visual_tokens for image in sent)
         if self.family.box_frame is BoxFrame.MODEL_PIXELS and 0 < reply.prompt_tokens < visual_tokens:
             raise ModelError(
                 f"expected {self.name} to see {visual_tokens} tokens of pictures, its whole prompt has "
@@ -170,15 +170,15 @@ class ServedChatModel:
             )
 
 
-def _completions(answered: _Answered, seconds: float) -> list[Completion]:
+def _completions(answered: _ServedResult, seconds: float) -> list[Completion]:
     return [
         Completion(
             text=choice.text,
             finish_reason=choice.finish_reason,
             prompt_tokens=answered.reply.prompt_tokens,
-            visual_tokens=sum(picture.visual_tokens for picture in answered.sent),
+            visual_tokens=sum(image.visual_tokens for image in answered.sent),
             completion_tokens=choice.completion_tokens,
-            image_sizes_wh=tuple(picture.size_wh for picture in answered.sent),
+            image_sizes_wh=tuple(image.size_wh for image in answered.sent),
             seconds=seconds,
         )
         for choice in answered.reply.choices

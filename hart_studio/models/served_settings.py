@@ -13,7 +13,7 @@ from hart_studio.records import Record
 ServerKind = Literal["openai", "transformers", "vllm", "sglang"]
 """Which software answers. ``openai``: any other one, which is sent standard fields only."""
 
-OWN_FIELDS: Final = frozenset(
+RESERVED_FIELDS: Final = frozenset(
     {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "n", "seed", "stream"}
 )
 """Fields of a request that this project fills in itself."""
@@ -37,7 +37,7 @@ class ServedSettings(Record):
     """Which software answers. With a known one, settings of the checkpoint such as ``repetition_penalty`` and ``top_k``
     are switched off in each request, and box text made of special tokens is kept. ``transformers serve`` answers
     greedily at any temperature when its checkpoint says so and ``server`` does not name it."""
-    has_n: bool = False
+    supports_n: bool = False
     """Whether the server gives several completions of one request; otherwise it is asked once for each."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Most requests at a time (ours). With ``transformers serve`` only 1 makes sampling repeatable: its requests share
@@ -46,7 +46,7 @@ class ServedSettings(Record):
     """Longest wait for one answer (ours)."""
     retries: int = Field(default=3, ge=0, le=20)
     """Further attempts after a failure that may pass (ours): a lost connection, a timeout, HTTP 408, 425, 429, 5xx."""
-    picture_format: Literal["png", "jpeg"] = "png"
+    image_format: Literal["png", "jpeg"] = "png"
     """How pictures travel. PNG keeps every pixel; JPEG is smaller, and the model sees something else."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the token limit."""
@@ -89,7 +89,7 @@ class ServedSettings(Record):
     @field_validator("extra_fields")
     @classmethod
     def _check_extra(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if taken := OWN_FIELDS & value.keys():
+        if taken := RESERVED_FIELDS & value.keys():
             raise ValueError(f"expected fields that no other setting fills in, got {', '.join(sorted(taken))}")
         return value
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hart_studio.errors import HartError, InputError
 from hart_studio.needle.dataset import SPLITS, iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def _write(options: argparse.Namespace, settings: SceneSettings) -> None:
         options.split, options.count, seed=options.seed, settings=settings, gist_share=options.gist_share
     )
     boxes = 0
-    with Progress("image", options.count) as progress:
+    with ProgressReporter("image", options.count) as progress:
         for done, item in enumerate(items, start=1):
             write_item(item, options.out)
             boxes += len(item.question.gold_boxes)

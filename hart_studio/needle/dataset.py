@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from hart_studio.files import append_jsonl
-from hart_studio.image_domains import NEEDLE, NEEDLE_CUSTOM, mark_domain
+from hart_studio.image_domains import NEEDLE, NEEDLE_CUSTOM, embed_domain
 from hart_studio.needle.drawing import draw_scene
-from hart_studio.needle.questions import Question, ask
+from hart_studio.needle.questions import Question, make_question
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 
 SPLITS: Final[dict[str, int]] = {"train": 1, "val": 2, "test": 3}
@@ -68,7 +68,7 @@ def make_item(
     """One question of a preset by its index from 0, without making those before it; see ``iterate_items``."""
     rng = np.random.default_rng([SPLITS[split], seed, index])
     scene = make_scene(rng, settings or SceneSettings())
-    return NeedleItem(item_id(split, seed, index), scene, ask(rng, scene, gist_share))
+    return NeedleItem(item_id(split, seed, index), scene, make_question(rng, scene, gist_share))
 
 
 def item_id(split: str, seed: int, index: int) -> str:
@@ -76,7 +76,7 @@ def item_id(split: str, seed: int, index: int) -> str:
     return f"needle-{split}-{seed}-{index:05d}"
 
 
-def write_picture(scene: Scene, path: Path, **encoding: Any) -> None:
+def write_image(scene: Scene, path: Path, **encoding: Any) -> None:
     """Draw a scene at its full size and write it as JPEG, marked with its image domain.
 
     The domain is ``needle`` only if the scene was made with the default settings: calibrations are fitted on those.
@@ -89,12 +89,12 @@ def write_picture(scene: Scene, path: Path, **encoding: Any) -> None:
     buffer = io.BytesIO()
     options = encoding or {"quality": JPEG_QUALITY, "subsampling": 0}
     Image.fromarray(draw_scene(scene, (scene.width, scene.height))).save(buffer, format="JPEG", **options)
-    path.write_bytes(mark_domain(buffer.getvalue(), NEEDLE if scene.is_default else NEEDLE_CUSTOM))
+    path.write_bytes(embed_domain(buffer.getvalue(), NEEDLE if scene.is_default else NEEDLE_CUSTOM))
 
 
 def write_item(item: NeedleItem, out: Path) -> Path:
     """Write ``images/<id>.jpg`` and append the sample to ``samples.jsonl``; returns the picture's path."""
     name = f"images/{item.id}.jpg"
-    write_picture(item.scene, out / name)
+    write_image(item.scene, out / name)
     append_jsonl(out / "samples.jsonl", item.record(name))
     return out / name

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from hart_studio.needle.opencv import cv2
-from hart_studio.needle.scenes import COLOURS, Scene, SceneObject
+from hart_studio.needle.scenes import COLORS, Scene, SceneObject
 from hart_studio.records import Box
 
 Pixels = np.ndarray
@@ -38,7 +38,7 @@ GLYPHS: Final[dict[str, tuple[tuple[tuple[float, float], ...], ...]]] = {
 }
 """Stroke font, cell of height 1 and width 0.72, y down. Own strokes, so that no font file changes the pictures."""
 
-_DOT_PLACES: Final[dict[str, tuple[tuple[int, int], ...]]] = {
+_DOT_POSITIONS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "1": ((0, 0),),
     "2": ((-1, -1), (1, 1)),
     "3": ((-1, -1), (0, 0), (1, 1)),
@@ -64,17 +64,17 @@ class _Canvas:
         fixed: np.ndarray = np.rint(mapped * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         return fixed
 
-    def polygon(self, points: np.ndarray, colour: tuple[int, int, int]) -> None:
-        cv2.fillPoly(self.pixels, [self._fixed(points)], colour, cv2.LINE_AA, _SUBPIXEL_BITS)
+    def polygon(self, points: np.ndarray, color: tuple[int, int, int]) -> None:
+        cv2.fillPoly(self.pixels, [self._fixed(points)], color, cv2.LINE_AA, _SUBPIXEL_BITS)
 
-    def stroke(self, points: np.ndarray, colour: tuple[int, int, int], width: float, closed: bool = False) -> None:
+    def stroke(self, points: np.ndarray, color: tuple[int, int, int], width: float, closed: bool = False) -> None:
         thickness = max(1, round(width * self.unit))
-        cv2.polylines(self.pixels, [self._fixed(points)], closed, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.polylines(self.pixels, [self._fixed(points)], closed, color, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
-    def disc(self, centre: np.ndarray, radius: float, colour: tuple[int, int, int]) -> None:
-        x, y = self._fixed(centre)
+    def disc(self, center: np.ndarray, radius: float, color: tuple[int, int, int]) -> None:
+        x, y = self._fixed(center)
         reach = max(1, round(radius * self.unit * (1 << _SUBPIXEL_BITS)))
-        cv2.circle(self.pixels, (int(x), int(y)), reach, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.circle(self.pixels, (int(x), int(y)), reach, color, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def draw_scene(scene: Scene, size_wh: tuple[int, int], window: Box | None = None) -> Pixels:
@@ -117,7 +117,7 @@ def _draw_background(canvas: _Canvas, scene: Scene, size_wh: tuple[int, int]) ->
         background = cv2.resize(background, canvas.size_wh, interpolation=cv2.INTER_NEAREST)
     canvas.pixels = background
     if scene.clutter > 0:
-        _draw_litter(canvas, scene, rng, base)
+        _draw_clutter(canvas, scene, rng, base)
 
 
 def _sample_noise(
@@ -136,7 +136,7 @@ def _sample_noise(
     return cv2.warpAffine(grid, to_grid, size_wh, flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
-def _draw_litter(canvas: _Canvas, scene: Scene, rng: np.random.Generator, base: float) -> None:
+def _draw_clutter(canvas: _Canvas, scene: Scene, rng: np.random.Generator, base: float) -> None:
     side = scene.width
     for _ in range(int(26 * scene.clutter)):
         start = rng.uniform(0, 1, 2) * (scene.width, scene.height)
@@ -144,25 +144,25 @@ def _draw_litter(canvas: _Canvas, scene: Scene, rng: np.random.Generator, base: 
         steps = np.linspace(0, 1, 6)
         headings = angle + bend * steps
         path = start + np.stack([np.cos(headings), np.sin(headings)], axis=1) * (steps * length)[:, None]
-        grey = int(np.clip(base + rng.uniform(-46, 46), 20, 235))
-        canvas.stroke(path, (grey, grey, grey), rng.uniform(0.0008, 0.0022) * side)
+        gray = int(np.clip(base + rng.uniform(-46, 46), 20, 235))
+        canvas.stroke(path, (gray, gray, gray), rng.uniform(0.0008, 0.0022) * side)
     for _ in range(int(60 * scene.clutter)):
         spot = rng.uniform(0, 1, 2) * (scene.width, scene.height)
         tint = np.clip(base + rng.uniform(-60, 60) + rng.uniform(-18, 18, 3), 10, 245).astype(int)
         canvas.disc(spot, rng.uniform(0.0008, 0.0035) * side, (int(tint[0]), int(tint[1]), int(tint[2])))
 
 
-def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    red, green, blue = (int(min(255, channel * factor)) for channel in colour)
+def _shade(color: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+    red, green, blue = (int(min(255, channel * factor)) for channel in color)
     return (red, green, blue)
 
 
 def _draw_object(canvas: _Canvas, item: SceneObject) -> None:
-    fill = COLOURS[item.colour]
+    fill = COLORS[item.color]
     outline = item.outline()
-    centre = np.array([item.x, item.y])
+    center = np.array([item.x, item.y])
     canvas.polygon(outline, _shade(fill, 0.55))
-    canvas.polygon(centre + (outline - centre) * 0.93, fill)
+    canvas.polygon(center + (outline - center) * 0.93, fill)
     unit = item.radius * item.detail_scale
     place = np.array([item.detail_x, item.detail_y])
     ink = _INK if sum(fill) > 330 else (250, 250, 250)
@@ -171,7 +171,7 @@ def _draw_object(canvas: _Canvas, item: SceneObject) -> None:
             canvas.stroke((np.array(line) - 0.5) * (0.26 * unit, 0.36 * unit) + place, ink, 0.052 * unit)
     elif item.detail == "mark":
         canvas.disc(place, 0.117 * unit, _INK)
-        canvas.disc(place, 0.094 * unit, COLOURS[item.value])
+        canvas.disc(place, 0.094 * unit, COLORS[item.value])
     else:
-        for column_row in _DOT_PLACES[item.value]:
+        for column_row in _DOT_POSITIONS[item.value]:
             canvas.disc(place + np.array(column_row) * 0.136 * unit, 0.052 * unit, ink)

@@ -13,14 +13,14 @@ from typing import Final
 import numpy as np
 
 from hart_studio.files import write_json
-from hart_studio.needle.dataset import SPLITS, write_picture
-from hart_studio.needle.questions import Question, ask_detail, ask_gist
+from hart_studio.needle.dataset import SPLITS, write_image
+from hart_studio.needle.questions import Question, make_detail_question, make_gist_question
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 
 SERIES: Final = 2026
 """Seed of the examples inside the validation preset."""
 
-WANTED: Final = (
+EXAMPLES: Final = (
     ("a character", "character", SceneSettings()),
     ("a coloured mark", "mark", SceneSettings()),
     ("dots to count", "dots", SceneSettings()),
@@ -33,14 +33,16 @@ WANTED: Final = (
 JPEG_QUALITY: Final = 72
 
 
-def find_question(topic: str, settings: SceneSettings, start: int) -> tuple[Scene, Question]:
+def generate_question(topic: str, settings: SceneSettings, start: int) -> tuple[Scene, Question]:
     """The first scene from ``start`` on whose question is about the topic."""
     index = start
     while True:
         rng = np.random.default_rng([SPLITS["val"], SERIES, index])
         scene = make_scene(rng, settings)
         item = scene.objects[int(rng.integers(len(scene.objects)))]
-        question = ask_gist(rng, scene) if topic in ("colour", "side") else ask_detail(rng, scene, item)
+        question = (
+            make_gist_question(rng, scene) if topic in ("colour", "side") else make_detail_question(rng, scene, item)
+        )
         if question is not None and question.topic == topic:
             return scene, question
         index += 1
@@ -50,10 +52,10 @@ def write_examples(out: Path) -> None:
     """Write one JPEG per example and ``examples.json``: title, image, question, choices, answer."""
     out.mkdir(parents=True, exist_ok=True)
     listed = []
-    for number, (title, topic, settings) in enumerate(WANTED):
-        scene, question = find_question(topic, settings, start=100 * number)
+    for number, (title, topic, settings) in enumerate(EXAMPLES):
+        scene, question = generate_question(topic, settings, start=100 * number)
         name = f"{number + 1}-{topic}.jpg"
-        write_picture(scene, out / name, quality=JPEG_QUALITY, optimize=True)
+        write_image(scene, out / name, quality=JPEG_QUALITY, optimize=True)
         listed.append(
             {
                 "title": title,

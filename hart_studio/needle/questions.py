@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from hart_studio.needle.scenes import CHARACTERS, COLOURS, SHAPES, Scene, SceneObject
-from hart_studio.needle.wording import COLOUR_WORDS, DETAIL_WORDS, SHAPE_WORDS, SIDE_WORDS
+from hart_studio.needle.scenes import CHARACTERS, COLORS, SHAPES, Scene, SceneObject
+from hart_studio.needle.wording import COLOR_WORDS, DETAIL_WORDS, SHAPE_WORDS, SIDE_WORDS
 from hart_studio.records import Box
 
 Kind = Literal["detail", "gist"]
@@ -24,7 +24,7 @@ class Question:
     Attributes:
         text: The question.
         kind: ``detail`` needs the crop, ``gist`` can be answered from the overview.
-        topic: ``character``, ``mark``, ``dots``, ``colour``, ``shape`` or ``side``.
+        topic: ``character``, ``mark``, ``dots``, ``color``, ``shape`` or ``side``.
         choices: Two options for ``side``, four otherwise.
         value: The right option's text.
         gold_boxes: Boxes of the objects asked about, scene pixels.
@@ -43,12 +43,12 @@ class Question:
         return _LETTERS[self.choices.index(self.value)]
 
 
-def ask_detail(rng: np.random.Generator, scene: Scene, item: SceneObject) -> Question:
+def make_detail_question(rng: np.random.Generator, scene: Scene, item: SceneObject) -> Question:
     """A question that only the crop answers; other objects' details come first as wrong options."""
     if item.detail == "character":
         pool: list[str] = list(CHARACTERS)
     elif item.detail == "mark":
-        pool = list(COLOURS)
+        pool = list(COLORS)
     else:
         pool = ["1", "2", "3", "4", "5"]
     tempting = [o.value for o in scene.objects if o.detail == item.detail and o.value != item.value]
@@ -57,14 +57,14 @@ def ask_detail(rng: np.random.Generator, scene: Scene, item: SceneObject) -> Que
     return Question(text, "detail", item.detail, choices, item.value, (item.box(),))
 
 
-def ask_gist(rng: np.random.Generator, scene: Scene) -> Question | None:
+def make_gist_question(rng: np.random.Generator, scene: Scene) -> Question | None:
     """A question that the overview answers, or None when nothing in the scene is unique enough to ask about."""
     shapes = Counter(o.shape for o in scene.objects)
-    colours = Counter(o.colour for o in scene.objects)
+    colors = Counter(o.color for o in scene.objects)
     by_shape = [o for o in scene.objects if shapes[o.shape] == 1]
-    by_colour = [o for o in scene.objects if colours[o.colour] == 1]
+    by_color = [o for o in scene.objects if colors[o.color] == 1]
     pairs = [(a, b) for a in scene.objects for b in scene.objects if a is not b and abs(a.x - b.x) > 0.15 * scene.width]
-    topics = [name for name, found in (("colour", by_shape), ("shape", by_colour), ("side", pairs)) if found]
+    topics = [name for name, found in (("colour", by_shape), ("shape", by_color), ("side", pairs)) if found]
     if not topics:
         return None
     topic = str(rng.choice(topics))
@@ -76,23 +76,23 @@ def ask_gist(rng: np.random.Generator, scene: Scene) -> Question | None:
         return Question(text, "gist", topic, sides, value, (first.box(), second.box()))
     if topic == "colour":
         item = by_shape[int(rng.integers(len(by_shape)))]
-        text = str(rng.choice(COLOUR_WORDS)).format(shape=item.shape)
-        choices = _choose(rng, item.colour, [o.colour for o in scene.objects], list(COLOURS))
-        return Question(text, "gist", topic, choices, item.colour, (item.box(),))
-    item = by_colour[int(rng.integers(len(by_colour)))]
-    text = str(rng.choice(SHAPE_WORDS)).format(colour=item.colour)
+        text = str(rng.choice(COLOR_WORDS)).format(shape=item.shape)
+        choices = _choose(rng, item.color, [o.color for o in scene.objects], list(COLORS))
+        return Question(text, "gist", topic, choices, item.color, (item.box(),))
+    item = by_color[int(rng.integers(len(by_color)))]
+    text = str(rng.choice(SHAPE_WORDS)).format(colour=item.color)
     choices = _choose(rng, item.shape, [o.shape for o in scene.objects], list(SHAPES))
     return Question(text, "gist", topic, choices, item.shape, (item.box(),))
 
 
-def ask(rng: np.random.Generator, scene: Scene, gist_share: float) -> Question:
+def make_question(rng: np.random.Generator, scene: Scene, gist_share: float) -> Question:
     """One question: ``gist`` with probability ``gist_share`` where the scene allows it, else ``detail``."""
     if rng.random() < gist_share:
-        question = ask_gist(rng, scene)
+        question = make_gist_question(rng, scene)
         if question is not None:
             return question
     item = scene.objects[int(rng.integers(len(scene.objects)))]
-    return ask_detail(rng, scene, item)
+    return make_detail_question(rng, scene, item)
 
 
 def _choose(rng: np.random.Generator, value: str, tempting: list[str], pool: list[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from hart_studio.records import Box
 
 Detail = Literal["character", "mark", "dots"]
 
-COLOURS: Final[dict[str, tuple[int, int, int]]] = {
+COLORS: Final[dict[str, tuple[int, int, int]]] = {
     "red": (214, 48, 49),
     "orange": (240, 140, 30),
     "yellow": (245, 214, 60),
@@ -68,7 +68,7 @@ class SceneObject:
     """One coloured shape with its detail. Lengths and places are pixels of the scene."""
 
     shape: str
-    colour: str
+    color: str
     x: float
     y: float
     radius: float
@@ -84,7 +84,7 @@ class SceneObject:
     @property
     def name(self) -> str:
         """How questions call it, for example ``red triangle``; unique in its scene."""
-        return f"{self.colour} {self.shape}"
+        return f"{self.color} {self.shape}"
 
     def outline(self) -> np.ndarray:
         """Corner points ``[N, 2]`` in scene pixels."""
@@ -97,7 +97,7 @@ class SceneObject:
         """Tight box around the outline, in scene pixels: the gold box of questions about this object."""
         corners = self.outline()
         (x_min, y_min), (x_max, y_max) = corners.min(axis=0), corners.max(axis=0)
-        return Box.of((float(x_min), float(y_min), float(x_max), float(y_max)), label=self.name)
+        return Box.from_xyxy((float(x_min), float(y_min), float(x_max), float(y_max)), label=self.name)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class SceneSettings:
         radius: Least and greatest object radius as a share of the width.
         clutter: 0 draws a plain background, 1 the default texture and litter.
         detail_scale: Least and greatest size of the details; 1 is the published size.
-        colours: Colours that objects may have; marks have any.
+        colors: Colours that objects may have; marks have any.
     """
 
     width: int = 4096
@@ -134,11 +134,11 @@ class SceneSettings:
     radius: tuple[float, float] = (0.05, 0.078)
     clutter: float = 1.0
     detail_scale: tuple[float, float] = (1.0, 1.0)
-    colours: tuple[str, ...] = tuple(COLOURS)
+    colors: tuple[str, ...] = tuple(COLORS)
 
     def __post_init__(self) -> None:
         least, most = self.objects
-        most_names = len(self.colours) * len(SHAPES)
+        most_names = len(self.colors) * len(SHAPES)
         if not 1 <= least <= most <= most_names:
             raise InputError(f"expected 1 <= fewest <= most objects <= {most_names}, got {self.objects}")
         if min(self.width, self.height) < 64:
@@ -157,12 +157,12 @@ def make_scene(rng: np.random.Generator, settings: SceneSettings) -> Scene:
         settings: Size and difficulty.
     """
     wanted = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
-    names = [(colour, shape) for colour in settings.colours for shape in SHAPES]
+    names = [(color, shape) for color in settings.colors for shape in SHAPES]
     order = rng.permutation(len(names))[:wanted]
     details = rng.choice(["character", "mark", "dots"], size=wanted)
     placed: list[SceneObject] = []
     for index, detail in zip(order, details, strict=True):
-        colour, shape = names[int(index)]
+        color, shape = names[int(index)]
         spot = _find_spot(rng, settings, placed)
         if spot is None:
             continue
@@ -171,13 +171,13 @@ def make_scene(rng: np.random.Generator, settings: SceneSettings) -> Scene:
         placed.append(
             SceneObject(
                 shape=shape,
-                colour=colour,
+                color=color,
                 x=x,
                 y=y,
                 radius=radius,
                 tilt_degrees=float(rng.uniform(-9, 9)),
                 detail=str(detail),  # type: ignore[arg-type]
-                value=_draw_value(rng, detail, colour),
+                value=_draw_value(rng, detail, color),
                 detail_x=x + float(shift_x),
                 detail_y=y + float(shift_y),
                 detail_scale=float(rng.uniform(*settings.detail_scale)),
@@ -203,9 +203,9 @@ def _find_spot(
     return None
 
 
-def _draw_value(rng: np.random.Generator, detail: str, colour: str) -> str:
+def _draw_value(rng: np.random.Generator, detail: str, color: str) -> str:
     if detail == "character":
         return str(rng.choice(list(CHARACTERS)))
     if detail == "mark":
-        return str(rng.choice([name for name in COLOURS if name != colour]))
+        return str(rng.choice([name for name in COLORS if name != color]))
     return str(rng.integers(1, 6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from hart_studio.needle.scenes import COLOURS, SHAPES
+from hart_studio.needle.scenes import COLORS, SHAPES
 
 DETAIL_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "character": (
@@ -23,7 +23,7 @@ DETAIL_WORDS: Final[dict[str, tuple[str, ...]]] = {
         "Count the dots on the {name}.",
     ),
 }
-COLOUR_WORDS: Final = (
+COLOR_WORDS: Final = (
     "What colour is the {shape}?",
     "What color is the {shape}?",
     "Which colour does the {shape} have?",
@@ -37,9 +37,9 @@ SIDE_WORDS: Final = (
 
 def all_question_forms() -> Iterator[str]:
     """Every phrasing with every name filled in: what the tokenizer is learned from."""
-    names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    names = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
     for forms in DETAIL_WORDS.values():
         yield from (form.format(name=name) for form in forms for name in names)
-    yield from (form.format(shape=shape) for form in COLOUR_WORDS for shape in SHAPES)
-    yield from (form.format(colour=colour) for form in SHAPE_WORDS for colour in COLOURS)
+    yield from (form.format(shape=shape) for form in COLOR_WORDS for shape in SHAPES)
+    yield from (form.format(colour=color) for form in SHAPE_WORDS for color in COLORS)
     yield from (form.format(first=name, second=name) for form in SIDE_WORDS for name in names)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hart_studio.models.chat import ChatRequest, Completion, Message, Picture
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput, Message
 from hart_studio.pipeline.cropping import Crops
-from hart_studio.pipeline.grounding import Grounding
+from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.pipeline.turns import compose_message, record_turn
 from hart_studio.prompts import crops_only_prompt, direct_prompt, full_and_crops_prompt
 from hart_studio.records import Outcome, Sample, Score, Turn
@@ -18,7 +18,7 @@ from hart_studio.scoring import score_answer
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerResult:
     """What came of the answer turn.
 
     Attributes:
@@ -33,7 +33,7 @@ class Answer:
     outcome: Outcome
 
 
-def direct_request(sample: Sample, overview: Picture) -> ChatRequest:
+def direct_request(sample: Sample, overview: ImageInput) -> ChatRequest:
     """``direct``: one turn over the full image."""
     return ChatRequest((compose_message(direct_prompt(sample.question, sample.choices), [overview]),))
 
@@ -44,22 +44,22 @@ def crops_only_request(sample: Sample, crops: Crops) -> ChatRequest:
     Raises:
         ValueError: If there is no crop.
     """
-    prompt = crops_only_prompt(sample.question, sample.choices, len(crops.pictures))
-    return ChatRequest((compose_message(prompt, crops.pictures),))
+    prompt = crops_only_prompt(sample.question, sample.choices, len(crops.images))
+    return ChatRequest((compose_message(prompt, crops.images),))
 
 
-def full_and_crops_request(sample: Sample, grounding: Grounding, crops: Crops) -> ChatRequest:
+def full_and_crops_request(sample: Sample, grounding: GroundingResult, crops: Crops) -> ChatRequest:
     """``full_and_crops`` (MGPO): the conversation of turn 1, with its own overview object, goes on with the crops."""
-    prompt = full_and_crops_prompt(sample.question, sample.choices, len(crops.pictures))
+    prompt = full_and_crops_prompt(sample.question, sample.choices, len(crops.images))
     said = Message("assistant", (grounding.turn.text,))
-    return ChatRequest((*grounding.request.messages, said, compose_message(prompt, crops.pictures)))
+    return ChatRequest((*grounding.request.messages, said, compose_message(prompt, crops.images)))
 
 
-def read_answer(sample: Sample, request: ChatRequest, completion: Completion) -> Answer:
+def parse_answer(sample: Sample, request: ChatRequest, completion: Completion) -> AnswerResult:
     """Judge the text of an answer turn; never raises on model text."""
     score = score_answer(completion.text, sample.choices, sample.answer)
     is_cut_off = completion.finish_reason == "length" and score.extracted is None
-    return Answer(record_turn("answer", request, completion), score, "truncated" if is_cut_off else "ok")
+    return AnswerResult(record_turn("answer", request, completion), score, "truncated" if is_cut_off else "ok")
 
 
 def score_without_answer(sample: Sample) -> Score:

@@ -1,11 +1,11 @@
 """The closed loop (paper, Fig. 2b; method, Sec. 2): look at the small view, point, cut the ORIGINAL, answer, score.
 
-    samples --open_views--> views --ground--> attempts (boxes, crops) --answer--> rollouts
-                              `------------answer_directly-----------------------^
+    samples --prepare_samples--> views --ground_and_crop--> attempts (boxes, crops) --run_answering--> rollouts
+                              `------------run_direct-----------------------^
 
 Each stage takes the whole list and asks the model once, for all samples and all rollouts of their groups. The stages
 are public, because whoever needs two protocols of one picture (the Ask page, verification) or the requests
-themselves (training) runs ``ground`` once and goes on from its attempts.
+themselves (training) runs ``ground_and_crop`` once and goes on from its attempts.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hart_studio.errors import ImageError
-from hart_studio.imaging import OpenImage, SourceImage
-from hart_studio.models.chat import ChatModel, ChatRequest, Picture
+from hart_studio.imaging import ImageOpener, SourceImage
+from hart_studio.models.chat import ChatModel, ChatRequest, ImageInput
 from hart_studio.pipeline.answering import (
-    Answer,
+    AnswerResult,
     crops_only_request,
     direct_request,
     full_and_crops_request,
-    read_answer,
+    parse_answer,
     score_without_answer,
 )
-from hart_studio.pipeline.cropping import Crops, cut_crops, plan_regions
-from hart_studio.pipeline.grounding import Grounding, grounding_request, make_overview, read_grounding
+from hart_studio.pipeline.cropping import Crops, extract_crops, select_crop_regions
+from hart_studio.pipeline.grounding import GroundingResult, grounding_request, make_overview, parse_grounding
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Rollout, RolloutGroup, Sample, Score, Turn
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class PreparedSample:
     """A sample whose picture is open. Samples of one picture share ``image`` and ``overview``."""
 
     sample: Sample
     image: SourceImage
-    overview: Picture
+    overview: ImageInput
 
 
 @dataclass(frozen=True, eq=False)
-class Attempt:
+class GroundedSample:
     """A rollout between its two turns. ``crops`` is empty when no box was usable."""
 
-    view: View
-    grounding: Grounding
+    view: PreparedSample
+    grounding: GroundingResult
     crops: Crops
 
     @property
@@ -54,7 +54,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, eq=False)
-class Failure:
+class FailedSample:
     """A sample that cannot be run: its picture does not open or does not decode. The others go on."""
 
     sample: Sample
@@ -68,7 +68,7 @@ def run(
     protocol: Protocol,
     settings: LoopSettings,
     group_size: int = 1,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> list[RolloutGroup]:
     """Run the loop on every sample, ``group_size`` times each.
 
@@ -83,19 +83,19 @@ def run(
     Returns:
         One group per sample, in order. A picture that cannot be read gives rollouts with the outcome ``error``.
     """
-    views = open_views(model, samples, settings, open_image, will_crop=protocol != "direct")
+    views = prepare_samples(model, samples, settings, open_image, will_crop=protocol != "direct")
     if protocol == "direct":
-        return answer_directly(model, views, settings, group_size)
-    return answer(model, ground(model, views, settings, group_size), protocol, settings)
+        return run_direct(model, views, settings, group_size)
+    return run_answering(model, ground_and_crop(model, views, settings, group_size), protocol, settings)
 
 
-def open_views(
+def prepare_samples(
     model: ChatModel,
     samples: Sequence[Sample],
     settings: LoopSettings,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
     will_crop: bool = True,
-) -> list[View | Failure]:
+) -> list[PreparedSample | FailedSample]:
     """Open each picture once and make its overview once, however many samples ask about it.
 
     Of several pictures only the overviews stay in memory. A lone one stays decoded for its crops, and begins to be
@@ -109,66 +109,71 @@ def open_views(
         will_crop: Whether crops will be cut.
     """
     paths = dict.fromkeys(sample.image for sample in samples)
-    opened: dict[str, tuple[SourceImage, Picture] | str] = {}
+    opened: dict[str, tuple[SourceImage, ImageInput] | str] = {}
     for path in paths:
         try:
             image = open_image(path)
             if will_crop and len(paths) == 1:
-                image.decode_ahead()
+                image.start_decoding()
             opened[path] = (image, make_overview(image, model, settings))
             if len(paths) > 1:
                 image.close()
         except ImageError as error:
             opened[path] = str(error)
     return [
-        Failure(sample, found) if isinstance(found := opened[sample.image], str) else View(sample, *found)
+        FailedSample(sample, found)
+        if isinstance(found := opened[sample.image], str)
+        else PreparedSample(sample, *found)
         for sample in samples
     ]
 
 
-def point(
-    model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
-) -> list[list[Grounding]]:
+def run_grounding(
+    model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
+) -> list[list[GroundingResult]]:
     """Turn 1 without the cut, in one call of the model: where it points, and no original is decoded for it.
 
     Returns:
         ``group_size`` groundings per view, none for a failure.
     """
-    readable = [view for view in views if isinstance(view, View)]
+    readable = [view for view in views if isinstance(view, PreparedSample)]
     requests = [grounding_request(view.overview, view.sample.question) for view in readable]
     completions = model.generate(requests, settings.grounding_sampling, group_size)
     groundings = {
-        view: [read_grounding(request, completion, model.family, view.image.wh) for completion in group]
+        view: [parse_grounding(request, completion, model.family, view.image.wh) for completion in group]
         for view, request, group in zip(readable, requests, completions, strict=True)
     }
-    return [groundings[view] if isinstance(view, View) else [] for view in views]
+    return [groundings[view] if isinstance(view, PreparedSample) else [] for view in views]
 
 
-def ground(
-    model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
-) -> list[list[Attempt | Failure]]:
+def ground_and_crop(
+    model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
+) -> list[list[GroundedSample | FailedSample]]:
     """Turn 1 and the cut: ``group_size`` attempts per view, in one call of the model."""
-    last_views = {view.image: view for view in views if isinstance(view, View)}
-    attempts: list[list[Attempt | Failure]] = []
-    for view, groundings in zip(views, point(model, views, settings, group_size), strict=True):
-        if isinstance(view, Failure):
+    last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
+    attempts: list[list[GroundedSample | FailedSample]] = []
+    for view, groundings in zip(views, run_grounding(model, views, settings, group_size), strict=True):
+        if isinstance(view, FailedSample):
             attempts.append([view] * group_size)
             continue
-        attempts.append(_cut_attempts(model, view, groundings, settings))
+        attempts.append(_extract_group_crops(model, view, groundings, settings))
         if len(last_views) > 1 and view is last_views[view.image]:
             view.image.close()  # one decoded original at a time, however many samples
     return attempts
 
 
-def answer(
-    model: ChatModel, groups: Sequence[Sequence[Attempt | Failure]], protocol: Protocol, settings: LoopSettings
+def run_answering(
+    model: ChatModel,
+    groups: Sequence[Sequence[GroundedSample | FailedSample]],
+    protocol: Protocol,
+    settings: LoopSettings,
 ) -> list[RolloutGroup]:
     """Turn 2 of every attempt that has something to look at, in one call of the model.
 
     Args:
         model: The model.
-        groups: From ``ground``; the same attempts may be answered under several protocols.
-        protocol: ``crops_only`` or ``full_and_crops``; ``direct`` has no turn 1, see ``answer_directly``.
+        groups: From ``ground_and_crop``; the same attempts may be answered under several protocols.
+        protocol: ``crops_only`` or ``full_and_crops``; ``direct`` has no turn 1, see ``run_direct``.
         settings: Decoding and fallback.
 
     Returns:
@@ -178,52 +183,54 @@ def answer(
         attempt: request
         for group in groups
         for attempt in group
-        if isinstance(attempt, Attempt) and (request := _answer_request(attempt, protocol, settings))
+        if isinstance(attempt, GroundedSample) and (request := _answer_request(attempt, protocol, settings))
     }
     completions = model.generate(list(requests.values()), settings.sampling)
-    answers: dict[Attempt | Failure, Answer] = {
-        attempt: read_answer(attempt.sample, request, completion)
+    answers: dict[GroundedSample | FailedSample, AnswerResult] = {
+        attempt: parse_answer(attempt.sample, request, completion)
         for (attempt, request), (completion,) in zip(requests.items(), completions, strict=True)
     }
     return [
-        _group(group[0].sample, protocol, [_conclude(attempt, protocol, answers.get(attempt)) for attempt in group])
+        _group(
+            group[0].sample, protocol, [_build_rollout(attempt, protocol, answers.get(attempt)) for attempt in group]
+        )
         for group in groups
     ]
 
 
-def answer_directly(
-    model: ChatModel, views: Sequence[View | Failure], settings: LoopSettings, group_size: int = 1
+def run_direct(
+    model: ChatModel, views: Sequence[PreparedSample | FailedSample], settings: LoopSettings, group_size: int = 1
 ) -> list[RolloutGroup]:
     """The one turn of ``direct``: the question over the full image, ``group_size`` times per view, in one call."""
-    requests = {view: direct_request(view.sample, view.overview) for view in views if isinstance(view, View)}
+    requests = {view: direct_request(view.sample, view.overview) for view in views if isinstance(view, PreparedSample)}
     completions = model.generate(list(requests.values()), settings.sampling, group_size)
     rollouts = {
-        view: [_conclude_direct(view, read_answer(view.sample, request, completion)) for completion in group]
+        view: [_build_direct_rollout(view, parse_answer(view.sample, request, completion)) for completion in group]
         for (view, request), group in zip(requests.items(), completions, strict=True)
     }
     return [
         _group(
             view.sample,
             "direct",
-            rollouts[view] if isinstance(view, View) else [record_failure(view, "direct")] * group_size,
+            rollouts[view] if isinstance(view, PreparedSample) else [failed_rollout(view, "direct")] * group_size,
         )
         for view in views
     ]
 
 
-def _cut_attempts(
-    model: ChatModel, view: View, groundings: Sequence[Grounding], settings: LoopSettings
-) -> list[Attempt | Failure]:
+def _extract_group_crops(
+    model: ChatModel, view: PreparedSample, groundings: Sequence[GroundingResult], settings: LoopSettings
+) -> list[GroundedSample | FailedSample]:
     """Cut the boxes of one view's group; the original is asked for all its crops at once."""
-    plans = [plan_regions(grounding.boxes, view.image.wh, model.family, settings) for grounding in groundings]
+    plans = [select_crop_regions(grounding.boxes, view.image.wh, model.family, settings) for grounding in groundings]
     try:
-        crops = cut_crops(view.image, plans, model, settings)
+        crops = extract_crops(view.image, plans, model, settings)
     except ImageError as error:  # a file may yield an overview and still be damaged further down
-        return [Failure(view.sample, str(error), (grounding.turn,)) for grounding in groundings]
-    return [Attempt(view, grounding, cut) for grounding, cut in zip(groundings, crops, strict=True)]
+        return [FailedSample(view.sample, str(error), (grounding.turn,)) for grounding in groundings]
+    return [GroundedSample(view, grounding, cut) for grounding, cut in zip(groundings, crops, strict=True)]
 
 
-def _answer_request(attempt: Attempt, protocol: Protocol, settings: LoopSettings) -> ChatRequest | None:
+def _answer_request(attempt: GroundedSample, protocol: Protocol, settings: LoopSettings) -> ChatRequest | None:
     """The answer turn's conversation; None = no usable box and no fallback, so there is no answer turn."""
     if not attempt.crops.boxes:
         return direct_request(attempt.sample, attempt.view.overview) if settings.fallback == "direct" else None
@@ -232,10 +239,10 @@ def _answer_request(attempt: Attempt, protocol: Protocol, settings: LoopSettings
     return full_and_crops_request(attempt.sample, attempt.grounding, attempt.crops)
 
 
-def _conclude(attempt: Attempt | Failure, protocol: Protocol, answer: Answer | None) -> Rollout:
+def _build_rollout(attempt: GroundedSample | FailedSample, protocol: Protocol, answer: AnswerResult | None) -> Rollout:
     """Write down a rollout of two turns, or of one when no box was usable and no fallback was asked for."""
-    if isinstance(attempt, Failure):
-        return record_failure(attempt, protocol)
+    if isinstance(attempt, FailedSample):
+        return failed_rollout(attempt, protocol)
     grounding, regions = attempt.grounding, attempt.crops.boxes
     return Rollout(
         sample_id=attempt.sample.id,
@@ -249,14 +256,14 @@ def _conclude(attempt: Attempt | Failure, protocol: Protocol, answer: Answer | N
     )
 
 
-def _conclude_direct(view: View, answer: Answer) -> Rollout:
+def _build_direct_rollout(view: PreparedSample, answer: AnswerResult) -> Rollout:
     """Write down a rollout of ``direct``."""
     return Rollout(
         sample_id=view.sample.id, protocol="direct", turns=(answer.turn,), outcome=answer.outcome, score=answer.score
     )
 
 
-def record_failure(failure: Failure, protocol: Protocol) -> Rollout:
+def failed_rollout(failure: FailedSample, protocol: Protocol) -> Rollout:
     """Write down a sample that could not be run: not scored, which is not the same as wrong."""
     score = Score(value=None, extracted=None, expected=failure.sample.answer, rule="none")
     return Rollout(

@@ -9,7 +9,7 @@ from typing import Protocol
 from PIL import Image
 
 from hart_studio.geometry import plan_crops
-from hart_studio.models.chat import ChatModel, Picture
+from hart_studio.models.chat import ChatModel, ImageInput
 from hart_studio.models.families import Family, PixelBudget
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box
@@ -28,14 +28,14 @@ class Crops:
 
     Attributes:
         boxes: The regions, whole pixels of the original; empty when there was no usable box.
-        pictures: One picture per region at native resolution, for the model.
+        images: One picture per region at native resolution, for the model.
     """
 
     boxes: tuple[Box, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[ImageInput, ...] = ()
 
 
-def plan_regions(
+def select_crop_regions(
     boxes: Sequence[Box], original_wh: tuple[int, int], family: Family, settings: LoopSettings
 ) -> tuple[Box, ...]:
     """Turn predicted boxes into regions fit to be cut and read.
@@ -66,7 +66,7 @@ def crop_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
     return PixelBudget(min(model.crop_budget.min_pixels, max_pixels), max_pixels)
 
 
-def cut_crops(
+def extract_crops(
     image: CropSource, plans: Sequence[tuple[Box, ...]], model: ChatModel, settings: LoopSettings
 ) -> list[Crops]:
     """Cut the regions of several rollouts over one picture.
@@ -87,11 +87,13 @@ def cut_crops(
     regions = {box.xyxy: box for plan in plans for box in plan}
     budget = crop_budget(model, settings)
     cuts = image.crops(regions.values())
-    pictures = {key: Picture(cut, budget.min_pixels, budget.max_pixels) for key, cut in zip(regions, cuts, strict=True)}
-    return [Crops(plan, tuple(pictures[box.xyxy] for box in plan)) for plan in plans]
+    images = {
+        key: ImageInput(cut, budget.min_pixels, budget.max_pixels) for key, cut in zip(regions, cuts, strict=True)
+    }
+    return [Crops(plan, tuple(images[box.xyxy] for box in plan)) for plan in plans]
 
 
 def _enclose(boxes: Sequence[Box]) -> Box:
     """The least box that holds all of them."""
     x_mins, y_mins, x_maxs, y_maxs = zip(*(box.xyxy for box in boxes), strict=True)
-    return Box.of((min(x_mins), min(y_mins), max(x_maxs), max(y_maxs)))
+    return Box.from_xyxy((min(x_mins), min(y_mins), max(x_maxs), max(y_maxs)))

@@ -12,16 +12,16 @@ from dataclasses import replace
 from hart_studio.errors import ImageError
 from hart_studio.imaging import mask_boxes
 from hart_studio.models.chat import ChatModel, ChatRequest
-from hart_studio.pipeline.answering import crops_only_request, read_answer, score_without_answer
-from hart_studio.pipeline.closed_loop import Failure, View, answer_directly, record_failure
-from hart_studio.pipeline.cropping import Crops, CropSource, cut_crops, plan_regions
+from hart_studio.pipeline.answering import crops_only_request, parse_answer, score_without_answer
+from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, failed_rollout, run_direct
+from hart_studio.pipeline.cropping import Crops, CropSource, extract_crops, select_crop_regions
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Rollout, Sample
 
 
 def answer_from_boxes(
     model: ChatModel,
-    views: Sequence[View | Failure],
+    views: Sequence[PreparedSample | FailedSample],
     boxes: Sequence[Sequence[Box]],
     settings: LoopSettings,
     group_size: int = 1,
@@ -39,30 +39,30 @@ def answer_from_boxes(
         Per view, its ``crops_only`` rollouts, without a grounding turn. Without a usable box their outcome is
         ``no_box`` and they count as wrong; a picture that cannot be read gives the outcome ``error``.
     """
-    cuts: list[tuple[View | Failure, Crops]] = []
-    last_views = {view.image: view for view in views if isinstance(view, View)}
+    cuts: list[tuple[PreparedSample | FailedSample, Crops]] = []
+    last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
     for view, own in zip(views, boxes, strict=True):
-        if isinstance(view, Failure):
+        if isinstance(view, FailedSample):
             cuts.append((view, Crops()))
             continue
         try:
-            crops = cut_given(model, view.image, view.image.wh, own, settings)
+            crops = crop_given_boxes(model, view.image, view.image.wh, own, settings)
             cuts.append((view, crops))
         except ImageError as error:
-            cuts.append((Failure(view.sample, str(error)), Crops()))
+            cuts.append((FailedSample(view.sample, str(error)), Crops()))
         if len(last_views) > 1 and view is last_views[view.image]:
             view.image.close()
     answered = answer_crops(model, [(view.sample, crops) for view, crops in cuts], settings, group_size)
     return [
         [
-            record_failure(view, "crops_only") if isinstance(view, Failure) else _with_boxes(rollout, own)
+            failed_rollout(view, "crops_only") if isinstance(view, FailedSample) else _with_boxes(rollout, own)
             for rollout in rollouts
         ]
         for (view, _), own, rollouts in zip(cuts, boxes, answered, strict=True)
     ]
 
 
-def cut_given(
+def crop_given_boxes(
     model: ChatModel, image: CropSource, original_wh: tuple[int, int], boxes: Sequence[Box], settings: LoopSettings
 ) -> Crops:
     """Crops of given boxes, planned as the loop plans those of predicted ones.
@@ -70,7 +70,7 @@ def cut_given(
     Raises:
         ImageError: If the original cannot be decoded in full.
     """
-    return cut_crops(image, [plan_regions(boxes, original_wh, model.family, settings)], model, settings)[0]
+    return extract_crops(image, [select_crop_regions(boxes, original_wh, model.family, settings)], model, settings)[0]
 
 
 def answer_crops(
@@ -99,7 +99,7 @@ def answer_crops(
             empty = Rollout(sample_id=sample.id, protocol="crops_only", outcome="no_box", score=score)
             groups.append([empty] * group_size)
             continue
-        answers = [read_answer(sample, request, completion) for completion in next(completions)]
+        answers = [parse_answer(sample, request, completion) for completion in next(completions)]
         groups.append(
             [
                 Rollout(
@@ -117,7 +117,10 @@ def answer_crops(
 
 
 def answer_without_boxes(
-    model: ChatModel, views: Sequence[View | Failure], boxes: Sequence[Sequence[Box]], settings: LoopSettings
+    model: ChatModel,
+    views: Sequence[PreparedSample | FailedSample],
+    boxes: Sequence[Sequence[Box]],
+    settings: LoopSettings,
 ) -> list[Rollout | None]:
     """Ask about the full image with the boxes painted over in the overview, in one call of the model.
 
@@ -131,13 +134,14 @@ def answer_without_boxes(
         One ``direct`` rollout per view; None where there is no box, or no picture.
     """
     masked = [
-        _mask(view, own) if isinstance(view, View) and own else None for view, own in zip(views, boxes, strict=True)
+        _mask_overview(view, own) if isinstance(view, PreparedSample) and own else None
+        for view, own in zip(views, boxes, strict=True)
     ]
-    groups = iter(answer_directly(model, [view for view in masked if view], settings))
+    groups = iter(run_direct(model, [view for view in masked if view], settings))
     return [next(groups).rollouts[0] if view else None for view in masked]
 
 
-def _mask(view: View, boxes: Sequence[Box]) -> View:
+def _mask_overview(view: PreparedSample, boxes: Sequence[Box]) -> PreparedSample:
     """The view with the boxes painted over."""
     pixels = mask_boxes(view.overview.pixels, boxes, original_wh=view.image.wh)
     return replace(view, overview=replace(view.overview, pixels=pixels))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hart_studio.imaging import SourceImage
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Picture
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, ImageInput
 from hart_studio.models.families import Family, PixelBudget
-from hart_studio.parsing import boxes_in_original, parse_boxes
+from hart_studio.parsing import convert_to_original, parse_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.turns import compose_message, record_turn
 from hart_studio.prompts import grounding_prompt
@@ -15,7 +15,7 @@ from hart_studio.records import Box, Outcome, Turn
 
 
 @dataclass(frozen=True)
-class Grounding:
+class GroundingResult:
     """Where the model points.
 
     Attributes:
@@ -39,7 +39,7 @@ def overview_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
     return PixelBudget(min(model.overview_budget.min_pixels, max_pixels), max_pixels)
 
 
-def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) -> Picture:
+def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) -> ImageInput:
     """The overview I_f: the whole picture, down-sampled to the pixel budget.
 
     Args:
@@ -51,17 +51,17 @@ def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) 
         One picture object; share it between all requests about this image, so that it is encoded once.
     """
     budget = overview_budget(model, settings)
-    return Picture(image.overview(max_pixels=budget.max_pixels), budget.min_pixels, budget.max_pixels)
+    return ImageInput(image.overview(max_pixels=budget.max_pixels), budget.min_pixels, budget.max_pixels)
 
 
-def grounding_request(overview: Picture, question: str) -> ChatRequest:
+def grounding_request(overview: ImageInput, question: str) -> ChatRequest:
     """The conversation of turn 1: the overview, the paper's instruction and the question without its choices."""
     return ChatRequest((compose_message(grounding_prompt(question), [overview]),))
 
 
-def read_grounding(
+def parse_grounding(
     request: ChatRequest, completion: Completion, family: Family, original_wh: tuple[int, int]
-) -> Grounding:
+) -> GroundingResult:
     """Read the boxes of turn 1.
 
     Args:
@@ -75,11 +75,11 @@ def read_grounding(
         Boxes in original pixels and how the turn ended; never raises on model text.
     """
     parsed = parse_boxes(completion.text)
-    boxes, status = boxes_in_original(parsed, family.box_frame, original_wh, completion.image_sizes_wh[0])
+    boxes, status = convert_to_original(parsed, family.box_frame, original_wh, completion.image_sizes_wh[0])
     if boxes:
         outcome: Outcome = "ok"
     elif completion.finish_reason == "length":
         outcome = "truncated"
     else:
         outcome = "no_box" if status == "none" else "bad_box"
-    return Grounding(request, record_turn("grounding", request, completion), boxes, outcome)
+    return GroundingResult(request, record_turn("grounding", request, completion), boxes, outcome)

@@ -8,22 +8,22 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.models.chat import Sampling
+from hart_studio.models.chat import SamplingParams
 from hart_studio.records import Record
 
 GROUNDING_SEED_OFFSET: Final = 2**32
 """Distance between the seeds of the two turns; beyond every seed, so that no two runs share a stream by accident."""
 
-MOST_PIXELS: Final = 100_000_000
+MAX_PIXELS: Final = 100_000_000
 """Greatest budget that can be set, as in the settings of a run (ours)."""
 
 
 class LoopSettings(Record):
     """How the loop looks, cuts and decodes. Every default is ours: the paper states none of these values."""
 
-    overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MOST_PIXELS)
+    overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
     """Greatest area of the overview I_f in pixels; None = the model's own budget (ours)."""
-    crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MOST_PIXELS)
+    crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
     """Greatest area in pixels at which the model reads one crop; None = the model's own budget (ours)."""
     padding: float = Field(default=0.0, ge=0.0, le=1.0)
     """Margin added to every side of a box, as a share of that box's width or height (ours)."""
@@ -45,12 +45,12 @@ class LoopSettings(Record):
     closes (method, Sec. 2)."""
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingParams:
         """Decoding settings of an answer turn."""
-        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
+        return SamplingParams(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
 
     @property
-    def grounding_sampling(self) -> Sampling:
+    def grounding_sampling(self) -> SamplingParams:
         """Decoding settings of the grounding turn: the same, with random numbers of its own.
 
         A rollout whose two turns drew the same numbers would tie its answer to its boxes by chance alone, and the

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import read_plain, resolve_inside, write_atomically
+from hart_studio.files import read_regular_file, resolve_inside, write_atomically
 from hart_studio.imaging import SourceImage
 from hart_studio.outputs import check_output
 from hart_studio.pipeline.settings import LoopSettings
@@ -94,7 +94,7 @@ class Trace(Record):
         return self.grounded.crops if self.grounded else ()
 
     @property
-    def picture_files(self) -> tuple[str, ...]:
+    def image_files(self) -> tuple[str, ...]:
         """Names of the trace's pictures below its folder: the overview, then one per crop."""
         return (OVERVIEW_FILE, *(f"images/crop_{number}.png" for number in range(1, len(self.crops) + 1)))
 
@@ -117,13 +117,13 @@ def summarize_trace(trace: Trace) -> dict[str, Any]:
         in original pixels; per protocol the ``answer`` that was read (a letter when there are choices), the raw
         ``text``, its cost over all turns, and ``value``; the figures of the self-check or None; and ``warnings``.
     """
-    told = trace.grounded or trace.protocols["direct"]
+    summary = trace.grounded or trace.protocols["direct"]
     edges = {"x_min", "y_min", "x_max", "y_max"}
     checks = {"evidence", "sufficiency", "necessity", "consensus", "agreement", "area_share"}
     return {
         "image": {"name": trace.image.name, "width": trace.image.width, "height": trace.image.height},
         "model": trace.model.name,
-        "outcome": told.outcome,
+        "outcome": summary.outcome,
         "boxes": [box.model_dump(include=edges | {"label"}) for box in trace.boxes],
         "crops": [box.model_dump(include=edges) for box in trace.crops],
         "protocols": {
@@ -142,7 +142,7 @@ def summarize_trace(trace: Trace) -> dict[str, Any]:
     }
 
 
-def draw_pictures(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
+def render_images(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
     """Make the pictures of a trace from the original.
 
     Args:
@@ -150,7 +150,7 @@ def draw_pictures(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
         image: The original that it is about.
 
     Returns:
-        File name -> RGB picture, in the order of ``Trace.picture_files``: the overview at the size that the processor
+        File name -> RGB picture, in the order of ``Trace.image_files``: the overview at the size that the processor
         produced, and the crops at native resolution.
 
     Raises:
@@ -158,7 +158,7 @@ def draw_pictures(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
     """
     seen_wh = next(turn.image_sizes_wh[0] for rollout in trace.protocols.values() for turn in rollout.turns)
     overview = image.overview(max_pixels=trace.settings.overview_max_pixels).resize(seen_wh, Image.Resampling.BICUBIC)
-    return dict(zip(trace.picture_files, [overview, *image.crops(trace.crops)], strict=True))
+    return dict(zip(trace.image_files, [overview, *image.crops(trace.crops)], strict=True))
 
 
 def check_trace_folder(folder: Path) -> None:
@@ -175,27 +175,27 @@ def check_trace_folder(folder: Path) -> None:
         raise InputError(f"Cannot write a trace to {folder}: it holds 'images', and no trace. Choose another folder.")
 
 
-def save_trace(trace: Trace, folder: Path, pictures: Mapping[str, Image.Image]) -> None:
+def save_trace(trace: Trace, folder: Path, images: Mapping[str, Image.Image]) -> None:
     """Write a trace into a folder, which is made when missing; ``trace.json`` comes last.
 
     Args:
         trace: The trace.
         folder: Where to write.
-        pictures: From ``draw_pictures``.
+        images: From ``render_images``.
 
     Raises:
         OSError: If the folder cannot be written.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for name, data in _files(trace, pictures).items():
+    for name, data in _files(trace, images).items():
         write_atomically(folder / name, data)
 
 
-def zip_trace(trace: Trace, pictures: Mapping[str, Image.Image]) -> bytes:
+def zip_trace(trace: Trace, images: Mapping[str, Image.Image]) -> bytes:
     """The same files as ``save_trace`` writes, as the bytes of one zip for download."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNG does not shrink further
-        for name, data in _files(trace, pictures).items():
+        for name, data in _files(trace, images).items():
             archive.writestr(name, data)
     return buffer.getvalue()
 
@@ -208,27 +208,27 @@ def load_trace(folder: Path) -> SavedTrace:
     """
     path = folder / TRACE_FILE
     try:
-        trace = Trace.model_validate_json(read_plain(path, may_link=True))
+        trace = Trace.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except OSError as error:
         raise DataError(f"expected a trace with {TRACE_FILE} in {folder}, got {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise DataError(f"{path} is not a trace: {where}: {first['msg']}") from error
-    overview, *crops = (resolve_inside(folder, name) for name in trace.picture_files)
-    for picture in (overview, *crops):
-        if not picture.is_file():
-            raise DataError(f"expected the picture {picture}, got no file; the trace is incomplete")
+    overview, *crops = (resolve_inside(folder, name) for name in trace.image_files)
+    for image in (overview, *crops):
+        if not image.is_file():
+            raise DataError(f"expected the picture {image}, got no file; the trace is incomplete")
     return SavedTrace(trace, overview, tuple(crops))
 
 
-def _files(trace: Trace, pictures: Mapping[str, Image.Image]) -> dict[str, bytes]:
+def _files(trace: Trace, images: Mapping[str, Image.Image]) -> dict[str, bytes]:
     """The content of every file of a trace, ``trace.json`` last: a folder that has it is complete."""
-    files = {name: _to_png(pictures[name]) for name in trace.picture_files}
+    files = {name: _to_png(images[name]) for name in trace.image_files}
     return {**files, TRACE_FILE: trace.model_dump_json(indent=2).encode() + b"\n"}
 
 
-def _to_png(picture: Image.Image) -> bytes:
+def _to_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

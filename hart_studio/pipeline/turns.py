@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from hart_studio.models.chat import ChatRequest, Completion, Message, Picture
-from hart_studio.prompts import IMAGE, Part, as_text
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput, Message
+from hart_studio.prompts import IMAGE, PromptPart, as_text
 from hart_studio.records import Turn
 
 
-def compose_message(prompt: Sequence[Part], pictures: Sequence[Picture]) -> Message:
+def compose_message(prompt: Sequence[PromptPart], images: Sequence[ImageInput]) -> Message:
     """Put the pictures into the slots of a prompt.
 
     Args:
         prompt: Texts and picture slots, from ``hart_studio.prompts``.
-        pictures: One picture per slot, in order of appearance.
+        images: One picture per slot, in order of appearance.
 
     Returns:
         The user message.
@@ -24,9 +24,9 @@ def compose_message(prompt: Sequence[Part], pictures: Sequence[Picture]) -> Mess
         ValueError: If the numbers of slots and pictures differ.
     """
     slots = sum(not isinstance(part, str) for part in prompt)
-    if slots != len(pictures):
-        raise ValueError(f"expected one picture per slot, got {len(pictures)} pictures for {slots} slots")
-    waiting = iter(pictures)
+    if slots != len(images):
+        raise ValueError(f"expected one picture per slot, got {len(images)} pictures for {slots} slots")
+    waiting = iter(images)
     return Message("user", tuple(part if isinstance(part, str) else next(waiting) for part in prompt))
 
 

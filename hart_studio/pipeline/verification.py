@@ -12,16 +12,16 @@ from typing import Literal
 
 from hart_studio.errors import InputError
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
-    Attempt,
-    Failure,
-    View,
-    answer,
-    answer_directly,
-    ground,
-    open_views,
+    FailedSample,
+    GroundedSample,
+    PreparedSample,
+    ground_and_crop,
+    prepare_samples,
+    run_answering,
+    run_direct,
 )
 from hart_studio.pipeline.given_boxes import answer_without_boxes
 from hart_studio.pipeline.settings import LoopSettings
@@ -66,7 +66,7 @@ def verify(
     sample: Sample,
     settings: LoopSettings,
     rollouts: int = 1,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> Verification:
     """Check one sample; see ``verify_samples``."""
     return verify_samples(model, [sample], settings, rollouts, open_image)[0]
@@ -77,7 +77,7 @@ def verify_samples(
     samples: Sequence[Sample],
     settings: LoopSettings,
     rollouts: int = 1,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> list[Verification]:
     """Run the crops-only loop K times, the full image once and the masked image once, and judge each sample.
 
@@ -95,13 +95,15 @@ def verify_samples(
         InputError: If several rollouts are asked for at temperature 0.
     """
     check_rollout_count(rollouts, settings)
-    views = open_views(model, samples, settings, open_image)
-    attempts = ground(model, views, settings, rollouts)
-    crops_only = answer(model, attempts, "crops_only", settings)
-    full_image = answer_directly(model, views, settings)
+    views = prepare_samples(model, samples, settings, open_image)
+    attempts = ground_and_crop(model, views, settings, rollouts)
+    crops_only = run_answering(model, attempts, "crops_only", settings)
+    full_image = run_direct(model, views, settings)
     masked = answer_masked(model, attempts, settings)
     return [
-        verify_rollouts(group.rollouts, full.rollouts[0], without, view.image.wh if isinstance(view, View) else None)
+        verify_rollouts(
+            group.rollouts, full.rollouts[0], without, view.image.wh if isinstance(view, PreparedSample) else None
+        )
         for view, group, full, without in zip(views, crops_only, full_image, masked, strict=True)
     ]
 
@@ -122,7 +124,7 @@ def check_rollout_count(rollouts: int, settings: LoopSettings) -> None:
 
 
 def answer_masked(
-    model: ChatModel, groups: Sequence[Sequence[Attempt | Failure]], settings: LoopSettings
+    model: ChatModel, groups: Sequence[Sequence[GroundedSample | FailedSample]], settings: LoopSettings
 ) -> list[Rollout | None]:
     """Ask about the full image with the region masked, once per group.
 
@@ -135,7 +137,8 @@ def answer_masked(
         One ``direct`` rollout per group; None where no attempt had a usable box.
     """
     chosen = [
-        next((item for item in group if isinstance(item, Attempt) and item.crops.boxes), None) for group in groups
+        next((item for item in group if isinstance(item, GroundedSample) and item.crops.boxes), None)
+        for group in groups
     ]
     attempts = [attempt for attempt in chosen if attempt]
     regions = [attempt.crops.boxes for attempt in attempts]

@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain, write_atomically
+from hart_studio.files import read_regular_file, write_atomically
 from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.redaction import redact
@@ -39,7 +39,7 @@ def record_settings(layout: RunLayout, attempt: int) -> list[str]:
         previous -= 1
     if previous:
         try:
-            before = _flatten(json.loads(read_plain(layout.config_of(previous))))
+            before = _flatten(json.loads(read_regular_file(layout.config_of(previous))))
         except (InputError, OSError, ValueError, RecursionError):
             before = now
         names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

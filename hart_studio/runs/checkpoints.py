@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain, resolve_inside, write_json
-from hart_studio.links import remove_link
+from hart_studio.files import read_regular_file, resolve_inside, write_json
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout, read_step
+from hart_studio.symlinks import unlink_symlink
 
 MARKER: Final = "complete.json"
 """The file that makes a folder a checkpoint."""
@@ -53,7 +53,7 @@ def begin_checkpoint(layout: RunLayout, step: int) -> Path:
     if layout.checkpoints.is_symlink():
         raise InputError(f"The folder {layout.checkpoints} is a symbolic link. Nothing was written. Remove the link.")
     folder = layout.checkpoint_of(step)
-    remove_link(folder)
+    unlink_symlink(folder)
     if folder.exists():
         _remove(folder)
     folder.mkdir(parents=True)
@@ -152,7 +152,7 @@ def _step_folders(layout: RunLayout) -> list[tuple[Path, int]]:
 
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
     try:
-        mark = CheckpointMark.model_validate_json(read_plain(folder / MARKER))
+        mark = CheckpointMark.model_validate_json(read_regular_file(folder / MARKER))
         is_whole = all(resolve_inside(folder, name).stat().st_size == size for name, size in mark.files.items())
     except (OSError, ValidationError, InputError):
         return None

@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 from hart_studio.runs.layout import RunLayout
 
 CONFIG_VARIABLE: Final = "HART_STUDIO_CONFIG_SHA256"
@@ -35,7 +35,7 @@ def read_config_file(layout: RunLayout) -> bytes:
         OSError: If it is missing, a link, or not a regular file.
         InputError: If this process was started for this run with another config.
     """
-    data = read_plain(layout.config)
+    data = read_regular_file(layout.config)
     run_id, _, expected = os.environ.get(CONFIG_VARIABLE, "").partition(" ")
     if run_id == layout.run_id and hash_config(data) != expected:
         raise InputError(

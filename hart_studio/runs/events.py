@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from hart_studio.files import append_jsonl, open_plain
+from hart_studio.files import append_jsonl, open_regular_file
 from hart_studio.records import Record
 from hart_studio.runs.provenance import Provenance
 
@@ -162,7 +162,7 @@ def clean_metrics(metrics: Mapping[str, float]) -> tuple[Metrics, tuple[str, ...
 def _count_from(path: Path) -> int:
     """Number of the next event after the last one that can be read."""
     try:
-        with open_plain(path) as file:
+        with open_regular_file(path) as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
         return 0

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.links import open_to_append, remove_link
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import MOMENT_SECONDS, find_start, hold_lock, is_alive, signal_group
@@ -35,6 +34,7 @@ from hart_studio.runs.status import (
     write_status,
 )
 from hart_studio.runs.writer import ATTEMPT_VARIABLE, ENDED_NOW, RUN_VARIABLE, record_end
+from hart_studio.symlinks import open_append_nofollow, unlink_symlink
 
 PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 """Where Python finds this package."""
@@ -100,7 +100,7 @@ def request_stop(layout: RunLayout) -> None:
 
     The first request counts: its time, from which on the job may take a while to save, stays.
     """
-    remove_link(layout.stop)  # the job would not see one that leads nowhere
+    unlink_symlink(layout.stop)  # the job would not see one that leads nowhere
     with suppress(FileExistsError):
         layout.stop.touch(exist_ok=False)
 
@@ -156,7 +156,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     variables = job_environment(environment)
     layout.logs.mkdir(exist_ok=True)
-    with open_to_append(layout.log_of(attempt)) as log:
+    with open_append_nofollow(layout.log_of(attempt)) as log:
         log.write(f"$ {shlex.join(redact_command(argv, variables))}\n".encode(errors="replace"))
         log.flush()
         try:

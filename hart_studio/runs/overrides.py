@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 from hart_studio.runs.config import RunConfig, Section
 from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
@@ -51,7 +51,7 @@ def load_config(path: Path) -> RunConfig:
         InputError: If the file cannot be read, is not JSON, or as for ``read_config``.
     """
     try:
-        return RunConfig.model_validate_json(read_plain(path, may_link=True))
+        return RunConfig.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except OSError as error:
         raise InputError(f"expected a JSON file of settings at {path}, got {error.strerror}; check the path") from error
     except ValidationError as error:

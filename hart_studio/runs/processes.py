@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain
-from hart_studio.links import open_to_append
+from hart_studio.files import read_regular_file
+from hart_studio.symlinks import open_append_nofollow
 
 MOMENT_SECONDS: Final = 0.5
 """How long to wait for a lock that its holder keeps only while it writes its last words."""
@@ -153,7 +153,7 @@ def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> I
 
 def _open_lock(path: Path) -> BinaryIO:
     try:
-        return open_to_append(path, is_buffered=False)
+        return open_append_nofollow(path, is_buffered=False)
     except OSError as error:
         if not path.is_symlink():
             raise
@@ -164,7 +164,7 @@ def _open_lock(path: Path) -> BinaryIO:
 
 def _read_holder(path: Path) -> LockHolder | None:
     try:
-        found = json.loads(read_plain(path, _LONGEST_HOLDER))
+        found = json.loads(read_regular_file(path, _LONGEST_HOLDER))
         return LockHolder(
             str(found["work"]), int(found["pid"]), found["start"], str(found["host"]), str(found["since"])
         )

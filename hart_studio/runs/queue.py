@@ -17,7 +17,7 @@ from typing import Final
 from pydantic import Field
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import read_plain, write_json
+from hart_studio.files import read_regular_file, write_json
 from hart_studio.records import Record
 from hart_studio.runs.config_file import config_variables, hash_config, read_config_file
 from hart_studio.runs.devices import VISIBLE_VARIABLE
@@ -158,7 +158,7 @@ def _is_unchanged(layout: RunLayout, plan: LaunchPlan) -> bool:
 def _read_told(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
     """The plan and its seal as they stand in the run's folder."""
     try:
-        told = json.loads(read_plain(layout.launch))
+        told = json.loads(read_regular_file(layout.launch))
         seal = told.pop("seal", None)
         return LaunchPlan.model_validate(told), seal
     except (OSError, ValueError, RecursionError, AttributeError):

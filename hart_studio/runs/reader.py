@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal, NamedTuple
 
 from hart_studio.errors import DataError
-from hart_studio.files import open_plain
+from hart_studio.files import open_regular_file
 from hart_studio.runs.events import RunEvent, Started, parse_event
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.redaction import hide_cut_secrets
@@ -88,7 +88,7 @@ def _check_counts(layout: RunLayout, status: RunStatus) -> None:
             raise DataError(f"{layout.status} is no status of a run: {name}: expected less than 2**53, got more")
 
 
-def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTES) -> EventBatch:
+def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MOST_BYTES) -> EventBatch:
     """The events after a byte offset; the cost is that of the new bytes alone.
 
     A last line without its newline is left for the next look: it is still being written, or a crash tore it.
@@ -96,13 +96,13 @@ def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTE
     Args:
         layout: The run.
         offset: Where the last look ended; 0 for the first.
-        most_bytes: About how much to read in one look; call again for the rest.
+        max_bytes: About how much to read in one look; call again for the rest.
 
     Returns:
         The new events. With an unchanged file, none and the same offset.
     """
     try:
-        file = open_plain(layout.events)
+        file = open_regular_file(layout.events)
     except OSError:
         return EventBatch([], 0, 0, is_restarted=offset > 0)
     with file:
@@ -110,7 +110,7 @@ def read_events(layout: RunLayout, offset: int = 0, most_bytes: int = _MOST_BYTE
         is_restarted = offset > size
         start = file.seek(0 if is_restarted else max(0, offset))
         # Python makes room for all that is asked for, so no more is than there is.
-        lines = _read_whole_lines(file, min(most_bytes, size - start))
+        lines = _read_whole_lines(file, min(max_bytes, size - start))
     parsed = [parse_event(line) for line in lines if line.strip()]
     events = [event for event in parsed if event is not None]
     return EventBatch(events, start + sum(map(len, lines)), len(parsed) - len(events), is_restarted)
@@ -138,7 +138,7 @@ def find_base(started: Started) -> int:
     return -1 if started.resumed_from is None else started.resumed_from
 
 
-def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int = _MOST_BYTES) -> LogPart:
+def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = _MOST_BYTES) -> LogPart:
     """What an attempt printed after a byte offset; a character that is only half there waits for the next look.
 
     Values of secret variables and access tokens are hidden: a library may print them in an error.
@@ -147,17 +147,17 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int =
         layout: The run.
         attempt: Number of the attempt.
         offset: Where the last look ended; negative = that many bytes before the end, for a first look at a long log.
-        most_bytes: Most to read in one look.
+        max_bytes: Most to read in one look.
     """
     try:
-        file = open_plain(layout.log_of(attempt))
+        file = open_regular_file(layout.log_of(attempt))
     except OSError:
         return LogPart("", 0)
     with file:
         size = file.seek(0, 2)
         wanted = max(0, size + offset) if offset < 0 else offset
         start = file.seek(wanted if wanted <= size else 0)
-        data = file.read(most_bytes)
+        data = file.read(max_bytes)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text = decoder.decode(data)
     known, held = hide_cut_secrets(text)
@@ -165,9 +165,9 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, most_bytes: int =
     return LogPart(known, start + len(data) - len(decoder.getstate()[0]) - left_out)
 
 
-def _read_whole_lines(file: BinaryIO, most_bytes: int) -> list[bytes]:
-    """Lines with their newline, until about ``most_bytes``; at least one when a whole one is there."""
-    data = file.read(max(1, most_bytes))
+def _read_whole_lines(file: BinaryIO, max_bytes: int) -> list[bytes]:
+    """Lines with their newline, until about ``max_bytes``; at least one when a whole one is there."""
+    data = file.read(max(1, max_bytes))
     if data and not data.endswith(b"\n"):
         data += file.readline(_LONGEST_LINE)
     lines = data.split(b"\n")

@@ -74,14 +74,14 @@ class PictureStore:
 
     Attributes:
         folder: Where the pictures lie, made when missing.
-        most_bytes: Size that all of them together may have.
+        max_bytes: Size that all of them together may have.
         is_full: Whether a picture has been refused.
     """
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.is_full = False
         self._used = sum(path.stat().st_size for path in folder.glob("*.jpg"))
 
@@ -91,7 +91,7 @@ class PictureStore:
         name = f"{hashlib.sha256(data).hexdigest()[:20]}.jpg"
         if (self.folder / name).exists():
             return name
-        if self._used + len(data) > self.most_bytes:
+        if self._used + len(data) > self.max_bytes:
             self.is_full = True
             return None
         write_atomically(self.folder / name, data)
@@ -131,7 +131,7 @@ def read_groups(layout: RunLayout, step: int, *, is_held_out: bool = False) -> l
     """
     path = layout.rollouts_of(step, is_held_out=is_held_out)
     groups = []
-    for number, value in read_jsonl(path, is_plain=True):
+    for number, value in read_jsonl(path, reject_symlinks=True):
         try:
             groups.append(SavedGroup.model_validate(value))
         except ValidationError as error:

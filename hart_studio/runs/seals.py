@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hart_studio.errors import DataError
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 
 KEY: Final = ".queue.key"
 """Name of the file with the key, in the root of the runs."""
@@ -65,12 +65,12 @@ def _read_key(root: Path) -> bytes:
         raise DataError(f"The signing key at {path} is not a regular file. Remove it; a new key is made.")
     if not path.exists():
         _make_key(path)
-    key = read_plain(path)
+    key = read_regular_file(path)
     for _ in range(_LOOKS):
         if len(key) >= _KEY_BYTES:
             break
         time.sleep(_LOOK_SECONDS)  # somebody is writing it
-        key = read_plain(path)
+        key = read_regular_file(path)
     if len(key) != _KEY_BYTES:
         raise DataError(f"expected a key of {_KEY_BYTES} bytes at {path}, got {len(key)}; remove the file")
     return key

@@ -9,11 +9,11 @@ from typing import Any, Final, Literal
 from pydantic import AwareDatetime, Field, ValidationError
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import read_plain, write_json
-from hart_studio.links import refuse_outside_links
+from hart_studio.files import read_regular_file, write_json
 from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import is_alive
+from hart_studio.symlinks import reject_external_symlinks
 
 Job = Literal["training", "labeling", "evaluation"]
 State = Literal["queued", "running", "stopping", "completed", "stopped", "failed"]
@@ -78,7 +78,7 @@ def read_status(layout: RunLayout) -> RunStatus:
         DataError: If the file is missing or holds no status.
     """
     try:
-        return RunStatus.model_validate_json(read_plain(layout.status))
+        return RunStatus.model_validate_json(read_regular_file(layout.status))
     except OSError as error:
         raise DataError(f"expected the status of a run at {layout.status}, got {error.strerror}") from error
     except ValidationError as error:
@@ -144,7 +144,7 @@ def note_signal(layout: RunLayout, number: signal.Signals) -> None:
 def noted_signals(layout: RunLayout) -> frozenset[int]:
     """The signals that were sent to the attempt by whoever stops it; none when it is still to save, or not to stop."""
     try:
-        names = read_plain(layout.stop, _LONGEST_STOP).split()
+        names = read_regular_file(layout.stop, _LONGEST_STOP).split()
     except OSError:
         return frozenset()
     return frozenset(number for number in signal.Signals if number.name.encode() in names)
@@ -162,5 +162,5 @@ def check_startable(layout: RunLayout) -> RunStatus:
         raise InputError(f"expected a run with steps left, got {layout.run_id}, which is completed; start a new run")
     if status.is_active and status.pid is not None and state != "lost":
         raise InputError(f"expected no other attempt of {layout.run_id}, got process {status.pid}; stop it first")
-    refuse_outside_links(layout.folder)
+    reject_external_symlinks(layout.folder)
     return status

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from hart_studio.errors import HartError
 from hart_studio.files import write_atomically, write_json
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.runs.attempt_settings import record_settings
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint, prune_checkpoints
 from hart_studio.runs.events import (
@@ -154,7 +154,7 @@ class RunWriter:
         *,
         keep_checkpoints: int = 2,
         image_mb: int = 256,
-        progress: Progress | None = None,
+        progress: ProgressReporter | None = None,
     ) -> None:
         """Prepare; nothing is touched before the block is entered.
 

@@ -15,15 +15,15 @@ from typing import Final
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from hart_studio.commands import Command, CommandsFormatter, describe_commands
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import print_anything
+from hart_studio.files import replace_unencodable_output
 from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config, load_run_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
 from hart_studio.runs.writer import RUN_VARIABLE, create_run
+from hart_studio.subcommands import Subcommand, SubcommandHelpFormatter, format_subcommands
 from hart_studio.training import merging
 from hart_studio.training.miniature import command as miniature
 from hart_studio.training.nonfinite import NonFiniteError
@@ -34,9 +34,9 @@ from hart_studio.training.train import PICTURES_FOLDER, run
 
 MERGE = "merge"
 _MARKS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
-COMMANDS: Final[dict[str, Command]] = {
-    MERGE: Command(merging.main, "fold adapters into their base model"),
-    miniature.NAME: Command(miniature.main, "the paper's study in miniature"),
+COMMANDS: Final[dict[str, Subcommand]] = {
+    MERGE: Subcommand(merging.main, "fold adapters into their base model"),
+    miniature.NAME: Subcommand(miniature.main, "the paper's study in miniature"),
 }
 
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 = done, or stopped by its stop file; 1 = too many steps were not finite, or a part of the miniature study
         failed; 2 = unusable settings, samples or model; 130 = interrupted.
     """
-    print_anything()
+    replace_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS.get(arguments[0]) if arguments else None
     if command is not None:
@@ -92,8 +92,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m hart_studio.training",
         description=__doc__,
-        formatter_class=CommandsFormatter,
-        epilog=describe_commands(COMMANDS),
+        formatter_class=SubcommandHelpFormatter,
+        epilog=format_subcommands(COMMANDS),
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")

@@ -24,7 +24,7 @@ from trl.trainer.utils import use_adapter
 
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import DataError
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.loading import unwrap_model
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
@@ -77,7 +77,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         samples: Sequence[Sample],
         peft_config: PeftConfig | None = None,
         callbacks: Sequence[TrainerCallback] = (),
-        open_image: OpenImage = SourceImage,
+        open_image: ImageOpener = SourceImage,
     ) -> None:
         """Prepare; nothing is sampled yet.
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 from hart_studio.algorithms.methods import Method
 from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.geometry import area_share
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.closed_loop import Attempt, Failure
+from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, GoldSample, Rollout, RolloutGroup
 from hart_studio.runs.config import RunConfig
@@ -44,7 +44,7 @@ def measure_held_out(
     samples: Sequence[GoldSample],
     method: Method,
     config: RunConfig,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
     accelerator: Accelerator | None = None,
     witnesses: int = 0,
     go_on: Callable[[int], bool] = lambda done: True,
@@ -93,7 +93,7 @@ def _measure_batch(
     samples: Sequence[GoldSample],
     method: Method,
     config: RunConfig,
-    open_image: OpenImage,
+    open_image: ImageOpener,
     witnesses: int,
 ) -> list[GroupPictures]:
     rollout = config.rollout
@@ -105,17 +105,19 @@ def _measure_batch(
         max_new_tokens=rollout.max_grounding_tokens,
     )
     answering = pointing.model_copy(update={"max_new_tokens": rollout.max_answer_tokens})
-    views = closed_loop.open_views(model, [sample.blind() for sample in samples], pointing, open_image)
-    attempts = closed_loop.ground(model, views, pointing)
+    views = closed_loop.prepare_samples(
+        model, [sample.without_gold_boxes() for sample in samples], pointing, open_image
+    )
+    attempts = closed_loop.ground_and_crop(model, views, pointing)
     groups = (
-        closed_loop.answer(model, attempts, method.protocol, answering)
+        closed_loop.run_answering(model, attempts, method.protocol, answering)
         if method.has_grounding_turn
-        else closed_loop.answer_directly(model, views, answering)
+        else closed_loop.run_direct(model, views, answering)
     )
     kept: list[GroupPictures] = []
     for sample, (attempt,), group in zip(samples, attempts, groups, strict=True):
-        tally.add("failed_share", float(isinstance(attempt, Failure)))
-        if isinstance(attempt, Failure):
+        tally.add("failed_share", float(isinstance(attempt, FailedSample)))
+        if isinstance(attempt, FailedSample):
             continue
         answer = group.rollouts[0].score.value
         if answer is not None:
@@ -126,7 +128,7 @@ def _measure_batch(
     return kept
 
 
-def _keep(attempt: Attempt, rollout: Rollout) -> GroupPictures:
+def _keep(attempt: GroundedSample, rollout: Rollout) -> GroupPictures:
     """A rollout with its pictures; one that answered without pointing is shown with where it pointed when asked."""
     if rollout.grounding_turn is None:
         boxes = {"boxes": attempt.grounding.boxes, "crops": attempt.crops.boxes}
@@ -137,7 +139,7 @@ def _keep(attempt: Attempt, rollout: Rollout) -> GroupPictures:
         group=RolloutGroup(sample_id=sample.id, protocol=rollout.protocol, rollouts=(rollout,)),
         image_wh=attempt.view.image.wh,
         overview=attempt.view.overview.pixels,
-        crops=[[picture.pixels for picture in attempt.crops.pictures]],
+        crops=[[picture.pixels for picture in attempt.crops.images]],
     )
 
 

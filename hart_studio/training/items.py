@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from hart_studio.models.features import EncodedPicture
-from hart_studio.models.inputs import ProcessedPicture
+from hart_studio.models.features import EncodedImage
+from hart_studio.models.inputs import ProcessedImage
 
 IGNORED: Final = -100
 """Label of a token that is not trained."""
 
-TowerPicture = EncodedPicture | ProcessedPicture
+TowerPicture = EncodedImage | ProcessedImage
 """A picture whose features are known, or its pixels when the vision tower is trained too. Identity matters: items that
 hold the same object share one encoding of it."""
 

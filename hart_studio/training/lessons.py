@@ -7,12 +7,12 @@ from typing import Literal
 
 from hart_studio.errors import DataError, ImageError
 from hart_studio.geometry import from_original
-from hart_studio.imaging import OpenImage
+from hart_studio.imaging import ImageOpener
 from hart_studio.models.chat import ChatRequest
 from hart_studio.parsing import format_boxes
 from hart_studio.pipeline.answering import crops_only_request, direct_request
-from hart_studio.pipeline.closed_loop import Failure, View, open_views
-from hart_studio.pipeline.given_boxes import cut_given
+from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample, prepare_samples
+from hart_studio.pipeline.given_boxes import crop_given_boxes
 from hart_studio.pipeline.grounding import grounding_request
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
@@ -60,7 +60,7 @@ def check_taught(samples: Sequence[Sample], config: RunConfig) -> None:
 class Lessons:
     """Makes training sequences of samples, with the requests of the one pipeline."""
 
-    def __init__(self, policy: PolicyModel, config: RunConfig, open_image: OpenImage) -> None:
+    def __init__(self, policy: PolicyModel, config: RunConfig, open_image: ImageOpener) -> None:
         """Prepare.
 
         Args:
@@ -86,17 +86,17 @@ class Lessons:
         if is_grounded and not sample.label_boxes:
             raise ValueError(f"expected label_boxes of {sample.id}, got none; leave it out of the SFT part")
         settings = loop_settings(config, config.rollout.max_answer_tokens, None)
-        (view,) = open_views(self._policy, [sample], settings, self._open_image, will_crop=is_grounded)
-        if isinstance(view, Failure):
+        (view,) = prepare_samples(self._policy, [sample], settings, self._open_image, will_crop=is_grounded)
+        if isinstance(view, FailedSample):
             raise ImageError(view.reason)
         answer = target_text(sample, config.answer_form)
         if not is_grounded:
             return (self._teach(direct_request(sample, view.overview), answer),)
-        crops = cut_given(self._policy, view.image, view.image.wh, sample.label_boxes, settings)
+        crops = crop_given_boxes(self._policy, view.image, view.image.wh, sample.label_boxes, settings)
         view.image.close()
         return (self._point(view), self._teach(crops_only_request(sample, crops), answer))
 
-    def _point(self, view: View) -> Item:
+    def _point(self, view: PreparedSample) -> Item:
         """The grounding turn with the label's boxes in the family's frame and words."""
         prompt = self._policy.read(grounding_request(view.overview, view.sample.question))
         family, model_wh = self._policy.family, prompt.pictures[0].size_wh

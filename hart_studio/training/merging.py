@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import DTYPES, load_model
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.runs.layout import find_run, is_run_id
 from hart_studio.training.stage_model import ADAPTER_FILE
 from hart_studio.training.train import MODEL_FOLDER
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     try:
         folder = find_trained(options.source, options.runs_root, allows_whole=options.dtype != _KEPT)
-        with Progress() as progress:
+        with ProgressReporter() as progress:
             merge_adapter(folder, options.out, options.dtype, progress.set_phase)
     except HartError as error:
         sys.stderr.write(f"error: {error}\n")

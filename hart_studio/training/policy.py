@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from transformers import ProcessorMixin
 
-from hart_studio.models.chat import ChatRequest, Completion, Sampling
+from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.models.generation import BATCH_TOKENS, LocalChatModel
-from hart_studio.models.inputs import pictures_of, tokenize
-from hart_studio.models.loading import family_of, unwrap_model
+from hart_studio.models.inputs import images_of, tokenize
+from hart_studio.models.loading import get_family, unwrap_model
 from hart_studio.training.items import Prompt
 from hart_studio.training.tower import is_tower_trained
 
@@ -48,11 +48,11 @@ class PolicyModel(LocalChatModel):
             ModelError: If there is no model of a supported family inside.
         """
         inner = unwrap_model(model)
-        super().__init__(inner, processor, family_of(inner), name, batch_tokens)
+        super().__init__(inner, processor, get_family(inner), name, batch_tokens)
         self._exchanges: list[list[Exchange]] = []
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times (see ``ChatModel.generate``) and remember it."""
         if is_tower_trained(self.model):  # a step may have changed its weights; those of a frozen tower stay
@@ -79,8 +79,8 @@ class PolicyModel(LocalChatModel):
         if not is_tower_trained(self.model):
             with _eval_mode(self.model):
                 prompt = self.prepare(request)
-            return Prompt(tuple(prompt.ids), tuple(prompt.pictures))
-        shown = pictures_of(request)
+            return Prompt(tuple(prompt.ids), tuple(prompt.images))
+        shown = images_of(request)
         pictures = [self.encoder.process(picture, is_alone=len(shown) == 1) for picture in shown]
         ids = tokenize(self.processor, request, [picture.placeholder_ids for picture in pictures])
         return Prompt(tuple(ids), tuple(pictures))

@@ -16,11 +16,11 @@ from typing import Final, Literal
 import torch
 
 from hart_studio.algorithms.methods import parse_chain
-from hart_studio.data.drawn_needle import SampleSource
+from hart_studio.data.needle_source import SampleSource
 from hart_studio.data.run_samples import load_samples, split_config
 from hart_studio.data.splits import Split
 from hart_studio.errors import HartError
-from hart_studio.models.loading import find_family
+from hart_studio.models.loading import detect_family
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import tell_device
@@ -124,7 +124,7 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
         yield Finding("Device", "good" if device.type == "cuda" else "check", tell_device(device.type))
         return
     try:
-        find_family(name, folder)
+        detect_family(name, folder)
         plan = plan_memory(config, device)
     except (HartError, OSError, ValueError) as error:
         yield Finding("Model", "bad", f"{name}: {error}", "Choose a model of a supported family.")

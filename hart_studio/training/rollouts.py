@@ -1,6 +1,6 @@
 """Rollouts for training: the one pipeline asks the policy, and what it said becomes items with rewards and credits.
 
-    samples -> open_views -> ground -> answer | answer_directly -> RolloutGroup
+    samples -> prepare_samples -> ground_and_crop -> run_answering | run_direct -> RolloutGroup
                                  `-> PolicyModel remembers the tokens -> Item per turn
 
 A sample that cannot be run is a group of the outcome ``error`` without items. It is counted, and the step goes on.
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from hart_studio.algorithms.credit import credit_group
 from hart_studio.algorithms.methods import Method
 from hart_studio.errors import ImageError, InputError
-from hart_studio.imaging import OpenImage, SourceImage
-from hart_studio.models.chat import Picture
+from hart_studio.imaging import ImageOpener, SourceImage
+from hart_studio.models.chat import ImageInput
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.closed_loop import Attempt, Failure, View
+from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample, PreparedSample
 from hart_studio.pipeline.cropping import Crops
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Rollout, RolloutGroup, Sample, Score
@@ -46,8 +46,8 @@ class RolledGroup:
     rewards: tuple[Reward, ...]
     items: tuple[tuple[Item, ...], ...]
     image_wh: tuple[int, int] | None = None
-    overview: Picture | None = None
-    crops: tuple[tuple[Picture, ...], ...] = ()
+    overview: ImageInput | None = None
+    crops: tuple[tuple[ImageInput, ...], ...] = ()
 
 
 def loop_settings(config: RunConfig, max_new_tokens: int, seed: int | None) -> LoopSettings:
@@ -71,7 +71,7 @@ def roll_out(
     method: Method,
     config: RunConfig,
     seed: int,
-    open_image: OpenImage = SourceImage,
+    open_image: ImageOpener = SourceImage,
 ) -> list[RolledGroup]:
     """Run the loop on every sample ``group_size`` times and give the rollouts their credits.
 
@@ -100,26 +100,31 @@ def roll_out(
 
 
 def _roll_out_together(
-    policy: PolicyModel, samples: Sequence[Sample], method: Method, config: RunConfig, seed: int, open_image: OpenImage
+    policy: PolicyModel,
+    samples: Sequence[Sample],
+    method: Method,
+    config: RunConfig,
+    seed: int,
+    open_image: ImageOpener,
 ) -> list[RolledGroup]:
     size = config.rollout.group_size
     answering = loop_settings(config, config.rollout.max_answer_tokens, seed)
-    views = closed_loop.open_views(policy, samples, answering, open_image, will_crop=method.protocol != "direct")
+    views = closed_loop.prepare_samples(policy, samples, answering, open_image, will_crop=method.protocol != "direct")
     if method.protocol == "direct":
-        groups = closed_loop.answer_directly(policy, views, answering, size)
+        groups = closed_loop.run_direct(policy, views, answering, size)
         (asked,) = policy.take_exchanges()
         items = _direct_items(policy, views, asked)
-        crops: list[tuple[tuple[Picture, ...], ...]] = [((),) * size for _ in views]
+        crops: list[tuple[tuple[ImageInput, ...], ...]] = [((),) * size for _ in views]
     else:
         grounding = loop_settings(config, config.rollout.max_grounding_tokens, seed)
-        attempts = closed_loop.ground(policy, views, grounding, size)
+        attempts = closed_loop.ground_and_crop(policy, views, grounding, size)
         if method.protocol == "full_and_crops":
             attempts = [[_show_something(attempt) for attempt in group] for group in attempts]
-        groups = closed_loop.answer(policy, attempts, method.protocol, answering)
+        groups = closed_loop.run_answering(policy, attempts, method.protocol, answering)
         grounded, answered = policy.take_exchanges()
         items = _two_turn_items(policy, attempts, grounded, answered, method, config)
         crops = [
-            tuple(attempt.crops.pictures if isinstance(attempt, Attempt) else () for attempt in group)
+            tuple(attempt.crops.images if isinstance(attempt, GroundedSample) else () for attempt in group)
             for group in attempts
         ]
     return [
@@ -129,13 +134,13 @@ def _roll_out_together(
 
 
 def _direct_items(
-    policy: PolicyModel, views: Sequence[View | Failure], asked: Sequence[Exchange]
+    policy: PolicyModel, views: Sequence[PreparedSample | FailedSample], asked: Sequence[Exchange]
 ) -> list[list[tuple[Item, ...]]]:
     """The one turn of each rollout. It is trained whatever ``trained_turns`` says: there is no other."""
     exchanges = iter(asked)
     items: list[list[tuple[Item, ...]]] = []
     for view in views:
-        if isinstance(view, Failure):
+        if isinstance(view, FailedSample):
             items.append([])
             continue
         exchange = next(exchanges)
@@ -146,7 +151,7 @@ def _direct_items(
 
 def _two_turn_items(
     policy: PolicyModel,
-    attempts: Sequence[Sequence[Attempt | Failure]],
+    attempts: Sequence[Sequence[GroundedSample | FailedSample]],
     grounded: Sequence[Exchange],
     answered: Sequence[Exchange],
     method: Method,
@@ -159,7 +164,7 @@ def _two_turn_items(
         first: Prompt | None = None  # one object for the whole group, read once
         parts: list[tuple[Item, ...]] = []
         for index, attempt in enumerate(group):
-            if isinstance(attempt, Failure):
+            if isinstance(attempt, FailedSample):
                 continue
             exchange = by_request[id(attempt.grounding.request)]
             first = first or policy.read(exchange.request)
@@ -190,24 +195,24 @@ def _rollout_items(
         yield turn_item(policy.read(answer.request), answer.completions[0].token_ids)
 
 
-def _show_something(attempt: Attempt | Failure) -> Attempt | Failure:
+def _show_something(attempt: GroundedSample | FailedSample) -> GroundedSample | FailedSample:
     """MGPO without a usable box: the full image is sent again in place of the crop, as its authors do."""
-    if isinstance(attempt, Failure) or attempt.crops.boxes:
+    if isinstance(attempt, FailedSample) or attempt.crops.boxes:
         return attempt
     width, height = attempt.view.image.wh
-    whole = Box.of((0.0, 0.0, float(width), float(height)))
+    whole = Box.from_xyxy((0.0, 0.0, float(width), float(height)))
     return replace(attempt, crops=Crops((whole,), (attempt.view.overview,)))
 
 
 def _credit(
-    view: View | Failure,
+    view: PreparedSample | FailedSample,
     group: RolloutGroup,
     items: Sequence[tuple[Item, ...]],
-    crops: tuple[tuple[Picture, ...], ...],
+    crops: tuple[tuple[ImageInput, ...], ...],
     method: Method,
     config: RunConfig,
 ) -> RolledGroup:
-    image_wh = view.image.wh if isinstance(view, View) else (1, 1)
+    image_wh = view.image.wh if isinstance(view, PreparedSample) else (1, 1)
     rewards = tuple(judge_rollout(rollout, image_wh, config.method) for rollout in group.rollouts)
     credits = credit_group(
         [reward.total for reward in rewards],
@@ -224,8 +229,8 @@ def _credit(
         group=group.model_copy(update={"credits": credits}),
         rewards=rewards,
         items=trained,
-        image_wh=image_wh if isinstance(view, View) else None,
-        overview=view.overview if isinstance(view, View) else None,
+        image_wh=image_wh if isinstance(view, PreparedSample) else None,
+        overview=view.overview if isinstance(view, PreparedSample) else None,
         crops=crops,
     )
 

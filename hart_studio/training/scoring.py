@@ -15,8 +15,8 @@ import torch
 from transformers import PreTrainedModel
 
 from hart_studio.models.families import Family
-from hart_studio.models.loading import family_of, unwrap_model
-from hart_studio.models.positions import token_positions
+from hart_studio.models.loading import get_family, unwrap_model
+from hart_studio.models.rope import rope_position_ids
 from hart_studio.training.items import IGNORED, Item
 from hart_studio.training.logps import entropies, label_logps
 from hart_studio.training.packing import Layout, pack, tree_mask
@@ -69,7 +69,7 @@ def score(
     if temperature <= 0:
         raise ValueError(f"expected a temperature above 0, got {temperature:g}; greedy text is scored at 1")
     inner = unwrap_model(model)
-    family = family_of(inner)
+    family = get_family(inner)
     obstacle = find_obstacle(inner) if share else "prefix sharing is switched off"
     layout = pack(items, lambda group: sequence_positions(inner, family, group), share=obstacle is None)
     device = inner.device
@@ -129,7 +129,7 @@ def sequence_positions(model: PreTrainedModel, family: Family, items: Sequence[I
         ids[row, : lengths[row]] = torch.tensor(item.ids)
         mask[row, : lengths[row]] = 1
     grids = [None if (grid := picture.grid_thw) is None else grid.cpu() for item in items for picture in item.pictures]
-    positions = token_positions(model, family, ids, mask, grids)
+    positions = rope_position_ids(model, family, ids, mask, grids)
     positions = positions if family.has_grid_positions else positions[None]
     return [positions[:, row, :length] for row, length in enumerate(lengths)]
 

@@ -15,7 +15,7 @@ from transformers import ProcessorMixin, TrainerCallback, TrainingArguments
 from hart_studio.algorithms.losses import sft_loss
 from hart_studio.algorithms.weighting import row_weights
 from hart_studio.errors import ImageError, InputError
-from hart_studio.imaging import OpenImage, SourceImage
+from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.loading import unwrap_model
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
@@ -58,7 +58,7 @@ class SftTrainer(RunCheckpoints):
         stage: Stage,
         samples: Sequence[Sample],
         callbacks: Sequence[TrainerCallback] = (),
-        open_image: OpenImage = SourceImage,
+        open_image: ImageOpener = SourceImage,
     ) -> None:
         """Prepare.
 

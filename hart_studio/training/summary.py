@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Final
 
-from hart_studio.progress import one_line
+from hart_studio.formatting import format_percent
+from hart_studio.progress import shorten_to_line
 from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.events import Evaluated, Metrics, RunEvent, StepDone, Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.status import read_status
-from hart_studio.shares import show_share
 
 MEAN_STEPS: Final = 10
 """Steps at either end of a stage that its first and last figures are means of (ours)."""
@@ -54,7 +54,7 @@ def summarize_training(layout: RunLayout) -> list[str]:
     lines.append(f"checkpoint: {checkpoint.folder if checkpoint else 'none'}")
     warnings = [event.payload.message for event in events if isinstance(event.payload, Warned)]
     lines.append(f"warnings: {len(warnings):,}")
-    lines += [f"  {one_line(text)}" for text in list(dict.fromkeys(warnings))[-MOST_WARNINGS:]]
+    lines += [f"  {shorten_to_line(text)}" for text in list(dict.fromkeys(warnings))[-MOST_WARNINGS:]]
     return lines
 
 
@@ -73,12 +73,12 @@ def _describe_stage(stage: str, steps: Sequence[Metrics]) -> str:
             continue
         count = min(MEAN_STEPS, max(1, len(values) // 2))
         ends = (fmean(values[:count]), fmean(values[-count:]))
-        show = show_share if name == "valid_box_rate" else _show_number
+        show = format_percent if name == "valid_box_rate" else _show_number
         span = f"means of {count} steps" if count > 1 else "first and last step"
         parts.append(f"{title} {show(ends[0])} -> {show(ends[1])}" + (f" ({span})" if not parts else ""))
     failed = [value for step in steps if (value := step.get("failed_share"))]
     if failed:
-        parts.append(f"failed samples {show_share(sum(failed) / len(steps))}")
+        parts.append(f"failed samples {format_percent(sum(failed) / len(steps))}")
     return f"{stage}: {', '.join(parts) or 'no figures'}"
 
 
@@ -92,7 +92,7 @@ def _describe_held_out(events: Sequence[RunEvent]) -> list[str]:
         before, after = first.metrics.get(name), last.metrics.get(name)
         if (before is None and after is None) or (name == "failed_share" and not (before or after)):
             continue
-        told = show_share(before) if len(found) == 1 else f"{show_share(before)} -> {show_share(after)}"
+        told = format_percent(before) if len(found) == 1 else f"{format_percent(before)} -> {format_percent(after)}"
         parts.append(f"{title} {told}")
     when = f"step {first_step}" if len(found) == 1 else f"step {first_step} -> {last_step}"
     return [f"held-out, {last.samples:,} questions, {when}: {', '.join(parts)}"]

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hart_studio.models.families import Family
-from hart_studio.models.features import EncodedPicture, TowerOutput, encode_processed, join_pictures
+from hart_studio.models.features import EncodedImage, VisionOutput, concatenate_images, encode_processed
 from hart_studio.training.items import TowerPicture
 
 LANGUAGE_MODEL = "language_model."
@@ -64,7 +64,7 @@ class DeferredTower:
         self._pictures = pictures
         self._is_trained = torch.is_grad_enabled() and is_tower_trained(model)
         if self._is_trained and any(
-            isinstance(picture, EncodedPicture) and not picture.features.requires_grad for picture in pictures
+            isinstance(picture, EncodedImage) and not picture.features.requires_grad for picture in pictures
         ):
             raise ValueError(
                 "expected pixels of every picture while the vision tower is trained, got features without a gradient; "
@@ -82,12 +82,12 @@ class DeferredTower:
         return self._output.deepstack_features
 
     @cached_property
-    def _output(self) -> TowerOutput:
-        encoded: dict[int, EncodedPicture] = {}
+    def _output(self) -> VisionOutput:
+        encoded: dict[int, EncodedImage] = {}
         for picture in self._pictures:
-            if isinstance(picture, EncodedPicture):
+            if isinstance(picture, EncodedImage):
                 encoded[id(picture)] = picture
             elif id(picture) not in encoded:
                 with torch.set_grad_enabled(self._is_trained):
                     encoded[id(picture)] = encode_processed(self._model, picture)
-        return join_pictures(self._family, [encoded[id(picture)] for picture in self._pictures])
+        return concatenate_images(self._family, [encoded[id(picture)] for picture in self._pictures])

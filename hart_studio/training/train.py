@@ -19,12 +19,12 @@ from transformers import PrinterCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hart_studio.algorithms.methods import Method, parse_chain
-from hart_studio.data.drawn_needle import SampleSource
+from hart_studio.data.needle_source import SampleSource
 from hart_studio.data.run_samples import load_samples, split_run
 from hart_studio.data.splits import Split, fingerprint
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models.memory import is_out_of_memory
-from hart_studio.progress import Progress
+from hart_studio.progress import ProgressReporter
 from hart_studio.runs.checkpoints import find_resume_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
@@ -98,7 +98,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
             config.total_steps,
             keep_checkpoints=schedule.keep_checkpoints,
             image_mb=schedule.rollout_image_mb,
-            progress=Progress("step", config.total_steps, SHOWN_FIGURES),
+            progress=ProgressReporter("step", config.total_steps, SHOWN_FIGURES),
         )
     with writer or nullcontext(), name_memory_knobs(device):
         check_trackers(config.trackers)
@@ -174,7 +174,7 @@ class _Job:
                 f"resumes from step {resumed_from}."
                 for name in self._damaged
             ]
-            for message in (*skipped, *config.warnings, *_describe_bad_rows(source)):
+            for message in (*skipped, *config.warnings, *_describe_invalid_rows(source)):
                 writer.warn(message)
         step = resumed_from or 0
         first_step = 0
@@ -273,7 +273,7 @@ class _Job:
         return f"{self._processes} x {self._device.type}{': ' + name if name else ''}"
 
 
-def _describe_bad_rows(source: SampleSource) -> list[str]:
+def _describe_invalid_rows(source: SampleSource) -> list[str]:
     return source.loaded.describe_reasons(5)
 
 

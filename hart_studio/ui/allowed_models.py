@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import InputError
-from hart_studio.files import read_plain
-from hart_studio.models.catalog import BUILT_IN, BUILT_INS
+from hart_studio.files import read_regular_file
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_FOLDERS
 from hart_studio.models.families import FAMILIES
 from hart_studio.runs.checkpoints import list_checkpoints
 from hart_studio.runs.layout import find_run
@@ -74,7 +74,7 @@ class AllowedModels:
             name: A folder or hub id, from a file that anybody may have written.
             runs_root: Folder of runs whose checkpoints are local.
         """
-        known = (*BUILT_INS, *BUILT_INS.values(), *self.trusted)
+        known = (*BUILT_IN_FOLDERS, *BUILT_IN_FOLDERS.values(), *self.trusted)
         return name in known or self._is_checkpoint(name, runs_root, known)
 
     @staticmethod
@@ -97,13 +97,13 @@ class AllowedModels:
         if not adapter.exists() and not adapter.is_symlink():
             return True
         try:
-            base = json.loads(read_plain(adapter)).get("base_model_name_or_path")
+            base = json.loads(read_regular_file(adapter)).get("base_model_name_or_path")
         except (OSError, ValueError, RecursionError, AttributeError):
             return False
         if not isinstance(base, str):
             return False
         # The base of an adapter is a whole model, so one more look is enough: no base, no further one.
-        return base in (*bases, *BUILT_INS.values()) or (
+        return base in (*bases, *BUILT_IN_FOLDERS.values()) or (
             place != Path(base).resolve() and AllowedModels._is_checkpoint(base, runs_root, ())
         )
 
@@ -130,7 +130,7 @@ def operator_models(default: str, added: Collection[str]) -> tuple[str, ...]:
         default: The one that is chosen at first.
         added: Names from ``read_added``.
     """
-    return tuple(dict.fromkeys([default, *BUILT_INS, *added]))
+    return tuple(dict.fromkeys([default, *BUILT_IN_FOLDERS, *added]))
 
 
 def read_added(profile: Profile, flags: Collection[str], environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ class CacheSweeper:
     def __init__(
         self,
         folder: Path,
-        most_bytes: int,
+        max_bytes: int,
         most_seconds: float = MOST_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -122,11 +122,11 @@ class CacheSweeper:
 
         Args:
             folder: The folder.
-            most_bytes: Size above which the oldest files go.
+            max_bytes: Size above which the oldest files go.
             most_seconds: Age at which a file goes in any case.
             clock: The seam for tests.
         """
-        self._folder, self.most_bytes, self._most_seconds, self._clock = folder, most_bytes, most_seconds, clock
+        self._folder, self.max_bytes, self._most_seconds, self._clock = folder, max_bytes, most_seconds, clock
         self._seen: dict[str, tuple[int, float]] = {}
         self._kept = {file.path for file in _walk(folder)}
         self._is_over = threading.Event()
@@ -158,8 +158,8 @@ class CacheSweeper:
         with self._lock:
             if not self._has_room(size):
                 return False
-            left = self._remove(self.most_bytes - self._reserved - size, SPARED_SECONDS)
-            if left + self._reserved + size > self.most_bytes:
+            left = self._remove(self.max_bytes - self._reserved - size, SPARED_SECONDS)
+            if left + self._reserved + size > self.max_bytes:
                 return False
             self._reserved += size
             return True
@@ -168,7 +168,7 @@ class CacheSweeper:
         """Whether that many bytes fit beside the reserved ones and the files that must stay for now."""
         now = self._clock()
         spared = sum(taken for first, _, _, taken in self._scan(now) if now - first < SPARED_SECONDS)
-        return spared + self._reserved + size <= self.most_bytes
+        return spared + self._reserved + size <= self.max_bytes
 
     def release(self, size: int) -> None:
         """The bytes are on the disk, or the upload has ended; what it has written is counted as it lies there."""
@@ -185,17 +185,17 @@ class CacheSweeper:
             Bytes that are left, without what belongs to the pages themselves.
         """
         with self._lock:
-            left = self._remove(self.most_bytes, SPARED_SECONDS)
-            return left if left <= self.most_bytes else self._remove(self.most_bytes, USED_SECONDS)
+            left = self._remove(self.max_bytes, SPARED_SECONDS)
+            return left if left <= self.max_bytes else self._remove(self.max_bytes, USED_SECONDS)
 
-    def _remove(self, most_bytes: int, spared_seconds: float) -> int:
+    def _remove(self, max_bytes: int, spared_seconds: float) -> int:
         """Remove the oldest files until the others take that many bytes, and those that are too old in any case."""
         now = self._clock()
         files = self._scan(now)
         total = sum(size for _, _, _, size in files)
         for first, _, path, size in files:
             age = now - first
-            if age < spared_seconds or (age < self._most_seconds and total <= most_bytes):
+            if age < spared_seconds or (age < self._most_seconds and total <= max_bytes):
                 break
             with suppress(OSError):
                 Path(path).unlink()

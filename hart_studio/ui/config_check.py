@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig
-from hart_studio.files import names_address
+from hart_studio.files import is_url
 from hart_studio.labeling.job import LabelingConfig
 from hart_studio.models.catalog import BUILT_IN
 from hart_studio.runs.config import RunConfig
@@ -110,7 +110,7 @@ def check_config(config: Config, allowed: AllowedModels, command: str = "") -> N
     for name in found.models:
         allowed.check(name)
     for name in (*found.models, *found.data):
-        if "\0" in name or names_address(name):
+        if "\0" in name or is_url(name):
             shown = name[:_LONGEST_SHOWN]
             raise InputError(f"{shown!r} is an address, not a path or hub id. Download it and give the local path.")
 

@@ -27,7 +27,7 @@ from hart_studio.evaluation.results import load_evaluation
 from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.table import Table
 from hart_studio.evaluation.tables.writers import show_cell
-from hart_studio.files import copy_plain, from_stored_path
+from hart_studio.files import copy_regular_file, from_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.records import Box, Protocol, Record, Score
 from hart_studio.runs.layout import RunLayout
@@ -241,7 +241,7 @@ class EvaluationOutputs:
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             draft = copy.with_name(f"{threading.get_ident()}.draft")
-            copy_plain(source, draft)
+            copy_regular_file(source, draft)
             draft.replace(copy)
         return AskedAgain(
             image=copy,

@@ -14,7 +14,7 @@ from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.job import prepare_run
 from hart_studio.evaluation.results import list_evaluations
 from hart_studio.files import append_jsonl
-from hart_studio.models.catalog import BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
 from hart_studio.runs.launcher import start_run
@@ -66,7 +66,7 @@ class ExampleEvaluations:
         """Evaluate a built-in model, unless that was done before.
 
         Args:
-            request: ``model``, a name of ``BUILT_INS``.
+            request: ``model``, a name of ``BUILT_IN_FOLDERS``.
 
         Returns:
             ``run``, the id of the evaluation, and ``told``, when it was made.
@@ -75,8 +75,8 @@ class ExampleEvaluations:
             InputError: If this is no built-in model, or another one is evaluated now.
         """
         model = request.get("model")
-        if not isinstance(model, str) or model not in BUILT_INS:
-            raise InputError(f"expected one of {', '.join(BUILT_INS)}, got {str(model)[:40]!r}; choose one")
+        if not isinstance(model, str) or model not in BUILT_IN_FOLDERS:
+            raise InputError(f"expected one of {', '.join(BUILT_IN_FOLDERS)}, got {str(model)[:40]!r}; choose one")
         with self._lock:
             found = list_evaluations(self.desk.launch.runs_root)
             for run in found:

@@ -33,10 +33,10 @@ class GoldBoxes:
         """The true boxes of a question; none when the data set has none, is too large, or cannot be read any more."""
         if config.data.source == "needle" and not config.data.path:
             # Reading a data set imports libraries, which takes seconds.
-            from hart_studio.data.run_samples import find_drawn_sample  # noqa: PLC0415
+            from hart_studio.data.run_samples import get_needle_sample  # noqa: PLC0415
 
             # Settings that somebody copied here may ask for a million scenes: only this one is made.
-            sample = find_drawn_sample(config.data, sample_id, layout.folder)
+            sample = get_needle_sample(config.data, sample_id, layout.folder)
             return sample.gold_boxes if sample else ()
         key = config.data.model_dump_json()
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-from hart_studio.files import names_address
+from hart_studio.files import is_url
 
 MOST_NESTED: Final = 64
 """Depth of JSON, ours; the pages send less than 10."""
@@ -62,7 +62,7 @@ def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_address(path: Any) -> bool:
-    return isinstance(path, str) and names_address(path)
+    return isinstance(path, str) and is_url(path)
 
 
 def _refuse_word(word: str) -> NoReturn:

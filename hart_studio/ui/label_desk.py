@@ -38,7 +38,7 @@ from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.runs.stopping import continue_stop, stop_in_background
 from hart_studio.ui.allowed_models import AllowedModels
 from hart_studio.ui.config_check import check_config, hash_new
-from hart_studio.ui.label_imports import MOST_SHOWN_BAD_ROWS, Import, read_folder, run_import
+from hart_studio.ui.label_imports import MAX_SHOWN_INVALID_ROWS, Import, read_folder, run_import
 from hart_studio.ui.label_launch import check_run, find_model, sign_run
 from hart_studio.ui.source_previews import SourcePreviews
 
@@ -161,9 +161,9 @@ class LabelDesk:
         short = str(hash(signature))
         return None if short == request.get("signature") else {**state, "signature": short}
 
-    def bad_rows(self, request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    def invalid_rows(self, request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         """(source, place, reason) of rows that could not be used, the newest import first."""
-        return read_bad_rows(self.open_project(request.get("project")), MOST_SHOWN_BAD_ROWS)
+        return read_bad_rows(self.open_project(request.get("project")), MAX_SHOWN_INVALID_ROWS)
 
     def peek(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What a source most likely is, and what can be seen of it at once.

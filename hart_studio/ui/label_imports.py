@@ -13,7 +13,7 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.sources import SourceSettings
 from hart_studio.ui.failures import describe
 
-MOST_SHOWN_BAD_ROWS: Final = 200
+MAX_SHOWN_INVALID_ROWS: Final = 200
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Import:
     total: int = 0
     told: str = ""
     error: str = ""
-    bad_rows: list[tuple[str, str]] = field(default_factory=list)
+    invalid_rows: list[tuple[str, str]] = field(default_factory=list)
     is_over: bool = False
 
 
@@ -58,7 +58,7 @@ def run_import(
     try:
         report = import_source(project, source, settings, progress, most_items=most_items, limits=limits)
         state.told = report.describe()
-        state.bad_rows = [(bad.row, bad.reason) for bad in report.bad_rows[:MOST_SHOWN_BAD_ROWS]]
+        state.invalid_rows = [(bad.row, bad.reason) for bad in report.invalid_rows[:MAX_SHOWN_INVALID_ROWS]]
     except HartError as error:
         state.error = str(error)
     except OSError as error:

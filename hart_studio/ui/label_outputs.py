@@ -27,7 +27,7 @@ from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import LONGEST_CLASS, USABLE, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, show_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
-from hart_studio.models.catalog import BUILT_IN_HART, find_built_in
+from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
@@ -259,7 +259,7 @@ class LabelOutputs:
         with suppress(HartError):
             _, model = self.desk.find_model(project)
         with suppress(DataError):
-            return find_calibration(find_built_in(model), project.folder)
+            return find_calibration(resolve_model_name(model), project.folder)
         return None
 
 

@@ -161,7 +161,7 @@ class RequestLimits:
         """End the slowest upload of an address whose unfinished uploads take too much of the space."""
         uploads = [each for each in self._unfinished.get(address, []) if each.is_upload]
         if self._cache is not None and len(uploads) > 1:
-            share = MOST_SHARE_OF_ONE * self._cache.most_bytes
+            share = MOST_SHARE_OF_ONE * self._cache.max_bytes
             if sum(each.size for each in uploads) > share:
                 _end_slowest(uploads)
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import Caution, Check
-from hart_studio.pipeline.grounding import Grounding
+from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.records import Box, Outcome, Protocol, Record
 
 _EDGES = {"x_min", "y_min", "x_max", "y_max"}
@@ -161,7 +161,7 @@ class Answered(Told):
     """Read these first: why the answers may mean nothing, such as a model that was not made for such images."""
 
 
-def tell_located(image: SourceImage, model: str, grounding: Grounding, warnings: Sequence[str]) -> Located:
+def tell_located(image: SourceImage, model: str, grounding: GroundingResult, warnings: Sequence[str]) -> Located:
     """The answer of ``/locate``."""
     return Located(
         image=_describe(image),

@@ -26,7 +26,7 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import DECIDED, Check, Item, Label
 from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
 from hart_studio.labeling.review_history import Report, Undone, is_bulk_next
-from hart_studio.models.catalog import describe_mismatch
+from hart_studio.models.catalog import describe_domain_mismatch
 from hart_studio.records import Box
 from hart_studio.ui.bulk_jobs import BulkJobs
 from hart_studio.ui.drawn_boxes import read_boxes
@@ -291,7 +291,7 @@ class ReviewCalls:
             run_id, model = self.desk.find_model(project)
         except InputError as error:
             raise ModelError(f"Drawn boxes are not checked. {error}") from error
-        if mismatch := describe_mismatch(model, item.picture.domain, "this image"):
+        if mismatch := describe_domain_mismatch(model, item.picture.domain, "this image"):
             raise ModelError(mismatch)
         before = next(
             (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
@@ -318,7 +318,7 @@ class ReviewCalls:
     def _open_image(self, item: Item) -> SourceImage:
         """The original, decoded once for all edits of the item that is open."""
         with self._lock:
-            if self._image is None or self._image[0] != item.id or self._image[1].is_changed:
+            if self._image is None or self._image[0] != item.id or self._image[1].has_changed:
                 if self._image is not None:
                     self._image[1].close()
                     self._image = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hart_studio.files import read_plain
+from hart_studio.files import read_regular_file
 from hart_studio.records import Box, Rollout
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import Provenance
@@ -50,7 +50,7 @@ def _describe_phase(status: RunStatus, ahead: int | None) -> str:
 def read_device(layout: RunLayout) -> str:
     """What the newest attempt ran on; empty before it has said so."""
     try:
-        return Provenance.model_validate_json(read_plain(layout.provenance)).device
+        return Provenance.model_validate_json(read_regular_file(layout.provenance)).device
     except (OSError, ValidationError):
         return ""
 

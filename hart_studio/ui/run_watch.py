@@ -21,7 +21,7 @@ from typing import Any, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.files import copy_plain, read_plain
+from hart_studio.files import copy_regular_file, read_regular_file
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import tell_device
@@ -214,7 +214,9 @@ class RunWatch:
         for is_held_out in (True, False):
             for step in list_rollout_steps(layout, is_held_out=is_held_out)[-MOST_FOLLOWED:]:
                 with suppress(OSError):  # gone by now, or no file that a run writes
-                    if wanted in read_plain(layout.rollouts_of(step, is_held_out=is_held_out), MOST_FOLLOWED_BYTES):
+                    if wanted in read_regular_file(
+                        layout.rollouts_of(step, is_held_out=is_held_out), MOST_FOLLOWED_BYTES
+                    ):
                         found.append([step, is_held_out])
         return sorted(found)
 
@@ -367,7 +369,7 @@ class RunWatch:
             return None
         if not target.exists():
             draft = target.with_suffix(f".{threading.get_ident()}.draft")
-            copy_plain(source, draft)
+            copy_regular_file(source, draft)
             draft.replace(target)
         return served
 

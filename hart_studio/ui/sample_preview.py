@@ -10,7 +10,7 @@ from typing import Final
 
 from hart_studio.errors import HartError
 from hart_studio.files import from_stored_path
-from hart_studio.imaging import OpenImage
+from hart_studio.imaging import ImageOpener
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 
@@ -59,7 +59,7 @@ def preview_samples(config: RunConfig, folder: Path) -> Preview:
 
     source = load_samples(config.data, folder / "drawn")
     split = split_config(config, source)
-    parts = {"RL": split.rl, "SFT": split.sft, "held out": [sample.blind() for sample in split.evaluation]}
+    parts = {"RL": split.rl, "SFT": split.sft, "held out": [sample.without_gold_boxes() for sample in split.evaluation]}
     headline = ", ".join(
         f"{len(samples):,} {name if name == 'held out' else 'for ' + name}" for name, samples in parts.items()
     )
@@ -79,7 +79,7 @@ def _share(total: int, parts: int) -> Sequence[int]:
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
-def _make_card(sample: Sample, part: str, open_image: OpenImage, folder: Path) -> PreviewCard:
+def _make_card(sample: Sample, part: str, open_image: ImageOpener, folder: Path) -> PreviewCard:
     source = from_stored_path(sample.image)
     version = source.stat().st_mtime_ns if source.exists() else 0  # a picture may be repainted; one drawn for us is not
     name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"

@@ -20,15 +20,15 @@ from PIL import Image
 
 from hart_studio.errors import ImageError, InputError
 from hart_studio.files import from_stored_path, to_stored_path
-from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, OpenImage, SourceImage
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, ImageOpener, SourceImage
 from hart_studio.labeling.records import Check
 from hart_studio.labeling.self_verify import check_boxes
-from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, find_built_in, find_warnings
+from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, get_domain_warnings, resolve_model_name
 from hart_studio.models.chat import ChatModel, CountsTokens
-from hart_studio.pipeline.asking import ask_question, build_sample
-from hart_studio.pipeline.closed_loop import Failure, open_views, point
+from hart_studio.pipeline.closed_loop import FailedSample, prepare_samples, run_grounding
+from hart_studio.pipeline.inference import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings, read_settings
-from hart_studio.pipeline.trace import Trace, draw_pictures, load_trace, summarize_trace, zip_trace
+from hart_studio.pipeline.trace import Trace, load_trace, render_images, summarize_trace, zip_trace
 from hart_studio.pipeline.verification import check_rollout_count
 from hart_studio.records import MAX_QUESTION_CHARS, PROTOCOLS, Box, Protocol, Sample
 from hart_studio.runs.checkpoints import list_checkpoints
@@ -247,7 +247,7 @@ class AskService:
             model_names: From a page; a model that may not be opened here is left out, and nothing of it is read.
         """
         names = [name for name in dict.fromkeys(model_names) if self._is_allowed(name)]
-        return list(dict.fromkeys(text for name in names for text in find_warnings(name.strip(), image)))
+        return list(dict.fromkeys(text for name in names for text in get_domain_warnings(name.strip(), image)))
 
     def _is_allowed(self, name: str) -> bool:
         try:
@@ -277,7 +277,7 @@ class AskService:
                 trace = self._run_loop(form, name, image, progress)
                 archive = self.folder / "traces" / uuid.uuid4().hex / "hart-trace.zip"
                 archive.parent.mkdir(parents=True)
-                archive.write_bytes(zip_trace(trace, draw_pictures(trace, image)))
+                archive.write_bytes(zip_trace(trace, render_images(trace, image)))
         with zipfile.ZipFile(archive) as files:
             files.extractall(archive.parent)  # our own archive, written two lines above
         return Reply(
@@ -313,11 +313,11 @@ class AskService:
             model = self._get_model(name, progress)
             check_context(model, form.sample)
             progress(_LOADING_SHARE, "Looking for the region")
-            views = open_views(model, [form.sample], form.settings, lambda _: image, will_crop=False)
-            if isinstance(views[0], Failure):
+            views = prepare_samples(model, [form.sample], form.settings, lambda _: image, will_crop=False)
+            if isinstance(views[0], FailedSample):
                 raise ImageError(views[0].reason)
-            ((grounding,),) = point(model, views, form.settings)
-            return tell_located(image, name, grounding, find_warnings(name, form.image))
+            ((grounding,),) = run_grounding(model, views, form.settings)
+            return tell_located(image, name, grounding, get_domain_warnings(name, form.image))
 
     def verify(self, form: AskForm, boxes: Sequence[Box], model_name: str, progress: Progress) -> Verified:
         """What speaks for boxes that a program has given.
@@ -338,7 +338,7 @@ class AskService:
             check, problem = self.check_boxes(name, form.sample, inside, None, lambda _: image, progress)
             if problem:
                 raise ImageError(problem)
-            return tell_verified(image, name, inside, check, find_warnings(name, form.image))
+            return tell_verified(image, name, inside, check, get_domain_warnings(name, form.image))
 
     def check_boxes(
         self,
@@ -346,7 +346,7 @@ class AskService:
         sample: Sample,
         boxes: Sequence[Box],
         before: Check | None,
-        open_image: OpenImage,
+        open_image: ImageOpener,
         progress: Progress = lambda fraction, stage: None,
     ) -> tuple[Check, str]:
         """What a model says of boxes that a person or a program has drawn; see ``labeling.self_verify.check_boxes``.
@@ -416,7 +416,7 @@ class AskService:
             progress(0.02, f"Loading {name}")
             while len(self._models) >= MODEL_SLOTS:
                 self._models.popitem(last=False)
-            self._models[name] = self._load(find_built_in(name))
+            self._models[name] = self._load(resolve_model_name(name))
         self._models.move_to_end(name)
         return self._models[name]
 

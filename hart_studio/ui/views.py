@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, Literal
 
-from hart_studio.pipeline.chance import chance_of_guessing, describe_right_answer
+from hart_studio.formatting import format_percent
+from hart_studio.pipeline.guessing import describe_correct_answer, guess_probability
 from hart_studio.pipeline.trace import SavedTrace, Trace
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Protocol, Rollout
-from hart_studio.shares import show_share
 from hart_studio.ui.components.answer_cards import AnswerBoard, Card, Check, Said
 from hart_studio.ui.components.crop_strip import Crop, Overview, Shown
 
@@ -102,7 +102,7 @@ def _judge(trace: Trace, rollout: Rollout) -> tuple[Literal["right", "unproven",
     if rollout.score.value != 1.0:
         return "wrong", "Wrong"
     is_from_crop = rollout.protocol == "crops_only" and not rollout.used_fallback
-    found = describe_right_answer(len(trace.choices), _necessity(trace), is_from_crop=is_from_crop)
+    found = describe_correct_answer(len(trace.choices), _necessity(trace), is_from_crop=is_from_crop)
     return ("right" if found.is_proof and not trace.warnings else "unproven"), found.text
 
 
@@ -138,7 +138,7 @@ def _checks(trace: Trace) -> tuple[Check, ...]:
         text = f"Mean overlap (IoU) of the regions of {count} samples. Who knows where to look points there again."
         checks.append(_share_check("Same regions?", f"IoU {verification.consensus:.2f}", verification.consensus, text))
     if verification.agreement is not None:
-        value = f"{show_share(verification.agreement, 0)} of {count}"
+        value = f"{format_percent(verification.agreement, 0)} of {count}"
         text = f"Share of {count} crops-only samples that give the most frequent answer."
         checks.append(_share_check("Same answer?", value, verification.agreement, text))
     if verification.area_share is not None:
@@ -147,14 +147,14 @@ def _checks(trace: Trace) -> tuple[Check, ...]:
 
 
 def _check_sufficiency(share: float, count: int, trace: Trace) -> Check:
-    value = f"{show_share(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
+    value = f"{format_percent(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
     text = "Are the regions enough? Yes when the answer from the crops alone, with the picture withheld, is right."
     check = _share_check("Sufficient?", value, share, text)
-    chance = chance_of_guessing(len(trace.choices))
+    chance = guess_probability(len(trace.choices))
     if chance is not None and share > 0:
-        guessing = show_share(chance, 0)
+        guessing = format_percent(chance, 0)
         check = replace(check, value=f"{value} (chance {guessing})", help=f"{text} A guess is right in {guessing}.")
-    right = describe_right_answer(len(trace.choices), _necessity(trace), is_from_crop=True)
+    right = describe_correct_answer(len(trace.choices), _necessity(trace), is_from_crop=True)
     return check if right.is_proof else _to_neutral(check)
 
 
@@ -189,7 +189,7 @@ def _find_untold(trace: Trace) -> tuple[str, str]:
 
 
 def _check_area(share: float) -> Check:
-    value = show_share(share, 1 if share >= 0.01 else 2)
+    value = format_percent(share, 1 if share >= 0.01 else 2)
     text = (
         "Share of the picture that the regions cover. Small is convincing: "
         "a region over the whole picture passes the other checks for nothing."

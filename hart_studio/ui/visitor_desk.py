@@ -10,7 +10,7 @@ from typing import Any, Final
 from gradio.utils import get_upload_folder
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.files import open_plain
+from hart_studio.files import open_regular_file
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.labeling.archives import Archive
 from hart_studio.labeling.connections import POOL
@@ -210,7 +210,7 @@ class VisitorDesk(LabelDesk):
             with Archive(file) as archive:
                 _check_archive(archive)
         else:
-            with open_plain(file) as lines:
+            with open_regular_file(file) as lines:
                 _check_lines(iter(lambda: lines.read(1 << 20), b""))
         return str(file)
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, CountsTokens, Sampling
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, CountsTokens, SamplingParams
 from hart_studio.ui.rights import is_zero_gpu
 
 TURN_SECONDS: Final = 60
@@ -63,7 +63,7 @@ class LentModel:
         return self._model.count_tokens(text) if isinstance(self._model, CountsTokens) else 0
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         """Answer every request ``group_size`` times; see ``ChatModel``."""
         answers: list[list[Completion]] = _take_turn(self._loaded_by, list(requests), sampling, group_size)
@@ -74,7 +74,9 @@ _models: WeakValueDictionary[str, ChatModel] = WeakValueDictionary()
 """Models by what they were loaded by, as long as a ``LentModel`` keeps them."""
 
 
-def _generate(name: str, requests: list[ChatRequest], sampling: Sampling, group_size: int) -> list[list[Completion]]:
+def _generate(
+    name: str, requests: list[ChatRequest], sampling: SamplingParams, group_size: int
+) -> list[list[Completion]]:
     """One turn, in the process that has the processor. One that was forked before the model was loaded loads it."""
     model = _models.get(name) or load_local_model(name)
     return model.generate(requests, sampling, group_size)

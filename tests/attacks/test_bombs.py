@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.attacks.targets import SECRET, Target, leaks
-from tests.pictures import encoded, png
+from tests.images import encoded, png
 
 pytestmark = pytest.mark.integration
 MOST_SECONDS = 60.0

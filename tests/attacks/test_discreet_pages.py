@@ -67,7 +67,9 @@ def answers_of(target: Target) -> Iterator[tuple[str, str]]:
         ]
         asked += [("failures", {"run": run, "protocol": "crops_only"}), ("gold", {"run": run, "sample": "q1"})]
         asked += [("failure", {"run": run, "sample": sample}) for sample in samples]
-    asked += [(name, {"project": each}) for name in ("quality", "bad_rows", "list_items") for each in ("signs", "none")]
+    asked += [
+        (name, {"project": each}) for name in ("quality", "invalid_rows", "list_items") for each in ("signs", "none")
+    ]
     with httpx.Client() as client:
         for name, data in asked:
             # Both lists of runs have a look of their own; the label page is asked with its name for a project.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.data.rows import BadRow
+from hart_studio.data.rows import InvalidRow
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run
@@ -75,7 +75,7 @@ def test_the_bad_row_is_kept(project: Project) -> None:
 
 
 def test_a_bad_row_of_any_name_can_be_written() -> None:
-    bad = BadRow("\udce9.png", "no \ud800 here")
+    bad = InvalidRow("\udce9.png", "no \ud800 here")
     assert (bad.row, bad.reason) == ("\\udce9.png", "no \\ud800 here")
 
 
@@ -90,7 +90,7 @@ def test_they_are_reviewed_and_exported(name: str, project: Project, tmp_path: P
     review = ReviewDesk(project)
     for item in list(project.items()):
         opened = review.open_item("me", item.id)
-        review.decide("me", item.id, opened.label.revision, "edit", (Box.of((4, 4, 20, 20)),))
+        review.decide("me", item.id, opened.label.revision, "edit", (Box.from_xyxy((4, 4, 20, 20)),))
     write_report(project, tmp_path / "report.html")
     options = ExportOptions(splits={"train": 0.6, "val": 0.4}, salt="7")
     report = export_labels(list(project.items(with_history=True)), name, tmp_path / "out", options)
@@ -116,7 +116,7 @@ def test_they_can_be_trained_on(project: Project) -> None:
             connection.execute("UPDATE items SET sample = ? WHERE id = ?", (json.dumps(sample), row["id"]))
     for item in list(project.items()):
         review.open_item("me", item.id)
-        review.decide("me", item.id, item.label.revision, "edit", (Box.of((4, 4, 20, 20)),))
+        review.decide("me", item.id, item.label.revision, "edit", (Box.from_xyxy((4, 4, 20, 20)),))
     found = write_training_set(project)
     assert len(load_jsonl(found.path, image_root=found.image_root).samples) == len(NAMES)
 
@@ -148,7 +148,7 @@ def test_a_folder_whose_name_is_not_utf8_is_imported_and_a_path_of_it_is_refused
     (folder / "samples.jsonl").write_text(json.dumps(row) + "\n")
     made = create_project(tmp_path / "project", "Names")
     report = import_source(made, str(folder), SourceSettings())
-    assert (report.added, report.bad_rows) == (1, ())
+    assert (report.added, report.invalid_rows) == (1, ())
     config = EvaluationConfig(benchmark="needle", path=str(folder))
     with pytest.raises(InputError, match="not UTF-8"):
         prepare_run(tmp_path / "runs", config)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from hart_studio.errors import ModelError
 from hart_studio.models.catalog import BUILT_IN_MODEL
-from hart_studio.models.opening import open_model
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.writer import create_run
@@ -80,7 +80,7 @@ def test_an_audio_tokenizer_is_not_opened(
     audio = {"audio_tokenizer_class": kind, "audio_tokenizer_name_or_path": name}
     file.write_text(json.dumps({**json.loads(file.read_text()), "audio_tokenizer": audio}))
     with pytest.raises(ModelError, match=r"processor_config\.json of .* something else to open: audio_tokenizer"):
-        open_model(str(checkpoint), device="cpu")
+        load_chat_model(str(checkpoint), device="cpu")
 
 
 def test_a_decoy_of_adapter_weights_does_not_let_a_pickle_in(tmp_path: Path, reached: Reached) -> None:
@@ -91,4 +91,4 @@ def test_a_decoy_of_adapter_weights_does_not_let_a_pickle_in(tmp_path: Path, rea
     save_file({"x": torch.zeros(1)}, adapter / "adapter_model_x.safetensors")
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04never read")
     with pytest.raises(ModelError, match=r"expected adapter_model\.safetensors and no pickled weights"):
-        open_model(str(adapter), device="cpu")
+        load_chat_model(str(adapter), device="cpu")

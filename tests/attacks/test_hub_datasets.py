@@ -10,14 +10,14 @@ import pyarrow
 import pytest
 
 from hart_studio.data import hugging_face
-from hart_studio.data.columns import Columns
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import DataError
-from tests.pictures import encoded, landmark
+from tests.images import encoded, landmark
 
 PICTURE = encoded(landmark(24, 16), "JPEG")
 PRIVATE = "secret-of-the-server.png"
-COLUMNS = Columns(id="id", choices="choices", gold_boxes="boxes", category="kind")
+COLUMNS = ColumnMapping(id="id", choices="choices", gold_boxes="boxes", category="kind")
 
 _opened: list[str] = []
 _is_watching = False

@@ -18,17 +18,17 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from hart_studio.data.columns import Columns
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import HartError
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.sources import SourceSettings
 from tests.attacks.targets import SECRET
-from tests.pictures import encoded
+from tests.images import encoded
 
 PICTURE = encoded(Image.new("RGB", (24, 16), "navy"), "PNG")
-COLUMNS = Columns(answer="answer")
+COLUMNS = ColumnMapping(answer="answer")
 
 
 class Listener:

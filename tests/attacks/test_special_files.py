@@ -13,7 +13,7 @@ from hart_studio.data.sources import load_jsonl, load_mme_realworld
 from hart_studio.data.splits import read_manifest
 from hart_studio.data.tables import read_rows
 from hart_studio.errors import HartError
-from hart_studio.files import copy_plain, open_plain, read_jsonl, read_plain
+from hart_studio.files import copy_regular_file, open_regular_file, read_jsonl, read_regular_file
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.archives import Archive
 from hart_studio.labeling.calibration import load_calibration
@@ -42,13 +42,13 @@ def make_special(kind: str, path: Path) -> Path:
 
 
 def read_file(path: Path) -> None:
-    read_plain(path, may_link=True)
+    read_regular_file(path, follow_symlinks=True)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "open_plain": ("a", lambda path: open_plain(path, may_link=True)),
-    "read_plain": ("a", read_file),
-    "copy_plain": ("a", lambda path: copy_plain(path, path.with_name("copy"))),
+    "open_regular_file": ("a", lambda path: open_regular_file(path, follow_symlinks=True)),
+    "read_regular_file": ("a", read_file),
+    "copy_regular_file": ("a", lambda path: copy_regular_file(path, path.with_name("copy"))),
     "read_jsonl": ("a.jsonl", lambda path: list(read_jsonl(path))),
     "jsonl": ("a.jsonl", lambda path: list(read_rows(path))),
     "json": ("a.json", lambda path: list(read_rows(path))),

@@ -41,7 +41,7 @@ def make_project(root: Path, name: str, count: int = 5, question: str = "Which n
         )  # fmt: skip
         maker = Maker(model="scripted", run_id="none", rollouts=4, temperature=1.0, seed=0)
         label = Label(
-            revision=1, status="proposed", origin="model", boxes=(Box.of(SIGN_XYXY, label="sign"),),
+            revision=1, status="proposed", origin="model", boxes=(Box.from_xyxy(SIGN_XYXY, label="sign"),),
             score=0.2 + number / 100, check=check, maker=maker, at=datetime.now(UTC),
         )  # fmt: skip
         with project.database.writing() as connection:

@@ -120,7 +120,7 @@ def write_run(
 def make_group(sample_id: str, text: str, question: str, step: int, *, is_held_out: bool = False) -> GroupPictures:
     """Rollouts whose first box moves right by a pixel a step; the second one is wrong."""
     left, top, right, bottom = BOX_XYXY
-    box = Box.of((left + step, top, right + step, bottom), text)
+    box = Box.from_xyxy((left + step, top, right + step, bottom), text)
     sample = Sample(id=sample_id, image="x.png", question=question, choices=("red", "blue"), answer="A")
 
     def turn(kind: Any, said: str) -> Turn:

@@ -21,7 +21,7 @@ from hart_studio.labeling.records import LabeledSample
 from hart_studio.records import Box
 from tests.browser.label_projects import create, make_project, open_label_tab
 from tests.fakes import ScriptedModel
-from tests.pictures import encoded
+from tests.images import encoded
 
 pytestmark = pytest.mark.browser
 QUESTION = "Where is the {name}?"
@@ -148,7 +148,9 @@ def test_boxes_that_came_in_are_preselected_to_be_verified(
     open_label_tab(page, "came-in")
     page.locator("[data-panel=propose]").click()
     expect(page.locator(".hs-which")).to_have_value("new")
-    given = LabeledSample(id="g", image=str(sources / "img" / "red.png"), question="?", boxes=(Box.of((1, 2, 30, 40)),))
+    given = LabeledSample(
+        id="g", image=str(sources / "img" / "red.png"), question="?", boxes=(Box.from_xyxy((1, 2, 30, 40)),)
+    )
     import_samples(project, LoadedSamples("boxes", (given,)))
     expect(page.locator(".hs-which")).to_have_value("open")
     page.locator(".hs-label-model").fill("org/general")  # the built-in model is not suggested for these images

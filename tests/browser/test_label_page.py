@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run
@@ -164,7 +164,7 @@ def test_what_was_left_out_is_there_in_another_studio(
 ) -> None:
     (tmp_path / "labels").mkdir()
     project = make_project(tmp_path / "labels", "earlier", 1)
-    import_samples(project, LoadedSamples("table", (), (BadRow("line 7", "the picture is missing"),)))
+    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the picture is missing"),)))
     page = open_page(serve(None, picture_folder, labels_root=tmp_path / "labels"))
     open_label_tab(page, "earlier")
     expect(page.locator(".hs-bad-rows")).to_contain_text("table, line 7")

@@ -98,7 +98,7 @@ def test_the_commands_are_in_sight_at_every_size_and_after_every_change_of_it(
     import_samples(project, LoadedSamples("wide", (sample,)))
     check = Check(kind="known_answer", rollouts=8, sufficiency=0.5, crops_answer="A", crops_right=True)
     label = Label(
-        revision=1, status="proposed", origin="model", check=check, boxes=(Box.of((10, 10, 200, 200)),),
+        revision=1, status="proposed", origin="model", check=check, boxes=(Box.from_xyxy((10, 10, 200, 200)),),
         at=datetime.now(UTC),
     )  # fmt: skip
     with project.database.writing() as connection:

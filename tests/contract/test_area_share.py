@@ -32,7 +32,7 @@ def samples(tmp_path: Path) -> list[GoldSample]:
     return [
         GoldSample(
             id=f"q{n}", image=str(picture), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",
-            category="detail", gold_boxes=(Box.of((0.0, 0.0, 160.0, 1200.0)),),
+            category="detail", gold_boxes=(Box.from_xyxy((0.0, 0.0, 160.0, 1200.0)),),
         )
         for n in range(4)
     ]  # fmt: skip

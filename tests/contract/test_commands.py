@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hart_studio.commands import Command
+from hart_studio.subcommands import Subcommand
 
 PACKAGE = Path(__file__).resolve().parents[2] / "hart_studio"
 MODULES = sorted(
@@ -70,4 +70,4 @@ def test_a_module_dispatches_by_its_table_alone(name: str) -> None:
     source = Path(str(module.__file__)).read_text()
     if "arguments[0]" in source:
         assert source.count("arguments[0]") == source.count("COMMANDS.get(arguments[0])") == 1
-        assert all(isinstance(command, Command) for command in module.COMMANDS.values())
+        assert all(isinstance(command, Subcommand) for command in module.COMMANDS.values())

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "hart_studio"
 CORE = {
-    "records", "geometry", "imaging", "image_kinds", "image_domains", "prompts", "parsing", "scoring", "shares",
-    "files", "links", "outputs", "errors", "progress", "commands",
+    "records", "geometry", "imaging", "image_formats", "image_domains", "prompts", "parsing", "scoring", "formatting",
+    "files", "symlinks", "outputs", "errors", "progress", "subcommands",
 }  # fmt: skip
 
 # Layer -> layers that it may import besides itself and the core. Siblings of one layer do not see each other.
@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "labeling": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
     "evaluation": {"pipeline", "data", "needle", "models", "algorithms", "runs"},
     "training": {"evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
+    "experiments": {"training", "evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
     "ask": {"pipeline", "models"},
     "ui": {"labeling", "evaluation", "pipeline", "data", "needle", "models", "algorithms", "runs"},
 }
@@ -32,8 +33,8 @@ ALLOWED: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "gradio": {"ui"},
     "trl": {"training"},
-    "transformers": {"models", "needle", "training"},
-    "torch": {"models", "algorithms", "pipeline", "needle", "training"},
+    "transformers": {"models", "training", "experiments"},
+    "torch": {"models", "algorithms", "pipeline", "training", "experiments"},
     "peft": {"models", "training"},
     "mcp": {"ui"},
     "mcp_types": {"ui"},

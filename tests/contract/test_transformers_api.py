@@ -25,7 +25,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import slice_logits_to_keep
 
 from hart_studio.models.families import FAMILIES
-from hart_studio.models.features import TowerOutput
+from hart_studio.models.features import VisionOutput
 from hart_studio.training.tower import DeferredTower
 
 CLASSES: dict[str, tuple[Any, Any]] = {
@@ -58,15 +58,15 @@ def test_forward_takes_encoded_pictures_positions_and_a_choice_of_logits(key: st
 def test_forward_reads_only_what_a_tower_output_has(key: str) -> None:
     source = inspect.getsource(CLASSES[key][1].forward)
     read = set(re.findall(r'mm_encoder_outputs\["image"\]\.(\w+)', source))
-    fields = set(TowerOutput.__dataclass_fields__)
-    assert read and read <= fields, f"{key} reads {read - fields}: edit TowerOutput in hart_studio/models/features.py"
+    fields = set(VisionOutput.__dataclass_fields__)
+    assert read and read <= fields, f"{key} reads {read - fields}: edit VisionOutput in hart_studio/models/features.py"
     assert all(isinstance(getattr(DeferredTower, name), property) for name in fields), "edit training/tower.py"
 
 
 @pytest.mark.parametrize("key", CLASSES)
 def test_the_function_of_grid_positions(key: str) -> None:
     core = CLASSES[key][1]
-    hint = "edit hart_studio/models/positions.py and has_grid_positions in models/families.py"
+    hint = "edit hart_studio/models/rope.py and has_grid_positions in models/families.py"
     assert hasattr(core, "get_rope_index") == FAMILIES[key].has_grid_positions, hint
     if FAMILIES[key].has_grid_positions:
         wanted = {"input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask"}

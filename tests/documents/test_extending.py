@@ -127,7 +127,7 @@ def test_a_benchmark(run: Callable[..., str], tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_family(tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hart_studio.models.loading import load_model  # noqa: PLC0415 - imports torch
-    from hart_studio.pipeline.asking import ask_question  # noqa: PLC0415
+    from hart_studio.pipeline.inference import ask_question  # noqa: PLC0415
 
     ((key, block),) = tagged("row")
     (tmp_path / "new_row.py").write_text(f"from hart_studio.models.families import *\n\nROW = {block.code}")

@@ -92,7 +92,7 @@ def be_offline(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bring_code(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "config.json").write_text('{"model_type": "internvl_chat"}')
-    loading.find_family("OpenGVLab/InternVL3-8B", folder)
+    loading.detect_family("OpenGVLab/InternVL3-8B", folder)
 
 
 def change(*overrides: str) -> Provoke:

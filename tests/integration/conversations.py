@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hart_studio.models.chat import ChatModel, ChatRequest, Completion, Message, Picture, Sampling
+from hart_studio.models.chat import ChatModel, ChatRequest, Completion, ImageInput, Message, SamplingParams
 from hart_studio.models.generation import LocalChatModel
 
-GREEDY = Sampling(max_new_tokens=16)
-WARM = Sampling(temperature=1.3, max_new_tokens=16, seed=7)
+GREEDY = SamplingParams(max_new_tokens=16)
+WARM = SamplingParams(temperature=1.3, max_new_tokens=16, seed=7)
 
 
-def picture(model: ChatModel, width: int, height: int, seed: int = 0) -> Picture:
+def picture(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageInput:
     """Noise at a low resolution, enlarged, so that a resize keeps it different from other seeds."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    return Picture(image, *model.overview_budget)
+    return ImageInput(image, *model.overview_budget)
 
 
 def one_picture(model: ChatModel) -> ChatRequest:

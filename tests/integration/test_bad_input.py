@@ -13,7 +13,7 @@ import pytest
 
 from hart_studio import ask
 from tests.fakes import ScriptedModel
-from tests.pictures import encoded, landmark, png
+from tests.images import encoded, landmark, png
 
 pytestmark = [pytest.mark.core, pytest.mark.integration]
 

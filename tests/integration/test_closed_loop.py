@@ -11,15 +11,15 @@ from PIL import Image
 
 from hart_studio.geometry import from_original
 from hart_studio.imaging import SourceImage
-from hart_studio.models.chat import Picture
+from hart_studio.models.chat import ImageInput
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.generation import LocalChatModel
-from hart_studio.models.inputs import process_picture
+from hart_studio.models.inputs import process_image
 from hart_studio.models.loading import load_model
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.asking import ask_question
+from hart_studio.pipeline.inference import ask_question
 from hart_studio.pipeline.settings import LoopSettings
-from hart_studio.pipeline.trace import draw_pictures, load_trace, save_trace
+from hart_studio.pipeline.trace import load_trace, render_images, save_trace
 from hart_studio.pipeline.verification import verify
 from hart_studio.records import PROTOCOLS, Sample
 from tests.fakes import PointingModel
@@ -47,8 +47,8 @@ def real_model(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path
 def model(real_model: LocalChatModel, picture: Path) -> PointingModel:
     """Points at ``REGIONS`` in its family's own frame, at the size at which its processor shows the overview."""
     budget, family = real_model.overview_budget, real_model.family
-    overview = Picture(SourceImage(picture).overview(budget.max_pixels), *budget)
-    seen_wh = process_picture(real_model.processor, family, overview, is_alone=True).size_wh
+    overview = ImageInput(SourceImage(picture).overview(budget.max_pixels), *budget)
+    seen_wh = process_image(real_model.processor, family, overview, is_alone=True).size_wh
     return PointingModel(real_model, str([from_original(box, family.box_frame, WH, seen_wh) for box in REGIONS]))
 
 
@@ -81,7 +81,7 @@ def test_a_question_becomes_a_trace_that_reopens(model: PointingModel, picture: 
     assert trace.verification is not None
     assert trace.verification.masked is not None
     assert trace.verification.area_share == pytest.approx((240 * 160 + 192 * 160) / (960 * 640))
-    save_trace(trace, tmp_path / "trace", draw_pictures(trace, SourceImage(picture)))
+    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
     saved = load_trace(tmp_path / "trace")
     assert saved.trace == trace
     grounding = trace.protocols["crops_only"].grounding_turn

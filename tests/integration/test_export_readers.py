@@ -21,10 +21,10 @@ from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.records import Item
-from hart_studio.models.chat import Picture
+from hart_studio.models.chat import ImageInput
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.generation import LocalChatModel
-from hart_studio.models.inputs import process_picture
+from hart_studio.models.inputs import process_image
 from hart_studio.records import Box
 from tests.labels import NASTY, draw_picture, make_item
 
@@ -49,7 +49,7 @@ def items(tmp_path: Path) -> list[Item]:
     made = []
     for n in range(16):
         path = draw_picture(tmp_path / "in" / f"p{n}.jpg", WH[::-1] if n == 1 else WH, 6 if n == 1 else 1)
-        boxes = () if n % 4 == 0 else [Box.of(xyxy, "car" if n % 2 else NASTY, 0.5) for xyxy in BOXES]
+        boxes = () if n % 4 == 0 else [Box.from_xyxy(xyxy, "car" if n % 2 else NASTY, 0.5) for xyxy in BOXES]
         made.append(make_item(path, boxes, f"Where is {NASTY} {n}?", answer=NASTY, score=0.75))
     made.append(make_item(path, [(1, 2, 30, 40)], "Which?", choices=("red", "green"), answer="B", score=0.5))
     return made
@@ -220,8 +220,8 @@ def test_the_frame_of_a_real_processor(family: str, load_tiny: Callable[[str], L
     def model_wh_of(wh: tuple[int, int]) -> tuple[int, int]:
         budget = model.overview_budget
         with SourceImage(draw_picture(tmp_path / "size.png", wh)) as image:
-            overview = Picture(image.overview(max_pixels=budget.max_pixels), *budget)
-        return process_picture(model.processor, FAMILIES[family], overview, is_alone=True).size_wh
+            overview = ImageInput(image.overview(max_pixels=budget.max_pixels), *budget)
+        return process_image(model.processor, FAMILIES[family], overview, is_alone=True).size_wh
 
     wh = (1300, 700)
     boxes = [(100.0, 200.0, 900.0, 650.0), (1299.0, 699.0, 1300.0, 700.0), (0.0, 0.0, 1300.0, 700.0)]

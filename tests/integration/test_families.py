@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hart_studio.models import features, generation
-from hart_studio.models.chat import ChatRequest, Message, Picture, Sampling
+from hart_studio.models.chat import ChatRequest, ImageInput, Message, SamplingParams
 from hart_studio.models.generation import LocalChatModel
 from tests.integration.conversations import (
     CONVERSATIONS,
@@ -46,7 +46,9 @@ def library_answer(model: LocalChatModel, request: ChatRequest, limit: int) -> s
         {
             "role": message.role,
             "content": [
-                {"type": "image", "image": part.pixels} if isinstance(part, Picture) else {"type": "text", "text": part}
+                {"type": "image", "image": part.pixels}
+                if isinstance(part, ImageInput)
+                else {"type": "text", "text": part}
                 for part in message.parts
             ],
         }
@@ -68,7 +70,7 @@ def test_the_answer_is_the_librarys_own(model: LocalChatModel, conversation: Cal
     assert answer.text == library_answer(model, request, GREEDY.max_new_tokens)
     assert answer.finish_reason in ("stop", "length")
     assert answer.seconds > 0
-    pictures = [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+    pictures = [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
     assert len(answer.image_sizes_wh) == len(pictures)
     assert 0 <= answer.visual_tokens < answer.prompt_tokens
     assert (answer.visual_tokens > 0) == bool(pictures)
@@ -141,18 +143,18 @@ def test_a_picture_is_encoded_once_while_it_lives(model: LocalChatModel) -> None
         model.generate(requests, GREEDY)
         assert len(runs) == model.encoder.encode_count - before == 2
     assert [group[:1] for group in texts(first)] == texts(again)
-    assert model.encoder.held_tokens == first[0][0].visual_tokens
+    assert model.encoder.cached_tokens == first[0][0].visual_tokens
     del shown, requests
     gc.collect()
-    assert model.encoder.held_tokens == 0
+    assert model.encoder.cached_tokens == 0
 
 
 def test_held_features_are_bounded(model: LocalChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "KEPT_VISUAL_TOKENS", 1)
+    monkeypatch.setattr(features, "MAX_CACHED_VISUAL_TOKENS", 1)
     old, new = one_picture(model), two_turns(model)
     model.generate([old], GREEDY)
     [[answer]] = model.generate([new], GREEDY)
-    assert model.encoder.held_tokens == answer.visual_tokens
+    assert model.encoder.cached_tokens == answer.visual_tokens
 
 
 @pytest.mark.parametrize("key", QWEN_KEYS)
@@ -160,7 +162,7 @@ def test_the_model_size_of_qwen_is_grid_times_patch(load_tiny: Callable[[str], L
     model = load_tiny(key)
     request = two_turns(model)
     [[answer]] = model.generate([request], GREEDY)
-    pictures = [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+    pictures = [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
     images = model.processor.image_processor
     grids = images(images=[one.pixels for one in pictures], return_tensors="pt")["image_grid_thw"].tolist()
     patch = images.patch_size
@@ -206,13 +208,15 @@ def test_picture_tokens_are_never_sampled(model: LocalChatModel, monkeypatch: py
 def test_tiny_and_absurd_pictures_are_answered(model: LocalChatModel, size_wh: tuple[int, int]) -> None:
     image = Image.new("RGB", size_wh, (200, 30, 90))
     for budget in (model.overview_budget, (model.overview_budget.min_pixels, model.overview_budget.min_pixels * 2)):
-        request = ChatRequest((Message("user", (Picture(image, *budget), "What?")),))
-        [[answer]] = model.generate([request], Sampling(max_new_tokens=2))
+        request = ChatRequest((Message("user", (ImageInput(image, *budget), "What?")),))
+        [[answer]] = model.generate([request], SamplingParams(max_new_tokens=2))
         width, height = answer.image_sizes_wh[0]
         assert width * height <= budget[1]
         assert answer.visual_tokens > 0
-    in_company = Message("user", (Picture(image, *model.crop_budget), Picture(image, *model.crop_budget), "Both?"))
-    [[answer]] = model.generate([ChatRequest((in_company,))], Sampling(max_new_tokens=2))
+    in_company = Message(
+        "user", (ImageInput(image, *model.crop_budget), ImageInput(image, *model.crop_budget), "Both?")
+    )
+    [[answer]] = model.generate([ChatRequest((in_company,))], SamplingParams(max_new_tokens=2))
     assert len(answer.image_sizes_wh) == 2
 
 
@@ -237,8 +241,8 @@ def test_box_tags_survive_and_other_special_tokens_go(
 ) -> None:
     model = load_tiny(key)
     script = iter(model.processor.tokenizer.encode(ids, add_special_tokens=False))
-    monkeypatch.setattr(generation, "pick", lambda logits, *_: torch.tensor([next(script)]))
-    [[answer]] = model.generate([one_picture(model)], Sampling(max_new_tokens=200))
+    monkeypatch.setattr(generation, "sample_token", lambda logits, *_: torch.tensor([next(script)]))
+    [[answer]] = model.generate([one_picture(model)], SamplingParams(max_new_tokens=200))
     assert (answer.text, answer.finish_reason) == (expected, "stop")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hart_studio.imaging import SourceImage
 from hart_studio.models.loading import load_model
-from hart_studio.parsing import boxes_in_original, parse_boxes
+from hart_studio.parsing import convert_to_original, parse_boxes
 from hart_studio.records import Box
 from hart_studio.training.lessons import Lessons
 from hart_studio.training.policy import PolicyModel
@@ -20,7 +20,7 @@ from tests.tiny_models import FAMILY_KEYS
 
 pytestmark = [pytest.mark.core, pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
-LABEL = Box.of((40, 30, 110, 100), label="red star")
+LABEL = Box.from_xyxy((40, 30, 110, 100), label="red star")
 
 
 @pytest.mark.parametrize("key", FAMILY_KEYS)
@@ -34,7 +34,7 @@ def test_what_is_taught_is_read_back_as_the_label(tiny_folder: Callable[[str], P
     assert all(pointing.is_trained) and all(answer.is_trained)
     picture = pointing.prompt.pictures[0]
     text = loaded.processor.tokenizer.decode(pointing.completion_ids[:-1])
-    ((box,), _) = boxes_in_original(parse_boxes(text), policy.family.box_frame, (240, 200), picture.size_wh)
+    ((box,), _) = convert_to_original(parse_boxes(text), policy.family.box_frame, (240, 200), picture.size_wh)
     assert box.xyxy == pytest.approx(LABEL.xyxy, abs=1.5), "rounded to the family's own steps"
     assert len(answer.prompt.pictures) == 1 and answer.prompt.pictures[0] is not picture, "the picture is withheld"
     assert loaded.processor.tokenizer.decode(answer.completion_ids[:-1]) == "red \\boxed{A}"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.chat import Sampling
+from hart_studio.models.chat import SamplingParams
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.loading import load_model
 from tests.integration.conversations import (
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 def test_stop_and_length(load_tiny: Callable[[str], LocalChatModel]) -> None:
     model = load_tiny("qwen3_vl")
-    sampling = Sampling(temperature=3.0, max_new_tokens=120, seed=1)
+    sampling = SamplingParams(temperature=3.0, max_new_tokens=120, seed=1)
     [group] = model.generate([one_picture(model)], sampling, group_size=12)
     assert {one.finish_reason for one in group} == {"stop", "length"}
     for one in group:
@@ -90,9 +90,11 @@ def test_no_requests_no_answers(load_tiny: Callable[[str], LocalChatModel]) -> N
 
 @pytest.mark.parametrize(
     ("sampling", "group_size"),
-    [(Sampling(max_new_tokens=0), 1), (Sampling(temperature=-1), 1), (GREEDY, 0)],
+    [(SamplingParams(max_new_tokens=0), 1), (SamplingParams(temperature=-1), 1), (GREEDY, 0)],
 )
-def test_unusable_settings(load_tiny: Callable[[str], LocalChatModel], sampling: Sampling, group_size: int) -> None:
+def test_unusable_settings(
+    load_tiny: Callable[[str], LocalChatModel], sampling: SamplingParams, group_size: int
+) -> None:
     model = load_tiny("qwen3_vl")
     with pytest.raises(InputError, match="expected group_size >= 1, max_new_tokens >= 1 and temperature >= 0"):
         model.generate([no_picture(model)], sampling, group_size)
@@ -122,7 +124,7 @@ def test_out_of_memory_is_a_model_error(
         patch.setattr(model.model, "get_image_features", burst)
         with pytest.raises(ModelError, match="lower the overview or crop budget"):
             model.generate([one_picture(model)], GREEDY)
-    assert model.encoder.held_tokens == 0  # what was kept is given back
+    assert model.encoder.cached_tokens == 0  # what was kept is given back
     assert texts(model.generate([kept], GREEDY)) == expected  # and the lock is free again
 
 

@@ -23,8 +23,8 @@ from hart_studio.ui.mcp.tools import Toolbox
 from hart_studio.ui.services import AskService
 from hart_studio.ui.zero_gpu import load_here
 from tests.fakes import ScriptedModel
+from tests.images import encoded
 from tests.mcp_calls import TOKEN, pictures, talk, use, words
-from tests.pictures import encoded
 
 pytestmark = pytest.mark.integration
 PROJECT_ROOT = Path(__file__).parents[2]

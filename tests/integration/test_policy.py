@@ -14,11 +14,11 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 from hart_studio.errors import InputError
-from hart_studio.models.features import EncodedPicture
+from hart_studio.models.features import EncodedImage
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.loading import load_model
 from hart_studio.pipeline import closed_loop
-from hart_studio.pipeline.grounding import Grounding
+from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Sample
 from hart_studio.training.items import turn_item, two_turn_items
@@ -213,12 +213,12 @@ def samples(tmp_path: Path) -> list[Sample]:
 def point(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes for a model of random weights: three in every group, two of them the same."""
     boxes = iter([(0, 0, 60, 60), (10, 10, 90, 80), (0, 0, 60, 60)] * 2)
-    read = closed_loop.read_grounding
+    read = closed_loop.parse_grounding
 
-    def pointing(*arguments: Any) -> Grounding:
-        return replace(read(*arguments), boxes=(Box.of(next(boxes)),), outcome="ok")
+    def pointing(*arguments: Any) -> GroundingResult:
+        return replace(read(*arguments), boxes=(Box.from_xyxy(next(boxes)),), outcome="ok")
 
-    monkeypatch.setattr(closed_loop, "read_grounding", pointing)
+    monkeypatch.setattr(closed_loop, "parse_grounding", pointing)
 
 
 def test_rollouts_come_through_the_one_pipeline(
@@ -228,8 +228,10 @@ def test_rollouts_come_through_the_one_pipeline(
     point(monkeypatch)
     settings = LoopSettings(temperature=1.0, max_new_tokens=6, seed=3)
     policy.take_exchanges()
-    attempts = closed_loop.ground(policy, closed_loop.open_views(policy, samples, settings), settings, group_size=3)
-    groups = closed_loop.answer(policy, attempts, "crops_only", settings)
+    attempts = closed_loop.ground_and_crop(
+        policy, closed_loop.prepare_samples(policy, samples, settings), settings, group_size=3
+    )
+    groups = closed_loop.run_answering(policy, attempts, "crops_only", settings)
     grounding, answers = policy.take_exchanges()
     assert [len(exchange.completions) for exchange in grounding] == [3, 3]
     assert [len(exchange.completions) for exchange in answers] == [1] * 6
@@ -252,8 +254,10 @@ def test_a_conversation_of_two_turns_is_scored_as_it_was_shown(
     point(monkeypatch)
     settings = LoopSettings(temperature=1.0, max_new_tokens=6, seed=3)
     policy.take_exchanges()
-    attempts = closed_loop.ground(policy, closed_loop.open_views(policy, samples, settings), settings, group_size=3)
-    closed_loop.answer(policy, attempts, "full_and_crops", settings)
+    attempts = closed_loop.ground_and_crop(
+        policy, closed_loop.prepare_samples(policy, samples, settings), settings, group_size=3
+    )
+    closed_loop.run_answering(policy, attempts, "full_and_crops", settings)
     grounding, answers = policy.take_exchanges()
     first = [(policy.read(one.request), said.token_ids) for one in grounding for said in one.completions]
     second = [(policy.read(one.request), one.completions[0].token_ids) for one in answers]
@@ -281,5 +285,5 @@ def test_pixels_and_features_give_the_librarys_numbers(tiny_folder: Callable[[st
         assert furthest(score(policy.model, pixels).logps, expected) < 1e-5
         policy.model.requires_grad_(False)
         known = [turn_item(policy.read(request(policy)), (5, 6, 7)) for request in (two_turns, no_picture)]
-        assert isinstance(known[0].pictures[0], EncodedPicture)
+        assert isinstance(known[0].pictures[0], EncodedImage)
         assert furthest(score(policy.model, known).logps, expected) < 1e-5

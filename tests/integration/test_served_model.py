@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from hart_studio.models.catalog import PROJECT_ROOT, TRAINED_MODEL
-from hart_studio.models.chat import Sampling
+from hart_studio.models.chat import SamplingParams
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.generation import LocalChatModel
-from hart_studio.models.inputs import own_budget
+from hart_studio.models.inputs import processor_default_budget
 from hart_studio.models.loading import load_model
 from hart_studio.models.served import ServedChatModel
 from hart_studio.models.served_settings import ServedSettings
@@ -68,7 +68,7 @@ def local() -> LocalChatModel:
 
 def connect(server: str, model: LocalChatModel, concurrency: int = 4) -> ServedChatModel:
     """The same model, served; its processor is told of as a person would who has read its config."""
-    budget = own_budget(model.processor, model.family)
+    budget = processor_default_budget(model.processor, model.family)
     return ServedChatModel(
         ServedSettings(
             url=server,
@@ -134,11 +134,11 @@ def test_prompts_of_every_family_are_as_long_as_in_process(
     model = load_tiny(family_key)
     served = connect(server, model)
     requests = [make(model) for make in CONVERSATIONS]
-    here = model.generate(requests, Sampling(max_new_tokens=1))
-    there = served.generate(requests, Sampling(max_new_tokens=1))
+    here = model.generate(requests, SamplingParams(max_new_tokens=1))
+    there = served.generate(requests, SamplingParams(max_new_tokens=1))
     assert [one.prompt_tokens for (one,) in there] == [one.prompt_tokens for (one,) in here]
     assert [one.finish_reason for (one,) in there] == ["length"] * len(requests)
-    if model.family.budget_knob == "area":
+    if model.family.budget_kind == "area":
         assert [one.image_sizes_wh for (one,) in there] == [one.image_sizes_wh for (one,) in here]
         assert [one.visual_tokens for (one,) in there] == [one.visual_tokens for (one,) in here]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hart_studio.models.chat import ChatRequest, Message
-from hart_studio.models.inputs import ProcessedPicture
+from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.items import IGNORED, Item, turn_item, two_turn_items
 from hart_studio.training.policy import PolicyModel
 from hart_studio.training.scoring import Scores, score
@@ -54,7 +54,7 @@ def library_logps(model: Any, item: Item, temperature: float = 1.0) -> torch.Ten
     ids = torch.tensor([item.ids])
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if item.pictures:
-        tensors = [one.tensors for one in item.pictures if isinstance(one, ProcessedPicture)]
+        tensors = [one.tensors for one in item.pictures if isinstance(one, ProcessedImage)]
         assert len(tensors) == len(item.pictures)
         inputs.update({name: torch.cat([one[name] for one in tensors]) for name in tensors[0]})
         if "batch_num_images" in inputs:

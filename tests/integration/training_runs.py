@@ -14,8 +14,8 @@ from PIL import Image
 
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.geometry import BoxFrame
-from hart_studio.models.chat import ChatRequest, Completion, Sampling
-from hart_studio.models.inputs import pictures_of
+from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
+from hart_studio.models.inputs import images_of
 from hart_studio.models.loading import load_model
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
@@ -91,7 +91,7 @@ class ScriptedPolicy(PolicyModel):
     """Points and answers by a hash of its request, so that rewards differ and do not depend on the batch."""
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         groups = [[self._say(request, index) for index in range(group_size)] for request in requests]
         exchanges = [Exchange(request, tuple(group)) for request, group in zip(requests, groups, strict=True)]
@@ -99,7 +99,7 @@ class ScriptedPolicy(PolicyModel):
         return groups
 
     def _say(self, request: ChatRequest, index: int) -> Completion:
-        pictures = pictures_of(request)
+        pictures = images_of(request)
         sizes = tuple(self.encoder.process(one, is_alone=len(pictures) == 1).size_wh for one in pictures)
         key = f"{text_of(request)}:{index}:{[one.pixels.size for one in pictures]}"
         number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")

@@ -11,11 +11,11 @@ from PIL import Image
 
 from hart_studio import ask
 from hart_studio.errors import ModelError
-from hart_studio.image_domains import NEEDLE, mark_domain
+from hart_studio.image_domains import NEEDLE, embed_domain
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.pipeline.trace import load_trace
 from tests.fakes import ScriptedModel
-from tests.pictures import encoded
+from tests.images import encoded
 
 BOX = '[{"bbox_2d": [100, 200, 300, 400], "label": "sign\u001b[31m"}]'
 
@@ -84,7 +84,7 @@ def test_a_model_that_was_not_made_for_the_image_is_warned_of_first(
     assert json.loads("\n".join(lines("--json", str(picture))))["warnings"][0].startswith(warning)
     assert lines(str(picture), "--model", "some/model")[0].startswith("image ")
     scene = tmp_path / "scene.jpg"
-    scene.write_bytes(mark_domain(encoded(Image.new("RGB", (1200, 900)), "JPEG"), NEEDLE))
+    scene.write_bytes(embed_domain(encoded(Image.new("RGB", (1200, 900)), "JPEG"), NEEDLE))
     assert lines(str(scene))[0].startswith("image ")
     assert json.loads("\n".join(lines("--json", str(scene))))["warnings"] == []
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import append_jsonl, names_address, read_jsonl, resolve_inside, write_atomically, write_json
+from hart_studio.files import append_jsonl, is_url, read_jsonl, resolve_inside, write_atomically, write_json
 from tests.examples import example_count
 
 json_values = st.recursive(
@@ -294,14 +294,14 @@ def test_any_name_is_inside_or_refused(name: str, tmp_path_factory: pytest.TempP
     ],
 )  # fmt: skip
 def test_an_address_is_told_from_a_file(name: str) -> None:
-    assert names_address(name)
+    assert is_url(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "/", "/srv/x", "C:\\x", "c:/x", "a:b", "step:3", "x//y", "owner/model", "~/x", "..", "https", "x\0://"]
 )
 def test_a_file_is_no_address(name: str) -> None:
-    assert not names_address(name)
+    assert not is_url(name)
 
 
 def test_devices_pipes_and_folders_are_not_replaced(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ frames = st.sampled_from(list(BoxFrame))
 
 
 def box(x_min: float, y_min: float, x_max: float, y_max: float, label: str = "") -> Box:
-    return Box.of((x_min, y_min, x_max, y_max), label=label)
+    return Box.from_xyxy((x_min, y_min, x_max, y_max), label=label)
 
 
 @st.composite
@@ -262,8 +262,8 @@ def test_consensus_is_a_share_and_ignores_order(box_sets: list[list[Box]]) -> No
 
 
 def test_clip_by_hand() -> None:
-    clipped = clip(Box.of((-5, 2, 50, 8), label="sign", score=0.5), (20, 10))
-    assert clipped == Box.of((0, 2, 20, 8), label="sign", score=0.5)
+    clipped = clip(Box.from_xyxy((-5, 2, 50, 8), label="sign", score=0.5), (20, 10))
+    assert clipped == Box.from_xyxy((0, 2, 20, 8), label="sign", score=0.5)
     assert clip(box(20, 0, 30, 10), (20, 10)) is None
     assert clip(box(-9, -9, 0, 0), (20, 10)) is None
 

@@ -12,10 +12,10 @@ from PIL import Image
 from hart_studio.image_domains import (
     NEEDLE,
     NEEDLE_CUSTOM,
-    mark_domain,
+    embed_domain,
     read_image_domain,
     read_stream_domain,
-    readable_domains,
+    supported_domains,
 )
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import PROJECT_ROOT
@@ -34,7 +34,7 @@ def write(path: Path, data: bytes) -> Path:
 
 def test_a_marked_image_has_its_domain_and_its_pixels(tmp_path: Path) -> None:
     plain = to_jpeg()
-    path = write(tmp_path / "a.jpg", mark_domain(plain, NEEDLE))
+    path = write(tmp_path / "a.jpg", embed_domain(plain, NEEDLE))
     assert read_image_domain(path) == NEEDLE
     assert SourceImage(path).read_domain() == SourceImage(path.read_bytes()).read_domain() == NEEDLE
     assert read_image_domain(write(tmp_path / "renamed.png", path.read_bytes())) == NEEDLE
@@ -47,7 +47,7 @@ def test_the_mark_follows_a_jfif_segment_or_the_start(tmp_path: Path) -> None:
     assert jfif[2:4] == b"\xff\xe0"
     bare = jfif[:2] + jfif[4 + int.from_bytes(jfif[4:6], "big") :]
     for number, data in enumerate((jfif, bare)):
-        assert read_image_domain(write(tmp_path / f"{number}.jpg", mark_domain(data, NEEDLE))) == NEEDLE
+        assert read_image_domain(write(tmp_path / f"{number}.jpg", embed_domain(data, NEEDLE))) == NEEDLE
 
 
 def test_a_photograph_is_of_no_domain_whatever_it_is_called(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_photograph_is_of_no_domain_whatever_it_is_called(tmp_path: Path) -> N
 
 
 def test_a_comment_that_was_copied_to_another_image_is_no_evidence(tmp_path: Path) -> None:
-    marked = mark_domain(to_jpeg("white"), NEEDLE)
+    marked = embed_domain(to_jpeg("white"), NEEDLE)
     with Image.open(io.BytesIO(marked)) as image:
         comment = image.info["comment"]
         image.save(tmp_path / "again.jpg", quality=60)  # Pillow keeps the comment
@@ -71,7 +71,7 @@ def test_a_comment_that_was_copied_to_another_image_is_no_evidence(tmp_path: Pat
 
 @pytest.mark.parametrize("place", [3, 60, -3])
 def test_a_changed_byte_is_another_image(tmp_path: Path, place: int) -> None:
-    data = bytearray(mark_domain(to_jpeg(), NEEDLE))
+    data = bytearray(embed_domain(to_jpeg(), NEEDLE))
     data[place] ^= 1
     assert read_image_domain(write(tmp_path / "a.jpg", bytes(data))) == ""
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_of_no_domain_and_nothing_waits(tmp_path: Path) -
 def test_only_a_jpeg_and_a_known_domain_can_be_marked() -> None:
     for data, domain in ((b"PNG", NEEDLE), (to_jpeg(), "photographs")):
         with pytest.raises(ValueError, match="expected a JPEG and a domain"):
-            mark_domain(data, domain)
+            embed_domain(data, domain)
 
 
 def test_the_examples_of_the_ask_page_are_drawn_scenes() -> None:
@@ -103,5 +103,5 @@ def test_the_examples_of_the_ask_page_are_drawn_scenes() -> None:
 
 
 def test_a_model_reads_the_variants_of_what_it_was_made_for() -> None:
-    assert readable_domains(NEEDLE) == (NEEDLE, NEEDLE_CUSTOM)
-    assert readable_domains("") == ()
+    assert supported_domains(NEEDLE) == (NEEDLE, NEEDLE_CUSTOM)
+    assert supported_domains("") == ()

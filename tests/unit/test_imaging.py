@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from hart_studio.errors import BoxError, ImageError
-from hart_studio.image_kinds import SUPPORTED
+from hart_studio.image_formats import SUPPORTED_FORMATS
 from hart_studio.imaging import SourceImage, mask_boxes
 from hart_studio.records import Box
-from tests.pictures import encoded, landmark, pixels, png, png_chunk
+from tests.images import encoded, landmark, pixels, png, png_chunk
 
 
 def orientation_exif(orientation: int) -> Image.Exif:
@@ -37,7 +37,7 @@ def test_detail_at_full_resolution_survives_in_the_crop_only(format_: str, optio
     scene[800:870, 1200:1250] = np.where(letter, checks, 128)
     source = SourceImage(encoded(Image.fromarray(scene).convert("RGB"), format_, **options))
 
-    crop = pixels(source.crop(Box.of((1200, 800, 1250, 870))))[..., 0].astype(int)
+    crop = pixels(source.crop(Box.from_xyxy((1200, 800, 1250, 870))))[..., 0].astype(int)
     assert crop.shape == (70, 50)
     assert (abs(crop - 128) > 40).tolist() == letter.tolist()
 
@@ -63,7 +63,7 @@ def test_every_orientation_is_upright_once(format_: str, orientation: int) -> No
     np.testing.assert_array_equal(pixels(full), pixels(reference))
 
     edges = (30, 50, 333, 377)
-    crop = source.crop(Box.of(edges))
+    crop = source.crop(Box.from_xyxy(edges))
     np.testing.assert_array_equal(pixels(crop), pixels(reference.crop(edges)))
 
     small = source.overview(max_side=80)  # JPEG: through the reduced decode
@@ -101,12 +101,12 @@ def test_exif_behind_the_pixels_of_a_png_does_not_count(decodes: list[tuple[int,
 
 
 def grey_png16(*samples: int) -> bytes:
-    return png(len(samples), 1, b"\0" + struct.pack(f">{len(samples)}H", *samples), depth=16, colour=0)
+    return png(len(samples), 1, b"\0" + struct.pack(f">{len(samples)}H", *samples), depth=16, color=0)
 
 
-def palette_image(colours: list[int], indices: list[int]) -> Image.Image:
+def palette_image(colors: list[int], indices: list[int]) -> Image.Image:
     image = Image.new("P", (len(indices), 1))
-    image.putpalette(colours)
+    image.putpalette(colors)
     image.putdata(indices)
     return image
 
@@ -115,42 +115,42 @@ def tiff(values: npt.ArrayLike, dtype: str) -> bytes:
     return encoded(Image.fromarray(np.array([values], dtype=dtype)), "TIFF")
 
 
-def greys(*values: int) -> list[list[int]]:
+def grays(*values: int) -> list[list[int]]:
     return [[value] * 3 for value in values]
 
 
-TWO_COLOURS = [255, 0, 0, 0, 0, 255]
+TWO_COLORS = [255, 0, 0, 0, 0, 255]
 RED, BLUE, WHITE = [255, 0, 0], [0, 0, 255], [255, 255, 255]
 
 MODES = {
     "RGB": (encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG"), [[1, 2, 3]]),
-    "L": (encoded(Image.new("L", (1, 1), 77), "PNG"), greys(77)),
-    "1": (encoded(Image.frombytes("1", (2, 1), b"\x40"), "PNG"), greys(0, 255)),
-    "P": (encoded(palette_image(TWO_COLOURS, [1, 0]), "PNG"), [BLUE, RED]),
-    "P with a clear entry": (encoded(palette_image(TWO_COLOURS, [1, 0]), "PNG", transparency=0), [BLUE, WHITE]),
+    "L": (encoded(Image.new("L", (1, 1), 77), "PNG"), grays(77)),
+    "1": (encoded(Image.frombytes("1", (2, 1), b"\x40"), "PNG"), grays(0, 255)),
+    "P": (encoded(palette_image(TWO_COLORS, [1, 0]), "PNG"), [BLUE, RED]),
+    "P with a clear entry": (encoded(palette_image(TWO_COLORS, [1, 0]), "PNG", transparency=0), [BLUE, WHITE]),
     # 128 of 255 of blue over white: 255 * (1 - 128 / 255) = 127.
     "P with half-clear entries": (
-        encoded(palette_image(TWO_COLOURS, [1, 0]), "PNG", transparency=b"\x00\x80"),
+        encoded(palette_image(TWO_COLORS, [1, 0]), "PNG", transparency=b"\x00\x80"),
         [[127, 127, 255], WHITE],
     ),
-    "GIF with a clear entry": (encoded(palette_image(TWO_COLOURS, [1, 0]), "GIF", transparency=0), [BLUE, WHITE]),
+    "GIF with a clear entry": (encoded(palette_image(TWO_COLORS, [1, 0]), "GIF", transparency=0), [BLUE, WHITE]),
     "RGBA": (encoded(Image.new("RGBA", (1, 1), (0, 0, 255, 128)), "PNG"), [[127, 127, 255]]),
     "RGBA, clear": (encoded(Image.new("RGBA", (1, 1), (9, 9, 9, 0)), "WEBP", lossless=True, exact=True), [WHITE]),
-    "LA": (encoded(Image.new("LA", (1, 1), (0, 51)), "PNG"), greys(204)),
+    "LA": (encoded(Image.new("LA", (1, 1), (0, 51)), "PNG"), grays(204)),
     "RGB with a clear colour": (encoded(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG", transparency=(9, 8, 7)), [WHITE]),
     "BMP": (encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "BMP"), [[1, 2, 3]]),
     "CMYK TIFF": (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [RED]),
     # 16 bit keep their high byte: 255 -> 0, 256 -> 1, 32767 -> 127, 32768 -> 128, 65535 -> 255.
-    "16-bit grey PNG": (grey_png16(0, 255, 256, 32767, 32768, 65535), greys(0, 0, 1, 127, 128, 255)),
-    "16-bit grey TIFF": (tiff([0, 255, 256, 32768, 65535], "<u2"), greys(0, 0, 1, 128, 255)),
-    "16-bit grey TIFF, big-endian": (tiff([0, 255, 256, 32768, 65535], ">u2"), greys(0, 0, 1, 128, 255)),
+    "16-bit grey PNG": (grey_png16(0, 255, 256, 32767, 32768, 65535), grays(0, 0, 1, 127, 128, 255)),
+    "16-bit grey TIFF": (tiff([0, 255, 256, 32768, 65535], "<u2"), grays(0, 0, 1, 128, 255)),
+    "16-bit grey TIFF, big-endian": (tiff([0, 255, 256, 32768, 65535], ">u2"), grays(0, 0, 1, 128, 255)),
     "16-bit RGB PNG": (png(1, 1, b"\0" + struct.pack(">3H", 255, 32768, 65535), depth=16), [[0, 128, 255]]),
-    "16-bit RGBA PNG": (png(1, 1, b"\0" + struct.pack(">4H", 0, 0, 65535, 0), depth=16, colour=6), [WHITE]),
+    "16-bit RGBA PNG": (png(1, 1, b"\0" + struct.pack(">4H", 0, 0, 65535, 0), depth=16, color=6), [WHITE]),
     # Stretched from the least to the greatest: (v - low) / (high - low) * 255, rounded.
-    "I": (tiff([-1000, 0, 1000, 500], "<i4"), greys(0, 128, 255, 191)),
-    "I, constant": (tiff([7, 7], "<i4"), greys(0, 0)),
-    "F": (tiff([0.5, 1.0, 0.75, 0.6], "<f4"), greys(0, 255, 128, 51)),
-    "F with holes": (tiff([np.nan, 2.0, np.inf, 4.0, -np.inf], "<f4"), greys(0, 0, 0, 255, 0)),
+    "I": (tiff([-1000, 0, 1000, 500], "<i4"), grays(0, 128, 255, 191)),
+    "I, constant": (tiff([7, 7], "<i4"), grays(0, 0)),
+    "F": (tiff([0.5, 1.0, 0.75, 0.6], "<f4"), grays(0, 255, 128, 51)),
+    "F with holes": (tiff([np.nan, 2.0, np.inf, 4.0, -np.inf], "<f4"), grays(0, 0, 0, 255, 0)),
 }
 
 
@@ -168,13 +168,13 @@ def test_cmyk_jpeg_with_inverted_adobe_inks_is_not_a_negative() -> None:
 
 
 def test_lab_tiff_is_read() -> None:
-    grey = SourceImage(encoded(Image.new("LAB", (4, 4), (128, 128, 128)), "TIFF")).full()
-    assert np.ptp(pixels(grey)[0, 0]) < 12
+    gray = SourceImage(encoded(Image.new("LAB", (4, 4), (128, 128, 128)), "TIFF")).full()
+    assert np.ptp(pixels(gray)[0, 0]) < 12
 
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_first_frame_of_several(format_: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     options = {"lossless": True} if format_ == "WEBP" else {}
     data = encoded(frames[0], format_, save_all=True, append_images=frames[1:], **options)
     with Image.open(io.BytesIO(data)) as animation:
@@ -190,7 +190,7 @@ def test_mpo_of_a_camera_is_a_jpeg() -> None:
     assert source.overview(max_side=8).size == (8, 6)
 
 
-@pytest.mark.parametrize("format_", SUPPORTED)
+@pytest.mark.parametrize("format_", SUPPORTED_FORMATS)
 def test_format_is_told_from_content_not_from_name(format_: str, tmp_path: Path) -> None:
     path = tmp_path / "holiday.svg.txt"
     path.write_bytes(encoded(landmark(20, 10), format_))
@@ -221,12 +221,12 @@ def test_overview_does_not_depend_on_what_was_decoded_before() -> None:
 
 def test_several_crops_cost_one_decode_and_close_lets_go(decodes: list[tuple[int, int]]) -> None:
     with SourceImage(encoded(landmark(300, 200), "PNG")) as source:
-        first, second = source.crops([Box.of((0, 0, 10, 10)), Box.of((100, 50, 300, 200))])
+        first, second = source.crops([Box.from_xyxy((0, 0, 10, 10)), Box.from_xyxy((100, 50, 300, 200))])
         source.overview(max_side=50)
-        source.crop(Box.of((5, 5, 6, 6)))
+        source.crop(Box.from_xyxy((5, 5, 6, 6)))
         assert (first.size, second.size) == ((10, 10), (200, 150))
         assert decodes == [(300, 200)]
-    source.crop(Box.of((5, 5, 6, 6)))
+    source.crop(Box.from_xyxy((5, 5, 6, 6)))
     assert decodes == [(300, 200)] * 2
 
 
@@ -241,7 +241,7 @@ def test_threads_share_one_decode(decodes: list[tuple[int, int]]) -> None:
 
 
 def test_opening_decodes_nothing(decodes: list[tuple[int, int]]) -> None:
-    for format_ in SUPPORTED:
+    for format_ in SUPPORTED_FORMATS:
         SourceImage(encoded(landmark(30, 20), format_))
     assert decodes == []
 
@@ -264,18 +264,18 @@ def test_crop_edges_move_outward_and_stay_inside() -> None:
         ((25, 15, 99, 99), (25, 15, 30, 20)),
         ((29.2, 19.2, 29.3, 19.3), (29, 19, 30, 20)),
     ]:
-        np.testing.assert_array_equal(pixels(source.crop(Box.of(xyxy))), pixels(reference.crop(edges)))
+        np.testing.assert_array_equal(pixels(source.crop(Box.from_xyxy(xyxy))), pixels(reference.crop(edges)))
 
 
 def test_crop_outside_the_picture_is_refused() -> None:
     source = SourceImage(encoded(landmark(30, 20), "PNG"))
     with pytest.raises(BoxError, match=r"inside 30 x 20 pixels, got \[30, 0, 40, 10\]"):
-        source.crop(Box.of((30, 0, 40, 10)))
+        source.crop(Box.from_xyxy((30, 0, 40, 10)))
 
 
 def test_drawing_on_a_crop_leaves_the_original_alone() -> None:
     source = SourceImage(encoded(landmark(30, 20), "PNG"))
-    source.crop(Box.of((0, 0, 30, 20))).paste((9, 9, 9), (0, 0, 30, 20))
+    source.crop(Box.from_xyxy((0, 0, 30, 20))).paste((9, 9, 9), (0, 0, 30, 20))
     np.testing.assert_array_equal(pixels(source.full()), pixels(landmark(30, 20)))
 
 
@@ -285,7 +285,7 @@ def test_drawing_on_a_crop_leaves_the_original_alone() -> None:
 def test_mask_paints_the_mean_colour_and_nothing_else() -> None:
     image = Image.new("RGB", (10, 10), (0, 0, 0))
     image.paste((200, 100, 50), (0, 0, 5, 10))
-    masked = mask_boxes(image, [Box.of((1.5, 1.5, 2.5, 3)), Box.of((90, 90, 95, 95))])
+    masked = mask_boxes(image, [Box.from_xyxy((1.5, 1.5, 2.5, 3)), Box.from_xyxy((90, 90, 95, 95))])
     expected = pixels(image).copy()
     expected[1:3, 1:3] = (100, 50, 25)
     np.testing.assert_array_equal(pixels(masked), expected)
@@ -293,13 +293,13 @@ def test_mask_paints_the_mean_colour_and_nothing_else() -> None:
 
 
 def test_mask_with_a_given_colour() -> None:
-    masked = mask_boxes(Image.new("RGB", (4, 4), "white"), [Box.of((-5, -5, 50, 50))], fill=(0, 0, 0))
+    masked = mask_boxes(Image.new("RGB", (4, 4), "white"), [Box.from_xyxy((-5, -5, 50, 50))], fill=(0, 0, 0))
     assert not pixels(masked).any()
 
 
 def test_mask_on_a_small_copy_takes_original_pixels() -> None:
     small = Image.new("RGB", (100, 50), "white")
-    masked = mask_boxes(small, [Box.of((400, 200, 805, 400))], fill=(1, 2, 3), original_wh=(4000, 2000))
+    masked = mask_boxes(small, [Box.from_xyxy((400, 200, 805, 400))], fill=(1, 2, 3), original_wh=(4000, 2000))
     painted = np.argwhere(pixels(masked)[..., 0] == 1)
     assert painted.min(axis=0).tolist() == [5, 10]
     assert painted.max(axis=0).tolist() == [9, 20]  # 805 / 40 = 20.1: column 20 is partly covered, so it goes
@@ -310,13 +310,13 @@ def test_decoding_ahead_gives_the_same_pixels_and_close_lets_go_of_them(tmp_path
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (700, 900, 3), dtype=np.uint8)).save(path)
     expected = np.asarray(SourceImage(path).full())
     image = SourceImage(path)
-    image.decode_ahead()
-    image.decode_ahead()  # a second call has nothing to add
+    image.start_decoding()
+    image.start_decoding()  # a second call has nothing to add
     assert np.array_equal(np.asarray(image.full()), expected)
-    image.decode_ahead()
+    image.start_decoding()
     image.close()
     assert image._pixels is None
-    image.decode_ahead()  # works again after close
+    image.start_decoding()  # works again after close
     assert np.array_equal(np.asarray(image.full()), expected)
 
 
@@ -325,7 +325,7 @@ def test_damage_shows_when_pixels_are_used_not_when_they_are_decoded_ahead(tmp_p
     Image.fromarray(np.random.default_rng(4).integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
     image = SourceImage(path)
-    image.decode_ahead()
+    image.start_decoding()
     with pytest.raises(ImageError, match=r"cut\.png"):
         image.full()
 
@@ -340,12 +340,12 @@ def test_after_its_digest_was_computed_no_other_file_is_read(tmp_path: Path) -> 
     source = SourceImage(path)
     assert source.compute_sha256() == SourceImage(data).compute_sha256() == hashlib.sha256(data).hexdigest()
     assert source.full().getpixel((0, 0)) == (255, 0, 0)
-    assert not source.is_changed
+    assert not source.has_changed
     source.close()
     (tmp_path / "b.png").write_bytes(other)
     (tmp_path / "b.png").replace(path)
-    assert source.is_changed
+    assert source.has_changed
     with pytest.raises(ImageError, match="do not change it while it is in use"):
         source.full()
     path.unlink()
-    assert source.is_changed
+    assert source.has_changed

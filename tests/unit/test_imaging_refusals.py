@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hart_studio.errors import ImageError
-from hart_studio.image_kinds import SUPPORTED
+from hart_studio.image_formats import SUPPORTED_FORMATS
 from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.records import Box
-from tests.pictures import encoded, landmark, png
+from tests.images import encoded, landmark, png
 
 JPEG = encoded(landmark(64, 48), "JPEG")
 PNG = encoded(landmark(64, 48), "PNG")
@@ -64,7 +64,7 @@ def test_bad_content_gets_one_clear_error(case: str, tmp_path: Path, decodes: li
     assert decodes == []
 
 
-@pytest.mark.parametrize("format_", SUPPORTED)
+@pytest.mark.parametrize("format_", SUPPORTED_FORMATS)
 def test_truncated_body_shows_at_the_first_use_of_pixels(format_: str) -> None:
     noise = Image.fromarray(np.random.default_rng(2).integers(0, 256, (96, 128, 3), np.uint8))
     data = encoded(noise, format_)
@@ -75,7 +75,7 @@ def test_truncated_body_shows_at_the_first_use_of_pixels(format_: str) -> None:
         return
     source = SourceImage(truncated)
     assert source.wh == (128, 96)
-    for use in (source.full, lambda: source.overview(max_side=10), lambda: source.crop(Box.of((0, 0, 1, 1)))):
+    for use in (source.full, lambda: source.overview(max_side=10), lambda: source.crop(Box.from_xyxy((0, 0, 1, 1)))):
         with pytest.raises(ImageError, match=f"a whole {format_}, got one that is cut short"):
             use()
 
@@ -136,7 +136,7 @@ def test_pillows_own_guard_neither_warns_nor_stops_a_picture_within_the_cap(monk
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         source = SourceImage(PNG, ImageLimits(max_pixels=64 * 48))
-        assert source.crop(Box.of((0, 0, 63, 48))).size == (63, 48)
+        assert source.crop(Box.from_xyxy((0, 0, 63, 48))).size == (63, 48)
         assert SourceImage(png(17_000, 17_000, b"")).wh == (17_000, 17_000)  # 289 MP: header only, no decode
 
 
@@ -159,7 +159,7 @@ def test_file_that_changes_after_opening(tmp_path: Path) -> None:
         source.full()
 
 
-SEEDS = [encoded(landmark(24, 16), format_) for format_ in SUPPORTED]
+SEEDS = [encoded(landmark(24, 16), format_) for format_ in SUPPORTED_FORMATS]
 SEEDS += [
     encoded(landmark(24, 16), "TIFF", compression="tiff_lzw"),
     encoded(landmark(24, 16), "PNG", exif=b"Exif\0\0II*\0"),

@@ -16,7 +16,7 @@ from hart_studio.parsing import (
     MAX_TEXT_CHARS,
     BoxStyle,
     ParsedBox,
-    boxes_in_original,
+    convert_to_original,
     format_boxes,
     parse_boxes,
 )
@@ -205,33 +205,33 @@ def test_only_the_beginning_of_a_long_text_is_read():
     ],
 )
 def test_boxes_reach_the_right_pixels_of_the_original(frame, text, expected):
-    boxes, status = boxes_in_original(parse_boxes(text), frame, (4000, 3000), (1000, 750))
+    boxes, status = convert_to_original(parse_boxes(text), frame, (4000, 3000), (1000, 750))
     assert boxes[0].xyxy == pytest.approx(expected)
     assert status == "ok"
 
 
 def test_what_is_outside_is_clipped_or_dropped_and_counted():
     half_out = parse_boxes("[[900, 900, 1100, 1100], [1001, 0, 1100, 50]]")
-    boxes, status = boxes_in_original(half_out, BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    boxes, status = convert_to_original(half_out, BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
     assert [box.xyxy for box in boxes] == [(3600, 2700, 4000, 3000)]
     assert status == "partly_invalid"
-    outside = boxes_in_original(parse_boxes("[1001, 0, 1100, 50]"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    outside = convert_to_original(parse_boxes("[1001, 0, 1100, 50]"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
     assert outside == ((), "invalid")
-    nothing = boxes_in_original(parse_boxes("nothing here"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    nothing = convert_to_original(parse_boxes("nothing here"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
     assert nothing == ((), "none")
-    one_bad = boxes_in_original(parse_boxes("[0, 0, 9, 9] [1, 2, 3]"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    one_bad = convert_to_original(parse_boxes("[0, 0, 9, 9] [1, 2, 3]"), BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
     assert (len(one_bad.boxes), one_bad.status) == (1, "partly_invalid")
 
 
 def test_a_width_lost_by_the_change_of_frame_is_invalid_not_an_error():
     hair = parse_boxes("[1e-30, 0.2, 2e-30, 0.4]")
     assert hair.status == "ok"
-    assert boxes_in_original(hair, BoxFrame.UNIT_PADDED_SQUARE, (3000, 4000), (100, 75)) == ((), "invalid")
+    assert convert_to_original(hair, BoxFrame.UNIT_PADDED_SQUARE, (3000, 4000), (100, 75)) == ((), "invalid")
 
 
 def test_label_travels_to_the_original():
     parsed = parse_boxes('{"bbox_2d": [1, 2, 3, 4], "label": "<b>sign</b>"}')
-    boxes, _ = boxes_in_original(parsed, BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
+    boxes, _ = convert_to_original(parsed, BoxFrame.THOUSANDTHS, (4000, 3000), (100, 75))
     assert boxes[0].label == "<b>sign</b>"  # raw text: the page shows it as text
 
 
@@ -357,7 +357,7 @@ def test_no_text_raises_and_no_box_leaves_the_picture(text, frame, original_wh, 
         assert all(math.isfinite(value) and abs(value) <= MAX_COORDINATE for value in box.xyxy)
         assert x_min < x_max and y_min < y_max
         assert len(box.label) <= MAX_LABEL_CHARS and "\n" not in box.label
-    placed = boxes_in_original(parsed, frame, original_wh, model_wh)
+    placed = convert_to_original(parsed, frame, original_wh, model_wh)
     for box in placed.boxes:
         assert 0 <= box.x_min < box.x_max <= original_wh[0]
         assert 0 <= box.y_min < box.y_max <= original_wh[1]

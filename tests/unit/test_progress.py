@@ -5,7 +5,7 @@ import io
 import pytest
 
 from hart_studio import progress as module
-from hart_studio.progress import MOST_WARNINGS, PLAIN_PERIOD_SECONDS, Progress, describe_seconds, printable
+from hart_studio.progress import MAX_WARNINGS, PLAIN_PERIOD_SECONDS, ProgressReporter, format_duration, printable
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_log_gets_a_line_per_kind_of_phase_and_one_per_period(clock: Clock) -> None:
     log = io.StringIO()
-    with Progress("step", 6000, ("loss", "reward"), log) as progress:
+    with ProgressReporter("step", 6000, ("loss", "reward"), log) as progress:
         progress.set_phase("loading the model")
         progress.begin(0, 6000)
         for done in range(0, 160, 16):
@@ -50,7 +50,7 @@ def test_a_log_gets_a_line_per_kind_of_phase_and_one_per_period(clock: Clock) ->
 
 def test_the_rate_is_that_of_this_command(clock: Clock) -> None:
     log = io.StringIO()
-    progress = Progress("question", stream=log)
+    progress = ProgressReporter("question", stream=log)
     progress.begin(100, 200)
     clock.now += 20
     progress.update(110, {})
@@ -59,7 +59,7 @@ def test_the_rate_is_that_of_this_command(clock: Clock) -> None:
 
 def test_a_terminal_gets_one_line_that_is_updated() -> None:
     terminal = Terminal()
-    with Progress("step", 4, ("loss",), terminal) as progress:
+    with ProgressReporter("step", 4, ("loss",), terminal) as progress:
         progress.set_phase("loading the model")
         progress.begin(1, 4)
         progress.set_phase("measuring held-out questions, 16 of 40")
@@ -74,13 +74,13 @@ def test_a_terminal_gets_one_line_that_is_updated() -> None:
 
 def test_warnings_are_printed_up_to_a_number_and_all_counted() -> None:
     log = io.StringIO()
-    progress = Progress(stream=log)
-    for number in range(MOST_WARNINGS + 50):
+    progress = ProgressReporter(stream=log)
+    for number in range(MAX_WARNINGS + 50):
         progress.warn(f"sample {number}: \x1b[31mno box")
     lines = log.getvalue().splitlines()
-    assert progress.warning_count == MOST_WARNINGS + 50
+    assert progress.warning_count == MAX_WARNINGS + 50
     assert lines[0] == "warning: sample 0: [31mno box"
-    assert len(lines) == MOST_WARNINGS + 1 and "only counted" in lines[-1]
+    assert len(lines) == MAX_WARNINGS + 1 and "only counted" in lines[-1]
 
 
 def test_a_log_that_cannot_be_written_ends_no_job(clock: Clock) -> None:
@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_ends_no_job(clock: Clock) -> None:
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
 
-    progress = Progress(stream=Full())
+    progress = ProgressReporter(stream=Full())
     progress.set_phase("loading the model")
     progress.warn("x")
     assert progress.warning_count == 1
@@ -98,7 +98,7 @@ def test_a_log_that_cannot_be_written_ends_no_job(clock: Clock) -> None:
     ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
 )
 def test_times_are_short(seconds: float, text: str) -> None:
-    assert describe_seconds(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_control_characters_become_blanks() -> None:

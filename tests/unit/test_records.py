@@ -44,8 +44,8 @@ def rollout(**changes: Any) -> Rollout:
         "sample_id": "s1",
         "protocol": "crops_only",
         "turns": (turn("grounding"), turn("answer")),
-        "boxes": (Box.of((1.5, 2, 3, 4), label="sign", score=0.25),),
-        "crops": (Box.of((1, 2, 3, 4)),),
+        "boxes": (Box.from_xyxy((1.5, 2, 3, 4), label="sign", score=0.25),),
+        "crops": (Box.from_xyxy((1, 2, 3, 4)),),
         "outcome": "ok",
         "score": SCORED,
     }
@@ -61,7 +61,7 @@ def gold_sample() -> GoldSample:
         answer="B",
         category="detail",
         source="needle",
-        gold_boxes=(Box.of((0, 0, 1, 1)),),
+        gold_boxes=(Box.from_xyxy((0, 0, 1, 1)),),
     )
 
 
@@ -69,7 +69,7 @@ def gold_sample() -> GoldSample:
 
 
 def test_box_measures() -> None:
-    box = Box.of((1.5, 2, 4, 12))
+    box = Box.from_xyxy((1.5, 2, 4, 12))
     assert box.xyxy == (1.5, 2.0, 4.0, 12.0)
     assert (box.width, box.height, box.area) == (2.5, 10, 25)
 
@@ -87,16 +87,16 @@ def test_box_measures() -> None:
 )
 def test_box_refuses_what_is_no_rectangle(xyxy: tuple[float, float, float, float], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Box.of(xyxy)
+        Box.from_xyxy(xyxy)
 
 
 def test_records_are_frozen_and_closed() -> None:
-    box = Box.of((0, 0, 1, 1))
+    box = Box.from_xyxy((0, 0, 1, 1))
     with pytest.raises(ValidationError, match="frozen"):
         box.x_min = 5
     with pytest.raises(ValidationError, match="Extra inputs"):
         Box(x_min=0, y_min=0, x_max=1, y_max=1, colour="red")  # type: ignore[call-arg]
-    assert len({box, Box.of((0, 0, 1, 1))}) == 1  # equal by value, so usable as a key
+    assert len({box, Box.from_xyxy((0, 0, 1, 1))}) == 1  # equal by value, so usable as a key
 
 
 floats = st.floats(allow_nan=True, allow_infinity=True)
@@ -105,7 +105,7 @@ floats = st.floats(allow_nan=True, allow_infinity=True)
 @given(st.tuples(floats, floats, floats, floats) | st.lists(floats, max_size=6).map(tuple))
 def test_is_finite_xyxy_tells_exactly_what_a_box_accepts(values: tuple[float, ...]) -> None:
     try:
-        Box.of(values)  # type: ignore[arg-type]
+        Box.from_xyxy(values)  # type: ignore[arg-type]
         accepted = True
     except ValueError:  # wrong count, or refused by the record
         accepted = False
@@ -151,7 +151,7 @@ def test_sample_letters_follow_the_choices() -> None:
 
 def test_blind_sample_has_no_gold_boxes_and_nothing_else_changed() -> None:
     gold = gold_sample()
-    blind = gold.blind()
+    blind = gold.without_gold_boxes()
     assert type(blind) is Sample
     with pytest.raises(AttributeError):
         blind.gold_boxes  # type: ignore[attr-defined]  # noqa: B018
@@ -233,9 +233,9 @@ def test_every_protocol_is_accepted() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        Box.of((0.1, 0.2, 1e3, 8191.999999), label="<b>ü\n中</b>", score=1.0),
+        Box.from_xyxy((0.1, 0.2, 1e3, 8191.999999), label="<b>ü\n中</b>", score=1.0),
         gold_sample(),
-        gold_sample().blind(),
+        gold_sample().without_gold_boxes(),
         turn("answer", text="", image_sizes_wh=[]),
         SCORED,
         Score(value=None, extracted=None, expected=None, rule="none"),

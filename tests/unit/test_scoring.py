@@ -17,10 +17,10 @@ from hart_studio.scoring import (
     answers_agree,
     extract_choice,
     extract_open,
-    normalise_text,
+    normalize_text,
     score_answer,
 )
-from tests.unit.test_scoring_choices import COLOURS
+from tests.unit.test_scoring_choices import COLORS
 
 # ---- open questions ----
 
@@ -87,17 +87,17 @@ def test_open(text, value, rule):
     ],
 )
 def test_normalised_text(text, normalised):
-    assert normalise_text(text) == normalised
+    assert normalize_text(text) == normalised
 
 
 # ---- scores ----
 
 
 def test_score_of_a_choice():
-    assert score_answer("green \\boxed{B}", COLOURS, "B") == Score(value=1.0, extracted="B", expected="B", rule="boxed")
-    assert score_answer("red \\boxed{C}", COLOURS, "B").value == 0.0
-    assert score_answer("no idea", COLOURS, "B") == Score(value=0.0, extracted=None, expected="B", rule="none")
-    assert score_answer("\\boxed{B}", COLOURS, None) == Score(value=None, extracted="B", expected=None, rule="boxed")
+    assert score_answer("green \\boxed{B}", COLORS, "B") == Score(value=1.0, extracted="B", expected="B", rule="boxed")
+    assert score_answer("red \\boxed{C}", COLORS, "B").value == 0.0
+    assert score_answer("no idea", COLORS, "B") == Score(value=0.0, extracted=None, expected="B", rule="none")
+    assert score_answer("\\boxed{B}", COLORS, None) == Score(value=None, extracted="B", expected=None, rule="boxed")
 
 
 def test_score_of_an_open_answer():
@@ -116,10 +116,10 @@ def test_score_of_an_open_answer():
 @pytest.mark.parametrize(
     ("choices", "answer", "message"),
     [
-        (COLOURS, "E", "one of the letters ABCD, got 'E'"),
-        (COLOURS, "b", "got 'b'"),
-        (COLOURS, "AB", "got 'AB'"),
-        (COLOURS, "", "got ''"),
+        (COLORS, "E", "one of the letters ABCD, got 'E'"),
+        (COLORS, "b", "got 'b'"),
+        (COLORS, "AB", "got 'AB'"),
+        (COLORS, "", "got ''"),
         ((), " ", "expected an answer with text"),
     ],
 )
@@ -130,7 +130,7 @@ def test_an_answer_that_nothing_could_match_is_an_error_not_a_zero(choices, answ
 
 def test_agreement_compares_what_was_read():
     boxed, said, other, unread = (
-        score_answer(text, COLOURS, None) for text in ("\\boxed{B}", "The answer is B", "C", "hm")
+        score_answer(text, COLORS, None) for text in ("\\boxed{B}", "The answer is B", "C", "hm")
     )
     assert answers_agree(boxed, said)
     assert not answers_agree(boxed, other)
@@ -171,20 +171,20 @@ def test_an_open_answer_is_one_line_of_text_or_none(text):
 
 @given(answer=st.text(st.characters(codec="ascii"), max_size=20).filter(str.strip))
 def test_case_and_blanks_never_decide(answer):
-    assert normalise_text(answer) == normalise_text(f"  {answer.upper()}\n") != ""
+    assert normalize_text(answer) == normalize_text(f"  {answer.upper()}\n") != ""
 
 
 @given(words=st.lists(st.sampled_from(["red", "green", "lamp", "dog", "B", "of"]), max_size=12))
 def test_prose_without_a_sign_of_an_answer_is_never_read(words):
     prose = " ".join(("A", *words, "is visible above all"))
-    assert extract_choice(prose, "ABCD", COLOURS) == NOT_FOUND
+    assert extract_choice(prose, "ABCD", COLORS) == NOT_FOUND
 
 
 @given(letter=st.sampled_from("ABCD"), before=st.text(max_size=60), after=st.text(max_size=60))
 def test_a_box_is_found_in_any_text(letter, before, after):
     noise = before.replace("boxed", "").replace("<", "").replace("{", "").replace("}", "").replace("\\", "")
     tail = after.replace("boxed", "").replace("<", "").replace("{", "").replace("}", "").replace("\\", "")
-    assert extract_choice(f"{noise} \\boxed{{{letter}}} {tail}", "ABCD", COLOURS) == (letter, "boxed")
+    assert extract_choice(f"{noise} \\boxed{{{letter}}} {tail}", "ABCD", COLORS) == (letter, "boxed")
 
 
 HOSTILE = [
@@ -199,6 +199,6 @@ HOSTILE = [
 def test_time_is_bounded_on_hostile_text(unit):
     text = unit * (MAX_TEXT_CHARS // len(unit)) + "x"
     started = time.process_time()
-    extract_choice(text, "ABCD", COLOURS)
+    extract_choice(text, "ABCD", COLORS)
     extract_open(text)
     assert time.process_time() - started < 2.0  # seconds of CPU; quadratic matching takes tens of them

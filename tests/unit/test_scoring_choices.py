@@ -7,10 +7,10 @@ import pytest
 from hart_studio.errors import InputError
 from hart_studio.scoring import MAX_TEXT_CHARS, NOT_FOUND, Extraction, extract_choice
 
-COLOURS = ("blue", "green", "red", "a dog")
+COLORS = ("blue", "green", "red", "a dog")
 """Options A to D of the tables."""
 
-# (text, letter, rule): read with the options of COLOURS
+# (text, letter, rule): read with the options of COLORS
 CHOICE = [
     ("green \\boxed{B}", "B", "boxed"),  # what the built-in model writes
     ("\\boxed{C}", "C", "boxed"),  # plain
@@ -170,7 +170,7 @@ CHOICE = [
 
 @pytest.mark.parametrize(("text", "letter", "rule"), CHOICE)
 def test_choice(text, letter, rule):
-    assert extract_choice(text, "ABCD", COLOURS) == Extraction(letter, rule)
+    assert extract_choice(text, "ABCD", COLORS) == Extraction(letter, rule)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_equal_options_cannot_be_told_apart():
     "form", ["\\boxed{%s} \\boxed{%s}", "<answer>%s</answer><answer>%s</answer>", "answer: %s\nanswer: %s"]
 )
 def test_two_different_answers_count_only_when_allowed(form):
-    assert extract_choice(form % ("A", "C"), "ABCD", COLOURS).value == "C"
-    assert extract_choice(form % ("A", "C"), "ABCD", COLOURS, strict_single=True) == NOT_FOUND
-    assert extract_choice(form % ("c", "(C)"), "ABCD", COLOURS, strict_single=True).value == "C"
+    assert extract_choice(form % ("A", "C"), "ABCD", COLORS).value == "C"
+    assert extract_choice(form % ("A", "C"), "ABCD", COLORS, strict_single=True) == NOT_FOUND
+    assert extract_choice(form % ("c", "(C)"), "ABCD", COLORS, strict_single=True).value == "C"
 
 
 @pytest.mark.parametrize("letters", ["", "abcd", "A1", "A B", "ÄÖ"])

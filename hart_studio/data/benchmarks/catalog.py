@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from hart_studio.data.benchmarks import hr_bench, mme_realworld, mmstar, needle, treebench, visual_cot, vstar
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.published_files import fetch, find_tables, is_hub_id
 from hart_studio.data.rows import LoadedSamples, collect_samples
-from hart_studio.data.tables import PlacedRow, read_rows
+from hart_studio.data.tables import LocatedRow, read_rows
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.records import GoldSample
 
@@ -35,7 +35,7 @@ class Benchmark:
     """Glob patterns of what is fetched from the hub."""
     tables: tuple[str, ...]
     """Glob patterns, in lower case, of the files with the questions in a folder; the first that fits decides."""
-    read: Callable[[Any, Pictures], GoldSample]
+    read: Callable[[Any, ImageResolver], GoldSample]
     """Makes a sample of a row, or raises ``ValueError`` or a ``HartError``."""
     official: str = ""
     """Name of its own extractor in ``evaluation.extractors``; empty where it has none."""
@@ -49,7 +49,7 @@ class Benchmark:
     """Whether its questions are spread over several files."""
     subsets: tuple[str, ...] = ()
     """The subsets that are asked unless others are chosen; empty where there is no choice."""
-    is_asked: Callable[[Any, Collection[str]], bool] | None = None
+    is_included: Callable[[Any, Collection[str]], bool] | None = None
     """Whether a row belongs to the chosen subsets."""
 
 
@@ -132,7 +132,7 @@ _ALL: Final = (
         expected=4042,
         has_parts=True,
         subsets=visual_cot.SUBSETS,
-        is_asked=visual_cot.is_asked,
+        is_included=visual_cot.is_included,
     ),
     Benchmark(
         name="needle",
@@ -152,7 +152,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {benchmark.name: benchmark for benchma
 """Name -> benchmark."""
 
 
-def find_benchmark(name: str) -> Benchmark:
+def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a name.
 
     Raises:
@@ -197,43 +197,43 @@ def load_benchmark(
         InputError: If there is no such benchmark or subset, or the settings do not belong to it.
         DataError: If it cannot be found or read, holds no question at all, or is the full set as the training part.
     """
-    benchmark = find_benchmark(name)
+    benchmark = get_benchmark(name)
     chosen = _check_subsets(benchmark, subsets)
-    left_out = frozenset[tuple[str, ...]]()
+    excluded = frozenset[tuple[str, ...]]()
     if without:
         if name != "mme_realworld_train":
             raise InputError(f"expected questions to leave out of mme_realworld_train only, got {name}; drop them")
         lite = load_benchmark(
             "mme_realworld_lite", without, image_root=image_root, cache=cache, allow_download=allow_download
         )
-        left_out = frozenset(_key(sample) for sample in lite.samples)
-    folder, tables = _find(benchmark, path, cache, allow_download)
+        excluded = frozenset(_key(sample) for sample in lite.samples)
+    folder, tables = _locate_files(benchmark, path, cache, allow_download)
     if limit is not None and not without:
         _check_place(benchmark, path, tables)
     cache.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures(image_root or folder, cache)
-    rows = _asked_rows(benchmark, tables, chosen)
+    images = ImageResolver(image_root or folder, cache)
+    rows = _selected_rows(benchmark, tables, chosen)
 
     def read(row: Any) -> GoldSample:
         if isinstance(row, ValueError):
             raise row
-        return benchmark.read(row, pictures)
+        return benchmark.read(row, images)
 
-    asked = islice(_leave_out(benchmark.title, rows, read, left_out), limit)
-    loaded = collect_samples(benchmark.title, asked, _take, needs_answer=True)
+    asked = islice(_exclude_rows(benchmark.title, rows, read, excluded), limit)
+    loaded = collect_samples(benchmark.title, asked, _raise_or_return, needs_answer=True)
     return loaded if without else _check_training_part(benchmark, loaded)
 
 
 def _check_subsets(benchmark: Benchmark, subsets: Collection[str] | None) -> Collection[str]:
     if subsets is None:
         return benchmark.subsets
-    if benchmark.is_asked is None or not subsets:
-        of = ", ".join(each.name for each in _ALL if each.is_asked)
+    if benchmark.is_included is None or not subsets:
+        of = ", ".join(each.name for each in _ALL if each.is_included)
         raise InputError(f"expected at least one subset, of {of} only, got {list(subsets)} of {benchmark.name}")
     return frozenset(subsets)
 
 
-def _find(benchmark: Benchmark, path: str, cache: Path, allow_download: bool) -> tuple[Path, tuple[Path, ...]]:
+def _locate_files(benchmark: Benchmark, path: str, cache: Path, allow_download: bool) -> tuple[Path, tuple[Path, ...]]:
     """The folder of the benchmark and its files of questions."""
     place = Path(path) if path else None
     if place is not None and place.is_file():
@@ -250,10 +250,10 @@ def _find(benchmark: Benchmark, path: str, cache: Path, allow_download: bool) ->
     return place, find_tables(place, benchmark.tables, has_parts=benchmark.has_parts)
 
 
-def _asked_rows(benchmark: Benchmark, tables: tuple[Path, ...], subsets: Collection[str]) -> Iterator[PlacedRow]:
+def _selected_rows(benchmark: Benchmark, tables: tuple[Path, ...], subsets: Collection[str]) -> Iterator[LocatedRow]:
     for table in tables:
         for place, row in read_rows(table):
-            if benchmark.is_asked is None or isinstance(row, ValueError) or benchmark.is_asked(row, subsets):
+            if benchmark.is_included is None or isinstance(row, ValueError) or benchmark.is_included(row, subsets):
                 yield (f"{table.name} {place}" if len(tables) > 1 else place), row
 
 
@@ -262,11 +262,11 @@ def _key(sample: GoldSample) -> tuple[str, ...]:
     return (Path(sample.image).name, sample.question, *sample.choices)
 
 
-def _leave_out(
-    source: str, rows: Iterator[PlacedRow], read: Callable[[Any], GoldSample], keys: frozenset[tuple[str, ...]]
+def _exclude_rows(
+    source: str, rows: Iterator[LocatedRow], read: Callable[[Any], GoldSample], keys: frozenset[tuple[str, ...]]
 ) -> Iterator[tuple[str, GoldSample | Exception]]:
     """The samples without those of the keys, and why a row is none; at the end there must have been both kinds."""
-    kept = left_out = 0
+    kept = excluded = 0
     for place, row in rows:
         try:
             sample = read(row)
@@ -274,18 +274,18 @@ def _leave_out(
             yield place, error
             continue
         if _key(sample) in keys:
-            left_out += 1
+            excluded += 1
         else:
             kept += 1
             yield place, sample
-    if keys and bool(kept) != bool(left_out):
+    if keys and bool(kept) != bool(excluded):
         found = "none" if kept else "nothing else"
         raise DataError(
             f"expected some questions of the Lite part in {source}, got {found}; give both in the same form"
         )
 
 
-def _take(found: GoldSample | Exception) -> GoldSample:
+def _raise_or_return(found: GoldSample | Exception) -> GoldSample:
     if isinstance(found, Exception):
         raise found
     return found

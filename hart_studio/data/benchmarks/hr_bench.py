@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.options import read_lettered
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
@@ -13,7 +13,7 @@ SOURCE: Final = "HR-Bench"
 """Name of the data set."""
 
 
-def read_hr_bench_row(row: Any, pictures: Pictures) -> GoldSample:
+def read_hr_bench_row(row: Any, images: ImageResolver) -> GoldSample:
     """One question in one of its cycles. There are no gold boxes.
 
     The category is such as ``single/cycle 0``: the kind of question, ``single`` or ``cross``, and the cycle of options.
@@ -21,7 +21,7 @@ def read_hr_bench_row(row: Any, pictures: Pictures) -> GoldSample:
     Args:
         row: An object with ``index``, ``image`` in base64 or as a feature, ``question``, ``A`` to ``D``, ``answer``,
             ``category`` and ``cycle_category``.
-        pictures: Where the pictures are.
+        images: Where the pictures are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the picture is missing.
@@ -31,7 +31,7 @@ def read_hr_bench_row(row: Any, pictures: Pictures) -> GoldSample:
     choices = read_lettered(row)
     return GoldSample(
         id=f"{to_text(get_field(row, 'index'), 'index')}/cycle {cycle}",
-        image=pictures.locate(get_field(row, "image")),
+        image=images.locate(get_field(row, "image")),
         question=to_text(get_field(row, "question"), "question"),
         choices=choices,
         answer=to_letter(to_text(get_field(row, "answer"), "answer"), choices),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hart_studio.data.benchmarks.pictures import Pictures, content_id
+from hart_studio.data.benchmarks.images import ImageResolver, content_id
 from hart_studio.data.options import read_options
 from hart_studio.data.rows import get_field, strip_letters, to_letter, to_text, to_texts
 from hart_studio.records import GoldSample
@@ -17,7 +17,7 @@ SOURCE = "MME-RealWorld"
 """Name of the data set."""
 
 
-def read_mme_realworld_row(row: Any, pictures: Pictures) -> GoldSample:
+def read_mme_realworld_row(row: Any, images: ImageResolver) -> GoldSample:
     """One question.
 
     The category is ``<Task>/<Subtask>``, as ``Perception/Autonomous_Driving``: the columns of the paper's Table 2. The
@@ -28,21 +28,21 @@ def read_mme_realworld_row(row: Any, pictures: Pictures) -> GoldSample:
         row: Of the JSON, an object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``,
             ``Task`` and ``Subtask``. Of a table, ``question``, ``answer``, the options in ``multi-choice options`` or
             ``choices``, the picture in ``bytes`` or ``image``, and mostly ``index`` and ``category``.
-        pictures: Where the pictures are.
+        images: Where the pictures are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the picture is missing.
         InputError: If the picture's name leads out of the folder.
     """
-    return _read_table_row(row, pictures) if isinstance(row, dict) and "question" in row else _read_json(row, pictures)
+    return _read_table_row(row, images) if isinstance(row, dict) and "question" in row else _read_json(row, images)
 
 
-def _read_json(row: Any, pictures: Pictures) -> GoldSample:
+def _read_json(row: Any, images: ImageResolver) -> GoldSample:
     choices = strip_letters(to_texts(get_field(row, "Answer choices"), "Answer choices"))
     task, subtask = to_text(get_field(row, "Task"), "Task"), to_text(get_field(row, "Subtask"), "Subtask")
     return GoldSample(
         id=to_text(get_field(row, "Question_id"), "Question_id"),
-        image=pictures.locate(get_field(row, "Image")),
+        image=images.locate(get_field(row, "Image")),
         question=to_text(get_field(row, "Text"), "Text"),
         choices=choices,
         answer=to_letter(to_text(get_field(row, "Ground truth"), "Ground truth"), choices),
@@ -52,12 +52,12 @@ def _read_json(row: Any, pictures: Pictures) -> GoldSample:
     )
 
 
-def _read_table_row(row: dict[str, Any], pictures: Pictures) -> GoldSample:
+def _read_table_row(row: dict[str, Any], images: ImageResolver) -> GoldSample:
     name = next((each for each in ("multi-choice options", "choices") if each in row), "multi-choice options")
     choices = read_options(get_field(row, name), name)
     answer = to_letter(to_text(get_field(row, "answer"), "answer"), choices)
     question = to_text(get_field(row, "question"), "question")
-    image = pictures.locate(row["bytes"] if row.get("bytes") else get_field(row, "image"))
+    image = images.locate(row["bytes"] if row.get("bytes") else get_field(row, "image"))
     index = row.get("index")
     return GoldSample(
         id=content_id(image.rpartition("/")[2], question, *choices) if index is None else to_text(index, "index"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hart_studio.data.benchmarks.pictures import Pictures
-from hart_studio.data.options import read_lettered, take_out_options
+from hart_studio.data.benchmarks.images import ImageResolver
+from hart_studio.data.options import extract_options, read_lettered
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 
@@ -13,7 +13,7 @@ SOURCE: Final = "MMStar"
 """Name of the data set."""
 
 
-def read_mmstar_row(row: Any, pictures: Pictures) -> GoldSample:
+def read_mmstar_row(row: Any, images: ImageResolver) -> GoldSample:
     """One question. There are no gold boxes.
 
     The category is the ability and its axis, as ``coarse perception/image scene and topic``.
@@ -21,19 +21,19 @@ def read_mmstar_row(row: Any, pictures: Pictures) -> GoldSample:
     Args:
         row: An object with ``index``, ``image`` as a feature, bytes or base64, ``question``, ``answer``, ``category``,
             ``l2_category``, and maybe a column for each letter.
-        pictures: Where the pictures are.
+        images: Where the pictures are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the picture is missing.
         InputError: If the picture's name leads out of the folder.
     """
     published = to_text(get_field(row, "question"), "question")
-    question, choices = take_out_options(published, read_lettered(row))
+    question, choices = extract_options(published, read_lettered(row))
     axis = "l2_category" if "l2_category" in row else "l2-category"
     parts = (to_text(get_field(row, name), name) for name in ("category", axis))
     return GoldSample(
         id=to_text(get_field(row, "index"), "index"),
-        image=pictures.locate(get_field(row, "image")),
+        image=images.locate(get_field(row, "image")),
         question=question,
         choices=choices,
         answer=to_letter(to_text(get_field(row, "answer"), "answer"), choices),

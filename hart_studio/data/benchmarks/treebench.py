@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.gold_boxes import repair_boxes
 from hart_studio.data.literals import read_literal
-from hart_studio.data.options import read_lettered, read_options, split_options, take_out_options
+from hart_studio.data.options import extract_options, read_lettered, read_options, split_options
 from hart_studio.data.rows import get_field, to_letter, to_text
 from hart_studio.records import GoldSample
 
@@ -17,7 +17,7 @@ SOURCE: Final = "TreeBench"
 _OCR: Final = "Perception/OCR"
 
 
-def read_treebench_row(row: Any, pictures: Pictures) -> GoldSample:
+def read_treebench_row(row: Any, images: ImageResolver) -> GoldSample:
     """One question.
 
     Questions about text, of category ``Perception/OCR``, hold their options already; they are taken out, so that every
@@ -27,7 +27,7 @@ def read_treebench_row(row: Any, pictures: Pictures) -> GoldSample:
         row: An object with ``index``, ``image`` in base64, ``question``, ``answer``, ``category``, ``target_instances``
             (text of ``[x_min, y_min, x_max, y_max]`` lists in original pixels), and ``multi-choice options`` with one
             option a line, or a column for each letter.
-        pictures: Where the pictures are.
+        images: Where the pictures are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or a box is not in the picture.
@@ -36,12 +36,12 @@ def read_treebench_row(row: Any, pictures: Pictures) -> GoldSample:
     published = to_text(get_field(row, "question"), "question")
     category = to_text(get_field(row, "category"), "category")
     listed = read_options(row.get("multi-choice options"), "multi-choice options") or read_lettered(row)
-    question, choices = take_out_options(published, listed)
+    question, choices = extract_options(published, listed)
     if category == _OCR:
         question, inlined = split_options(published)
         choices = listed if len(listed) >= len(inlined) else inlined
     boxes = get_field(row, "target_instances")
-    image = pictures.locate(get_field(row, "image"))
+    image = images.locate(get_field(row, "image"))
     return GoldSample(
         id=to_text(get_field(row, "index"), "index"),
         image=image,

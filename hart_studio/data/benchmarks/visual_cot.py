@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
-from hart_studio.data.benchmarks.pictures import Pictures, content_id
+from hart_studio.data.benchmarks.images import ImageResolver, content_id
 from hart_studio.data.gold_boxes import repair_boxes
 from hart_studio.data.literals import read_literal
 from hart_studio.data.rows import get_field, to_text
@@ -23,7 +23,7 @@ _REQUEST: Final = re.compile(r"\s*Please provide the bounding box coordinates? o
 _BOX_MARK: Final = "###"
 
 
-def is_asked(row: Any, subsets: Collection[str]) -> bool:
+def is_included(row: Any, subsets: Collection[str]) -> bool:
     """Whether a row is of one of the subsets and not answered by yes or no; what is no row stays, to be counted."""
     try:
         answer = _words(row, 3)
@@ -32,7 +32,7 @@ def is_asked(row: Any, subsets: Collection[str]) -> bool:
         return True
 
 
-def read_visual_cot_row(row: Any, pictures: Pictures) -> GoldSample:
+def read_visual_cot_row(row: Any, images: ImageResolver) -> GoldSample:
     """One question.
 
     The gold box stands behind ``###`` in the second entry of ``image``, in original pixels. The one in the conversation
@@ -41,7 +41,7 @@ def read_visual_cot_row(row: Any, pictures: Pictures) -> GoldSample:
     Args:
         row: An object with ``dataset``, ``question_id``, ``image`` (the path, and the path with the box) and
             ``conversations`` (question, box, picture, answer).
-        pictures: Where the pictures are.
+        images: Where the pictures are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or nothing of the box is in the picture.
@@ -54,7 +54,7 @@ def read_visual_cot_row(row: Any, pictures: Pictures) -> GoldSample:
     name, _, box = to_text(paths[1], "image").partition(_BOX_MARK)
     question = _REQUEST.sub("", _words(row, 0).replace("<image>", "")).strip()
     number = to_text(get_field(row, "question_id"), "question_id")
-    image = pictures.locate(name.strip())
+    image = images.locate(name.strip())
     return GoldSample(
         id=f"{subset}/{number}-{content_id(paths[1], question)}",
         image=image,

@@ -10,11 +10,11 @@ import json
 import re
 from typing import Any, Final
 
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.gold_boxes import repair_boxes
-from hart_studio.data.options import read_lettered, read_options, take_out_options
+from hart_studio.data.options import extract_options, read_lettered, read_options
 from hart_studio.data.rows import get_field, to_letter, to_text, to_texts
-from hart_studio.files import from_stored_path, read_plain, resolve_inside
+from hart_studio.files import from_stored_path, read_regular_file, resolve_inside
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import Box, GoldSample
 
@@ -24,14 +24,14 @@ SOURCE: Final = "V* Bench"
 _INSTRUCTION: Final = re.compile(r"\s*Answer with the option['’]s letter from the given choices directly\.?\s*\Z")
 
 
-def read_vstar_row(row: Any, pictures: Pictures) -> GoldSample:
+def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
     """One question.
 
     Args:
         row: An object with ``category``, ``image``, the question with its options in ``text`` and the letter in
             ``label``; or ``question``, ``answer`` (a letter, or a number from 0), and options in ``choices`` or in a
             column for each letter.
-        pictures: Where the pictures are. Only those that are files have gold boxes.
+        images: Where the pictures are. Only those that are files have gold boxes.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or a box is not in the picture.
@@ -39,12 +39,12 @@ def read_vstar_row(row: Any, pictures: Pictures) -> GoldSample:
     """
     text = "text" if "text" in (row if isinstance(row, dict) else {}) else "question"
     published = _INSTRUCTION.sub("", to_text(get_field(row, text), text))
-    question, choices = take_out_options(published, read_options(row.get("choices"), "choices") or read_lettered(row))
+    question, choices = extract_options(published, read_options(row.get("choices"), "choices") or read_lettered(row))
     answer = get_field(row, "label" if "label" in row else "answer")
     category = to_text(get_field(row, "category"), "category")
     key = "question_id" if "question_id" in row else "index"
     cell = get_field(row, "image")
-    image = pictures.locate(cell)
+    image = images.locate(cell)
     is_number = isinstance(answer, int) and 0 <= answer < len(choices)
     return GoldSample(
         id=f"{category}/{to_text(get_field(row, key), key)}",
@@ -60,10 +60,10 @@ def read_vstar_row(row: Any, pictures: Pictures) -> GoldSample:
 
 def _read_boxes(image: str) -> tuple[Box, ...]:
     """Boxes of the JSON beside a picture, published as ``[x, y, width, height]``; none when there is no such file."""
-    picture = from_stored_path(image)
-    notes = resolve_inside(picture.parent, f"{picture.stem}.json")
+    image_path = from_stored_path(image)
+    notes = resolve_inside(image_path.parent, f"{image_path.stem}.json")
     if not notes.is_file():
         return ()
-    noted = json.loads(read_plain(notes, may_link=True))
+    noted = json.loads(read_regular_file(notes, follow_symlinks=True))
     labels = to_texts(noted.get("target_object"), "target_object") if isinstance(noted, dict) else ()
     return repair_boxes(get_field(noted, "bbox"), image, labels, is_xywh=True)

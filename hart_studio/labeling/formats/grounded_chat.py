@@ -28,7 +28,7 @@ from hart_studio.labeling.formats.reading import (
 )
 from hart_studio.labeling.records import LabeledSample
 from hart_studio.models.families import FAMILIES
-from hart_studio.parsing import MAX_TEXT_CHARS, UNIT_DECIMALS, boxes_in_original, format_boxes, parse_boxes
+from hart_studio.parsing import MAX_TEXT_CHARS, UNIT_DECIMALS, convert_to_original, format_boxes, parse_boxes
 from hart_studio.prompts import as_text, grounding_prompt
 from hart_studio.records import Box
 
@@ -172,7 +172,7 @@ def _read_row(where: str, row: Any, pictures: PictureFinder, collector: LabelCol
     if not texts or not isinstance(texts[-1], str):
         raise ValueError("expected a turn from 'gpt' in 'conversations'")
     parsed = parse_boxes(texts[-1], max_boxes=MOST_BOXES)
-    placed = boxes_in_original(parsed, frame, picture.wh, (int(sides[0]), int(sides[1])))
+    placed = convert_to_original(parsed, frame, picture.wh, (int(sides[0]), int(sides[1])))
     if placed.status in ("invalid", "partly_invalid"):
         raise ValueError(f"expected usable boxes, got: {'; '.join(parsed.rejected) or 'some outside of the picture'}")
     collector.add_question(where, picture, get_field(row, "question"), placed.boxes, row)

@@ -17,11 +17,11 @@ from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
-from hart_studio.data.embedded_pictures import keep_picture
+from hart_studio.data.embedded_images import store_image
 from hart_studio.data.parquet_rows import open_parquet
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError, InputError
-from hart_studio.files import from_stored_path, read_plain
+from hart_studio.files import from_stored_path, read_regular_file
 from hart_studio.imaging import DEFAULT_LIMITS
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
 from hart_studio.labeling.formats.image_folder import FOLDER_OF, add_row, to_row
@@ -118,7 +118,7 @@ def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedS
                 image = get_field(row, "image")
                 value = image.get("bytes") if isinstance(image, dict) else image
                 if isinstance(value, bytes):
-                    picture = kept.find(Path(keep_picture(value, cache)).name)
+                    picture = kept.find(Path(store_image(value, cache)).name)
                 else:
                     picture = beside.find(image.get("path") if isinstance(image, dict) else image)
                 add_row(where, row, picture, names, collector)
@@ -142,7 +142,7 @@ def _parts(rows: list[_Row], limit: int) -> Iterator[list[_Row]]:
 
 def _row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
     image = {
-        "bytes": read_plain(from_stored_path(picture.file.path), DEFAULT_LIMITS.max_bytes, may_link=True),
+        "bytes": read_regular_file(from_stored_path(picture.file.path), DEFAULT_LIMITS.max_bytes, follow_symlinks=True),
         "path": Path(picture.name).name,
     }
     return {"image": image, **to_row(picture, planned, classes)}

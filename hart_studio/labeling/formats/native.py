@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.data.rows import LoadedSamples, find_picture, get_field, to_text
+from hart_studio.data.rows import LoadedSamples, get_field, resolve_image_path, to_text
 from hart_studio.errors import DataError, HartError
 from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
 from hart_studio.labeling.formats.reading import (
@@ -122,7 +122,7 @@ def to_item(record: Any, image_root: Path) -> Item:
     """
     if get_field(record, "schema") != SCHEMA:
         raise ValueError(f"expected the schema {SCHEMA!r}, got {str(record['schema'])[:40]!r}")
-    return make_item(record, find_picture(image_root, get_field(get_field(record, "image"), "file")))
+    return make_item(record, resolve_image_path(image_root, get_field(get_field(record, "image"), "file")))
 
 
 def make_item(record: Any, path: str) -> Item:
@@ -217,5 +217,5 @@ def _to_label(record: Any) -> Label:
         if len(xyxy) != 4:
             raise ValueError(f"expected four numbers in 'xyxy', got {len(xyxy)}")
         text = box["model_text"] if "model_text" in box else get_field(box, "label")
-        boxes.append(Box.of((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), to_label(text), box.get("score")))
+        boxes.append(Box.from_xyxy((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), to_label(text), box.get("score")))
     return Label.model_validate({**record, "boxes": boxes})

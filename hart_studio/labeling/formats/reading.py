@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
-from hart_studio.data.rows import LoadedSamples, collect_samples, find_picture, get_field, to_text, to_texts
+from hart_studio.data.rows import LoadedSamples, collect_samples, get_field, resolve_image_path, to_text, to_texts
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.files import (
-    MOST_DOCUMENT_BYTES,
-    MOST_LINE_BYTES,
-    open_plain,
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    open_regular_file,
     parse_bounded_json,
     read_lines,
-    read_plain,
+    read_regular_file,
 )
 from hart_studio.geometry import WH, XYXY, clip
 from hart_studio.imaging import SourceImage
@@ -111,7 +111,7 @@ class FoundPicture(NamedTuple):
         if len(edges) != 4:
             raise ValueError(f"expected four numbers for a box, got {len(edges)}")
         is_share = isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1
-        box = Box.of(edges, to_label(label), float(score) if is_share else None)
+        box = Box.from_xyxy(edges, to_label(label), float(score) if is_share else None)
         inside = clip(box, self.wh)
         if inside is None:
             raise ValueError(f"a box outside of the picture of {self.wh[0]} x {self.wh[1]} pixels")
@@ -135,7 +135,7 @@ class PictureFinder:
         """
         text = to_text(name, "image")
         if text not in self._found:
-            path = find_picture(self._root, text)
+            path = resolve_image_path(self._root, text)
             with SourceImage(path) as image:
                 self._found[text] = FoundPicture(text, path, image.wh)
         return self._found[text]
@@ -317,10 +317,10 @@ def read_bytes(path: Path) -> bytes:
     """All of a regular file.
 
     Raises:
-        DataError: If it cannot be read, or is larger than ``MOST_DOCUMENT_BYTES``.
+        DataError: If it cannot be read, or is larger than ``MAX_DOCUMENT_BYTES``.
     """
     try:
-        return read_plain(path, MOST_DOCUMENT_BYTES, may_link=True)
+        return read_regular_file(path, MAX_DOCUMENT_BYTES, follow_symlinks=True)
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
 
@@ -338,13 +338,13 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, bytes | ValueError]]:
         DataError: If the file cannot be read.
     """
     try:
-        file = open_plain(path, may_link=True)
+        file = open_regular_file(path, follow_symlinks=True)
     except OSError as error:
         raise DataError(f"expected a readable file at {path}, got {error.strerror}; check the path") from error
     with file:
         for number, line in read_lines(file):
             if line is None:
-                yield number, ValueError(f"expected at most {MOST_LINE_BYTES:,} bytes in a line, got more")
+                yield number, ValueError(f"expected at most {MAX_LINE_BYTES:,} bytes in a line, got more")
             elif line.strip():
                 yield number, line
 

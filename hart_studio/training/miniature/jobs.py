@@ -99,7 +99,7 @@ class Jobs:
         """End the processes that run, and start no more: trainings save first."""
         self._is_stopping.set()
 
-    def draw_questions(self, split: str) -> None:
+    def generate_samples(self, split: str) -> None:
         """Draw the ``train`` or the ``test`` questions, unless they are there.
 
         Raises:

@@ -157,7 +157,7 @@ def find_cost(events: Sequence[RunEvent]) -> StepCost | None:
 
 
 def _read_all(layout: RunLayout) -> list[RunEvent]:
-    return drop_superseded(read_events(layout, most_bytes=_WHOLE_FILE).events)
+    return drop_superseded(read_events(layout, max_bytes=_WHOLE_FILE).events)
 
 
 def _curve(events: Sequence[RunEvent], metric: str) -> dict[int, float]:

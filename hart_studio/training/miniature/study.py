@@ -122,7 +122,7 @@ def run_study(
     tasks = plan_tasks(cells, seeds)
     with _terminate_as_interrupt(), ThreadPoolExecutor(max_workers=max(jobs, 2)) as pool:
         try:
-            for future in [pool.submit(worker.draw_questions, split) for split in ("test", "train")]:
+            for future in [pool.submit(worker.generate_samples, split) for split in ("test", "train")]:
                 future.result()
             return _run_tasks(place, worker, tasks, jobs, say, pool)
         except BaseException:

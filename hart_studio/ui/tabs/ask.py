@@ -10,7 +10,7 @@ from typing import Any, Final
 import gradio as gr
 
 from hart_studio.errors import InputError
-from hart_studio.models.catalog import BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.background import Progress, follow
 from hart_studio.ui.callers import Caller
@@ -165,7 +165,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     def find_warnings(path: str, *chosen: str | None) -> dict[str, str]:
         """Text of each model field -> the warning of that model, of the models in the lists and the chosen ones."""
         named = {text: name for title, name in models for text in (title, name)}
-        named |= {name: name for name in (*BUILT_INS, *chosen) if name and name not in named}
+        named |= {name: name for name in (*BUILT_IN_FOLDERS, *chosen) if name and name not in named}
         found = {text: service.find_warnings(Path(path), [name]) for text, name in named.items()}
         return {text: " ".join(warnings) for text, warnings in found.items() if warnings}
 

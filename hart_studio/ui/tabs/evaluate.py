@@ -9,7 +9,7 @@ import gradio as gr
 
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.errors import HartError
-from hart_studio.models.catalog import BUILT_IN_HART, BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS, BUILT_IN_HART
 from hart_studio.records import PROTOCOLS
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.evaluation_desk import EvaluationDesk
@@ -90,7 +90,7 @@ def _build_page(
         protocols=[(name, PROTOCOL_TITLES[name]) for name in PROTOCOLS],
         gpus=[(gpu.index, gpu.title) for gpu in desk.launch.gpus()] if desk.is_open else [],
         model_label=service.allowed.label,
-        examples=[] if examples is None else [(title, name) for title, name in models if name in BUILT_INS],
+        examples=[] if examples is None else [(title, name) for title, name in models if name in BUILT_IN_FOLDERS],
         example_count=0 if examples is None else examples.count,
     )
     elem_id = "evaluate-owner-page" if rights.is_public else "evaluate-page"

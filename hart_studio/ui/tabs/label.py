@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hart_studio.image_domains import DOMAIN_TITLES, readable_domains
+from hart_studio.image_domains import DOMAIN_TITLES, supported_domains
 from hart_studio.labeling.sources import KINDS
-from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_made_for
+from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_intended_domain
 from hart_studio.ui import visitor_desk as bounds
 from hart_studio.ui.components.label_page import LabelChoices, LabelPage
 from hart_studio.ui.label_desk import LabelDesk
@@ -48,7 +48,7 @@ def build_label_tab(
     marker.write_text("Files of the Label page lie beside this one.\n", encoding="utf-8")
     calls, projects = ReviewCalls(desk, service), ProjectApi(desk)
     looks: list[Callable[[Mapping[str, Any]], Any]] = [
-        *(desk.projects, desk.look, desk.bad_rows),
+        *(desk.projects, desk.look, desk.invalid_rows),
         *(outputs.quality, outputs.losses, outputs.difference, calls.list_items),
     ]
     makes: list[Callable[[Mapping[str, Any]], Any]] = [
@@ -65,13 +65,13 @@ def build_label_tab(
         answers = [visitors.answering(answer.__name__) for answer in looks + makes]
         kinds = [kind for kind in bounds.KINDS if kind != "auto"]
         note, most_rollouts = NOTE, bounds.MOST_ROLLOUTS
-    made_for = read_made_for(BUILT_IN_HART)
+    made_for = read_intended_domain(BUILT_IN_HART)
     choices = LabelChoices(
         outputs.formats,
         kinds,
         models,
         BUILT_IN_HART,
-        readable_domains(made_for),
+        supported_domains(made_for),
         f"The built-in models were made for {DOMAIN_TITLES[made_for]}, and this project has other images. "
         f"For photographs take a model such as {GENERAL_MODEL}.",
         service.allowed.label,

@@ -66,7 +66,7 @@ def test_rows_that_take_no_bytes_are_counted(tmp_path: Path) -> None:
 
 
 def test_rows_of_all_batches_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow_rows, "MOST_ROWS", 5)
+    monkeypatch.setattr(arrow_rows, "MAX_ROWS", 5)
     with pytest.raises(DataError, match="at most 5 rows"):
         next(read_arrow(write(tmp_path / "a.arrow", {"x": pa.array(range(6))}, rows_of_a_batch=2)))
 
@@ -87,7 +87,7 @@ def test_a_dictionary_value_that_fills_a_row_many_times_is_a_bad_row(tmp_path: P
 
 
 def test_large_rows_are_bad_and_the_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "MOST_CELL_BYTES", 10_000)
+    monkeypatch.setattr(parquet_rows, "MAX_CELL_BYTES", 10_000)
     path = write(tmp_path / "a.arrow", {"x": pa.array([b"a", b"b" * 20_000, b"c"])})
     first, second, third = read_arrow(path)
     assert (first, third) == ({"x": b"a"}, {"x": b"c"})
@@ -123,10 +123,10 @@ def test_lists_in_lists_without_end_are_refused(tmp_path: Path) -> None:
 
 def test_large_batches_and_dictionaries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.arrow", {"x": pa.array(["a" * 9000] * 5).dictionary_encode()})
-    monkeypatch.setattr(arrow_rows, "MOST_UNPACKED_BYTES", 5000)
+    monkeypatch.setattr(arrow_rows, "MAX_UNPACKED_BYTES", 5000)
     with pytest.raises(DataError, match="bytes of dictionaries"):
         next(read_arrow(path))
-    monkeypatch.setattr(arrow_rows, "MOST_BATCH_BYTES", 5000)
+    monkeypatch.setattr(arrow_rows, "MAX_BATCH_BYTES", 5000)
     with pytest.raises(DataError, match="bytes in a record batch"):
         next(read_arrow(path))
 

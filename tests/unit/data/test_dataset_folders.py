@@ -72,7 +72,7 @@ def test_nothing_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write(tmp_path / "a.jsonl", "")
     with pytest.raises(DataError, match=r"a\.jsonl hold no rows"):
         read_first_names(find_splits(tmp_path)["train"])
-    monkeypatch.setattr(dataset_folders, "MOST_FILES", 2)
+    monkeypatch.setattr(dataset_folders, "MAX_FILES", 2)
     for number in range(3):
         write(tmp_path / f"{number}.jsonl")
     with pytest.raises(DataError, match="more than 2 files"):

@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import EntryNotFoundError
 
-from hart_studio.data.columns import Columns
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.hub_metadata import check_metadata, pin_revision
 from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import DataError
@@ -81,7 +81,7 @@ def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(DataError, match="far enough"):
-        load_hugging_face("a/b", tmp_path / "cache", Columns(), revision="v1")
+        load_hugging_face("a/b", tmp_path / "cache", ColumnMapping(), revision="v1")
     assert asked == [
         ("a/b", "README.md", "dataset", "commit of v1"), ("a/b", ".huggingface.yaml", "dataset", "commit of v1"),
         {"name": None, "revision": "commit of v1"},
@@ -89,7 +89,7 @@ def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.
     asked.clear()
     put(tmp_path, "README.md", CARD.format("ftp://127.0.0.1/x.csv"))
     with pytest.raises(DataError, match="lies outside"):
-        load_hugging_face("a/b", tmp_path / "cache", Columns())
+        load_hugging_face("a/b", tmp_path / "cache", ColumnMapping())
     assert len(asked) == 1, "the library was not asked"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert pin_revision("a/b", "v1") == "v1"

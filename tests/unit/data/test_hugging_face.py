@@ -7,15 +7,15 @@ import huggingface_hub
 import pytest
 from PIL import Image
 
-from hart_studio.data.columns import Columns
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import DataError
 from hart_studio.records import Box
-from tests.pictures import encoded, landmark
+from tests.images import encoded, landmark
 
 FIRST = encoded(landmark(24, 16), "JPEG")
 SECOND = encoded(landmark(16, 24), "PNG")
-COLUMNS = Columns(choices="choices")
+COLUMNS = ColumnMapping(choices="choices")
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +72,14 @@ def test_paths_stay_inside_their_folder(tmp_path: Path) -> None:
     name = save(tmp_path / "set", table([inside, outside, "../out.png", "gone.png", "x" * 2000]), is_image=False)
     loaded = load_hugging_face(name, tmp_path / "cache", COLUMNS, image_root=tmp_path / "pictures")
     assert [sample.image for sample in loaded.samples] == [str(Path(inside).resolve())]
-    assert [bad.row for bad in loaded.bad_rows] == ["row 2", "row 3", "row 4", "row 5"]
+    assert [bad.row for bad in loaded.invalid_rows] == ["row 2", "row 3", "row 4", "row 5"]
     starts = [
         "the picture is missing or lies outside",
         "expected the name of a file",
         "the picture is missing",
         "expected a",
     ]
-    assert all(bad.reason.startswith(start) for bad, start in zip(loaded.bad_rows, starts, strict=True))
+    assert all(bad.reason.startswith(start) for bad, start in zip(loaded.invalid_rows, starts, strict=True))
 
 
 def test_bad_rows_are_counted(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_bad_rows_are_counted(tmp_path: Path) -> None:
     data = table(images, answer=["B", "B", "B", "Z", None, "A"], question=["?", "?", "?", "?", "?", " "])
     loaded = load_hugging_face(save(tmp_path / "set", data, is_image=False), tmp_path / "cache", COLUMNS)
     assert [sample.id for sample in loaded.samples] == ["000001"]
-    assert [bad.reason.split(",")[0] for bad in loaded.bad_rows] == [
+    assert [bad.reason.split(",")[0] for bad in loaded.invalid_rows] == [
         "expected one of JPEG",
         "expected a picture",
         "expected the letter of one of 2 options as the answer",
@@ -115,7 +115,7 @@ def test_choices_and_answers(tmp_path: Path, choices: Any, answer: str, expected
 def test_an_answer_that_could_be_two_options_is_a_bad_row(tmp_path: Path) -> None:
     data = table([FIRST] * 3, choices=[["x", "y"], ["B", "A"], ["red", "red"]], answer=["A", "A", "red"])
     loaded = load_hugging_face(save(tmp_path / "set", data, is_image=False), tmp_path / "cache", COLUMNS)
-    assert [bad.reason for bad in loaded.bad_rows] == [
+    assert [bad.reason for bad in loaded.invalid_rows] == [
         "the answer 'A' is the letter of one option and the text of another",
         "expected the letter of one of 2 options as the answer, got 'red'",
     ]
@@ -135,16 +135,16 @@ def test_every_column_can_have_another_name(tmp_path: Path) -> None:
             "box": [[[0.0, 0.0, 2.0, 1.0]], []],
         }
     )
-    columns = Columns("picture", "text", "truth", ("A", "B", "C"), "number", "l2", "box")
+    columns = ColumnMapping("picture", "text", "truth", ("A", "B", "C"), "number", "l2", "box")
     first, second = load_hugging_face(save(tmp_path / "s", data, is_image=False), tmp_path / "cache", columns).samples
     assert (first.id, first.choices, first.category) == ("17", ("x", "y"), "OCR")
-    assert (first.gold_boxes, second.gold_boxes) == ((Box.of((0, 0, 2, 1)),), ())
+    assert (first.gold_boxes, second.gold_boxes) == ((Box.from_xyxy((0, 0, 2, 1)),), ())
     assert (second.choices, second.answer) == (("1", "2", "3"), "C")
 
 
 def test_without_choices_questions_are_open(tmp_path: Path) -> None:
     name = save(tmp_path / "set", table([FIRST], answer=["forty"]), is_image=False)
-    (sample,) = load_hugging_face(name, tmp_path / "cache", Columns()).samples
+    (sample,) = load_hugging_face(name, tmp_path / "cache", ColumnMapping()).samples
     assert (sample.choices, sample.answer) == ((), "forty")
 
 
@@ -169,7 +169,7 @@ def test_a_split_is_named_when_there_are_several(tmp_path: Path) -> None:
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     name = save(tmp_path / "set", table([FIRST]), is_image=False)
     with pytest.raises(DataError, match=r"expected the columns kind in .*, got image, question, choices, answer; map"):
-        load_hugging_face(name, tmp_path / "cache", Columns(category="kind"))
+        load_hugging_face(name, tmp_path / "cache", ColumnMapping(category="kind"))
 
 
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

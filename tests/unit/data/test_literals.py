@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.data.literals import LONGEST_LITERAL, read_literal
+from hart_studio.data.literals import MAX_LITERAL_CHARS, read_literal
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_anything_else_is_a_value_error(text: str) -> None:
 
 def test_a_longer_text_is_not_even_parsed() -> None:
     with pytest.raises(ValueError, match="at most 20000 characters"):
-        read_literal("[" + "1," * LONGEST_LITERAL + "]", "boxes")
+        read_literal("[" + "1," * MAX_LITERAL_CHARS + "]", "boxes")
 
 
 @given(text=st.text(max_size=60) | st.text(alphabet="[](){},'\"1-. \\", max_size=60))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.data.options import read_lettered, read_options, split_options, take_out_options
+from hart_studio.data.options import extract_options, read_lettered, read_options, split_options
 from hart_studio.records import MAX_QUESTION_CHARS
 
 # (text, question, options)
@@ -29,7 +29,7 @@ INLINED = [
 @pytest.mark.parametrize(("text", "question", "options"), INLINED, ids=[text[:20] for text, _, _ in INLINED])
 def test_options_are_taken_out_of_a_question(text: str, question: str, options: tuple[str, ...]) -> None:
     assert split_options(text) == (question, options)
-    assert take_out_options(text) == (question, options)
+    assert extract_options(text) == (question, options)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_question_without_options_stays_whole(text: str) -> None:
 
 def test_known_options_are_taken_out_only_where_they_are_repeated() -> None:
     text = "Which way from A: here to B: there?"
-    assert take_out_options(text, ("left", "right")) == (text, ("left", "right"))
-    assert take_out_options(f"{text}\nA. Left\nB. right.", ("left", "right")) == (text, ("left", "right"))
+    assert extract_options(text, ("left", "right")) == (text, ("left", "right"))
+    assert extract_options(f"{text}\nA. Left\nB. right.", ("left", "right")) == (text, ("left", "right"))
 
 
 def test_a_text_too_long_is_not_searched() -> None:

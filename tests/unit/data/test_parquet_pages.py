@@ -10,7 +10,7 @@ import pytest
 
 from hart_studio.data.parquet_pages import measure_pages
 from hart_studio.errors import DataError
-from hart_studio.files import open_plain
+from hart_studio.files import open_regular_file
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -19,7 +19,7 @@ def test_pages_are_measured(version: str, tmp_path: Path) -> None:
     values = [f"value {number % 50}" for number in range(10_000)]
     pq.write_table(pa.table({"text": values}), path, data_page_version=version, data_page_size=1024, compression="zstd")
     column = pq.read_metadata(path).row_group(0).column(0)
-    with open_plain(path) as file:
+    with open_regular_file(path) as file:
         found = measure_pages(file, column.dictionary_page_offset, column.total_compressed_size)
     assert found.values == 10_000
     assert found.dictionary_bytes == sum(4 + len(value) for value in set(values))
@@ -32,5 +32,5 @@ def test_pages_are_measured(version: str, tmp_path: Path) -> None:
 )
 def test_other_bytes_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(data)
-    with open_plain(tmp_path / "a") as file, pytest.raises(DataError):
+    with open_regular_file(tmp_path / "a") as file, pytest.raises(DataError):
         measure_pages(file, 0, len(data))

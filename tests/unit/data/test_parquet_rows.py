@@ -95,7 +95,7 @@ def test_metadata_that_lies_about_the_size_is_not_believed(tmp_path: Path) -> No
 
 
 def test_a_large_row_is_a_bad_one_and_the_next_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "MOST_CELL_BYTES", 10_000)
+    monkeypatch.setattr(parquet_rows, "MAX_CELL_BYTES", 10_000)
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"id": [1, 2, 3], "text": ["a", "b" * 20_000, "c"]}), path)
     rows = [row for _, row in read_rows(path)]
@@ -116,7 +116,7 @@ def test_nested_columns_come_as_they_are(tmp_path: Path) -> None:
 
 
 def test_rows_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "MOST_ROWS", 2)
+    monkeypatch.setattr(parquet_rows, "MAX_ROWS", 2)
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"id": [1, 2, 3]}), path)
     with pytest.raises(DataError, match="at most 2 rows"):

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from hart_studio.data.rows import (
-    BadRow,
+    InvalidRow,
     LoadedSamples,
     collect_samples,
-    find_picture,
     get_field,
+    resolve_image_path,
     strip_letters,
     to_boxes,
     to_letter,
@@ -58,7 +58,7 @@ def test_what_is_no_letter_of_an_option(answer: str) -> None:
 def test_values() -> None:
     assert [to_text(value, "f") for value in ("7", 7, 3.5)] == ["7", "7", "3.5"]
     assert to_texts(["a", 1], "f") == ("a", "1") and to_texts(None, "f") == ()
-    assert to_boxes([[0, 1, 2, 3.5]], "f") == (Box.of((0, 1, 2, 3.5)),) and to_boxes(None, "f") == ()
+    assert to_boxes([[0, 1, 2, 3.5]], "f") == (Box.from_xyxy((0, 1, 2, 3.5)),) and to_boxes(None, "f") == ()
     assert get_field({"f": None}, "f") is None
 
 
@@ -101,13 +101,13 @@ def test_a_picture_must_exist_below_its_folder(tmp_path: Path) -> None:
     (tmp_path / "out.png").touch()
     (tmp_path / "in" / "a.png").touch()
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "out.png")
-    assert find_picture(tmp_path / "in", "a.png") == str((tmp_path / "in" / "a.png").resolve())
+    assert resolve_image_path(tmp_path / "in", "a.png") == str((tmp_path / "in" / "a.png").resolve())
     for name in ("b.png", "x" * 5000):
         with pytest.raises(ValueError, match="the picture is missing"):
-            find_picture(tmp_path / "in", name)
+            resolve_image_path(tmp_path / "in", name)
     for name in ("../out.png", str(tmp_path / "out.png"), "link.png", ""):
         with pytest.raises(InputError, match="expected the name of a file below 'in'"):
-            find_picture(tmp_path / "in", name)
+            resolve_image_path(tmp_path / "in", name)
 
 
 def test_bad_rows_are_counted_and_the_others_kept() -> None:
@@ -120,11 +120,11 @@ def test_bad_rows_are_counted_and_the_others_kept() -> None:
 
     loaded = collect_samples("here", rows, read, needs_answer=True)
     assert [each.id for each in loaded.samples] == ["one", "two"]
-    assert loaded.bad_rows == (
-        BadRow("b", "no good"),
-        BadRow("c", "an id that an earlier row has"),
-        BadRow("d", "no answer"),
-        BadRow("f", "no good"),
+    assert loaded.invalid_rows == (
+        InvalidRow("b", "no good"),
+        InvalidRow("c", "an id that an earlier row has"),
+        InvalidRow("d", "no answer"),
+        InvalidRow("f", "no good"),
     )
     assert loaded.reasons == {"no good": 2, "an id that an earlier row has": 1, "no answer": 1}
     assert [each.id for each in collect_samples("here", rows, read, needs_answer=False).samples] == [
@@ -149,7 +149,7 @@ def test_reasons_are_one_short_line() -> None:
     loaded = collect_samples(
         "s", good + rows, lambda row: sample(row) if row == "good" else read(row), needs_answer=True
     )
-    reasons = [bad.reason for bad in loaded.bad_rows]
+    reasons = [bad.reason for bad in loaded.invalid_rows]
     assert reasons[0] == "x" * 300 + "..."
     assert "recursion" in reasons[1]
     assert reasons[2] == "question: expected a question, got empty text"
@@ -167,8 +167,8 @@ def test_no_good_row_is_an_error_that_says_why() -> None:
 
 
 def test_reasons_that_are_not_shown_are_counted() -> None:
-    bad_rows = tuple(BadRow(f"row {number}", f"reason {number % 7}") for number in range(8))
-    lines = LoadedSamples("here", (), bad_rows).describe_reasons(5)
+    invalid_rows = tuple(InvalidRow(f"row {number}", f"reason {number % 7}") for number in range(8))
+    lines = LoadedSamples("here", (), invalid_rows).describe_reasons(5)
     assert lines[0] == "2 rows of here are left out: reason 0"
     assert lines[5:] == ["and 2 other reasons"]
-    assert LoadedSamples("here", (), bad_rows[:5]).describe_reasons(5)[-1].endswith("reason 4")
+    assert LoadedSamples("here", (), invalid_rows[:5]).describe_reasons(5)[-1].endswith("reason 4")

@@ -36,19 +36,19 @@ def test_a_line_is_a_sample(folder: Path) -> None:
     full = {**GOOD, "id": 7, "kind": "detail", "category": "digit", "gold_boxes": [[0, 0, 2, 1.5]], "note": "ours"}
     loaded = load_jsonl(write(folder, GOOD, "", full))
     first, second = loaded.samples
-    assert loaded.bad_rows == () and loaded.source == "set"
+    assert loaded.invalid_rows == () and loaded.source == "set"
     picture = str((folder / "x.png").resolve())
     assert first == GoldSample(
         id="a", image=picture, question="Which?", choices=("1", "2"), answer="B", source="set", gold_boxes=()
     )
     assert (second.id, second.category) == ("7", "detail")
-    assert second.gold_boxes == (Box.of((0, 0, 2, 1.5)),)
+    assert second.gold_boxes == (Box.from_xyxy((0, 0, 2, 1.5)),)
 
 
 def test_an_open_question_has_an_answer_in_words(folder: Path) -> None:
     path = write(folder, {**GOOD, "choices": [], "answer": 40}, {**GOOD, "id": "b", "choices": [], "answer": None})
     assert [sample.answer for sample in load_jsonl(path).samples] == ["40"]
-    assert load_jsonl(path).bad_rows[0].reason == "no answer"
+    assert load_jsonl(path).invalid_rows[0].reason == "no answer"
     assert [sample.answer for sample in load_jsonl(path, needs_answer=False).samples] == ["40", None]
 
 
@@ -77,7 +77,7 @@ def test_an_open_question_has_an_answer_in_words(folder: Path) -> None:
 def test_a_bad_line_is_counted_and_the_next_one_is_read(folder: Path, row: Any, reason: str) -> None:
     loaded = load_jsonl(write(folder, {**GOOD, "id": "first"}, row, {**GOOD, "id": "last"}))
     assert [sample.id for sample in loaded.samples] == ["first", "last"]
-    (bad,) = loaded.bad_rows
+    (bad,) = loaded.invalid_rows
     assert bad.row == "line 2"
     assert bad.reason.startswith(reason)
 
@@ -104,7 +104,7 @@ def test_a_needle_folder_is_read_as_it_was_written(tmp_path: Path) -> None:
     for item in items:
         write_item(item, tmp_path)
     loaded = load_needle(tmp_path)
-    assert loaded.bad_rows == ()
+    assert loaded.invalid_rows == ()
     for item, sample in zip(items, loaded.samples, strict=True):
         assert (sample.id, sample.source, sample.category) == (item.id, "needle", item.question.kind)
         assert (sample.question, sample.choices, sample.answer) == (
@@ -147,7 +147,7 @@ def published(folder: Path) -> Path:
 def test_a_published_folder_is_read(published: Path) -> None:
     loaded = load_mme_realworld(published)
     assert [sample.id[-4:] for sample in loaded.samples] == ["0001", "0004"]
-    assert [(bad.row, bad.reason) for bad in loaded.bad_rows] == [
+    assert [(bad.row, bad.reason) for bad in loaded.invalid_rows] == [
         ("row 2", f"the picture is missing in {published.resolve()}"),
         ("row 3", "expected the letter of one of 5 options as the answer, got 'F'"),
     ]
@@ -190,7 +190,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_texts_that_nobody_can_ask_are_bad_rows(folder: Path, change: dict[str, Any], reason: str) -> None:
     loaded = load_jsonl(write(folder, GOOD, {**GOOD, "id": "b", **change}))
     assert len(loaded.samples) == 1
-    (bad,) = loaded.bad_rows
+    (bad,) = loaded.invalid_rows
     assert bad.row == "line 2" and reason in bad.reason
 
 

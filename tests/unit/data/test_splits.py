@@ -26,7 +26,7 @@ def make_sample(name: str, image: str = "", folder: str = "/data") -> GoldSample
         image=f"{folder}/{image or name}.png",
         question="?",
         answer="yes",
-        gold_boxes=(Box.of((0, 0, 1, 1)),),
+        gold_boxes=(Box.from_xyxy((0, 0, 1, 1)),),
     )
 
 

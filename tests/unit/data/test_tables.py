@@ -15,12 +15,12 @@ from PIL import Image
 
 from hart_studio import files
 from hart_studio.data import separated_rows, tables
-from hart_studio.data.columns import Columns
-from hart_studio.data.tables import load_table, peek_table
+from hart_studio.data.columns import ColumnMapping
+from hart_studio.data.tables import load_table, preview_table
 from hart_studio.errors import DataError
-from hart_studio.files import open_plain, read_lines
+from hart_studio.files import open_regular_file, read_lines
 from tests.examples import example_count
-from tests.pictures import encoded
+from tests.images import encoded
 
 ROWS: list[dict[str, Any]] = [
     {"image": "a.png", "question": "What colour?", "answer": "red"},
@@ -57,7 +57,7 @@ def test_every_form_gives_the_same_samples(folder: Path, ending: str) -> None:
         ("What colour?", "red"),
         ('A "quoted", comma\nand a line', "7"),
     ]
-    assert loaded.bad_rows == ()
+    assert loaded.invalid_rows == ()
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(folder: Path) -> None:
@@ -70,14 +70,14 @@ def test_bad_rows_are_counted_with_their_places(folder: Path) -> None:
     (folder / "t.jsonl").write_text("\n".join(lines))
     loaded = load_table(folder / "t.jsonl", folder / "cache")
     assert len(loaded.samples) == 1
-    assert [bad.row for bad in loaded.bad_rows] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
-    assert "the picture is missing" in loaded.bad_rows[2].reason
+    assert [bad.row for bad in loaded.invalid_rows] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
+    assert "the picture is missing" in loaded.invalid_rows[2].reason
 
 
 def test_lines_with_too_many_or_too_few_cells(folder: Path) -> None:
     (folder / "t.csv").write_text("image,question\na.png,What?\na.png\na.png,Why?,more\n")
     loaded = load_table(folder / "t.csv", folder / "cache")
-    assert [bad.reason for bad in loaded.bad_rows] == [
+    assert [bad.reason for bad in loaded.invalid_rows] == [
         "fewer cells than the header has columns",
         "more cells than the header has columns",
     ]
@@ -91,7 +91,7 @@ def test_pictures_in_base64_fill_long_cells(folder: Path) -> None:
 
 def test_columns_can_be_mapped(folder: Path) -> None:
     path = write(folder, ".csv", [{"photo": "a.png", "ask": "What?", "said": "red"}])
-    loaded = load_table(path, folder / "cache", Columns(image="photo", question="ask", answer="said"))
+    loaded = load_table(path, folder / "cache", ColumnMapping(image="photo", question="ask", answer="said"))
     assert loaded.samples[0].answer == "red"
     with pytest.raises(DataError, match="map the columns"):
         load_table(path, folder / "cache")
@@ -99,7 +99,7 @@ def test_columns_can_be_mapped(folder: Path) -> None:
 
 def test_peeking_names_the_columns_of_the_first_rows(folder: Path) -> None:
     path = write(folder, ".jsonl", [{"image": "a.png"}, {"image": "b.png", "question": "?"}] * 10)
-    names, rows = peek_table(path)
+    names, rows = preview_table(path)
     assert (names, len(rows)) == (["image", "question"], 5)
 
 
@@ -173,8 +173,8 @@ def test_tables_without_end_are_refused(
 ) -> None:
     monkeypatch.setattr(separated_rows, "LONGEST_ROW", 2000)
     monkeypatch.setattr(separated_rows, "MOST_CELLS", 100)
-    monkeypatch.setattr(tables, "MOST_ROWS", 50)
-    monkeypatch.setattr(tables, "MOST_DOCUMENT_BYTES", 20_000)
+    monkeypatch.setattr(tables, "MAX_ROWS", 50)
+    monkeypatch.setattr(tables, "MAX_DOCUMENT_BYTES", 20_000)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=told):
         list(tables.read_rows(tmp_path / name))
@@ -183,7 +183,7 @@ def test_tables_without_end_are_refused(
 def test_json_that_takes_much_memory_is_refused_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MOST_PARSED_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "MAX_PARSED_BYTES", 1 << 20)
     (tmp_path / "a.json").write_text(f"[{'{},' * 5000}{{}}]")
     with pytest.raises(DataError, match="at most 1 MiB of memory"):
         list(tables.read_rows(tmp_path / "a.json"))
@@ -195,5 +195,5 @@ def test_json_that_takes_much_memory_is_refused_before_it_is_parsed(
 
 def test_a_line_that_is_too_long_is_a_bad_row_and_the_next_is_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100 + b"\nshort\n" + b"y" * 11)
-    with open_plain(tmp_path / "a") as file:
+    with open_regular_file(tmp_path / "a") as file:
         assert list(read_lines(file, 10)) == [(1, None), (2, b"short\n"), (3, None)]

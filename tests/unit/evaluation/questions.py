@@ -6,11 +6,11 @@ from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.records import Judged, Measured
 from hart_studio.records import Box, Protocol, Score
 
-GOLD = Box.of((0, 0, 20, 20))
-ON = Box.of((0, 0, 20, 10))  # half of the gold box: IoG 0.5, IoU 0.5; 2 % of the picture
-NEAR = Box.of((0, 0, 40, 40))  # all of it and three times as much: IoG 1, IoU 0.25; 16 % of the picture
-OFF = Box.of((60, 60, 80, 80))  # 4 % of the picture
-FAR_GOLD = Box.of((90, 90, 100, 100))
+GOLD = Box.from_xyxy((0, 0, 20, 20))
+ON = Box.from_xyxy((0, 0, 20, 10))  # half of the gold box: IoG 0.5, IoU 0.5; 2 % of the picture
+NEAR = Box.from_xyxy((0, 0, 40, 40))  # all of it and three times as much: IoG 1, IoU 0.25; 16 % of the picture
+OFF = Box.from_xyxy((60, 60, 80, 80))  # 4 % of the picture
+FAR_GOLD = Box.from_xyxy((90, 90, 100, 100))
 
 
 def judged(value: float | None, official: float | None = None, **changes: object) -> Judged:

@@ -13,7 +13,11 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
     fault = make_record(12, picture, None, answers={}, error="the picture\x1b is gone " * 30)
     layout = write_evaluation(tmp_path / "runs", [*make_records(picture), fault], total=20)
     asked = AskedQuestions(
-        benchmark="needle", samples=20, fingerprint="f", bad_count=3, bad_rows=(("1", "no answer"), ("2", "no answer"))
+        benchmark="needle",
+        samples=20,
+        fingerprint="f",
+        bad_count=3,
+        invalid_rows=(("1", "no answer"), ("2", "no answer")),
     )
     lines = summarize_evaluation(load_evaluation(layout), asked)
     assert lines[0] == "questions: 13 of 20 measured, 1 failed, 3 invalid rows left out"
@@ -37,6 +41,6 @@ def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
 def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
     rows = tuple((str(number), f"reason {number}") for number in range(8))
-    asked = AskedQuestions(benchmark="needle", samples=20, fingerprint="f", bad_count=8, bad_rows=rows)
+    asked = AskedQuestions(benchmark="needle", samples=20, fingerprint="f", bad_count=8, invalid_rows=rows)
     lines = summarize_evaluation(load_evaluation(layout), asked)
     assert lines[-2:] == ["  1 left out: reason 4", "  and 3 other reasons"]

@@ -15,8 +15,8 @@ from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import MOST_FAULTS, prepare_run, run_evaluation, tally
 from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations
-from hart_studio.models.chat import ChatRequest, Completion, Sampling
-from hart_studio.progress import Progress
+from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
+from hart_studio.progress import ProgressReporter
 from hart_studio.runs.events import Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
@@ -38,7 +38,7 @@ class FailingModel(ScriptedModel):
     calls_left = 10**9
 
     def generate(
-        self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+        self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         self.calls_left -= 1
         if self.calls_left < 0:
@@ -93,7 +93,7 @@ def test_a_built_in_model_on_other_images_is_warned_of(
     with Image.open(path) as image:
         image.save(path, quality=50)  # encoded again: no evidence is left, only names
     layout = prepare_run(tmp_path / "runs", config)
-    assert run_evaluation(layout, lambda _: model(), progress=Progress("question"))
+    assert run_evaluation(layout, lambda _: model(), progress=ProgressReporter("question"))
     text = "hart-tiny was made for drawn needle scenes. Its answers on these images mean nothing."
     (told,) = [found for found in warnings(layout) if "made for" in found]
     assert told.startswith(text)
@@ -229,7 +229,7 @@ def test_a_stop_is_heard_between_batches(config: EvaluationConfig, tmp_path: Pat
 
     class Stopping(ScriptedModel):
         def generate(
-            self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+            self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
         ) -> list[list[Completion]]:
             layout.stop.touch()
             return super().generate(requests, sampling, group_size)
@@ -247,7 +247,7 @@ def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfi
     run_evaluation(layout, lambda _: model())
     asked = json.loads((layout.folder / "questions.json").read_text())
     assert (asked["samples"], asked["bad_count"]) == (QUESTIONS, 1)
-    assert asked["bad_rows"][0][0] == f"line {QUESTIONS + 1}"
+    assert asked["invalid_rows"][0][0] == f"line {QUESTIONS + 1}"
 
 
 def test_sampled_answers_do_not_depend_on_who_asks(config: EvaluationConfig, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_what_goes_on_before_the_first_answer_is_told(
 
     class Seeing(ScriptedModel):
         def generate(
-            self, requests: Sequence[ChatRequest], sampling: Sampling, group_size: int = 1
+            self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
         ) -> list[list[Completion]]:
             see()
             return super().generate(requests, sampling, group_size)

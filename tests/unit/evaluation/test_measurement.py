@@ -31,7 +31,11 @@ def model() -> ScriptedModel:
 
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
-    inside, outside, third = Box.of((0, 0, 50, 100)), Box.of((100, 0, 200, 100)), Box.of((70, 0, 170, 100))
+    inside, outside, third = (
+        Box.from_xyxy((0, 0, 50, 100)),
+        Box.from_xyxy((100, 0, 200, 100)),
+        Box.from_xyxy((70, 0, 170, 100)),
+    )
     asked = model()
     first, second = measure(asked, [sample(tmp_path, "one", inside, outside), sample(tmp_path, "two", third)])
     protocols: tuple[Protocol, ...] = ("direct", "crops_only", "full_and_crops")
@@ -47,7 +51,7 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_an_answer_cost_and_said_is_kept(tmp_path: Path) -> None:
-    (record,) = measure(model(), [sample(tmp_path, "one", Box.of((0, 0, 50, 100)))])
+    (record,) = measure(model(), [sample(tmp_path, "one", Box.from_xyxy((0, 0, 50, 100)))])
     direct, crops = record.answers["direct"], record.answers["crops_only"]
     assert (direct.text, direct.score.extracted, direct.score.rule) == ("\\boxed{A}", "A", "boxed")
     assert (direct.seconds, crops.seconds) == (0.25, 0.5), "one turn and two"
@@ -55,15 +59,17 @@ def test_what_an_answer_cost_and_said_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_threshold_is_strict(tmp_path: Path) -> None:
-    just = sample(tmp_path, "just", Box.of((70, 0, 170, 100)))  # 30 of 100 columns
-    more = sample(tmp_path, "more", Box.of((69, 0, 169, 100)))
+    just = sample(tmp_path, "just", Box.from_xyxy((70, 0, 170, 100)))  # 30 of 100 columns
+    more = sample(tmp_path, "more", Box.from_xyxy((69, 0, 169, 100)))
     records = [measure(model(), [one])[0] for one in (just, more)]
     assert [record.is_grounded for record in records] == [False, True]
 
 
 def test_direct_alone_asks_nobody_to_point(tmp_path: Path) -> None:
     asked = model()
-    (record,) = measure_batch(asked, [sample(tmp_path, "one", Box.of((0, 0, 50, 100)))], ["direct"], MEASURED_SETTINGS)
+    (record,) = measure_batch(
+        asked, [sample(tmp_path, "one", Box.from_xyxy((0, 0, 50, 100)))], ["direct"], MEASURED_SETTINGS
+    )
     assert asked.requests("grounding") == []
     assert (record.is_pointed, record.golds, record.is_grounded) == (False, (), False)
     with pytest.raises(DataError, match="gold boxes and a grounding turn of one"):
@@ -82,8 +88,10 @@ def test_both_extractors_judge_the_same_text(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
-    broken = sample(tmp_path, "one", Box.of((0, 0, 9, 9))).model_copy(update={"image": str(tmp_path / "gone.png")})
-    whole = sample(tmp_path, "two", Box.of((0, 0, 9, 9)))
+    broken = sample(tmp_path, "one", Box.from_xyxy((0, 0, 9, 9))).model_copy(
+        update={"image": str(tmp_path / "gone.png")}
+    )
+    whole = sample(tmp_path, "two", Box.from_xyxy((0, 0, 9, 9)))
     found = measure_batch(model(), [broken, whole], ["crops_only"], MEASURED_SETTINGS, "hr_bench")
     assert found[0].error and found[0].answers["crops_only"].score.value is None
     assert found[0].answers["crops_only"].official is None
@@ -94,7 +102,7 @@ def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> 
 
 
 def test_a_fault_has_a_record_too(tmp_path: Path) -> None:
-    record = record_fault(sample(tmp_path, "one", Box.of((0, 0, 9, 9))), ["direct", "crops_only"], "server gone")
+    record = record_fault(sample(tmp_path, "one", Box.from_xyxy((0, 0, 9, 9))), ["direct", "crops_only"], "server gone")
     assert record.error == "server gone" and set(record.answers) == {"direct", "crops_only"}
     with pytest.raises(DataError, match="server gone"):
         record.value("direct")
@@ -103,7 +111,7 @@ def test_a_fault_has_a_record_too(tmp_path: Path) -> None:
 def test_a_comparison_needs_gold_boxes_and_known_answers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected gold boxes of one"):
         measure(model(), [sample(tmp_path, "one")])
-    unknown = sample(tmp_path, "two", Box.of((0, 0, 9, 9))).model_copy(update={"answer": None})
+    unknown = sample(tmp_path, "two", Box.from_xyxy((0, 0, 9, 9))).model_copy(update={"answer": None})
     with pytest.raises(DataError, match="no known answer"):
         measure(model(), [unknown])
 
@@ -113,7 +121,7 @@ def test_the_command_writes_the_records(
 ) -> None:
     size = ["--width", "320", "--height", "240", "--objects", "3", "3"]
     assert write_needle(["--split", "test", "--count", "2", "--out", str(tmp_path / "n"), *size]) == 0
-    monkeypatch.setattr(measurement, "open_model", lambda name: model())
+    monkeypatch.setattr(measurement, "load_chat_model", lambda name: model())
     out = tmp_path / "measured.jsonl"
     assert measurement.main(["--data", str(tmp_path / "n"), "--out", str(out)]) == 0
     assert [record.sample_id for record in read_records(out)] == ["needle-test-0-00000", "needle-test-0-00001"]

@@ -15,8 +15,8 @@ def record(**changes: object) -> Measured:
         "category": "k",
         "image_wh": (100, 100),
         "answers": {"crops_only": RIGHT},
-        "boxes": (Box.of((0, 0, 20, 20)), Box.of((10, 10, 40, 30))),
-        "gold_boxes": (Box.of((0, 0, 20, 40)), Box.of((80, 80, 90, 90))),
+        "boxes": (Box.from_xyxy((0, 0, 20, 20)), Box.from_xyxy((10, 10, 40, 30))),
+        "gold_boxes": (Box.from_xyxy((0, 0, 20, 40)), Box.from_xyxy((80, 80, 90, 90))),
     }
     return Measured.model_validate({**values, **changes})
 

@@ -14,7 +14,7 @@ from hart_studio.errors import DataError
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.resume_check import INPUTS_FILE, check_inputs, read_inputs, write_inputs
-from hart_studio.models.catalog import find_built_in
+from hart_studio.models.catalog import resolve_model_name
 from hart_studio.models.served_settings import ServedSettings
 from hart_studio.runs.layout import RunLayout
 from tests.fakes import ScriptedModel
@@ -113,7 +113,7 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_evaluation_is_not_resumed_with_another_model(config: EvaluationConfig, tmp_path: Path) -> None:
     """Whole job: nothing is asked, and what was measured stays."""
-    folder = shutil.copytree(find_built_in("built-in-hart"), tmp_path / "m")
+    folder = shutil.copytree(resolve_model_name("built-in-hart"), tmp_path / "m")
     config = config.model_copy(update={"model": str(folder)})
     layout = prepare_run(tmp_path / "runs", config)
     script = {"grounding": '[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', "crops_only": "\\boxed{A}"}
@@ -126,7 +126,7 @@ def test_an_evaluation_is_not_resumed_with_another_model(config: EvaluationConfi
 
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(layout, lambda _: Interrupted(**script, direct="\\boxed{B}"))
-    shutil.copy(Path(find_built_in("built-in")) / "model.safetensors", folder)
+    shutil.copy(Path(resolve_model_name("built-in")) / "model.safetensors", folder)
     later = ScriptedModel(**script, direct="\\boxed{B}")
     with pytest.raises(DataError, match="the files of the model changed"):
         run_evaluation(layout, lambda _: later)

@@ -12,8 +12,10 @@ def rgb(colour: str) -> tuple[int, ...]:
 
 
 def test_every_model_has_its_colour_in_the_frame_of_the_small_picture() -> None:
-    left = question("x", judged(1.0), None, (Box.of((10, 10, 30, 30)),), gold_boxes=(Box.of((60, 10, 90, 90)),))
-    right = left.model_copy(update={"boxes": (Box.of((10, 60, 30, 90)),)})
+    left = question(
+        "x", judged(1.0), None, (Box.from_xyxy((10, 10, 30, 30)),), gold_boxes=(Box.from_xyxy((60, 10, 90, 90)),)
+    )
+    right = left.model_copy(update={"boxes": (Box.from_xyxy((10, 60, 30, 90)),)})
     shown = [Shown("one", "crops_only", left), Shown("two", "crops_only", right)]
     # The records say 100 x 100, the picture is four times as large.
     drawn = draw_boxes(Image.new("RGB", (400, 400), "black"), shown)
@@ -24,7 +26,7 @@ def test_every_model_has_its_colour_in_the_frame_of_the_small_picture() -> None:
 
 
 def test_a_tiny_box_is_still_seen() -> None:
-    tiny = question("x", judged(1.0), None, (Box.of((50, 50, 50.1, 50.1)),), gold_boxes=())
+    tiny = question("x", judged(1.0), None, (Box.from_xyxy((50, 50, 50.1, 50.1)),), gold_boxes=())
     drawn = draw_boxes(Image.new("RGB", (400, 400), "black"), [Shown("one", "crops_only", tiny)])
     assert rgb(colour_of(0)) in {drawn.getpixel((x, y)) for x in range(190, 212) for y in range(190, 212)}
 

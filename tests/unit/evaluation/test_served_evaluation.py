@@ -5,7 +5,7 @@ from pathlib import Path
 from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.results import load_evaluation
-from hart_studio.models.opening import open_model
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.prompts import GROUNDING_INSTRUCTION
 from tests.fake_endpoint import Answer, Seen, serving
 from tests.unit.evaluation.conftest import QUESTIONS
@@ -29,7 +29,7 @@ def test_a_served_model_is_measured_question_by_question(config: EvaluationConfi
     with serving(script) as server:
         settings = settings_of(server, model="hart", concurrency=4)
         layout = prepare_run(tmp_path / "runs", config.model_copy(update={"served": settings, "title": ""}))
-        assert not run_evaluation(layout, lambda given: open_model(given.model_name, served=given.served))
+        assert not run_evaluation(layout, lambda given: load_chat_model(given.model_name, served=given.served))
         assert server.most_at_once <= 4
     evaluation = load_evaluation(layout)
     failed = [record for record in evaluation.records if record.error]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
-from hart_studio.image_domains import NEEDLE, mark_domain
+from hart_studio.image_domains import NEEDLE, embed_domain
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
@@ -17,7 +17,7 @@ from hart_studio.labeling.records import Check, Label
 from hart_studio.records import Box, Sample
 
 WH = (400, 300)
-BOX = Box.of((100, 100, 200, 200))
+BOX = Box.from_xyxy((100, 100, 200, 200))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def drawn_picture(tmp_path: Path) -> Path:
 def draw_marked(path: Path, color: str = "white", domain: str = NEEDLE) -> Path:
     buffer = io.BytesIO()
     Image.new("RGB", WH, color).save(buffer, "JPEG")
-    path.write_bytes(mark_domain(buffer.getvalue(), domain))
+    path.write_bytes(embed_domain(buffer.getvalue(), domain))
     return path
 
 

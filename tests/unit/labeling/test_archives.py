@@ -16,7 +16,7 @@ from hart_studio.errors import DataError
 from hart_studio.labeling import archives
 from hart_studio.labeling.archives import Archive, Unpacked
 from tests.examples import example_count
-from tests.pictures import encoded
+from tests.images import encoded
 
 PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
 
@@ -41,10 +41,10 @@ def test_names_and_folders_stay(tmp_path: Path) -> None:
     archive = make_zip(
         tmp_path / "My signs.zip", {"street/Bild 1.png": PNG, "b.PNG": PNG, "q.csv": b"image,question\n"}
     )
-    folder, bad_rows, _ = unpack(archive, tmp_path / "cache")
+    folder, invalid_rows, _ = unpack(archive, tmp_path / "cache")
     assert folder.name == "My_signs"
     assert files_below(folder) == ["b.PNG", "q.csv", "street/Bild 1.png"]
-    assert bad_rows == ()
+    assert invalid_rows == ()
     assert (folder / "street/Bild 1.png").read_bytes() == PNG
 
 
@@ -52,9 +52,9 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
     climbers = ["../../evil.png", "/etc/x.png", "a/../../../y.png", "..\\evil.png", "C:\\..\\..\\..\\z.png"]
     archive = make_zip(tmp_path / "z.zip", {**dict.fromkeys(climbers, PNG), "a/b.png": PNG})
     before = set(files_below(tmp_path))
-    folder, bad_rows, _ = unpack(archive, tmp_path / "cache" / "deep")
+    folder, invalid_rows, _ = unpack(archive, tmp_path / "cache" / "deep")
     assert files_below(folder) == ["a/b.png"]
-    assert {bad.row for bad in bad_rows} == {name.replace("\\", "/") for name in climbers}
+    assert {bad.row for bad in invalid_rows} == {name.replace("\\", "/") for name in climbers}
     new = set(files_below(tmp_path)) - before
     assert new == {(folder / "a/b.png").relative_to(tmp_path).as_posix()}
 
@@ -65,19 +65,19 @@ def test_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) ->
     folder = tmp_path_factory.mktemp("any")
     (folder / "work").mkdir()
     make_zip(folder / "z.zip", {f"{name}x.png": PNG for name in names})
-    unpacked, bad_rows, _ = unpack(folder / "z.zip", folder / "work" / "cache")
+    unpacked, invalid_rows, _ = unpack(folder / "z.zip", folder / "work" / "cache")
     written = [path for path in folder.rglob("*") if path.is_file() and path.name != "z.zip"]
     assert all(unpacked in path.parents and not path.is_symlink() for path in written)
     with zipfile.ZipFile(folder / "z.zip") as archive:
-        assert len(written) + len(bad_rows) == len(archive.namelist()), "no picture is lost without a word"
+        assert len(written) + len(invalid_rows) == len(archive.namelist()), "no picture is lost without a word"
 
 
 def test_a_bomb_is_a_bad_row(tmp_path: Path) -> None:
     entries = {"bomb.png": PNG + b"\0" * 50_000_000, "good.png": PNG, "no.png": b"text", "bomb.csv": b"\n" * 50_000_000}
-    folder, bad_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
+    folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
     assert files_below(folder) == ["good.png"]
-    assert sorted(bad.row for bad in bad_rows) == ["bomb.csv", "bomb.png", "no.png"]
-    assert sum("which no such picture or table has" in bad.reason for bad in bad_rows) == 2
+    assert sorted(bad.row for bad in invalid_rows) == ["bomb.csv", "bomb.png", "no.png"]
+    assert sum("which no such picture or table has" in bad.reason for bad in invalid_rows) == 2
 
 
 def test_too_much_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ def test_a_damaged_entry_is_a_bad_row(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         data[archive.getinfo("a.png").header_offset + 40] ^= 0xFF
     path.write_bytes(bytes(data))
-    folder, bad_rows, _ = unpack(path, tmp_path / "cache")
+    folder, invalid_rows, _ = unpack(path, tmp_path / "cache")
     assert files_below(folder) == ["b.png"]
-    assert [bad.row for bad in bad_rows] == ["a.png"]
+    assert [bad.row for bad in invalid_rows] == ["a.png"]
 
 
 def test_what_the_system_added_is_no_picture(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_what_the_system_added_is_no_picture(tmp_path: Path) -> None:
         ".DS_Store": b"",
         "x.exe": b"",
     }
-    folder, bad_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
-    assert (files_below(folder), bad_rows) == (["a.png"], ())
+    folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
+    assert (files_below(folder), invalid_rows) == (["a.png"], ())
 
 
 def test_the_same_zip_again_writes_nothing(tmp_path: Path) -> None:
@@ -152,19 +152,19 @@ def test_the_folder_that_everything_lies_in(tmp_path: Path) -> None:
 
 def test_two_names_of_one_file_are_told(tmp_path: Path) -> None:
     entries = {"x.png": PNG, "./x.png": PNG + b"1", "a/y.png": PNG, "a//y.png": PNG + b"1"}
-    folder, bad_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
+    folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
     assert files_below(folder) == ["a/y.png", "x.png"]
     assert (folder / "x.png").read_bytes() == PNG
-    assert [bad.row for bad in bad_rows] == ["x.png", "a/y.png"]
+    assert [bad.row for bad in invalid_rows] == ["x.png", "a/y.png"]
 
 
 @pytest.mark.parametrize("deep", ["a/" * 33, "a/" * 900, "a/" * 20_000, "a" * 1000], ids=["33", "900", "20000", "long"])
 def test_folders_without_end_are_not_made(tmp_path: Path, deep: str) -> None:
     archive = make_zip(tmp_path / "z.zip", {f"{deep}b.png": PNG, "a/" * 32 + "c.png": PNG})
-    folder, bad_rows, _ = unpack(archive, tmp_path / "cache")
+    folder, invalid_rows, _ = unpack(archive, tmp_path / "cache")
     assert files_below(folder) == ["a/" * 32 + "c.png"]
-    assert len(bad_rows) == 1 and len(bad_rows[0].row) <= 1000
-    assert "in more than 32 folders" in bad_rows[0].reason
+    assert len(invalid_rows) == 1 and len(invalid_rows[0].row) <= 1000
+    assert "in more than 32 folders" in invalid_rows[0].reason
 
 
 def test_a_full_disk_leaves_nothing_of_a_new_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def samples(tmp_path: Path) -> list[GoldSample]:
     return [
         GoldSample(
             id=f"{n}", image=str(tmp_path / "a.png"), question="?", choices=("a", "b"), answer="A",
-            gold_boxes=(Box.of((100, 100, 200, 200)),),
+            gold_boxes=(Box.from_xyxy((100, 100, 200, 200)),),
         )
         for n in range(4)
     ]  # fmt: skip

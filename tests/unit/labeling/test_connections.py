@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.files import PROTECTED_FILES, open_plain
+from hart_studio.files import PROTECTED_FILES, open_regular_file
 from hart_studio.labeling.connections import POOL, ConnectionPool
 from hart_studio.labeling.database import DATABASE, Database
 from hart_studio.labeling.importing import look_at
@@ -408,7 +408,7 @@ def test_importing_a_file_of_an_open_database_as_an_image_keeps_its_locks(
     assert isinstance(found, str)
     assert "database" in found
     with pytest.raises(OSError, match="a file of a database"):
-        open_plain(file, may_link=True)
+        open_regular_file(file, follow_symlinks=True)
     log = filled.database.path.with_name(f"{DATABASE}-wal")
     before = log.stat().st_ino
     subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(filled.folder)], env=dict(os.environ), check=True)

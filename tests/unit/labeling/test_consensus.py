@@ -12,7 +12,7 @@ ALL = (True, True, True, True)
 
 
 def at(x: float, y: float = 0, side: float = 100) -> Box:
-    return Box.of((x, y, x + side, y + side))
+    return Box.from_xyxy((x, y, x + side, y + side))
 
 
 def test_the_median_of_what_most_point_at() -> None:
@@ -38,7 +38,7 @@ def test_two_regions_that_most_mean_are_both_kept() -> None:
 
 def test_without_a_majority_the_most_popular_region_stands_alone() -> None:
     sets = [(at(0),), (at(3),), (at(1000),), (at(2000),), (at(3000),), (at(4000),)]
-    assert find_consensus(sets, [True] * 6) == (Box.of((1.5, 0, 101.5, 100)),)
+    assert find_consensus(sets, [True] * 6) == (Box.from_xyxy((1.5, 0, 101.5, 100)),)
 
 
 def test_nobody_has_a_box() -> None:
@@ -48,7 +48,9 @@ def test_nobody_has_a_box() -> None:
 
 def test_one_rollout_counts_once_however_often_it_repeats_itself() -> None:
     stutter = (at(0), at(1), at(2), at(3))
-    assert find_consensus([stutter, (at(1000),), (at(1001),)], (True,) * 3) == (Box.of((1000.5, 0, 1100.5, 100)),)
+    assert find_consensus([stutter, (at(1000),), (at(1001),)], (True,) * 3) == (
+        Box.from_xyxy((1000.5, 0, 1100.5, 100)),
+    )
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), max_size=3), max_size=6), st.randoms())

@@ -11,7 +11,7 @@ from hart_studio.labeling.records import Label
 from hart_studio.records import Box
 from tests.unit.labeling.conftest import BOX, make_check
 
-FAR = Box.of((300, 200, 400, 300))
+FAR = Box.from_xyxy((300, 200, 400, 300))
 
 
 def predict(project: Project, run: str, labels: dict[str, tuple[bool | None, tuple[Box, ...]]]) -> None:

@@ -135,7 +135,7 @@ def test_pictures_that_are_gone_or_changed(tmp_path: Path) -> None:
 
 def test_class_names() -> None:
     labels = {"": "region", " ": "region", "a\n b\t": "a b", "\x00": "region", "漢 字": "漢 字", "<a> & b": "<a> & b"}
-    assert {label: class_name(Box.of((0, 0, 1, 1), label)) for label in labels} == labels
+    assert {label: class_name(Box.from_xyxy((0, 0, 1, 1), label)) for label in labels} == labels
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,14 @@ def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
 def test_classes_are_those_of_the_project(
     origin: Any, label: str, classes: tuple[str, ...], expected: str, tmp_path: Path
 ) -> None:
-    item = make_item(draw_picture(tmp_path / "a.png"), [Box.of((1, 1, 9, 9), label)], origin=origin)
+    item = make_item(draw_picture(tmp_path / "a.png"), [Box.from_xyxy((1, 1, 9, 9), label)], origin=origin)
     plan = make_plan([item], classes=classes)
     assert [box.label for box in plan.rows()[0][1].boxes] == [expected]
     assert set(plan.classes) >= {expected}
 
 
 def test_numbers_of_classes_stay_from_one_export_to_the_next(tmp_path: Path) -> None:
-    item = make_item(draw_picture(tmp_path / "a.png"), [Box.of((1, 1, 9, 9), "car")])
+    item = make_item(draw_picture(tmp_path / "a.png"), [Box.from_xyxy((1, 1, 9, 9), "car")])
     assert make_plan([item], classes=("sign", "car", "bus")).classes == ("sign", "car", "bus")
     assert make_plan([item], classes=("region", "car")).classes == ("car",)
     assert make_plan([item], classes=("region", "car"), box_class="thing").classes == ("thing",)
@@ -195,7 +195,7 @@ def test_numbers_of_classes_stay_from_one_export_to_the_next(tmp_path: Path) -> 
 def test_only_boxes_of_a_model_that_nobody_changed_have_a_score(
     origin: Any, score: float | None, expected: float | None, tmp_path: Path
 ) -> None:
-    boxes = [Box.of((1, 1, 9, 9), "sign", 0.4)]
+    boxes = [Box.from_xyxy((1, 1, 9, 9), "sign", 0.4)]
     item = make_item(draw_picture(tmp_path / "a.png"), boxes, origin=origin, score=score)
     ((_, planned),) = make_plan([item]).rows()
     assert (planned.score, planned.boxes[0].score) == (expected, expected)

@@ -34,7 +34,8 @@ def accepted(project: Project, picture: Path, **fields: object) -> Item:
     import_samples(project, LoadedSamples("streets", (ask(picture),)))
     item = next(project.items(with_history=True))
     chosen = {
-        "revision": 1, "status": "auto_accepted", "origin": "model", "boxes": (Box.of((1, 1, 50, 50)),), "score": 0.999,
+        "revision": 1, "status": "auto_accepted", "origin": "model", "boxes": (Box.from_xyxy((1, 1, 50, 50)),),
+        "score": 0.999,
         "check": GOOD, "maker": MAKER, "at": item.label.at, **fields,
     }  # fmt: skip
     return item.model_copy(update={"label": Label(**chosen), "history": (item.label,)})  # type: ignore[arg-type]
@@ -125,6 +126,6 @@ def test_the_history_is_checked_too(project: Project, picture: Path) -> None:
 
 def test_boxes_are_clipped_to_the_image() -> None:
     image = PictureFile(path="/a", sha256="0" * 64, width=10, height=20)
-    assert [box.xyxy for box in check_boxes((Box.of((-5, -5, 5, 50)),), image)] == [(0, 0, 5, 20)]
+    assert [box.xyxy for box in check_boxes((Box.from_xyxy((-5, -5, 5, 50)),), image)] == [(0, 0, 5, 20)]
     with pytest.raises(ValueError, match="outside of the picture of 10 x 20 pixels"):
-        check_boxes((Box.of((10, 0, 20, 5)),), image)
+        check_boxes((Box.from_xyxy((10, 0, 20, 5)),), image)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hart_studio.data.rows import BadRow, LoadedSamples
+from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.labeling.exporting import ExportOptions, export_labels
 from hart_studio.labeling.importing import import_items, import_samples, import_source, look_at, read_bad_rows
 from hart_studio.labeling.project import Project
@@ -18,8 +18,8 @@ from hart_studio.records import Box, GoldSample, Sample
 from tests.unit.labeling.conftest import BOX, WH, ask
 
 
-def load(*samples: Sample, bad_rows: tuple[BadRow, ...] = ()) -> LoadedSamples[Sample]:
-    return LoadedSamples("streets", samples, bad_rows)
+def load(*samples: Sample, invalid_rows: tuple[InvalidRow, ...] = ()) -> LoadedSamples[Sample]:
+    return LoadedSamples("streets", samples, invalid_rows)
 
 
 def test_several_questions_about_one_picture_stay_separate(project: Project, picture: Path) -> None:
@@ -84,10 +84,12 @@ def test_items_of_another_project_bring_a_lost_image_back(project: Project, pict
 def test_bad_rows_are_counted_listed_and_stop_nothing(project: Project, picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nrest")
-    rows = load(ask(broken, 7), ask(tmp_path / "gone.png", 8), ask(picture), bad_rows=(BadRow("line 3", "no JSON"),))
+    rows = load(
+        ask(broken, 7), ask(tmp_path / "gone.png", 8), ask(picture), invalid_rows=(InvalidRow("line 3", "no JSON"),)
+    )
     report = import_samples(project, rows)
     assert (report.added, report.bad_count) == (1, 3)
-    assert [bad.row for bad in report.bad_rows] == ["line 3", "s7", "s8"]
+    assert [bad.row for bad in report.invalid_rows] == ["line 3", "s7", "s8"]
     assert [row[:2] for row in read_bad_rows(project)] == [("streets", "line 3"), ("streets", "s7"), ("streets", "s8")]
     assert "check the path" in read_bad_rows(project)[2][2]
 
@@ -95,7 +97,7 @@ def test_bad_rows_are_counted_listed_and_stop_nothing(project: Project, picture:
 def test_another_answer_to_the_same_question_is_told(project: Project, picture: Path) -> None:
     report = import_samples(project, load(ask(picture, answer="B"), ask(picture, answer="A")))
     assert (report.added, report.bad_count) == (1, 1)
-    assert "with the answer 'B', and comes with 'A'" in report.bad_rows[0].reason
+    assert "with the answer 'B', and comes with 'A'" in report.invalid_rows[0].reason
     assert next(project.items()).sample.answer == "B"
 
 
@@ -121,10 +123,10 @@ def test_boxes_for_a_question_that_is_there(project: Project, picture: Path) -> 
 
 
 def test_a_box_outside_of_the_picture_is_a_bad_row(project: Project, picture: Path) -> None:
-    outside = LabeledSample(**ask(picture).model_dump(), boxes=(Box.of((400, 0, 500, 100)),))
+    outside = LabeledSample(**ask(picture).model_dump(), boxes=(Box.from_xyxy((400, 0, 500, 100)),))
     report = import_samples(project, load(outside))
     assert (report.added, report.bad_count) == (0, 1)
-    assert "outside of the picture of 400 x 300" in report.bad_rows[0].reason
+    assert "outside of the picture of 400 x 300" in report.invalid_rows[0].reason
 
 
 def test_gold_boxes_go_where_no_item_has_them(project: Project, picture: Path) -> None:
@@ -181,7 +183,7 @@ def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, picture: P
     other = create_project(tmp_path / "other")
     report = import_items(other, wrong, LoadedSamples("native", ()))
     assert (report.added, report.bad_count) == (0, 3)
-    assert [bad.reason for bad in report.bad_rows] == [
+    assert [bad.reason for bad in report.invalid_rows] == [
         "the id is not that of its picture, question and choices",
         "its history has gaps",
         "the picture is not the one that was labeled",
@@ -190,8 +192,8 @@ def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, picture: P
 
 def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled: Project, tmp_path: Path) -> None:
     boxes = [
-        (Box.of((5000, 5000, 6000, 6000)),),
-        (Box.of((-1e9, -1e9, 1e9, 1e9)),),
+        (Box.from_xyxy((5000, 5000, 6000, 6000)),),
+        (Box.from_xyxy((-1e9, -1e9, 1e9, 1e9)),),
         (BOX,) * 101,
         (BOX,) * 100,
     ]
@@ -205,7 +207,7 @@ def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled:
     other = create_project(tmp_path / "other")
     report = import_items(other, (*items[:3], in_history, items[3]), LoadedSamples("native", ()))
     assert (report.added, report.bad_count) == (2, 3)
-    reasons = [bad.reason for bad in report.bad_rows]
+    reasons = [bad.reason for bad in report.invalid_rows]
     assert "outside of the picture" in reasons[0] and "outside of the picture" in reasons[2]
     assert reasons[1] == "expected at most 100 boxes in a label, got 101"
     assert other.item(items[1].id).label.boxes[0].xyxy == (0, 0, *WH)
@@ -214,7 +216,7 @@ def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled:
 def test_more_boxes_than_a_person_can_review_are_a_bad_row(project: Project, picture: Path) -> None:
     row = LabeledSample(**ask(picture).model_dump(), boxes=(BOX,) * 101)
     report = import_samples(project, load(row))
-    assert (report.added, report.bad_rows[0].reason) == (0, "expected at most 100 boxes in a label, got 101")
+    assert (report.added, report.invalid_rows[0].reason) == (0, "expected at most 100 boxes in a label, got 101")
 
 
 def test_the_file_decides_of_which_domain_an_image_is_and_not_a_record(

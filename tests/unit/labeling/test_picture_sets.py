@@ -7,7 +7,7 @@ from PIL import Image
 
 from hart_studio.errors import DataError
 from hart_studio.labeling.picture_sets import load_picture_folder
-from tests.pictures import encoded
+from tests.images import encoded
 
 PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
 

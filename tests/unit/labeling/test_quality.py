@@ -17,7 +17,7 @@ from hart_studio.labeling.review import ReviewDesk
 from hart_studio.records import Box, GoldSample
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 
-OTHER = Box.of((150, 100, 250, 200))
+OTHER = Box.from_xyxy((150, 100, 250, 200))
 
 
 def decided(status: str, *boxes: Box) -> Label:
@@ -74,7 +74,9 @@ def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
     for item_id in item_ids:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
     desk = ReviewDesk(filled)
-    add_label(filled, item_ids[0], status="proposed", boxes=(Box.of((1, 1, 90, 90)),))  # a later run proposes another
+    add_label(
+        filled, item_ids[0], status="proposed", boxes=(Box.from_xyxy((1, 1, 90, 90)),)
+    )  # a later run proposes another
     desk.decide("Ada", item_ids[0], 3, "accept")
     add_label(filled, item_ids[1], status="proposed")
     assert accept_all(filled, "Ada", EVERYTHING, 1).accepted == 1
@@ -128,7 +130,7 @@ def test_gold_boxes_measure_precision_and_recall(project: Project, picture: Path
     samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(5))
     import_samples(project, LoadedSamples("s", samples))
     ids = [item.id for item in project.items()]
-    away = Box.of((300, 200, 400, 300))
+    away = Box.from_xyxy((300, 200, 400, 300))
     for item_id, box, status in zip(
         ids, (BOX, BOX, away, BOX), ("auto_accepted", "auto_accepted", "auto_accepted", "proposed"), strict=False
     ):

@@ -50,7 +50,7 @@ def decided(tmp_path: Path) -> Project:
     import_samples(project, LoadedSamples("signs", samples))
     review = ReviewDesk(project)
     for number, item in enumerate(list(project.items())):
-        box = Box.of((10 + number, 20, 101.5, 90.25), "Z")
+        box = Box.from_xyxy((10 + number, 20, 101.5, 90.25), "Z")
         kind = STATUSES[number % 4]
         label = add_label(
             project, item.id, status="auto_accepted" if number % 4 == 3 else "proposed", boxes=(box,), score=SCORE,
@@ -59,7 +59,7 @@ def decided(tmp_path: Path) -> Project:
         if kind == "accepted":
             review.decide("ann", item.id, label.revision, "accept")
         elif kind == "edited":
-            drawn = (Box.of((5, 5, 50, 60 + number), "car"), Box.of((200.5, 100, 300, 200)))
+            drawn = (Box.from_xyxy((5, 5, 50, 60 + number), "car"), Box.from_xyxy((200.5, 100, 300, 200)))
             review.decide("bob", item.id, label.revision, "edit", drawn, note="moved")
         elif kind == "rejected":
             review.decide("ann", item.id, label.revision, "reject")

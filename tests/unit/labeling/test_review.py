@@ -15,7 +15,7 @@ from hart_studio.labeling.review import SEARCHES, Decision, ReviewDesk, make_sea
 from hart_studio.records import Box
 from tests.unit.labeling.conftest import BOX, add_label, ask, fill_many, make_check
 
-OTHER = Box.of((10, 20, 30, 40))
+OTHER = Box.from_xyxy((10, 20, 30, 40))
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def test_a_label_without_a_box_is_rejected_at_once(desk: ReviewDesk, item_ids: l
 
 
 def test_boxes_of_a_person_have_no_score_of_the_model(desk: ReviewDesk, item_ids: list[str]) -> None:
-    kept, changed = Box.of((0, 0, 10, 10), "sign", 0.9), Box.of((50, 50, 90, 90), "sign", 0.8)
+    kept, changed = Box.from_xyxy((0, 0, 10, 10), "sign", 0.9), Box.from_xyxy((50, 50, 90, 90), "sign", 0.8)
     add_label(desk.project, item_ids[0], boxes=(kept, changed), score=0.77, maker=None)
-    sent = (kept.model_copy(update={"score": None}), Box.of((51, 50, 90, 90), "sign"), OTHER)
+    sent = (kept.model_copy(update={"score": None}), Box.from_xyxy((51, 50, 90, 90), "sign"), OTHER)
     label = desk.decide("Ada", item_ids[0], 2, "edit", boxes=sent)
     assert label.score is None
     assert [box.score for box in label.boxes] == [0.9, None, None]
@@ -164,7 +164,7 @@ def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Pr
 
 def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewDesk, item_ids: list[str]) -> None:
     check = make_check(rollouts=0, crops_right=True)
-    label = desk.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.of((390, 290, 500, 500))), check=check)
+    label = desk.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.from_xyxy((390, 290, 500, 500))), check=check)
     assert (label.status, label.origin, label.check) == ("edited", "human", check)
     assert [box.xyxy for box in label.boxes] == [OTHER.xyxy, (390, 290, 400, 300)]
 
@@ -173,7 +173,7 @@ def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewDesk, i
     ("boxes", "message"),
     [
         (None, "draw one"),
-        ((Box.of((500, 0, 600, 10)),), "got one outside"),
+        ((Box.from_xyxy((500, 0, 600, 10)),), "got one outside"),
         ((OTHER,) * 101, "at most 100 boxes"),
     ],
 )

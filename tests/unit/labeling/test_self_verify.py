@@ -94,12 +94,12 @@ def test_no_box_of_any_rollout_is_not_called_scattered(picture: Path) -> None:
     model = ScriptedModel(grounding="Somewhere in the middle.", crops_only="B", direct="B")
     proposal = one(model, ask(picture))
     assert (proposal.boxes, proposal.check.cautions) == ((), ("no_box",))
-    given = (Box.of(NEAR),)
+    given = (Box.from_xyxy(NEAR),)
     assert one(model, ask(picture), given=[given]).check.cautions == ("no_box",), "boxes that came in are no prediction"
 
 
 def test_given_boxes_are_verified_as_they_are(picture: Path) -> None:
-    mine = (Box.of((590, 590, 910, 910), label="sign"),)
+    mine = (Box.from_xyxy((590, 590, 910, 910), label="sign"),)
     model = ScriptedModel(
         grounding=[boxes_text(NEAR), boxes_text(FAR), boxes_text(FAR), boxes_text(FAR)],
         crops_only=["A", "A", "A", "A", "B", "B", "B", "A", "B"],
@@ -129,9 +129,9 @@ def test_several_rollouts_at_temperature_0_are_refused(picture: Path) -> None:
 
 
 def test_gold_boxes_are_out_of_reach(picture: Path) -> None:
-    gold = GoldSample(**ask(picture).model_dump(), gold_boxes=(Box.of(NEAR),))
+    gold = GoldSample(**ask(picture).model_dump(), gold_boxes=(Box.from_xyxy(NEAR),))
     with pytest.raises(AttributeError):
-        gold.blind().gold_boxes  # type: ignore[attr-defined]  # noqa: B018
+        gold.without_gold_boxes().gold_boxes  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_checks_are_greedy_and_the_rollouts_sampled(picture: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_checks_are_greedy_and_the_rollouts_sampled(picture: Path) -> None:
 
 
 def test_a_loose_box_is_tightened_to_what_the_rollouts_point_at(picture: Path) -> None:
-    loose = (Box.of((500, 500, 1000, 1000)),)
+    loose = (Box.from_xyxy((500, 500, 1000, 1000)),)
     model = ScriptedModel(grounding=boxes_text(FAR), crops_only="B", direct="B")
     tightened = one(model, ask(picture), ProposalSettings(rollouts=4, tightening=TighteningSettings()), [loose])
     assert [box.xyxy for box in tightened.boxes] == [tuple(float(edge) for edge in FAR)]
@@ -152,7 +152,7 @@ def test_a_loose_box_is_tightened_to_what_the_rollouts_point_at(picture: Path) -
 
 def test_boxes_of_a_person_are_checked_by_greedy_answers_alone(picture: Path) -> None:
     model = ScriptedModel(crops_only="B", direct=["B", "A"])
-    check, problem = check_boxes(model, ask(picture), [Box.of(FAR)], FOUR.loop)
+    check, problem = check_boxes(model, ask(picture), [Box.from_xyxy(FAR)], FOUR.loop)
     assert (problem, check.rollouts, check.sufficiency, check.crops_right) == ("", 0, None, True)
     assert (check.necessity, check.area_share) == (True, pytest.approx(0.09))
     assert all(call.sampling.temperature == 0 for call in model.calls)
@@ -164,8 +164,8 @@ def test_without_an_answer_a_person_is_measured_against_the_rollouts(picture: Pa
     )  # fmt: skip
     before = one(model, ask(picture, None)).check
     assert before.majority_answer == "A"
-    assert check_boxes(model, ask(picture, None), [Box.of(FAR)], FOUR.loop, before)[0].crops_right is False
-    alone = check_boxes(model, ask(picture, None), [Box.of(FAR)], FOUR.loop)[0]
+    assert check_boxes(model, ask(picture, None), [Box.from_xyxy(FAR)], FOUR.loop, before)[0].crops_right is False
+    alone = check_boxes(model, ask(picture, None), [Box.from_xyxy(FAR)], FOUR.loop)[0]
     assert (alone.crops_right, alone.majority_answer) == (None, None)
 
 
@@ -175,6 +175,6 @@ def test_a_person_says_that_nothing_is_there(picture: Path) -> None:
 
 
 def test_checking_boxes_of_a_picture_that_is_gone(tmp_path: Path) -> None:
-    check, problem = check_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.of(FAR)], FOUR.loop)
+    check, problem = check_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.from_xyxy(FAR)], FOUR.loop)
     assert "no file of that name" in problem
     assert check.crops_right is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hart_studio.data.columns import Columns
+from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.archives import Archive
@@ -20,7 +20,7 @@ from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.records import GoldSample
-from tests.pictures import encoded
+from tests.images import encoded
 
 PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
 TABLE = b"image,question,answer\nimg/a.png,What?,red\nimg/b 2.png,And here?,blue\nimg/gone.png,And?,no\n"
@@ -106,7 +106,7 @@ def test_mapped_columns() -> None:
     names = ["image", "question", "answer", "photo", "A", "B"]
     assert map_columns(names, {}).choices == ("A", "B")
     assert map_columns(names, {"image": "photo", "answer": ""}).answer is None
-    assert map_columns(names, {"choices": "answer"}) == Columns(answer="answer", choices="answer")
+    assert map_columns(names, {"choices": "answer"}) == ColumnMapping(answer="answer", choices="answer")
     assert map_columns(names, {"choices": "B, A"}).choices == ("B", "A")
     with pytest.raises(InputError, match="expected one of image"):
         map_columns(names, {"picture": "photo"})
@@ -124,7 +124,7 @@ def test_a_table_in_a_zip_finds_the_pictures_beside_it(tmp_path: Path, top: str)
         ("a.png", "red"),
         ("b 2.png", "blue"),
     ]
-    (bad,) = loaded.bad_rows
+    (bad,) = loaded.invalid_rows
     assert bad.row == "line 4" and "the picture is missing in " in bad.reason
 
     peeked = peek_source(str(source))
@@ -167,7 +167,7 @@ def test_pictures_of_a_zip_keep_their_names_and_folders(tmp_path: Path) -> None:
     (sample,) = loaded.samples
     assert (sample.id, sample.question, sample.source) == ("cats/tom.png", "Where is tom of cats?", "z")
     assert Path(sample.image).name == "tom.png"
-    assert [bad.row for bad in loaded.bad_rows] == ["cats/no.png"]
+    assert [bad.row for bad in loaded.invalid_rows] == ["cats/no.png"]
     assert peek_source(str(source)) == {"kind": "pictures", "count": 2, "shown": ["cats/no.png", "cats/tom.png"]}
 
 

@@ -9,13 +9,13 @@ from PIL import Image
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.tightening import KeptRegion, TighteningSettings, find_limits, tighten_boxes
 from hart_studio.models.chat import ChatRequest
-from hart_studio.pipeline.closed_loop import Failure, open_views
+from hart_studio.pipeline.closed_loop import FailedSample, prepare_samples
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Rollout, Sample
 from tests.fakes import ScriptedModel, pictures_in
 
-LOOSE = Box.of((200, 200, 800, 600), label="sign")
-POINTED = Box.of((400, 300, 600, 500))
+LOOSE = Box.from_xyxy((200, 200, 800, 600), label="sign")
+POINTED = Box.from_xyxy((400, 300, 600, 500))
 TARGET = (450, 350, 550, 450)
 
 
@@ -40,7 +40,7 @@ def is_right(rollout: Rollout) -> bool:
 
 def tighten(picture: Path, settings: TighteningSettings, model: ScriptedModel, box: Box = LOOSE) -> Box:
     sample = Sample(id="s", image=str(picture), question="?", choices=("no", "yes"), answer="B")
-    views = open_views(model, [sample], LoopSettings())
+    views = prepare_samples(model, [sample], LoopSettings())
     found = tighten_boxes(
         model, views, [(box,)], [[(POINTED,)] * 4], [is_right], LoopSettings(temperature=1.0), settings
     )
@@ -52,13 +52,15 @@ def test_limits_by_hand() -> None:
     assert find_limits([LOOSE], [(POINTED,)], 0.0) == pytest.approx([1 / 3, 0.25, 1 / 3, 0.25])
     assert find_limits([LOOSE], [(POINTED,)], 0.05) == pytest.approx([1 / 3 + 0.05, 0.3, 1 / 3 + 0.05, 0.3])
     assert find_limits([LOOSE], [], 0.2) == [0, 0, 0, 0]
-    assert find_limits([LOOSE], [(Box.of((900, 700, 950, 750)),)], 0.2) == [0, 0, 0, 0]
+    assert find_limits([LOOSE], [(Box.from_xyxy((900, 700, 950, 750)),)], 0.2) == [0, 0, 0, 0]
     assert find_limits([POINTED], [(LOOSE,)], 0.0) == [0, 0, 0, 0], "what is larger says nothing"
 
 
 def test_limits_of_several_boxes_are_those_of_the_one_that_may_move_least() -> None:
-    second = Box.of((0, 0, 100, 100))
-    assert find_limits([LOOSE, second], [(POINTED, Box.of((10, 0, 100, 90)))], 0.0) == pytest.approx([0.1, 0, 0, 0.1])
+    second = Box.from_xyxy((0, 0, 100, 100))
+    assert find_limits([LOOSE, second], [(POINTED, Box.from_xyxy((10, 0, 100, 90)))], 0.0) == pytest.approx(
+        [0.1, 0, 0, 0.1]
+    )
 
 
 def test_edges_go_where_the_rollouts_point(picture: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_box_that_is_not_enough_stays(picture: Path) -> None:
 
 
 def test_a_box_that_nobody_points_into_is_not_asked_about(picture: Path) -> None:
-    away = Box.of((850, 650, 950, 750))
+    away = Box.from_xyxy((850, 650, 950, 750))
     assert tighten(picture, TighteningSettings(), ScriptedModel(), away) == away
 
 
@@ -101,7 +103,7 @@ def test_one_answer_is_a_greedy_one(picture: Path) -> None:
 
 
 def test_a_picture_that_failed_keeps_its_boxes() -> None:
-    failure = Failure(Sample(id="s", image="gone.png", question="?"), "gone")
+    failure = FailedSample(Sample(id="s", image="gone.png", question="?"), "gone")
     found = tighten_boxes(
         ScriptedModel(), [failure], [(LOOSE,)], [[(POINTED,)]], [is_right], LoopSettings(), TighteningSettings()
     )
@@ -110,7 +112,7 @@ def test_a_picture_that_failed_keeps_its_boxes() -> None:
 
 def test_a_kept_region_cuts_the_same_pixels_as_the_original(picture: Path) -> None:
     image = SourceImage(picture)
-    part = Box.of((100, 100, 900, 700))
+    part = Box.from_xyxy((100, 100, 900, 700))
     region = KeptRegion(part, image.crop(part))
-    inner = Box.of((440, 340, 500, 400))
+    inner = Box.from_xyxy((440, 340, 500, 400))
     assert region.crops([inner])[0].tobytes() == image.crop(inner).tobytes()

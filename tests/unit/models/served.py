@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hart_studio.models.chat import ChatRequest, Message, Picture
+from hart_studio.models.chat import ChatRequest, ImageInput, Message
 from hart_studio.models.served_settings import ServedSettings
 from tests.fake_endpoint import FakeEndpoint
 
 
-def noise(width: int, height: int, seed: int = 0, budget: tuple[int, int] = (64 * 64, 256 * 256)) -> Picture:
+def noise(width: int, height: int, seed: int = 0, budget: tuple[int, int] = (64 * 64, 256 * 256)) -> ImageInput:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Picture(Image.fromarray(pixels), *budget)
+    return ImageInput(Image.fromarray(pixels), *budget)
 
 
-def question(text: str, *pictures: Picture) -> ChatRequest:
+def question(text: str, *pictures: ImageInput) -> ChatRequest:
     return ChatRequest((Message("user", (*pictures, text)),))
 
 

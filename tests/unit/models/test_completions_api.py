@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.chat import ChatRequest, Message, Sampling
+from hart_studio.models.chat import ChatRequest, Message, SamplingParams
 from hart_studio.models.completions_api import (
     build_body,
     build_messages,
     completion_seed,
-    read_only_model,
-    read_reply,
+    parse_completion,
+    parse_single_model,
 )
-from hart_studio.models.served_pictures import SentPicture
+from hart_studio.models.served_images import SentImage
 from hart_studio.models.served_settings import ServedSettings
 from tests.unit.models.served import noise
 
 URL = "http://127.0.0.1:8000/v1"
-WARM = Sampling(temperature=0.7, max_new_tokens=9, seed=5)
+WARM = SamplingParams(temperature=0.7, max_new_tokens=9, seed=5)
 
 
 def reply_of(**more: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def reply_of(**more: Any) -> dict[str, Any]:
 
 
 def read(value: Any, n: int = 1) -> Any:
-    return read_reply(json.dumps(value).encode(), n, URL)
+    return parse_completion(json.dumps(value).encode(), n, URL)
 
 
 def settings(**more: Any) -> ServedSettings:
@@ -46,7 +46,7 @@ def test_parts_stay_in_order() -> None:
             Message("user", ("Region 1: ", second, "\nRegion 2: ", first, "\nWhich?")),
         )
     )
-    sent = [SentPicture(f"data:{name}", (64, 64), 4) for name in "abc"]
+    sent = [SentImage(f"data:{name}", (64, 64), 4) for name in "abc"]
     assert build_messages(request, sent) == [
         {
             "role": "user",
@@ -76,7 +76,7 @@ def test_parts_stay_in_order() -> None:
 )
 def test_unusable_conversations(messages: tuple[Message, ...]) -> None:
     with pytest.raises(InputError):
-        build_messages(ChatRequest(messages), [SentPicture("data:", (64, 64), 4)])
+        build_messages(ChatRequest(messages), [SentImage("data:", (64, 64), 4)])
 
 
 def test_a_plain_server_gets_standard_fields_only() -> None:
@@ -101,7 +101,7 @@ def test_fields_of_known_servers() -> None:
     extra = {"mm_processor_kwargs": {"max_pixels": 7}, "top_k": 3}
     assert extra.items() <= build_body([], "hart", WARM, settings(server="vllm", extra_fields=extra), 1, 1).items()
     for temperature in (0.0, 0.7):
-        body = build_body([], "", Sampling(temperature), settings(server="transformers"), None, 1)
+        body = build_body([], "", SamplingParams(temperature), settings(server="transformers"), None, 1)
         assert json.loads(body["generation_config"])["do_sample"] is (temperature > 0)
 
 
@@ -165,18 +165,18 @@ def test_other_answers(value: Any) -> None:
 
 
 def test_a_server_that_ignores_n() -> None:
-    with pytest.raises(ModelError, match=r"expected 4 completions .* got 1; set has_n only"):
+    with pytest.raises(ModelError, match=r"expected 4 completions .* got 1; set supports_n only"):
         read(reply_of(), n=4)
 
 
 def test_the_only_model() -> None:
-    assert read_only_model(b'{"data": [{"id": "hart", "object": "model"}]}', URL) == "hart"
+    assert parse_single_model(b'{"data": [{"id": "hart", "object": "model"}]}', URL) == "hart"
     with pytest.raises(ModelError, match="it lists none; name the model"):
-        read_only_model(b'{"data": []}', URL)
+        parse_single_model(b'{"data": []}', URL)
     with pytest.raises(ModelError, match="it lists a, b; name the model"):
-        read_only_model(b'{"data": [{"id": "a"}, {"id": "b"}]}', URL)
+        parse_single_model(b'{"data": [{"id": "a"}, {"id": "b"}]}', URL)
     with pytest.raises(ModelError, match="expected a list of models"):
-        read_only_model(b"<html>", URL)
+        parse_single_model(b"<html>", URL)
 
 
 JSON = st.recursive(
@@ -188,7 +188,7 @@ JSON = st.recursive(
 
 @given(st.binary() | st.builds(lambda value: json.dumps(value).encode(), JSON))
 def test_any_bytes_are_a_reply_or_a_model_error(content: bytes) -> None:
-    for reader in (lambda: read_reply(content, 1, URL), lambda: read_only_model(content, URL)):
+    for reader in (lambda: parse_completion(content, 1, URL), lambda: parse_single_model(content, URL)):
         with pytest.raises(ModelError):
             reader()
 
@@ -206,4 +206,4 @@ def test_any_damage_is_a_reply_or_a_model_error(name: str, value: Any) -> None:
 
 def test_deep_nesting_is_a_model_error() -> None:
     with pytest.raises(ModelError):
-        read_reply(b"[" * 200_000, 1, URL)
+        parse_completion(b"[" * 200_000, 1, URL)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import ModelError
-from hart_studio.models.catalog import BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.models.config_files import check_adapter_weights, check_base_folder, check_config_files
 
 FAMILY_KEYS = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "internvl", "llava_onevision")
@@ -22,7 +22,7 @@ def test_every_family_passes_as_transformers_saves_it(tiny_folder: Callable[[str
 
 
 def test_the_built_in_models_pass() -> None:
-    for folder in BUILT_INS.values():
+    for folder in BUILT_IN_FOLDERS.values():
         check_config_files("it", Path(folder))
 
 

@@ -30,7 +30,7 @@ def server() -> Iterator[FakeEndpoint]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "_FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(endpoint_module, "_INITIAL_BACKOFF_SECONDS", 0.01)
 
 
 def post(settings: ServedSettings, key: str = "") -> bytes:
@@ -115,7 +115,7 @@ def test_nobody_listens() -> None:
 
 
 def test_an_answer_without_end_is_cut(server: FakeEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(endpoint_module, "MAX_RESPONSE_BYTES", 1000)
     server.failures = [Answer(body=b" " * 1000), Answer(body=b" " * 1001)]
     assert len(post(settings_of(server))) == 1000
     assert "more than 1000 bytes" in refusal(settings_of(server))

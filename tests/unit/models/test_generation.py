@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from hart_studio.models.generation import pick
+from hart_studio.models.generation import sample_token
 
 
 def test_greedy_takes_the_likeliest() -> None:
-    assert pick(torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), 0.0, None).tolist() == [1, 0]
+    assert sample_token(torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]]), 0.0, None).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -21,24 +21,24 @@ def test_greedy_takes_the_likeliest() -> None:
 def test_sampling_follows_the_cumulative_probability(uniform: float, expected: int) -> None:
     # Probabilities 1/2, 0, 1/4, 1/4: the second token is never picked, not even at its edge.
     logits = torch.tensor([[math.log(2), -math.inf, 0.0, 0.0]])
-    assert pick(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).tolist() == [expected]
+    assert sample_token(logits, 1.0, torch.tensor([uniform], dtype=torch.float64)).tolist() == [expected]
 
 
 def test_a_token_of_zero_probability_at_the_start_is_not_picked_by_zero() -> None:
     logits = torch.tensor([[-math.inf, 0.0, 0.0]])
-    assert pick(logits, 1.0, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
+    assert sample_token(logits, 1.0, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
 
 
 def test_temperature_divides_the_logits() -> None:
     # At temperature 1/2 odds of 3:1 become 9:1.
     logits = torch.tensor([[math.log(3), 0.0]])
     for uniform, expected in ((0.74, 0), (0.76, 0), (0.89, 0), (0.91, 1)):
-        assert pick(logits, 0.5, torch.tensor([uniform], dtype=torch.float64)).tolist() == [expected]
+        assert sample_token(logits, 0.5, torch.tensor([uniform], dtype=torch.float64)).tolist() == [expected]
 
 
 def test_frequencies_match_the_softmax() -> None:
     logits = torch.randn(50, generator=torch.Generator().manual_seed(3))
     uniform = torch.rand(40_000, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    counts = pick(logits.expand(40_000, 50), 1.0, uniform).bincount(minlength=50) / 40_000
+    counts = sample_token(logits.expand(40_000, 50), 1.0, uniform).bincount(minlength=50) / 40_000
     # Standard error is at most sqrt(p / 40000) <= 0.0025 for p <= 1/4.
     assert (counts - logits.softmax(-1)).abs().max() < 0.01

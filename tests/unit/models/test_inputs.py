@@ -15,9 +15,16 @@ from transformers import AutoProcessor
 from transformers.image_processing_utils import select_best_resolution
 
 from hart_studio.errors import InputError, ModelError
-from hart_studio.models.chat import ChatRequest, Message, Picture
+from hart_studio.models.chat import ChatRequest, ImageInput, Message
 from hart_studio.models.families import FAMILIES, PixelBudget
-from hart_studio.models.inputs import default_budget, fed_size, fit_canvas, own_budget, process_picture, tokenize
+from hart_studio.models.inputs import (
+    default_budget,
+    fit_canvas,
+    process_image,
+    processor_default_budget,
+    resized_size,
+    tokenize,
+)
 from tests.tiny_models import FAMILY_KEYS
 
 TINY = PixelBudget(36_864, 50_176)
@@ -29,9 +36,9 @@ def processor_of(tiny_folder: Callable[[str], Path]) -> Callable[[str], Any]:
     return lambda key: AutoProcessor.from_pretrained(tiny_folder(key))
 
 
-def picture(width: int, height: int, budget: PixelBudget) -> Picture:
+def picture(width: int, height: int, budget: PixelBudget) -> ImageInput:
     pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Picture(Image.fromarray(pixels), *budget)
+    return ImageInput(Image.fromarray(pixels), *budget)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +55,7 @@ def picture(width: int, height: int, budget: PixelBudget) -> Picture:
     ],
 )
 def test_fed_size(key: str, size_wh: tuple[int, int], budget: PixelBudget, expected: tuple[int, int]) -> None:
-    assert fed_size(size_wh, budget, FAMILIES[key]) == expected
+    assert resized_size(size_wh, budget, FAMILIES[key]) == expected
 
 
 @given(
@@ -60,10 +67,10 @@ def test_fed_size(key: str, size_wh: tuple[int, int], budget: PixelBudget, expec
 def test_fed_size_is_always_legal(key: str, width: int, height: int, max_tokens: int) -> None:
     family = FAMILIES[key]
     budget = PixelBudget(family.resize_factor**2, max_tokens * family.resize_factor**2)
-    fed_width, fed_height = fed_size((width, height), budget, family)
+    fed_width, fed_height = resized_size((width, height), budget, family)
     assert max(fed_width, fed_height) / min(fed_width, fed_height) < 52  # 50, and one pixel of rounding
     assert min(fed_width, fed_height) >= family.min_side - 1
-    if (fed_width, fed_height) != (width, height) and family.budget_knob == "area":
+    if (fed_width, fed_height) != (width, height) and family.budget_kind == "area":
         assert fed_width * fed_height <= max(budget.max_pixels, 50 * family.min_side**2) + fed_width + fed_height
 
 
@@ -95,12 +102,12 @@ def test_the_library_chooses_a_canvas_within_the_budget(width: int, height: int,
 @pytest.mark.parametrize("budget", [PixelBudget(0, 10), PixelBudget(20, 10), PixelBudget(-5, -1)])
 def test_an_empty_budget_is_an_input_error(budget: PixelBudget) -> None:
     with pytest.raises(InputError, match="expected 0 < min_pixels <= max_pixels"):
-        fed_size((100, 100), budget, FAMILIES["qwen3_vl"])
+        resized_size((100, 100), budget, FAMILIES["qwen3_vl"])
 
 
 def test_a_small_checkpoint_keeps_its_own_budget(processor_of: Callable[[str], Any]) -> None:
     family = FAMILIES["qwen3_vl"]
-    own = own_budget(processor_of("qwen3_vl"), family)
+    own = processor_default_budget(processor_of("qwen3_vl"), family)
     assert own == TINY
     assert default_budget(own, family.overview_budget) == TINY
     assert default_budget(own, family.crop_budget) == TINY
@@ -116,7 +123,7 @@ def test_a_large_checkpoint_gets_the_family_default() -> None:
     [("internvl", PixelBudget(56 * 56, 12 * 56 * 56)), ("llava_onevision", PixelBudget(56 * 56, 9 * 56 * 56))],
 )
 def test_own_budget_of_tiled_families(processor_of: Callable[[str], Any], key: str, expected: PixelBudget) -> None:
-    assert own_budget(processor_of(key), FAMILIES[key]) == expected
+    assert processor_default_budget(processor_of(key), FAMILIES[key]) == expected
 
 
 @pytest.mark.parametrize("key", QWEN_KEYS)
@@ -126,7 +133,7 @@ def test_qwen_model_size_is_the_patch_grid(
 ) -> None:
     processor, family = processor_of(key), FAMILIES[key]
     budget = PixelBudget(8 * family.resize_factor**2, 40 * family.resize_factor**2)
-    made = process_picture(processor, family, picture(*size_wh, budget), is_alone=True)
+    made = process_image(processor, family, picture(*size_wh, budget), is_alone=True)
     _, rows, columns = made.tensors["image_grid_thw"][0].tolist()
     patch = processor.image_processor.patch_size
     assert made.size_wh == (columns * patch, rows * patch)
@@ -136,8 +143,8 @@ def test_qwen_model_size_is_the_patch_grid(
 
 def test_two_budgets_in_one_conversation(processor_of: Callable[[str], Any]) -> None:
     processor, family = processor_of("qwen3_vl"), FAMILIES["qwen3_vl"]
-    small = process_picture(processor, family, picture(640, 640, PixelBudget(1024, 4 * 1024)), is_alone=False)
-    large = process_picture(processor, family, picture(640, 640, PixelBudget(1024, 64 * 1024)), is_alone=False)
+    small = process_image(processor, family, picture(640, 640, PixelBudget(1024, 4 * 1024)), is_alone=False)
+    large = process_image(processor, family, picture(640, 640, PixelBudget(1024, 64 * 1024)), is_alone=False)
     assert (small.size_wh, large.size_wh) == ((64, 64), (256, 256))
     assert (small.visual_tokens, large.visual_tokens) == (4, 64)
 
@@ -159,7 +166,7 @@ def test_internvl_budget_is_a_number_of_tiles(
     tiles: int,
 ) -> None:
     budget = PixelBudget(56 * 56, max_tiles * 56 * 56)
-    made = process_picture(processor_of("internvl"), FAMILIES["internvl"], picture(*size_wh, budget), is_alone=True)
+    made = process_image(processor_of("internvl"), FAMILIES["internvl"], picture(*size_wh, budget), is_alone=True)
     assert made.size_wh == canvas_wh
     assert made.tensors["pixel_values"].shape[0] == tiles
     assert made.visual_tokens == 4 * tiles
@@ -169,8 +176,8 @@ def test_internvl_budget_is_a_number_of_tiles(
 def test_llava_reads_a_picture_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
     processor, family = processor_of("llava_onevision"), FAMILIES["llava_onevision"]
     shown = picture(160, 110, PixelBudget(56 * 56, 9 * 56 * 56))
-    alone = process_picture(processor, family, shown, is_alone=True)
-    in_company = process_picture(processor, family, shown, is_alone=False)
+    alone = process_image(processor, family, shown, is_alone=True)
+    in_company = process_image(processor, family, shown, is_alone=False)
     # Alone: 160 x 110 fills a canvas of 3 x 2 tiles, 163 x 112 of its 168 x 112.
     assert alone.size_wh == (163, 112)
     assert alone.tensors["pixel_values"].shape[:2] == (1, 6 + 1)
@@ -181,7 +188,7 @@ def test_llava_reads_a_picture_in_company_as_one_padded_tile(processor_of: Calla
 
 
 def _decoded(processor: Any, request: ChatRequest) -> str:
-    pictures = sum(isinstance(part, Picture) for message in request.messages for part in message.parts)
+    pictures = sum(isinstance(part, ImageInput) for message in request.messages for part in message.parts)
     ids = tokenize(processor, request, [[processor.image_token_id]] * pictures)
     return str(processor.tokenizer.decode(ids))
 

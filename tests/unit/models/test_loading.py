@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaModel, d
 from hart_studio.errors import ModelError
 from hart_studio.models import loading
 from hart_studio.models.families import FAMILIES
-from hart_studio.models.loading import family_of, load_model, unwrap_model
+from hart_studio.models.loading import get_family, load_model, unwrap_model
 
 # peft asks transformers in a way that transformers is about to retire.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -223,7 +223,7 @@ def test_a_hub_model_is_checked_before_its_weights_are_fetched(
     monkeypatch.setattr(loading, "snapshot_download", fetch)
     model = load_model("owner/model")
     assert (model.name, model.family.key) == ("owner/model", "qwen2_vl")
-    assert asked == [loading.SMALL_FILES, loading.SMALL_FILES + loading.WEIGHT_FILES]
+    assert asked == [loading.CONFIG_FILE_PATTERNS, loading.CONFIG_FILE_PATTERNS + loading.WEIGHT_FILE_PATTERNS]
     assert not any(pattern.endswith((".py", ".bin", "*")) for patterns in asked for pattern in patterns)
 
 
@@ -320,7 +320,7 @@ def test_a_hub_model_that_changes_while_it_is_fetched_is_checked_again(
     broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(_: str, allow_patterns: list[str], **__: object) -> str:
-        if loading.WEIGHT_FILES[0] in allow_patterns:
+        if loading.WEIGHT_FILE_PATTERNS[0] in allow_patterns:
             _change(broken / "config.json", transformers_weights="adapter_model.bin")
         return str(broken)
 
@@ -424,7 +424,7 @@ def test_the_model_inside_its_wrappers(adapter: Path, tiny_folder: Callable[[str
     assert unwrap_model(adapted) is base
     assert unwrap_model(torch.nn.DataParallel(adapted)) is base
     assert unwrap_model(torch.compile(adapted)) is base
-    assert family_of(base) is FAMILIES["qwen3_vl"]
+    assert get_family(base) is FAMILIES["qwen3_vl"]
 
 
 def test_what_is_no_model_of_ours() -> None:
@@ -436,4 +436,4 @@ def test_what_is_no_model_of_ours() -> None:
         ModelError, match=r"expected a model of a supported family, LlamaModel is 'llama'; use Qwen2\.5"
     ):
         tiny = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=8)
-        family_of(LlamaModel(tiny))
+        get_family(LlamaModel(tiny))

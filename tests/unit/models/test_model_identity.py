@@ -55,7 +55,7 @@ def test_weights_that_are_written_again_at_the_same_size_are_noticed(tmp_path: P
 def test_an_unchanged_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model(tmp_path / "model")
     before = digest_model(folder)
-    monkeypatch.setattr(model_identity, "open_plain", None)
+    monkeypatch.setattr(model_identity, "open_regular_file", None)
     assert digest_model(folder) == before
 
 

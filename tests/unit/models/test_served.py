@@ -7,15 +7,15 @@ import pytest
 
 from hart_studio.errors import InputError, ModelError
 from hart_studio.models import endpoint as endpoint_module
-from hart_studio.models.chat import ChatRequest, Message, Sampling
+from hart_studio.models.chat import ChatRequest, Message, SamplingParams
 from hart_studio.models.families import FAMILIES, PixelBudget
-from hart_studio.models.opening import open_model
+from hart_studio.models.model_loading import load_chat_model
 from hart_studio.models.served import ServedChatModel
 from tests.fake_endpoint import Answer, FakeEndpoint, Seen, serving
 from tests.unit.models.served import noise, opened, question, settings_of
 
-GREEDY = Sampling()
-WARM = Sampling(temperature=1.0, max_new_tokens=32, seed=5)
+GREEDY = SamplingParams()
+WARM = SamplingParams(temperature=1.0, max_new_tokens=32, seed=5)
 
 
 def echo(seen: Seen) -> Answer:
@@ -31,10 +31,10 @@ def server() -> Iterator[FakeEndpoint]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "_FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(endpoint_module, "_INITIAL_BACKOFF_SECONDS", 0.01)
 
 
-def said(model: ServedChatModel, count: int, sampling: Sampling, group_size: int = 1) -> list[list[str]]:
+def said(model: ServedChatModel, count: int, sampling: SamplingParams, group_size: int = 1) -> list[list[str]]:
     requests = [question(f"q{index}") for index in range(count)]
     return [[one.text for one in group] for group in model.generate(requests, sampling, group_size)]
 
@@ -59,9 +59,9 @@ def test_concurrency_is_bounded_across_threads(server: FakeEndpoint, concurrency
 
 
 def test_greedy_is_asked_once_and_repeated(server: FakeEndpoint) -> None:
-    for has_n in (False, True):
+    for supports_n in (False, True):
         server.seen.clear()
-        assert said(ServedChatModel(settings_of(server, model="hart", has_n=has_n)), 2, GREEDY, 3) == [
+        assert said(ServedChatModel(settings_of(server, model="hart", supports_n=supports_n)), 2, GREEDY, 3) == [
             ["q0 None"] * 3,
             ["q1 None"] * 3,
         ]
@@ -74,14 +74,14 @@ def test_samples_have_seeds_of_their_own(server: FakeEndpoint) -> None:
     seeds = [text.split()[1] for group in once for text in group]
     assert len(set(seeds)) == 12
     assert said(model, 3, WARM, 4) == once
-    assert said(model, 3, Sampling(1.0, 32, seed=6), 4) != once
+    assert said(model, 3, SamplingParams(1.0, 32, seed=6), 4) != once
     assert said(model, 2, WARM, 4) == once[:2]  # however many requests come with it
-    unseeded = Sampling(temperature=1.0)
+    unseeded = SamplingParams(temperature=1.0)
     assert said(model, 1, unseeded) != said(model, 1, unseeded)
 
 
 def test_several_completions_of_one_request(server: FakeEndpoint) -> None:
-    model = ServedChatModel(settings_of(server, model="hart", has_n=True))
+    model = ServedChatModel(settings_of(server, model="hart", supports_n=True))
     groups = said(model, 2, WARM, 4)
     assert [len(group) for group in groups] == [4, 4]
     assert [seen.body["n"] for seen in server.seen] == [4, 4]
@@ -114,7 +114,7 @@ def test_sizes_for_every_family(server: FakeEndpoint, family: object) -> None:
     [[one]] = model.generate([question("q", noise(901, 611, budget=model.overview_budget))], GREEDY)
     image = server.seen[-1].body["messages"][0]["content"][0]
     assert one.image_sizes_wh == (opened(image["image_url"]["url"]).size,)
-    if family.budget_knob == "area":
+    if family.budget_kind == "area":
         (size,) = one.image_sizes_wh
         assert all(side % family.resize_factor == 0 for side in size)
         assert family.overview_budget.min_pixels <= size[0] * size[1] <= family.overview_budget.max_pixels
@@ -180,16 +180,16 @@ def test_no_requests_no_answers(server: FakeEndpoint) -> None:
 
 @pytest.mark.parametrize(
     ("sampling", "group_size"),
-    [(Sampling(max_new_tokens=0), 1), (Sampling(temperature=-1), 1), (GREEDY, 0)],
+    [(SamplingParams(max_new_tokens=0), 1), (SamplingParams(temperature=-1), 1), (GREEDY, 0)],
 )
-def test_unusable_settings(server: FakeEndpoint, sampling: Sampling, group_size: int) -> None:
+def test_unusable_settings(server: FakeEndpoint, sampling: SamplingParams, group_size: int) -> None:
     with pytest.raises(InputError, match="expected group_size >= 1, max_new_tokens >= 1 and temperature >= 0"):
         said(ServedChatModel(settings_of(server)), 1, sampling, group_size)
 
 
 def test_opening(server: FakeEndpoint) -> None:
-    model = open_model("nowhere", served=settings_of(server))
+    model = load_chat_model("nowhere", served=settings_of(server))
     assert isinstance(model, ServedChatModel)
     model.close()
     with pytest.raises(ModelError, match="there is no such folder"):
-        open_model("no where")
+        load_chat_model("no where")

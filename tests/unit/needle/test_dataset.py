@@ -9,7 +9,7 @@ from PIL import Image
 from hart_studio.data.sources import load_needle
 from hart_studio.image_domains import NEEDLE, NEEDLE_CUSTOM, read_image_domain
 from hart_studio.needle.__main__ import main
-from hart_studio.needle.dataset import iterate_items, write_picture
+from hart_studio.needle.dataset import iterate_items, write_image
 from hart_studio.needle.scenes import SceneSettings
 
 TINY = ["--width", "320", "--height", "240", "--objects", "3", "5"]
@@ -39,7 +39,7 @@ def test_the_command_writes_pictures_and_samples(tmp_path: Path, capsys: pytest.
         assert row["kind"] in {"detail", "gist"}
         assert all(0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for x1, y1, x2, y2 in row["gold_boxes"])
     loaded = load_needle(out)
-    assert not loaded.bad_rows
+    assert not loaded.invalid_rows
     samples = loaded.samples
     assert [sample.id for sample in samples] == [row["id"] for row in rows]
     assert [sample.answer for sample in samples] == [row["answer"] for row in rows]
@@ -54,7 +54,7 @@ def test_the_command_writes_pictures_and_samples(tmp_path: Path, capsys: pytest.
         ({"radius": (0.02, 0.03)}, NEEDLE_CUSTOM),
         ({"clutter": 3.0}, NEEDLE_CUSTOM),
         ({"detail_scale": (1.0, 2.0)}, NEEDLE_CUSTOM),
-        ({"colours": ("red", "blue")}, NEEDLE_CUSTOM),
+        ({"colors": ("red", "blue")}, NEEDLE_CUSTOM),
     ],
 )
 def test_only_scenes_with_the_default_settings_are_of_the_domain_that_calibrations_are_fitted_on(
@@ -62,7 +62,7 @@ def test_only_scenes_with_the_default_settings_are_of_the_domain_that_calibratio
 ) -> None:
     monkeypatch.setattr("hart_studio.needle.dataset.draw_scene", lambda scene, wh: np.zeros((8, 8, 3), np.uint8))
     (item,) = iterate_items("val", 1, settings=SceneSettings(**settings))
-    write_picture(item.scene, tmp_path / "scene.jpg")
+    write_image(item.scene, tmp_path / "scene.jpg")
     assert read_image_domain(tmp_path / "scene.jpg") == domain
 
 

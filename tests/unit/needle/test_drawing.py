@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hart_studio.needle.drawing import GLYPHS, draw_scene
-from hart_studio.needle.scenes import CHARACTERS, COLOURS, SceneSettings, make_scene
+from hart_studio.needle.scenes import CHARACTERS, COLORS, SceneSettings, make_scene
 from hart_studio.records import Box
 
 SMALL = SceneSettings(width=1024, height=768, objects=(4, 6))
@@ -32,7 +32,7 @@ def test_small_drawing_looks_like_the_large_one_scaled_down(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_window_shows_what_the_whole_shows_there(seed: int) -> None:
     scene = scene_of(seed)
-    window = Box.of((256, 192, 768, 576))
+    window = Box.from_xyxy((256, 192, 768, 576))
     whole = draw_scene(scene, (1024, 768))[192:576, 256:768]
     part = draw_scene(scene, (512, 384), window)
     assert np.abs(whole.astype(int) - part.astype(int)).mean() < 4.0
@@ -56,7 +56,7 @@ def test_the_object_has_its_colour() -> None:
     for item in scene.objects:
         if item.shape == "square":
             spot = pixels[int(item.y - 0.6 * item.radius), int(item.x - 0.55 * item.radius)]
-            assert tuple(int(value) for value in spot) == COLOURS[item.colour]
+            assert tuple(int(value) for value in spot) == COLORS[item.color]
 
 
 def test_details_of_different_value_differ_in_the_crop_and_vanish_in_the_overview() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hart_studio.geometry import iou
-from hart_studio.needle.questions import Question, ask, ask_detail, ask_gist
+from hart_studio.needle.questions import Question, make_detail_question, make_gist_question, make_question
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
 
 
@@ -14,7 +14,7 @@ def questions(count: int = 200, gist_share: float = 0.5) -> list[tuple[Scene, Qu
     found = []
     for seed in range(count):
         scene = scene_of(seed)
-        found.append((scene, ask(np.random.default_rng(1000 + seed), scene, gist_share)))
+        found.append((scene, make_question(np.random.default_rng(1000 + seed), scene, gist_share)))
     return found
 
 
@@ -50,11 +50,11 @@ def test_gist_answers_are_true_of_the_scene() -> None:
             first, second = (by_name[box.label] for box in question.gold_boxes)
             assert (question.value == "left") == (first.x < second.x)
         elif question.topic == "colour":
-            assert question.value == named[0].colour
+            assert question.value == named[0].color
             assert [item.shape for item in scene.objects].count(named[0].shape) == 1
         else:
             assert question.value == named[0].shape
-            assert [item.colour for item in scene.objects].count(named[0].colour) == 1
+            assert [item.color for item in scene.objects].count(named[0].color) == 1
     assert topics == {"side", "colour", "shape"}
 
 
@@ -62,7 +62,7 @@ def test_wrong_options_prefer_what_other_objects_carry() -> None:
     scene = scene_of(5)
     item = next(o for o in scene.objects if sum(o.detail == other.detail for other in scene.objects) >= 3)
     rivals = {o.value for o in scene.objects if o.detail == item.detail} - {item.value}
-    question = ask_detail(np.random.default_rng(0), scene, item)
+    question = make_detail_question(np.random.default_rng(0), scene, item)
     assert len(set(question.choices) & rivals) == min(3, len(rivals))
 
 
@@ -75,4 +75,4 @@ def test_the_share_of_gist_questions_is_kept(share: float) -> None:
 def test_nothing_unique_means_no_gist_question() -> None:
     scene = scene_of(1)
     lonely = Scene(scene.width, scene.height, (), 0, 1.0)
-    assert ask_gist(np.random.default_rng(0), lonely) is None
+    assert make_gist_question(np.random.default_rng(0), lonely) is None

@@ -5,17 +5,17 @@ from typing import Literal
 import pytest
 from PIL import Image
 
-from hart_studio.models.chat import ChatRequest, Completion, Message, Picture
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput, Message
 from hart_studio.models.families import FAMILIES
 from hart_studio.pipeline.answering import (
     crops_only_request,
     direct_request,
     full_and_crops_request,
-    read_answer,
+    parse_answer,
     score_without_answer,
 )
 from hart_studio.pipeline.cropping import Crops
-from hart_studio.pipeline.grounding import grounding_request, read_grounding
+from hart_studio.pipeline.grounding import grounding_request, parse_grounding
 from hart_studio.prompts import CHOICE_HINT, CROPS_ONLY_AFTER, CROPS_ONLY_BEFORE, FULL_AND_CROPS, GROUNDING_INSTRUCTION
 from hart_studio.records import Box, Sample, Score
 
@@ -25,12 +25,12 @@ UNKNOWN = Sample(id="s", image="x.png", question="Which digit?", choices=("3", "
 OPTIONS = f"Which digit?\n(A) 3\n(B) 7\n{CHOICE_HINT}"
 
 
-def make_picture() -> Picture:
-    return Picture(Image.new("RGB", (64, 64)), 1, 4096)
+def make_picture() -> ImageInput:
+    return ImageInput(Image.new("RGB", (64, 64)), 1, 4096)
 
 
 def make_crops(count: int) -> Crops:
-    boxes = tuple(Box.of((64 * i, 0, 64 * i + 64, 64)) for i in range(count))
+    boxes = tuple(Box.from_xyxy((64 * i, 0, 64 * i + 64, 64)) for i in range(count))
     return Crops(boxes, tuple(make_picture() for _ in boxes))
 
 
@@ -46,7 +46,7 @@ def test_direct_is_one_turn_over_the_full_image() -> None:
 def test_crops_only_is_a_new_conversation_with_the_crops_in_the_papers_sentence() -> None:
     crops = make_crops(2)
     request = crops_only_request(CLOSED, crops)
-    assert request == ChatRequest((Message("user", (CROPS_ONLY_BEFORE, *crops.pictures, CROPS_ONLY_AFTER + OPTIONS)),))
+    assert request == ChatRequest((Message("user", (CROPS_ONLY_BEFORE, *crops.images, CROPS_ONLY_AFTER + OPTIONS)),))
 
 
 def test_crops_only_needs_a_crop() -> None:
@@ -58,12 +58,12 @@ def test_full_and_crops_goes_on_with_the_same_conversation_and_overview() -> Non
     overview, crops = make_picture(), make_crops(2)
     first = grounding_request(overview, CLOSED.question)
     said = complete("[[0, 0, 500, 500]]")
-    grounding = read_grounding(first, said, FAMILIES["qwen3_vl"], (64, 64))
+    grounding = parse_grounding(first, said, FAMILIES["qwen3_vl"], (64, 64))
     request = full_and_crops_request(CLOSED, grounding, crops)
     assert request.messages == (
         Message("user", (overview, f"{GROUNDING_INSTRUCTION}\nWhich digit?")),
         Message("assistant", ("[[0, 0, 500, 500]]",)),
-        Message("user", (FULL_AND_CROPS, *crops.pictures, f"\n{OPTIONS}")),
+        Message("user", (FULL_AND_CROPS, *crops.images, f"\n{OPTIONS}")),
     )
 
 
@@ -89,7 +89,7 @@ def test_every_way_that_an_answer_can_end(
     extracted: str | None,
     outcome: str,
 ) -> None:
-    answer = read_answer(sample, direct_request(sample, make_picture()), complete(text, finish))
+    answer = parse_answer(sample, direct_request(sample, make_picture()), complete(text, finish))
     assert (answer.score.value, answer.score.extracted, answer.outcome) == (value, extracted, outcome)
     assert answer.turn.kind == "answer"
     assert answer.turn.text == text

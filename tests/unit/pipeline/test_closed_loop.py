@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.imaging import SourceImage
-from hart_studio.models.chat import Picture
+from hart_studio.models.chat import ImageInput
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS, Outcome, Protocol, Rollout, Sample, Score
@@ -51,9 +51,9 @@ def test_pointing_alone_is_the_first_turn_of_the_loop_and_cuts_nothing(
 ) -> None:
     model = make_model(grounding=[BOX, PROSE])
     gone = sample.model_copy(update={"image": str(tmp_path / "gone.png")})
-    views = closed_loop.open_views(model, [gone, sample], LoopSettings(), will_crop=False)
+    views = closed_loop.prepare_samples(model, [gone, sample], LoopSettings(), will_crop=False)
     monkeypatch.setattr(SourceImage, "full", lambda self: pytest.fail("decoded"))
-    none, (first, second) = closed_loop.point(model, views, LoopSettings(), group_size=2)
+    none, (first, second) = closed_loop.run_grounding(model, views, LoopSettings(), group_size=2)
     assert (none, model.kinds()) == ([], [["grounding"]])
     assert [box.xyxy for box in first.boxes] == [(120, 180, 360, 360)]
     assert (first.outcome, second.outcome, second.boxes) == ("ok", "no_box", ())
@@ -209,7 +209,7 @@ def test_only_a_lone_picture_stays_decoded_between_overview_and_crops(sample: Sa
     samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
     for together in (samples, samples[:1]):
         images = {each.image: SourceImage(each.image) for each in together}
-        closed_loop.open_views(make_model(), together, LoopSettings(), images.__getitem__)
+        closed_loop.prepare_samples(make_model(), together, LoopSettings(), images.__getitem__)
         assert [image._pixels is not None for image in images.values()] == [len(together) == 1] * len(together)
 
 
@@ -219,7 +219,7 @@ def test_a_lone_picture_that_will_be_cropped_is_decoded_ahead(sample: Sample, tm
     samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
     for together, will_crop in ((samples, True), (samples[:1], True), (samples[:1], False)):
         images = {each.image: SourceImage(each.image) for each in together}
-        closed_loop.open_views(make_model(), together, LoopSettings(), images.__getitem__, will_crop=will_crop)
+        closed_loop.prepare_samples(make_model(), together, LoopSettings(), images.__getitem__, will_crop=will_crop)
         expected = will_crop and len(together) == 1
         assert [image._ahead is not None for image in images.values()] == [expected] * len(together)
 
@@ -268,10 +268,10 @@ def test_a_picture_that_breaks_after_turn_1_is_an_error_rollout(sample: Sample, 
 
 def test_one_grounding_serves_two_protocols(sample: Sample) -> None:
     model = make_model()
-    views = closed_loop.open_views(model, [sample], LoopSettings())
-    attempts = closed_loop.ground(model, views, LoopSettings())
-    crops_only = closed_loop.answer(model, attempts, "crops_only", LoopSettings())
-    both = closed_loop.answer(model, attempts, "full_and_crops", LoopSettings())
+    views = closed_loop.prepare_samples(model, [sample], LoopSettings())
+    attempts = closed_loop.ground_and_crop(model, views, LoopSettings())
+    crops_only = closed_loop.run_answering(model, attempts, "crops_only", LoopSettings())
+    both = closed_loop.run_answering(model, attempts, "full_and_crops", LoopSettings())
     assert model.kinds() == [["grounding"], ["crops_only"], ["full_and_crops"]]
     assert crops_only[0].rollouts[0].crops == both[0].rollouts[0].crops
     assert crops_only[0].rollouts[0].turns[0] == both[0].rollouts[0].turns[0]
@@ -281,9 +281,9 @@ def test_one_grounding_serves_two_protocols(sample: Sample) -> None:
 def test_stages_equal_the_whole(sample: Sample) -> None:
     settings = LoopSettings(padding=0.2)
     model = make_model()
-    staged = closed_loop.answer(
+    staged = closed_loop.run_answering(
         model,
-        closed_loop.ground(model, closed_loop.open_views(model, [sample], settings), settings),
+        closed_loop.ground_and_crop(model, closed_loop.prepare_samples(model, [sample], settings), settings),
         "crops_only",
         settings,
     )
@@ -300,7 +300,7 @@ def test_every_picture_carries_its_own_budget(sample: Sample) -> None:
     model = make_model()
     run_one(model, sample, "full_and_crops", settings)
     overview, crop = pictures_in(model.requests("full_and_crops")[0])
-    assert isinstance(overview, Picture)
+    assert isinstance(overview, ImageInput)
     assert (overview.max_pixels, crop.max_pixels) == (40_000, 10_000)
     assert overview.pixels.size[0] * overview.pixels.size[1] <= 40_000
     assert crop.pixels.size == (240, 180), "the pixels stay native; only the reading is limited"

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hart_studio.pipeline.closed_loop import View, open_views
+from hart_studio.pipeline.closed_loop import PreparedSample, prepare_samples
 from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_without_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Sample
 from tests.fakes import ScriptedModel, pictures_in
 from tests.unit.pipeline.conftest import HEIGHT, WIDTH
 
-LEFT, RIGHT = Box.of((0, 0, 600, 900)), Box.of((600, 0, 1200, 900))
+LEFT, RIGHT = Box.from_xyxy((0, 0, 600, 900)), Box.from_xyxy((600, 0, 1200, 900))
 GREEDY = LoopSettings()
 
 
 def test_the_crops_are_those_of_the_boxes_in_native_pixels(sample: Sample, picture: Path) -> None:
     model = ScriptedModel(crops_only="B")
-    box = Box.of((100, 200, 300, 350))
-    ((rollout,),) = answer_from_boxes(model, open_views(model, [sample], GREEDY), [[box]], GREEDY)
+    box = Box.from_xyxy((100, 200, 300, 350))
+    ((rollout,),) = answer_from_boxes(model, prepare_samples(model, [sample], GREEDY), [[box]], GREEDY)
     assert (rollout.boxes, rollout.crops, rollout.outcome, rollout.score.value) == ((box,), (box,), "ok", 1.0)
     assert rollout.grounding_turn is None
     ((request,),) = [call.requests for call in model.calls]
@@ -34,7 +34,7 @@ def test_one_call_for_everything_and_groups_stay_with_their_samples(sample: Samp
     Image.new("RGB", (WIDTH, HEIGHT), "white").save(other)
     samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
     model = ScriptedModel(crops_only="B")
-    views = open_views(model, samples, GREEDY)
+    views = prepare_samples(model, samples, GREEDY)
     groups = answer_from_boxes(model, views, [[LEFT], [LEFT, RIGHT]], LoopSettings(temperature=1.0), 3)
     assert [[rollout.sample_id for rollout in group] for group in groups] == [["s1"] * 3, ["s2"] * 3]
     assert [(len(call.requests), call.group_size) for call in model.calls] == [(2, 3)]
@@ -43,7 +43,7 @@ def test_one_call_for_everything_and_groups_stay_with_their_samples(sample: Samp
 
 def test_no_box_is_no_answer_and_wrong(sample: Sample) -> None:
     model = ScriptedModel()
-    views = open_views(model, [sample], GREEDY)
+    views = prepare_samples(model, [sample], GREEDY)
     ((rollout,),) = answer_from_boxes(model, views, [[]], GREEDY)
     assert (rollout.outcome, rollout.turns, rollout.score.value) == ("no_box", (), 0.0)
     assert answer_without_boxes(model, views, [[]], GREEDY) == [None]
@@ -60,7 +60,7 @@ def test_a_picture_that_fails_takes_no_other_along(sample: Sample, tmp_path: Pat
         sample,
     ]
     model = ScriptedModel(crops_only="B", direct="B")
-    views = open_views(model, samples, GREEDY)
+    views = prepare_samples(model, samples, GREEDY)
     (gone,), (cut,), (good,) = answer_from_boxes(model, views, [[LEFT]] * 3, GREEDY)
     assert (gone.outcome, cut.outcome, good.outcome) == ("error", "error", "ok")
     assert "no file of that name" in gone.error
@@ -71,8 +71,8 @@ def test_a_picture_that_fails_takes_no_other_along(sample: Sample, tmp_path: Pat
 
 def test_what_is_painted_over_is_gone_and_nothing_else_is(sample: Sample) -> None:
     model = ScriptedModel(direct="B")
-    (view,) = open_views(model, [sample], GREEDY)
-    assert isinstance(view, View)
+    (view,) = prepare_samples(model, [sample], GREEDY)
+    assert isinstance(view, PreparedSample)
     before = np.asarray(view.overview.pixels).copy()
     answer_without_boxes(model, [view], [[LEFT]], GREEDY)
     ((request,),) = [call.requests for call in model.calls]
@@ -87,5 +87,5 @@ def test_what_is_painted_over_is_gone_and_nothing_else_is(sample: Sample) -> Non
 def test_an_unknown_answer_is_not_judged(sample: Sample, answer: str | None) -> None:
     model = ScriptedModel(crops_only="B")
     asked = sample.model_copy(update={"answer": answer})
-    ((rollout,),) = answer_from_boxes(model, open_views(model, [asked], GREEDY), [[LEFT]], GREEDY)
+    ((rollout,),) = answer_from_boxes(model, prepare_samples(model, [asked], GREEDY), [[LEFT]], GREEDY)
     assert rollout.score.value == (None if answer is None else 1.0)

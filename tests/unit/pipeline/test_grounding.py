@@ -10,9 +10,15 @@ from PIL import Image
 
 from hart_studio.geometry import BoxFrame
 from hart_studio.imaging import SourceImage
-from hart_studio.models.chat import ChatRequest, Completion, Picture
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput
 from hart_studio.models.families import FAMILIES, PixelBudget
-from hart_studio.pipeline.grounding import Grounding, grounding_request, make_overview, overview_budget, read_grounding
+from hart_studio.pipeline.grounding import (
+    GroundingResult,
+    grounding_request,
+    make_overview,
+    overview_budget,
+    parse_grounding,
+)
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.records import Outcome
@@ -29,11 +35,11 @@ def complete(
 
 
 def make_request() -> ChatRequest:
-    return grounding_request(Picture(Image.new("RGB", (256, 192)), 1, 65536), "Which digit?")
+    return grounding_request(ImageInput(Image.new("RGB", (256, 192)), 1, 65536), "Which digit?")
 
 
-def read(completion: Completion, family_key: str = "qwen3_vl") -> Grounding:
-    return read_grounding(make_request(), completion, FAMILIES[family_key], ORIGINAL_WH)
+def read(completion: Completion, family_key: str = "qwen3_vl") -> GroundingResult:
+    return parse_grounding(make_request(), completion, FAMILIES[family_key], ORIGINAL_WH)
 
 
 def test_the_overview_is_the_whole_picture_within_the_budget(picture: Path) -> None:

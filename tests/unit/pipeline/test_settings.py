@@ -6,15 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from hart_studio.errors import InputError
-from hart_studio.models.chat import Sampling
+from hart_studio.models.chat import SamplingParams
 from hart_studio.pipeline.settings import LoopSettings, read_settings
 
 
 def test_the_turns_share_the_decoding_settings_but_no_random_numbers() -> None:
     settings = LoopSettings(temperature=0.7, max_new_tokens=64, seed=5)
-    assert settings.sampling == Sampling(temperature=0.7, max_new_tokens=64, seed=5)
-    assert settings.grounding_sampling == Sampling(temperature=0.7, max_new_tokens=64, seed=5 + 2**32)
-    assert LoopSettings().grounding_sampling == LoopSettings().sampling == Sampling(0.0, 512, None)
+    assert settings.sampling == SamplingParams(temperature=0.7, max_new_tokens=64, seed=5)
+    assert settings.grounding_sampling == SamplingParams(temperature=0.7, max_new_tokens=64, seed=5 + 2**32)
+    assert LoopSettings().grounding_sampling == LoopSettings().sampling == SamplingParams(0.0, 512, None)
 
 
 def test_training_default_never_falls_back_to_the_full_image() -> None:

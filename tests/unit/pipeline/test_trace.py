@@ -12,12 +12,12 @@ from PIL import Image
 
 from hart_studio.errors import DataError, HartError
 from hart_studio.imaging import SourceImage
-from hart_studio.pipeline.asking import ask_question
+from hart_studio.pipeline.inference import ask_question
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.trace import (
     Trace,
-    draw_pictures,
     load_trace,
+    render_images,
     save_trace,
     summarize_trace,
     zip_trace,
@@ -49,7 +49,7 @@ def files_below(folder: Path) -> list[str]:
 def test_a_trace_comes_back_as_it_was(picture: Path, tmp_path: Path) -> None:
     trace = make_trace(picture, question=f"What is {NASTY.strip(chr(0))}?")
     folder = tmp_path / "deep" / "trace"
-    save_trace(trace, folder, draw_pictures(trace, SourceImage(picture)))
+    save_trace(trace, folder, render_images(trace, SourceImage(picture)))
     assert files_below(folder) == FILES
     saved = load_trace(folder)
     assert saved.trace == trace
@@ -62,7 +62,7 @@ def test_a_trace_comes_back_as_it_was(picture: Path, tmp_path: Path) -> None:
 
 def test_the_zip_holds_the_same_files(picture: Path, tmp_path: Path) -> None:
     trace = make_trace(picture)
-    pictures = draw_pictures(trace, SourceImage(picture))
+    pictures = render_images(trace, SourceImage(picture))
     save_trace(trace, tmp_path / "folder", pictures)
     with zipfile.ZipFile(io.BytesIO(zip_trace(trace, pictures))) as archive:
         assert sorted(archive.namelist()) == FILES
@@ -83,7 +83,7 @@ def test_a_trace_without_crops_has_no_crop_pictures(
     picture: Path, tmp_path: Path, protocols: tuple[Protocol, ...], grounding: str | None, files: list[str]
 ) -> None:
     trace = make_trace(picture, protocols, grounding)
-    save_trace(trace, tmp_path / "trace", draw_pictures(trace, SourceImage(picture)))
+    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
     assert files_below(tmp_path / "trace") == files
     assert load_trace(tmp_path / "trace").trace == trace
 
@@ -91,7 +91,7 @@ def test_a_trace_without_crops_has_no_crop_pictures(
 def test_a_newer_trace_replaces_an_older_one(picture: Path, tmp_path: Path) -> None:
     for protocols in (PROTOCOLS, ("direct",)):
         trace = make_trace(picture, protocols)
-        save_trace(trace, tmp_path / "trace", draw_pictures(trace, SourceImage(picture)))
+        save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
         assert load_trace(tmp_path / "trace").trace == trace
     assert load_trace(tmp_path / "trace").crops == ()
 
@@ -99,7 +99,7 @@ def test_a_newer_trace_replaces_an_older_one(picture: Path, tmp_path: Path) -> N
 @pytest.fixture
 def saved_folder(picture: Path, tmp_path: Path) -> Path:
     trace = make_trace(picture)
-    save_trace(trace, tmp_path / "trace", draw_pictures(trace, SourceImage(picture)))
+    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
     return tmp_path / "trace"
 
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from hart_studio.models.chat import ChatRequest, Completion, Message, Picture
+from hart_studio.models.chat import ChatRequest, Completion, ImageInput, Message
 from hart_studio.pipeline.turns import compose_message, record_turn
 from hart_studio.prompts import IMAGE
 
 
-def make_picture() -> Picture:
-    return Picture(Image.new("RGB", (64, 64)), 1, 4096)
+def make_picture() -> ImageInput:
+    return ImageInput(Image.new("RGB", (64, 64)), 1, 4096)
 
 
 def test_pictures_stand_where_the_prompt_has_them() -> None:

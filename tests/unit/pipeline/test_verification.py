@@ -108,7 +108,7 @@ def test_an_answer_that_becomes_unreadable_is_spoiled(expected: str | None, nece
 
 def test_consensus_and_area() -> None:
     # 40 x 40 and 40 x 40 shifted by 20: overlap 800, union 2400; each covers 0.16 of the picture.
-    boxes = Box.of((0, 0, 40, 40)), Box.of((20, 0, 60, 40))
+    boxes = Box.from_xyxy((0, 0, 40, 40)), Box.from_xyxy((20, 0, 60, 40))
     verification = verify_rollouts([make_rollout("B", boxes=(box,)) for box in boxes], None, None, (100, 100))
     assert verification.consensus == pytest.approx(800 / 2400)
     assert verification.area_share == pytest.approx(0.16)
@@ -141,7 +141,7 @@ def test_the_whole_check_of_one_sample(sample: Sample, picture: Path) -> None:
 def test_what_the_crops_showed_is_masked_and_not_the_smaller_box(sample: Sample) -> None:
     model = ScriptedModel(grounding=boxes_text((400, 400, 600, 600)), direct=r"\boxed{B}")
     settings = LoopSettings(padding=0.5)
-    attempts = closed_loop.ground(model, closed_loop.open_views(model, [sample], settings), settings)
+    attempts = closed_loop.ground_and_crop(model, closed_loop.prepare_samples(model, [sample], settings), settings)
     assert isinstance(answer_masked(model, attempts, settings)[0], Rollout)
     pixels = np.asarray(pictures_in(model.requests("direct")[0])[0].pixels)
     height, width, _ = pixels.shape
@@ -182,12 +182,12 @@ class _Guarded(GoldSample):
 
 
 def test_no_gold_box_is_ever_read(sample: Sample) -> None:
-    gold = GoldSample(**sample.model_dump(), gold_boxes=(Box.of((0, 0, 9, 9)),))
+    gold = GoldSample(**sample.model_dump(), gold_boxes=(Box.from_xyxy((0, 0, 9, 9)),))
     guarded = _Guarded(**gold.model_dump())
     with pytest.raises(AssertionError):
         _ = guarded.gold_boxes
     script: dict[str, Any] = {"grounding": boxes_text(LEFT), "crops_only": r"\boxed{B}", "direct": r"\boxed{A}"}
-    checked = [verify(ScriptedModel(**script), each, LoopSettings()) for each in (guarded, gold.blind())]
+    checked = [verify(ScriptedModel(**script), each, LoopSettings()) for each in (guarded, gold.without_gold_boxes())]
     assert checked[0] == checked[1]
 
 

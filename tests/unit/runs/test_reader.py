@@ -57,18 +57,18 @@ def test_the_cost_of_a_look_is_that_of_the_new_bytes(layout: RunLayout, monkeypa
     assert sum(read) == new
 
 
-@pytest.mark.parametrize("most_bytes", [1, 300, 10_000_000])
-def test_a_long_file_can_be_read_in_portions(layout: RunLayout, most_bytes: int) -> None:
+@pytest.mark.parametrize("max_bytes", [1, 300, 10_000_000])
+def test_a_long_file_can_be_read_in_portions(layout: RunLayout, max_bytes: int) -> None:
     written = write_steps(layout, 20)
     found: list[RunEvent] = []
     offset, looks = 0, 0
     while len(found) < len(written):
-        batch = read_events(layout, offset, most_bytes)
+        batch = read_events(layout, offset, max_bytes)
         assert batch.offset > offset
         offset, looks = batch.offset, looks + 1
         found += batch.events
     assert found == written
-    assert looks == {1: 20, 300: looks, 10_000_000: 1}[most_bytes]
+    assert looks == {1: 20, 300: looks, 10_000_000: 1}[max_bytes]
 
 
 def test_lines_that_are_no_events_are_counted_and_passed(layout: RunLayout) -> None:
@@ -159,7 +159,7 @@ def test_a_log_from_its_end_in_portions_or_not_there(layout: RunLayout) -> None:
     layout.log_of(1).write_bytes(b"0123456789\xff")
     assert read_log(layout, 1, -3) == ("89�", 11)
     assert read_log(layout, 1, -100).text == "0123456789�"
-    assert read_log(layout, 1, 2, most_bytes=3) == ("234", 5)
+    assert read_log(layout, 1, 2, max_bytes=3) == ("234", 5)
     assert read_log(layout, 1, 99).text == "0123456789�", "a shorter file is read anew"
 
 

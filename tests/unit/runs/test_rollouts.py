@@ -34,9 +34,9 @@ def record(
     group: RolloutGroup,
     crops: Sequence[Sequence[Image.Image]] = ((), ()),
     overview: Image.Image | None = None,
-    most_bytes: int = PLENTY,
+    max_bytes: int = PLENTY,
 ) -> PictureStore:
-    store = PictureStore(layout.images, most_bytes)
+    store = PictureStore(layout.images, max_bytes)
     save_groups(layout, 10, [GroupPictures(sample, group, (4096, 3072), overview, crops)], store)
     return store
 
@@ -70,7 +70,7 @@ def test_equal_pictures_are_stored_once(layout: RunLayout, sample: Sample, group
 
 def test_pictures_stay_within_their_share_of_the_disk(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
     size = len((layout.images / (PictureStore(layout.images, PLENTY).save(noise(0)) or "")).read_bytes())
-    store = record(layout, sample, group, [[noise(1), noise(2)], [noise(3)]], noise(0), most_bytes=int(2.5 * size))
+    store = record(layout, sample, group, [[noise(1), noise(2)], [noise(3)]], noise(0), max_bytes=int(2.5 * size))
     (saved,) = read_groups(layout, 10)
     stored = [saved.overview, *saved.crops[0], *saved.crops[1]]
     assert [name is not None for name in stored] == [True, True, False, False]
@@ -90,7 +90,7 @@ def test_the_same_step_of_a_later_attempt_replaces_the_record(
 
 
 def test_a_gold_box_is_never_written(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
-    gold = GoldSample(**dict(sample), gold_boxes=(Box.of((1, 2, 3, 4)),))
+    gold = GoldSample(**dict(sample), gold_boxes=(Box.from_xyxy((1, 2, 3, 4)),))
     record(layout, gold, group)
     assert "gold" not in layout.rollouts_of(10).read_text()
     assert read_groups(layout, 10)[0].sample == sample

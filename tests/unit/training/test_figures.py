@@ -50,7 +50,7 @@ def group(values: list[float | None], rollouts: list[Rollout], weights: list[flo
 
 
 def test_the_figures_of_two_groups() -> None:
-    half = Box.of((0, 0, 100, 50))
+    half = Box.from_xyxy((0, 0, 100, 50))
     mixed = group(
         [1.0, 0.0, None],
         [

@@ -32,7 +32,11 @@ def measure(*given: Any, **options: Any) -> dict[str, float]:
 
 def test_the_figures_by_hand(tmp_path: Path) -> None:
     # The model points at the left half: thousandths 0 0 500 1000, that is 0 0 100 100 of 200 x 100 pixels.
-    inside, half, outside = Box.of((0, 0, 50, 100)), Box.of((50, 0, 150, 100)), Box.of((100, 0, 200, 100))
+    inside, half, outside = (
+        Box.from_xyxy((0, 0, 50, 100)),
+        Box.from_xyxy((50, 0, 150, 100)),
+        Box.from_xyxy((100, 0, 200, 100)),
+    )
     samples = [sample(tmp_path, "one", inside, outside), sample(tmp_path, "two", half), sample(tmp_path, "three")]
     broken = samples[0].model_copy(update={"id": "broken", "image": str(tmp_path / "gone.png")})
     model = ScriptedModel(
@@ -58,7 +62,7 @@ def test_the_figures_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["ap_grpo", "grpo"])
 def test_witnesses_are_kept_with_what_was_seen_and_said(tmp_path: Path, method: str) -> None:
-    samples = [sample(tmp_path, name, Box.of((0, 0, 50, 100))) for name in ("one", "two", "three")]
+    samples = [sample(tmp_path, name, Box.from_xyxy((0, 0, 50, 100))) for name in ("one", "two", "three")]
     broken = samples[0].model_copy(update={"id": "broken", "image": str(tmp_path / "gone.png")})
     model = ScriptedModel(
         grounding='[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', crops_only="\\boxed{A}", direct="\\boxed{A}"
@@ -98,7 +102,7 @@ def test_rollouts_are_recorded_as_soon_as_they_are_measured(
 
 
 def test_between_batches_it_says_how_far_it_is_and_ends_when_told(tmp_path: Path) -> None:
-    one = sample(tmp_path, "one", Box.of((0, 0, 50, 100)))
+    one = sample(tmp_path, "one", Box.from_xyxy((0, 0, 50, 100)))
     samples = [one.model_copy(update={"id": str(number)}) for number in range(2 * BATCH + 3)]
     boxes = '[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]'
     told: list[int] = []

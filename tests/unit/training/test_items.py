@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hart_studio.models.inputs import ProcessedPicture
+from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.items import IGNORED, Item, Prompt, turn_item, two_turn_items
 
 
-def make_picture() -> ProcessedPicture:
-    return ProcessedPicture({"pixel_values": torch.zeros(1, 3)}, [9], 1, (28, 28))
+def make_picture() -> ProcessedImage:
+    return ProcessedImage({"pixel_values": torch.zeros(1, 3)}, [9], 1, (28, 28))
 
 
 OVERVIEW, CROP = make_picture(), make_picture()

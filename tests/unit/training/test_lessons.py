@@ -30,7 +30,7 @@ def test_an_unknown_answer_cannot_be_taught() -> None:
 
 def test_boxes_can_be_taught_only_where_there_are_some() -> None:
     plain = Sample(id="s", image="p.png", question="Which?", answer="red")
-    labeled = plain.model_copy(update={"label_boxes": (Box.of((0, 0, 9, 9)),)})
+    labeled = plain.model_copy(update={"label_boxes": (Box.from_xyxy((0, 0, 9, 9)),)})
     grounded = RunConfig.model_validate({"method": {"chain": "sft", "sft_target": "grounded"}})
     check_taught([plain], RunConfig())
     check_taught([plain, labeled], grounded)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.models.inputs import ProcessedPicture
+from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.items import IGNORED, Item, Prompt, turn_item
 from hart_studio.training.packing import PADDING, fill_rows, group_items, pack, split_items, tree_mask
 
@@ -22,8 +22,8 @@ def counting(items: Sequence[Item]) -> list[torch.Tensor]:
     return [torch.arange(len(item.ids))[None] for item in items]
 
 
-def make_picture() -> ProcessedPicture:
-    return ProcessedPicture({"pixel_values": torch.zeros(1, 3)}, [9], 1, (28, 28))
+def make_picture() -> ProcessedImage:
+    return ProcessedImage({"pixel_values": torch.zeros(1, 3)}, [9], 1, (28, 28))
 
 
 def sees(tree: Sequence[int], branch: Sequence[int]) -> list[list[int]]:

@@ -13,7 +13,7 @@ def rollout(value: float | None, *boxes: tuple[float, float, float, float]) -> R
     return Rollout(
         sample_id="s",
         protocol="crops_only",
-        boxes=tuple(Box.of(box) for box in boxes),
+        boxes=tuple(Box.from_xyxy(box) for box in boxes),
         outcome="ok" if boxes else "no_box",
         score=Score(value=value, extracted=None, expected="A", rule="none"),
     )

@@ -14,7 +14,7 @@ from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.evaluation.job import prepare_run
 from hart_studio.labeling.importing import import_samples
-from hart_studio.models.catalog import BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.records import Box, Sample
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint
 from hart_studio.runs.config import ModelConfig, RunConfig
@@ -54,7 +54,7 @@ def test_on_this_machine_alone_any_model_may_be_opened(runs_root: Path) -> None:
 @pytest.mark.parametrize("profile", ["lab", "space"])
 def test_where_others_come_in_those_of_the_list_may(profile: Any, runs_root: Path) -> None:
     allowed = allow(profile, runs_root, ("owner/added",))
-    for name in (*BUILT_INS, "owner/added", " built-in "):
+    for name in (*BUILT_IN_FOLDERS, "owner/added", " built-in "):
         assert allowed.check(name) == name.strip()
     for name in HOSTILE:
         with pytest.raises(InputError, match="allowed here"):
@@ -78,13 +78,13 @@ def test_a_lab_opens_what_its_own_runs_have_made(runs_root: Path, checkpoint: Pa
 
 def test_a_space_offers_the_built_in_ones_and_what_its_owner_added() -> None:
     added = read_added("space", (), {"HART_STUDIO_MODELS": " owner/a, ,owner/b,owner/a"})
-    assert [name for _, name in offered_models("built-in", "space", added)] == [*BUILT_INS, "owner/a", "owner/b"]
+    assert [name for _, name in offered_models("built-in", "space", added)] == [*BUILT_IN_FOLDERS, "owner/a", "owner/b"]
     assert read_added("lab", ("x",), {"HART_STUDIO_MODELS": "owner/a"}) == ("x",)
 
 
 def test_the_operator_stands_for_the_default_the_built_in_ones_and_those_added(runs_root: Path) -> None:
     names = operator_models("owner/mine", ("owner/a", "built-in", "owner/mine"))
-    assert names == ("owner/mine", *BUILT_INS, "owner/a")
+    assert names == ("owner/mine", *BUILT_IN_FOLDERS, "owner/a")
     for profile in ("lab", "space"):
         allowed = allow(profile, runs_root, ("owner/a",))
         assert all(allowed.check(name) == name for name in names[1:]), "what is stood for may be opened"
@@ -92,7 +92,7 @@ def test_the_operator_stands_for_the_default_the_built_in_ones_and_those_added(r
 
 def test_what_is_on_this_machine_or_was_named_by_its_operator_is_local(checkpoint: Path, runs_root: Path) -> None:
     allowed = find_allowed("local", offered_models(), runs_root, operator_models("owner/mine", ("owner/a",)))
-    for name in (*BUILT_INS, *BUILT_INS.values(), "owner/mine", "owner/a", str(checkpoint)):
+    for name in (*BUILT_IN_FOLDERS, *BUILT_IN_FOLDERS.values(), "owner/mine", "owner/a", str(checkpoint)):
         assert allowed.is_local(name, runs_root), name
     for name in (*HOSTILE, str(runs_root), str(checkpoint.parent), "Qwen/Qwen2.5-VL-7B-Instruct"):
         assert not allowed.is_local(name, runs_root), name
@@ -109,7 +109,7 @@ def ask(allowed: AllowedModels, root: Path, name: str) -> object:
 def check_boxes(allowed: AllowedModels, root: Path, name: str) -> object:
     sample = Sample(id="s", image=str(root / "p.png"), question="What?", answer="red")
     service = AskService(root / "work", load, allowed)
-    return service.check_boxes(name, sample, [Box.of((1, 1, 20, 20))], None, lambda path: None)  # type: ignore[arg-type,return-value]
+    return service.check_boxes(name, sample, [Box.from_xyxy((1, 1, 20, 20))], None, lambda path: None)  # type: ignore[arg-type,return-value]
 
 
 def label(allowed: AllowedModels, root: Path, name: str) -> object:

@@ -22,8 +22,8 @@ SCENE = Scene(
     height=3000,
     preview=Copy(Path("/cache/preview.jpg"), 2048),
     detail=Copy(Path("/cache/detail.jpg"), 4000),
-    boxes=(Box.of((10.5, 20.0, 300.0, 400.0), EVIL, 0.5),),
-    crops=(Box.of((0.0, 10.0, 310.0, 410.0)),),
+    boxes=(Box.from_xyxy((10.5, 20.0, 300.0, 400.0), EVIL, 0.5),),
+    crops=(Box.from_xyxy((0.0, 10.0, 310.0, 410.0)),),
 )
 SHOWN = Shown((4000, 3000), Overview(Path("/cache/o.png"), 256, 192), (Crop(Path("/cache/c.png"), SCENE.crops[0]),))
 BOARD = AnswerBoard(

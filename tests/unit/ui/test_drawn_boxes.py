@@ -13,8 +13,8 @@ GOOD = {"x_min": 10, "y_min": 20, "x_max": 30.5, "y_max": 40}
 
 def test_boxes_keep_their_order_and_their_names() -> None:
     assert read_boxes([GOOD, {**GOOD, "label": "sign", "x_max": 90}], most=2) == (
-        Box.of((10, 20, 30.5, 40)),
-        Box.of((10, 20, 90, 40), label="sign"),
+        Box.from_xyxy((10, 20, 30.5, 40)),
+        Box.from_xyxy((10, 20, 90, 40), label="sign"),
     )
     assert read_boxes([], most=2) == ()
 
@@ -63,10 +63,12 @@ def test_whatever_is_sent_gives_boxes_or_a_clear_error(value: Any) -> None:
 
 
 def test_boxes_are_cut_to_the_picture() -> None:
-    assert [box.xyxy for box in keep_inside([Box.of((-5, 10, 50, 2000), "sign")], (100, 80))] == [(0, 10, 50, 80)]
+    assert [box.xyxy for box in keep_inside([Box.from_xyxy((-5, 10, 50, 2000), "sign")], (100, 80))] == [
+        (0, 10, 50, 80)
+    ]
 
 
 @pytest.mark.parametrize("edges", [(100, 0, 120, 10), (-9, -9, 0, 0), (0, 80, 5, 90)])
 def test_a_box_beside_the_picture_is_named(edges: tuple[float, float, float, float]) -> None:
     with pytest.raises(InputError, match=r"inside the picture of 100 x 80 pixels, got box 2 outside of it"):
-        keep_inside([Box.of((0, 0, 1, 1)), Box.of(edges)], (100, 80))
+        keep_inside([Box.from_xyxy((0, 0, 1, 1)), Box.from_xyxy(edges)], (100, 80))

@@ -229,7 +229,7 @@ def test_the_report_is_written_where_it_is_served(outputs: EvaluationOutputs, la
 def test_boxes_carry_their_labels_as_text(desk: EvaluationDesk, outputs: EvaluationOutputs, picture: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     layout = write_evaluation(
-        desk.launch.runs_root, [make_record(1, picture, boxes=(Box.of(GOLD_XYXY, label=evil),))], title=evil
+        desk.launch.runs_root, [make_record(1, picture, boxes=(Box.from_xyxy(GOLD_XYXY, label=evil),))], title=evil
     )
     assert outputs.failure({"run": layout.run_id, "sample": "q001"})["boxes"][0]["label"] == evil
     assert desk.evaluations({"signature": ""})["evaluations"][0]["title"] == evil, (

@@ -10,7 +10,7 @@ import pytest
 
 from hart_studio.data.benchmarks.catalog import load_benchmark
 from hart_studio.errors import InputError
-from hart_studio.models.catalog import BUILT_INS
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter
@@ -58,12 +58,12 @@ def test_only_built_in_models_are_evaluated(desk: ExampleEvaluations, started: l
 
 
 def test_one_at_a_time_and_each_model_once(desk: ExampleEvaluations, started: list[RunLayout]) -> None:
-    first, second = BUILT_INS
+    first, second = BUILT_IN_FOLDERS
     run = desk.evaluate_examples({"model": first, "path": "/etc", "limit": 10**6})
     config = json.loads(started[0].config.read_text())
     assert (config["model"], config["benchmark"], config["limit"]) == (first, "needle", None)
     assert config["path"].endswith("questions")
-    for model in BUILT_INS:
+    for model in BUILT_IN_FOLDERS:
         with pytest.raises(InputError, match="one at a time"):
             desk.evaluate_examples({"model": model})
     finish(started[0])
@@ -72,7 +72,7 @@ def test_one_at_a_time_and_each_model_once(desk: ExampleEvaluations, started: li
     assert desk.evaluate_examples({"model": second})["run"] != run["run"]
     assert len(started) == 2
     listed = desk.desk.evaluations({}) or {}
-    assert {row["title"] for row in listed["evaluations"]} == {f"{model} on the examples" for model in BUILT_INS}
+    assert {row["title"] for row in listed["evaluations"]} == {f"{model} on the examples" for model in BUILT_IN_FOLDERS}
 
 
 def test_the_list_is_closed_otherwise(desk: ExampleEvaluations) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hart_studio.data import drawn_needle, run_samples
-from hart_studio.data.run_samples import draw_needle
+from hart_studio.data import needle_source, run_samples
+from hart_studio.data.run_samples import generate_needle_samples
 from hart_studio.needle.dataset import NeedleItem, make_item
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
@@ -29,8 +29,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("all questions were made")
 
-    monkeypatch.setattr(drawn_needle, "make_item", count)
-    monkeypatch.setattr(run_samples, "draw_questions", refuse)
+    monkeypatch.setattr(needle_source, "make_item", count)
+    monkeypatch.setattr(run_samples, "generate_samples", refuse)
     return found
 
 
@@ -54,7 +54,7 @@ def test_of_a_million_drawn_scenes_one_is_made(made: list[int], tmp_path: Path) 
 def test_the_boxes_are_those_of_the_drawn_data_set(tmp_path: Path) -> None:
     config = RunConfig.model_validate({"data": {"needle_count": 1000, "needle_seed": 3}})
     few = config.data.model_copy(update={"needle_count": 4})
-    for sample in draw_needle(few, tmp_path).loaded.samples:
+    for sample in generate_needle_samples(few, tmp_path).loaded.samples:
         assert GoldBoxes().find(RunLayout(tmp_path), config, sample.id) == sample.gold_boxes
 
 

@@ -99,7 +99,7 @@ def test_an_import_goes_on_in_the_background_and_tells_what_became_of_it(desk: L
     desk.create({"name": "p"})
     job = bring(desk, "p", table)
     assert job["told"] == "2 added, 0 updated, 0 known, 1 bad rows"
-    assert job["bad_rows"][0][1] == f"the picture is missing in {table.parent.resolve()}"
+    assert job["invalid_rows"][0][1] == f"the picture is missing in {table.parent.resolve()}"
     assert bring(desk, "p", table)["told"] == "0 added, 0 updated, 2 known, 1 bad rows"
     state = desk.look({"project": "p"})
     assert state is not None

@@ -124,7 +124,7 @@ def test_an_export_of_the_page_has_the_project_classes_and_can_be_repeated(tmp_p
     sample = Sample(id="a", image=str(image), question="Where?", source="s")
     import_samples(project, LoadedSamples("s", (sample,)))
     (item,) = project.items()
-    add_label(project, item.id, boxes=(Box.of((1, 1, 9, 9), "Z"),), status="auto_accepted", score=0.9)
+    add_label(project, item.id, boxes=(Box.from_xyxy((1, 1, 9, 9), "Z"),), status="auto_accepted", score=0.9)
     outputs = LabelOutputs(desk, tmp_path / "served")
     wanted = {"project": "signs", "format": "coco", "splits": [1, 0, 0]}
     for number in ("001", "002"):

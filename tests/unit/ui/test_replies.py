@@ -8,7 +8,7 @@ from hart_studio.labeling.records import Check
 from hart_studio.records import Box
 from hart_studio.ui.replies import Verified, tell_verified
 
-BOX = Box.of((1, 2, 30, 40), label="sign", score=0.5)
+BOX = Box.from_xyxy((1, 2, 30, 40), label="sign", score=0.5)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hart_studio.imaging import DEFAULT_LIMITS, SourceImage
 from hart_studio.ui import rights as module
 from hart_studio.ui.page_calls import guarded
 from hart_studio.ui.rights import SECRET_VARIABLE, SIGN_IN_VARIABLES, Rights, find_rights, is_zero_gpu
-from tests.pictures import png
+from tests.images import png
 
 SPACE = {"SPACE_ID": "ada/hart", "SPACE_AUTHOR_NAME": "ada", "HART_STUDIO_TRAINING": "1"}
 SIGN_IN = dict.fromkeys(SIGN_IN_VARIABLES, "x")

@@ -38,7 +38,7 @@ def turn(kind: str, text: str) -> Turn:
 
 def pictures(sample_id: str, *, is_held_out: bool = False) -> GroupPictures:
     sample = Sample(id=sample_id, image="x.png", question="Which?", choices=("red", "blue"), answer="A")
-    box = Box.of((10.0, 20.0, 30.0, 40.0), "star")
+    box = Box.from_xyxy((10.0, 20.0, 30.0, 40.0), "star")
     rollouts = tuple(
         Rollout(
             sample_id=sample_id, protocol="crops_only", outcome="ok", boxes=(box,), crops=(box,),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import ImageError, InputError, ModelError
-from hart_studio.image_domains import NEEDLE, mark_domain
+from hart_studio.image_domains import NEEDLE, embed_domain
 from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.families import FAMILIES
@@ -18,7 +18,7 @@ from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.allowed_models import AllowedModels, offered_models
 from hart_studio.ui.services import BUILT_IN, BUILT_IN_HART, AskService, find_rival, read_form
 from tests.fakes import ScriptedModel
-from tests.pictures import encoded
+from tests.images import encoded
 
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
 
@@ -181,7 +181,7 @@ def test_answers_of_a_model_that_was_not_made_for_the_image_come_with_a_warning(
         assert list(service.locate(form, name, quiet).warnings) == warnings
         assert list(service.verify(form, [reply.scene.boxes[0]], name, quiet).warnings) == warnings
     assert service.find_warnings(picture, [BUILT_IN_MODEL]) == [], "nothing is read of what may not be opened"
-    picture.write_bytes(mark_domain(encoded(Image.new("RGB", (80, 60)), "JPEG"), NEEDLE))
+    picture.write_bytes(embed_domain(encoded(Image.new("RGB", (80, 60)), "JPEG"), NEEDLE))
     assert service.find_warnings(picture, ["built-in"]) == service.answer(form, "built-in", quiet)["warnings"] == []
 
 
@@ -277,7 +277,7 @@ def test_a_program_gets_the_same_answer_and_no_file_is_written(service, picture)
 def test_a_look_is_one_turn_and_decodes_no_original(service, picture, monkeypatch):
     form = read_form(picture, "Which number?", "five\nsix")
     model = service._get_model("scripted", quiet)
-    monkeypatch.setattr("hart_studio.imaging.SourceImage.decode_ahead", lambda self: pytest.fail("decoded ahead"))
+    monkeypatch.setattr("hart_studio.imaging.SourceImage.start_decoding", lambda self: pytest.fail("decoded ahead"))
     monkeypatch.setattr("hart_studio.imaging.SourceImage.crops", lambda self, boxes: pytest.fail("cut"))
     told = service.locate(form, "scripted", quiet)
     assert model.kinds() == [["grounding"]]
@@ -287,19 +287,19 @@ def test_a_look_is_one_turn_and_decodes_no_original(service, picture, monkeypatc
 
 def test_boxes_of_a_program_are_cut_to_the_picture_and_asked_about(service, picture):
     form = read_form(picture, "Which number?", "five\nsix", "five")
-    told = service.verify(form, [Box.of((400, 450, 9000, 675))], "scripted", quiet)
+    told = service.verify(form, [Box.from_xyxy((400, 450, 9000, 675))], "scripted", quiet)
     assert (told.crops_answer, told.full_answer, told.sufficient) == ("A", "B", True)
     assert told.boxes[0].x_max == 1600
     assert told.cautions == ("touches_border",)
     with pytest.raises(InputError, match="got box 1 outside"):
-        service.verify(form, [Box.of((1600, 0, 1700, 10))], "scripted", quiet)
+        service.verify(form, [Box.from_xyxy((1600, 0, 1700, 10))], "scripted", quiet)
 
 
 @pytest.mark.parametrize("call", ["answer", "locate", "verify"])
 def test_what_is_no_picture_is_refused_by_every_call(service, tmp_path, call):
     (tmp_path / "notes.png").write_text("words", "utf-8")
     form = read_form(tmp_path / "notes.png", "What?")
-    boxes = [[Box.of((0, 0, 9, 9))]] if call == "verify" else []
+    boxes = [[Box.from_xyxy((0, 0, 9, 9))]] if call == "verify" else []
     with pytest.raises(ImageError, match=r"notes\.png"):
         getattr(service, call)(form, *boxes, "scripted", quiet)
 
@@ -310,7 +310,7 @@ def test_a_service_has_bounds_of_its_own_on_pictures_and_hands_them_on(service, 
         bounded = AskService(tmp_path / "bounded", service._load, limits=limits).in_folder(tmp_path / "visitor")
         if call == "open_picture":
             return bounded.open_picture(picture)
-        boxes = [[Box.of((0, 0, 900, 900))]] if call == "verify" else []
+        boxes = [[Box.from_xyxy((0, 0, 900, 900))]] if call == "verify" else []
         return getattr(bounded, call)(read_form(picture, "What?"), *boxes, "scripted", quiet)
 
     with pytest.raises(ImageError, match="at most 1,439,999 pixels, got 1,600 x 900; scale the picture down"):

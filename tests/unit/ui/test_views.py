@@ -9,7 +9,7 @@ from hart_studio.pipeline.verification import Verification
 from hart_studio.records import Box, Rollout, Score, Turn
 from hart_studio.ui.views import show_answers, show_pictures
 
-AREA = Box.of((100.0, 200.0, 300.0, 400.0))
+AREA = Box.from_xyxy((100.0, 200.0, 300.0, 400.0))
 
 
 def turn(kind="answer", text="\\boxed{A}", tokens=48):

@@ -134,7 +134,7 @@ def is_kept(room: Room) -> int:
 @pytest.fixture
 def any_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the built-in model judge boxes on images that it was not made for."""
-    monkeypatch.setattr("hart_studio.ui.review_calls.describe_mismatch", lambda *arguments: "")
+    monkeypatch.setattr("hart_studio.ui.review_calls.describe_domain_mismatch", lambda *arguments: "")
 
 
 @pytest.mark.usefixtures("any_image")
@@ -162,7 +162,7 @@ def test_pictures_of_visitors_have_the_bounds_of_the_page(
     call(rooms, visitor, "create", name="Signs")
     state = bring(rooms, visitor, upload_zip(uploads, 1))
     assert state["told"].startswith(told)
-    reasons = [reason for _, reason in state["bad_rows"]]
+    reasons = [reason for _, reason in state["invalid_rows"]]
     assert reasons == [] or "at most 1,199 pixels, got 40 x 30; scale the picture down" in reasons[0]
 
 

@@ -35,7 +35,7 @@ def test_a_stranger_finds_nothing(rooms: Visitors, ticket: str) -> None:
         {"id": "signs", "name": "Signs", "items": 0, "is_archived": False, "problem": ""}
     ]
     assert call(rooms, stranger, "projects") == []
-    for name in ("look", "bad_rows", "quality", "losses", "list_items", "start", "export", "next_item", "peek"):
+    for name in ("look", "invalid_rows", "quality", "losses", "list_items", "start", "export", "next_item", "peek"):
         with pytest.raises(InputError, match="of this browser tab"):
             call(rooms, stranger, name, project="signs")
     call(rooms, stranger, "create", name="Own")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hart_studio.models.chat import ChatRequest, Message, Picture, Sampling
+from hart_studio.models.chat import ChatRequest, ImageInput, Message, SamplingParams
 from hart_studio.ui import zero_gpu
 from tests.fakes import ScriptedModel
 
@@ -48,7 +48,7 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def request() -> ChatRequest:
-    return ChatRequest((Message("user", (Picture(PIXELS, 1, 10**6), "What?")),))
+    return ChatRequest((Message("user", (ImageInput(PIXELS, 1, 10**6), "What?")),))
 
 
 def test_elsewhere_a_call_is_just_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_every_turn_borrows_the_processor(lent: list[str], monkeypatch: pytest.M
     monkeypatch.setattr(zero_gpu, "load_local_model", lambda name: model)
     found = zero_gpu.load_here("folder")
     assert (found.name, found.family, found.crop_budget) == ("m", model.family, model.crop_budget)
-    assert found.generate([request()], Sampling(), 2) == model.generate([request()], Sampling(), 2)
+    assert found.generate([request()], SamplingParams(), 2) == model.generate([request()], SamplingParams(), 2)
     assert lent == ["folder"]
 
 
@@ -76,10 +76,10 @@ def test_a_process_that_does_not_have_the_model_loads_it(lent: list[str], monkey
 
     monkeypatch.setattr(zero_gpu, "load_local_model", load)
     found = zero_gpu.load_here("folder")
-    found.generate([request()], Sampling())
+    found.generate([request()], SamplingParams())
     assert loaded == ["folder"], "the process that loaded it has it"
     zero_gpu._models.clear()
-    found.generate([request()], Sampling())
+    found.generate([request()], SamplingParams())
     assert loaded == ["folder", "folder"]
 
 

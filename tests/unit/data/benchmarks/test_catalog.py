@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hart_studio.data.benchmarks import catalog
-from hart_studio.data.benchmarks.catalog import BENCHMARKS, find_benchmark, load_benchmark
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.catalog import BENCHMARKS, get_benchmark, load_benchmark
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.evaluation.extractors import EXTRACTORS
 from tests import benchmark_files
 from tests.benchmark_files import COUNTS, WRITERS
-from tests.benchmark_pictures import draw
+from tests.benchmark_images import draw
 from tests.examples import example_count
 
 OTHER_FORMS: list[tuple[str, Callable[[Path], Path]]] = [
@@ -49,12 +49,12 @@ def test_the_names_are_fixed() -> None:
 
 def test_every_named_extractor_exists() -> None:
     assert {each.official for each in BENCHMARKS.values()} - {""} == set(EXTRACTORS)
-    assert find_benchmark("needle").official == ""
+    assert get_benchmark("needle").official == ""
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"one of the benchmarks mme_realworld, .*needle, got 'mme'"):
-        find_benchmark("mme")
+        get_benchmark("mme")
 
 
 def test_published_counts() -> None:
@@ -70,7 +70,7 @@ def test_published_counts() -> None:
 def test_a_benchmark_is_read_from_its_folder(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path)
     loaded = load_benchmark(name, str(tmp_path), cache=tmp_path / "cache")
-    assert (len(loaded.samples), len(loaded.bad_rows)) == COUNTS[name]
+    assert (len(loaded.samples), len(loaded.invalid_rows)) == COUNTS[name]
     assert loaded.source == BENCHMARKS[name].title
     assert all(Path(sample.image).is_file() for sample in loaded.samples)
     assert any(sample.gold_boxes for sample in loaded.samples) is BENCHMARKS[name].has_boxes
@@ -110,7 +110,7 @@ def test_every_cycle_has_as_many_questions(tmp_path: Path) -> None:
 def test_places_of_bad_rows_name_the_file_where_there_are_several(tmp_path: Path) -> None:
     benchmark_files.write_visual_cot(tmp_path)
     loaded = load_benchmark("visual_cot", str(tmp_path), cache=tmp_path / "cache")
-    assert [bad.row for bad in loaded.bad_rows] == ["gqa.json row 3"]
+    assert [bad.row for bad in loaded.invalid_rows] == ["gqa.json row 3"]
 
 
 def test_pictures_may_lie_elsewhere(tmp_path: Path) -> None:
@@ -293,11 +293,11 @@ FIELDS = sorted(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
     root = tmp_path_factory.mktemp("fuzz")
     (root / "a.jpg").write_bytes(draw(1).jpeg)
     (root / "cache").mkdir()
-    return Pictures(root, root / "cache")
+    return ImageResolver(root, root / "cache")
 
 
 @pytest.mark.parametrize("name", list(BENCHMARKS))
@@ -306,11 +306,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(row=st.dictionaries(st.sampled_from(FIELDS), CELLS) | CELLS)
-def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: Pictures, row: Any) -> None:
+def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: ImageResolver, row: Any) -> None:
     benchmark = BENCHMARKS[name]
     with suppress(ValueError, HartError):
-        if benchmark.is_asked is not None:
-            benchmark.is_asked(row, benchmark.subsets)
+        if benchmark.is_included is not None:
+            benchmark.is_included(row, benchmark.subsets)
         benchmark.read(row, pictures)
 
 
@@ -318,7 +318,7 @@ def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: Pictures,
 @settings(max_examples=example_count(cost=10), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_good_row_with_one_odd_cell_is_read_or_refused(
-    name: str, pictures: Pictures, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject
+    name: str, pictures: ImageResolver, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject
 ) -> None:
     row = dict(data.draw(st.sampled_from(good_rows[name])))
     row[data.draw(st.sampled_from(sorted(row)))] = data.draw(CELLS)

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 
 from hart_studio.data.benchmarks.hr_bench import read_hr_bench_row
-from hart_studio.data.benchmarks.pictures import Pictures
-from tests.benchmark_pictures import draw
+from hart_studio.data.benchmarks.images import ImageResolver
+from tests.benchmark_images import draw
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
-    return Pictures(tmp_path, tmp_path)
+def pictures(tmp_path: Path) -> ImageResolver:
+    return ImageResolver(tmp_path, tmp_path)
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def row(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_row(pictures: Pictures) -> None:
+def test_a_row(pictures: ImageResolver) -> None:
     sample = read_hr_bench_row(row(), pictures)
     assert (sample.id, sample.category) == ("40/cycle 2", "single/cycle 2")
     assert (sample.question, sample.choices) == ("What is the number on the door?", ("12", "13", "14", "15"))
@@ -37,7 +37,7 @@ def test_a_row(pictures: Pictures) -> None:
     assert Path(sample.image).read_bytes() == draw(1).jpeg
 
 
-def test_cycles_of_one_question_are_questions_of_their_own(pictures: Pictures) -> None:
+def test_cycles_of_one_question_are_questions_of_their_own(pictures: ImageResolver) -> None:
     samples = [read_hr_bench_row(row(cycle_category=cycle), pictures) for cycle in range(4)]
     assert len({sample.id for sample in samples}) == 4
     assert len({sample.image for sample in samples}) == 1
@@ -53,7 +53,9 @@ def test_cycles_of_one_question_are_questions_of_their_own(pictures: Pictures) -
         ({"image": None}, "expected a picture"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: Pictures, changes: dict[str, Any], message: str | None) -> None:
+def test_what_is_wrong_with_a_row_is_said(
+    pictures: ImageResolver, changes: dict[str, Any], message: str | None
+) -> None:
     if message is None:
         assert read_hr_bench_row(row(**changes), pictures).letters == "ABC"
         return

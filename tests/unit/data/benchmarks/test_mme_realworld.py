@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.mme_realworld import read_mme_realworld_row
-from hart_studio.data.benchmarks.pictures import Pictures
 from hart_studio.errors import InputError
-from tests.benchmark_pictures import draw
+from tests.benchmark_images import draw
 
 ROW: dict[str, Any] = {
     "Question_id": "monitoring/Vehicle/counting/0310",
@@ -23,10 +23,10 @@ CHOICES = [f"({letter}) {number}" for number, letter in enumerate("ABCDE", start
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
+def pictures(tmp_path: Path) -> ImageResolver:
     (tmp_path / "cache").mkdir()
     (tmp_path / "a.jpg").touch()
-    return Pictures(tmp_path, tmp_path / "cache")
+    return ImageResolver(tmp_path, tmp_path / "cache")
 
 
 def table_row(**changes: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def table_row(**changes: Any) -> dict[str, Any]:
 # The JSON ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_in_full_width_brackets(pictures: Pictures) -> None:
+def test_a_row_in_full_width_brackets(pictures: ImageResolver) -> None:
     sample = read_mme_realworld_row(ROW, pictures)
     assert sample.id == "monitoring/Vehicle/counting/0310"
     assert sample.choices == ("1", "2", "3", "4", "看不清")
@@ -57,18 +57,18 @@ def test_a_row_in_full_width_brackets(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("field", ["Question_id", "Image", "Text", "Answer choices", "Ground truth", "Subtask", "Task"])
-def test_a_field_that_is_read_must_be_there(pictures: Pictures, field: str) -> None:
+def test_a_field_that_is_read_must_be_there(pictures: ImageResolver, field: str) -> None:
     with pytest.raises(ValueError, match=f"no field '{field}'"):
         read_mme_realworld_row({key: value for key, value in ROW.items() if key != field}, pictures)
 
 
-def test_the_answer_is_a_letter_even_where_options_are_letters(pictures: Pictures) -> None:
+def test_the_answer_is_a_letter_even_where_options_are_letters(pictures: ImageResolver) -> None:
     options = ["(A) C", "(B) A", "(C) B", "(D) D", "(E) none"]
     row = {**ROW, "Answer choices": options, "Ground truth": "A"}
     assert read_mme_realworld_row(row, pictures).answer == "A"
 
 
-def test_pictures_stay_inside_their_folder(pictures: Pictures) -> None:
+def test_pictures_stay_inside_their_folder(pictures: ImageResolver) -> None:
     with pytest.raises(InputError, match="expected the name of a file"):
         read_mme_realworld_row({**ROW, "Image": "../a.jpg"}, pictures)
 
@@ -77,7 +77,7 @@ def test_pictures_stay_inside_their_folder(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("options", [CHOICES, repr(CHOICES), "\n".join(CHOICES)], ids=["list", "literal", "lines"])
-def test_a_row_of_a_table(pictures: Pictures, options: Any) -> None:
+def test_a_row_of_a_table(pictures: ImageResolver, options: Any) -> None:
     sample = read_mme_realworld_row(table_row(**{"multi-choice options": options}), pictures)
     assert (sample.id, sample.question, sample.answer) == ("7", "How many cars?", "D")
     assert sample.choices == ("1", "2", "3", "4", "5")
@@ -86,12 +86,12 @@ def test_a_row_of_a_table(pictures: Pictures, options: Any) -> None:
 
 
 @pytest.mark.parametrize("image", [draw(1).base64, draw(1).jpeg, {"bytes": draw(1).jpeg, "path": None}, "a.jpg"])
-def test_the_picture_may_be_in_image_in_any_form(pictures: Pictures, image: Any) -> None:
+def test_the_picture_may_be_in_image_in_any_form(pictures: ImageResolver, image: Any) -> None:
     sample = read_mme_realworld_row(table_row(bytes=..., image=image), pictures)
     assert Path(sample.image).is_file()
 
 
-def test_the_training_table_has_neither_ids_nor_categories(pictures: Pictures) -> None:
+def test_the_training_table_has_neither_ids_nor_categories(pictures: ImageResolver) -> None:
     listed = "The choices are listed below:\n" + "\n".join(CHOICES) + "\n"
     row = table_row(index=..., category=..., choices=listed, bytes=..., image={"bytes": draw(1).jpeg, "path": "1.jpg"})
     del row["multi-choice options"]
@@ -114,6 +114,6 @@ def test_the_training_table_has_neither_ids_nor_categories(pictures: Pictures) -
         ({"question": " "}, "expected a question"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: Pictures, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_mme_realworld_row(table_row(**changes), pictures)

@@ -3,14 +3,14 @@ from typing import Any
 
 import pytest
 
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.treebench import read_treebench_row
-from tests.benchmark_pictures import SMALL, draw
+from tests.benchmark_images import SMALL, draw
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
-    return Pictures(tmp_path, tmp_path)
+def pictures(tmp_path: Path) -> ImageResolver:
+    return ImageResolver(tmp_path, tmp_path)
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def row(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_row(pictures: Pictures) -> None:
+def test_a_row(pictures: ImageResolver) -> None:
     sample = read_treebench_row(row(), pictures)
     assert (sample.id, sample.question, sample.answer) == ("12", "What is the bag made of?", "B")
     assert sample.choices == ("paper", "leather", "silk", "tin")
@@ -37,7 +37,7 @@ def test_a_row(pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("listed", ["A. Main St\nB. High St\nC. Elm St", None, ""])
-def test_options_inside_the_question_of_an_ocr_row_are_taken_out(pictures: Pictures, listed: str | None) -> None:
+def test_options_inside_the_question_of_an_ocr_row_are_taken_out(pictures: ImageResolver, listed: str | None) -> None:
     asked = "What does the sign say?\nA. Main St\nB. High St\nC. Elm St"
     sample = read_treebench_row(
         row(question=asked, category="Perception/OCR", **{"multi-choice options": listed}), pictures
@@ -45,7 +45,7 @@ def test_options_inside_the_question_of_an_ocr_row_are_taken_out(pictures: Pictu
     assert (sample.question, sample.choices) == ("What does the sign say?", ("Main St", "High St", "Elm St"))
 
 
-def test_an_ocr_row_that_words_its_options_otherwise(pictures: Pictures) -> None:
+def test_an_ocr_row_that_words_its_options_otherwise(pictures: ImageResolver) -> None:
     asked = "What does the sign say?\nOptions:\nA. MAIN\nB. HIGH"
     sample = read_treebench_row(
         row(question=asked, category="Perception/OCR", **{"multi-choice options": "A. Main St\nB. High St"}), pictures
@@ -53,7 +53,7 @@ def test_an_ocr_row_that_words_its_options_otherwise(pictures: Pictures) -> None
     assert (sample.question, sample.choices) == ("What does the sign say?", ("Main St", "High St"))
 
 
-def test_a_question_may_have_up_to_26_options(pictures: Pictures) -> None:
+def test_a_question_may_have_up_to_26_options(pictures: ImageResolver) -> None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     listed = "\n".join(f"{letter}. option {number}" for number, letter in enumerate(letters))
     sample = read_treebench_row(row(answer="L", **{"multi-choice options": listed}), pictures)
@@ -63,7 +63,7 @@ def test_a_question_may_have_up_to_26_options(pictures: Pictures) -> None:
     assert (sample.choices[-1], sample.answer) == ("gg", "G")
 
 
-def test_boxes_are_repaired(pictures: Pictures) -> None:
+def test_boxes_are_repaired(pictures: ImageResolver) -> None:
     width, height = SMALL
     boxes = f"[[40, 50, 10, 20], (-9, -9, 50, 60), [{width - 10}, {height - 10}, {width + 90}, {height + 1}]]"
     sample = read_treebench_row(row(target_instances=boxes), pictures)
@@ -88,6 +88,6 @@ def test_boxes_are_repaired(pictures: Pictures) -> None:
         ({"category": None}, "expected text in 'category'"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: Pictures, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_treebench_row(row(**changes), pictures)

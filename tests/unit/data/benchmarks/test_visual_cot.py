@@ -3,21 +3,21 @@ from typing import Any
 
 import pytest
 
-from hart_studio.data.benchmarks.pictures import Pictures
-from hart_studio.data.benchmarks.visual_cot import SUBSETS, is_asked, read_visual_cot_row
+from hart_studio.data.benchmarks.images import ImageResolver
+from hart_studio.data.benchmarks.visual_cot import SUBSETS, is_included, read_visual_cot_row
 from hart_studio.errors import InputError
 from tests.benchmark_files import BOX_REQUEST
-from tests.benchmark_pictures import SMALL, draw
+from tests.benchmark_images import SMALL, draw
 
 NAME = "cot/gqa/2354786.jpg"
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
+def pictures(tmp_path: Path) -> ImageResolver:
     path = tmp_path / NAME
     path.parent.mkdir(parents=True)
     path.write_bytes(draw(1).jpeg)
-    return Pictures(tmp_path, None)
+    return ImageResolver(tmp_path, None)
 
 
 def row(box: str = "[10, 20, 110, 90]", **changes: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def said(answer: str = "The cup", question: str = "What is on the table?") -> li
     return [{"from": who, "value": what} for who, what in zip(("human", "gpt") * 2, words, strict=True)]
 
 
-def test_a_row(pictures: Pictures) -> None:
+def test_a_row(pictures: ImageResolver) -> None:
     sample = read_visual_cot_row(row(), pictures)
     assert sample.id.startswith("gqa/17-")
     assert (sample.question, sample.answer, sample.choices) == ("What is on the table?", "The cup", ())
@@ -45,7 +45,7 @@ def test_a_row(pictures: Pictures) -> None:
     assert [box.xyxy for box in sample.gold_boxes] == [(10, 20, 110, 90)], "not the box in units of a padded square"
 
 
-def test_questions_that_share_a_number_have_ids_of_their_own(pictures: Pictures) -> None:
+def test_questions_that_share_a_number_have_ids_of_their_own(pictures: ImageResolver) -> None:
     first, second = (read_visual_cot_row(row(conversations=said(question=text)), pictures) for text in ("Who?", "Why?"))
     assert first.id != second.id
     assert read_visual_cot_row(row(conversations=said(question="Who?")), pictures).id == first.id
@@ -59,7 +59,7 @@ def test_questions_that_share_a_number_have_ids_of_their_own(pictures: Pictures)
         ("[-4, -4, 10.5, 20]", (0, 0, 10.5, 20)),
     ],
 )
-def test_boxes_are_repaired(pictures: Pictures, box: str, repaired: tuple[float, ...]) -> None:
+def test_boxes_are_repaired(pictures: ImageResolver, box: str, repaired: tuple[float, ...]) -> None:
     assert read_visual_cot_row(row(box), pictures).gold_boxes[0].xyxy == repaired
 
 
@@ -78,12 +78,12 @@ def test_boxes_are_repaired(pictures: Pictures, box: str, repaired: tuple[float,
         (row(conversations=said(answer=" ")), "expected an answer or None"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: Pictures, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_visual_cot_row(changes, pictures)
 
 
-def test_pictures_stay_inside_their_folder(pictures: Pictures) -> None:
+def test_pictures_stay_inside_their_folder(pictures: ImageResolver) -> None:
     with pytest.raises(InputError, match="expected the name of a file"):
         read_visual_cot_row(row(image=["../x.jpg", "../x.jpg###[1, 2, 3, 4]"]), pictures)
 
@@ -102,7 +102,7 @@ def test_pictures_stay_inside_their_folder(pictures: Pictures) -> None:
     ],
 )
 def test_which_rows_are_asked(changes: dict[str, Any], asked: bool) -> None:
-    assert is_asked(row(**changes), SUBSETS) is asked
+    assert is_included(row(**changes), SUBSETS) is asked
 
 
 def test_the_paper_keeps_4042_questions() -> None:

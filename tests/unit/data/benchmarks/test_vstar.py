@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from hart_studio.data.benchmarks.pictures import Pictures
+from hart_studio.data.benchmarks.images import ImageResolver
 from hart_studio.data.benchmarks.vstar import read_vstar_row
 from tests.benchmark_files import VSTAR_SUFFIX
-from tests.benchmark_pictures import SMALL, draw
+from tests.benchmark_images import SMALL, draw
 
 NOTES: dict[str, Any] = {
     "target_object": ["glove", "dog"],
@@ -18,12 +18,12 @@ NOTES: dict[str, Any] = {
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
+def pictures(tmp_path: Path) -> ImageResolver:
     (tmp_path / "direct_attributes").mkdir()
     (tmp_path / "cache").mkdir()
     (tmp_path / "direct_attributes" / "sa_1.jpg").write_bytes(draw(1).jpeg)
     (tmp_path / "direct_attributes" / "sa_1.json").write_text(json.dumps(NOTES))
-    return Pictures(tmp_path, tmp_path / "cache")
+    return ImageResolver(tmp_path, tmp_path / "cache")
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def line(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_letters_come_from_the_question_and_boxes_from_the_notes(pictures: Pictures) -> None:
+def test_letters_come_from_the_question_and_boxes_from_the_notes(pictures: ImageResolver) -> None:
     sample = read_vstar_row(line(), pictures)
     assert (sample.id, sample.category) == ("direct_attributes/4", "direct_attributes")
     assert sample.question == "What is the material of the glove?"
@@ -50,7 +50,7 @@ def test_letters_come_from_the_question_and_boxes_from_the_notes(pictures: Pictu
     ]
 
 
-def test_the_instruction_is_taken_off_in_every_spelling(pictures: Pictures) -> None:
+def test_the_instruction_is_taken_off_in_every_spelling(pictures: ImageResolver) -> None:
     for suffix in ("", VSTAR_SUFFIX, VSTAR_SUFFIX.replace("'", "’").rstrip(".") + " \n"):
         sample = read_vstar_row(line(text=f"Left or right?\n(A) left\n(B) right{suffix}", label="B"), pictures)
         assert (sample.question, sample.choices) == ("Left or right?", ("left", "right"))
@@ -65,19 +65,19 @@ def test_the_instruction_is_taken_off_in_every_spelling(pictures: Pictures) -> N
         {"A": "left", "B": "right", "C": None, "D": None, "answer": "B"},
     ],
 )
-def test_tables_hold_their_pictures_and_no_boxes(pictures: Pictures, options: dict[str, Any]) -> None:
+def test_tables_hold_their_pictures_and_no_boxes(pictures: ImageResolver, options: dict[str, Any]) -> None:
     row = {"index": 3, "image": draw(2).base64, "question": "Which side?", "category": "relative_position", **options}
     sample = read_vstar_row(row, pictures)
     assert (sample.id, sample.question) == ("relative_position/3", "Which side?")
     assert (sample.choices, sample.answer, sample.gold_boxes) == (("left", "right"), "B", ())
 
 
-def test_a_picture_without_notes_has_no_boxes(pictures: Pictures) -> None:
+def test_a_picture_without_notes_has_no_boxes(pictures: ImageResolver) -> None:
     (pictures.root / "direct_attributes" / "sa_1.json").unlink()
     assert read_vstar_row(line(), pictures).gold_boxes == ()
 
 
-def test_a_box_that_reaches_out_is_clipped(pictures: Pictures) -> None:
+def test_a_box_that_reaches_out_is_clipped(pictures: ImageResolver) -> None:
     notes = {**NOTES, "bbox": [[300, 200, 500, 500]]}
     (pictures.root / "direct_attributes" / "sa_1.json").write_text(json.dumps(notes))
     (box,) = read_vstar_row(line(), pictures).gold_boxes
@@ -87,7 +87,7 @@ def test_a_box_that_reaches_out_is_clipped(pictures: Pictures) -> None:
 @pytest.mark.parametrize(
     "notes", ["{", "[]", "{}", '{"bbox": 3}', '{"bbox": [["a", "b", "c", "d"]]}', '{"bbox": [[1, 1, 0, 5]]}']
 )
-def test_damaged_notes_make_a_bad_row(pictures: Pictures, notes: str) -> None:
+def test_damaged_notes_make_a_bad_row(pictures: ImageResolver, notes: str) -> None:
     (pictures.root / "direct_attributes" / "sa_1.json").write_text(notes)
     with pytest.raises(ValueError, match=r".+"):
         read_vstar_row(line(), pictures)
@@ -103,6 +103,6 @@ def test_damaged_notes_make_a_bad_row(pictures: Pictures, notes: str) -> None:
         ({"category": None}, "expected text in 'category'"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(pictures: Pictures, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_vstar_row(line(**changes), pictures)

@@ -27,7 +27,7 @@ def annotation(bbox: Any, category: Any = 7, **more: Any) -> dict[str, Any]:
 
 def test_what_is_written(tmp_path: Path) -> None:
     path = draw_picture(tmp_path / "in" / "a.png")
-    boxes = [Box.of((10.5, 20.25, 30.5, 40), "Z", 0.75), (1, 2, 3, 5)]
+    boxes = [Box.from_xyxy((10.5, 20.25, 30.5, 40), "Z", 0.75), (1, 2, 3, 5)]
     item = make_item(path, boxes, answer="red", score=0.9, origin="model")
     negative = make_item(draw_picture(tmp_path / "in" / "b.png"), (), "Any car?")
     save_coco(make_plan([item, negative], classes=("car", "sign")), tmp_path / "out")
@@ -49,7 +49,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 def test_a_box_that_a_person_drew_has_no_score(tmp_path: Path) -> None:
     """The score was that of the model's box, also where the person changed that one alone."""
     path = draw_picture(tmp_path / "in" / "a.png")
-    item = make_item(path, [Box.of((1, 2, 3, 5), "Z", 0.75)], status="edited", score=0.9)
+    item = make_item(path, [Box.from_xyxy((1, 2, 3, 5), "Z", 0.75)], status="edited", score=0.9)
     save_coco(make_plan([item], classes=("car", "sign")), tmp_path / "out")
     text = (tmp_path / "out" / "annotations" / "instances_train.json").read_text()
     written = json.loads(text)
@@ -87,7 +87,7 @@ def test_boxes_without_questions_are_asked_for_by_category(tmp_path: Path) -> No
     path = document(tmp_path, [annotation([1, 2, 3, 4]), annotation([5, 6, 7, 8]), annotation([0, 0, 64, 48], 9)])
     loaded = load_coco(path, ImportOptions(template="Find {label}!"))
     assert [(sample.question, len(sample.boxes)) for sample in loaded.samples] == [("Find sign!", 2), ("Find car!", 1)]
-    assert loaded.samples[0].boxes[0] == Box.of((1, 2, 4, 6), "sign")
+    assert loaded.samples[0].boxes[0] == Box.from_xyxy((1, 2, 4, 6), "sign")
     assert {sample.status for sample in loaded.samples} == {"proposed"}
     assert loaded == load_coco(path, ImportOptions(template="Find {label}!"))
 
@@ -110,7 +110,7 @@ def test_boxes_without_questions_are_asked_for_by_category(tmp_path: Path) -> No
 def test_a_bad_annotation_is_counted(bad: Any, reason: str, tmp_path: Path) -> None:
     loaded = load_coco(document(tmp_path, [bad, annotation([1, 2, 3, 4])]))
     assert len(loaded.samples) == 1
-    (found,) = loaded.bad_rows
+    (found,) = loaded.invalid_rows
     assert found.row == "labels.json annotation 1"
     with pytest.raises(ValueError, match=reason):
         raise ValueError(found.reason)

@@ -44,7 +44,7 @@ def test_reading(tmp_path: Path) -> None:
         ("Where is the b?", [(4, 4, 6, 6)]),
         ("Anything?", []),
     ]
-    assert len(loaded.bad_rows) == 3
+    assert len(loaded.invalid_rows) == 3
 
 
 @pytest.mark.parametrize("rows", [{}, 7, [], [{"image": "a.png"}], [{"image": "a.png", "annotations": {}}]])

@@ -9,7 +9,7 @@ from hart_studio.geometry import BoxFrame
 from hart_studio.labeling.export_plan import ExportOptions
 from hart_studio.labeling.formats.grounded_chat import load_grounded_chat, save_grounded_chat, written_box
 from hart_studio.models.families import FAMILIES
-from hart_studio.parsing import boxes_in_original, parse_boxes
+from hart_studio.parsing import convert_to_original, parse_boxes
 from hart_studio.records import Box
 from tests.labels import draw_picture, make_item, make_plan
 
@@ -47,7 +47,7 @@ def test_each_family_in_its_own_frame(family: str, text: str, frame: str, tmp_pa
     assert text in answered["value"] and row["box_frame"] == frame
     assert row["model_wh"] == ([2000, 1000] if family == "qwen2_5_vl" else [4000, 2000])
     parsed = parse_boxes(answered["value"])
-    placed = boxes_in_original(parsed, BoxFrame(frame), WH, tuple(row["model_wh"]))
+    placed = convert_to_original(parsed, BoxFrame(frame), WH, tuple(row["model_wh"]))
     assert placed.status == "ok" and placed.boxes[0].xyxy == pytest.approx((400, 500, 1200, 1000))
     assert placed.boxes[1].x_max == 4000 and placed.boxes[1].y_max == 2000  # rounding has not pushed it out
 
@@ -59,7 +59,7 @@ def test_the_size_that_the_model_sees_must_be_known(tmp_path: Path) -> None:
 
 
 def test_a_thin_box_stays_on_its_spot() -> None:
-    box = Box.of((0, 850, 1, 851))
+    box = Box.from_xyxy((0, 850, 1, 851))
     x_min, y_min, x_max, y_max = written_box(box, (8192, 5460), ExportOptions())
     assert x_min <= 0 and y_min <= 850 and x_max >= 1 and y_max >= 851
 
@@ -95,7 +95,7 @@ def test_a_bad_row_is_counted(change: dict[str, Any], tmp_path: Path) -> None:
     row["image"] = "in/a.png"
     (tmp_path / "train.jsonl").write_text(f"{json.dumps({**row, **change})}\n{json.dumps(row)}\n")
     loaded = load_grounded_chat(tmp_path)
-    assert len(loaded.samples) == 1 and [bad.row for bad in loaded.bad_rows] == ["train.jsonl line 1"]
+    assert len(loaded.samples) == 1 and [bad.row for bad in loaded.invalid_rows] == ["train.jsonl line 1"]
 
 
 def test_every_family_is_covered() -> None:

@@ -59,4 +59,4 @@ def test_other_tools_rows(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     loaded = load_hf_parquet(tmp_path, ImportOptions(picture_cache=tmp_path / "cache"))
     assert [sample.question for sample in loaded.samples] == ["Where is the 3?"] * 2
-    assert len(loaded.bad_rows) == 3
+    assert len(loaded.invalid_rows) == 3

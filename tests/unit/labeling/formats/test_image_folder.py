@@ -34,7 +34,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 
 def test_scores_are_a_column_when_all_are_known(tmp_path: Path) -> None:
-    box = Box.of((1, 2, 3, 4), "sign", 0.5)
+    box = Box.from_xyxy((1, 2, 3, 4), "sign", 0.5)
     item = make_item(draw_picture(tmp_path / "a.png"), [box], score=0.9, origin="model")
     save_image_folder(make_plan([item]), tmp_path)
     row = json.loads((tmp_path / "train" / "metadata.jsonl").read_text())
@@ -59,7 +59,7 @@ def test_other_tools_rows(tmp_path: Path) -> None:
         {"file_name": "a.png", "question": "Q?", "objects": {"bbox": [], "category": []}, "width": 64, "height": 48},
     ]
     loaded = load_image_folder(write(tmp_path, rows), ImportOptions(negative_question="Anything?"))
-    assert loaded.bad_rows == ()
+    assert loaded.invalid_rows == ()
     assert [(sample.question, [box.xyxy for box in sample.boxes]) for sample in loaded.samples] == [
         ("Where is the car?", [(1, 2, 4, 6)]),
         ("Where is the 7?", [(5, 6, 12, 14)]),
@@ -86,7 +86,7 @@ def test_other_tools_rows(tmp_path: Path) -> None:
 def test_bad_rows_are_counted(row: Any, tmp_path: Path) -> None:
     good = {"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "category": [0]}}
     loaded = load_image_folder(write(tmp_path, [row, good]))
-    assert len(loaded.samples) == 1 and len(loaded.bad_rows) == 1
+    assert len(loaded.samples) == 1 and len(loaded.invalid_rows) == 1
 
 
 def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:

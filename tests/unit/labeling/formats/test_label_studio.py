@@ -74,7 +74,7 @@ def test_names_of_labels_are_escaped(tmp_path: Path) -> None:
 def test_tasks_without_questions(image: str, tmp_path: Path) -> None:
     (sample,) = load_label_studio(tasks(tmp_path, task([region()], image=image))).samples
     assert (sample.question, sample.status) == ("Where is the sign?", "proposed")
-    assert sample.boxes == (Box.of((8, 12, 40, 36), "sign"),)
+    assert sample.boxes == (Box.from_xyxy((8, 12, 40, 36), "sign"),)
 
 
 def test_the_newest_annotation_counts_and_a_skipped_one_does_not(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_verdict_decides(tmp_path: Path) -> None:
 )
 def test_a_bad_region_is_counted(bad: dict[str, Any], reason: str, tmp_path: Path) -> None:
     loaded = load_label_studio(tasks(tmp_path, task([bad, region()])))
-    assert len(loaded.samples[0].boxes) == 1 and reason in loaded.bad_rows[0].reason
+    assert len(loaded.samples[0].boxes) == 1 and reason in loaded.invalid_rows[0].reason
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_older_annotations_are_counted(tmp_path: Path) -> None:
     made["annotations"] += [{"result": [region(x=50)]}, {"result": [], "was_cancelled": True}]
     loaded = load_label_studio(tasks(tmp_path, made))
     assert [box.x_min for sample in loaded.samples for box in sample.boxes] == [32.0]
-    assert [(bad.row, bad.reason) for bad in loaded.bad_rows] == [
+    assert [(bad.row, bad.reason) for bad in loaded.invalid_rows] == [
         ("task 1 annotation 1", "an older annotation of the same task, of which the newest counts")
     ]
 
@@ -144,10 +144,10 @@ def test_other_shapes_are_counted_and_are_no_negative(about: dict[str, Any], tmp
     made = (task([polygon, ellipse, mask], **about), task([polygon, region(x=10)], **about))
     loaded = load_label_studio(tasks(tmp_path, *made), options)
     assert [len(sample.boxes) for sample in loaded.samples] == [1]
-    assert [bad.row for bad in loaded.bad_rows] == [f"task 1 shape {number}" for number in (1, 2, 3)] + [
+    assert [bad.row for bad in loaded.invalid_rows] == [f"task 1 shape {number}" for number in (1, 2, 3)] + [
         "task 2 shape 1"
     ]
-    assert loaded.bad_rows[0].reason == "expected a rectangle, got 'polygonlabels'"
+    assert loaded.invalid_rows[0].reason == "expected a rectangle, got 'polygonlabels'"
 
 
 def test_a_task_that_nobody_has_labeled_is_no_negative(tmp_path: Path) -> None:
@@ -156,5 +156,5 @@ def test_a_task_that_nobody_has_labeled_is_no_negative(tmp_path: Path) -> None:
     made = (task([]), skipped, {**task([]), "annotations": []})
     loaded = load_label_studio(tasks(tmp_path, *made), ImportOptions(negative_question="Is there anything?"))
     assert len(loaded.samples) == 1
-    assert [bad.row for bad in loaded.bad_rows] == ["task 2", "task 3"]
-    assert "nobody has labeled" in loaded.bad_rows[0].reason
+    assert [bad.row for bad in loaded.invalid_rows] == ["task 2", "task 3"]
+    assert "nobody has labeled" in loaded.invalid_rows[0].reason

@@ -26,14 +26,14 @@ def saved(items: list[Item], folder: Path, **options: Any) -> Path:
 def test_nothing_is_lost(tmp_path: Path) -> None:
     paths = [draw_picture(tmp_path / f"{n}.png") for n in range(len(EVERY) + 2)]
     items = [
-        make_item(path, [Box.of((-5, 0.1, 99, 1 / 3), NASTY, 0.1)], status=status)
+        make_item(path, [Box.from_xyxy((-5, 0.1, 99, 1 / 3), NASTY, 0.1)], status=status)
         for path, status in zip(paths, EVERY, strict=False)
     ]
     items += [full_item(paths[-1]), full_item(paths[-1], "Another?"), make_item(paths[-2], note="no box")]
     file = saved(items, tmp_path)
     found, loaded = load_items(file, ImportOptions(image_root=tmp_path))
     assert {item.id: item for item in found} == {item.id: item for item in items}
-    assert loaded.bad_rows == () and {sample.id for sample in loaded.samples} == {item.id for item in items}
+    assert loaded.invalid_rows == () and {sample.id for sample in loaded.samples} == {item.id for item in items}
     record = json.loads(file.read_text("utf-8").splitlines()[0])
     assert record["schema"] == "hart.label/1" and record["image"]["exif_applied"] is True
     assert str(tmp_path) not in file.read_text("utf-8")
@@ -41,7 +41,9 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
     path = draw_picture(tmp_path / "a.png")
-    item = make_item(path, [Box.of((1, 2.5, 3, 4), "sign", 0.5)], "Where?", answer="red", score=0.75, reviewer="me")
+    item = make_item(
+        path, [Box.from_xyxy((1, 2.5, 3, 4), "sign", 0.5)], "Where?", answer="red", score=0.75, reviewer="me"
+    )
     record = to_record(item, "images/a.png", "val")
     assert record["boxes"] == [{"xyxy": [1.0, 2.5, 3.0, 4.0], "label": "sign", "score": 0.5}]
     assert record["image"] == {
@@ -83,7 +85,7 @@ def test_a_bad_line_is_counted(change: dict[str, Any], tmp_path: Path) -> None:
     draw_picture(tmp_path / "a.png")
     (tmp_path / "in" / "labels.jsonl").write_text(f"{json.dumps({**good, **change})}\n{json.dumps(good)}\n[\n")
     loaded = load_native(tmp_path / "in")
-    assert len(loaded.samples) == 1 and [bad.row for bad in loaded.bad_rows] == ["line 1", "line 3"]
+    assert len(loaded.samples) == 1 and [bad.row for bad in loaded.invalid_rows] == ["line 1", "line 3"]
 
 
 def test_records_are_counted(tmp_path: Path) -> None:
@@ -101,16 +103,18 @@ def test_records_are_read_line_by_line_and_may_be_larger_than_a_document(
 ) -> None:
     path = draw_picture(tmp_path / "a.png")
     file = saved([make_item(path, [], f"Question {number}?") for number in range(20)], tmp_path)
-    monkeypatch.setattr(reading, "MOST_DOCUMENT_BYTES", 2000)
+    monkeypatch.setattr(reading, "MAX_DOCUMENT_BYTES", 2000)
     assert file.stat().st_size > 2000
     check_records(file, 20)
     assert len(load_items(file, ImportOptions(image_root=tmp_path))[0]) == 20
-    monkeypatch.setattr(reading, "read_lines", partial(read_lines, most_bytes=2000))
+    monkeypatch.setattr(reading, "read_lines", partial(read_lines, max_bytes=2000))
     with file.open("ab") as target:
         target.write(b'{"x": "' + b"x" * 3000 + b'"}\n')
     items, loaded = load_items(file, ImportOptions(image_root=tmp_path))
     assert len(items) == 20
-    assert [bad.row for bad in loaded.bad_rows] == ["line 21"] and "in a line, got more" in loaded.bad_rows[0].reason
+    assert [bad.row for bad in loaded.invalid_rows] == ["line 21"] and "in a line, got more" in loaded.invalid_rows[
+        0
+    ].reason
     with pytest.raises(DataError, match="in a line, got more"):
         check_records(file, 20)
 

@@ -25,7 +25,7 @@ def write(folder: Path, body: str, name: str = "a.png") -> Path:
 
 def test_what_is_written_counts_from_one(tmp_path: Path) -> None:
     path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
-    items = [make_item(path, [Box.of((504, 1210, 756, 1452), "a & <b>"), (0.5, 0, 1.5, 1)])]
+    items = [make_item(path, [Box.from_xyxy((504, 1210, 756, 1452), "a & <b>"), (0.5, 0, 1.5, 1)])]
     items.append(make_item(draw_picture(tmp_path / "in" / "b.png"), ()))
     save_pascal_voc(make_plan(items), tmp_path / "out")
     root = parse_xml(tmp_path / "out" / "Annotations" / "a.xml")
@@ -60,7 +60,7 @@ def test_other_tools_files(tmp_path: Path) -> None:
 def test_a_bad_box_is_counted(edge: str, tmp_path: Path) -> None:
     body = OBJECT.format(edge, "1", "5", "5", label="car") + OBJECT.format("2", "2", "5", "5", label="car")
     loaded = load_pascal_voc(write(tmp_path, body))
-    assert len(loaded.samples[0].boxes) == 1 and loaded.bad_rows[0].row == "a.xml object 1"
+    assert len(loaded.samples[0].boxes) == 1 and loaded.invalid_rows[0].row == "a.xml object 1"
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "", "b.png"])
@@ -96,4 +96,4 @@ def test_one_refused_file_does_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "bomb.xml").write_text(BOMB)
     loaded = load_pascal_voc(tmp_path, ImportOptions(source="mine"))
     assert len(loaded.samples) == 1 and loaded.samples[0].source == "mine"
-    assert "a document type" in loaded.bad_rows[0].reason
+    assert "a document type" in loaded.invalid_rows[0].reason

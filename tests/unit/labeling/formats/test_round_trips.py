@@ -37,7 +37,7 @@ def spans(draw: st.DrawFn, side: int) -> tuple[float, float]:
 @st.composite
 def boxes(draw: st.DrawFn) -> Box:
     (left, right), (top, bottom) = draw(spans(WH[0])), draw(spans(WH[1]))
-    return Box.of((left, top, right, bottom), draw(words), draw(st.none() | st.floats(0, 1)))
+    return Box.from_xyxy((left, top, right, bottom), draw(words), draw(st.none() | st.floats(0, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_boxes_of_a_huge_picture_come_back(
     report = export_labels(items, name, folder, ExportOptions(splits=HALVES))
     assert report.items == 6 * len(labels) and set(report.pictures) == {"train", "val"}
     loaded = FORMATS[name].load(folder, ImportOptions(template="{label}", picture_cache=folder.parent / "cache"))
-    assert loaded.bad_rows == ()
+    assert loaded.invalid_rows == ()
     info = FORMATS[name]
     across, down = info.tolerance(WH, ExportOptions())
     got = [box for sample in loaded.samples for box in sample.boxes]
@@ -110,7 +110,7 @@ def test_nasty_text_several_questions_and_a_turned_picture(name: str, tmp_path: 
     report = export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
     assert report.items == len(items) and report.left_out == {}
     loaded = FORMATS[name].load(tmp_path / "out", ImportOptions(picture_cache=tmp_path / "cache"))
-    assert loaded.bad_rows == ()
+    assert loaded.invalid_rows == ()
     if "questions" in FORMATS[name].keeps:
         by_id = {sample.id: sample for sample in loaded.samples}
         for item in items:

@@ -53,7 +53,7 @@ def test_two_or_four_corners_in_any_order(tmp_path: Path) -> None:
 def test_a_bad_shape_is_counted(bad: Any, tmp_path: Path) -> None:
     loaded = load_x_anylabeling(write(tmp_path, [bad, shape([[1, 2], [3, 4]])]))
     assert len(loaded.samples[0].boxes) == 1
-    assert [row.row for row in loaded.bad_rows] == ["a.json shape 1"]
+    assert [row.row for row in loaded.invalid_rows] == ["a.json shape 1"]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,6 @@ def test_one_bad_file_does_not_stop_the_others_and_no_shapes_say_nothing_here(tm
     write(tmp_path, [])
     (tmp_path / "b.json").write_text("[" * 100_000)
     loaded = load_x_anylabeling(tmp_path, ImportOptions(negative_question="Anything?"))
-    assert len(loaded.samples) == 1 and loaded.bad_rows[0].row == "b.json"
+    assert len(loaded.samples) == 1 and loaded.invalid_rows[0].row == "b.json"
     with pytest.raises(DataError, match="expected JSON"):
         load_x_anylabeling(tmp_path / "b.json")

@@ -38,8 +38,12 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 def test_a_flat_box_keeps_a_unit_and_an_edge_stays_inside() -> None:
     wh = (8192, 5460)
-    for box in (Box.of((8191.999, 5459.999, 8192, 5460)), Box.of((0, 0, 0.001, 0.001)), Box.of((0, 0, 8192, 5460))):
-        written = Box.of(written_box(box, wh))
+    for box in (
+        Box.from_xyxy((8191.999, 5459.999, 8192, 5460)),
+        Box.from_xyxy((0, 0, 0.001, 0.001)),
+        Box.from_xyxy((0, 0, 8192, 5460)),
+    ):
+        written = Box.from_xyxy(written_box(box, wh))
         assert written.width >= 0.99e-6 * 8192 and abs(written.x_min - box.x_min) < 0.0123
 
 
@@ -70,7 +74,7 @@ def test_what_the_reader_would_drop(tmp_path: Path) -> None:
 def test_classes_with_odd_names(tmp_path: Path) -> None:
     names = ["yes", "0", "a: b", "- c", "#d", "é {x}", "null", "1.0"]
     items = [
-        make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [Box.of((1, 2, 3, 4), name) for name in names])
+        make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [Box.from_xyxy((1, 2, 3, 4), name) for name in names])
         for n in range(8)
     ]
     plan = plan_export(items, ExportOptions(splits=HALVES))
@@ -108,8 +112,8 @@ def test_boxes_are_read_in_pixels_of_the_upright_picture(tmp_path: Path) -> None
 )
 def test_a_bad_line_is_counted(line: str, reason: str, tmp_path: Path) -> None:
     loaded = load_yolo(data_set(tmp_path / "d", f"{line}\n1 0.5 0.5 0.2 0.2\n"))
-    assert len(loaded.samples) == 2 and len(loaded.bad_rows) == 2
-    assert loaded.bad_rows[0].row == "train.txt line 1" and reason in loaded.bad_rows[0].reason
+    assert len(loaded.samples) == 2 and len(loaded.invalid_rows) == 2
+    assert loaded.invalid_rows[0].row == "train.txt line 1" and reason in loaded.invalid_rows[0].reason
 
 
 def test_unlabeled_is_not_negative(tmp_path: Path) -> None:
@@ -117,7 +121,7 @@ def test_unlabeled_is_not_negative(tmp_path: Path) -> None:
     (folder / "labels" / "val" / "val.txt").unlink()
     loaded = load_yolo(folder, ImportOptions(negative_question="Anything?"))
     assert [sample.boxes for sample in loaded.samples] == [()]
-    assert "without a label file" in loaded.bad_rows[0].reason
+    assert "without a label file" in loaded.invalid_rows[0].reason
     with pytest.raises(DataError, match=NOTHING_TO_ASK):
         load_yolo(folder)
 
@@ -134,7 +138,7 @@ def test_a_list_of_pictures(tmp_path: Path) -> None:
     draw_picture(tmp_path / "out.png")
     (folder / "train.txt").write_text("./images/train/train.png\n../out.png\n/etc/passwd\n\n")
     loaded = load_yolo(folder)
-    assert len(loaded.samples) == 1 and len(loaded.bad_rows) == 2
+    assert len(loaded.samples) == 1 and len(loaded.invalid_rows) == 2
 
 
 @pytest.mark.parametrize(

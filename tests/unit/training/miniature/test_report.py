@@ -22,8 +22,8 @@ QUESTIONS = 40
 
 
 def question(index: int, right: bool, found: bool) -> Measured:
-    gold = Box.of((0, 0, 20, 10))
-    away = Box.of((50, 50, 70, 60))  # of the same size, 2 % of the picture
+    gold = Box.from_xyxy((0, 0, 20, 10))
+    away = Box.from_xyxy((50, 50, 70, 60))  # of the same size, 2 % of the picture
     return Measured(
         sample_id=f"q{index}",
         category="detail" if index % 4 else "gist",

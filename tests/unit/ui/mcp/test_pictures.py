@@ -17,7 +17,7 @@ from hart_studio.ui.mcp.pictures import (
     cut_crops,
     receive_picture,
 )
-from tests.pictures import encoded
+from tests.images import encoded
 
 PICTURE = base64.b64encode(encoded(Image.new("RGB", (40, 30), (200, 10, 10)), "PNG")).decode("ascii")
 
@@ -97,7 +97,7 @@ def test_crops_are_cut_from_the_original_few_and_small(tmp_path: Path) -> None:
     picture = Image.new("RGB", (3000, 200))
     picture.paste((250, 0, 0), (100, 50, 140, 90))
     picture.save(tmp_path / "wide.png")
-    sign, wide = Box.of((100, 50, 140, 90)), Box.of((0, 0, 3000, 200))
+    sign, wide = Box.from_xyxy((100, 50, 140, 90)), Box.from_xyxy((0, 0, 3000, 200))
     crops = [Image.open(io.BytesIO(data)) for data in cut_crops(tmp_path / "wide.png", [sign, wide, *[sign] * 9])]
     assert len(crops) == MOST_SHOWN
     assert crops[0].size == (40, 40) and crops[0].getpixel((20, 20))[0] > 230

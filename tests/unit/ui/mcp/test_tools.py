@@ -11,7 +11,7 @@ from hart_studio.ui.mcp.pictures import MOST_PICTURE_BYTES
 from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox
 from hart_studio.ui.services import AskService
 from tests.fakes import ScriptedModel
-from tests.pictures import encoded
+from tests.images import encoded
 
 BOX = '[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]'
 EDGES = {"x_min": 400, "y_min": 450, "x_max": 600, "y_max": 675}

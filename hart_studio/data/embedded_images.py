@@ -1,0 +1,72 @@
+"""Pictures of table cells: bytes, base64 text or paths, to files by content."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.data.rows import resolve_image_path
+from hart_studio.files import from_stored_path, to_stored_path, write_atomically
+from hart_studio.image_formats import HEADER_BYTES, SUPPORTED_FORMATS, detect_format
+
+_MAX_NAME_CHARS: Final = 1024
+"""A longer text is no path."""
+
+
+def resolve_image(value: Any, root: Path, cache: Path) -> str:
+    """The path of the picture in a cell; bytes are written to the cache first.
+
+    Args:
+        value: Bytes, base64 text, a path, or an image feature with one of these.
+        root: Folder that paths must lie in.
+        cache: Folder for bytes.
+
+    Raises:
+        ValueError: If it is no picture, or is missing.
+        InputError: If a path leads out of the folder.
+    """
+    if isinstance(value, dict):  # an image feature: bytes, or the path of a file
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return store_image(value, cache)
+    if not isinstance(value, str):
+        raise ValueError(f"expected a picture, got {type(value).__name__}")
+    decoded = _decode_base64(value)
+    if (
+        detect_format(decoded[:HEADER_BYTES]) in SUPPORTED_FORMATS
+    ):  # a path can be base64 by its letters, but not a picture
+        return store_image(decoded, cache)
+    if len(value) > _MAX_NAME_CHARS:
+        raise ValueError("expected a picture, got text that is neither one in base64 nor a path")
+    path = from_stored_path(value)
+    if not path.is_absolute():
+        return resolve_image_path(root, value)
+    try:
+        return resolve_image_path(root, str(path.resolve().relative_to(root.resolve())))
+    except ValueError as error:
+        raise ValueError(f"the picture is missing or lies outside of {root}") from error
+
+
+def _decode_base64(text: str) -> bytes:
+    """The bytes; none when the text is not base64."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        return b""
+
+
+def store_image(data: bytes, cache: Path) -> str:
+    """Write a picture into a folder under the name of its content, once; returns its absolute path.
+
+    Raises:
+        ValueError: If it is no picture of a supported kind.
+    """
+    kind = detect_format(data[:HEADER_BYTES])
+    if kind not in SUPPORTED_FORMATS:
+        raise ValueError(f"expected one of {', '.join(SUPPORTED_FORMATS)}, got {kind or 'data that is no picture'}")
+    path = cache / f"{hashlib.sha256(data).hexdigest()[:32]}.{kind.lower()}"
+    if not path.is_file():
+        write_atomically(path, data)
+    return to_stored_path(path.resolve())

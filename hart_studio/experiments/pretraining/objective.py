@@ -1,0 +1,251 @@
+"""The pretraining loss: token cross-entropy, with coordinates learned as a soft target over neighbouring numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import Qwen3VLForConditionalGeneration
+
+from hart_studio.experiments.pretraining.attention_supervision import AttentionSupervision
+from hart_studio.experiments.pretraining.curriculum import HIT_MARGIN
+from hart_studio.experiments.pretraining.packing import IGNORED, STEM_STRIDE, Batch
+
+
+@dataclass
+class LossTotals:
+    """Sums over the learned tokens of one or more batches.
+
+    Attributes:
+        loss: Weighted cross-entropy, summed.
+        weight: Sum of the weights.
+        coordinates: Number of boxes and points, and how many first coordinates were within ``HIT_MARGIN`` thousandths.
+        answers: Number of answer tokens (value and letter), and how many of them were right.
+        words: Number of colours and shapes asked of visual tokens, and how many of them were right.
+        details: The same for details.
+    """
+
+    loss: float = 0.0
+    weight: float = 0.0
+    coordinates: tuple[int, int] = (0, 0)
+    answers: tuple[int, int] = (0, 0)
+    words: tuple[int, int] = (0, 0)
+    details: tuple[int, int] = (0, 0)
+
+    def __add__(self, other: LossTotals) -> LossTotals:
+        return LossTotals(
+            self.loss + other.loss,
+            self.weight + other.weight,
+            _add(self.coordinates, other.coordinates),
+            _add(self.answers, other.answers),
+            _add(self.words, other.words),
+            _add(self.details, other.details),
+        )
+
+    def as_list(self) -> list[float]:
+        """Ten numbers that add up over processes; ``from_list`` reads them back."""
+        return [self.loss, self.weight, *self.coordinates, *self.answers, *self.words, *self.details]
+
+    @classmethod
+    def from_list(cls, values: Sequence[float]) -> LossTotals:
+        """A result from the sum of lists."""
+        loss, weight, *counts = values
+        pairs = [(int(counts[index]), int(counts[index + 1])) for index in range(0, len(counts), 2)]
+        return cls(loss, weight, *pairs)
+
+    @property
+    def mean_loss(self) -> float:
+        """Weighted mean cross-entropy."""
+        return self.loss / self.weight if self.weight else float("nan")
+
+    @property
+    def coordinate_hit(self) -> float:
+        """Share of first coordinates within ``HIT_MARGIN`` thousandths, nan when there were none."""
+        return _share(self.coordinates)
+
+    @property
+    def answer_right(self) -> float:
+        """Share of answer tokens that were right, nan when there were none."""
+        return _share(self.answers)
+
+    @property
+    def word_right(self) -> float:
+        """Share of the visual tokens' colours and shapes that were right, nan when there were none."""
+        return _share(self.words)
+
+    @property
+    def detail_right(self) -> float:
+        """Share of the visual tokens' details that were right, nan when there were none."""
+        return _share(self.details)
+
+
+def _add(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    return first[0] + second[0], first[1] + second[1]
+
+
+def _share(counts: tuple[int, int]) -> float:
+    return counts[1] / counts[0] if counts[0] else float("nan")
+
+
+class TrainableModel(nn.Module):
+    """The model and the readers of the auxiliary loss, which are thrown away after training.
+
+    The auxiliary loss asks every visual token what lies under it, in the words and numbers that the language model
+    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time. Colour and
+    shape have no reader: the visual token itself must resemble the words' embeddings, so that finding "red" among
+    visual tokens is the same lookup as finding it among words.
+    """
+
+    def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
+        super().__init__()
+        width = model.config.get_text_config().hidden_size
+        self.model = model
+        self.box_readers = nn.Linear(width, 4 * width)
+        self.detail_reader = nn.Linear(width, width)
+
+    def cell_loss(
+        self, features: torch.Tensor, batch: Batch, number_ids: torch.Tensor, sigma: float
+    ) -> tuple[torch.Tensor, LossTotals]:
+        """What visual tokens say about the object under them, one by one and as one object.
+
+        Cross-entropies of the four edges, the words and the words of the object, each a mean, added up.
+
+        The tokens of an object share what they know only once attention has learned to; their mean is read as well,
+        because it can be learned before that.
+
+        Args:
+            features: ``[cells, hidden]`` visual tokens as the language model receives them.
+            batch: Its ``cell_*`` arrays say what lies under each token.
+            number_ids: ``[1001]`` token ids of the numbers.
+            sigma: Spread of the soft coordinate target in thousandths.
+
+        Returns:
+            The loss, and the counts of the words asked of single tokens.
+        """
+        table: torch.Tensor = self.model.model.language_model.embed_tokens.weight
+        coordinates, words = torch.from_numpy(batch.cell_coordinates), torch.from_numpy(batch.cell_words)
+        objects = torch.from_numpy(batch.cell_objects)
+        features = functional.layer_norm(features, features.shape[-1:])
+        has_box = coordinates[:, 0] >= 0
+        read_box = self.box_readers(features[has_box]).unflatten(-1, (4, -1))
+        box_logits = (read_box @ table[number_ids].T).float().flatten(0, 1)
+        log_probs = functional.log_softmax(box_logits, -1)
+        box_loss = -(soft_numbers(coordinates[has_box].flatten(), sigma) * log_probs).sum(-1)
+        word_loss, counts = self._word_loss(features, words, table)
+        pooled, pooled_words = mean_pool_objects(features, words, objects)
+        object_loss, _ = self._word_loss(pooled, pooled_words, table)
+        return box_loss.sum() / max(1, int(has_box.sum())) + word_loss + object_loss, counts
+
+    def _word_loss(
+        self, features: torch.Tensor, words: torch.Tensor, table: torch.Tensor
+    ) -> tuple[torch.Tensor, LossTotals]:
+        """Mean cross-entropies of the words (-1 = not asked), added up, and the counts."""
+        names = (features @ table.T).float()
+        details = (self.detail_reader(features) @ table.T).float()
+        loss, right = torch.zeros(()), []
+        for column in range(words.shape[1]):
+            logits = details if column == words.shape[1] - 1 else names
+            asked = words[:, column] >= 0
+            target = words[asked, column]
+            loss = loss + functional.cross_entropy(logits[asked], target, reduction="sum") / max(1, len(target))
+            known = torch.unique(target)
+            right.append(known[logits[asked][:, known].argmax(-1)] == target if len(target) else target > 0)
+        return loss, LossTotals(words=_count(torch.cat(right[:-1])), details=_count(right[-1]))
+
+
+def mean_pool_objects(
+    features: torch.Tensor, words: torch.Tensor, objects: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean feature and words of each object: ``[cells, hidden]``, ``[cells, W]``, ``[cells]`` -> one row an object."""
+    kept = objects >= 0
+    count = int(objects.max()) + 1 if kept.any() else 0
+    sums = features.new_zeros(count, features.shape[1]).index_add(0, objects[kept], features[kept])
+    sizes = torch.bincount(objects[kept], minlength=count)[:, None]
+    pooled_words = words.new_full((count, words.shape[1]), -1).scatter_reduce(
+        0, objects[kept][:, None].expand(-1, words.shape[1]), words[kept], "amax"
+    )
+    return sums / sizes, pooled_words
+
+
+def tree_mask(branch: torch.Tensor) -> torch.Tensor:
+    """Who sees whom in packed rows: ``[B, S]`` branch numbers -> bool ``[B, 1, S, S]``, True = attend.
+
+    A token sees earlier tokens of the prefix (branch 0), of its stem and of its own branch. The diagonal stays True
+    so that padding rows never meet an empty softmax.
+    """
+    size = branch.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool).tril()
+    seen, seeing = branch[:, None, :], branch[:, :, None]
+    allowed = causal & ((seen == seeing) | (seen == 0) | (seen == seeing // STEM_STRIDE * STEM_STRIDE)) & (seen >= 0)
+    return (allowed | torch.eye(size, dtype=torch.bool))[:, None]
+
+
+def compute_loss(
+    trainable: TrainableModel, batch: Batch, number_ids: torch.Tensor, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor, LossTotals]:
+    """Run the model on a packed batch and score its predictions.
+
+    Args:
+        trainable: The model with its readers.
+        batch: Packed rows.
+        number_ids: ``[1001]`` token ids of the numbers in order.
+        sigma: Spread of the soft coordinate target in thousandths.
+
+    Returns:
+        The summed weighted token loss and the mean auxiliary loss, scalars with gradient, and the counts.
+    """
+    model = trainable.model
+    labels = torch.from_numpy(batch.labels)
+    images: dict[str, Any] = {}
+    cells, counts = torch.zeros(()), LossTotals()
+    if len(batch.grids):
+        seen = model.model.get_image_features(
+            torch.from_numpy(batch.pixel_values), torch.from_numpy(batch.grids), return_dict=True
+        )
+        images["mm_encoder_outputs"] = {"image": seen}
+        cells, counts = trainable.cell_loss(torch.cat(list(seen.pooler_output)), batch, number_ids, sigma)
+    if not (labels != IGNORED).any():
+        return torch.zeros(()), cells, counts
+    mask = tree_mask(torch.from_numpy(batch.branch))
+    with AttentionSupervision(model) as supervision:
+        hidden = model.model(
+            input_ids=torch.from_numpy(batch.input_ids),
+            position_ids=torch.from_numpy(batch.positions),
+            attention_mask=mask,
+            use_cache=False,
+            **images,
+        ).last_hidden_state
+        cells = cells + supervision.loss(batch, mask)
+    learned = labels != IGNORED
+    logits = model.lm_head(hidden[learned]).float()
+    target = labels[learned]
+    weight = torch.from_numpy(batch.weights)[learned]
+    value = torch.from_numpy(batch.coordinates)[learned]
+    losses = functional.cross_entropy(logits, target, reduction="none")
+    is_coordinate = value >= 0
+    soft = soft_numbers(value[is_coordinate], sigma)
+    log_probs = functional.log_softmax(logits[is_coordinate], dim=-1)[:, number_ids]
+    losses = losses.masked_scatter(is_coordinate, -(soft * log_probs).sum(-1))
+    loss = (losses * weight).sum()
+    with torch.no_grad():
+        guess = logits[is_coordinate][:, number_ids].argmax(-1)
+        near = (guess - value[is_coordinate]).abs() <= HIT_MARGIN
+        near = near[torch.from_numpy(batch.is_first)[learned][is_coordinate]]
+        right = logits.argmax(-1) == target
+        is_answer = (weight == 1.0) & ~is_coordinate
+    counts += LossTotals(float(loss.detach()), float(weight.sum()), _count(near), _count(right[is_answer]))
+    return loss, cells, counts
+
+
+def soft_numbers(values: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian over the numbers 0..1000 around each value: ``[N]`` -> ``[N, 1001]``, rows sum to 1."""
+    distance = torch.arange(1001)[None] - values[:, None]
+    return torch.softmax(-(distance**2).float() / (2 * sigma**2), dim=-1)
+
+
+def _count(flags: torch.Tensor) -> tuple[int, int]:
+    return flags.numel(), int(flags.sum())

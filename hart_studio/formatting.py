@@ -1,0 +1,29 @@
+"""Shares of a whole as people read them: percent, with a space in front of the sign."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+
+def format_percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as percent: 0.835 is ``83.5 %``; a dash when it is not known.
+
+    Args:
+        share: The share; None = not known.
+        digits: Decimals.
+    """
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def list_reasons(counts: Counter[str], most: int, show: Callable[[str, int], str]) -> list[str]:
+    """The most frequent reasons, and how many others there are.
+
+    Args:
+        counts: Reason -> how often.
+        most: Reasons that are shown.
+        show: Reason and how often -> text.
+    """
+    shown = [show(reason, count) for reason, count in counts.most_common(most)]
+    left = len(counts) - len(shown)
+    return [*shown, f"and {left:,} other {'reason' if left == 1 else 'reasons'}"] if left else shown

@@ -1,0 +1,29 @@
+"""One way to a model, whether it runs in this process or is served by another."""
+
+from __future__ import annotations
+
+from hart_studio.models.chat import ChatModel
+from hart_studio.models.served_settings import ServedSettings
+
+
+def load_chat_model(
+    name: str, device: str = "auto", dtype: str = "auto", served: ServedSettings | None = None
+) -> ChatModel:
+    """Load a model, or connect to a served one.
+
+    Args:
+        name: A local folder or a hub id; not read when the model is served.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not read when the model is served.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; not read when the model is served.
+        served: Where it is served; None = it runs in this process.
+
+    Raises:
+        ModelError: If it cannot be loaded or reached.
+    """
+    if served is not None:
+        from hart_studio.models.served import ServedChatModel  # noqa: PLC0415 - takes seconds; bad input fails before
+
+        return ServedChatModel(served)
+    from hart_studio.models.loading import load_model  # noqa: PLC0415 - as above
+
+    return load_model(name, device=device, dtype=dtype)

@@ -1,0 +1,138 @@
+"""Pictures for a server: resized here to a size that its processor leaves alone, so that the box frame is known.
+
+A server does not tell at which size the model saw a picture, and boxes of some families are pixels of that size. So the
+processor's own resize is done here, by the processor's own code, and what is sent already lies on its patch grid.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import Qwen2VLImageProcessor
+from transformers.image_utils import SizeDict
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from hart_studio.models.chat import ImageInput
+from hart_studio.models.families import Family, PixelBudget
+from hart_studio.models.inputs import resized_size
+
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """A picture as it travels.
+
+    Attributes:
+        url: ``data:image/...;base64,...``.
+        size_wh: (width, height) in pixels at which the model sees it. For families whose processor cuts tiles, whose
+            boxes do not depend on it, the size that was sent.
+        visual_tokens: What it costs the model; 0 for those families, because the server alone knows.
+    """
+
+    url: str
+    size_wh: tuple[int, int]
+    visual_tokens: int
+
+
+def resize_for_server(image: ImageInput, family: Family) -> Image.Image:
+    """The picture at the size at which an in-process model of the family would see it.
+
+    Families of tiles get it as it is: how many tiles it becomes is decided by the server's processor.
+
+    Raises:
+        InputError: If the picture's budget is empty.
+    """
+    budget = PixelBudget(image.min_pixels, image.max_pixels)
+    pixels = image.pixels.convert("RGB")
+    size_wh = resized_size(pixels.size, budget, family)
+    if size_wh != pixels.size:
+        pixels = pixels.resize(size_wh, Image.Resampling.BICUBIC)
+    if family.budget_kind != "area":
+        return pixels
+    made = _grid_resizer().resize(
+        torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None],
+        size=SizeDict(shortest_edge=budget.min_pixels, longest_edge=budget.max_pixels),
+        resample=Image.Resampling.BICUBIC,
+        factor=family.resize_factor,
+    )
+    return Image.fromarray(made[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def encode_image(
+    image: ImageInput, family: Family, processor_budget: PixelBudget | None, image_format: Literal["png", "jpeg"]
+) -> SentImage:
+    """Resize a picture and write it down as text.
+
+    Args:
+        image: The picture.
+        family: The model's family.
+        processor_budget: What the server's processor is set to; None = it allows the picture's own budget.
+        image_format: ``png`` keeps every pixel.
+
+    Raises:
+        InputError: If the picture's budget is empty.
+    """
+    pixels = resize_for_server(image, family)
+    size_wh, visual_tokens = pixels.size, 0
+    if family.budget_kind == "area":
+        if processor_budget is not None:  # a grid within our budget may still lie outside of the processor's
+            height, width = smart_resize(*size_wh[::-1], family.resize_factor, *processor_budget)
+            size_wh = (width, height)
+        visual_tokens = size_wh[0] * size_wh[1] // family.resize_factor**2
+    file = io.BytesIO()
+    if image_format == "png":
+        pixels.save(file, "PNG", compress_level=1)
+    else:
+        pixels.save(file, "JPEG", quality=_JPEG_QUALITY)
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return SentImage(f"data:image/{image_format};base64,{text}", size_wh, visual_tokens)
+
+
+class SentImageCache:
+    """The pictures of one call: each is encoded once, when it is first needed, and dropped after its last use."""
+
+    def __init__(
+        self,
+        uses: Iterable[ImageInput],
+        family: Family,
+        processor_budget: PixelBudget | None,
+        image_format: Literal["png", "jpeg"],
+    ) -> None:
+        """Count the uses.
+
+        Args:
+            uses: Every picture as often as ``get`` will be asked for it.
+            family: The model's family.
+            processor_budget: What the server's processor is set to; None when that is not known.
+            image_format: How pictures travel.
+        """
+        self._remaining_uses = Counter(uses)
+        self._locks = {image: threading.Lock() for image in self._remaining_uses}
+        self._cached: dict[ImageInput, SentImage] = {}
+        self._encode_args = (family, processor_budget, image_format)
+
+    def get(self, image: ImageInput) -> SentImage:
+        """The encoded picture. Threads that want the same one wait for the first of them."""
+        with self._locks[image]:
+            sent = self._cached.pop(image, None) or encode_image(image, *self._encode_args)
+            self._remaining_uses[image] -= 1
+            if self._remaining_uses[image] > 0:
+                self._cached[image] = sent
+            return sent
+
+
+@cache
+def _grid_resizer() -> Any:
+    """The image processor of the families with an area budget, for its resize alone."""
+    return Qwen2VLImageProcessor()

@@ -1,0 +1,47 @@
+"""How much a right answer proves: the probability of guessing it, and whether the model needs the region for it."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from hart_studio.formatting import format_percent
+
+HIGH_GUESS_PROBABILITY: Final = 0.05
+"""Probability of guessing from which on one right answer is no proof of a region (ours)."""
+
+
+class CorrectAnswer(NamedTuple):
+    """A right answer as people are told of it."""
+
+    text: str
+    """What to write in the place of "Right"."""
+    is_proof: bool
+    """Whether it may be shown as proof that the region supports the answer."""
+
+
+def guess_probability(option_count: int) -> float | None:
+    """Probability that a random option is the right one, in (0, 1]; None for an open question, where it is not known.
+
+    Args:
+        option_count: Number of options; 0 for an open question.
+    """
+    return 1 / option_count if option_count else None
+
+
+def describe_correct_answer(option_count: int, necessity: bool | None, *, is_from_crop: bool) -> CorrectAnswer:
+    """Describe a right answer with what limits it.
+
+    Args:
+        option_count: Number of options; 0 for an open question.
+        necessity: Whether painting the region over spoils the answer from the full image (``Verification.necessity``);
+            None when that is not known.
+        is_from_crop: Whether it is the answer from the crops alone.
+    """
+    chance = guess_probability(option_count)
+    limits = [] if chance is None else [f"chance {format_percent(chance, 0)}"]
+    is_proof = chance is None or chance < HIGH_GUESS_PROBABILITY
+    if is_from_crop and necessity is False:
+        limits.append("also without the region")
+        is_proof = False
+    text = "Right answer from the crop" if is_from_crop else "Right answer"
+    return CorrectAnswer(f"{text} ({', '.join(limits)})" if limits else text, is_proof)

@@ -1,0 +1,34 @@
+"""Commands of a module beside its main one, and how its --help lists them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Subcommand(NamedTuple):
+    """A command that is the first argument of ``python -m``."""
+
+    run: Callable[[Sequence[str]], int]
+    """Takes the arguments after the name, and returns the exit code."""
+    text: str
+    """What it does, for the list in --help."""
+
+
+class SubcommandHelpFormatter(argparse.HelpFormatter):
+    """Help whose epilog keeps its lines, so that each command has one."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(TITLE):
+            return "\n".join(f"{indent}{line}" for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
+TITLE = "other commands, each with its own --help:"
+
+
+def format_subcommands(commands: Mapping[str, Subcommand]) -> str:
+    """The list of commands for the epilog of a parser with ``SubcommandHelpFormatter``."""
+    width = max(map(len, commands))
+    return "\n".join([TITLE, *(f"  {name:<{width}}  {command.text}" for name, command in commands.items())])

@@ -1,0 +1,96 @@
+"""Symbolic links in runs and projects that were copied here: nothing is written through them.
+
+A link in such a folder may lead to any file of the user. Two checks apply: a folder with a link that leads out of it is
+refused before work on it begins, and files that grow are opened without following a link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from hart_studio.errors import InputError
+
+
+def open_append_nofollow(path: Path, *, is_buffered: bool = True) -> BinaryIO:
+    """Open a regular file for reading and appending.
+
+    Args:
+        path: The file, made when missing.
+        is_buffered: Whether writes are collected before they reach the file.
+
+    Raises:
+        OSError: If it is a link or not a regular file, or cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        number = os.open(path, flags, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    opened: Any = os.fdopen(number, "a+b", buffering=-1 if is_buffered else 0)
+    return cast("BinaryIO", opened)
+
+
+def unlink_symlink(path: Path) -> None:
+    """Remove what is at a path if it is a symbolic link; what the link leads to stays.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+
+
+def reject_external_symlinks(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Check that no symbolic link in a folder leads out of it. The folder itself may be a link.
+
+    Args:
+        folder: A run or a project.
+        names: Files and folders in it to look at, with all that they hold; None = everything.
+
+    Raises:
+        InputError: If there is such a link; the message names it.
+    """
+    root = folder.resolve()
+    for path in [root / name for name in names] if names is not None else [root]:
+        for link in _iter_symlinks(path):
+            if not _resolves_inside(link, root):
+                raise InputError(
+                    f"{root.name} holds a symbolic link that leads out of its folder: "
+                    f"{os.fsencode(link.relative_to(root)).decode(errors='backslashreplace')}. Nothing was written. "
+                    "Remove the link, or replace it with a copy of what it leads to."
+                )
+
+
+def _iter_symlinks(path: Path) -> Iterator[Path]:
+    """The path if it is a link, else the links at any depth below it."""
+    if path.is_symlink():
+        yield path
+        return
+    waiting = [path]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        yield Path(entry.path)
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # a file, or removed meanwhile
+
+
+def _resolves_inside(link: Path, root: Path) -> bool:
+    try:
+        return root in link.resolve().parents
+    except (OSError, RuntimeError):  # a loop of links
+        return False
