@@ -1,6 +1,6 @@
 // The Import panel of the Label page: look into a source, map its columns, bring it in, and say what became of it.
 const QUESTIONS_OF_KINDS = {
-  pictures: ["Question, with {name} or {folder} of each picture filled in", "Where is the {name}?"],
+  images: ["Question, with {name} or {folder} of each picture filled in", "Where is the {name}?"],
   auto: ["Question, with {name} and {folder} of a picture, or {label} of a box, filled in", "Where is the key region?"],
 };
 const QUESTION_OF_LABELS = ["Question, with the {label} of each box filled in", "Where is the {label}?"];
@@ -73,7 +73,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
 
   // Of what a source may need more, the fields that this one can use.
   function showFields() {
-    const isOfPictures = find(".hs-kind").value === "pictures";
+    const isOfPictures = find(".hs-kind").value === "images";
     for (const field of page.querySelectorAll(".hs-asked-field")) field.hidden = Boolean(preview?.names) && !isOfPictures;
     find(".hs-root-field").hidden = isVisitor() || isOfPictures;
     const [title, example] = QUESTIONS_OF_KINDS[find(".hs-kind").value] ?? QUESTION_OF_LABELS;
@@ -82,7 +82,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
   }
 
   const imageRoot = () => (find(".hs-root-field").hidden ? "" : find(".hs-image-root").value);
-  const asksOneQuestion = () => find(".hs-kind").value === "pictures" && !find(".hs-question").value.trim();
+  const asksOneQuestion = () => find(".hs-kind").value === "images" && !find(".hs-question").value.trim();
 
   function askForQuestion() {
     find(".hs-more-import").open = true;
@@ -91,7 +91,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
 
   // What a look inside has found, as one line for people.
   function describePreview() {
-    if (preview.kind === "pictures") {
+    if (preview.kind === "images") {
       const names = preview.shown.join(", ") + (preview.count > preview.shown.length ? ", …" : "");
       return preview.count ? `${formatCount(preview.count)} ${preview.count === 1 ? "picture" : "pictures"}: ${names}` : "No picture in it.";
     }
@@ -105,7 +105,7 @@ function makeImport(page, { call, say, upload, isVisitor, onBegin }) {
   function drawPreview() {
     const host = find(".hs-preview");
     const line = previewLine();
-    if (preview.kind === "pictures" || (preview.missing && !isVisitor())) find(".hs-more-import").open = true;
+    if (preview.kind === "images" || (preview.missing && !isVisitor())) find(".hs-more-import").open = true;
     showFields();
     if (!preview.names) return host.replaceChildren(line);
     host.replaceChildren(...present([

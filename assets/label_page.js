@@ -3,7 +3,7 @@ const LOOK_MILLISECONDS = 1500;
 const HIDDEN_LOOK_MILLISECONDS = 6000;
 const AWAY_LOOK_MILLISECONDS = 60000;
 const STATUS_TITLES = {
-  new: "new", proposed: "waiting for review", auto_accepted: "accepted unseen", accepted: "accepted", edited: "edited",
+  new: "new", proposed: "waiting for review", auto_accepted: "auto-accepted", accepted: "accepted", edited: "edited",
   rejected: "rejected", bad_question: "bad question", failed: "failed",
 };
 const BULK_LOOK_MILLISECONDS = 500;
@@ -276,7 +276,7 @@ function runRequest() {
   const statuses = { new: untouched, open: [...untouched, "proposed", "auto_accepted"], all: Object.keys(STATUS_TITLES) };
   return {
     model: find(".hs-label-model").value, rollouts: Number(find(".hs-rollouts").value),
-    is_tightening: find(".hs-tighten").checked, is_accepting: !find(".hs-see-all").checked,
+    is_refining: find(".hs-refine-boxes").checked, is_auto_accepting: !find(".hs-see-all").checked,
     statuses: statuses[find(".hs-which").value],
   };
 }
@@ -330,7 +330,7 @@ function filter() {
   return {
     statuses: status ? [status] : [], category: find(".hs-filter-category").value || null,
     reviewer: find(".hs-filter-reviewer").value || null, text: find(".hs-filter-text").value,
-    least_score: score === "" ? null : Number(score), is_uncalibrated: find(".hs-filter-uncalibrated").checked,
+    min_score: score === "" ? null : Number(score), is_uncalibrated: find(".hs-filter-uncalibrated").checked,
   };
 }
 
@@ -352,7 +352,7 @@ async function openItem(id) {
 }
 
 // What is odd about a label keeps it waiting, however sure its score is.
-const tagsOf = (row) => (row.status === "proposed" ? row.cautions : []).map((name) => build("span", { class: "hs-tag hs-caution", text: CAUTION_TAGS[name] ?? name, title: `Never accepted unseen: ${CAUTIONS[name] ?? name}` }));
+const tagsOf = (row) => (row.status === "proposed" ? row.cautions : []).map((name) => build("span", { class: "hs-tag hs-caution", text: CAUTION_TAGS[name] ?? name, title: `Never auto-accepted: ${CAUTIONS[name] ?? name}` }));
 
 async function list(offset) {
   if (!project) return;
@@ -421,10 +421,10 @@ const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("
   build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
 ])]);
 
-// How the error rate of labels accepted unseen comes to be known.
+// How the error rate of labels auto-accepted comes to be known.
 function howToAudit() {
   if (state?.audits) return ` “Review what needs you” brings ${formatCount(state.audits)} that ${state.audits === 1 ? "was" : "were"} drawn for it, after all others.`;
-  return state?.statuses.auto_accepted ? " In Review, list the status “accepted unseen” and decide them." : "";
+  return state?.statuses.auto_accepted ? " In Review, list the status “auto-accepted” and decide them." : "";
 }
 
 async function measure() {
@@ -435,8 +435,8 @@ async function measure() {
   host.replaceChildren(
     build("p", { class: "hs-quiet", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
     table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full image right", "Lift", "Region needed"], answer.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
-    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} auto-accepted labels that people decided one by one, ${answer.audit} stayed as they were.` : "Audit: no label that was accepted unseen has been decided by a person yet, so their error rate is not known." + howToAudit() }),
-    ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Accepted unseen: right", "Right: accepted unseen"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
+    build("p", { text: answer.audited ? `Audit: of ${formatCount(answer.audited)} auto-accepted labels that people decided one by one, ${answer.audit} stayed as they were.` : "Audit: no label that was auto-accepted has been decided by a person yet, so their error rate is not known." + howToAudit() }),
+    ...(answer.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accepted: right", "Right: auto-accepted"], answer.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
     ...(answer.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], answer.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
     ...(answer.agreement.items ? [build("p", { text: `${answer.agreement.items} items decided by two: mean IoU ${answer.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${answer.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
     build("div", { class: "hs-figures" }, Object.entries(answer.figures).map(([name, text]) => drawing(name.replaceAll("_", " "), text))),
@@ -451,7 +451,7 @@ const exportRequest = () => ({
   format: find(".hs-format").value,
   statuses: [...page.querySelectorAll(".hs-export-status:checked")].map((box) => box.value),
   splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
-  least_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
+  min_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
   box_class: find(".hs-export-class").value,
   is_referring: find(".hs-refer").checked,
 });
@@ -464,7 +464,7 @@ async function losses() {
   host.replaceChildren(
     build("p", {}, [build("strong", { text: `${formatCount(answer.items)} labels. ` }), build("span", { text: answer.losses.length ? "This format drops of them:" : "This format keeps everything of them." })]),
     build("ul", {}, answer.losses.map((text) => build("li", { text }))),
-    ...leftOut(answer.left_out),
+    ...leftOut(answer.excluded),
   );
 }
 
@@ -480,10 +480,10 @@ async function changeClasses() {
 async function exportLabels() {
   const answer = await call("export", exportRequest(), find(".hs-export"));
   if (!answer?.archive) return;
-  const pictures = Object.entries(answer.pictures).map(([split, count]) => `${count} ${split}`).join(", ");
+  const pictures = Object.entries(answer.images).map(([split, count]) => `${count} ${split}`).join(", ");
   find(".hs-export-told").replaceChildren(
     build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(answer.items)} questions, ${formatCount(answer.boxes)} boxes, pictures: ${pictures}.` })]),
-    ...leftOut(answer.left_out),
+    ...leftOut(answer.excluded),
     ...answer.notes.map((text) => build("p", { class: "hs-quiet", text })),
     build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(answer.archive), download: answer.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-quiet", text: answer.folder ? ` It also lies in ${answer.folder}` : "" })]),
   );
@@ -518,7 +518,7 @@ on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
 on(".hs-start-run", "click", startRun);
 for (const name of [".hs-label-model", ".hs-rollouts"]) on(name, "input", tellScoresSoon);
 on(".hs-label-model", "input", () => { isModelChosen = true; drawStart(); });
-on(".hs-tighten", "change", tellScoresSoon);
+on(".hs-refine-boxes", "change", tellScoresSoon);
 on(".hs-which", "change", () => { isWhichChosen = true; });
 on(".hs-start-review", "click", startReview);
 on(".hs-accept-all", "click", acceptAll);

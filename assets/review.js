@@ -13,7 +13,7 @@ const KEYS = [
 ];
 const REASONS = {
   disagreement: "crops and full image disagree", no_box: "no rollout predicted a box", low_agreement: "the rollouts disagree", odd_size: "odd size or place",
-  unsure: "not sure enough", audit: "audit: accepted unseen, drawn at random",
+  unsure: "not sure enough", audit: "audit: auto-accepted, drawn at random",
 };
 const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered", no_box: "no box" };
 const CAUTIONS = {
@@ -81,12 +81,12 @@ function makeReview(host, ask, addressOf, onClose) {
   let checkTimer = null;
   let checks = 0;
   let isChecking = false;
-  let passed = []; // over in this sitting: they come again after all others
+  let deferred = []; // over in this sitting: they come again after all others
 
   // The item that is needed most, or a certain one.
   async function open(request, id) {
     Object.assign(look, request);
-    passed = [];
+    deferred = [];
     root.hidden = false;
     root.classList.remove("hs-review-done"); // of an earlier sitting
     stage.focus({ preventScroll: true });
@@ -113,7 +113,7 @@ function makeReview(host, ask, addressOf, onClose) {
     isBusy = true;
     root.classList.add("hs-busy");
     try {
-      let answer = await ask(name, { ...look, passed, ...request });
+      let answer = await ask(name, { ...look, deferred, ...request });
       let summary = null;
       while (answer?.bulk) { // undo or redo of a bulk accept
         say(`${name === "undo" ? "Taking back" : "Doing again"}: ${formatCount(answer.bulk.done)} labels…`);
@@ -121,7 +121,7 @@ function makeReview(host, ask, addressOf, onClose) {
         const bulk = await ask("bulk_progress", { ...look });
         if (bulk?.error) return say(bulk.error, true);
         if (bulk?.is_over) summary = `${name === "undo" ? "Taken back" : "Done again"}: ${bulk.summary}`;
-        answer = bulk?.is_over ? await ask("next_item", { ...look, passed }) : { bulk };
+        answer = bulk?.is_over ? await ask("next_item", { ...look, deferred }) : { bulk };
       }
       if (answer?.error) return say(answer.error, true);
       take(summary ? { ...answer, told: summary } : answer);
@@ -144,7 +144,7 @@ function makeReview(host, ask, addressOf, onClose) {
     say(answer.told ?? "");
     counter.textContent = answer.waiting === undefined ? "" : present([`${formatCount(answer.waiting)} waiting`, answer.audits ? `${formatCount(answer.audits)} to audit` : null, `${formatCount(answer.done)} decided`]).join(" · ");
     item = answer.item ?? null;
-    if (item && passed.includes(item.id)) passed = []; // all others were passed over too
+    if (item && deferred.includes(item.id)) deferred = []; // all others were passed over too
     root.classList.toggle("hs-review-done", !item);
     boxes = item ? item.boxes.map((box) => ({ ...box })) : [];
     past = [];
@@ -329,7 +329,7 @@ function makeReview(host, ask, addressOf, onClose) {
 
   function leave(name) {
     if (!item) return;
-    if (name === "next") passed = [...passed, item.id].slice(-1000);
+    if (name === "next") deferred = [...deferred, item.id].slice(-1000);
     go(name === "skip" ? "skip" : "next_item", { item: item.id, seconds: seconds() });
   }
 

@@ -3,7 +3,7 @@
 ``python -m benchmarks.labeling [--items 48] [--batch 16] [--rollouts 8] [--rounds 3] [--many 5000]``. One by
 one is what a plain script does: one item, one rollout and one question to the model at a time, through the same
 stages. Both take the same items in alternating rounds of one process; ratios are printed with their range.
-Memory is that of a whole labeling run over ``--many`` items of one small picture.
+Memory is that of a whole labeling run over ``--many`` items of one small image.
 """
 
 from __future__ import annotations

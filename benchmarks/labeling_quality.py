@@ -18,19 +18,19 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_needle
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.geometry import iou
+from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
+from hart_studio.labeling.calibration_lookup import get_calibration
+from hart_studio.labeling.gold_metrics import GoldMetrics, GoldReport, measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, prepare_run, run_labeling
-from hart_studio.labeling.known_calibrations import find_calibration
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import EvidenceKind
 from hart_studio.labeling.report import draw_reliability
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.self_verify import ProposalSettings
-from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, resolve_model_name
 from hart_studio.models.loading import load_model
 from hart_studio.pipeline.settings import LoopSettings
@@ -39,13 +39,13 @@ from hart_studio.records import Box, GoldSample
 REVIEWED_PART = 10
 
 
-def label(folder: Path, samples: list[GoldSample], model: str, tightening: TighteningSettings | None) -> Project:
+def label(folder: Path, samples: list[GoldSample], model: str, refinement: BoxRefinementSettings | None) -> Project:
     """A project with labels of a model; half of the questions lose their answers, for the other kind of evidence."""
     project = create_project(folder, settings=ProjectSettings(audit_share=0.1))
     rows = [s if n % 2 == 0 else s.model_copy(update={"answer": None}) for n, s in enumerate(samples)]
     import_samples(project, LoadedSamples("needle", tuple(rows)))
     loop = LoopSettings(temperature=1.0, max_new_tokens=128)
-    proposals = ProposalSettings(rollouts=8, loop=loop, tightening=tightening)
+    proposals = ProposalSettings(rollouts=8, loop=loop, refinement=refinement)
     layout = prepare_run(project, LabelingConfig(model=model, proposals=proposals))
     run_labeling(layout, lambda name, device: load_model(name, device=device))
     return project
@@ -53,7 +53,7 @@ def label(folder: Path, samples: list[GoldSample], model: str, tightening: Tight
 
 def review(project: Project, gold: dict[str, tuple[Box, ...]], count: int) -> int:
     """Review the most doubtful items as a careful person would; returns how many were changed."""
-    desk, changed = ReviewDesk(project), 0
+    desk, changed = ReviewQueue(project), 0
     for _ in range(count):
         item = desk.next_item("careful person")
         if item is None:
@@ -86,7 +86,7 @@ def main() -> int:
         f"python -m benchmarks.labeling_quality --data {options.data.name} --out {_shown(options.out)}",
         "```",
         "",
-        f"{len(samples)} questions of the test preset, a picture of 4096 x 3072 each; half come without their answers.",
+        f"{len(samples)} questions of the test preset, an image of 4096 x 3072 each; half come without their answers.",
         "K 8, temperature 1. The thresholds come from the validation preset. No gold box was read before the labels",
         "were finished; the review is done by a stand-in for a careful person, who accepts a label with IoU of at",
         "least 0.5 and draws the gold boxes otherwise. Intervals are 95 % Wilson intervals.",
@@ -95,14 +95,14 @@ def main() -> int:
     for model in (BUILT_IN_HART, BUILT_IN):
         with tempfile.TemporaryDirectory() as name:
             project = label(Path(name) / "project", samples, model, None)
-            calibration = find_calibration(resolve_model_name(model), project.folder)
-            first = compare_with_gold(project)
+            calibration = get_calibration(resolve_model_name(model), project.folder)
+            first = measure_against_gold(project)
             lines += ["", f"## {model}", "", *_tables(project, first, gold, len(samples) // REVIEWED_PART)]
             if calibration:
                 lines += _reliability(calibration, options.out, model)
     with tempfile.TemporaryDirectory() as name:
-        tight = compare_with_gold(label(Path(name) / "tight", samples, BUILT_IN, TighteningSettings()))
-        lines += ["", f"## Tightening, {BUILT_IN}", "", *_tightening(first, tight)]
+        tight = measure_against_gold(label(Path(name) / "tight", samples, BUILT_IN, BoxRefinementSettings()))
+        lines += ["", f"## Box refinement, {BUILT_IN}", "", *_refinement(first, tight)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(lines) + "\n", "utf-8")
     print(options.out)
@@ -115,16 +115,16 @@ def _tables(
     quality = measure_quality(project)
     statuses = project.count_by("status")
     changed = review(project, gold, count)
-    second = compare_with_gold(project)
+    second = measure_against_gold(project)
     lines = [
-        f"{statuses.get('auto_accepted', 0)} of {sum(statuses.values())} labels were accepted unseen.",
+        f"{statuses.get('auto_accepted', 0)} of {sum(statuses.values())} labels were auto-accepted.",
         "",
         "| evidence | labels | verified by crops | full image right | IoG > 0.3 | accepted: precision | recall |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kind, report in first.items():
         found = quality.evidence[kind]
-        unseen = report.accepted_unseen
+        unseen = report.auto_accepted
         lines.append(
             f"| {kind} | {found.labels} | {_share(found.verified)} | {_share(found.full_image)} | "
             f"{_share(report.all.found)} | {_share(unseen.found) if unseen else '-'} | {_share(report.recall)} |"
@@ -144,19 +144,19 @@ def _tables(
     return lines
 
 
-def _tightening(before: dict[EvidenceKind, GoldReport], after: dict[EvidenceKind, GoldReport]) -> list[str]:
+def _refinement(before: dict[EvidenceKind, GoldReport], after: dict[EvidenceKind, GoldReport]) -> list[str]:
     lines = ["| evidence | | right, % | mean IoU | area, % |", "| --- | --- | --- | --- | --- |"]
     for kind, report in before.items():
-        for name, figures in (("as proposed", report.all), ("tightened", after[kind].all)):
+        for name, figures in (("as proposed", report.all), ("refined", after[kind].all)):
             lines.append(_row(kind, name, figures))
     return lines
 
 
-def _row(kind: str, name: str, figures: GoldFigures) -> str:
+def _row(kind: str, name: str, figures: GoldMetrics) -> str:
     return f"| {kind} | {name} | {_share(figures.found)} | {figures.iou:.3f} | {_area(figures, 2)} |"
 
 
-def _area(figures: GoldFigures, digits: int) -> str:
+def _area(figures: GoldMetrics, digits: int) -> str:
     return "-" if figures.area_share is None else f"{100 * figures.area_share:.{digits}f}"
 
 

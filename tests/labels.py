@@ -1,4 +1,4 @@
-"""Labels for tests: small pictures on disk, and items about them."""
+"""Labels for tests: small images on disk, and items about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from hart_studio.geometry import XYXY
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, plan_export
-from hart_studio.labeling.records import Check, Item, Label, Maker, PictureFile
+from hart_studio.labeling.records import BoxCheck, ImageFile, Item, Label, LabelProvenance
 from hart_studio.records import Box, Sample
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -23,10 +23,10 @@ NASTY = "a \"b\" 'c' <d> & e\n\t漢字 🙂 \\ ]]> {label} %s"
 TRAIN_ONLY = {"train": 1.0}
 
 
-def draw_picture(path: Path, wh: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
-    """A picture of that stored size, whose bytes differ from those of any other name.
+def draw_image(path: Path, wh: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
+    """An image of that stored size, whose bytes differ from those of any other name.
 
-    They depend on the names of the file and its folder alone: the split of a picture comes from its bytes, and must not
+    They depend on the names of the file and its folder alone: the split of an image comes from its bytes, and must not
     change with the place that a test runs in.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,11 +43,11 @@ def draw_picture(path: Path, wh: tuple[int, int] = (64, 48), orientation: int | 
     return path
 
 
-def picture_file(path: Path) -> PictureFile:
+def image_file(path: Path) -> ImageFile:
     with SourceImage(path) as image:
         width, height = image.wh
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return PictureFile(path=str(path), sha256=sha256, width=width, height=height)
+    return ImageFile(path=str(path), sha256=sha256, width=width, height=height)
 
 
 def make_item(
@@ -59,23 +59,23 @@ def make_item(
     origin: Any = "human",
     choices: tuple[str, ...] = (),
     answer: str | None = None,
-    file: PictureFile | None = None,
+    file: ImageFile | None = None,
     history: tuple[Label, ...] = (),
     **label: Any,
 ) -> Item:
-    """An item about a picture on disk; ``file`` saves looking at it again."""
-    file = file or picture_file(path)
+    """An item about an image on disk; ``file`` saves looking at it again."""
+    file = file or image_file(path)
     key = f"{file.sha256}{question}{choices}"
     sample = Sample(id=f"q-{key[:4]}", image=str(path), question=question, choices=choices, answer=answer, source="s")
     made = tuple(box if isinstance(box, Box) else Box.from_xyxy(box, "sign") for box in boxes)
     revision = Label(revision=len(history), status=status, origin=origin, boxes=made, at=AT, **label)
     item_id = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Item(id=item_id, sample=sample, picture=file, label=revision, history=history)
+    return Item(id=item_id, sample=sample, image=file, label=revision, history=history)
 
 
 def full_item(path: Path, question: str = NASTY) -> Item:
     """An item with something in every field."""
-    check = Check(
+    check = BoxCheck(
         kind="known_answer",
         rollouts=8,
         sufficiency=0.875,
@@ -90,7 +90,7 @@ def full_item(path: Path, question: str = NASTY) -> Item:
         area_share=0.01,
         cautions=("touches_border", "scattered"),
     )
-    maker = Maker(model="tiny", run_id="r1", rollouts=8, temperature=1.0, seed=3, is_tightened=True)
+    provenance = LabelProvenance(model="tiny", run_id="r1", rollouts=8, temperature=1.0, seed=3, is_refined=True)
     first = Label(
         revision=0,
         status="proposed",
@@ -98,7 +98,7 @@ def full_item(path: Path, question: str = NASTY) -> Item:
         boxes=(Box.from_xyxy((0.1, 0.2, 30.3, 40.7), NASTY, 1 / 3),),
         score=0.9,
         check=check,
-        maker=maker,
+        provenance=provenance,
         at=AT,
     )
     return make_item(
@@ -115,7 +115,7 @@ def full_item(path: Path, question: str = NASTY) -> Item:
         history=(first,),
         score=0.9,
         check=check,
-        maker=maker,
+        provenance=provenance,
         reviewer="me & you",
         note=NASTY,
     )
@@ -126,8 +126,8 @@ def make_plan(items: Sequence[Item], **options: Any) -> ExportPlan:
     return plan_export(items, ExportOptions(**{"splits": TRAIN_ONLY, **options}))
 
 
-def copy_pictures(plan: ExportPlan, folder: Path, place: Any) -> None:
-    for picture in plan.pictures:
-        target = folder / place(picture)
+def copy_images(plan: ExportPlan, folder: Path, export_path: Any) -> None:
+    for image in plan.images:
+        target = folder / export_path(image)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(Path(picture.file.path).read_bytes())
+        target.write_bytes(Path(image.file.path).read_bytes())

@@ -16,12 +16,12 @@ def make_large_project(folder: Path, count: int) -> Project:
     now = datetime.now(UTC).isoformat()
     with project.database.writing() as connection:
         connection.executemany(
-            "INSERT INTO pictures (id, sha256, path, width, height) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO images (id, sha256, path, width, height) VALUES (?, ?, ?, ?, ?)",
             ((number, f"{number:064x}", f"/images/{number}.png", 4000, 3000) for number in range(1, count + 1)),
         )
         connection.executemany(
-            """INSERT INTO items (number, id, picture, sample, category, words, evidence, lot, label, revision, status,
-            score, reviewer) VALUES (?, ?, ?, ?, '', '', 'agreement', 0.5, ?, 1, ?, 0.7, '')""",
+            """INSERT INTO items (number, id, image, sample, category, search_text, evidence, audit_hash, label,
+            revision, status, score, reviewer) VALUES (?, ?, ?, ?, '', '', 'agreement', 0.5, ?, 1, ?, 0.7, '')""",
             (_make_row(number, now) for number in range(1, count + 1)),
         )
     return project
@@ -31,10 +31,10 @@ def _make_row(number: int, now: str) -> tuple[object, ...]:
     status = "accepted" if number % 2 else "edited"
     box = {"x_min": 10.5, "y_min": 20.25, "x_max": 300.0 + number % 7, "y_max": 400.0, "label": "Z", "score": None}
     check = {"kind": "agreement", "rollouts": 8, "sufficiency": 0.5, "consensus": 0.5, "crops_answer": "A"}
-    maker = {"model": "tiny", "run_id": "r", "rollouts": 8, "temperature": 1.0, "seed": 0, "is_tightened": False}
+    provenance = {"model": "tiny", "run_id": "r", "rollouts": 8, "temperature": 1.0, "seed": 0, "is_refined": False}
     label = {
         "revision": 1, "status": status, "origin": "model" if number % 2 else "human", "boxes": [box], "score": 0.7,
-        "check": check, "maker": maker, "reviewer": "", "at": now, "note": "",
+        "check": check, "provenance": provenance, "reviewer": "", "at": now, "note": "",
     }  # fmt: skip
     sample = {
         "id": f"q{number}",

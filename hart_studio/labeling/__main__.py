@@ -17,11 +17,12 @@ from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import replace_unencodable_output, write_atomically
 from hart_studio.formatting import list_reasons
+from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibrate import (
     describe_calibration,
-    find_domain,
+    evaluate_proposals,
+    infer_calibration_domain,
     is_judged_record,
-    judge_proposals,
     make_calibration,
     select_gold_samples,
 )
@@ -32,23 +33,22 @@ from hart_studio.labeling.calibration import (
     save_calibration,
 )
 from hart_studio.labeling.calibration_domain import REASONS
+from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
+from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.exporting import ExportOptions, export_project
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.importing import import_source
-from hart_studio.labeling.job import LabelingConfig, forget_missing_run, prepare_run, read_config, run_labeling
-from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
-from hart_studio.labeling.lossiness import preview_export
+from hart_studio.labeling.job import LabelingConfig, delete_missing_run, prepare_run, read_config, run_labeling
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_commands import add_project_commands
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_locks import reserve_start
-from hart_studio.labeling.records import DEFAULT_CLASS, USABLE, Status
+from hart_studio.labeling.records import DEFAULT_CLASS, USABLE_STATUSES, Status
 from hart_studio.labeling.report import write_report
 from hart_studio.labeling.run_summary import has_only_failures, summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
-from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
@@ -64,7 +64,7 @@ from hart_studio.runs.writer import RUN_VARIABLE
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
-_MOST_REASONS: Final = 8
+_MAX_REASONS: Final = 8
 
 Command = Callable[[argparse.Namespace], int | None]
 """Does what the options say; returns an exit code, None = 0."""
@@ -128,7 +128,7 @@ def _import(options: argparse.Namespace) -> int:
         progress.set_phase("reading the source")
         report = import_source(project, options.source, settings, show)
     print(report.describe())
-    for line in list_reasons(report.reasons, _MOST_REASONS, lambda reason, count: f"{count} x {reason}"):
+    for line in list_reasons(report.reasons, _MAX_REASONS, lambda reason, count: f"{count} x {reason}"):
         print(f"  {line}")
     return BAD_INPUT if report.bad_count and not report.added + report.updated + report.known else 0
 
@@ -149,16 +149,16 @@ def _run(options: argparse.Namespace) -> int:
     config = read_config(layout)
     if config.served is not None:
         print(describe_endpoint(config.served), flush=True)
-    notes = config.tell_scores(project)
-    told = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
-    for line in (notes.basis, *told):
+    notes = config.describe_score_basis(project)
+    messages = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
+    for line in (notes.basis, *messages):
         if line:
             print(line, flush=True)  # before the model is loaded: some would choose otherwise
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
             run_labeling(layout, load_model, ProgressReporter("item", shown=("accepted", "failed")))
     finally:
-        forget_missing_run(project, layout)
+        delete_missing_run(project, layout)
     print("\n".join(summarize_run(project, layout.run_id)))
     print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
     for reason, count in project.count_uncalibrated().items():
@@ -176,17 +176,17 @@ def _read_config(options: argparse.Namespace) -> LabelingConfig:
         max_new_tokens=options.max_new_tokens,
         overview_max_pixels=options.overview_pixels,
     )
-    tightening = TighteningSettings() if options.tighten else None
+    refinement = BoxRefinementSettings() if options.refine_boxes else None
     served = read_served(options)
     return LabelingConfig(
         model=served.title if served else options.model,
         served=served,
         device=options.device,
-        proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, tightening=tightening),
+        proposals=ProposalSettings(rollouts=options.rollouts, loop=loop, refinement=refinement),
         seed=options.seed,
         batch=options.batch,
-        is_accepting=not options.review_all,
-        wanted=ItemFilter(statuses=tuple(options.status or ("new", "failed"))),
+        is_auto_accepting=not options.review_all,
+        item_filter=ItemFilter(statuses=tuple(options.status or ("new", "failed"))),
     )
 
 
@@ -196,7 +196,7 @@ def _stats(options: argparse.Namespace) -> None:
         "statuses": project.count_by("status"),
         "evidence": project.count_by("evidence"),
         "scores": {
-            "calibrated": project.count(ItemFilter(least_score=0.0)),
+            "calibrated": project.count(ItemFilter(min_score=0.0)),
             "uncalibrated": project.count(ItemFilter(is_uncalibrated=True)),
         },
         "reviewers": {name: count for name, count in project.count_by("reviewer").items() if name},
@@ -221,10 +221,10 @@ def _report(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     project = Project(options.project)
     chosen = ExportOptions(
-        statuses=tuple(options.status or USABLE),
-        least_score=options.least_score,
+        statuses=tuple(options.status or USABLE_STATUSES),
+        min_score=options.min_score,
         splits=dict(zip(("train", "val", "test"), options.splits, strict=True)),
-        pictures="reference" if options.reference else "copy",
+        images="reference" if options.reference else "copy",
         classes=project.settings.classes,
         box_class=options.box_class,
     )
@@ -232,17 +232,15 @@ def _export(options: argparse.Namespace) -> None:
     for loss in preview.losses:
         print(f"  loses {loss.text}")
     if options.dry_run:
-        for reason, count in preview.left_out.items():
+        for reason, count in preview.excluded.items():
             print(f"  {count} left out: {reason}")
         return
     with ProgressReporter("item") as progress:
         progress.set_phase("writing and reading back")
         report = export_project(project, options.format, options.out, chosen)
-    pictures = ", ".join(f"{count} {split}" for split, count in report.pictures.items())
-    print(
-        f"{report.items} questions, {report.boxes} boxes on {pictures} pictures in {report.folder}; read back and equal"
-    )
-    for reason, count in report.left_out.items():
+    images = ", ".join(f"{count} {split}" for split, count in report.images.items())
+    print(f"{report.items} questions, {report.boxes} boxes on {images} images in {report.folder}; read back and equal")
+    for reason, count in report.excluded.items():
         print(f"  {count} left out: {reason}")
     for note in report.notes:
         print(f"  {note}")
@@ -258,21 +256,21 @@ def _calibrate(options: argparse.Namespace) -> None:
     name = served.title if served else resolve_model_name(options.model)
     if not 0 < options.target_precision < 1:
         raise InputError(f"--target-precision must be above 0 and below 1, got {options.target_precision:g}.")
-    samples, left_out = select_gold_samples(load_jsonl(options.data / "samples.jsonl"))
-    for reason, count in left_out.items():
+    samples, excluded = select_gold_samples(load_jsonl(options.data / "samples.jsonl"))
+    for reason, count in excluded.items():
         print(f"  {count} left out: {reason}", flush=True)
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
-        tightening=TighteningSettings() if options.tighten else None,
+        refinement=BoxRefinementSettings() if options.refine_boxes else None,
     )
-    domain = find_domain(samples, samples[0].source, settings)
+    domain = infer_calibration_domain(samples, samples[0].source, settings)
     records = []
     with ProgressReporter("question", len(samples)) as progress:
         progress.set_phase("loading the model")
         model = load_chat_model(name, served=served) if served else load_model(name, options.device)
         progress.begin()
-        for batch in judge_proposals(model, samples, settings, options.batch):
+        for batch in evaluate_proposals(model, samples, settings, options.batch):
             records += batch
             progress.update(len(records) // 2)
     if options.records:
@@ -289,28 +287,28 @@ def _calibrate(options: argparse.Namespace) -> None:
     print(describe_calibration(calibration))
     for kind, reason in shortages.items():
         print(f"{kind}: uncalibrated. {reason}")
-    silent = sum(record.judged is None for record in records)
+    silent = sum(record.example is None for record in records)
     print(f"{len(records):,} proposals for {len(samples):,} questions, {silent:,} of them failed or without a box")
     print(f"wrote {options.out}")
 
 
 def _serve_ml_backend(options: argparse.Namespace) -> None:
-    from hart_studio.labeling import ml_backend, ml_pictures  # noqa: PLC0415 - a web server, for this command alone
+    from hart_studio.labeling.ml_backend import images, server  # noqa: PLC0415 - a web server, for this command alone
 
-    credentials = ml_backend.read_credentials(os.environ, options.host)
+    credentials = server.read_credentials(os.environ, options.host)
     token = os.environ.get("LABEL_STUDIO_API_KEY", "")
-    gate = ml_pictures.open_gate(options.image_root, options.label_studio_url, token)
+    loader = images.make_image_loader(options.image_root, options.label_studio_url, token)
     name = resolve_model_name(options.model)
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
     )
-    calibration = find_calibration(name, Path(name))
+    calibration = get_calibration(name, Path(name))
     if calibration is None:
         print("no calibration of this model: predictions have no score")
     model = load_model(name, options.device)
-    backend = ml_backend.HartBackend(model, identify_model(name).name, gate, settings, calibration)
-    ml_backend.serve(ml_backend.build_app(backend, credentials), options.host, options.port)
+    backend = server.HartBackend(model, identify_model(name).name, loader, settings, calibration)
+    server.serve(server.build_app(backend, credentials), options.host, options.port)
 
 
 def load_model(name: str, device: str) -> ChatModel:
@@ -339,7 +337,7 @@ def _build_parser() -> argparse.ArgumentParser:
     create.add_argument("--name", default="", help="what people call it; the folder's name by default")
     create.add_argument("--seed", type=int, default=0, help="draws the audit and the overlap (%(default)s)")
     create.add_argument(
-        "--audit-share", type=float, default=0.1, help="share of labels accepted unseen that are checked (%(default)s)"
+        "--audit-share", type=float, default=0.1, help="share of labels auto-accepted that are checked (%(default)s)"
     )
     create.add_argument(
         "--overlap-share", type=float, default=0.0, help="share of items that two people decide (%(default)s)"
@@ -356,18 +354,18 @@ def _build_parser() -> argparse.ArgumentParser:
 
     add_project_commands(add)
 
-    source = add("import", _import, "add questions and pictures; rows that are there already change nothing")
+    source = add("import", _import, "add questions and images; rows that are there already change nothing")
     source.add_argument("project", type=Path, help="folder of the project")
-    source.add_argument("source", help="a table, a folder or zip of pictures, another tool's labels, or a hub id")
+    source.add_argument("source", help="a table, a folder or zip of images, another tool's labels, or a hub id")
     source.add_argument("--kind", choices=KINDS, default="auto", help="what the source is (%(default)s)")
     source.add_argument(
         "--column", action="append", default=[], metavar="FIELD=COLUMN", help="where the guess is wrong"
     )
-    source.add_argument("--image-root", type=Path, help="folder that pictures' paths start from")
+    source.add_argument("--image-root", type=Path, help="folder that images' paths start from")
     source.add_argument(
         "--question",
         default="",
-        help="asked about each picture, with its {name} and {folder} filled in, or about each box, with its {label}",
+        help="asked about each image, with its {name} and {folder} filled in, or about each box, with its {label}",
     )
     source.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option of that question")
     source.add_argument("--split", help="split of a data set that has several")
@@ -383,7 +381,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="label items of these, not new and failed ones; repeat",
     )
     run.add_argument("--batch", type=int, default=16, help="items in memory together (%(default)s)")
-    run.add_argument("--tighten", action="store_true", help="shrink boxes while they stay sufficient")
+    run.add_argument("--refine-boxes", action="store_true", help="shrink boxes while they stay sufficient")
     run.add_argument("--review-all", action="store_true", help="accept no label unseen")
     run.add_argument("--overview-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)")
     _add_model(run)
@@ -408,15 +406,15 @@ def _build_parser() -> argparse.ArgumentParser:
         help="(%(default)s)",
     )
     export.add_argument("--status", action="append", choices=get_args(Status), help="labels of these; repeat")
-    export.add_argument("--least-score", type=float, help="of labels that nobody has decided on")
+    export.add_argument("--min-score", type=float, help="of labels that nobody has decided on")
     export.add_argument("--splits", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
-    export.add_argument("--reference", action="store_true", help="leave pictures where they are")
+    export.add_argument("--reference", action="store_true", help="leave images where they are")
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")
     export.add_argument("--dry-run", action="store_true", help="only say what the format would lose")
 
     calibrate = add("calibrate", _calibrate, "calibrate the score of a model where gold boxes are known")
     calibrate.add_argument("--data", type=Path, required=True, help="folder with samples.jsonl, with gold boxes")
-    calibrate.add_argument("--tighten", action="store_true", help="for runs that shrink boxes")
+    calibrate.add_argument("--refine-boxes", action="store_true", help="for runs that shrink boxes")
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
     calibrate.add_argument("--records", type=Path, help="file for the evidence and the truth of every label")
     calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
@@ -427,9 +425,9 @@ def _build_parser() -> argparse.ArgumentParser:
     backend = add("serve-ml-backend", _serve_ml_backend, "answer Label Studio as its ML backend")
     backend.add_argument("--host", default="127.0.0.1", help="others need BASIC_AUTH_USER and _PASS (%(default)s)")
     backend.add_argument("--port", type=int, default=9090, help="(%(default)s)")
-    backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of pictures that tasks may name")
+    backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of images that tasks may name")
     backend.add_argument(
-        "--label-studio-url", default="", metavar="URL", help="server that pictures may come from: http://HOST:PORT"
+        "--label-studio-url", default="", metavar="URL", help="server that images may come from: http://HOST:PORT"
     )
     _add_model(backend)
     return parser

@@ -16,10 +16,10 @@ NamedBox = tuple[str, XYXY]
 _ROUNDING: Final = 1e-9
 """Added to a tolerance where cells are found, pixels: a difference as large as the tolerance is never missed."""
 
-_Cell = tuple[str, int, int, int, int]
+_GridCell = tuple[str, int, int, int, int]
 
 
-def find_unmatched(
+def get_unmatched_box(
     boxes: Sequence[NamedBox], others: Sequence[NamedBox], tolerance: tuple[float, float]
 ) -> NamedBox | None:
     """Find a box that equals none of the others.
@@ -34,14 +34,14 @@ def find_unmatched(
     """
     across, down = tolerance
     limits = (across, down, across, down)
-    cells: dict[_Cell, list[XYXY]] = defaultdict(list)
+    cells: dict[_GridCell, list[XYXY]] = defaultdict(list)
     for name, edges in set(others):
         first, second, third, fourth = (
             math.floor(edge / _cell_size(limit)) for edge, limit in zip(edges, limits, strict=True)
         )
         cells[name, first, second, third, fourth].append(edges)
     for box in boxes:
-        near = (edges for cell in _find_cells(box, limits) for edges in cells.get(cell, ()))
+        near = (edges for cell in _get_grid_cells(box, limits) for edges in cells.get(cell, ()))
         if not any(_is_close(box[1], edges, limits) for edges in near):
             return box
     return None
@@ -51,7 +51,7 @@ def _cell_size(limit: float) -> float:
     return 2 * (limit + _ROUNDING)
 
 
-def _find_cells(box: NamedBox, limits: XYXY) -> Iterator[_Cell]:
+def _get_grid_cells(box: NamedBox, limits: XYXY) -> Iterator[_GridCell]:
     """Cells that hold every box within the tolerance: for each edge the one or two that its range touches."""
     spans = []
     for edge, limit in zip(box[1], limits, strict=True):

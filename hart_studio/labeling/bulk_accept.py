@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError, InputError
-from hart_studio.labeling.claims import FREE, ConflictError, check_reviewer, free_values
 from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.item_locks import IS_UNLOCKED, ConflictError, check_reviewer, unlocked_values
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.review_history import FIRST_CHUNK, PAUSE_SECONDS, Report, next_chunk_size
+from hart_studio.labeling.review_history import FIRST_CHUNK, PAUSE_SECONDS, ProgressCallback, next_chunk_size
 
 SILENT_SECONDS: Final = 60.0
 """A bulk action without progress for that long has ended with its process. Project default."""
@@ -65,9 +65,9 @@ class BulkAccept(NamedTuple):
     """Whether any of it is left: it was not undone."""
 
 
-def count_acceptable(project: Project, wanted: ItemFilter) -> Acceptable:
+def count_acceptable(project: Project, item_filter: ItemFilter) -> Acceptable:
     """Count the labels that ``accept_all`` would accept, and those it would leave alone."""
-    clause, values = wanted.to_sql()
+    clause, values = item_filter.to_sql()
     query = f"""SELECT TOTAL({_ACCEPTABLE}), TOTAL({_ACCEPTABLE} AND items.score IS NULL),
         TOTAL(items.status = 'proposed' AND items.boxes = 0), TOTAL(items.status = 'auto_accepted')
         FROM items WHERE {clause} AND items.status IN ('proposed', 'auto_accepted')"""  # noqa: S608 - placeholders only
@@ -78,16 +78,16 @@ def count_acceptable(project: Project, wanted: ItemFilter) -> Acceptable:
 def accept_all(
     project: Project,
     reviewer: str,
-    wanted: ItemFilter,
+    item_filter: ItemFilter,
     expected: int,
-    report: Report = lambda accepted, skipped: None,
+    report: ProgressCallback = lambda accepted, skipped: None,
 ) -> BulkAccept:
     """Accept every proposed label with a box that a filter matches, as one bulk action.
 
     Args:
         project: The project.
         reviewer: The name of the reviewer.
-        wanted: Which labels.
+        item_filter: Which labels.
         expected: Number of labels that the reviewer confirmed. Where others have decided some of them meanwhile, the
             rest is accepted.
         report: Progress, after each transaction.
@@ -100,7 +100,7 @@ def accept_all(
         InputError: If another bulk accept is running in this project.
     """
     who = check_reviewer(reviewer)
-    clause, values = wanted.to_sql()
+    clause, values = item_filter.to_sql()
     # By id, which is the order of the tables of labels and actions: far fewer pages are written.
     query = f"SELECT number, revision FROM items WHERE {clause} AND {_ACCEPTABLE} ORDER BY id"  # noqa: S608
     with project.database.reading() as connection:
@@ -174,8 +174,8 @@ def _accept_chunk(project: Project, who: str, bulk: int, chunk: Sequence[tuple[i
         began = time.monotonic()
         rows = connection.execute(
             f"""SELECT items.number, items.revision FROM items
-            WHERE items.number IN (SELECT value FROM json_each(?)) AND {_ACCEPTABLE} AND {FREE}""",  # noqa: S608
-            (json.dumps(list(revisions)), *free_values(who)),
+            WHERE items.number IN (SELECT value FROM json_each(?)) AND {_ACCEPTABLE} AND {IS_UNLOCKED}""",  # noqa: S608
+            (json.dumps(list(revisions)), *unlocked_values(who)),
         )
         chosen = [row["number"] for row in rows if row["revision"] == revisions[row["number"]]]
         at = datetime.now(UTC).isoformat()
@@ -191,9 +191,9 @@ def _accept_chunk(project: Project, who: str, bulk: int, chunk: Sequence[tuple[i
             WHERE {_CHOSEN} ORDER BY id""",  # noqa: S608
             values,
         )
-        connection.execute(  # an accepted label does not wait for review: `find_need` of it is None
+        connection.execute(  # an accepted label does not wait for review: `compute_review_priority` of it is None
             f"""UPDATE items SET label = {_ACCEPTED}, revision = revision + 1, status = 'accepted', reviewer = :who,
-            need = NULL WHERE {_CHOSEN}""",  # noqa: S608
+            review_priority = NULL WHERE {_CHOSEN}""",  # noqa: S608
             values,
         )
         connection.execute(

@@ -17,35 +17,41 @@ from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.files import from_stored_path
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.calibration import LEAST_LABELS, TARGET_PRECISION, Calibration, Judged, fit_curve
-from hart_studio.labeling.calibration_domain import CalibrationDomain, find_answer_form
-from hart_studio.labeling.imported_labels import check_boxes
-from hart_studio.labeling.importing import look_at
-from hart_studio.labeling.records import EvidenceKind, PictureFile
-from hart_studio.labeling.report import show_estimate
-from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings, propose, propose_by_halves
+from hart_studio.labeling.calibration import LEAST_LABELS, TARGET_PRECISION, Calibration, CalibrationExample, fit_curve
+from hart_studio.labeling.calibration_domain import CalibrationDomain, get_answer_form
+from hart_studio.labeling.import_validation import clip_imported_boxes
+from hart_studio.labeling.importing import inspect_image
+from hart_studio.labeling.records import EvidenceKind, ImageFile
+from hart_studio.labeling.report import format_estimate
+from hart_studio.labeling.self_verify import (
+    MAX_CONSECUTIVE_FAILURES,
+    Proposal,
+    ProposalSettings,
+    propose,
+    propose_by_halves,
+)
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import ModelIdentity
 from hart_studio.records import GoldSample, Record, Sample
 
 
-class JudgedProposal(Record):
+class EvaluatedProposal(Record):
     """A proposal beside the truth: one line of the records that a calibration is made from."""
 
     kind: EvidenceKind
     """Whether the model's answers were compared with the known one."""
     sample_id: str
     """The question."""
-    judged: Judged | None
+    example: CalibrationExample | None
     """None when the model could not be asked, or found no box: there is nothing to score."""
     iou: float
     """Mean over the gold boxes of the best IoU; 0 without boxes."""
 
 
 def is_judged_record(content: bytes) -> bool:
-    """Whether the first line of a file is a ``JudgedProposal``."""
+    """Whether the first line of a file is a ``EvaluatedProposal``."""
     try:
-        JudgedProposal.model_validate_json(content.split(b"\n", 1)[0])
+        EvaluatedProposal.model_validate_json(content.split(b"\n", 1)[0])
     except ValidationError:
         return False
     return True
@@ -56,7 +62,7 @@ class GoldSelection(NamedTuple):
 
     samples: tuple[GoldSample, ...]
     """With a readable image, an answer and gold boxes inside of the image."""
-    left_out: Mapping[str, int]
+    excluded: Mapping[str, int]
     """Reason -> number of rows that it cannot use."""
 
 
@@ -78,24 +84,24 @@ def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
     Raises:
         DataError: If there are too few, however good their labels will be.
     """
-    left_out = loaded.reasons
-    files: dict[str, PictureFile | str] = {}
+    excluded = loaded.reasons
+    files: dict[str, ImageFile | str] = {}
     samples = []
     for sample in loaded.samples:
         if reason := _find_problem(sample, files):
-            left_out[reason] += 1
+            excluded[reason] += 1
         else:
             samples.append(sample)
     if len(samples) < 2 * LEAST_LABELS:
-        reasons = "".join(f"; {count} x {reason}" for reason, count in left_out.most_common(3))
+        reasons = "".join(f"; {count} x {reason}" for reason, count in excluded.most_common(3))
         raise DataError(
             f"{len(samples)} samples of {loaded.source!r} can be used for a calibration, at least {2 * LEAST_LABELS} "
             f"are needed{reasons}. Each needs a readable image, an answer, and gold_boxes."
         )
-    return GoldSelection(tuple(samples), dict(left_out.most_common()))
+    return GoldSelection(tuple(samples), dict(excluded.most_common()))
 
 
-def _find_problem(sample: GoldSample, files: dict[str, PictureFile | str]) -> str:
+def _find_problem(sample: GoldSample, files: dict[str, ImageFile | str]) -> str:
     """Why a sample cannot be used; empty when it can.
 
     Args:
@@ -110,14 +116,14 @@ def _find_problem(sample: GoldSample, files: dict[str, PictureFile | str]) -> st
     if isinstance(found, str):
         return found
     try:
-        check_boxes(sample.gold_boxes, found)
+        clip_imported_boxes(sample.gold_boxes, found)
     except ValueError as error:
         return str(error)
     return ""
 
 
-def _decode(path: str) -> PictureFile | str:
-    """The file of an image, or why it cannot be decoded. ``look_at`` reads its header only."""
+def _decode(path: str) -> ImageFile | str:
+    """The file of an image, or why it cannot be decoded. ``inspect_image`` reads its header only."""
     try:
         with SourceImage(path) as image:
             image.full()
@@ -125,43 +131,43 @@ def _decode(path: str) -> PictureFile | str:
         return str(error)
     except OSError as error:
         return f"{from_stored_path(path).name}: {error.strerror or error}"
-    return look_at(path)
+    return inspect_image(path)
 
 
-def judge_proposals(
+def evaluate_proposals(
     model: ChatModel, samples: Sequence[GoldSample], settings: ProposalSettings, batch: int
-) -> Iterator[list[JudgedProposal]]:
+) -> Iterator[list[EvaluatedProposal]]:
     """Propose boxes for samples whose gold boxes are known, with and without their answers.
 
     Args:
         model: The model.
         samples: With gold boxes and known answers, from ``select_gold_samples``.
         settings: How to propose.
-        batch: Questions whose pictures are in memory together.
+        batch: Questions whose images are in memory together.
 
     Yields:
         The records of a batch. A question at which the model fails has no label.
 
     Raises:
-        ModelError: If the model fails at at least ``MOST_FAULTS`` proposals in a row.
+        ModelError: If the model fails at at least ``MAX_CONSECUTIVE_FAILURES`` proposals in a row.
     """
-    faults = 0
+    failures = 0
     for start in range(0, len(samples), batch):
         gold = samples[start : start + batch]
         blind = [sample.without_gold_boxes() for sample in gold]
         hidden = [sample.model_copy(update={"answer": None}) for sample in blind]
-        records: list[JudgedProposal] = []
+        records: list[EvaluatedProposal] = []
         passes: tuple[tuple[EvidenceKind, list[Sample]], ...] = (("known_answer", blind), ("agreement", hidden))
         for kind, asked in passes:
             proposals = propose_by_halves(asked, lambda some: propose(model, some, settings), lambda sample: sample.id)
-            faults = faults + len(asked) if all(proposal.is_fault for proposal in proposals) else 0
-            if faults >= MOST_FAULTS:
-                raise ModelError(f"The model failed at the last {faults} proposals: {proposals[-1].failure}")
+            failures = failures + len(asked) if all(proposal.is_unexpected for proposal in proposals) else 0
+            if failures >= MAX_CONSECUTIVE_FAILURES:
+                raise ModelError(f"The model failed at the last {failures} proposals: {proposals[-1].failure}")
             records += [_judge(kind, sample, proposal) for sample, proposal in zip(gold, proposals, strict=True)]
         yield records
 
 
-def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSettings) -> CalibrationDomain:
+def infer_calibration_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSettings) -> CalibrationDomain:
     """Find out what a calibration on these samples is valid for.
 
     Args:
@@ -187,13 +193,13 @@ def find_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSett
     return CalibrationDomain(
         images=images,
         data_set="" if images else data_set,
-        answer_forms=tuple(sorted({find_answer_form(sample) for sample in samples})),
-        is_tightened=settings.tightening is not None,
+        answer_forms=tuple(sorted({get_answer_form(sample) for sample in samples})),
+        is_refined=settings.refinement is not None,
     )
 
 
 def make_calibration(
-    records: Sequence[JudgedProposal],
+    records: Sequence[EvaluatedProposal],
     *,
     model: ModelIdentity,
     data: str,
@@ -204,10 +210,10 @@ def make_calibration(
     """Fit on every other question, and test on the rest.
 
     Args:
-        records: From ``judge_proposals``.
+        records: From ``evaluate_proposals``.
         model: From ``identify_model``.
         data: Where the truth comes from, in words.
-        domain: From ``find_domain``.
+        domain: From ``infer_calibration_domain``.
         settings: How boxes were proposed.
         target_precision: What the thresholds are chosen for, in (0, 1).
 
@@ -216,9 +222,9 @@ def make_calibration(
     """
     curves, shortages = {}, {}
     for kind in sorted({record.kind for record in records}):
-        judged = [record.judged for record in records if record.kind == kind and record.judged]
+        example = [record.example for record in records if record.kind == kind and record.example]
         try:
-            curves[kind] = fit_curve(judged[::2], judged[1::2], target_precision)
+            curves[kind] = fit_curve(example[::2], example[1::2], target_precision)
         except DataError as error:
             shortages[kind] = str(error)
     if not curves:
@@ -242,7 +248,7 @@ def describe_calibration(calibration: Calibration) -> str:
     lines = []
     for kind, curve in calibration.curves.items():
         lines.append(
-            f"{kind}: {curve.tested_on} tested, {show_estimate(curve.right_estimate)} right, Brier {curve.brier:.3f}, "
+            f"{kind}: {curve.tested_on} tested, {format_estimate(curve.right_estimate)} right, Brier {curve.brier:.3f}, "
             f"calibration error {curve.calibration_error:.3f}"
         )
         if curve.threshold is None:
@@ -251,16 +257,16 @@ def describe_calibration(calibration: Calibration) -> str:
             )
         else:
             lines.append(
-                f"  auto-accepts from {curve.threshold:.3f} on: precision {show_estimate(curve.precision_estimate)}, "
-                f"recall {show_estimate(curve.recall_estimate)}"
+                f"  auto-accepts from {curve.threshold:.3f} on: precision {format_estimate(curve.precision_estimate)}, "
+                f"recall {format_estimate(curve.recall_estimate)}"
             )
     return "\n".join(lines)
 
 
-def _judge(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> JudgedProposal:
+def _judge(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> EvaluatedProposal:
     gold, boxes = sample.gold_boxes, proposal.boxes
-    judged = None
+    example = None
     if proposal.check is not None and boxes:
-        judged = Judged(proposal.check, all(is_found(box, boxes) for box in gold))
+        example = CalibrationExample(proposal.check, all(is_found(box, boxes) for box in gold))
     iou = sum(best_iou(box, boxes) for box in gold) / len(gold)
-    return JudgedProposal(kind=kind, sample_id=sample.id, judged=judged, iou=iou)
+    return EvaluatedProposal(kind=kind, sample_id=sample.id, example=example, iou=iou)

@@ -1,6 +1,6 @@
 """From evidence to a calibrated score: the chance that the boxes of a label are right.
 
-The score is a logistic regression on the evidence of a ``Check``, fitted where gold boxes are known (the needle
+The score is a logistic regression on the evidence of a ``BoxCheck``, fitted where gold boxes are known (the needle
 validation split) and applied where they are not, inside the calibration's domain only. Known answers and agreement are
 two kinds of evidence with a regression each. The threshold for auto-accepting a label comes from questions that the
 regression was not fitted on: from it on, the lower end of a one-sided 95 % Wilson interval of the precision reaches the
@@ -21,8 +21,8 @@ from pydantic import Field, ValidationError
 from hart_studio.errors import DataError
 from hart_studio.evaluation.statistics import ONE_SIDED_Z, Estimate, wilson
 from hart_studio.files import read_regular_file, write_json
-from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, find_mismatch
-from hart_studio.labeling.records import Check, EvidenceKind, Share, Uncalibrated
+from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin, contradicts, get_domain_mismatch
+from hart_studio.labeling.records import BoxCheck, EvidenceKind, Share, Uncalibrated
 from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
 
@@ -49,16 +49,16 @@ _NEWTON_STEPS: Final = 50
 _SATURATED_AREA: Final = 0.1
 
 
-class Judged(NamedTuple):
+class CalibrationExample(NamedTuple):
     """A label of which the truth is known."""
 
-    check: Check
+    check: BoxCheck
     """The evidence."""
     is_right: bool
     """Whether every gold box is found, IoG > 0.3 (paper, Sec. 4.1)."""
 
 
-class Bin(Record):
+class CalibrationBin(Record):
     """Labels with about the same score."""
 
     low: float
@@ -73,7 +73,7 @@ class Bin(Record):
     """Share of them that are right."""
 
 
-class Curve(Record):
+class CalibrationCurve(Record):
     """How to score one kind of evidence, and how well that works."""
 
     weights: tuple[float, ...]
@@ -92,12 +92,12 @@ class Curve(Record):
     precision: Share | None
     """Share of the auto-accepted labels that are right, of the labels that the threshold was chosen on."""
     recall: Share | None
-    """Share of the right labels that are accepted unseen."""
+    """Share of the right labels that are auto-accepted."""
     brier: float
     """Mean squared difference of score and truth over the scored labels; the lower the better."""
     calibration_error: float
     """Mean distance of a bin's score from its share of right labels, weighted by its labels."""
-    bins: tuple[Bin, ...]
+    bins: tuple[CalibrationBin, ...]
     """The reliability diagram."""
 
     @property
@@ -123,7 +123,7 @@ class Curve(Record):
         return round(self.base_rate * self.tested_on)
 
 
-class Rating(NamedTuple):
+class LabelScore(NamedTuple):
     """The score of a label, or why it has none."""
 
     score: float | None
@@ -144,17 +144,17 @@ class Calibration(Record):
     data: str
     """Where the truth came from."""
     domain: CalibrationDomain
-    """Images, answer forms and tightening that it is valid for."""
+    """Images, answer forms and box refinement that it is valid for."""
     rollouts: int
     """K."""
     temperature: float
     """Of the rollouts."""
     target_precision: float = Field(gt=0, lt=1)
     """Precision that the thresholds were chosen for."""
-    curves: dict[EvidenceKind, Curve]
+    curves: dict[EvidenceKind, CalibrationCurve]
     """One for each kind of evidence."""
 
-    def rate(self, check: Check | None, has_boxes: bool, origin: LabelOrigin) -> Rating:
+    def score_label(self, check: BoxCheck | None, has_boxes: bool, origin: LabelOrigin) -> LabelScore:
         """Score a label inside the domain.
 
         Args:
@@ -167,22 +167,22 @@ class Calibration(Record):
             boxes.
         """
         if check is None or not check.rollouts:
-            return Rating(None, None)
-        mismatch = find_mismatch(self.domain, origin)
+            return LabelScore(None, None)
+        mismatch = get_domain_mismatch(self.domain, origin)
         if mismatch is None and (origin.rollouts, origin.temperature) != (self.rollouts, self.temperature):
             mismatch = "sampling"
         curve = self.curves.get(check.kind)
         if curve is None:
             mismatch = mismatch or "evidence"
         if mismatch or curve is None:
-            return Rating(None, mismatch)
+            return LabelScore(None, mismatch)
         if not has_boxes:
-            return Rating(0.0, None)
+            return LabelScore(0.0, None)
         if contradicts(check):
-            return Rating(None, "contradiction")
-        return Rating(_sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
+            return LabelScore(None, "contradiction")
+        return LabelScore(_sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
 
-    def is_for(self, model: str) -> bool:
+    def matches_model(self, model: str) -> bool:
         """Whether it was made with this model.
 
         A folder is compared by the content of its files, wherever it lies and whatever it is called. Any other model is
@@ -194,8 +194,8 @@ class Calibration(Record):
         is_same_revision = not found.revision or self.model_revision in ("", found.revision)
         return self.model == found.name and is_same_revision
 
-    def accepts(self, check: Check | None, score: float | None) -> bool:
-        """Whether a label is good enough to be accepted unseen; never one with a caution or contradicting evidence."""
+    def auto_accepts(self, check: BoxCheck | None, score: float | None) -> bool:
+        """Whether a label is good enough to be auto-accepted; never one with a caution or contradicting evidence."""
         curve = self.curves.get(check.kind) if check else None
         if check is None or score is None or curve is None or curve.threshold is None:
             return False
@@ -204,7 +204,7 @@ class Calibration(Record):
         return score >= curve.threshold
 
 
-def read_features(check: Check) -> NDArray[np.float64]:
+def read_features(check: BoxCheck) -> NDArray[np.float64]:
     """The evidence as numbers ``[F]``; what could not be measured is 0."""
     return np.array(
         [
@@ -220,7 +220,11 @@ def read_features(check: Check) -> NDArray[np.float64]:
     )
 
 
-def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precision: float = TARGET_PRECISION) -> Curve:
+def fit_curve(
+    fitted: Sequence[CalibrationExample],
+    tested: Sequence[CalibrationExample],
+    target_precision: float = TARGET_PRECISION,
+) -> CalibrationCurve:
     """Fit on one part of the questions, choose the threshold and measure on the other.
 
     The weights come from all labels. The figures count those that get a score: labels whose evidence contradicts them
@@ -236,7 +240,7 @@ def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precisi
             ``LEAST_OF_EACH``.
     """
     for part, labels in (("fit", fitted), ("test", tested)):
-        right = sum(judged.is_right for judged in labels)
+        right = sum(example.is_right for example in labels)
         wrong = len(labels) - right
         if len(labels) < LEAST_LABELS or min(right, wrong) < LEAST_OF_EACH:
             raise DataError(
@@ -249,8 +253,11 @@ def fit_curve(fitted: Sequence[Judged], tested: Sequence[Judged], target_precisi
 
 
 def measure_curve(
-    weights: NDArray[np.float64], fitted_on: int, tested: Sequence[Judged], target_precision: float = TARGET_PRECISION
-) -> Curve:
+    weights: NDArray[np.float64],
+    fitted_on: int,
+    tested: Sequence[CalibrationExample],
+    target_precision: float = TARGET_PRECISION,
+) -> CalibrationCurve:
     """Choose the threshold of fitted weights, and measure them.
 
     Args:
@@ -262,17 +269,17 @@ def measure_curve(
     Raises:
         DataError: If no tested label gets a score.
     """
-    scored = [judged for judged in tested if not contradicts(judged.check)]
+    scored = [example for example in tested if not contradicts(example.check)]
     if not scored:
         raise DataError(f"expected tested labels that get a score, got none of {len(tested)}; name more data")
-    all_right = sum(judged.is_right for judged in tested)
+    all_right = sum(example.is_right for example in tested)
     truth = _truth(scored)
     scores = np.array([_sigmoid(value) for value in _matrix(scored) @ weights])
-    free = np.array([not judged.check.cautions for judged in scored])
+    free = np.array([not example.check.cautions for example in scored])
     threshold = choose_threshold(scores[free], truth[free], target_precision)
     is_accepted = free & (scores >= threshold) if threshold is not None else np.zeros(len(scores), dtype=bool)
     bins = make_bins(scores, truth)
-    return Curve(
+    return CalibrationCurve(
         weights=tuple(float(weight) for weight in weights),
         fitted_on=fitted_on,
         tested_on=len(tested),
@@ -353,7 +360,7 @@ def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], ta
     return float(scores[order][good[-1]]) if len(good) else None
 
 
-def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[Bin, ...]:
+def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
     """The reliability diagram: ten equal bins of the score, with the share of right labels in each."""
     place = np.minimum((scores * BINS).astype(int), BINS - 1)
     bins = []
@@ -361,7 +368,7 @@ def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[
         inside = place == index
         found = bool(inside.any())
         bins.append(
-            Bin(
+            CalibrationBin(
                 low=index / BINS,
                 high=(index + 1) / BINS,
                 count=int(inside.sum()),
@@ -406,19 +413,19 @@ def _estimate(right: int, count: int) -> Estimate | None:
     return wilson(right, count) if count > 0 and 0 <= right <= count else None
 
 
-def _matrix(labels: Sequence[Judged]) -> NDArray[np.float64]:
-    return np.stack([read_features(judged.check) for judged in labels])
+def _matrix(labels: Sequence[CalibrationExample]) -> NDArray[np.float64]:
+    return np.stack([read_features(example.check) for example in labels])
 
 
-def _truth(labels: Sequence[Judged]) -> NDArray[np.float64]:
-    return np.array([float(judged.is_right) for judged in labels])
+def _truth(labels: Sequence[CalibrationExample]) -> NDArray[np.float64]:
+    return np.array([float(example.is_right) for example in labels])
 
 
 def _sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, value))))
 
 
-def _calibration_error(bins: Sequence[Bin]) -> float:
+def _calibration_error(bins: Sequence[CalibrationBin]) -> float:
     total = sum(each.count for each in bins)
     return sum(
         each.count / total * abs(each.score - each.right)

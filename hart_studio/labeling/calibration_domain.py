@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 from pydantic import Field
 
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES
-from hart_studio.labeling.records import Check, Label, Uncalibrated
+from hart_studio.labeling.records import BoxCheck, Label, Uncalibrated
 from hart_studio.records import Record, Sample
 
 AnswerForm = Literal["multiple_choice", "free_text"]
@@ -26,7 +26,7 @@ REASONS: Final[dict[Uncalibrated, str]] = {
     "answer_form": "another answer form than the calibration was fitted on",
     "evidence": "a kind of evidence that the calibration was not fitted on",
     "sampling": "another number of rollouts or another temperature than the calibration was fitted with",
-    "tightening": "other tightening settings than the calibration was fitted with",
+    "refinement": "other refinement settings than the calibration was fitted with",
     "given_boxes": "imported boxes, and the calibration was fitted on boxes that the model proposed",
     "contradiction": "the evidence contradicts the boxes",
 }
@@ -45,8 +45,8 @@ class CalibrationDomain(Record):
     the project's own folder: a name alone is no evidence."""
     answer_forms: tuple[AnswerForm, ...] = Field(min_length=1)
     """Answer forms of the questions that it was fitted and tested on."""
-    is_tightened: bool = False
-    """Whether boxes were tightened."""
+    is_refined: bool = False
+    """Whether boxes were refined."""
 
     def describe(self) -> str:
         """The images and answer forms in words."""
@@ -67,21 +67,21 @@ class LabelOrigin(NamedTuple):
     """K."""
     temperature: float
     """Of the rollouts."""
-    is_tightened: bool = False
-    """Whether boxes were tightened."""
+    is_refined: bool = False
+    """Whether boxes were refined."""
     is_given: bool = False
     """Whether the boxes were imported and only verified."""
 
 
-def find_answer_form(sample: Sample) -> AnswerForm:
+def get_answer_form(sample: Sample) -> AnswerForm:
     """The answer form of a question."""
     return "multiple_choice" if sample.choices else "free_text"
 
 
-def find_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncalibrated | None:
+def get_domain_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncalibrated | None:
     """Why a label is outside of a domain; None inside.
 
-    K and temperature are compared by ``Calibration.rate``, which holds them.
+    K and temperature are compared by ``Calibration.score_label``, which holds them.
     """
     is_same_data_set = bool(domain.images) or origin.data_set == domain.data_set
     if origin.image_domain != domain.images or not is_same_data_set:
@@ -90,10 +90,10 @@ def find_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncalibrate
         return "answer_form"
     if origin.is_given:
         return "given_boxes"
-    return None if origin.is_tightened == domain.is_tightened else "tightening"
+    return None if origin.is_refined == domain.is_refined else "refinement"
 
 
-def contradicts(check: Check) -> bool:
+def contradicts(check: BoxCheck) -> bool:
     """Whether the evidence speaks against the boxes that it is about.
 
     Their own crop gives a wrong answer (``known_answer``) or not that of most rollouts (``agreement``), or no rollout

@@ -12,16 +12,16 @@ from hart_studio.records import Box
 SAME_IOU: Final = 0.5
 """From this IoU on two boxes mean the same region (ours)."""
 
-LEAST_VOTES: Final = 0.5
+MIN_VOTE_SHARE: Final = 0.5
 """Share of the voting rollouts that must mean a region (ours)."""
 
 
-def find_consensus(box_sets: Sequence[Sequence[Box]], is_voter: Sequence[bool]) -> tuple[Box, ...]:
+def compute_consensus(box_sets: Sequence[Sequence[Box]], is_voter: Sequence[bool]) -> tuple[Box, ...]:
     """The regions that at least half of the voters point at, each the median of their boxes.
 
     The most popular box of all gathers its neighbours (at most one of each rollout), then the next of what is left. So
     the result does not depend on the order of the rollouts, but for exact ties. Two questions are kept apart: where
-    the region is, which the voters say, and how sure that is, which all rollouts say (``find_support``).
+    the region is, which the voters say, and how sure that is, which all rollouts say (``compute_support``).
 
     Args:
         box_sets: Per rollout, its boxes in original pixels.
@@ -37,8 +37,8 @@ def find_consensus(box_sets: Sequence[Sequence[Box]], is_voter: Sequence[bool]) 
     left = [(index, box) for index, boxes in enumerate(voters) for box in boxes]
     found: list[Box] = []
     while left:
-        cluster = max((_gather(box, left) for _, box in left), key=_popularity)
-        if found and len(cluster) < LEAST_VOTES * len(voters):
+        cluster = max((_cluster_around(box, left) for _, box in left), key=_cluster_rank)
+        if found and len(cluster) < MIN_VOTE_SHARE * len(voters):
             break
         found.append(_median([left[index][1] for index in cluster]))
         members = set(cluster)
@@ -48,20 +48,20 @@ def find_consensus(box_sets: Sequence[Sequence[Box]], is_voter: Sequence[bool]) 
             for index, item in enumerate(left)
             if index not in members and all(iou(item[1], box) < SAME_IOU for box in found)
         ]
-        if len(cluster) < LEAST_VOTES * len(voters):
+        if len(cluster) < MIN_VOTE_SHARE * len(voters):
             break
     return tuple(found)
 
 
-def find_support(box_sets: Sequence[Sequence[Box]], target: Sequence[Box]) -> float | None:
+def compute_support(box_sets: Sequence[Sequence[Box]], target: Sequence[Box]) -> float | None:
     """Share of the rollouts that point at every one of some boxes, in [0, 1]; None without boxes or rollouts."""
     if not box_sets or not target:
         return None
-    backers = sum(all(any(iou(box, each) >= SAME_IOU for box in boxes) for each in target) for boxes in box_sets)
-    return backers / len(box_sets)
+    supporters = sum(all(any(iou(box, each) >= SAME_IOU for box in boxes) for each in target) for boxes in box_sets)
+    return supporters / len(box_sets)
 
 
-def _gather(centre: Box, items: Sequence[tuple[int, Box]]) -> dict[int, float]:
+def _cluster_around(centre: Box, items: Sequence[tuple[int, Box]]) -> dict[int, float]:
     """Index -> IoU of the boxes that mean the same region, the nearest one of each rollout."""
     nearest: dict[int, tuple[float, int]] = {}
     for index, (rollout, box) in enumerate(items):
@@ -71,7 +71,7 @@ def _gather(centre: Box, items: Sequence[tuple[int, Box]]) -> dict[int, float]:
     return {index: overlap for overlap, index in nearest.values()}
 
 
-def _popularity(cluster: dict[int, float]) -> tuple[int, float]:
+def _cluster_rank(cluster: dict[int, float]) -> tuple[int, float]:
     return len(cluster), sum(cluster.values())
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.connections import (
-    POOL,
+from hart_studio.labeling.connection_pool import (
+    CONNECTION_POOL,
     ConnectionPool,
     PooledConnection,
     count_transaction,
@@ -25,45 +25,45 @@ from hart_studio.labeling.connections import (
 DATABASE: Final = "project.sqlite"
 """File of the project's folder."""
 
-_VERSION_1: Final = (
+_VERSION_2: Final = (
     """CREATE TABLE project (
         only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, created_at TEXT NOT NULL,
         archived_at TEXT, settings TEXT NOT NULL
     )""",
     # Paths inside the folder of the project are relative to it, so that a copy finds its own images.
-    """CREATE TABLE pictures (
+    """CREATE TABLE images (
         id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, path TEXT NOT NULL,
         width INTEGER NOT NULL, height INTEGER NOT NULL, domain TEXT NOT NULL DEFAULT ''
     )""",
     # Columns beside the JSON repeat what lists are filtered and ordered by; they are written together with it.
     """CREATE TABLE items (
-        number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, picture INTEGER NOT NULL REFERENCES pictures (id),
-        sample TEXT NOT NULL, category TEXT NOT NULL, words TEXT NOT NULL, evidence TEXT NOT NULL,
-        lot REAL NOT NULL, label TEXT NOT NULL, revision INTEGER NOT NULL, status TEXT NOT NULL, score REAL,
-        reviewer TEXT NOT NULL, need REAL, wants INTEGER NOT NULL DEFAULT 1,
+        number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, image INTEGER NOT NULL REFERENCES images (id),
+        sample TEXT NOT NULL, category TEXT NOT NULL, search_text TEXT NOT NULL, evidence TEXT NOT NULL,
+        audit_hash REAL NOT NULL, label TEXT NOT NULL, revision INTEGER NOT NULL, status TEXT NOT NULL, score REAL,
+        reviewer TEXT NOT NULL, review_priority REAL, required_reviews INTEGER NOT NULL DEFAULT 1,
         boxes INTEGER GENERATED ALWAYS AS (json_array_length(label, '$.boxes')) VIRTUAL
     )""",
     # The review queue. Status, score and category are in it so that a filter on them reads no row of the table.
-    """CREATE INDEX items_by_need ON items (need DESC, number, status, score, category)
-        WHERE need IS NOT NULL""",
-    "CREATE INDEX items_waiting ON items (status) WHERE need IS NOT NULL",
-    "CREATE INDEX items_for_two ON items (number, status, need) WHERE wants > 1",
-    "CREATE INDEX items_auto_accepted ON items (lot, need) WHERE status = 'auto_accepted'",
+    """CREATE INDEX items_by_priority ON items (review_priority DESC, number, status, score, category)
+        WHERE review_priority IS NOT NULL""",
+    "CREATE INDEX items_waiting ON items (status) WHERE review_priority IS NOT NULL",
+    "CREATE INDEX items_for_double_review ON items (number, status, review_priority) WHERE required_reviews > 1",
+    "CREATE INDEX items_auto_accepted ON items (audit_hash, review_priority) WHERE status = 'auto_accepted'",
     "CREATE INDEX items_by_status ON items (status, score, boxes)",
-    "CREATE INDEX items_by_picture ON items (picture)",
+    "CREATE INDEX items_by_image ON items (image)",
     """CREATE TABLE labels (
         item TEXT NOT NULL REFERENCES items (id), revision INTEGER NOT NULL, label TEXT NOT NULL,
         reviewer TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (item, revision)
     ) WITHOUT ROWID""",
     "CREATE INDEX labels_auto_accepted ON labels (item) WHERE status = 'auto_accepted'",
     # Read by the quality report alone; see `gold`.
-    "CREATE TABLE gold (item TEXT PRIMARY KEY REFERENCES items (id), boxes TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE gold_boxes (item TEXT PRIMARY KEY REFERENCES items (id), boxes TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE imports (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, source TEXT NOT NULL, added INTEGER NOT NULL, known INTEGER NOT NULL,
         bad INTEGER NOT NULL
     )""",
     """CREATE TABLE bad_rows (
-        import INTEGER NOT NULL REFERENCES imports (id), place TEXT NOT NULL, reason TEXT NOT NULL
+        import INTEGER NOT NULL REFERENCES imports (id), location TEXT NOT NULL, reason TEXT NOT NULL
     )""",
     "CREATE TABLE runs (id TEXT PRIMARY KEY, at TEXT NOT NULL, model TEXT NOT NULL) WITHOUT ROWID",
     # One row per item that the run has to do; its label is there once it is done.
@@ -71,8 +71,8 @@ _VERSION_1: Final = (
         run TEXT NOT NULL REFERENCES runs (id), item TEXT NOT NULL REFERENCES items (id), label TEXT,
         PRIMARY KEY (run, item)
     ) WITHOUT ROWID""",
-    """CREATE TABLE claims (
-        item TEXT PRIMARY KEY REFERENCES items (id), reviewer TEXT NOT NULL, until REAL NOT NULL
+    """CREATE TABLE item_locks (
+        item TEXT PRIMARY KEY REFERENCES items (id), reviewer TEXT NOT NULL, expires_at REAL NOT NULL
     ) WITHOUT ROWID""",
     # `undone` is 0, or the id of the reviewer's newest action when the action was undone.
     """CREATE TABLE actions (
@@ -90,8 +90,11 @@ _VERSION_1: Final = (
     )""",
 )
 
-MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_1,)
-"""Statements that lead from each version to the next. Only ever added to."""
+FIRST_VERSION: Final = 2
+"""Oldest version that can be opened. Version 1 had other tables."""
+
+MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_2,)
+"""Statements that create the first version and lead from each version to the next. Only ever added to."""
 
 
 class Database:
@@ -101,7 +104,7 @@ class Database:
         path: The file, absolute.
     """
 
-    def __init__(self, path: Path, pool: ConnectionPool = POOL) -> None:
+    def __init__(self, path: Path, pool: ConnectionPool = CONNECTION_POOL) -> None:
         """Open the file, and bring it to the newest version.
 
         Args:
@@ -126,7 +129,7 @@ class Database:
         self._number = 0
         with self.reading() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != len(MIGRATIONS):  # a project that is up to date can be read where it cannot be written
+        if version != newest_version():  # a project that is up to date can be read where it cannot be written
             with self.writing() as connection:
                 migrate(connection, path)
 
@@ -139,20 +142,20 @@ class Database:
         Raises:
             DataError: If the file is gone, was replaced, or cannot be read.
         """
-        current: PooledConnection | None = getattr(self._own, "leased", None)
+        current: PooledConnection | None = getattr(self._own, "pooled", None)
         if current is not None:
-            with telling_apart(self.path):
+            with translate_sqlite_errors(self.path):
                 yield current.connection
             return
-        with telling_apart(self.path):
-            leased = self._pool.lease(self.path)
+        with translate_sqlite_errors(self.path):
+            pooled = self._pool.acquire(self.path)
             try:
-                self._check_identity(leased)
-                self._own.leased = leased
-                yield leased.connection
+                self._check_identity(pooled)
+                self._own.pooled = pooled
+                yield pooled.connection
             finally:
-                self._own.leased = None
-                self._pool.give_back(leased)
+                self._own.pooled = None
+                self._pool.release(pooled)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -163,28 +166,33 @@ class Database:
                 gone or was replaced meanwhile. Then nothing was saved.
         """
         with self.reading() as connection:
-            leased: PooledConnection = self._own.leased
+            pooled: PooledConnection = self._own.pooled
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
                 count_transaction(connection)
-                self._pool.check(leased)
+                self._pool.check(pooled)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            self._pool.check(leased)  # a change in a file that nobody finds must not count as saved
+            self._pool.check(pooled)  # a change in a file that nobody finds must not count as saved
 
     def close(self) -> None:
         """Close the connections that nobody uses now."""
         self._pool.close_idle(self.path)
 
-    def _check_identity(self, leased: PooledConnection) -> None:
+    def _check_identity(self, pooled: PooledConnection) -> None:
         """See that the file is the one that this object was made for."""
-        if leased.identity != self._identity or leased.number < self._number:
+        if pooled.identity != self._identity or pooled.number < self._number:
             raise DataError(replaced_message(self.path))
-        self._number = leased.number
+        self._number = pooled.number
+
+
+def newest_version() -> int:
+    """Version of a new project."""
+    return FIRST_VERSION + len(MIGRATIONS) - 1
 
 
 def create_database(path: Path) -> Database:
@@ -209,19 +217,24 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Apply what the file's version lacks; to be called inside a transaction.
 
     Raises:
-        DataError: If the file is of a newer version than this program.
+        DataError: If the file is of a newer version than this program, or of one that it cannot read any more.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    if 0 < version < FIRST_VERSION:
         raise DataError(
-            f"expected a project of version {len(MIGRATIONS)} or older at {path.parent}, got version {version}; "
+            f"The project at {path.parent} has version {version}, which this version of HART Studio cannot read. "
+            "Create a new project and import the images again."
+        )
+    if version > newest_version():
+        raise DataError(
+            f"expected a project of version {newest_version()} or older at {path.parent}, got version {version}; "
             "update HART Studio"
         )
-    for statements in MIGRATIONS[version:]:
+    for statements in MIGRATIONS[max(0, version - FIRST_VERSION + 1) :]:
         for statement in statements:
             connection.execute(statement)
-    if version < len(MIGRATIONS):
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS):d}")
+    if version < newest_version():
+        connection.execute(f"PRAGMA user_version = {newest_version():d}")
 
 
 def refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
@@ -234,7 +247,7 @@ def refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         DataError: If it is damaged.
     """
-    with telling_apart(path):
+    with translate_sqlite_errors(path):
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         problem = str(found).split("\n")[-1]
@@ -244,7 +257,7 @@ def refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def telling_apart(path: Path) -> Iterator[None]:
+def translate_sqlite_errors(path: Path) -> Iterator[None]:
     """Turns what SQLite says into what a person can do."""
     try:
         yield

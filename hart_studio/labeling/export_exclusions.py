@@ -47,9 +47,9 @@ def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusion
             (chosen,),
         ).fetchall()
         images = connection.execute(
-            f"""SELECT pictures.sha256, COUNT(*) FROM items JOIN pictures ON pictures.id = items.picture
+            f"""SELECT images.sha256, COUNT(*) FROM items JOIN images ON images.id = items.image
             WHERE {MAY_HAVE_REGION_SQL} AND items.status NOT IN (SELECT value FROM json_each(?))
-            GROUP BY items.picture""",  # noqa: S608 - a constant and a placeholder
+            GROUP BY items.image""",  # noqa: S608 - a constant and a placeholder
             (chosen,),
         ).fetchall()
     return Exclusions({row[0]: int(row[1]) for row in counts}, {str(row[0]): int(row[1]) for row in images})

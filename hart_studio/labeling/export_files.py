@@ -13,9 +13,9 @@ from typing import Final
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import from_stored_path, open_regular_file
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.records import PictureFile
+from hart_studio.labeling.records import ImageFile
 
-_LONGEST_STEM: Final = 80
+_MAX_STEM_LENGTH: Final = 80
 _SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -26,7 +26,7 @@ _SUFFIXES: Final = {
 }
 
 
-def check_image(file: PictureFile) -> tuple[str, bool]:
+def check_image(file: ImageFile) -> tuple[str, bool]:
     """Make sure that the original is what was imported.
 
     Returns:
@@ -42,9 +42,9 @@ def check_image(file: PictureFile) -> tuple[str, bool]:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except (OSError, ValueError) as error:
-        raise DataError("the picture is gone or cannot be read") from error
+        raise DataError("the image is gone or cannot be read") from error
     if digest.hexdigest() != file.sha256:
-        raise DataError("the picture has changed since it was imported")
+        raise DataError("the image has changed since it was imported")
     with SourceImage(file.path) as image:
         usual, is_rotated = _SUFFIXES[image.format], image.is_rotated
     suffix = from_stored_path(file.path).suffix.lower()
@@ -60,13 +60,13 @@ def common_folder(paths: Sequence[str]) -> Path:
     try:
         return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()
     except ValueError as error:  # relative and absolute ones, or two drives
-        raise InputError("expected pictures below one folder, got two drives; export them apart") from error
+        raise InputError("expected images below one folder, got two drives; export them apart") from error
 
 
-def unique_names(files: Sequence[tuple[PictureFile, str]]) -> list[str]:
+def unique_names(files: Sequence[tuple[ImageFile, str]]) -> list[str]:
     """File names with different stems, whatever the case: label files are named after them."""
     stems = [
-        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_LONGEST_STEM] or "picture" for file, _ in files
+        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_MAX_STEM_LENGTH] or "image" for file, _ in files
     ]
     count = Counter(stem.casefold() for stem in stems)
     used: set[str] = set()

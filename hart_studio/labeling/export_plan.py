@@ -16,13 +16,13 @@ from hart_studio.files import from_stored_path
 from hart_studio.geometry import WH, clip
 from hart_studio.labeling.export_files import check_image, common_folder, unique_names
 from hart_studio.labeling.records import (
-    DECIDED,
     DEFAULT_CLASS,
-    LONGEST_CLASS,
-    USABLE,
+    MAX_CLASS_LENGTH,
+    REVIEWED_STATUSES,
+    USABLE_STATUSES,
+    ImageFile,
     Item,
     Origin,
-    PictureFile,
     Status,
 )
 from hart_studio.models.families import FAMILIES
@@ -37,7 +37,7 @@ MIN_SIDE_PX: Final = 1e-3
 _WAITING: Final[frozenset[Status]] = frozenset({"new", "proposed", "failed"})
 MAY_HAVE_REGION_SQL: Final = (
     f"(items.status IN ({', '.join(repr(status) for status in sorted(_WAITING))}) OR "
-    f"(items.boxes > 0 AND items.status IN ({', '.join(repr(status) for status in USABLE)})))"
+    f"(items.boxes > 0 AND items.status IN ({', '.join(repr(status) for status in USABLE_STATUSES)})))"
 )
 """Condition of ``may_have_region`` on the table ``items``."""
 NO_BACKGROUND: Final = "no box on an image with undecided questions, or with boxes that are not exported"
@@ -52,10 +52,10 @@ class ExportOptions:
 
     Attributes:
         statuses: Items of these statuses.
-        least_score: Least ``Label.score`` of a label that no person decided on; None = any, also an unknown one.
-        splits: Share of the pictures for each of ``SPLITS``, adding up to 1. A picture's split is a hash of its
+        min_score: Least ``Label.score`` of a label that no person decided on; None = any, also an unknown one.
+        splits: Share of the images for each of ``SPLITS``, adding up to 1. An image's split is a hash of its
             content: it is never in two, and stays in its own when others join.
-        pictures: ``copy`` them into the export, or write their paths below their common folder (``reference``). Links
+        images: ``copy`` them into the export, or write their paths below their common folder (``reference``). Links
             are not offered: some trainers rewrite damaged JPEGs in place and would reach the originals through them.
         salt: Another text gives another split.
         classes: Classes of the project, see ``class_of``; empty = those that people and other tools gave to boxes.
@@ -66,10 +66,10 @@ class ExportOptions:
             ``models.inputs.process_image(processor, family, overview, is_alone=True).size_wh`` gives it.
     """
 
-    statuses: tuple[Status, ...] = USABLE
-    least_score: float | None = None
+    statuses: tuple[Status, ...] = USABLE_STATUSES
+    min_score: float | None = None
     splits: Mapping[str, float] = field(default_factory=lambda: {"train": 0.8, "val": 0.1, "test": 0.1})
-    pictures: Literal["copy", "reference"] = "copy"
+    images: Literal["copy", "reference"] = "copy"
     salt: str = ""
     classes: tuple[str, ...] = ()
     box_class: str = ""
@@ -79,20 +79,20 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if not self.statuses or not set(self.statuses) <= set(get_args(Status)):
             raise InputError(f"expected statuses among {', '.join(get_args(Status))}, got {self.statuses}; choose some")
-        if self.least_score is not None and not 0 <= self.least_score <= 1:
-            raise InputError(f"expected a least score in [0, 1] or none, got {self.least_score}; change it")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise InputError(f"expected a least score in [0, 1] or none, got {self.min_score}; change it")
         shares = tuple(self.splits.values())
         is_whole = all(share >= 0 for share in shares) and math.isclose(sum(shares), 1, abs_tol=1e-6)
         if not is_whole or not set(self.splits) <= set(SPLITS):
             raise InputError(
                 f"expected shares of {', '.join(SPLITS)} that add up to 1, got {dict(self.splits)}; change them"
             )
-        if self.pictures not in ("copy", "reference"):
-            raise InputError(f"expected pictures to be 'copy' or 'reference', got {self.pictures!r}; choose one")
+        if self.images not in ("copy", "reference"):
+            raise InputError(f"expected images to be 'copy' or 'reference', got {self.images!r}; choose one")
         for name in (self.box_class, *self.classes):
-            if len(name) > LONGEST_CLASS or not name.isprintable():
+            if len(name) > MAX_CLASS_LENGTH or not name.isprintable():
                 raise InputError(
-                    f"expected a class name of at most {LONGEST_CLASS} printable characters, got {name[:40]!r}"
+                    f"expected a class name of at most {MAX_CLASS_LENGTH} printable characters, got {name[:40]!r}"
                 )
         if self.chat_family not in FAMILIES:
             raise InputError(f"expected one of the families {', '.join(FAMILIES)}, got {self.chat_family!r}")
@@ -104,7 +104,7 @@ class PlannedItem:
 
     Attributes:
         item: The item, untouched.
-        boxes: Its boxes clipped to the picture, with their class as the label and the score that is exported; none for
+        boxes: Its boxes clipped to the image, with their class as the label and the score that is exported; none for
             a rejected label, whose boxes are known to be wrong.
     """
 
@@ -128,20 +128,20 @@ class PlannedItem:
 
 
 @dataclass(frozen=True)
-class PlannedPicture:
-    """A picture with everything that is exported of it.
+class PlannedImage:
+    """An image with everything that is exported of it.
 
     Attributes:
         file: The original.
-        name: Its file name in the export, unique by its stem whatever the case. With ``pictures="reference"`` its
-            path below ``ExportPlan.picture_root`` instead, with forward slashes.
+        name: Its file name in the export, unique by its stem whatever the case. With ``images="reference"`` its
+            path below ``ExportPlan.image_root`` instead, with forward slashes.
         split: One of ``SPLITS``.
         items: Its questions.
-        waiting: Questions of this picture that are left out and may have a region, see ``may_have_region``.
+        waiting: Questions of this image that are left out and may have a region, see ``may_have_region``.
         is_rotated: Whether only its EXIF orientation makes it upright.
     """
 
-    file: PictureFile
+    file: ImageFile
     name: str
     split: str
     items: tuple[PlannedItem, ...]
@@ -165,22 +165,22 @@ class ExportPlan:
     """Everything that a format writes.
 
     Attributes:
-        pictures: Sorted by name.
+        images: Sorted by name.
         options: What was asked for.
-        picture_root: Common folder of the originals; names start there when pictures are referred to.
-        left_out: Reason -> number of items that are not exported.
+        image_root: Common folder of the originals; names start there when images are referred to.
+        excluded: Reason -> number of items that are not exported.
         notes: What else a person should know.
     """
 
-    pictures: tuple[PlannedPicture, ...]
+    images: tuple[PlannedImage, ...]
     options: ExportOptions
-    picture_root: Path
-    left_out: Mapping[str, int]
+    image_root: Path
+    excluded: Mapping[str, int]
     notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that hold a picture, in the order of ``SPLITS``."""
+        """The splits that hold an image, in the order of ``SPLITS``."""
         return tuple(split for split in SPLITS if self.of_split(split))
 
     @property
@@ -196,14 +196,14 @@ class ExportPlan:
         known = tuple(name for name in self.options.classes if name in used or name != DEFAULT_CLASS)
         return known or tuple(sorted(used)) or (DEFAULT_CLASS,)
 
-    def of_split(self, split: str) -> tuple[PlannedPicture, ...]:
-        """The pictures of a split."""
-        return tuple(picture for picture in self.pictures if picture.split == split)
+    def of_split(self, split: str) -> tuple[PlannedImage, ...]:
+        """The images of a split."""
+        return tuple(image for image in self.images if image.split == split)
 
-    def rows(self, split: str | None = None) -> list[tuple[PlannedPicture, PlannedItem]]:
-        """Every question with its picture, of one split or of all."""
-        chosen = self.pictures if split is None else self.of_split(split)
-        return [(picture, planned) for picture in chosen for planned in picture.items]
+    def rows(self, split: str | None = None) -> list[tuple[PlannedImage, PlannedItem]]:
+        """Every question with its image, of one split or of all."""
+        chosen = self.images if split is None else self.of_split(split)
+        return [(image, planned) for image in chosen for planned in image.items]
 
 
 def class_name(box: Box) -> str:
@@ -214,7 +214,7 @@ def class_name(box: Box) -> str:
 
 def is_negative(status: Status, has_boxes: bool) -> bool:
     """Whether a label says "nothing here": rejected, or usable without ever having had a box."""
-    return status == "rejected" or (status in USABLE and not has_boxes)
+    return status == "rejected" or (status in USABLE_STATUSES and not has_boxes)
 
 
 def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
@@ -227,7 +227,7 @@ def may_have_region(status: Status, has_boxes: bool) -> bool:
 
     An image with such a question is no background image, whatever its other questions say.
     """
-    return status in _WAITING or (status in USABLE and has_boxes)
+    return status in _WAITING or (status in USABLE_STATUSES and has_boxes)
 
 
 def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
@@ -259,10 +259,10 @@ def exported_score(origin: Origin, score: float | None) -> float | None:
 
 
 def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
-    """The split of a picture, from its content alone.
+    """The split of an image, from its content alone.
 
     Args:
-        sha256: Of the picture's bytes, hexadecimal.
+        sha256: Of the image's bytes, hexadecimal.
         splits: Share of each of ``SPLITS``.
         salt: Another one gives another split.
     """
@@ -279,9 +279,9 @@ def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
 def plan_export(
     items: Iterable[Item], options: ExportOptions, open_questions: Mapping[str, int] | None = None
 ) -> ExportPlan:
-    """Choose the items, deal their pictures out to the splits and name the files.
+    """Choose the items, deal their images out to the splits and name the files.
 
-    A file that lies in two places is one picture. Pictures that are gone or changed since they were imported are left
+    A file that lies in two places is one image. Images that are gone or changed since they were imported are left
     out with all their items. The order of ``items`` does not matter.
 
     Args:
@@ -290,72 +290,72 @@ def plan_export(
         open_questions: SHA-256 of an image -> its questions that are not among ``items`` and may have a region.
 
     Raises:
-        InputError: If the pictures have no common folder, as on two drives.
+        InputError: If the images have no common folder, as on two drives.
     """
-    left_out: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
     groups: dict[str, dict[str, Item]] = defaultdict(dict)
     for item in items:
-        if item.id in groups[item.picture.sha256]:
-            left_out["the same item twice"] += 1
-        groups[item.picture.sha256].setdefault(item.id, item)
+        if item.id in groups[item.image.sha256]:
+            excluded["the same item twice"] += 1
+        groups[item.image.sha256].setdefault(item.id, item)
     notes: Counter[str] = Counter()
-    found: list[tuple[PlannedPicture, str]] = []
+    found: list[tuple[PlannedImage, str]] = []
     for sha256, group in sorted(groups.items()):
         chosen = []
         for _, item in sorted(group.items()):
-            if reason := reason_against(item, options):
-                left_out[reason] += 1
+            if reason := exclusion_reason(item, options):
+                excluded[reason] += 1
             else:
                 chosen.append(PlannedItem(item, usable_boxes(item, notes, options)))
         if not chosen:
             continue
-        file = min((each.item.picture for each in chosen), key=lambda picture: picture.path)
-        if options.pictures == "reference" and from_stored_path(file.path) != Path(file.path):
-            left_out["a file name that is not UTF-8, which other tools cannot read: copy the pictures"] += len(chosen)
+        file = min((each.item.image for each in chosen), key=lambda image: image.path)
+        if options.images == "reference" and from_stored_path(file.path) != Path(file.path):
+            excluded["a file name that is not UTF-8, which other tools cannot read: copy the images"] += len(chosen)
             continue
         try:
             suffix, is_rotated = check_image(file)
         except (DataError, ImageError) as error:
-            left_out[str(error)] += len(chosen)
+            excluded[str(error)] += len(chosen)
             continue
         taken = {each.item.id for each in chosen}
         labels = [item.label for name, item in group.items() if name not in taken]
         waiting = sum(may_have_region(label.status, bool(label.boxes)) for label in labels)
         waiting += (open_questions or {}).get(sha256, 0)
         split = split_of(sha256, options.splits, options.salt)
-        found.append((PlannedPicture(file, "", split, tuple(chosen), waiting, is_rotated), suffix))
-    root = common_folder([picture.file.path for picture, _ in found])
-    if options.pictures == "reference":
-        names = [Path(os.path.relpath(picture.file.path, root)).as_posix() for picture, _ in found]
+        found.append((PlannedImage(file, "", split, tuple(chosen), waiting, is_rotated), suffix))
+    root = common_folder([image.file.path for image, _ in found])
+    if options.images == "reference":
+        names = [Path(os.path.relpath(image.file.path, root)).as_posix() for image, _ in found]
     else:
-        names = unique_names([(picture.file, suffix) for picture, suffix in found])
-    named = [replace(picture, name=name) for (picture, _), name in zip(found, names, strict=True)]
+        names = unique_names([(image.file, suffix) for image, suffix in found])
+    named = [replace(image, name=name) for (image, _), name in zip(found, names, strict=True)]
     return ExportPlan(
-        pictures=tuple(sorted(named, key=lambda picture: picture.name)),
+        images=tuple(sorted(named, key=lambda image: image.name)),
         options=options,
-        picture_root=root,
-        left_out=dict(sorted(left_out.items())),
+        image_root=root,
+        excluded=dict(sorted(excluded.items())),
         notes=tuple(f"{count} {note}" for note, count in sorted(notes.items())),
     )
 
 
-def reason_against(item: Item, options: ExportOptions) -> str:
+def exclusion_reason(item: Item, options: ExportOptions) -> str:
     """Why an item is not asked for; empty when it is.
 
     The least score binds programs only: what a person decided is wanted whatever the model thought of it.
     """
-    return reason_against_label(item.label.status, item.label.score, options)
+    return label_exclusion_reason(item.label.status, item.label.score, options)
 
 
-def reason_against_label(status: Status, score: float | None, options: ExportOptions) -> str:
+def label_exclusion_reason(status: Status, score: float | None, options: ExportOptions) -> str:
     """The same of a label with this status and score."""
     if status not in options.statuses:
         return describe_status(status)
-    if options.least_score is not None and status not in DECIDED:
+    if options.min_score is not None and status not in REVIEWED_STATUSES:
         if score is None:
             return "no score"
-        if score < options.least_score:
-            return f"score below {options.least_score:g}"
+        if score < options.min_score:
+            return f"score below {options.min_score:g}"
     return ""
 
 
@@ -373,18 +373,18 @@ def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tup
         options: Hold the classes.
 
     Returns:
-        Clipped to the picture, with ``class_of`` as their label and ``exported_score`` as their score.
+        Clipped to the image, with ``class_of`` as their label and ``exported_score`` as their score.
     """
     if item.label.status == "rejected":
         return ()
     kept = []
     for box in item.label.boxes:
-        inside = cut_box(box, (item.picture.width, item.picture.height))
+        inside = clip_box(box, (item.image.width, item.image.height))
         if inside is None:
-            notes["boxes outside of the picture or without an area, left out"] += 1
+            notes["boxes outside of the image or without an area, left out"] += 1
             continue
         if inside.xyxy != box.xyxy:
-            notes["boxes that reached past the picture, clipped"] += 1
+            notes["boxes that reached past the image, clipped"] += 1
         label = item.label
         changes = {
             "label": class_of(box, label.origin, options),
@@ -394,8 +394,8 @@ def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tup
     return tuple(kept)
 
 
-def cut_box(box: Box, wh: WH) -> Box | None:
-    """The part of a box inside the picture; None where there is none that a data set can hold."""
+def clip_box(box: Box, wh: WH) -> Box | None:
+    """The part of a box inside the image; None where there is none that a data set can hold."""
     is_inside = box.x_min >= 0 and box.y_min >= 0 and box.x_max <= wh[0] and box.y_max <= wh[1]
     inside = box if is_inside else clip(box, wh)
     return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside

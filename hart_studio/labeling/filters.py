@@ -18,9 +18,9 @@ class ItemFilter(Record):
 
     statuses: tuple[Status, ...] = ()
     """Any of these; empty = every one."""
-    least_score: Share | None = None
+    min_score: Share | None = None
     """From this score on; an item without a score is then left out."""
-    most_score: Share | None = None
+    max_score: Share | None = None
     """Up to this score."""
     is_uncalibrated: bool = False
     """Only labels with evidence of a model that no calibration is valid for."""
@@ -41,8 +41,8 @@ class ItemFilter(Record):
             clauses.append(f"items.status IN ({', '.join('?' * len(self.statuses))})")
             values += self.statuses
         for clause, value in (
-            ("items.score >= ?", self.least_score),
-            ("items.score <= ?", self.most_score),
+            ("items.score >= ?", self.min_score),
+            ("items.score <= ?", self.max_score),
             ("items.category = ?", self.category),
             ("items.reviewer = ?", self.reviewer),
             ("items.evidence = ?", self.evidence),
@@ -53,10 +53,10 @@ class ItemFilter(Record):
         if self.is_uncalibrated:
             clauses.append(IS_UNCALIBRATED)
         for word in self.text.casefold().split():
-            clauses.append("instr(items.words, ?) > 0")
+            clauses.append("instr(items.search_text, ?) > 0")
             values.append(word)
         return " AND ".join(clauses), values
 
 
-EVERYTHING: Final = ItemFilter()
+ALL_ITEMS: Final = ItemFilter()
 """No condition."""

@@ -16,17 +16,17 @@ from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.files import from_stored_path, to_printable, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, SourceImage
-from hart_studio.labeling.archives import Progress
 from hart_studio.labeling.export_plan import class_name
 from hart_studio.labeling.formats import native
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.imported_labels import ScoreChecker, check_boxes
+from hart_studio.labeling.import_validation import ScoreChecker, clip_imported_boxes
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.project_locks import hold_import_lock
-from hart_studio.labeling.records import LONGEST_CLASS, Item, Label, LabeledSample, PictureFile
-from hart_studio.labeling.restoring import NO_BOXES, find_records, restore_labels
+from hart_studio.labeling.records import MAX_CLASS_LENGTH, ImageFile, Item, Label, LabeledSample
+from hart_studio.labeling.reimport import NO_BOXES, locate_records, restore_reviews
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
+from hart_studio.labeling.zip_archives import ProgressCallback
 from hart_studio.records import Box, GoldSample, Sample
 
 BATCH: Final = 200
@@ -38,8 +38,8 @@ MAX_KEPT_INVALID_ROWS: Final = 10_000
 BOXES: Final = TypeAdapter(tuple[Box, ...])
 """Reads and writes boxes as JSON."""
 
-Row = TypeVar("Row", bound=Sample)
-Change = Literal["added", "updated", "known"]
+SampleT = TypeVar("SampleT", bound=Sample)
+RowOutcome = Literal["added", "updated", "known"]
 
 
 class ImportReport(NamedTuple):
@@ -84,9 +84,9 @@ def import_source(
     project: Project,
     name: str,
     settings: SourceSettings,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
-    most_items: int | None = None,
+    max_items: int | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> ImportReport:
     """Add the rows of a source: what both the command and the page do.
@@ -96,8 +96,8 @@ def import_source(
         name: Path of a file or folder, or a hub id.
         settings: How to read it.
         progress: Told after each batch.
-        most_items: Items that the project may hold afterwards; None = any number.
-        limits: What its pictures may be.
+        max_items: Items that the project may hold afterwards; None = any number.
+        limits: What its images may be.
 
     Raises:
         HartError: If the source cannot be read or holds too much, the project cannot be written, or another import
@@ -105,31 +105,31 @@ def import_source(
         OSError: If what a zip holds cannot be written into the project's folder.
     """
     with hold_import_lock(project):
-        return _import_source(project, name, settings, progress, most_items, limits)
+        return _import_source(project, name, settings, progress, max_items, limits)
 
 
 def _import_source(
     project: Project,
     name: str,
     settings: SourceSettings,
-    progress: Progress | None,
-    most_items: int | None,
+    progress: ProgressCallback | None,
+    max_items: int | None,
     limits: ImageLimits,
 ) -> ImportReport:
-    source = locate_source(name, project.pictures, settings, progress)
-    files = _ImageFiles(limits)
+    source = locate_source(name, project.images, settings, progress)
+    files = _ImageInspector(limits)
     try:
         if source.kind == "native":  # whole items, with everything that happened to them
             items, found = native.load_items(Path(source.name), ImportOptions(image_root=settings.image_root))
             found = replace(found, invalid_rows=(*source.invalid_rows, *found.invalid_rows))
-            _check_room(project, len(found.samples), most_items)
-            project.add_classes(_find_imported_classes(items))
+            _check_item_limit(project, len(found.samples), max_items)
+            project.add_classes(_get_imported_classes(items))
             return import_items(project, items, found, limits)
-        records = find_records(Path(source.name)) if source.kind in FORMATS else None
-        found = load_source(source, project.pictures, settings, NO_BOXES if records else None)
-        restored = restore_labels(records, FORMATS[source.kind], found, files.look_at) if records else None
+        records = locate_records(Path(source.name)) if source.kind in FORMATS else None
+        found = load_source(source, project.images, settings, NO_BOXES if records else None)
+        restored = restore_reviews(records, FORMATS[source.kind], found, files.inspect_image) if records else None
         others = restored.others if restored else found
-        _check_room(project, len(others.samples) + (len(restored.items) if restored else 0), most_items)
+        _check_item_limit(project, len(others.samples) + (len(restored.items) if restored else 0), max_items)
     except HartError:
         source.forget()
         raise
@@ -149,7 +149,7 @@ def _import_source(
         restored.changed,
         kept.unsupported,
     )
-    _write_down(project, found.source, report)
+    _record_import(project, found.source, report)
     return report
 
 
@@ -165,17 +165,17 @@ def import_items(
         project: The project.
         items: From ``native.load_items``. One that is there already stays as it is, whatever was decided elsewhere.
         loaded: The same rows as samples; its bad rows are written down.
-        limits: What pictures may be.
+        limits: What images may be.
 
     Raises:
         DataError: If the project cannot be written; then nothing was added.
     """
-    report = _add_items(project, items, _ImageFiles(limits), loaded.invalid_rows)
-    _write_down(project, loaded.source, report)
+    report = _add_items(project, items, _ImageInspector(limits), loaded.invalid_rows)
+    _record_import(project, loaded.source, report)
     return report
 
 
-class _ImageFiles:
+class _ImageInspector:
     """Looks at images, at each once.
 
     Attributes:
@@ -184,61 +184,61 @@ class _ImageFiles:
 
     def __init__(self, limits: ImageLimits) -> None:
         self.limits = limits
-        self._found: dict[str, PictureFile | str] = {}
+        self._found: dict[str, ImageFile | str] = {}
 
-    def look_at(self, path: str) -> PictureFile | str:
-        """As ``look_at``."""
+    def inspect_image(self, path: str) -> ImageFile | str:
+        """As ``inspect_image``."""
         if path not in self._found:
-            self._found[path] = look_at(path, self.limits)
+            self._found[path] = inspect_image(path, self.limits)
         return self._found[path]
 
-    def look_at_known(self, project: Project, found: PictureFile | str) -> None:
+    def inspect_known_image(self, project: Project, found: ImageFile | str) -> None:
         """Look at the path where a project has an image, if it is another one, before a transaction asks for it."""
         if not isinstance(found, str):
             with project.database.reading() as connection:
-                self.has_lost(project, connection, found)
+                self.is_image_lost(project, connection, found)
 
-    def has_lost(self, project: Project, connection: sqlite3.Connection, file: PictureFile) -> bool:
+    def is_image_lost(self, project: Project, connection: sqlite3.Connection, file: ImageFile) -> bool:
         """Whether a project has an image at another path, where it is gone or another file lies now."""
-        row = connection.execute("SELECT path FROM pictures WHERE sha256 = ?", (file.sha256,)).fetchone()
+        row = connection.execute("SELECT path FROM images WHERE sha256 = ?", (file.sha256,)).fetchone()
         path = project.image_path(row["path"]) if row else file.path
         if path == file.path:
             return False
-        known = self.look_at(path)
+        known = self.inspect_image(path)
         return isinstance(known, str) or known.sha256 != file.sha256
 
 
 def _add_items(
-    project: Project, items: Sequence[Item], files: _ImageFiles, known_invalid_rows: Sequence[InvalidRow] = ()
+    project: Project, items: Sequence[Item], files: _ImageInspector, known_invalid_rows: Sequence[InvalidRow] = ()
 ) -> ImportReport:
     added, good = 0, []
     invalid_rows = list(known_invalid_rows)
     scores = ScoreChecker(project)
     for item in items:
-        picture = files.look_at(item.picture.path)
-        problem = _find_problem(item, picture)
-        if problem or isinstance(picture, str):
+        image = files.inspect_image(item.image.path)
+        problem = _find_problem(item, image)
+        if problem or isinstance(image, str):
             invalid_rows.append(InvalidRow(item.id, problem))
         else:
             # The file says of which domain the image is, not the record.
-            known = item.picture.model_copy(update={"domain": picture.domain})
+            known = item.image.model_copy(update={"domain": image.domain})
             try:
-                checked = scores.check_item(_clip_boxes(item.model_copy(update={"picture": known})))
+                checked = scores.check_item(_clip_boxes(item.model_copy(update={"image": known})))
             except ValueError as error:
                 invalid_rows.append(InvalidRow(item.id, str(error)))
                 continue
             good.append(checked)
-            files.look_at_known(project, picture)  # before the transaction, which others wait for
+            files.inspect_known_image(project, image)  # before the transaction, which others wait for
     updated = 0
     with project.database.writing() as connection:
         for item in good:
             if connection.execute("SELECT 1 FROM items WHERE id = ?", (item.id,)).fetchone() is None:
                 project.insert_item(connection, item)
                 added += 1
-            elif files.has_lost(project, connection, item.picture):
-                _move(project, connection, item.picture)
+            elif files.is_image_lost(project, connection, item.image):
+                _move(project, connection, item.image)
                 updated += 1
-    project.draw_audit()
+    project.sample_audit()
     known_count = len(good) - added - updated
     kept = tuple(invalid_rows[:MAX_KEPT_INVALID_ROWS])
     return ImportReport(added, updated, known_count, len(invalid_rows), kept, unsupported=scores.dropped)
@@ -247,7 +247,7 @@ def _add_items(
 def _clip_boxes(item: Item) -> Item:
     """The item with the boxes of all its labels cut to the image; a ``ValueError`` says why that cannot be."""
     labels = [
-        label.model_copy(update={"boxes": check_boxes(label.boxes, item.picture)})
+        label.model_copy(update={"boxes": clip_imported_boxes(label.boxes, item.image)})
         for label in (*item.history, item.label)
     ]
     return item.model_copy(update={"label": labels[-1], "history": tuple(labels[:-1])})
@@ -255,48 +255,50 @@ def _clip_boxes(item: Item) -> Item:
 
 def import_samples(
     project: Project,
-    loaded: LoadedSamples[Row],
-    progress: Progress | None = None,
+    loaded: LoadedSamples[SampleT],
+    progress: ProgressCallback | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> ImportReport:
     """Add every question that the project does not have yet.
 
-    A question is the same when picture (by content), question and choices are the same. Gold boxes go where only the
+    A question is the same when image (by content), question and choices are the same. Gold boxes go where only the
     quality report looks; boxes of a ``LabeledSample`` become the item's first label, to be verified.
 
     Args:
         project: The project.
         loaded: From one of the loaders; its bad rows are written down too.
         progress: Told after each batch.
-        limits: What pictures may be.
+        limits: What images may be.
 
     Raises:
         DataError: If the project cannot be written. Batches that were imported before stay.
     """
-    report = _add_samples(project, loaded, progress, _ImageFiles(limits))
-    _write_down(project, loaded.source, report)
+    report = _add_samples(project, loaded, progress, _ImageInspector(limits))
+    _record_import(project, loaded.source, report)
     return report
 
 
 def _add_samples(
-    project: Project, loaded: LoadedSamples[Row], progress: Progress | None, files: _ImageFiles
+    project: Project, loaded: LoadedSamples[SampleT], progress: ProgressCallback | None, files: _ImageInspector
 ) -> ImportReport:
     counts: Counter[str] = Counter()
     invalid_rows = list(loaded.invalid_rows)
     for start in range(0, len(loaded.samples), BATCH):
         batch = loaded.samples[start : start + BATCH]
         for sample in batch:
-            files.look_at_known(project, files.look_at(sample.image))  # before the transaction, which others wait for
-        project.add_classes(_find_classes(batch))
+            files.inspect_known_image(
+                project, files.inspect_image(sample.image)
+            )  # before the transaction, which others wait for
+        project.add_classes(_get_classes(batch))
         changes: Counter[str] = Counter()  # a batch counts once it is committed
         refused = []
         with project.database.writing() as connection:
             for sample in batch:
-                picture = files.look_at(sample.image)
+                image = files.inspect_image(sample.image)
                 try:
-                    if isinstance(picture, str):
-                        raise ValueError(picture)
-                    changes[_import(project, connection, sample, picture, files)] += 1
+                    if isinstance(image, str):
+                        raise ValueError(image)
+                    changes[_import(project, connection, sample, image, files)] += 1
                 except ValueError as error:
                     refused.append(InvalidRow(sample.id, str(error)))
         counts += changes
@@ -307,16 +309,16 @@ def _add_samples(
     return ImportReport(counts["added"], counts["updated"], counts["known"], len(invalid_rows), kept)
 
 
-def read_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
-    """(source, place, reason) of rows that could not be used, the newest import first."""
-    query = """SELECT imports.source, bad_rows.place, bad_rows.reason FROM bad_rows JOIN imports
+def get_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
+    """(source, location, reason) of rows that could not be used, the newest import first."""
+    query = """SELECT imports.source, bad_rows.location, bad_rows.reason FROM bad_rows JOIN imports
         ON imports.id = bad_rows.import ORDER BY imports.id DESC, bad_rows.rowid LIMIT ?"""
     with project.database.reading() as connection:
         return [(row[0], row[1], row[2]) for row in connection.execute(query, (limit,))]
 
 
-def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFile | str:
-    """Size and content of a picture, or why it cannot be used. Only its header is decoded."""
+def inspect_image(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> ImageFile | str:
+    """Size and content of an image, or why it cannot be used. Only its header is decoded."""
     path = from_stored_path(stored_path)
     try:
         image = SourceImage(stored_path, limits)
@@ -326,7 +328,7 @@ def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFi
         return str(error)
     except OSError as error:
         return f"{Path(to_stored_path(path)).name}: {error.strerror}"
-    return PictureFile(
+    return ImageFile(
         path=to_stored_path(path.resolve()),
         sha256=sha256,
         width=image.width,
@@ -335,62 +337,62 @@ def look_at(stored_path: str, limits: ImageLimits = DEFAULT_LIMITS) -> PictureFi
     )
 
 
-def _check_room(project: Project, count: int, most_items: int | None) -> None:
+def _check_item_limit(project: Project, count: int, max_items: int | None) -> None:
     """See that a project can take so many more items.
 
     Raises:
         InputError: If it cannot.
     """
-    if most_items is not None and project.count() + count > most_items:
-        raise InputError(f"expected room for {count:,} questions, got {most_items - project.count():,}; bring fewer")
+    if max_items is not None and project.count() + count > max_items:
+        raise InputError(f"expected room for {count:,} questions, got {max_items - project.count():,}; bring fewer")
 
 
-def _find_problem(item: Item, picture: PictureFile | str) -> str:
+def _find_problem(item: Item, image: ImageFile | str) -> str:
     """Why an item of another project cannot be taken over; empty when it can."""
-    if isinstance(picture, str):
-        return picture
-    if picture.sha256 != item.picture.sha256 or (picture.width, picture.height) != (
-        item.picture.width,
-        item.picture.height,
+    if isinstance(image, str):
+        return image
+    if image.sha256 != item.image.sha256 or (image.width, image.height) != (
+        item.image.width,
+        item.image.height,
     ):
-        return "the picture is not the one that was labeled"
-    if item.id != make_item_id(picture.sha256, item.sample.question, item.sample.choices):
-        return "the id is not that of its picture, question and choices"
+        return "the image is not the one that was labeled"
+    if item.id != make_item_id(image.sha256, item.sample.question, item.sample.choices):
+        return "the id is not that of its image, question and choices"
     revisions = [label.revision for label in (*item.history, item.label)]
     if revisions != list(range(len(revisions))):
         return "its history has gaps"
     return ""
 
 
-def _move(project: Project, connection: sqlite3.Connection, file: PictureFile) -> None:
-    """Change the path of an image that the project has already."""
+def _move(project: Project, connection: sqlite3.Connection, file: ImageFile) -> None:
+    """RowOutcome the path of an image that the project has already."""
     stored = project.stored_path(file.path)
-    connection.execute("UPDATE pictures SET path = ? WHERE sha256 = ?", (stored, file.sha256))
+    connection.execute("UPDATE images SET path = ? WHERE sha256 = ?", (stored, file.sha256))
 
 
 def _import(
-    project: Project, connection: sqlite3.Connection, sample: Sample, picture: PictureFile, files: _ImageFiles
-) -> Change:
+    project: Project, connection: sqlite3.Connection, sample: Sample, image: ImageFile, files: _ImageInspector
+) -> RowOutcome:
     """Bring one row in; a ``ValueError`` says why it cannot be."""
-    item_id = make_item_id(picture.sha256, sample.question, sample.choices)
-    boxes = check_boxes(sample.boxes, picture) if isinstance(sample, LabeledSample) else ()
+    item_id = make_item_id(image.sha256, sample.question, sample.choices)
+    boxes = clip_imported_boxes(sample.boxes, image) if isinstance(sample, LabeledSample) else ()
     now = datetime.now(UTC)
     row = connection.execute("SELECT revision, status, boxes FROM items WHERE id = ?", (item_id,)).fetchone()
     if row is None:
         plain = Sample(**{name: getattr(sample, name) for name in Sample.model_fields})
         label = Label(revision=0, status="new", origin="none", at=now)
-        project.insert_item(connection, Item(id=item_id, sample=plain, picture=picture, label=label))
-        change: Change = "added"
+        project.insert_item(connection, Item(id=item_id, sample=plain, image=image, label=label))
+        change: RowOutcome = "added"
     else:
         change = "known"
         before = project.item(item_id)
         if before.sample.answer != sample.answer:
             raise ValueError(
-                f"the same question about the same picture is there with the answer {before.sample.answer!r}, "
+                f"the same question about the same image is there with the answer {before.sample.answer!r}, "
                 f"and comes with {sample.answer!r}; correct one of them"
             )
-        if files.has_lost(project, connection, picture):
-            _move(project, connection, picture)
+        if files.is_image_lost(project, connection, image):
+            _move(project, connection, image)
             change = "updated"
     revision = row["revision"] if row else 0
     has_label = revision > 0 and not (row["status"] == "failed" and not row["boxes"])
@@ -400,28 +402,28 @@ def _import(
         change = "added" if row is None else "updated"
     if isinstance(sample, GoldSample) and sample.gold_boxes:
         text = BOXES.dump_json(sample.gold_boxes).decode()
-        connection.execute("INSERT INTO gold (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING", (item_id, text))
+        connection.execute("INSERT INTO gold_boxes (item, boxes) VALUES (?, ?) ON CONFLICT DO NOTHING", (item_id, text))
     return change
 
 
-def _find_classes(samples: Sequence[Sample]) -> Iterator[str]:
+def _get_classes(samples: Sequence[Sample]) -> Iterator[str]:
     """Classes of the boxes that another tool labeled; a longer text than a class may have is none."""
     for sample in samples:
         for box in sample.boxes if isinstance(sample, LabeledSample) else ():
-            if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
+            if box.label and len(name := class_name(box)) <= MAX_CLASS_LENGTH:
                 yield name
 
 
-def _find_imported_classes(items: Iterable[Item]) -> Iterator[str]:
+def _get_imported_classes(items: Iterable[Item]) -> Iterator[str]:
     """The same of items of another project, which has them from another tool."""
     for item in items:
         for label in (*item.history, item.label):
             for box in label.boxes if label.origin == "imported" else ():
-                if box.label and len(name := class_name(box)) <= LONGEST_CLASS:
+                if box.label and len(name := class_name(box)) <= MAX_CLASS_LENGTH:
                     yield name
 
 
-def _write_down(project: Project, source: str, report: ImportReport) -> None:
+def _record_import(project: Project, source: str, report: ImportReport) -> None:
     with project.database.writing() as connection:
         number = connection.execute(
             "INSERT INTO imports (at, source, added, known, bad) VALUES (?, ?, ?, ?, ?)",
@@ -434,6 +436,6 @@ def _write_down(project: Project, source: str, report: ImportReport) -> None:
             ),
         ).lastrowid
         connection.executemany(
-            "INSERT INTO bad_rows (import, place, reason) VALUES (?, ?, ?)",
+            "INSERT INTO bad_rows (import, location, reason) VALUES (?, ?, ?)",
             [(number, bad.row, bad.reason) for bad in report.invalid_rows],
         )

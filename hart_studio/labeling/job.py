@@ -21,12 +21,18 @@ from hart_studio.errors import DataError, ImageError, InputError, ModelError
 from hart_studio.files import read_regular_file, write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.calibration_lookup import ScoreBasis, describe_score_basis, get_calibration, score_label
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.known_calibrations import ScoreNotes, find_calibration, rate_label, tell_scores
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import hold_run_lock
-from hart_studio.labeling.records import DECIDED, Item, Label, Maker, PictureFile, Status
-from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings, propose, propose_by_halves
+from hart_studio.labeling.records import REVIEWED_STATUSES, ImageFile, Item, Label, LabelProvenance, Status
+from hart_studio.labeling.self_verify import (
+    MAX_CONSECUTIVE_FAILURES,
+    Proposal,
+    ProposalSettings,
+    propose,
+    propose_by_halves,
+)
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.model_identity import identify_model
@@ -42,7 +48,7 @@ from hart_studio.runs.writer import RunWriter, create_run
 MODEL_FILE: Final = "model.json"
 """File of the run with the identity of the model, so that a resume with other weights is noticed."""
 
-MOST_ATTEMPTS: Final = 3
+MAX_ATTEMPTS: Final = 3
 """How often a run takes an item whose label changes while the run works on it. Project default."""
 
 _CHANGED: Final = "The label changed while the run worked on it, for example by an import. It was not replaced."
@@ -67,9 +73,9 @@ class LabelingConfig(Record):
     """Of the sampled turns."""
     batch: int = Field(default=16, ge=1, le=1024)
     """Items whose overviews and crops are in memory together (ours)."""
-    is_accepting: bool = True
-    """Whether labels are accepted unseen from the calibrated threshold on."""
-    wanted: ItemFilter = ItemFilter(statuses=("new", "failed"))
+    is_auto_accepting: bool = True
+    """Whether labels are auto-accepted from the calibrated threshold on."""
+    item_filter: ItemFilter = ItemFilter(statuses=("new", "failed"))
     """Which items."""
 
     @property
@@ -77,30 +83,30 @@ class LabelingConfig(Record):
         """What is loaded, or the title of what is served."""
         return self.served.title if self.served else resolve_model_name(self.model)
 
-    def tell_scores(self, project: Project) -> ScoreNotes:
+    def describe_score_basis(self, project: Project) -> ScoreBasis:
         """What to know of the scores of such a run before it begins.
 
         Raises:
             DataError: If a calibration is there and cannot be read.
         """
-        return tell_scores(self.model_name, project, self.proposals)
+        return describe_score_basis(self.model_name, project, self.proposals)
 
 
 def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     """Make a run with everything that it has to do, ready to be started.
 
     Raises:
-        InputError: If no item is wanted.
+        InputError: If no item matches the filter.
         DataError: If the project cannot be written.
     """
-    clause, values = config.wanted.to_sql()
+    clause, values = config.item_filter.to_sql()
     query = f"SELECT id FROM items WHERE {clause} ORDER BY number"  # noqa: S608 - placeholders only
     with project.database.reading() as connection:
         ids = [row["id"] for row in connection.execute(query, values)]
     if not ids:
-        wanted = " or ".join(config.wanted.statuses) or "any status"
+        statuses = " or ".join(config.item_filter.statuses) or "any status"
         raise InputError(
-            f"expected items to label, got none that is {wanted}; import some, or choose others: Items on the page, "
+            f"expected items to label, got none that is {statuses}; import some, or choose others: Items on the page, "
             "--status on the command line"
         )
 
@@ -117,7 +123,7 @@ def prepare_run(project: Project, config: LabelingConfig) -> RunLayout:
     return create_run(project.runs, "labeling", config, "labeling", len(ids), write_items)
 
 
-def forget_missing_run(project: Project, layout: RunLayout) -> None:
+def delete_missing_run(project: Project, layout: RunLayout) -> None:
     """Take a run out of the project when its folder is gone, because it had failed before its first label."""
     if layout.folder.exists():
         return
@@ -150,7 +156,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         progress: Shows how far the run is; None = nothing is shown.
 
     Raises:
-        HartError: If the model or the project cannot be used. A picture or an item that fails is counted and goes on.
+        HartError: If the model or the project cannot be used. An image or an item that fails is counted and goes on.
     """
     config = read_config(layout)
     project = Project(layout.folder.parents[1])  # the folder that was opened, also where it is a copy
@@ -160,24 +166,24 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         run.tell_phase("loading the model")
         model = load_chat_model(served.title, served=served) if served else load(config.model_name, config.device)
         _check_model(layout, config)
-        calibration = find_calibration(config.model_name, project.folder)
+        calibration = get_calibration(config.model_name, project.folder)
         done = total - count_items(project, layout.run_id, is_left=True)
         run.start(collect_provenance(getattr(model, "device_name", config.device)), done or None)
-        notes = config.tell_scores(project)
+        notes = config.describe_score_basis(project)
         for caution in (*notes.warnings, *notes.cautions):
             run.warn(caution)
         run.tell_phase("proposing the first boxes")
-        faults = 0
+        failures = 0
         attempts: Counter[str] = Counter()
         while items := _next_items(project, layout.run_id, config.batch):
             _wait_while_paused(run, layout)
             if run.is_stop_requested:
                 break
             started = time.monotonic()
-            proposals = propose_safely(model, items, _settings(config, done))
-            faults = faults + len(items) if all(proposal.is_fault for proposal in proposals) else 0
-            if faults >= MOST_FAULTS:
-                raise ModelError(f"the last {faults} items all failed: {proposals[-1].failure}; they are still to do")
+            proposals = propose_with_fallback(model, items, _settings(config, done))
+            failures = failures + len(items) if all(proposal.is_unexpected for proposal in proposals) else 0
+            if failures >= MAX_CONSECUTIVE_FAILURES:
+                raise ModelError(f"the last {failures} items all failed: {proposals[-1].failure}; they are still to do")
             attempts.update(item.id for item in items)
             labels = _keep(project, layout.run_id, config, items, proposals, calibration, attempts)
             kept = [label for label in labels if label]
@@ -191,7 +197,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
             if kept:
                 done += len(kept)
                 run.log_step(done, "", summarize(kept, seconds))
-        project.draw_audit()
+        project.sample_audit()
 
 
 def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
@@ -215,24 +221,26 @@ def _check_model(layout: RunLayout, config: LabelingConfig) -> None:
         )
 
 
-def propose_safely(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
+def propose_with_fallback(model: ChatModel, items: Sequence[Item], settings: ProposalSettings) -> list[Proposal]:
     """Propose for a batch. When it fails as a whole, for its halves, so that one item cannot take others along."""
     # After another file took an image's place and was imported too, items of both have one path; each needs its own.
-    if len({(item.sample.image, item.picture.sha256) for item in items}) > len({item.sample.image for item in items}):
+    if len({(item.sample.image, item.image.sha256) for item in items}) > len({item.sample.image for item in items}):
         half = len(items) // 2
-        return propose_safely(model, items[:half], settings) + propose_safely(model, items[half:], settings)
-    files = {item.sample.image: item.picture for item in items}
+        return propose_with_fallback(model, items[:half], settings) + propose_with_fallback(
+            model, items[half:], settings
+        )
+    files = {item.sample.image: item.image for item in items}
 
     def ask(some: Sequence[Item]) -> list[Proposal]:
         # A label that another tool made is verified as it is; every other one is made anew.
         given = [item.label.boxes if item.label.origin == "imported" else () for item in some]
         samples = [item.sample.model_copy(update={"id": item.id}) for item in some]
-        return propose(model, samples, settings, given, lambda path: open_checked(files[path]))
+        return propose(model, samples, settings, given, lambda path: open_verified_image(files[path]))
 
     return propose_by_halves(items, ask, lambda item: item.id)
 
 
-def open_checked(file: PictureFile) -> SourceImage:
+def open_verified_image(file: ImageFile) -> SourceImage:
     """Open the image of an item, and check by its SHA-256 that it is still the one that was imported.
 
     Raises:
@@ -303,7 +311,7 @@ def _keep(
     """Add the labels of a batch, all of them or none.
 
     What a person has decided meanwhile stays. So does a label that changed since the item was read, because the
-    proposal is not about its boxes: the run takes the item again, or records a failure after ``MOST_ATTEMPTS``. After
+    proposal is not about its boxes: the run takes the item again, or records a failure after ``MAX_ATTEMPTS``. After
     a failure an item that has a label keeps it; the failure is in the results of the run.
 
     Returns:
@@ -314,14 +322,14 @@ def _keep(
         for item, proposal in zip(items, proposals, strict=True):
             current = project.item(item.id)
             now, found = current.label, proposal
-            if now.revision != item.label.revision and now.status not in DECIDED:
-                if attempts[item.id] < MOST_ATTEMPTS:
+            if now.revision != item.label.revision and now.status not in REVIEWED_STATUSES:
+                if attempts[item.id] < MAX_ATTEMPTS:
                     labels.append(None)
                     continue
                 found = Proposal(item.id, (), None, _CHANGED)
             label = _make_label(run_id, config, current, found, calibration)
             _mark_done(connection, run_id, item.id, label)
-            if now.status not in DECIDED and not (found.failure and _holds_label(now)):
+            if now.status not in REVIEWED_STATUSES and not (found.failure and _holds_label(now)):
                 project.append_label(connection, item.id, label)
             labels.append(label)
     return labels
@@ -342,11 +350,11 @@ def _make_label(
     run_id: str, config: LabelingConfig, item: Item, proposal: Proposal, calibration: Calibration | None
 ) -> Label:
     check = proposal.check
-    rating = rate_label(calibration, item, proposal, config.proposals)
+    label_score = score_label(calibration, item, proposal, config.proposals)
     status: Status = "proposed"
     if proposal.failure:
         status = "failed"
-    elif config.is_accepting and calibration and calibration.accepts(check, rating.score):
+    elif config.is_auto_accepting and calibration and calibration.auto_accepts(check, label_score.score):
         status = "auto_accepted"
     loop, rollouts = config.proposals.loop, config.proposals.rollouts
     return Label(
@@ -354,16 +362,16 @@ def _make_label(
         status=status,
         origin="imported" if proposal.is_given else "model",
         boxes=proposal.boxes,
-        score=rating.score,
-        uncalibrated=rating.uncalibrated,
+        score=label_score.score,
+        uncalibrated=label_score.uncalibrated,
         check=check,
-        maker=Maker(
+        provenance=LabelProvenance(
             model=config.model,
             run_id=run_id,
             rollouts=rollouts,
             temperature=loop.temperature,
             seed=config.seed,
-            is_tightened=config.proposals.tightening is not None,
+            is_refined=config.proposals.refinement is not None,
         ),
         at=datetime.now(UTC),
         note=proposal.failure,

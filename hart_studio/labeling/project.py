@@ -1,10 +1,10 @@
-"""A labeling project: a folder with a database, its labeling runs, and references to pictures elsewhere.
+"""A labeling project: a folder with a database, its labeling runs, and references to images elsewhere.
 
 ::
 
     <project>/
       project.sqlite      items, labels with their history, reviews     runs/       labeling runs, each a run directory
-      pictures/           pictures that came as bytes, by content       exports/    what was exported from the page
+      images/           images that came as bytes, by content       exports/    what was exported from the page
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from pydantic import Field
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import to_printable, to_stored_path
 from hart_studio.labeling.database import DATABASE, Database
-from hart_studio.labeling.filters import EVERYTHING, IS_UNCALIBRATED, ItemFilter
-from hart_studio.labeling.need import find_need
+from hart_studio.labeling.filters import ALL_ITEMS, IS_UNCALIBRATED, ItemFilter
 from hart_studio.labeling.records import (
     DEFAULT_CLASS,
-    MOST_CLASSES,
+    MAX_CLASSES,
     ClassName,
+    ImageFile,
     Item,
     Label,
-    PictureFile,
     Share,
 )
+from hart_studio.labeling.review_priority import compute_review_priority
 from hart_studio.records import Record, Sample
 
-PICTURES: Final = "pictures"
+IMAGES: Final = "images"
 """Folder of images that came as bytes."""
 
 RUNS: Final = "runs"
@@ -45,8 +45,8 @@ RUNS: Final = "runs"
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _PAGE: Final = 256
-_WHOLE_ITEM: Final = """SELECT items.number, items.id, items.sample, items.label, pictures.path, pictures.sha256,
-    pictures.width, pictures.height, pictures.domain FROM items JOIN pictures ON pictures.id = items.picture"""
+_WHOLE_ITEM: Final = """SELECT items.number, items.id, items.sample, items.label, images.path, images.sha256,
+    images.width, images.height, images.domain FROM items JOIN images ON images.id = items.image"""
 
 
 class ProjectSettings(Record):
@@ -55,10 +55,10 @@ class ProjectSettings(Record):
     seed: int = Field(default=0, ge=0)
     """Draws the audit and the overlap."""
     audit_share: Share = 0.1
-    """Share of the labels accepted unseen that a person checks all the same, so that their error rate is measured."""
+    """Share of the labels auto-accepted that a person checks all the same, so that their error rate is measured."""
     overlap_share: Share = 0.0
     """Share of the reviewed items that two people decide, so that their agreement is measured."""
-    classes: tuple[ClassName, ...] = Field(default=(DEFAULT_CLASS,), min_length=1, max_length=MOST_CLASSES)
+    classes: tuple[ClassName, ...] = Field(default=(DEFAULT_CLASS,), min_length=1, max_length=MAX_CLASSES)
     """Classes of the boxes in exports. The first is that of boxes that a model, or a person without a choice, made."""
 
 
@@ -85,9 +85,9 @@ class Project:
         return self.folder / RUNS
 
     @property
-    def pictures(self) -> Path:
-        """Folder of pictures that came as bytes."""
-        return self.folder / PICTURES
+    def images(self) -> Path:
+        """Folder of images that came as bytes."""
+        return self.folder / IMAGES
 
     @property
     def name(self) -> str:
@@ -124,25 +124,27 @@ class Project:
         """Replace the settings; the review queue follows them."""
         with self.database.writing() as connection:
             connection.execute("UPDATE project SET settings = ?", (settings.model_dump_json(),))
-            rows = connection.execute("SELECT id, label, lot FROM items").fetchall()
+            rows = connection.execute("SELECT id, label, audit_hash FROM items").fetchall()
             connection.executemany(
-                "UPDATE items SET need = ?, wants = ? WHERE id = ?",
+                "UPDATE items SET review_priority = ?, required_reviews = ? WHERE id = ?",
                 [
                     (
-                        find_need(Label.model_validate_json(row["label"]), row["lot"], settings.audit_share),
-                        count_wanted(row["id"], settings),
+                        compute_review_priority(
+                            Label.model_validate_json(row["label"]), row["audit_hash"], settings.audit_share
+                        ),
+                        count_required_reviews(row["id"], settings),
                         row["id"],
                     )
                     for row in rows
                 ],
             )
-        self.draw_audit()
+        self.sample_audit()
 
     def add_classes(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Add classes that labels of other tools have; returns the new ones, of which there may be ``MOST_CLASSES``."""
+        """Add classes that labels of other tools have; returns the new ones, of which there may be ``MAX_CLASSES``."""
         with self.database.writing() as connection:
             known = self.settings.classes
-            new = tuple(name for name in dict.fromkeys(names) if name not in set(known))[: MOST_CLASSES - len(known)]
+            new = tuple(name for name in dict.fromkeys(names) if name not in set(known))[: MAX_CLASSES - len(known)]
             if new:
                 self._write_classes(connection, (*known, *new))
         return new
@@ -160,43 +162,50 @@ class Project:
         changed = ProjectSettings(**{**self.settings.model_dump(), "classes": names})
         connection.execute("UPDATE project SET settings = ?", (changed.model_dump_json(),))
 
-    def find_audit_bound(self) -> float:
-        """The lot below which labels accepted unseen are audited.
+    def get_audit_threshold(self) -> float:
+        """Auto-accepted labels with an audit hash below this are audited.
 
-        That is the audit share, or, where no such label drew as low, just above the lowest lot of them: so that there
-        is always one whose error can be found. A lot says nothing about its label, so the one is no worse than another.
+        That is the audit share, or, where no such label has one as low, just above their lowest hash: so that there
+        is always one whose error can be found. A hash says nothing about its label, so the one is no worse than
+        another.
         """
         share = self.settings.audit_share
         if share == 0:
             return share
-        # From the labels to their items: no index on lots helps where few or no labels were accepted unseen.
+        # From the labels to their items: no index on the hash helps where few or no labels were auto-accepted.
         found = "FROM labels CROSS JOIN items ON items.id = labels.item WHERE labels.status = 'auto_accepted'"
         with self.database.reading() as connection:
-            if connection.execute(f"SELECT 1 {found} AND items.lot < ? LIMIT 1", (share,)).fetchone():
+            if connection.execute(f"SELECT 1 {found} AND items.audit_hash < ? LIMIT 1", (share,)).fetchone():
                 return share
-            (lowest,) = connection.execute(f"SELECT MIN(items.lot) {found}").fetchone()
+            (lowest,) = connection.execute(f"SELECT MIN(items.audit_hash) {found}").fetchone()
         return share if lowest is None else math.nextafter(lowest, 1.0)
 
-    def draw_audit(self) -> None:
-        """Let the review queue hold the labels accepted unseen that are to be audited, and no others of them."""
-        source = "SELECT id, label, lot FROM items INDEXED BY items_auto_accepted WHERE status = 'auto_accepted'"
-        query = f"""{source} AND lot < :bound AND need IS NULL
-            UNION ALL {source} AND lot >= :bound AND need IS NOT NULL"""
+    def sample_audit(self) -> None:
+        """Let the review queue hold the labels auto-accepted that are to be audited, and no others of them."""
+        source = "SELECT id, label, audit_hash FROM items INDEXED BY items_auto_accepted WHERE status = 'auto_accepted'"
+        query = f"""{source} AND audit_hash < :bound AND review_priority IS NULL
+            UNION ALL {source} AND audit_hash >= :bound AND review_priority IS NOT NULL"""
         with self.database.reading() as connection:
-            is_current = connection.execute(query, {"bound": self.find_audit_bound()}).fetchone() is None
+            is_current = connection.execute(query, {"bound": self.get_audit_threshold()}).fetchone() is None
         if is_current:
             return  # nothing to change: no writer waits for that
         with self.database.writing() as connection:
-            bound = self.find_audit_bound()
+            bound = self.get_audit_threshold()
             rows = connection.execute(query, {"bound": bound}).fetchall()
             connection.executemany(
-                "UPDATE items SET need = ? WHERE id = ?",
-                [(find_need(Label.model_validate_json(row["label"]), row["lot"], bound), row["id"]) for row in rows],
+                "UPDATE items SET review_priority = ? WHERE id = ?",
+                [
+                    (
+                        compute_review_priority(Label.model_validate_json(row["label"]), row["audit_hash"], bound),
+                        row["id"],
+                    )
+                    for row in rows
+                ],
             )
 
-    def count(self, wanted: ItemFilter = EVERYTHING) -> int:
+    def count(self, item_filter: ItemFilter = ALL_ITEMS) -> int:
         """Number of items."""
-        clause, values = wanted.to_sql()
+        clause, values = item_filter.to_sql()
         query = f"SELECT COUNT(*) FROM items WHERE {clause}"  # noqa: S608 - the clause holds placeholders only
         with self.database.reading() as connection:
             (count,) = connection.execute(query, values).fetchone()
@@ -212,20 +221,20 @@ class Project:
 
     def count_waiting(self) -> dict[str, int]:
         """The review queue by status: ``proposed`` labels wait for a decision, ``auto_accepted`` ones for the audit."""
-        query = "SELECT status, COUNT(*) FROM items WHERE need IS NOT NULL GROUP BY 1"
+        query = "SELECT status, COUNT(*) FROM items WHERE review_priority IS NOT NULL GROUP BY 1"
         with self.database.reading() as connection:
             return {str(status): int(count) for status, count in connection.execute(query)}
 
     def image_domains(self) -> list[str]:
         """Image domains of the images, sorted; empty text stands for photographs and all other images."""
         with self.database.reading() as connection:
-            return [str(row["domain"]) for row in connection.execute("SELECT DISTINCT domain FROM pictures ORDER BY 1")]
+            return [str(row["domain"]) for row in connection.execute("SELECT DISTINCT domain FROM images ORDER BY 1")]
 
     def count_origins(self) -> list[tuple[str, str, bool, str, int]]:
         """Number of items by (image domain, data set, whether it has choices, kind of evidence)."""
-        query = """SELECT pictures.domain, json_extract(items.sample, '$.source'),
+        query = """SELECT images.domain, json_extract(items.sample, '$.source'),
             json_array_length(items.sample, '$.choices') > 0, items.evidence, COUNT(*)
-            FROM items JOIN pictures ON pictures.id = items.picture GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
+            FROM items JOIN images ON images.id = items.image GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
         with self.database.reading() as connection:
             rows = connection.execute(query).fetchall()
         return [(str(row[0]), str(row[1]), bool(row[2]), str(row[3]), int(row[4])) for row in rows]
@@ -247,19 +256,19 @@ class Project:
             return connection.execute(query).fetchone() is not None
 
     def items(
-        self, wanted: ItemFilter = EVERYTHING, *, with_history: bool = False, limit: int = -1, offset: int = 0
+        self, item_filter: ItemFilter = ALL_ITEMS, *, with_history: bool = False, limit: int = -1, offset: int = 0
     ) -> Iterator[Item]:
         """Items in the order in which they were imported, read a few hundred at a time, each as it is when it is read.
 
         No connection is held between two reads, so a caller may take its time.
 
         Args:
-            wanted: Which ones.
+            item_filter: Which ones.
             with_history: Whether to read earlier revisions too.
             limit: Most items; negative = all.
             offset: Items to leave out at the beginning.
         """
-        clause, values = wanted.to_sql()
+        clause, values = item_filter.to_sql()
         # Without an index the scan starts after the last number; an index would have to be sorted for every page.
         query = f"{_WHOLE_ITEM} WHERE items.number > ? AND {clause} ORDER BY items.number LIMIT ? OFFSET ?"
         query = query.replace("FROM items JOIN", "FROM items NOT INDEXED JOIN")
@@ -322,7 +331,7 @@ class Project:
         Raises:
             DataError: If it is not.
         """
-        row = connection.execute("SELECT revision, lot FROM items WHERE id = ?", (item_id,)).fetchone()
+        row = connection.execute("SELECT revision, audit_hash FROM items WHERE id = ?", (item_id,)).fetchone()
         if row is None or row["revision"] + 1 != label.revision:
             found = "no such item" if row is None else f"revision {row['revision']}"
             raise DataError(f"expected to add revision {label.revision} to {item_id}, got {found}; read it again")
@@ -332,47 +341,48 @@ class Project:
             (item_id, label.revision, text, label.reviewer, label.status),
         )
         connection.execute(
-            "UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, need = ? WHERE id = ?",
+            """UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, review_priority = ?
+            WHERE id = ?""",
             (
                 text,
                 label.revision,
                 label.status,
                 label.score,
                 label.reviewer,
-                find_need(label, row["lot"], self.settings.audit_share),
+                compute_review_priority(label, row["audit_hash"], self.settings.audit_share),
                 item_id,
             ),
         )
 
     def insert_item(self, connection: sqlite3.Connection, item: Item) -> None:
         """Add an item with all its revisions, inside the caller's transaction; its id must be new."""
-        picture = item.picture
+        image = item.image
         connection.execute(
-            """INSERT INTO pictures (sha256, path, width, height, domain) VALUES (?, ?, ?, ?, ?)
+            """INSERT INTO images (sha256, path, width, height, domain) VALUES (?, ?, ?, ?, ?)
             ON CONFLICT DO NOTHING""",
-            (picture.sha256, self.stored_path(picture.path), picture.width, picture.height, picture.domain),
+            (image.sha256, self.stored_path(image.path), image.width, image.height, image.domain),
         )
-        lot = draw_lot(self.settings.seed, item.id)
+        audit_hash = compute_audit_hash(self.settings.seed, item.id)
         label, sample = item.label, item.sample
         connection.execute(
-            """INSERT INTO items (id, picture, sample, category, words, evidence, lot, label, revision, status, score,
-            reviewer, need, wants)
-            VALUES (?, (SELECT id FROM pictures WHERE sha256 = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO items (id, image, sample, category, search_text, evidence, audit_hash, label, revision,
+            status, score, reviewer, review_priority, required_reviews)
+            VALUES (?, (SELECT id FROM images WHERE sha256 = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 item.id,
-                picture.sha256,
+                image.sha256,
                 sample.model_dump_json(exclude={"image"}),
                 sample.category,
-                find_words(sample),
+                make_search_text(sample),
                 "agreement" if sample.answer is None else "known_answer",
-                lot,
+                audit_hash,
                 label.model_dump_json(),
                 label.revision,
                 label.status,
                 label.score,
                 label.reviewer,
-                find_need(label, lot, self.settings.audit_share),
-                count_wanted(item.id, self.settings),
+                compute_review_priority(label, audit_hash, self.settings.audit_share),
+                count_required_reviews(item.id, self.settings),
             ),
         )
         connection.executemany(
@@ -410,7 +420,7 @@ class Project:
         return Item(
             id=row["id"],
             sample=Sample(**{**json.loads(row["sample"]), "image": path}),
-            picture=PictureFile(
+            image=ImageFile(
                 path=path, sha256=row["sha256"], width=row["width"], height=row["height"], domain=row["domain"]
             ),
             label=label,
@@ -440,25 +450,25 @@ def check_name(name: str) -> str:
     return title
 
 
-def make_item_id(picture_sha256: str, question: str, choices: Sequence[str]) -> str:
-    """The id of a question about a picture: 16 hexadecimal digits, the same wherever and whenever it is imported."""
-    text = json.dumps([picture_sha256, question.strip(), list(choices)], ensure_ascii=True)
+def make_item_id(image_sha256: str, question: str, choices: Sequence[str]) -> str:
+    """The id of a question about an image: 16 hexadecimal digits, the same wherever and whenever it is imported."""
+    text = json.dumps([image_sha256, question.strip(), list(choices)], ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def draw_lot(seed: int, item_id: str) -> float:
+def compute_audit_hash(seed: int, item_id: str) -> float:
     """A number in [0, 1) that the seed and the id decide: who draws low is audited."""
     digest = hashlib.sha256(f"audit:{seed}:{item_id}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def count_wanted(item_id: str, settings: ProjectSettings) -> int:
+def count_required_reviews(item_id: str, settings: ProjectSettings) -> int:
     """How many people are to decide the item: two where they overlap on purpose."""
     digest = hashlib.sha256(f"overlap:{settings.seed}:{item_id}".encode()).digest()
     return 2 if int.from_bytes(digest[:6], "big") / 2**48 < settings.overlap_share else 1
 
 
-def find_words(sample: Sample) -> str:
+def make_search_text(sample: Sample) -> str:
     """What a search for text looks at, lower case."""
     parts: Iterable[str] = (sample.id, sample.question, *sample.choices, sample.answer or "", sample.source)
     return "\n".join((*parts, Path(sample.image).name)).casefold()

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hart_studio.errors import DataError, HartError, InputError
-from hart_studio.labeling.connections import POOL, connect, draw_first_number
-from hart_studio.labeling.database import DATABASE, Database, refuse_damage, telling_apart
-from hart_studio.labeling.known_calibrations import CALIBRATION
+from hart_studio.labeling.calibration_lookup import CALIBRATION
+from hart_studio.labeling.connection_pool import CONNECTION_POOL, connect, make_first_number
+from hart_studio.labeling.database import DATABASE, Database, refuse_damage, translate_sqlite_errors
 from hart_studio.labeling.project import RUNS, Project, check_name
 from hart_studio.labeling.project_creation import DRAFT_PREFIX, TRASH, check_place, make_draft, publish_draft
 from hart_studio.labeling.project_locks import check_links, hold_project
@@ -81,7 +81,7 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
         try:
             # Images are written before the rows that name them: the copy of the rows names no image that is missing.
             _copy_database(project.database, draft / DATABASE, title)
-            _copy_files(project.pictures, draft / project.pictures.name)
+            _copy_files(project.images, draft / project.images.name)
             _copy_runs(project.runs, draft / RUNS)
             if (project.folder / CALIBRATION).is_file():
                 shutil.copy2(project.folder / CALIBRATION, draft / CALIBRATION)
@@ -148,7 +148,7 @@ def delete_project(project: Project, confirmation: str, *, is_kept: bool = True)
         raise DataError(f"The trash {trash} is a symbolic link. Remove the link; a new folder is made.")
     entry = f"{datetime.now(UTC):{_TIME}}-{secrets.token_hex(3)}-{project.folder.name}"
     with hold_project(project):
-        POOL.close_idle(project.folder)
+        CONNECTION_POOL.close_idle(project.folder)
         try:
             trash.mkdir(exist_ok=True)
             project.folder.rename(trash / entry)
@@ -190,7 +190,7 @@ def restore_project(root: Path, entry: str) -> Project:
     if place is None:
         raise InputError(f"The trash holds no project {entry[:80]!r}. It may have been restored or removed already.")
     folder, _, name = place
-    POOL.close_idle(folder)
+    CONNECTION_POOL.close_idle(folder)
     target = next(path for path in _free_names(root, name) if not path.exists())
     try:
         folder.rename(target)
@@ -212,7 +212,7 @@ def purge_trash(root: Path, keep_days: float = TRASH_DAYS) -> int:
     now, count = datetime.now(UTC), 0
     for folder, deleted_at, _ in _trash_folders(root):
         if (now - deleted_at).total_seconds() > keep_days * _DAY_SECONDS:
-            POOL.close_idle(folder)
+            CONNECTION_POOL.close_idle(folder)
             shutil.rmtree(folder, ignore_errors=True)
             count += not folder.exists()
     for draft in root.glob(f"{DRAFT_PREFIX}*") if root.is_dir() else ():
@@ -248,7 +248,7 @@ def _trash_folders(root: Path) -> list[tuple[Path, datetime, str]]:
 
 def _copy_database(database: Database, path: Path, name: str) -> None:
     path.open("xb").close()
-    with database.reading() as source, telling_apart(path):
+    with database.reading() as source, translate_sqlite_errors(path):
         target = connect(path)
         try:
             source.backup(target)  # in one step: a snapshot, while others go on to write
@@ -257,8 +257,8 @@ def _copy_database(database: Database, path: Path, name: str) -> None:
             target.execute(
                 "UPDATE project SET name = ?, created_at = ?, archived_at = NULL", (name, datetime.now(UTC).isoformat())
             )
-            target.execute("DELETE FROM claims")
-            target.execute(f"PRAGMA application_id = {draw_first_number():d}")
+            target.execute("DELETE FROM item_locks")
+            target.execute(f"PRAGMA application_id = {make_first_number():d}")
             target.execute("COMMIT")
         finally:
             target.close()
@@ -269,13 +269,13 @@ def _check_intact(database: Database) -> None:
         refuse_damage(connection, database.path)
 
 
-def _copy_files(source: Path, target: Path, left_out: Collection[str] = ()) -> None:
+def _copy_files(source: Path, target: Path, excluded: Collection[str] = ()) -> None:
     """Copy a folder without links, and without drafts of files that are being written."""
     if not source.is_dir():
         return
     target.mkdir()
     for path in source.iterdir():
-        if path.is_symlink() or path.name in left_out or path.name.endswith(".tmp"):
+        if path.is_symlink() or path.name in excluded or path.name.endswith(".tmp"):
             continue
         if path.is_dir():
             _copy_files(path, target / path.name)

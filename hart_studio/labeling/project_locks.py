@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from hart_studio.errors import InputError
+from hart_studio.labeling.calibration_lookup import CALIBRATION
 from hart_studio.labeling.database import DATABASE
-from hart_studio.labeling.known_calibrations import CALIBRATION
-from hart_studio.labeling.project import PICTURES, RUNS, Project
+from hart_studio.labeling.project import IMAGES, RUNS, Project
 from hart_studio.runs.processes import LockedError, LockHolder, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs
 from hart_studio.symlinks import reject_external_symlinks
@@ -29,8 +29,8 @@ EXPORTS: Final = "exports"
 TRAINING: Final = "training"
 """Folder of the project that holds the samples for a training."""
 
-_OWN_NAMES: Final = (DATABASE, RUNS, PICTURES, EXPORTS, TRAINING, CALIBRATION, IMPORT_LOCK)
-_PATIENCE_SECONDS: Final = 5.0
+_OWN_NAMES: Final = (DATABASE, RUNS, IMAGES, EXPORTS, TRAINING, CALIBRATION, IMPORT_LOCK)
+_LOCK_TIMEOUT_SECONDS: Final = 5.0
 
 
 def check_links(project: Project) -> None:
@@ -54,7 +54,7 @@ def hold_run_lock(project: Project, run_id: str) -> Iterator[None]:
     check_links(project)
     project.runs.mkdir(exist_ok=True)
     try:
-        with hold_lock(project.runs / RUN_LOCK, _PATIENCE_SECONDS, work=run_id):
+        with hold_lock(project.runs / RUN_LOCK, _LOCK_TIMEOUT_SECONDS, work=run_id):
             yield
     except LockedError as error:
         raise InputError(_describe_run(error.holder)) from error
@@ -93,7 +93,7 @@ def reserve_start(project: Project, resumed: str = "") -> Iterator[None]:
     check_links(project)
     project.runs.mkdir(exist_ok=True)
     try:
-        with hold_lock(project.runs / START_LOCK, _PATIENCE_SECONDS, work="start"):
+        with hold_lock(project.runs / START_LOCK, _LOCK_TIMEOUT_SECONDS, work="start"):
             _refuse_active_run(project, resumed)
             yield
     except LockedError as error:
@@ -117,7 +117,7 @@ def hold_project(project: Project) -> Iterator[None]:
         yield
 
 
-def is_at_work(run: RunSummary) -> bool:
+def is_run_active(run: RunSummary) -> bool:
     """Whether a run works, or is about to."""
     return run.state in {"queued", "running", "stopping"}
 
@@ -131,7 +131,7 @@ def _refuse_active_run(project: Project, resumed: str) -> None:
     for run in list_runs(project.runs):
         # A run that works holds the lock. One that says so without it works on the folder that this is a copy of.
         status = run.status
-        if status and status.state == "queued" and is_at_work(run) and run.layout.run_id != resumed:
+        if status and status.state == "queued" and is_run_active(run) and run.layout.run_id != resumed:
             process = f"process {status.pid}, starting" if status.pid else "waiting to start"
             raise InputError(
                 f"Labeling run {run.layout.run_id} ({process}) is already working on this project. "

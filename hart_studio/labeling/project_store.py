@@ -17,7 +17,7 @@ from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_lifecycle import duplicate_project, rename_project, restore_project
 
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_MOST_NUMBERS: Final = 1000
+_MAX_NUMBERS: Final = 1000
 
 
 class ProjectEntry(NamedTuple):
@@ -35,7 +35,7 @@ class ProjectEntry(NamedTuple):
     """Why it cannot be opened; empty when it can."""
 
 
-_Stamp = tuple[int, int, int]
+_FileStamp = tuple[int, int, int]
 
 
 class ProjectStore:
@@ -47,7 +47,7 @@ class ProjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: dict[str, tuple[_Stamp | None, ProjectEntry]] = {}
+        self._known: dict[str, tuple[_FileStamp | None, ProjectEntry]] = {}
 
     def open_project(self, project_id: object) -> Project:
         """The project of an id.
@@ -88,7 +88,7 @@ class ProjectStore:
         """
         title, entries = check_name(name), self.list_projects()
         _refuse_taken_name(title, entries)
-        return create_project(self._find_place(title, entries), title, settings)
+        return create_project(self._choose_folder(title, entries), title, settings)
 
     def rename_project(self, project: Project, name: str) -> None:
         """Change the name that people see; the id stays.
@@ -108,23 +108,23 @@ class ProjectStore:
         """
         title, entries = check_name(name), self.list_projects()
         _refuse_taken_name(title, entries)
-        return duplicate_project(project, self._find_place(title, entries), title)
+        return duplicate_project(project, self._choose_folder(title, entries), title)
 
     def restore_project(self, entry: str) -> Project:
         """Take a project out of the trash; see ``project_lifecycle.restore_project``."""
         return restore_project(self.root, entry)
 
-    def _find_place(self, title: str, entries: Sequence[ProjectEntry]) -> Path:
+    def _choose_folder(self, title: str, entries: Sequence[ProjectEntry]) -> Path:
         """Folder for a new project of a name. A project that was renamed may have the one that is meant for it."""
         slug = to_slug(title)
         names = {each.id: each.name for each in entries}
         if slug in names and to_slug(names[slug]) == slug:
             raise InputError(f"A project named {title!r}, or much alike, already exists. Choose another name.")
-        return next(path for path in self._number(slug) if not path.exists())
+        return next(path for path in self._numbered_folders(slug) if not path.exists())
 
-    def _number(self, slug: str) -> Iterator[Path]:
+    def _numbered_folders(self, slug: str) -> Iterator[Path]:
         yield self.root / slug
-        for number in range(2, _MOST_NUMBERS):
+        for number in range(2, _MAX_NUMBERS):
             yield self.root / f"{slug[:60].rstrip('-')}-{number}"
         raise InputError(f"Too many projects are named like {slug!r}. Choose another name.")
 
@@ -137,7 +137,7 @@ def _describe(folder: Path) -> ProjectEntry:
         return ProjectEntry(folder.name, folder.name, 0, is_archived=False, problem=str(error))
 
 
-def _stamp_at_rest(folder: Path) -> _Stamp | None:
+def _stamp_at_rest(folder: Path) -> _FileStamp | None:
     """Inode, size and time of the file of a project that no program has open; None when one has.
 
     Without a write-ahead log the file holds everything, so what was read from it holds until it changes.

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.geometry import mean_pairwise_iou
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import DECIDED, Check, EvidenceKind, Item, Label
+from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, EvidenceKind, Item, Label
 
 SCORE_BINS: Final = 10
 """Of the histogram of scores."""
@@ -22,7 +22,7 @@ AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Of the histogram of area shares; labels are small, so the bins are too."""
 
 
-class EvidenceFigures(NamedTuple):
+class EvidenceStats(NamedTuple):
     """Labels with one kind of evidence."""
 
     labels: int
@@ -42,7 +42,7 @@ class EvidenceFigures(NamedTuple):
         return self.verified.value - self.full_image.value
 
 
-class ReviewerFigures(NamedTuple):
+class ReviewerStats(NamedTuple):
     """What one person did."""
 
     reviewer: str
@@ -69,7 +69,7 @@ class Quality(NamedTuple):
 
     statuses: dict[str, int]
     """Status -> number of items."""
-    evidence: dict[EvidenceKind, EvidenceFigures]
+    evidence: dict[EvidenceKind, EvidenceStats]
     """One for each kind that occurs."""
     scores: dict[EvidenceKind, list[int]]
     """Labels in each of ten equal bins of the score."""
@@ -79,7 +79,7 @@ class Quality(NamedTuple):
     """Share of the audited labels that people accepted as they were; None before the first one."""
     audited: int
     """Auto-accepted labels that people decided one by one."""
-    reviewers: list[ReviewerFigures]
+    reviewers: list[ReviewerStats]
     """One per person."""
     agreement: Agreement
     """Between people."""
@@ -91,7 +91,7 @@ def measure_quality(project: Project) -> Quality:
     Raises:
         DataError: If the project cannot be read.
     """
-    checks: dict[EvidenceKind, list[Check]] = defaultdict(list)
+    checks: dict[EvidenceKind, list[BoxCheck]] = defaultdict(list)
     scores: dict[EvidenceKind, list[int]] = defaultdict(lambda: [0] * SCORE_BINS)
     areas = [0] * (len(AREA_EDGES) - 1)
     uncalibrated: Counter[EvidenceKind] = Counter()
@@ -103,7 +103,7 @@ def measure_quality(project: Project) -> Quality:
         uncalibrated[label.check.kind] += label.is_uncalibrated
         if label.score is not None:
             scores[label.check.kind][min(SCORE_BINS - 1, int(label.score * SCORE_BINS))] += 1
-        areas[_find_bin(label.check.area_share)] += 1
+        areas[_get_bin(label.check.area_share)] += 1
     right, audited = count_audit(project)
     return Quality(
         statuses=project.count_by("status"),
@@ -113,7 +113,7 @@ def measure_quality(project: Project) -> Quality:
         audit=wilson(right, audited) if audited else None,
         audited=audited,
         reviewers=list_reviewers(project),
-        agreement=measure_agreement(decided_by_two(project)),
+        agreement=measure_agreement(get_double_reviews(project)),
     )
 
 
@@ -130,15 +130,15 @@ def count_audit(project: Project) -> tuple[int, int]:
             """SELECT actions.kind, items.status, MAX(actions.id) FROM labels
             CROSS JOIN items ON items.id = labels.item
             CROSS JOIN actions INDEXED BY actions_by_item ON actions.item = labels.item
-            WHERE labels.status = 'auto_accepted' AND items.lot < ? AND actions.before = labels.revision
+            WHERE labels.status = 'auto_accepted' AND items.audit_hash < ? AND actions.before = labels.revision
             AND actions.undone = 0 AND actions.bulk IS NULL AND actions.kind != 'skip' GROUP BY actions.item""",
-            (project.find_audit_bound(),),
+            (project.get_audit_threshold(),),
         ).fetchall()
     kept = sum(row["kind"] == "accept" and row["status"] == "accepted" for row in rows)
     return kept, len(rows)
 
 
-def list_reviewers(project: Project) -> list[ReviewerFigures]:
+def list_reviewers(project: Project) -> list[ReviewerStats]:
     """What each person did, by name. Actions that were taken back do not count."""
     with project.database.reading() as connection:
         rows = connection.execute(
@@ -151,22 +151,22 @@ def list_reviewers(project: Project) -> list[ReviewerFigures]:
         if row["seconds"] is not None:
             seconds[row["reviewer"]].append(row["seconds"])
     return [
-        ReviewerFigures(name, dict(kinds), median(seconds[name]) if seconds[name] else None)
+        ReviewerStats(name, dict(kinds), median(seconds[name]) if seconds[name] else None)
         for name, kinds in counts.items()
     ]
 
 
-def decided_by_two(project: Project) -> list[tuple[Label, Label]]:
+def get_double_reviews(project: Project) -> list[tuple[Label, Label]]:
     """The last decisions of two people about one item, where an item was meant for two."""
     with project.database.reading() as connection:
         rows = connection.execute(
             """SELECT item FROM actions JOIN items ON items.id = actions.item WHERE undone = 0 AND kind != 'skip'
-            AND items.wants > 1 GROUP BY item HAVING COUNT(DISTINCT actions.reviewer) > 1"""
+            AND items.required_reviews > 1 GROUP BY item HAVING COUNT(DISTINCT actions.reviewer) > 1"""
         ).fetchall()
     pairs = []
     for row in rows:
         item: Item = project.item(row["item"], with_history=True)
-        last = {label.reviewer: label for label in (*item.history, item.label) if label.status in DECIDED}
+        last = {label.reviewer: label for label in (*item.history, item.label) if label.status in REVIEWED_STATUSES}
         if len(last) >= 2:
             first, second = list(last.values())[-2:]
             pairs.append((first, second))
@@ -182,29 +182,29 @@ def measure_agreement(pairs: Sequence[tuple[Label, Label]]) -> Agreement:
     overlaps = [
         overlap
         for first, second in pairs
-        if _keeps(first) and _keeps(second) and first.boxes and second.boxes
+        if _is_kept(first) and _is_kept(second) and first.boxes and second.boxes
         if (overlap := mean_pairwise_iou([first.boxes, second.boxes])) is not None
     ]
-    return Agreement(len(pairs), fmean(overlaps) if overlaps else None, _find_kappa(pairs))
+    return Agreement(len(pairs), fmean(overlaps) if overlaps else None, _compute_kappa(pairs))
 
 
-def _find_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:
+def _compute_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:
     if not pairs:
         return None
-    votes = [(_keeps(first), _keeps(second)) for first, second in pairs]
+    votes = [(_is_kept(first), _is_kept(second)) for first, second in pairs]
     observed = fmean(float(first == second) for first, second in votes)
     keeping = [fmean(float(vote[side]) for vote in votes) for side in (0, 1)]
     by_chance = keeping[0] * keeping[1] + (1 - keeping[0]) * (1 - keeping[1])
     return None if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
-def _keeps(label: Label) -> bool:
+def _is_kept(label: Label) -> bool:
     return label.status in {"accepted", "edited"}
 
 
-def _summarize(checks: Sequence[Check], uncalibrated: int) -> EvidenceFigures:
+def _summarize(checks: Sequence[BoxCheck], uncalibrated: int) -> EvidenceStats:
     needed = [check.necessity for check in checks if check.necessity is not None]
-    return EvidenceFigures(
+    return EvidenceStats(
         labels=len(checks),
         uncalibrated=uncalibrated,
         verified=_share(check.crops_right is True for check in checks),
@@ -218,5 +218,5 @@ def _share(values: Iterable[bool]) -> Estimate:
     return wilson(sum(found), len(found))
 
 
-def _find_bin(area: float) -> int:
+def _get_bin(area: float) -> int:
     return next((index for index, edge in enumerate(AREA_EDGES[1:]) if area <= edge), len(AREA_EDGES) - 2)

@@ -1,6 +1,6 @@
 """What a labeling project holds: items, and labels with the evidence for them.
 
-Boxes are, as everywhere, float pixels of the original upright picture. No record here has a field for gold boxes.
+Boxes are, as everywhere, float pixels of the original upright image. No record here has a field for gold boxes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ EvidenceKind = Literal["known_answer", "agreement"]
 """What answers were compared with. Figures of the two kinds are never put together."""
 
 Caution = Literal["touches_border", "covers_half", "scattered", "no_box"]
-"""Something odd about a label: a box at the picture's edge, over half of the picture covered, the regions of the
+"""Something odd about a label: a box at the image's edge, over half of the image covered, the regions of the
 rollouts lie apart, or no rollout predicted a box."""
 
 Uncalibrated = Literal[
-    "model", "images", "answer_form", "evidence", "sampling", "tightening", "given_boxes", "contradiction"
+    "model", "images", "answer_form", "evidence", "sampling", "refinement", "given_boxes", "contradiction"
 ]
 """Why a label with evidence has no score: there is no calibration of its model, the calibration is not valid for its
-images, answer form, kind of evidence, sampling, tightening or imported boxes, or the evidence contradicts the boxes.
-``calibration_domain.REASONS`` has them in words."""
+images, answer form, kind of evidence, sampling, box refinement or imported boxes, or the evidence contradicts the
+boxes. ``calibration_domain.REASONS`` has them in words."""
 
 Status = Literal["new", "proposed", "auto_accepted", "accepted", "edited", "rejected", "bad_question", "failed"]
 """``new``: nothing proposed yet. ``proposed``: waits for a person. ``auto_accepted``: the score was high enough.
@@ -33,19 +33,19 @@ by a person. ``failed``: the model could not be asked; the note says why."""
 Origin = Literal["none", "imported", "model", "human"]
 """Who drew the boxes."""
 
-DECIDED: Final[frozenset[Status]] = frozenset({"accepted", "edited", "rejected", "bad_question"})
+REVIEWED_STATUSES: Final[frozenset[Status]] = frozenset({"accepted", "edited", "rejected", "bad_question"})
 """Statuses that a person gave. A labeling run never changes such a label."""
 
-USABLE: Final[tuple[Status, ...]] = ("auto_accepted", "accepted", "edited")
+USABLE_STATUSES: Final[tuple[Status, ...]] = ("auto_accepted", "accepted", "edited")
 """Statuses of labels that are good to train on."""
 
 DEFAULT_CLASS: Final = "region"
 """Class of a project that names none: every detection format needs one."""
 
-LONGEST_CLASS: Final = 100
+MAX_CLASS_LENGTH: Final = 100
 """Characters of the name of a class."""
 
-MOST_CLASSES: Final = 10_000
+MAX_CLASSES: Final = 10_000
 """Classes of one project (ours)."""
 
 
@@ -55,12 +55,12 @@ def _check_class(name: str) -> str:
     return name.strip()
 
 
-ClassName = Annotated[str, Field(max_length=LONGEST_CLASS), AfterValidator(_check_class)]
+ClassName = Annotated[str, Field(max_length=MAX_CLASS_LENGTH), AfterValidator(_check_class)]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Check(Record):
+class BoxCheck(Record):
     """What speaks for the boxes of a label. ``None`` = could not be measured."""
 
     kind: EvidenceKind
@@ -88,14 +88,14 @@ class Check(Record):
     necessity: bool | None = None
     """Whether painting them over spoils the full image's answer."""
     area_share: Share = 0.0
-    """Share of the picture that the boxes cover."""
+    """Share of the image that the boxes cover."""
     cautions: tuple[Caution, ...] = ()
     """What is odd about the boxes."""
     model: str = ""
-    """Model that answered about the boxes that a person drew; empty = the one in the label's ``maker``."""
+    """Model that answered about the boxes that a person drew; empty = the one in the label's ``provenance``."""
 
 
-class Maker(Record):
+class LabelProvenance(Record):
     """The model that proposed a label, with what repeats it."""
 
     model: str
@@ -108,7 +108,7 @@ class Maker(Record):
     """Of the K rollouts."""
     seed: int = Field(ge=0)
     """Of the run's random numbers."""
-    is_tightened: bool = False
+    is_refined: bool = False
     """Whether the boxes were shrunk while they stayed sufficient."""
 
 
@@ -128,9 +128,9 @@ class Label(Record):
     outside of the calibration's domain."""
     uncalibrated: Uncalibrated | None = None
     """Why a labeling run gave no score."""
-    check: Check | None = None
+    check: BoxCheck | None = None
     """The evidence."""
-    maker: Maker | None = None
+    provenance: LabelProvenance | None = None
     """The model behind the boxes, or behind the ones that a person changed."""
     reviewer: str = ""
     """Who decided; empty for a program."""
@@ -145,15 +145,15 @@ class Label(Record):
         return self.score is None and self.check is not None and self.check.rollouts > 0
 
 
-class PictureFile(Record):
-    """The original picture of an item. It is referred to, never copied or changed."""
+class ImageFile(Record):
+    """The original image of an item. It is referred to, never copied or changed."""
 
     path: str
     """Absolute path."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the file's bytes, when it was imported."""
     width: int = Field(ge=1)
-    """Width of the upright picture, pixels."""
+    """Width of the upright image, pixels."""
     height: int = Field(ge=1)
     """Height, pixels."""
     domain: str = ""
@@ -162,14 +162,14 @@ class PictureFile(Record):
 
 
 class Item(Record):
-    """One question about one picture, with its label: the unit of review and of export."""
+    """One question about one image, with its label: the unit of review and of export."""
 
     id: str = Field(pattern="^[0-9a-f]{16}$")
-    """Made from the picture's content, the question and its choices, so the same row has the same id everywhere."""
+    """Made from the image's content, the question and its choices, so the same row has the same id everywhere."""
     sample: Sample
     """The question. ``sample.id`` is the id that its source gave."""
-    picture: PictureFile
-    """The picture of ``sample.image``."""
+    image: ImageFile
+    """The image of ``sample.image``."""
     label: Label
     """The newest revision."""
     history: tuple[Label, ...] = ()

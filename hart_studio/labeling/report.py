@@ -13,7 +13,7 @@ from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically
 from hart_studio.formatting import format_percent
 from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.gold import GoldFigures, GoldReport, compare_with_gold
+from hart_studio.labeling.gold_metrics import GoldMetrics, GoldReport, measure_against_gold
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import AREA_EDGES, SCORE_BINS, Quality, measure_quality
 from hart_studio.labeling.records import EvidenceKind
@@ -39,7 +39,7 @@ def write_report(project: Project, path: Path, calibration: Calibration | None =
         OSError: If the file cannot be written.
     """
     check_output(path, "a quality report", lambda head: GENERATOR.encode() in head and _BEGINNING.encode() in head)
-    quality, gold = measure_quality(project), compare_with_gold(project)
+    quality, gold = measure_quality(project), measure_against_gold(project)
     now = datetime.now(UTC)
     parts = [
         f"<h1>{html.escape(project.name)}</h1>",
@@ -65,7 +65,7 @@ def draw_figures(quality: Quality) -> dict[str, str]:
         found[f"scores_{kind}"] = draw_bars(f"Scores, {KIND_TITLES[kind].lower()}", "score from", "labels", bars)
     if any(quality.areas):
         bars = [Bar(f"{100 * low:g} %", count) for low, count in zip(AREA_EDGES[:-1], quality.areas, strict=True)]
-        found["areas"] = draw_bars("Area of the labels", "share of the picture from", "labels", bars)
+        found["areas"] = draw_bars("Area of the labels", "share of the image from", "labels", bars)
     return found
 
 
@@ -93,11 +93,13 @@ def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[s
         if kind in quality.scores
     }
     missing = [KIND_TITLES[kind].lower() for kind in calibration.curves if kind not in quality.scores]
-    told = f"No label of this project has a score from {' or '.join(missing)}, so that reliability diagram is left out."
-    return found, told if missing else ""
+    message = (
+        f"No label of this project has a score from {' or '.join(missing)}, so that reliability diagram is left out."
+    )
+    return found, message if missing else ""
 
 
-def show_estimate(found: Estimate | None) -> str:
+def format_estimate(found: Estimate | None) -> str:
     """A share with its interval; a dash when there is none."""
     return (
         "–"
@@ -112,10 +114,10 @@ def _write_evidence(quality: Quality) -> list[str]:
             KIND_TITLES[kind],
             f"{found.labels:,}",
             f"{found.uncalibrated:,}",
-            show_estimate(found.verified),
-            show_estimate(found.full_image),
+            format_estimate(found.verified),
+            format_estimate(found.full_image),
             f"{100 * found.lift:+.1f} points",
-            show_estimate(found.needed),
+            format_estimate(found.needed),
         ]
         for kind, found in quality.evidence.items()
     ]
@@ -132,13 +134,13 @@ def _write_evidence(quality: Quality) -> list[str]:
 
 
 def _write_audit(quality: Quality) -> list[str]:
-    told = (
+    message = (
         f"<p>{quality.audited:,} auto-accepted labels were decided one by one by people: "
-        f"<strong>{show_estimate(quality.audit)}</strong> stayed as they were.</p>"
+        f"<strong>{format_estimate(quality.audit)}</strong> stayed as they were.</p>"
         if quality.audit
-        else "<p>No label that was accepted unseen has been audited yet, so their error rate is not known.</p>"
+        else "<p>No label that was auto-accepted has been audited yet, so their error rate is not known.</p>"
     )
-    return ["<h2>Audit</h2>", told]
+    return ["<h2>Audit</h2>", message]
 
 
 def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
@@ -146,11 +148,11 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
         return []
     rows = []
     for kind, report in gold.items():
-        found = {"all": report.all, "usable": report.usable, "accepted unseen": report.accepted_unseen}
+        found = {"all": report.all, "usable": report.usable, "auto-accepted": report.auto_accepted}
         for name, figures in found.items():
             if figures:
-                rows.append([f"{KIND_TITLES[kind]}: {name}", *_show_figures(figures)])
-        rows.append([f"{KIND_TITLES[kind]}: right labels that were accepted unseen", "", show_estimate(report.recall)])
+                rows.append([f"{KIND_TITLES[kind]}: {name}", *_format_metrics(figures)])
+        rows.append([f"{KIND_TITLES[kind]}: right labels that were auto-accepted", "", format_estimate(report.recall)])
     return [
         "<h2>Beside gold boxes</h2>",
         "<p>Gold boxes are read for this table alone. A box over everything has an IoG of 1: see its area.</p>",
@@ -158,10 +160,10 @@ def _write_gold(gold: dict[EvidenceKind, GoldReport]) -> list[str]:
     ]
 
 
-def _show_figures(figures: GoldFigures) -> list[str]:
+def _format_metrics(figures: GoldMetrics) -> list[str]:
     return [
         f"{figures.labels:,}",
-        show_estimate(figures.found),
+        format_estimate(figures.found),
         f"{figures.iog:.3f}",
         f"{figures.iou:.3f}",
         format_percent(figures.area_share, 2),
@@ -178,10 +180,10 @@ def _write_calibration(calibration: Calibration, quality: Quality) -> list[str]:
         [
             KIND_TITLES[kind],
             f"{curve.tested_on:,}",
-            show_estimate(curve.right_estimate),
+            format_estimate(curve.right_estimate),
             "–" if curve.threshold is None else f"{curve.threshold:.3f}",
-            show_estimate(curve.precision_estimate),
-            show_estimate(curve.recall_estimate),
+            format_estimate(curve.precision_estimate),
+            format_estimate(curve.recall_estimate),
             f"{curve.brier:.3f}",
             f"{curve.calibration_error:.3f}",
         ]
@@ -211,13 +213,13 @@ def _write_reviewers(quality: Quality) -> list[str]:
         for found in quality.reviewers
     ]
     pair = quality.agreement
-    told = (
+    message = (
         f"<p>{pair.items} items were decided by two: mean IoU {_number(pair.iou)}, "
         f"Cohen's kappa {_number(pair.kappa)}.</p>"
         if pair.items
         else ""
     )
-    return ["<h2>Reviewers</h2>", write_table(["Reviewer", "Actions", "Median time"], rows), told]
+    return ["<h2>Reviewers</h2>", write_table(["Reviewer", "Actions", "Median time"], rows), message]
 
 
 def _number(value: float | None) -> str:

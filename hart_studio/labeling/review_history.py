@@ -13,21 +13,21 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from hart_studio.labeling.claims import ConflictError, claim
-from hart_studio.labeling.need import find_need
+from hart_studio.labeling.item_locks import ConflictError, lock_item
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Label
+from hart_studio.labeling.review_priority import compute_review_priority
 
 FIRST_CHUNK: Final = 1000
 """Least number of items in one transaction of a bulk action."""
-MOST_IN_CHUNK: Final = 4000
+MAX_IN_CHUNK: Final = 4000
 LOCK_SECONDS: Final = 0.4
 """Time that one transaction of a bulk action should hold the write lock; the number of its items follows it."""
 
 PAUSE_SECONDS: Final = 0.01
 """Between two transactions of a bulk action, so that other writers get their turn."""
 
-Report = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with the items done and skipped so far."""
 
 _LAST_DONE: Final = "SELECT * FROM actions WHERE reviewer = ? AND undone = 0 ORDER BY id DESC LIMIT 1"
@@ -37,7 +37,7 @@ _NEWEST: Final = """SELECT MAX(COALESCE((SELECT MAX(id) FROM actions WHERE revie
     COALESCE((SELECT MAX(undone) FROM actions WHERE reviewer = :who), 0))"""
 
 
-class Undone(NamedTuple):
+class UndoneAction(NamedTuple):
     """What undo or redo did."""
 
     item_id: str
@@ -48,16 +48,16 @@ class Undone(NamedTuple):
     """Items of a bulk action that kept their label, because somebody has changed it since."""
 
 
-def is_bulk_next(project: Project, reviewer: str, *, is_undo: bool) -> bool:
+def is_next_action_bulk(project: Project, reviewer: str, *, is_undo: bool) -> bool:
     """Whether undo or redo would concern a bulk action, which may take seconds."""
     with project.database.reading() as connection:
-        action = _find_action(connection, reviewer, is_undo=is_undo)
+        action = _get_action(connection, reviewer, is_undo=is_undo)
     return action is not None and action["bulk"] is not None
 
 
 def step(
-    project: Project, reviewer: str, *, is_undo: bool, report: Report = lambda done, skipped: None
-) -> Undone | None:
+    project: Project, reviewer: str, *, is_undo: bool, report: ProgressCallback = lambda done, skipped: None
+) -> UndoneAction | None:
     """Undo the last action of a reviewer, or redo the one that was undone last.
 
     A bulk action is undone as a whole, in short transactions. Where that ends early, the next undo goes on with the
@@ -76,18 +76,18 @@ def step(
         ConflictError: If somebody else has changed the item of a single action since.
     """
     with project.database.writing() as connection:
-        action = _find_action(connection, reviewer, is_undo=is_undo)
+        action = _get_action(connection, reviewer, is_undo=is_undo)
         if action is None:
             return None
         if action["bulk"] is None:
             if _restore(project, connection, [action], is_undo=is_undo):
                 raise ConflictError("expected the label that you left, got one that somebody has changed since")
             if is_undo:  # what was undone is open with this reviewer before anybody else can be given it
-                _claim_if_free(connection, action["item"], reviewer)
-    undone = Undone(action["item"], action["kind"], 0)
+                _lock_item_if_free(connection, action["item"], reviewer)
+    undone = UndoneAction(action["item"], action["kind"], 0)
     if action["bulk"] is not None:
         undone = _step_bulk(project, action, is_undo, report)
-    project.draw_audit()  # a label that was auto-accepted may be so again
+    project.sample_audit()  # a label that was auto-accepted may be so again
     return undone
 
 
@@ -99,7 +99,7 @@ def next_chunk_size(size: int, seconds: float) -> int:
         seconds: How long that one took.
     """
     fitting = int(size * LOCK_SECONDS / max(seconds, 1e-3))
-    return min(max(fitting, FIRST_CHUNK), size * 2, MOST_IN_CHUNK)
+    return min(max(fitting, FIRST_CHUNK), size * 2, MAX_IN_CHUNK)
 
 
 def record_action(
@@ -118,22 +118,22 @@ def record_action(
     )
 
 
-def _find_action(connection: sqlite3.Connection, who: str, *, is_undo: bool) -> sqlite3.Row | None:
+def _get_action(connection: sqlite3.Connection, who: str, *, is_undo: bool) -> sqlite3.Row | None:
     if is_undo:
         cursor = connection.execute(_LAST_DONE, (who,))
     else:
-        cursor = connection.execute(_FIRST_UNDONE, (who, _find_newest(connection, who)))
+        cursor = connection.execute(_FIRST_UNDONE, (who, _get_newest(connection, who)))
     row: sqlite3.Row | None = cursor.fetchone()
     return row
 
 
-def _find_newest(connection: sqlite3.Connection, who: str) -> int:
+def _get_newest(connection: sqlite3.Connection, who: str) -> int:
     """Id of the newest action of a reviewer; 0 without one."""
     (newest,) = connection.execute(_NEWEST, {"who": who}).fetchone()
     return int(newest)
 
 
-def _step_bulk(project: Project, action: sqlite3.Row, is_undo: bool, report: Report) -> Undone:
+def _step_bulk(project: Project, action: sqlite3.Row, is_undo: bool, report: ProgressCallback) -> UndoneAction:
     done, skipped, first = 0, 0, action["item"]
     # Newest first when undoing: where that ends early, what is left is still the top of the stack.
     query = f"""SELECT * FROM actions WHERE bulk = ? AND undone = ?
@@ -151,7 +151,7 @@ def _step_bulk(project: Project, action: sqlite3.Row, is_undo: bool, report: Rep
         done, skipped = done + len(actions) - missed, skipped + missed
         report(done, skipped)
         time.sleep(PAUSE_SECONDS)
-    return Undone(first, f"{action['kind']} of {done:,} label{'' if done == 1 else 's'}", skipped)
+    return UndoneAction(first, f"{action['kind']} of {done:,} label{'' if done == 1 else 's'}", skipped)
 
 
 def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence[sqlite3.Row], *, is_undo: bool) -> int:
@@ -166,7 +166,7 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
     labels, items, moved, marks = [], [], [], []
     for action in changing:
         row = connection.execute(
-            """SELECT items.revision, items.lot, labels.label FROM items JOIN labels ON labels.item = items.id
+            """SELECT items.revision, items.audit_hash, labels.label FROM items JOIN labels ON labels.item = items.id
             AND labels.revision = ? WHERE items.id = ?""",
             (action["before"], action["item"]),
         ).fetchone()
@@ -175,9 +175,9 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         # The clock of the new revision is today's, everything else is as it was.
         target = Label.model_validate_json(row["label"])
         label = target.model_copy(update={"revision": row["revision"] + 1, "at": now})
-        text, need = label.model_dump_json(), find_need(label, row["lot"], audit_share)
+        text, priority = label.model_dump_json(), compute_review_priority(label, row["audit_hash"], audit_share)
         labels.append((action["item"], label.revision, text, label.reviewer, label.status))
-        items.append((text, label.revision, label.status, label.score, label.reviewer, need, action["item"]))
+        items.append((text, label.revision, label.status, label.score, label.reviewer, priority, action["item"]))
         # Whatever led to the label that is there again now leads to its new revision.
         moved.append((label.revision, action["item"], action["before"]))
         marks.append((row["revision"], label.revision, action["id"]))
@@ -188,18 +188,20 @@ def _restore(project: Project, connection: sqlite3.Connection, actions: Sequence
         "INSERT INTO labels (item, revision, label, reviewer, status) VALUES (?, ?, ?, ?, ?)", labels
     )
     connection.executemany(
-        "UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, need = ? WHERE id = ?", items
+        """UPDATE items SET label = ?, revision = ?, status = ?, score = ?, reviewer = ?, review_priority = ?
+        WHERE id = ?""",
+        items,
     )
     connection.executemany("UPDATE actions SET after = ? WHERE item = ? AND after = ?", moved)
     connection.executemany("UPDATE actions SET before = ?, after = ? WHERE id = ?", marks)
-    undone = _find_newest(connection, actions[0]["reviewer"]) if is_undo else 0
+    undone = _get_newest(connection, actions[0]["reviewer"]) if is_undo else 0
     connection.executemany("UPDATE actions SET undone = ? WHERE id = ?", [(undone, action["id"]) for action in actions])
     return missed
 
 
-def _claim_if_free(connection: sqlite3.Connection, item_id: str, reviewer: str) -> None:
-    connection.execute("DELETE FROM claims WHERE reviewer = ?", (reviewer,))
+def _lock_item_if_free(connection: sqlite3.Connection, item_id: str, reviewer: str) -> None:
+    connection.execute("DELETE FROM item_locks WHERE reviewer = ?", (reviewer,))
     try:
-        claim(connection, item_id, reviewer)
+        lock_item(connection, item_id, reviewer)
     except ConflictError:
         return

@@ -7,7 +7,7 @@ from typing import Final
 from hart_studio.labeling.project import Project
 from hart_studio.progress import shorten_to_line
 
-MOST_REASONS: Final = 5
+MAX_REASONS: Final = 5
 """Reasons of failures that are listed, the most frequent first (ours)."""
 
 
@@ -49,9 +49,9 @@ def summarize_run(project: Project, run_id: str) -> list[str]:
     if kept:
         lines.append(f"  {kept:,} of the failed items keep the label that they had; --status labels them again")
     reasons = [(row["note"], row["count"]) for row in rows if row["status"] == "failed"]
-    lines += [f"  {count:,} failed: {shorten_to_line(str(reason))}" for reason, count in reasons[:MOST_REASONS]]
-    if len(reasons) > MOST_REASONS:
-        lines.append(f"  and {len(reasons) - MOST_REASONS:,} other reasons; the items have them as notes")
+    lines += [f"  {count:,} failed: {shorten_to_line(str(reason))}" for reason, count in reasons[:MAX_REASONS]]
+    if len(reasons) > MAX_REASONS:
+        lines.append(f"  and {len(reasons) - MAX_REASONS:,} other reasons; the items have them as notes")
     return lines
 
 

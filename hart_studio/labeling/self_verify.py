@@ -1,8 +1,8 @@
 """Propose boxes for questions and gather what speaks for them: the self-check that needs no annotator.
 
 Per question: K sampled passes of the loop, the regions that most of them mean, and three greedy answers about exactly
-these boxes: from their crops alone (is it enough?), from the picture without them (is it needed?), and from the whole
-picture (for reference). Only a ``Sample`` comes in, which has no gold boxes (method, Sec. 1 and 2).
+these boxes: from their crops alone (is it enough?), from the image without them (is it needed?), and from the whole
+image (for reference). Only a ``Sample`` comes in, which has no gold boxes (method, Sec. 1 and 2).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pydantic import Field
 from hart_studio.errors import HartError
 from hart_studio.geometry import WH, area_share, mean_pairwise_iou
 from hart_studio.imaging import ImageOpener, SourceImage
-from hart_studio.labeling.consensus import find_consensus, find_support
-from hart_studio.labeling.records import Caution, Check
-from hart_studio.labeling.tightening import TighteningSettings, tighten_boxes
+from hart_studio.labeling.box_refinement import BoxRefinementSettings, refine_boxes
+from hart_studio.labeling.consensus import compute_consensus, compute_support
+from hart_studio.labeling.records import BoxCheck, Caution
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.closed_loop import (
     FailedSample,
@@ -43,11 +43,11 @@ SCATTERED_BELOW: Final = 0.3
 COVERS_HALF: Final = 0.5
 """Area share from which on a label says little (ours)."""
 BORDER_PX: Final = 1.0
-"""A box this near to the picture's edge touches it (ours)."""
-MOST_FAULTS: Final = 16
+"""A box this near to the image's edge touches it (ours)."""
+MAX_CONSECUTIVE_FAILURES: Final = 16
 """Items in a row at which the model fails, from which on a job gives up (ours): then it is not the items' fault."""
 
-_LONGEST_REASON: Final = 500
+_MAX_REASON_LENGTH: Final = 500
 
 Asked = TypeVar("Asked")
 
@@ -61,15 +61,15 @@ class Proposal:
         boxes: In original pixels; empty when no rollout had a usable box, or when it failed.
         check: The evidence; None when it failed.
         failure: Why the model could not be asked.
-        is_fault: Whether the failure was unexpected, and not a picture that cannot be read.
-        is_given: Whether boxes that were given were verified, or tightened, in place of the model's own.
+        is_unexpected: Whether the failure was unexpected, and not an image that cannot be read.
+        is_given: Whether boxes that were given were verified, or refined, in place of the model's own.
     """
 
     sample_id: str
     boxes: tuple[Box, ...]
-    check: Check | None
+    check: BoxCheck | None
     failure: str = ""
-    is_fault: bool = False
+    is_unexpected: bool = False
     is_given: bool = False
 
 
@@ -80,7 +80,7 @@ class ProposalSettings(Record):
     """K, sampled passes of the loop per question (ours)."""
     loop: LoopSettings = LoopSettings(temperature=1.0)
     """Of the sampled turns; the answers about the boxes are the same at temperature 0."""
-    tightening: TighteningSettings | None = None
+    refinement: BoxRefinementSettings | None = None
     """Whether and how far boxes are shrunk before they are checked."""
 
 
@@ -99,7 +99,7 @@ def propose_by_halves(
     except Exception as error:  # whatever a library raises about one question, the others go on
         if len(batch) == 1:
             text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-            return [Proposal(id_of(batch[0]), (), None, text[:_LONGEST_REASON], is_fault=True)]
+            return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_LENGTH], is_unexpected=True)]
         half = len(batch) // 2
         return propose_by_halves(batch[:half], ask, id_of) + propose_by_halves(batch[half:], ask, id_of)
 
@@ -119,7 +119,7 @@ def propose(
         settings: How.
         given: Per sample, boxes that are there already and are to be verified in place of the model's own, in original
             pixels; empty for a sample without. None at all: no sample has any.
-        open_image: Opens a picture by its path.
+        open_image: Opens an image by its path.
 
     Returns:
         One proposal per sample, in order.
@@ -133,32 +133,32 @@ def propose(
     known = list(given) or [()] * len(samples)
     opened = prepare_samples(model, samples, loop, open_image)
     attempts = ground_and_crop(model, opened, loop, rollouts)
-    # A picture may open, and turn out to be damaged when it is cut.
+    # An image may open, and turn out to be damaged when it is cut.
     views = [
         next((attempt for attempt in group if isinstance(attempt, FailedSample)), view)
         for view, group in zip(opened, attempts, strict=True)
     ]
     groups = [list(group.rollouts) for group in run_answering(model, attempts, "crops_only", loop)]
-    pointed = [tuple(rollout.boxes for rollout in group) for group in groups]
-    for index, rolled in _answer_given(model, views, known, loop, rollouts).items():
+    predicted = [tuple(rollout.boxes for rollout in group) for group in groups]
+    for index, rolled in _answer_from_given(model, views, known, loop, rollouts).items():
         groups[index] = rolled
-    verified = [_verify(view, group, sets) for view, group, sets in zip(views, groups, pointed, strict=True)]
-    boxes = [own or _agree(check, sets) for own, check, sets in zip(known, verified, pointed, strict=True)]
-    if settings.tightening:
-        wanted = [_is_wanted(check) for check in verified]
-        boxes = tighten_boxes(model, views, boxes, pointed, wanted, loop, settings.tightening)
+    verified = [_verify(view, group, sets) for view, group, sets in zip(views, groups, predicted, strict=True)]
+    boxes = [own or _majority_boxes(check, sets) for own, check, sets in zip(known, verified, predicted, strict=True)]
+    if settings.refinement:
+        wanted = [_is_target_answer(check) for check in verified]
+        boxes = refine_boxes(model, views, boxes, predicted, wanted, loop, settings.refinement)
     from_crops = answer_from_boxes(model, views, boxes, greedy)
     full = run_direct(model, views, greedy)
     masked = answer_without_boxes(model, views, boxes, greedy)
     proposals = []
     for view, check, sets, own, (crops,), whole, without, there in zip(
-        views, verified, pointed, boxes, from_crops, full, masked, known, strict=True
+        views, verified, predicted, boxes, from_crops, full, masked, known, strict=True
     ):
         if isinstance(view, FailedSample) or crops.outcome == "error":
             reason = view.reason if isinstance(view, FailedSample) else crops.error
             proposals.append(Proposal(check.sample_id, (), None, reason))
             continue
-        support = find_support(sets, own)
+        support = compute_support(sets, own)
         evidence = _Evidence(
             check, crops if own else None, whole.rollouts[0], without, support, check.majority_answer, any(sets)
         )
@@ -167,14 +167,14 @@ def propose(
     return proposals
 
 
-def check_boxes(
+def verify_drawn_boxes(
     model: ChatModel,
     sample: Sample,
     boxes: Sequence[Box],
     settings: LoopSettings,
-    before: Check | None = None,
+    before: BoxCheck | None = None,
     open_image: ImageOpener = SourceImage,
-) -> tuple[Check, str]:
+) -> tuple[BoxCheck, str]:
     """Ask again about boxes that a person has just drawn: two or three greedy answers, no rollouts.
 
     Args:
@@ -184,14 +184,14 @@ def check_boxes(
         settings: Of the turns; temperature is 0 whatever they say.
         before: The evidence for the model's own boxes. What it says of the question stays: the answer of most
             rollouts, which agreement is measured against, and the answer from the full image.
-        open_image: Opens the picture by its path.
+        open_image: Opens the image by its path.
 
     Returns:
-        The evidence, and why the picture could not be read, or nothing.
+        The evidence, and why the image could not be read, or nothing.
     """
     greedy = settings.model_copy(update={"temperature": 0.0})
     (view,) = prepare_samples(model, [sample], greedy, open_image)
-    empty = Check(kind="agreement" if sample.answer is None else "known_answer", rollouts=0)
+    empty = BoxCheck(kind="agreement" if sample.answer is None else "known_answer", rollouts=0)
     if isinstance(view, FailedSample):
         return empty, view.reason
     ((crops,),) = answer_from_boxes(model, [view], [boxes], greedy)
@@ -220,11 +220,11 @@ class _Evidence:
     has_prediction: bool = True
     """Whether any rollout predicted a box."""
 
-    def judge(self, boxes: Sequence[Box], wh: WH, rollouts: int) -> Check:
+    def judge(self, boxes: Sequence[Box], wh: WH, rollouts: int) -> BoxCheck:
         """Write it down."""
         check = self.verification
         share = area_share(boxes, wh)
-        return Check(
+        return BoxCheck(
             kind=check.evidence,
             rollouts=rollouts,
             sufficiency=check.sufficiency,
@@ -249,7 +249,7 @@ class _Evidence:
         return None if self.majority is None else rollout.score.extracted == self.majority
 
 
-def _answer_given(
+def _answer_from_given(
     model: ChatModel,
     views: Sequence[PreparedSample | FailedSample],
     given: Sequence[tuple[Box, ...]],
@@ -265,20 +265,20 @@ def _answer_given(
 
 
 def _verify(
-    view: PreparedSample | FailedSample, rollouts: Sequence[Rollout], pointed: Sequence[tuple[Box, ...]]
+    view: PreparedSample | FailedSample, rollouts: Sequence[Rollout], predicted: Sequence[tuple[Box, ...]]
 ) -> Verification:
-    """Judge the answers; the consensus is that of the regions which the model itself pointed at."""
+    """Judge the answers; the consensus is that of the regions which the model itself predicted at."""
     check = verify_rollouts(rollouts, None, None, view.image.wh if isinstance(view, PreparedSample) else None)
-    return check.model_copy(update={"consensus": mean_pairwise_iou(pointed)})
+    return check.model_copy(update={"consensus": mean_pairwise_iou(predicted)})
 
 
-def _agree(check: Verification, pointed: Sequence[tuple[Box, ...]]) -> tuple[Box, ...]:
+def _majority_boxes(check: Verification, predicted: Sequence[tuple[Box, ...]]) -> tuple[Box, ...]:
     """The boxes of most rollouts whose answer was right, or was that of most."""
-    is_wanted = _is_wanted(check)
-    return find_consensus(pointed, [is_wanted(rollout) for rollout in check.rollouts])
+    is_wanted = _is_target_answer(check)
+    return compute_consensus(predicted, [is_wanted(rollout) for rollout in check.rollouts])
 
 
-def _is_wanted(check: Verification) -> Callable[[Rollout], bool]:
+def _is_target_answer(check: Verification) -> Callable[[Rollout], bool]:
     """Whether an answer is the known one, or, without one, that of most rollouts."""
     if check.evidence == "known_answer":
         return lambda rollout: rollout.score.value == 1.0

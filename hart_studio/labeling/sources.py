@@ -14,20 +14,20 @@ from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.data.tables import load_table, preview_table
 from hart_studio.errors import DataError, HartError, InputError
-from hart_studio.labeling.archives import Archive, Progress
-from hart_studio.labeling.folders import (
-    PICTURE_ENDINGS,
+from hart_studio.labeling.formats.reading import ImportOptions
+from hart_studio.labeling.formats.table import FORMATS, get_format
+from hart_studio.labeling.source_detection import (
+    IMAGE_SUFFIXES,
     TABLES,
     choose_table,
-    guess_folder,
-    guess_table,
+    detect_folder_kind,
+    detect_table_kind,
     list_folder,
 )
-from hart_studio.labeling.formats.reading import ImportOptions
-from hart_studio.labeling.formats.table import FORMATS, find_format
-from hart_studio.labeling.picture_sets import check_question, load_picture_folder
+from hart_studio.labeling.unlabeled_images import check_question, load_unlabeled_images
+from hart_studio.labeling.zip_archives import ProgressCallback, ZipArchive
 
-KINDS: Final = ("auto", "questions", "table", "pictures", "hugging_face", *FORMATS)
+KINDS: Final = ("auto", "questions", "table", "images", "hugging_face", *FORMATS)
 """What a source can be. ``questions``: the JSONL form of ``data.sources.load_jsonl``, with answers as letters."""
 
 ZIP: Final = ".zip"
@@ -43,8 +43,8 @@ class SourceSettings:
     Attributes:
         kind: One of ``KINDS``; ``auto`` looks at the path.
         columns: For tables and data sets: ``ColumnMapping`` field -> column, where the guess is wrong; empty = none.
-        image_root: Folder that pictures' paths start from.
-        question: What is asked about each picture that has no question, or for each label that has none.
+        image_root: Folder that images' paths start from.
+        question: What is asked about each image that has no question, or for each label that has none.
         choices: Option texts for that question.
         split: Split of a data set that has several.
         config: Configuration of a data set that has several.
@@ -77,7 +77,7 @@ class Source(NamedTuple):
             shutil.rmtree(self.unpacked, ignore_errors=True)
 
 
-def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Progress | None = None) -> Source:
+def locate_source(name: str, cache: Path, settings: SourceSettings, progress: ProgressCallback | None = None) -> Source:
     """Find out what a source is. A zip is unpacked, and a folder with one table of questions is that table.
 
     Args:
@@ -91,17 +91,17 @@ def locate_source(name: str, cache: Path, settings: SourceSettings, progress: Pr
         DataError: If it cannot be read.
         OSError: If a zip cannot be unpacked to the cache.
     """
-    kind = guess_kind(name) if settings.kind == "auto" else settings.kind
-    if kind == "pictures":
+    kind = detect_source_kind(name) if settings.kind == "auto" else settings.kind
+    if kind == "images":
         check_question(settings.question)
     path = Path(name)
     invalid_rows: tuple[InvalidRow, ...] = ()
     unpacked = None
     if is_zip(path):
-        with Archive(path) as archive:
+        with ZipArchive(path) as archive:
             path, invalid_rows, is_new = archive.unpack(cache, progress)
             unpacked = path if is_new else None
-            if kind != "pictures":  # whose question may name the folder of a picture
+            if kind != "images":  # whose question may name the folder of an image
                 path /= archive.root
     elif kind == "hugging_face" and not path.exists():
         return Source(kind, name)
@@ -129,9 +129,9 @@ def load_source(
 
     Args:
         source: From ``locate_source``.
-        cache: Folder for pictures that a source holds as bytes.
+        cache: Folder for images that a source holds as bytes.
         settings: How.
-        negative_question: Question for pictures that another tool left without a box; None = they are bad rows.
+        negative_question: Question for images that another tool left without a box; None = they are bad rows.
 
     Returns:
         Samples, gold samples or labeled samples, whichever the source has.
@@ -154,8 +154,8 @@ def load_source(
 def _load(source: Source, cache: Path, settings: SourceSettings, negative_question: str | None) -> LoadedSamples[Any]:
     kind, name = source.kind, source.name
     path = Path(name)
-    if kind == "pictures":
-        return load_picture_folder(path, settings.question, settings.choices)
+    if kind == "images":
+        return load_unlabeled_images(path, settings.question, settings.choices)
     if kind == "questions":
         return load_jsonl(path, image_root=settings.image_root, needs_answer=False)
     if kind == "table":
@@ -163,13 +163,13 @@ def _load(source: Source, cache: Path, settings: SourceSettings, negative_questi
         return load_table(path, cache, columns, image_root=settings.image_root)
     if kind == "hugging_face":
         return _load_hugging_face(name, cache, settings)
-    options = ImportOptions(image_root=settings.image_root, picture_cache=cache, negative_question=negative_question)
+    options = ImportOptions(image_root=settings.image_root, image_cache=cache, negative_question=negative_question)
     if settings.question.strip():
         options = replace(options, template=settings.question)
-    return find_format(kind).load(path, options)
+    return get_format(kind).load(path, options)
 
 
-def guess_kind(name: str) -> str:
+def detect_source_kind(name: str) -> str:
     """What a source most likely is.
 
     Raises:
@@ -178,20 +178,20 @@ def guess_kind(name: str) -> str:
     """
     path = Path(name)
     if path.is_dir():
-        return guess_folder(list_folder(path), lambda table: path / table)
+        return detect_folder_kind(list_folder(path), lambda table: path / table)
     if is_zip(path):
-        with Archive(path) as archive, tempfile.TemporaryDirectory(prefix="hart-zip-") as folder:
+        with ZipArchive(path) as archive, tempfile.TemporaryDirectory(prefix="hart-zip-") as folder:
             root = archive.root
-            return guess_folder(
+            return detect_folder_kind(
                 archive.list_folder(root), lambda table: archive.unpack_table(root + table, Path(folder))
             )
     if path.suffix.lower() in TABLES:
-        return guess_table(path)
+        return detect_table_kind(path)
     if not path.exists() and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hugging_face"
-    if path.suffix.lower() in PICTURE_ENDINGS and path.exists():
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.exists():
         raise InputError(
-            f"expected a folder or a zip of pictures, got one picture, {path.name!r}; bring its folder, or a zip of it"
+            f"expected a folder or a zip of images, got one image, {path.name!r}; bring its folder, or a zip of it"
         )
     kinds = ", ".join(KINDS[1:])
     raise InputError(f"expected a file, a folder or a hub id, got {name!r}; check the path, or name its kind: {kinds}")

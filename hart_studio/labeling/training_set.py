@@ -12,7 +12,7 @@ from hart_studio.files import from_stored_path, to_stored_path, write_atomically
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import TRAINING, check_links
-from hart_studio.labeling.records import USABLE
+from hart_studio.labeling.records import USABLE_STATUSES
 
 
 class TrainingSet(NamedTuple):
@@ -21,10 +21,10 @@ class TrainingSet(NamedTuple):
     path: Path
     """JSONL in the form of ``data.sources.load_jsonl``."""
     image_root: Path
-    """Folder that the pictures' names start from."""
+    """Folder that the images' names start from."""
     questions: int
     """Rows."""
-    left_out: int
+    excluded: int
     """Good labels whose answer is not known: a reward needs one."""
 
 
@@ -39,15 +39,15 @@ def write_training_set(project: Project) -> TrainingSet:
         OSError: If the project cannot be written.
     """
     check_links(project)
-    items = list(project.items(ItemFilter(statuses=USABLE)))
+    items = list(project.items(ItemFilter(statuses=USABLE_STATUSES)))
     known = [item for item in items if item.sample.answer is not None]
     if not known:
         raise InputError("expected accepted labels with known answers to train on, got none; review some first")
-    root = Path(os.path.commonpath([str(from_stored_path(item.picture.path).parent) for item in known]))
+    root = Path(os.path.commonpath([str(from_stored_path(item.image.path).parent) for item in known]))
     rows = [
         {
             "id": item.id,
-            "image": to_stored_path(from_stored_path(item.picture.path).relative_to(root)),
+            "image": to_stored_path(from_stored_path(item.image.path).relative_to(root)),
             "question": item.sample.question,
             "choices": list(item.sample.choices),
             "answer": item.sample.answer,

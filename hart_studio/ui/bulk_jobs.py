@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.review_history import Report
+from hart_studio.labeling.review_history import ProgressCallback
 from hart_studio.ui.failures import describe
 
 WAIT_SECONDS: Final = 1.0
@@ -49,7 +49,7 @@ class BulkJobs:
         self._lock = threading.Lock()
         self._jobs: dict[Path, BulkJob] = {}
 
-    def start(self, project: Project, kind: str, total: int, work: Callable[[Report], str]) -> BulkJob:
+    def start(self, project: Project, kind: str, total: int, work: Callable[[ProgressCallback], str]) -> BulkJob:
         """Start a bulk action, and wait a moment for it.
 
         Args:
@@ -82,7 +82,7 @@ class BulkJobs:
             return self._jobs.get(project.folder)
 
 
-def _run(project: Project, job: BulkJob, work: Callable[[Report], str]) -> None:
+def _run(project: Project, job: BulkJob, work: Callable[[ProgressCallback], str]) -> None:
     def report(done: int, skipped: int) -> None:
         job.done, job.skipped = done, skipped
 

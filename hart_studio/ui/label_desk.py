@@ -18,17 +18,17 @@ from pydantic import Field, ValidationError
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
+from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.importing import read_bad_rows
+from hart_studio.labeling.importing import get_bad_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
-from hart_studio.labeling.peeking import peek_source
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.project_store import ProjectStore
 from hart_studio.labeling.records import Status
 from hart_studio.labeling.self_verify import ProposalSettings
+from hart_studio.labeling.source_preview import preview_source
 from hart_studio.labeling.sources import SourceSettings
-from hart_studio.labeling.tightening import TighteningSettings
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Record
@@ -55,10 +55,10 @@ class RunRequest(Record):
     """The model."""
     rollouts: int = Field(default=8, ge=2, le=64)
     """K."""
-    is_tightening: bool = False
+    is_refining: bool = False
     """Whether boxes are shrunk while they stay sufficient."""
-    is_accepting: bool = True
-    """Whether sure labels are accepted unseen."""
+    is_auto_accepting: bool = True
+    """Whether sure labels are auto-accepted."""
     statuses: tuple[Status, ...] = ("new", "failed")
     """Items of these are labeled."""
 
@@ -71,7 +71,7 @@ class LabelDesk:
         store: Finds and makes them.
         is_open: Whether visitors may make anything here.
         allowed: Models that may label.
-        most_items: Items that all projects together may hold; None = any number.
+        max_items: Items that all projects together may hold; None = any number.
         limits: What pictures may be.
     """
 
@@ -81,7 +81,7 @@ class LabelDesk:
         *,
         is_open: bool = True,
         allowed: AllowedModels | None = None,
-        most_items: int | None = None,
+        max_items: int | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         """Nothing is made before somebody makes a project.
@@ -90,14 +90,14 @@ class LabelDesk:
             root: May be missing.
             is_open: Whether visitors may make anything here.
             allowed: Models that may label; None = any.
-            most_items: Items that all projects together may hold; None = any number.
+            max_items: Items that all projects together may hold; None = any number.
             limits: What pictures may be.
         """
         self.root = root
         self.store = ProjectStore(root)
         self.is_open = is_open
         self.allowed = allowed or AllowedModels()
-        self.most_items = most_items
+        self.max_items = max_items
         self.limits = limits
         self._lock = threading.Lock()
         self._imports: dict[str, Import] = {}
@@ -163,7 +163,7 @@ class LabelDesk:
 
     def invalid_rows(self, request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         """(source, place, reason) of rows that could not be used, the newest import first."""
-        return read_bad_rows(self.open_project(request.get("project")), MAX_SHOWN_INVALID_ROWS)
+        return get_bad_rows(self.open_project(request.get("project")), MAX_SHOWN_INVALID_ROWS)
 
     def peek(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What a source most likely is, and what can be seen of it at once.
@@ -175,7 +175,7 @@ class LabelDesk:
         source, folder, column = request.get("source"), request.get("image_root"), str(request.get("picture") or "")
 
         def make() -> dict[str, Any]:
-            return peek_source(self._find_source(source), read_folder(folder), column)
+            return preview_source(self._find_source(source), read_folder(folder), column)
 
         return make() if folder else self._previews.get(source, column, make)
 
@@ -199,7 +199,7 @@ class LabelDesk:
             choices=tuple(line.strip() for line in str(request.get("choices") or "").splitlines() if line.strip()),
         )
         source = self._find_source(request.get("source"))
-        room = None if self.most_items is None else self.most_items - self._count_elsewhere(project)
+        room = None if self.max_items is None else self.max_items - self._count_elsewhere(project)
         with self._lock:
             running = self._imports.get(project.folder.name)
             if running and not running.is_over:
@@ -246,7 +246,7 @@ class LabelDesk:
         """
         project, config = self._read_run(request)
         try:
-            return config.tell_scores(project)._asdict()
+            return config.describe_score_basis(project)._asdict()
         except OSError as error:  # a name that is longer than the system allows
             raise InputError(f"expected a model, got {config.model[:40]!r}: {error.strerror}; change it") from error
 
@@ -293,10 +293,10 @@ class LabelDesk:
             proposals=ProposalSettings(
                 rollouts=wanted.rollouts,
                 loop=LoopSettings(temperature=1.0, max_new_tokens=128),
-                tightening=TighteningSettings() if wanted.is_tightening else None,
+                refinement=BoxRefinementSettings() if wanted.is_refining else None,
             ),
-            is_accepting=wanted.is_accepting,
-            wanted=ItemFilter(statuses=wanted.statuses),
+            is_auto_accepting=wanted.is_auto_accepting,
+            item_filter=ItemFilter(statuses=wanted.statuses),
         )
         check_config(config, self.allowed)
         return project, config
@@ -341,8 +341,8 @@ class LabelDesk:
         Raises:
             InputError: If it would.
         """
-        if self.most_items is not None and 2 * project.count() + self._count_elsewhere(project) > self.most_items:
-            raise InputError(f"A copy would exceed {self.most_items:,} questions in all projects. Delete some first.")
+        if self.max_items is not None and 2 * project.count() + self._count_elsewhere(project) > self.max_items:
+            raise InputError(f"A copy would exceed {self.max_items:,} questions in all projects. Delete some first.")
 
 
 def _show_run(run: RunSummary) -> dict[str, Any]:

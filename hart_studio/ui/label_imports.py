@@ -47,7 +47,7 @@ def run_import(
     source: str,
     settings: SourceSettings,
     state: Import,
-    most_items: int | None,
+    max_items: int | None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> None:
     """Read a source and add its rows; whatever happens is told."""
@@ -56,7 +56,7 @@ def run_import(
         state.done, state.total = done, total
 
     try:
-        report = import_source(project, source, settings, progress, most_items=most_items, limits=limits)
+        report = import_source(project, source, settings, progress, max_items=max_items, limits=limits)
         state.told = report.describe()
         state.invalid_rows = [(bad.row, bad.reason) for bad in report.invalid_rows[:MAX_SHOWN_INVALID_ROWS]]
     except HartError as error:

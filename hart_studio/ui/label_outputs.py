@@ -15,17 +15,17 @@ from pydantic import Field, ValidationError
 from hart_studio.errors import DataError, HartError, InputError
 from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
 from hart_studio.labeling.calibration import Calibration
-from hart_studio.labeling.difference import compare_runs
+from hart_studio.labeling.calibration_lookup import get_calibration
+from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.exporting import ExportOptions, export_project
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.gold import compare_with_gold
-from hart_studio.labeling.known_calibrations import find_calibration
-from hart_studio.labeling.lossiness import preview_export
+from hart_studio.labeling.gold_metrics import measure_against_gold
+from hart_studio.labeling.label_diff import compare_runs
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import EXPORTS, check_links
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import LONGEST_CLASS, USABLE, Status
-from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, show_estimate, write_report
+from hart_studio.labeling.records import MAX_CLASS_LENGTH, USABLE_STATUSES, Status
+from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, format_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.records import Record
@@ -41,13 +41,13 @@ class ExportRequest(Record):
     """The project."""
     format: str = Field(max_length=40)
     """Key of ``FORMATS``."""
-    statuses: tuple[Status, ...] = USABLE
+    statuses: tuple[Status, ...] = USABLE_STATUSES
     """Labels of these."""
-    least_score: float | None = Field(default=None, ge=0, le=1)
+    min_score: float | None = Field(default=None, ge=0, le=1)
     """Of labels that nobody has decided on."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
-    box_class: str = Field(default="", max_length=LONGEST_CLASS)
+    box_class: str = Field(default="", max_length=MAX_CLASS_LENGTH)
     """The one class of all boxes; empty = each box's own label."""
     is_referring: bool = False
     """Whether pictures stay where they are, in formats that can name them there."""
@@ -82,7 +82,7 @@ class LabelOutputs:
     def quality(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Figures of the labels: texts, drawings as SVG documents, and the name of the report's file."""
         project = self.desk.open_project(request.get("project"))
-        quality, gold = measure_quality(project), compare_with_gold(project)
+        quality, gold = measure_quality(project), measure_against_gold(project)
         calibration = self._find_calibration(project)
         drawn, missing = draw_calibration(calibration, quality) if calibration else ({}, "")
         folder = self.folder / project.folder.name
@@ -95,24 +95,24 @@ class LabelOutputs:
                     "kind": KIND_TITLES[kind],
                     "labels": found.labels,
                     "uncalibrated": found.uncalibrated,
-                    "verified": show_estimate(found.verified),
-                    "full_image": show_estimate(found.full_image),
+                    "verified": format_estimate(found.verified),
+                    "full_image": format_estimate(found.full_image),
                     "lift": f"{100 * found.lift:+.1f} points",
-                    "needed": show_estimate(found.needed),
+                    "needed": format_estimate(found.needed),
                 }
                 for kind, found in quality.evidence.items()
             ],
-            "audit": show_estimate(quality.audit),
+            "audit": format_estimate(quality.audit),
             "audited": quality.audited,
             "reviewers": [reviewer._asdict() for reviewer in quality.reviewers],
             "agreement": quality.agreement._asdict(),
             "gold": [
                 {
                     "kind": KIND_TITLES[kind],
-                    "found": show_estimate(report.all.found),
+                    "found": format_estimate(report.all.found),
                     "iou": f"{report.all.iou:.3f}",
-                    "precision": show_estimate(report.accepted_unseen.found) if report.accepted_unseen else "–",
-                    "recall": show_estimate(report.recall),
+                    "precision": format_estimate(report.auto_accepted.found) if report.auto_accepted else "–",
+                    "recall": format_estimate(report.recall),
                 }
                 for kind, report in gold.items()
             ],
@@ -130,7 +130,7 @@ class LabelOutputs:
         return {
             "items": found.items,
             "losses": [loss.text for loss in found.losses],
-            "left_out": dict(found.left_out),
+            "excluded": dict(found.excluded),
         }
 
     def change_classes(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,8 +152,8 @@ class LabelOutputs:
             project.change_classes(names)
         except ValidationError as error:
             raise InputError(
-                f"A project needs at least one class, and each at most {LONGEST_CLASS} printable characters. Write the "
-                "names with commas between them, the default one first."
+                f"A project needs at least one class, and each at most {MAX_CLASS_LENGTH} printable characters. Write "
+                "the names with commas between them, the default one first."
             ) from error
         return {"classes": list(project.settings.classes)}
 
@@ -179,8 +179,8 @@ class LabelOutputs:
             "folder": str(folder) if self.names_folders else "",
             "items": report.items,
             "boxes": report.boxes,
-            "pictures": report.pictures,
-            "left_out": report.left_out,
+            "images": report.images,
+            "excluded": report.excluded,
             "losses": [loss.text for loss in report.losses],
             "notes": list(report.notes),
         }
@@ -259,7 +259,7 @@ class LabelOutputs:
         with suppress(HartError):
             _, model = self.desk.find_model(project)
         with suppress(DataError):
-            return find_calibration(resolve_model_name(model), project.folder)
+            return get_calibration(resolve_model_name(model), project.folder)
         return None
 
 
@@ -286,9 +286,9 @@ def make_export_folder(exports: Path, format_name: str) -> Path:
 def _export_options(wanted: ExportRequest, project: Project) -> ExportOptions:
     return ExportOptions(
         statuses=wanted.statuses,
-        least_score=wanted.least_score,
+        min_score=wanted.min_score,
         splits=dict(zip(("train", "val", "test"), wanted.splits, strict=True)),
-        pictures="reference" if wanted.is_referring else "copy",
+        images="reference" if wanted.is_referring else "copy",
         classes=project.settings.classes,
         box_class=wanted.box_class.strip(),
     )

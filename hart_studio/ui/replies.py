@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict
 
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.records import Caution, Check
+from hart_studio.labeling.records import BoxCheck, Caution
 from hart_studio.pipeline.grounding import GroundingResult
 from hart_studio.records import Box, Outcome, Protocol, Record
 
@@ -176,7 +176,7 @@ def tell_located(image: SourceImage, model: str, grounding: GroundingResult, war
 
 
 def tell_verified(
-    image: SourceImage, model: str, boxes: Sequence[Box], check: Check, warnings: Sequence[str]
+    image: SourceImage, model: str, boxes: Sequence[Box], check: BoxCheck, warnings: Sequence[str]
 ) -> Verified:
     """The answer of ``/verify``.
 

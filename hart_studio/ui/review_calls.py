@@ -17,15 +17,15 @@ from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept
 from hart_studio.labeling.calibration_domain import REASONS, describe_score
-from hart_studio.labeling.chance import describe_chance
-from hart_studio.labeling.claims import check_reviewer
+from hart_studio.labeling.chance_level import describe_chance_level
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.job import open_checked
-from hart_studio.labeling.need import find_reason
+from hart_studio.labeling.item_locks import check_reviewer
+from hart_studio.labeling.job import open_verified_image
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import DECIDED, Check, Item, Label
-from hart_studio.labeling.review import MOST_BOXES, ReviewDesk
-from hart_studio.labeling.review_history import Report, Undone, is_bulk_next
+from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label
+from hart_studio.labeling.review import MAX_BOXES, ReviewQueue
+from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, is_next_action_bulk
+from hart_studio.labeling.review_priority import get_review_reason
 from hart_studio.models.catalog import describe_domain_mismatch
 from hart_studio.records import Box
 from hart_studio.ui.bulk_jobs import BulkJobs
@@ -53,22 +53,22 @@ class ReviewCalls:
         most_boxes: Boxes that may be drawn for one question.
     """
 
-    most_boxes: int = MOST_BOXES
+    most_boxes: int = MAX_BOXES
 
     def __init__(self, desk: LabelDesk, service: AskService, served: Path | None = None) -> None:
         self.desk = desk
         self.service = service
         self.served = served or service.folder
         self._lock = threading.Lock()
-        self._checks: OrderedDict[tuple[object, ...], Check] = OrderedDict()
+        self._checks: OrderedDict[tuple[object, ...], BoxCheck] = OrderedDict()
         self._jobs = BulkJobs()
         self._image: tuple[str, SourceImage] | None = None
 
     def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The item that needs this person most, ready to be shown; without ``item`` nothing waits."""
         project, review, reviewer = self._open(request)
-        passed = request.get("passed")
-        ids = [str(each)[:40] for each in passed] if isinstance(passed, list) else []
+        deferred = request.get("deferred")
+        ids = [str(each)[:40] for each in deferred] if isinstance(deferred, list) else []
         item = review.next_item(reviewer, _read_filter(request), ids)
         return self._answer(project, review, reviewer, item)
 
@@ -112,7 +112,7 @@ class ReviewCalls:
         item; ``bulk_progress`` tells when it is over.
         """
         project, review, reviewer = self._open(request)
-        if is_bulk_next(project, check_reviewer(reviewer), is_undo=True):
+        if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=True):
             return self._step_bulk(request, "undo", lambda report: _describe(review.undo(reviewer, report)))
         undone = review.undo(reviewer)
         if undone is None:
@@ -123,7 +123,7 @@ class ReviewCalls:
     def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do again what this person took back, and go on; a bulk accept as with ``undo``."""
         project, review, reviewer = self._open(request)
-        if is_bulk_next(project, check_reviewer(reviewer), is_undo=False):
+        if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=False):
             return self._step_bulk(request, "redo", lambda report: _describe(review.redo(reviewer, report)))
         redone = review.redo(reviewer)
         if redone is None:
@@ -152,7 +152,7 @@ class ReviewCalls:
                 {
                     "id": item.id,
                     "question": shorten(item.sample.question, LIST_TEXT_CHARS),
-                    "name": Path(item.picture.path).name,
+                    "name": Path(item.image.path).name,
                     "status": item.label.status,
                     "score": item.label.score,
                     "score_text": describe_score(item.label),
@@ -180,7 +180,7 @@ class ReviewCalls:
             raise InputError("expected the number of labels that were confirmed, got none; reload the page")
         who, wanted = check_reviewer(reviewer), _read_filter(request)
 
-        def accept(report: Report) -> str:
+        def accept(report: ProgressCallback) -> str:
             result = bulk_accept.accept_all(project, who, wanted, expected, report)
             told = f"{result.accepted:,} label{'' if result.accepted == 1 else 's'} accepted."
             why = "changed meanwhile, or open with another reviewer"
@@ -210,11 +210,13 @@ class ReviewCalls:
                 self._image[1].close()
                 self._image = None
 
-    def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewDesk, str]:
+    def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewQueue, str]:
         project = self.desk.open_project(request.get("project"))
-        return project, ReviewDesk(project), str(request.get("reviewer") or "")
+        return project, ReviewQueue(project), str(request.get("reviewer") or "")
 
-    def _step_bulk(self, request: Mapping[str, Any], kind: str, work: Callable[[Report], str]) -> dict[str, Any]:
+    def _step_bulk(
+        self, request: Mapping[str, Any], kind: str, work: Callable[[ProgressCallback], str]
+    ) -> dict[str, Any]:
         """Undo or redo a bulk accept."""
         project, _, _ = self._open(request)
         job = self._jobs.start(project, kind, 0, work)
@@ -238,27 +240,27 @@ class ReviewCalls:
             "rest, or undo in the review to take them back."
         )
 
-    def _answer(self, project: Project, review: ReviewDesk, reviewer: str, item: Item | None) -> dict[str, Any]:
+    def _answer(self, project: Project, review: ReviewQueue, reviewer: str, item: Item | None) -> dict[str, Any]:
         statuses, waiting = project.count_by("status"), project.count_waiting()
         answer: dict[str, Any] = {
             "waiting": waiting.get("proposed", 0),
             "audits": waiting.get("auto_accepted", 0),
-            "done": sum(statuses.get(name, 0) for name in DECIDED),
+            "done": sum(statuses.get(name, 0) for name in REVIEWED_STATUSES),
         }
         if item is not None:
-            answer["item"] = self._show(project, item, review.first_view(item, reviewer))
+            answer["item"] = self._show(project, item, review.blind_view(item, reviewer))
         return answer
 
     def _show(self, project: Project, item: Item, label: Label) -> dict[str, Any]:
-        picture = item.picture
+        picture = item.image
         try:
-            open_checked(picture)  # another file must not be shown in its place
+            open_verified_image(picture)  # another file must not be shown in its place
             scene = self.service.open_picture(Path(picture.path))
             crops = self._cut(item, label.boxes)
         except ImageError as error:
             raise InputError(f"{error}; the item is kept, press N for the next one") from error
         with project.database.reading() as connection:
-            lot = connection.execute("SELECT lot FROM items WHERE id = ?", (item.id,)).fetchone()[0]
+            audit_hash = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item.id,)).fetchone()[0]
         return {
             "id": item.id,
             "revision": item.label.revision,
@@ -278,20 +280,20 @@ class ReviewCalls:
             "score_text": describe_score(label),
             "score_reason": REASONS[label.uncalibrated] if label.uncalibrated else "",
             "status": label.status,
-            "reason": find_reason(label, lot, project.find_audit_bound()),
-            "model": label.maker.model if label.maker else "",
+            "reason": get_review_reason(label, audit_hash, project.get_audit_threshold()),
+            "model": label.provenance.model if label.provenance else "",
             **_show_chance(item, label.check),
             "reviewer": label.reviewer,
             "note": label.note,
         }
 
-    def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> Check:
+    def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> BoxCheck:
         """The model's verdict, from memory when it was asked about these very boxes before."""
         try:
             run_id, model = self.desk.find_model(project)
         except InputError as error:
             raise ModelError(f"Drawn boxes are not checked. {error}") from error
-        if mismatch := describe_domain_mismatch(model, item.picture.domain, "this image"):
+        if mismatch := describe_domain_mismatch(model, item.image.domain, "this image"):
             raise ModelError(mismatch)
         before = next(
             (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
@@ -322,15 +324,15 @@ class ReviewCalls:
                 if self._image is not None:
                     self._image[1].close()
                     self._image = None
-                self._image = (item.id, open_checked(item.picture))
+                self._image = (item.id, open_verified_image(item.image))
             return self._image[1]
 
     def _cut(self, item: Item, boxes: tuple[Box, ...]) -> list[dict[str, Any]]:
         """Crops of the original at native resolution, as files that the server serves."""
-        wh = (item.picture.width, item.picture.height)
+        wh = (item.image.width, item.image.height)
         found, missing = [], {}
-        for box in plan_crops(boxes, wh, padding=0.0, min_side=1, max_aspect=1e9, max_boxes=MOST_BOXES):
-            key = hashlib.sha256(f"{item.picture.sha256}{box.xyxy}".encode()).hexdigest()[:24]
+        for box in plan_crops(boxes, wh, padding=0.0, min_side=1, max_aspect=1e9, max_boxes=MAX_BOXES):
+            key = hashlib.sha256(f"{item.image.sha256}{box.xyxy}".encode()).hexdigest()[:24]
             path = self.service.folder / "label_crops" / f"{key}.jpg"
             if not path.exists():
                 missing[path] = box
@@ -354,14 +356,14 @@ class ReviewCalls:
         return path.relative_to(self.served).as_posix()
 
 
-def _show_chance(item: Item, check: Check | None) -> dict[str, Any]:
+def _show_chance(item: Item, check: BoxCheck | None) -> dict[str, Any]:
     if check is None:
         return {"chance": [], "is_weak": False}
-    notes = describe_chance(check, len(item.sample.choices))
+    notes = describe_chance_level(check, len(item.sample.choices))
     return {"chance": list(notes.texts), "is_weak": notes.is_weak}
 
 
-def _describe(undone: Undone | None) -> str:
+def _describe(undone: UndoneAction | None) -> str:
     if undone is None:
         return "nothing"
     kept = f". {undone.skipped:,} kept: somebody has changed them since" if undone.skipped else ""

@@ -21,8 +21,8 @@ from PIL import Image
 from hart_studio.errors import ImageError, InputError
 from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits, ImageOpener, SourceImage
-from hart_studio.labeling.records import Check
-from hart_studio.labeling.self_verify import check_boxes
+from hart_studio.labeling.records import BoxCheck
+from hart_studio.labeling.self_verify import verify_drawn_boxes
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, get_domain_warnings, resolve_model_name
 from hart_studio.models.chat import ChatModel, CountsTokens
 from hart_studio.pipeline.closed_loop import FailedSample, prepare_samples, run_grounding
@@ -108,7 +108,7 @@ def read_form(
     rollouts: float = 1,
     **settings: Any,
 ) -> AskForm:
-    """Check what came from a page or a script, before a model is loaded for it.
+    """BoxCheck what came from a page or a script, before a model is loaded for it.
 
     Args:
         image: Path of an uploaded picture.
@@ -345,11 +345,11 @@ class AskService:
         model_name: str,
         sample: Sample,
         boxes: Sequence[Box],
-        before: Check | None,
+        before: BoxCheck | None,
         open_image: ImageOpener,
         progress: Progress = lambda fraction, stage: None,
-    ) -> tuple[Check, str]:
-        """What a model says of boxes that a person or a program has drawn; see ``labeling.self_verify.check_boxes``.
+    ) -> tuple[BoxCheck, str]:
+        """What a model says of boxes that a person or a program has drawn; see ``self_verify.verify_drawn_boxes``.
 
         Raises:
             HartError: If the model is not usable.
@@ -362,7 +362,7 @@ class AskService:
             model = self._get_model(model_name, progress)
             check_context(model, sample)
             progress(_LOADING_SHARE, "Looking into the boxes")
-            return check_boxes(model, sample, boxes, settings, before, open_image)
+            return verify_drawn_boxes(model, sample, boxes, settings, before, open_image)
 
     @staticmethod
     def find_trained(runs_root: Path, run_id: str, step: int | None) -> tuple[str, str]:

@@ -8,9 +8,9 @@ from typing import Final
 
 from hart_studio.errors import InputError
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.job import open_checked
+from hart_studio.labeling.job import open_verified_image
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.records import Check, Item
+from hart_studio.labeling.records import BoxCheck, Item
 from hart_studio.records import Box
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.review_calls import ReviewCalls
@@ -30,7 +30,7 @@ class VisitorCalls(ReviewCalls):
         self._checking = threading.Lock()
         self._places = threading.BoundedSemaphore(2)  # one that asks the model, one that waits: a save behind a check
 
-    def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> Check:
+    def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> BoxCheck:
         """One check at a time, so that one visitor does not fill the line of all.
 
         Raises:
@@ -46,4 +46,4 @@ class VisitorCalls(ReviewCalls):
 
     def _open_image(self, item: Item) -> SourceImage:
         """The original for one call: decoded pictures of all visitors together would fill the memory."""
-        return open_checked(item.picture)
+        return open_verified_image(item.image)

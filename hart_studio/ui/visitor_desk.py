@@ -12,12 +12,12 @@ from gradio.utils import get_upload_folder
 from hart_studio.errors import HartError, InputError
 from hart_studio.files import open_regular_file
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
-from hart_studio.labeling.archives import Archive
-from hart_studio.labeling.connections import POOL
-from hart_studio.labeling.folders import TABLES
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.project import RUNS, Project
-from hart_studio.labeling.project_locks import is_at_work
-from hart_studio.labeling.sources import guess_kind, is_zip
+from hart_studio.labeling.project_locks import is_run_active
+from hart_studio.labeling.source_detection import TABLES
+from hart_studio.labeling.sources import detect_source_kind, is_zip
+from hart_studio.labeling.zip_archives import ZipArchive
 from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import RunSummary, list_runs
@@ -48,7 +48,7 @@ MOST_ROLLOUTS: Final = 8
 ENDINGS: Final = (".zip", ".csv", ".tsv", ".jsonl")
 """Files that a visitor may bring, in a zip too. The others are plain text, so none is larger inside than outside."""
 
-KINDS: Final = ("auto", "pictures", "table", "questions")
+KINDS: Final = ("auto", "images", "table", "questions")
 """What they may be: their pictures lie in them. Others may name pictures elsewhere on this machine."""
 
 BUSY: Final = (
@@ -78,7 +78,7 @@ class VisitorDesk(LabelDesk):
             reserve: A context in which nobody else may start a run; raises ``InputError`` when one is at work.
             limits: What pictures may be.
         """
-        super().__init__(root, allowed=allowed, most_items=MOST_ITEMS, limits=limits)
+        super().__init__(root, allowed=allowed, max_items=MOST_ITEMS, limits=limits)
         self._reserve = reserve
 
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
@@ -115,8 +115,8 @@ class VisitorDesk(LabelDesk):
         """
         source = self._find_source(request.get("source"))
         asked = str(request.get("kind") or "auto")
-        kind = guess_kind(source) if asked == "auto" else asked
-        if kind not in KINDS or (kind == "pictures" and not is_zip(Path(source))):
+        kind = detect_source_kind(source) if asked == "auto" else asked
+        if kind not in KINDS or (kind == "images" and not is_zip(Path(source))):
             raise InputError(f"expected a zip of pictures, or a table with its pictures inside, got {kind!r}; {_HOW}")
         self._check_bytes(Path(source))
         return super().bring({**request, "kind": kind, "image_root": ""})
@@ -181,7 +181,7 @@ class VisitorDesk(LabelDesk):
     @property
     def has_run(self) -> bool:
         """Whether a run is at work, or about to be."""
-        return any(is_at_work(run) for run in self.all_runs())
+        return any(is_run_active(run) for run in self.all_runs())
 
     def stop_runs(self) -> None:
         """End all runs, without waiting until they have saved."""
@@ -191,7 +191,7 @@ class VisitorDesk(LabelDesk):
     def close(self) -> None:
         """End all runs and let go of all files, before the folder is removed."""
         self.stop_runs()
-        POOL.close_idle(self.root.absolute())
+        CONNECTION_POOL.close_idle(self.root.absolute())
 
     def _find_source(self, value: Any) -> str:
         """An uploaded file of a kind that a visitor may bring; no other path, no hub id, no address."""
@@ -207,7 +207,7 @@ class VisitorDesk(LabelDesk):
         if size > MOST_SOURCE_BYTES:
             raise InputError(f"expected at most {MOST_SOURCE_BYTES >> 20} MiB in one file, got {size >> 20}; split it")
         if is_zip(file):
-            with Archive(file) as archive:
+            with ZipArchive(file) as archive:
                 _check_archive(archive)
         else:
             with open_regular_file(file) as lines:
@@ -222,7 +222,7 @@ class VisitorDesk(LabelDesk):
         """
         size = source.stat().st_size
         if is_zip(source):
-            with Archive(source) as archive:
+            with ZipArchive(source) as archive:
                 size = sum(entry.file_size for entry in archive.files.values())
         kept = count_bytes(self.root)
         if kept + size > MOST_BYTES:
@@ -237,7 +237,7 @@ _HOW: Final = (
 )
 
 
-def _check_archive(archive: Archive) -> None:
+def _check_archive(archive: ZipArchive) -> None:
     """See that a zip can be looked into: few files, and tables that are not much larger when they are read.
 
     Raises:

@@ -29,7 +29,7 @@ from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.services import AskService
 from tests.browser.run_pages import write_run
-from tests.evaluations import draw_picture, make_records, write_evaluation
+from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.fakes import ScriptedModel
 
 PROJECT_ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | N
     for name in ("runs", "labels", "cache", "private", "pictures"):
         (root / name).mkdir()
     (root / "private" / "secret.txt").write_text(SECRET, "utf-8")
-    picture = draw_picture(root / "pictures" / "street.png")
+    picture = draw_image(root / "pictures" / "street.png")
     Image.open(picture).save(root / "private" / "secret.png")
     run = write_run(root / "runs", "ordinary")
     evaluation = write_evaluation(root / "runs", make_records(picture), model="scripted")

@@ -18,15 +18,15 @@ from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.export_plan import ExportOptions
 from hart_studio.labeling.exporting import FORMATS, export_labels
-from hart_studio.labeling.importing import import_source, read_bad_rows
+from hart_studio.labeling.importing import get_bad_rows, import_source
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.report import write_report
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.sources import SourceSettings
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.records import Box
-from tests.labels import draw_picture
+from tests.labels import draw_image
 
 NAMES = (b"caf\xe9.png", b"\xff\xfe.png", b"good.png", b"back\\xff slash.png", "gr\u00fcn \u6f22.png".encode())
 
@@ -35,7 +35,7 @@ def make_folder(folder: Path) -> Path:
     """Images under these names, and a file that is none."""
     folder.mkdir()
     for number, name in enumerate(NAMES):
-        drawn = draw_picture(folder / f"{number}.png")
+        drawn = draw_image(folder / f"{number}.png")
         drawn.rename(os.fsdecode(os.fsencode(folder) + b"/" + name))
     Path(os.fsdecode(os.fsencode(folder) + b"/broken \xe9.png")).write_bytes(b"no image")
     return folder
@@ -44,7 +44,7 @@ def make_folder(folder: Path) -> Path:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     made = create_project(tmp_path / "project", "Names")
-    settings = SourceSettings(kind="pictures", question="What is on {name}?", choices=("red", "blue"))
+    settings = SourceSettings(kind="images", question="What is on {name}?", choices=("red", "blue"))
     report = import_source(made, str(make_folder(tmp_path / "in")), settings)
     assert (report.added, report.bad_count) == (len(NAMES), 1)
     return made
@@ -60,17 +60,17 @@ def test_a_stored_path_is_printable_and_leads_back(name: bytes) -> None:
 
 def test_every_image_is_listed_and_opens(project: Project) -> None:
     items = list(project.items())
-    assert {Path(item.picture.path).name for item in items} == {
+    assert {Path(item.image.path).name for item in items} == {
         "caf\\xe9.png", "\\xff\\xfe.png", "good.png", "back\\x5cxff slash.png", "gr\u00fcn \u6f22.png",
     }  # fmt: skip
     for item in items:
-        with SourceImage(item.picture.path) as image:
-            assert image.wh == (item.picture.width, item.picture.height)
+        with SourceImage(item.image.path) as image:
+            assert image.wh == (item.image.width, item.image.height)
         json.dumps(item.model_dump(mode="json"), ensure_ascii=False).encode()
 
 
 def test_the_bad_row_is_kept(project: Project) -> None:
-    ((_, place, reason),) = read_bad_rows(project)
+    ((_, place, reason),) = get_bad_rows(project)
     assert "broken \\xe9.png" in f"{place} {reason}"
 
 
@@ -80,14 +80,14 @@ def test_a_bad_row_of_any_name_can_be_written() -> None:
 
 
 def test_a_second_import_finds_them_again(project: Project, tmp_path: Path) -> None:
-    settings = SourceSettings(kind="pictures", question="What is on {name}?", choices=("red", "blue"))
+    settings = SourceSettings(kind="images", question="What is on {name}?", choices=("red", "blue"))
     report = import_source(project, str(tmp_path / "in"), settings)
     assert (report.added, report.known) == (0, len(NAMES))
 
 
 @pytest.mark.parametrize("name", [name for name, info in FORMATS.items() if info.save])
 def test_they_are_reviewed_and_exported(name: str, project: Project, tmp_path: Path) -> None:
-    review = ReviewDesk(project)
+    review = ReviewQueue(project)
     for item in list(project.items()):
         opened = review.open_item("me", item.id)
         review.decide("me", item.id, opened.label.revision, "edit", (Box.from_xyxy((4, 4, 20, 20)),))
@@ -109,7 +109,7 @@ def test_formats_that_refer_to_images_leave_out_what_others_could_not_open(proje
 def test_they_can_be_trained_on(project: Project) -> None:
     from hart_studio.data.sources import load_jsonl  # noqa: PLC0415 - for this test alone
 
-    review = ReviewDesk(project)
+    review = ReviewQueue(project)
     with project.database.writing() as connection:
         for row in connection.execute("SELECT id, sample FROM items").fetchall():
             sample = {**json.loads(row["sample"]), "answer": "A"}
@@ -134,7 +134,7 @@ def test_a_terminal_of_plain_ascii_is_no_obstacle(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout.decode("ascii")
 
-    said = call("import", str(tmp_path / "project"), str(folder), "--kind", "pictures", "--question", "What is {name}?")
+    said = call("import", str(tmp_path / "project"), str(folder), "--kind", "images", "--question", "What is {name}?")
     assert said.startswith("5 added")
     assert "broken" in said
     assert "gr" in call("stats", str(tmp_path / "project"))
@@ -143,7 +143,7 @@ def test_a_terminal_of_plain_ascii_is_no_obstacle(tmp_path: Path) -> None:
 def test_a_folder_whose_name_is_not_utf8_is_imported_and_a_path_of_it_is_refused_in_words(tmp_path: Path) -> None:
     folder = tmp_path / "x\udcff d"
     folder.mkdir()
-    draw_picture(tmp_path / "a.png").rename(folder / "a.png")
+    draw_image(tmp_path / "a.png").rename(folder / "a.png")
     row = {"id": "a", "image": "a.png", "question": "Which?", "choices": ["1", "2"], "answer": "B"}
     (folder / "samples.jsonl").write_text(json.dumps(row) + "\n")
     made = create_project(tmp_path / "project", "Names")

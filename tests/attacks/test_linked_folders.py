@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.labeling.calibration_lookup import CALIBRATION
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.importing import import_source
 from hart_studio.labeling.job import LabelingConfig
-from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import TRASH
 from hart_studio.labeling.project_lifecycle import delete_project, duplicate_project
@@ -213,7 +213,7 @@ CHANGES: dict[str, Callable[[Project, Path], Any]] = {
     "start": lambda project, _: start(project),
 }
 PROJECT_FILES = [
-    "exports", "pictures", "runs", "training", CALIBRATION, IMPORT_LOCK, f"runs/{RUN_LOCK}", f"runs/{START_LOCK}"
+    "exports", "images", "runs", "training", CALIBRATION, IMPORT_LOCK, f"runs/{RUN_LOCK}", f"runs/{START_LOCK}"
 ]  # fmt: skip
 
 

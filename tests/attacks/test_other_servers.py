@@ -11,12 +11,12 @@ import gradio.processing_utils
 import httpx
 import pytest
 
-from hart_studio.labeling.importing import import_source, read_bad_rows
+from hart_studio.labeling.importing import get_bad_rows, import_source
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.sources import SourceSettings
 from tests.attacks.targets import Canary, Target
 from tests.attacks.test_paths import KEYS
-from tests.labels import draw_picture
+from tests.labels import draw_image
 
 pytestmark = pytest.mark.integration
 
@@ -81,11 +81,11 @@ def test_pictures_of_rows_are_files_not_addresses(tmp_path: Path, canary: Canary
     rows = [
         {"image": address, "question": "What?", "answer": "A", "choices": ["a", "b"]} for address in addresses(canary)
     ]
-    draw_picture(tmp_path / "here.png")
+    draw_image(tmp_path / "here.png")
     rows.append({**rows[0], "image": "here.png"})
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     project = create_project(tmp_path / "p", "p")
     report = import_source(project, str(path), SourceSettings(), lambda done, total: None)
-    assert report.added == 1 and len(read_bad_rows(project, 100)) == len(rows) - 1
+    assert report.added == 1 and len(get_bad_rows(project, 100)) == len(rows) - 1
     assert canary.hits == []

@@ -15,14 +15,14 @@ from hart_studio.data.tables import read_rows
 from hart_studio.errors import HartError
 from hart_studio.files import copy_regular_file, open_regular_file, read_jsonl, read_regular_file
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.archives import Archive
 from hart_studio.labeling.calibration import load_calibration
 from hart_studio.labeling.export_plan import ExportOptions
 from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.importing import look_at
+from hart_studio.labeling.importing import inspect_image
+from hart_studio.labeling.zip_archives import ZipArchive
 from hart_studio.pipeline.trace import load_trace
-from tests.labels import draw_picture, make_item
+from tests.labels import draw_image, make_item
 
 pytestmark = pytest.mark.timeout(60)
 KINDS = ("pipe", "link to a pipe", "link to a device")
@@ -58,7 +58,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "mme_realworld": ("a.json", load_mme_realworld),
     "split": ("a.json", read_manifest),
     "image": ("a.png", SourceImage),
-    "zip": ("a.zip", Archive),
+    "zip": ("a.zip", ZipArchive),
     "calibration": ("a.json", load_calibration),
     "trace": ("trace.json", lambda path: load_trace(path.parent)),
 }
@@ -75,7 +75,7 @@ def test_no_reader_waits_for_a_special_file(reader: str, kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_is_looked_at_without_waiting(kind: str, tmp_path: Path) -> None:
-    assert isinstance(look_at(str(make_special(kind, tmp_path / "a.png"))), str)
+    assert isinstance(inspect_image(str(make_special(kind, tmp_path / "a.png"))), str)
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"native"}))
@@ -95,7 +95,7 @@ def test_no_format_waits_for_a_special_file(kind: str, name: str, tmp_path: Path
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_leaves_out_an_image_that_became_special(kind: str, tmp_path: Path) -> None:
-    good, bad = (make_item(draw_picture(tmp_path / name), [(1, 1, 9, 9)]) for name in ("good.png", "bad.png"))
+    good, bad = (make_item(draw_image(tmp_path / name), [(1, 1, 9, 9)]) for name in ("good.png", "bad.png"))
     make_special(kind, tmp_path / "bad.png")
     report = export_labels([good, bad], "coco", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
     assert report.items == 1

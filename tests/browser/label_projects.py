@@ -1,4 +1,4 @@
-"""Labeling projects for the browser tests: large pictures, labels of a made-up model, ways through the page."""
+"""Labeling projects for the browser tests: large images, labels of a made-up model, ways through the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import Check, Label, Maker
+from hart_studio.labeling.records import BoxCheck, Label, LabelProvenance
 from hart_studio.records import Box, Sample
 
 WH = (8192, 5460)
@@ -20,29 +20,29 @@ SIGN_XYXY = (4000.0, 2000.0, 4800.0, 2600.0)
 
 
 def make_project(root: Path, name: str, count: int = 5, question: str = "Which number is on sign {n}?") -> Project:
-    """A project of questions about one large picture, all waiting for review."""
-    picture = root.parent / f"{name}.png"
-    if not picture.exists():
+    """A project of questions about one large image, all waiting for review."""
+    image = root.parent / f"{name}.png"
+    if not image.exists():
         image = Image.new("RGB", WH, (40, 60, 80))
         ImageDraw.Draw(image).rectangle(SIGN_XYXY, fill=(255, 0, 200))
-        image.save(picture, compress_level=1)
+        image.save(image, compress_level=1)
     project = create_project(root / name, name)
     samples = tuple(
         Sample(
-            id=f"q{n}", image=str(picture), question=question.format(n=n), choices=("five", "six", "seven"), answer="A"
+            id=f"q{n}", image=str(image), question=question.format(n=n), choices=("five", "six", "seven"), answer="A"
         )
         for n in range(count)
     )
     import_samples(project, LoadedSamples("signs", samples))
     for number, item in enumerate(list(project.items())):
-        check = Check(
+        check = BoxCheck(
             kind="known_answer", rollouts=4, sufficiency=0.25, consensus=0.9, support=1.0, crops_answer="B",
             crops_right=False, full_answer="A", full_right=True, necessity=False, area_share=0.01,
         )  # fmt: skip
-        maker = Maker(model="scripted", run_id="none", rollouts=4, temperature=1.0, seed=0)
+        provenance = LabelProvenance(model="scripted", run_id="none", rollouts=4, temperature=1.0, seed=0)
         label = Label(
             revision=1, status="proposed", origin="model", boxes=(Box.from_xyxy(SIGN_XYXY, label="sign"),),
-            score=0.2 + number / 100, check=check, maker=maker, at=datetime.now(UTC),
+            score=0.2 + number / 100, check=check, provenance=provenance, at=datetime.now(UTC),
         )  # fmt: skip
         with project.database.writing() as connection:
             project.append_label(connection, item.id, label)

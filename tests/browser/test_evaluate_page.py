@@ -19,7 +19,7 @@ from hart_studio.runs.processes import find_start
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
 from tests.browser.run_pages import RUN_MS, end_runs, open_tab
-from tests.evaluations import draw_picture, make_record, make_records, write_evaluation
+from tests.evaluations import draw_image, make_record, make_records, write_evaluation
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>${1}{{1}}"
@@ -28,7 +28,7 @@ SIZES = [((1280, 900), "light"), ((1920, 1080), "dark")]
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_picture(tmp_path_factory.mktemp("signs") / "sign.png")
+    return draw_image(tmp_path_factory.mktemp("signs") / "sign.png")
 
 
 @pytest.fixture

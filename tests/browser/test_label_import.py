@@ -75,7 +75,7 @@ def test_pictures_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-import-told")).to_contain_text("2 added")
     page.locator("[data-panel=review]").click()
     expect(page.locator(".hs-list tbody")).to_contain_text("navy.png")
-    assert {Path(item.picture.path).name for item in Project(labels / "zip-of-pictures").items()} == {
+    assert {Path(item.image.path).name for item in Project(labels / "zip-of-pictures").items()} == {
         "navy.png",
         "red.png",
     }
@@ -202,7 +202,7 @@ def test_a_table_that_is_taken_for_pictures_can_be_asked_about(
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
     page.locator(".hs-peek").click()
     expect(page.locator(".hs-preview")).to_contain_text("2 found")
-    page.locator(".hs-kind").select_option("pictures")
+    page.locator(".hs-kind").select_option("images")
     page.locator(".hs-bring").click()
     expect(page.locator(".hs-question")).to_be_focused()
     page.locator(".hs-question").fill(QUESTION)

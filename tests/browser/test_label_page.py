@@ -224,7 +224,7 @@ def test_a_run_that_does_not_stop_can_be_ended_at_once(
 ) -> None:
     labels.mkdir(exist_ok=True)
     project = make_project(labels, "hung", 2)
-    layout = prepare_run(project, LabelingConfig(wanted=ItemFilter()))
+    layout = prepare_run(project, LabelingConfig(item_filter=ItemFilter()))
     work = (
         "import sys, time\nfrom pathlib import Path\nfrom hart_studio.runs.layout import RunLayout\n"
         "from hart_studio.runs.writer import RunWriter\n"
@@ -296,7 +296,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.locator("[data-panel=review]").click()
     tags = page.locator(".hs-list .hs-caution")
     expect(tags).to_have_text(["scattered"])
-    expect(tags).to_have_attribute("title", "Never accepted unseen: rollouts point at different places, or at none")
+    expect(tags).to_have_attribute("title", "Never auto-accepted: rollouts point at different places, or at none")
     page.locator(".hs-reviewer").fill("Ada")
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
@@ -347,8 +347,8 @@ def test_the_built_in_model_is_suggested_for_drawn_scenes(
     page.locator(".hs-rollouts").fill("4")
     expect(notes.locator(".hs-warned")).to_contain_text("another number of rollouts or another temperature")
     page.locator(".hs-rollouts").fill("8")
-    page.locator(".hs-tighten").check()
-    expect(notes.locator(".hs-warned")).to_contain_text("other tightening settings")
+    page.locator(".hs-refine-boxes").check()
+    expect(notes.locator(".hs-warned")).to_contain_text("other refinement settings")
 
 
 def test_the_built_in_model_is_suggested_for_scenes_with_other_settings_and_gives_no_score(

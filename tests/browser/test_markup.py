@@ -16,7 +16,7 @@ from hart_studio.records import Sample
 from tests.attacks.targets import Target, serve_target
 from tests.browser.label_projects import open_label_tab
 from tests.evaluations import make_record, write_evaluation
-from tests.labels import draw_picture
+from tests.labels import draw_image
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
 RUNS = "window.hsOwned=1"
@@ -32,7 +32,7 @@ TABS = ("Ask", "Label", "Train", "Watch", "Runs", "Evaluate")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A studio whose files, projects, evaluations, statuses and bad rows are full of markup."""
     with serve_target(tmp_path_factory.mktemp("evil")) as target:
-        picture = draw_picture(target.root / "pictures" / NAME)
+        picture = draw_image(target.root / "pictures" / NAME)
         records = [
             make_record(
                 n, picture, float(n % 2), question=EVIL.replace("{", "(").replace("}", ")"), category=f"{EVIL}/{EVIL}",

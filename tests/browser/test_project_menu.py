@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from hart_studio.labeling.connections import POOL
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
@@ -120,7 +120,7 @@ def test_a_project_that_cannot_be_opened_is_listed_and_says_why(
     open_page: Callable[..., Page], studio: str, labels: Path
 ) -> None:
     project = create_project(labels / "broken", "Broken")
-    POOL.close_idle(project.folder)
+    CONNECTION_POOL.close_idle(project.folder)
     (project.folder / DATABASE).write_bytes(b"no database" * 100)
     page = open_page(studio)
     page.get_by_role("tab", name="Label", exact=True).click()

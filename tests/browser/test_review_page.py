@@ -17,7 +17,7 @@ from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import Check, Label
+from hart_studio.labeling.records import BoxCheck, Label
 from hart_studio.records import Box, Sample
 from tests.browser.conftest import open_by_name
 from tests.browser.label_projects import (
@@ -96,7 +96,7 @@ def test_the_commands_are_in_sight_at_every_size_and_after_every_change_of_it(
         id="q", image=str(tmp_path / "wide.png"), question="A long question " * 12, choices=("a", "b"), answer="A"
     )
     import_samples(project, LoadedSamples("wide", (sample,)))
-    check = Check(kind="known_answer", rollouts=8, sufficiency=0.5, crops_answer="A", crops_right=True)
+    check = BoxCheck(kind="known_answer", rollouts=8, sufficiency=0.5, crops_answer="A", crops_right=True)
     label = Label(
         revision=1, status="proposed", origin="model", check=check, boxes=(Box.from_xyxy((10, 10, 200, 200)),),
         at=datetime.now(UTC),
@@ -257,7 +257,7 @@ def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Proje
 def test_a_box_is_drawn_exactly_and_verified_before_the_reviewer_moves_on(review: tuple[Page, Project]) -> None:
     page, project = review
     with project.database.writing() as connection:  # images that the built-in model was made for
-        connection.execute("UPDATE pictures SET domain = 'needle'")
+        connection.execute("UPDATE images SET domain = 'needle'")
     page.keyboard.press("1")
     page.keyboard.press("Delete")
     assert box_count(page) == 0
@@ -388,7 +388,7 @@ def test_a_picture_that_is_gone_is_told_and_the_next_item_can_be_reached(
     open_page: Callable[..., Page], studio: str, labels: Path
 ) -> None:
     project = make_project(labels, "gone", 2)
-    Path(next(project.items()).picture.path).unlink()
+    Path(next(project.items()).image.path).unlink()
     page = open_page(studio)
     open_label_tab(page, "gone")
     start_review(page)
@@ -421,7 +421,7 @@ def test_what_a_model_says_stands_in_quotation_marks(
     project = create_project(labels / "quotes", "quotes")
     sample = Sample(id="q", image=str(tmp_path / "way.png"), question="Left or right?", answer="left")
     import_samples(project, LoadedSamples("ways", (sample,)))
-    check = Check(kind="known_answer", rollouts=2, crops_answer="right", crops_right=False, full_answer="left")
+    check = BoxCheck(kind="known_answer", rollouts=2, crops_answer="right", crops_right=False, full_answer="left")
     label = Label(revision=1, status="proposed", origin="model", check=check, at=datetime.now(UTC))
     with project.database.writing() as connection:
         project.append_label(connection, next(project.items()).id, label)

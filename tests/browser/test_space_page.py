@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from hart_studio.ui import label_desk
 from tests.browser.conftest import PATIENCE_MS, open_by_name
-from tests.evaluations import draw_picture, make_records, write_evaluation
+from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.spaces import OWNER, Space, serve_space, sign_in
 from tests.visitors import sleep_instead
 
@@ -122,7 +122,7 @@ def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callabl
 def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_view_each(
     open_tab: Callable[..., Page], space: Space, tmp_path: Path
 ) -> None:
-    picture = draw_picture(tmp_path / "sign.png")
+    picture = draw_image(tmp_path / "sign.png")
     names = {space.desk.runs_root: ("Mine", "Mine too"), space.desks.examples.desk.launch.runs_root: ("One", "Two")}
     for root, titles in names.items():
         for title in titles:

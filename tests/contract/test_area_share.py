@@ -19,7 +19,7 @@ from hart_studio.training.heldout import measure_held_out
 from hart_studio.training.miniature.cells import CELLS
 from hart_studio.training.miniature.results import CellRecords, StudyResults
 from hart_studio.training.miniature.tables import table_6
-from tests.evaluations import draw_picture
+from tests.evaluations import draw_image
 from tests.fakes import ScriptedModel
 
 BOXES = ['[{"bbox_2d": [0, 0, 500, 1000]}]', '[{"bbox_2d": [0, 0, 100, 1000]}]', "nowhere", "nowhere"]
@@ -28,7 +28,7 @@ BOXES = ['[{"bbox_2d": [0, 0, 500, 1000]}]', '[{"bbox_2d": [0, 0, 100, 1000]}]',
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[GoldSample]:
-    picture = draw_picture(tmp_path / "sign.png")
+    picture = draw_image(tmp_path / "sign.png")
     return [
         GoldSample(
             id=f"q{n}", image=str(picture), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",

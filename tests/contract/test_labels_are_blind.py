@@ -8,20 +8,20 @@ import pytest
 from tests.contract.test_layers import PACKAGE, imported_modules
 
 LABELING = PACKAGE / "labeling"
-MAY_SEE = {"gold", "calibrate", "importing", "database"}
+MAY_SEE = {"gold_metrics", "calibrate", "importing", "database"}
 """Reports and calibration; the import writes gold boxes away, and the schema has their table."""
-MAY_IMPORT_GOLD = {"gold", "report"}
+MAY_IMPORT_GOLD = {"gold_metrics", "report"}
 WORKERS = (
     "job",
     "self_verify",
     "consensus",
-    "tightening",
+    "box_refinement",
     "review",
-    "need",
-    "claims",
+    "review_priority",
+    "item_locks",
     "review_history",
     "bulk_accept",
-    "chance",
+    "chance_level",
 )
 
 
@@ -37,7 +37,7 @@ def test_gold_boxes_are_named_where_finished_labels_are_measured_only(path: Path
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert "gold_boxes" not in attributes
     strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert not any("FROM gold" in text or "gold_boxes" in text for text in strings if "\n" not in text.strip())
+    assert not any("FROM gold_boxes" in text or "gold_boxes" in text for text in strings if "\n" not in text.strip())
 
 
 def test_no_worker_reaches_the_module_that_reads_them() -> None:
@@ -53,4 +53,4 @@ def test_no_worker_reaches_the_module_that_reads_them() -> None:
         return seen
 
     for worker in WORKERS:
-        assert not {"gold", "calibrate", "report"} & reached(worker, set()), worker
+        assert not {"gold_metrics", "calibrate", "report"} & reached(worker, set()), worker

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hart_studio.labeling.job import run_labeling
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.models.chat import ChatModel, ChatRequest
 from hart_studio.runs.layout import RunLayout
 from tests.fakes import ScriptedModel
@@ -31,7 +31,7 @@ def label(run: Path) -> None:
 
 def review(project: Path, reviewer: str, journal: Path) -> None:
     """Decide, undo and redo for ever; each action is written to the journal once it was answered."""
-    desk = ReviewDesk(Project(project))
+    desk = ReviewQueue(Project(project))
     with journal.open("a") as file:
         for turn in range(1_000_000):
             item = desk.next_item(reviewer)

@@ -26,7 +26,7 @@ from hart_studio.models.families import FAMILIES
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.models.inputs import process_image
 from hart_studio.records import Box
-from tests.labels import NASTY, draw_picture, make_item
+from tests.labels import NASTY, draw_image, make_item
 
 pytestmark = pytest.mark.integration
 
@@ -45,10 +45,10 @@ def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def items(tmp_path: Path) -> list[Item]:
-    """Every fourth is a negative; one picture is turned by EXIF; two questions about one picture."""
+    """Every fourth is a negative; one image is turned by EXIF; two questions about one image."""
     made = []
     for n in range(16):
-        path = draw_picture(tmp_path / "in" / f"p{n}.jpg", WH[::-1] if n == 1 else WH, 6 if n == 1 else 1)
+        path = draw_image(tmp_path / "in" / f"p{n}.jpg", WH[::-1] if n == 1 else WH, 6 if n == 1 else 1)
         boxes = () if n % 4 == 0 else [Box.from_xyxy(xyxy, "car" if n % 2 else NASTY, 0.5) for xyxy in BOXES]
         made.append(make_item(path, boxes, f"Where is {NASTY} {n}?", answer=NASTY, score=0.75))
     made.append(make_item(path, [(1, 2, 30, 40)], "Which?", choices=("red", "green"), answer="B", score=0.5))
@@ -59,7 +59,7 @@ def negatives_in(split: str, items: list[Item], options: ExportOptions) -> list[
     """The same items, but with no box in one split."""
     return [
         item.model_copy(update={"label": item.label.model_copy(update={"boxes": ()})})
-        if split_of(item.picture.sha256, options.splits, options.salt) == split
+        if split_of(item.image.sha256, options.splits, options.salt) == split
         else item
         for item in items
     ]
@@ -79,8 +79,8 @@ def test_pycocotools(items: list[Item], tmp_path: Path) -> None:
         seen += len(coco.getImgIds())
         boxes += [each["bbox"] for each in coco.loadAnns(coco.getAnnIds())]
         for image in coco.loadImgs(coco.getImgIds()):
-            with SourceImage(tmp_path / "out" / "images" / image["file_name"]) as picture:
-                assert picture.wh == (image["width"], image["height"])
+            with SourceImage(tmp_path / "out" / "images" / image["file_name"]) as image:
+                assert image.wh == (image["width"], image["height"])
         results = coco.loadRes(str(file.with_name(file.name.replace("instances", "results"))))
         scored = evaluation.COCOeval(coco, results, "bbox")
         scored.evaluate()
@@ -127,10 +127,10 @@ def test_ultralytics(items: list[Item], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads(done.stdout.split("RESULT")[1])
     for (empty, chosen), report, (found, names) in zip(cases.items(), reports, results, strict=True):
-        assert {split: len(rows) for split, rows in found.items()} == report.pictures  # none was dropped
+        assert {split: len(rows) for split, rows in found.items()} == report.images  # none was dropped
         meant: dict[str, list[Box]] = {}
         for item in chosen:
-            meant.setdefault(Path(item.picture.path).name, []).extend(item.label.boxes)
+            meant.setdefault(Path(item.image.path).name, []).extend(item.label.boxes)
         for split, rows in found.items():
             for file, (height, width), classes, boxes in rows:
                 assert (width, height) == WH  # upright
@@ -206,7 +206,7 @@ def test_label_studio(items: list[Item], tmp_path: Path) -> None:
         line.split() for file in (tmp_path / "yolo" / "labels").glob("*.txt") for line in file.read_text().splitlines()
     ]
     shares = np.array([[float(share) for share in row[1:]] for row in rows]) * [*WH, *WH]
-    assert len(rows) >= 3 * len({item.picture.sha256 for item in items if item.label.boxes}) - 3
+    assert len(rows) >= 3 * len({item.image.sha256 for item in items if item.label.boxes}) - 3
     for x, y, width, height in shares:
         corner = np.array([x - width / 2, y - height / 2, width, height])
         assert np.abs(np.array(meant) - corner).max(axis=1).min() < 0.01
@@ -219,13 +219,13 @@ def test_the_frame_of_a_real_processor(family: str, load_tiny: Callable[[str], L
 
     def model_wh_of(wh: tuple[int, int]) -> tuple[int, int]:
         budget = model.overview_budget
-        with SourceImage(draw_picture(tmp_path / "size.png", wh)) as image:
+        with SourceImage(draw_image(tmp_path / "size.png", wh)) as image:
             overview = ImageInput(image.overview(max_pixels=budget.max_pixels), *budget)
         return process_image(model.processor, FAMILIES[family], overview, is_alone=True).size_wh
 
     wh = (1300, 700)
     boxes = [(100.0, 200.0, 900.0, 650.0), (1299.0, 699.0, 1300.0, 700.0), (0.0, 0.0, 1300.0, 700.0)]
-    item = make_item(draw_picture(tmp_path / "in" / "a.png", wh), boxes)
+    item = make_item(draw_image(tmp_path / "in" / "a.png", wh), boxes)
     options = ExportOptions(splits={"train": 1.0}, chat_family=family, model_wh_of=model_wh_of)
     export_labels([item], "grounded_chat", tmp_path / "out", options)
     (sample,) = FORMATS["grounded_chat"].load(tmp_path / "out", ImportOptions()).samples

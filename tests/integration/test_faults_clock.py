@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.labeling.claims import CLAIM_SECONDS, ConflictError
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.item_locks import ITEM_LOCK_SECONDS, ConflictError
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.runs import layout as run_layout
 from hart_studio.runs import writer
 from hart_studio.runs.config import RunConfig
@@ -101,7 +101,7 @@ def test_a_claim_ends_and_no_decision_is_lost(tmp_path: Path, put_clock: Callabl
     project = make_project(tmp_path, 2)
     for item in list(project.items()):
         add_label(project, item.id, score=0.5)
-    desk = ReviewDesk(project)
+    desk = ReviewQueue(project)
     held = desk.next_item("Ada")
     assert held is not None
     with pytest.raises(ConflictError, match="Ada works on"):
@@ -109,7 +109,7 @@ def test_a_claim_ends_and_no_decision_is_lost(tmp_path: Path, put_clock: Callabl
     put_clock(jump)
     assert desk.open_item("Bob", held.id).id == held.id, "a claim that ends in a year would be one for ever"
     desk.decide("Bob", held.id, held.label.revision, "accept")
-    put_clock(jump + 2 * CLAIM_SECONDS)
+    put_clock(jump + 2 * ITEM_LOCK_SECONDS)
     with pytest.raises(ConflictError):
         desk.decide("Ada", held.id, held.label.revision, "reject")
     assert project.item(held.id).label.reviewer == "Bob"

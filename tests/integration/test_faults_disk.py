@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.connections import POOL
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs, read_events
 from hart_studio.runs.writer import RunWriter, create_run
@@ -131,7 +131,7 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
     with no_room():
         assert guarded(desk.create)({"name": "signs"}).keys() == {"error"}
     assert guarded(desk.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
-    POOL.close_idle(desk.root)
+    CONNECTION_POOL.close_idle(desk.root)
     with no_room():
         assert "disk is full" in guarded(desk.look)({"project": "signs"})["error"]
     assert guarded(desk.look)({"project": "signs"})["name"] == "signs", "opened as the page does before an import"
@@ -163,7 +163,7 @@ def test_a_decision_and_an_export(tmp_path: Path) -> None:
     project = make_project(tmp_path, 3)
     for item in list(project.items()):
         add_label(project, item.id, score=0.5)
-    desk = ReviewDesk(project)
+    desk = ReviewQueue(project)
     item = desk.next_item("Ada")
     assert item is not None
     with no_room(), pytest.raises(DataError, match="what was saved before is kept"):

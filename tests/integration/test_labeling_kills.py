@@ -141,7 +141,7 @@ def test_a_labeling_run_and_a_reviewer_at_once(tmp_path: Path) -> None:
     project = make_project(tmp_path, 40)
     for item in list(project.items()):
         add_label(project, item.id, score=0.5)
-    config = LabelingConfig(batch=4, proposals=ProposalSettings(rollouts=2), model="m", wanted={"statuses": ()})
+    config = LabelingConfig(batch=4, proposals=ProposalSettings(rollouts=2), model="m", item_filter={"statuses": ()})
     layout = prepare_run(project, config)
     journal = tmp_path / "journal.txt"
     processes = [start("review", project.folder, "Ada", journal), start("label", layout.folder)]

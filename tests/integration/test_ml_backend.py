@@ -21,9 +21,9 @@ import uvicorn
 from PIL import Image
 
 from hart_studio.labeling.formats.label_studio import label_config, read_region
-from hart_studio.labeling.formats.reading import FoundPicture
-from hart_studio.labeling.ml_backend import HartBackend, build_app
-from hart_studio.labeling.ml_pictures import PictureGate
+from hart_studio.labeling.formats.reading import FoundImage
+from hart_studio.labeling.ml_backend.images import ImageLoader
+from hart_studio.labeling.ml_backend.server import HartBackend, build_app
 from hart_studio.labeling.self_verify import ProposalSettings
 from tests.fakes import ScriptedModel
 from tests.unit.pipeline.conftest import boxes_text
@@ -73,7 +73,7 @@ def url(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "imgs").mkdir()
     Image.new("L", WH).save(tmp_path / "imgs" / "a.png")
     model = ScriptedModel(grounding=boxes_text(PERMILLE), crops_only="B", direct="B")
-    backend = HartBackend(model, "hart-tiny", PictureGate(tmp_path), ProposalSettings(rollouts=2))
+    backend = HartBackend(model, "hart-tiny", ImageLoader(tmp_path), ProposalSettings(rollouts=2))
     app = build_app(backend, ("mila", "geheim"))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -126,7 +126,7 @@ def test_predictions(client: Any) -> None:
     assert (gone["result"], "missing" in gone["meta"]["reason"]) == ([], True)
     for found in (first, last):
         region = found["result"][0]
-        back = read_region(region, FoundPicture("a.png", "a.png", WH))
+        back = read_region(region, FoundImage("a.png", "a.png", WH))
         expected = tuple(edge / 1000 * side for edge, side in zip(PERMILLE, WH * 2, strict=True))
         assert back.xyxy == pytest.approx(expected, abs=0.01)
         assert "score" not in found and "score" not in region, "there is no calibration"

@@ -1,6 +1,6 @@
 """COCO detection JSON, one file per split, that pycocotools, CVAT and detection trainers read.
 
-Boxes are ``[x, y, width, height]`` in float pixels of the upright picture, never rounded. Ids count from 1 over all
+Boxes are ``[x, y, width, height]`` in float pixels of the upright image, never rounded. Ids count from 1 over all
 splits. What COCO has no place for stands where CVAT reads it, in ``attributes`` of an annotation: the question, its
 answer, the status. Questions with no box have no annotation; they stand in ``hart_questions`` of their image.
 """
@@ -13,14 +13,14 @@ from typing import Any, Final
 from hart_studio.data.rows import LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError
 from hart_studio.files import write_json
-from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem, class_name
 from hart_studio.labeling.formats.reading import (
-    FoundPicture,
+    FoundImage,
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
     from_xywh,
+    list_files,
     read_json,
     to_label,
     to_list,
@@ -31,13 +31,13 @@ from hart_studio.records import Box
 
 ANNOTATIONS: Final = "annotations"
 
-_Row = tuple[str, Any, Box]
+_LocatedBox = tuple[str, Any, Box]
 """Where an annotation is, its attributes, its box."""
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"images/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"images/{image.name}"
 
 
 def save_coco(plan: ExportPlan, folder: Path) -> None:
@@ -51,10 +51,10 @@ def save_coco(plan: ExportPlan, folder: Path) -> None:
     image_id = annotation_id = 0
     for split in plan.splits:
         images, annotations = [], []
-        for picture in plan.of_split(split):
+        for image in plan.of_split(split):
             image_id += 1
-            images.append(_image(image_id, picture))
-            for planned in picture.items:
+            images.append(_image_entry(image_id, image))
+            for planned in image.items:
                 for box in planned.boxes:
                     annotation_id += 1
                     annotations.append(_annotation(annotation_id, image_id, categories[class_name(box)], box, planned))
@@ -75,12 +75,12 @@ def save_coco(plan: ExportPlan, folder: Path) -> None:
 def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
     """Read one COCO file, or those of a folder.
 
-    Annotations of one picture with the same ``attributes.qa_id``, or else the same ``attributes.question``, are one
+    Annotations of one image with the same ``attributes.qa_id``, or else the same ``attributes.question``, are one
     sample. Without them the question comes from the template and the category.
 
     Args:
         path: The JSON file, or a folder with ``annotations/instances_*.json``, ``annotations/*.json`` or ``*.json``.
-        options: How to read. Pictures are looked up in ``images`` beside the file or its folder, else in the file's
+        options: How to read. Images are looked up in ``images`` beside the file or its folder, else in the file's
             own folder.
 
     Raises:
@@ -88,8 +88,8 @@ def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
-    for file in find_files(path, f"{ANNOTATIONS}/instances_*.json", f"{ANNOTATIONS}/*.json", "*.json"):
-        _read_file(file, collector, PictureFinder(options.image_root or _default_root(file)))
+    for file in list_files(path, f"{ANNOTATIONS}/instances_*.json", f"{ANNOTATIONS}/*.json", "*.json"):
+        _read_file(file, collector, ImageFinder(options.image_root or _default_root(file)))
     return collector.finish()
 
 
@@ -98,24 +98,24 @@ def _default_root(file: Path) -> Path:
     return next((folder for folder in near if folder.is_dir()), file.parent)
 
 
-def _read_file(file: Path, collector: LabelCollector, pictures: PictureFinder) -> None:
+def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> None:
     document = read_json(file)
     try:
-        images, annotations = to_list(document, "images"), to_list(document, "annotations")
+        entries, annotations = to_list(document, "images"), to_list(document, "annotations")
         names = _category_names(to_list(document, "categories"))
     except ValueError as error:
         raise DataError(f"expected a COCO file at {file}, got: {error}; name another file") from error
-    rows_of: dict[str, list[_Row]] = {}
-    found: dict[str, tuple[str, FoundPicture, Any]] = {}
-    for number, image in enumerate(images, start=1):
+    rows_of: dict[str, list[_LocatedBox]] = {}
+    found: dict[str, tuple[str, FoundImage, Any]] = {}
+    for number, entry in enumerate(entries, start=1):
         where = f"{file.name} image {number}"
         with collector.row(where):
-            key = to_text(get_field(image, "id"), "id")
+            key = to_text(get_field(entry, "id"), "id")
             if key in found:
                 raise ValueError(f"an image id that an earlier image has: {key[:40]}")
-            picture = pictures.find(get_field(image, "file_name"))
-            picture.check_size(image.get("width"), image.get("height"))
-            found[key] = (where, picture, image)
+            image = images.find(get_field(entry, "file_name"))
+            image.check_size(entry.get("width"), entry.get("height"))
+            found[key] = (where, image, entry)
     annotated = set()
     for number, annotation in enumerate(annotations, start=1):
         where = f"{file.name} annotation {number}"
@@ -130,31 +130,31 @@ def _read_file(file: Path, collector: LabelCollector, pictures: PictureFinder) -
             xyxy = from_xywh(get_field(annotation, "bbox"))
             box = found[key][1].box(xyxy, names[category], annotation.get("score"))
             rows_of.setdefault(key, []).append((where, annotation.get("attributes"), box))
-    for key, (where, picture, image) in found.items():
-        _add_picture(where, picture, rows_of.get(key, []), image, collector, is_annotated=key in annotated)
+    for key, (where, image, entry) in found.items():
+        _add_image(where, image, rows_of.get(key, []), entry, collector, is_annotated=key in annotated)
 
 
-def _add_picture(
-    where: str, picture: FoundPicture, rows: list[_Row], image: Any, collector: LabelCollector, *, is_annotated: bool
+def _add_image(
+    where: str, image: FoundImage, rows: list[_LocatedBox], entry: Any, collector: LabelCollector, *, is_annotated: bool
 ) -> None:
     asked: dict[str, tuple[str, Any, list[Box]]] = {}
     plain: list[tuple[Box, str]] = []
-    for place_of_row, attributes, box in rows:
+    for location, attributes, box in rows:
         question = attributes.get("question") if isinstance(attributes, dict) else None
         if isinstance(question, str) and question.strip():
             key = str(attributes.get("qa_id") or question)
-            asked.setdefault(key, (place_of_row, attributes, []))[2].append(box)
+            asked.setdefault(key, (location, attributes, []))[2].append(box)
         else:
             plain.append((box, box.label))
-    for place_of_row, about, boxes in asked.values():
-        collector.add_question(place_of_row, picture, about["question"], boxes, _about(about))
-    collector.add_boxes(where, picture, plain)
-    without_boxes = image.get("hart_questions")
+    for location, about, boxes in asked.values():
+        collector.add_question(location, image, about["question"], boxes, _about(about))
+    collector.add_boxes(where, image, plain)
+    without_boxes = entry.get("hart_questions")
     for about in without_boxes if isinstance(without_boxes, list) else ():
         with collector.row(where):
-            collector.add_question(where, picture, get_field(about, "question"), (), _about(about))
+            collector.add_question(where, image, get_field(about, "question"), (), _about(about))
     if not is_annotated and not without_boxes:
-        collector.add_negative(where, picture)
+        collector.add_negative(where, image)
 
 
 def _about(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -170,18 +170,18 @@ def _category_names(categories: list[Any]) -> dict[str, str]:
     return names
 
 
-def _image(image_id: int, picture: PlannedPicture) -> dict[str, Any]:
-    width, height = picture.wh
-    image: dict[str, Any] = {
+def _image_entry(image_id: int, image: PlannedImage) -> dict[str, Any]:
+    width, height = image.wh
+    entry: dict[str, Any] = {
         "id": image_id,
-        "file_name": picture.name,
+        "file_name": image.name,
         "width": width,
         "height": height,
         "license": 1,
         "date_captured": "",
     }
-    without_boxes = [_attributes(planned) for planned in picture.items if not planned.boxes]
-    return {**image, "hart_questions": without_boxes} if without_boxes else image
+    without_boxes = [_attributes(planned) for planned in image.items if not planned.boxes]
+    return {**entry, "hart_questions": without_boxes} if without_boxes else entry
 
 
 def _annotation(annotation_id: int, image_id: int, category_id: int, box: Box, planned: PlannedItem) -> dict[str, Any]:
@@ -211,5 +211,5 @@ def _attributes(planned: PlannedItem) -> dict[str, Any]:
         "verified": bool(label.check and label.check.crops_right),
         "status": label.status,
         "label_score": planned.score,
-        "model": label.maker.model if label.maker else "",
+        "model": label.provenance.model if label.provenance else "",
     }

@@ -1,6 +1,6 @@
-"""Apple CreateML object detection: a JSON list per split, beside its pictures.
+"""Apple CreateML object detection: a JSON list per split, beside its images.
 
-Coordinates are the CENTRE of a box with its width and height, in float pixels of the upright picture, origin at the
+Coordinates are the CENTRE of a box with its width and height, in float pixels of the upright image, origin at the
 top left.
 """
 
@@ -12,12 +12,12 @@ from typing import Any, Final
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError
 from hart_studio.files import write_json
-from hart_studio.labeling.export_plan import ExportPlan, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, class_name
 from hart_studio.labeling.formats.reading import (
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
+    list_files,
     read_json,
     to_list,
     to_number,
@@ -28,13 +28,13 @@ from hart_studio.records import Box
 LABELS: Final = "annotations.json"
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"{picture.split}/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"{image.split}/{image.name}"
 
 
 def save_createml(plan: ExportPlan, folder: Path) -> None:
-    """Write ``<split>/annotations.json``; a negative picture has an empty list.
+    """Write ``<split>/annotations.json``; a negative image has an empty list.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -42,8 +42,8 @@ def save_createml(plan: ExportPlan, folder: Path) -> None:
     for split in plan.splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
         rows = [
-            {"image": picture.name, "annotations": [_annotation(box) for box in picture.merged_boxes]}
-            for picture in plan.of_split(split)
+            {"image": image.name, "annotations": [_annotation(box) for box in image.merged_boxes]}
+            for image in plan.of_split(split)
         ]
         write_json(folder / split / LABELS, rows)
 
@@ -53,22 +53,22 @@ def load_createml(path: Path, options: ImportOptions | None = None) -> LoadedSam
 
     Args:
         path: The JSON file, or a folder with ``*.json`` or ``*/*.json``.
-        options: How to read. Pictures are looked up beside each file by default.
+        options: How to read. Images are looked up beside each file by default.
 
     Raises:
         DataError: If a file cannot be read or is no list, or if there is no sample.
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
-    for file in find_files(path, "*.json", "*/*.json"):
+    for file in list_files(path, "*.json", "*/*.json"):
         rows = read_json(file)
         if not isinstance(rows, list):
-            raise DataError(f"expected a list of pictures in {file}, got {type(rows).__name__}; name another file")
-        pictures = PictureFinder(options.image_root or file.parent)
+            raise DataError(f"expected a list of images in {file}, got {type(rows).__name__}; name another file")
+        images = ImageFinder(options.image_root or file.parent)
         for number, row in enumerate(rows, start=1):
             where = f"{file.parent.name}/{file.name} row {number}"
             with collector.row(where):
-                _read_row(where, row, pictures, collector)
+                _read_row(where, row, images, collector)
     return collector.finish()
 
 
@@ -82,10 +82,10 @@ def _annotation(box: Box) -> dict[str, Any]:
     return {"label": class_name(box), "coordinates": coordinates}
 
 
-def _read_row(where: str, row: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
+def _read_row(where: str, row: Any, images: ImageFinder, collector: LabelCollector) -> None:
     # Some exporters name the field "imagefilename".
     name = row.get("imagefilename") if isinstance(row, dict) and "image" not in row else get_field(row, "image")
-    picture = pictures.find(name)
+    image = images.find(name)
     annotations = to_list(row, "annotations")
     boxes = []
     for number, annotation in enumerate(annotations, start=1):
@@ -93,8 +93,8 @@ def _read_row(where: str, row: Any, pictures: PictureFinder, collector: LabelCol
             at = get_field(annotation, "coordinates")
             x, y, width, height = (to_number(get_field(at, side), side) for side in ("x", "y", "width", "height"))
             xyxy = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-            boxes.append(picture.box(xyxy, get_field(annotation, "label")))
+            boxes.append(image.box(xyxy, get_field(annotation, "label")))
     if annotations:
-        collector.add_boxes(where, picture, [(box, box.label) for box in boxes])
+        collector.add_boxes(where, image, [(box, box.label) for box in boxes])
     else:
-        collector.add_negative(where, picture)
+        collector.add_negative(where, image)

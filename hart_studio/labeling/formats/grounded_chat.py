@@ -15,13 +15,13 @@ from typing import Any, Final
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import InputError
 from hart_studio.geometry import WH, XYXY, BoxFrame, from_original, to_original
-from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedImage, PlannedItem, class_name
 from hart_studio.labeling.formats.reading import (
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
     iterate_lines,
+    list_files,
     parse_line,
     to_list,
     to_number,
@@ -32,15 +32,15 @@ from hart_studio.parsing import MAX_TEXT_CHARS, UNIT_DECIMALS, convert_to_origin
 from hart_studio.prompts import as_text, grounding_prompt
 from hart_studio.records import Box
 
-MOST_BOXES: Final = 1024
+MAX_BOXES: Final = 1024
 """More boxes than this are read of no answer."""
 
 _EXTENTS: Final = {BoxFrame.THOUSANDTHS: (1000, 1000), BoxFrame.UNIT: (1, 1), BoxFrame.UNIT_PADDED_SQUARE: (1, 1)}
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"images/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"images/{image.name}"
 
 
 def tolerance(wh: WH, options: ExportOptions) -> tuple[float, float]:
@@ -64,11 +64,11 @@ def save_grounded_chat(plan: ExportPlan, folder: Path) -> None:
             answer is longer than the parser reads.
         OSError: If the folder cannot be written.
     """
-    is_copy = plan.options.pictures == "copy"
+    is_copy = plan.options.images == "copy"
     for split in plan.splits:
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for picture, planned in plan.rows(split):
-                row = _row(picture, planned, place(picture) if is_copy else picture.name, plan.options)
+            for image, planned in plan.rows(split):
+                row = _row(image, planned, export_path(image) if is_copy else image.name, plan.options)
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -79,18 +79,18 @@ def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> Load
 
     Args:
         path: A JSONL file, or a folder of them.
-        options: How to read. Pictures are looked up below the file's folder by default.
+        options: How to read. Images are looked up below the file's folder by default.
 
     Raises:
         DataError: If a file cannot be read, or if there is no sample.
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
-    for file in find_files(path, "*.jsonl"):
-        pictures = PictureFinder(options.image_root or file.parent)
+    for file in list_files(path, "*.jsonl"):
+        images = ImageFinder(options.image_root or file.parent)
         for number, line in iterate_lines(file):
             with collector.row(f"{file.name} line {number}"):
-                _read_row(f"{file.name} line {number}", parse_line(line), pictures, collector)
+                _read_row(f"{file.name} line {number}", parse_line(line), images, collector)
     return collector.finish()
 
 
@@ -110,9 +110,9 @@ def _grid(wh: WH, options: ExportOptions) -> tuple[tuple[int, int], int, WH]:
 
 
 def _in_frame(box: Box, wh: WH, options: ExportOptions) -> XYXY:
-    """The box in the family's frame on whole steps: at least one step wide and high, and never past the picture.
+    """The box in the family's frame on whole steps: at least one step wide and high, and never past the image.
 
-    Rounding alone could push a thin box at the right or lower edge out of the picture, where the reader drops it.
+    Rounding alone could push a thin box at the right or lower edge out of the image, where the reader drops it.
     """
     frame = FAMILIES[options.chat_family].box_frame
     extent, step, model_wh = _grid(wh, options)
@@ -131,27 +131,27 @@ def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
     return first, first + 1
 
 
-def _row(picture: PlannedPicture, planned: PlannedItem, file: str, options: ExportOptions) -> dict[str, Any]:
+def _row(image: PlannedImage, planned: PlannedItem, file: str, options: ExportOptions) -> dict[str, Any]:
     family = FAMILIES[options.chat_family]
     sample = planned.item.sample
-    boxes = [(_in_frame(box, picture.wh, options), class_name(box)) for box in planned.boxes]
+    boxes = [(_in_frame(box, image.wh, options), class_name(box)) for box in planned.boxes]
     answer = format_boxes(boxes, family.box_style)
-    if len(answer) > MAX_TEXT_CHARS or len(boxes) > MOST_BOXES:
+    if len(answer) > MAX_TEXT_CHARS or len(boxes) > MAX_BOXES:
         raise InputError(
-            f"expected at most {MOST_BOXES} boxes in {MAX_TEXT_CHARS} characters for item {planned.item.id}, got "
+            f"expected at most {MAX_BOXES} boxes in {MAX_TEXT_CHARS} characters for item {planned.item.id}, got "
             f"{len(boxes)} in {len(answer)}; leave it out or choose another format"
         )
-    # A question must not be able to add a picture to the conversation.
+    # A question must not be able to add an image to the conversation.
     asked = as_text(grounding_prompt(sample.question.replace("<image>", "< image >")))
     return {
         "id": planned.item.id,
         "image": file,
-        "width": picture.wh[0],
-        "height": picture.wh[1],
+        "width": image.wh[0],
+        "height": image.wh[1],
         "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}],
         "family": family.key,
         "box_frame": family.box_frame.value,
-        "model_wh": list(_grid(picture.wh, options)[2]),
+        "model_wh": list(_grid(image.wh, options)[2]),
         "question": sample.question,
         "choices": list(sample.choices),
         "answer": sample.answer or "",
@@ -160,9 +160,9 @@ def _row(picture: PlannedPicture, planned: PlannedItem, file: str, options: Expo
     }
 
 
-def _read_row(where: str, row: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
-    picture = pictures.find(get_field(row, "image"))
-    picture.check_size(row.get("width"), row.get("height"))
+def _read_row(where: str, row: Any, images: ImageFinder, collector: LabelCollector) -> None:
+    image = images.find(get_field(row, "image"))
+    image.check_size(row.get("width"), row.get("height"))
     frame = BoxFrame(get_field(row, "box_frame"))
     sides = [to_number(side, "model_wh") for side in to_list(row, "model_wh")]
     if len(sides) != 2 or min(sides) < 1:
@@ -171,8 +171,8 @@ def _read_row(where: str, row: Any, pictures: PictureFinder, collector: LabelCol
     texts = [turn.get("value") for turn in turns if isinstance(turn, dict) and turn.get("from") == "gpt"]
     if not texts or not isinstance(texts[-1], str):
         raise ValueError("expected a turn from 'gpt' in 'conversations'")
-    parsed = parse_boxes(texts[-1], max_boxes=MOST_BOXES)
-    placed = convert_to_original(parsed, frame, picture.wh, (int(sides[0]), int(sides[1])))
+    parsed = parse_boxes(texts[-1], max_boxes=MAX_BOXES)
+    placed = convert_to_original(parsed, frame, image.wh, (int(sides[0]), int(sides[1])))
     if placed.status in ("invalid", "partly_invalid"):
-        raise ValueError(f"expected usable boxes, got: {'; '.join(parsed.rejected) or 'some outside of the picture'}")
-    collector.add_question(where, picture, get_field(row, "question"), placed.boxes, row)
+        raise ValueError(f"expected usable boxes, got: {'; '.join(parsed.rejected) or 'some outside of the image'}")
+    collector.add_question(where, image, get_field(row, "question"), placed.boxes, row)

@@ -1,4 +1,4 @@
-"""Hugging Face Parquet: pictures inside, types stated, shards of bounded size; ``load_dataset(folder)`` reads it.
+"""Hugging Face Parquet: images inside, types stated, shards of bounded size; ``load_dataset(folder)`` reads it.
 
 Rows are those of ``image_folder``. The features are the same in every split, also in one that has no box at all.
 Importing this module waits for the ``datasets`` library.
@@ -23,17 +23,17 @@ from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import from_stored_path, read_regular_file
 from hart_studio.imaging import DEFAULT_LIMITS
-from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem
 from hart_studio.labeling.formats.image_folder import FOLDER_OF, add_row, to_row
-from hart_studio.labeling.formats.reading import ImportOptions, LabelCollector, PictureFinder, find_files
+from hart_studio.labeling.formats.reading import ImageFinder, ImportOptions, LabelCollector, list_files
 from hart_studio.labeling.records import LabeledSample
 
 SHARD_BYTES: Final = 500_000_000
-"""Pictures of one file add up to about this much; the size that the hub recommends."""
+"""Images of one file add up to about this much; the size that the hub recommends."""
 GROUP_BYTES: Final = 64_000_000
-"""Pictures that are held in memory at a time add up to about this much."""
+"""Images that are held in memory at a time add up to about this much."""
 
-_Row = tuple[PlannedPicture, PlannedItem]
+_PlannedRow = tuple[PlannedImage, PlannedItem]
 
 
 def features_of(classes: tuple[str, ...]) -> datasets.Features:
@@ -72,7 +72,7 @@ def save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
     """Write ``data/<split>-<shard>-of-<shards>.parquet`` and a ``README.md`` that states splits and features.
 
     Raises:
-        OSError: If the folder cannot be written, or a picture cannot be read.
+        OSError: If the folder cannot be written, or an image cannot be read.
     """
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
             name = f"{FOLDER_OF[split]}-{number:05d}-of-{len(shards):05d}.parquet"
             with pyarrow.parquet.ParquetWriter(data / name, schema) as writer:
                 for group in _parts(shard, GROUP_BYTES):
-                    rows = [_row(picture, planned, plan.classes) for picture, planned in group]
+                    rows = [_row(image, planned, plan.classes) for image, planned in group]
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     _write_card(plan, features, folder / "README.md")
 
@@ -94,40 +94,40 @@ def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedS
 
     Args:
         path: A file, or a folder with ``data/*.parquet`` or ``*.parquet``.
-        options: How to read. ``picture_cache`` is needed: pictures are kept there, named by their content.
+        options: How to read. ``image_cache`` is needed: images are kept there, named by their content.
 
     Raises:
         DataError: If a file cannot be read, or if there is no sample.
-        InputError: If there is no ``picture_cache``.
+        InputError: If there is no ``image_cache``.
     """
     options = options or ImportOptions()
-    if options.picture_cache is None:
-        raise InputError("expected picture_cache, a folder for the pictures inside the files, got none; name one")
-    cache = options.picture_cache
+    if options.image_cache is None:
+        raise InputError("expected image_cache, a folder for the images inside the files, got none; name one")
+    cache = options.image_cache
     cache.mkdir(parents=True, exist_ok=True)
     collector = LabelCollector(path, options)
-    kept = PictureFinder(cache)
-    for file in find_files(path, "data/*.parquet", "*.parquet"):
-        beside = PictureFinder(options.image_root or file.parent)
+    kept = ImageFinder(cache)
+    for file in list_files(path, "data/*.parquet", "*.parquet"):
+        beside = ImageFinder(options.image_root or file.parent)
         names, rows = _open(file)
         for number, row in enumerate(rows, start=1):
             where = f"{file.name} row {number}"
             with collector.row(where):
                 if isinstance(row, ValueError):
                     raise row
-                image = get_field(row, "image")
-                value = image.get("bytes") if isinstance(image, dict) else image
+                cell = get_field(row, "image")
+                value = cell.get("bytes") if isinstance(cell, dict) else cell
                 if isinstance(value, bytes):
-                    picture = kept.find(Path(store_image(value, cache)).name)
+                    image = kept.find(Path(store_image(value, cache)).name)
                 else:
-                    picture = beside.find(image.get("path") if isinstance(image, dict) else image)
-                add_row(where, row, picture, names, collector)
+                    image = beside.find(cell.get("path") if isinstance(cell, dict) else cell)
+                add_row(where, row, image, names, collector)
     return collector.finish()
 
 
-def _parts(rows: list[_Row], limit: int) -> Iterator[list[_Row]]:
-    """Runs of rows whose pictures add up to about ``limit`` bytes, at least one row each."""
-    part: list[_Row] = []
+def _parts(rows: list[_PlannedRow], limit: int) -> Iterator[list[_PlannedRow]]:
+    """Runs of rows whose images add up to about ``limit`` bytes, at least one row each."""
+    part: list[_PlannedRow] = []
     size = 0
     for row in rows:
         bytes_of_row = from_stored_path(row[0].file.path).stat().st_size
@@ -140,12 +140,12 @@ def _parts(rows: list[_Row], limit: int) -> Iterator[list[_Row]]:
         yield part
 
 
-def _row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
-    image = {
-        "bytes": read_regular_file(from_stored_path(picture.file.path), DEFAULT_LIMITS.max_bytes, follow_symlinks=True),
-        "path": Path(picture.name).name,
+def _row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
+    cell = {
+        "bytes": read_regular_file(from_stored_path(image.file.path), DEFAULT_LIMITS.max_bytes, follow_symlinks=True),
+        "path": Path(image.name).name,
     }
-    return {"image": image, **to_row(picture, planned, classes)}
+    return {"image": cell, **to_row(image, planned, classes)}
 
 
 def _write_card(plan: ExportPlan, features: datasets.Features, path: Path) -> None:

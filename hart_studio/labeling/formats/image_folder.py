@@ -1,6 +1,6 @@
-"""Hugging Face ImageFolder: a folder of pictures per split with ``metadata.jsonl``, one row per question.
+"""Hugging Face ImageFolder: a folder of images per split with ``metadata.jsonl``, one row per question.
 
-``objects`` is a struct of lists with COCO boxes ``[x, y, width, height]`` in float pixels of the upright picture;
+``objects`` is a struct of lists with COCO boxes ``[x, y, width, height]`` in float pixels of the upright image;
 ``category`` counts the lines of ``classes.txt`` from 0, the name that detection trainers expect.
 
 The library infers the type of every column from a split's first rows, and refuses a data set whose splits differ. Lists
@@ -24,15 +24,15 @@ import pyarrow.parquet
 from hart_studio.data.parquet_rows import open_parquet
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.files import parse_bounded_json
-from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem, class_name
 from hart_studio.labeling.formats.reading import (
-    FoundPicture,
+    FoundImage,
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
     from_xywh,
     iterate_lines,
+    list_files,
     read_bytes,
     to_list,
     to_xywh,
@@ -50,9 +50,9 @@ _INFERRED_BYTES: Final = 10 << 20
 """The library infers types from this much of a file."""
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"{FOLDER_OF[picture.split]}/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"{FOLDER_OF[image.split]}/{image.name}"
 
 
 def save_image_folder(plan: ExportPlan, folder: Path) -> None:
@@ -67,8 +67,8 @@ def save_image_folder(plan: ExportPlan, folder: Path) -> None:
     texts: dict[str, bytes] = {}
     for split in plan.splits:
         lines = (
-            json.dumps(_metadata(picture, planned, plan.classes, schema), ensure_ascii=False, allow_nan=False)
-            for picture, planned in plan.rows(split)
+            json.dumps(_metadata(image, planned, plan.classes, schema), ensure_ascii=False, allow_nan=False)
+            for image, planned in plan.rows(split)
         )
         texts[split] = "".join(f"{line}\n" for line in lines).encode()
     is_typed = all(_inferred_schema(text) == schema for text in texts.values())
@@ -77,7 +77,7 @@ def save_image_folder(plan: ExportPlan, folder: Path) -> None:
         if is_typed:
             (folder / FOLDER_OF[split] / _ROWS).write_bytes(text)
         else:
-            rows = [_metadata(picture, planned, plan.classes, schema) for picture, planned in plan.rows(split)]
+            rows = [_metadata(image, planned, plan.classes, schema) for image, planned in plan.rows(split)]
             table = pa.Table.from_pylist(rows, schema=schema)
             pyarrow.parquet.write_table(table, folder / FOLDER_OF[split] / _TYPED_ROWS)
 
@@ -90,15 +90,15 @@ def load_image_folder(path: Path, options: ImportOptions | None = None) -> Loade
 
     Args:
         path: A metadata file, or a folder with some in it or in its folders.
-        options: How to read. Pictures are looked up beside each metadata file by default.
+        options: How to read. Images are looked up beside each metadata file by default.
 
     Raises:
         DataError: If a file cannot be read, or if there is no sample.
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
-    for file in find_files(path, f"*/{_ROWS}", f"*/{_TYPED_ROWS}", _ROWS, _TYPED_ROWS):
-        pictures = PictureFinder(options.image_root or file.parent)
+    for file in list_files(path, f"*/{_ROWS}", f"*/{_TYPED_ROWS}", _ROWS, _TYPED_ROWS):
+        images = ImageFinder(options.image_root or file.parent)
         names = _class_names(file)
         for number, row in enumerate(_read_rows(file), start=1):
             where = f"{file.parent.name}/{file.name} row {number}"
@@ -106,15 +106,15 @@ def load_image_folder(path: Path, options: ImportOptions | None = None) -> Loade
                 if isinstance(row, ValueError):
                     raise row
                 parsed = parse_bounded_json(row) if isinstance(row, bytes) else row
-                add_row(where, parsed, pictures.find(get_field(parsed, "file_name")), names, collector)
+                add_row(where, parsed, images.find(get_field(parsed, "file_name")), names, collector)
     return collector.finish()
 
 
-def to_row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
-    """A question as a row of either Hugging Face format, without its picture.
+def to_row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
+    """A question as a row of either Hugging Face format, without its image.
 
     Args:
-        picture: Its picture.
+        image: Its image.
         planned: The question.
         classes: Names of the classes; ``category`` counts from 0.
     """
@@ -130,8 +130,8 @@ def to_row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ..
     }
     return {
         "id": planned.item.id,
-        "width": picture.wh[0],
-        "height": picture.wh[1],
+        "width": image.wh[0],
+        "height": image.wh[1],
         "question": sample.question,
         "choices": list(sample.choices),
         "answer": sample.answer or "",
@@ -144,20 +144,20 @@ def to_row(picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ..
     }
 
 
-def add_row(where: str, row: Any, picture: FoundPicture, names: dict[int, str], collector: LabelCollector) -> None:
+def add_row(where: str, row: Any, image: FoundImage, names: dict[int, str], collector: LabelCollector) -> None:
     """Keep the sample, or the samples, of a row of either Hugging Face format.
 
     Args:
         where: Where the row is, for people.
         row: The row.
-        picture: Its picture.
+        image: Its image.
         names: Names of the classes by number; a number without one is its own name.
         collector: Where to keep them.
 
     Raises:
         ValueError: If the row is none.
     """
-    picture.check_size(row.get("width"), row.get("height"))
+    image.check_size(row.get("width"), row.get("height"))
     objects = row.get("objects")
     objects = {"bbox": [], "category": []} if objects is None else objects
     boxes_xywh = to_list(objects, "bbox")
@@ -170,16 +170,16 @@ def add_row(where: str, row: Any, picture: FoundPicture, names: dict[int, str], 
     for number, (xywh, category, score) in enumerate(zip(boxes_xywh, categories, scores, strict=True), start=1):
         with collector.row(f"{where} box {number}"):
             label = names.get(category, category) if isinstance(category, int) else category
-            boxes.append(picture.box(from_xywh(xywh), label, score))
+            boxes.append(image.box(from_xywh(xywh), label, score))
     question = row.get("question")
     if boxes_xywh and not boxes:
         return
     if isinstance(question, str) and question.strip():
-        collector.add_question(where, picture, question, boxes, row)
+        collector.add_question(where, image, question, boxes, row)
     elif boxes:
-        collector.add_boxes(where, picture, [(box, box.label) for box in boxes])
+        collector.add_boxes(where, image, [(box, box.label) for box in boxes])
     else:
-        collector.add_negative(where, picture)
+        collector.add_negative(where, image)
 
 
 def _schema(plan: ExportPlan) -> pa.Schema:
@@ -216,10 +216,8 @@ def _schema(plan: ExportPlan) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
-def _metadata(
-    picture: PlannedPicture, planned: PlannedItem, classes: tuple[str, ...], schema: pa.Schema
-) -> dict[str, Any]:
-    row = {"file_name": picture.name, **to_row(picture, planned, classes)}
+def _metadata(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...], schema: pa.Schema) -> dict[str, Any]:
+    row = {"file_name": image.name, **to_row(image, planned, classes)}
     kept = {field.name for field in schema.field("objects").type}
     row["objects"] = {name: values for name, values in row["objects"].items() if name in kept}
     return {name: row[name] for name in schema.names}

@@ -1,8 +1,8 @@
 """Label Studio tasks: one task per question, with its labeling configuration.
 
-Coordinates are percent of the upright picture's sides, ``x`` and ``y`` the TOP LEFT corner, never rounded: on a picture
+Coordinates are percent of the upright image's sides, ``x`` and ``y`` the TOP LEFT corner, never rounded: on an image
 8,000 pixels wide two decimals are most of a pixel. What a person decided is an annotation, what a program proposed a
-prediction. Pictures are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
+prediction. Images are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from hart_studio.data.rows import LoadedSamples, get_field, to_text
 from hart_studio.errors import DataError
 from hart_studio.files import write_json
 from hart_studio.geometry import WH
-from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem, class_name
 from hart_studio.labeling.formats.reading import (
-    FoundPicture,
+    FoundImage,
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
+    list_files,
     read_json,
     to_number,
 )
-from hart_studio.labeling.records import DECIDED, LabeledSample
+from hart_studio.labeling.records import REVIEWED_STATUSES, LabeledSample
 from hart_studio.records import Box
 
 TASKS: Final = "tasks.json"
@@ -44,7 +44,7 @@ class Controls(NamedTuple):
     """Names of the tags of a labeling configuration that results refer to, by default those of ``label_config``."""
 
     image: str = "image"
-    """The picture."""
+    """The image."""
     boxes: str = "label"
     """Where boxes are drawn."""
     kind: Literal["rectanglelabels", "rectangle"] = "rectanglelabels"
@@ -55,26 +55,26 @@ class Controls(NamedTuple):
     """The choices of the verdict; empty = there are none."""
 
 
-OUR_CONTROLS: Final = Controls()
+DEFAULT_CONTROLS: Final = Controls()
 """Those of ``label_config``."""
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"images/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"images/{image.name}"
 
 
 def save_label_studio(plan: ExportPlan, folder: Path) -> None:
     """Write ``tasks.json`` for import, and ``label_config.xml`` for the project.
 
     Set ``LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`` and ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` to the folder
-    of the export, or to the common folder of the pictures when they are referred to.
+    of the export, or to the common folder of the images when they are referred to.
 
     Raises:
         OSError: If the folder cannot be written.
     """
-    is_copy = plan.options.pictures == "copy"
-    tasks = [_task(picture, planned, place(picture) if is_copy else picture.name) for picture, planned in plan.rows()]
+    is_copy = plan.options.images == "copy"
+    tasks = [_task(image, planned, export_path(image) if is_copy else image.name) for image, planned in plan.rows()]
     write_json(folder / TASKS, tasks)
     (folder / CONFIG).write_text(label_config(plan.classes), encoding="utf-8", newline="\n")
 
@@ -116,19 +116,19 @@ def load_label_studio(path: Path, options: ImportOptions | None = None) -> Loade
     """
     options = options or ImportOptions()
     collector = LabelCollector(path, options)
-    for file in find_files(path, TASKS, "*.json"):
+    for file in list_files(path, TASKS, "*.json"):
         tasks = read_json(file)
         tasks = [tasks] if isinstance(tasks, dict) else tasks
         if not isinstance(tasks, list):
             raise DataError(f"expected a list of tasks in {file}, got {type(tasks).__name__}; name another file")
-        pictures = PictureFinder(options.image_root or file.parent)
+        images = ImageFinder(options.image_root or file.parent)
         for number, task in enumerate(tasks, start=1):
             with collector.row(f"task {number}"):
-                _read_task(f"task {number}", task, pictures, collector)
+                _read_task(f"task {number}", task, images, collector)
     return collector.finish()
 
 
-def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str, Any]:
+def _task(image: PlannedImage, planned: PlannedItem, file: str) -> dict[str, Any]:
     sample, label = planned.item.sample, planned.item.label
     data = {
         "image": LOCAL_FILES + quote(os.fsencode(file)),
@@ -140,11 +140,11 @@ def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str,
         "status": label.status,
         "score": planned.score,
     }
-    result = [_region(number, box, picture, planned) for number, box in enumerate(planned.boxes, start=1)]
+    result = [_region(number, box, image, planned) for number, box in enumerate(planned.boxes, start=1)]
     if sample.answer is not None:
         result.append(make_answer(f"{planned.item.id}_answer", sample.answer))
-    if label.status not in DECIDED:
-        prediction = {"model_version": label.maker.model if label.maker else "HART Studio", "result": result}
+    if label.status not in REVIEWED_STATUSES:
+        prediction = {"model_version": label.provenance.model if label.provenance else "HART Studio", "result": result}
         return {
             "data": data,
             "predictions": [prediction if planned.score is None else {**prediction, "score": planned.score}],
@@ -154,14 +154,14 @@ def _task(picture: PlannedPicture, planned: PlannedItem, file: str) -> dict[str,
 
 
 def make_region(
-    region_id: str, box: Box, wh: WH, label: str, crops_answer: str | None = None, controls: Controls = OUR_CONTROLS
+    region_id: str, box: Box, wh: WH, label: str, crops_answer: str | None = None, controls: Controls = DEFAULT_CONTROLS
 ) -> dict[str, Any]:
     """One box as a result.
 
     Args:
         region_id: Unique in its task.
         box: In original pixels; its score goes along.
-        wh: Upright (width, height) of the picture, pixels.
+        wh: Upright (width, height) of the image, pixels.
         label: One of the configuration's labels.
         crops_answer: What the crops of the task's boxes alone say; None = not known.
         controls: Names of the tags.
@@ -193,29 +193,29 @@ def make_region(
     return region
 
 
-def make_answer(mark_id: str, text: str, controls: Controls = OUR_CONTROLS) -> dict[str, Any]:
+def make_answer(mark_id: str, text: str, controls: Controls = DEFAULT_CONTROLS) -> dict[str, Any]:
     """The answer as a result."""
-    return _mark(mark_id, controls.answer, "textarea", {"text": [text]}, controls)
+    return _make_result(mark_id, controls.answer, "textarea", {"text": [text]}, controls)
 
 
-def make_verdict(mark_id: str, verdict: str, controls: Controls = OUR_CONTROLS) -> dict[str, Any]:
+def make_verdict(mark_id: str, verdict: str, controls: Controls = DEFAULT_CONTROLS) -> dict[str, Any]:
     """What was decided as a result."""
-    return _mark(mark_id, controls.verdict, "choices", {"choices": [verdict]}, controls)
+    return _make_result(mark_id, controls.verdict, "choices", {"choices": [verdict]}, controls)
 
 
-def _region(number: int, box: Box, picture: PlannedPicture, planned: PlannedItem) -> dict[str, Any]:
+def _region(number: int, box: Box, image: PlannedImage, planned: PlannedItem) -> dict[str, Any]:
     check = planned.item.label.check
     answer = check.crops_answer if check else None
-    return make_region(f"{planned.item.id}_{number}", box, picture.wh, class_name(box), answer)
+    return make_region(f"{planned.item.id}_{number}", box, image.wh, class_name(box), answer)
 
 
-def _mark(mark_id: str, name: str, kind: str, value: dict[str, Any], controls: Controls) -> dict[str, Any]:
+def _make_result(mark_id: str, name: str, kind: str, value: dict[str, Any], controls: Controls) -> dict[str, Any]:
     return {"id": mark_id, "from_name": name, "to_name": controls.image, "type": kind, "value": value}
 
 
-def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelCollector) -> None:
+def _read_task(where: str, task: Any, images: ImageFinder, collector: LabelCollector) -> None:
     data = get_field(task, "data")
-    picture = pictures.find(picture_name(get_field(data, "image")))
+    image = images.find(image_name(get_field(data, "image")))
     result, is_human, older = _newest_result(task)
     for number in older:
         with collector.row(f"{where} annotation {number}"):
@@ -228,33 +228,33 @@ def _read_task(where: str, task: Any, pictures: PictureFinder, collector: LabelC
     boxes = []
     for number, region in enumerate(regions, start=1):
         with collector.row(f"{where} region {number}"):
-            boxes.append(read_region(region, picture))
+            boxes.append(read_region(region, image))
     if (regions or shapes) and not boxes:  # something is there that is no box, so this says not that nothing is there
         return
     question = data.get("question")
     if isinstance(question, str) and question.strip():
         status = _decision(result, data.get("status")) if is_human else data.get("status")
         about = {**data, "id": data.get("qa_id"), "status": status}
-        collector.add_question(where, picture, question, boxes, about)
+        collector.add_question(where, image, question, boxes, about)
     elif boxes:
-        collector.add_boxes(where, picture, [(box, box.label) for box in boxes])
+        collector.add_boxes(where, image, [(box, box.label) for box in boxes])
     elif is_human:
-        collector.add_negative(where, picture)
+        collector.add_negative(where, image)
     else:
         raise ValueError("a task without a question that nobody has labeled, or that was skipped")
 
 
-def picture_name(url: Any) -> str:
-    """The path below the document root that a task's picture has.
+def image_name(url: Any) -> str:
+    """The path below the document root that a task's image has.
 
     Raises:
-        ValueError: If it is no text, or a picture on the network.
+        ValueError: If it is no text, or an image on the network.
     """
     text = to_text(url, "image")
     if text.startswith(LOCAL_FILES):
         return os.fsdecode(unquote_to_bytes(text.removeprefix(LOCAL_FILES)))
     if "://" in text:
-        raise ValueError("a picture on the network, which is not fetched: download it and use local files")
+        raise ValueError("an image on the network, which is not fetched: download it and use local files")
     return text
 
 
@@ -291,18 +291,18 @@ def _decision(result: list[Any], status: Any) -> Any:
     return status if status in ("accepted", "edited", "rejected") else "accepted"
 
 
-def read_region(region: Any, picture: FoundPicture) -> Box:
+def read_region(region: Any, image: FoundImage) -> Box:
     """The box of a result.
 
     Args:
         region: The result.
-        picture: What it is drawn on.
+        image: What it is drawn on.
 
     Returns:
-        In original pixels, clipped to the picture.
+        In original pixels, clipped to the image.
 
     Raises:
-        ValueError: If it is no upright rectangle on a picture of that size.
+        ValueError: If it is no upright rectangle on an image of that size.
         HartError: If it is no box.
     """
     value = get_field(region, "value")
@@ -310,9 +310,9 @@ def read_region(region: Any, picture: FoundPicture) -> Box:
     if to_number(value.get("rotation", 0), "rotation") != 0:
         raise ValueError("a rotated box")
     if region.get("image_rotation"):
-        raise ValueError("a box on a rotated picture")
-    picture.check_size(region.get("original_width"), region.get("original_height"))
-    across, down = picture.wh[0] / 100, picture.wh[1] / 100
+        raise ValueError("a box on a rotated image")
+    image.check_size(region.get("original_width"), region.get("original_height"))
+    across, down = image.wh[0] / 100, image.wh[1] / 100
     labels = value.get("rectanglelabels")
     label = labels[0] if isinstance(labels, list) and labels else ""
-    return picture.box((x * across, y * down, (x + width) * across, (y + height) * down), label, region.get("score"))
+    return image.box((x * across, y * down, (x + width) * across, (y + height) * down), label, region.get("score"))

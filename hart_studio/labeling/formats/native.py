@@ -1,12 +1,12 @@
-"""Our own records, one JSON object a line: lossless, with evidence, maker, reviewer and history.
+"""Our own records, one JSON object a line: lossless, with evidence, provenance, reviewer and history.
 
-A line of schema ``hart.label/1``::
+A line of schema ``hart.label/2``::
 
-    {"schema": "hart.label/1", "item_id": "0123456789abcdef", "qa_id": "q17", "split": "train",
+    {"schema": "hart.label/2", "item_id": "0123456789abcdef", "qa_id": "q17", "split": "train",
      "image": {"file": "images/a.jpg", "sha256": "...", "width": 4032, "height": 3024, "exif_applied": true},
      "question": "...", "choices": [], "answer": "red", "category": "", "source": "...",
      "boxes": [{"xyxy": [504.0, 1209.6, 756.0, 1451.52], "label": "sign", "score": null}],
-     "review": {"revision": 1, "status": "edited", "origin": "human", "score": 0.9, "check": {}, "maker": {},
+     "review": {"revision": 1, "status": "edited", "origin": "human", "score": 0.9, "check": {}, "provenance": {},
                 "reviewer": "...", "at": "2026-01-31T12:00:00Z", "note": ""},
      "history": [{"boxes": [], "revision": 0, "status": "proposed"}]}
 
@@ -15,7 +15,7 @@ A box that a model proposed has ``model_text``, what the model wrote beside it, 
 Beside another format, ``export`` says which one, and the boxes with their classes as it holds them.
 
 ``xyxy`` is in float pixels of the upright original, ``max`` edges exclusive. ``image.file`` starts at the folder of
-the pictures; where they lie on the machine that wrote the file is not told.
+the images; where they lie on the machine that wrote the file is not told.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from typing import Any, Final
 
 from hart_studio.data.rows import LoadedSamples, get_field, resolve_image_path, to_text
 from hart_studio.errors import DataError, HartError
-from hart_studio.labeling.export_plan import ExportPlan, PlannedItem, PlannedPicture
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, PlannedItem
 from hart_studio.labeling.formats.reading import (
     ImportOptions,
     LabelCollector,
-    find_files,
     iterate_lines,
+    list_files,
     parse_line,
     to_label,
     to_list,
 )
-from hart_studio.labeling.records import Item, Label, LabeledSample, PictureFile
+from hart_studio.labeling.records import ImageFile, Item, Label, LabeledSample
 from hart_studio.records import Box, Sample
 
-SCHEMA: Final = "hart.label/1"
+SCHEMA: Final = "hart.label/2"
 LABELS: Final = "labels.jsonl"
 
 _SAMPLE_FIELDS: Final = ("question", "choices", "answer", "category", "source")
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"images/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"images/{image.name}"
 
 
 def save_native(plan: ExportPlan, folder: Path) -> None:
@@ -57,32 +57,32 @@ def save_native(plan: ExportPlan, folder: Path) -> None:
     Raises:
         OSError: If the folder cannot be written.
     """
-    is_copy = plan.options.pictures == "copy"
-    write_records(plan, folder / LABELS, place if is_copy else lambda picture: picture.name)
+    is_copy = plan.options.images == "copy"
+    write_records(plan, folder / LABELS, export_path if is_copy else lambda image: image.name)
 
 
 def write_records(
     plan: ExportPlan,
     path: Path,
-    file_of: Callable[[PlannedPicture], str],
-    describe_export: Callable[[PlannedPicture, PlannedItem], dict[str, Any]] | None = None,
+    file_of: Callable[[PlannedImage], str],
+    describe_export: Callable[[PlannedImage, PlannedItem], dict[str, Any]] | None = None,
 ) -> None:
     """Write every item of a plan, whole.
 
     Args:
         plan: The items.
         path: The file.
-        file_of: Name of a picture's file, as the reader will look it up.
+        file_of: Name of an image's file, as the reader will look it up.
         describe_export: What the format beside the records holds of an item, kept in its field ``export``.
 
     Raises:
         OSError: If the file cannot be written.
     """
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for picture, planned in plan.rows():
-            record = to_record(planned.item, file_of(picture), picture.split)
+        for image, planned in plan.rows():
+            record = to_record(planned.item, file_of(image), image.split)
             if describe_export:
-                record["export"] = describe_export(picture, planned)
+                record["export"] = describe_export(image, planned)
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -91,7 +91,7 @@ def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
 
     Args:
         item: The item.
-        file: Name of its picture's file.
+        file: Name of its image's file.
         split: Its split.
     """
     sample = item.sample.model_dump(mode="json")
@@ -101,7 +101,7 @@ def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
         "item_id": item.id,
         "qa_id": item.sample.id,
         "split": split,
-        "image": {"file": file, **item.picture.model_dump(exclude={"path", "domain"}), "exif_applied": True},
+        "image": {"file": file, **item.image.model_dump(exclude={"path", "domain"}), "exif_applied": True},
         **{name: sample[name] for name in _SAMPLE_FIELDS},
         "boxes": label.pop("boxes"),
         "review": label,
@@ -114,11 +114,11 @@ def to_item(record: Any, image_root: Path) -> Item:
 
     Args:
         record: What ``to_record`` made, or anything.
-        image_root: Folder that must hold the picture.
+        image_root: Folder that must hold the image.
 
     Raises:
-        ValueError: If it is no such object, or the picture is missing.
-        InputError: If the picture's name leads out of the folder.
+        ValueError: If it is no such object, or the image is missing.
+        InputError: If the image's name leads out of the folder.
     """
     if get_field(record, "schema") != SCHEMA:
         raise ValueError(f"expected the schema {SCHEMA!r}, got {str(record['schema'])[:40]!r}")
@@ -126,11 +126,11 @@ def to_item(record: Any, image_root: Path) -> Item:
 
 
 def make_item(record: Any, path: str) -> Item:
-    """The item of a JSON object whose picture was found.
+    """The item of a JSON object whose image was found.
 
     Args:
         record: What ``to_record`` made, or anything.
-        path: The picture, in the form of ``files.to_stored_path``.
+        path: The image, in the form of ``files.to_stored_path``.
 
     Raises:
         ValueError: If it is no such object.
@@ -143,7 +143,7 @@ def make_item(record: Any, path: str) -> Item:
     return Item(
         id=get_field(record, "item_id"),
         sample=Sample(id=to_text(get_field(record, "qa_id"), "qa_id"), image=path, **sample),
-        picture=PictureFile(path=path, **{name: get_field(image, name) for name in ("sha256", "width", "height")}),
+        image=ImageFile(path=path, **{name: get_field(image, name) for name in ("sha256", "width", "height")}),
         label=_to_label({**review, "boxes": get_field(record, "boxes")}),
         history=tuple(_to_label(earlier) for earlier in to_list(record, "history")),
     )
@@ -156,7 +156,7 @@ def load_items(
 
     Args:
         path: The JSONL file, or the folder of the export.
-        options: ``image_root`` and ``source`` are read; pictures are looked up below the file's folder by default.
+        options: ``image_root`` and ``source`` are read; images are looked up below the file's folder by default.
 
     Returns:
         The items, and the same as samples together with the lines that are none.
@@ -165,7 +165,7 @@ def load_items(
         DataError: If the file cannot be read, or holds no item.
     """
     options = options or ImportOptions()
-    (file,) = find_files(path, LABELS)[:1]
+    (file,) = list_files(path, LABELS)[:1]
     root = options.image_root or file.parent
     collector = LabelCollector(file, options)
     items: dict[str, Item] = {}

@@ -17,28 +17,28 @@ from xml.parsers import expat
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError
 from hart_studio.geometry import WH, XYXY, snap_to_pixels
-from hart_studio.labeling.export_plan import ExportPlan, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import ExportPlan, PlannedImage, class_name
 from hart_studio.labeling.formats.reading import (
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
+    list_files,
     parse_number,
     read_bytes,
 )
 from hart_studio.labeling.records import LabeledSample
 from hart_studio.records import Box
 
-PICTURES: Final = "JPEGImages"
+IMAGES: Final = "JPEGImages"
 ANNOTATIONS: Final = "Annotations"
 
-_LARGEST_FILE: Final = 16 << 20
-_DEEPEST: Final = 32
+_MAX_FILE_BYTES: Final = 16 << 20
+_MAX_DEPTH: Final = 32
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"{PICTURES}/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"{IMAGES}/{image.name}"
 
 
 def tolerance(wh: WH) -> tuple[float, float]:
@@ -53,7 +53,7 @@ def written_box(box: Box, wh: WH) -> XYXY:
 
 
 def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
-    """Write one XML file per picture, with no ``object`` for a negative one, and the lists of the splits.
+    """Write one XML file per image, with no ``object`` for a negative one, and the lists of the splits.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -63,10 +63,10 @@ def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
     lists.mkdir(parents=True, exist_ok=True)
     for split in plan.splits:
         stems = []
-        for picture in plan.of_split(split):
-            stem = Path(picture.name).stem
+        for image in plan.of_split(split):
+            stem = Path(image.name).stem
             stems.append(stem)
-            tree = ElementTree.ElementTree(_to_xml(picture))
+            tree = ElementTree.ElementTree(_to_xml(image))
             ElementTree.indent(tree)
             tree.write(annotations / f"{stem}.xml", encoding="utf-8", xml_declaration=True)
         (lists / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8", newline="\n")
@@ -77,22 +77,22 @@ def load_pascal_voc(path: Path, options: ImportOptions | None = None) -> LoadedS
 
     Args:
         path: An XML file, or a folder with ``Annotations/*.xml`` or ``*.xml``.
-        options: How to read. Pictures are looked up in ``JPEGImages`` beside the files or beside their folder, else
+        options: How to read. Images are looked up in ``JPEGImages`` beside the files or beside their folder, else
             beside the files.
 
     Raises:
         DataError: If there is no XML file, or the one that was named cannot be read, or if there is no sample.
     """
     options = options or ImportOptions()
-    files = find_files(path, f"{ANNOTATIONS}/*.xml", "*.xml")
-    near = [files[0].parent / PICTURES, files[0].parent.parent / PICTURES]
+    files = list_files(path, f"{ANNOTATIONS}/*.xml", "*.xml")
+    near = [files[0].parent / IMAGES, files[0].parent.parent / IMAGES]
     root = options.image_root or next((folder for folder in near if folder.is_dir()), files[0].parent)
-    collector, pictures = LabelCollector(path, options), PictureFinder(root)
+    collector, images = LabelCollector(path, options), ImageFinder(root)
     if path.is_file():
         parse_xml(path)  # alone it is the whole data set, so its error is the answer
     for file in files:
         with collector.row(file.name):
-            _read_file(file, pictures, collector)
+            _read_file(file, images, collector)
     return collector.finish()
 
 
@@ -103,8 +103,8 @@ def parse_xml(file: Path) -> ElementTree.Element:
         DataError: If it cannot be read, is no such file, or declares one.
     """
     data = read_bytes(file)
-    if len(data) > _LARGEST_FILE:
-        raise DataError(f"{file.name}: expected XML of at most {_LARGEST_FILE} bytes, got {len(data)}; remove it")
+    if len(data) > _MAX_FILE_BYTES:
+        raise DataError(f"{file.name}: expected XML of at most {_MAX_FILE_BYTES} bytes, got {len(data)}; remove it")
     try:
         _refuse_declarations(data)
         return ElementTree.fromstring(data)  # noqa: S314 - the line above has refused what makes it unsafe
@@ -123,8 +123,8 @@ def _refuse_declarations(data: bytes) -> None:
     def enter(*_: object) -> None:
         nonlocal depth
         depth += 1
-        if depth > _DEEPEST:
-            raise ValueError(f"elements more than {_DEEPEST} deep")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"elements more than {_MAX_DEPTH} deep")
 
     def leave(_: str) -> None:
         nonlocal depth
@@ -136,19 +136,19 @@ def _refuse_declarations(data: bytes) -> None:
     parser.Parse(data, True)
 
 
-def _to_xml(picture: PlannedPicture) -> ElementTree.Element:
+def _to_xml(image: PlannedImage) -> ElementTree.Element:
     root = ElementTree.Element("annotation")
-    _append(root, "folder", PICTURES)
-    _append(root, "filename", picture.name)
+    _append(root, "folder", IMAGES)
+    _append(root, "filename", image.name)
     source = ElementTree.SubElement(root, "source")
     _append(source, "database", "HART Studio")
     _append(source, "annotation", "HART")
     _append(source, "image", "unknown")
     size = ElementTree.SubElement(root, "size")
-    for name, value in (("width", picture.wh[0]), ("height", picture.wh[1]), ("depth", 3)):
+    for name, value in (("width", image.wh[0]), ("height", image.wh[1]), ("depth", 3)):
         _append(size, name, value)
     _append(root, "segmented", 0)
-    objects = {(class_name(box), written_box(box, picture.wh)): None for box in picture.merged_boxes}
+    objects = {(class_name(box), written_box(box, image.wh)): None for box in image.merged_boxes}
     for label, (x_min, y_min, x_max, y_max) in objects:
         each = ElementTree.SubElement(root, "object")
         _append(each, "name", label)
@@ -166,11 +166,11 @@ def _append(parent: ElementTree.Element, name: str, value: str | int) -> None:
     ElementTree.SubElement(parent, name).text = str(value)
 
 
-def _read_file(file: Path, pictures: PictureFinder, collector: LabelCollector) -> None:
+def _read_file(file: Path, images: ImageFinder, collector: LabelCollector) -> None:
     root = parse_xml(file)
-    picture = pictures.find(root.findtext("filename", "").strip())
+    image = images.find(root.findtext("filename", "").strip())
     size = [root.findtext(f"size/{side}") for side in ("width", "height")]
-    picture.check_size(*(None if side is None else parse_number(side, "size") for side in size))
+    image.check_size(*(None if side is None else parse_number(side, "size") for side in size))
     objects = root.findall("object")
     boxes = []
     for number, each in enumerate(objects, start=1):
@@ -178,8 +178,8 @@ def _read_file(file: Path, pictures: PictureFinder, collector: LabelCollector) -
             names = ("xmin", "ymin", "xmax", "ymax")
             x_min, y_min, x_max, y_max = (parse_number(each.findtext(f"bndbox/{name}"), name) for name in names)
             label = each.findtext("name", "").strip()
-            boxes.append(picture.box((x_min - 1, y_min - 1, x_max, y_max), label))
+            boxes.append(image.box((x_min - 1, y_min - 1, x_max, y_max), label))
     if objects:
-        collector.add_boxes(file.name, picture, [(box, box.label) for box in boxes])
+        collector.add_boxes(file.name, image, [(box, box.label) for box in boxes])
     else:
-        collector.add_negative(file.name, picture)
+        collector.add_negative(file.name, image)

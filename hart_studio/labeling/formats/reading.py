@@ -1,7 +1,7 @@
-"""What every loader does: find the picture, check the numbers, group boxes by question, count what is no label.
+"""What every loader does: find the image, check the numbers, group boxes by question, count what is no label.
 
-The frame of every format is the upright picture. A file that states another size than the picture has is about
-another picture, or about one that was turned or scaled: its boxes are counted as bad, never rescaled by a guess.
+The frame of every format is the upright image. A file that states another size than the image has is about
+another image, or about one that was turned or scaled: its boxes are counted as bad, never rescaled by a guess.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from hart_studio.records import Box
 TEMPLATE: Final = "Where is the {label}?"
 """Question for the boxes of one label, in formats that have no questions."""
 
-NOTHING_TO_ASK: Final = "a picture without boxes and without a question"
-"""Reason for a row that says "nothing here", when no question was given for such pictures."""
+NOTHING_TO_ASK: Final = "an image without boxes and without a question"
+"""Reason for a row that says "nothing here", when no question was given for such images."""
 
 META: Final = "hart_meta.jsonl"
 """Our own records beside an export: no loader takes it for a part of the other format."""
 
-LONGEST_TEXT: Final = 100_000
+MAX_TEXT_LENGTH: Final = 100_000
 """A longer label or question is no text for people, characters."""
 
 _STATUSES: Final = frozenset(get_args(Status))
@@ -50,20 +50,20 @@ class ImportOptions:
     """How to read another tool's labels.
 
     Attributes:
-        image_root: Folder that the pictures' names start from; None = where the format puts them.
+        image_root: Folder that the images' names start from; None = where the format puts them.
         source: Name of the data set; empty = the folder's.
         template: Question for a box of a format without questions; ``{label}`` becomes its label. Boxes of one
-            picture with the same question are one sample.
-        negative_question: Question for a picture that has neither boxes nor a question; None = it is counted as a
+            image with the same question are one sample.
+        negative_question: Question for an image that has neither boxes nor a question; None = it is counted as a
             row that has nothing to ask about.
-        picture_cache: Folder for pictures that are stored inside the file (Parquet).
+        image_cache: Folder for images that are stored inside the file (Parquet).
     """
 
     image_root: Path | None = None
     source: str = ""
     template: str = TEMPLATE
     negative_question: str | None = None
-    picture_cache: Path | None = None
+    image_cache: Path | None = None
 
     def __post_init__(self) -> None:
         for question in (self.template, self.negative_question):
@@ -71,8 +71,8 @@ class ImportOptions:
                 raise InputError("expected a question, got empty text; write one, such as 'Where is the {label}?'")
 
 
-class FoundPicture(NamedTuple):
-    """An existing picture that a file names."""
+class FoundImage(NamedTuple):
+    """An existing image that a file names."""
 
     name: str
     """As the file has it."""
@@ -92,15 +92,15 @@ class FoundPicture(NamedTuple):
         stated = (to_number(width, "width"), to_number(height, "height"))
         if stated != self.wh:
             raise ValueError(
-                f"expected boxes of a picture of {self.wh[0]} x {self.wh[1]} pixels, got a stated size of "
+                f"expected boxes of an image of {self.wh[0]} x {self.wh[1]} pixels, got a stated size of "
                 f"{stated[0]:g} x {stated[1]:g}"
             )
 
     def box(self, xyxy: Sequence[Any], label: Any = "", score: Any = None) -> Box:
-        """A box that a file has, clipped to the picture.
+        """A box that a file has, clipped to the image.
 
         Args:
-            xyxy: Four numbers, pixels of the upright picture.
+            xyxy: Four numbers, pixels of the upright image.
             label: Its label.
             score: Its score; what is no share in [0, 1] is not one.
 
@@ -114,30 +114,30 @@ class FoundPicture(NamedTuple):
         box = Box.from_xyxy(edges, to_label(label), float(score) if is_share else None)
         inside = clip(box, self.wh)
         if inside is None:
-            raise ValueError(f"a box outside of the picture of {self.wh[0]} x {self.wh[1]} pixels")
+            raise ValueError(f"a box outside of the image of {self.wh[0]} x {self.wh[1]} pixels")
         return inside
 
 
-class PictureFinder:
-    """Looks pictures up below one folder, each once."""
+class ImageFinder:
+    """Looks images up below one folder, each once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._found: dict[str, FoundPicture] = {}
+        self._found: dict[str, FoundImage] = {}
 
-    def find(self, name: Any) -> FoundPicture:
-        """The picture of that name.
+    def find(self, name: Any) -> FoundImage:
+        """The image of that name.
 
         Raises:
             ValueError: If the name is no text, or there is no such file.
             InputError: If the name leads out of the folder.
-            ImageError: If the file is no picture.
+            ImageError: If the file is no image.
         """
         text = to_text(name, "image")
         if text not in self._found:
             path = resolve_image_path(self._root, text)
             with SourceImage(path) as image:
-                self._found[text] = FoundPicture(text, path, image.wh)
+                self._found[text] = FoundImage(text, path, image.wh)
         return self._found[text]
 
 
@@ -155,28 +155,28 @@ class LabelCollector:
         self._rows: list[tuple[str, LabeledSample | Exception]] = []
 
     @contextmanager
-    def row(self, place: str) -> Iterator[None]:
+    def row(self, location: str) -> Iterator[None]:
         """Count whatever goes wrong inside as one bad row.
 
         Args:
-            place: Where it is, for people.
+            location: Where it is, for people.
         """
         try:
             yield
         except (ValueError, OverflowError, RecursionError, HartError) as error:
             reason = ValueError("a number that is too large") if isinstance(error, OverflowError) else error
-            self._rows.append((place, reason))
+            self._rows.append((location, reason))
 
-    def add(self, place: str, sample: LabeledSample) -> None:
+    def add(self, location: str, sample: LabeledSample) -> None:
         """Keep a sample."""
-        self._rows.append((place, sample))
+        self._rows.append((location, sample))
 
-    def add_boxes(self, place: str, picture: FoundPicture, boxes: Iterable[tuple[Box, str]]) -> None:
+    def add_boxes(self, location: str, image: FoundImage, boxes: Iterable[tuple[Box, str]]) -> None:
         """Keep boxes without a question: one sample for each question that the template makes.
 
         Args:
-            place: Where they are, for people.
-            picture: Their picture.
+            location: Where they are, for people.
+            image: Their image.
             boxes: Each with the words for ``{label}``.
         """
         by_question: dict[str, list[Box]] = {}
@@ -184,35 +184,35 @@ class LabelCollector:
             # Not str.format: a template must not be able to reach into objects.
             by_question.setdefault(self.options.template.replace("{label}", words), []).append(box)
         for question, members in by_question.items():
-            self.add_question(place, picture, question, members)
+            self.add_question(location, image, question, members)
 
-    def add_negative(self, place: str, picture: FoundPicture) -> None:
-        """Keep a picture that is there to say that it shows nothing."""
+    def add_negative(self, location: str, image: FoundImage) -> None:
+        """Keep an image that is there to say that it shows nothing."""
         if self.options.negative_question is None:
-            self._rows.append((place, ValueError(NOTHING_TO_ASK)))
+            self._rows.append((location, ValueError(NOTHING_TO_ASK)))
         else:
-            self.add_question(place, picture, self.options.negative_question, ())
+            self.add_question(location, image, self.options.negative_question, ())
 
     def add_question(
-        self, place: str, picture: FoundPicture, question: str, boxes: Sequence[Box], about: Any = None
+        self, location: str, image: FoundImage, question: str, boxes: Sequence[Box], about: Any = None
     ) -> None:
         """Keep a question with its boxes.
 
         Args:
-            place: Where it is, for people.
-            picture: Its picture.
+            location: Where it is, for people.
+            image: Its image.
             question: The question.
             boxes: Its boxes.
             about: Fields ``id``, ``choices``, ``answer``, ``kind`` and ``status`` of the same row, where it has them.
         """
-        with self.row(place):
+        with self.row(location):
             known = about if isinstance(about, dict) else {}
             choices = to_texts(known.get("choices"), "choices")
             answer = known.get("answer")
             status = known.get("status")
             sample = LabeledSample(
-                id=to_text(known.get("id") or sample_id(picture.name, question, choices), "id"),
-                image=picture.path,
+                id=to_text(known.get("id") or sample_id(image.name, question, choices), "id"),
+                image=image.path,
                 question=to_label(question, "question"),
                 choices=choices,
                 answer=None if answer in (None, "") else to_text(answer, "answer"),
@@ -221,7 +221,7 @@ class LabelCollector:
                 boxes=tuple(boxes),
                 status=status if isinstance(status, str) and status in _STATUSES else "proposed",
             )
-            self._rows.append((place, sample))
+            self._rows.append((location, sample))
 
     def finish(self) -> LoadedSamples[LabeledSample]:
         """What was gathered.
@@ -239,7 +239,7 @@ class LabelCollector:
 
 
 def sample_id(name: str, question: str, choices: Sequence[str] = ()) -> str:
-    """A stable id for a question about a picture: 16 hexadecimal digits of a hash of all that it is."""
+    """A stable id for a question about an image: 16 hexadecimal digits of a hash of all that it is."""
     return hashlib.sha256(json.dumps([name, question, list(choices)]).encode()).hexdigest()[:16]
 
 
@@ -279,8 +279,8 @@ def to_label(value: Any, name: str = "label") -> str:
         ValueError: If it is none.
     """
     text = to_text(value, name)
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"expected at most {LONGEST_TEXT} characters in {name!r}, got {len(text)}")
+    if len(text) > MAX_TEXT_LENGTH:
+        raise ValueError(f"expected at most {MAX_TEXT_LENGTH} characters in {name!r}, got {len(text)}")
     return text
 
 
@@ -373,7 +373,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"expected JSON in {path}, got text that is none: {error}; repair the file") from error
 
 
-def find_files(path: Path, *patterns: str) -> list[Path]:
+def list_files(path: Path, *patterns: str) -> list[Path]:
     """The file itself, or the files of a folder that the first fitting pattern finds, sorted.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
 from hart_studio.geometry import WH, XYXY
-from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedPicture
+from hart_studio.labeling.export_plan import ExportOptions, ExportPlan, PlannedImage
 from hart_studio.labeling.formats import (
     coco,
     createml,
@@ -26,19 +26,21 @@ from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.records import LabeledSample
 from hart_studio.records import Box
 
-Fact = Literal[
+LabelAspect = Literal[
     "unlabeled", "negatives", "questions", "choices", "classes", "scores", "scores_if_all_known", "box_scores",
-    "statuses", "evidence", "makers", "reviews", "history",
+    "statuses", "evidence", "provenance", "reviews", "history",
 ]  # fmt: skip
 """Something that a format can hold. ``questions``: with their answers, each with its own boxes. ``evidence``: all of
-``Check``. ``reviews``: reviewer, time and note."""
+``BoxCheck``. ``reviews``: reviewer, time and note."""
 
 Loader = Callable[[Path, ImportOptions | None], LoadedSamples[LabeledSample]]
 Saver = Callable[[ExportPlan, Path], None]
 
-_ASKED: Final[frozenset[Fact]] = frozenset({"negatives", "questions", "choices", "classes", "statuses"})
+_QUESTION_ASPECTS: Final[frozenset[LabelAspect]] = frozenset(
+    {"negatives", "questions", "choices", "classes", "statuses"}
+)
 _FLOAT_NOISE_PX: Final = 1e-6
-"""What changing between corners, sizes, centres and percent can cost on a picture of any size that is opened."""
+"""What changing between corners, sizes, centres and percent can cost on an image of any size that is opened."""
 
 
 def _exactly(wh: WH, options: ExportOptions) -> tuple[float, float]:
@@ -54,25 +56,25 @@ class FormatInfo:
         name: Key in ``FORMATS``.
         title: Name for people.
         load: Reads a file or folder.
-        save: Writes a plan's labels into a folder that holds its pictures; None = the format is only read.
-        keeps: What it can hold.
-        place: Where a copied picture goes in the folder; None = pictures are inside the files.
-        can_refer: Whether pictures may stay where they are.
-        tolerance: Size of a picture, options -> how far an edge may move, original pixels across and down.
+        save: Writes a plan's labels into a folder that holds its images; None = the format is only read.
+        preserves: What it can hold.
+        export_path: Where a copied image goes in the folder; None = images are inside the files.
+        can_reference: Whether images may stay where they are.
+        tolerance: Size of an image, options -> how far an edge may move, original pixels across and down.
         written: Box, size, options -> the box as it comes back, original pixels; None = as it was.
-        refuse: Why its readers would drop a picture; empty = they would not.
+        exclusion_reason: Why its readers would drop an image; empty = they would not.
     """
 
     name: str
     title: str
     load: Loader
     save: Saver | None = None
-    keeps: frozenset[Fact] = frozenset()
-    place: Callable[[PlannedPicture], str] | None = None
-    can_refer: bool = False
+    preserves: frozenset[LabelAspect] = frozenset()
+    export_path: Callable[[PlannedImage], str] | None = None
+    can_reference: bool = False
     tolerance: Callable[[WH, ExportOptions], tuple[float, float]] = _exactly
     written: Callable[[Box, WH, ExportOptions], XYXY] | None = None
-    refuse: Callable[[PlannedPicture], str] | None = None
+    exclusion_reason: Callable[[PlannedImage], str] | None = None
 
     def check_options(self, options: ExportOptions) -> None:
         """See that the format can do what is asked for.
@@ -80,9 +82,9 @@ class FormatInfo:
         Raises:
             InputError: If it cannot.
         """
-        if options.pictures == "reference" and not self.can_refer:
+        if options.images == "reference" and not self.can_reference:
             raise InputError(
-                f"expected pictures to be copied, got 'reference': {self.title} needs them in its own folder"
+                f"expected images to be copied, got 'reference': {self.title} needs them in its own folder"
             )
         if options.box_class and self.name == "native":
             raise InputError(
@@ -109,18 +111,18 @@ _TABLE: Final = (
         "HART records (JSONL)",
         native.load_native,
         native.save_native,
-        _ASKED | {"unlabeled", "scores", "box_scores", "evidence", "makers", "reviews", "history"},
-        native.place,
-        can_refer=True,
+        _QUESTION_ASPECTS | {"unlabeled", "scores", "box_scores", "evidence", "provenance", "reviews", "history"},
+        native.export_path,
+        can_reference=True,
     ),
     FormatInfo(
         "coco",
         "COCO JSON",
         coco.load_coco,
         coco.save_coco,
-        _ASKED | {"scores", "box_scores"},
-        coco.place,
-        can_refer=True,
+        _QUESTION_ASPECTS | {"scores", "box_scores"},
+        coco.export_path,
+        can_reference=True,
     ),
     FormatInfo(
         "yolo",
@@ -128,10 +130,10 @@ _TABLE: Final = (
         yolo.load_yolo,
         yolo.save_yolo,
         frozenset({"negatives", "classes"}),
-        yolo.place,
+        yolo.export_path,
         tolerance=lambda wh, _: yolo.tolerance(wh),
         written=lambda box, wh, _: yolo.written_box(box, wh),
-        refuse=yolo.refuse,
+        exclusion_reason=yolo.exclusion_reason,
     ),
     FormatInfo(
         "pascal_voc",
@@ -139,7 +141,7 @@ _TABLE: Final = (
         pascal_voc.load_pascal_voc,
         pascal_voc.save_pascal_voc,
         frozenset({"negatives", "classes"}),
-        pascal_voc.place,
+        pascal_voc.export_path,
         tolerance=lambda wh, _: pascal_voc.tolerance(wh),
         written=lambda box, wh, _: pascal_voc.written_box(box, wh),
     ),
@@ -148,9 +150,9 @@ _TABLE: Final = (
         "Label Studio tasks",
         label_studio.load_label_studio,
         label_studio.save_label_studio,
-        _ASKED | {"scores", "box_scores"},
-        label_studio.place,
-        can_refer=True,
+        _QUESTION_ASPECTS | {"scores", "box_scores"},
+        label_studio.export_path,
+        can_reference=True,
     ),
     FormatInfo(
         "createml",
@@ -158,32 +160,32 @@ _TABLE: Final = (
         createml.load_createml,
         createml.save_createml,
         frozenset({"negatives", "classes"}),
-        createml.place,
-        can_refer=True,
+        createml.export_path,
+        can_reference=True,
     ),
     FormatInfo(
         "image_folder",
         "Hugging Face ImageFolder",
         image_folder.load_image_folder,
         image_folder.save_image_folder,
-        _ASKED | {"scores_if_all_known"},
-        image_folder.place,
+        _QUESTION_ASPECTS | {"scores_if_all_known"},
+        image_folder.export_path,
     ),
     FormatInfo(
         "hf_parquet",
         "Hugging Face Parquet",
         _load_hf_parquet,
         _save_hf_parquet,
-        _ASKED | {"scores", "box_scores"},
+        _QUESTION_ASPECTS | {"scores", "box_scores"},
     ),
     FormatInfo(
         "grounded_chat",
         "Grounded conversations (JSONL)",
         grounded_chat.load_grounded_chat,
         grounded_chat.save_grounded_chat,
-        _ASKED - {"negatives", "classes"},
-        grounded_chat.place,
-        can_refer=True,
+        _QUESTION_ASPECTS - {"negatives", "classes"},
+        grounded_chat.export_path,
+        can_reference=True,
         tolerance=grounded_chat.tolerance,
         written=grounded_chat.written_box,
     ),
@@ -194,7 +196,7 @@ FORMATS: Final[dict[str, FormatInfo]] = {info.name: info for info in _TABLE}
 """Every format by name. ``image_folder`` and ``grounded_chat`` keep more than they promise here for some labels."""
 
 
-def find_format(name: str) -> FormatInfo:
+def get_format(name: str) -> FormatInfo:
     """A format that can be written.
 
     Raises:

@@ -1,6 +1,6 @@
-"""X-AnyLabeling and LabelMe: a JSON file per picture with ``shapes``. It is read, not written.
+"""X-AnyLabeling and LabelMe: a JSON file per image with ``shapes``. It is read, not written.
 
-Rectangles have two corners, or all four, in float pixels of the upright picture. A shape's ``description`` is what the
+Rectangles have two corners, or all four, in float pixels of the upright image. A shape's ``description`` is what the
 question asks for, where there is one; else its label is.
 """
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from hart_studio.data.rows import LoadedSamples, get_field
 from hart_studio.labeling.formats.reading import (
-    FoundPicture,
+    FoundImage,
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
-    find_files,
+    list_files,
     read_json,
     to_label,
     to_list,
@@ -30,7 +30,7 @@ def load_x_anylabeling(path: Path, options: ImportOptions | None = None) -> Load
 
     Args:
         path: A JSON file, or a folder with ``*.json`` or ``*/*.json``.
-        options: How to read. Pictures are looked up beside the files of each folder by default.
+        options: How to read. Images are looked up beside the files of each folder by default.
 
     Raises:
         DataError: If there is no file, or the one that was named cannot be read, or if there is no sample.
@@ -39,29 +39,29 @@ def load_x_anylabeling(path: Path, options: ImportOptions | None = None) -> Load
     collector = LabelCollector(path, options)
     if path.is_file():
         read_json(path)  # alone it is the whole data set, so its error is the answer
-    for file in find_files(path, "*.json", "*/*.json"):
+    for file in list_files(path, "*.json", "*/*.json"):
         with collector.row(file.name):
-            _read_file(file, PictureFinder(options.image_root or file.parent), collector)
+            _read_file(file, ImageFinder(options.image_root or file.parent), collector)
     return collector.finish()
 
 
-def _read_file(file: Path, pictures: PictureFinder, collector: LabelCollector) -> None:
+def _read_file(file: Path, images: ImageFinder, collector: LabelCollector) -> None:
     document = read_json(file)
     shapes = to_list(document, "shapes")
     name = get_field(document, "imagePath")
-    picture = pictures.find(name.replace("\\", "/") if isinstance(name, str) else name)
-    picture.check_size(document.get("imageWidth"), document.get("imageHeight"))
+    image = images.find(name.replace("\\", "/") if isinstance(name, str) else name)
+    image.check_size(document.get("imageWidth"), document.get("imageHeight"))
     boxes = []
     for number, shape in enumerate(shapes, start=1):
         with collector.row(f"{file.name} shape {number}"):
-            boxes.append(_read_shape(shape, picture))
+            boxes.append(_read_shape(shape, image))
     if shapes:
-        collector.add_boxes(file.name, picture, boxes)
+        collector.add_boxes(file.name, image, boxes)
     else:
-        collector.add_negative(file.name, picture)
+        collector.add_negative(file.name, image)
 
 
-def _read_shape(shape: Any, picture: FoundPicture) -> tuple[Box, str]:
+def _read_shape(shape: Any, image: FoundImage) -> tuple[Box, str]:
     """The box, and the words for what it shows."""
     kind = get_field(shape, "shape_type")
     if kind != "rectangle":
@@ -71,7 +71,7 @@ def _read_shape(shape: Any, picture: FoundPicture) -> tuple[Box, str]:
         raise ValueError("expected the two or four corners of a rectangle in 'points'")
     across = [to_number(point[0], "points") for point in points]
     down = [to_number(point[1], "points") for point in points]
-    box = picture.box((min(across), min(down), max(across), max(down)), get_field(shape, "label"), shape.get("score"))
+    box = image.box((min(across), min(down), max(across), max(down)), get_field(shape, "label"), shape.get("score"))
     description = shape.get("description")
     words = description.strip() if isinstance(description, str) else ""
     return box, to_label(words or box.label, "description")

@@ -1,9 +1,9 @@
 """Ultralytics YOLO detection: ``data.yaml``, ``images/<split>`` and ``labels/<split>``.
 
-One line per box, exactly five columns: class, then centre and size as shares of the upright picture's sides, six
-decimals, inside [0, 1]. A sixth column would make the reader drop the whole picture. ``data.yaml`` has no ``path``: the
+One line per box, exactly five columns: class, then centre and size as shares of the upright image's sides, six
+decimals, inside [0, 1]. A sixth column would make the reader drop the whole image. ``data.yaml`` has no ``path``: the
 reader then takes the file's own folder, wherever it is started from. A confirmed negative has an empty label file;
-a picture that nobody looked at is not written, because it would be trained on as background.
+an image that nobody looked at is not written, because it would be trained on as background.
 
 Reading obeys four keys of ``data.yaml`` and no other: others can hold code that the original reader would run.
 """
@@ -21,12 +21,12 @@ from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import resolve_inside
 from hart_studio.geometry import WH, XYXY
-from hart_studio.labeling.export_plan import SPLITS, ExportPlan, PlannedPicture, class_name
+from hart_studio.labeling.export_plan import SPLITS, ExportPlan, PlannedImage, class_name
 from hart_studio.labeling.formats.reading import (
-    FoundPicture,
+    FoundImage,
+    ImageFinder,
     ImportOptions,
     LabelCollector,
-    PictureFinder,
     parse_number,
     read_bytes,
     to_label,
@@ -38,25 +38,25 @@ CONFIG: Final = "data.yaml"
 CLASSES: Final = "classes.txt"
 STEP: Final = 1e-6
 """One unit of the last decimal, share of a side."""
-MIN_PICTURE_SIDE: Final = 10
-"""Ultralytics drops pictures with a shorter side, pixels."""
+MIN_IMAGE_SIDE: Final = 10
+"""Ultralytics drops images with a shorter side, pixels."""
 
-_LARGEST_CONFIG: Final = 1 << 20
-_DEEPEST: Final = 32
+_MAX_CONFIG_BYTES: Final = 1 << 20
+_MAX_DEPTH: Final = 32
 _READ_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-def place(picture: PlannedPicture) -> str:
-    """Where a copied picture goes."""
-    return f"images/{picture.split}/{picture.name}"
+def export_path(image: PlannedImage) -> str:
+    """Where a copied image goes."""
+    return f"images/{image.split}/{image.name}"
 
 
-def refuse(picture: PlannedPicture) -> str:
-    """Why the reader would drop a picture without a word; empty when it would not."""
-    if min(picture.wh) < MIN_PICTURE_SIDE:
-        return f"a picture with a side below {MIN_PICTURE_SIDE} px, which YOLO trainers drop"
-    if Path(picture.name).suffix.lower() not in _READ_SUFFIXES:
-        return f"a {Path(picture.name).suffix[1:].upper()} picture, which YOLO trainers do not read"
+def exclusion_reason(image: PlannedImage) -> str:
+    """Why the reader would drop an image without a word; empty when it would not."""
+    if min(image.wh) < MIN_IMAGE_SIDE:
+        return f"an image with a side below {MIN_IMAGE_SIDE} px, which YOLO trainers drop"
+    if Path(image.name).suffix.lower() not in _READ_SUFFIXES:
+        return f"a {Path(image.name).suffix[1:].upper()} image, which YOLO trainers do not read"
     return ""
 
 
@@ -81,20 +81,18 @@ def save_yolo(plan: ExportPlan, folder: Path) -> None:
     for split in ("train", "val"):
         if split not in plan.splits:
             raise InputError(
-                f"expected at least one picture in {split}, got none: YOLO needs train and val; "
-                f"raise the share of {split}, label more pictures or change the salt"
+                f"expected at least one image in {split}, got none: YOLO needs train and val; "
+                f"raise the share of {split}, label more images or change the salt"
             )
     numbers = {name: number for number, name in enumerate(plan.classes)}
     for split in plan.splits:
         labels = folder / "labels" / split
         labels.mkdir(parents=True, exist_ok=True)
-        for picture in plan.of_split(split):
-            rows = (
-                f"{numbers[class_name(box)]} {' '.join(_shares(box, picture.wh))}\n" for box in picture.merged_boxes
-            )
+        for image in plan.of_split(split):
+            rows = (f"{numbers[class_name(box)]} {' '.join(_shares(box, image.wh))}\n" for box in image.merged_boxes)
             # Two boxes may be one after rounding; the reader would warn of the second.
             text = "".join(dict.fromkeys(rows))
-            (labels / f"{Path(picture.name).stem}.txt").write_text(text, encoding="utf-8", newline="\n")
+            (labels / f"{Path(image.name).stem}.txt").write_text(text, encoding="utf-8", newline="\n")
     config = {split: f"images/{split}" for split in plan.splits}
     names = {number: name for name, number in numbers.items()}
     text = yaml.safe_dump({**config, "names": names}, sort_keys=False, allow_unicode=False)
@@ -109,7 +107,7 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
         options: How to read. ``image_root`` replaces the folder that everything starts from.
 
     Raises:
-        DataError: If the names of the classes or the pictures cannot be found, or if there is no sample.
+        DataError: If the names of the classes or the images cannot be found, or if there is no sample.
     """
     options = options or ImportOptions()
     config = path / CONFIG if path.is_dir() else path
@@ -122,10 +120,10 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
     else:
         raise DataError(f"expected {CONFIG} or {CLASSES} in {path}, got neither; name the folder of the data set")
     collector = LabelCollector(path, options)
-    pictures = PictureFinder(root)
-    for name in dict.fromkeys(_picture_names(root, folders, collector)):
+    images = ImageFinder(root)
+    for name in dict.fromkeys(_image_names(root, folders, collector)):
         with collector.row(name):
-            _read_picture(name, root, names, pictures, collector)
+            _read_image_labels(name, root, names, images, collector)
     return collector.finish()
 
 
@@ -150,13 +148,13 @@ def _from_shares(shares: list[float], wh: WH) -> XYXY:
 
 
 def _read_config(file: Path) -> tuple[dict[int, str], list[str]]:
-    """Names of the classes, and the folders or lists of pictures."""
+    """Names of the classes, and the folders or lists of images."""
     data = read_bytes(file)
-    depths = accumulate((sign in b"[{") - (sign in b"]}") for sign in data[:_LARGEST_CONFIG])
-    if len(data) > _LARGEST_CONFIG or max(depths, default=0) > _DEEPEST:
+    depths = accumulate((sign in b"[{") - (sign in b"]}") for sign in data[:_MAX_CONFIG_BYTES])
+    if len(data) > _MAX_CONFIG_BYTES or max(depths, default=0) > _MAX_DEPTH:
         # The time of the YAML library grows with the square of the depth: a few kilobytes would hold it for minutes.
         raise DataError(
-            f"expected at most {_LARGEST_CONFIG} bytes and {_DEEPEST} nested lists in {file}, got more; "
+            f"expected at most {_MAX_CONFIG_BYTES} bytes and {_MAX_DEPTH} nested lists in {file}, got more; "
             "name another file"
         )
     try:
@@ -185,36 +183,36 @@ def _class_names(names: Any, file: Path) -> dict[int, str]:
         raise DataError(f"expected numbers and texts in names of {file}, got: {error}; repair it") from error
 
 
-def _picture_names(root: Path, folders: list[str], collector: LabelCollector) -> Iterator[str]:
-    """Names of the pictures below the root, sorted within each folder."""
+def _image_names(root: Path, folders: list[str], collector: LabelCollector) -> Iterator[str]:
+    """Names of the images below the root, sorted within each folder."""
     for folder in folders:
         with collector.row(folder):
-            place_of_pictures = resolve_inside(root, folder)
-            if place_of_pictures.is_dir():
+            image_folder = resolve_inside(root, folder)
+            if image_folder.is_dir():
                 inside = root.resolve()
-                files = sorted(place_of_pictures.rglob("*"))
+                files = sorted(image_folder.rglob("*"))
                 yield from (
                     file.relative_to(inside).as_posix()
                     for file in files
                     if file.suffix.lower() in _READ_SUFFIXES and file.is_file()
                 )
-            elif place_of_pictures.suffix == ".txt" and place_of_pictures.is_file():
-                lines = read_bytes(place_of_pictures).decode("utf-8", errors="replace").splitlines()
+            elif image_folder.suffix == ".txt" and image_folder.is_file():
+                lines = read_bytes(image_folder).decode("utf-8", errors="replace").splitlines()
                 yield from (line.strip().removeprefix("./") for line in lines if line.strip())
             else:
-                raise ValueError("a folder of pictures that is missing")
+                raise ValueError("a folder of images that is missing")
 
 
-def _read_picture(
-    name: str, root: Path, names: dict[int, str], pictures: PictureFinder, collector: LabelCollector
+def _read_image_labels(
+    name: str, root: Path, names: dict[int, str], images: ImageFinder, collector: LabelCollector
 ) -> None:
-    picture = pictures.find(name)
+    image = images.find(name)
     parts = list(PurePosixPath(name).parts)
     if "images" in parts:  # the last one, as the original reader does it
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     file = resolve_inside(root, str(PurePosixPath(*parts).with_suffix(".txt")))
     if not file.is_file():
-        raise ValueError("a picture without a label file: nobody said that it shows nothing")
+        raise ValueError("an image without a label file: nobody said that it shows nothing")
     lines = [
         (number, line)
         for number, line in enumerate(read_bytes(file).decode("utf-8-sig", errors="replace").splitlines(), start=1)
@@ -223,14 +221,14 @@ def _read_picture(
     boxes = []
     for number, line in lines:
         with collector.row(f"{file.name} line {number}"):
-            boxes.append(_read_line(line, names, picture))
+            boxes.append(_read_line(line, names, image))
     if lines:
-        collector.add_boxes(name, picture, [(box, box.label) for box in boxes])
+        collector.add_boxes(name, image, [(box, box.label) for box in boxes])
     else:
-        collector.add_negative(name, picture)
+        collector.add_negative(name, image)
 
 
-def _read_line(line: str, names: dict[int, str], picture: FoundPicture) -> Box:
+def _read_line(line: str, names: dict[int, str], image: FoundImage) -> Box:
     columns = line.split()
     if len(columns) != 5:
         raise ValueError(f"expected 5 columns, got {len(columns)}")
@@ -239,5 +237,5 @@ def _read_line(line: str, names: dict[int, str], picture: FoundPicture) -> Box:
         raise ValueError(f"expected the number of a class, got {columns[0][:20]}")
     shares = [parse_number(column, "box") for column in columns[1:]]
     if not all(-0.01 <= share <= 1.01 for share in shares):
-        raise ValueError("expected shares of the picture in [0, 1], got one outside")
-    return picture.box(_from_shares(shares, picture.wh), names[int(number)])
+        raise ValueError("expected shares of the image in [0, 1], got one outside")
+    return image.box(_from_shares(shares, image.wh), names[int(number)])

@@ -28,7 +28,7 @@ def ask(page: Page, work: Work) -> None:
 
 
 def label(page: Page, work: Work) -> None:
-    """The list of items, with what was accepted unseen and what waits."""
+    """The list of items, with what was auto-accepted and what waits."""
     _open_label_panel(page, "review")
     page.wait_for_selector(".hs-list tbody tr")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import AskedQuestions
 from hart_studio.evaluation.results import load_evaluation
-from tests.evaluations import draw_picture, make_record, make_records, write_evaluation
+from tests.evaluations import draw_image, make_record, make_records, write_evaluation
 
 
 def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
-    picture = draw_picture(tmp_path / "a.png")
+    picture = draw_image(tmp_path / "a.png")
     fault = make_record(12, picture, None, answers={}, error="the picture\x1b is gone " * 30)
     layout = write_evaluation(tmp_path / "runs", [*make_records(picture), fault], total=20)
     asked = AskedQuestions(

@@ -13,7 +13,7 @@ from hart_studio.image_domains import NEEDLE, embed_domain
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.records import Check, Label
+from hart_studio.labeling.records import BoxCheck, Label
 from hart_studio.records import Box, Sample
 
 WH = (400, 300)
@@ -21,14 +21,14 @@ BOX = Box.from_xyxy((100, 100, 200, 200))
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "street.png"
     Image.new("RGB", WH, "white").save(path)
     return path
 
 
 @pytest.fixture
-def drawn_picture(tmp_path: Path) -> Path:
+def drawn_image(tmp_path: Path) -> Path:
     """An image that carries the evidence of a drawn needle scene."""
     return draw_marked(tmp_path / "scene.jpg")
 
@@ -46,9 +46,9 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def filled(project: Project, picture: Path) -> Project:
-    """Six questions about one picture, all proposed by a model with scores 0.1 to 0.6."""
-    import_samples(project, LoadedSamples("streets", tuple(ask(picture, number) for number in range(6))))
+def filled(project: Project, image: Path) -> Project:
+    """Six questions about one image, all proposed by a model with scores 0.1 to 0.6."""
+    import_samples(project, LoadedSamples("streets", tuple(ask(image, number) for number in range(6))))
     for number, item in enumerate(list(project.items())):
         add_label(project, item.id, score=(number + 1) / 10)
     return project
@@ -59,9 +59,9 @@ def item_ids(filled: Project) -> list[str]:
     return [item.id for item in filled.items()]
 
 
-def ask(picture: Path, number: int = 0, answer: str | None = "B", **more: object) -> Sample:
+def ask(image: Path, number: int = 0, answer: str | None = "B", **more: object) -> Sample:
     return Sample(
-        id=f"s{number}", image=str(picture), question=f"Which digit is on sign {number}?", choices=("3", "7"),
+        id=f"s{number}", image=str(image), question=f"Which digit is on sign {number}?", choices=("3", "7"),
         answer=answer, category="sign", source="streets", **more,
     )  # fmt: skip
 
@@ -75,18 +75,18 @@ def add_label(project: Project, item_id: str, **fields: object) -> Label:
     return label
 
 
-def fill_many(project: Project, picture: Path, count: int) -> None:
+def fill_many(project: Project, image: Path, count: int) -> None:
     """Many proposed items at once, copies of one in SQL: scores 0 to 0.999, every tenth without one."""
-    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+    import_samples(project, LoadedSamples("streets", (ask(image),)))
     first = next(project.items())
     add_label(project, first.id, score=0.5, check=make_check(sufficiency=0.5, crops_right=True))
     with project.database.writing() as connection:
         connection.execute(
             """WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)
-            INSERT INTO items (id, picture, sample, category, words, evidence, lot, label, revision, status, score,
-            reviewer, need, wants)
-            SELECT printf('%016x', (n * 2654435761) % 4294967296), picture, sample, 'c' || (n % 20), words, evidence,
-            (n % 1000) / 1000.0, CASE WHEN n % 10 THEN json_set(label, '$.score', (n % 1000) / 1000.0)
+            INSERT INTO items (id, image, sample, category, search_text, evidence, audit_hash, label, revision,
+            status, score, reviewer, review_priority, required_reviews)
+            SELECT printf('%016x', (n * 2654435761) % 4294967296), image, sample, 'c' || (n % 20), search_text,
+            evidence, (n % 1000) / 1000.0, CASE WHEN n % 10 THEN json_set(label, '$.score', (n % 1000) / 1000.0)
             ELSE json_set(label, '$.score', NULL) END, revision, status, CASE WHEN n % 10 THEN (n % 1000) / 1000.0 END,
             '', 2 - (n % 1000) / 1000.0, 1 FROM items, numbers""",
             (count - 1,),
@@ -98,8 +98,8 @@ def fill_many(project: Project, picture: Path, count: int) -> None:
         )
 
 
-def make_check(**fields: object) -> Check:
-    return Check(**{"kind": "known_answer", "rollouts": 4, **fields})  # type: ignore[arg-type]
+def make_check(**fields: object) -> BoxCheck:
+    return BoxCheck(**{"kind": "known_answer", "rollouts": 4, **fields})  # type: ignore[arg-type]
 
 
-MakeCheck = Callable[..., Check]
+MakeCheck = Callable[..., BoxCheck]

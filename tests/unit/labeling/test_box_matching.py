@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hart_studio.labeling.box_matching import NamedBox, find_unmatched
+from hart_studio.labeling.box_matching import NamedBox, get_unmatched_box
 
 EDGES = st.tuples(*[st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 100.25])] * 4)
 BOXES = st.lists(st.tuples(st.sampled_from(["", "car"]), EDGES), max_size=6)
@@ -25,12 +25,12 @@ def test_it_finds_what_comparing_every_pair_finds(
         return one[0] == other[0] and all(abs(a - b) <= limit for a, b, limit in zip(one[1], other[1], limits))  # noqa: B905
 
     expected = next((box for box in boxes if not any(is_same(box, other) for other in others)), None)
-    assert find_unmatched(boxes, others, tolerance) == expected
+    assert get_unmatched_box(boxes, others, tolerance) == expected
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.001, 0.5, 5.0])
 def test_many_boxes_with_close_edges_take_little_time(tolerance: float) -> None:
     boxes = [("z", (1.0 + k % 50, 1.0 + k // 100, 60.0 + k % 40, 90 + k % 7 + k / 1e5)) for k in range(20_000)]
     started = time.perf_counter()
-    assert find_unmatched(boxes, list(reversed(boxes)), (tolerance, tolerance)) is None
+    assert get_unmatched_box(boxes, list(reversed(boxes)), (tolerance, tolerance)) is None
     assert time.perf_counter() - started < 10

@@ -11,25 +11,25 @@ import pytest
 from hart_studio.errors import InputError
 from hart_studio.labeling import bulk_accept
 from hart_studio.labeling.bulk_accept import SILENT_SECONDS, accept_all, count_acceptable, read_last
-from hart_studio.labeling.claims import ConflictError
-from hart_studio.labeling.filters import EVERYTHING, ItemFilter
+from hart_studio.labeling.filters import ALL_ITEMS, ItemFilter
+from hart_studio.labeling.item_locks import ConflictError
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.records import Label
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.review_history import step
 from tests.unit.labeling.conftest import BOX, add_label, fill_many
 
 
 def test_accepted_labels_are_as_a_single_decision_makes_them(filled: Project, item_ids: list[str]) -> None:
-    single = ReviewDesk(filled).decide("Ada", item_ids[0], 1, "accept")
-    assert accept_all(filled, "  Ada ", EVERYTHING, 5)[:4] == ("Ada", 5, 5, 0)
+    single = ReviewQueue(filled).decide("Ada", item_ids[0], 1, "accept")
+    assert accept_all(filled, "  Ada ", ALL_ITEMS, 5)[:4] == ("Ada", 5, 5, 0)
     for number, item in enumerate(list(filled.items(with_history=True))[1:], start=2):
         made = single.model_copy(update={"score": number / 10, "at": item.label.at})
         assert item.label == made
         assert [label.status for label in item.history] == ["new", "proposed"]
     with filled.database.reading() as connection:
-        (row,) = connection.execute("SELECT COUNT(*) FROM items WHERE need IS NULL AND reviewer = 'Ada'")
+        (row,) = connection.execute("SELECT COUNT(*) FROM items WHERE review_priority IS NULL AND reviewer = 'Ada'")
     assert row[0] == 6
     assert [label.revision for label in filled.history(item_ids[3])] == [0, 1]
 
@@ -38,9 +38,9 @@ def test_what_is_counted_is_what_is_accepted(filled: Project, item_ids: list[str
     add_label(filled, item_ids[0], score=None)
     add_label(filled, item_ids[1], score=None, boxes=())
     add_label(filled, item_ids[2], status="rejected")
-    assert count_acceptable(filled, EVERYTHING) == (4, 1, 1, 0)
-    assert count_acceptable(filled, ItemFilter(least_score=0.5)) == (2, 0, 0, 0)
-    result = accept_all(filled, "Ada", EVERYTHING, 4)
+    assert count_acceptable(filled, ALL_ITEMS) == (4, 1, 1, 0)
+    assert count_acceptable(filled, ItemFilter(min_score=0.5)) == (2, 0, 0, 0)
+    result = accept_all(filled, "Ada", ALL_ITEMS, 4)
     assert (result.accepted, result.skipped, result.is_finished) == (4, 0, True)
     left = filled.item(item_ids[1]).label
     assert left.status == "proposed", "a label without a box is accepted by a decision of its own alone"
@@ -49,25 +49,25 @@ def test_what_is_counted_is_what_is_accepted(filled: Project, item_ids: list[str
 def test_auto_accepted_labels_are_left_for_the_audit(filled: Project, item_ids: list[str]) -> None:
     add_label(filled, item_ids[0], status="auto_accepted", score=0.99)
     filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
-    assert count_acceptable(filled, EVERYTHING) == (5, 0, 0, 1)
+    assert count_acceptable(filled, ALL_ITEMS) == (5, 0, 0, 1)
     assert count_acceptable(filled, ItemFilter(statuses=("auto_accepted",))) == (0, 0, 0, 1)
-    assert accept_all(filled, "Ada", EVERYTHING, 5)[1:4] == (5, 5, 0)
+    assert accept_all(filled, "Ada", ALL_ITEMS, 5)[1:4] == (5, 5, 0)
     assert filled.item(item_ids[0]).label.status == "auto_accepted"
     assert filled.count_waiting() == {"auto_accepted": 1}
 
 
 def test_more_labels_than_were_confirmed_are_refused(filled: Project) -> None:
     with pytest.raises(ConflictError, match="expected 2 labels to accept, got 3"):
-        accept_all(filled, "Ada", ItemFilter(least_score=0.4), expected=2)
+        accept_all(filled, "Ada", ItemFilter(min_score=0.4), expected=2)
     assert filled.count_by("status") == {"proposed": 6}
 
 
 def test_what_others_decided_or_hold_is_skipped_and_counted(filled: Project, item_ids: list[str]) -> None:
-    desk = ReviewDesk(filled)
+    desk = ReviewQueue(filled)
     desk.decide("Bo", item_ids[0], 1, "reject")  # after Ada was told of six
     desk.open_item("Bo", item_ids[1])
     desk.open_item("Ada", item_ids[2])
-    result = accept_all(filled, "Ada", EVERYTHING, 6)
+    result = accept_all(filled, "Ada", ALL_ITEMS, 6)
     assert (result.accepted, result.skipped) == (4, 2)
     assert filled.count_by("status") == {"accepted": 4, "proposed": 1, "rejected": 1}
     assert desk.decide("Bo", item_ids[1], 1, "edit", boxes=(BOX,)).reviewer == "Bo"
@@ -83,7 +83,7 @@ def test_a_label_that_changes_in_between_is_skipped(
         if accepted == 1:
             add_label(filled, last, score=0.05)
 
-    result = accept_all(filled, "Ada", EVERYTHING, 6, change)
+    result = accept_all(filled, "Ada", ALL_ITEMS, 6, change)
     assert (result.accepted, result.skipped) == (5, 1)
     assert filled.item(last).label.score == 0.05
 
@@ -97,11 +97,11 @@ def test_one_that_ended_early_is_told_and_can_be_undone_or_finished(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        accept_all(filled, "Ada", EVERYTHING, 6, fail)
+        accept_all(filled, "Ada", ALL_ITEMS, 6, fail)
     last = read_last(filled)
     assert last is not None and (last.accepted, last.expected, last.is_finished, last.is_running) == (2, 6, False, True)
     with pytest.raises(InputError, match="A bulk accept of Ada is running: 2 of 6"):
-        accept_all(filled, "Bo", EVERYTHING, 4)
+        accept_all(filled, "Bo", ALL_ITEMS, 4)
     now = time.time()
     monkeypatch.setattr("hart_studio.labeling.bulk_accept.time.time", lambda: now + SILENT_SECONDS + 1)
     last = read_last(filled)
@@ -109,7 +109,7 @@ def test_one_that_ended_early_is_told_and_can_be_undone_or_finished(
     step(filled, "Ada", is_undo=True)
     last = read_last(filled)
     assert last is not None and not last.is_kept
-    assert accept_all(filled, "Ada", EVERYTHING, 6).accepted == 6
+    assert accept_all(filled, "Ada", ALL_ITEMS, 6).accepted == 6
 
 
 def test_nothing_to_accept(filled: Project) -> None:
@@ -117,15 +117,15 @@ def test_nothing_to_accept(filled: Project) -> None:
     assert accept_all(filled, "Ada", ItemFilter(text="nowhere"), 0)[1:4] == (0, 0, 0)
 
 
-def test_a_second_reviewer_works_meanwhile(project: Project, picture: Path) -> None:
+def test_a_second_reviewer_works_meanwhile(project: Project, image: Path) -> None:
     count = 6000
-    fill_many(project, picture, count)
+    fill_many(project, image, count)
     decided, longest = [], 0.0
     is_over = threading.Event()
 
     def review() -> None:
         nonlocal longest
-        desk = ReviewDesk(Project(project.folder))
+        desk = ReviewQueue(Project(project.folder))
         while not is_over.is_set():
             began = time.monotonic()
             item = desk.next_item("Bo")
@@ -150,7 +150,7 @@ def test_a_second_reviewer_works_meanwhile(project: Project, picture: Path) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk_accept, "_accept_chunk", timed)
-        result = accept_all(project, "Ada", EVERYTHING, count)
+        result = accept_all(project, "Ada", ALL_ITEMS, count)
     is_over.set()
     reviewing.result()
     reviewer.shutdown()
@@ -161,13 +161,13 @@ def test_a_second_reviewer_works_meanwhile(project: Project, picture: Path) -> N
     assert longest < 10, "nobody is kept waiting for the whole"
 
 
-def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_path: Path, picture: Path) -> None:
+def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_path: Path, image: Path) -> None:
     seconds = {}
     for count in (2500, 20_000):
         project = create_project(tmp_path / str(count), "Streets")
-        fill_many(project, picture, count)
+        fill_many(project, image, count)
         began = time.process_time()
-        assert accept_all(project, "Ada", EVERYTHING, count).accepted == count
+        assert accept_all(project, "Ada", ALL_ITEMS, count).accepted == count
         seconds[count] = time.process_time() - began
         with project.database.reading() as connection:
             row = connection.execute("SELECT label FROM items WHERE number = 2000").fetchone()
@@ -179,14 +179,14 @@ def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_hundred_thousand_labels(project: Project, picture: Path) -> None:
+def test_two_hundred_thousand_labels(project: Project, image: Path) -> None:
     """Times are printed (`-s`); what is asserted leaves room for a busy machine."""
-    fill_many(project, picture, 200_000)
+    fill_many(project, image, 200_000)
     is_over, longest = threading.Event(), 0.0
 
     def review() -> int:
         nonlocal longest
-        desk, count = ReviewDesk(Project(project.folder)), 0
+        desk, count = ReviewQueue(Project(project.folder)), 0
         while not is_over.is_set():
             began = time.monotonic()
             item = desk.next_item("Bo")
@@ -200,7 +200,7 @@ def test_two_hundred_thousand_labels(project: Project, picture: Path) -> None:
     with ThreadPoolExecutor(1) as reviewer:
         reviewing = reviewer.submit(review)
         began, used = time.monotonic(), time.process_time()
-        result = accept_all(project, "Ada", EVERYTHING, 200_000)
+        result = accept_all(project, "Ada", ALL_ITEMS, 200_000)
         seconds, used = time.monotonic() - began, time.process_time() - used
         is_over.set()
         decided = reviewing.result()

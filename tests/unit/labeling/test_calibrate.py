@@ -11,18 +11,18 @@ from hart_studio.errors import DataError, ModelError
 from hart_studio.image_domains import NEEDLE_CUSTOM
 from hart_studio.labeling import calibrate
 from hart_studio.labeling.__main__ import main
+from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.calibrate import (
-    JudgedProposal,
+    EvaluatedProposal,
     describe_calibration,
-    find_domain,
-    judge_proposals,
+    evaluate_proposals,
+    infer_calibration_domain,
     make_calibration,
     select_gold_samples,
 )
 from hart_studio.labeling.calibration import save_calibration
-from hart_studio.labeling.known_calibrations import CALIBRATION, find_calibration
-from hart_studio.labeling.self_verify import MOST_FAULTS, Proposal, ProposalSettings
-from hart_studio.labeling.tightening import TighteningSettings
+from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
+from hart_studio.labeling.self_verify import MAX_CONSECUTIVE_FAILURES, Proposal, ProposalSettings
 from hart_studio.models.catalog import TRAINED_MODEL
 from hart_studio.models.model_identity import ModelIdentity, digest_model, identify_model
 from hart_studio.records import Box, GoldSample, Sample
@@ -50,21 +50,21 @@ def samples(tmp_path: Path) -> list[GoldSample]:
 def test_each_question_is_judged_with_and_without_its_answer(samples: list[GoldSample]) -> None:
     found = [boxes_text(HERE), boxes_text(AWAY)] * 8
     model = ScriptedModel(grounding=[text for text in found for _ in range(2)], crops_only="A", direct="A")
-    batches = list(judge_proposals(model, samples, ProposalSettings(rollouts=2), batch=2))
+    batches = list(evaluate_proposals(model, samples, ProposalSettings(rollouts=2), batch=2))
     assert [len(batch) for batch in batches] == [4, 4]
     records = [record for batch in batches for record in batch]
     assert [record.kind for record in batches[0]] == ["known_answer"] * 2 + ["agreement"] * 2
-    right = [record.judged.is_right for record in records if record.judged]
+    right = [record.example.is_right for record in records if record.example]
     assert right == [True, False] * 4
     assert [round(record.iou, 2) for record in records[:2]] == [1.0, 0.0]
-    unknown = [record.judged.check for record in records if record.kind == "agreement" and record.judged]
+    unknown = [record.example.check for record in records if record.kind == "agreement" and record.example]
     assert {check.majority_answer for check in unknown} == {"A"}
 
 
 def test_labels_without_a_box_are_no_labels(samples: list[GoldSample]) -> None:
     model = ScriptedModel(grounding="nowhere", direct="A")
-    (records,) = judge_proposals(model, samples, ProposalSettings(rollouts=2), batch=8)
-    assert all(record.judged is None and record.iou == 0 for record in records)
+    (records,) = evaluate_proposals(model, samples, ProposalSettings(rollouts=2), batch=8)
+    assert all(record.example is None and record.iou == 0 for record in records)
     with pytest.raises(DataError, match="Too few labels to calibrate: 0 to fit on"):
         make_calibration(
             records, model=ModelIdentity("m", "", ""), data="d", domain=DRAWN, settings=ProposalSettings(rollouts=2)
@@ -73,15 +73,15 @@ def test_labels_without_a_box_are_no_labels(samples: list[GoldSample]) -> None:
 
 def test_the_domain_is_found_in_the_files_and_not_in_names(samples: list[GoldSample], tmp_path: Path) -> None:
     settings = ProposalSettings(rollouts=2)
-    found = find_domain(samples, "needle", settings)
+    found = infer_calibration_domain(samples, "needle", settings)
     assert (found.images, found.data_set, found.answer_forms) == ("", "needle", ("multiple_choice",))
     drawn = draw_marked(tmp_path / "b.jpg")
     scenes = [sample.model_copy(update={"image": str(drawn)}) for sample in samples]
-    assert find_domain(scenes, "photographs", settings) == DRAWN
-    tightened = settings.model_copy(update={"tightening": TighteningSettings()})
-    assert find_domain(scenes, "", tightened).is_tightened
+    assert infer_calibration_domain(scenes, "photographs", settings) == DRAWN
+    refined = settings.model_copy(update={"refinement": BoxRefinementSettings()})
+    assert infer_calibration_domain(scenes, "", refined).is_refined
     with pytest.raises(DataError, match="images of one kind, got other images, drawn needle scenes"):
-        find_domain([*samples, *scenes], "both", settings)
+        infer_calibration_domain([*samples, *scenes], "both", settings)
 
 
 def test_scenes_with_other_than_the_default_settings_are_nothing_to_calibrate_on(
@@ -90,7 +90,7 @@ def test_scenes_with_other_than_the_default_settings_are_nothing_to_calibrate_on
     drawn = draw_marked(tmp_path / "b.jpg", domain=NEEDLE_CUSTOM)
     scenes = [sample.model_copy(update={"image": str(drawn)}) for sample in samples]
     with pytest.raises(DataError, match="not be valid for other settings"):
-        find_domain(scenes, "needle", ProposalSettings(rollouts=2))
+        infer_calibration_domain(scenes, "needle", ProposalSettings(rollouts=2))
 
 
 def write_model(folder: Path, weights: bytes = b"weights") -> str:
@@ -102,7 +102,7 @@ def write_model(folder: Path, weights: bytes = b"weights") -> str:
 def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSample], tmp_path: Path) -> None:
     digest = write_model(tmp_path / "run-a" / "model")
     model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
-    (batch,) = judge_proposals(model, samples, ProposalSettings(rollouts=2), 8)
+    (batch,) = evaluate_proposals(model, samples, ProposalSettings(rollouts=2), 8)
     known = [record for record in batch if record.kind == "known_answer"]
     agreeing = [record for record in batch if record.kind == "agreement"]
     identity = identify_model(str(tmp_path / "run-a" / "model"))
@@ -118,10 +118,10 @@ def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSampl
     assert "auto-accepts nothing: no threshold is sure to reach a precision of 0.95" in told, "54 of 60 share a score"
 
 
-def mix(record: JudgedProposal, count: int) -> list[JudgedProposal]:
+def mix(record: EvaluatedProposal, count: int) -> list[EvaluatedProposal]:
     """Copies of a record of a right label; of every twenty, two in a row are wrong: one to fit and one to test on."""
-    assert record.judged is not None
-    wrong = record.model_copy(update={"judged": record.judged._replace(is_right=False)})
+    assert record.example is not None
+    wrong = record.model_copy(update={"example": record.example._replace(is_right=False)})
     return [wrong if place % 20 < 2 else record for place in range(count)]
 
 
@@ -155,9 +155,9 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
     (path.parent / "6.png").write_bytes(whole[: len(whole) // 3])
     found = select_gold_samples(load_jsonl(path))
     assert [sample.id for sample in found.samples] == ["0", "8"]
-    assert found.left_out["no gold box"] == 2 and found.left_out["no answer"] == 1
-    assert sum(found.left_out.values()) == 7
-    assert any("a box lies outside of the picture" in reason for reason in found.left_out)
+    assert found.excluded["no gold box"] == 2 and found.excluded["no answer"] == 1
+    assert sum(found.excluded.values()) == 7
+    assert any("a box lies outside of the image" in reason for reason in found.excluded)
 
 
 def test_nothing_to_calibrate_on_is_told_before_the_model_is_loaded(
@@ -201,13 +201,13 @@ def test_a_question_at_which_the_model_fails_stops_no_calibration(
         return plain(model, asked, settings)
 
     monkeypatch.setattr(calibrate, "propose", fail_at_two)
-    (records,) = judge_proposals(model, samples, ProposalSettings(rollouts=2), 8)
-    assert [record.judged is None for record in records] == [False, False, True, False] * 2
+    (records,) = evaluate_proposals(model, samples, ProposalSettings(rollouts=2), 8)
+    assert [record.example is None for record in records] == [False, False, True, False] * 2
 
     monkeypatch.setattr(calibrate, "propose", lambda *_: 1 / 0)
-    many = [samples[0].model_copy(update={"id": str(number)}) for number in range(MOST_FAULTS)]
+    many = [samples[0].model_copy(update={"id": str(number)}) for number in range(MAX_CONSECUTIVE_FAILURES)]
     with pytest.raises(ModelError, match="The model failed at the last 16 proposals: ZeroDivisionError"):
-        list(judge_proposals(model, many, ProposalSettings(rollouts=2), 4))
+        list(evaluate_proposals(model, many, ProposalSettings(rollouts=2), 4))
 
 
 def test_no_other_model_in_a_folder_of_the_same_name_gets_the_calibration(tmp_path: Path) -> None:
@@ -215,12 +215,10 @@ def test_no_other_model_in_a_folder_of_the_same_name_gets_the_calibration(tmp_pa
     write_model(tmp_path / "run-b" / "model", b"WEIGHTS")
     stored = make_stored(model="model", model_digest=digest)
     save_calibration(tmp_path / CALIBRATION, stored)
-    assert find_calibration(str(tmp_path / "run-a" / "model"), tmp_path) == stored
-    assert find_calibration(str(tmp_path / "run-b" / "model"), tmp_path) is None
+    assert get_calibration(str(tmp_path / "run-a" / "model"), tmp_path) == stored
+    assert get_calibration(str(tmp_path / "run-b" / "model"), tmp_path) is None
     save_calibration(tmp_path / CALIBRATION, make_stored(model="model"))
-    assert find_calibration(str(tmp_path / "run-a" / "model"), tmp_path) is None, (
-        "one without a digest is for no folder"
-    )
+    assert get_calibration(str(tmp_path / "run-a" / "model"), tmp_path) is None, "one without a digest is for no folder"
 
 
 def test_another_revision_of_a_hub_model_is_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,9 +226,9 @@ def test_another_revision_of_a_hub_model_is_another_model(monkeypatch: pytest.Mo
     for revision, expected in (("c0ffee", True), ("", True), ("beef", False)):
         found = ModelIdentity("org/m", "", revision)
         monkeypatch.setattr("hart_studio.labeling.calibration.identify_model", lambda name, found=found: found)
-        assert stored.is_for("org/m") is expected
-        assert make_stored(model="org/m").is_for("org/m")
-        assert not make_stored(model="org/other").is_for("org/m")
+        assert stored.matches_model("org/m") is expected
+        assert make_stored(model="org/m").matches_model("org/m")
+        assert not make_stored(model="org/other").matches_model("org/m")
 
 
 def test_the_projects_own_calibration_comes_first(tmp_path: Path) -> None:
@@ -239,11 +237,11 @@ def test_the_projects_own_calibration_comes_first(tmp_path: Path) -> None:
     digest = write_model(of_model)
     stored = make_stored(model="model", model_digest=digest, data="of the model", domain=DRAWN)
     save_calibration(of_model / CALIBRATION, stored)
-    found = find_calibration(str(of_model), own)
+    found = get_calibration(str(of_model), own)
     assert found is not None
     assert found.data == "of the model"
     save_calibration(own / CALIBRATION, make_stored(model="x", model_digest=digest, data="of the project"))
-    found = find_calibration(str(of_model), own)
+    found = get_calibration(str(of_model), own)
     assert found is not None
     assert found.data == "of the project"
 
@@ -251,17 +249,17 @@ def test_the_projects_own_calibration_comes_first(tmp_path: Path) -> None:
 def test_a_calibration_on_a_named_data_set_counts_in_the_projects_folder_alone(tmp_path: Path) -> None:
     of_model = tmp_path / "model"
     save_calibration(of_model / CALIBRATION, make_stored(model="model", model_digest=write_model(of_model)))
-    assert find_calibration(str(of_model), tmp_path) is None
+    assert get_calibration(str(of_model), tmp_path) is None
 
 
 def test_no_model_gets_the_calibration_of_another(tmp_path: Path) -> None:
-    assert find_calibration("org/another-model", tmp_path) is None
+    assert get_calibration("org/another-model", tmp_path) is None
     save_calibration(tmp_path / CALIBRATION, make_stored(model="another"))
-    assert find_calibration("org/another-model", tmp_path) is None
+    assert get_calibration("org/another-model", tmp_path) is None
 
 
 def test_the_built_in_models_ship_with_theirs(tmp_path: Path) -> None:
-    found = find_calibration(TRAINED_MODEL, tmp_path)
+    found = get_calibration(TRAINED_MODEL, tmp_path)
     assert found is not None
     assert found.domain == DRAWN
     assert set(found.curves) == {"agreement", "known_answer"}
@@ -271,4 +269,4 @@ def test_the_built_in_models_ship_with_theirs(tmp_path: Path) -> None:
 def test_a_damaged_calibration_is_no_silent_fallback(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION).write_text("{")
     with pytest.raises(DataError, match="make it again"):
-        find_calibration(TRAINED_MODEL, tmp_path)
+        get_calibration(TRAINED_MODEL, tmp_path)

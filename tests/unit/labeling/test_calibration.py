@@ -12,8 +12,8 @@ from hart_studio.errors import DataError
 from hart_studio.evaluation.statistics import ONE_SIDED_Z, wilson
 from hart_studio.labeling.calibration import (
     Calibration,
-    Curve,
-    Judged,
+    CalibrationCurve,
+    CalibrationExample,
     choose_threshold,
     fit_curve,
     fit_logistic,
@@ -36,7 +36,7 @@ ORIGIN = LabelOrigin("", "streets", "multiple_choice", rollouts=4, temperature=1
 
 def make_calibration(**fields: object) -> Calibration:
     """Score 0.5 for no sufficiency, and sigmoid(4) for full sufficiency."""
-    curve = Curve(
+    curve = CalibrationCurve(
         weights=(0.0, 4.0, 0, 0, 0, 0, 0, 0), fitted_on=1, tested_on=1, scored=1, base_rate=0.5, threshold=0.9,
         precision=1.0, recall=1.0, brier=0.0, calibration_error=0.0, bins=(),
     )  # fmt: skip
@@ -57,16 +57,18 @@ def test_features_by_hand() -> None:
 
 def test_the_score_is_the_logistic_of_the_evidence() -> None:
     calibration = make_calibration()
-    assert calibration.rate(make_check(sufficiency=1.0), True, ORIGIN).score == pytest.approx(1 / (1 + math.exp(-4)))
-    assert calibration.rate(make_check(), True, ORIGIN) == (0.5, None)
-    assert calibration.rate(make_check(sufficiency=1.0), False, ORIGIN) == (0.0, None)
+    assert calibration.score_label(make_check(sufficiency=1.0), True, ORIGIN).score == pytest.approx(
+        1 / (1 + math.exp(-4))
+    )
+    assert calibration.score_label(make_check(), True, ORIGIN) == (0.5, None)
+    assert calibration.score_label(make_check(sufficiency=1.0), False, ORIGIN) == (0.0, None)
 
 
 def test_there_is_no_score_without_evidence_of_rollouts_or_of_that_kind() -> None:
     calibration = make_calibration()
-    assert calibration.rate(None, True, ORIGIN) == (None, None)
-    assert calibration.rate(make_check(rollouts=0), True, ORIGIN) == (None, None)
-    assert calibration.rate(make_check(kind="agreement"), True, ORIGIN) == (None, "evidence")
+    assert calibration.score_label(None, True, ORIGIN) == (None, None)
+    assert calibration.score_label(make_check(rollouts=0), True, ORIGIN) == (None, None)
+    assert calibration.score_label(make_check(kind="agreement"), True, ORIGIN) == (None, "evidence")
 
 
 @pytest.mark.parametrize(
@@ -76,28 +78,28 @@ def test_there_is_no_score_without_evidence_of_rollouts_or_of_that_kind() -> Non
         ({"answer_form": "free_text"}, "answer_form"),
         ({"rollouts": 8}, "sampling"),
         ({"temperature": 0.7}, "sampling"),
-        ({"is_tightened": True}, "tightening"),
+        ({"is_refined": True}, "refinement"),
         ({"is_given": True}, "given_boxes"),
     ],
 )
 def test_there_is_no_score_outside_of_the_domain(changes: dict[str, object], reason: str) -> None:
     good = make_check(sufficiency=1.0, crops_right=True)
-    assert make_calibration().rate(good, True, ORIGIN._replace(**changes)) == (None, reason)
-    assert make_calibration().rate(good, False, ORIGIN._replace(**changes)) == (None, reason), "nor one of 0"
+    assert make_calibration().score_label(good, True, ORIGIN._replace(**changes)) == (None, reason)
+    assert make_calibration().score_label(good, False, ORIGIN._replace(**changes)) == (None, reason), "nor one of 0"
 
 
 def test_no_name_of_a_data_set_makes_a_photograph_a_drawn_scene() -> None:
     calibration = make_calibration(domain=DRAWN)
     good = make_check(sufficiency=1.0)
-    assert calibration.rate(good, True, ORIGIN._replace(data_set="needle")) == (None, "images")
-    assert calibration.rate(good, True, ORIGIN._replace(image_domain="needle")).score is not None
+    assert calibration.score_label(good, True, ORIGIN._replace(data_set="needle")) == (None, "images")
+    assert calibration.score_label(good, True, ORIGIN._replace(image_domain="needle")).score is not None
 
 
 def test_scenes_with_other_than_the_default_settings_get_no_score() -> None:
     good = make_check(sufficiency=1.0, crops_right=True)
     custom = ORIGIN._replace(image_domain="needle-custom")
-    assert make_calibration(domain=DRAWN).rate(good, True, custom) == (None, "images")
-    assert make_calibration().rate(good, True, custom) == (None, "images"), "nor by the name of their data set"
+    assert make_calibration(domain=DRAWN).score_label(good, True, custom) == (None, "images")
+    assert make_calibration().score_label(good, True, custom) == (None, "images"), "nor by the name of their data set"
     with pytest.raises(ValidationError):
         CalibrationDomain(images="needle-custom", data_set="", answer_forms=("multiple_choice",))
 
@@ -114,8 +116,8 @@ def test_evidence_against_the_boxes_leaves_no_score_however_strong_the_rest(
     calibration = load_calibration(Path(folder) / "calibration.json")
     origin = LabelOrigin("needle", "", "multiple_choice", calibration.rollouts, calibration.temperature)
     check = make_check(kind=kind, consensus=1.0, support=1.0, necessity=True, area_share=1.0, **evidence)
-    assert calibration.rate(check, True, origin) == (None, "contradiction")
-    assert not calibration.accepts(check, 1.0)
+    assert calibration.score_label(check, True, origin) == (None, "contradiction")
+    assert not calibration.auto_accepts(check, 1.0)
 
 
 @pytest.mark.parametrize("name", ["sufficiency", "consensus", "support"])
@@ -128,17 +130,17 @@ def test_more_evidence_never_lowers_the_score_of_the_built_in_models(
     origin = LabelOrigin("needle", "", "multiple_choice", calibration.rollouts, calibration.temperature)
     base: dict[str, Any] = {"sufficiency": 0.5, "consensus": 0.5, "support": 0.5, "crops_right": True}
     steps = [make_check(kind=kind, **{**base, name: share / 8}) for share in range(1, 9)]
-    scores = [calibration.rate(check, True, origin).score or 0.0 for check in steps]
+    scores = [calibration.score_label(check, True, origin).score or 0.0 for check in steps]
     assert scores == sorted(scores) and scores[0] < scores[-1]
 
 
 def test_a_label_with_a_caution_is_never_accepted_unseen() -> None:
     calibration = make_calibration()
     good, odd = make_check(sufficiency=1.0), make_check(sufficiency=1.0, cautions=("scattered",))
-    assert calibration.accepts(good, 0.95)
-    assert not calibration.accepts(good, 0.89)
-    assert not calibration.accepts(odd, 0.95)
-    assert not calibration.accepts(None, None)
+    assert calibration.auto_accepts(good, 0.95)
+    assert not calibration.auto_accepts(good, 0.89)
+    assert not calibration.auto_accepts(odd, 0.95)
+    assert not calibration.auto_accepts(None, None)
 
 
 def test_logistic_regression_recovers_the_weights_it_was_drawn_from() -> None:
@@ -211,8 +213,8 @@ def test_labels_of_one_score_are_accepted_together() -> None:
 def test_too_few_labels_make_no_curve(
     fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, told: str
 ) -> None:
-    good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
-    bad = Judged(make_check(sufficiency=0.25), False)
+    good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
+    bad = CalibrationExample(make_check(sufficiency=0.25), False)
     with pytest.raises(DataError, match=f"Too few labels to calibrate: {told}"):
         fit_curve([good] * fit_right + [bad] * fit_wrong, [good] * test_right + [bad] * test_wrong)
 
@@ -243,8 +245,8 @@ def test_bins_by_hand() -> None:
 
 
 def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
-    good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
-    bad = Judged(make_check(sufficiency=0.0, crops_right=False), False)
+    good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
+    bad = CalibrationExample(make_check(sufficiency=0.0, crops_right=False), False)
     curve = fit_curve([good, bad] * 50, [good] * 60 + [bad] * 20, 0.95)
     assert (curve.fitted_on, curve.tested_on, curve.base_rate) == (100, 80, 0.75)
     assert (curve.precision, curve.recall) == (1.0, 1.0)
@@ -253,19 +255,19 @@ def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
     )  # fmt: skip
     assert curve.brier < 0.05
     assert (curve.scored, curve.threshold) == (60, pytest.approx(make_score(curve, good)))
-    odd = Judged(make_check(sufficiency=1.0, crops_right=False), True)
+    odd = CalibrationExample(make_check(sufficiency=1.0, crops_right=False), True)
     with pytest.raises(DataError, match="tested labels that get a score, got none of 60"):
         fit_curve([good, bad] * 50, [odd] * 50 + [bad] * 10, 0.95)
 
 
-def make_score(curve: Curve, judged: Judged) -> float:
-    return 1 / (1 + math.exp(-float(read_features(judged.check) @ np.array(curve.weights))))
+def make_score(curve: CalibrationCurve, example: CalibrationExample) -> float:
+    return 1 / (1 + math.exp(-float(read_features(example.check) @ np.array(curve.weights))))
 
 
 def test_right_labels_without_a_score_count_as_not_accepted() -> None:
-    good = Judged(make_check(sufficiency=1.0, crops_right=True), True)
-    odd = Judged(make_check(sufficiency=1.0, crops_right=False), True)
-    bad = Judged(make_check(sufficiency=0.0, crops_right=False), False)
+    good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
+    odd = CalibrationExample(make_check(sufficiency=1.0, crops_right=False), True)
+    bad = CalibrationExample(make_check(sufficiency=0.0, crops_right=False), False)
     curve = fit_curve([good, bad] * 50, [good] * 60 + [odd] * 20 + [bad] * 20, 0.95)
     assert (curve.tested_on, curve.scored, curve.base_rate) == (100, 60, 0.8)
     assert (curve.precision, curve.recall) == (1.0, 0.75)

@@ -13,19 +13,19 @@ from hart_studio.labeling.calibration_domain import (
     CalibrationDomain,
     contradicts,
     describe_score,
-    find_answer_form,
-    find_mismatch,
+    get_answer_form,
+    get_domain_mismatch,
 )
-from hart_studio.labeling.records import Check, Label, Uncalibrated
+from hart_studio.labeling.records import BoxCheck, Label, Uncalibrated
 from hart_studio.records import Sample
 from tests.unit.labeling.conftest import make_check
 from tests.unit.labeling.test_calibration import DRAWN, ORIGIN, STREETS
 
 
 def test_images_decide_by_evidence_and_a_data_set_by_its_name() -> None:
-    assert find_mismatch(STREETS, ORIGIN) is None
-    assert find_mismatch(DRAWN, ORIGIN._replace(data_set="needle")) == "images"
-    assert find_mismatch(DRAWN, ORIGIN._replace(image_domain="needle", data_set="anything")) is None
+    assert get_domain_mismatch(STREETS, ORIGIN) is None
+    assert get_domain_mismatch(DRAWN, ORIGIN._replace(data_set="needle")) == "images"
+    assert get_domain_mismatch(DRAWN, ORIGIN._replace(image_domain="needle", data_set="anything")) is None
 
 
 def test_a_domain_names_images_that_can_be_told_apart() -> None:
@@ -42,8 +42,8 @@ def test_a_domain_in_words() -> None:
 
 
 def test_the_answer_form_is_that_of_the_question() -> None:
-    assert find_answer_form(Sample(id="a", image="a", question="?")) == "free_text"
-    assert find_answer_form(Sample(id="a", image="a", question="?", choices=("a", "b"))) == "multiple_choice"
+    assert get_answer_form(Sample(id="a", image="a", question="?")) == "free_text"
+    assert get_answer_form(Sample(id="a", image="a", question="?", choices=("a", "b"))) == "multiple_choice"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_every_reason_has_its_words() -> None:
         (None, None, "–"),
     ],
 )
-def test_a_score_for_people(score: float | None, check: Check | None, text: str) -> None:
+def test_a_score_for_people(score: float | None, check: BoxCheck | None, text: str) -> None:
     label = Label(revision=1, status="proposed", origin="model", score=score, check=check, at=datetime.now(UTC))
     assert describe_score(label) == text
     assert label.is_uncalibrated is (text == "Uncalibrated")

@@ -8,13 +8,13 @@ import pytest
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.__main__ import main
 from hart_studio.labeling.export_exclusions import read_exclusions
+from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions, may_have_region
 from hart_studio.labeling.exporting import export_project
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.lossiness import preview_export
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Status
-from tests.labels import draw_picture
+from tests.labels import draw_image
 from tests.unit.labeling.conftest import BOX, add_label, ask, fill_many
 
 ONE_SPLIT = {"train": 1.0}
@@ -27,7 +27,7 @@ def negatives(project: Project, tmp_path: Path) -> Project:
         None, ("proposed", True), ("auto_accepted", True), ("rejected", True), ("bad_question", False),
     ]  # fmt: skip
     for place, second in enumerate(seconds):
-        image = draw_picture(tmp_path / f"{place}.png", (400, 300))
+        image = draw_image(tmp_path / f"{place}.png", (400, 300))
         import_samples(project, LoadedSamples("streets", (ask(image, 2 * place), ask(image, 2 * place + 1))))
         first, other = list(project.items())[-2:]
         add_label(project, first.id, status="accepted", origin="human", boxes=(), reviewer="Ada")
@@ -37,7 +37,7 @@ def negatives(project: Project, tmp_path: Path) -> Project:
 
 
 def test_open_questions_are_counted_by_image(negatives: Project) -> None:
-    by_name = {item.picture.sha256: Path(item.picture.path).name for item in negatives.items()}
+    by_name = {item.image.sha256: Path(item.image.path).name for item in negatives.items()}
     found = read_exclusions(negatives, ("accepted",))
     assert found.statuses == {"auto_accepted": 1, "bad_question": 1, "new": 1, "proposed": 1, "rejected": 1}
     assert {by_name[key]: count for key, count in found.open_questions.items()} == {"0.png": 1, "1.png": 1, "2.png": 1}
@@ -48,8 +48,8 @@ def test_open_questions_are_counted_by_image(negatives: Project) -> None:
 
 @pytest.mark.parametrize("status", ["new", "proposed", "failed", "auto_accepted", "accepted", "edited", "rejected"])
 @pytest.mark.parametrize("has_boxes", [False, True])
-def test_the_query_and_the_rule_agree(project: Project, picture: Path, status: Status, has_boxes: bool) -> None:
-    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+def test_the_query_and_the_rule_agree(project: Project, image: Path, status: Status, has_boxes: bool) -> None:
+    import_samples(project, LoadedSamples("streets", (ask(image),)))
     add_label(project, next(project.items()).id, status=status, boxes=(BOX,) if has_boxes else ())
     assert bool(read_exclusions(project, ("bad_question",)).open_questions) == may_have_region(status, has_boxes)
 
@@ -60,7 +60,7 @@ def test_no_image_with_an_undecided_question_becomes_background(negatives: Proje
     report = export_project(negatives, "pascal_voc", tmp_path / "out", options)
     assert report.items == report.negatives == preview.items == 2, "beside a rejected label, and beside a bad question"
     assert report.losses == preview.losses
-    assert report.left_out == preview.left_out == {
+    assert report.excluded == preview.excluded == {
         NO_BACKGROUND: 3, "status auto_accepted": 1, "status bad_question": 1, "status new": 1,
         "status proposed": 1, "status rejected": 1,
     }  # fmt: skip
@@ -68,10 +68,10 @@ def test_no_image_with_an_undecided_question_becomes_background(negatives: Proje
 
 
 def test_a_label_below_the_least_score_leaves_its_image_open(negatives: Project, tmp_path: Path) -> None:
-    options = ExportOptions(statuses=("accepted", "auto_accepted"), least_score=0.9, splits=ONE_SPLIT)
+    options = ExportOptions(statuses=("accepted", "auto_accepted"), min_score=0.9, splits=ONE_SPLIT)
     report = export_project(negatives, "pascal_voc", tmp_path / "out", options)
-    assert (report.left_out["no score"], report.left_out[NO_BACKGROUND]) == (1, 3)
-    assert preview_export(negatives, "pascal_voc", options).left_out == report.left_out
+    assert (report.excluded["no score"], report.excluded[NO_BACKGROUND]) == (1, 3)
+    assert preview_export(negatives, "pascal_voc", options).excluded == report.excluded
 
 
 def test_the_command_says_what_it_leaves_out(
@@ -94,8 +94,8 @@ def test_images_with_boxes_and_open_questions_are_noted(negatives: Project, tmp_
     assert any("undecided questions, or with boxes that are not exported: 1 (1 questions)" in n for n in report.notes)
 
 
-def test_the_exclusions_of_many_items_are_read_in_a_moment(project: Project, picture: Path) -> None:
-    fill_many(project, picture, 40_000)
+def test_the_exclusions_of_many_items_are_read_in_a_moment(project: Project, image: Path) -> None:
+    fill_many(project, image, 40_000)
     began = time.process_time()
     found = read_exclusions(project, ("accepted",))
     assert time.process_time() - began < 40_000 * 2e-5, "less than 20 µs of the processor an item"

@@ -9,13 +9,13 @@ import pytest
 
 from hart_studio.errors import DataError
 from hart_studio.labeling.export_files import check_image, common_folder, unique_names
-from tests.labels import draw_picture, picture_file
+from tests.labels import draw_image, image_file
 
 
 def test_an_image_that_changed_or_went_is_refused(tmp_path: Path) -> None:
-    file = picture_file(draw_picture(tmp_path / "a.PNG"))
+    file = image_file(draw_image(tmp_path / "a.PNG"))
     assert check_image(file) == (".png", False)
-    draw_picture(tmp_path / "b.png").rename(tmp_path / "a.PNG")
+    draw_image(tmp_path / "b.png").rename(tmp_path / "a.PNG")
     with pytest.raises(DataError, match="has changed"):
         check_image(file)
     (tmp_path / "a.PNG").unlink()
@@ -27,7 +27,7 @@ def test_an_image_that_changed_or_went_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_differ_whatever_the_case(tmp_path: Path) -> None:
-    files = [picture_file(draw_picture(tmp_path / name)) for name in ("x/a.png", "y/A.png", "z/b.png")]
+    files = [image_file(draw_image(tmp_path / name)) for name in ("x/a.png", "y/A.png", "z/b.png")]
     names = unique_names([(file, ".png") for file in files])
     assert len({name.casefold() for name in names}) == 3
     assert names[2] == "b.png"

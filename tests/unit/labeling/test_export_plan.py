@@ -7,7 +7,7 @@ import pytest
 from hart_studio.errors import InputError
 from hart_studio.labeling.export_plan import ExportOptions, class_name, plan_export, split_of
 from hart_studio.records import Box
-from tests.labels import draw_picture, make_item, make_plan
+from tests.labels import draw_image, make_item, make_plan
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -22,46 +22,46 @@ def test_shares_of_the_splits() -> None:
 
 def test_a_picture_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path: Path) -> None:
     items = [
-        make_item(draw_picture(tmp_path / f"{n}.png"), [(1, 2, 3, 4)], question)
+        make_item(draw_image(tmp_path / f"{n}.png"), [(1, 2, 3, 4)], question)
         for n in range(40)
         for question in ("Where?", "Which?")
     ]
     options = ExportOptions(splits={"train": 0.4, "val": 0.3, "test": 0.3})
-    few = {picture.file.sha256: picture.split for picture in plan_export(items[:40], options).pictures}
+    few = {image.file.sha256: image.split for image in plan_export(items[:40], options).images}
     plan = plan_export(items[::-1], options)
-    many = {picture.file.sha256: picture.split for picture in plan.pictures}
-    assert len(plan.pictures) == 40 and all(len(picture.items) == 2 for picture in plan.pictures)
+    many = {image.file.sha256: image.split for image in plan.images}
+    assert len(plan.images) == 40 and all(len(image.items) == 2 for image in plan.images)
     assert few.items() <= many.items() and plan.splits == ("train", "val", "test")
     assert plan == plan_export(items, options)
 
 
 def test_names_do_not_collide_and_one_picture_is_written_once(tmp_path: Path) -> None:
     paths = [tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", tmp_path / "y" / "A.jpg", tmp_path / "b é#%.png"]
-    items = [make_item(draw_picture(path), [(1, 2, 3, 4)]) for path in paths]
+    items = [make_item(draw_image(path), [(1, 2, 3, 4)]) for path in paths]
     copy = tmp_path / "z" / "c.png"
     copy.parent.mkdir()
     copy.write_bytes(paths[0].read_bytes())
     items.append(make_item(copy, [(5, 6, 7, 8)], "Which?"))
     plan = make_plan(items)
-    names = [picture.name for picture in plan.pictures]
+    names = [image.name for image in plan.images]
     assert len(names) == 4 and len({Path(name).stem.casefold() for name in names}) == 4
     assert "b_é_.png" in names
-    twice = next(picture for picture in plan.pictures if picture.file.sha256 == items[0].picture.sha256)
+    twice = next(image for image in plan.images if image.file.sha256 == items[0].image.sha256)
     assert len(twice.items) == 2 and twice.file.path == str(paths[0])
 
 
 @pytest.mark.parametrize("name", ["noend", "a.jfif", ".hidden.png", "a.PNG", "..png"])
 def test_names_fit_the_content(name: str, tmp_path: Path) -> None:
-    source = draw_picture(tmp_path / "source.png")
+    source = draw_image(tmp_path / "source.png")
     path = tmp_path / "in" / name
     path.parent.mkdir()
     path.write_bytes(source.read_bytes())
-    (picture,) = make_plan([make_item(path, [(1, 2, 3, 4)])]).pictures
-    assert picture.name.endswith(".png") and not picture.name.startswith(".")
+    (image,) = make_plan([make_item(path, [(1, 2, 3, 4)])]).images
+    assert image.name.endswith(".png") and not image.name.startswith(".")
 
 
 def test_who_is_chosen(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "a.png")
+    path = draw_image(tmp_path / "a.png")
     made: list[Any] = [
         ("accepted", None),
         ("auto_accepted", 0.9),
@@ -73,14 +73,14 @@ def test_who_is_chosen(tmp_path: Path) -> None:
     items = [
         make_item(path, [(1, 2, 3, 4)], f"{n}?", status=status, score=score) for n, (status, score) in enumerate(made)
     ]
-    plan = make_plan(items, least_score=0.5)
+    plan = make_plan(items, min_score=0.5)
     assert {planned.item.sample.question for _, planned in plan.rows()} == {"0?", "1?"}
-    assert plan.left_out == {"no score": 1, "score below 0.5": 1, "status proposed": 1, "status rejected": 1}
-    assert plan.pictures[0].waiting == 3, "one that nobody decided on, two with boxes that are left out"
+    assert plan.excluded == {"no score": 1, "score below 0.5": 1, "status proposed": 1, "status rejected": 1}
+    assert plan.images[0].waiting == 3, "one that nobody decided on, two with boxes that are left out"
 
 
 def test_what_items_say(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "a.png")
+    path = draw_image(tmp_path / "a.png")
     box = (1.0, 2.0, 3.0, 4.0)
     said = {}
     for status in ("accepted", "rejected", "proposed", "new", "bad_question", "failed"):
@@ -105,7 +105,7 @@ def test_what_items_say(tmp_path: Path) -> None:
 
 
 def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "a.png")
+    path = draw_image(tmp_path / "a.png")
     items = [
         make_item(path, [(-5, -5, 10, 10), (60, 40, 100, 100)], "a?"),
         make_item(path, [(70, 0, 80, 10), (1, 1, 1.0001, 2)], "b?"),
@@ -115,22 +115,22 @@ def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) 
     assert [box.xyxy for box in planned["a?"].boxes] == [(0, 0, 10, 10), (60, 40, 64, 48)]
     assert planned["b?"].boxes == () and not planned["b?"].is_negative and not planned["b?"].is_labeled
     assert plan.notes == (
-        "2 boxes outside of the picture or without an area, left out",
-        "2 boxes that reached past the picture, clipped",
+        "2 boxes outside of the image or without an area, left out",
+        "2 boxes that reached past the image, clipped",
     )
 
 
 def test_pictures_that_are_gone_or_changed(tmp_path: Path) -> None:
-    items = [make_item(draw_picture(tmp_path / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(3)]
+    items = [make_item(draw_image(tmp_path / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(3)]
     (tmp_path / "0.png").unlink()
     (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes())
     plan = make_plan(items)
-    assert len(plan.pictures) == 1
-    assert plan.left_out == {
-        "the picture has changed since it was imported": 1,
-        "the picture is gone or cannot be read": 1,
+    assert len(plan.images) == 1
+    assert plan.excluded == {
+        "the image has changed since it was imported": 1,
+        "the image is gone or cannot be read": 1,
     }
-    assert make_plan([items[2], items[2]]).left_out == {"the same item twice": 1}
+    assert make_plan([items[2], items[2]]).excluded == {"the same item twice": 1}
 
 
 def test_class_names() -> None:
@@ -143,14 +143,14 @@ def test_class_names() -> None:
     [
         {"statuses": ()},
         {"statuses": ("good",)},
-        {"least_score": 2.0},
-        {"least_score": float("nan")},
+        {"min_score": 2.0},
+        {"min_score": float("nan")},
         {"splits": {}},
         {"splits": {"train": 0.5}},
         {"splits": {"train": 1.5, "val": -0.5}},
         {"splits": {"holdout": 1.0}},
         {"splits": {"train": float("nan")}},
-        {"pictures": "link"},
+        {"images": "link"},
         {"chat_family": "gpt"},
     ],
 )
@@ -175,14 +175,14 @@ def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
 def test_classes_are_those_of_the_project(
     origin: Any, label: str, classes: tuple[str, ...], expected: str, tmp_path: Path
 ) -> None:
-    item = make_item(draw_picture(tmp_path / "a.png"), [Box.from_xyxy((1, 1, 9, 9), label)], origin=origin)
+    item = make_item(draw_image(tmp_path / "a.png"), [Box.from_xyxy((1, 1, 9, 9), label)], origin=origin)
     plan = make_plan([item], classes=classes)
     assert [box.label for box in plan.rows()[0][1].boxes] == [expected]
     assert set(plan.classes) >= {expected}
 
 
 def test_numbers_of_classes_stay_from_one_export_to_the_next(tmp_path: Path) -> None:
-    item = make_item(draw_picture(tmp_path / "a.png"), [Box.from_xyxy((1, 1, 9, 9), "car")])
+    item = make_item(draw_image(tmp_path / "a.png"), [Box.from_xyxy((1, 1, 9, 9), "car")])
     assert make_plan([item], classes=("sign", "car", "bus")).classes == ("sign", "car", "bus")
     assert make_plan([item], classes=("region", "car")).classes == ("car",)
     assert make_plan([item], classes=("region", "car"), box_class="thing").classes == ("thing",)
@@ -196,6 +196,6 @@ def test_only_boxes_of_a_model_that_nobody_changed_have_a_score(
     origin: Any, score: float | None, expected: float | None, tmp_path: Path
 ) -> None:
     boxes = [Box.from_xyxy((1, 1, 9, 9), "sign", 0.4)]
-    item = make_item(draw_picture(tmp_path / "a.png"), boxes, origin=origin, score=score)
+    item = make_item(draw_image(tmp_path / "a.png"), boxes, origin=origin, score=score)
     ((_, planned),) = make_plan([item]).rows()
     assert (planned.score, planned.boxes[0].score) == (expected, expected)

@@ -9,66 +9,66 @@ import pytest
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling import exporting
 from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions
-from hart_studio.labeling.exporting import FORMATS, export_labels, lossiness
+from hart_studio.labeling.exporting import FORMATS, export_labels, export_losses
 from hart_studio.labeling.formats.native import load_items
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.records import Item
-from tests.labels import draw_picture, full_item, make_item
+from tests.labels import draw_image, full_item, make_item
 
 HALVES = {"train": 0.5, "val": 0.5}
 
 
 @pytest.fixture
 def items(tmp_path: Path) -> list[Item]:
-    return [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [(n + 0.5, 2, 30, 40)]) for n in range(10)]
+    return [make_item(draw_image(tmp_path / "in" / f"{n}.png"), [(n + 0.5, 2, 30, 40)]) for n in range(10)]
 
 
 def test_report(items: list[Item], tmp_path: Path) -> None:
-    items.append(make_item(draw_picture(tmp_path / "in" / "n.png"), (), "Any?"))
-    items.append(make_item(draw_picture(tmp_path / "in" / "w.png"), (), status="new"))
+    items.append(make_item(draw_image(tmp_path / "in" / "n.png"), (), "Any?"))
+    items.append(make_item(draw_image(tmp_path / "in" / "w.png"), (), status="new"))
     report = export_labels(items, "pascal_voc", tmp_path / "new" / "out", ExportOptions(splits=HALVES))
     assert (report.items, report.boxes, report.negatives) == (11, 10, 1)
-    assert sum(report.pictures.values()) == 11 and report.left_out == {"status new": 1}
+    assert sum(report.images.values()) == 11 and report.excluded == {"status new": 1}
     assert [loss.what for loss in report.losses] == ["questions", "rounded", "statuses"]
     assert any("count from 1" in note for note in report.notes)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out"]
-    pictures = {path.read_bytes() for path in (tmp_path / "new" / "out" / "JPEGImages").iterdir()}
-    assert pictures == {Path(item.picture.path).read_bytes() for item in items[:11]}
+    images = {path.read_bytes() for path in (tmp_path / "new" / "out" / "JPEGImages").iterdir()}
+    assert images == {Path(item.image.path).read_bytes() for item in items[:11]}
 
 
 def test_turned_pictures_are_noted_only_where_there_are_some(items: list[Item], tmp_path: Path) -> None:
     assert export_labels(items, "coco", tmp_path / "upright", ExportOptions(splits=HALVES)).notes == ()
-    items.append(make_item(draw_picture(tmp_path / "in" / "t.jpg", orientation=6), [(1, 2, 30, 40)]))
+    items.append(make_item(draw_image(tmp_path / "in" / "t.jpg", orientation=6), [(1, 2, 30, 40)]))
     (note,) = export_labels(items, "coco", tmp_path / "turned", ExportOptions(splits=HALVES)).notes
-    assert note.startswith("pictures that EXIF turns: 1; boxes are of the upright picture")
+    assert note.startswith("images that EXIF turns: 1; boxes are of the upright image")
 
 
 def test_the_whole_record_stands_beside(tmp_path: Path) -> None:
-    item = full_item(draw_picture(tmp_path / "in" / "a.png"))
+    item = full_item(draw_image(tmp_path / "in" / "a.png"))
     export_labels([item], "createml", tmp_path / "out", ExportOptions(splits={"val": 1.0}))
     ((found,), _) = load_items(tmp_path / "out" / "hart_meta.jsonl")
     assert found.label == item.label and found.history == item.history
-    assert found.picture.path == str(tmp_path / "out" / "val" / "a.png")
+    assert found.image.path == str(tmp_path / "out" / "val" / "a.png")
 
 
 @pytest.mark.parametrize("name", sorted(name for name, info in FORMATS.items() if info.save and name != "native"))
 def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
-    items = [full_item(draw_picture(tmp_path / "in" / f"{n}.png")) for n in range(10)]
+    items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(10)]
     options = ExportOptions(splits=HALVES, box_class="road sign")
     export_labels(items, name, tmp_path / "out", options)
     info = FORMATS[name]
-    loaded = info.load(tmp_path / "out", ImportOptions(template="{label}", picture_cache=tmp_path / "cache"))
+    loaded = info.load(tmp_path / "out", ImportOptions(template="{label}", image_cache=tmp_path / "cache"))
     assert {box.label for sample in loaded.samples for box in sample.boxes} == {"road sign"}
     lines = (tmp_path / "out" / "hart_meta.jsonl").read_text().splitlines()
     kept = {box["label"] for line in lines for box in json.loads(line)["boxes"]}
     assert kept == {box.label for item in items for box in item.label.boxes}, "our own records keep every label"
-    losses = {loss.what: loss.text for loss in lossiness(name, items, options)}
+    losses = {loss.what: loss.text for loss in export_losses(name, items, options)}
     assert losses["labels"].endswith("all as 'road sign'")
 
 
 def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
     for act in (lambda options: export_labels(items, "native", tmp_path / "out", options),
-                lambda options: lossiness("native", items, options)):  # fmt: skip
+                lambda options: export_losses("native", items, options)):  # fmt: skip
         with pytest.raises(InputError, match="keeps every label as it is"):
             act(ExportOptions(box_class="sign"))
     assert not (tmp_path / "out").exists()
@@ -101,7 +101,7 @@ def test_a_crash_leaves_nothing(name: str, items: list[Item], tmp_path: Path, mo
     def crash(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(exporting, "find_format", lambda key: replace(FORMATS[key], save=crash))
+    monkeypatch.setattr(exporting, "get_format", lambda key: replace(FORMATS[key], save=crash))
     with pytest.raises(OSError, match="disk full"):
         export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -115,16 +115,16 @@ def test_a_wrong_box_is_found_and_named(
     info = FORMATS[name]
 
     def save_shifted(plan: Any, folder: Path) -> None:
-        picture = plan.pictures[3]
-        moved = [box.model_copy(update={"x_max": box.x_max + 5}) for box in picture.items[0].boxes]
-        label = picture.items[0].item.label.model_copy(update={"boxes": tuple(moved)})
-        item = picture.items[0].item.model_copy(update={"label": label})
-        planned = replace(picture.items[0], item=item, boxes=tuple(moved))
-        pictures = (*plan.pictures[:3], replace(picture, items=(planned,)), *plan.pictures[4:])
+        image = plan.images[3]
+        moved = [box.model_copy(update={"x_max": box.x_max + 5}) for box in image.items[0].boxes]
+        label = image.items[0].item.label.model_copy(update={"boxes": tuple(moved)})
+        item = image.items[0].item.model_copy(update={"label": label})
+        planned = replace(image.items[0], item=item, boxes=tuple(moved))
+        images = (*plan.images[:3], replace(image, items=(planned,)), *plan.images[4:])
         assert info.save is not None
-        info.save(replace(plan, pictures=pictures), folder)
+        info.save(replace(plan, images=images), folder)
 
-    monkeypatch.setattr(exporting, "find_format", lambda _: replace(info, save=save_shifted))
+    monkeypatch.setattr(exporting, "get_format", lambda _: replace(info, save=save_shifted))
     with pytest.raises(DataError, match=r"q-\w+: expected the box 'sign' .* on reading the export back"):
         export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
     assert not (tmp_path / "out").exists()
@@ -135,21 +135,21 @@ def test_a_lost_picture_is_found(items: list[Item], tmp_path: Path, monkeypatch:
 
     def save_fewer(plan: Any, folder: Path) -> None:
         assert info.save is not None
-        info.save(replace(plan, pictures=plan.pictures[1:]), folder)
+        info.save(replace(plan, images=plan.images[1:]), folder)
 
-    monkeypatch.setattr(exporting, "find_format", lambda _: replace(info, save=save_fewer))
+    monkeypatch.setattr(exporting, "get_format", lambda _: replace(info, save=save_fewer))
     with pytest.raises(DataError, match="expected the item, got none of that id"):
         export_labels(items, "coco", tmp_path / "out")
 
 
 def test_unreviewed_pictures_never_become_background(tmp_path: Path) -> None:
-    labeled = [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [(1, 2, 30, 40)]) for n in range(8)]
-    path = draw_picture(tmp_path / "in" / "half.png")
+    labeled = [make_item(draw_image(tmp_path / "in" / f"{n}.png"), [(1, 2, 30, 40)]) for n in range(8)]
+    path = draw_image(tmp_path / "in" / "half.png")
     half = [make_item(path, (), "Any car?"), make_item(path, [(1, 2, 3, 4)], "Any dog?", status="proposed")]
-    empty = make_item(draw_picture(tmp_path / "in" / "new.png"), (), status="proposed")
+    empty = make_item(draw_image(tmp_path / "in" / "new.png"), (), status="proposed")
     options = ExportOptions(splits=HALVES)
     report = export_labels([*labeled, *half, empty], "yolo", tmp_path / "yolo", options)
-    assert report.items == 8 and report.left_out == {
+    assert report.items == 8 and report.excluded == {
         NO_BACKGROUND: 1,
         "status proposed": 2,
     }
@@ -157,16 +157,16 @@ def test_unreviewed_pictures_never_become_background(tmp_path: Path) -> None:
     assert report.items == 9 and report.negatives == 1  # it can say of which question nothing was found
     wide = replace(options, statuses=("accepted", "proposed"))
     report = export_labels([*labeled, *half, empty], "yolo", tmp_path / "wide", wide)
-    assert report.items == 10 and report.left_out == {"no label that this format can hold": 1}
+    assert report.items == 10 and report.excluded == {"no label that this format can hold": 1}
     assert all(file.read_text() for file in (tmp_path / "wide").glob("labels/*/*.txt"))
 
 
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("yolo", {"pictures": "reference"}, "expected pictures to be copied"),
-        ("hf_parquet", {"pictures": "reference"}, "expected pictures to be copied"),
-        ("yolo", {"splits": {"train": 1.0}}, "at least one picture in val"),
+        ("yolo", {"images": "reference"}, "expected images to be copied"),
+        ("hf_parquet", {"images": "reference"}, "expected images to be copied"),
+        ("yolo", {"splits": {"train": 1.0}}, "at least one image in val"),
         ("x_anylabeling", {}, "expected one of the formats"),
         ("coco", {"statuses": ("failed",)}, r"got none \(10 items: status accepted\)"),
         ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "expected model_wh_of"),
@@ -180,7 +180,7 @@ def test_what_does_not_fit(name: str, options: Any, reason: str, items: list[Ite
 
 def test_many_boxes_in_one_label_are_compared_quickly(tmp_path: Path) -> None:
     boxes = [(1 + k % 50, 1 + k // 100, 60 + k % 40, 90 + k % 7 + k / 1e5) for k in range(6000)]
-    item = make_item(draw_picture(tmp_path / "in" / "a.png", (200, 200)), boxes)
+    item = make_item(draw_image(tmp_path / "in" / "a.png", (200, 200)), boxes)
     started = time.perf_counter()
     assert export_labels([item], "coco", tmp_path / "out").boxes == 6000
     assert time.perf_counter() - started < 20

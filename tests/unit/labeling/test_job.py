@@ -11,17 +11,17 @@ from PIL import Image
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError, ModelError
-from hart_studio.labeling import connections, job
+from hart_studio.labeling import connection_pool, job
 from hart_studio.labeling.calibration import Calibration, save_calibration
+from hart_studio.labeling.calibration_lookup import CALIBRATION
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.gold import compare_with_gold
+from hart_studio.labeling.gold_metrics import measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
-from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import LabeledSample
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.run_summary import summarize_run
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.chat import ChatModel, ChatRequest
@@ -39,8 +39,8 @@ REGION = boxes_text((250, 333, 500, 667))
 
 
 @pytest.fixture
-def twenty(project: Project, picture: Path) -> Project:
-    import_samples(project, LoadedSamples("streets", tuple(ask(picture, number) for number in range(20))))
+def twenty(project: Project, image: Path) -> Project:
+    import_samples(project, LoadedSamples("streets", tuple(ask(image, number) for number in range(20))))
     return project
 
 
@@ -76,8 +76,8 @@ def test_every_item_gets_a_label_with_its_evidence(twenty: Project) -> None:
     label = next(twenty.items()).label
     assert (label.origin, label.revision, len(label.boxes)) == ("model", 1, 1)
     assert label.check is not None and label.check.crops_right
-    assert label.maker is not None
-    assert (label.maker.model, label.maker.run_id, label.maker.rollouts) == ("m", layout.run_id, 2)
+    assert label.provenance is not None
+    assert (label.provenance.model, label.provenance.run_id, label.provenance.rollouts) == ("m", layout.run_id, 2)
     status = read_status(layout)
     assert (status.job, status.state, status.step, status.total) == ("labeling", "completed", 20, 20)
     steps = [event for event in read_events(layout).events if isinstance(event.payload, StepDone)]
@@ -85,8 +85,8 @@ def test_every_item_gets_a_label_with_its_evidence(twenty: Project) -> None:
     assert steps[0].payload.metrics["known_answer/verified"] == 1.0  # type: ignore[union-attr]
 
 
-def test_the_two_kinds_of_evidence_have_figures_of_their_own(project: Project, picture: Path) -> None:
-    import_samples(project, LoadedSamples("s", (ask(picture, 0), ask(picture, 1, answer=None))))
+def test_the_two_kinds_of_evidence_have_figures_of_their_own(project: Project, image: Path) -> None:
+    import_samples(project, LoadedSamples("s", (ask(image, 0), ask(image, 1, answer=None))))
     layout = run(project)
     (step,) = [event.payload for event in read_events(layout).events if isinstance(event.payload, StepDone)]
     assert {"known_answer/verified", "agreement/verified"} <= set(step.metrics)
@@ -95,11 +95,11 @@ def test_the_two_kinds_of_evidence_have_figures_of_their_own(project: Project, p
 
 def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) -> None:
     first, second, *_ = twenty.items()
-    desk = ReviewDesk(twenty)
+    desk = ReviewQueue(twenty)
     desk.decide("Ada", first.id, 0, "reject")
     layout = run(twenty)
     assert count_items(twenty, layout.run_id) == 19
-    again = prepare_run(twenty, config(wanted=ItemFilter()))
+    again = prepare_run(twenty, config(item_filter=ItemFilter()))
     desk.decide("Ada", second.id, 1, "accept")  # after the run was made
     run(twenty, layout=again)
     assert count_items(twenty, again.run_id, is_left=True) == 0, "the run knows what its model says of them"
@@ -205,11 +205,11 @@ def test_a_model_that_always_fails_ends_the_run(twenty: Project) -> None:
     assert twenty.count_by("status")["new"] >= 2
 
 
-def test_a_picture_that_is_gone_or_another_one_is_told(project: Project, picture: Path, tmp_path: Path) -> None:
+def test_a_picture_that_is_gone_or_another_one_is_told(project: Project, image: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (50, 50), "red").save(other)
-    import_samples(project, LoadedSamples("s", (ask(picture, 0), ask(other, 1))))
-    picture.unlink()
+    import_samples(project, LoadedSamples("s", (ask(image, 0), ask(other, 1))))
+    image.unlink()
     Image.new("RGB", (60, 50)).save(other)
     run(project)
     notes = [item.label.note for item in project.items()]
@@ -239,9 +239,9 @@ def test_items_of_both_files_that_were_imported_from_one_path_are_told_apart(pro
     assert [item.label.status for item in project.items()] == ["failed", "failed", "proposed"]
 
 
-def test_a_label_of_another_tool_is_verified_as_it_is(project: Project, picture: Path) -> None:
-    import_samples(project, LoadedSamples("s", (LabeledSample(**ask(picture).model_dump(), boxes=(BOX,)),)))
-    run(project, wanted=ItemFilter(statuses=("proposed",)))
+def test_a_label_of_another_tool_is_verified_as_it_is(project: Project, image: Path) -> None:
+    import_samples(project, LoadedSamples("s", (LabeledSample(**ask(image).model_dump(), boxes=(BOX,)),)))
+    run(project, item_filter=ItemFilter(statuses=("proposed",)))
     label = next(project.items()).label
     assert (label.origin, label.boxes, label.revision) == ("imported", (BOX,), 2)
     assert label.check is not None and label.check.sufficiency == 1.0
@@ -251,60 +251,60 @@ PROPOSED = ItemFilter(statuses=("proposed",))
 CAR = BOX.model_copy(update={"label": "car"})
 
 
-def bring_boxes(project: Project, picture: Path, *numbers: int) -> None:
-    samples = tuple(LabeledSample(**ask(picture, number).model_dump(), boxes=(CAR,)) for number in numbers)
+def bring_boxes(project: Project, image: Path, *numbers: int) -> None:
+    samples = tuple(LabeledSample(**ask(image, number).model_dump(), boxes=(CAR,)) for number in numbers)
     import_samples(project, LoadedSamples("boxes", samples))
 
 
 def test_a_failure_keeps_the_boxes_of_another_tool_and_they_are_verified_later(
-    project: Project, picture: Path, tmp_path: Path
+    project: Project, image: Path, tmp_path: Path
 ) -> None:
-    bring_boxes(project, picture, 0)
+    bring_boxes(project, image, 0)
     before = next(project.items()).label
-    away = picture.rename(tmp_path / "away")
-    layout = run(project, wanted=PROPOSED)
+    away = image.rename(tmp_path / "away")
+    layout = run(project, item_filter=PROPOSED)
     assert next(project.items()).label == before
     assert any("no file of that name" in message for message in warnings(layout))
     told = "\n".join(summarize_run(project, layout.run_id))
     assert "1 failed" in told and "1 of the failed items keep the label that they had" in told
-    away.rename(picture)
-    run(project, wanted=PROPOSED)
+    away.rename(image)
+    run(project, item_filter=PROPOSED)
     label = next(project.items()).label
     assert (label.origin, label.boxes, label.check is not None) == ("imported", (CAR,), True)
 
 
-def test_a_failure_keeps_the_score_and_the_acceptance_of_an_earlier_run(twenty: Project, picture: Path) -> None:
+def test_a_failure_keeps_the_score_and_the_acceptance_of_an_earlier_run(twenty: Project, image: Path) -> None:
     calibrated(twenty)
     run(twenty)
     before = [item.label for item in twenty.items()]
-    picture.unlink()
-    layout = run(twenty, wanted=ItemFilter(statuses=("auto_accepted",)))
+    image.unlink()
+    layout = run(twenty, item_filter=ItemFilter(statuses=("auto_accepted",)))
     assert [item.label for item in twenty.items()] == before
     assert "20 failed" in summarize_run(twenty, layout.run_id)[0]
 
 
-def test_boxes_can_be_imported_for_an_item_that_failed(project: Project, picture: Path, tmp_path: Path) -> None:
-    import_samples(project, LoadedSamples("s", (ask(picture),)))
-    away = picture.rename(tmp_path / "away")
+def test_boxes_can_be_imported_for_an_item_that_failed(project: Project, image: Path, tmp_path: Path) -> None:
+    import_samples(project, LoadedSamples("s", (ask(image),)))
+    away = image.rename(tmp_path / "away")
     run(project)
-    away.rename(picture)
-    bring_boxes(project, picture, 0)
+    away.rename(image)
+    bring_boxes(project, image, 0)
     label = next(project.items()).label
     assert (label.revision, label.status, label.origin, label.boxes) == (2, "proposed", "imported", (CAR,))
 
 
 def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
-    project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_samples(project, LoadedSamples("s", (ask(picture, 0), ask(picture, 1))))
-    real = job.propose_safely
+    import_samples(project, LoadedSamples("s", (ask(image, 0), ask(image, 1))))
+    real = job.propose_with_fallback
 
     def slow(*args: Any) -> list[Proposal]:
         found = real(*args)
-        bring_boxes(project, picture, 0)
+        bring_boxes(project, image, 0)
         return found
 
-    monkeypatch.setattr(job, "propose_safely", slow)
+    monkeypatch.setattr(job, "propose_with_fallback", slow)
     layout = run(project)
     first, second = project.items(with_history=True)
     assert [(label.origin, label.boxes) for label in (*first.history[1:], first.label)] == [("imported", (CAR,))] * 2
@@ -315,11 +315,11 @@ def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
 
 
 def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
-    project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    import_samples(project, LoadedSamples("s", (ask(image),)))
     (item_id,) = (item.id for item in project.items())
-    real, calls = job.propose_safely, 0
+    real, calls = job.propose_with_fallback, 0
 
     def slow(*args: Any) -> list[Proposal]:
         nonlocal calls
@@ -328,9 +328,9 @@ def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
         add_label(project, item_id, origin="imported", boxes=(CAR,))
         return found
 
-    monkeypatch.setattr(job, "propose_safely", slow)
+    monkeypatch.setattr(job, "propose_with_fallback", slow)
     layout = run(project)
-    assert calls == job.MOST_ATTEMPTS
+    assert calls == job.MAX_ATTEMPTS
     assert (project.item(item_id).label.origin, project.item(item_id).label.boxes) == ("imported", (CAR,))
     assert "1 failed" in summarize_run(project, layout.run_id)[0]
 
@@ -360,7 +360,7 @@ def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -
 
 def test_nothing_is_accepted_unseen_when_a_person_wants_to_see_all(twenty: Project) -> None:
     calibrated(twenty)
-    run(twenty, is_accepting=False)
+    run(twenty, is_auto_accepting=False)
     assert twenty.count_by("status") == {"proposed": 20}
 
 
@@ -372,14 +372,14 @@ def test_the_calibration_of_another_model_gives_no_score(twenty: Project) -> Non
     labels = [item.label for item in twenty.items()]
     assert {(label.score, label.uncalibrated, label.is_uncalibrated) for label in labels} == {(None, "model", True)}
     assert twenty.count(ItemFilter(is_uncalibrated=True)) == 20
-    assert twenty.count(ItemFilter(least_score=0.0)) == 0
+    assert twenty.count(ItemFilter(min_score=0.0)) == 0
 
 
 def test_photographs_get_no_score_from_the_calibration_of_drawn_scenes(
-    project: Project, picture: Path, drawn_picture: Path
+    project: Project, image: Path, drawn_image: Path
 ) -> None:
     # The data set of both is called "needle": a name is no evidence.
-    samples = [ask(path).model_copy(update={"source": "needle"}) for path in (picture, drawn_picture)]
+    samples = [ask(path).model_copy(update={"source": "needle"}) for path in (image, drawn_image)]
     import_samples(project, LoadedSamples("needle", tuple(samples)))
     calibrated(project, domain=DRAWN)
     layout = run(project)
@@ -400,40 +400,40 @@ def test_a_label_that_its_own_crop_contradicts_is_never_accepted_unseen(twenty: 
     }
 
 
-def test_imported_boxes_get_no_score_of_proposed_ones(project: Project, picture: Path) -> None:
-    import_samples(project, LoadedSamples("s", (LabeledSample(**ask(picture).model_dump(), boxes=(BOX,)),)))
+def test_imported_boxes_get_no_score_of_proposed_ones(project: Project, image: Path) -> None:
+    import_samples(project, LoadedSamples("s", (LabeledSample(**ask(image).model_dump(), boxes=(BOX,)),)))
     calibrated(project)
-    run(project, wanted=ItemFilter(statuses=("proposed",)))
+    run(project, item_filter=ItemFilter(statuses=("proposed",)))
     label = next(project.items()).label
     assert (label.status, label.score, label.uncalibrated) == ("proposed", None, "given_boxes")
 
 
 def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(
-    project: Project, picture: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(8))
+    samples = tuple(GoldSample(**ask(image, number).model_dump(), gold_boxes=(BOX,)) for number in range(8))
     import_samples(project, LoadedSamples("needle", samples))
-    real = connections.connect
+    real = connection_pool.connect
 
     def refuse_gold(action: int, table: str | None, *_: object) -> int:
-        return sqlite3.SQLITE_DENY if table == "gold" else sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY if table == "gold_boxes" else sqlite3.SQLITE_OK
 
     def connect(path: Path) -> sqlite3.Connection:
         connection = real(path)
         connection.set_authorizer(refuse_gold)
         return connection
 
-    connections.POOL.close_idle(project.folder)
-    monkeypatch.setattr(connections, "connect", connect)
+    connection_pool.CONNECTION_POOL.close_idle(project.folder)
+    monkeypatch.setattr(connection_pool, "connect", connect)
     blind = Project(project.folder)
     with pytest.raises(DataError, match="prohibited"), blind.database.reading() as connection:
-        connection.execute("SELECT boxes FROM gold")
+        connection.execute("SELECT boxes FROM gold_boxes")
     run(blind)
-    desk = ReviewDesk(blind)
+    desk = ReviewQueue(blind)
     while item := desk.next_item("Ada"):
         desk.decide("Ada", item.id, item.label.revision, "accept")
     desk.undo("Ada")
     assert blind.count_by("status") == {"accepted": 7, "proposed": 1}
     assert measure_quality(blind).evidence["known_answer"].labels == 8
     with pytest.raises(DataError, match="prohibited"):
-        compare_with_gold(blind)
+        measure_against_gold(blind)

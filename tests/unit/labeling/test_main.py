@@ -19,8 +19,8 @@ from tests.unit.pipeline.conftest import boxes_text
 
 
 @pytest.fixture
-def table(picture: Path) -> Path:
-    path = picture.with_name("questions.csv")
+def table(image: Path) -> Path:
+    path = image.with_name("questions.csv")
     path.write_text(
         "image,question,answer,A,B\nstreet.png,Which digit?,B,3,7\nstreet.png,Which colour?,A,red,blue\n"
         "gone.png,What?,A,x,y\n"
@@ -40,7 +40,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     assert command.main(["import", project, str(table)]) == 0
     told = capsys.readouterr().out
     assert "2 added, 0 updated, 0 known, 1 bad rows" in told
-    assert "1 x the picture is missing" in told
+    assert "1 x the image is missing" in told
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
     told = capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_an_import_that_can_use_no_row_is_an_error(
     bad.write_text("image,question\ngone.png,What?\nlost.png,Where?\n")
     assert command.main(["import", project, str(bad)]) == 2
     told = capsys.readouterr()
-    assert "the picture is missing" in told.out + told.err
+    assert "the image is missing" in told.out + told.err
     copy = tmp_path / "broken"
     copy.mkdir()
     (copy / "street.png").write_bytes(b"junk")
@@ -187,15 +187,15 @@ def test_an_import_that_can_use_no_row_is_an_error(
     assert command.main(["import", project, str(table)]) == 0, "all good rows are known"
 
 
-def test_a_run_that_fails_at_every_item_is_a_failure(tmp_path: Path, table: Path, picture: Path) -> None:
+def test_a_run_that_fails_at_every_item_is_a_failure(tmp_path: Path, table: Path, image: Path) -> None:
     project = str(tmp_path / "p")
     command.main(["create", project])
     command.main(["import", project, str(table)])
-    whole = picture.read_bytes()
-    picture.write_bytes(b"junk")
+    whole = image.read_bytes()
+    image.write_bytes(b"junk")
     assert command.main(["run", project, "--rollouts", "2"]) == 1
     assert Project(Path(project)).count_by("status") == {"failed": 2}
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     assert command.main(["run", project, "--rollouts", "2"]) == 0
 
 
@@ -225,8 +225,8 @@ def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.Captu
     assert config.model == config.model_name == f"hart at {server.url}"
     for item in Project(Path(project)).items():
         assert item.label.status == "proposed"  # a score of another model's calibration accepts nothing
-        assert item.label.maker is not None
-        assert item.label.maker.model == config.model
+        assert item.label.provenance is not None
+        assert item.label.provenance.model == config.model
 
 
 @pytest.mark.parametrize("option", ["--out", "--records"])

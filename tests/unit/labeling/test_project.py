@@ -8,14 +8,14 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
-from hart_studio.labeling.database import DATABASE, MIGRATIONS, Database
+from hart_studio.labeling.database import DATABASE, FIRST_VERSION, MIGRATIONS, Database, newest_version
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.project import Project, ProjectSettings, draw_lot, make_item_id
+from hart_studio.labeling.project import Project, ProjectSettings, compute_audit_hash, make_item_id
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.quality import measure_quality
 from hart_studio.labeling.records import LabeledSample
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 
 
@@ -54,8 +54,15 @@ def test_a_foreign_file_is_no_project(tmp_path: Path) -> None:
 
 def test_a_project_of_a_newer_version_is_left_alone(project: Project) -> None:
     with project.database.writing() as connection:
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        connection.execute(f"PRAGMA user_version = {newest_version() + 1}")
     with pytest.raises(DataError, match="update HART Studio"):
+        Project(project.folder)
+
+
+def test_a_project_of_an_older_version_cannot_be_opened(project: Project) -> None:
+    with project.database.writing() as connection:
+        connection.execute(f"PRAGMA user_version = {FIRST_VERSION - 1}")
+    with pytest.raises(DataError, match="cannot read"):
         Project(project.folder)
 
 
@@ -68,7 +75,7 @@ def test_a_transaction_that_fails_leaves_nothing(project: Project) -> None:
 
 def test_foreign_keys_hold(project: Project) -> None:
     with pytest.raises(sqlite3.IntegrityError), project.database.writing() as connection:
-        connection.execute("INSERT INTO claims (item, reviewer, until) VALUES ('nobody', 'me', 0)")
+        connection.execute("INSERT INTO item_locks (item, reviewer, expires_at) VALUES ('nobody', 'me', 0)")
 
 
 def test_a_full_disk_says_so_and_keeps_what_was_there(filled: Project) -> None:
@@ -92,7 +99,7 @@ def test_a_project_that_cannot_be_written_can_be_read(filled: Project, monkeypat
     def read_only(path: Path, **options: object) -> sqlite3.Connection:
         return real(str(path).replace("mode=rw", "mode=ro"), **options)  # type: ignore[call-overload,no-any-return]
 
-    monkeypatch.setattr("hart_studio.labeling.connections.sqlite3.connect", read_only)
+    monkeypatch.setattr("hart_studio.labeling.connection_pool.sqlite3.connect", read_only)
     project = Project(filled.folder)
     assert project.count() == 6
     with pytest.raises(DataError, match="cannot be written"):
@@ -115,13 +122,13 @@ def test_history_is_kept_and_the_last_revision_wins(filled: Project, item_ids: l
 
 
 @pytest.mark.parametrize(
-    ("wanted", "count"),
+    ("item_filter", "count"),
     [
         (ItemFilter(), 6),
         (ItemFilter(statuses=("proposed",)), 6),
         (ItemFilter(statuses=("new",)), 0),
-        (ItemFilter(least_score=0.5), 2),
-        (ItemFilter(most_score=0.2), 2),
+        (ItemFilter(min_score=0.5), 2),
+        (ItemFilter(max_score=0.2), 2),
         (ItemFilter(category="sign"), 6),
         (ItemFilter(category="si"), 0),
         (ItemFilter(evidence="agreement"), 0),
@@ -132,8 +139,8 @@ def test_history_is_kept_and_the_last_revision_wins(filled: Project, item_ids: l
         (ItemFilter(reviewer="Ada"), 0),
     ],
 )
-def test_filters(filled: Project, wanted: ItemFilter, count: int) -> None:
-    assert filled.count(wanted) == count == len(list(filled.items(wanted)))
+def test_filters(filled: Project, item_filter: ItemFilter, count: int) -> None:
+    assert filled.count(item_filter) == count == len(list(filled.items(item_filter)))
 
 
 def test_counts_add_up(filled: Project, item_ids: list[str]) -> None:
@@ -149,8 +156,8 @@ def test_an_unknown_item(project: Project) -> None:
         project.item("../../etc/passwd")
 
 
-def test_the_id_is_of_picture_question_and_choices(picture: Path) -> None:
-    first = ask(picture)
+def test_the_id_is_of_picture_question_and_choices(image: Path) -> None:
+    first = ask(image)
     known = make_item_id("a" * 64, first.question, first.choices)
     assert known == make_item_id("a" * 64, f" {first.question} ", first.choices)
     assert known != make_item_id("b" * 64, first.question, first.choices)
@@ -159,13 +166,13 @@ def test_the_id_is_of_picture_question_and_choices(picture: Path) -> None:
 
 
 def test_lots_are_spread_and_repeatable() -> None:
-    lots = [draw_lot(0, f"{number:016x}") for number in range(2000)]
-    assert all(0 <= lot < 1 for lot in lots)
-    assert 0.07 < sum(lot < 0.1 for lot in lots) / 2000 < 0.13
+    hashes = [compute_audit_hash(0, f"{number:016x}") for number in range(2000)]
+    assert all(0 <= audit_hash < 1 for audit_hash in hashes)
+    assert 0.07 < sum(audit_hash < 0.1 for audit_hash in hashes) / 2000 < 0.13
     assert (
-        lots[:5]
-        == [draw_lot(0, f"{number:016x}") for number in range(5)]
-        != [draw_lot(1, f"{n:016x}") for n in range(5)]
+        hashes[:5]
+        == [compute_audit_hash(0, f"{number:016x}") for number in range(5)]
+        != [compute_audit_hash(1, f"{n:016x}") for n in range(5)]
     )
 
 
@@ -183,16 +190,16 @@ def test_another_audit_share_reorders_the_queue(filled: Project, item_ids: list[
 
 
 def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, item_ids: list[str]) -> None:
-    lots = {item_id: draw_lot(0, item_id) for item_id in item_ids}
-    lowest, highest = min(item_ids, key=lots.__getitem__), max(item_ids, key=lots.__getitem__)
+    hashes = {item_id: compute_audit_hash(0, item_id) for item_id in item_ids}
+    lowest, highest = min(item_ids, key=hashes.__getitem__), max(item_ids, key=hashes.__getitem__)
     filled.change_settings(ProjectSettings(audit_share=1e-9))
     add_label(filled, highest, status="auto_accepted", score=0.99)
-    filled.draw_audit()
+    filled.sample_audit()
     assert filled.count_waiting() == {"proposed": 5, "auto_accepted": 1}
     add_label(filled, lowest, status="auto_accepted", score=0.99)
-    filled.draw_audit()
-    assert filled.find_audit_bound() > lots[lowest]
-    desk = ReviewDesk(filled)
+    filled.sample_audit()
+    assert filled.get_audit_threshold() > hashes[lowest]
+    desk = ReviewQueue(filled)
     opened = desk.next_item("Ada", ItemFilter(statuses=("auto_accepted",)))
     assert opened is not None
     assert opened.id == lowest, "one is enough: the other one waits no longer"
@@ -204,12 +211,12 @@ def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, it
     assert filled.count_waiting() == {"proposed": 4}
 
 
-def test_boxes_that_came_in_are_what_is_left_to_label(project: Project, picture: Path) -> None:
+def test_boxes_that_came_in_are_what_is_left_to_label(project: Project, image: Path) -> None:
     assert not project.has_boxes_to_verify()
-    given = LabeledSample(**ask(picture, 0).model_dump(), boxes=(BOX,))
+    given = LabeledSample(**ask(image, 0).model_dump(), boxes=(BOX,))
     import_samples(project, LoadedSamples("boxes", (given,)))
     assert project.has_boxes_to_verify()
-    import_samples(project, LoadedSamples("streets", (ask(picture, 1),)))
+    import_samples(project, LoadedSamples("streets", (ask(image, 1),)))
     assert not project.has_boxes_to_verify(), "there are new ones too"
     first, second = [item.id for item in project.items()]
     add_label(project, second)

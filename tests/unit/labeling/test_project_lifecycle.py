@@ -13,11 +13,11 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling import project_lifecycle
-from hart_studio.labeling.connections import POOL
+from hart_studio.labeling.calibration_lookup import CALIBRATION
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.job import LabelingConfig, count_items, prepare_run, run_labeling
-from hart_studio.labeling.known_calibrations import CALIBRATION
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import DRAFT_PREFIX, TRASH
 from hart_studio.labeling.project_lifecycle import (
@@ -30,7 +30,7 @@ from hart_studio.labeling.project_lifecycle import (
     rename_project,
     restore_project,
 )
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.runs.processes import find_start
 from hart_studio.runs.reader import list_runs
@@ -43,7 +43,7 @@ from tests.unit.pipeline.conftest import boxes_text
 @pytest.fixture
 def own(project: Project) -> Project:
     """Four questions about an image in the project's own folder."""
-    image = project.pictures / "ab" / "street.png"
+    image = project.images / "ab" / "street.png"
     image.parent.mkdir(parents=True)
     Image.new("RGB", WH, "white").save(image)
     import_samples(project, LoadedSamples("streets", tuple(ask(image, number) for number in range(4))))
@@ -63,34 +63,34 @@ def label(project: Project) -> str:
 
 
 def paths(project: Project) -> set[Path]:
-    return {Path(item.picture.path) for item in project.items()}
+    return {Path(item.image.path) for item in project.items()}
 
 
 def test_a_moved_project_finds_its_own_images(own: Project, tmp_path: Path) -> None:
-    POOL.close_idle(own.folder)
+    CONNECTION_POOL.close_idle(own.folder)
     own.folder.rename(tmp_path / "moved")
     moved = Project(tmp_path / "moved")
-    assert paths(moved) == {tmp_path / "moved" / "pictures" / "ab" / "street.png"}
+    assert paths(moved) == {tmp_path / "moved" / "images" / "ab" / "street.png"}
     label(moved)
     assert moved.count_by("status") == {"proposed": 4}
 
 
 def test_a_copied_project_finds_its_own_images(own: Project, tmp_path: Path) -> None:
-    POOL.close_idle(own.folder)
+    CONNECTION_POOL.close_idle(own.folder)
     shutil.copytree(own.folder, tmp_path / "copy")
     shutil.rmtree(own.folder)
     label(Project(tmp_path / "copy"))
     assert Project(tmp_path / "copy").count_by("status") == {"proposed": 4}
 
 
-def test_images_elsewhere_stay_where_they_are(filled: Project, picture: Path, tmp_path: Path) -> None:
+def test_images_elsewhere_stay_where_they_are(filled: Project, image: Path, tmp_path: Path) -> None:
     copy = duplicate_project(filled, tmp_path / "copy", "Copy")
-    assert paths(copy) == {picture.resolve()}
+    assert paths(copy) == {image.resolve()}
 
 
 def test_a_run_that_is_resumed_in_a_copy_changes_the_copy_alone(own: Project, tmp_path: Path) -> None:
     layout = prepare_run(own, LabelingConfig(model="m", proposals=ProposalSettings(rollouts=2)))
-    POOL.close_idle(own.folder)
+    CONNECTION_POOL.close_idle(own.folder)
     shutil.copytree(own.folder, tmp_path / "copy")
     copy = Project(tmp_path / "copy")
     (run,) = list_runs(copy.runs)
@@ -104,12 +104,12 @@ def test_a_run_that_is_resumed_in_a_copy_changes_the_copy_alone(own: Project, tm
 def test_a_duplicate_holds_everything_but_exports_and_logs(own: Project, tmp_path: Path) -> None:
     run = label(own)
     item = next(own.items())
-    ReviewDesk(own).decide("Ada", item.id, item.label.revision, "accept")
-    ReviewDesk(own).next_item("Ada")
+    ReviewQueue(own).decide("Ada", item.id, item.label.revision, "accept")
+    ReviewQueue(own).next_item("Ada")
     (own.folder / CALIBRATION).write_text("{}")
     (own.folder / "exports" / "001-coco").mkdir(parents=True)
     (own.runs / run / "logs" / "attempt_1.log").write_text("words")
-    (own.folder / "pictures" / "link").symlink_to("ab/street.png")
+    (own.folder / "images" / "link").symlink_to("ab/street.png")
     own.set_archived(is_archived=True)
     copy = duplicate_project(own, tmp_path / "copies" / "copy", " Copy ")
     assert (copy.name, copy.archived_at, copy.settings) == ("Copy", None, own.settings)
@@ -117,15 +117,15 @@ def test_a_duplicate_holds_everything_but_exports_and_logs(own: Project, tmp_pat
     assert [(each.id, each.label, each.history) for each in copy.items(with_history=True)] == [
         (each.id, each.label, each.history) for each in own.items(with_history=True)
     ]
-    assert ReviewDesk(copy).undo("Ada") is not None, "decisions and their history are there"
+    assert ReviewQueue(copy).undo("Ada") is not None, "decisions and their history are there"
     with copy.database.reading() as connection:
-        claims = [row["reviewer"] for row in connection.execute("SELECT reviewer FROM claims")]
+        claims = [row["reviewer"] for row in connection.execute("SELECT reviewer FROM item_locks")]
     assert claims == ["Ada"], "only what undo has opened: nobody has an item of the copy open"
-    assert paths(copy) == {copy.pictures / "ab" / "street.png"}
+    assert paths(copy) == {copy.images / "ab" / "street.png"}
     assert (copy.folder / CALIBRATION).is_file()
     assert not (copy.folder / "exports").exists()
     assert [each.layout.run_id for each in list_runs(copy.runs)] == [run]
-    assert not (copy.pictures / "link").exists()
+    assert not (copy.images / "link").exists()
     assert list((copy.runs / run / "logs").iterdir()) == [] and not (copy.runs / run / "lock").exists()
     assert own.count_by("status")["accepted"] == 1
 
@@ -182,7 +182,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("other", ["README.txt", "pictures/", "runs/"])
+@pytest.mark.parametrize("other", ["README.txt", "images/", "runs/"])
 def test_a_copy_goes_only_into_a_new_or_an_empty_folder(own: Project, tmp_path: Path, other: str) -> None:
     label(own)
     (tmp_path / "backup").mkdir()
@@ -192,7 +192,7 @@ def test_a_copy_goes_only_into_a_new_or_an_empty_folder(own: Project, tmp_path: 
     assert names(tmp_path / "backup") == [other.rstrip("/")]
     (tmp_path / "empty").mkdir()
     copy = duplicate_project(own, tmp_path / "empty", "Copy")
-    POOL.close_idle(own.folder)
+    CONNECTION_POOL.close_idle(own.folder)
     shutil.rmtree(own.folder)
     assert all(path.is_file() and path.is_relative_to(copy.folder) for path in paths(copy))
     assert len(list_runs(copy.runs)) == 1
@@ -214,15 +214,15 @@ def test_a_folder_that_is_filled_during_a_copy_gets_no_part_of_it(
     assert names(tmp_path / "copy") == ["notes.txt"]
 
 
-@pytest.mark.parametrize("place", [".trash", ".trash/x", ".draft-1", "project/sub", "project/pictures/x", "x\udcff"])
+@pytest.mark.parametrize("place", [".trash", ".trash/x", ".draft-1", "project/sub", "project/images/x", "x\udcff"])
 def test_places_that_are_removed_later_or_in_the_project_are_refused(own: Project, tmp_path: Path, place: str) -> None:
     with pytest.raises(InputError, match="Choose"):
         duplicate_project(own, tmp_path / place, "Copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["project"]
 
 
-def test_a_damaged_project_is_not_copied_archived_or_renamed(filled: Project, picture: Path, tmp_path: Path) -> None:
-    POOL.close_idle(filled.folder)
+def test_a_damaged_project_is_not_copied_archived_or_renamed(filled: Project, image: Path, tmp_path: Path) -> None:
+    CONNECTION_POOL.close_idle(filled.folder)
     path = filled.folder / DATABASE
     with path.open("r+b") as file:
         file.seek(4096 * 5)
@@ -236,7 +236,7 @@ def test_a_damaged_project_is_not_copied_archived_or_renamed(filled: Project, pi
     ):
         with pytest.raises(DataError, match=r"project\.sqlite.*damaged"):
             change()
-    POOL.close_idle(filled.folder)
+    CONNECTION_POOL.close_idle(filled.folder)
     assert path.read_bytes() == before
     assert not (tmp_path / "copy").exists() and not list(tmp_path.glob(f"{DRAFT_PREFIX}*"))
 

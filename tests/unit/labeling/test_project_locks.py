@@ -55,14 +55,14 @@ class Holder:
 
 
 @pytest.fixture
-def waiting(project: Project, picture: Path) -> Project:
-    import_samples(project, LoadedSamples("streets", tuple(ask(picture, number) for number in range(4))))
+def waiting(project: Project, image: Path) -> Project:
+    import_samples(project, LoadedSamples("streets", tuple(ask(image, number) for number in range(4))))
     return project
 
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hart_studio.labeling.project_locks._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("hart_studio.labeling.project_locks._LOCK_TIMEOUT_SECONDS", 0.0)
 
 
 def test_a_run_of_another_process_is_named(waiting: Project) -> None:
@@ -94,12 +94,12 @@ def test_two_programs_do_not_start_at_the_same_moment(waiting: Project) -> None:
         pass
 
 
-def test_a_second_import_is_refused(waiting: Project, picture: Path) -> None:
+def test_a_second_import_is_refused(waiting: Project, image: Path) -> None:
     with Holder(waiting, "hold_import_lock", 1) as holder:
         said = f"An import into this project is already running .process {holder.process.pid}, .*Wait until it ends"
         with pytest.raises(InputError, match=said):
-            import_source(waiting, str(picture.parent), SourceSettings(kind="pictures", question="What?"))
-    assert import_source(waiting, str(picture.parent), SourceSettings(kind="pictures", question="What?")).added == 1
+            import_source(waiting, str(image.parent), SourceSettings(kind="images", question="What?"))
+    assert import_source(waiting, str(image.parent), SourceSettings(kind="images", question="What?")).added == 1
 
 
 @pytest.mark.parametrize(("lock", "arguments"), [("hold_run_lock", 2), ("hold_import_lock", 1), ("reserve_start", 1)])

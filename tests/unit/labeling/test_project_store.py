@@ -8,7 +8,7 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import HartError, InputError
-from hart_studio.labeling.connections import POOL
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.labeling.database import DATABASE
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project_lifecycle import archive_project, delete_project, rename_project
@@ -67,19 +67,19 @@ def test_names_are_unique_and_a_renamed_project_frees_its_own(store: ProjectStor
         store.duplicate_project(second, "Signs!")
 
 
-def test_the_list_is_what_is_there_now(store: ProjectStore, picture: Path) -> None:
+def test_the_list_is_what_is_there_now(store: ProjectStore, image: Path) -> None:
     project = store.create_project("Signs")
-    POOL.close_idle(store.root)
+    CONNECTION_POOL.close_idle(store.root)
     assert [entry.items for entry in store.list_projects()] == [0]
-    POOL.close_idle(store.root)
+    CONNECTION_POOL.close_idle(store.root)
     assert [entry.items for entry in store.list_projects()] == [0]
-    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+    import_samples(project, LoadedSamples("streets", (ask(image),)))
     assert [entry.items for entry in store.list_projects()] == [1], "with what only the log holds"
-    POOL.close_idle(store.root)
+    CONNECTION_POOL.close_idle(store.root)
     store.list_projects()
-    POOL.close_idle(store.root)
+    CONNECTION_POOL.close_idle(store.root)
     rename_project(store.open_project("signs"), "Other")
-    POOL.close_idle(store.root)
+    CONNECTION_POOL.close_idle(store.root)
     assert [entry.name for entry in store.list_projects()] == ["Other"]
     assert store.list_projects() == ProjectStore(store.root).list_projects()
 

@@ -7,13 +7,13 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import EVERYTHING
-from hart_studio.labeling.gold import compare_with_gold
+from hart_studio.labeling.filters import ALL_ITEMS
+from hart_studio.labeling.gold_metrics import measure_against_gold
 from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.quality import count_audit, measure_agreement, measure_quality
 from hart_studio.labeling.records import Label
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.records import Box, GoldSample
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 
@@ -27,11 +27,11 @@ def decided(status: str, *boxes: Box) -> Label:
 def test_an_empty_project(project: Project) -> None:
     quality = measure_quality(project)
     assert (quality.evidence, quality.scores, quality.audit, sum(quality.areas)) == ({}, {}, None, 0)
-    assert compare_with_gold(project) == {}
+    assert measure_against_gold(project) == {}
 
 
-def test_evidence_scores_and_areas(project: Project, picture: Path) -> None:
-    import_samples(project, LoadedSamples("s", tuple(ask(picture, n, "B" if n < 4 else None) for n in range(6))))
+def test_evidence_scores_and_areas(project: Project, image: Path) -> None:
+    import_samples(project, LoadedSamples("s", tuple(ask(image, n, "B" if n < 4 else None) for n in range(6))))
     ids = [item.id for item in project.items()]
     for number, item_id in enumerate(ids[:4]):
         check = make_check(
@@ -56,10 +56,10 @@ def test_the_audit_measures_what_was_accepted_unseen(filled: Project, item_ids: 
     filled.change_settings(ProjectSettings(audit_share=1.0))
     for item_id in item_ids[:4]:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
-    desk = ReviewDesk(filled)
+    desk = ReviewQueue(filled)
     for item_id, decision in zip(item_ids, ("accept", "accept", "reject"), strict=False):
         desk.decide("Ada", item_id, 2, decision)  # type: ignore[arg-type]
-    desk.decide("Ada", item_ids[5], 1, "reject")  # was never accepted unseen
+    desk.decide("Ada", item_ids[5], 1, "reject")  # was never auto-accepted
     quality = measure_quality(filled)
     assert quality.audited == 3
     assert quality.audit is not None
@@ -73,13 +73,13 @@ def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
     filled.change_settings(ProjectSettings(audit_share=1.0))
     for item_id in item_ids:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
-    desk = ReviewDesk(filled)
+    desk = ReviewQueue(filled)
     add_label(
         filled, item_ids[0], status="proposed", boxes=(Box.from_xyxy((1, 1, 90, 90)),)
     )  # a later run proposes another
     desk.decide("Ada", item_ids[0], 3, "accept")
     add_label(filled, item_ids[1], status="proposed")
-    assert accept_all(filled, "Ada", EVERYTHING, 1).accepted == 1
+    assert accept_all(filled, "Ada", ALL_ITEMS, 1).accepted == 1
     assert count_audit(filled) == (0, 0)
     desk.decide("Ada", item_ids[2], 2, "accept")
     desk.decide("Ada", item_ids[3], 2, "accept")
@@ -97,12 +97,12 @@ def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
 def test_only_those_who_drew_low_are_audited(filled: Project, item_ids: list[str]) -> None:
     filled.change_settings(ProjectSettings(audit_share=0.0))
     add_label(filled, item_ids[0], status="auto_accepted", score=0.99)
-    ReviewDesk(filled).decide("Ada", item_ids[0], 2, "reject")
+    ReviewQueue(filled).decide("Ada", item_ids[0], 2, "reject")
     assert measure_quality(filled).audit is None
 
 
 def test_what_each_person_did(filled: Project, item_ids: list[str]) -> None:
-    desk = ReviewDesk(filled)
+    desk = ReviewQueue(filled)
     for number, seconds in enumerate((2.0, 4.0, 30.0)):
         desk.decide("Ada", item_ids[number], 1, "accept", seconds=seconds)
     desk.undo("Ada")
@@ -126,8 +126,8 @@ def test_agreement_by_hand() -> None:
     assert measure_agreement(pairs[1:2]).kappa is None, "where everybody keeps everything chance explains it all"
 
 
-def test_gold_boxes_measure_precision_and_recall(project: Project, picture: Path) -> None:
-    samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(5))
+def test_gold_boxes_measure_precision_and_recall(project: Project, image: Path) -> None:
+    samples = tuple(GoldSample(**ask(image, number).model_dump(), gold_boxes=(BOX,)) for number in range(5))
     import_samples(project, LoadedSamples("s", samples))
     ids = [item.id for item in project.items()]
     away = Box.from_xyxy((300, 200, 400, 300))
@@ -135,17 +135,17 @@ def test_gold_boxes_measure_precision_and_recall(project: Project, picture: Path
         ids, (BOX, BOX, away, BOX), ("auto_accepted", "auto_accepted", "auto_accepted", "proposed"), strict=False
     ):
         add_label(project, item_id, boxes=(box,), status=status, check=make_check(), score=0.9)
-    ReviewDesk(project).decide("Ada", ids[2], 1, "edit", boxes=(BOX,))
-    report = compare_with_gold(project)["known_answer"]
+    ReviewQueue(project).decide("Ada", ids[2], 1, "edit", boxes=(BOX,))
+    report = measure_against_gold(project)["known_answer"]
     assert report.all.labels == 4, "what was never labeled does not count"
     assert (report.all.found.value, report.all.iou) == (1.0, 1.0)
-    assert report.accepted_unseen is not None
+    assert report.auto_accepted is not None
     assert report.usable is not None
     assert report.recall is not None
-    assert report.accepted_unseen.found.value == pytest.approx(2 / 3), "as it was accepted, before the correction"
+    assert report.auto_accepted.found.value == pytest.approx(2 / 3), "as it was accepted, before the correction"
     assert report.recall.value == pytest.approx(2 / 3)
     assert (report.usable.labels, report.usable.found.value) == (3, 1.0)
     assert report.all.area_share == pytest.approx(1 / 12)
     add_label(project, ids[3], boxes=(), status="proposed", check=make_check())
-    after = compare_with_gold(project)["known_answer"]
+    after = measure_against_gold(project)["known_answer"]
     assert (after.all.labels, after.all.area_share) == (4, pytest.approx(1 / 12)), "over labels with a box"

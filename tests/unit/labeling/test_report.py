@@ -19,10 +19,10 @@ from hart_studio.labeling.report import (
     draw_calibration,
     draw_figures,
     draw_reliability,
-    show_estimate,
+    format_estimate,
     write_report,
 )
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.records import GoldSample
 from tests.unit.labeling.conftest import BOX, add_label, ask, make_check
 from tests.unit.labeling.test_calibration import make_calibration
@@ -30,9 +30,9 @@ from tests.unit.labeling.test_calibration import make_calibration
 HOSTILE = "<script>alert(1)</script>"
 
 
-def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture: Path) -> None:
+def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, image: Path) -> None:
     project = create_project(tmp_path / "p", HOSTILE)
-    samples = tuple(GoldSample(**ask(picture, number).model_dump(), gold_boxes=(BOX,)) for number in range(3))
+    samples = tuple(GoldSample(**ask(image, number).model_dump(), gold_boxes=(BOX,)) for number in range(3))
     import_samples(project, LoadedSamples("s", samples))
     for item in list(project.items()):
         check = make_check(crops_right=True, full_right=False, necessity=True, area_share=0.02)
@@ -41,7 +41,7 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture
     assert measure_quality(project).evidence["known_answer"].uncalibrated == 1
     add_label(project, item.id, check=check, score=0.9, status="auto_accepted")
     add_label(project, next(iter(project.items())).id, check=check, score=None, uncalibrated="images")
-    ReviewDesk(project).decide(HOSTILE, item.id, 3, "accept", seconds=2.5)
+    ReviewQueue(project).decide(HOSTILE, item.id, 3, "accept", seconds=2.5)
     bins = make_bins(np.array([0.9]), np.array([1.0]))
     curve = make_calibration().curves["known_answer"].model_copy(update={"bins": bins})
     write_report(project, tmp_path / "report.html", make_calibration(model=HOSTILE, curves={"known_answer": curve}))
@@ -65,7 +65,7 @@ def test_the_report_has_every_figure_and_no_foreign_html(tmp_path: Path, picture
 def test_a_report_of_nothing(tmp_path: Path) -> None:
     write_report(create_project(tmp_path / "p"), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "No label that was accepted unseen has been audited yet" in text
+    assert "No label that was auto-accepted has been audited yet" in text
     assert "Beside gold boxes" not in text
 
 
@@ -83,9 +83,9 @@ def test_the_reliability_diagram_shows_right_and_score() -> None:
     assert text.count('stroke-width="3"') == 2
 
 
-def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: Path, picture: Path) -> None:
+def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: Path, image: Path) -> None:
     project = create_project(tmp_path / "p")
-    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    import_samples(project, LoadedSamples("s", (ask(image),)))
     (item,) = project.items()
     add_label(project, item.id, check=make_check(), score=0.9)
     curve = make_calibration().curves["known_answer"]
@@ -99,9 +99,9 @@ def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: 
     assert draw_calibration(make_calibration(curves={"known_answer": curve}), measure_quality(project))[1] == ""
 
 
-def test_no_reliability_is_shown_where_every_label_is_uncalibrated(tmp_path: Path, picture: Path) -> None:
+def test_no_reliability_is_shown_where_every_label_is_uncalibrated(tmp_path: Path, image: Path) -> None:
     project = create_project(tmp_path / "p")
-    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    import_samples(project, LoadedSamples("s", (ask(image),)))
     (item,) = project.items()
     add_label(project, item.id, check=make_check(), uncalibrated="images")
     figures, told = draw_calibration(make_calibration(), measure_quality(project))
@@ -109,9 +109,9 @@ def test_no_reliability_is_shown_where_every_label_is_uncalibrated(tmp_path: Pat
     assert "No label of this project has a score from known answers" in told
 
 
-def test_the_areas_are_percent_with_a_space(tmp_path: Path, picture: Path) -> None:
+def test_the_areas_are_percent_with_a_space(tmp_path: Path, image: Path) -> None:
     project = create_project(tmp_path / "p")
-    import_samples(project, LoadedSamples("s", (ask(picture),)))
+    import_samples(project, LoadedSamples("s", (ask(image),)))
     (item,) = project.items()
     add_label(project, item.id, check=make_check(area_share=0.02))
     names = re.findall(">([0-9.]+ ?%)<", draw_figures(measure_quality(project))["areas"])
@@ -119,8 +119,8 @@ def test_the_areas_are_percent_with_a_space(tmp_path: Path, picture: Path) -> No
 
 
 def test_an_estimate_with_its_interval() -> None:
-    assert show_estimate(wilson(8, 10)) == "80.0 % (49.0 % – 94.3 %)"
-    assert show_estimate(None) == "–"
+    assert format_estimate(wilson(8, 10)) == "80.0 % (49.0 % – 94.3 %)"
+    assert format_estimate(None) == "–"
 
 
 def test_only_an_earlier_report_is_replaced(tmp_path: Path) -> None:

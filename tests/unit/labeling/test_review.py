@@ -7,11 +7,11 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
-from hart_studio.labeling.claims import ConflictError
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
+from hart_studio.labeling.item_locks import ConflictError
 from hart_studio.labeling.project import Project, ProjectSettings
-from hart_studio.labeling.review import SEARCHES, Decision, ReviewDesk, make_search
+from hart_studio.labeling.review import SEARCHES, Decision, ReviewQueue, make_search
 from hart_studio.records import Box
 from tests.unit.labeling.conftest import BOX, add_label, ask, fill_many, make_check
 
@@ -19,51 +19,51 @@ OTHER = Box.from_xyxy((10, 20, 30, 40))
 
 
 @pytest.fixture
-def desk(filled: Project) -> ReviewDesk:
-    return ReviewDesk(filled)
+def desk(filled: Project) -> ReviewQueue:
+    return ReviewQueue(filled)
 
 
-def status(desk: ReviewDesk, item_id: str) -> str:
+def status(desk: ReviewQueue, item_id: str) -> str:
     return desk.project.item(item_id).label.status
 
 
-def test_the_least_sure_comes_first(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_the_least_sure_comes_first(desk: ReviewQueue, item_ids: list[str]) -> None:
     item = desk.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[0]
 
 
-def test_disagreement_comes_before_low_scores(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_disagreement_comes_before_low_scores(desk: ReviewQueue, item_ids: list[str]) -> None:
     add_label(desk.project, item_ids[4], score=0.9, check=make_check(crops_right=False, full_right=True))
     item = desk.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[4]
 
 
-def test_two_reviewers_never_get_the_same_item(desk: ReviewDesk) -> None:
+def test_two_reviewers_never_get_the_same_item(desk: ReviewQueue) -> None:
     first, second, third = desk.next_item("Ada"), desk.next_item("Bo"), desk.next_item("Cy")
     assert first and second and third
     assert len({first.id, second.id, third.id}) == 3
 
 
 def test_an_item_comes_back_when_its_claim_has_run_out(
-    desk: ReviewDesk, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
+    desk: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.next_item("Ada")
     now = time.time()
-    monkeypatch.setattr("hart_studio.labeling.claims.time.time", lambda: now + 10_000)
+    monkeypatch.setattr("hart_studio.labeling.item_locks.time.time", lambda: now + 10_000)
     item = desk.next_item("Bo")
     assert item is not None
     assert item.id == item_ids[0]
 
 
-def test_reloading_gives_the_same_item_again(desk: ReviewDesk) -> None:
+def test_reloading_gives_the_same_item_again(desk: ReviewQueue) -> None:
     first, again = desk.next_item("Ada"), desk.next_item("Ada")
     assert first and again
     assert first.id == again.id
 
 
-def test_the_queue_runs_empty(desk: ReviewDesk) -> None:
+def test_the_queue_runs_empty(desk: ReviewQueue) -> None:
     seen = []
     while item := desk.next_item("Ada"):
         seen.append(item.id)
@@ -72,7 +72,7 @@ def test_the_queue_runs_empty(desk: ReviewDesk) -> None:
     assert desk.project.count_by("status") == {"accepted": 6}
 
 
-def test_a_decision_keeps_boxes_evidence_and_maker(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_a_decision_keeps_boxes_evidence_and_maker(desk: ReviewQueue, item_ids: list[str]) -> None:
     before = desk.project.item(item_ids[0]).label
     label = desk.decide("  Ada   Lovelace ", item_ids[0], before.revision, "accept", note=" fine ")
     assert (label.status, label.origin, label.boxes, label.score) == ("accepted", "model", (BOX,), before.score)
@@ -80,35 +80,37 @@ def test_a_decision_keeps_boxes_evidence_and_maker(desk: ReviewDesk, item_ids: l
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-@pytest.mark.parametrize("wanted", [ItemFilter(), ItemFilter(statuses=("proposed",), least_score=0.2, category="sign")])
+@pytest.mark.parametrize(
+    "item_filter", [ItemFilter(), ItemFilter(statuses=("proposed",), min_score=0.2, category="sign")]
+)
 def test_the_next_item_is_found_by_an_index_without_sorting(
-    desk: ReviewDesk, search: tuple[str, str], wanted: ItemFilter
+    desk: ReviewQueue, search: tuple[str, str], item_filter: ItemFilter
 ) -> None:
-    query, values = make_search(search, "Ada", wanted, ["x"])
+    query, values = make_search(search, "Ada", item_filter, ["x"])
     with desk.project.database.reading() as connection:
         rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
     plan = "\n".join(row["detail"] for row in rows)
-    assert "USING INDEX items_by_need" in plan or "USING INDEX items_for_two" in plan
+    assert "USING INDEX items_by_priority" in plan or "USING INDEX items_for_double_review" in plan
     assert "ORDER BY" not in plan and "SCAN actions" not in plan and "actions_by_reviewer" not in plan, plan
 
 
-def test_the_next_item_of_thousands_comes_at_once(project: Project, picture: Path) -> None:
-    fill_many(project, picture, 20_000)
-    desk = ReviewDesk(project)
+def test_the_next_item_of_thousands_comes_at_once(project: Project, image: Path) -> None:
+    fill_many(project, image, 20_000)
+    desk = ReviewQueue(project)
     for number in range(3):
-        item = desk.next_item("Ada", passed=[])
+        item = desk.next_item("Ada", deferred=[])
         assert item is not None
         desk.decide("Ada", item.id, 1, "reject")
         began = time.process_time()
-        for wanted in (None, ItemFilter(category="c7"), ItemFilter(statuses=("accepted",))):
-            desk.next_item("Bo", wanted)
+        for item_filter in (None, ItemFilter(category="c7"), ItemFilter(statuses=("accepted",))):
+            desk.next_item("Bo", item_filter)
         assert time.process_time() - began < 0.1, number
 
 
 def test_an_item_that_another_takes_first_is_not_given_twice(
-    desk: ReviewDesk, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
+    desk: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, rivals = ReviewDesk._find_next, ["Bo", "Cy"]
+    plain, rivals = ReviewQueue._get_next, ["Bo", "Cy"]
 
     def found_a_moment_ago(*arguments: object) -> str | None:
         item_id = plain(*arguments)  # type: ignore[arg-type]
@@ -116,7 +118,7 @@ def test_an_item_that_another_takes_first_is_not_given_twice(
             desk.open_item(rivals.pop(0), item_id)
         return item_id
 
-    monkeypatch.setattr(ReviewDesk, "_find_next", staticmethod(found_a_moment_ago))
+    monkeypatch.setattr(ReviewQueue, "_get_next", staticmethod(found_a_moment_ago))
     item = desk.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[2]
@@ -124,7 +126,7 @@ def test_an_item_that_another_takes_first_is_not_given_twice(
 
 @pytest.mark.parametrize(("decision", "boxes"), [("accept", None), ("edit", ())])
 def test_a_label_without_a_box_is_accepted_on_purpose_alone(
-    desk: ReviewDesk, item_ids: list[str], decision: Decision, boxes: tuple[Box, ...] | None
+    desk: ReviewQueue, item_ids: list[str], decision: Decision, boxes: tuple[Box, ...] | None
 ) -> None:
     add_label(desk.project, item_ids[0], boxes=())
     with pytest.raises(InputError, match="has no box"):
@@ -134,35 +136,35 @@ def test_a_label_without_a_box_is_accepted_on_purpose_alone(
     assert (label.status, label.boxes) == ("accepted" if decision == "accept" else "edited", ())
 
 
-def test_a_label_without_a_box_is_rejected_at_once(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_a_label_without_a_box_is_rejected_at_once(desk: ReviewQueue, item_ids: list[str]) -> None:
     add_label(desk.project, item_ids[0], boxes=())
     assert desk.decide("Ada", item_ids[0], 2, "reject").status == "rejected"
 
 
-def test_boxes_of_a_person_have_no_score_of_the_model(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_boxes_of_a_person_have_no_score_of_the_model(desk: ReviewQueue, item_ids: list[str]) -> None:
     kept, changed = Box.from_xyxy((0, 0, 10, 10), "sign", 0.9), Box.from_xyxy((50, 50, 90, 90), "sign", 0.8)
-    add_label(desk.project, item_ids[0], boxes=(kept, changed), score=0.77, maker=None)
+    add_label(desk.project, item_ids[0], boxes=(kept, changed), score=0.77, provenance=None)
     sent = (kept.model_copy(update={"score": None}), Box.from_xyxy((51, 50, 90, 90), "sign"), OTHER)
     label = desk.decide("Ada", item_ids[0], 2, "edit", boxes=sent)
     assert label.score is None
     assert [box.score for box in label.boxes] == [0.9, None, None]
-    assert desk.project.count(ItemFilter(least_score=0.0)) == 5, "no filter by score finds it"
+    assert desk.project.count(ItemFilter(min_score=0.0)) == 5, "no filter by score finds it"
     desk.undo("Ada")
     assert desk.project.item(item_ids[0]).label.score == 0.77
 
 
-def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Project, picture: Path) -> None:
+def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Project, image: Path) -> None:
     project.change_settings(ProjectSettings(overlap_share=1.0))
-    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+    import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     shown = add_label(project, item_id, score=0.5, check=make_check(crops_right=True))
-    desk = ReviewDesk(project)
+    desk = ReviewQueue(project)
     desk.decide("Ada", item_id, 1, "edit", boxes=(OTHER,), check=make_check(rollouts=0, crops_right=False))
     label = desk.decide("Bo", item_id, 2, "accept")
     assert (label.score, label.check, label.origin) == (0.5, shown.check, "model")
 
 
-def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewQueue, item_ids: list[str]) -> None:
     check = make_check(rollouts=0, crops_right=True)
     label = desk.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.from_xyxy((390, 290, 500, 500))), check=check)
     assert (label.status, label.origin, label.check) == ("edited", "human", check)
@@ -177,20 +179,20 @@ def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewDesk, i
         ((OTHER,) * 101, "at most 100 boxes"),
     ],
 )
-def test_boxes_that_cannot_be(desk: ReviewDesk, item_ids: list[str], boxes: tuple[Box, ...], message: str) -> None:
+def test_boxes_that_cannot_be(desk: ReviewQueue, item_ids: list[str], boxes: tuple[Box, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         desk.decide("Ada", item_ids[0], 1, "edit", boxes=boxes)
     assert status(desk, item_ids[0]) == "proposed"
 
 
-def test_nobody_overwrites_another(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_nobody_overwrites_another(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "reject")
     with pytest.raises(ConflictError, match="a newer one by Ada"):
         desk.decide("Bo", item_ids[0], 1, "accept")
     assert status(desk, item_ids[0]) == "rejected"
 
 
-def test_an_item_that_another_has_open_cannot_be_decided_or_opened(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_an_item_that_another_has_open_cannot_be_decided_or_opened(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.open_item("Ada", item_ids[3])
     with pytest.raises(ConflictError, match="Ada works on"):
         desk.open_item("Bo", item_ids[3])
@@ -200,20 +202,20 @@ def test_an_item_that_another_has_open_cannot_be_decided_or_opened(desk: ReviewD
     assert desk.open_item("Bo", item_ids[3]).label.reviewer == "Ada"
 
 
-def test_a_skipped_item_goes_to_others_and_returns_when_it_changes(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_a_skipped_item_goes_to_others_and_returns_when_it_changes(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.next_item("Ada")
     desk.skip("Ada", item_ids[0])
     mine, theirs = desk.next_item("Ada"), desk.next_item("Bo")
     assert mine and theirs
     assert (mine.id, theirs.id) == (item_ids[1], item_ids[0])
-    desk.next_item("Bo", passed=item_ids[:1])
+    desk.next_item("Bo", deferred=item_ids[:1])
     add_label(desk.project, item_ids[0], score=0.0)
     again = desk.next_item("Ada")
     assert again is not None
     assert again.id == item_ids[0]
 
 
-def test_undo_and_redo_across_items(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_undo_and_redo_across_items(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     desk.decide("Ada", item_ids[1], 1, "edit", boxes=(OTHER,))
     desk.skip("Ada", item_ids[2])
@@ -231,7 +233,7 @@ def test_undo_and_redo_across_items(desk: ReviewDesk, item_ids: list[str]) -> No
     assert desk.redo("Ada") is None
 
 
-def test_undo_and_redo_of_several_actions_on_one_item(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_undo_and_redo_of_several_actions_on_one_item(desk: ReviewQueue, item_ids: list[str]) -> None:
     item_id = item_ids[0]
     for decision in ("accept", "reject", "bad_question"):
         desk.decide("Ada", item_id, desk.project.item(item_id).label.revision, decision)  # type: ignore[arg-type]
@@ -245,7 +247,7 @@ def test_undo_and_redo_of_several_actions_on_one_item(desk: ReviewDesk, item_ids
     assert [label.revision for label in desk.project.history(item_id)] == list(range(13))
 
 
-def test_a_new_decision_ends_what_could_be_done_again(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_a_new_decision_ends_what_could_be_done_again(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     desk.undo("Ada")
     desk.decide("Ada", item_ids[1], 1, "reject")
@@ -253,14 +255,14 @@ def test_a_new_decision_ends_what_could_be_done_again(desk: ReviewDesk, item_ids
     assert desk.undo("Ada") == (item_ids[1], "reject", 0)
 
 
-def test_undo_takes_back_ones_own_actions_only(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_undo_takes_back_ones_own_actions_only(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     desk.decide("Bo", item_ids[1], 1, "reject")
     assert desk.undo("Ada") == (item_ids[0], "accept", 0)
     assert status(desk, item_ids[1]) == "rejected"
 
 
-def test_undo_does_not_overwrite_what_another_did_since(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_undo_does_not_overwrite_what_another_did_since(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     desk.decide("Bo", item_ids[0], 2, "reject")
     with pytest.raises(ConflictError, match="somebody has changed"):
@@ -268,19 +270,19 @@ def test_undo_does_not_overwrite_what_another_did_since(desk: ReviewDesk, item_i
     assert status(desk, item_ids[0]) == "rejected"
 
 
-def test_undo_works_after_a_restart(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_undo_works_after_a_restart(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
-    fresh = ReviewDesk(Project(desk.project.folder))
+    fresh = ReviewQueue(Project(desk.project.folder))
     assert fresh.undo("Ada") == (item_ids[0], "accept", 0)
     assert status(fresh, item_ids[0]) == "proposed"
 
 
-def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project: Project, picture: Path) -> None:
+def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project: Project, image: Path) -> None:
     project.change_settings(ProjectSettings(overlap_share=1.0))
-    import_samples(project, LoadedSamples("streets", (ask(picture),)))
+    import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     add_label(project, item_id, score=0.5)
-    desk = ReviewDesk(project)
+    desk = ReviewQueue(project)
     first = desk.next_item("Ada")
     assert first is not None
     desk.decide("Ada", item_id, first.label.revision, "edit", boxes=(OTHER,))
@@ -288,21 +290,21 @@ def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project
     second = desk.next_item("Bo")
     assert second is not None
     assert second.id == item_id
-    assert desk.first_view(second, "Bo").boxes == (BOX,)
+    assert desk.blind_view(second, "Bo").boxes == (BOX,)
     desk.decide("Bo", item_id, second.label.revision, "accept")
     assert project.item(item_id).label.boxes == (BOX,)
     assert desk.next_item("Cy") is None
 
 
-def test_an_unknown_decision_is_refused(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_an_unknown_decision_is_refused(desk: ReviewQueue, item_ids: list[str]) -> None:
     with pytest.raises(InputError, match="expected one of accept"):
         desk.decide("Ada", item_ids[0], 1, "delete")  # type: ignore[arg-type]
 
 
-def test_passing_over_goes_through_the_queue_and_round_again(desk: ReviewDesk, item_ids: list[str]) -> None:
+def test_passing_over_goes_through_the_queue_and_round_again(desk: ReviewQueue, item_ids: list[str]) -> None:
     passed: list[str] = []
     for _ in range(8):
-        item = desk.next_item("Ada", passed=passed)
+        item = desk.next_item("Ada", deferred=passed)
         assert item is not None
         passed.append(item.id)
     assert passed[:6] == item_ids

@@ -6,30 +6,30 @@ import pytest
 
 from hart_studio.labeling import review_history
 from hart_studio.labeling.bulk_accept import accept_all
-from hart_studio.labeling.filters import EVERYTHING
+from hart_studio.labeling.filters import ALL_ITEMS
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import Label
-from hart_studio.labeling.review import ReviewDesk
+from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.review_history import (
     FIRST_CHUNK,
-    MOST_IN_CHUNK,
-    is_bulk_next,
+    MAX_IN_CHUNK,
+    is_next_action_bulk,
     next_chunk_size,
     step,
 )
 from tests.unit.labeling.conftest import add_label, fill_many
 
 
-def undo(project: Project, who: str = "Ada") -> review_history.Undone | None:
+def undo(project: Project, who: str = "Ada") -> review_history.UndoneAction | None:
     return step(project, who, is_undo=True)
 
 
-def redo(project: Project, who: str = "Ada") -> review_history.Undone | None:
+def redo(project: Project, who: str = "Ada") -> review_history.UndoneAction | None:
     return step(project, who, is_undo=False)
 
 
 def test_redo_follows_the_newest_branch(filled: Project, item_ids: list[str]) -> None:
-    desk = ReviewDesk(filled)
+    desk = ReviewQueue(filled)
     desk.decide("Ada", item_ids[0], 1, "accept")
     undo(filled)
     desk.decide("Ada", item_ids[1], 1, "reject")  # the accept cannot be redone any more
@@ -41,26 +41,26 @@ def test_redo_follows_the_newest_branch(filled: Project, item_ids: list[str]) ->
 
 def test_one_undo_takes_back_a_bulk_accept_and_redo_does_it_again(filled: Project, item_ids: list[str]) -> None:
     before = [item.label for item in filled.items()]
-    ReviewDesk(filled).decide("Ada", item_ids[5], 1, "reject")
-    accept_all(filled, "Ada", EVERYTHING, 5)
-    assert is_bulk_next(filled, "Ada", is_undo=True)
+    ReviewQueue(filled).decide("Ada", item_ids[5], 1, "reject")
+    accept_all(filled, "Ada", ALL_ITEMS, 5)
+    assert is_next_action_bulk(filled, "Ada", is_undo=True)
     undone = undo(filled)
     assert undone is not None and undone.kind == "accept of 5 labels" and undone.skipped == 0
     for item, earlier in zip(filled.items(), before[:5], strict=False):
         assert item.label == earlier.model_copy(update={"revision": 3, "at": item.label.at})
-    assert is_bulk_next(filled, "Ada", is_undo=False)
+    assert is_next_action_bulk(filled, "Ada", is_undo=False)
     assert redo(filled) == (undone.item_id, "accept of 5 labels", 0)
     assert filled.count_by("status") == {"accepted": 5, "rejected": 1}
     undo(filled)
-    assert not is_bulk_next(filled, "Ada", is_undo=True)
+    assert not is_next_action_bulk(filled, "Ada", is_undo=True)
     assert undo(filled) == (item_ids[5], "reject", 0)
     assert filled.count_by("status") == {"proposed": 6}
     assert filled.count_waiting() == {"proposed": 6}
 
 
 def test_undo_of_a_bulk_accept_leaves_what_others_changed_and_says_so(filled: Project, item_ids: list[str]) -> None:
-    accept_all(filled, "Ada", EVERYTHING, 6)
-    ReviewDesk(filled).decide("Bo", item_ids[2], 2, "reject")
+    accept_all(filled, "Ada", ALL_ITEMS, 6)
+    ReviewQueue(filled).decide("Bo", item_ids[2], 2, "reject")
     undone = undo(filled)
     assert undone is not None and (undone.kind, undone.skipped) == ("accept of 5 labels", 1)
     assert filled.count_by("status") == {"proposed": 5, "rejected": 1}
@@ -70,7 +70,7 @@ def test_undo_of_a_bulk_accept_leaves_what_others_changed_and_says_so(filled: Pr
 def test_an_undo_that_ended_early_goes_on(
     filled: Project, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accept_all(filled, "Ada", EVERYTHING, 6)
+    accept_all(filled, "Ada", ALL_ITEMS, 6)
     monkeypatch.setattr(review_history, "FIRST_CHUNK", 2)
 
     def fail(done: int, skipped: int) -> None:
@@ -89,27 +89,27 @@ def test_an_undo_that_ended_early_goes_on(
 def test_what_was_auto_accepted_is_audited_again_after_an_undo(filled: Project, item_ids: list[str]) -> None:
     filled.change_settings(filled.settings.model_copy(update={"audit_share": 1.0}))
     add_label(filled, item_ids[0], status="auto_accepted", score=0.9)
-    ReviewDesk(filled).decide("Ada", item_ids[0], 2, "accept")
+    ReviewQueue(filled).decide("Ada", item_ids[0], 2, "accept")
     assert filled.count_waiting() == {"proposed": 5}
     undo(filled)
     assert filled.count_waiting() == {"auto_accepted": 1, "proposed": 5}
 
 
-def test_undo_of_thousands_is_made_of_short_transactions(project: Project, picture: Path) -> None:
-    fill_many(project, picture, 3000)
-    accept_all(project, "Ada", EVERYTHING, 3000)
+def test_undo_of_thousands_is_made_of_short_transactions(project: Project, image: Path) -> None:
+    fill_many(project, image, 3000)
+    accept_all(project, "Ada", ALL_ITEMS, 3000)
     seen: list[int] = []
     step(project, "Ada", is_undo=True, report=lambda done, skipped: seen.append(done))
     assert len(seen) > 1 and seen[-1] == 3000
     assert project.count_by("status") == {"proposed": 3000}
     with project.database.reading() as connection:
-        assert connection.execute("SELECT COUNT(*) FROM items WHERE need IS NULL").fetchone()[0] == 0
+        assert connection.execute("SELECT COUNT(*) FROM items WHERE review_priority IS NULL").fetchone()[0] == 0
         row = connection.execute("SELECT label FROM items WHERE number = 1234").fetchone()
     assert Label.model_validate_json(row["label"]).status == "proposed"
 
 
 def test_transactions_follow_the_time_that_they_take() -> None:
     assert next_chunk_size(1000, 0.01) == 2000
-    assert next_chunk_size(MOST_IN_CHUNK, 0.01) == MOST_IN_CHUNK
+    assert next_chunk_size(MAX_IN_CHUNK, 0.01) == MAX_IN_CHUNK
     assert next_chunk_size(2000, 0.8) == 1000
     assert next_chunk_size(4000, 60.0) == FIRST_CHUNK

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from hart_studio.labeling.job import LabelingConfig, forget_missing_run, prepare_run
+from hart_studio.labeling.job import LabelingConfig, delete_missing_run, prepare_run
 from hart_studio.labeling.project import Project
-from hart_studio.labeling.run_summary import MOST_REASONS, summarize_run
+from hart_studio.labeling.run_summary import MAX_REASONS, summarize_run
 
 
 def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
-    config = LabelingConfig(wanted={"statuses": ("proposed",)})  # type: ignore[arg-type]
+    config = LabelingConfig(item_filter={"statuses": ("proposed",)})  # type: ignore[arg-type]
     layout = prepare_run(filled, config)
     assert summarize_run(filled, layout.run_id) == [
         "this run: 0 of 6 items, 0 proposed, 0 auto-accepted, 0 failed, 0 without a box"
@@ -17,8 +17,8 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
         f'{{"status": "proposed", "note": "", "boxes": {box}}}',
         '{"status": "proposed", "note": "", "boxes": []}',
         f'{{"status": "auto_accepted", "note": "", "boxes": {box}}}',
-        '{"status": "failed", "note": "no picture", "boxes": []}',
-        '{"status": "failed", "note": "no picture", "boxes": []}',
+        '{"status": "failed", "note": "no image", "boxes": []}',
+        '{"status": "failed", "note": "no image", "boxes": []}',
     ]
     with filled.database.writing() as connection:
         for item_id, label in zip(ids, labels, strict=False):
@@ -28,17 +28,17 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
     assert summarize_run(filled, layout.run_id) == [
         "this run: 5 of 6 items, 2 proposed, 1 auto-accepted, 2 failed, 1 without a box",
         "  2 of the failed items keep the label that they had; --status labels them again",
-        "  2 failed: no picture",
+        "  2 failed: no image",
     ]
     with filled.database.writing() as connection:
         connection.execute("""UPDATE predictions SET label = '{"status": "failed", "note": "x' || item || '"}'""")
     lines = summarize_run(filled, layout.run_id)
-    assert len(lines) == 2 + MOST_REASONS + 1 and lines[-1].startswith("  and 1 other reasons")
+    assert len(lines) == 2 + MAX_REASONS + 1 and lines[-1].startswith("  and 1 other reasons")
 
 
 def test_a_run_with_a_folder_is_not_forgotten(filled: Project) -> None:
-    config = LabelingConfig(wanted={"statuses": ("proposed",)})  # type: ignore[arg-type]
+    config = LabelingConfig(item_filter={"statuses": ("proposed",)})  # type: ignore[arg-type]
     layout = prepare_run(filled, config)
-    forget_missing_run(filled, layout)
+    delete_missing_run(filled, layout)
     with filled.database.reading() as connection:
         assert connection.execute("SELECT COUNT(*) FROM predictions").fetchone()[0] == 6

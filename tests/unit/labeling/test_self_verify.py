@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import InputError
-from hart_studio.labeling.self_verify import ProposalSettings, check_boxes, propose
-from hart_studio.labeling.tightening import TighteningSettings
+from hart_studio.labeling.box_refinement import BoxRefinementSettings
+from hart_studio.labeling.self_verify import ProposalSettings, propose, verify_drawn_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, GoldSample, Sample
 from tests.fakes import ScriptedModel, pictures_in
@@ -20,14 +20,14 @@ FOUR = ProposalSettings(rollouts=4)
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "plain.png"
     Image.new("RGB", WH, (200, 30, 30)).save(path)
     return path
 
 
-def ask(picture: Path, answer: str | None = "B") -> Sample:
-    return Sample(id="s", image=str(picture), question="Which digit?", choices=("3", "7"), answer=answer)
+def ask(image: Path, answer: str | None = "B") -> Sample:
+    return Sample(id="s", image=str(image), question="Which digit?", choices=("3", "7"), answer=answer)
 
 
 def one(model: ScriptedModel, sample: Sample, settings: ProposalSettings = FOUR, given: Sequence[tuple[Box, ...]] = ()):  # type: ignore[no-untyped-def]
@@ -35,13 +35,13 @@ def one(model: ScriptedModel, sample: Sample, settings: ProposalSettings = FOUR,
     return proposal
 
 
-def test_the_boxes_are_those_of_the_right_rollouts(picture: Path) -> None:
+def test_the_boxes_are_those_of_the_right_rollouts(image: Path) -> None:
     model = ScriptedModel(
         grounding=[boxes_text(NEAR), boxes_text(FAR), boxes_text(NEAR), boxes_text(FAR)],
         crops_only=["A", "B", "A", "B", "B"],
         direct=["B", "A"],
     )
-    proposal = one(model, ask(picture))
+    proposal = one(model, ask(image))
     assert [box.xyxy for box in proposal.boxes] == [tuple(float(edge) for edge in FAR)]
     check = proposal.check
     assert (check.kind, check.rollouts, check.sufficiency, check.support) == ("known_answer", 4, 0.5, 0.5)
@@ -52,37 +52,37 @@ def test_the_boxes_are_those_of_the_right_rollouts(picture: Path) -> None:
     assert check.cautions == ()
 
 
-def test_without_an_answer_the_majority_says_which_boxes(picture: Path) -> None:
+def test_without_an_answer_the_majority_says_which_boxes(image: Path) -> None:
     model = ScriptedModel(
         grounding=[boxes_text(NEAR), boxes_text(NEAR), boxes_text(NEAR), boxes_text(FAR)],
         crops_only=["A", "A", "A", "B", "A"],
         direct=["B", "B"],
     )
-    check = one(model, ask(picture, None)).check
+    check = one(model, ask(image, None)).check
     assert (check.kind, check.majority_answer, check.sufficiency, check.support) == ("agreement", "A", 0.75, 0.75)
     assert (check.crops_right, check.full_right, check.necessity) == (True, False, False)
 
 
-def test_what_is_painted_over_is_the_label(picture: Path) -> None:
+def test_what_is_painted_over_is_the_label(image: Path) -> None:
     model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
-    one(model, ask(picture))
+    one(model, ask(image))
     full, masked = (pictures_in(request)[0].pixels for request in model.requests("direct"))
     assert full.size == masked.size
     assert full.tobytes() == masked.tobytes(), "the mean colour of one colour is that colour"
     assert len(model.requests("crops_only")) == 5
 
 
-def test_no_rollout_has_a_box(picture: Path) -> None:
-    proposal = one(ScriptedModel(grounding="nothing here", direct="B"), ask(picture))
+def test_no_rollout_has_a_box(image: Path) -> None:
+    proposal = one(ScriptedModel(grounding="nothing here", direct="B"), ask(image))
     assert (proposal.boxes, proposal.failure) == ((), "")
     assert (proposal.check.sufficiency, proposal.check.crops_right, proposal.check.support) == (0.0, None, None)
     assert (proposal.check.full_right, proposal.check.necessity, proposal.check.area_share) == (True, None, 0.0)
 
 
-def test_cautions(picture: Path) -> None:
+def test_cautions(image: Path) -> None:
     def cautions(*boxes: tuple[int, int, int, int]) -> tuple[str, ...]:
         model = ScriptedModel(grounding=[boxes_text(box) for box in boxes], crops_only="B", direct="B")
-        return one(model, ask(picture)).check.cautions
+        return one(model, ask(image)).check.cautions
 
     assert cautions(NEAR, NEAR, NEAR, NEAR) == ()
     assert cautions(*[(0, 100, 200, 300)] * 4) == ("touches_border",)
@@ -90,91 +90,91 @@ def test_cautions(picture: Path) -> None:
     assert cautions(NEAR, FAR, (400, 400, 500, 500), (700, 100, 800, 200)) == ("scattered",)
 
 
-def test_no_box_of_any_rollout_is_not_called_scattered(picture: Path) -> None:
+def test_no_box_of_any_rollout_is_not_called_scattered(image: Path) -> None:
     model = ScriptedModel(grounding="Somewhere in the middle.", crops_only="B", direct="B")
-    proposal = one(model, ask(picture))
+    proposal = one(model, ask(image))
     assert (proposal.boxes, proposal.check.cautions) == ((), ("no_box",))
     given = (Box.from_xyxy(NEAR),)
-    assert one(model, ask(picture), given=[given]).check.cautions == ("no_box",), "boxes that came in are no prediction"
+    assert one(model, ask(image), given=[given]).check.cautions == ("no_box",), "boxes that came in are no prediction"
 
 
-def test_given_boxes_are_verified_as_they_are(picture: Path) -> None:
+def test_given_boxes_are_verified_as_they_are(image: Path) -> None:
     mine = (Box.from_xyxy((590, 590, 910, 910), label="sign"),)
     model = ScriptedModel(
         grounding=[boxes_text(NEAR), boxes_text(FAR), boxes_text(FAR), boxes_text(FAR)],
         crops_only=["A", "A", "A", "A", "B", "B", "B", "A", "B"],
         direct="B",
     )
-    proposal = one(model, ask(picture), given=[mine])
+    proposal = one(model, ask(image), given=[mine])
     assert proposal.boxes == mine
     assert (proposal.check.sufficiency, proposal.check.support, proposal.check.crops_right) == (0.75, 0.75, True)
     assert proposal.check.consensus < 1, "how much the model's own regions agree"
 
 
-def test_a_picture_that_cannot_be_read_takes_no_other_along(picture: Path, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.jpg"
     Image.effect_noise((900, 900), 90).convert("RGB").save(damaged)
     damaged.write_bytes(damaged.read_bytes()[:60_000])
     model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
-    gone, cut, good = propose(model, [ask(tmp_path / "gone.png"), ask(damaged), ask(picture)], FOUR)
+    gone, cut, good = propose(model, [ask(tmp_path / "gone.png"), ask(damaged), ask(image)], FOUR)
     assert "no file of that name" in gone.failure and gone.check is None
     assert "cut short" in cut.failure and cut.boxes == ()
     assert good.failure == "" and good.check.crops_right
 
 
-def test_several_rollouts_at_temperature_0_are_refused(picture: Path) -> None:
+def test_several_rollouts_at_temperature_0_are_refused(image: Path) -> None:
     settings = ProposalSettings(rollouts=4, loop=LoopSettings())
     with pytest.raises(InputError, match="temperature above 0"):
-        propose(ScriptedModel(), [ask(picture)], settings)
+        propose(ScriptedModel(), [ask(image)], settings)
 
 
-def test_gold_boxes_are_out_of_reach(picture: Path) -> None:
-    gold = GoldSample(**ask(picture).model_dump(), gold_boxes=(Box.from_xyxy(NEAR),))
+def test_gold_boxes_are_out_of_reach(image: Path) -> None:
+    gold = GoldSample(**ask(image).model_dump(), gold_boxes=(Box.from_xyxy(NEAR),))
     with pytest.raises(AttributeError):
         gold.without_gold_boxes().gold_boxes  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_the_checks_are_greedy_and_the_rollouts_sampled(picture: Path) -> None:
+def test_the_checks_are_greedy_and_the_rollouts_sampled(image: Path) -> None:
     model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
-    one(model, ask(picture))
+    one(model, ask(image))
     assert [(call.sampling.temperature, call.group_size) for call in model.calls] == [
         (1.0, 4), (1.0, 1), (1.0, 4), (0.0, 1), (0.0, 1), (0.0, 1),
     ]  # fmt: skip
 
 
-def test_a_loose_box_is_tightened_to_what_the_rollouts_point_at(picture: Path) -> None:
+def test_a_loose_box_is_tightened_to_what_the_rollouts_point_at(image: Path) -> None:
     loose = (Box.from_xyxy((500, 500, 1000, 1000)),)
     model = ScriptedModel(grounding=boxes_text(FAR), crops_only="B", direct="B")
-    tightened = one(model, ask(picture), ProposalSettings(rollouts=4, tightening=TighteningSettings()), [loose])
-    assert [box.xyxy for box in tightened.boxes] == [tuple(float(edge) for edge in FAR)]
-    assert tightened.check.area_share == pytest.approx(0.09)
+    refined = one(model, ask(image), ProposalSettings(rollouts=4, refinement=BoxRefinementSettings()), [loose])
+    assert [box.xyxy for box in refined.boxes] == [tuple(float(edge) for edge in FAR)]
+    assert refined.check.area_share == pytest.approx(0.09)
 
 
-def test_boxes_of_a_person_are_checked_by_greedy_answers_alone(picture: Path) -> None:
+def test_boxes_of_a_person_are_checked_by_greedy_answers_alone(image: Path) -> None:
     model = ScriptedModel(crops_only="B", direct=["B", "A"])
-    check, problem = check_boxes(model, ask(picture), [Box.from_xyxy(FAR)], FOUR.loop)
+    check, problem = verify_drawn_boxes(model, ask(image), [Box.from_xyxy(FAR)], FOUR.loop)
     assert (problem, check.rollouts, check.sufficiency, check.crops_right) == ("", 0, None, True)
     assert (check.necessity, check.area_share) == (True, pytest.approx(0.09))
     assert all(call.sampling.temperature == 0 for call in model.calls)
 
 
-def test_without_an_answer_a_person_is_measured_against_the_rollouts(picture: Path) -> None:
+def test_without_an_answer_a_person_is_measured_against_the_rollouts(image: Path) -> None:
     model = ScriptedModel(
         grounding=boxes_text(NEAR), crops_only=["A", "A", "A", "B", "A", "B", "A"], direct="A"
     )  # fmt: skip
-    before = one(model, ask(picture, None)).check
+    before = one(model, ask(image, None)).check
     assert before.majority_answer == "A"
-    assert check_boxes(model, ask(picture, None), [Box.from_xyxy(FAR)], FOUR.loop, before)[0].crops_right is False
-    alone = check_boxes(model, ask(picture, None), [Box.from_xyxy(FAR)], FOUR.loop)[0]
+    assert verify_drawn_boxes(model, ask(image, None), [Box.from_xyxy(FAR)], FOUR.loop, before)[0].crops_right is False
+    alone = verify_drawn_boxes(model, ask(image, None), [Box.from_xyxy(FAR)], FOUR.loop)[0]
     assert (alone.crops_right, alone.majority_answer) == (None, None)
 
 
-def test_a_person_says_that_nothing_is_there(picture: Path) -> None:
-    check, problem = check_boxes(ScriptedModel(direct="B"), ask(picture), [], FOUR.loop)
+def test_a_person_says_that_nothing_is_there(image: Path) -> None:
+    check, problem = verify_drawn_boxes(ScriptedModel(direct="B"), ask(image), [], FOUR.loop)
     assert (problem, check.crops_right, check.necessity, check.area_share) == ("", None, None, 0.0)
 
 
 def test_checking_boxes_of_a_picture_that_is_gone(tmp_path: Path) -> None:
-    check, problem = check_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.from_xyxy(FAR)], FOUR.loop)
+    check, problem = verify_drawn_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.from_xyxy(FAR)], FOUR.loop)
     assert "no file of that name" in problem
     assert check.crops_right is None

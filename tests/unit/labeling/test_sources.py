@@ -12,11 +12,11 @@ from PIL import Image
 from hart_studio.data.columns import ColumnMapping
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import DataError, InputError
-from hart_studio.labeling.archives import Archive
 from hart_studio.labeling.importing import import_source
-from hart_studio.labeling.peeking import peek_source
 from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.sources import SourceSettings, guess_kind, load_source, locate_source, map_columns
+from hart_studio.labeling.source_preview import preview_source
+from hart_studio.labeling.sources import SourceSettings, detect_source_kind, load_source, locate_source, map_columns
+from hart_studio.labeling.zip_archives import ZipArchive
 from hart_studio.needle.dataset import iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.records import GoldSample
@@ -47,44 +47,44 @@ def needle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_our_own_form_is_told_from_a_table(needle: Path, tmp_path: Path) -> None:
-    assert guess_kind(str(needle)) == "questions"
-    assert guess_kind(str(needle / "samples.jsonl")) == "questions"
+    assert detect_source_kind(str(needle)) == "questions"
+    assert detect_source_kind(str(needle / "samples.jsonl")) == "questions"
     row = {"image": "a.png", "question": "?", "answer": "x", "choices": "red\nblue", "id": 1}
     (tmp_path / "t.jsonl").write_text(json.dumps(row))
-    assert guess_kind(str(tmp_path / "t.jsonl")) == "table"
+    assert detect_source_kind(str(tmp_path / "t.jsonl")) == "table"
 
 
 def test_kinds_by_path(needle: Path, tmp_path: Path) -> None:
-    assert guess_kind(str(needle / "images")) == "pictures"
+    assert detect_source_kind(str(needle / "images")) == "images"
     make_zip(tmp_path / "z.zip", {"a.png": PNG})
-    assert guess_kind(str(tmp_path / "z.zip")) == "pictures"
-    assert guess_kind("org/data-set") == "hugging_face"
+    assert detect_source_kind(str(tmp_path / "z.zip")) == "images"
+    assert detect_source_kind("org/data-set") == "hugging_face"
     (tmp_path / "yolo").mkdir()
     (tmp_path / "yolo" / "data.yaml").write_text("names: [roi]")
-    assert guess_kind(str(tmp_path / "yolo")) == "yolo"
+    assert detect_source_kind(str(tmp_path / "yolo")) == "yolo"
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
-    assert guess_kind(str(tmp_path / "coco")) == "coco"
+    assert detect_source_kind(str(tmp_path / "coco")) == "coco"
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "/gone/away", "../x", "a/b/c"])
 def test_what_cannot_be_told(name: str) -> None:
     with pytest.raises(InputError, match="expected a file, a folder or a hub id"):
-        guess_kind(name)
+        detect_source_kind(name)
 
 
 def test_one_picture_is_no_source(tmp_path: Path) -> None:
-    (tmp_path / "photo 1.jpg").write_text("no picture at all")
-    with pytest.raises(InputError, match=r"got one picture, 'photo 1.jpg'; bring its folder, or a zip of it"):
-        guess_kind(str(tmp_path / "photo 1.jpg"))
+    (tmp_path / "photo 1.jpg").write_text("no image at all")
+    with pytest.raises(InputError, match=r"got one image, 'photo 1.jpg'; bring its folder, or a zip of it"):
+        detect_source_kind(str(tmp_path / "photo 1.jpg"))
 
 
 def test_a_table_without_heads_has_no_columns_until_somebody_chooses(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", (8, 6)), "PNG"))
     (tmp_path / "q.csv").write_text("b.png,What is it?\na.png,And this?\n")
-    found = peek_source(str(tmp_path / "q.csv"))
+    found = preview_source(str(tmp_path / "q.csv"))
     assert (found["columns"]["image"], found["columns"]["question"]) == ("", "")
-    assert (found["found"], found["missing"]) == (0, "no column was taken for the picture")
-    assert peek_source(str(tmp_path / "q.csv"), picture_column="b.png")["found"] == 1
+    assert (found["found"], found["missing"]) == (0, "no column was taken for the image")
+    assert preview_source(str(tmp_path / "q.csv"), image_column="b.png")["found"] == 1
 
 
 def test_questions_keep_their_gold_boxes_apart(needle: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_mapped_columns() -> None:
     assert map_columns(names, {"choices": "answer"}) == ColumnMapping(answer="answer", choices="answer")
     assert map_columns(names, {"choices": "B, A"}).choices == ("B", "A")
     with pytest.raises(InputError, match="expected one of image"):
-        map_columns(names, {"picture": "photo"})
+        map_columns(names, {"snapshot": "photo"})
     with pytest.raises(InputError, match="a column for question"):
         map_columns(names, {"question": ""})
 
@@ -118,18 +118,18 @@ def test_mapped_columns() -> None:
 def test_a_table_in_a_zip_finds_the_pictures_beside_it(tmp_path: Path, top: str) -> None:
     entries = {f"{top}q.csv": TABLE, f"{top}img/a.png": PNG, f"{top}img/b 2.png": PNG + b"1", "__MACOSX/._q.csv": b"x"}
     source = make_zip(tmp_path / "z.zip", entries)
-    assert guess_kind(str(source)) == "table"
+    assert detect_source_kind(str(source)) == "table"
     loaded = load(source, tmp_path / "cache", SourceSettings())
     assert [(Path(sample.image).name, sample.answer) for sample in loaded.samples] == [
         ("a.png", "red"),
         ("b 2.png", "blue"),
     ]
     (bad,) = loaded.invalid_rows
-    assert bad.row == "line 4" and "the picture is missing in " in bad.reason
+    assert bad.row == "line 4" and "is missing in " in bad.reason
 
-    peeked = peek_source(str(source))
+    peeked = preview_source(str(source))
     assert (peeked["kind"], peeked["found"], peeked["columns"]["answer"]) == ("table", 2, "answer")
-    assert peeked["missing"] == "the picture is missing in z.zip"
+    assert peeked["missing"] == "the image is missing in z.zip"
     assert peeked["rows"][1]["question"] == "And here?"
 
 
@@ -138,27 +138,30 @@ def test_a_folder_with_one_table_is_that_table(tmp_path: Path) -> None:
     for name in ("a.png", "b 2.png"):
         (tmp_path / "img" / name).write_bytes(PNG)
     (tmp_path / "q.csv").write_bytes(TABLE)
-    assert guess_kind(str(tmp_path)) == "table"
+    assert detect_source_kind(str(tmp_path)) == "table"
     assert len(load(tmp_path, tmp_path / "cache", SourceSettings()).samples) == 2
-    assert peek_source(str(tmp_path))["found"] == 2
+    assert preview_source(str(tmp_path))["found"] == 2
     (tmp_path / "more.jsonl").write_text("{}")
-    for ask in (guess_kind, peek_source):
+    for ask in (detect_source_kind, preview_source):
         with pytest.raises(InputError, match=r"one table of questions in the folder, got 2: more.jsonl, q.csv"):
             ask(str(tmp_path))
-    pictures = load(tmp_path, tmp_path / "cache", SourceSettings(kind="pictures", question="What is {name}?"))
-    assert len(pictures.samples) == 2
+    images = load(tmp_path, tmp_path / "cache", SourceSettings(kind="images", question="What is {name}?"))
+    assert len(images.samples) == 2
 
 
 def test_json_beside_pictures_is_a_table_only_when_it_is_one(tmp_path: Path) -> None:
     rows = json.dumps([{"image": "a.png", "question": "What?", "answer": "red"}]).encode()
     for name, text, kind in (
         ("rows", rows, "table"),
-        ("notes", b'{"camera": 1}', "pictures"),
-        ("no", b"{", "pictures"),
+        ("notes", b'{"camera": 1}', "images"),
+        ("no", b"{", "images"),
     ):
         source = make_zip(tmp_path / f"{name}.zip", {"a.png": PNG, f"{name}.json": text})
-        assert guess_kind(str(source)) == kind
-    assert guess_kind(str(make_zip(tmp_path / "two.zip", {"a.png": PNG, "a.json": rows, "b.json": rows}))) == "pictures"
+        assert detect_source_kind(str(source)) == kind
+    assert (
+        detect_source_kind(str(make_zip(tmp_path / "two.zip", {"a.png": PNG, "a.json": rows, "b.json": rows})))
+        == "images"
+    )
 
 
 def test_pictures_of_a_zip_keep_their_names_and_folders(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_pictures_of_a_zip_keep_their_names_and_folders(tmp_path: Path) -> None:
     assert (sample.id, sample.question, sample.source) == ("cats/tom.png", "Where is tom of cats?", "z")
     assert Path(sample.image).name == "tom.png"
     assert [bad.row for bad in loaded.invalid_rows] == ["cats/no.png"]
-    assert peek_source(str(source)) == {"kind": "pictures", "count": 2, "shown": ["cats/no.png", "cats/tom.png"]}
+    assert preview_source(str(source)) == {"kind": "images", "count": 2, "shown": ["cats/no.png", "cats/tom.png"]}
 
 
 def test_a_zip_of_nothing_says_why(tmp_path: Path) -> None:
@@ -190,8 +193,8 @@ def test_pictures_of_a_table_may_lie_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "far" / "img").mkdir(parents=True)
     (tmp_path / "far" / "img" / "a.png").write_bytes(PNG)
     (tmp_path / "q.csv").write_bytes(TABLE)
-    assert peek_source(str(tmp_path / "q.csv"))["found"] == 0
-    assert peek_source(str(tmp_path / "q.csv"), tmp_path / "far")["found"] == 1
+    assert preview_source(str(tmp_path / "q.csv"))["found"] == 0
+    assert preview_source(str(tmp_path / "q.csv"), tmp_path / "far")["found"] == 1
     loaded = load(tmp_path / "q.csv", tmp_path / "cache", SourceSettings(image_root=tmp_path / "far"))
     assert len(loaded.samples) == 1
 
@@ -202,25 +205,25 @@ def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
     project = create_project(tmp_path / "project", "p")
     with pytest.raises(DataError, match="map the columns"):
         import_source(project, str(source), SourceSettings())
-    assert not any(path.is_file() for path in project.pictures.rglob("*"))
+    assert not any(path.is_file() for path in project.images.rglob("*"))
     settings = SourceSettings(columns={"image": "photo", "question": "ask"})
     with pytest.raises(InputError, match="expected room for 1"):
-        import_source(project, str(source), settings, most_items=0)
-    assert not any(path.is_file() for path in project.pictures.rglob("*"))
+        import_source(project, str(source), settings, max_items=0)
+    assert not any(path.is_file() for path in project.images.rglob("*"))
     assert import_source(project, str(source), settings).added == 1
     with pytest.raises(DataError, match="map the columns"):
         import_source(project, str(source), SourceSettings())
     (item,) = project.items()
-    assert Path(item.picture.path).is_file(), "what an import before has unpacked stays"
+    assert Path(item.image.path).is_file(), "what an import before has unpacked stays"
 
 
 def test_no_picture_is_unpacked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {"q.csv": b"image,question\na.png,What?\nno.png,What?\n", "a.png": PNG, "no.png": b"text"}
     source = make_zip(tmp_path / "z.zip", entries)
     read: list[str] = []
-    whole = Archive.read
-    monkeypatch.setattr(Archive, "read", lambda self, name: read.append(name) or whole(self, name))
-    peeked = peek_source(str(source))
+    whole = ZipArchive.read
+    monkeypatch.setattr(ZipArchive, "read", lambda self, name: read.append(name) or whole(self, name))
+    peeked = preview_source(str(source))
     assert set(read) == {"q.csv"}
     assert peeked["found"] == 1 and "expected one of" in peeked["missing"]
 
@@ -230,7 +233,7 @@ def test_a_zipped_data_set_is_read(tmp_path: Path) -> None:
     rows = {"image": [{"bytes": PNG, "path": None}], "question": ["What?"], "answer": ["red"]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
     archive = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path, "set")
-    assert guess_kind(archive) == "hugging_face"
+    assert detect_source_kind(archive) == "hugging_face"
     assert [sample.answer for sample in load(Path(archive), tmp_path / "cache", SourceSettings()).samples] == ["red"]
 
 
@@ -239,8 +242,8 @@ def test_odd_names_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "._q.csv").write_bytes(b"\0attributes")
     (tmp_path / "a.png").write_bytes(PNG)
     (tmp_path / "._a.png").write_bytes(b"\0attributes")
-    assert guess_kind(str(tmp_path)) == "pictures"
-    assert peek_source(str(tmp_path)) == {"kind": "pictures", "count": 1, "shown": ["a.png"]}
+    assert detect_source_kind(str(tmp_path)) == "images"
+    assert preview_source(str(tmp_path)) == {"kind": "images", "count": 1, "shown": ["a.png"]}
     (tmp_path / "set.zip").mkdir()
     (tmp_path / "set.zip" / "a.png").write_bytes(PNG)
     assert len(load(tmp_path / "set.zip", tmp_path / "cache", SourceSettings(question="What?")).samples) == 1

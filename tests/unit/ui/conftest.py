@@ -16,7 +16,7 @@ from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.run_watch import RunWatch
 from hart_studio.ui.services import AskService
 from hart_studio.ui.visitors import Visitors
-from tests.evaluations import draw_picture, make_records, write_evaluation
+from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.fakes import ScriptedModel
 from tests.visitors import Clock, bring, call, make_ticket, sleep_instead, upload_zip
 
@@ -87,7 +87,7 @@ def outputs(desk: EvaluationDesk, tmp_path: Path) -> EvaluationOutputs:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    return draw_picture(tmp_path / "sign.png")
+    return draw_image(tmp_path / "sign.png")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hart_studio.errors import InputError
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
-from hart_studio.labeling.review_history import Report
+from hart_studio.labeling.review_history import ProgressCallback
 from hart_studio.ui import bulk_jobs
 from hart_studio.ui.bulk_jobs import BulkJobs
 
@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_a_short_one_is_answered_at_once(project: Project) -> None:
-    def work(report: Report) -> str:
+    def work(report: ProgressCallback) -> str:
         report(3, 1)
         return "done"
 
@@ -34,7 +34,7 @@ def test_a_long_one_is_polled_and_keeps_others_out(project: Project, monkeypatch
     monkeypatch.setattr(bulk_jobs, "WAIT_SECONDS", 0.01)
     goes_on, jobs = threading.Event(), BulkJobs()
 
-    def work(report: Report) -> str:
+    def work(report: ProgressCallback) -> str:
         report(1, 0)
         goes_on.wait(20)
         return "done"
@@ -49,10 +49,10 @@ def test_a_long_one_is_polled_and_keeps_others_out(project: Project, monkeypatch
 
 
 def test_what_goes_wrong_is_told(project: Project) -> None:
-    def refuse(report: Report) -> str:
+    def refuse(report: ProgressCallback) -> str:
         raise InputError("no room")
 
-    def vanish(report: Report) -> str:
+    def vanish(report: ProgressCallback) -> str:
         raise FileNotFoundError(2, "gone", "/home/somebody/secret")
 
     jobs = BulkJobs()
@@ -63,7 +63,7 @@ def test_what_goes_wrong_is_told(project: Project) -> None:
 
 
 def test_a_fault_of_the_program_ends_it(project: Project) -> None:
-    def fail(report: Report) -> str:
+    def fail(report: ProgressCallback) -> str:
         raise RuntimeError("secret")
 
     job = BulkJobs().start(project, "accept", 2, fail)

@@ -45,7 +45,7 @@ INERT = {
 CHECKED = {
     "model.id", "data.path", "data.image_root", "trackers", "path", "image_root", "without", "model", "served",
 }  # fmt: skip
-NOT_FOLLOWED = {"proposals", "wanted", "loop"}
+NOT_FOLLOWED = {"proposals", "item_filter", "loop"}
 """Settings of sampling and of a database filter, which name nothing outside of the project."""
 GONE = {"project"}
 """The folder that was opened is the project, whatever a config says."""

@@ -12,7 +12,7 @@ from hart_studio.runs.status import read_status
 from hart_studio.ui.evaluation_desk import EvaluationDesk
 from hart_studio.ui.launch_desk import LaunchDesk
 from hart_studio.ui.run_watch import RunWatch
-from tests.evaluations import draw_picture, make_records, write_evaluation
+from tests.evaluations import draw_image, make_records, write_evaluation
 
 WANTED = {"benchmark": "needle", "model": "built-in", "protocols": ["crops_only", "direct"]}
 MEASURED: dict[str, Any] = {"model": "built-in", "device": "cpu", "protocols": ("direct", "crops_only")}
@@ -47,7 +47,7 @@ def test_a_queued_evaluation_tells_it_before_anything_is_read(desk: EvaluationDe
 def test_the_time_is_that_of_the_newest_evaluation_of_the_same(
     desk: EvaluationDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = make_records(draw_picture(tmp_path / "sign.png"), 4)
+    records = make_records(draw_image(tmp_path / "sign.png"), 4)
     paces = {
         write_evaluation(desk.launch.runs_root, records, **{**MEASURED, **other}).run_id: pace
         for pace, other in enumerate(
@@ -62,7 +62,7 @@ def test_the_time_is_that_of_the_newest_evaluation_of_the_same(
 
 
 def test_a_pace_comes_from_what_was_really_measured(desk: EvaluationDesk, tmp_path: Path) -> None:
-    records = make_records(draw_picture(tmp_path / "sign.png"), 4)
+    records = make_records(draw_image(tmp_path / "sign.png"), 4)
     write_evaluation(desk.launch.runs_root, records, **MEASURED)
     count, seconds = foresee(desk, limit=10_000_000)
     assert count == 10_000_000 and seconds is not None and seconds > 0

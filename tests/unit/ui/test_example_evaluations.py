@@ -17,7 +17,7 @@ from hart_studio.runs.writer import RunWriter
 from hart_studio.ui import example_evaluations
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.example_evaluations import ExampleEvaluations
-from tests.evaluations import draw_picture
+from tests.evaluations import draw_image
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RunLayout]:
 
 @pytest.fixture
 def desk(tmp_path: Path, started: list[RunLayout]) -> ExampleEvaluations:
-    picture = draw_picture(tmp_path / "one.png")
+    picture = draw_image(tmp_path / "one.png")
     (tmp_path / "private").mkdir()
     example = Example("a number", picture, picture, "Which number?", ("five", "six"), "A")
     return ExampleEvaluations(tmp_path / "private", tmp_path / "served", (example,))

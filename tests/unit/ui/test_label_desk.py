@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import InputError
-from hart_studio.labeling.connections import POOL
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
 from hart_studio.runs import stopping
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.processes import is_alive
@@ -150,7 +150,7 @@ def test_a_run_is_started_once_and_with_arguments_alone(
     with pytest.raises(InputError, match="none that is new or failed"):
         desk.start({"project": "p"})
     bring(desk, "p", table)
-    run = desk.start({"project": "p", "rollouts": 4, "is_tightening": True})["run"]
+    run = desk.start({"project": "p", "rollouts": 4, "is_refining": True})["run"]
     assert started[0][1:4] == ["-m", "hart_studio.labeling", "run"]
     assert started[0][-2:] == ["--resume", run]
     with pytest.raises(InputError, match="is already working on this project"):
@@ -201,7 +201,7 @@ def test_a_resumed_run_is_that_of_the_copy_that_was_opened(
     desk.create({"name": "p"})
     bring(desk, "p", table)
     run = desk.start({"project": "p"})["run"]
-    POOL.close_idle(desk.root)
+    CONNECTION_POOL.close_idle(desk.root)
     shutil.copytree(desk.root / "p", desk.root / "copy")
     desk.resume({"project": "copy", "run": run})
     assert started[1][4] == str(desk.root / "copy")
@@ -323,7 +323,7 @@ def test_an_import_that_did_not_start_blocks_nothing(
         raise RuntimeError("can't start new thread")
 
     for owner, name in ((threading.Thread, "start"), (LabelDesk, "_count_elsewhere")):
-        desk.most_items = 10
+        desk.max_items = 10
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
             patch.setattr(owner, name, fail)
             desk.bring({"project": "p", "source": str(table)})

@@ -14,13 +14,13 @@ import pytest
 
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.errors import InputError
+from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.export_plan import NO_BACKGROUND, ExportOptions
 from hart_studio.labeling.importing import import_samples
-from hart_studio.labeling.lossiness import preview_export
 from hart_studio.records import Box, Sample
 from hart_studio.ui.label_desk import LabelDesk
 from hart_studio.ui.label_outputs import LabelOutputs, make_export_folder
-from tests.labels import draw_picture
+from tests.labels import draw_image
 from tests.large_projects import make_large_project
 from tests.unit.labeling.conftest import add_label
 
@@ -78,7 +78,7 @@ def test_the_page_is_told_what_the_labels_lose(tmp_path: Path) -> None:
     told = outputs.losses({"project": "large", "format": "coco", "statuses": ["accepted"]})
     assert told["items"] == 50
     assert "evidence of 50 labels, but for the answer from the crops" in told["losses"]
-    assert sum(told["left_out"].values()) == 50 and all(reason.startswith("status ") for reason in told["left_out"])
+    assert sum(told["excluded"].values()) == 50 and all(reason.startswith("status ") for reason in told["excluded"])
 
 
 def test_no_image_with_an_undecided_question_is_background_in_an_export_of_the_page(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_no_image_with_an_undecided_question_is_background_in_an_export_of_the_p
     desk.create({"name": "signs"})
     project = desk.open_project("signs")
     for place in range(3):
-        image = draw_picture(tmp_path / f"{place}.png")
+        image = draw_image(tmp_path / f"{place}.png")
         questions = (f"Sign {place}?", f"Car {place}?") if place else (f"Sign {place}?",)
         samples = [Sample(id=text, image=str(image), question=text, choices=()) for text in questions]
         import_samples(project, LoadedSamples("streets", tuple(samples)))
@@ -97,7 +97,7 @@ def test_no_image_with_an_undecided_question_is_background_in_an_export_of_the_p
     request = {"project": "signs", "format": "pascal_voc", "splits": [1, 0, 0]}
     preview, done = outputs.losses(request), outputs.export(request)
     assert preview["items"] == done["items"] == 1
-    assert preview["left_out"] == done["left_out"] == {NO_BACKGROUND: 2, "status new": 2}
+    assert preview["excluded"] == done["excluded"] == {NO_BACKGROUND: 2, "status new": 2}
 
 
 def test_classes_of_a_project_are_set_on_the_page_and_exported(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_export_of_the_page_has_the_project_classes_and_can_be_repeated(tmp_p
     desk = LabelDesk(tmp_path / "projects")
     desk.create({"name": "signs", "classes": "sign"})
     project = desk.open_project("signs")
-    image = draw_picture(tmp_path / "a.png")
+    image = draw_image(tmp_path / "a.png")
     sample = Sample(id="a", image=str(image), question="Where?", source="s")
     import_samples(project, LoadedSamples("s", (sample,)))
     (item,) = project.items()

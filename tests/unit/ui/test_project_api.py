@@ -86,8 +86,8 @@ def test_a_page_without_trash_removes_for_good(desk: LabelDesk) -> None:
 
 
 def test_a_copy_counts_against_the_bound_of_questions(api: ProjectApi) -> None:
-    api.desk.most_items = 0
+    api.desk.max_items = 0
     api.duplicate({"project": "signs", "name": "empty"})
-    api.desk.most_items = -1
+    api.desk.max_items = -1
     with pytest.raises(InputError, match="A copy would exceed"):
         api.duplicate({"project": "signs", "name": "more"})

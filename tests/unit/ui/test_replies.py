@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.records import Check
+from hart_studio.labeling.records import BoxCheck
 from hart_studio.records import Box
 from hart_studio.ui.replies import Verified, tell_verified
 
@@ -19,7 +19,7 @@ def image(tmp_path: Path) -> SourceImage:
 
 @pytest.mark.parametrize("is_right", [True, False])
 def test_with_a_known_answer_the_crops_are_enough_when_they_are_right(image: SourceImage, is_right: bool) -> None:
-    check = Check(
+    check = BoxCheck(
         kind="known_answer",
         rollouts=0,
         crops_answer="A",
@@ -45,7 +45,7 @@ def test_without_one_they_are_enough_when_they_say_what_the_full_image_says(
     image: SourceImage, crops: str | None, full: str | None, sufficient: bool | None
 ) -> None:
     told = tell_verified(
-        image, "mine", [BOX], Check(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full), []
+        image, "mine", [BOX], BoxCheck(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full), []
     )
     assert told.sufficient is sufficient
     assert (told.crops_right, told.full_right) == (None, None), "nobody knows"

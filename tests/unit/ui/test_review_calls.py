@@ -43,7 +43,7 @@ def calls(tmp_path: Path, model: ScriptedModel) -> ReviewCalls:
     project = desk.open_project("p")
     import_samples(project, LoadedSamples("s", tuple(ask(picture, number) for number in range(3))))
     with project.database.writing() as connection:  # images that the built-in model was made for
-        connection.execute("UPDATE pictures SET domain = ?", (NEEDLE,))
+        connection.execute("UPDATE images SET domain = ?", (NEEDLE,))
     for number, item in enumerate(list(project.items())):
         add_label(project, item.id, score=number / 10, check=make_check(sufficiency=1.0, crops_right=True))
     return ReviewCalls(desk, AskService(tmp_path / "served", lambda name: model))
@@ -141,7 +141,7 @@ def test_boxes_are_verified_as_they_are_drawn_and_saved_with_the_verdict(
 
 def test_a_built_in_model_gives_no_verdict_on_photographs(calls: ReviewCalls, project: Project) -> None:
     with project.database.writing() as connection:
-        connection.execute("UPDATE pictures SET domain = ''")
+        connection.execute("UPDATE images SET domain = ''")
     item = next(project.items())
     with pytest.raises(ModelError, match="made for drawn needle scenes"):
         calls.check(request(item=item.id, boxes=[DRAWN]))
@@ -188,7 +188,7 @@ def test_boxes_that_cannot_be_are_refused_and_nothing_is_lost(calls: ReviewCalls
         {"reviewer": None},
         {"project": "../x"},
         {"filter": {"statuses": ["gone"]}},
-        {"filter": {"least_score": 7}},
+        {"filter": {"min_score": 7}},
         {"filter": {"text": "x" * 501}},
         {"filter": "everything"},
     ],
@@ -206,11 +206,11 @@ def test_a_decision_needs_a_known_item_and_its_revision(calls: ReviewCalls) -> N
 
 
 def test_the_list_and_accepting_all(calls: ReviewCalls, project: Project) -> None:
-    found = calls.list_items(request(filter={"least_score": 0.1}))
+    found = calls.list_items(request(filter={"min_score": 0.1}))
     assert (found["count"], found["acceptable"]["labels"], len(found["rows"])) == (2, 2, 2)
     with pytest.raises(InputError, match="expected 1 labels to accept, got 2"):
-        calls.accept_all(request(filter={"least_score": 0.1}, expected=1))
-    done = json.loads(json.dumps(calls.accept_all(request(filter={"least_score": 0.1}, expected=2))))
+        calls.accept_all(request(filter={"min_score": 0.1}, expected=1))
+    done = json.loads(json.dumps(calls.accept_all(request(filter={"min_score": 0.1}, expected=2))))
     assert (done["is_over"], done["done"], done["summary"]) == (True, 2, "2 labels accepted.")
     assert calls.bulk_progress(request()) == done
     assert project.count_by("status") == {"accepted": 2, "proposed": 1}
@@ -247,7 +247,7 @@ def test_a_bulk_accept_that_ended_early_is_told(calls: ReviewCalls, project: Pro
 
 
 def make_run(project: Project, name: str) -> None:
-    prepare_run(project, LabelingConfig(model=name, wanted=ItemFilter()))
+    prepare_run(project, LabelingConfig(model=name, item_filter=ItemFilter()))
 
 
 def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewCalls, project: Project, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_what_chance_explains_is_told(calls: ReviewCalls, project: Project) -> N
 
 
 def test_a_picture_that_is_gone_keeps_its_item(calls: ReviewCalls, project: Project) -> None:
-    Path(next(project.items()).picture.path).unlink()
+    Path(next(project.items()).image.path).unlink()
     with pytest.raises(InputError, match="the item is kept"):
         calls.next_item(request())
     assert project.count_by("status") == {"proposed": 3}

@@ -15,7 +15,7 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.imaging import ImageLimits, SourceImage
-from hart_studio.labeling.connections import MOST_OPEN
+from hart_studio.labeling.connection_pool import MAX_OPEN_CONNECTIONS
 from hart_studio.ui.services import AskService
 from hart_studio.ui.visitor_calls import MOST_CHECKED_BOXES
 from hart_studio.ui.visitors import ABSENT_SECONDS, RUN_SECONDS, Room, Visitors
@@ -117,7 +117,7 @@ def test_open_files_of_rooms_have_a_bound_and_are_closed_with_them(
             begun.wait(20)
             return count_open(rooms.root)
 
-        assert max(threads.map(work, range(4))) <= 4 * MOST_OPEN
+        assert max(threads.map(work, range(4))) <= 4 * MAX_OPEN_CONNECTIONS
     rooms.close()
     assert count_open(rooms.root) == 0
 
@@ -148,7 +148,7 @@ def test_no_decoded_picture_stays_in_memory(rooms: Visitors, ticket: str, upload
     with rooms.enter(ticket) as room:
         assert room is not None
         assert is_kept(room) == 0
-        with SourceImage(next((room.folder / "signs" / "pictures").rglob("*.png"))) as picture:
+        with SourceImage(next((room.folder / "signs" / "images").rglob("*.png"))) as picture:
             picture.full()
             assert is_kept(room) == 1, "one that is held would have been found"
 

@@ -141,7 +141,7 @@ def test_no_link_leads_out_of_the_uploads(rooms: Visitors, ticket: str, uploads:
             call(rooms, ticket, "bring", project="signs", source=str(source))
 
 
-@pytest.mark.parametrize("kind", ["hugging_face", "native", "coco", "yolo", "folder", "pictures"])
+@pytest.mark.parametrize("kind", ["hugging_face", "native", "coco", "yolo", "folder", "images"])
 def test_kinds_that_name_pictures_elsewhere_are_refused(rooms: Visitors, ticket: str, uploads: Path, kind: str) -> None:
     source = upload_table(uploads, [{"image": "a", "question": "b"}])
     with pytest.raises(InputError, match="expected a zip of pictures"):

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.formats.coco import load_coco, place, save_coco
+from hart_studio.labeling.formats.coco import export_path, load_coco, save_coco
 from hart_studio.labeling.formats.reading import NOTHING_TO_ASK, ImportOptions
 from hart_studio.records import Box
-from tests.labels import copy_pictures, draw_picture, make_item, make_plan
+from tests.labels import copy_images, draw_image, make_item, make_plan
 
 CATEGORIES = [{"id": 7, "name": "sign"}, {"id": 9, "name": "car"}]
 
 
 def document(folder: Path, annotations: list[Any], **image: Any) -> Path:
-    draw_picture(folder / "images" / "a.png")
+    draw_image(folder / "images" / "a.png")
     images = [{"id": 1, "file_name": "a.png", "width": 64, "height": 48, **image}]
     path = folder / "labels.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
@@ -26,10 +26,10 @@ def annotation(bbox: Any, category: Any = 7, **more: Any) -> dict[str, Any]:
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png")
+    path = draw_image(tmp_path / "in" / "a.png")
     boxes = [Box.from_xyxy((10.5, 20.25, 30.5, 40), "Z", 0.75), (1, 2, 3, 5)]
     item = make_item(path, boxes, answer="red", score=0.9, origin="model")
-    negative = make_item(draw_picture(tmp_path / "in" / "b.png"), (), "Any car?")
+    negative = make_item(draw_image(tmp_path / "in" / "b.png"), (), "Any car?")
     save_coco(make_plan([item, negative], classes=("car", "sign")), tmp_path / "out")
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     assert [each["name"] for each in written["categories"]] == ["car", "sign"]
@@ -48,7 +48,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 def test_a_box_that_a_person_drew_has_no_score(tmp_path: Path) -> None:
     """The score was that of the model's box, also where the person changed that one alone."""
-    path = draw_picture(tmp_path / "in" / "a.png")
+    path = draw_image(tmp_path / "in" / "a.png")
     item = make_item(path, [Box.from_xyxy((1, 2, 3, 5), "Z", 0.75)], status="edited", score=0.9)
     save_coco(make_plan([item], classes=("car", "sign")), tmp_path / "out")
     text = (tmp_path / "out" / "annotations" / "instances_train.json").read_text()
@@ -62,7 +62,7 @@ def test_a_box_that_a_person_drew_has_no_score(tmp_path: Path) -> None:
 
 
 def test_questions_come_back(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png")
+    path = draw_image(tmp_path / "in" / "a.png")
     items = [
         make_item(path, [(1, 2, 3, 4)], "Where?", choices=("x", "y"), answer="B", status="edited"),
         make_item(path, [(1, 2, 3, 4), (5, 6, 7, 8)], "Which?"),
@@ -70,7 +70,7 @@ def test_questions_come_back(tmp_path: Path) -> None:
     ]
     plan = make_plan(items)
     save_coco(plan, tmp_path / "out")
-    copy_pictures(plan, tmp_path / "out", place)
+    copy_images(plan, tmp_path / "out", export_path)
     found = {sample.id: sample for sample in load_coco(tmp_path / "out").samples}
     for item in items:
         sample = found[item.id]
@@ -98,7 +98,7 @@ def test_boxes_without_questions_are_asked_for_by_category(tmp_path: Path) -> No
         (annotation([1, 2, float("nan"), 4]), "finite number"),
         (annotation([1, 2, 10**400, 4]), "too large"),
         (annotation([1, 2, -3, 4]), "x_min < x_max"),
-        (annotation([100, 2, 3, 4]), "outside of the picture"),
+        (annotation([100, 2, 3, 4]), "outside of the image"),
         (annotation([1, 2, 3]), r"\[x, y, width, height\]"),
         (annotation("1234"), r"\[x, y, width, height\]"),
         (annotation([True, 2, 3, 4]), "expected a number"),
@@ -123,7 +123,7 @@ def test_a_box_that_reaches_past_the_picture_is_clipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "images/../../a.png", "b.png", "", 7, "a\0.png"])
 def test_names_that_lead_out_or_nowhere(name: Any, tmp_path: Path) -> None:
-    draw_picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     with pytest.raises(DataError, match="at least one sample"):
         load_coco(document(tmp_path / "in", [annotation([1, 2, 3, 4])], file_name=name))
 

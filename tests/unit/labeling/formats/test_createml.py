@@ -7,11 +7,11 @@ import pytest
 from hart_studio.errors import DataError
 from hart_studio.labeling.formats.createml import load_createml, save_createml
 from hart_studio.labeling.formats.reading import ImportOptions
-from tests.labels import draw_picture, make_item, make_plan
+from tests.labels import draw_image, make_item, make_plan
 
 
 def write(folder: Path, rows: Any) -> Path:
-    draw_picture(folder / "a.png")
+    draw_image(folder / "a.png")
     (folder / "labels.json").write_text(json.dumps(rows))
     return folder / "labels.json"
 
@@ -21,8 +21,8 @@ def annotation(x: Any, y: Any, width: Any, height: Any, label: Any = "car") -> d
 
 
 def test_the_centre_is_written(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
-    items = [make_item(path, [(504, 1209.6, 756, 1451.52)]), make_item(draw_picture(tmp_path / "in" / "b.png"))]
+    path = draw_image(tmp_path / "in" / "a.png", (4032, 3024))
+    items = [make_item(path, [(504, 1209.6, 756, 1451.52)]), make_item(draw_image(tmp_path / "in" / "b.png"))]
     save_createml(make_plan(items), tmp_path)
     first, second = json.loads((tmp_path / "train" / "annotations.json").read_text())
     coordinates = {"x": 630.0, "y": 1330.56, "width": 252.0, "height": pytest.approx(241.92)}

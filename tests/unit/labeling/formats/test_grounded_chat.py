@@ -11,7 +11,7 @@ from hart_studio.labeling.formats.grounded_chat import load_grounded_chat, save_
 from hart_studio.models.families import FAMILIES
 from hart_studio.parsing import convert_to_original, parse_boxes
 from hart_studio.records import Box
-from tests.labels import draw_picture, make_item, make_plan
+from tests.labels import draw_image, make_item, make_plan
 
 WH = (4000, 2000)
 
@@ -21,7 +21,7 @@ def half(wh: tuple[int, int]) -> tuple[int, int]:
 
 
 def written(folder: Path, family: str, question: str = "Where is the sign?") -> dict[str, Any]:
-    path = draw_picture(folder / "in" / "a.png", WH)
+    path = draw_image(folder / "in" / "a.png", WH)
     item = make_item(path, [(400, 500, 1200, 1000), (3999, 1999, 4000, 2000)], question)
     save_grounded_chat(make_plan([item], chat_family=family, model_wh_of=half), folder)
     row: dict[str, Any] = json.loads((folder / "train.jsonl").read_text())
@@ -53,7 +53,7 @@ def test_each_family_in_its_own_frame(family: str, text: str, frame: str, tmp_pa
 
 
 def test_the_size_that_the_model_sees_must_be_known(tmp_path: Path) -> None:
-    item = make_item(draw_picture(tmp_path / "a.png"), [(1, 2, 3, 4)])
+    item = make_item(draw_image(tmp_path / "a.png"), [(1, 2, 3, 4)])
     with pytest.raises(InputError, match=r"expected model_wh_of for Qwen2\.5-VL"):
         save_grounded_chat(make_plan([item], chat_family="qwen2_5_vl"), tmp_path)
 
@@ -71,7 +71,7 @@ def test_a_question_cannot_add_a_picture(tmp_path: Path) -> None:
 
 def test_too_many_boxes_are_refused(tmp_path: Path) -> None:
     boxes = [(n / 50, 0, n / 50 + 40, 40) for n in range(1100)]
-    item = make_item(draw_picture(tmp_path / "a.png"), boxes)
+    item = make_item(draw_image(tmp_path / "a.png"), boxes)
     with pytest.raises(InputError, match="expected at most 1024 boxes"):
         save_grounded_chat(make_plan([item]), tmp_path)
 

@@ -13,7 +13,7 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
 from tests.examples import example_count
-from tests.labels import draw_picture
+from tests.labels import draw_image
 
 NAMES = st.sampled_from(
     ["a.png", "../a.png", "/etc/passwd", "", "a\0", "\ud800", "x" * 9999, "b.png", "/data/local-files/?d=%ff"]
@@ -97,7 +97,7 @@ CHAT = row(
     question=mostly("Q?"),
 )
 RECORD = row(
-    schema=mostly("hart.label/1"),
+    schema=mostly("hart.label/2"),
     item_id=mostly("0" * 16),
     qa_id=mostly("q"),
     question=mostly("Q?"),
@@ -126,8 +126,8 @@ READING = ImportOptions(negative_question="Anything?")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(name: str) -> Path:
         inside: Path = tmp_path_factory.mktemp(name) / "in"
-        draw_picture(inside / "a.png")
-        draw_picture(inside.parent / "a.png")
+        draw_image(inside / "a.png")
+        draw_image(inside.parent / "a.png")
         return inside
 
     return make
@@ -163,7 +163,7 @@ def test_json_of_any_form(name: str, data: st.DataObject, folder: Callable[[str]
 @given(label=st.text(max_size=60), config=st.text(max_size=60) | st.just("names: [a]\ntrain: images"))
 def test_yolo_of_any_form(label: str, config: str, folder: Callable[[str], Path]) -> None:
     inside = folder("yolo")
-    draw_picture(inside / "images" / "a.png")
+    draw_image(inside / "images" / "a.png")
     (inside / "labels").mkdir()
     (inside / "labels" / "a.txt").write_text(label, "utf-8", errors="replace")
     (inside / "data.yaml").write_text(config, "utf-8", errors="replace")
@@ -191,7 +191,7 @@ def test_xml_of_any_form(body: str, junk: bytes, folder: Callable[[str], Path]) 
 def test_a_missing_or_empty_folder(name: str, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", tmp_path / "missing.json"):
         with pytest.raises(DataError):
-            FORMATS[name].load(path, ImportOptions(picture_cache=tmp_path / "cache"))
+            FORMATS[name].load(path, ImportOptions(image_cache=tmp_path / "cache"))
 
 
 def test_empty_questions_are_refused() -> None:

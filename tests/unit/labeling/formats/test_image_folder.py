@@ -9,20 +9,20 @@ from hart_studio.labeling.export_plan import ExportOptions, plan_export
 from hart_studio.labeling.formats.image_folder import load_image_folder, save_image_folder
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.records import Box
-from tests.labels import draw_picture, make_item, make_plan
+from tests.labels import draw_image, make_item, make_plan
 
 HALVES = {"train": 0.5, "val": 0.5}
 
 
 def write(folder: Path, rows: list[Any], classes: str = "roi\ncar\n") -> Path:
-    draw_picture(folder / "train" / "a.png")
+    draw_image(folder / "train" / "a.png")
     (folder / "train" / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (folder / "classes.txt").write_text(classes)
     return folder
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
+    path = draw_image(tmp_path / "in" / "a.png", (4032, 3024))
     items = [make_item(path, [(504, 1209, 756, 1451)], "Q?", answer="red"), make_item(path, [(0, 0, 1, 1)], "Q2?")]
     save_image_folder(make_plan(items), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "train" / "metadata.jsonl").read_text().splitlines()]
@@ -35,7 +35,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 def test_scores_are_a_column_when_all_are_known(tmp_path: Path) -> None:
     box = Box.from_xyxy((1, 2, 3, 4), "sign", 0.5)
-    item = make_item(draw_picture(tmp_path / "a.png"), [box], score=0.9, origin="model")
+    item = make_item(draw_image(tmp_path / "a.png"), [box], score=0.9, origin="model")
     save_image_folder(make_plan([item]), tmp_path)
     row = json.loads((tmp_path / "train" / "metadata.jsonl").read_text())
     assert row["objects"]["score"] == [0.9] and row["score"] == 0.9
@@ -45,7 +45,7 @@ def test_scores_are_a_column_when_all_are_known(tmp_path: Path) -> None:
 def test_types_are_stated_where_they_cannot_be_inferred(answer: str | None, tmp_path: Path) -> None:
     """Nothing but empty lists, or nothing but texts that look like dates."""
     boxes = [] if answer is None else [(1, 2, 3, 4)]
-    items = [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), boxes, answer=answer) for n in range(8)]
+    items = [make_item(draw_image(tmp_path / "in" / f"{n}.png"), boxes, answer=answer) for n in range(8)]
     save_image_folder(plan_export(items, ExportOptions(splits=HALVES)), tmp_path / "out")
     assert not list(tmp_path.rglob("metadata.jsonl"))
     assert len(list(tmp_path.rglob("metadata.parquet"))) == 2

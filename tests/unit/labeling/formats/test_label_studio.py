@@ -9,7 +9,7 @@ from hart_studio.labeling.formats.label_studio import label_config, load_label_s
 from hart_studio.labeling.formats.pascal_voc import parse_xml
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.records import Box
-from tests.labels import draw_picture, full_item, make_item, make_plan
+from tests.labels import draw_image, full_item, make_item, make_plan
 
 
 def region(**value: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def region(**value: Any) -> dict[str, Any]:
 
 
 def tasks(folder: Path, *made: dict[str, Any]) -> Path:
-    draw_picture(folder / "a b.png")
+    draw_image(folder / "a b.png")
     path = folder / "tasks.json"
     path.write_text(json.dumps(list(made)))
     return path
@@ -29,7 +29,7 @@ def task(result: list[Any], name: str = "annotations", image: Any = "a b.png", *
 
 
 def test_percent_is_never_rounded(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
+    path = draw_image(tmp_path / "in" / "a.png", (4032, 3024))
     item = make_item(
         path, [(504, 1209.6, 756, 1451.52)], answer="red", status="auto_accepted", score=0.92, origin="model"
     )
@@ -51,7 +51,7 @@ def test_percent_is_never_rounded(tmp_path: Path) -> None:
 
 
 def test_what_a_person_decided_is_an_annotation(tmp_path: Path) -> None:
-    items = [full_item(draw_picture(tmp_path / "in" / "a.png")), make_item(draw_picture(tmp_path / "in" / "b.png"))]
+    items = [full_item(draw_image(tmp_path / "in" / "a.png")), make_item(draw_image(tmp_path / "in" / "b.png"))]
     plan = make_plan(items)
     save_label_studio(plan, tmp_path)
     written = json.loads((tmp_path / "tasks.json").read_text())
@@ -97,7 +97,7 @@ def test_a_verdict_decides(tmp_path: Path) -> None:
     ("bad", "reason"),
     [
         (region(rotation=5), "rotated"),
-        ({**region(), "image_rotation": 90}, "rotated picture"),
+        ({**region(), "image_rotation": 90}, "rotated image"),
         ({**region(), "original_width": 32}, "stated size"),
         (region(x=float("inf")), "finite"),
         (region(x=200), "outside"),
@@ -114,7 +114,7 @@ def test_a_bad_region_is_counted(bad: dict[str, Any], reason: str, tmp_path: Pat
     ["../a b.png", "/data/local-files/?d=%2e%2e/a%20b.png", "https://host/a.png", "/data/local-files/?d=%00", 3],
 )
 def test_pictures_that_are_not_fetched(image: Any, tmp_path: Path) -> None:
-    draw_picture(tmp_path / "a b.png")
+    draw_image(tmp_path / "a b.png")
     with pytest.raises(DataError, match="at least one sample"):
         load_label_studio(tasks(tmp_path / "in", task([region()], image=image)))
 

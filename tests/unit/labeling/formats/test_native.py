@@ -13,18 +13,18 @@ from hart_studio.labeling.formats.native import check_records, load_items, load_
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.records import Item
 from hart_studio.records import Box
-from tests.labels import AT, NASTY, draw_picture, full_item, make_item, make_plan
+from tests.labels import AT, NASTY, draw_image, full_item, make_item, make_plan
 
 EVERY = ("new", "proposed", "auto_accepted", "accepted", "edited", "rejected", "bad_question", "failed")
 
 
 def saved(items: list[Item], folder: Path, **options: Any) -> Path:
-    save_native(make_plan(items, pictures="reference", statuses=EVERY, **options), folder)
+    save_native(make_plan(items, images="reference", statuses=EVERY, **options), folder)
     return folder / "labels.jsonl"
 
 
 def test_nothing_is_lost(tmp_path: Path) -> None:
-    paths = [draw_picture(tmp_path / f"{n}.png") for n in range(len(EVERY) + 2)]
+    paths = [draw_image(tmp_path / f"{n}.png") for n in range(len(EVERY) + 2)]
     items = [
         make_item(path, [Box.from_xyxy((-5, 0.1, 99, 1 / 3), NASTY, 0.1)], status=status)
         for path, status in zip(paths, EVERY, strict=False)
@@ -35,12 +35,12 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     assert {item.id: item for item in found} == {item.id: item for item in items}
     assert loaded.invalid_rows == () and {sample.id for sample in loaded.samples} == {item.id for item in items}
     record = json.loads(file.read_text("utf-8").splitlines()[0])
-    assert record["schema"] == "hart.label/1" and record["image"]["exif_applied"] is True
+    assert record["schema"] == "hart.label/2" and record["image"]["exif_applied"] is True
     assert str(tmp_path) not in file.read_text("utf-8")
 
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "a.png")
+    path = draw_image(tmp_path / "a.png")
     item = make_item(
         path, [Box.from_xyxy((1, 2.5, 3, 4), "sign", 0.5)], "Where?", answer="red", score=0.75, reviewer="me"
     )
@@ -48,7 +48,7 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     assert record["boxes"] == [{"xyxy": [1.0, 2.5, 3.0, 4.0], "label": "sign", "score": 0.5}]
     assert record["image"] == {
         "file": "images/a.png",
-        "sha256": item.picture.sha256,
+        "sha256": item.image.sha256,
         "width": 64,
         "height": 48,
         "exif_applied": True,
@@ -66,7 +66,7 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": "hart.label/2"},
+        {"schema": "hart.label/3"},
         {"image": {"file": "../a.png"}},
         {"image": 3},
         {"boxes": [{"xyxy": [1, 2, 3], "label": ""}]},
@@ -81,15 +81,15 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_counted(change: dict[str, Any], tmp_path: Path) -> None:
-    good = to_record(make_item(draw_picture(tmp_path / "in" / "a.png"), [(1, 2, 3, 4)]), "a.png")
-    draw_picture(tmp_path / "a.png")
+    good = to_record(make_item(draw_image(tmp_path / "in" / "a.png"), [(1, 2, 3, 4)]), "a.png")
+    draw_image(tmp_path / "a.png")
     (tmp_path / "in" / "labels.jsonl").write_text(f"{json.dumps({**good, **change})}\n{json.dumps(good)}\n[\n")
     loaded = load_native(tmp_path / "in")
     assert len(loaded.samples) == 1 and [bad.row for bad in loaded.invalid_rows] == ["line 1", "line 3"]
 
 
 def test_records_are_counted(tmp_path: Path) -> None:
-    file = saved([make_item(draw_picture(tmp_path / "a.png"))], tmp_path)
+    file = saved([make_item(draw_image(tmp_path / "a.png"))], tmp_path)
     check_records(file, 1)
     with pytest.raises(DataError, match=r"expected 2 records in labels\.jsonl, got 1"):
         check_records(file, 2)
@@ -101,7 +101,7 @@ def test_records_are_counted(tmp_path: Path) -> None:
 def test_records_are_read_line_by_line_and_may_be_larger_than_a_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = draw_picture(tmp_path / "a.png")
+    path = draw_image(tmp_path / "a.png")
     file = saved([make_item(path, [], f"Question {number}?") for number in range(20)], tmp_path)
     monkeypatch.setattr(reading, "MAX_DOCUMENT_BYTES", 2000)
     assert file.stat().st_size > 2000

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.labeling.formats.pascal_voc import load_pascal_voc, parse_xml, place, save_pascal_voc
+from hart_studio.labeling.formats.pascal_voc import export_path, load_pascal_voc, parse_xml, save_pascal_voc
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.records import Box
-from tests.labels import copy_pictures, draw_picture, make_item, make_plan
+from tests.labels import copy_images, draw_image, make_item, make_plan
 
 HEAD = "<annotation><filename>{name}</filename><size><width>64</width><height>48</height></size>"
 OBJECT = (
@@ -17,16 +17,16 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><annotation>&y;</anno
 
 
 def write(folder: Path, body: str, name: str = "a.png") -> Path:
-    draw_picture(folder / "a.png")
+    draw_image(folder / "a.png")
     path = folder / "a.xml"
     path.write_text(f"{HEAD.format(name=name)}{body}</annotation>", "utf-8")
     return path
 
 
 def test_what_is_written_counts_from_one(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png", (4032, 3024))
+    path = draw_image(tmp_path / "in" / "a.png", (4032, 3024))
     items = [make_item(path, [Box.from_xyxy((504, 1210, 756, 1452), "a & <b>"), (0.5, 0, 1.5, 1)])]
-    items.append(make_item(draw_picture(tmp_path / "in" / "b.png"), ()))
+    items.append(make_item(draw_image(tmp_path / "in" / "b.png"), ()))
     save_pascal_voc(make_plan(items), tmp_path / "out")
     root = parse_xml(tmp_path / "out" / "Annotations" / "a.xml")
     edges = [[int(edge.text or "") for edge in box] for box in root.iter("bndbox")]
@@ -38,10 +38,10 @@ def test_what_is_written_counts_from_one(tmp_path: Path) -> None:
 
 
 def test_whole_pixels_come_back_exactly(tmp_path: Path) -> None:
-    path = draw_picture(tmp_path / "in" / "a.png")
+    path = draw_image(tmp_path / "in" / "a.png")
     plan = make_plan([make_item(path, [(0, 0, 64, 48), (63, 47, 64, 48), (3, 4, 5, 9)])])
     save_pascal_voc(plan, tmp_path / "out")
-    copy_pictures(plan, tmp_path / "out", place)
+    copy_images(plan, tmp_path / "out", export_path)
     (sample,) = load_pascal_voc(tmp_path / "out").samples
     assert [box.xyxy for box in sample.boxes] == [(0, 0, 64, 48), (63, 47, 64, 48), (3, 4, 5, 9)]
 
@@ -65,7 +65,7 @@ def test_a_bad_box_is_counted(edge: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "", "b.png"])
 def test_names_that_lead_out_or_nowhere(name: str, tmp_path: Path) -> None:
-    draw_picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     path = write(tmp_path / "in", OBJECT.format(1, 1, 5, 5, label="car"), name)
     with pytest.raises(DataError, match="at least one sample"):
         load_pascal_voc(path)

@@ -13,11 +13,11 @@ from hart_studio.labeling.export_plan import ExportOptions, class_name
 from hart_studio.labeling.exporting import export_labels
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
-from hart_studio.labeling.records import Item, PictureFile
+from hart_studio.labeling.records import ImageFile, Item
 from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
 from tests.examples import example_count
-from tests.labels import NASTY, draw_picture, full_item, make_item, picture_file
+from tests.labels import NASTY, draw_image, full_item, image_file, make_item
 
 WH = (8192, 5460)
 WRITTEN = sorted(name for name, info in FORMATS.items() if info.save)
@@ -41,18 +41,18 @@ def boxes(draw: st.DrawFn) -> Box:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, PictureFile]]:
-    """Pictures of 8192 x 5460 pixels, of which one falls into each half."""
+def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, ImageFile]]:
+    """Images of 8192 x 5460 pixels, of which one falls into each half."""
     folder = tmp_path_factory.mktemp("large")
-    made: dict[int, tuple[Path, PictureFile]] = {}
+    made: dict[int, tuple[Path, ImageFile]] = {}
 
-    def picture(number: int) -> tuple[Path, PictureFile]:
+    def image(number: int) -> tuple[Path, ImageFile]:
         if number not in made:
-            path = draw_picture(folder / f"p{number}.png", WH)
-            made[number] = path, picture_file(path)
+            path = draw_image(folder / f"p{number}.png", WH)
+            made[number] = path, image_file(path)
         return made[number]
 
-    return picture
+    return image
 
 
 def resized(wh: tuple[int, int]) -> tuple[int, int]:
@@ -68,14 +68,14 @@ def test_boxes_of_a_huge_picture_come_back(
     """``export_labels`` compares; here the comparison is made a second time, by hand."""
     folder = tmp_path_factory.mktemp("export") / "out"
     items = []
-    for number in range(6):  # enough pictures for both splits
+    for number in range(6):  # enough images for both splits
         path, file = large(number)
         items += [
             make_item(path, members, f"Where is number {index}?", file=file) for index, members in enumerate(labels)
         ]
     report = export_labels(items, name, folder, ExportOptions(splits=HALVES))
-    assert report.items == 6 * len(labels) and set(report.pictures) == {"train", "val"}
-    loaded = FORMATS[name].load(folder, ImportOptions(template="{label}", picture_cache=folder.parent / "cache"))
+    assert report.items == 6 * len(labels) and set(report.images) == {"train", "val"}
+    loaded = FORMATS[name].load(folder, ImportOptions(template="{label}", image_cache=folder.parent / "cache"))
     assert loaded.invalid_rows == ()
     info = FORMATS[name]
     across, down = info.tolerance(WH, ExportOptions())
@@ -86,10 +86,10 @@ def test_boxes_of_a_huge_picture_come_back(
             and abs(box.y_min - meant.y_min) <= down
             and abs(box.x_max - meant.x_max) <= across
             and abs(box.y_max - meant.y_max) <= down
-            and ("classes" not in info.keeps or class_name(box) == class_name(meant))
+            and ("classes" not in info.preserves or class_name(box) == class_name(meant))
             for box in got
         )
-    if "questions" in info.keeps:
+    if "questions" in info.preserves:
         assert len(loaded.samples) == len(items)
 
 
@@ -103,15 +103,15 @@ def test_stated_tolerances(name: str, across: float, down: float) -> None:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_nasty_text_several_questions_and_a_turned_picture(name: str, tmp_path: Path) -> None:
-    turned = draw_picture(tmp_path / "in" / "turned & <odd>.jpg", (48, 64), orientation=6)
-    assert (picture_file(turned).width, picture_file(turned).height) == (64, 48)
+    turned = draw_image(tmp_path / "in" / "turned & <odd>.jpg", (48, 64), orientation=6)
+    assert (image_file(turned).width, image_file(turned).height) == (64, 48)
     items = [full_item(turned), full_item(turned, 'Another "question" & <more>?\n第二')]
-    items += [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(12)]
+    items += [make_item(draw_image(tmp_path / "in" / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(12)]
     report = export_labels(items, name, tmp_path / "out", ExportOptions(splits=HALVES))
-    assert report.items == len(items) and report.left_out == {}
-    loaded = FORMATS[name].load(tmp_path / "out", ImportOptions(picture_cache=tmp_path / "cache"))
+    assert report.items == len(items) and report.excluded == {}
+    loaded = FORMATS[name].load(tmp_path / "out", ImportOptions(image_cache=tmp_path / "cache"))
     assert loaded.invalid_rows == ()
-    if "questions" in FORMATS[name].keeps:
+    if "questions" in FORMATS[name].preserves:
         by_id = {sample.id: sample for sample in loaded.samples}
         for item in items:
             found = by_id[item.id]
@@ -147,7 +147,7 @@ def test_conversations_of_every_family_come_back(
 
 
 def negatives(folder: Path, status: str) -> list[Item]:
-    return [make_item(draw_picture(folder / f"n{n}.png"), (), f"Is {n} there?", status=status) for n in range(12)]
+    return [make_item(draw_image(folder / f"n{n}.png"), (), f"Is {n} there?", status=status) for n in range(12)]
 
 
 @pytest.mark.parametrize("status", ["accepted", "rejected"])
@@ -157,29 +157,29 @@ def test_nothing_but_negatives(name: str, status: Any, tmp_path: Path) -> None:
     options = ExportOptions(splits=HALVES, statuses=("accepted", "rejected"))
     report = export_labels(items, name, tmp_path / "out", options)
     assert (report.items, report.boxes, report.negatives) == (12, 0, 12)
-    reading = ImportOptions(negative_question="Anything?", picture_cache=tmp_path / "cache")
+    reading = ImportOptions(negative_question="Anything?", image_cache=tmp_path / "cache")
     loaded = FORMATS[name].load(tmp_path / "out", reading)
     assert len(loaded.samples) == 12 and all(sample.boxes == () for sample in loaded.samples)
     questions = {sample.question for sample in loaded.samples}
-    kept = "questions" in FORMATS[name].keeps
+    kept = "questions" in FORMATS[name].preserves
     assert questions == ({item.sample.question for item in items} if kept else {"Anything?"})
 
 
-@pytest.mark.parametrize("name", sorted(name for name in WRITTEN if FORMATS[name].can_refer))
+@pytest.mark.parametrize("name", sorted(name for name in WRITTEN if FORMATS[name].can_reference))
 def test_pictures_may_stay_where_they_are(name: str, tmp_path: Path) -> None:
-    paths = [draw_picture(tmp_path / "in" / f"{n % 2} é %41" / f"p{n}#?.png") for n in range(4)]
+    paths = [draw_image(tmp_path / "in" / f"{n % 2} é %41" / f"p{n}#?.png") for n in range(4)]
     items = [make_item(path, [(1, 2, 30, 40)]) for path in paths]
-    options = ExportOptions(splits={"train": 1}, pictures="reference")
+    options = ExportOptions(splits={"train": 1}, images="reference")
     report = export_labels(items, name, tmp_path / "out", options)
     assert not list((tmp_path / "out").rglob("*.png"))
-    assert f"names of pictures start at {tmp_path / 'in'}" in report.notes
+    assert f"names of images start at {tmp_path / 'in'}" in report.notes
     loaded = FORMATS[name].load(tmp_path / "out", ImportOptions(image_root=tmp_path / "in"))
     assert {sample.image for sample in loaded.samples} == {str(path) for path in paths}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_same_labels_give_the_same_bytes(name: str, tmp_path: Path) -> None:
-    items = [make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [(1, 2, 30, 40)]) for n in range(8)]
+    items = [make_item(draw_image(tmp_path / "in" / f"{n}.png"), [(1, 2, 30, 40)]) for n in range(8)]
     written = []
     for number, order in enumerate((items, items[::-1])):
         export_labels(order, name, tmp_path / str(number), ExportOptions(splits=HALVES))
@@ -189,7 +189,7 @@ def test_the_same_labels_give_the_same_bytes(name: str, tmp_path: Path) -> None:
 
 
 def test_what_a_format_loses_stands_beside_it(tmp_path: Path) -> None:
-    items = [full_item(draw_picture(tmp_path / "in" / f"{n}.png")) for n in range(8)]
+    items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(8)]
     export_labels(items, "yolo", tmp_path / "out", ExportOptions(splits=HALVES))
     lines = (tmp_path / "out" / "hart_meta.jsonl").read_text("utf-8").splitlines()
     found, samples = FORMATS["native"].load, None

@@ -7,7 +7,7 @@ import pytest
 from hart_studio.errors import DataError
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.x_anylabeling import load_x_anylabeling
-from tests.labels import draw_picture
+from tests.labels import draw_image
 
 
 def shape(points: Any, label: Any = "car", kind: str = "rectangle", **more: Any) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def shape(points: Any, label: Any = "car", kind: str = "rectangle", **more: Any)
 
 
 def write(folder: Path, shapes: Any, **more: Any) -> Path:
-    draw_picture(folder / "a.png")
+    draw_image(folder / "a.png")
     document = {"imagePath": "a.png", "imageWidth": 64, "imageHeight": 48, "shapes": shapes, **more}
     (folder / "a.json").write_text(json.dumps(document))
     return folder
@@ -60,7 +60,7 @@ def test_a_bad_shape_is_counted(bad: Any, tmp_path: Path) -> None:
     "more", [{"imagePath": "../a.png"}, {"imagePath": "..\\a.png"}, {"imageWidth": 9}, {"shapes": 3}]
 )
 def test_files_about_nothing(more: dict[str, Any], tmp_path: Path) -> None:
-    draw_picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     with pytest.raises(DataError, match="at least one sample"):
         load_x_anylabeling(write(tmp_path / "in", **{"shapes": [shape([[1, 2], [3, 4]])], **more}))
 

@@ -5,9 +5,9 @@ import pytest
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.export_plan import ExportOptions, plan_export
 from hart_studio.labeling.formats.reading import NOTHING_TO_ASK, ImportOptions
-from hart_studio.labeling.formats.yolo import load_yolo, place, refuse, save_yolo, written_box
+from hart_studio.labeling.formats.yolo import exclusion_reason, export_path, load_yolo, save_yolo, written_box
 from hart_studio.records import Box
-from tests.labels import copy_pictures, draw_picture, make_item
+from tests.labels import copy_images, draw_image, make_item
 
 HALVES = {"train": 0.5, "val": 0.5}
 
@@ -16,7 +16,7 @@ def data_set(
     folder: Path, label: str, config: str = "train: images/train\nval: images/val\nnames: [roi, car]\n"
 ) -> Path:
     for split in ("train", "val"):
-        draw_picture(folder / "images" / split / f"{split}.png", (100, 50))
+        draw_image(folder / "images" / split / f"{split}.png", (100, 50))
         (folder / "labels" / split).mkdir(parents=True)
         (folder / "labels" / split / f"{split}.txt").write_text(label)
     (folder / "data.yaml").write_text(config)
@@ -25,9 +25,9 @@ def data_set(
 
 def test_what_is_written(tmp_path: Path) -> None:
     items = [
-        make_item(draw_picture(tmp_path / "in" / f"{n}.png", (4000, 3000)), [(500, 1200, 750, 1440)]) for n in range(8)
+        make_item(draw_image(tmp_path / "in" / f"{n}.png", (4000, 3000)), [(500, 1200, 750, 1440)]) for n in range(8)
     ]
-    items[0] = make_item(Path(items[0].picture.path), ())
+    items[0] = make_item(Path(items[0].image.path), ())
     plan = plan_export(items, ExportOptions(splits=HALVES))
     save_yolo(plan, tmp_path / "out")
     assert (tmp_path / "out" / "data.yaml").read_text() == "train: images/train\nval: images/val\nnames:\n  0: sign\n"
@@ -50,42 +50,42 @@ def test_a_flat_box_keeps_a_unit_and_an_edge_stays_inside() -> None:
 def test_equal_boxes_of_two_questions_are_one_row(tmp_path: Path) -> None:
     items = []
     for n in range(8):
-        path = draw_picture(tmp_path / "in" / f"{n}.png")
+        path = draw_image(tmp_path / "in" / f"{n}.png")
         items += [make_item(path, [(1, 2, 3, 4)], question) for question in ("Where?", "Which?")]
     save_yolo(plan_export(items, ExportOptions(splits=HALVES)), tmp_path / "out")
     assert all(len(file.read_text().splitlines()) == 1 for file in (tmp_path / "out").glob("labels/*/*.txt"))
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    item = make_item(draw_picture(tmp_path / "a.png"), [(1, 2, 3, 4)])
-    with pytest.raises(InputError, match="at least one picture in val, got none"):
+    item = make_item(draw_image(tmp_path / "a.png"), [(1, 2, 3, 4)])
+    with pytest.raises(InputError, match="at least one image in val, got none"):
         save_yolo(plan_export([item], ExportOptions(splits={"train": 1})), tmp_path / "out")
 
 
 def test_what_the_reader_would_drop(tmp_path: Path) -> None:
     sizes = {"a.png": (9, 100), "b.gif": (20, 20), "c.png": (10, 10)}
     items = [
-        make_item(draw_picture(tmp_path / name, wh), [(1, 2, 3, 4)]) for name, wh in sizes.items() if "gif" not in name
+        make_item(draw_image(tmp_path / name, wh), [(1, 2, 3, 4)]) for name, wh in sizes.items() if "gif" not in name
     ]
     plan = plan_export(items, ExportOptions(splits={"train": 1}))
-    assert [bool(refuse(picture)) for picture in plan.pictures] == [True, False]
+    assert [bool(exclusion_reason(image)) for image in plan.images] == [True, False]
 
 
 def test_classes_with_odd_names(tmp_path: Path) -> None:
     names = ["yes", "0", "a: b", "- c", "#d", "é {x}", "null", "1.0"]
     items = [
-        make_item(draw_picture(tmp_path / "in" / f"{n}.png"), [Box.from_xyxy((1, 2, 3, 4), name) for name in names])
+        make_item(draw_image(tmp_path / "in" / f"{n}.png"), [Box.from_xyxy((1, 2, 3, 4), name) for name in names])
         for n in range(8)
     ]
     plan = plan_export(items, ExportOptions(splits=HALVES))
     save_yolo(plan, tmp_path / "out")
-    copy_pictures(plan, tmp_path / "out", place)
+    copy_images(plan, tmp_path / "out", export_path)
     loaded = load_yolo(tmp_path / "out", ImportOptions(template="{label}"))
     assert {sample.question for sample in loaded.samples} == set(names)
 
 
 def test_boxes_are_read_in_pixels_of_the_upright_picture(tmp_path: Path) -> None:
-    draw_picture(tmp_path / "images" / "a.jpg", (50, 100), orientation=6)  # upright 100 x 50
+    draw_image(tmp_path / "images" / "a.jpg", (50, 100), orientation=6)  # upright 100 x 50
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("\ufeff1 0.5 0.5 0.2 0.4\n\n0 0.05 0.1 0.1 0.2\n", "utf-8")
     (tmp_path / "classes.txt").write_text("roi\ncar\n")
@@ -106,7 +106,7 @@ def test_boxes_are_read_in_pixels_of_the_upright_picture(tmp_path: Path) -> None
         ("x 0.5 0.5 0.2 0.2", "expected a finite number in 'class', got 'x'"),
         ("0 nan 0.5 0.2 0.2", "expected a finite number in 'box', got 'nan'"),
         ("0 1e999 0.5 0.2 0.2", "expected a finite number"),
-        ("0 50 50 20 20", "expected shares of the picture"),
+        ("0 50 50 20 20", "expected shares of the image"),
         ("0 0.5 0.5 0 0.2", "expected x_min < x_max"),
     ],
 )
@@ -135,7 +135,7 @@ def test_no_other_key_is_obeyed(tmp_path: Path) -> None:
 def test_a_list_of_pictures(tmp_path: Path) -> None:
     config = "train: train.txt\nnames: [roi]\n"
     folder = data_set(tmp_path / "d", "0 0.5 0.5 0.2 0.4\n", config)
-    draw_picture(tmp_path / "out.png")
+    draw_image(tmp_path / "out.png")
     (folder / "train.txt").write_text("./images/train/train.png\n../out.png\n/etc/passwd\n\n")
     loaded = load_yolo(folder)
     assert len(loaded.samples) == 1 and len(loaded.invalid_rows) == 2

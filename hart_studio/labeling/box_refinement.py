@@ -1,0 +1,234 @@
+"""Shrink boxes that are enough while they stay enough, because IoG rewards large boxes and people want tight ones.
+
+Side by side, a binary search moves each edge inward as far as the crop still gives the answer. Answers alone would cut
+objects in two, for a part of one often tells as much; so no edge moves past what the rollouts themselves point at, but
+for a share that the settings allow. Every round asks about all labels in one call of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+from PIL import Image
+from pydantic import Field
+
+from hart_studio.errors import ImageError
+from hart_studio.geometry import clip, intersection_area, snap_to_pixels
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline.closed_loop import FailedSample, PreparedSample
+from hart_studio.pipeline.cropping import Crops
+from hart_studio.pipeline.given_boxes import answer_crops, crop_given_boxes
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Box, Record, Rollout
+
+
+class BoxRefinementSettings(Record):
+    """How far to go. The values are ours."""
+
+    steps: int = Field(default=2, ge=1, le=6)
+    """Questions per side: the greatest move first, then halfway between what is enough and what is not."""
+    overshoot: float = Field(default=0.0, ge=0, lt=0.5)
+    """How far an edge may go past what the rollouts point at, as a share of the box's width or height."""
+    answers: int = Field(default=3, ge=1, le=16)
+    """Sampled answers that must all be the wanted one for a smaller box to count as enough."""
+
+    @property
+    def calls(self) -> int:
+        """Calls of the model, whatever the number of labels."""
+        return 1 + 4 * self.steps
+
+
+IsSufficient = Callable[[Rollout], bool]
+"""Whether an answer is the wanted one."""
+
+_MOSTLY_INSIDE: Final = 0.5
+_MAX_MOVE: Final = 0.45  # two edges that move toward each other never meet
+
+SIDES: Final = (0, 1, 2, 3)
+"""Of ``xyxy``: left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class CachedRegion:
+    """A part of an original image in memory, so that its file is decoded once however many crops follow.
+
+    Attributes:
+        box: The part, whole pixels of the original.
+        pixels: Its native pixels.
+    """
+
+    box: Box
+    pixels: Image.Image
+
+    def crops(self, boxes: Iterable[Box]) -> tuple[Image.Image, ...]:
+        """Native pixels of regions inside the part, given in whole pixels of the original."""
+        left, top = int(self.box.x_min), int(self.box.y_min)
+        return tuple(
+            self.pixels.crop((int(box.x_min) - left, int(box.y_min) - top, int(box.x_max) - left, int(box.y_max) - top))
+            for box in boxes
+        )
+
+
+@dataclass
+class _Search:
+    """The search for one label: how far each edge has moved and may move, as shares of the boxes' own sizes."""
+
+    view: PreparedSample
+    boxes: tuple[Box, ...]
+    regions: list[CachedRegion]
+    is_sufficient: IsSufficient
+    limits: list[float]
+    moves: list[float] = field(default_factory=lambda: [0.0] * len(SIDES))
+    is_open: bool = True
+    low: float = 0.0
+    high: float = 0.0
+
+
+def refine_boxes(
+    model: ChatModel,
+    views: Sequence[PreparedSample | FailedSample],
+    boxes: Sequence[tuple[Box, ...]],
+    predicted: Sequence[Sequence[Sequence[Box]]],
+    are_sufficient: Sequence[IsSufficient],
+    settings: LoopSettings,
+    refinement: BoxRefinementSettings,
+) -> list[tuple[Box, ...]]:
+    """Shrink the boxes of each label whose crops give the wanted answer.
+
+    All boxes of a label move together, each by the same share of its own size.
+
+    Args:
+        model: The model.
+        views: Open images; each original is decoded once and closed again.
+        boxes: Per view, the boxes in original pixels.
+        predicted: Per view and rollout, the boxes that the model predicted at, in original pixels.
+        are_sufficient: Per view, whether an answer is the wanted one.
+        settings: Of the answer turns; their temperature is used when several answers are asked for.
+        refinement: How far to go.
+
+    Returns:
+        Per view, the smaller boxes, or the same ones where the crops never gave the answer.
+    """
+    sampled = settings if refinement.answers > 1 else settings.model_copy(update={"temperature": 0.0})
+    searches = [
+        _begin(view, own, compute_limits(own, sets, refinement.overshoot), is_sufficient, model, settings)
+        if isinstance(view, PreparedSample) and own
+        else None
+        for view, own, sets, is_sufficient in zip(views, boxes, predicted, are_sufficient, strict=True)
+    ]
+    active = [search for search in searches if search]
+    for search, is_good in zip(active, _ask(model, active, sampled, refinement.answers), strict=True):
+        search.is_open = is_good
+    active = [search for search in active if search.is_open]
+    for side in SIDES:
+        for search in active:
+            search.low, search.high = 0.0, search.limits[side]
+            search.moves[side] = search.limits[side]
+        for step in range(refinement.steps):
+            movable = [search for search in active if search.limits[side] > 0]
+            goods = _ask(model, movable, sampled, refinement.answers)
+            for search, is_good in zip(movable, goods, strict=True):
+                if is_good:
+                    search.low = search.moves[side]
+                else:
+                    search.high = search.moves[side]
+                is_last = step == refinement.steps - 1
+                search.moves[side] = search.low if is_last else (search.low + search.high) / 2
+    return [
+        tuple(_move(box, search.moves) for box in own) if search and search.is_open else own
+        for search, own in zip(searches, boxes, strict=True)
+    ]
+
+
+def compute_limits(boxes: Sequence[Box], predicted: Sequence[Sequence[Box]], overshoot: float) -> list[float]:
+    """How far each side of some boxes may move inward: left, top, right, bottom, as shares of their width or height.
+
+    For each box it is the way to the median of what the rollouts point at inside of it, and of several boxes the
+    shortest way, because they move together.
+
+    Args:
+        boxes: Of one label.
+        predicted: Per rollout, the boxes that the model predicted at.
+        overshoot: What is added.
+
+    Returns:
+        Four shares in [0, 0.45]; 0 for a box in which no rollout points at anything.
+    """
+    ways = []
+    for box in boxes:
+        inside = [
+            each for sets in predicted for each in sets if intersection_area(each, box) >= _MOSTLY_INSIDE * each.area
+        ]
+        if not inside:
+            return [0.0] * len(SIDES)
+        left, top, right, bottom = (median(edges) for edges in zip(*(each.xyxy for each in inside), strict=True))
+        ways.append(
+            (
+                (left - box.x_min) / box.width,
+                (top - box.y_min) / box.height,
+                (box.x_max - right) / box.width,
+                (box.y_max - bottom) / box.height,
+            )
+        )
+    return [min(_MAX_MOVE, max(0.0, min(way) + overshoot)) for way in zip(*ways, strict=True)]
+
+
+def _begin(
+    view: PreparedSample,
+    boxes: tuple[Box, ...],
+    limits: list[float],
+    is_sufficient: IsSufficient,
+    model: ChatModel,
+    settings: LoopSettings,
+) -> _Search | None:
+    """Keep the pixels around the boxes; None when nothing may move, or the image or so many crops cannot be read."""
+    if max(limits) == 0 or len(boxes) > min(settings.max_boxes, model.family.max_crops or settings.max_boxes):
+        return None
+    try:
+        regions = [_cache_region(view, box, max(settings.min_side, model.family.min_side)) for box in boxes]
+    except ImageError:
+        return None
+    finally:
+        view.image.close()
+    return _Search(view, boxes, regions, is_sufficient, limits)
+
+
+def _cache_region(view: PreparedSample, box: Box, min_side: int) -> CachedRegion:
+    """The box with room for crops that must grow because the box has become small or thin."""
+    room = max(min_side, max(box.width, box.height) / 4)
+    part = Box.from_xyxy((box.x_min - room, box.y_min - room, box.x_max + room, box.y_max + room))
+    whole = snap_to_pixels(clip(part, view.image.wh) or part, view.image.wh)
+    return CachedRegion(whole, view.image.crop(whole))
+
+
+def _ask(model: ChatModel, searches: Sequence[_Search], settings: LoopSettings, answers: int) -> list[bool]:
+    """Whether all answers from the moved boxes are the wanted one, for every search in one call."""
+    asked = []
+    for search in searches:
+        cuts = [
+            crop_given_boxes(model, region, search.view.image.wh, [_move(box, search.moves)], settings)
+            for box, region in zip(search.boxes, search.regions, strict=True)
+        ]
+        crops = Crops(tuple(box for cut in cuts for box in cut.boxes), tuple(pic for cut in cuts for pic in cut.images))
+        asked.append((search.view.sample, crops))
+    groups = answer_crops(model, asked, settings, answers)
+    return [
+        all(search.is_sufficient(rollout) for rollout in group) for search, group in zip(searches, groups, strict=True)
+    ]
+
+
+def _move(box: Box, moves: Sequence[float]) -> Box:
+    """The box with its edges moved inward by shares of its size."""
+    left, top, right, bottom = moves
+    return Box.from_xyxy(
+        (
+            box.x_min + left * box.width,
+            box.y_min + top * box.height,
+            box.x_max - right * box.width,
+            box.y_max - bottom * box.height,
+        ),
+        label=box.label,
+    )

@@ -1,0 +1,147 @@
+"""Which calibration belongs to a model: the project's own, or the one in its folder; for which items it is valid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Final, NamedTuple, get_args
+
+from hart_studio.labeling.calibration import Calibration, LabelScore, load_calibration
+from hart_studio.labeling.calibration_domain import REASONS, AnswerForm, LabelOrigin, get_answer_form
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import BoxCheck, EvidenceKind, Item, Uncalibrated
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings
+from hart_studio.models.catalog import describe_domain_mismatch
+
+CALIBRATION: Final = "calibration.json"
+"""File in a model's or a project's folder."""
+
+CALIBRATE_COMMAND: Final = "python -m hart_studio.labeling calibrate"
+"""The command that makes one."""
+
+_LABELS: Final[dict[EvidenceKind, str]] = {
+    "known_answer": "a label with a known answer",
+    "agreement": "a label without a known answer",
+}
+
+
+class ScoreBasis(NamedTuple):
+    """What to know of the scores of a labeling run before it begins."""
+
+    basis: str
+    """Where they come from, a sentence; empty when no item gets a score."""
+    cautions: tuple[str, ...]
+    """What gets no score, or is not accepted without review, and why."""
+    warnings: tuple[str, ...] = ()
+    """Why the answers themselves mean nothing: the model was not made for these images."""
+
+
+def describe_score_basis(model: str, project: Project, proposals: ProposalSettings) -> ScoreBasis:
+    """Describe what the scores of a run rest on.
+
+    Args:
+        model: A folder or a hub id.
+        project: Whose items are labeled.
+        proposals: How boxes are proposed.
+
+    Raises:
+        DataError: If a calibration is there and cannot be read.
+    """
+    warnings = _find_warnings(model, project)
+    found = get_calibration(model, project.folder)
+    if found is None:
+        caution = (
+            f"{REASONS['model']}: every label is uncalibrated and waits for review; make one with: {CALIBRATE_COMMAND}"
+        )
+        return ScoreBasis("", (caution,), warnings)
+    outside: Counter[Uncalibrated] = Counter()
+    inside: Counter[str] = Counter()
+    for image_domain, data_set, has_choices, evidence, count in project.count_origins():
+        form: AnswerForm = "multiple_choice" if has_choices else "free_text"
+        mismatch = _find_mismatch(found, LabelOrigin(image_domain, data_set, form, *_sampling(proposals)), evidence)
+        if mismatch:
+            outside[mismatch] += count
+        else:
+            inside[evidence] += count
+    total = sum(outside.values()) + sum(inside.values())
+    cautions = [
+        f"{count:,} of {total:,} items will be uncalibrated and wait for review: {REASONS[reason]}"
+        + (f" ({found.rollouts} rollouts at temperature {found.temperature:g})" if reason == "sampling" else "")
+        for reason, count in outside.items()
+    ]
+    own = project.folder / CALIBRATION
+    if inside and own.is_file() and load_calibration(own) == found:
+        cautions.append(
+            f"Scores and auto-accept thresholds come from {CALIBRATION} in the project folder. Remove the file if you "
+            "did not make it."
+        )
+    for kind, text in _LABELS.items():
+        curve = found.curves.get(kind)
+        if kind in inside and curve is not None and curve.threshold is None:
+            cautions.append(f"no score of {text} was sure enough to accept it unseen: all of them wait for you")
+    if outside and not inside:
+        return ScoreBasis("", tuple(cautions), warnings)
+    return ScoreBasis(
+        f"Scores are calibrated on {found.data}, with {found.rollouts} rollouts at temperature "
+        f"{found.temperature:g}. They are valid for {found.domain.describe()}; any other label is uncalibrated.",
+        tuple(cautions),
+        warnings,
+    )
+
+
+def get_calibration(model: str, project: Path) -> Calibration | None:
+    """Find the calibration of a model: the project's own, else the one in the model's folder.
+
+    One for a data set of other images counts in the project's folder alone, where somebody put it on purpose: only the
+    name of the data set says what it is valid for.
+
+    Args:
+        model: A folder or a hub id.
+        project: Folder of the project.
+
+    Raises:
+        DataError: If a calibration is there and cannot be read.
+    """
+    for folder in (project, Path(model)):
+        path = folder / CALIBRATION
+        if path.is_file():
+            found = load_calibration(path)
+            if found.matches_model(model) and (found.domain.images or folder == project):
+                return found
+    return None
+
+
+def score_label(
+    calibration: Calibration | None, item: Item, proposal: Proposal, proposals: ProposalSettings
+) -> LabelScore:
+    """Score the label that a run makes of an item; see ``Calibration.score_label``.
+
+    Args:
+        calibration: Of the run's model.
+        item: The item.
+        proposal: The boxes and the evidence for them.
+        proposals: How boxes are proposed.
+    """
+    if calibration is None:
+        return LabelScore(None, "model" if proposal.check and proposal.check.rollouts else None)
+    sample = item.sample
+    origin = LabelOrigin(
+        item.image.domain, sample.source, get_answer_form(sample), *_sampling(proposals), is_given=proposal.is_given
+    )
+    return calibration.score_label(proposal.check, bool(proposal.boxes), origin)
+
+
+def _sampling(proposals: ProposalSettings) -> tuple[int, float, bool]:
+    return proposals.rollouts, proposals.loop.temperature, proposals.refinement is not None
+
+
+def _find_mismatch(calibration: Calibration, origin: LabelOrigin, evidence: str) -> Uncalibrated | None:
+    """Why no label of such an origin gets a score, before there is any evidence."""
+    kind = next(kind for kind in get_args(EvidenceKind) if kind == evidence)
+    return calibration.score_label(BoxCheck(kind=kind, rollouts=1), True, origin).uncalibrated
+
+
+def _find_warnings(model: str, project: Project) -> tuple[str, ...]:
+    """The warning of a model that was not made for images of the project."""
+    found = {describe_domain_mismatch(model, domain, "images of this project") for domain in project.image_domains()}
+    return tuple(sorted(found - {""}))

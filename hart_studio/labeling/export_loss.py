@@ -1,0 +1,385 @@
+"""What an export would lose, counted on the very labels that it would write.
+
+Labels are read one after another and only counts are kept, so the preview of a large project is quick and small.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
+
+from hart_studio.geometry import WH, XYXY
+from hart_studio.labeling.export_exclusions import read_exclusions
+from hart_studio.labeling.export_plan import (
+    MIN_SIDE_PX,
+    NO_BACKGROUND,
+    ExportOptions,
+    PlannedItem,
+    class_of,
+    clip_box,
+    exported_score,
+    is_labeled,
+    label_exclusion_reason,
+    may_have_region,
+)
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.formats.table import FormatInfo, get_format
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import Item, Origin, Status
+from hart_studio.records import Box
+
+NOISE_PX: Final = 1e-6
+"""An edge that moves less than this has not been rounded."""
+
+_MAX_CACHED_CLASSES: Final = 10_000
+
+
+@dataclass(frozen=True)
+class ExportLoss:
+    """One thing that does not come through.
+
+    Attributes:
+        what: Short name.
+        count: How many.
+        text: For people.
+    """
+
+    what: str
+    count: int
+    text: str
+
+
+class LabelKind(NamedTuple):
+    """What the losses of one label depend on, apart from its boxes. A project has a few kinds, however many labels."""
+
+    status: Status
+    origin: Origin
+    is_scored: bool
+    has_boxes: bool
+    has_usable_boxes: bool
+    """Whether there is one that a data set can hold."""
+    is_checked: bool
+    """Whether there is evidence."""
+    is_made: bool
+    """Whether a model is behind it."""
+    is_reviewed: bool
+    """Whether it has a reviewer or a note."""
+    has_history: bool
+
+
+class LabelSummary(NamedTuple):
+    """A label as it is counted."""
+
+    kind: LabelKind
+    image: str
+    """SHA-256 of the image."""
+    wh: WH
+    """Upright (width, height) of the image, pixels."""
+    score: float | None
+    boxes: Sequence[Box]
+    """Those that a data set can hold, clipped to the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredBox:
+    """A box of the database without the checks of ``Box``, which it has passed when it was written."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    label: str
+    score: float | None
+
+    @property
+    def width(self) -> float:
+        return self.x_max - self.x_min
+
+    @property
+    def height(self) -> float:
+        return self.y_max - self.y_min
+
+    @property
+    def xyxy(self) -> XYXY:
+        return self.x_min, self.y_min, self.x_max, self.y_max
+
+
+class ExportPreview(NamedTuple):
+    """What an export would hold and lose, as far as the labels tell; images are not opened."""
+
+    items: int
+    """Labels that the options choose and the format has a form for."""
+    losses: tuple[ExportLoss, ...]
+    excluded: Mapping[str, int]
+    """Reason -> number of items that are not exported, but for those that the losses count."""
+
+
+def export_losses(
+    format_name: str,
+    items: Iterable[Item],
+    options: ExportOptions | None = None,
+    open_questions: Mapping[str, int] | None = None,
+) -> tuple[ExportLoss, ...]:
+    """What of these labels a format cannot hold. The records beside the export still have it.
+
+    Args:
+        format_name: Key of ``FORMATS``.
+        items: Any items; those that the options do not choose do not count.
+        options: What would be exported.
+        open_questions: As in ``plan_export``.
+
+    Returns:
+        One loss for each thing that is really lost, none for a format that holds everything.
+
+    Raises:
+        InputError: If there is no such format, or the options do not fit it.
+    """
+    chosen, images = options or ExportOptions(), open_questions or {}
+    return _count_losses(format_name, map(_read_item, items), chosen, images).losses
+
+
+def preview_export(project: Project, format_name: str, options: ExportOptions) -> ExportPreview:
+    """What an export of a project would hold and lose.
+
+    Raises:
+        InputError: If there is no such format, or the options do not fit it.
+        DataError: If the project cannot be read.
+    """
+    exclusions = read_exclusions(project, options.statuses)
+    found = _count_losses(format_name, _read_project(project, options), options, exclusions.open_questions)
+    excluded = Counter(found.excluded) + Counter(exclusions.reasons)
+    return found._replace(excluded=dict(sorted(excluded.items())))
+
+
+def fits(planned: PlannedItem, info: FormatInfo) -> bool:
+    """Whether a format has a form for an item at all."""
+    return _fits(info, planned.item.label.status, bool(planned.item.label.boxes), bool(planned.boxes))
+
+
+def _fits(info: FormatInfo, status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
+    if "unlabeled" in info.preserves:
+        return True
+    return is_labeled(status, has_boxes, has_usable_boxes) and ("negatives" in info.preserves or has_usable_boxes)
+
+
+def _read_item(item: Item) -> LabelSummary:
+    label, wh = item.label, (item.image.width, item.image.height)
+    boxes = _cut(label.boxes, wh, label.status)
+    kind = LabelKind(
+        status=label.status,
+        origin=label.origin,
+        is_scored=label.score is not None,
+        has_boxes=bool(label.boxes),
+        has_usable_boxes=bool(boxes),
+        is_checked=label.check is not None,
+        is_made=label.provenance is not None,
+        is_reviewed=bool(label.reviewer or label.note),
+        has_history=bool(item.history),
+    )
+    return LabelSummary(kind, item.image.sha256, wh, label.score, boxes)
+
+
+def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelSummary]:
+    """Labels as they lie in the database, which has checked them when they were written: no record is made of them."""
+    clause, values = ItemFilter(statuses=options.statuses).to_sql()
+    query = f"""SELECT items.label, images.sha256, items.revision, images.width, images.height FROM items
+        JOIN images ON images.id = items.image WHERE {clause}"""  # noqa: S608 - placeholders
+    with project.database.reading() as connection:
+        for text, image, revision, width, height in connection.execute(query, values):
+            label: dict[str, Any] = json.loads(text)
+            status, wh = label["status"], (width, height)
+            stored = [
+                _StoredBox(box["x_min"], box["y_min"], box["x_max"], box["y_max"], box["label"], box["score"])
+                for box in label["boxes"]
+            ]
+            inside = all(
+                box.x_min >= 0 and box.y_min >= 0 and box.x_max <= width and box.y_max <= height
+                and min(box.width, box.height) >= MIN_SIDE_PX
+                for box in stored
+            )  # fmt: skip
+            is_plain = inside and status != "rejected"
+            boxes = (
+                cast("list[Box]", stored) if is_plain else _cut([Box(**each) for each in label["boxes"]], wh, status)
+            )
+            kind = LabelKind(
+                status,
+                label["origin"],
+                label["score"] is not None,
+                bool(stored),
+                bool(boxes),
+                label["check"] is not None,
+                label["provenance"] is not None,
+                bool(label["reviewer"] or label["note"]),
+                revision > 0,
+            )
+            yield LabelSummary(kind, image, wh, label["score"], boxes)
+
+
+def _cut(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
+    found = () if status == "rejected" else (clip_box(box, wh) for box in boxes)
+    return [box for box in found if box is not None]
+
+
+def _count_losses(
+    format_name: str, labels: Iterable[LabelSummary], options: ExportOptions, open_questions: Mapping[str, int]
+) -> ExportPreview:
+    info = get_format(format_name)
+    info.check_options(options)
+    kinds: Counter[LabelKind] = Counter()
+    boxes = _BoxCounter(info, options)
+    questions: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
+    images = _ImageStates(open_questions)
+    for kind, image, wh, score, usable in labels:
+        fits_format = _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes)
+        reason = label_exclusion_reason(kind.status, score, options)
+        if reason or not is_labeled(kind.status, kind.has_boxes, kind.has_usable_boxes):
+            images.add_open(image, kind)
+        if reason:
+            excluded[reason] += 1
+            continue
+        kinds[kind] += 1
+        if fits_format:
+            questions[image] += 1
+            images.add_fitting(image, kind)
+            for box in usable:
+                boxes.add(box, kind.origin, score, wh)
+    if "questions" not in info.preserves:
+        for image, kind in images.list_false_background():
+            kinds[kind] -= 1
+            questions[image] -= 1
+            excluded[NO_BACKGROUND] += 1
+    counts = boxes.counts
+    for kind, count in kinds.items():
+        _count_kind(counts, kind, count, info)
+    merged = sum(count > 1 for count in questions.values())
+    losses = _describe_losses(counts, merged, boxes.furthest, info, options)
+    return ExportPreview(counts["items"], tuple(loss for loss in losses if loss.count), dict(sorted(excluded.items())))
+
+
+class _ImageStates:
+    """Which images would wrongly become background images: without a box, and with a question that may have a region.
+
+    Mirrors ``exporting.fit_plan``, without opening an image.
+    """
+
+    def __init__(self, open_questions: Mapping[str, int]) -> None:
+        self._open = set(open_questions)
+        self._with_boxes: set[str] = set()
+        self._negatives: list[tuple[str, LabelKind]] = []
+
+    def add_open(self, image: str, kind: LabelKind) -> None:
+        """Add a label that is not exported."""
+        if may_have_region(kind.status, kind.has_boxes):
+            self._open.add(image)
+
+    def add_fitting(self, image: str, kind: LabelKind) -> None:
+        """Add a label that the format has a form for."""
+        if kind.has_usable_boxes:
+            self._with_boxes.add(image)
+        else:
+            self._negatives.append((image, kind))
+
+    def list_false_background(self) -> list[tuple[str, LabelKind]]:
+        """Labels without a box, of such images."""
+        false_background = self._open - self._with_boxes
+        return [(image, kind) for image, kind in self._negatives if image in false_background]
+
+
+def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatInfo) -> None:
+    """Add so many labels of a kind."""
+    if not _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
+        counts["excluded"] += count
+        return
+    counts["items"] += count
+    counts["scored"] += count * kind.is_scored
+    counts["kept_scores"] += count * (kind.is_scored and kind.origin == "model")
+    counts["rejected"] += count * (kind.status == "rejected" and kind.has_boxes)
+    counts["checked"] += count * kind.is_checked
+    counts["made"] += count * kind.is_made
+    counts["reviewed"] += count * kind.is_reviewed
+    counts["histories"] += count * kind.has_history
+
+
+class _BoxCounter:
+    """Counts what becomes of boxes.
+
+    Attributes:
+        counts: ``renamed``, ``named``, ``box_scores`` and ``moved`` -> number of boxes.
+        furthest: How far an edge moves at most, pixels.
+    """
+
+    def __init__(self, info: FormatInfo, options: ExportOptions) -> None:
+        self.counts: Counter[str] = Counter()
+        self.furthest = 0.0
+        self._info, self._options = info, options
+        self._renamed: dict[tuple[str, Origin], bool] = {}
+
+    def add(self, box: Box, origin: Origin, score: float | None, wh: WH) -> None:
+        """Count one."""
+        counts, written_box = self.counts, self._info.written
+        key = box.label, origin
+        is_renamed = self._renamed.get(key)
+        if is_renamed is None:
+            is_renamed = class_of(box, origin, self._options) != box.label
+            if len(self._renamed) < _MAX_CACHED_CLASSES:
+                self._renamed[key] = is_renamed
+        counts["renamed"] += is_renamed
+        counts["named"] += bool(box.label)
+        if box.score is not None:
+            counts["box_scores"] += box.score != exported_score(origin, score)
+        if written_box is None:
+            return
+        new, old = written_box(box, wh, self._options), box.xyxy
+        moved = max(abs(new[0] - old[0]), abs(new[1] - old[1]), abs(new[2] - old[2]), abs(new[3] - old[3]))
+        if moved > NOISE_PX:
+            counts["moved"] += 1
+            self.furthest = max(self.furthest, moved)
+
+
+def _describe_losses(
+    counts: Counter[str], merged: int, furthest: float, info: FormatInfo, options: ExportOptions
+) -> list[ExportLoss]:
+    keeps, items = info.preserves, counts["items"]
+    losses = [
+        ExportLoss("excluded", counts["excluded"], f"{_count(counts['excluded'], 'item')} that it has no form for")
+    ]
+    if "questions" not in keeps:
+        losses.append(ExportLoss("questions", items, f"question and answer of {_count(items, 'item')}"))
+        losses.append(
+            ExportLoss("merged", merged, f"{_count(merged, 'image')} with several questions, whose boxes are merged")
+        )
+    if info.name == "native":
+        return losses
+    renamed, named, moved = counts["renamed"], counts["named"], counts["moved"]
+    manner = f"all as {options.box_class!r}" if options.box_class else "as classes of the project"
+    losses.append(ExportLoss("labels", renamed, f"labels of {_count(renamed, 'box')}, written {manner}"))
+    if "classes" not in keeps:
+        losses.append(
+            ExportLoss("classes", named, f"labels of {_count(named, 'box')}, as far as the family's text has no place")
+        )
+    losses.append(ExportLoss("rounded", moved, f"{_count(moved, 'box')} rounded, by up to {furthest:.2g} px"))
+    losses.append(ExportLoss("box_scores", counts["box_scores"], f"{_count(counts['box_scores'], 'score')} of boxes"))
+    has_all = counts["kept_scores"] == items
+    kept = counts["kept_scores"] if "scores" in keeps or ("scores_if_all_known" in keeps and has_all) else 0
+    lost = counts["scored"] - kept
+    losses.append(ExportLoss("scores", lost, f"{_count(lost, 'score')} of labels"))
+    if "statuses" not in keeps:
+        losses.append(ExportLoss("statuses", items, f"status of {_count(items, 'label')}"))
+    rejected, checked, made = counts["rejected"], counts["checked"], counts["made"]
+    return [
+        *losses,
+        ExportLoss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, written as nothing here"),
+        ExportLoss("evidence", checked, f"evidence of {_count(checked, 'label')}, but for the answer from the crops"),
+        ExportLoss("provenance", made, f"model and settings behind {_count(made, 'label')}"),
+        ExportLoss("reviews", counts["reviewed"], f"reviewer and note of {_count(counts['reviewed'], 'label')}"),
+        ExportLoss("history", counts["histories"], f"review history of {_count(counts['histories'], 'item')}"),
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("x") else "s"
+    return f"{number} {noun}{ending}"

@@ -1,0 +1,1 @@
+"""ML backend for Label Studio: server, tasks and images."""

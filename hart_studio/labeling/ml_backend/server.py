@@ -1,0 +1,388 @@
+"""HART as an ML backend of Label Studio: tasks in, verified boxes out, by Label Studio's own protocol.
+
+A prediction is what a labeling run would propose (``self_verify.propose``). When somebody has just drawn boxes, those
+are asked about instead (``verify_drawn_boxes``). Whatever is wrong with one task is said of that task; the request goes
+on. Only servers call it, so a request that a browser's page sent is refused, whatever site the page is of.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hart_studio.errors import InputError
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling.calibration import Calibration
+from hart_studio.labeling.calibration_domain import LabelOrigin, get_answer_form
+from hart_studio.labeling.formats.label_studio import (
+    VERIFIED,
+    WRONG_BOX,
+    make_answer,
+    make_region,
+    make_verdict,
+)
+from hart_studio.labeling.ml_backend.images import ImageLoader
+from hart_studio.labeling.ml_backend.tasks import (
+    LabelConfig,
+    OpenedTask,
+    describe_error,
+    read_label_config,
+    read_task,
+    to_drawn_box,
+)
+from hart_studio.labeling.records import BoxCheck
+from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose, verify_drawn_boxes
+from hart_studio.models.chat import ChatModel
+
+SOFT_TIMEOUT_SECONDS: Final = 80.0
+"""Of a request, seconds; Label Studio hangs up after 100, gateways after 90 (ours)."""
+MAX_BODY_BYTES: Final = 96 << 20
+"""Of a request, bytes: an image inside of a task, in base64 (ours)."""
+MAX_REQUESTS: Final = 32
+"""At once, those that wait included (ours)."""
+BATCH: Final = 8
+"""Tasks whose images are in memory together (ours)."""
+MAX_REMEMBERED: Final = 1024
+"""Questions of which the evidence is kept, for boxes that are drawn later (ours)."""
+
+_log = logging.getLogger(__name__)
+
+Prediction = dict[str, Any]
+"""What Label Studio gets for one task."""
+
+
+class HartBackend:
+    """Answers Label Studio's requests with one model, one request at a time.
+
+    Attributes:
+        version: Name of the model, as Label Studio shows it.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        version: str,
+        loader: ImageLoader,
+        settings: ProposalSettings,
+        calibration: Calibration | None = None,
+        soft_timeout: float = SOFT_TIMEOUT_SECONDS,
+    ) -> None:
+        """Wait for requests.
+
+        Args:
+            model: The model.
+            version: Its name.
+            loader: Where images may come from.
+            settings: How boxes are proposed.
+            calibration: The model's own; a prediction outside of its domain has no score.
+            soft_timeout: Of a request, seconds.
+        """
+        self.version = version
+        self._model, self._loader, self._settings, self._calibration = model, loader, settings, calibration
+        self._soft_timeout = soft_timeout
+        self._lock = threading.Lock()
+        self._seconds_per_task: float | None = None
+        self._checks: OrderedDict[str, BoxCheck] = OrderedDict()
+
+    def setup(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Say whether a project can be served.
+
+        Raises:
+            InputError: If its labeling configuration cannot.
+        """
+        read_label_config(payload.get("schema", payload.get("label_config")))
+        return {"model_version": self.version}
+
+    def predict(self, payload: dict[str, Any], arrived: float) -> dict[str, list[Prediction]]:
+        """Predict tasks, in order. Other requests wait meanwhile.
+
+        Args:
+            payload: ``tasks``, ``label_config`` and ``params`` of the protocol.
+            arrived: When the request came, by ``time.monotonic``.
+
+        Raises:
+            InputError: If the request as a whole cannot be used.
+        """
+        config = read_label_config(payload.get("label_config", payload.get("schema")))
+        tasks = payload.get("tasks")
+        if not isinstance(tasks, list):
+            raise InputError(f"expected a list in 'tasks', got {type(tasks).__name__}; send {{'tasks': [...]}}")
+        drawn = config.get_drawn_regions(payload)
+        if drawn and len(tasks) != 1:
+            raise InputError(f"expected one task with drawn boxes, got {len(tasks)}; send them one by one")
+        deadline = arrived + self._soft_timeout
+        results: list[Prediction] = []
+        if self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            try:
+                if drawn:
+                    asked = read_task(config, tasks[0], self._loader, {}, deadline)
+                    results = [self._check(config, asked, drawn)]
+                else:
+                    results = self._propose_until(config, tasks, deadline)
+            finally:
+                self._lock.release()
+        late = f"the time limit of {self._soft_timeout:g} s was reached before this task; ask for fewer tasks at once"
+        results += [self._no_prediction(late) for _ in tasks[len(results) :]]
+        failed = [
+            (task, result["meta"]["reason"]) for task, result in zip(tasks, results, strict=True) if _failed(result)
+        ]
+        for task, reason in failed:
+            _log.warning("task %r: %s", str(task.get("id") if isinstance(task, dict) else None)[:40], reason)
+        if failed:
+            _log.warning("%d of %d tasks are without a prediction", len(failed), len(tasks))
+        return {"results": results}
+
+    def _propose_until(self, config: LabelConfig, tasks: Sequence[Any], deadline: float) -> list[Prediction]:
+        """As many tasks at a time as fit into memory and, by the pace so far, into the time that is left."""
+        results: list[Prediction] = []
+        while len(results) < len(tasks) and (left := deadline - time.monotonic()) > 0:
+            fitting = BATCH if self._seconds_per_task is None else int(min(BATCH, left / self._seconds_per_task))
+            chunk = tasks[len(results) :][: fitting if results else max(1, fitting)]
+            if not chunk:
+                break
+            started = time.monotonic()
+            opened: dict[str, SourceImage] = {}  # an image of several tasks is opened once
+            results += self._propose(
+                config, [read_task(config, task, self._loader, opened, deadline) for task in chunk]
+            )
+            self._seconds_per_task = max((time.monotonic() - started) / len(chunk), 1e-6)
+        return results
+
+    def _propose(self, config: LabelConfig, asked: Sequence[OpenedTask | str]) -> list[Prediction]:
+        good = [each for each in asked if isinstance(each, OpenedTask)]
+        proposals = iter(self._propose_safely(good) if good else [])
+        return [
+            self._answer(config, each, next(proposals)) if isinstance(each, OpenedTask) else self._no_prediction(each)
+            for each in asked
+        ]
+
+    def _propose_safely(self, asked: Sequence[OpenedTask]) -> list[Proposal]:
+        """Propose for all of them at once. When that fails, for each alone, so that none takes others along."""
+        images = {each.sample.image: each.image for each in asked}
+        try:
+            return propose(self._model, [each.sample for each in asked], self._settings, open_image=images.__getitem__)
+        except Exception as error:  # whatever a library raises about one task, the others go on
+            if len(asked) > 1:
+                return [proposal for each in asked for proposal in self._propose_safely([each])]
+            return [Proposal(asked[0].sample.id, (), None, describe_error(error), is_unexpected=True)]
+
+    def _answer(self, config: LabelConfig, asked: OpenedTask, proposal: Proposal) -> Prediction:
+        check = proposal.check
+        if check is None:
+            return self._no_prediction(proposal.failure)
+        self._remember(asked.identity, check)
+        score = self._score(asked, check, bool(proposal.boxes))
+        result = []
+        for number, box in enumerate(proposal.boxes, start=1):
+            label = config.choose_label(box.label)
+            scored = box.model_copy(update={"score": score})
+            region_id = f"{asked.identity}_{number}"
+            region = make_region(region_id, scored, asked.image.wh, label, check.crops_answer, config.controls)
+            result.append({**region, "readonly": False})
+        if config.controls.answer and check.crops_answer is not None:
+            result.append(make_answer(f"{asked.identity}_answer", check.crops_answer, config.controls))
+        prediction: Prediction = {"model_version": self.version, "result": result}
+        return prediction if score is None else {**prediction, "score": score}
+
+    def _score(self, asked: OpenedTask, check: BoxCheck, has_boxes: bool) -> float | None:
+        """The score inside of the calibration's domain. A task names no data set, so the image must show its domain."""
+        if self._calibration is None:
+            return None
+        form, loop = get_answer_form(asked.sample), self._settings.loop
+        refined = self._settings.refinement is not None
+        origin = LabelOrigin(asked.image.read_domain(), "", form, self._settings.rollouts, loop.temperature, refined)
+        return self._calibration.score_label(check, has_boxes, origin).score
+
+    def _check(self, config: LabelConfig, asked: OpenedTask | str, drawn: Sequence[Any]) -> Prediction:
+        """What there is to say of boxes that somebody drew: marks only, for the boxes are there already."""
+        if isinstance(asked, str):
+            return self._no_prediction(asked)
+        try:
+            boxes = [to_drawn_box(region, asked.image) for region in drawn]
+            before = self._checks.get(asked.identity)
+            loop = self._settings.loop
+            check, failure = verify_drawn_boxes(self._model, asked.sample, boxes, loop, before, lambda _: asked.image)
+        except Exception as error:  # whatever a library raises about a task, the answer is about that task
+            return self._no_prediction(describe_error(error))
+        if failure:
+            return self._no_prediction(failure)
+        verdict = {True: VERIFIED, False: WRONG_BOX, None: ""}[check.crops_right]
+        result = []
+        if config.controls.answer and check.crops_answer is not None:
+            result.append(make_answer(f"{asked.identity}_checked_answer", check.crops_answer, config.controls))
+        if config.controls.verdict and verdict:
+            result.append(make_verdict(f"{asked.identity}_checked_verdict", verdict, config.controls))
+        unknown = "no verdict: there is no known answer, and no prediction of this task to compare with"
+        text = [f"crop answer: {check.crops_answer or 'none'}", f"verdict: {verdict}" if verdict else unknown]
+        return {"model_version": self.version, "result": result, "meta": {"text": text}}
+
+    def _remember(self, identity: str, check: BoxCheck) -> None:
+        self._checks[identity] = check
+        self._checks.move_to_end(identity)
+        while len(self._checks) > MAX_REMEMBERED:
+            self._checks.popitem(last=False)
+
+    def _no_prediction(self, reason: str) -> Prediction:
+        return {"model_version": self.version, "result": [], "meta": {"reason": reason}}
+
+
+def _failed(result: Prediction) -> bool:
+    return "reason" in result.get("meta", {})
+
+
+Credentials = tuple[str, str]
+"""User and password of basic authentication."""
+
+
+def read_credentials(environ: Mapping[str, str], host: str) -> Credentials | None:
+    """Whom the server lets in; None = everybody, on this machine alone.
+
+    Args:
+        environ: With ``BASIC_AUTH_USER`` and ``BASIC_AUTH_PASS``, both or none.
+        host: Address that the server listens at.
+
+    Raises:
+        InputError: If only one is set, or none for a host that other machines reach.
+    """
+    user, password = environ.get("BASIC_AUTH_USER", ""), environ.get("BASIC_AUTH_PASS", "")
+    if bool(user) != bool(password):
+        raise InputError("expected both BASIC_AUTH_USER and BASIC_AUTH_PASS, or none, got one; set the other, too")
+    if user:
+        return user, password
+    try:
+        is_near = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_near = False
+    if not is_near:
+        raise InputError(
+            f"expected a password for {host!r}, which other machines reach, got none; set BASIC_AUTH_USER and "
+            "BASIC_AUTH_PASS, or serve on 127.0.0.1"
+        )
+    return None
+
+
+def build_app(
+    backend: HartBackend, credentials: Credentials | None = None, max_body_bytes: int = MAX_BODY_BYTES
+) -> Starlette:
+    """The web application.
+
+    Args:
+        backend: What answers.
+        credentials: Whom it lets in; None = everybody.
+        max_body_bytes: Of a request, bytes.
+    """
+
+    def posted(handle: Callable[[dict[str, Any], float], Any], status: int = 200) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            arrived = time.monotonic()
+            body = await _read_body(request, max_body_bytes)
+            return _Json(await run_in_threadpool(lambda: handle(_read_object(body), arrived)), status)
+
+        return endpoint
+
+    async def health(_: Request) -> Response:
+        return _Json({"status": "UP", "model_class": "HartROI"})
+
+    async def metrics(_: Request) -> Response:
+        return _Json({})
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            return _Json({"error": error.detail}, error.status_code)
+        return _Json({"error": str(error)}, 400)
+
+    routes = [
+        Route("/", health),
+        Route("/health", health),
+        Route("/metrics", metrics),
+        Route("/setup", posted(lambda payload, _: backend.setup(payload)), methods=["POST"]),
+        Route("/predict", posted(backend.predict), methods=["POST"]),
+        Route("/webhook", posted(lambda *_: {"result": {}, "status": "ok"}, 201), methods=["POST"]),
+    ]
+    guard = Middleware(_RequestGuard, credentials=credentials)
+    return Starlette(routes=routes, middleware=[guard], exception_handlers={InputError: refuse, HTTPException: refuse})
+
+
+def serve(app: Starlette, host: str, port: int) -> None:
+    """Answer until interrupted."""
+    uvicorn.run(app, host=host, port=port, limit_concurrency=MAX_REQUESTS, server_header=False, log_level="info")
+
+
+class _Json(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        """ASCII only: a question may hold a half of a character, which UTF-8 has no form for."""
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+class _RequestGuard:
+    """ASGI middleware: refuses pages (403) and strangers (401)."""
+
+    def __init__(self, app: ASGIApp, credentials: Credentials | None) -> None:
+        self._app = app
+        self._expected = None if credentials is None else ":".join(credentials).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if "origin" in headers:
+                await _Json({"error": "expected a request of a server, got one of a page; refused"}, 403)(
+                    scope, receive, send
+                )
+                return
+            if self._expected is not None and not self._is_known(headers.get("authorization", "")):
+                refusal = {
+                    "error": "expected the right user and password, got others; set them in the model's settings"
+                }
+                challenge = {"www-authenticate": 'Basic realm="HART"'}
+                await _Json(refusal, 401, challenge)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_known(self, header: str) -> bool:
+        kind, _, value = header.partition(" ")
+        try:
+            given = base64.b64decode(value.strip(), validate=True)
+        except ValueError:
+            return False
+        return kind.lower() == "basic" and secrets.compare_digest(given, self._expected or b"")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > max_bytes:
+                raise HTTPException(413, f"expected at most {max_bytes:,} bytes, got more; send fewer tasks at once")
+    except ClientDisconnect as error:
+        raise InputError("expected a whole request, got a part; send it again") from error
+    return bytes(body)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError("expected a JSON object, got text that is no JSON; send the protocol's fields") from error
+    if not isinstance(payload, dict):
+        raise InputError(f"expected a JSON object, got {type(payload).__name__}; send the protocol's fields")
+    return payload

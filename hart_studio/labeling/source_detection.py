@@ -1,0 +1,166 @@
+"""What a folder of images, questions or labels most likely is, by the names in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from hart_studio.data.rows import get_field
+from hart_studio.data.tables import preview_table
+from hart_studio.errors import DataError, HartError, InputError
+from hart_studio.labeling.formats import coco, native
+from hart_studio.labeling.formats.reading import META, iterate_lines, parse_line
+from hart_studio.labeling.formats.table import FORMATS
+
+TABLES: Final = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
+"""Endings of tables of questions. A JSON file in a folder is one only when it holds a list of rows."""
+
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+"""Files with another ending are passed over; the content decides in the end."""
+
+LABEL_SUFFIXES: Final = frozenset({*TABLES, ".arrow", ".txt", ".xml", ".yaml", ".yml", ".names"})
+"""Files that questions or labels come in."""
+
+QUESTIONS: Final = "samples.jsonl"
+"""The table of a folder in the form of ``data.sources.load_jsonl``."""
+
+MAX_FILES: Final = 200_000
+"""Files of one folder or archive that are looked at (ours)."""
+
+_HUGGING_FACE: Final = frozenset({"state.json", "dataset_dict.json", "dataset_info.json"})
+_QUESTION_FIELDS: Final = frozenset({"id", "image", "question", "choices", "answer"})
+
+
+def list_folder(folder: Path) -> Collection[str]:
+    """Names of the files and folders in a folder, folders with ``/`` at the end."""
+    return {path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()}
+
+
+def is_system_file(name: str) -> bool:
+    """Whether macOS has added a file, whatever its ending says: it holds attributes of another.
+
+    Args:
+        name: Parts separated by ``/``.
+    """
+    return name.startswith("__MACOSX/") or PurePosixPath(name).name.startswith("._")
+
+
+def list_images(root: Path) -> Iterator[Path]:
+    """Every image below a folder, sorted; links are not followed.
+
+    Raises:
+        DataError: If there are too many.
+    """
+    found = 0
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or is_system_file(path.name):
+            continue
+        if path.is_file() and not path.is_symlink():
+            found += 1
+            if found > MAX_FILES:
+                raise DataError(f"expected at most {MAX_FILES:,} images in {root}, got more; split the folder")
+            yield path
+
+
+def detect_kind_by_names(names: Collection[str]) -> str | None:
+    """What a folder is when the names in it tell without a look inside; None when they do not.
+
+    Args:
+        names: As ``list_folder`` gives them.
+    """
+    if _HUGGING_FACE & set(names):
+        return "hugging_face"
+    if "data.yaml" in names:
+        return "yolo"
+    if "Annotations/" in names:
+        return "pascal_voc"
+    if f"{coco.ANNOTATIONS}/" in names:
+        return "coco"
+    return "questions" if QUESTIONS in names else None
+
+
+def list_tables(names: Collection[str]) -> list[str]:
+    """Names of the tables in a folder; a JSON file, which can be anything, only where there is just the one.
+
+    Our own records beside an export for another tool are none: the other tool may have changed its labels since.
+    """
+    files = (name for name in names if not name.endswith("/") and name != META and not is_system_file(name))
+    tables = sorted(name for name in files if PurePosixPath(name).suffix.lower() in TABLES)
+    return [name for name in tables if not name.lower().endswith(".json")] or (tables if len(tables) == 1 else [])
+
+
+def choose_table(names: Collection[str], kind: str) -> str | None:
+    """The one table that a folder of a kind is read from; None when it has none.
+
+    Args:
+        names: As ``list_folder`` gives them.
+        kind: ``questions``, ``native`` or ``table``.
+
+    Raises:
+        InputError: If there are several.
+    """
+    usual = {"questions": QUESTIONS, "native": native.LABELS}.get(kind)
+    if usual in names:
+        return usual
+    tables = list_tables(names)
+    if len(tables) > 1:
+        shown = ", ".join(tables[:4]) + (", …" if len(tables) > 4 else "")
+        raise InputError(
+            f"expected one table of questions in the folder, got {len(tables)}: {shown}; leave one there or bring it "
+            "alone, or say what the folder is: its kind, such as images"
+        )
+    return tables[0] if tables else None
+
+
+def detect_folder_kind(names: Collection[str], bring: Callable[[str], Path]) -> str:
+    """What a folder most likely is.
+
+    Args:
+        names: As ``list_folder`` gives them.
+        bring: Name of a table in it -> where it can be read.
+
+    Raises:
+        InputError: If it has several tables.
+        DataError: If its table cannot be read.
+    """
+    if kind := detect_kind_by_names(names):
+        return kind
+    if META in names and (kind := read_export_format(bring(META))):
+        return kind
+    table = choose_table(names, "table")
+    if table is None:
+        return "images"
+    try:
+        return detect_table_kind(bring(table))
+    except DataError:
+        if table.lower().endswith(".json"):  # something else, as notes of a camera
+            return "images"
+        raise
+
+
+def read_export_format(records: Path) -> str | None:
+    """The format of an export of this program, as the records beside it state it; None if they state none.
+
+    Args:
+        records: The file ``META`` of the export.
+    """
+    try:
+        _, first = next(iterate_lines(records))
+        name = get_field(get_field(parse_line(first), "export"), "format")
+    except (ValueError, RecursionError, HartError, StopIteration):
+        return None
+    return name if isinstance(name, str) and name in FORMATS else None
+
+
+def detect_table_kind(path: Path) -> str:
+    """What the rows of a table are: our own records, our own form of questions, or anybody's.
+
+    Raises:
+        DataError: If it has no rows.
+    """
+    names, rows = preview_table(path)
+    if "schema" in names and str(rows[0].get("schema", "")).startswith("hart.label/"):
+        return "native"
+    has_options = all(isinstance(row.get("choices"), list) for row in rows)
+    return "questions" if has_options and set(names) >= _QUESTION_FIELDS else "table"

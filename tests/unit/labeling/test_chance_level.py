@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from hart_studio.labeling.chance_level import binomial_tail, describe_chance_level, majority_tail
+from tests.unit.labeling.conftest import make_check
+
+
+@pytest.mark.parametrize(("successes", "trials", "options"), [(0, 4, 3), (1, 4, 3), (3, 5, 2), (5, 5, 4), (2, 2, 2)])
+def test_the_tail_is_the_share_of_all_guesses(successes: int, trials: int, options: int) -> None:
+    guesses = list(product(range(options), repeat=trials))
+    share = sum(guess.count(0) >= successes for guess in guesses) / len(guesses)
+    assert binomial_tail(successes, trials, 1 / options) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("votes", "trials", "options"), [(1, 3, 4), (2, 4, 3), (3, 4, 2), (4, 4, 4), (3, 6, 3)])
+def test_a_majority_of_guesses(votes: int, trials: int, options: int) -> None:
+    guesses = list(product(range(options), repeat=trials))
+    share = sum(max(guess.count(option) for option in range(options)) >= votes for guess in guesses) / len(guesses)
+    assert majority_tail(votes, trials, options) == pytest.approx(share)
+
+
+def test_two_of_eight_right_is_no_better_than_chance() -> None:
+    notes = describe_chance_level(make_check(rollouts=8, sufficiency=0.25, crops_right=True), 4)
+    assert notes.is_weak
+    assert notes.texts == (
+        "1 of 4 options: right by chance 25 %.",
+        "Rollouts right: 2 of 8, no better than chance. Guessing among 4 options reaches at least that in 63 %.",
+    )
+
+
+def test_seven_of_eight_right_is_better_than_chance() -> None:
+    notes = describe_chance_level(make_check(rollouts=8, sufficiency=7 / 8, crops_right=True), 4)
+    assert (notes.texts, notes.is_weak) == (("1 of 4 options: right by chance 25 %.",), False)
+    assert describe_chance_level(make_check(rollouts=8, sufficiency=1.0, crops_right=True), 25) == ((), False)
+
+
+def test_agreement_is_compared_with_that_of_guesses() -> None:
+    # Of 4 guesses among 2 options 3 or more agree with a probability of 10 in 16.
+    notes = describe_chance_level(make_check(kind="agreement", rollouts=4, sufficiency=0.75, crops_right=True), 2)
+    assert notes.is_weak
+    assert notes.texts[0] == "1 of 2 options: in agreement by chance 50 %."
+    assert "Rollouts agree: 3 of 4, no better than chance." in notes.texts[1] and "62 %" in notes.texts[1]
+
+
+def test_an_answer_that_needs_no_region_is_said() -> None:
+    check = make_check(rollouts=0, crops_right=True, full_right=True, necessity=False)
+    notes = describe_chance_level(check, 0)
+    assert notes.is_weak and "does not need this region" in notes.texts[0]
+    assert describe_chance_level(check.model_copy(update={"necessity": True}), 0) == ((), False)
+
+
+def test_free_answers_and_wrong_ones_have_no_chance_level() -> None:
+    assert describe_chance_level(make_check(rollouts=8, sufficiency=0.5, crops_right=True), 0) == ((), False)
+    assert describe_chance_level(make_check(rollouts=8, sufficiency=0.0, crops_right=False), 4) == ((), False)
+    assert describe_chance_level(make_check(rollouts=0), 4) == ((), False)

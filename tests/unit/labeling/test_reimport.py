@@ -1,0 +1,209 @@
+"""An export of this program that comes back: decisions stay with the boxes that nobody changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hart_studio.data.rows import LoadedSamples
+from hart_studio.geometry import XYXY
+from hart_studio.labeling.calibration import save_calibration
+from hart_studio.labeling.calibration_domain import CalibrationDomain, LabelOrigin
+from hart_studio.labeling.calibration_lookup import CALIBRATION
+from hart_studio.labeling.export_plan import ExportOptions
+from hart_studio.labeling.exporting import FORMATS, export_labels
+from hart_studio.labeling.formats.reading import META
+from hart_studio.labeling.importing import import_samples, import_source
+from hart_studio.labeling.project import Project, ProjectSettings
+from hart_studio.labeling.project_creation import create_project
+from hart_studio.labeling.records import Item, LabelProvenance
+from hart_studio.labeling.review import ReviewQueue
+from hart_studio.labeling.sources import SourceSettings, detect_source_kind
+from hart_studio.records import Box, Sample
+from tests.labels import draw_image
+from tests.unit.labeling.conftest import add_label, make_check
+from tests.unit.labeling.test_calibration import make_calibration
+
+WRITTEN = [name for name, info in FORMATS.items() if info.save]
+OF_SIGNS = make_calibration(domain=CalibrationDomain(images="", data_set="signs", answer_forms=("multiple_choice",)))
+CHECK = make_check(sufficiency=1.0, crops_right=True)
+SCORE = OF_SIGNS.score_label(CHECK, True, LabelOrigin("", "signs", "multiple_choice", 4, 1.0)).score
+PROVENANCE = LabelProvenance(model="m", run_id="r", rollouts=4, temperature=1.0, seed=0)
+STATUSES = ("accepted", "edited", "rejected", "auto_accepted")
+
+
+@pytest.fixture
+def decided(tmp_path: Path) -> Project:
+    """Eight images: accepted as proposed, edited by hand, rejected, and accepted without a review."""
+    project = create_project(tmp_path / "project", "Signs", ProjectSettings(classes=("sign", "car")))
+    samples = tuple(
+        Sample(
+            id=f"s{number}", image=str(draw_image(tmp_path / "in" / f"{number}.png", (640, 480))), choices=("3", "7"),
+            question=f"Which digit is on sign {number}?", answer="B", source="signs",
+        )
+        for number in range(8)
+    )  # fmt: skip
+    import_samples(project, LoadedSamples("signs", samples))
+    review = ReviewQueue(project)
+    for number, item in enumerate(list(project.items())):
+        box = Box.from_xyxy((10 + number, 20, 101.5, 90.25), "Z")
+        kind = STATUSES[number % 4]
+        label = add_label(
+            project, item.id, status="auto_accepted" if number % 4 == 3 else "proposed", boxes=(box,), score=SCORE,
+            check=CHECK, provenance=PROVENANCE,
+        )  # fmt: skip
+        if kind == "accepted":
+            review.decide("ann", item.id, label.revision, "accept")
+        elif kind == "edited":
+            drawn = (Box.from_xyxy((5, 5, 50, 60 + number), "car"), Box.from_xyxy((200.5, 100, 300, 200)))
+            review.decide("bob", item.id, label.revision, "edit", drawn, note="moved")
+        elif kind == "rejected":
+            review.decide("ann", item.id, label.revision, "reject")
+    return project
+
+
+def export(project: Project, name: str, folder: Path, **options: Any) -> Path:
+    chosen = ExportOptions(
+        statuses=STATUSES, splits={"train": 0.5, "val": 0.5}, classes=project.settings.classes, salt="b", **options
+    )
+    export_labels(project.items(with_history=True), name, folder, chosen)
+    return folder
+
+
+def bring_back(folder: Path, name: str, project_folder: Path) -> tuple[Project, Any]:
+    project = create_project(project_folder, "Again")
+    save_calibration(project.folder / CALIBRATION, OF_SIGNS)  # scores that no calibration supports do not come back
+    return project, import_source(project, str(folder), SourceSettings(kind=name))
+
+
+def labels_of(items: Any) -> dict[str, tuple[Any, ...]]:
+    """What a person decided, and everything before it."""
+    found: dict[str, tuple[Any, ...]] = {}
+    item: Item
+    for item in items:
+        found[item.id] = (item.label, item.history)
+    return found
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_everything_comes_back_from_every_format(name: str, decided: Project, tmp_path: Path) -> None:
+    again, report = bring_back(export(decided, name, tmp_path / "out"), name, tmp_path / "again")
+    before, after = labels_of(decided.items(with_history=True)), labels_of(again.items(with_history=True))
+    if name == "grounded_chat":  # has no form for "nothing here"
+        before = {item: labels for item, labels in before.items() if labels[0].status != "rejected"}
+    assert after == before
+    assert report.changed == report.bad_count == 0
+    assert report.added == len(before)
+    assert report.restored == (0 if name == "native" else len(before))
+    assert report.unsupported == 0
+    if name != "native":
+        assert "car" in again.settings.classes
+        assert "Z" not in again.settings.classes
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_export_is_recognized_without_its_kind(name: str, decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, name, tmp_path / "out")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "out")
+    for number, source in enumerate((str(folder), archive)):
+        assert detect_source_kind(source) == name
+        project = create_project(tmp_path / f"back{number}")
+        report = import_source(project, source, SourceSettings())
+        assert report.added > 0 and report.changed == 0
+
+
+@pytest.mark.parametrize(
+    "records", [b"", b"no JSON\n", b'{"export": {"format": "other"}}\n', b'{"export": {"format": 3}}\n']
+)
+def test_records_that_state_no_format_are_passed_over(records: bytes, tmp_path: Path) -> None:
+    (tmp_path / META).write_bytes(records)
+    draw_image(tmp_path / "a.png")
+    assert detect_source_kind(str(tmp_path)) == "images"
+
+
+def test_a_second_import_changes_nothing(decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, "coco", tmp_path / "out")
+    before = labels_of(decided.items(with_history=True))
+    report = import_source(decided, str(folder), SourceSettings(kind="coco"))
+    assert (report.added, report.known, report.restored) == (0, 8, 8)
+    assert labels_of(decided.items(with_history=True)) == before
+
+
+def move_box(path: Path, question: str, xywh: XYXY | None) -> None:
+    """As another tool would: one box of that question gets other edges, or goes."""
+    document = json.loads(path.read_text())
+    (chosen,) = [each for each in document["annotations"] if each["attributes"]["question"] == question]
+    if xywh:
+        chosen["bbox"] = list(xywh)
+    else:
+        document["annotations"].remove(chosen)
+    path.write_text(json.dumps(document))
+
+
+def test_boxes_that_another_tool_changed_are_proposals_of_that_tool(decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, "coco", tmp_path / "out")
+    question = "Which digit is on sign 0?"
+    (file,) = [file for file in folder.glob("annotations/instances_*.json") if question in file.read_text()]
+    move_box(file, question, (30, 30, 40, 40))
+    again, report = bring_back(folder, "coco", tmp_path / "again")
+    assert (report.added, report.restored, report.changed) == (8, 7, 1)
+    assert "7 with the decisions of the export, 1 changed in another tool" in report.describe()
+    (item,) = [item for item in again.items() if item.sample.question == question]
+    assert (item.label.status, item.label.origin, item.label.reviewer) == ("proposed", "imported", "")
+    assert item.label.boxes[0].xyxy == (30, 30, 70, 70)
+
+
+def test_another_class_is_a_change_too(decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, "yolo", tmp_path / "out")
+    file = next(file for file in sorted(folder.glob("labels/*/*.txt")) if file.read_text().startswith("0 "))
+    file.write_text(f"1{file.read_text()[1:]}")
+    again, report = bring_back(folder, "yolo", tmp_path / "again")
+    assert (report.restored, report.changed) == (7, 1)
+    assert again.count_by("status")["proposed"] == 1
+
+
+def test_a_box_on_an_image_that_was_rejected_is_a_change(decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, "yolo", tmp_path / "out")
+    file = next(file for file in sorted(folder.glob("labels/*/*.txt")) if not file.read_text())
+    file.write_text("0 0.5 0.5 0.1 0.1\n")
+    _, report = bring_back(folder, "yolo", tmp_path / "again")
+    assert (report.restored, report.changed) == (7, 1)
+
+
+@pytest.mark.parametrize("records", [b"", b"no JSON\n", b'{"export": 3}\n', b"[" * 100_000, b"\xff\n"])
+def test_records_that_are_none_restore_nothing_and_stop_nothing(
+    records: bytes, decided: Project, tmp_path: Path
+) -> None:
+    folder = export(decided, "coco", tmp_path / "out")
+    (folder / META).write_bytes(records)
+    _, report = bring_back(folder, "coco", tmp_path / "again")
+    assert (report.added, report.restored, report.changed) == (8, 0, 0)
+
+
+def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Path) -> None:
+    """The other tool has written the images anew."""
+    folder = export(decided, "yolo", tmp_path / "out")
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        draw_image(tmp_path / f"other{number}" / "x.png", (640, 480)).replace(path)
+    _, report = bring_back(folder, "yolo", tmp_path / "again")
+    assert report.restored == 0
+    assert report.bad_count == 2  # rejected ones, which have neither a box nor a question
+
+
+@pytest.mark.parametrize("name", ["native", "coco"])
+def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided: Project, tmp_path: Path) -> None:
+    folder = export(decided, name, tmp_path / "out")
+    again = create_project(tmp_path / "again", "Again")
+    report = import_source(again, str(folder), SourceSettings(kind=name))
+    assert (report.added, report.bad_count, report.unsupported) == (8, 0, 8)
+    assert "8 without the score or acceptance that the file states" in report.describe()
+    assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
+    labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]
+    assert all(label.score is None and label.status != "auto_accepted" for label in labels)
+    before = {item.id: item.label for item in decided.items()}
+    for item in again.items():
+        assert (item.label.boxes, item.label.reviewer) == (before[item.id].boxes, before[item.id].reviewer)
