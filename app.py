@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - after the environment, as all that follows
         from hart_studio.ui.connections import raise_file_limit  # noqa: PLC0415
-        from hart_studio.ui.heap import bound_heaps  # noqa: PLC0415
+        from hart_studio.ui.malloc_tuning import limit_malloc_arenas  # noqa: PLC0415
 
-        bound_heaps()
+        limit_malloc_arenas()
         raise_file_limit()
         with open_cache() as cache, ExitStack() as closing:
             os.environ["GRADIO_TEMP_DIR"] = str(cache)
@@ -119,55 +119,57 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     """Build the pages and block until the server stops; what is to end with it is left in ``closing``."""
     from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
     from hart_studio.labeling.project_lifecycle import purge_trash  # noqa: PLC0415
-    from hart_studio.ui.access import find_access  # noqa: PLC0415
-    from hart_studio.ui.allowed_models import (  # noqa: PLC0415
-        find_allowed,
+    from hart_studio.ui.api.ask import AskService  # noqa: PLC0415
+    from hart_studio.ui.api.labels import LabelApi  # noqa: PLC0415
+    from hart_studio.ui.api.launch import RunLauncher  # noqa: PLC0415
+    from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
+    from hart_studio.ui.cache import CacheCleaner, open_cache  # noqa: PLC0415
+    from hart_studio.ui.examples import load_examples  # noqa: PLC0415
+    from hart_studio.ui.mcp.availability import find_server  # noqa: PLC0415
+    from hart_studio.ui.mcp.tools import Toolbox  # noqa: PLC0415
+    from hart_studio.ui.security.auth import load_auth_config  # noqa: PLC0415
+    from hart_studio.ui.security.model_allowlist import (  # noqa: PLC0415
+        build_allowlist,
         offered_models,
         operator_models,
-        read_added,
+        parse_added_models,
     )
-    from hart_studio.ui.app import build_app, launch_options  # noqa: PLC0415
-    from hart_studio.ui.cache import CacheSweeper, open_cache  # noqa: PLC0415
-    from hart_studio.ui.examples import load_examples  # noqa: PLC0415
-    from hart_studio.ui.forwarding import read_proxying  # noqa: PLC0415
-    from hart_studio.ui.label_desk import LabelDesk  # noqa: PLC0415
-    from hart_studio.ui.launch_desk import LaunchDesk  # noqa: PLC0415
-    from hart_studio.ui.mcp.opening import find_server  # noqa: PLC0415
-    from hart_studio.ui.mcp.tools import Toolbox  # noqa: PLC0415
-    from hart_studio.ui.rights import find_rights  # noqa: PLC0415
-    from hart_studio.ui.services import AskService  # noqa: PLC0415
-    from hart_studio.ui.space import open_space  # noqa: PLC0415
+    from hart_studio.ui.security.permissions import load_permissions  # noqa: PLC0415
+    from hart_studio.ui.security.proxy_headers import load_proxy_config  # noqa: PLC0415
+    from hart_studio.ui.spaces.space import create_space_services  # noqa: PLC0415
 
     try:
-        access = find_access(
+        access = load_auth_config(
             flags.host,
             os.environ,
             names=flags.allow_host,
-            is_tunnelled=flags.share,
-            lets_everybody_in=flags.without_login,
+            is_tunneled=flags.share,
+            allow_anonymous=flags.without_login,
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
         # The tunnel of --share is a program of this machine, which says that browsers use https.
         proxies = flags.proxy or (["127.0.0.1"] if flags.share else [])
-        proxying = read_proxying(proxies, os.environ, sets_client=flags.trust_forwarded_for)
+        proxying = load_proxy_config(proxies, os.environ, sets_client=flags.trust_forwarded_for)
     except InputError as error:
         print(f"app.py: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
-    rights = find_rights(access.profile)
-    added = read_added(access.profile, flags.allow_model, os.environ)
+    permissions = load_permissions(access.profile)
+    added = parse_added_models(access.profile, flags.allow_model, os.environ)
     models = offered_models(flags.model, access.profile, added)
-    allowed = find_allowed(access.profile, models, flags.runs_root, operator_models(flags.model, added))
-    service = AskService(cache / "work", allowed=allowed, limits=rights.pictures)
+    allowed = build_allowlist(access.profile, models, flags.runs_root, operator_models(flags.model, added))
+    service = AskService(cache / "work", allowed=allowed, limits=permissions.image_limits)
     examples = load_examples(PROJECT_ROOT / "assets" / "examples", service.folder)
-    desk = LaunchDesk(flags.runs_root, is_open=rights.can_make, allowed=allowed)
+    launcher = RunLauncher(flags.runs_root, is_open=permissions.can_write, allowed=allowed)
     purge_trash(flags.labels_root)
-    labels = LabelDesk(flags.labels_root, is_open=not rights.is_public, allowed=allowed)
-    space = open_space(closing.enter_context(open_cache()), service, examples) if rights.is_public else None
+    labels = LabelApi(flags.labels_root, is_open=not permissions.is_public, allowed=allowed)
+    space = (
+        create_space_services(closing.enter_context(open_cache()), service, examples) if permissions.is_public else None
+    )
     if space is not None:
         closing.callback(space.close)
-    app = build_app(service, examples, models, desk, labels, rights, space)
-    sweeper = CacheSweeper(cache, flags.cache_mb * 2**20)
+    app = build_app(service, examples, models, launcher, labels, permissions, space)
+    sweeper = CacheCleaner(cache, flags.cache_mb * 2**20)
     sweeper.start()
     tools = Toolbox(service, operator_models(flags.model, added))
     mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
@@ -179,12 +181,12 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, sweeper, proxying),
         )
     except OSError as error:
-        told = (
+        message = (
             f"{str(error).split('. ')[0]}. Choose another one with --port, or leave it out"
             if flags.port
             else str(error)
         )
-        print(f"app.py: {told}", file=sys.stderr)  # noqa: T201 - this is the command line
+        print(f"app.py: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2
     return 0
 

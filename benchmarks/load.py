@@ -28,8 +28,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.load_visitors import EXAMPLES, Habits, Tally, ask, upload, visit
-from benchmarks.load_watch import Watch
+from benchmarks.load_monitor import Watch
+from benchmarks.load_sessions import EXAMPLES, Habits, Tally, ask, upload, visit
 from benchmarks.studio import Studio
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, BUILT_IN_MODEL
 from hart_studio.runs.reader import RunSummary, list_runs
@@ -86,7 +86,7 @@ class Bench:
         tally, watch, until = Tally(), Watch(self.folder), time.monotonic() + seconds
         tasks = [visit(self.client, number, habits, until, tally) for number in range(self.visitors)]
         before = await asyncio.to_thread(watch.disk)
-        await asyncio.gather(watch.follow(self.studio, self.client, until), *tasks)
+        await asyncio.gather(watch.track_question(self.studio, self.client, until), *tasks)
         found = {**tally.sum_up(), **watch.sum_up()}
         asked = len(tally.seconds) + tally.left
         grown = await asyncio.to_thread(watch.disk) - before

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE_SECONDS = 180.0
+TIMEOUT_SECONDS = 180.0
 """How long a studio may take to open its page; seconds on a free machine."""
 
 APP = Path(__file__).resolve().parents[1] / "app.py"
@@ -136,7 +136,7 @@ class Studio(Page):
             self.process = subprocess.Popen(
                 argv, cwd=folder, env={**os.environ, **places, "PYTHONPATH": paths}, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
             try:
                 super().__init__(f"http://127.0.0.1:{port}")

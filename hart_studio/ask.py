@@ -165,7 +165,7 @@ def _describe_missing_boxes(rollout: Rollout) -> str:
 
 
 def _explain_missing_answer(rollout: Rollout) -> str:
-    """What the model wrote in place of an answer, or why it was not asked; empty when there is an answer."""
+    """Raw output in place of an answer, or why it was not asked; empty when there is an answer."""
     if rollout.score.extracted:
         return ""
     if rollout.answer_turn is not None:

@@ -171,16 +171,16 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     label, ticket, stranger = ids["label-page"], secrets.token_hex(32), secrets.token_hex(32)
     project = {"visitor": ticket, "project": "signs"}
     check(call(url, label, "create", {**project, "name": "Signs"}) == {"id": "signs"}, "a visitor makes a project")
-    call(url, label, "bring", {**project, "source": upload(url, zip_picture(picture)), "question": question[0],
+    call(url, label, "start_import", {**project, "source": upload(url, zip_picture(picture)), "question": question[0],
                                "choices": question[1]})  # fmt: skip
-    told = wait_for(lambda: (call(url, label, "look", project).get("import") or {}).get("told"), 60, "the import")
+    told = wait_for(lambda: (call(url, label, "poll", project).get("import") or {}).get("message"), 60, "the import")
     check(told.startswith("1 added"), "and brings a picture in")
     check(call(url, label, "projects", {"visitor": stranger}) == [], "a stranger's list is empty")
-    for name in ("look", "export", "list_items"):
+    for name in ("poll", "export", "list_items"):
         check("of this browser tab" in call(url, label, name, {**project, "visitor": stranger}).get("error", ""),
               f"and {name} of that project is refused")  # fmt: skip
     check("ticket" in call(url, label, "projects", {}).get("error", ""), "without a ticket nothing is answered")
-    refused = call(url, label, "bring", {**project, "source": "/etc/passwd"})
+    refused = call(url, label, "start_import", {**project, "source": "/etc/passwd"})
     check("uploaded here" in refused.get("error", ""), "no other file of the machine is read")
     if is_thorough:
         wait_for_work(url, ids, project)
@@ -195,7 +195,7 @@ def wait_for_work(url: str, ids: dict[str, int], project: dict[str, str]) -> Non
     def find_end(rows: list[dict[str, Any]]) -> str | None:
         return next((row["state"] for row in rows if row["state"] in ended), None)
 
-    state = wait_for(lambda: find_end(call(url, label, "look", project)["runs"]), WORK_SECONDS, "the labeling run")
+    state = wait_for(lambda: find_end(call(url, label, "poll", project)["runs"]), WORK_SECONDS, "the labeling run")
     check(state == "completed", "a visitor's labeling run is completed")
     statuses = ["new", "proposed", "auto_accepted"]
     found = call(url, label, "export", {**project, "format": "native", "statuses": statuses})
@@ -209,7 +209,7 @@ def wait_for_work(url: str, ids: dict[str, int], project: dict[str, str]) -> Non
     )
     check(state == "completed", "an evaluation of the examples is completed")
     again = call(url, pages, "evaluate_examples", {"model": "built-in-hart"})
-    check(again["run"] == run and "before" in again["told"], "and is not made twice")
+    check(again["run"] == run and "before" in again["message"], "and is not made twice")
 
 
 def copy_source(target: Path) -> Path:

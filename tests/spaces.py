@@ -21,16 +21,16 @@ import itsdangerous
 import pytest
 
 from hart_studio.models.chat import ChatModel
-from hart_studio.ui.allowed_models import find_allowed, offered_models
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
 from hart_studio.ui.examples import load_examples
-from hart_studio.ui.forwarding import read_proxying
-from hart_studio.ui.guard import LOOPBACK_HOSTS
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.rights import SIGN_IN_VARIABLES, find_rights
-from hart_studio.ui.services import AskService
-from hart_studio.ui.space import SpaceDesks, open_space
+from hart_studio.ui.security.model_allowlist import build_allowlist, offered_models
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
+from hart_studio.ui.security.permissions import SIGN_IN_VARIABLES, load_permissions
+from hart_studio.ui.security.proxy_headers import load_proxy_config
+from hart_studio.ui.spaces.space import SpaceServices, create_space_services
 
 PROJECT_ROOT = Path(__file__).parents[1]
 SECRET = "a secret of this Space"  # noqa: S105 - of these tests alone
@@ -45,8 +45,8 @@ class Space:
 
     url: str
     app: gr.Blocks
-    desk: LaunchDesk
-    desks: SpaceDesks
+    launcher: RunLauncher
+    services: SpaceServices
     root: Path
 
 
@@ -69,24 +69,24 @@ def serve_space(root: Path, load: Callable[[str], ChatModel], examples: Path, **
                 patch.setattr(gradio.oauth, name, value)
         # Its own package is missing here, which reloads the code of a Space in development.
         patch.setattr(gradio.http_server, "watchfn_spaces", lambda reloader: None)
-        rights = find_rights("space", dict(variables))
+        permissions = load_permissions("space", dict(variables))
         models = offered_models(profile="space")
-        allowed = find_allowed("space", models, root / "runs")
-        service = AskService(root / "cache" / "work", load, allowed, rights.pictures)
+        allowed = build_allowlist("space", models, root / "runs")
+        service = AskService(root / "cache" / "work", load, allowed, permissions.image_limits)
         (root / "private").mkdir()
         questions = load_examples(examples, service.folder)
-        desks = open_space(root / "private", service, questions)
-        desk = LaunchDesk(root / "runs", is_open=rights.can_make, allowed=allowed)
-        labels = LabelDesk(root / "labels", is_open=False, allowed=allowed)
-        app = build_app(service, questions, models, desk, labels, rights, desks)
-        options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS, proxying=read_proxying((), dict(variables)))
+        services = create_space_services(root / "private", service, questions)
+        launcher = RunLauncher(root / "runs", is_open=permissions.can_write, allowed=allowed)
+        labels = LabelApi(root / "labels", is_open=False, allowed=allowed)
+        app = build_app(service, questions, models, launcher, labels, permissions, services)
+        options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS, proxying=load_proxy_config((), dict(variables)))
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
         try:
-            yield Space(url, app, desk, desks, root)
+            yield Space(url, app, launcher, services, root)
         finally:
             app.close(verbose=False)
-            desk.close()
-            desks.close()
+            launcher.close()
+            services.close()
 
 
 def sign_in(name: str, secret: str = SECRET, expires_in: float = 3600) -> dict[str, str]:

@@ -20,7 +20,7 @@ class PolicyLoss:
     loss: torch.Tensor
     """Scalar with gradient, to be minimised."""
     kl: torch.Tensor | None
-    """Scalar without gradient: KL to the reference policy per token, before ``kl_weight``; None without a reference."""
+    """Scalar without gradient: KL to reference policy per token, before ``kl_weight``; None without a reference."""
     clip_fraction: torch.Tensor
     """Scalar without gradient: share of the tokens whose ratio is clipped, so that they give no policy gradient."""
 

@@ -1,4 +1,4 @@
-"""True boxes as they are published, made boxes of the picture: corners in order, edges inside."""
+"""Gold boxes as they are published, made boxes of the picture: corners in order, edges inside."""
 
 from __future__ import annotations
 

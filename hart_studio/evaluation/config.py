@@ -54,7 +54,7 @@ class EvaluationConfig(Record):
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
     """How the answer turn sees the picture; those with crops share one grounding turn."""
     limit: int | None = Field(default=None, ge=1, le=MOST_QUESTIONS)
-    """First questions only, in the order of the file; None = all."""
+    """Max questions, in the order of the file; None = all."""
     loop: LoopSettings = LoopSettings()
     """Budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)

@@ -148,7 +148,7 @@ def judge_officially(name: str, text: str, sample: Sample) -> Score | None:
 
     Args:
         name: Key of ``EXTRACTORS``; empty for a benchmark that has none.
-        text: What the model wrote; anything.
+        text: Raw output; anything.
         sample: The question.
 
     Returns:

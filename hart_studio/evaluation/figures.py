@@ -114,7 +114,7 @@ def draw_area_shares(evaluation: Evaluation) -> Figure | None:
         for (low, high), count in zip(pairwise(AREA_EDGES), counts, strict=True)
     ]
     name = f"{name_of(evaluation)}, {evaluation.benchmark}"
-    svg = draw_bars(f"Area of the boxes: {shorten(name, 40)}", "share of the picture", "questions", bars)
+    svg = draw_bars(f"Box area: {shorten(name, 40)}", "share of the picture", "questions", bars)
     caption = (
         f"{name}: share of the picture that the predicted boxes of a question cover together; "
         f"n = {len(shares)} questions with a usable box. Measured."

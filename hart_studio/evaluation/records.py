@@ -38,7 +38,7 @@ class Judged(Record):
     used_fallback: bool = False
     """Whether the answer came from the full image, because no box was usable and that had been asked for."""
     text: str = ""
-    """What the model wrote in its answer turn; empty without one. Untrusted, never HTML."""
+    """Raw output in its answer turn; empty without one. Untrusted, never HTML."""
     visual_tokens: int = Field(default=0, ge=0)
     """What the pictures of all turns cost."""
     completion_tokens: int = Field(default=0, ge=0)
@@ -69,7 +69,7 @@ class Measured(Record):
     is_pointed: bool = True
     """Whether there was a grounding turn: without one, no box is not a wrong box."""
     gold_boxes: tuple[Box, ...] = ()
-    """True boxes, original pixels; empty where the benchmark has none."""
+    """Gold boxes, original pixels; empty where the benchmark has none."""
     error: str = ""
     """Why the question could not be run; it then counts as unscored, never as wrong."""
     is_fault: bool = False

@@ -378,7 +378,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--status",
         action="append",
         choices=get_args(Status),
-        help="label items of these, not new and failed ones; repeat",
+        help="label items of these, not New and failed; repeat",
     )
     run.add_argument("--batch", type=int, default=16, help="items in memory together (%(default)s)")
     run.add_argument("--refine-boxes", action="store_true", help="shrink boxes while they stay sufficient")

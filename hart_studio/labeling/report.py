@@ -129,7 +129,10 @@ def _write_evidence(quality: Quality) -> list[str]:
             if any(found.uncalibrated for found in quality.evidence.values())
             else []
         ),
-        write_table(["Evidence", "Labels", "Uncalibrated", "Verified", "Full image", "Lift", "Region needed"], rows),
+        write_table(
+            ["Evidence", "Labels", "Uncalibrated", "Verified", "Full image", "Lift", "Region necessary (masking test)"],
+            rows,
+        ),
     ]
 
 

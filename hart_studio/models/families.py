@@ -52,7 +52,7 @@ class Family:
     max_aspect: float = 50.0
     """Longest over shortest side that is fed to the processor; beyond it the short side is stretched."""
     max_crops: int | None = None
-    """Most crops that one answer turn should show; None = the family sets no limit. With more boxes than this,
+    """Max crops that one answer turn should show; None = the family sets no limit. With more boxes than this,
     cut the one region that encloses them."""
     box_tags: tuple[str, ...] = ()
     """Special tokens of the native box text. They stay in a decoded answer; every other special token is removed."""

@@ -66,7 +66,7 @@ def parse_grounding(
 
     Args:
         request: The conversation of turn 1.
-        completion: What the model wrote. The size at which it saw the overview is taken from here, that is from the
+        completion: Raw output. The size at which it saw the overview is taken from here, that is from the
             processor's real output, because some families write their boxes in that frame.
         family: Names the frame of the written coordinates.
         original_wh: Width and height of the original picture in pixels.

@@ -51,7 +51,7 @@ class ModelConfig(Section):
     id: str = Field(default="", max_length=500)
     """A folder or a hub id such as owner/model. Empty = the model that comes with the project."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type that is computed with; weights that are trained are kept in float32. auto = float32 on the CPU,
+    """Precision (dtype) that is computed with; weights that are trained are kept in float32. auto = float32 on the CPU,
     bfloat16 on CUDA."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. auto = CUDA when there is one."""
@@ -204,11 +204,11 @@ class ScheduleConfig(Section):
     sft_steps: int = Field(default=60, ge=1, le=1_000_000)
     """Optimizer steps of the SFT stage."""
     prompts_per_step: int = Field(default=8, ge=1, le=65_536)
-    """Questions per RL step over all processes; each is rolled out group_size times."""
+    """Prompts per RL step over all processes; each is rolled out group_size times."""
     prompts_per_micro_batch: int = Field(default=1, ge=1, le=65_536)
     """Questions of an RL step that one process handles at a time, its micro-batch. Fewer need less memory."""
     sft_batch: int = Field(default=16, ge=1, le=65_536)
-    """Samples per SFT step over all processes."""
+    """SFT batch size over all processes."""
     sft_micro_batch: int = Field(default=2, ge=1, le=65_536)
     """Samples of an SFT step that one process handles at a time, its micro-batch. Fewer need less memory."""
     checkpoint_every: int = Field(default=50, ge=0, le=MOST_COUNT)

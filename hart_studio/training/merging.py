@@ -85,7 +85,7 @@ def merge_adapter(
     Args:
         adapter: Folder of the adapters, which names their base model; or of a whole model, for another number type.
         out: New folder, or an empty one; it holds the whole model or is not there.
-        dtype: Number type of what is written: one of ``DTYPES``; ``auto`` = the base model's, for adapters only.
+        dtype: Precision (dtype) of what is written: one of ``DTYPES``; ``auto`` = the base model's, for adapters only.
         set_phase: Is given what is being done.
 
     Raises:

@@ -243,11 +243,11 @@ def _check_blindness(split: Split) -> Finding:
     seeing = sum(isinstance(sample, GoldSample) or hasattr(sample, "gold_boxes") for sample in (*split.rl, *split.sft))
     if seeing:
         return Finding(
-            "True boxes", "bad", f"{seeing} training samples carry them", "Report this: it is a fault of ours."
+            "Gold boxes", "bad", f"{seeing} training samples carry them", "Report this: it is a fault of ours."
         )
     known = sum(bool(sample.gold_boxes) for sample in split.evaluation)
     return Finding(
-        "True boxes", "good", f"hidden from training; {known:,} held-out questions have some to measure with"
+        "Gold boxes", "good", f"hidden from training; {known:,} held-out questions have some to measure with"
     )
 
 

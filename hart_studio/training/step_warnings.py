@@ -11,7 +11,7 @@ from hart_studio.runs.config import RunConfig
 SPELL_STEPS: Final = 10
 """Steps in a row with the same trouble, after which it is told, once until it is over (ours)."""
 HIGH_KL: Final = 10.0
-"""Mean KL to the reference, in nats per token, from which on the policy has left it (ours)."""
+"""Mean KL to reference, in nats per token, from which on the policy has left it (ours)."""
 
 Figures = Mapping[str, float]
 
@@ -171,6 +171,6 @@ def _describe_cut_off(first: int, last: int, counts: _Counts) -> str:
 
 def _describe_kl(first: int, last: int, counts: _Counts) -> str:
     return (
-        f"steps {first} to {last}: the KL to the reference is above {HIGH_KL:g} nats per token, so the policy has left "
+        f"steps {first} to {last}: the KL to reference is above {HIGH_KL:g} nats per token, so the policy has left "
         "its reference. Lower optim.learning_rate or raise method.beta in a new run, and compare the held-out figures."
     )

@@ -138,7 +138,7 @@ def rows_loss(batch: MicroBatch, scores: Scores, clip_epsilon: float) -> PolicyL
 
 
 def mean_kl(batch: MicroBatch, scores: Scores, is_right: bool) -> tuple[float, int]:
-    """KL to the reference per token, summed over the rows of right or of wrong rollouts, and the number of rows."""
+    """KL to reference per token, summed over the rows of right or of wrong rollouts, and the number of rows."""
     chosen = [index for index, row in enumerate(batch.rows) if row.is_right == is_right and row.item.trained_count]
     if batch.ref_logps is None or not chosen:
         return 0.0, 0

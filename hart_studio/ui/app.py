@@ -12,44 +12,44 @@ from starlette.middleware import Middleware
 
 from hart_studio.errors import HartError
 from hart_studio.runs.layout import RunLayout
-from hart_studio.ui.cache import CacheSweeper
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.endpoints import build_endpoints
+from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.label_exports import LabelExportApi
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
+from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.cache import CacheCleaner
 from hart_studio.ui.call_limits import MAX_RUNNING, CallLimits
 from hart_studio.ui.components.example_picker import Example
-from hart_studio.ui.config_check import check_checkpoint
 from hart_studio.ui.connections import install_connection_limits
-from hart_studio.ui.endpoint import build_endpoints
-from hart_studio.ui.evaluation_desk import EvaluationDesk
-from hart_studio.ui.faults import PlainFaults
-from hart_studio.ui.forwarding import NO_PROXY, Proxying
-from hart_studio.ui.guard import Guard
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.label_outputs import LabelOutputs
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.limits import UPLOAD_LIMIT_BYTES, RequestLimits
-from hart_studio.ui.line import MODEL_CALLS
-from hart_studio.ui.mcp.door import TokenDoor
-from hart_studio.ui.rights import Rights
-from hart_studio.ui.run_watch import RunWatch
-from hart_studio.ui.services import AskService
-from hart_studio.ui.space import SpaceDesks, build_space_bar
-from hart_studio.ui.tabs.ask import NO_RIVAL, build_ask_tab
-from hart_studio.ui.tabs.evaluate import build_evaluate_tab
-from hart_studio.ui.tabs.label import build_label_tab
-from hart_studio.ui.tabs.publish import build_publish_form
-from hart_studio.ui.tabs.train import build_train_tab
-from hart_studio.ui.tabs.watch import make_run_pages, read_run, read_step, show_run
+from hart_studio.ui.mcp.auth import TokenAuth
+from hart_studio.ui.model_queue import MAX_MODEL_CALLS
+from hart_studio.ui.pages.ask import NO_COMPARISON_MODEL, build_ask_tab
+from hart_studio.ui.pages.evaluate import build_evaluate_tab
+from hart_studio.ui.pages.label import build_label_tab
+from hart_studio.ui.pages.publish import build_publish_form
+from hart_studio.ui.pages.train import build_train_tab
+from hart_studio.ui.pages.watch import build_run_components, read_run, read_step, show_run
+from hart_studio.ui.security.config_check import check_checkpoint
+from hart_studio.ui.security.error_middleware import ErrorMiddleware
+from hart_studio.ui.security.origin_check import OriginCheckMiddleware
+from hart_studio.ui.security.permissions import Permissions
+from hart_studio.ui.security.proxy_headers import NO_PROXY, ProxyConfig
+from hart_studio.ui.security.request_limits import UPLOAD_LIMIT_BYTES, RequestLimitMiddleware
+from hart_studio.ui.spaces.space import SpaceServices, build_space_banner
 from hart_studio.ui.theme import ASSETS, build_theme
 
 if TYPE_CHECKING:
     from hart_studio.ui.mcp.server import McpServer
 
-MOST_QUEUED: Final = 256
+MAX_QUEUED: Final = 256
 """Clicks of all visitors that may wait for a free thread; questions wait in a line of their own, see ``line``."""
 
-MOST_THREADS: Final = MODEL_CALLS + sum(MAX_RUNNING.values()) + 16
+MAX_THREADS: Final = MAX_MODEL_CALLS + sum(MAX_RUNNING.values()) + 16
 """Threads for events and for calls of page scripts: questions and calls that wait leave some for all other events."""
 
-MOST_SESSIONS: Final = 200
+MAX_SESSIONS: Final = 200
 """Visits that Gradio remembers, 0.3 MB each, the oldest going first. Calls of page scripts share one, see
 ``call_limits``."""
 
@@ -68,10 +68,10 @@ def build_app(
     service: AskService,
     examples: tuple[Example, ...],
     models: list[tuple[str, str]],
-    desk: LaunchDesk,
-    labels: LabelDesk,
-    rights: Rights | None = None,
-    space: SpaceDesks | None = None,
+    launcher: RunLauncher,
+    labels: LabelApi,
+    permissions: Permissions | None = None,
+    space: SpaceServices | None = None,
 ) -> gr.Blocks:
     """Build the pages.
 
@@ -79,55 +79,57 @@ def build_app(
         service: Opens pictures and asks models.
         examples: Offered on the Ask tab.
         models: (title, name) of the models in the lists; the first is the default everywhere.
-        desk: Starts runs.
+        launcher: Starts runs.
         labels: Knows labeling projects.
-        rights: Says who may do what; None = everybody may all that the desks may.
+        permissions: Says who may do what; None = everybody may all that the desks may.
         space: Desks of a Space's visitors; None = this is none.
     """
-    rights = rights or Rights()
-    watch = RunWatch(desk.runs_root, service.folder / "runs")
-    outputs = LabelOutputs(labels, service.folder)
+    permissions = permissions or Permissions()
+    watch = RunMonitor(launcher.runs_root, service.folder / "runs")
+    outputs = LabelExportApi(labels, service.folder)
     app: gr.Blocks
     with gr.Blocks(title="HART Studio", fill_width=True) as app:
         gr.HTML(_HEADER, apply_default_css=False, padding=False, js_on_load=None)
         if space is not None:
-            build_space_bar(rights, get_space())
-        pages = make_run_pages(watch, desk, rights)
+            build_space_banner(permissions, get_space())
+        pages = build_run_components(watch, launcher, permissions)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Ask", id="ask"):
                 ask = build_ask_tab(service, examples, models)
             with gr.Tab("Label", id="label", render_children=True):
                 label = build_label_tab(labels, outputs, service, models, space.visitors if space else None)
             with gr.Tab("Train", id="train"):
-                train = build_train_tab(desk, watch, pages, tabs, rights)
+                train = build_train_tab(launcher, watch, pages, tabs, permissions)
             with gr.Tab("Watch", id="watch", render_children=True):
                 pages.view.render()  # type: ignore[no-untyped-call]
             with gr.Tab("Runs", id="runs"):
                 pages.table.render()  # type: ignore[no-untyped-call]
-                if desk.is_open:
-                    build_publish_form(watch, rights)
+                if launcher.is_open:
+                    build_publish_form(watch, permissions)
             with gr.Tab("Evaluate", id="evaluate"):
-                evaluations = EvaluationDesk(desk, watch)
-                build_evaluate_tab(evaluations, service, models, tabs, ask, rights, space.examples if space else None)
+                evaluations = EvaluationApi(launcher, watch)
+                build_evaluate_tab(
+                    evaluations, service, models, tabs, ask, permissions, space.examples if space else None
+                )
 
         def open_run(event: gr.EventData) -> dict[Any, Any]:
             return show_run(pages, tabs, read_run(event))
 
-        def open_model(event: gr.EventData, person: gr.OAuthProfile | None = None) -> dict[Any, Any]:
+        def open_model(event: gr.EventData, user: gr.OAuthProfile | None = None) -> dict[Any, Any]:
             try:
-                rights.ensure_owner(person)
-                trained, base = service.find_trained(desk.runs_root, read_run(event), read_step(event))
+                permissions.require_owner(user)
+                trained, base = service.find_checkpoint_model(launcher.runs_root, read_run(event), read_step(event))
                 layout = RunLayout(Path(trained).parents[1])
-                base = check_checkpoint(layout, trained, base, service.allowed, desk.runs_root)
-                title = watch.tell_checkpoint(Path(trained))
+                base = check_checkpoint(layout, trained, base, service.allowed, launcher.runs_root)
+                title = watch.describe_checkpoint(Path(trained))
             except HartError as error:
                 raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
-            listed = gr.update(choices=[NO_RIVAL, (title, trained), *models], value=trained)
+            listed = gr.update(choices=[NO_COMPARISON_MODEL, (title, trained), *models], value=trained)
             return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: listed}
 
-        def train_on(event: gr.EventData, person: gr.OAuthProfile | None = None) -> list[Any]:
+        def train_on(event: gr.EventData, user: gr.OAuthProfile | None = None) -> list[Any]:
             try:
-                rights.ensure_maker(person)
+                permissions.require_write_access(user)
                 wanted = event._data if isinstance(event._data, dict) else {}
                 config = outputs.training_config(wanted)
             except HartError as error:
@@ -139,7 +141,7 @@ def build_app(
         pages.view.open_model(open_model, None, [tabs, ask.model_a, ask.model_b], **quiet)
         label.train_on(train_on, None, [tabs, *train.outputs], **quiet)
         build_endpoints(service, models[0][1])
-    app.queue(max_size=MOST_QUEUED, api_open=False)
+    app.queue(max_size=MAX_QUEUED, api_open=False)
     return app
 
 
@@ -148,38 +150,43 @@ def launch_options(
     hosts: Collection[str] | None,
     login: tuple[str, str] | None = None,
     mcp: tuple[McpServer, str] | None = None,
-    cache: CacheSweeper | None = None,
-    proxying: Proxying = NO_PROXY,
+    cache: CacheCleaner | None = None,
+    proxying: ProxyConfig = NO_PROXY,
 ) -> dict[str, Any]:
     """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
 
     Args:
         project_root: Never served, whatever a handler returns.
-        hosts: Host names that are answered; None = all, see ``Guard``.
+        hosts: Host names that are answered; None = all, see ``OriginCheckMiddleware``.
         login: Name and password that every visitor must give; None = nobody is asked.
         mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
         cache: Bounds the folder of uploads; None = it has no bound.
         proxying: Which headers of proxies are used.
     """
     install_connection_limits()
-    guard = Middleware(Guard, hosts=hosts, proxying=proxying)
-    middleware = [guard, Middleware(PlainFaults), Middleware(RequestLimits, cache=cache), Middleware(CallLimits)]
+    guard = Middleware(OriginCheckMiddleware, hosts=hosts, proxying=proxying)
+    middleware = [
+        guard,
+        Middleware(ErrorMiddleware),
+        Middleware(RequestLimitMiddleware, cache=cache),
+        Middleware(CallLimits),
+    ]
     more: dict[str, Any] = {}
     if mcp is not None:
         server, token = mcp
-        middleware.append(Middleware(TokenDoor, token=token, tools=server))
+        middleware.append(Middleware(TokenAuth, token=token, tools=server))
         more["lifespan"] = server.lifespan
     return {
         "theme": build_theme(),
-        "css_paths": [ASSETS / name for name in ("studio.css", "runs.css", "label.css", "evaluate.css")],
-        "js": (ASSETS / "page.js").read_text("utf-8"),
+        "css_paths": [ASSETS / "css" / name for name in ("studio.css", "runs.css", "label.css", "evaluate.css")],
+        "js": (ASSETS / "js" / "page.js").read_text("utf-8"),
         "favicon_path": ASSETS / "favicon.svg",
         "ssr_mode": False,
         # Our own errors are shown all the same; the text of any other exception would leak paths.
         "show_error": False,
         "max_file_size": UPLOAD_LIMIT_BYTES,
-        "max_threads": MOST_THREADS,
-        "state_session_capacity": MOST_SESSIONS,
+        "max_threads": MAX_THREADS,
+        "state_session_capacity": MAX_SESSIONS,
         "run_history": False,
         "enable_monitoring": False,
         "strict_cors": True,

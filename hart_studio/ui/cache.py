@@ -23,16 +23,16 @@ from hart_studio.runs.processes import hold_lock
 PREFIX: Final = "hart-studio-"
 """Beginning of the folder's name, in the system's folder for temporary files."""
 
-MOST_SECONDS: Final = 24 * 3600.0
+MAX_SECONDS: Final = 24 * 3600.0
 """Age at which a file goes in any case."""
 
-SPARED_SECONDS: Final = 180.0
+MIN_AGE_SECONDS: Final = 180.0
 """A file younger than this stays while there is room: it may be on its way to a page, or be asked about."""
 
 USED_SECONDS: Final = 20.0
 """A file younger than this stays in any case: it may be written now. ``renew`` makes a file young."""
 
-SWEEP_SECONDS: Final = 30.0
+CLEANUP_INTERVAL_SECONDS: Final = 30.0
 """Between two sweeps."""
 
 _LOCK: Final = ".hart-studio-lock"
@@ -104,7 +104,7 @@ def renew(path: Path) -> None:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-class CacheSweeper:
+class CacheCleaner:
     """Keeps the folder below a size: the oldest files go first, and an upload that would not fit is refused.
 
     Ages are counted from when a file was first seen as it is now, by a clock that cannot be set; ``renew`` makes
@@ -115,7 +115,7 @@ class CacheSweeper:
         self,
         folder: Path,
         max_bytes: int,
-        most_seconds: float = MOST_SECONDS,
+        max_age_seconds: float = MAX_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """What is there already belongs to the pages themselves, such as the examples, and stays.
@@ -123,10 +123,10 @@ class CacheSweeper:
         Args:
             folder: The folder.
             max_bytes: Size above which the oldest files go.
-            most_seconds: Age at which a file goes in any case.
+            max_age_seconds: Age at which a file goes in any case.
             clock: The seam for tests.
         """
-        self._folder, self.max_bytes, self._most_seconds, self._clock = folder, max_bytes, most_seconds, clock
+        self._folder, self.max_bytes, self._most_seconds, self._clock = folder, max_bytes, max_age_seconds, clock
         self._seen: dict[str, tuple[int, float]] = {}
         self._kept = {file.path for file in _walk(folder)}
         self._is_over = threading.Event()
@@ -135,7 +135,7 @@ class CacheSweeper:
 
     def start(self) -> None:
         """Sweep from time to time, in a thread that ends with the program."""
-        threading.Thread(target=self._keep_sweeping, name="cache-sweeper", daemon=True).start()
+        threading.Thread(target=self._run_cleanup_loop, name="cache-sweeper", daemon=True).start()
 
     def stop(self) -> None:
         """Sweep no more."""
@@ -149,7 +149,7 @@ class CacheSweeper:
     def reserve(self, size: int) -> bool:
         """Make room for bytes of an upload that have arrived, and keep it until ``release``.
 
-        Only files older than ``SPARED_SECONDS`` go for it: who sends much must not push out what others just sent.
+        Only files older than ``MIN_AGE_SECONDS`` go for it: who sends much must not push out what others just sent.
         None goes for bytes that are refused.
 
         Returns:
@@ -158,7 +158,7 @@ class CacheSweeper:
         with self._lock:
             if not self._has_room(size):
                 return False
-            left = self._remove(self.max_bytes - self._reserved - size, SPARED_SECONDS)
+            left = self._remove(self.max_bytes - self._reserved - size, MIN_AGE_SECONDS)
             if left + self._reserved + size > self.max_bytes:
                 return False
             self._reserved += size
@@ -167,7 +167,7 @@ class CacheSweeper:
     def _has_room(self, size: int) -> bool:
         """Whether that many bytes fit beside the reserved ones and the files that must stay for now."""
         now = self._clock()
-        spared = sum(taken for first, _, _, taken in self._scan(now) if now - first < SPARED_SECONDS)
+        spared = sum(taken for first, _, _, taken in self._scan(now) if now - first < MIN_AGE_SECONDS)
         return spared + self._reserved + size <= self.max_bytes
 
     def release(self, size: int) -> None:
@@ -178,14 +178,14 @@ class CacheSweeper:
     def sweep(self) -> int:
         """Remove what is too old or too much.
 
-        Where that is not enough, files younger than ``SPARED_SECONDS`` go, too, the oldest first, but for those that
+        Where that is not enough, files younger than ``MIN_AGE_SECONDS`` go, too, the oldest first, but for those that
         are in use.
 
         Returns:
             Bytes that are left, without what belongs to the pages themselves.
         """
         with self._lock:
-            left = self._remove(self.max_bytes, SPARED_SECONDS)
+            left = self._remove(self.max_bytes, MIN_AGE_SECONDS)
             return left if left <= self.max_bytes else self._remove(self.max_bytes, USED_SECONDS)
 
     def _remove(self, max_bytes: int, spared_seconds: float) -> int:
@@ -228,8 +228,8 @@ class CacheSweeper:
                 return
             folder = folder.parent
 
-    def _keep_sweeping(self) -> None:
-        while not self._is_over.wait(SWEEP_SECONDS):
+    def _run_cleanup_loop(self) -> None:
+        while not self._is_over.wait(CLEANUP_INTERVAL_SECONDS):
             with suppress(OSError):
                 self.sweep()
 

@@ -22,7 +22,7 @@ CALLS_PATH: Final = "/gradio_api/component_server"
 """Where the scripts of the page call the server."""
 
 JSON_SCOPE_KEY: Final = "hart_studio.json"
-"""Key of the ASGI scope under which ``RequestLimits`` leaves the parsed JSON body."""
+"""Key of the ASGI scope under which ``RequestLimitMiddleware`` leaves the parsed JSON body."""
 
 MAX_CALLS: Final = 256
 """Calls of all clients that wait, run, or send their answer. Project default."""
@@ -43,11 +43,11 @@ RETRY_SECONDS: Final = 2
 """``Retry-After`` of refused calls."""
 
 HEAVY_CALLS: Final = frozenset({
-    "report", "tables", "peek", "export", "quality", "difference", "losses", "scores", "compare", "duplicate",
+    "report", "tables", "preview_source", "export", "quality", "difference", "losses", "scores", "compare", "duplicate",
 })  # fmt: skip
 """Calls that read whole files or projects, or write archives."""
 
-MODEL_CALLS: Final = frozenset({"check"})
+MAX_MODEL_CALLS: Final = frozenset({"check"})
 """Calls that wait for a model."""
 
 Kind = Literal["light", "heavy", "model"]
@@ -82,7 +82,7 @@ class _Call:
 
 
 class CallLimits:
-    """ASGI middleware behind ``RequestLimits``, which has read the body of the call."""
+    """ASGI middleware behind ``RequestLimitMiddleware``, which has read the body of the call."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -204,7 +204,7 @@ def _read_call(scope: Scope, body: Mapping[str, Any]) -> _Call:
     name = body.get("fn_name")
     kind: Kind = "light"
     if isinstance(name, str):
-        kind = "heavy" if name in HEAVY_CALLS else "model" if name in MODEL_CALLS else "light"
+        kind = "heavy" if name in HEAVY_CALLS else "model" if name in MAX_MODEL_CALLS else "light"
     address = (scope.get("client") or ("unknown",))[0]
     data = body.get("data")
     project = ""

@@ -48,27 +48,27 @@ CHARTS: Final = (
         is_held_out=True,
     ),
     Chart(
-        "Area of the boxes",
+        "Box area",
         (("area_share", "share of the picture"),),
         "share",
         "Watch it: IoG can be gained by large boxes, IoU cannot.",
     ),
-    Chart("Boxes that can be read", (("valid_box_rate", "valid"),), "share"),
+    Chart("Valid boxes", (("valid_box_rate", "valid"),), "share"),
     Chart(
-        "Groups without a signal",
+        "Zero-variance groups",
         (("zero_variance_share", "all rewards equal"),),
         "share",
         "Such a group has no advantage: only the KL term acts on it.",
     ),
-    Chart("KL to the reference", (("kl_right", "right"), ("kl_wrong", "wrong"), ("kl", "all"))),
+    Chart("KL to reference", (("kl_right", "right"), ("kl_wrong", "wrong"), ("kl", "all"))),
     Chart(
         "Mean policy weight mu1", (("mu1_right", "right"), ("mu1_wrong", "wrong")), note="Eq. 5; 1 without preference."
     ),
     Chart("Entropy", (("entropy", "entropy"),), "nats"),
     Chart("Length", (("grounding_tokens", "grounding"), ("answer_tokens", "answer")), "tokens"),
-    Chart("Cut off or failed", (("truncated_share", "cut off"), ("failed_share", "failed")), "share"),
+    Chart("Truncated or failed", (("truncated_share", "truncated"), ("failed_share", "failed")), "share"),
     Chart(
-        "Time of a step",
+        "Step time",
         (("seconds_rollout", "generate"), ("seconds_reference", "reference"), ("seconds_update", "train")),
         "s",
     ),

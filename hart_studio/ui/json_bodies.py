@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from hart_studio.files import is_url
 
-MOST_NESTED: Final = 64
+MAX_NESTED: Final = 64
 """Depth of JSON, ours; the pages send less than 10."""
 
 MAX_VALUES: Final = 20_000
@@ -46,8 +46,8 @@ def parse_body(text: bytes, *, takes_files: bool) -> Any:
     layer, depth = [value], 0
     while layer := [child for each in layer for child in _children(each)]:
         depth += 1
-        if depth > MOST_NESTED:
-            raise BodyError(400, f"Expected JSON nested at most {MOST_NESTED} deep.")
+        if depth > MAX_NESTED:
+            raise BodyError(400, f"Expected JSON nested at most {MAX_NESTED} deep.")
         # Gradio would fetch a file that is named by an address from whatever server that is.
         if takes_files and any(isinstance(each, dict) and _is_address(each.get("path")) for each in layer):
             raise BodyError(400, "Expected an uploaded file, got an address. Upload the file.")

@@ -10,7 +10,7 @@ from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import read_config
 from hart_studio.runs.presets import PRESETS
-from hart_studio.ui.form import FIELDS, name_labels, normalize_values, write_values
+from hart_studio.ui.train_form import FIELDS, name_labels, normalize_values, write_values
 
 KEPT_SETTINGS: Final = ("name", "trackers")
 """Settings that fit every preset."""

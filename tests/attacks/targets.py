@@ -23,11 +23,11 @@ from hart_studio.labeling.importing import import_samples
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.models.chat import ChatModel
 from hart_studio.records import Sample
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.guard import LOOPBACK_HOSTS
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.services import AskService
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 from tests.browser.run_pages import write_run
 from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.fakes import ScriptedModel
@@ -158,16 +158,18 @@ def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | N
     import_samples(project, LoadedSamples("signs", samples))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(root / "cache"))
-        desk = LaunchDesk(root / "runs", is_open=is_open)
-        labels = LabelDesk(root / "labels", is_open=is_open)
-        app = build_app(AskService(root / "cache" / "work", open_by_name), (), [("Scripted", "scripted")], desk, labels)
+        launcher = RunLauncher(root / "runs", is_open=is_open)
+        labels = LabelApi(root / "labels", is_open=is_open)
+        app = build_app(
+            AskService(root / "cache" / "work", open_by_name), (), [("Scripted", "scripted")], launcher, labels
+        )
         options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS, login)
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
         try:
             yield Target(url, app, root, run.run_id, evaluation.run_id)
         finally:
             app.close(verbose=False)
-            desk.close()
+            launcher.close()
 
 
 class Canary:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from hart_studio.ui import limits
-from hart_studio.ui.limits import RequestLimits
+from hart_studio.ui.security import request_limits
+from hart_studio.ui.security.request_limits import RequestLimitMiddleware
 from tests.asgi import accepting, call, part
 from tests.attacks.targets import Target
 
@@ -24,7 +24,7 @@ SMALL = 64 * 1024
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch, target: Target) -> None:
     """Bounds that a test reaches in no time."""
-    monkeypatch.setattr(limits, "MOST_UPLOADED_BYTES", 16 * SMALL)
+    monkeypatch.setattr(request_limits, "MAX_UPLOADED_BYTES", 16 * SMALL)
     monkeypatch.setattr(target.app, "max_file_size", 4 * SMALL)
 
 
@@ -54,7 +54,11 @@ def wait_for(is_true: Callable[[], bool]) -> None:
 
 @pytest.mark.usefixtures("small_limits")
 def test_what_says_that_it_is_too_large_is_refused_unread(target: Target) -> None:
-    for path, length in (("upload", 17 * SMALL), ("queue/join", limits.MOST_JSON_BYTES + 1), ("call/ask", 10**30)):
+    for path, length in (
+        ("upload", 17 * SMALL),
+        ("queue/join", request_limits.MAX_JSON_BYTES + 1),
+        ("call/ask", 10**30),
+    ):
         head = f"POST /gradio_api/{path} HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x"
         assert status_of(open_raw(target, head, f"Content-Length: {length}\r\n\r\n".encode())) in {413, 400}
 
@@ -70,7 +74,7 @@ def test_what_lies_about_its_size_is_cut(target: Target) -> None:
         answer = httpx.post(
             f"{target.url}gradio_api/{path}", content=flood(), headers={"content-type": kind}, timeout=60
         ) if path == "upload" else httpx.post(
-            f"{target.url}gradio_api/{path}", content=b"[" + b" " * (limits.MOST_JSON_BYTES + 1), timeout=60
+            f"{target.url}gradio_api/{path}", content=b"[" + b" " * (request_limits.MAX_JSON_BYTES + 1), timeout=60
         )  # fmt: skip
         assert answer.status_code == 413, path
     wait_for(lambda: leftovers(target) == [])
@@ -111,7 +115,7 @@ def test_the_page_answers_while_many_drip(target: Target) -> None:
     heads = "GET / HTTP/1.1\r\nX-Slow: "
     bodies = "POST /gradio_api/queue/join HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100000"
     dripping = [open_raw(target, heads) for _ in range(60)]
-    dripping += [open_raw(target, bodies, b"\r\n[") for _ in range(limits.MOST_UNFINISHED_OF_ONE)]
+    dripping += [open_raw(target, bodies, b"\r\n[") for _ in range(request_limits.MAX_UNFINISHED_PER_CLIENT)]
     try:
         for connection in dripping:
             connection.sendall(b" ")
@@ -130,7 +134,7 @@ def test_the_page_answers_while_many_drip(target: Target) -> None:
 
 
 def test_silence_and_dripping_have_an_end() -> None:
-    limit = RequestLimits(accepting, patience=0.3)
+    limit = RequestLimitMiddleware(accepting, patience=0.3)
     assert call(limit, [part(b"[1"), 0.1, part(b"]", is_last=True)]).status == 200
     assert call(limit, [part(b"[1"), 5, part(b"]", is_last=True)]).status == 408
     drips = [each for _ in range(30) for each in (0.05, part(b" "))]
@@ -142,7 +146,7 @@ def test_silence_and_dripping_have_an_end() -> None:
 
 def test_one_address_leaves_room_for_others() -> None:
     """Whoever is one too many is let in; the slowest request of the address with the most goes."""
-    limit = RequestLimits(accepting, patience=5, most_unfinished=3, most_of_one=2)
+    limit = RequestLimitMiddleware(accepting, patience=5, max_unfinished=3, max_per_client=2)
     statuses: dict[str, list[int]] = {"a": [], "b": []}
 
     def drip(address: str, size: int) -> None:

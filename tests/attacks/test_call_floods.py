@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from hart_studio.ui import call_limits, limits
+from hart_studio.ui import call_limits
+from hart_studio.ui.security import request_limits
 from tests.attacks.targets import Target
 
 pytestmark = pytest.mark.integration
@@ -44,7 +45,7 @@ def slow_reports(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         time.sleep(0.3)
         raise OSError("no report today")  # so that none is kept
 
-    monkeypatch.setattr("hart_studio.ui.evaluation_outputs.write_report", write_slowly)
+    monkeypatch.setattr("hart_studio.ui.api.evaluation_results.write_report", write_slowly)
     return begun
 
 
@@ -73,7 +74,7 @@ def test_too_many_calls_of_one_address_are_refused_in_words(target: Target, monk
         may_end.wait(20)
         raise OSError("no report today")
 
-    monkeypatch.setattr("hart_studio.ui.evaluation_outputs.write_report", write_later)
+    monkeypatch.setattr("hart_studio.ui.api.evaluation_results.write_report", write_later)
     held = [open_call(target, "report", f"hold{number}") for number in range(6)]
     try:
         wait_for(lambda: target.call("evaluations", {}).status_code == 429)
@@ -91,7 +92,7 @@ def test_an_open_address_takes_a_few_kilobytes(login_target: Target) -> None:
     for path in ("gradio_api/reset", "gradio_api/startup-events", "login"):
         answer = httpx.post(f"{login_target.url}{path}", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 413, (path, answer.text[:100])
-    small = b"[" + b" " * (limits.MAX_OPEN_BYTES - 2) + b"]"
+    small = b"[" + b" " * (request_limits.MAX_OPEN_BYTES - 2) + b"]"
     answer = httpx.post(
         f"{login_target.url}gradio_api/reset", content=small, headers={"content-type": "application/json"}
     )

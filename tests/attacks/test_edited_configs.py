@@ -27,13 +27,13 @@ from hart_studio.runs.queue import RunQueue
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.seals import KEY
 from hart_studio.runs.status import read_status
-from hart_studio.ui import label_desk
-from hart_studio.ui.evaluation_desk import EvaluationDesk
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk, Order
-from hart_studio.ui.review_calls import ReviewCalls
-from hart_studio.ui.run_watch import RunWatch
-from hart_studio.ui.services import AskService
+from hart_studio.ui.api import labels as labels_module
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
+from hart_studio.ui.api.review import ReviewApi
+from hart_studio.ui.api.runs import RunMonitor
 from tests.attacks.targets import Canary
 from tests.fakes import ScriptedModel
 
@@ -55,10 +55,10 @@ def canary() -> Iterator[Canary]:
 
 
 @pytest.fixture
-def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelDesk:
+def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelApi:
     """A desk with the project ``p`` and one run of it that waits for its process."""
-    monkeypatch.setattr(label_desk, "start_run", lambda *arguments: None)
-    desk = LabelDesk(tmp_path / "labels")
+    monkeypatch.setattr(labels_module, "start_run", lambda *arguments: None)
+    desk = LabelApi(tmp_path / "labels")
     desk.create({"name": "p"})
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
     sample = Sample(id="s", image=str(tmp_path / "a.png"), question="What?", answer="red")
@@ -68,8 +68,8 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelDesk:
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> LaunchDesk:
-    desk = LaunchDesk(tmp_path / "runs", is_open=False, find_gpus=list)  # closed: its queue starts nothing by itself
+def launch(tmp_path: Path) -> RunLauncher:
+    desk = RunLauncher(tmp_path / "runs", is_open=False, find_gpus=list)  # closed: its queue starts nothing by itself
     desk.is_open = True
     return desk
 
@@ -87,7 +87,7 @@ def served(canary: Canary) -> dict[str, Any]:
     return {"url": f"{canary.url}/v1", "family": "qwen2_5_vl", "model": "m", "api_key_variable": VARIABLE}
 
 
-def test_a_labeling_run_that_names_a_server_and_a_secret_is_not_resumed(labels: LabelDesk, canary: Canary) -> None:
+def test_a_labeling_run_that_names_a_server_and_a_secret_is_not_resumed(labels: LabelApi, canary: Canary) -> None:
     layout = newest(labels.open_project("p"))
     labels.resume({"project": "p", "run": layout.run_id})  # as it was made
     edit(layout, served=served(canary))
@@ -100,7 +100,7 @@ def test_a_labeling_run_that_names_a_server_and_a_secret_is_not_resumed(labels: 
 
 
 @pytest.mark.parametrize("model", ["evil/model", "/etc", "http://127.0.0.1:9/x", "../secret"])
-def test_no_model_of_an_edited_project_is_opened(labels: LabelDesk, tmp_path: Path, model: str) -> None:
+def test_no_model_of_an_edited_project_is_opened(labels: LabelApi, tmp_path: Path, model: str) -> None:
     project = labels.open_project("p")
     edit(newest(project), model=model)
     opened: list[str] = []
@@ -109,7 +109,7 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelDesk, tmp_path: Pa
         opened.append(name)
         return ScriptedModel(crops_only="red", direct="red")
 
-    calls = ReviewCalls(labels, AskService(tmp_path / "cache" / "work", load))
+    calls = ReviewApi(labels, AskService(tmp_path / "cache" / "work", load))
     item = next(iter(project.items()))
     boxes = [{"x_min": 1, "y_min": 1, "x_max": 30, "y_max": 30}]
     request = {"project": "p", "reviewer": "ada", "item": item.id, "boxes": boxes}
@@ -123,24 +123,24 @@ def test_no_model_of_an_edited_project_is_opened(labels: LabelDesk, tmp_path: Pa
     assert opened == []
 
 
-def test_a_project_that_was_copied_here_signs_nothing(labels: LabelDesk, tmp_path: Path) -> None:
+def test_a_project_that_was_copied_here_signs_nothing(labels: LabelApi, tmp_path: Path) -> None:
     """A copy within the same server, one to another server, and one that brings a key of its own."""
     layout = newest(labels.open_project("p"))
     edit(layout, model="owner/name")
     for root in (labels.root, tmp_path / "other"):
         shutil.copytree(labels.root / "p", root / "q")
         shutil.copyfile(labels.root / KEY, root / "q" / KEY)
-        desk = LabelDesk(root)
+        desk = LabelApi(root)
         with pytest.raises(InputError, match="not started by this server"):
             desk.resume({"project": "q", "run": layout.run_id})
 
 
-def test_the_key_of_labeling_lies_beside_the_projects(labels: LabelDesk) -> None:
+def test_the_key_of_labeling_lies_beside_the_projects(labels: LabelApi) -> None:
     assert (labels.root / KEY).stat().st_mode & 0o077 == 0
     assert not list((labels.root / "p").rglob(KEY)) and labels.projects({})[0]["id"] == "p"
 
 
-def test_a_signed_labeling_run_of_a_hub_model_goes_on_until_it_is_edited(labels: LabelDesk) -> None:
+def test_a_signed_labeling_run_of_a_hub_model_goes_on_until_it_is_edited(labels: LabelApi) -> None:
     project = labels.open_project("p")
     shutil.rmtree(newest(project).folder)
     run = labels.start({"project": "p", "model": "owner/name", "rollouts": 2})["run"]
@@ -151,7 +151,7 @@ def test_a_signed_labeling_run_of_a_hub_model_goes_on_until_it_is_edited(labels:
 
 
 @pytest.mark.parametrize("place", ["run", "runs"])
-def test_runs_that_are_links_to_elsewhere_are_not_started(labels: LabelDesk, tmp_path: Path, place: str) -> None:
+def test_runs_that_are_links_to_elsewhere_are_not_started(labels: LabelApi, tmp_path: Path, place: str) -> None:
     project = labels.open_project("p")
     layout = newest(project)
     moved = layout.folder if place == "run" else project.runs
@@ -161,8 +161,8 @@ def test_runs_that_are_links_to_elsewhere_are_not_started(labels: LabelDesk, tmp
         labels.resume({"project": "p", "run": layout.run_id})
 
 
-def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: LaunchDesk) -> None:
-    run = launch.place(Order(RunConfig(), "cpu-demo"))
+def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: RunLauncher) -> None:
+    run = launch.place(LaunchRequest(RunConfig(), "cpu-demo"))
     layout = find_run(launch.runs_root, run)
     launch.resume({"run": run})
     data = json.loads(layout.config.read_text())["data"]
@@ -176,9 +176,9 @@ def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: LaunchDesk
 
 
 def test_an_evaluation_is_not_resumed_with_what_others_wrote(
-    launch: LaunchDesk, canary: Canary, tmp_path: Path
+    launch: RunLauncher, canary: Canary, tmp_path: Path
 ) -> None:
-    desk = EvaluationDesk(launch, RunWatch(launch.runs_root, tmp_path / "seen"))
+    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
     run = desk.start({"benchmark": "needle"})["run"]
     layout = find_run(launch.runs_root, run)
     desk.resume({"run": run})
@@ -191,10 +191,12 @@ def test_an_evaluation_is_not_resumed_with_what_others_wrote(
             desk.resume({"run": run})
 
 
-def test_a_run_that_is_edited_while_it_waits_is_not_started(launch: LaunchDesk, canary: Canary, tmp_path: Path) -> None:
-    desk = EvaluationDesk(launch, RunWatch(launch.runs_root, tmp_path / "seen"))
+def test_a_run_that_is_edited_while_it_waits_is_not_started(
+    launch: RunLauncher, canary: Canary, tmp_path: Path
+) -> None:
+    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
     evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
-    training = find_run(launch.runs_root, launch.place(Order(RunConfig(), "cpu-demo")))
+    training = find_run(launch.runs_root, launch.place(LaunchRequest(RunConfig(), "cpu-demo")))
     edit(evaluation, served=served(canary))
     edit(training, seed=5)
     assert RunQueue(launch.runs_root).start_next() == []
@@ -204,7 +206,7 @@ def test_a_run_that_is_edited_while_it_waits_is_not_started(launch: LaunchDesk, 
 
 
 def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
-    labels: LabelDesk, launch: LaunchDesk, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    labels: LabelApi, launch: RunLauncher, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The page has looked, and somebody replaces the file before the process reads it."""
@@ -217,7 +219,7 @@ def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
     assert labeling_command.main(["run", str(project.folder), "--resume", layout.run_id]) == 2
     assert "were changed after it was started" in capsys.readouterr().err
 
-    desk = EvaluationDesk(launch, RunWatch(launch.runs_root, tmp_path / "seen"))
+    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
     evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
     told = config_variables(evaluation.run_id, hash_config(evaluation.config.read_bytes()))
     monkeypatch.setenv(CONFIG_VARIABLE, *told.values())
@@ -229,11 +231,11 @@ def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
 
 @pytest.mark.integration
 def test_a_training_job_refuses_a_config_that_was_replaced(
-    launch: LaunchDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    launch: RunLauncher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hart_studio.training import __main__ as training_command  # noqa: PLC0415 - imports torch
 
-    layout = find_run(launch.runs_root, launch.place(Order(RunConfig(), "cpu-demo")))
+    layout = find_run(launch.runs_root, launch.place(LaunchRequest(RunConfig(), "cpu-demo")))
     variables = config_variables(layout.run_id, hash_config(layout.config.read_bytes()))
     monkeypatch.setenv(CONFIG_VARIABLE, *variables.values())
     edit(layout, data=json.loads(DataConfig(source="jsonl", path="/etc/passwd").model_dump_json()))
@@ -242,7 +244,7 @@ def test_a_training_job_refuses_a_config_that_was_replaced(
 
 
 def test_a_terminal_says_where_images_go_before_they_do(
-    labels: LabelDesk, launch: LaunchDesk, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    labels: LabelApi, launch: RunLauncher, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """In a terminal it is the user's own decision, who is told first; here the server is never reached."""
@@ -258,7 +260,7 @@ def test_a_terminal_says_where_images_go_before_they_do(
     edit(layout, served=served(canary))
     monkeypatch.setattr(labeling_command, "run_labeling", stop)
     assert labeling_command.main(["run", str(project.folder), "--resume", layout.run_id]) == 2
-    desk = EvaluationDesk(launch, RunWatch(launch.runs_root, tmp_path / "seen"))
+    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
     evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
     edit(evaluation, served=served(canary))
     monkeypatch.setattr(evaluation_command, "run_evaluation", stop)
@@ -266,13 +268,13 @@ def test_a_terminal_says_where_images_go_before_they_do(
     assert len(seen) == 2 and all(line in told and VALUE not in told for told in seen)
 
 
-def test_a_copied_project_cannot_send_anything_by_itself(labels: LabelDesk, canary: Canary, tmp_path: Path) -> None:
+def test_a_copied_project_cannot_send_anything_by_itself(labels: LabelApi, canary: Canary, tmp_path: Path) -> None:
     """Everything that opening, looking at and reviewing a project does, and half a second for what it may start."""
     project = labels.open_project("p")
     edit(newest(project), served=served(canary), model="evil/model")
-    calls = ReviewCalls(labels, AskService(tmp_path / "cache" / "work", lambda name: ScriptedModel()))
+    calls = ReviewApi(labels, AskService(tmp_path / "cache" / "work", lambda name: ScriptedModel()))
     labels.projects({})
-    labels.look({"project": "p"})
+    labels.poll({"project": "p"})
     calls.next_item({"project": "p", "reviewer": "ada"})
     calls.list_items({"project": "p", "reviewer": "ada"})
     time.sleep(0.5)

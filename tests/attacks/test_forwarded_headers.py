@@ -17,11 +17,11 @@ import httpx
 import pytest
 import uvicorn
 
-from hart_studio.ui.forwarding import read_proxying
-from hart_studio.ui.guard import LOOPBACK_HOSTS, Guard
-from hart_studio.ui.limits import RequestLimits
-from hart_studio.ui.mcp.door import TokenDoor
-from hart_studio.ui.throttle import MOST_TRIES
+from hart_studio.ui.mcp.auth import TokenAuth
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS, OriginCheckMiddleware
+from hart_studio.ui.security.proxy_headers import load_proxy_config
+from hart_studio.ui.security.rate_limiter import MAX_TRIES
+from hart_studio.ui.security.request_limits import RequestLimitMiddleware
 from tests.asgi import accepting
 from tests.attacks.targets import Target
 from tests.fakes import ScriptedModel
@@ -120,10 +120,16 @@ def serve_behind_relay(appends: bool, *, sets_client: bool) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORWARDED_ALLOW_IPS", "")
         # The option is left out where it is off: the server is the one of an operator who gave --proxy alone.
-        proxying = read_proxying(("127.0.0.1",), os.environ, **({"sets_client": True} if sets_client else {}))
-        stack = RequestLimits(TokenDoor(accepting, "right-token-of-24-letters", accepting))
+        proxying = load_proxy_config(("127.0.0.1",), os.environ, **({"sets_client": True} if sets_client else {}))
+        stack = RequestLimitMiddleware(TokenAuth(accepting, "right-token-of-24-letters", accepting))
         server = uvicorn.Server(
-            uvicorn.Config(Guard(stack, LOOPBACK_HOSTS, proxying), "127.0.0.1", 0, log_level="error", lifespan="off")
+            uvicorn.Config(
+                OriginCheckMiddleware(stack, LOOPBACK_HOSTS, proxying),
+                "127.0.0.1",
+                0,
+                log_level="error",
+                lifespan="off",
+            )
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -171,5 +177,5 @@ def test_no_header_evades_the_limits_behind_a_proxy(appends: bool, sets_client: 
                 found[client.post(path, data={"password": f"{number}"}, headers={**headers, **forged}).status_code] += 1
             return found
 
-        assert guess("/login", 30) == {200: MOST_TRIES, 429: 30 - MOST_TRIES}
-        assert guess("/mcp", 30, authorization="Bearer guess") == {401: MOST_TRIES, 429: 30 - MOST_TRIES}
+        assert guess("/login", 30) == {200: MAX_TRIES, 429: 30 - MAX_TRIES}
+        assert guess("/mcp", 30, authorization="Bearer guess") == {401: MAX_TRIES, 429: 30 - MAX_TRIES}

@@ -29,7 +29,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), inner),
     max_leaves=6,
 )
-MAKING = {"start", "resume", "delete", "bring", "peek", "create", "export"}
+MAKING = {"start", "resume", "delete", "start_import", "preview_source", "create", "export"}
 """Not called with garbage that may happen to be right: they would make things, or read what they are told to."""
 
 
@@ -121,7 +121,7 @@ def test_a_part_of_a_file_that_is_none_is_no_fault(target: Target, range_: str) 
 def test_faults_are_logged_and_told_by_number(target: Target, caplog: pytest.LogCaptureFixture) -> None:
     answer = target.trigger(10**9, [])
     assert "detail" in answer and leaks(answer, target) == []
-    body = {"component_id": 10**9, "fn_name": "look", "session_hash": "x", "data": {}}
+    body = {"component_id": 10**9, "fn_name": "poll", "session_hash": "x", "data": {}}
     told = httpx.post(f"{target.url}gradio_api/component_server", json=body)
     assert told.status_code == 400
     number = told.json()["detail"].rsplit(" ", 1)[1].rstrip(".")

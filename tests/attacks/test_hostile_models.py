@@ -19,7 +19,7 @@ from hart_studio.models.model_loading import load_chat_model
 from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.writer import create_run
-from hart_studio.ui.allowed_models import AllowedModels
+from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 
 class Reached:
@@ -66,7 +66,7 @@ def checkpoint(tmp_path: Path) -> Path:
     shutil.copytree(BUILT_IN_MODEL, folder, dirs_exist_ok=True)
     complete_checkpoint(layout, 1, "sft")
     done = layout.checkpoint_of(1)
-    assert AllowedModels((), tmp_path / "runs").check(str(done)) == str(done)
+    assert ModelAllowlist((), tmp_path / "runs").check(str(done)) == str(done)
     return done
 
 

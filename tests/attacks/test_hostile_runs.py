@@ -38,8 +38,9 @@ def hostile(target: Target) -> Iterator[RunLayout]:
 def ask_everything(target: Target, run: str, *names: str) -> str:
     """Everything that pages may look at of a run, or some of it, with a bound on the time."""
     requests: dict[str, dict[str, Any]] = {
-        "index": {}, "look": {"run": run}, "rollouts": {"run": run, "step": 1}, "gold": {"run": run, "sample": "q1"},
-        "follow": {"run": run, "sample": "q1"}, "compare": {"runs": [run]}, "evaluations": {},
+        "list_runs": {}, "poll": {"run": run}, "rollouts": {"run": run, "step": 1},
+        "gold_boxes": {"run": run, "sample": "q1"},
+        "track_question": {"run": run, "sample": "q1"}, "compare": {"runs": [run]}, "evaluations": {},
         "tables": {"runs": [run]},
         "failures": {"run": run, "protocol": "crops_only"}, "failure": {"run": run, "sample": "q000"},
     }  # fmt: skip
@@ -93,7 +94,7 @@ def test_a_sealed_plan_is_worth_nothing_for_another_run_or_root(target: Target, 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "huge", "deep", "words"])
 def test_files_of_a_run_that_are_none(target: Target, hostile: RunLayout, name: str, kind: str) -> None:
     spoil(hostile.folder / name, kind, target)
-    told = ask_everything(target, hostile.run_id, "index", "look", "compare", "tables")
+    told = ask_everything(target, hostile.run_id, "list_runs", "poll", "compare", "tables")
     assert leaks(told, target, names_roots=True) == []
     assert target.run in told, "the others are still shown"
 
@@ -104,7 +105,7 @@ def test_numbered_files_of_a_run_that_are_none(target: Target, hostile: RunLayou
     path = hostile.folder / name
     path.parent.mkdir(exist_ok=True)
     spoil(path, kind, target)
-    told = ask_everything(target, hostile.run_id, "look", "rollouts", "follow")
+    told = ask_everything(target, hostile.run_id, "poll", "rollouts", "track_question")
     assert leaks(told, target, names_roots=True) == []
 
 
@@ -159,7 +160,7 @@ def test_a_run_that_is_a_link_is_no_run(target: Target) -> None:
     link = target.root / "runs" / make_run_id("ap_grpo", datetime(2026, 1, 2, tzinfo=UTC))
     link.symlink_to(target.secret.parent)
     try:
-        assert link.name not in target.call("index", {}).text
+        assert link.name not in target.call("list_runs", {}).text
         assert SECRET not in ask_everything(target, link.name)
     finally:
         link.unlink()

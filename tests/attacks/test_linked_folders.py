@@ -35,8 +35,8 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch
 from hart_studio.runs.status import RunStatus, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run, record_end
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.label_outputs import LabelOutputs
+from hart_studio.ui.api.label_exports import LabelExportApi
+from hart_studio.ui.api.labels import LabelApi
 
 ARGUMENTS = ("/bin/true",)
 TEXT = "of a person"
@@ -179,7 +179,7 @@ def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Proje
 @pytest.mark.parametrize("target", ["file", "missing"])
 def test_a_pause_is_not_written_through_a_link(project: Project, outside: Path, target: str) -> None:
     layout = create_run(project.runs, "labeling", LabelingConfig(), "labeling", 1)
-    desk, request = LabelDesk(project.folder.parent), {"project": project.folder.name, "run": layout.run_id}
+    desk, request = LabelApi(project.folder.parent), {"project": project.folder.name, "run": layout.run_id}
     link(layout.pause, outside / target)
     desk.pause(request)
     assert not layout.pause.is_symlink()
@@ -188,8 +188,8 @@ def test_a_pause_is_not_written_through_a_link(project: Project, outside: Path, 
 
 
 def export(project: Project) -> None:
-    desk = LabelDesk(project.folder.parent)
-    outputs = LabelOutputs(desk, project.folder.parent.parent / "served")
+    desk = LabelApi(project.folder.parent)
+    outputs = LabelExportApi(desk, project.folder.parent.parent / "served")
     outputs.export({"project": project.folder.name, "format": "native", "statuses": ["new"]})
 
 

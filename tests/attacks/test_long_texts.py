@@ -13,7 +13,7 @@ from hart_studio.records import Sample
 from hart_studio.scoring import extract_choice, extract_open, score_answer
 
 SIZE = 1_000_000
-MOST_SECONDS = 0.5
+MAX_SECONDS = 0.5
 PARTS = (
     "<think></think>", "<think>", "</think>", "<answer>", "</answer>", "<answer></answer>", "answer is ", "answer is\n",
     "ANSWER IS  ", "option ", "(", "((A", "[", "[[", "[1,", "[1, 2, 3, 4],", "{", '{"bbox":', '{"bbox_2d": [1,2,3,4]},',
@@ -48,8 +48,8 @@ def test_a_megabyte_of_any_part_is_read_at_once(reader: str) -> None:
                 began = time.process_time()
                 read(attack)
                 times.append(time.process_time() - began)
-                if times[-1] < MOST_SECONDS:
+                if times[-1] < MAX_SECONDS:
                     break
-            if min(times) >= MOST_SECONDS:
+            if min(times) >= MAX_SECONDS:
                 slow[part] = round(min(times), 2)
     assert slow == {}

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.ui import callers
-from hart_studio.ui.services import AskService
-from hart_studio.ui.tabs.train import read_base
+from hart_studio.ui import client_connection
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.pages.train import read_base
 from tests.attacks.targets import Target
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ def test_nothing_that_a_page_needs_is_kept_in_a_session_that_others_push_out(tar
     before = set(target.app.state_holder.session_data)
     number = next(number for number, name in target.server_functions if name == "index")
     for count in range(20):
-        body = {"component_id": number, "fn_name": "index", "session_hash": f"program{count}", "data": {}}
+        body = {"component_id": number, "fn_name": "list_runs", "session_hash": f"program{count}", "data": {}}
         assert httpx.post(f"{target.url}gradio_api/component_server", json=body).status_code == 200
     new = set(target.app.state_holder.session_data) - before
     assert not [name for name in new if name.startswith("program")] and len(new) <= 1
@@ -40,7 +40,7 @@ def test_the_base_that_a_page_sends_is_taken() -> None:
 
 
 def test_a_question_whose_answer_nobody_reads_is_not_asked(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(client_connection, "UNREAD_SECONDS", 0.5)
     asked: list[str] = []
     answer = AskService.answer
 

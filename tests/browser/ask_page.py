@@ -29,7 +29,7 @@ def screen_box(page: Page, xyxy, slot: str = "a") -> list[float]:
     """Where a rectangle of ORIGINAL pixels is on the screen, told by the browser's own transform of the picture."""
     return page.evaluate(
         """([slot, [x0, y0, x1, y1]]) => {
-          const matrix = document.querySelector(`#result-${slot} .hs-stage > svg`).getScreenCTM();
+          const matrix = document.querySelector(`#result-${slot} .hs-canvas > svg`).getScreenCTM();
           const at = (x, y) => new DOMPoint(x, y).matrixTransform(matrix);
           const [from, to] = [at(x0, y0), at(x1, y1)];
           return [from.x, from.y, to.x, to.y];
@@ -54,13 +54,13 @@ def drawn_box(page: Page, index: int = 0) -> list[float]:
 
 
 def view_box(page: Page) -> list[float]:
-    text = page.get_attribute("#result-a .hs-stage > svg", "viewBox")
+    text = page.get_attribute("#result-a .hs-canvas > svg", "viewBox")
     return [float(number) for number in text.split()]
 
 
 def sign_area(page: Page) -> tuple[int, int, int, int]:
-    """Bounding box of the sign's colour on a real screenshot of the stage: where a person sees the sign."""
-    stage = page.locator("#result-a .hs-stage").bounding_box()
+    """Bounding box of the sign's color on a real screenshot of the stage: where a person sees the sign."""
+    stage = page.locator("#result-a .hs-canvas").bounding_box()
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     x, y = round(stage["x"]), round(stage["y"])
     inside = np.asarray(shot.crop((x, y, x + int(stage["width"]), y + int(stage["height"])))).astype(int)

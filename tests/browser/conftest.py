@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 
 from hart_studio.errors import ModelError
 from hart_studio.models.chat import ChatModel
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
 from hart_studio.ui.examples import load_examples
-from hart_studio.ui.guard import LOOPBACK_HOSTS
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.services import AskService
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 from tests.browser.chromium import BROWSER_FLAGS, find_chromium
 from tests.fakes import ScriptedModel
 
@@ -84,7 +84,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio until the module ends."""
     apps: list[gr.Blocks] = []
-    desks: list[LaunchDesk] = []
+    services: list[RunLauncher] = []
     cache = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(cache))
@@ -100,11 +100,11 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     ) -> str:
         folder = cache / f"work_{len(apps)}"
         service = AskService(folder, load) if load else AskService(folder)
-        desk = LaunchDesk(runs_root or cache / f"runs_{len(apps)}", is_open=is_open)
-        desks.append(desk)
+        launcher = RunLauncher(runs_root or cache / f"runs_{len(apps)}", is_open=is_open)
+        services.append(launcher)
         models = [("Scripted", "scripted"), ("Blind", "blind")]
-        labels = LabelDesk(labels_root or cache / f"labels_{len(apps)}", is_open=is_open)
-        app = build_app(service, load_examples(examples, folder), models, desk, labels)
+        labels = LabelApi(labels_root or cache / f"labels_{len(apps)}", is_open=is_open)
+        app = build_app(service, load_examples(examples, folder), models, launcher, labels)
         apps.append(app)
         options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS)
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
@@ -113,8 +113,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     yield start
     for app in apps:
         app.close(verbose=False)
-    for desk in desks:
-        desk.close()
+    for launcher in services:
+        launcher.close()
     patch.undo()
 
 

@@ -67,7 +67,7 @@ def open_label_tab(page: Page, project: str) -> None:
 def start_review(page: Page, reviewer: str = "Ada") -> None:
     page.locator("[data-panel=review]").click()
     page.locator(".hs-reviewer").fill(reviewer)
-    page.get_by_role("button", name="Review what needs you").click()
+    page.get_by_role("button", name="Start review").click()
     expect(page.locator(".hs-review")).to_be_visible()
 
 
@@ -75,7 +75,7 @@ def screen_point(page: Page, x: float, y: float) -> tuple[float, float]:
     """Where a point of the original is on the screen."""
     point = page.evaluate(
         """([x, y]) => {
-            const matrix = document.querySelector(".hs-review .hs-stage svg").getScreenCTM();
+            const matrix = document.querySelector(".hs-review .hs-canvas svg").getScreenCTM();
             const point = new DOMPoint(x, y).matrixTransform(matrix);
             return [point.x, point.y];
         }""",

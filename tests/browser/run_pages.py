@@ -92,7 +92,7 @@ def write_run(
     name: str,
     steps: Sequence[int] = (1, 2),
     text: str = "the star is red",
-    question: str = "Which colour?",
+    question: str = "Which color?",
     held_out: tuple[int, str] = (8, "a1b2c3"),
     **settings: Any,
 ) -> RunLayout:

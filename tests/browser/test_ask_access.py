@@ -42,13 +42,13 @@ def test_the_keyboard_reaches_everything_in_order(studio, open_page):
         "ask-model-b",
         "ask-settings",
         "ask-button",
-        "hs-stage",
+        "hs-canvas",
         "hs-crop",
         "hs-badge",
     ]
     places = [names.index(stop) for stop in stops]
     assert places == sorted(places), names
-    assert all(visible for name, visible in order if name in {"ask-button", "hs-stage", "hs-crop", "hs-badge"}), order
+    assert all(visible for name, visible in order if name in {"ask-button", "hs-canvas", "hs-crop", "hs-badge"}), order
 
 
 def test_controls_have_names_for_screen_readers(studio, open_page):
@@ -90,7 +90,7 @@ def test_nothing_overflows_and_text_has_contrast(studio, open_page, theme):
           const behind = (n) => { for (; n; n = n.parentElement) {
             const c = parse(getComputedStyle(n).backgroundColor);
             if (c.length < 4 || c[3] > .99) return c; } return [255, 255, 255]; };
-          const picks = '.hs-card h3, .hs-answer, .hs-facts dd, .hs-facts dt, .hs-quiet, .hs-verdict, .hs-badge-name,'
+          const picks = '.hs-card h3, .hs-answer, .hs-facts dd, .hs-facts dt, .hs-muted, .hs-verdict, .hs-badge-name,'
             + '.hs-badge-value, .hs-box-about, .hs-viewer-name, .hs-viewer-help, figcaption span, .hs-example span, h1';
           return [...document.querySelectorAll(picks)].filter((n) => n.offsetParent && n.textContent).map((n) => {
             const [a, b] = [light(parse(getComputedStyle(n).color)), light(behind(n))].sort((p, q) => q - p);

@@ -45,7 +45,7 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the picture")
 
-    expect(page.locator("#result-a .hs-strip")).to_contain_text(re.compile(r"Overview\d+ × \d+ px"))
+    expect(page.locator("#result-a .hs-model-inputs")).to_contain_text(re.compile(r"Overview\d+ × \d+ px"))
     expect(page.locator("#result-a .hs-crop")).to_have_count(1)
     expect(page.locator("#result-a .hs-crop")).to_contain_text("200 × 225 px")
     size = page.evaluate("(async () => { const i = document.querySelector('.hs-crop img'); await i.decode();"
@@ -186,7 +186,7 @@ def truncated_png() -> bytes:
 def test_a_file_that_is_no_picture_is_explained(studio, open_page, tmp_path, name, content, text):
     (tmp_path / name).write_bytes(content)
     page = open_page(studio)
-    page.set_input_files("#ask-picture input[type=file]", tmp_path / name)
+    page.set_input_files("#ask-image input[type=file]", tmp_path / name)
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("This picture cannot be used")
     expect(alert).to_contain_text(re.compile(text, re.IGNORECASE))

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.runs.layout import RunLayout
-from hart_studio.ui import launch_desk
+from hart_studio.ui.api import launch as launch_module
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import RUN_MS, end_runs, fill_form, find_layout, open_tab, state_is
 
@@ -108,7 +108,7 @@ def test_two_processors_share_a_run_through_accelerate(open_page: OpenPage, stud
 def test_a_run_waits_for_its_processor_and_for_no_other(
     open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", "tests.browser.paced_job")
+    monkeypatch.setattr(launch_module, "TRAINING_MODULE", "tests.browser.paced_job")
     page = open_page(studio_url)
     start_on(page, tmp_path, "first", 0)
     state_is(page, "running")

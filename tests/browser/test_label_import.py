@@ -42,7 +42,7 @@ def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
     pictures = {f"img/{name}.png": encoded(Image.new("RGB", (64, 48), name), "PNG") for name in ("red", "navy")}
-    table = "image,question,answer\n" + "".join(f"{name},Which colour?,{name[4:-4]}\n" for name in pictures)
+    table = "image,question,answer\n" + "".join(f"{name},Which color?,{name[4:-4]}\n" for name in pictures)
     for name, data in pictures.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
@@ -64,15 +64,15 @@ def test_pictures_of_a_zip_are_counted_asked_about_and_keep_their_names(
     page.locator(".hs-file").set_input_files(sources / "plain.zip")
     expect(page.locator(".hs-preview")).to_have_text("2 pictures: img/navy.png, img/red.png")
     expect(page.locator(".hs-question")).to_be_visible()
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-label-told")).to_have_text("Type the question to ask about each picture.")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-label-message")).to_have_text("Type the question to ask about each picture.")
     expect(page.locator(".hs-question")).to_have_attribute("placeholder", QUESTION)
     page.locator(".hs-question").fill("Where is the {label}?")
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("expected a question without {label}")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("expected a question without {label}")
     page.locator(".hs-question").fill(QUESTION)
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("2 added")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("2 added")
     page.locator("[data-panel=review]").click()
     expect(page.locator(".hs-list tbody")).to_contain_text("navy.png")
     assert {Path(item.image.path).name for item in Project(labels / "zip-of-pictures").items()} == {
@@ -85,11 +85,11 @@ def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, l
     page = open_page(studio)
     create(page, "Zip with a table")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
-    page.locator(".hs-peek").click()
+    page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("Pictures of the first 2 rows: 2 found.")
     expect(page.locator("[data-field=answer]")).to_have_value("answer")
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
     assert {item.sample.answer for item in Project(labels / "zip-with-a-table").items()} == {"navy", "red"}
 
 
@@ -99,22 +99,22 @@ def test_a_table_alone_asks_for_the_folder_of_its_pictures(
     page = open_page(studio)
     create(page, "Table alone")
     page.locator(".hs-source").fill(str(sources / "alone" / "questions.csv"))
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("the picture is missing in ")
-    page.locator(".hs-peek").click()
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("the picture is missing in ")
+    page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("Name the folder that they start from")
-    expect(page.locator(".hs-import-told")).to_be_empty()
+    expect(page.locator(".hs-import-message")).to_be_empty()
     expect(page.locator(".hs-question")).to_be_hidden()
     page.locator("[data-field=answer]").select_option("question")
     page.locator(".hs-image-root").fill(str(sources))
     page.locator(".hs-image-root").blur()
     expect(page.locator(".hs-preview")).to_contain_text("2 found.")
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("2 added")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("2 added")
     answers = {item.sample.answer for item in Project(labels / "table-alone").items()}
-    assert answers == {"Which colour?"}, "the columns stayed as they were mapped"
+    assert answers == {"Which color?"}, "the columns stayed as they were mapped"
     page.locator(".hs-source").fill(str(sources / "plain.zip"))
-    expect(page.locator(".hs-import-told")).to_be_empty()
+    expect(page.locator(".hs-import-message")).to_be_empty()
     expect(page.locator(".hs-preview")).to_be_empty()
     expect(page.locator(".hs-kind")).to_have_value("auto")
     page.locator(".hs-kind").select_option("coco")
@@ -123,21 +123,21 @@ def test_a_table_alone_asks_for_the_folder_of_its_pictures(
 
 
 def test_a_table_without_heads_asks_for_its_columns(open_page: Callable[..., Page], studio: str, sources: Path) -> None:
-    (sources / "bare.csv").write_text("img/none.png,What is it?\nimg/red.png,Which colour?\n")
+    (sources / "bare.csv").write_text("img/none.png,What is it?\nimg/red.png,Which color?\n")
     page = open_page(studio)
     create(page, "Bare table")
     page.locator(".hs-source").fill(str(sources / "bare.csv"))
-    page.locator(".hs-peek").click()
+    page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the picture: choose it.")
     for field, title, column in (("image", "picture", "img/none.png"), ("question", "question", "What is it?")):
         select = page.locator(f"[data-field={field}]")
         expect(select).to_have_value("")
-        page.locator(".hs-bring").click()
-        expect(page.locator(".hs-label-told")).to_have_text(f"Choose the column of the {title}.")
+        page.locator(".hs-import-button").click()
+        expect(page.locator(".hs-label-message")).to_have_text(f"Choose the column of the {title}.")
         select.select_option(column)
     expect(page.locator(".hs-preview > p")).to_contain_text("1 found")
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("1 added")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("1 added")
 
 
 def test_boxes_that_came_in_are_preselected_to_be_verified(
@@ -147,22 +147,22 @@ def test_boxes_that_came_in_are_preselected_to_be_verified(
     page = open_page(studio)
     open_label_tab(page, "came-in")
     page.locator("[data-panel=propose]").click()
-    expect(page.locator(".hs-which")).to_have_value("new")
+    expect(page.locator(".hs-item-scope")).to_have_value("new")
     given = LabeledSample(
         id="g", image=str(sources / "img" / "red.png"), question="?", boxes=(Box.from_xyxy((1, 2, 30, 40)),)
     )
     import_samples(project, LoadedSamples("boxes", (given,)))
-    expect(page.locator(".hs-which")).to_have_value("open")
+    expect(page.locator(".hs-item-scope")).to_have_value("open")
     page.locator(".hs-label-model").fill("org/general")  # the built-in model is not suggested for these images
     page.locator(".hs-rollouts").fill("65")
     expect(page.locator(".hs-score-notes")).to_contain_text("less than or equal to 64")
     page.locator(".hs-start-run").click()
-    expect(page.locator(".hs-label-told")).to_contain_text("less than or equal to 64")
+    expect(page.locator(".hs-label-message")).to_contain_text("less than or equal to 64")
     expect(page.get_by_text("less than or equal to 64")).to_have_count(1)
-    page.locator(".hs-which").select_option("new")
+    page.locator(".hs-item-scope").select_option("new")
     page.locator(".hs-rollouts").fill("2")
     page.locator(".hs-start-run").click()
-    expect(page.locator(".hs-label-told")).to_contain_text(
+    expect(page.locator(".hs-label-message")).to_contain_text(
         "none that is new or failed; import some, or choose others: Items"
     )
 
@@ -175,22 +175,22 @@ def test_a_late_answer_says_nothing_of_another_source(
     held: list[Route] = []
 
     def hold(route: Route) -> None:
-        if not held and '"peek"' in (route.request.post_data or ""):
+        if not held and '"preview_source"' in (route.request.post_data or ""):
             held.append(route)
         else:
             route.continue_()
 
     page.route(re.compile("component_server"), hold)
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
-    with page.expect_request(lambda request: '"peek"' in (request.post_data or "")) as asked:
-        page.locator(".hs-peek").click()
+    with page.expect_request(lambda request: '"preview_source"' in (request.post_data or "")) as asked:
+        page.locator(".hs-preview-button").click()
     page.locator(".hs-source").fill(str(sources / "plain.zip"))
     with page.expect_response(lambda response: response.request == asked.value):
         held[0].continue_()
-    expect(page.locator(".hs-peek")).to_be_enabled()
+    expect(page.locator(".hs-preview-button")).to_be_enabled()
     expect(page.locator(".hs-preview")).to_be_empty()
     expect(page.locator(".hs-kind")).to_have_value("auto")
-    page.locator(".hs-peek").click()
+    page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("2 pictures")
 
 
@@ -200,14 +200,14 @@ def test_a_table_that_is_taken_for_pictures_can_be_asked_about(
     page = open_page(studio)
     create(page, "Taken for pictures")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
-    page.locator(".hs-peek").click()
+    page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("2 found")
     page.locator(".hs-kind").select_option("images")
-    page.locator(".hs-bring").click()
+    page.locator(".hs-import-button").click()
     expect(page.locator(".hs-question")).to_be_focused()
     page.locator(".hs-question").fill(QUESTION)
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("2 added")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("2 added")
     page.locator("[data-panel=review]").click()
     expect(page.locator(".hs-list-count")).to_have_text("2 items")
     page.locator(".hs-new-name").fill("Empty")
@@ -230,9 +230,9 @@ def test_one_class_for_all_boxes_of_an_export(
     page.locator("[data-panel=export]").click()
     page.locator(".hs-export-class").fill("road sign")
     page.locator(".hs-format").select_option("native")
-    expect(page.locator(".hs-label-told")).to_contain_text("keeps every label as it is")
+    expect(page.locator(".hs-label-message")).to_contain_text("keeps every label as it is")
     page.locator(".hs-format").select_option("coco")
-    expect(page.locator(".hs-losses")).to_contain_text("labels of 2 boxes, written all as 'road sign'")
+    expect(page.locator(".hs-export-loss")).to_contain_text("labels of 2 boxes, written all as 'road sign'")
     page.locator(".hs-export").click()
     with page.expect_download() as download:
         page.locator(".hs-download-link").click()

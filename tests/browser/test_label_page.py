@@ -60,8 +60,8 @@ def default_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bring(page: Page, source: Path) -> None:
     page.locator(".hs-source").fill(str(source))
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("added", timeout=60_000)
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("added", timeout=60_000)
 
 
 @pytest.mark.core
@@ -71,14 +71,14 @@ def test_from_the_first_row_to_the_export(
     page = open_page(studio)
     create(page, "Whole path")
     bring(page, needle)
-    expect(page.locator(".hs-import-told")).to_have_text("4 added, 0 updated, 0 known, 0 bad rows")
-    bring_again = page.locator(".hs-bring")
+    expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 bad rows")
+    bring_again = page.locator(".hs-import-button")
     bring_again.click()
-    expect(page.locator(".hs-import-told")).to_have_text("0 added, 0 updated, 4 known, 0 bad rows", timeout=60_000)
+    expect(page.locator(".hs-import-message")).to_have_text("0 added, 0 updated, 4 known, 0 bad rows", timeout=60_000)
 
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")
-    page.locator(".hs-see-all").check()
+    page.locator(".hs-no-auto-accept").check()
     page.locator(".hs-start-run").click()
     expect(page.locator(".hs-pill-completed")).to_be_visible(timeout=RUN_MS)
     expect(page.locator(".hs-status-list")).to_contain_text("4waiting for review")
@@ -90,7 +90,7 @@ def test_from_the_first_row_to_the_export(
     page.keyboard.press("ArrowRight")
     expect(page.locator(".hs-review-badge")).not_to_have_text("checking…", timeout=60_000)
     page.keyboard.press("a")
-    expect(page.locator(".hs-review-told")).to_have_text("")
+    expect(page.locator(".hs-review-message")).to_have_text("")
     expect(page.locator(".hs-review-question")).not_to_have_text(first)
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text(first)
@@ -147,15 +147,17 @@ def test_columns_are_guessed_shown_and_mapped(
     page = open_page(studio)
     create(page, "Mapped")
     page.locator(".hs-source").fill(str(table))
-    page.locator(".hs-peek").click()
+    page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview td").first).to_have_text(name)
     expect(page.locator("[data-field=choices]")).to_have_value("A, B")
     page.locator("[data-field=image]").select_option("photo")
     page.locator("[data-field=question]").select_option("ask")
     page.locator("[data-field=answer]").select_option("said")
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000)
-    expect(page.locator(".hs-bad-rows")).to_contain_text("the picture is missing")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text(
+        "1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000
+    )
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("the picture is missing")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
 
 
@@ -167,19 +169,19 @@ def test_what_was_left_out_is_there_in_another_studio(
     import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the picture is missing"),)))
     page = open_page(serve(None, picture_folder, labels_root=tmp_path / "labels"))
     open_label_tab(page, "earlier")
-    expect(page.locator(".hs-bad-rows")).to_contain_text("table, line 7")
-    expect(page.locator(".hs-bad-rows")).to_contain_text("the picture is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("table, line 7")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("the picture is missing")
 
 
 def test_a_source_that_is_not_there_is_told(open_page: Callable[..., Page], studio: str) -> None:
     page = open_page(studio)
     create(page, "Nowhere")
     page.locator(".hs-source").fill("/no/such/place.csv")
-    page.locator(".hs-bring").click()
-    expect(page.locator(".hs-import-told")).to_contain_text("expected a readable file")
+    page.locator(".hs-import-button").click()
+    expect(page.locator(".hs-import-message")).to_contain_text("expected a readable file")
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-start-run").click()
-    expect(page.locator(".hs-label-told")).to_contain_text("expected items to label, got none")
+    expect(page.locator(".hs-label-message")).to_contain_text("expected items to label, got none")
 
 
 def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
@@ -212,7 +214,7 @@ def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
     page.once("dialog", lambda dialog: dialog.accept())
     page.locator(".hs-accept-all").click()
     expect(page.locator(".hs-status-list")).to_contain_text("5accepted")
-    expect(page.locator(".hs-label-told")).to_have_text("5 labels accepted.")
+    expect(page.locator(".hs-label-message")).to_have_text("5 labels accepted.")
     assert "Accept 5 labels" in asked[0]
     assert "1 has no calibrated score" in asked[0]
     assert "1 label without a box is left" in asked[0]
@@ -239,7 +241,7 @@ def test_a_run_that_does_not_stop_can_be_ended_at_once(
     line.get_by_role("button", name="Stop").click()
     expect(line.locator(".hs-pill")).to_have_text("stopping")
     expect(line.get_by_role("button", name="Pause")).to_have_count(0)
-    line.get_by_role("button", name="End now").click()
+    line.get_by_role("button", name="Force stop").click()
     expect(line.locator(".hs-pill")).to_have_text("stopped")
     expect(line.get_by_role("button", name="Resume")).to_be_visible()
 
@@ -316,7 +318,7 @@ def test_a_built_in_model_on_photographs_starts_only_after_a_question(
     open_label_tab(page, "photographs")
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-label-model").fill("built-in-hart")
-    page.locator(".hs-which").select_option("open")
+    page.locator(".hs-item-scope").select_option("open")
     asked: list[str] = []
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.locator(".hs-start-run").click()
@@ -413,7 +415,7 @@ def test_an_edit_is_verified_by_the_built_in_model_in_two_seconds(
     took = page.evaluate(
         """async () => {
             const badge = document.querySelector(".hs-review-badge");
-            const press = (key) => document.querySelector(".hs-review .hs-stage")
+            const press = (key) => document.querySelector(".hs-review .hs-canvas")
                 .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
             const started = performance.now();
             press("ArrowRight");
@@ -446,7 +448,7 @@ def test_a_public_page_makes_nothing(
     open_label_tab(page, "shown")
     expect(page.locator(".hs-label-closed")).to_be_visible()
     expect(page.locator(".hs-create")).to_be_hidden()
-    expect(page.locator(".hs-bring")).to_be_hidden()
+    expect(page.locator(".hs-import-button")).to_be_hidden()
 
 
 @pytest.mark.parametrize(("size", "theme"), [((1280, 900), "light"), ((1920, 1080), "dark")])
@@ -467,17 +469,17 @@ def test_nothing_is_wider_than_the_window(
 
 def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labels: Path, needle: Path) -> None:
     page = open_page(studio)
-    create(page, "Compared")
+    create(page, "ComparedModels")
     bring(page, needle)
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")
     for model in ("built-in", "built-in-hart"):
         page.locator(".hs-label-model").fill(model)
-        page.locator(".hs-which").select_option("open")
+        page.locator(".hs-item-scope").select_option("open")
         page.locator(".hs-start-run").click()
         expect(page.locator(".hs-label-run-line", has_text=f"{model} ")).to_have_count(0)
         expect(page.locator(".hs-pill-completed")).to_have_count(1 + (model == "built-in-hart"), timeout=RUN_MS)
     page.locator(".hs-compare-start").click()
-    expect(page.locator(".hs-difference")).to_contain_text("fixed: verified now")
-    numbers = page.locator(".hs-difference tbody tr").first.locator("td").all_inner_texts()[1:]
+    expect(page.locator(".hs-label-diff")).to_contain_text("fixed: verified now")
+    numbers = page.locator(".hs-label-diff tbody tr").first.locator("td").all_inner_texts()[1:]
     assert sum(int(number) for number in numbers) == 4

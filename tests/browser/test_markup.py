@@ -81,7 +81,7 @@ def test_names_of_projects_files_and_reviewers_are_text(evil: Target, open_page:
         check(page)
     page.locator("[data-panel=review]").click()
     page.locator(".hs-reviewer").fill(f"<b onclick={RUNS}>Ada")
-    page.get_by_role("button", name="Review what needs you").click()
+    page.get_by_role("button", name="Start review").click()
     expect(page.locator(".hs-review")).to_be_visible()
     check(page)
 
@@ -90,11 +90,11 @@ def test_an_uploaded_name_and_an_error_are_text(evil: Target, open_page: Callabl
     page = open_page(evil.url)
     bad = tmp_path / NAME
     bad.write_text(EVIL)
-    page.set_input_files("#ask-picture input[type=file]", bad)
+    page.set_input_files("#ask-image input[type=file]", bad)
     expect(page.locator("#ask-results")).to_contain_text("cannot be used")
     check(page)
     page.get_by_role("tab", name="Watch", exact=True).click()
-    expect(page.locator(".hs-run-end")).to_contain_text("onerror")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("onerror")
     page.locator(".hs-log summary").click()
     expect(page.locator(".hs-log pre")).to_contain_text("onerror")
     check(page)

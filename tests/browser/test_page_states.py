@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import create_run
-from hart_studio.ui import launch_desk
+from hart_studio.ui.api import launch as launch_module
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import end_runs, fill_form, find_layout, open_tab, start, state_is, write_run
 
@@ -76,7 +76,7 @@ def test_an_answer_about_the_run_before_is_dropped(open_page: OpenPage, shelf_ur
     late = find_layout(shelf, "late").run_id
     page = open_page(shelf_url)
     watch(page, "early")
-    held = hold_first(page, "look", late)
+    held = hold_first(page, "poll", late)
     choose(page, "late")
     wait_until_held(page, held)
     choose(page, "early")
@@ -99,10 +99,10 @@ def test_rollouts_of_the_run_before_are_dropped(open_page: OpenPage, shelf_url: 
         choose(page, "late")
         wait_until_held(page, held)
         choose(page, "unborn")
-        expect(page.locator(".hs-theatre-empty")).to_contain_text("No rollouts yet")
+        expect(page.locator(".hs-rollout-viewer-empty")).to_contain_text("No rollouts yet")
         held[0].continue_()
         page.wait_for_timeout(1500)
-        expect(page.locator(".hs-theatre-empty")).to_contain_text("No rollouts yet")
+        expect(page.locator(".hs-rollout-viewer-empty")).to_contain_text("No rollouts yet")
         expect(page.locator(".hs-rollout")).to_have_count(0)
     finally:
         shutil.rmtree(new.folder)
@@ -191,14 +191,14 @@ def test_a_job_that_does_not_heed_a_stop_is_ended_when_it_is_asked_again(
 ) -> None:
     (tmp_path / "hung_training.py").write_text(STAND_IN)  # a real job heeds its stop file
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", "hung_training")
+    monkeypatch.setattr(launch_module, "TRAINING_MODULE", "hung_training")
     page = open_page(serve(None, picture_folder, tmp_path / "runs"))
     try:
         start(page, tmp_path, "hung")
         page.get_by_role("button", name="Stop and save").click()
         state_is(page, "stopping")
         page.once("dialog", lambda dialog: dialog.accept())
-        page.get_by_role("button", name="End now").click()
+        page.get_by_role("button", name="Force stop").click()
         state_is(page, "stopped")
     finally:
         end_runs(tmp_path / "runs")
@@ -241,9 +241,9 @@ def test_what_was_told_of_a_run_goes_with_it(open_page: OpenPage, shelf_url: str
     watch(page, "short")
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()
-    expect(page.locator(".hs-run-told")).to_have_text("Deleted.")
+    expect(page.locator(".hs-run-message")).to_have_text("Deleted.")
     choose(page, "early")
-    expect(page.locator(".hs-run-told")).to_be_empty()
+    expect(page.locator(".hs-run-message")).to_be_empty()
 
 
 def test_a_busy_server_is_asked_again_and_its_words_are_shown_in_the_end(open_page: OpenPage, studio: str) -> None:
@@ -263,6 +263,6 @@ def test_a_busy_server_is_asked_again_and_its_words_are_shown_in_the_end(open_pa
     page.route(re.compile("component_server"), refuse)
     page.locator(".hs-new-name").fill("Busy")
     page.locator(".hs-create").click()
-    expect(page.locator(".hs-label-told")).to_have_text("Too many requests are running. Try again in a moment.")
+    expect(page.locator(".hs-label-message")).to_have_text("Too many requests are running. Try again in a moment.")
     assert len(asked) == 3
     page.unroute(re.compile("component_server"))

@@ -49,25 +49,25 @@ def test_rename_duplicate_archive_delete_and_restore(open_page: Callable[..., Pa
 
     choose(page, "Rename…")
     answer(page, "other")
-    expect(page.locator(".hs-dialog-told")).to_contain_text("already exists")
+    expect(page.locator(".hs-dialog-message")).to_contain_text("already exists")
     answer(page, "Street signs")
     expect(listed).to_contain_text("Street signs (3)")
     assert Project(labels / "signs").name == "Street signs"
 
     choose(page, "Duplicate…")
     answer(page, "Second")
-    expect(page.locator(".hs-label-told")).to_contain_text("“Street signs” was copied to “Second”")
+    expect(page.locator(".hs-label-message")).to_contain_text("“Street signs” was copied to “Second”")
     expect(listed).to_have_value("second")
     expect(page.locator(".hs-status-list")).to_contain_text("3waiting for review")
 
     choose(page, "Archive")
-    expect(page.locator(".hs-label-told")).to_contain_text("is archived")
+    expect(page.locator(".hs-label-message")).to_contain_text("is archived")
     expect(listed).not_to_contain_text("Second")
     choose(page, "Show archived")
     expect(listed).to_contain_text("Second (3) · archived")
     listed.select_option("second")
     choose(page, "Unarchive")
-    expect(page.locator(".hs-label-told")).to_contain_text("in the list again")
+    expect(page.locator(".hs-label-message")).to_contain_text("in the list again")
     choose(page, "Show archived")
 
     choose(page, "Delete…")
@@ -75,14 +75,14 @@ def test_rename_duplicate_archive_delete_and_restore(open_page: Callable[..., Pa
     page.locator(".hs-project-dialog input").fill("secon")
     expect(page.locator(".hs-project-dialog [type=submit]")).to_be_disabled()
     answer(page, "Second")
-    expect(page.locator(".hs-label-told")).to_contain_text("in the trash for 7 days")
+    expect(page.locator(".hs-label-message")).to_contain_text("in the trash for 7 days")
     expect(listed).not_to_contain_text("Second")
     assert not (labels / "second").exists()
 
     choose(page, "Trash…")
     page.get_by_role("button", name="Restore Second").click()
     expect(listed).to_have_value("second")
-    expect(page.locator(".hs-label-told")).to_contain_text("is restored")
+    expect(page.locator(".hs-label-message")).to_contain_text("is restored")
     assert Project(labels / "second").count() == 3
 
 
@@ -95,7 +95,9 @@ def test_a_project_at_work_says_which_run_is_in_the_way(
     with hold_run_lock(project, "20260101-000000-labeling-abcdef"):
         choose(page, "Delete…")
         answer(page, "busy")
-        expect(page.locator(".hs-dialog-told")).to_contain_text("Labeling run 20260101-000000-labeling-abcdef (process")
+        expect(page.locator(".hs-dialog-message")).to_contain_text(
+            "Labeling run 20260101-000000-labeling-abcdef (process"
+        )
         page.keyboard.press("Escape")
     expect(page.locator(".hs-project-dialog")).to_be_hidden()
     assert project.count() == 2
@@ -112,7 +114,7 @@ def test_a_decision_in_a_project_that_was_removed_is_not_shown_as_saved(
     expect(page.locator(".hs-review.hs-busy")).to_have_count(0, timeout=30_000)
     project.folder.rename(tmp_path / "taken")
     page.get_by_role("button", name="Accept A").click()
-    expect(page.locator(".hs-review-told")).to_contain_text("not there", timeout=30_000)
+    expect(page.locator(".hs-review-message")).to_contain_text("not there", timeout=30_000)
     assert Project(tmp_path / "taken").count_by("status") == {"proposed": 3}
 
 
@@ -126,7 +128,7 @@ def test_a_project_that_cannot_be_opened_is_listed_and_says_why(
     page.get_by_role("tab", name="Label", exact=True).click()
     expect(page.locator(".hs-project")).to_contain_text("broken (cannot be opened)")
     page.locator(".hs-project").select_option("broken")
-    expect(page.locator(".hs-label-told")).to_contain_text("damaged or foreign file")
+    expect(page.locator(".hs-label-message")).to_contain_text("damaged or foreign file")
     expect(page.locator(".hs-label-body")).to_be_hidden()
     page.locator(".hs-menu-button").click()
     expect(page.get_by_role("menuitem", name="Rename…")).to_be_disabled()

@@ -23,7 +23,7 @@ from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.layout import read_step
 from hart_studio.runs.reader import list_runs, summarize_run
 from hart_studio.runs.status import read_status
-from hart_studio.ui import launch_desk
+from hart_studio.ui.api import launch as launch_module
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
     RUN_MS,
@@ -90,7 +90,7 @@ def test_a_run_is_started_watched_and_found_again(
     expect(page.locator(".hs-step")).to_have_text("step 3, held out")
     page.get_by_role("button", name="Follow this question").click()
     expect(page.locator(".hs-step")).to_contain_text("records")
-    page.get_by_role("button", name="True boxes").click()
+    page.get_by_role("button", name="Gold boxes").click()
     page.wait_for_selector(".hs-gold rect", state="attached")
     expect(page.locator(".hs-gold-note")).to_contain_text("Evaluation only")
 
@@ -98,7 +98,7 @@ def test_a_run_is_started_watched_and_found_again(
 def test_a_stop_saves_and_touches_nothing_else(
     open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", PACED_JOB)
+    monkeypatch.setattr(launch_module, "TRAINING_MODULE", PACED_JOB)
     page = open_page(studio_url)
     start(page, tmp_path, "stopped", schedule={"rl_steps": 500})
     layout = find_layout(root, "stopped")
@@ -108,9 +108,9 @@ def test_a_stop_saves_and_touches_nothing_else(
     try:
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
         page.get_by_role("button", name="Stop and save").click()
-        expect(page.locator(".hs-run-told")).to_have_text("Asked to finish its step, save, and end.")
+        expect(page.locator(".hs-run-message")).to_have_text("Asked to finish its step, save, and end.")
         state_is(page, "stopped")
-        expect(page.locator(".hs-run-told")).to_have_text("")
+        expect(page.locator(".hs-run-message")).to_have_text("")
         assert foreign.poll() is None, "a program that only names the run goes on"
     finally:
         foreign.kill()
@@ -130,12 +130,12 @@ def test_a_killed_trainer_is_shown_and_resumed(
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     state_is(page, "failed")
-    expect(page.locator(".hs-run-end")).to_contain_text("SIGKILL")
-    expect(page.locator(".hs-run-end")).to_contain_text("Lower schedule.prompts_per_micro_batch")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("SIGKILL")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("Lower schedule.prompts_per_micro_batch")
     page.get_by_role("button", name="Resume").click()
     state_is(page, "completed")
-    expect(page.locator(".hs-run-told")).to_have_text("")
-    expect(page.locator(".hs-run-clock")).to_contain_text("attempt 2")
+    expect(page.locator(".hs-run-message")).to_have_text("")
+    expect(page.locator(".hs-run-timing")).to_contain_text("attempt 2")
 
 
 def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPage, studio_url: str, root: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPag
     open_tab(page, "Watch")
     page.select_option(".hs-run-picker", layout.run_id)
     expect(page.locator(".hs-run-title")).to_have_text("killed")
-    page.get_by_role("button", name="Try in Ask").click()
+    page.get_by_role("button", name="Open in Ask").click()
     expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page.locator("#ask-model-a input")).to_have_value("built-in")
     checkpoint = newest_checkpoint(layout)
@@ -159,7 +159,7 @@ def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPag
 def test_a_second_run_waits_for_the_first(
     open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", PACED_JOB)
+    monkeypatch.setattr(launch_module, "TRAINING_MODULE", PACED_JOB)
     page = open_page(studio_url)
     start(page, tmp_path, "ahead", schedule={"rl_steps": 500})
     state_is(page, "running")
@@ -218,8 +218,8 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
 
 START_APP = f"""
 import runpy, sys
-from hart_studio.ui import launch_desk
-launch_desk.TRAINING_MODULE = "{PACED_JOB}"
+from hart_studio.ui.api import launch as launch_module
+launch_module.TRAINING_MODULE = "{PACED_JOB}"
 sys.argv[0] = "app.py"
 runpy.run_path("app.py", run_name="__main__")
 """

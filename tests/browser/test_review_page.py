@@ -115,7 +115,7 @@ def test_the_commands_are_in_sight_at_every_size_and_after_every_change_of_it(
         frame = {
             part: page.locator(part).bounding_box()
             for part in (
-                ".hs-review .hs-stage",
+                ".hs-review .hs-canvas",
                 ".hs-review aside",
                 ".hs-review-commands",
                 "[data-key=A]",
@@ -201,7 +201,7 @@ def test_a_bulk_accept_is_taken_back_from_the_review(review: tuple[Page, Project
     page, project = review
     accept_all(project, "Ada", ItemFilter(), 5)
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-told")).to_have_text("Taken back: accept of 5 labels")
+    expect(page.locator(".hs-review-message")).to_have_text("Taken back: accept of 5 labels")
     assert labels_of(project) == ["proposed"] * 5
 
 
@@ -219,7 +219,7 @@ def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> No
     page.keyboard.press("ArrowRight")
     expect(page.locator(".hs-review-facts dd").first).to_have_text("none: a person drew or changed the boxes")
     page.keyboard.press("a")
-    expect(page.locator(".hs-review-question")).to_have_text("Nothing waits for you")
+    expect(page.locator(".hs-review-question")).to_have_text("Queue empty")
     expect(page.locator(".hs-edited")).to_have_count(0)
     for key in "ARBSN":
         expect(page.locator(f".hs-review-commands [data-key={key}]")).to_be_disabled()
@@ -243,14 +243,14 @@ def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Proje
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
-    expect(page.locator(".hs-review-told")).to_have_text("Taken back: reject")
+    expect(page.locator(".hs-review-message")).to_have_text("Taken back: reject")
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
     assert labels_of(project)[:2] == ["proposed", "proposed"]
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-told")).to_have_text("there is nothing to take back")
+    expect(page.locator(".hs-review-message")).to_have_text("there is nothing to take back")
     page.keyboard.press("y")
-    expect(page.locator(".hs-review-told")).to_have_text("Done again: accept")
+    expect(page.locator(".hs-review-message")).to_have_text("Done again: accept")
     assert labels_of(project)[:2] == ["accepted", "proposed"]
 
 
@@ -323,7 +323,7 @@ def test_edges_are_dragged_at_high_zoom_without_losing_a_pixel(review: tuple[Pag
     page.keyboard.press("e")
     for _ in range(6):
         page.keyboard.press("+")
-    page.locator(".hs-review .hs-stage").focus()
+    page.locator(".hs-review .hs-canvas").focus()
     x_min, y_min, x_max, y_max = SIGN_XYXY
     handle = page.locator(".hs-review [data-handle=w]").bounding_box()
     if handle is None or handle["x"] < 0:  # zoomed past the edge: go there
@@ -359,7 +359,7 @@ def test_a_label_that_changed_meanwhile_is_not_overwritten(review: tuple[Page, P
     with project.database.writing() as connection:
         project.append_label(connection, item.id, newer)
     page.keyboard.press("a")
-    expect(page.locator(".hs-review-told")).to_contain_text("a newer one by Bo")
+    expect(page.locator(".hs-review-message")).to_contain_text("a newer one by Bo")
     assert next(project.items()).label.status == "rejected"
 
 
@@ -392,8 +392,8 @@ def test_a_picture_that_is_gone_is_told_and_the_next_item_can_be_reached(
     page = open_page(studio)
     open_label_tab(page, "gone")
     start_review(page)
-    expect(page.locator(".hs-review-told")).to_contain_text("no file of that name")
-    expect(page.locator(".hs-review-told")).to_contain_text("the item is kept")
+    expect(page.locator(".hs-review-message")).to_contain_text("no file of that name")
+    expect(page.locator(".hs-review-message")).to_contain_text("the item is kept")
 
 
 def test_a_point_of_the_original_is_where_the_screen_shows_it(review: tuple[Page, Project]) -> None:

@@ -18,7 +18,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import ENDED_NOW, RunWriter, create_run
-from hart_studio.ui.launch_desk import LaunchDesk, Order
+from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
     BOX_XYXY,
@@ -73,7 +73,7 @@ def test_boxes_land_on_the_right_pixels_and_move_from_step_to_step(open_page: Op
     watch(page, "plain")
     box = """() => {
       const rect = document.querySelector('.hs-boxes rect');
-      const picture = document.querySelector('.hs-theatre-stage image').getBoundingClientRect();
+      const picture = document.querySelector('.hs-rollout-viewer-image image').getBoundingClientRect();
       const [seen, scale] = [rect.getBBox(), picture.width / 1000];
       const shown = rect.getBoundingClientRect();
       return [seen.x, seen.y, seen.x + seen.width, seen.y + seen.height, (shown.left - picture.left) / scale];
@@ -112,7 +112,7 @@ def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, s
 def test_text_of_a_model_never_becomes_markup(open_page: OpenPage, shelf_url: str) -> None:
     page = open_page(shelf_url)
     watch(page, "evil")
-    expect(page.locator(".hs-said").first).to_contain_text("<script>")
+    expect(page.locator(".hs-answer-text").first).to_contain_text("<script>")
     page.locator(".hs-log summary").click()
     expect(page.locator(".hs-log pre")).to_contain_text("<script>")
     assert page.locator(".hs-run script, .hs-run img[src='x']").count() == 0
@@ -155,7 +155,7 @@ def test_a_chart_of_one_line_covers_nothing_until_it_is_pointed_at(open_page: Op
     open_tab(page, "Runs")
     page.get_by_label("Compare plain").check()
     page.get_by_role("button", name="Compare 1").click()
-    chart = page.locator(".hs-compared .hs-chart", has_text="Reward").first
+    chart = page.locator(".hs-comparison .hs-chart", has_text="Reward").first
     value = chart.locator(".hs-chart-value")
     expect(value).to_have_text("30.0 % · mean of last 5 steps")
     expect(value).to_have_css("position", "static")
@@ -218,25 +218,25 @@ def test_a_run_that_somebody_ended_is_not_shown_as_a_failure(
         request.addfinalizer(partial(shutil.rmtree, layout.folder))
         write_status(layout, read_status(layout).replace(state=state, step=2, total=9, error=error))
     page = open_page(shelf_url)
-    end = page.locator(".hs-run-end")
+    end = page.locator(".hs-run-outcome")
     watch(page, "ended")
     expect(end).to_have_text("Ended at once, on request. The last checkpoint is step 2; Resume goes on from there.")
     expect(end).to_have_attribute("role", "status")
-    neutral = colour_of(page, ".hs-run-end")
+    neutral = color_of(page, ".hs-run-outcome")
     watch(page, "went down")
     expect(end).to_contain_text("Ended by SIGTERM. The last checkpoint is step 2")
-    assert colour_of(page, ".hs-run-end") == neutral
+    assert color_of(page, ".hs-run-outcome") == neutral
     watch(page, "broken")
     expect(end).to_contain_text("This run failed")
     expect(end).to_have_attribute("role", "alert")
-    assert colour_of(page, ".hs-run-end") != neutral
+    assert color_of(page, ".hs-run-outcome") != neutral
     open_tab(page, "Runs")
     expect(page.locator(".hs-runs .hs-pill-stopped").first).to_be_visible()
-    red, other = (colour_of(page, f".hs-runs .hs-pill-{state}") for state in ("failed", "stopped"))
+    red, other = (color_of(page, f".hs-runs .hs-pill-{state}") for state in ("failed", "stopped"))
     assert red != other == neutral
 
 
-def colour_of(page: Page, node: str) -> str:
+def color_of(page: Page, node: str) -> str:
     return str(page.locator(node).first.evaluate("(node) => getComputedStyle(node).backgroundColor"))
 
 
@@ -252,12 +252,14 @@ def test_a_run_says_what_it_does_beside_its_steps(
         page = open_page(shelf_url)
         open_tab(page, "Watch")
         expect(page.locator(".hs-run-title")).to_have_text("measuring")
-        phase, clock = page.locator(".hs-run-phase"), page.locator(".hs-run-clock")
+        phase, clock = page.locator(".hs-run-phase"), page.locator(".hs-run-timing")
         expect(phase).to_have_text("measuring held-out questions, 0 of 40")
         expect(page.locator(".hs-run-facts")).to_have_text("AP-GRPO, then SFT · built-in · G = 8 · CPU")
-        expect(page.locator(".hs-no-curves")).to_be_visible()
-        expect(page.locator(".hs-theatre-empty")).to_contain_text("Now: measuring held-out questions, 0 of 40.")
-        assert page.locator(".hs-chart:visible, .hs-theatre-bar:visible").count() == 0, "nothing that is empty yet"
+        expect(page.locator(".hs-no-charts")).to_be_visible()
+        expect(page.locator(".hs-rollout-viewer-empty")).to_contain_text("Now: measuring held-out questions, 0 of 40.")
+        assert page.locator(".hs-chart:visible, .hs-rollout-viewer-bar:visible").count() == 0, (
+            "nothing that is empty yet"
+        )
         for step in (1, 2):
             run.log_step(step, "ap_grpo", {"reward": 0.5})
             with run.saving_checkpoint(step, "ap_grpo"):
@@ -274,7 +276,7 @@ def test_a_run_says_what_it_does_beside_its_steps(
         expect(phase).to_have_text("finishing")
     state_is(page, "completed")
     expect(phase).to_be_empty()
-    expect(page.locator(".hs-theatre-empty")).to_contain_text("ended before its first record")
+    expect(page.locator(".hs-rollout-viewer-empty")).to_contain_text("ended before its first record")
 
 
 def test_boxes_stand_in_one_line_and_the_words_of_the_model_behind_them(
@@ -285,7 +287,7 @@ def test_boxes_stand_in_one_line_and_the_words_of_the_model_behind_them(
     request.addfinalizer(partial(shutil.rmtree, layout.folder))
     page = open_page(shelf_url)
     watch(page, "fenced")
-    first = page.locator(".hs-pointing").first
+    first = page.locator(".hs-grounding-output").first
     shown = first.locator("summary")
     assert shown.text_content() == '[{"bbox_2d": [1, 2, 3, 4], "label": "<b>a  star</b>"}]'
     expect(first.locator("pre")).to_be_hidden()
@@ -294,7 +296,7 @@ def test_boxes_stand_in_one_line_and_the_words_of_the_model_behind_them(
     expect(first.locator("pre")).to_be_visible()
     assert first.locator("pre").text_content() == said
     expect(page.get_by_role("button", name="Play")).to_be_visible()  # the key has opened the text, and no more
-    bar = page.locator(".hs-theatre-bar").bounding_box()
+    bar = page.locator(".hs-rollout-viewer-bar").bounding_box()
     assert bar is not None and bar["height"] < 60, "one row on a laptop"
 
 
@@ -326,7 +328,7 @@ def test_a_name_of_any_language_is_taken_and_another_answered_in_words(open_page
     name, problem = page.locator("#set-name input, #set-name textarea"), page.locator(".hs-finding-bad")
     name.fill("Versuch #3 (neu)")
     page.keyboard.press("Tab")
-    expect(problem).to_contain_text("Name of the run")
+    expect(problem).to_contain_text("Run name")
     expect(problem).to_contain_text("letters, digits, spaces, dots, hyphens and underscores")
     expect(problem).to_contain_text("take 'Versuch 3 neu', for example")
     assert "[A-Z" not in str(page.locator(".hs-report").text_content())
@@ -377,7 +379,7 @@ def test_red_findings_block_and_samples_are_shown(
     expect(page.locator(".hs-finding-bad")).to_contain_text("expected at least one sample")
     assert len(list_runs(shelf)) == before
     fill_form(page, tmp_path, "shown")
-    page.click("#train-look")
+    page.click("#train-preview")
     expect(page.locator(".hs-sample img")).to_have_count(5)
     expect(page.locator(".hs-samples > p")).to_contain_text("8 for RL")
 
@@ -398,11 +400,11 @@ def test_a_public_page_shows_runs_and_starts_none(
     page = open_page(serve(None, picture_folder, tmp_path, False))
     open_tab(page, "Watch")
     expect(page.locator(".hs-no-run p")).to_contain_text("Training is switched off on this page")
-    expect(page.locator(".hs-to-train")).to_be_hidden()
+    expect(page.locator(".hs-go-to-train")).to_be_hidden()
     write_run(tmp_path, "plain")
     open_tab(page, "Train")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("switched off on a public page")
-    for button in ("#train-start", "#train-check", "#train-look"):
+    for button in ("#train-start", "#train-check", "#train-preview"):
         expect(page.locator(button)).to_be_disabled()
     watch(page, "plain")
     expect(page.locator("[data-command=delete]")).to_be_hidden()
@@ -416,11 +418,11 @@ def test_a_start_waits_visibly_for_the_check_that_runs(
 ) -> None:
     goes_on = threading.Event()
 
-    def check(desk: LaunchDesk, order: Order) -> Iterator[dict[str, str]]:
+    def check(launcher: RunLauncher, launch_request: LaunchRequest) -> Iterator[dict[str, str]]:
         yield {"topic": "Memory", "state": "check", "text": "little", "advice": "Lower rollout.group_size."}
         goes_on.wait(30)
 
-    monkeypatch.setattr(LaunchDesk, "check", check)
+    monkeypatch.setattr(RunLauncher, "check", check)
     page = open_page(shelf_url)
     open_tab(page, "Train")
     page.click("#train-check")

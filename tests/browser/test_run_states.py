@@ -19,9 +19,9 @@ OpenPage = Callable[..., Page]
 
 KEEP_TEXTS = """() => {
   window.told = [];
-  const host = document.querySelector('.hs-theatre-host');
+  const host = document.querySelector('.hs-rollout-viewer-host');
   new MutationObserver(() => {
-    const text = host.querySelector('.hs-theatre-empty')?.textContent;
+    const text = host.querySelector('.hs-rollout-viewer-empty')?.textContent;
     if (text && window.told.at(-1) !== text) window.told.push(text);
   }).observe(host, { childList: true, subtree: true });
 }"""
@@ -49,7 +49,11 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
     layout = create_run(root, "training", config, "ap_grpo", total=4)
     page = open_page(url)
     open_tab(page, "Watch")
-    empty, phase, step = page.locator(".hs-theatre-empty"), page.locator(".hs-run-phase"), page.locator(".hs-step")
+    empty, phase, step = (
+        page.locator(".hs-rollout-viewer-empty"),
+        page.locator(".hs-run-phase"),
+        page.locator(".hs-step"),
+    )
     expect(page.locator(".hs-run-title")).to_have_text("new")
     expect(phase).to_have_text("starting soon")
     expect(empty).to_contain_text("Now: starting soon. Held-out questions appear first")
@@ -81,7 +85,7 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
 
 def test_why_there_are_no_rollouts(open_page: OpenPage, url: str, root: Path) -> None:
     for name, settings, text in (
-        ("off", {"schedule": {"rollouts_every": 0, "evaluate_every": 0}}, "“Record rollouts every” is 0"),
+        ("off", {"schedule": {"rollouts_every": 0, "evaluate_every": 0}}, "“Log rollouts every” is 0"),
         ("sft", {"method": {"chain": "sft"}}, "SFT trains without rollouts"),
         ("short", {}, "The run ended before its first record."),
     ):
@@ -92,7 +96,7 @@ def test_why_there_are_no_rollouts(open_page: OpenPage, url: str, root: Path) ->
         page = open_page(url)
         open_tab(page, "Watch")
         expect(page.locator(".hs-run-title")).to_have_text(name)
-        expect(page.locator(".hs-theatre-empty")).to_contain_text(text)
+        expect(page.locator(".hs-rollout-viewer-empty")).to_contain_text(text)
 
 
 def test_watch_and_runs_show_one_reward_under_one_name(open_page: OpenPage, url: str, root: Path) -> None:
@@ -114,7 +118,7 @@ def test_watch_and_runs_show_one_reward_under_one_name(open_page: OpenPage, url:
     expect(short).to_contain_text("33.3 %mean of last 3 steps")
     page.get_by_label("Compare long").check()
     page.get_by_role("button", name="Compare 1").click()
-    compared = page.locator(".hs-compared .hs-chart", has=page.get_by_text("Reward", exact=True))
+    compared = page.locator(".hs-comparison .hs-chart", has=page.get_by_text("Reward", exact=True))
     expect(compared.locator(".hs-chart-value")).to_have_text("42.5 % · mean of last 10 steps")
 
 
@@ -133,7 +137,7 @@ def test_held_out_curves_of_different_questions_are_never_in_one_chart(
     )
     open_tab(page, "Runs")
     expect(page.locator(".hs-runs tbody tr", has_text="small")).to_contain_text("n = 8")
-    titles = page.locator(".hs-compared .hs-chart strong", has_text="Held-out accuracy")
+    titles = page.locator(".hs-comparison .hs-chart strong", has_text="Held-out accuracy")
     warning = page.locator(".hs-set-warning")
     for name in ("first", "second"):
         page.get_by_label(f"Compare {name}").check()
@@ -151,10 +155,10 @@ def test_held_out_curves_of_different_questions_are_never_in_one_chart(
         ]
     )
     largest = page.get_by_text("Held-out accuracy (n = 200, set aaaaaa)", exact=True)
-    lines = page.locator(".hs-compared .hs-chart", has=largest).locator("svg path.hs-line")
+    lines = page.locator(".hs-comparison .hs-chart", has=largest).locator("svg path.hs-line")
     expect(lines).to_have_count(2)
     expect(warning).to_contain_text("first, second on n = 200, set aaaaaa; small on n = 8; twin on n = 200, set cccccc")
-    expect(page.locator(".hs-compared .hs-chart strong", has_text="Reward")).to_have_count(
+    expect(page.locator(".hs-comparison .hs-chart strong", has_text="Reward")).to_have_count(
         1
     )  # not over these questions
 
@@ -164,5 +168,5 @@ def test_a_run_whose_status_cannot_be_read_says_so(open_page: OpenPage, url: str
     layout.status.write_text("{")
     page = open_page(url)
     open_tab(page, "Watch")
-    expect(page.locator(".hs-run-end")).to_contain_text("This run cannot be read")
-    expect(page.locator(".hs-run-end")).to_contain_text("is no status of a run")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("This run cannot be read")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("is no status of a run")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from hart_studio.ui import label_desk
+from hart_studio.ui.api import labels as labels_module
 from tests.browser.conftest import PATIENCE_MS, open_by_name
 from tests.evaluations import draw_image, make_records, write_evaluation
+from tests.space_sessions import sleep_instead
 from tests.spaces import OWNER, Space, serve_space, sign_in
-from tests.visitors import sleep_instead
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +25,7 @@ WELL_KNOWN = re.compile(r"^https://(fonts\.googleapis\.com|huggingface\.co)/")
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> Iterator[Space]:
     with serve_space(tmp_path_factory.mktemp("space"), open_by_name, picture_folder) as served:
-        served.desk.queue.close()
+        served.launcher.queue.close()
         yield served
 
 
@@ -58,7 +58,7 @@ def test_a_tab_has_projects_of_its_own(
     open_tab: Callable[..., Page], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = open_tab(), open_tab()
-    expect(first.locator(".hs-visitor-note")).to_contain_text("private to this browser tab")
+    expect(first.locator(".hs-session-note")).to_contain_text("private to this browser tab")
     expect(first.locator(".hs-source")).to_be_hidden()
     expect(first.locator(".hs-train-on")).to_be_hidden()
     for page, name in ((first, "Signs of mine"), (second, "Others")):
@@ -70,10 +70,10 @@ def test_a_tab_has_projects_of_its_own(
         archive.write(picture_folder / "street.png", "street.png")
     first.locator(".hs-file").set_input_files(tmp_path / "pictures.zip")
     first.locator(".hs-question").fill("Which number is on the sign?")
-    first.locator(".hs-bring").click()
-    expect(first.locator(".hs-import-told")).to_contain_text("1 added")
+    first.locator(".hs-import-button").click()
+    expect(first.locator(".hs-import-message")).to_contain_text("1 added")
 
-    monkeypatch.setattr(label_desk, "start_run", sleep_instead)
+    monkeypatch.setattr(labels_module, "start_run", sleep_instead)
     # On a panel that is not open. The built-in model is not suggested for photographs, and asks before it starts.
     first.locator(".hs-label-model").evaluate(
         "(field) => { field.value = 'built-in-hart'; field.dispatchEvent(new Event('input', { bubbles: true })); }"
@@ -82,7 +82,7 @@ def test_a_tab_has_projects_of_its_own(
     first.locator(".hs-start-run").evaluate("button => button.click()")
     run = first.locator(".hs-label-run")
     expect(run.locator("button")).to_have_text(["Stop"])  # a visitor cannot let the only run wait
-    expect(first.locator(".hs-refer-field")).to_have_css("display", "none")
+    expect(first.locator(".hs-keep-image-paths-field")).to_have_css("display", "none")
 
     first.reload()
     first.wait_for_selector("#ask-button", state="attached")  # the page comes back on the Label tab
@@ -101,10 +101,10 @@ def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., P
     expect(page.locator(".hs-label")).to_be_hidden()
     page.wait_for_timeout(2000)  # a look that was on its way
     looks: list[str] = []
-    page.on("request", lambda request: looks.append(request.url) if '"look"' in (request.post_data or "") else None)
+    page.on("request", lambda request: looks.append(request.url) if '"poll"' in (request.post_data or "") else None)
     page.wait_for_timeout(4000)
     assert not looks, "not every second or two while nobody sees it"
-    with page.expect_request(lambda request: '"look"' in (request.post_data or "")):
+    with page.expect_request(lambda request: '"poll"' in (request.post_data or "")):
         page.clock.fast_forward(61_000)
 
 
@@ -123,7 +123,10 @@ def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_vi
     open_tab: Callable[..., Page], space: Space, tmp_path: Path
 ) -> None:
     picture = draw_image(tmp_path / "sign.png")
-    names = {space.desk.runs_root: ("Mine", "Mine too"), space.desks.examples.desk.launch.runs_root: ("One", "Two")}
+    names = {
+        space.launcher.runs_root: ("Mine", "Mine too"),
+        space.services.examples.api.launch.runs_root: ("One", "Two"),
+    }
     for root, titles in names.items():
         for title in titles:
             write_evaluation(root, make_records(picture), title=title)

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.runs.reader import list_runs
-from hart_studio.ui.launch_desk import LaunchDesk, Order
+from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import fill_form, open_tab
 
@@ -48,7 +48,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     needles.fill("2000")
     page.keyboard.press("Tab")
     expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 2,000 drawn for the run")
-    page.click("#train-look")
+    page.click("#train-preview")
     expect(page.locator(".hs-sample img").first).to_be_visible()
     page.locator("#train-form button.label-wrap", has_text="Data").click()
     expect(needles).to_be_hidden()
@@ -101,12 +101,12 @@ def test_a_check_of_settings_that_have_changed_is_dropped(
 ) -> None:
     goes_on = threading.Event()
 
-    def check(desk: LaunchDesk, order: Order) -> Iterator[dict[str, str]]:
+    def check(launcher: RunLauncher, launch_request: LaunchRequest) -> Iterator[dict[str, str]]:
         yield {**FINDING, "text": "of the old settings"}
         goes_on.wait(30)
         yield {**FINDING, "text": "of the old settings, too"}
 
-    monkeypatch.setattr(LaunchDesk, "check", check)
+    monkeypatch.setattr(RunLauncher, "check", check)
     page = open_page(url)
     open_tab(page, "Train")
     report, start = page.locator(".hs-report"), page.locator("#train-start")
@@ -133,14 +133,16 @@ def test_a_check_of_settings_that_have_changed_is_dropped(
 def test_start_is_off_after_a_check_that_failed_until_something_changes(
     open_page: OpenPage, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LaunchDesk, "check", lambda desk, order: iter([{**FINDING, "state": "bad", "text": "little"}]))
+    monkeypatch.setattr(
+        RunLauncher, "check", lambda launcher, launch_request: iter([{**FINDING, "state": "bad", "text": "little"}])
+    )
     page = open_page(url)
     open_tab(page, "Train")
     start = page.locator("#train-start")
     page.click("#train-check")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail")
     expect(start).to_be_disabled()
-    monkeypatch.setattr(LaunchDesk, "check", lambda desk, order: iter([FINDING]))
+    monkeypatch.setattr(RunLauncher, "check", lambda launcher, launch_request: iter([FINDING]))
     page.click("#train-check")
     expect(page.locator(".hs-outcome")).to_have_text("Ready to start.")
     expect(start).to_be_enabled()

@@ -24,7 +24,7 @@ from hart_studio.runs.overrides import apply_overrides
 from hart_studio.runs.presets import find_preset
 from hart_studio.training import __main__ as training
 from hart_studio.training.train import name_memory_knobs
-from hart_studio.ui.access import find_access
+from hart_studio.ui.security.auth import find_access
 from tests.documents.blocks import blocks
 from tests.documents.pages import ROOT
 

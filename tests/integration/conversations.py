@@ -26,7 +26,7 @@ def picture(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageIn
 
 def one_picture(model: ChatModel) -> ChatRequest:
     # 168 x 112 fills a canvas of the tiny LLaVA, so that nothing is resized before its processor.
-    return ChatRequest((Message("user", (picture(model, 168, 112), "Output the coordinates.\nWhich colour?")),))
+    return ChatRequest((Message("user", (picture(model, 168, 112), "Output the coordinates.\nWhich color?")),))
 
 
 def two_pictures_in_text(model: ChatModel) -> ChatRequest:

@@ -8,11 +8,11 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from hart_studio.errors import ModelError
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.guard import LOOPBACK_HOSTS
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.services import AskService
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 from tests.fakes import ScriptedModel
 
 pytestmark = pytest.mark.integration
@@ -36,9 +36,9 @@ def url(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(cache))
-        desk = LaunchDesk(cache / "runs", is_open=False)
-        labels = LabelDesk(cache / "labels")
-        app = build_app(AskService(cache / "work", load), (), [("Scripted", "scripted")], desk, labels)
+        launcher = RunLauncher(cache / "runs", is_open=False)
+        labels = LabelApi(cache / "labels")
+        app = build_app(AskService(cache / "work", load), (), [("Scripted", "scripted")], launcher, labels)
         _, url, _ = app.launch(
             server_name="127.0.0.1",
             prevent_thread_lock=True,
@@ -242,7 +242,7 @@ def test_the_calls_are_described_as_openapi(url):
     }
 
 
-@pytest.mark.parametrize("path", ["pyproject.toml", "app.py", "assets/studio.css"])
+@pytest.mark.parametrize("path", ["pyproject.toml", "app.py", "assets/css/studio.css"])
 def test_the_project_is_never_served(url, path):
     assert httpx.get(f"{url}gradio_api/file={PROJECT_ROOT / path}").status_code == 403
 

@@ -133,7 +133,7 @@ def test_a_shared_prefill_samples_like_separate_ones(model: LocalChatModel, monk
 
 def test_a_picture_is_encoded_once_while_it_lives(model: LocalChatModel) -> None:
     shown = picture(model, 160, 110)
-    requests = [ChatRequest((Message("user", (shown, text)),)) for text in ("Where?", "Which colour?")]
+    requests = [ChatRequest((Message("user", (shown, text)),)) for text in ("Where?", "Which color?")]
     before = model.encoder.encode_count
     with tower_runs(model) as runs:
         first = model.generate(requests, GREEDY, group_size=2)

@@ -20,8 +20,8 @@ from hart_studio.runs.processes import find_start
 from hart_studio.runs.reader import list_runs, read_events
 from hart_studio.runs.status import find_state, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.ui.run_watch import RunWatch
-from hart_studio.ui.throttle import Throttle
+from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.security.rate_limiter import RateLimiter
 from tests.integration.test_labeling_kills import make_project
 from tests.unit.labeling.conftest import add_label
 
@@ -51,12 +51,12 @@ MODULES = ("runs.events", "runs.launcher", "runs.checkpoints", "ui.run_watch", "
 def test_a_run_goes_on_through_a_jump(tmp_path: Path, put_clock: Callable[[float], None], jump: float) -> None:
     config = RunConfig()
     layout = create_run(tmp_path, "training", config, "ap_grpo", 4)
-    watch = RunWatch(tmp_path, tmp_path / "served")
+    watch = RunMonitor(tmp_path, tmp_path / "served")
     with RunWriter(layout, total=4) as run:
         run.log_step(1, "ap_grpo", {"loss": 1.0})
         put_clock(jump)
         assert find_state(layout)[0] == "running", "whether a run lives is not told by the clock"
-        shown = watch.look({"run": layout.run_id})
+        shown = watch.poll({"run": layout.run_id})
         assert shown is not None and shown["status"]["state"] == "running" and shown["status"]["age"] >= 0
         run.log_step(2, "ap_grpo", {"loss": 1.0})
         with run.saving_checkpoint(2, "ap_grpo") as folder:
@@ -116,7 +116,7 @@ def test_a_claim_ends_and_no_decision_is_lost(tmp_path: Path, put_clock: Callabl
 
 
 def test_guesses_are_slowed_down_all_the_same(put_clock: Callable[[float], None]) -> None:
-    throttle = Throttle(tries=2)
+    throttle = RateLimiter(tries=2)
     for jump in (0.0, YEAR):
         put_clock(jump)
         assert throttle.admit("10.0.0.1")

@@ -23,20 +23,20 @@ from hart_studio.labeling.review import ReviewQueue
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs, read_events
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.ui import label_desk
-from hart_studio.ui.evaluation_desk import EvaluationDesk
-from hart_studio.ui.failures import describe
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk, Order
-from hart_studio.ui.page_calls import guarded
-from hart_studio.ui.run_watch import RunWatch
-from hart_studio.ui.services import AskService, read_form
+from hart_studio.ui.api import labels as labels_module
+from hart_studio.ui.api.ask import AskService, read_form
+from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.handler import api_handler
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
+from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.error_reporting import describe
 from tests.fakes import ScriptedModel
 from tests.integration.test_labeling_kills import make_project
 from tests.unit.labeling.conftest import add_label
-from tests.unit.ui.test_evaluation_desk import WANTED
-from tests.unit.ui.test_label_desk import bring
-from tests.unit.ui.test_launch_desk import DEMO
+from tests.unit.ui.api.test_evaluations import WANTED
+from tests.unit.ui.api.test_labels import bring
+from tests.unit.ui.api.test_launch import DEMO
 
 pytestmark = pytest.mark.integration
 FULL = "There is no room left on the server. Nothing that was saved before is lost; free some space, and try again."
@@ -98,16 +98,16 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hart_studio.runs.queue.RunQueue.open", lambda self: None)
-    launch = LaunchDesk(tmp_path / "runs", find_gpus=list)
-    evaluation = EvaluationDesk(launch, RunWatch(launch.runs_root, tmp_path / "served" / "runs"))
+    launch = RunLauncher(tmp_path / "runs", find_gpus=list)
+    evaluation = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "served" / "runs"))
 
     def order() -> Any:
-        return guarded(lambda request: {"run": launch.place(Order(DEMO, "cpu-demo"))})({})
+        return api_handler(lambda request: {"run": launch.place(LaunchRequest(DEMO, "cpu-demo"))})({})
 
     def start() -> Any:
-        return guarded(evaluation.start)(WANTED)
+        return api_handler(evaluation.start)(WANTED)
 
-    launch.place(Order(DEMO.model_copy(update={"name": "earlier"}), "cpu-demo"))
+    launch.place(LaunchRequest(DEMO.model_copy(update={"name": "earlier"}), "cpu-demo"))
     before = contents(launch.runs_root)
     for make in (order, start):
         with no_room():
@@ -125,16 +125,16 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
 def test_labeling_from_the_import_to_the_start_of_a_run(
     tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = LabelDesk(tmp_path / "labels")
+    desk = LabelApi(tmp_path / "labels")
     table = tmp_path / "t.csv"
     table.write_text("image,question,answer\nstreet.png,What?,red\nstreet.png,Why?,\n")
     with no_room():
-        assert guarded(desk.create)({"name": "signs"}).keys() == {"error"}
-    assert guarded(desk.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
+        assert api_handler(desk.create)({"name": "signs"}).keys() == {"error"}
+    assert api_handler(desk.create)({"name": "signs"}) == {"id": "signs"}, "what failed leaves no name taken"
     CONNECTION_POOL.close_idle(desk.root)
     with no_room():
-        assert "disk is full" in guarded(desk.look)({"project": "signs"})["error"]
-    assert guarded(desk.look)({"project": "signs"})["name"] == "signs", "opened as the page does before an import"
+        assert "disk is full" in api_handler(desk.poll)({"project": "signs"})["error"]
+    assert api_handler(desk.poll)({"project": "signs"})["name"] == "signs", "opened as the page does before an import"
     with no_room():
         state = bring(desk, "signs", table)
     assert "full" in state["error"] or "no room" in state["error"].lower(), state
@@ -143,7 +143,7 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
     assert project.count() == 2
     runs = project.runs
     with no_room():
-        answer = guarded(desk.start)({"project": "signs"})
+        answer = api_handler(desk.start)({"project": "signs"})
     assert answer.keys() == {"error"}
     assert not runs.exists() or not [path for path in runs.iterdir() if path.is_dir()]
 
@@ -151,11 +151,11 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_desk, "start_run", cannot_start)
-        assert guarded(desk.start)({"project": "signs"}) == {"error": FULL}
+        patch.setattr(labels_module, "start_run", cannot_start)
+        assert api_handler(desk.start)({"project": "signs"}) == {"error": FULL}
     assert list_runs(runs) == [], "a run that never began would keep all others from beginning"
-    monkeypatch.setattr(label_desk, "start_run", lambda *arguments: None)
-    assert guarded(desk.start)({"project": "signs"}).keys() == {"run"}
+    monkeypatch.setattr(labels_module, "start_run", lambda *arguments: None)
+    assert api_handler(desk.start)({"project": "signs"}).keys() == {"run"}
     assert project.count_by("status") == {"new": 2}
 
 

@@ -132,7 +132,7 @@ def make_project(studio: Studio, roots: Roots, count: int) -> None:
     rows = [{"id": f"q{n}", "image": "1-character.jpg", "question": f"Which character is {n}?"} for n in range(count)]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert studio.call("create", {"name": "signs"}) == {"id": "signs"}
-    assert studio.call("bring", {"project": "signs", "source": str(table)}) == {}
+    assert studio.call("start_import", {"project": "signs", "source": str(table)}) == {}
     wait(lambda: roots.project.count() == count, 60)
 
 
@@ -144,10 +144,10 @@ def wait(is_over: Any, seconds: float = 600) -> None:
 
 
 def begin(studio: Studio, roots: Roots) -> set[str]:
-    """Order a training, and label what is left when nobody does; returns the ids of both."""
+    """LaunchRequest a training, and label what is left when nobody does; returns the ids of both."""
     roots.orders += 1
     studio.press("train-start", {**TRAINING, "set-seed": roots.orders})
-    told = studio.call("start", {"project": "signs", "rollouts": 2}, beside="bring")
+    told = studio.call("start", {"project": "signs", "rollouts": 2}, beside="start_import")
     assert "run" in told or "no run at work" in told["error"] or "none that is new" in told["error"], told
     return {run.layout.run_id for run in roots.all_runs()}
 
@@ -213,13 +213,13 @@ def test_a_server_that_is_killed_at_random_loses_nothing(roots: Roots, kills: in
         studio = roots.start()
         assert not left.exists() and len(list(roots.folder.glob("hart-studio-*"))) == 1, "and the next server sweeps"
         known = roots.check(known)
-        shown = {run["id"]: run["state"] for run in (studio.call("index", {}) or {"runs": []})["runs"]}
+        shown = {run["id"]: run["state"] for run in (studio.call("list_runs", {}) or {"runs": []})["runs"]}
         told = {run.layout.run_id: run.state for run in list_runs(roots.runs)}
         assert shown.keys() == told.keys()
         for run in roots.all_runs():
             if run.state == "lost":
                 is_training = run.status is not None and run.status.job == "training"
-                beside = "rollouts" if is_training else "bring"
+                beside = "rollouts" if is_training else "start_import"
                 reply = studio.call("resume", {"run": run.layout.run_id, "project": "signs"}, beside=beside)
                 assert not (reply or {}).get("error"), reply
     assert lost, "no job died, so nothing was shown"

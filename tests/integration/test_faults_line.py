@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from benchmarks.studio import Page
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.guard import LOOPBACK_HOSTS
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.line import MOST_WAITING
-from hart_studio.ui.services import AskService
+from hart_studio.ui.model_queue import MAX_WAITING
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 from tests.fakes import ScriptedModel
 
 pytestmark = pytest.mark.integration
@@ -53,8 +53,8 @@ def page(service: AskService) -> Iterator[Page]:
     cache = service.folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(cache))
-        desk = LaunchDesk(cache / "runs", is_open=False)
-        app = build_app(service, (), [("Scripted", "scripted")], desk, LabelDesk(cache / "labels"))
+        launcher = RunLauncher(cache / "runs", is_open=False)
+        app = build_app(service, (), [("Scripted", "scripted")], launcher, LabelApi(cache / "labels"))
         options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS)
         _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
         yield Page(url.rstrip("/"))
@@ -82,25 +82,25 @@ def wait_for(service: AskService, count: int) -> None:
 def test_places_are_told_and_the_one_too_many_is_refused(
     page: Page, service: AskService, picture: dict[str, Any]
 ) -> None:
-    with ThreadPoolExecutor(MOST_WAITING + 1) as pool:
-        waiting = [pool.submit(page.ask, picture, "Which number?") for _ in range(MOST_WAITING)]
-        wait_for(service, MOST_WAITING)
-        pressed = pool.submit(page.press, "ask-button", {**FIELDS, "ask-picture": picture})
-        wait_for(service, MOST_WAITING + 1)
+    with ThreadPoolExecutor(MAX_WAITING + 1) as pool:
+        waiting = [pool.submit(page.ask, picture, "Which number?") for _ in range(MAX_WAITING)]
+        wait_for(service, MAX_WAITING)
+        pressed = pool.submit(page.press, "ask-button", {**FIELDS, "ask-image": picture})
+        wait_for(service, MAX_WAITING + 1)
         began = time.monotonic()
         name, refusal = page.ask(picture, "Which number?")
         assert (name, refusal["title"]) == ("error", "Busy")
-        assert f"got {MOST_WAITING} that wait already" in refusal["error"] and "ask again later" in refusal["error"]
-        told = page.press("ask-button", {**FIELDS, "ask-picture": picture})
+        assert f"got {MAX_WAITING} that wait already" in refusal["error"] and "ask again later" in refusal["error"]
+        told = page.press("ask-button", {**FIELDS, "ask-image": picture})
         assert '"title": "Busy"' in json.dumps(told), "the page says it in its own line, too"
         assert page.client.get("/").status_code == page.client.get("/config").status_code == 200
-        assert page.call("index", {}) is not None, "other tabs are not held up"
+        assert page.call("list_runs", {}) is not None, "other tabs are not held up"
         assert time.monotonic() - began < 20
         GatedModel.gate.set()
         answers = [each.result(60) for each in waiting]
         statuses = json.dumps(pressed.result(60))
-    assert [name for name, _ in answers] == ["complete"] * MOST_WAITING
-    assert f"Busy: {MOST_WAITING} questions before yours" in statuses
+    assert [name for name, _ in answers] == ["complete"] * MAX_WAITING
+    assert f"Busy: {MAX_WAITING} questions before yours" in statuses
     assert "\\\\boxed{5}" in statuses or "boxed{5}" in statuses, "and then it has its answer"
     assert count_in_line(service) == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from hart_studio.errors import ModelError
 from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, BUILT_IN_MODEL
-from hart_studio.ui.services import AskForm, AskService, read_form
+from hart_studio.ui.api.ask import AskForm, AskService, read_form
 
 pytestmark = pytest.mark.integration
 PICTURE = Path(__file__).parents[2] / "assets" / "examples" / "1-character.jpg"

@@ -13,15 +13,15 @@ from mcp.shared.exceptions import MCPError
 from PIL import Image
 
 from hart_studio.models.catalog import BUILT_IN
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.launch import RunLauncher
 from hart_studio.ui.app import build_app, launch_options
-from hart_studio.ui.guard import LOOPBACK_HOSTS
-from hart_studio.ui.label_desk import LabelDesk
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.mcp.pictures import MOST_TEXT
-from hart_studio.ui.mcp.server import MOST_CALLS, McpServer
+from hart_studio.ui.mcp.images import MAX_TEXT
+from hart_studio.ui.mcp.server import MAX_CALLS, McpServer
 from hart_studio.ui.mcp.tools import Toolbox
-from hart_studio.ui.services import AskService
-from hart_studio.ui.zero_gpu import load_here
+from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
+from hart_studio.ui.spaces.zero_gpu import load_model_here
 from tests.fakes import ScriptedModel
 from tests.images import encoded
 from tests.mcp_calls import TOKEN, pictures, talk, use, words
@@ -67,7 +67,7 @@ class Studio:
         if name == "broken":
             raise RuntimeError("secret detail in /var/secret/place")
         if name == BUILT_IN or Path(name).is_dir():
-            return load_here(name)
+            return load_model_here(name)
         return ScriptedModel(name=name, grounding=self.point, crops_only="\\boxed{A}", direct=lambda _: "\\boxed{B}")
 
     def point(self, request):
@@ -83,11 +83,11 @@ def serve(cache, login=None):
     studio = Studio()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(cache))
-        desk, labels = LaunchDesk(cache / "runs", is_open=False), LabelDesk(cache / "labels")
+        launcher, labels = RunLauncher(cache / "runs", is_open=False), LabelApi(cache / "labels")
         service = AskService(cache / "work", studio.load)
         studio.folder = service.folder
         tools = McpServer(Toolbox(service, ["scripted", "broken", BUILT_IN]))
-        app = build_app(service, (), [("Scripted", "scripted")], desk, labels)
+        app = build_app(service, (), [("Scripted", "scripted")], launcher, labels)
         options = launch_options(PROJECT_ROOT, LOOPBACK_HOSTS, login, (tools, TOKEN))
         _, studio.url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
         yield studio
@@ -224,9 +224,9 @@ def test_of_an_unknown_tool_the_known_ones_are_told(studio):
 
 
 def test_a_picture_that_is_too_large_is_refused_before_it_is_read(studio):
-    result = use(studio.url, "locate", **{**QUESTION, "image": "A" * (MOST_TEXT + 4)})
+    result = use(studio.url, "locate", **{**QUESTION, "image": "A" * (MAX_TEXT + 4)})
     assert result.is_error and "at most 24 MiB" in words(result)
-    body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "x": "' + b"A" * (MOST_TEXT + 300_000) + b'"}'
+    body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "x": "' + b"A" * (MAX_TEXT + 300_000) + b'"}'
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json", "accept": "application/json"}
     assert post(f"{studio.url}mcp", content=body, headers=headers).status_code == 413
 
@@ -305,7 +305,7 @@ def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_ca
     before = studio.turns
 
     async def crowd(client):
-        calls = [asyncio.create_task(client.call_tool("locate", QUESTION)) for _ in range(MOST_CALLS + 1)]
+        calls = [asyncio.create_task(client.call_tool("locate", QUESTION)) for _ in range(MAX_CALLS + 1)]
         done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=60)
         for call in waiting:
             call.cancel()
@@ -314,7 +314,7 @@ def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_ca
 
     try:
         (refused,) = talk(studio.url, crowd)
-        assert refused.is_error and "Busy" in words(refused) and f"at most {MOST_CALLS} calls" in words(refused)
+        assert refused.is_error and "Busy" in words(refused) and f"at most {MAX_CALLS} calls" in words(refused)
         nothing = {**QUESTION, "image": "AAAA"}
         wait_until(lambda: "no picture" in words(use(studio.url, "locate", **nothing)))
     finally:

@@ -16,8 +16,8 @@ from hart_studio.models.chat import ChatModel
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
 from hart_studio.runs.writer import create_run
-from hart_studio.ui.form import list_widgets, write_values
-from hart_studio.ui.rights import CLOSED, OWNER_ONLY
+from hart_studio.ui.security.permissions import CLOSED, OWNER_ONLY
+from hart_studio.ui.train_form import list_widgets, write_values
 from tests.fakes import ScriptedModel
 from tests.spaces import OWNER, PROJECT_ROOT, Caller, Space, list_functions, serve_space, sign_in
 
@@ -38,7 +38,7 @@ STRANGERS: dict[str, dict[str, str]] = {
     "somebody of nearly the same name": sign_in("Ada"),
 }  # fmt: skip
 OWNERS_OWN = {"RunView", "RunsTable"}
-SOME = {"index", "delete", "start"}
+SOME = {"list_runs", "delete", "start"}
 
 
 def load(name: str) -> ChatModel:
@@ -58,7 +58,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Iterator[Space]:
     with serve_space(tmp_path_factory.mktemp("space"), load, examples) as served:
-        served.desk.queue.close()  # what the owner places waits
+        served.launcher.queue.close()  # what the owner places waits
         yield served
 
 
@@ -82,7 +82,7 @@ def test_nobody_else_sees_or_touches_a_run(space: Space, run_id: str, kind: str)
         "run": run_id, "runs": [run_id], "benchmark": "needle", "person": {"preferred_username": OWNER}, "user": OWNER
     }  # fmt: skip
     functions = find_owners_functions(space)
-    assert {"index", "look", "stop", "resume", "delete", "start", "evaluations", "compare"} <= {
+    assert {"list_runs", "poll", "stop", "resume", "delete", "start", "evaluations", "compare"} <= {
         name for _, name in functions
     }
     # All of them for one stranger, and one of each kind for the others.
@@ -103,11 +103,11 @@ def order(space: Space) -> list[Any]:
 def test_nobody_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id: str, kind: str) -> None:
     caller = Caller(space, STRANGERS[kind], session=f"{OWNER}{abs(hash(kind))}", query=f"?person={OWNER}")
     extra = {"person": {"preferred_username": OWNER}, "username": OWNER, "user": OWNER}
-    assert OWNER_ONLY in caller.fire("start_order", order(space), **extra)
+    assert OWNER_ONLY in caller.fire("start_run_of_form", order(space), **extra)
     assert "belongs to the owner" in caller.fire("publish", [None, "o/n", "hf_x", True, OWNER], **extra)
     if kind != "nobody":
         return
-    for name in ("check_order", "look_at_samples"):
+    for name in ("run_preflight", "show_sample_preview"):
         assert OWNER_ONLY in caller.fire(name, order(space), **extra), name
     used = caller.fire("use_run", [run_id, OWNER], **extra)
     assert "hidden run" not in used and "process_completed" in used and '"success":false' in used.replace(" ", "")
@@ -121,7 +121,7 @@ def test_nobody_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id
 def test_the_owner_does(space: Space, run_id: str) -> None:
     owner = Caller(space, sign_in(OWNER))
     functions = {name: component for component, name in find_owners_functions(space)}
-    listed = owner.call(functions["index"], "index", {"signature": ""})
+    listed = owner.call(functions["index"], "list_runs", {"signature": ""})
     assert [row["id"] for row in listed["runs"]] == [run_id]
     told = owner.call(functions["command"], "command", {"benchmark": "needle", "model": "built-in"})
     assert "hart_studio.evaluation" in told["line"]

@@ -185,7 +185,7 @@ def load_benchmark(
         path: File or folder in a published form, or a hub id; empty = the published hub id.
         image_root: Folder that pictures' paths start from; by default the folder, or the file's own.
         cache: Folder for pictures that rows hold themselves, and for downloads; made when missing.
-        limit: First questions only, good or bad, of those that are not left out; no row behind them is read.
+        limit: Max questions, good or bad, of those that are not left out; no row behind them is read.
             None = all.
         allow_download: Whether the hub may be asked.
         subsets: Other subsets than the benchmark's own choice; None = that.

@@ -11,7 +11,7 @@ _TEMPLATE: Final = '<section class="hs-answers" aria-label="Answers" aria-live="
 
 
 @dataclass(frozen=True)
-class Check:
+class SelfCheckBadge:
     """One self-check as a badge."""
 
     name: str
@@ -22,7 +22,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Said:
+class TranscriptTurn:
     """One turn's raw text."""
 
     title: str
@@ -31,7 +31,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Card:
+class AnswerCard:
     """One protocol's answer."""
 
     protocol: str
@@ -49,30 +49,30 @@ class Card:
     """What a reader must know about this answer: a fallback, a cut-off text, an error."""
     visual_tokens: int
     seconds: float
-    turns: tuple[Said, ...]
+    turns: tuple[TranscriptTurn, ...]
     is_primary: bool
     """The card that the page is about: crops only."""
 
 
 @dataclass(frozen=True)
-class AnswerBoard:
+class AnswersPanel:
     """All answers of one model."""
 
     model: str
     expected: str
     """The known answer as text, or empty."""
-    checks: tuple[Check, ...]
-    cards: tuple[Card, ...]
+    checks: tuple[SelfCheckBadge, ...]
+    cards: tuple[AnswerCard, ...]
     warnings: tuple[str, ...] = ()
     """Why the answers may mean nothing; shown above them."""
 
 
 class AnswerCards(Display):
-    """Shows an ``AnswerBoard``; ``None`` draws nothing."""
+    """Shows an ``AnswersPanel``; ``None`` draws nothing."""
 
     def __init__(self, **layout: Any) -> None:
         super().__init__(_TEMPLATE, "answer_cards.js", **layout)
 
-    def postprocess(self, value: AnswerBoard | None) -> dict[str, Any] | None:  # type: ignore[override]
+    def postprocess(self, value: AnswersPanel | None) -> dict[str, Any] | None:  # type: ignore[override]
         """The board as JSON."""
         return None if value is None else asdict(value)

@@ -20,7 +20,7 @@ _TEMPLATE: Final = """
       <button type="button" data-command="f" title="Fit the whole picture (f)">Fit</button>
     </div>
   </header>
-  <div class="hs-stage" tabindex="0" role="application" aria-label="Picture">
+  <div class="hs-canvas" tabindex="0" role="application" aria-label="Picture">
     <svg xmlns="http://www.w3.org/2000/svg" preserveAspectRatio="xMidYMid meet">
       <image preserveAspectRatio="none" x="0" y="0"></image><g></g>
     </svg>
@@ -43,7 +43,7 @@ _TEMPLATE: Final = """
 
 
 @dataclass(frozen=True)
-class Copy:
+class ImageCopy:
     """A smaller copy of a picture as the page shows it."""
 
     path: Path
@@ -52,7 +52,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ViewerImage:
     """A picture and what was found on it."""
 
     name: str
@@ -60,9 +60,9 @@ class Scene:
     """Of the ORIGINAL upright picture, pixels."""
     height: int
     """Of the ORIGINAL upright picture, pixels."""
-    preview: Copy
+    preview: ImageCopy
     """Shown first."""
-    detail: Copy
+    detail: ImageCopy
     """Swapped in when the viewer zooms past the preview's resolution."""
     boxes: tuple[Box, ...] = ()
     """Predicted regions, numbered in this order."""
@@ -71,12 +71,12 @@ class Scene:
 
 
 class BoxViewer(Display):
-    """Shows a ``Scene``; ``None`` is the empty state."""
+    """Shows a ``ViewerImage``; ``None`` is the empty state."""
 
     def __init__(self, **layout: Any) -> None:
-        super().__init__(_TEMPLATE, ("picture_stage.js", "stage_controls.js", "box_viewer.js"), **layout)
+        super().__init__(_TEMPLATE, ("image_viewer.js", "image_viewer_controls.js", "box_viewer.js"), **layout)
 
-    def postprocess(self, value: Scene | None) -> dict[str, Any] | None:  # type: ignore[override]
+    def postprocess(self, value: ViewerImage | None) -> dict[str, Any] | None:  # type: ignore[override]
         """The scene as JSON; coordinates stay in original pixels."""
         if value is None:
             return None

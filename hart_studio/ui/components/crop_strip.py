@@ -9,7 +9,7 @@ from typing import Any, Final
 from hart_studio.records import Box
 from hart_studio.ui.components.display import Display, serve
 
-_TEMPLATE: Final = '<section class="hs-strip" aria-label="What the model was shown"></section>'
+_TEMPLATE: Final = '<section class="hs-model-inputs" aria-label="What the model was shown"></section>'
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ModelInputs:
     """Everything that the model was shown for one question."""
 
     original_wh: tuple[int, int]
@@ -50,7 +50,7 @@ class CropStrip(Display):
     def __init__(self, **layout: Any) -> None:
         super().__init__(_TEMPLATE, "crop_strip.js", **layout)
 
-    def postprocess(self, value: Shown | None) -> dict[str, Any] | None:  # type: ignore[override]
+    def postprocess(self, value: ModelInputs | None) -> dict[str, Any] | None:  # type: ignore[override]
         """The pictures as JSON with their sizes and their share of the original's area."""
         if value is None:
             return None

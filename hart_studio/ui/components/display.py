@@ -16,7 +16,7 @@ from hart_studio.ui.theme import ASSETS
 
 
 class Display(gr.HTML):
-    """A read-only component drawn by ``assets/<script>``, or by several scripts that build on each other.
+    """A read-only component drawn by ``assets/js/<script>``, or by several scripts that build on each other.
 
     Subclasses turn their value into JSON in ``postprocess``.
     """
@@ -26,7 +26,7 @@ class Display(gr.HTML):
         super().__init__(
             value,
             html_template=template,
-            js_on_load="".join((ASSETS / name).read_text("utf-8") for name in ("dom.js", *scripts)),
+            js_on_load="".join((ASSETS / "js" / name).read_text("utf-8") for name in ("dom.js", *scripts)),
             apply_default_css=False,
             container=False,
             padding=False,

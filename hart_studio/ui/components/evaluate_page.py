@@ -1,11 +1,11 @@
-"""The Evaluate page: its script asks ``EvaluationDesk`` and ``EvaluationOutputs``, and looks every second or two."""
+"""The Evaluate page: its script asks ``EvaluationApi`` and ``EvaluationResultsApi``, and looks every second or two."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from hart_studio.ui.components.desk_page import DeskPage
+from hart_studio.ui.components.page_component import PageComponent
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class EvaluateChoices:
     """Number of those examples."""
 
 
-class EvaluatePage(DeskPage):
+class EvaluatePage(PageComponent):
     """Shows evaluations; fires ``open_ask`` with ``run`` and ``sample``."""
 
     template = "evaluate_page.html"
     scripts = (
-        *("picture_stage.js", "stage_controls.js", "drawing.js", "tabs.js"),
+        *("image_viewer.js", "image_viewer_controls.js", "svg_figure.js", "tabs.js"),
         *("evaluate_failures.js", "evaluate_page.js"),
     )

@@ -1,10 +1,10 @@
-"""The Label page: its script asks ``LabelDesk`` and ``ReviewCalls``, and looks at the project every second or two."""
+"""The Label page: its script asks ``LabelApi`` and ``ReviewApi``, and looks at the project every second or two."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hart_studio.ui.components.desk_page import DeskPage
+from hart_studio.ui.components.page_component import PageComponent
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class LabelChoices:
     """Label of its field: what may be named there."""
     note: str = ""
     """What visitors are told of projects that are theirs alone and go again; empty where projects stay."""
-    most_rollouts: int = 64
+    max_rollouts: int = 64
     """Rollouts for each question."""
 
 
-class LabelPage(DeskPage):
+class LabelPage(PageComponent):
     """Shows projects, and the review over the whole window."""
 
     template = "label_page.html"
     scripts = (
-        "picture_stage.js",
+        "image_viewer.js",
         "review.js",
-        "drawing.js",
+        "svg_figure.js",
         "tabs.js",
         "label_import.js",
         "project_menu.js",

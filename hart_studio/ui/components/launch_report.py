@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from hart_studio.ui.api.sample_preview import Preview
 from hart_studio.ui.components.display import Display, serve
-from hart_studio.ui.sample_preview import Preview
 
 _TEMPLATE: Final = '<div class="hs-report" role="status" aria-live="polite"></div>'
 _SAMPLES_TEMPLATE: Final = '<div class="hs-samples"></div>'
@@ -63,7 +63,7 @@ class SampleCards(Display):
                     "answer": card.answer,
                     "part": card.part,
                     "problem": card.problem,
-                    "picture": serve(card.picture) if card.picture else None,
+                    "image": serve(card.image) if card.image else None,
                 }
                 for card in value.cards
             ],

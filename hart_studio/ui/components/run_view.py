@@ -1,4 +1,4 @@
-"""One run, live: the page's script looks at it every second, and gets what is new from ``RunWatch``."""
+"""One run, live: the page's script looks at it every second, and gets what is new from ``RunMonitor``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display, serve
 
 _TEMPLATE: Final = """
-<section class="hs-desk hs-run hs-run-empty" aria-label="Run">
+<section class="hs-component hs-run hs-run-empty" aria-label="Run">
   <div class="hs-run-bar">
     <label>Run <select class="hs-run-picker" aria-label="Run"></select></label>
-    <span class="hs-run-told" role="status"></span>
+    <span class="hs-run-message" role="status"></span>
     <span class="hs-offline-note">The server does not answer. Trying again…</span>
   </div>
   <div class="hs-no-run">
@@ -25,35 +25,35 @@ _TEMPLATE: Final = """
     <strong>Nothing has been trained yet</strong>
     <p>A run shows up here within seconds: what it does now, every rollout with its boxes and crops, its curves and its
     checkpoints. It may also be started in a terminal: <code>python -m hart_studio.training</code></p>
-    <button type="button" class="hs-to-train">Train a model</button>
+    <button type="button" class="hs-go-to-train">Train a model</button>
   </div>
   <div class="hs-run-body">
     <header class="hs-run-head">
       <div class="hs-run-names">
         <h2 class="hs-run-title"></h2><span class="hs-pill"></span>
-        <p class="hs-run-facts hs-quiet"></p>
+        <p class="hs-run-facts hs-muted"></p>
       </div>
       <div class="hs-run-commands" role="toolbar" aria-label="Run">
-        <span class="hs-try" hidden><select class="hs-checkpoints" aria-label="Checkpoint"></select>
-        <button type="button" title="Opens it on the Ask tab beside the model it began with">Try in Ask</button></span>
+        <span class="hs-open-checkpoint" hidden><select class="hs-checkpoints" aria-label="Checkpoint"></select>
+        <button type="button" title="Opens it on the Ask tab beside the model it began with">Open in Ask</button></span>
         <button type="button" data-command="stop" hidden>Stop and save</button>
         <button type="button" data-command="resume" hidden>Resume</button>
         <button type="button" data-command="delete" hidden>Delete</button>
       </div>
       <div class="hs-run-progress" role="progressbar" aria-label="Steps" aria-valuemin="0" aria-valuemax="100">
       <div></div></div>
-      <p class="hs-run-line"><span class="hs-run-steps"></span>
-      <span class="hs-run-phase" role="status"></span><span class="hs-run-clock hs-quiet"></span></p>
-      <div class="hs-run-end" hidden></div>
+      <p class="hs-run-status-line"><span class="hs-run-steps"></span>
+      <span class="hs-run-phase" role="status"></span><span class="hs-run-timing hs-muted"></span></p>
+      <div class="hs-run-outcome" hidden></div>
       <details class="hs-run-warnings" hidden><summary></summary><ul></ul></details>
     </header>
-    <section aria-label="Rollouts"><h3>Rollouts</h3><div class="hs-theatre-host"></div></section>
+    <section aria-label="Rollouts"><h3>Rollouts</h3><div class="hs-rollout-viewer-host"></div></section>
     <section aria-label="Curves">
       <div class="hs-section-bar"><h3>Curves</h3>
-      <label class="hs-quiet">Smoothing <input type="range" class="hs-smoothing" min="0" max="0.95" step="0.05"
+      <label class="hs-muted">Smoothing <input type="range" class="hs-smoothing" min="0" max="0.95" step="0.05"
       value="0.6"></label></div>
       <div class="hs-charts"></div>
-      <p class="hs-no-curves hs-quiet" hidden>Curves begin with the first step and the first evaluation.</p>
+      <p class="hs-no-charts hs-muted" hidden>Curves begin with the first step and the first evaluation.</p>
     </section>
     <section class="hs-log" aria-label="Log"><details><summary>Log</summary><pre tabindex="0"></pre></details></section>
   </div>
@@ -75,20 +75,20 @@ class RunView(Display):
     """Shows a run; fires ``open_model`` with ``run`` and ``step``."""
 
     def __init__(
-        self, marker: Path, answers: Sequence[Callable[..., Any]], *, may_act: bool = True, **layout: Any
+        self, marker: Path, answers: Sequence[Callable[..., Any]], *, can_control: bool = True, **layout: Any
     ) -> None:
         """Prepare.
 
         Args:
             marker: A file in the folder of served pictures; the page finds the others beside its address.
-            answers: What the script may call, by their names: index, look, rollouts, follow, gold, stop, resume,
-                delete.
-            may_act: Whether runs may be stopped, resumed and deleted here.
+            answers: What the script may call, by their names: list_runs, poll, rollouts, track_question, gold_boxes,
+                stop, resume, delete.
+            can_control: Whether runs may be stopped, resumed and deleted here.
             **layout: As for ``gr.HTML``.
         """
         self._marker = marker
-        self._may_act = may_act
-        scripts = ("charts.js", "theatre.js", "run_view.js")
+        self._may_act = can_control
+        scripts = ("charts.js", "rollout_viewer.js", "run_view.js")
         super().__init__(_TEMPLATE, scripts, RunChoice(""), server_functions=list(answers), **layout)
 
     def postprocess(self, value: RunChoice) -> dict[str, Any]:  # type: ignore[override]
@@ -97,7 +97,7 @@ class RunView(Display):
             "run": value.run,
             "stamp": value.stamp,
             "marker": serve(self._marker),
-            "may_act": self._may_act,
+            "can_control": self._may_act,
             "charts": chart_table(),
             "recent_steps": RECENT_STEPS,
         }

@@ -10,15 +10,15 @@ from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display
 
 _TEMPLATE: Final = """
-<section class="hs-desk hs-runs" aria-label="Runs">
+<section class="hs-component hs-runs" aria-label="Runs">
   <div class="hs-runs-bar">
     <input type="search" class="hs-runs-search" placeholder="Search name, model, method" aria-label="Search runs">
-    <select class="hs-runs-state" aria-label="State"><option value="">Every state</option></select>
-    <span class="hs-quiet hs-runs-count" role="status"></span>
+    <select class="hs-runs-state" aria-label="State"><option value="">All states</option></select>
+    <span class="hs-muted hs-runs-count" role="status"></span>
     <button type="button" class="hs-compare" disabled>Compare</button>
   </div>
   <div class="hs-table-host"><table><thead></thead><tbody></tbody></table></div>
-  <div class="hs-compared" hidden></div>
+  <div class="hs-comparison" hidden></div>
 </section>
 """
 
@@ -30,7 +30,7 @@ class RunsTable(Display):
         """Prepare.
 
         Args:
-            answers: What the script may call, by their names: index, compare.
+            answers: What the script may call, by their names: list_runs, compare.
             **layout: As for ``gr.HTML``.
         """
         super().__init__(_TEMPLATE, ("charts.js", "runs_table.js"), {}, server_functions=list(answers), **layout)

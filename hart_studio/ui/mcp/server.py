@@ -22,15 +22,15 @@ from starlette.types import Receive, Scope, Send
 
 import hart_studio
 from hart_studio.errors import BusyError
-from hart_studio.ui.callers import DepartedError
-from hart_studio.ui.failures import describe
-from hart_studio.ui.mcp.pictures import MOST_TEXT
-from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox, ToolReply
+from hart_studio.ui.client_connection import ClientDisconnectedError
+from hart_studio.ui.error_reporting import describe
+from hart_studio.ui.mcp.images import MAX_TEXT
+from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox, ToolResult
 
-MOST_CALLS: Final = 8
+MAX_CALLS: Final = 8
 """Calls at a time, ours: one is answered, the others wait in line with the visitors of the page."""
 
-MOST_BODY: Final = MOST_TEXT + 256 * 1024
+MAX_BODY: Final = MAX_TEXT + 256 * 1024
 """Largest request, bytes: the largest picture, and room for the words."""
 
 _INSTRUCTIONS: Final = (
@@ -70,9 +70,9 @@ class McpServer:
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
         )
-        self._threads = anyio.CapacityLimiter(MOST_CALLS)
+        self._threads = anyio.CapacityLimiter(MAX_CALLS)
         # Host names and origins are checked by the guard in front of all pages.
-        self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=MOST_BODY)
+        self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=MAX_BODY)
         try:
             async with self._manager.run():
                 yield
@@ -112,15 +112,17 @@ class McpServer:
             text = types.TextContent(text=f"{failure.title}. {failure.message}")
             return types.CallToolResult(content=[text], is_error=True)
 
-    async def _carry_out(self, context: Any, tool: Tool, arguments: dict[str, Any]) -> ToolReply:
+    async def _carry_out(self, context: Any, tool: Tool, arguments: dict[str, Any]) -> ToolResult:
         """Call a tool in a thread. A client that goes away gives its place in the line to the next."""
-        if self._calls >= MOST_CALLS:
-            raise BusyError(f"expected at most {MOST_CALLS} calls at a time, got one more; wait for the others")
+        if self._calls >= MAX_CALLS:
+            raise BusyError(f"expected at most {MAX_CALLS} calls at a time, got one more; wait for the others")
         has_left = threading.Event()
 
         def report(share: float, stage: str) -> None:
             if has_left.is_set():
-                raise DepartedError("expected a client that waits for the answer, got a closed connection; ask again")
+                raise ClientDisconnectedError(
+                    "expected a client that waits for the answer, got a closed connection; ask again"
+                )
             anyio.from_thread.run(context.session.report_progress, share, 1.0, stage)
 
         self._calls += 1
@@ -133,7 +135,7 @@ class McpServer:
             has_left.set()
 
 
-def _tell(reply: ToolReply) -> types.CallToolResult:
+def _tell(reply: ToolResult) -> types.CallToolResult:
     """The object as text for clients that read only that, as data for all others, and the crops as pictures."""
     content: list[types.ContentBlock] = [types.TextContent(text=json.dumps(reply.found, ensure_ascii=False))]
     for crop in reply.crops:

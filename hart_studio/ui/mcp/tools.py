@@ -11,14 +11,14 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from hart_studio.errors import InputError
 from hart_studio.records import MAX_QUESTION_CHARS, Box, Protocol, Record
-from hart_studio.ui.background import Progress
-from hart_studio.ui.drawn_boxes import DrawnBox, read_boxes
-from hart_studio.ui.endpoint import MOST_BOXES
-from hart_studio.ui.mcp.pictures import cut_crops, receive_picture
-from hart_studio.ui.replies import Answered, Located, Verified
-from hart_studio.ui.services import AskForm, AskService, read_form
+from hart_studio.ui.api.ask import AskForm, AskService, read_form
+from hart_studio.ui.api.box_input import BoxInput, parse_boxes
+from hart_studio.ui.api.endpoints import MAX_BOXES
+from hart_studio.ui.api.schemas import AskResponse, LocateResponse, VerifyResponse
+from hart_studio.ui.mcp.images import cut_crops, open_base64_image
+from hart_studio.ui.progress_stream import Progress
 
-_MOST_CHOICES: Final = 26
+_MAX_CHOICES: Final = 26
 
 
 class Question(Record):
@@ -31,7 +31,7 @@ class Question(Record):
     BMP or GIF of at most 24 MiB. No path and no address."""
     question: str = Field(max_length=MAX_QUESTION_CHARS)
     """The question about the picture, without its choices."""
-    choices: tuple[str, ...] = Field(default=(), max_length=_MOST_CHOICES)
+    choices: tuple[str, ...] = Field(default=(), max_length=_MAX_CHOICES)
     """2 to 26 options without letters; none for an open question."""
     model: str = ""
     """Which model is asked; leave it out for the server's own choice."""
@@ -54,7 +54,7 @@ class AskArguments(AnswerableQuestion):
 class VerifyArguments(AnswerableQuestion):
     """What ``verify`` takes."""
 
-    boxes: tuple[DrawnBox, ...] = Field(min_length=1, max_length=MOST_BOXES)
+    boxes: tuple[BoxInput, ...] = Field(min_length=1, max_length=MAX_BOXES)
     """The boxes to look into, in pixels of the original picture."""
 
 
@@ -82,7 +82,7 @@ TOOLS: Final = (
         "the original at full resolution, and the answer comes from that crop alone; the answer from the whole picture "
         "stands beside it. Returns the boxes in pixels of the original, the answers, a self-check, and the crops.",
         AskArguments,
-        Answered,
+        AskResponse,
     ),
     Tool(
         "locate",
@@ -90,7 +90,7 @@ TOOLS: Final = (
         "Find the region of a large picture that a question is about, without answering it: the fastest tool. Returns "
         "boxes in pixels of the original, and the regions cut at full resolution for you to look at.",
         Question,
-        Located,
+        LocateResponse,
     ),
     Tool(
         "verify",
@@ -99,14 +99,14 @@ TOOLS: Final = (
         "exactly these boxes, from the whole picture, and from the picture with the boxes painted over. Returns the "
         "three answers, whether the crops are sufficient and necessary, and the crops.",
         VerifyArguments,
-        Verified,
+        VerifyResponse,
     ),
 )
 """The tools by the order in which they are listed."""
 
 
 @dataclass(frozen=True)
-class ToolReply:
+class ToolResult:
     """What a tool has found."""
 
     found: dict[str, Any]
@@ -139,7 +139,7 @@ class Toolbox:
         schema["properties"]["model"] |= {"enum": list(self.models), "default": self.models[0]}
         return schema
 
-    def call(self, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> ToolReply:
+    def call(self, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> ToolResult:
         """Carry a tool out; takes as long as the model does.
 
         Args:
@@ -156,17 +156,17 @@ class Toolbox:
             raise InputError(
                 f"expected one of the models {', '.join(self.models)}, got another one; choose one of them"
             )
-        with receive_picture(given.image, self._service.folder) as path:
+        with open_base64_image(given.image, self._service.folder) as path:
             found = self._ask(given, path, model, progress)
             boxes = tuple(Box(**box) for box in found["boxes"])
-            return ToolReply(found, tuple(cut_crops(path, boxes)))
+            return ToolResult(found, tuple(cut_crops(path, boxes)))
 
     def _ask(self, given: Question, path: Path, model: str, progress: Progress) -> dict[str, Any]:
         if isinstance(given, AskArguments):
             form = _form(given, path, given.answer, given.protocols)
-            return Answered.model_validate(self._service.answer(form, model, progress)).model_dump(mode="json")
+            return AskResponse.model_validate(self._service.answer(form, model, progress)).model_dump(mode="json")
         if isinstance(given, VerifyArguments):
-            boxes = read_boxes([box.model_dump() for box in given.boxes], MOST_BOXES, least=1)
+            boxes = parse_boxes([box.model_dump() for box in given.boxes], MAX_BOXES, least=1)
             form = _form(given, path, given.answer)
             return self._service.verify(form, boxes, model, progress).model_dump(mode="json")
         return self._service.locate(_form(given, path), model, progress).model_dump(mode="json")

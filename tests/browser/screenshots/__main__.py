@@ -26,7 +26,7 @@ SCALE: Final = 1.5
 QUALITY: Final = 85
 """Of WebP, in percent."""
 
-MOST_BYTES: Final = 350_000
+MAX_BYTES: Final = 350_000
 """Of one picture."""
 
 PATIENCE_MS: Final = 300_000
@@ -111,8 +111,8 @@ def _take(browser: Browser, url: str, picture: Picture, work: Work, out: Path) -
         bottom = min(shot.height, top + int(picture.height * SCALE))
         shot.convert("RGB").crop((0, top, shot.width, bottom)).save(out / picture.file, quality=QUALITY, method=6)
     size = (out / picture.file).stat().st_size
-    if size > MOST_BYTES:
-        raise ValueError(f"expected at most {MOST_BYTES:,} bytes in {picture.file}, got {size:,}; cut it lower")
+    if size > MAX_BYTES:
+        raise ValueError(f"expected at most {MAX_BYTES:,} bytes in {picture.file}, got {size:,}; cut it lower")
     return size
 
 

@@ -1,4 +1,4 @@
-"""The list of pictures: name, window, colours, and the pose that the page takes for it."""
+"""The list of pictures: name, window, colors, and the pose that the page takes for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Picture:
     height: int
     """Most pixels of the page that it shows, from where the pose has scrolled to."""
     theme: Theme = "light"
-    """Colours of the page."""
+    """Colors of the page."""
     width: int = 1280
     """Pixels of the window, which most laptops have."""
     window: int = 900

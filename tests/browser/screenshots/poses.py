@@ -53,7 +53,7 @@ def quality(page: Page, work: Work) -> None:
 def train(page: Page, work: Work) -> None:
     """The form, checked: what would be trained, and whether it would work."""
     _open_tab(page, "Train")
-    page.click("#train-look")
+    page.click("#train-preview")
     page.wait_for_selector(".hs-sample img")
     page.click("#train-check")
     page.wait_for_selector(".hs-report :text('Ready to start.')")
@@ -83,7 +83,7 @@ def runs(page: Page, work: Work) -> None:
     for name in ("AP-GRPO on needles", "GRPO on needles"):
         page.get_by_label(f"Compare {name}", exact=True).check()
     page.get_by_role("button", name="Compare 2").click()
-    page.wait_for_selector(".hs-compared svg")
+    page.wait_for_selector(".hs-comparison svg")
     page.evaluate("scrollTo(0, 0)")
 
 

@@ -52,10 +52,10 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
     found = check(tmp_path)
     assert list(found) == [
         "Settings", "Folder of runs", "Model", "Device", "Memory", "Disk",
-        "Samples", "True boxes", "Pictures", "Answers", "Reward",
+        "Samples", "Gold boxes", "Pictures", "Answers", "Reward",
     ]  # fmt: skip
     assert {finding.state for finding in found.values()} == {"good"}
-    assert "2 held-out questions have some" in found["True boxes"].text
+    assert "2 held-out questions have some" in found["Gold boxes"].text
     assert not (tmp_path / "runs").exists(), "nothing is written"
 
 
@@ -118,7 +118,7 @@ def test_a_true_box_in_training_is_a_fault_of_ours(tmp_path: Path, monkeypatch: 
         return type(found)(**{**found.__dict__, "rl": seen})
 
     monkeypatch.setattr(preflight, "split_config", leak)
-    assert check(tmp_path)["True boxes"].state == "bad"
+    assert check(tmp_path)["Gold boxes"].state == "bad"
 
 
 @pytest.mark.parametrize(("free", "state"), [(None, "check"), (10, "bad"), (70_000_000, "check"), (10**12, "good")])

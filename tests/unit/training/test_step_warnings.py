@@ -51,7 +51,7 @@ def test_a_spell_that_comes_back_is_told_again_with_its_own_counts() -> None:
         ({"zero_variance_share": 1.0, "reward_correct": 0.0}, "check the answer format of your data with --preflight"),
         ({"truncated_share": 1.0}, "the token limit cut off all 320 rollouts"),
         ({"failed_share": 1.0}, "every sample failed"),
-        ({"kl": HIGH_KL * 2}, "the KL to the reference is above 10"),
+        ({"kl": HIGH_KL * 2}, "the KL to reference is above 10"),
     ],
 )
 def test_other_troubles_are_told(figures: dict[str, float], expected: str) -> None:

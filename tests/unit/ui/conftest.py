@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from hart_studio.runs.layout import RunLayout
-from hart_studio.ui import label_desk
-from hart_studio.ui.allowed_models import AllowedModels
-from hart_studio.ui.evaluation_desk import EvaluationDesk
-from hart_studio.ui.evaluation_outputs import EvaluationOutputs
-from hart_studio.ui.launch_desk import LaunchDesk
-from hart_studio.ui.run_watch import RunWatch
-from hart_studio.ui.services import AskService
-from hart_studio.ui.visitors import Visitors
+from hart_studio.ui.api import labels as labels_module
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
+from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.launch import RunLauncher
+from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.security.model_allowlist import ModelAllowlist
+from hart_studio.ui.spaces.sessions import SessionStore
 from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.fakes import ScriptedModel
-from tests.visitors import Clock, bring, call, make_ticket, sleep_instead, upload_zip
+from tests.space_sessions import Clock, bring, call, make_session_token, sleep_instead, upload_zip
 
 
 @pytest.fixture
@@ -35,54 +35,56 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def rooms(tmp_path: Path, uploads: Path, clock: Clock) -> Iterator[Visitors]:
+def sessions(tmp_path: Path, uploads: Path, clock: Clock) -> Iterator[SessionStore]:
     (tmp_path / "private").mkdir()
     service = AskService(uploads / "work", lambda name: ScriptedModel(crops_only="\\boxed{red}", direct="\\boxed{red}"))
-    found = Visitors(tmp_path / "private", service, AllowedModels(("built-in", "built-in-hart"), None, "x"), 3, clock)
+    found = SessionStore(
+        tmp_path / "private", service, ModelAllowlist(("built-in", "built-in-hart"), None, "x"), 3, clock
+    )
     yield found
     found.close()
 
 
 @pytest.fixture
-def ticket(rooms: Visitors) -> str:
-    made = make_ticket()
-    assert call(rooms, made, "create", name="Signs") == {"id": "signs"}
+def session_token(sessions: SessionStore) -> str:
+    made = make_session_token()
+    assert call(sessions, made, "create", name="Signs") == {"id": "signs"}
     return made
 
 
 @pytest.fixture
 def running(
-    rooms: Visitors, ticket: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
+    sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], dict[str, str]]:
     """``running(ticket)``: a run of that visitor, which sleeps."""
-    monkeypatch.setattr(label_desk, "start_run", sleep_instead)
+    monkeypatch.setattr(labels_module, "start_run", sleep_instead)
 
     def start(visitor: str) -> dict[str, str]:
-        if visitor != ticket:
-            call(rooms, visitor, "create", name="Signs")
-        bring(rooms, visitor, upload_zip(uploads, 1))
-        return dict(call(rooms, visitor, "start", project="signs", rollouts=2))
+        if visitor != session_token:
+            call(sessions, visitor, "create", name="Signs")
+        bring(sessions, visitor, upload_zip(uploads, 1))
+        return dict(call(sessions, visitor, "start", project="signs", rollouts=2))
 
     return start
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluationDesk:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluationApi:
     """An Evaluate page over a queue that starts nothing."""
-    monkeypatch.setattr(LaunchDesk, "gpus", lambda self: [])
-    return make_desk(tmp_path, is_open=True, monkeypatch=monkeypatch)
+    monkeypatch.setattr(RunLauncher, "gpus", lambda self: [])
+    return make_api(tmp_path, is_open=True, monkeypatch=monkeypatch)
 
 
-def make_desk(folder: Path, *, is_open: bool, monkeypatch: pytest.MonkeyPatch) -> EvaluationDesk:
+def make_api(folder: Path, *, is_open: bool, monkeypatch: pytest.MonkeyPatch) -> EvaluationApi:
     """Another one, whose runs lie below a folder."""
     monkeypatch.setattr("hart_studio.runs.queue.RunQueue.open", lambda self: None)
-    launch = LaunchDesk(folder / "runs", is_open=is_open, find_gpus=list)
-    return EvaluationDesk(launch, RunWatch(launch.runs_root, folder / "served" / "runs"))
+    launch = RunLauncher(folder / "runs", is_open=is_open, find_gpus=list)
+    return EvaluationApi(launch, RunMonitor(launch.runs_root, folder / "served" / "runs"))
 
 
 @pytest.fixture
-def outputs(desk: EvaluationDesk, tmp_path: Path) -> EvaluationOutputs:
-    return EvaluationOutputs(desk, AskService(tmp_path / "served"))
+def outputs(api: EvaluationApi, tmp_path: Path) -> EvaluationResultsApi:
+    return EvaluationResultsApi(api, AskService(tmp_path / "served"))
 
 
 @pytest.fixture
@@ -91,6 +93,6 @@ def picture(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def layout(desk: EvaluationDesk, picture: Path) -> RunLayout:
+def layout(api: EvaluationApi, picture: Path) -> RunLayout:
     """A complete evaluation of twelve questions."""
-    return write_evaluation(desk.launch.runs_root, make_records(picture), title="Made up")
+    return write_evaluation(api.launch.runs_root, make_records(picture), title="Made up")

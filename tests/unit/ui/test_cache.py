@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hart_studio.ui.cache import SPARED_SECONDS, CacheSweeper, open_cache, remove_orphans, renew
+from hart_studio.ui.cache import MIN_AGE_SECONDS, CacheCleaner, open_cache, remove_orphans, renew
 
 HOLDER = """
 import sys, time
@@ -106,27 +106,27 @@ def write(folder: Path, name: str, size: int, mtime: float | None = None) -> Pat
 
 def test_above_its_size_the_oldest_go_and_empty_folders_with_them(tmp_path: Path, clock: Clock) -> None:
     example = write(tmp_path, "work/1-character.jpg", 5000)
-    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
     old = write(tmp_path, "work/traces/old/images/crop.png", 400, mtime=200)
     older = write(tmp_path, "upload/street.jpg", 400, mtime=100)
     assert sweeper.sweep() == 800
-    clock.now += 2 * SPARED_SECONDS
+    clock.now += 2 * MIN_AGE_SECONDS
     new = write(tmp_path, "work/traces/new/images/crop.png", 400)
     assert sweeper.sweep() == 800
     assert not older.exists() and old.exists() and new.exists() and example.exists()
     write(tmp_path, "work/traces/newest/trace.json", 900)
     assert sweeper.sweep() == 1300, "what is young stays, it may be on its way to a page"
     assert not old.parents[1].exists() and (tmp_path / "work" / "traces").is_dir()
-    clock.now += 2 * SPARED_SECONDS
+    clock.now += 2 * MIN_AGE_SECONDS
     assert sweeper.sweep() == 900
     assert not new.exists()
 
 
 def test_what_is_used_again_is_young_again(tmp_path: Path, clock: Clock) -> None:
-    sweeper = CacheSweeper(tmp_path, 500, clock=clock)
+    sweeper = CacheCleaner(tmp_path, 500, clock=clock)
     used, unused = write(tmp_path, "a/1", 300, mtime=100), write(tmp_path, "b/2", 300, mtime=200)
     sweeper.sweep()
-    clock.now += 2 * SPARED_SECONDS
+    clock.now += 2 * MIN_AGE_SECONDS
     before = used.stat().st_mtime_ns
     renew(used)
     assert used.stat().st_mtime_ns == before, "views of a picture are found by it"
@@ -138,7 +138,7 @@ def test_what_is_used_again_is_young_again(tmp_path: Path, clock: Clock) -> None
 def test_age_is_counted_by_a_clock_that_nobody_sets(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweeper = CacheSweeper(tmp_path, 1000, most_seconds=3600, clock=clock)
+    sweeper = CacheCleaner(tmp_path, 1000, max_age_seconds=3600, clock=clock)
     past, future = write(tmp_path, "a/1", 1, mtime=0), write(tmp_path, "b/2", 1, mtime=4e9)
     sweeper.sweep()
     monkeypatch.setattr(time, "time", lambda: 4e9)
@@ -154,18 +154,18 @@ def test_links_are_swept_as_links(tmp_path: Path, clock: Clock) -> None:
     outside = write(tmp_path / "outside", "thesis.txt", 9)
     cache = tmp_path / "cache"
     cache.mkdir()
-    sweeper = CacheSweeper(cache, 0, clock=clock)
+    sweeper = CacheCleaner(cache, 0, clock=clock)
     (cache / "folder").symlink_to(outside.parent)
     (cache / "file").symlink_to(outside)
     sweeper.sweep()
-    clock.now += 2 * SPARED_SECONDS
+    clock.now += 2 * MIN_AGE_SECONDS
     sweeper.sweep()
     assert not list(cache.iterdir()) and outside.exists()
 
 
 def test_the_bound_holds_for_files_that_are_spared(tmp_path: Path, clock: Clock) -> None:
     """Much is written within three minutes: the oldest go all the same, but not what may be written now."""
-    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
     for number in range(8):
         write(tmp_path, f"a/b/{number}", 400)
         sweeper.sweep()
@@ -176,10 +176,10 @@ def test_the_bound_holds_for_files_that_are_spared(tmp_path: Path, clock: Clock)
 
 
 def test_an_upload_without_room_is_refused_and_pushes_nobody_out(tmp_path: Path, clock: Clock) -> None:
-    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
     write(tmp_path, "a/b/old", 500)
     sweeper.sweep()
-    clock.now += 2 * SPARED_SECONDS
+    clock.now += 2 * MIN_AGE_SECONDS
     write(tmp_path, "a/b/new", 400)
     assert sweeper.reserve(500), "the old one makes room"
     assert not (tmp_path / "a/b/old").exists()
@@ -191,17 +191,17 @@ def test_an_upload_without_room_is_refused_and_pushes_nobody_out(tmp_path: Path,
 
 
 def test_uploads_at_the_same_time_stay_below_the_bound(tmp_path: Path) -> None:
-    sweeper = CacheSweeper(tmp_path, 1000)
+    sweeper = CacheCleaner(tmp_path, 1000)
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(lambda _: sweeper.reserve(100), range(40)))
     assert sum(taken) == 10
 
 
 def test_whether_an_upload_fits_is_asked_without_removing_or_reserving(tmp_path: Path, clock: Clock) -> None:
-    sweeper = CacheSweeper(tmp_path, 1000, clock=clock)
+    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
     old = write(tmp_path, "a/b/old", 500)
     sweeper.sweep()
-    clock.now += 2 * SPARED_SECONDS
+    clock.now += 2 * MIN_AGE_SECONDS
     new = write(tmp_path, "a/b/new", 400)
     assert all(sweeper.fits(600) for _ in range(5)) and not sweeper.fits(601)
     assert not sweeper.reserve(601)

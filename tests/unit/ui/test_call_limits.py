@@ -11,7 +11,7 @@ from hart_studio.ui.call_limits import CALLS_PATH, JSON_SCOPE_KEY, CallLimits
 class Client:
     """One request, whose client stays until ``leave``."""
 
-    def __init__(self, limits, name="look", data=None, address="10.0.0.1", session="tab"):
+    def __init__(self, limits, name="poll", data=None, address="10.0.0.1", session="tab"):
         self.messages = []
         self.left = asyncio.Event()
         body = {"component_id": 1, "fn_name": name, "data": data, "session_hash": session}
@@ -113,7 +113,7 @@ def test_one_heavy_call_of_a_tab_or_a_project_runs_at_a_time():
         same_project = [Client(limits, "export", {"project": "p"}, f"10.0.0.{n}", f"s{n}") for n in range(9)]
         await settle()
         assert len(application.begun) == 2, "two of all clients"
-        light = Client(limits, "look", {"project": "p"}, session="z")
+        light = Client(limits, "poll", {"project": "p"}, session="z")
         await settle()
         assert len(application.begun) == 3, "what is quick goes on meanwhile"
         application.go.set()

@@ -4,40 +4,46 @@ from pathlib import Path
 import pytest
 
 from hart_studio.records import Box
-from hart_studio.ui.components.answer_cards import AnswerBoard, AnswerCards, Card, Check, Said
-from hart_studio.ui.components.box_viewer import BoxViewer, Copy, Scene
-from hart_studio.ui.components.crop_strip import Crop, CropStrip, Overview, Shown
+from hart_studio.ui.components.answer_cards import AnswerCard, AnswerCards, AnswersPanel, SelfCheckBadge, TranscriptTurn
+from hart_studio.ui.components.box_viewer import BoxViewer, ImageCopy, ViewerImage
+from hart_studio.ui.components.crop_strip import Crop, CropStrip, ModelInputs, Overview
 from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
 from hart_studio.ui.components.example_picker import Example, ExamplePicker
 from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
-from hart_studio.ui.components.run_status import Failed, Running, RunStatus
+from hart_studio.ui.components.progress_status import Failed, ProgressStatus, Running
 from hart_studio.ui.components.run_view import RunChoice, RunView
 from hart_studio.ui.components.runs_table import RunsTable
 from hart_studio.ui.theme import ASSETS
 
 EVIL = "<script>${alert(1)}</script>{{7*7}}"
-SCENE = Scene(
+SCENE = ViewerImage(
     name=EVIL,
     width=4000,
     height=3000,
-    preview=Copy(Path("/cache/preview.jpg"), 2048),
-    detail=Copy(Path("/cache/detail.jpg"), 4000),
+    preview=ImageCopy(Path("/cache/preview.jpg"), 2048),
+    detail=ImageCopy(Path("/cache/detail.jpg"), 4000),
     boxes=(Box.from_xyxy((10.5, 20.0, 300.0, 400.0), EVIL, 0.5),),
     crops=(Box.from_xyxy((0.0, 10.0, 310.0, 410.0)),),
 )
-SHOWN = Shown((4000, 3000), Overview(Path("/cache/o.png"), 256, 192), (Crop(Path("/cache/c.png"), SCENE.crops[0]),))
-BOARD = AnswerBoard(
+SHOWN = ModelInputs(
+    (4000, 3000), Overview(Path("/cache/o.png"), 256, 192), (Crop(Path("/cache/c.png"), SCENE.crops[0]),)
+)
+BOARD = AnswersPanel(
     model=EVIL,
     expected="",
-    checks=(Check("Needed?", "yes", "good", "because"),),
-    cards=(Card("direct", "Full image", "", "", EVIL, "", EVIL, "", 48, 0.5, (Said("Answer", EVIL),), False),),
+    checks=(SelfCheckBadge("Needed?", "yes", "good", "because"),),
+    cards=(
+        AnswerCard(
+            "direct", "Full image", "", "", EVIL, "", EVIL, "", 48, 0.5, (TranscriptTurn("Answer", EVIL),), False
+        ),
+    ),
 )
 VALUES = [
     (BoxViewer, SCENE),
     (CropStrip, SHOWN),
     (AnswerCards, BOARD),
-    (RunStatus, Running(0.5, EVIL)),
-    (RunStatus, Failed("No", EVIL)),
+    (ProgressStatus, Running(0.5, EVIL)),
+    (ProgressStatus, Failed("No", EVIL)),
 ]
 
 
@@ -66,10 +72,10 @@ def test_displays_of_runs_have_constant_templates_and_call_only_what_they_are_gi
         config = display.get_config()
         assert "${" not in config["html_template"] and "{{" not in config["html_template"]
         assert EVIL not in config["html_template"]
-    assert [display.get_config().get("server_fns") for display in displays] == [None, None, ["look"], ["look"]]
+    assert [display.get_config().get("server_fns") for display in displays] == [None, None, ["poll"], ["poll"]]
     first, second = RunChoice("a"), RunChoice("a")
     shown = displays[2].postprocess(first)
-    assert (shown["run"], shown["may_act"]) == ("a", True) and first != second, "the same run can be chosen again"
+    assert (shown["run"], shown["can_control"]) == ("a", True) and first != second, "the same run can be chosen again"
     assert {chart["title"] for chart in shown["charts"]} >= {"Reward", "Held-out grounding", "Loss"}
 
 
@@ -90,7 +96,7 @@ def test_the_evaluate_page_gets_its_choices_as_values(tmp_path):
     assert payload["marker"]["path"] == str(tmp_path / "marker.txt")
 
 
-@pytest.mark.parametrize("component", [BoxViewer, CropStrip, AnswerCards, RunStatus])
+@pytest.mark.parametrize("component", [BoxViewer, CropStrip, AnswerCards, ProgressStatus])
 def test_nothing_is_drawn_from_nothing(component):
     assert component().postprocess(None) is None
 
@@ -120,9 +126,9 @@ def test_examples_show_a_thumbnail_and_hide_the_answer(tmp_path):
     assert entry["image"]["path"] == str(thumbnail)
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in ASSETS.glob("*.js")))
+@pytest.mark.parametrize("script", sorted(path.name for path in (ASSETS / "js").glob("*.js")))
 def test_no_script_turns_text_into_markup(script):
-    source = (ASSETS / script).read_text("utf-8")
+    source = (ASSETS / "js" / script).read_text("utf-8")
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser"):
         assert way not in source
     assert "http://" not in source.replace("http://www.w3.org/2000/svg", "")
@@ -130,6 +136,6 @@ def test_no_script_turns_text_into_markup(script):
 
 
 def test_the_style_sheet_fetches_nothing():
-    source = (ASSETS / "studio.css").read_text("utf-8")
+    source = (ASSETS / "css" / "studio.css").read_text("utf-8")
     assert "url(" not in source
     assert "@import" not in source

@@ -10,8 +10,8 @@ import pytest
 
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.presets import PRESETS
-from hart_studio.ui.form import FIELDS, read_values, write_values
 from hart_studio.ui.preset_form import FilledForm, fill_from_preset
+from hart_studio.ui.train_form import FIELDS, read_values, write_values
 
 NAMES = [field.name for field in FIELDS]
 DEMO, PAPER = PRESETS["cpu-demo"].config, PRESETS["qwen2.5-vl-7b-lora"].config
@@ -46,8 +46,8 @@ def test_what_was_entered_is_replaced_and_named_and_what_fits_stays() -> None:
     assert (config.name, config.trackers) == ("mine", ("tensorboard",))
     assert (config.data, config.optim, config.model) == (PAPER.data, PAPER.optim, PAPER.model)
     assert found.notes == (
-        "Kept from your entries: “Name of the run”, “Also log to”.",
-        "Replaced by the preset: “Scenes to draw”, “Learning rate, RL”.",
+        "Kept from your entries: “Run name”, “Trackers”.",
+        "Replaced by the preset: “Scenes to draw”, “RL learning rate”.",
     )
     back = read(fill_from_preset(found.values, found.base, DEMO))
     assert (back.name, back.data) == ("mine", DEMO.data)

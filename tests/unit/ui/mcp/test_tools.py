@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import HartError, InputError
-from hart_studio.ui.mcp.pictures import MOST_PICTURE_BYTES
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.mcp.images import MAX_IMAGE_BYTES
 from hart_studio.ui.mcp.tools import TOOLS, Tool, Toolbox
-from hart_studio.ui.services import AskService
 from tests.fakes import ScriptedModel
 from tests.images import encoded
 
@@ -160,7 +160,7 @@ def test_nothing_stays_on_the_disk(desk: Desk) -> None:
 def test_clients_are_told_the_bounds_and_the_meaning_of_every_argument(desk: Desk) -> None:
     for tool in TOOLS:
         schema = desk.toolbox.describe(tool)
-        assert f"at most {MOST_PICTURE_BYTES >> 20} MiB" in schema["properties"]["image"]["description"]
+        assert f"at most {MAX_IMAGE_BYTES >> 20} MiB" in schema["properties"]["image"]["description"]
         assert all(field["description"] for field in schema["properties"].values())
         assert schema["additionalProperties"] is False
     assert VERIFY.arguments.model_json_schema()["properties"]["boxes"]["maxItems"] == 16

@@ -1,0 +1,126 @@
+// A picture of any size in an SVG: zoom and pan. Coordinates are ORIGINAL pixels throughout; the SVG view box is the
+// visible part of the original, so the served file may be any smaller copy of it.
+const MAX_ZOOM = 64; // times the fitted view
+const PAN_STEP = 0.12; // of the visible width or height, per arrow key
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), Math.max(low, high));
+
+// stage: an element with <svg><image><g>. draw: called after every change of the view.
+// A scene has width and height, and preview and detail: {url, width} each.
+function createImageViewer(stage, draw) {
+  const svg = stage.querySelector("svg");
+  const imageNode = svg.querySelector("image");
+  let scene = null;
+  let view = { x: 0, y: 0, width: 1, height: 1 };
+  let isFitted = true; // a view of the whole picture stays one when the stage changes its size
+
+  const screenPerPixel = () => svg.getScreenCTM()?.a || 1;
+
+  function toImage(event) {
+    const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    return { x: point.x, y: point.y };
+  }
+
+  // The part of the original that fills the stage at zoom 1, with the stage's own aspect ratio.
+  function fittedView() {
+    const stageAspect = (stage.clientWidth || 4) / (stage.clientHeight || 3);
+    const width = Math.max(scene.width, scene.height * stageAspect);
+    const height = width / stageAspect;
+    return { x: (scene.width - width) / 2, y: (scene.height - height) / 2, width, height };
+  }
+
+  // Keeps the picture in sight: no further out than the fitted view, no pan past an edge.
+  function setView(next) {
+    const fitted = fittedView();
+    const width = clamp(next.width, fitted.width / MAX_ZOOM, fitted.width);
+    isFitted = width >= fitted.width * 0.999;
+    const height = width * (fitted.height / fitted.width);
+    const keep = (start, extent, side) => (extent >= side ? (side - extent) / 2 : clamp(start, 0, side - extent));
+    view = { x: keep(next.x, width, scene.width), y: keep(next.y, height, scene.height), width, height };
+    svg.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
+    chooseCopy();
+    draw();
+  }
+
+  const fit = () => setView(fittedView());
+
+  function zoomAt(factor, point = { x: view.x + view.width / 2, y: view.y + view.height / 2 }) {
+    const fitted = fittedView();
+    const width = clamp(view.width / factor, fitted.width / MAX_ZOOM, fitted.width);
+    const scale = width / view.width;
+    setView({ x: point.x - (point.x - view.x) * scale, y: point.y - (point.y - view.y) * scale, width });
+  }
+
+  const pan = (columns, rows) =>
+    setView({ ...view, x: view.x + columns * PAN_STEP * view.width, y: view.y + rows * PAN_STEP * view.height });
+
+  // Brings a rectangle of the original to the middle, with as much room around it again.
+  function showArea(area, room = 2.2) {
+    const fitted = fittedView();
+    const aspect = fitted.width / fitted.height;
+    const width = room * Math.max(area.x_max - area.x_min, (area.y_max - area.y_min) * aspect);
+    const [x, y] = [(area.x_min + area.x_max) / 2, (area.y_min + area.y_max) / 2];
+    setView({ x: x - width / 2, y: y - width / aspect / 2, width });
+  }
+
+  // The small copy is enough until one of its pixels would cover more than one device pixel.
+  function chooseCopy() {
+    const shownWidth = scene.width * screenPerPixel() * (window.devicePixelRatio || 1);
+    const copy = shownWidth > scene.preview.width ? scene.detail : scene.preview;
+    if (imageNode.dataset.url === copy.url) return;
+    imageNode.dataset.url = copy.url;
+    imageNode.dataset.width = copy.width;
+    // Decoded before it is shown, so that changing copies does not flash.
+    const loader = new Image();
+    loader.onload = () => imageNode.dataset.url === copy.url && imageNode.setAttribute("href", copy.url);
+    loader.src = copy.url;
+  }
+
+  function show(next) {
+    const isSame = scene && next && scene.preview.url === next.preview.url;
+    scene = next;
+    if (!scene) {
+      imageNode.removeAttribute("href");
+      delete imageNode.dataset.url;
+      return;
+    }
+    if (!isSame) imageNode.removeAttribute("href"); // never the last picture under the next one's boxes
+    imageNode.setAttribute("width", scene.width);
+    imageNode.setAttribute("height", scene.height);
+    if (isSame) setView(view);
+    else fit();
+  }
+
+  // Same center and zoom when the stage changes size (window, column, first layout).
+  new ResizeObserver(() => {
+    if (!scene || !stage.clientWidth) return;
+    if (isFitted) return fit();
+    const fitted = fittedView();
+    const width = Math.min(view.width, fitted.width);
+    const height = width * (fitted.height / fitted.width);
+    setView({ x: view.x + (view.width - width) / 2, y: view.y + (view.height - height) / 2, width });
+  }).observe(stage);
+
+  return {
+    svg, show, fit, zoomAt, pan, showArea, setView, toImage, screenPerPixel,
+    view: () => view,
+    zoom: () => (scene ? fittedView().width / view.width : 1),
+  };
+}
+
+// A number in a box's corner, as large on the screen at every zoom.
+function drawNumber(shapes, stage, box, number, className = "") {
+  const unit = 1 / stage.screenPerPixel();
+  const width = (String(number).length * 8 + 12) * unit;
+  const height = 20 * unit;
+  const above = box.y_min - height - 2 * unit;
+  const y = above >= stage.view().y ? above : box.y_max + 2 * unit;
+  shapes.append(build("svg:g", { class: `hs-number ${className}` }, [
+    build("svg:rect", { x: box.x_min, y, width, height, rx: 4 * unit }),
+    build("svg:text", {
+      x: box.x_min + width / 2, y: y + height * 0.72, "font-size": 13 * unit, "text-anchor": "middle", text: number,
+    }),
+  ]));
+}
+
+const frameOf = (box) => ({ x: box.x_min, y: box.y_min, width: box.x_max - box.x_min, height: box.y_max - box.y_min });

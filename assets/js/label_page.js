@@ -1,0 +1,542 @@
+// The Label page: choose a project; bring questions in; let boxes be proposed and verified; review; measure; export.
+const POLL_MILLISECONDS = 1500;
+const HIDDEN_POLL_MILLISECONDS = 6000;
+const AWAY_POLL_MILLISECONDS = 60000;
+const STATUS_TITLES = {
+  new: "new", proposed: "waiting for review", auto_accepted: "auto-accepted", accepted: "accepted", edited: "edited",
+  rejected: "rejected", bad_question: "bad question", failed: "failed",
+};
+const BULK_POLL_MILLISECONDS = 500;
+const ACTIVE_RUNS = ["queued", "running", "stopping"];
+const REVIEWER_KEY = "hart-studio-reviewer";
+const SESSION_TOKEN_KEY = "hart-studio-session";
+
+const page = element.querySelector(".hs-label");
+const find = (name) => page.querySelector(name);
+const message = find(".hs-label-message");
+const withStorage = (act) => {
+  try { return act(localStorage); } catch { return null; } // a framed page may not be allowed to store anything
+};
+let project = null;
+let state = null;
+let signature = "";
+let shownList = { offset: 0, count: 0, acceptable: { labels: 0, unscored: 0, empty: 0, auto_accepted: 0 } };
+let isPolling = false;
+let isScopeChosen = false; // whether a person has chosen which items to label
+let isModelChosen = false; // whether a person has chosen the model for this project
+let polledAt = -Infinity;
+let listed = []; // all projects, also those that the list does not show
+
+const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
+const addressOf = (path) => base() + path.split("/").map(encodeURIComponent).join("/");
+const review = createReview(page, (name, request) => server[name](withSessionToken(request)), addressOf, () => { poll(); find(".hs-start-review").focus(); });
+const tabs = createTabs(page, "panel", "#hs-panel-", openPanel);
+const importing = createImportPanel(page, {
+  call, showMessage, upload, isVisitor: () => Boolean(props.value?.note), onBegin: () => { signature = ""; poll(); },
+});
+
+const projectMenu = createProjectMenu(page, {
+  call, showMessage, problem: () => { const text = message.textContent; showMessage(""); return text; }, current: () => listed.find((item) => item.id === project),
+  refresh: (id) => listProjects(id), isVisitor: () => Boolean(props.value?.note),
+});
+
+function showMessage(text, isBad = false) {
+  message.textContent = text;
+  message.classList.toggle("hs-bad", isBad);
+}
+
+// Where projects are private to a tab, every call shows the tab's ticket: 256 random bits that are kept nowhere else.
+// No cookie: a Space is framed by another site, where browsers hold cookies back.
+let sessionToken = "";
+function withSessionToken(request) {
+  if (!props.value?.note) return request;
+  try { sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? ""; } catch { /* it lasts until the page is loaded anew */ }
+  if (!/^[0-9a-f]{64}$/.test(sessionToken)) {
+    sessionToken = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    try { sessionStorage.setItem(SESSION_TOKEN_KEY, sessionToken); } catch { /* as above */ }
+  }
+  return { ...request, session_token: sessionToken };
+}
+
+// Calls the server; what it has to complain about is shown, and undefined comes back.
+async function call(name, request, button) {
+  if (button) button.disabled = true;
+  const asked = project;
+  try {
+    const response = await server[name](withSessionToken({ project, ...request }));
+    if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined; // of the project chosen before
+    if (response === undefined) throw new Error("no answer");
+    if (response?.error) { showMessage(response.error, true); return undefined; }
+    if (button || message.classList.contains("hs-bad")) showMessage(""); // what was done stays until somebody does something else
+    return response ?? {};
+  } catch {
+    showMessage("The server does not answer. Nothing is lost; try again.", true);
+    return undefined;
+  } finally {
+    if (button) button.disabled = false;
+  }
+}
+
+// ---- project and panels -------------------------------------------------------------------------------------------
+
+const titleOf = (item) => item.problem ? `${item.name} (cannot be opened)` : `${item.name} (${formatCount(item.items)})${item.is_archived ? " · archived" : ""}`;
+
+// wanted: the project to choose; null = any other one; undefined = the one that is chosen.
+async function listProjects(wanted) {
+  const found = await call("projects", {});
+  if (!Array.isArray(found)) return;
+  listed = found;
+  const select = find(".hs-project");
+  const chosen = wanted === undefined ? project : wanted;
+  const shown = found.filter((item) => !item.is_archived || projectMenu.isArchivedShown() || item.id === chosen);
+  const next = (shown.find((item) => item.id === chosen) ?? shown.find((item) => !item.problem) ?? shown[0])?.id ?? null;
+  fillSelect(select, shown.map((item) => [item.id, titleOf(item)]), next ?? "");
+  page.classList.toggle("hs-no-project", !shown.length);
+  if (next !== project) choose(next);
+}
+
+function choose(id) {
+  project = id;
+  signature = "";
+  state = null;
+  isScopeChosen = isModelChosen = false;
+  importing.open();
+  find(".hs-quality").replaceChildren();
+  find(".hs-label-diff").replaceChildren();
+  find(".hs-export-message").replaceChildren();
+  find(".hs-project").value = id ?? "";
+  const address = new URL(location.href);
+  if (id) address.searchParams.set("project", id); else address.searchParams.delete("project");
+  history.replaceState(null, "", address);
+  poll();
+  if (!id) return;
+  showEarlierInvalidRows(id);
+  openPanel(tabs.open() ?? "import"); // what it shows is the other project's
+}
+
+// What earlier imports left out stays to be seen, also after the server was started again.
+async function showEarlierInvalidRows(id) {
+  const rows = await call("invalid_rows", {});
+  if (!Array.isArray(rows) || id !== project) return;
+  importing.showEarlier(rows.map(([source, place, reason]) => [`${source}, ${place}`, reason]));
+}
+
+async function create() {
+  const input = find(".hs-new-name");
+  const response = await call("create", { name: input.value }, find(".hs-create"));
+  if (!response?.id) return;
+  input.value = "";
+  await listProjects(response.id);
+  openPanel("import"); // nothing else can be done with it yet
+}
+
+function openPanel(name) {
+  tabs.show(name);
+  if (name === "propose") describeScoreBasis();
+  if (name === "review") list(0);
+  if (name === "quality") measure();
+  if (name === "export") losses();
+}
+
+// ---- look -----------------------------------------------------------------------------------------------------------
+
+// A visitor's page keeps looking from behind another tab, because what nobody looks at for long ends.
+const isInBackground = () => page.offsetParent === null && !(props.value?.note && performance.now() - polledAt >= AWAY_POLL_MILLISECONDS);
+
+async function poll() {
+  if (isPolling || !project || isInBackground()) return;
+  isPolling = true;
+  polledAt = performance.now();
+  try {
+    const asked = project;
+    const response = await responseOf(server.poll(withSessionToken({ project, signature })));
+    if (asked !== project) return;
+    page.classList.toggle("hs-unreadable", Boolean(response?.error) && !state); // what is drawn is another project's
+    if (response?.error) return showMessage(response.error, true);
+    if (response) {
+      const isOther = state && total() !== totalOf(response);
+      state = response;
+      signature = response.signature;
+      draw();
+      if (isOther) listProjects(); // the list says how many items each project has
+    }
+    page.classList.remove("hs-offline");
+  } catch {
+    page.classList.add("hs-offline");
+  } finally {
+    isPolling = false;
+  }
+}
+
+const totalOf = (found) => Object.values(found.statuses).reduce((sum, count) => sum + count, 0);
+const total = () => totalOf(state);
+const countOf = (...names) => names.reduce((sum, name) => sum + (state.statuses[name] ?? 0), 0);
+
+function draw() {
+  const count = total();
+  const parts = Object.entries(STATUS_TITLES).filter(([name]) => state.statuses[name]);
+  find(".hs-status-bar").replaceChildren(...parts.map(([name, title]) =>
+    build("span", { class: `hs-part hs-part-${name}`, style: `flex-grow:${state.statuses[name]}`, title: `${formatCount(state.statuses[name])} ${title}` })));
+  find(".hs-status-list").replaceChildren(
+    build("li", {}, [build("strong", { text: formatCount(count) }), build("span", { text: count === 1 ? "item" : "items" })]),
+    ...parts.map(([name, title]) => build("li", {}, [build("i", { class: `hs-part-${name}` }), build("strong", { text: formatCount(state.statuses[name]) }), build("span", { text: name === "auto_accepted" && state.audits ? `${title}, ${formatCount(state.audits)} of them to audit` : title })])),
+  );
+  page.classList.toggle("hs-no-items", !count);
+  importing.draw(state.import);
+  const classes = find(".hs-classes");
+  if (classes !== document.activeElement) classes.value = state.settings.classes.join(", ");
+  suggestModel();
+  if (!isScopeChosen) find(".hs-item-scope").value = state.is_to_verify ? "open" : "new";
+  drawRuns();
+  drawComparison();
+  fillSelect(find(".hs-filter-category"), [["", "All categories"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
+  fillSelect(find(".hs-filter-reviewer"), [["", "Everybody"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
+}
+
+// The built-in model is suggested only for images that it was made for; for others a person chooses.
+function suggestModel() {
+  const input = find(".hs-label-model");
+  const suggested = state.image_domains.every((domain) => props.value.made_for.includes(domain)) ? props.value.model : "";
+  if (isModelChosen || input.value === suggested) return;
+  input.value = suggested;
+  if (!find("#hs-panel-propose").hidden) describeScoreBasis();
+}
+
+const isRunning = () => Boolean(state?.runs.some((run) => ACTIVE_RUNS.includes(run.state)));
+
+function drawStart() {
+  find(".hs-start-run").disabled = isRunning() || !find(".hs-label-model").value.trim();
+}
+
+function drawRuns() {
+  drawStart();
+  find(".hs-runs-of-project").replaceChildren(...state.runs.map((run) => {
+    const share = run.total ? run.step / run.total : 0;
+    const command = (name, text, title = null, more = {}) => build("button", { type: "button", text, title, onclick: async (event) => { await call(name, { run: run.id, ...more }, event.target); signature = ""; poll(); } });
+    const isStopping = run.state === "stopping";
+    const isOn = ACTIVE_RUNS.includes(run.state);
+    return build("li", { class: "hs-label-run" }, [
+      build("div", { class: "hs-label-run-line" }, [
+        build("span", { class: `hs-pill hs-pill-${run.is_paused && isOn && !isStopping ? "queued" : run.state}`, text: run.is_paused && isOn && !isStopping ? "paused" : run.state }),
+        build("span", { text: `${formatCount(run.step)} of ${formatCount(run.total)} items` }),
+        build("span", { class: "hs-muted", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
+        build("span", { class: "hs-spacer" }),
+        isOn && !isStopping && !props.value?.note ? command("pause", run.is_paused ? "Resume" : "Pause") : null,
+        isOn ? command("stop", isStopping ? "Force stop" : "Stop", isStopping ? "Does not wait for the batch" : "Ends after its batch; finished labels are kept", { now: isStopping }) : null,
+        ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
+      ]),
+      build("div", { class: "hs-progress", role: "progressbar", "aria-label": "Items", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
+      run.error ? build("p", { class: "hs-bad", role: "alert", text: run.error }) : null,
+    ]);
+  }));
+}
+
+const DIFFERENCES = { fixed: "fixed: verified now", broken: "broken: no longer verified", moved: "moved elsewhere", same: "same", unclear: "could not be asked" };
+
+function drawComparison() {
+  const done = state.runs.filter((run) => run.step > 0 && !ACTIVE_RUNS.includes(run.state));
+  find(".hs-compare-runs").hidden = done.length < 2;
+  if (done.length < 2) return;
+  const options = done.map((run) => [run.id, `${run.id.slice(0, 15)} · ${run.model}`]);
+  const [before, after] = [find(".hs-run-before"), find(".hs-run-after")];
+  const isFirst = !before.options.length;
+  fillSelect(before, options, isFirst ? done[1].id : before.value);
+  fillSelect(after, options, isFirst ? done[0].id : after.value);
+}
+
+async function compareRuns() {
+  const response = await call("diff_labels", { before: find(".hs-run-before").value, after: find(".hs-run-after").value }, find(".hs-compare-start"));
+  if (!response?.counts) return;
+  const names = Object.keys(DIFFERENCES);
+  find(".hs-label-diff").replaceChildren(
+    table(["Evidence", ...names.map((name) => DIFFERENCES[name])], response.counts.map((row) => [row.kind, ...names.map((name) => formatCount(row[name]))])),
+    ...(response.changes.length ? [build("div", { class: "hs-table-host" }, [build("table", {}, [build("tbody", {}, response.changes.map((row) => build("tr", {}, [
+      build("td", { text: row.change }), build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
+      build("td", { class: "hs-number", text: row.iou === null ? "–" : `IoU ${row.iou.toFixed(2)}` }),
+    ])))])])] : []),
+  );
+}
+
+// From how far a run has come between two looks; steady after a few of them.
+const seenSteps = new Map();
+function etaOf(run) {
+  if (run.state !== "running" || run.is_paused) { seenSteps.delete(run.id); return ""; }
+  const now = performance.now();
+  const first = seenSteps.get(run.id) ?? { step: run.step, at: now };
+  seenSteps.set(run.id, first);
+  if (run.step <= first.step) return "";
+  const seconds = ((run.total - run.step) * (now - first.at)) / (run.step - first.step) / 1000;
+  return seconds < 90 ? `about ${Math.ceil(seconds)} s left` : `about ${Math.ceil(seconds / 60)} min left`;
+}
+
+// ---- run --------------------------------------------------------------------------------------------------------------
+
+function runRequest() {
+  const untouched = ["new", "failed"];
+  const statuses = { new: untouched, open: [...untouched, "proposed", "auto_accepted"], all: Object.keys(STATUS_TITLES) };
+  return {
+    model: find(".hs-label-model").value, rollouts: Number(find(".hs-rollouts").value),
+    is_refining: find(".hs-refine-boxes").checked, is_auto_accepting: !find(".hs-no-auto-accept").checked,
+    statuses: statuses[find(".hs-item-scope").value],
+  };
+}
+
+async function startRun() {
+  const { warnings = [] } = await describeScoreBasis() ?? {};
+  if (warnings.length && !confirm(`${warnings.join("\n")}\n\nStart with this model anyway?`)) return;
+  const response = await call("start", runRequest(), find(".hs-start-run"));
+  drawStart();
+  if (response) { signature = ""; poll(); } else removeDuplicateNotes();
+}
+
+// A complaint is shown once: above, not among the notes too.
+function removeDuplicateNotes() {
+  for (const note of page.querySelectorAll(".hs-score-notes li")) if (note.textContent === message.textContent) note.remove();
+}
+
+// What the scores would rest on, before anybody waits for them; of what was asked last.
+let scoresAsked = 0;
+async function describeScoreBasis() {
+  const host = find(".hs-score-notes");
+  const asked = ++scoresAsked;
+  drawStart();
+  if (!project || !props.value.is_open) return host.replaceChildren();
+  if (!find(".hs-label-model").value.trim()) {
+    return host.replaceChildren(build("li", { class: "hs-warning", text: `Choose a model. ${props.value.model_hint}` }));
+  }
+  const response = await Promise.resolve(server.describe_score_basis(withSessionToken({ project, ...runRequest() }))).catch(() => undefined);
+  if (asked !== scoresAsked) return;
+  const found = response ?? { basis: "", cautions: [], warnings: [] };
+  host.replaceChildren(...present([
+    ...(found.warnings ?? []).map((text) => build("li", { class: "hs-warning", text })),
+    ...(found.error ? [found.error] : found.cautions).map((text) => build("li", { class: "hs-warned", text })),
+    found.basis ? build("li", { text: found.basis }) : null,
+  ]));
+  removeDuplicateNotes();
+  return found;
+}
+
+let scoresTimer = null;
+function describeScoreBasisSoon() {
+  clearTimeout(scoresTimer);
+  scoresTimer = setTimeout(describeScoreBasis, 300);
+}
+
+// ---- review -------------------------------------------------------------------------------------------------------------
+
+function filter() {
+  const score = find(".hs-filter-score").value;
+  const status = find(".hs-filter-status").value;
+  return {
+    statuses: status ? [status] : [], category: find(".hs-filter-category").value || null,
+    reviewer: find(".hs-filter-reviewer").value || null, text: find(".hs-filter-text").value,
+    min_score: score === "" ? null : Number(score), is_uncalibrated: find(".hs-filter-uncalibrated").checked,
+  };
+}
+
+const reviewer = () => find(".hs-reviewer").value.trim();
+
+function startReview() {
+  if (!reviewer()) {
+    showMessage("Type your name first, so that your decisions can be told from others'.", true);
+    return find(".hs-reviewer").focus();
+  }
+  withStorage((storage) => storage.setItem(REVIEWER_KEY, reviewer()));
+  showMessage("");
+  return review.open({ project, reviewer: reviewer(), filter: filter() });
+}
+
+async function openItem(id) {
+  if (!reviewer()) return startReview();
+  return review.open({ project, reviewer: reviewer(), filter: filter() }, id);
+}
+
+// What is odd about a label keeps it waiting, however sure its score is.
+const tagsOf = (row) => (row.status === "proposed" ? row.cautions : []).map((name) => build("span", { class: "hs-tag hs-caution", text: CAUTION_TAGS[name] ?? name, title: `Never auto-accepted: ${CAUTIONS[name] ?? name}` }));
+
+async function list(offset) {
+  if (!project) return;
+  const response = await call("list_items", { filter: filter(), offset });
+  if (!response?.rows) return;
+  shownList = { offset, count: response.count, acceptable: response.acceptable };
+  find(".hs-list-count").textContent = `${formatCount(response.count)} item${response.count === 1 ? "" : "s"}`;
+  find(".hs-list-previous").disabled = offset === 0;
+  find(".hs-list-next").disabled = offset + response.rows.length >= response.count;
+  const button = find(".hs-accept-all");
+  button.disabled = !response.acceptable.labels || isAccepting;
+  button.textContent = `Accept these ${formatCount(response.acceptable.labels)}`;
+  button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are left out." : "";
+  if (response.unfinished && !isAccepting) showMessage(response.unfinished, true);
+  find(".hs-list tbody").replaceChildren(...(response.rows.length ? response.rows.map((row) => build("tr", {}, [
+    build("td", {}, [build("button", { type: "button", class: "hs-link", text: row.question, onclick: () => openItem(row.id) })]),
+    build("td", { class: "hs-truncate", text: row.name, title: row.name }),
+    build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] }), ...tagsOf(row)]),
+    build("td", { class: "hs-number", text: row.score_text, title: row.score_reason || null }),
+    build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-truncate" }),
+  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-muted", text: state && total() ? "No item matches." : "No item yet. Import questions first." })])]));
+}
+
+// What a bulk accept would do, before it is done.
+function describeAccept({ labels, unscored, empty, auto_accepted: autoAccepted }) {
+  const count = (number, one, many) => `${formatCount(number)} ${number === 1 ? one : many}`;
+  return present([
+    `Accept ${count(labels, "label", "labels")} as they are, in the name of ${reviewer()}?`,
+    unscored ? `${count(unscored, "has", "have")} no calibrated score: nothing says how often such boxes are right.` : null,
+    empty ? `${count(empty, "label without a box is", "labels without a box are")} left for a decision of their own.` : null,
+    autoAccepted ? `${count(autoAccepted, "auto-accepted label stays as it is", "auto-accepted labels stay as they are")}: the audit counts single decisions only.` : null,
+    "One undo in the review takes all of them back.",
+  ]).join("\n\n");
+}
+
+let isAccepting = false;
+
+async function acceptAll() {
+  if (!reviewer()) return startReview();
+  const { acceptable } = shownList;
+  if (isAccepting || !confirm(describeAccept(acceptable))) return;
+  const button = find(".hs-accept-all");
+  isAccepting = button.disabled = true;
+  const asked = project;
+  let response;
+  try {
+    response = await call("accept_all", { filter: filter(), expected: acceptable.labels, reviewer: reviewer() });
+    while (response && !response.is_over && asked === project) {
+      showMessage(`Accepting: ${formatCount(response.done)} of ${formatCount(response.total)}…`);
+      await new Promise((resolve) => setTimeout(resolve, BULK_POLL_MILLISECONDS));
+      response = await call("bulk_progress", {});
+    }
+  } finally {
+    isAccepting = false;
+  }
+  signature = "";
+  poll();
+  await list(0);
+  if (response?.is_over) showMessage(response.error ? `${response.error} ${formatCount(response.done)} of ${formatCount(response.total)} were accepted.` : response.summary, Boolean(response.error));
+}
+
+// ---- quality --------------------------------------------------------------------------------------------------------------
+
+const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("table", {}, [
+  build("thead", {}, [build("tr", {}, heads.map((text) => build("th", { scope: "col", text })))]),
+  build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
+])]);
+
+// How the error rate of labels auto-accepted comes to be known.
+function howToAudit() {
+  if (state?.audits) return ` “Start review” brings ${formatCount(state.audits)} that ${state.audits === 1 ? "was" : "were"} drawn for it, after all others.`;
+  return state?.statuses.auto_accepted ? " In Review, list the status “auto-accepted” and decide them." : "";
+}
+
+async function measure() {
+  if (!project) return;
+  const host = find(".hs-quality");
+  const response = await call("quality", {});
+  if (!response?.figures) return;
+  host.replaceChildren(
+    build("p", { class: "hs-muted", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
+    table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full image right", "Lift", "Region necessary (masking test)"], response.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
+    build("p", { text: response.audited ? `Audit: of ${formatCount(response.audited)} auto-accepted labels that people decided one by one, ${response.audit} stayed as they were.` : "Audit: no label that was auto-accepted has been decided by a person yet, so their error rate is not known." + howToAudit() }),
+    ...(response.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accepted: right", "Right: auto-accepted"], response.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
+    ...(response.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], response.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
+    ...(response.agreement.items ? [build("p", { text: `${response.agreement.items} items decided by two: mean IoU ${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
+    build("div", { class: "hs-figures" }, Object.entries(response.figures).map(([name, text]) => svgFigure(name.replaceAll("_", " "), text))),
+    ...(response.missing ? [build("p", { class: "hs-muted", text: response.missing })] : []),
+    build("p", {}, [build("a", { class: "hs-link", href: addressOf(response.report), download: "quality.html", text: "The report as one HTML file" })]),
+  );
+}
+
+// ---- export ---------------------------------------------------------------------------------------------------------------
+
+const exportRequest = () => ({
+  format: find(".hs-format").value,
+  statuses: [...page.querySelectorAll(".hs-export-status:checked")].map((box) => box.value),
+  splits: ["train", "val", "test"].map((name) => Number(find(`.hs-split-${name}`).value) / 100),
+  min_score: find(".hs-export-score").value === "" ? null : Number(find(".hs-export-score").value),
+  box_class: find(".hs-export-class").value,
+  is_referring: find(".hs-keep-image-paths").checked,
+});
+
+async function losses() {
+  if (!project) return;
+  const response = await call("describe_export_loss", exportRequest());
+  const host = find(".hs-export-loss");
+  if (!response?.losses) return host.replaceChildren();
+  host.replaceChildren(
+    build("p", {}, [build("strong", { text: `${formatCount(response.items)} labels. ` }), build("span", { text: response.losses.length ? "This format drops of them:" : "This format keeps everything of them." })]),
+    build("ul", {}, response.losses.map((text) => build("li", { text }))),
+    ...leftOut(response.excluded),
+  );
+}
+
+const leftOut = (reasons) => Object.entries(reasons).map(([reason, count]) => build("p", { class: "hs-muted", text: `${formatCount(count)} left out: ${reason}` }));
+
+async function changeClasses() {
+  const response = await call("change_classes", { classes: find(".hs-classes").value });
+  if (!response?.classes) return;
+  find(".hs-classes").value = response.classes.join(", ");
+  await losses();
+}
+
+async function exportLabels() {
+  const response = await call("export", exportRequest(), find(".hs-export"));
+  if (!response?.archive) return;
+  const pictures = Object.entries(response.images).map(([split, count]) => `${count} ${split}`).join(", ");
+  find(".hs-export-message").replaceChildren(
+    build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, pictures: ${pictures}.` })]),
+    ...leftOut(response.excluded),
+    ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
+    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(response.archive), download: response.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-muted", text: response.folder ? ` It also lies in ${response.folder}` : "" })]),
+  );
+}
+
+// ---- wiring -----------------------------------------------------------------------------------------------------------------
+
+function load() {
+  const value = props.value;
+  fillSelect(find(".hs-kind"), [["auto", "Auto-detect"], ...value.kinds.map((name) => [name, name.replaceAll("_", " ")])], "auto");
+  fillSelect(find(".hs-format"), value.formats.map(([title, name]) => [name, title]), value.formats[0][1]);
+  find(".hs-model-list").replaceChildren(...value.models.map(([title, name]) => build("option", { value: name, text: title })));
+  find(".hs-filter-status").replaceChildren(build("option", { value: "", text: "All statuses" }), ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })));
+  for (const node of page.querySelectorAll(".hs-requires-write")) node.hidden = !value.is_open;
+  find(".hs-label-closed").hidden = value.is_open;
+  find(".hs-model-label").textContent = value.model_label;
+  find(".hs-rollouts").max = value.max_rollouts;
+  find(".hs-session-note").textContent = value.note;
+  find(".hs-source-field").hidden = find(".hs-train-on").hidden = find(".hs-keep-image-paths-field").hidden = Boolean(value.note);
+  importing.showFields();
+  find(".hs-session-note").hidden = !value.note;
+  if (value.note) {
+    find(".hs-file-label").textContent = "A zip of pictures, with a table of questions or without, or a table that holds its pictures (CSV, TSV, JSONL)";
+    find(".hs-file").accept = ".zip,.csv,.tsv,.jsonl";
+  }
+}
+
+const on = (name, event, act) => find(name).addEventListener(event, act);
+on(".hs-project", "change", (event) => choose(event.target.value));
+on(".hs-create", "click", create);
+on(".hs-new-name", "keydown", (event) => event.key === "Enter" && create());
+on(".hs-start-run", "click", startRun);
+for (const name of [".hs-label-model", ".hs-rollouts"]) on(name, "input", describeScoreBasisSoon);
+on(".hs-label-model", "input", () => { isModelChosen = true; drawStart(); });
+on(".hs-refine-boxes", "change", describeScoreBasisSoon);
+on(".hs-item-scope", "change", () => { isScopeChosen = true; });
+on(".hs-start-review", "click", startReview);
+on(".hs-accept-all", "click", acceptAll);
+on(".hs-list-previous", "click", () => list(Math.max(0, shownList.offset - 50)));
+on(".hs-list-next", "click", () => list(shownList.offset + 50));
+on(".hs-classes", "change", changeClasses);
+on(".hs-export", "click", exportLabels);
+on(".hs-train-on", "click", () => trigger("train_on", { project }));
+on(".hs-compare-start", "click", compareRuns);
+for (const node of page.querySelectorAll(".hs-filter")) node.addEventListener(node.type === "search" ? "input" : "change", () => list(0));
+for (const node of page.querySelectorAll(".hs-export-choice")) node.addEventListener("change", losses);
+find(".hs-reviewer").value = withStorage((storage) => storage.getItem(REVIEWER_KEY)) ?? "";
+watch("value", load);
+load();
+openPanel("import");
+listProjects(new URLSearchParams(location.search).get("project") ?? undefined);
+(function again() {
+  poll().finally(() => {
+    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_POLL_MILLISECONDS : POLL_MILLISECONDS);
+  });
+})();

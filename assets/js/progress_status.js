@@ -1,0 +1,37 @@
+// One quiet line above the results: what is happening now, or what went wrong and what to do.
+const box = element.querySelector(".hs-status");
+
+function running(value) {
+  const percent = Math.round(value.fraction * 100);
+  return [
+    build("div", { class: "hs-status-line" }, [
+      build("span", { class: "hs-spinner", "aria-hidden": "true" }),
+      build("span", { text: value.stage }),
+      build("span", { class: "hs-muted", text: `${percent} %` }),
+    ]),
+    build("div", {
+      class: "hs-progress", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": percent,
+      "aria-label": value.stage,
+    }, [build("div", { style: `width:${percent}%` })]),
+  ];
+}
+
+const failed = (value) => [
+  build("strong", { text: value.title }),
+  build("p", { text: value.message }),
+];
+
+function load() {
+  const value = props.value;
+  const state = value?.state ?? "idle";
+  box.className = `hs-status hs-status-${state}`;
+  box.setAttribute("role", state === "failed" ? "alert" : "status");
+  const isNew = box.childElementCount === 0 || state === "failed";
+  box.replaceChildren(...(state === "running" ? running(value) : state === "failed" ? failed(value) : []));
+  // The button may be far below the line that it starts.
+  if (state !== "idle" && isNew) box.scrollIntoView({ block: "nearest" });
+  document.querySelectorAll(".hs-result").forEach((column) => column.classList.toggle("hs-busy", state === "running"));
+}
+
+watch("value", load);
+load();

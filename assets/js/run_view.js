@@ -1,0 +1,346 @@
+// One run, live: its state, its rollouts, its curves, its log. Looks at the run every second and is told what is new.
+const POLL_MILLISECONDS = 1000;
+const HIDDEN_POLL_MILLISECONDS = 5000;
+const RUN_LIST_EVERY = 4; // looks
+const MAX_LOG_CHARACTERS = 200000;
+const ACTIVE_STATES = ["queued", "running", "stopping"];
+const OUT_OF_MEMORY_ADVICE = "Memory ran out. Lower schedule.prompts_per_micro_batch, rollout.group_size, or the pixel budgets; set LoRA and gradient checkpointing on; or take a smaller model.";
+
+const view = element.querySelector(".hs-run");
+const find = (name) => view.querySelector(name);
+const emptyTable = () => ({ steps: [], figures: {} });
+let run = null;
+let known = {};
+let about = null;
+let status = null;
+let pace = null;
+let warnings = { count: 0, newest: [] };
+let marks = [];
+let steps = emptyTable();
+let evaluations = emptyTable();
+let recent = {}; // figure -> [mean, steps] of the last steps
+let heldOut = null; // identity of the held-out questions
+let weight = 0.6;
+let pollCount = 0;
+let runs = [];
+let signature = "";
+let isPolling = false;
+let choices = 0;
+let lastLine = ""; // of the log, as it was printed
+let statusAt = 0;
+let messageStates = null; // states of the run in which what was told of a command stays true; null = all
+let checkpoint = null; // that somebody has chosen; else the newest one is shown
+
+const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
+const rolloutViewer = createRolloutViewer(find(".hs-rollout-viewer-host"), server_calls(), (name) => imageBase() + encodeURIComponent(name), describeNoRollouts);
+
+function server_calls() {
+  return { rollouts: (request) => server.rollouts(request), follow: (request) => server.track_question(request), gold: (request) => server.gold_boxes(request) };
+}
+
+// The run of this page is in its address, so a reload or a second tab shows the same one.
+const runOfAddress = () => new URLSearchParams(location.search).get("run");
+function putIntoAddress(id) {
+  const address = new URL(location.href);
+  if (id) address.searchParams.set("run", id);
+  else address.searchParams.delete("run");
+  history.replaceState(null, "", address);
+}
+
+function choose(id) {
+  run = id;
+  choices++;
+  known = {};
+  about = status = pace = checkpoint = null;
+  marks = [];
+  warnings = { count: 0, newest: [] };
+  steps = emptyTable();
+  evaluations = emptyTable();
+  recent = {};
+  heldOut = null;
+  find(".hs-log pre").textContent = "";
+  putIntoAddress(id);
+  rolloutViewer.reset(id);
+  drawHead();
+  drawCharts();
+  poll();
+}
+
+const isShown = () => view.offsetParent !== null;
+
+async function poll() {
+  if (isPolling) return;
+  isPolling = true;
+  try {
+    // A hidden page lists the runs once, so that it is there when it is opened.
+    if (pollCount++ % RUN_LIST_EVERY === 0) await pollRuns();
+    if (run && isShown()) {
+      const asked = choices;
+      const response = await responseOf(server.poll({ run, ...known }));
+      if (asked === choices) applyResponse(response); // else another run was chosen meanwhile
+    }
+    view.classList.remove("hs-offline");
+  } catch {
+    view.classList.add("hs-offline"); // the server is away; the next look tries again
+  } finally {
+    isPolling = false;
+  }
+}
+
+// Runs of a Space are its owner's: whoever is not signed in is told so, where the first run would be.
+function showEmptyReason(reason) {
+  find(".hs-no-run strong").textContent = "No runs to see here";
+  find(".hs-no-run p").textContent = `${capitalize(reason)}.`;
+  find(".hs-go-to-train").hidden = true;
+  view.classList.add("hs-run-none");
+}
+
+// Where nobody may train, there is no way to send people on.
+function showEmptyHint() {
+  const mayAct = Boolean(props.value?.can_control);
+  find(".hs-go-to-train").hidden = !mayAct;
+  if (!mayAct) find(".hs-no-run p").textContent = "Training is switched off on this page. A run that is started on this machine in a terminal shows up here within seconds.";
+}
+
+function fillPicker() {
+  const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
+  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
+}
+
+async function pollRuns() {
+  const response = await responseOf(server.list_runs({ signature }));
+  if (response?.error) return showEmptyReason(response.error);
+  if (!response) return;
+  ({ signature, runs } = response);
+  if (!run || !runs.some((item) => item.id === run)) {
+    const wanted = runOfAddress();
+    const first = runs.find((item) => item.id === wanted) ?? runs.find((item) => ACTIVE_STATES.includes(item.state)) ?? runs[0];
+    if (first) choose(first.id);
+    else if (run) choose(null);
+  }
+  fillPicker();
+  view.classList.toggle("hs-run-none", !runs.length);
+  if (!runs.length) showEmptyHint();
+}
+
+function applyResponse(response) {
+  if (!response) return drawTiming();
+  if (response.error) return;
+  if (response.about) about = response.about;
+  if (response.status) {
+    status = response.status;
+    statusAt = Date.now();
+    known.status = status.signature;
+    // The list of runs is asked for less often, and must not show another state beside the run's own.
+    const listed = runs.find((item) => item.id === run);
+    if (listed && listed.state !== status.state) {
+      listed.state = status.state;
+      fillPicker();
+    }
+    if (messageStates && !messageStates.includes(status.state)) showMessage("");
+  }
+  if (response.log) appendLog(response.log);
+  if (response.delta) applyDelta(response.delta, response.cursor);
+  drawHead();
+}
+
+function applyDelta(delta, cursor) {
+  if (delta.is_whole) {
+    steps = emptyTable();
+    evaluations = emptyTable();
+    marks = [];
+  }
+  mergeTable(steps, delta.steps);
+  mergeTable(evaluations, delta.evaluations);
+  marks.length = Math.min(marks.length, delta.marks.first);
+  marks.push(...delta.marks.items);
+  warnings = delta.warnings ?? warnings;
+  pace = delta.seconds_per_step;
+  recent = delta.recent;
+  heldOut = delta.held_out;
+  known.cursor = cursor;
+  drawCharts();
+  rolloutViewer.setMarks(stepsOf("rollouts"), stepsOf("held_out"));
+  drawCheckpoints(stepsOf("checkpoint"));
+}
+
+function appendLog(part) {
+  const pre = find(".hs-log pre");
+  const isAtEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
+  // A progress bar writes over its line with carriage returns; what stands there in the end is what is shown.
+  const before = part.is_first ? "" : pre.textContent.slice(0, pre.textContent.lastIndexOf("\n") + 1);
+  const lines = ((part.is_first ? "" : lastLine) + part.text).split("\n");
+  lastLine = lines.at(-1).slice(lines.at(-1).lastIndexOf("\r", lines.at(-1).length - 2) + 1);
+  const shown = lines.map((line) => line.replace(/\r+$/, "").split("\r").at(-1));
+  pre.textContent = (before + shown.join("\n")).slice(-MAX_LOG_CHARACTERS);
+  known.attempt = part.attempt;
+  known.log_offset = part.offset;
+  if (isAtEnd || part.is_first) pre.scrollTop = pre.scrollHeight;
+}
+
+const span = (seconds) => {
+  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`;
+};
+
+// What the run does now. A run names what it does beside its steps; its steps are counted here.
+function phaseOf() {
+  if (status.phase || !ACTIVE_STATES.includes(status.state)) return status.phase ?? "";
+  if (!status.total) return "";
+  return status.step >= status.total ? "finishing" : `working on step ${formatCount(status.step + 1)}`;
+}
+
+// What stands where the rollouts will be: [title, text]. Only a run that has ended is said to have ended.
+function describeNoRollouts(isHeldOut) {
+  if (!run || !status) return ["Loading the run…", ""];
+  const { schedule, method } = about?.settings ?? {};
+  const isOff = schedule && (isHeldOut ? !schedule.evaluate_every : !schedule.rollouts_every);
+  const isSft = method && !isHeldOut && method.chain === "sft";
+  const reason = isSft ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
+    : isOff ? `Recording is off: “${isHeldOut ? "Evaluate every" : "Log rollouts every"}” is 0.` : "";
+  if (!ACTIVE_STATES.includes(status.state)) return ["No rollouts were recorded", reason || "The run ended before its first record."];
+  const phase = phaseOf();
+  const next = reason || `${status.step === 0 && schedule?.evaluate_every ? "Held-out questions appear first, then rollouts of training from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
+  return ["No rollouts yet", `${phase ? `Now: ${phase}. ` : ""}${next}`];
+}
+
+function drawTiming() {
+  if (!status) return;
+  const age = typeof status.age === "number" ? status.age + (Date.now() - statusAt) / 1000 : null;
+  const isRunning = status.state === "running" || status.state === "stopping";
+  const parts = [];
+  if (pace) parts.push(`${formatNumber(pace)} s a step`);
+  if (isRunning && pace && status.step < status.total) parts.push(`about ${span((status.total - status.step) * pace)} left`);
+  if (isRunning && age !== null) parts.push(age < 10 ? "working" : `last sign of life ${span(age)} ago`);
+  if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
+  find(".hs-run-timing").textContent = parts.join(" · ");
+  // A screen reader is told of phases, not of every step.
+  find(".hs-run-phase").setAttribute("aria-live", status.phase ? "polite" : "off");
+  find(".hs-run-phase").textContent = phaseOf();
+  rolloutViewer.refresh();
+  view.classList.toggle("hs-stale", isRunning && age > 60);
+}
+
+function drawHead() {
+  const state = status?.state ?? "";
+  view.classList.toggle("hs-run-empty", !run);
+  find(".hs-run-title").textContent = about?.title ?? run ?? "";
+  find(".hs-run-facts").textContent = about ? [about.chain, about.model, about.group_size ? `G = ${about.group_size}` : "", about.device].filter(Boolean).join(" · ") : "";
+  const pill = find(".hs-pill");
+  pill.textContent = state;
+  pill.className = `hs-pill hs-pill-${state}`;
+  const percent = status?.total ? Math.min(100, (status.step / status.total) * 100) : 0;
+  find(".hs-run-progress > div").style.width = `${percent}%`;
+  find(".hs-run-progress").setAttribute("aria-valuenow", Math.round(percent));
+  find(".hs-run-steps").textContent = status?.total ? `${formatCount(status.step ?? 0)} of ${formatCount(status.total)} steps` : "";
+  const isActive = ACTIVE_STATES.includes(state);
+  const mayAct = Boolean(props.value?.can_control);
+  drawEnd(state, mayAct);
+  rolloutViewer.refresh();
+  find("[data-command=stop]").hidden = !isActive || !mayAct;
+  find("[data-command=stop]").textContent = state === "stopping" ? "Force stop" : "Stop and save";
+  find("[data-command=resume]").hidden = !["stopped", "failed", "lost"].includes(state) || !mayAct;
+  find("[data-command=delete]").hidden = !run || isActive || !mayAct;
+  const note = find(".hs-run-warnings");
+  note.hidden = !warnings.count;
+  note.querySelector("summary").textContent = `${formatCount(warnings.count)} warning${warnings.count === 1 ? "" : "s"}`;
+  note.querySelector("ul").replaceChildren(...warnings.newest.toReversed().map(([step, text]) => build("li", { text: `step ${step}: ${text}` })));
+  drawTiming();
+}
+
+const stepsOf = (kind) => [...new Set(marks.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
+
+// Why a run is over before its time. One that somebody ended has not failed, and is not shown as if it had.
+function drawEnd(state, mayAct) {
+  const end = find(".hs-run-outcome");
+  const isBad = ["failed", "lost", "unreadable"].includes(state);
+  end.hidden = !isBad && state !== "stopped";
+  if (end.hidden) return;
+  end.classList.toggle("hs-run-failed", isBad);
+  end.setAttribute("role", isBad ? "alert" : "status");
+  const saved = stepsOf("checkpoint").at(-1);
+  const rest = state === "unreadable" ? "" : saved === undefined
+    ? `Nothing was saved yet${mayAct ? "; Resume begins again" : ""}.`
+    : `The last checkpoint is step ${formatCount(saved)}${mayAct ? "; Resume goes on from there" : ""}.`;
+  const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
+  const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
+  end.replaceChildren(...(isBad
+    ? present([
+        build("strong", { text: `This run ${{ lost: "was lost", unreadable: "cannot be read" }[state] ?? "failed"}` }),
+        build("p", { text: cause }),
+        /memory/i.test(cause) ? build("p", { text: OUT_OF_MEMORY_ADVICE }) : null,
+        rest ? build("p", { text: rest }) : null,
+        lines ? build("pre", { text: lines }) : null,
+      ])
+    : [build("strong", { text: `${capitalize(cause || "stopped on request")}.` }), build("span", { text: ` ${rest}` })]));
+}
+
+function drawCheckpoints(list) {
+  const picker = find(".hs-checkpoints");
+  fillSelect(picker, list.toReversed().map((step) => [step, `step ${formatCount(step)}`]), list.includes(checkpoint) ? checkpoint : list.at(-1));
+  find(".hs-open-checkpoint").hidden = !list.length;
+}
+
+function drawCharts() {
+  const host = find(".hs-charts");
+  const charts = props.value?.charts ?? [];
+  while (host.childElementCount < charts.length) host.append(build("figure", { class: "hs-chart" }));
+  charts.forEach((chart, index) => {
+    const table = chart.is_held_out ? evaluations : steps;
+    const lines = chart.lines.map(([name, label], place) => ({ label, color: CHART_COLORS[place], points: pointsOf(table, name), isSparse: chart.is_held_out }))
+      .filter((line) => line.points.length);
+    const figure = host.children[index];
+    figure.hidden = !lines.length;
+    const title = chart.is_held_out && heldOut ? `${chart.title} (${setName(heldOut, [])})` : chart.title;
+    if (lines.length) drawChart(figure, { ...chart, title, lines, current: currentValue(chart, { evaluations, recent }) }, weight);
+  });
+  const isEmpty = charts.every((chart, index) => host.children[index].hidden);
+  find(".hs-no-charts").hidden = !isEmpty;
+  find(".hs-section-bar label").hidden = isEmpty;
+}
+
+// What a command came to; given states, it goes once the run is in another one.
+function showMessage(text, states = null, isBad = false) {
+  messageStates = states;
+  find(".hs-run-message").textContent = text;
+  find(".hs-run-message").classList.toggle("hs-bad", isBad);
+}
+
+async function command(name) {
+  if (!run) return;
+  if (name === "delete" && !confirm(`Delete the run ${about?.title ?? run} with its checkpoints? This cannot be undone.`)) return;
+  const now = name === "stop" && status?.state === "stopping";
+  if (now && !confirm("End this run without waiting for its step and its checkpoint?")) return;
+  const response = await responseOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
+  if (response?.error) showMessage(response.error, null, true);
+  else if (name === "stop") showMessage(now ? "Told to end at once." : "Asked to finish its step, save, and end.", ACTIVE_STATES);
+  else if (name === "resume") showMessage("Put into the queue.", ["queued"]);
+  else showMessage("Deleted.");
+  if (name === "delete" && !response?.error) run = null;
+  pollCount = 0;
+  poll();
+}
+
+view.querySelectorAll("[data-command]").forEach((button) => button.addEventListener("click", () => command(button.dataset.command)));
+find(".hs-go-to-train").addEventListener("click", () => openTab("Train"));
+find(".hs-open-checkpoint button").addEventListener("click", () => trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }));
+find(".hs-checkpoints").addEventListener("change", (event) => { checkpoint = Number(event.target.value); });
+find(".hs-run-picker").addEventListener("change", (event) => chooseAnew(event.target.value));
+find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
+
+// Somebody has chosen: what was told of another run goes.
+function chooseAnew(id) {
+  showMessage("");
+  choose(id);
+}
+
+watch("value", () => { if (props.value?.run && props.value.run !== run) chooseAnew(props.value.run); drawCharts(); });
+if (props.value?.run) choose(props.value.run);
+drawHead();
+drawCharts();
+(function again() {
+  poll().finally(() => {
+    if (element.isConnected) setTimeout(again, document.hidden ? HIDDEN_POLL_MILLISECONDS : POLL_MILLISECONDS);
+  });
+})();

@@ -1,0 +1,1 @@
+"""Functions that scripts of the page and programs call: typed requests in, JSON out."""

@@ -1,0 +1,81 @@
+"""Boxes that somebody drew or wrote down: checked before anything is asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from hart_studio.errors import InputError
+from hart_studio.geometry import WH, clip
+from hart_studio.records import Box, Record
+
+_EDGES: Final = "x_min, y_min, x_max and y_max in pixels of the original picture"
+
+
+class BoxInput(Record):
+    """A box as a client sends it, original pixels."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    x_min: float
+    """Left edge."""
+    y_min: float
+    """Top edge."""
+    x_max: float
+    """Right edge, beyond x_min."""
+    y_max: float
+    """Bottom edge, beyond y_min."""
+    label: str = Field(default="", max_length=200)
+    """What it shows. Text only, never HTML."""
+
+
+def parse_boxes(value: Any, most: int, least: int = 0) -> tuple[Box, ...]:
+    """Boxes from what a client sent.
+
+    Args:
+        value: A list of boxes in the form of ``BoxInput``.
+        most: Greatest number of boxes.
+        least: Smallest number of boxes.
+
+    Raises:
+        InputError: If it is no such list, or a box has edges that are not finite or not in order.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"expected a list of boxes, each with {_EDGES}, got {type(value).__name__}")
+    if not least <= len(value) <= most:
+        bounds = f"{least} to {most}" if least else f"at most {most}"
+        raise InputError(f"expected {bounds} boxes, got {len(value)}")
+    boxes = []
+    for number, sent in enumerate(value, start=1):
+        try:
+            boxes.append(Box(**BoxInput.model_validate(sent).model_dump()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = ": ".join([f"box {number}", *map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+            raise InputError(f"expected boxes with {_EDGES}, got others: {message}") from error
+    return tuple(boxes)
+
+
+def clip_boxes(boxes: Iterable[Box], wh: WH) -> tuple[Box, ...]:
+    """The parts of the boxes inside the picture.
+
+    Args:
+        boxes: In original pixels.
+        wh: Size of the picture, pixels.
+
+    Raises:
+        InputError: If a box has none.
+    """
+    kept = []
+    for number, box in enumerate(boxes, start=1):
+        inside = clip(box, wh)
+        if inside is None:
+            edges = ", ".join(f"{edge:g}" for edge in box.xyxy)
+            raise InputError(
+                f"expected boxes inside the picture of {wh[0]} x {wh[1]} pixels, got box {number} outside of it: "
+                f"[{edges}]; give coordinates of the original picture"
+            )
+        kept.append(inside)
+    return tuple(kept)

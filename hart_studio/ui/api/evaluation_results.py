@@ -1,0 +1,392 @@
+"""What comes out of evaluations on the Evaluate page: tables, figures, single questions, and a report to take away."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field
+
+from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.failures import Ending, count_endings, filter_records, find_ending, sort_records
+from hart_studio.evaluation.figures import make_figures
+from hart_studio.evaluation.job import QUESTIONS_FILE
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
+from hart_studio.evaluation.parts import FOLDER
+from hart_studio.evaluation.records import Judged, Measured
+from hart_studio.evaluation.report import describe_gaps, write_report
+from hart_studio.evaluation.results import load_evaluation
+from hart_studio.evaluation.tables.collection import make_tables
+from hart_studio.evaluation.tables.table import Table
+from hart_studio.evaluation.tables.writers import show_cell
+from hart_studio.files import copy_regular_file, from_stored_path
+from hart_studio.imaging import SourceImage
+from hart_studio.records import Box, Protocol, Record, Score
+from hart_studio.runs.layout import RunLayout
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.labels import read_request
+from hart_studio.ui.cache import renew
+from hart_studio.ui.security.config_check import find_offered_model
+from hart_studio.ui.security.path_redaction import redact_absolute_paths
+from hart_studio.ui.trace_view import PROTOCOL_TITLES
+
+MAX_COMPARED: Final = 6
+"""Evaluations in one set of tables."""
+
+LIST_ROWS: Final = 50
+"""Questions in one page of the list."""
+
+MAX_KEPT: Final = 8
+"""Evaluations whose records are kept in memory, and sets whose tables are."""
+
+MAX_CATEGORIES: Final = 300
+
+
+class SelectedRunsRequest(Record):
+    """Evaluations that a person compares."""
+
+    runs: tuple[str, ...] = Field(min_length=1, max_length=MAX_COMPARED)
+    """Their ids, in the order of the tables."""
+
+
+class FailuresRequest(Record):
+    """Questions that a person looks for."""
+
+    run: str = Field(max_length=200)
+    """The evaluation."""
+    protocol: Protocol
+    """Protocol of the answers."""
+    ending: Ending | None = None
+    """How they ended; None = anyhow."""
+    category: str = Field(default="", max_length=300)
+    """Category, or the first levels of one."""
+    text: str = Field(default="", max_length=200)
+    """Words."""
+    offset: int = Field(default=0, ge=0)
+    """Questions before the page."""
+
+
+class FailureRequest(Record):
+    """One question."""
+
+    run: str = Field(max_length=200)
+    """The evaluation."""
+    sample: str = Field(max_length=1000)
+    """The question's id."""
+
+
+@dataclass(frozen=True)
+class AskPrefill:
+    """A question of an evaluation as the Ask tab takes it."""
+
+    image: Path
+    """A copy of the original that the server may serve."""
+    question: str
+    choices: str
+    """One per line."""
+    answer: str
+    """A letter, a text, or empty when it is not known."""
+    model: str | None
+    """None when a server answered, which the Ask tab does not reach, or when it may not be named or opened here."""
+
+
+class EvaluationResultsApi:
+    """Answers the panels below the list of evaluations.
+
+    Attributes:
+        api: Knows the evaluations.
+        service: Opens pictures.
+    """
+
+    def __init__(self, api: EvaluationApi, service: AskService) -> None:
+        self.api = api
+        self.service = service
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[str, tuple[object, Evaluation]] = OrderedDict()
+        self._shown: OrderedDict[object, dict[str, Any]] = OrderedDict()
+        self._reports: OrderedDict[object, Path] = OrderedDict()
+        self._reporting = threading.Lock()
+
+    def tables(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Tables as texts and figures as SVG documents, of one to six evaluations.
+
+        Args:
+            request: A ``SelectedRunsRequest``.
+
+        Returns:
+            ``tables``, ``figures``, and in ``notes`` why an evaluation is not among them; ``answered``, run ->
+            (questions answered, questions in all) of the tables; ``gaps``, what their figures do not cover.
+        """
+        evaluations, notes = self._choose(request)
+        key = tuple((each.run_id, len(each.records), each.total) for each in evaluations)
+        with self._lock:
+            shown = self._shown.get(key)
+        if shown is None:
+            shown = {
+                "tables": [_show_table(table) for table in make_tables(evaluations)],
+                "figures": [figure._asdict() for figure in make_figures(evaluations)],
+            }
+            with self._lock:
+                _keep(self._shown, key, shown)
+        answered = {each.run_id: (len(each.records), each.total) for each in evaluations}
+        gaps = [sentence for each in evaluations for sentence in describe_gaps(each)]
+        return {**shown, "notes": notes, "answered": answered, "gaps": gaps}
+
+    def failures(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of an evaluation's questions, those first that are most worth a look.
+
+        Args:
+            request: A ``FailuresRequest``.
+
+        Returns:
+            ``endings`` with the count of each, ``categories``, ``count`` of what the filter holds for, and ``rows``.
+        """
+        wanted: FailuresRequest = read_request(FailuresRequest, request)
+        evaluation = self._load(self.api.find(wanted.run))
+        if wanted.protocol not in evaluation.protocols:
+            raise InputError(f"expected one of {', '.join(evaluation.protocols)}, got {wanted.protocol}; choose one")
+        endings = (wanted.ending,) if wanted.ending else ()
+        found = filter_records(
+            evaluation.records, wanted.protocol, endings=endings, category=wanted.category, text=wanted.text
+        )
+        page = sort_records(found, wanted.protocol)[wanted.offset : wanted.offset + LIST_ROWS]
+        return {
+            "endings": count_endings(evaluation.records, wanted.protocol),
+            "categories": _list_categories(evaluation.records),
+            "count": len(found),
+            "rows": [_show_row(record, wanted.protocol) for record in page],
+        }
+
+    def failure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One question: its picture with predicted and gold boxes, and what was answered under every protocol.
+
+        Args:
+            request: A ``FailureRequest``. The picture is the one that the record names, never one of the request.
+        """
+        evaluation, record = self._find(request)
+        scores = [judged.score for judged in record.answers.values()]
+        return {
+            "id": record.sample_id,
+            "category": record.category,
+            "question": record.question,
+            "choices": list(record.choices),
+            "answer": _expected(record),
+            "error": record.error,
+            "is_pointed": record.is_pointed,
+            "boxes": [_show_box(box) for box in record.boxes],
+            "gold": [_show_box(box) for box in record.gold_boxes],
+            "matches": [match.model_dump() for match in record.golds],
+            "area_share": record.area_share,
+            "answers": [
+                _show_answer(record, protocol, judged) for protocol, judged in _in_order(evaluation, record.answers)
+            ],
+            "is_scored": any(score.value is not None for score in scores),
+            **self._show_picture(record),
+        }
+
+    def report(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the report of one to six evaluations where the server may serve it; an unchanged one is written once.
+
+        Args:
+            request: A ``SelectedRunsRequest``.
+
+        Returns:
+            ``archive`` and ``page``: names of the zip and of the HTML file; ``notes`` as for ``tables``.
+        """
+        evaluations, notes = self._choose(request)
+        if not evaluations:
+            raise InputError("; ".join(notes))
+        key = tuple((each.run_id, repr(_stamp(self.api.find(each.run_id)))) for each in evaluations)
+        with self._reporting:  # one at a time: it takes seconds of the processor
+            page = self._reports.get(key)
+            if page is None or not (page.exists() and _archive_of(page).exists()):  # the cache may have removed it
+                folder = self.service.folder / "evaluations" / uuid.uuid4().hex / "report"
+                folder.mkdir(parents=True)
+                page = write_report(evaluations, folder)
+                shutil.make_archive(str(_archive_of(page).with_suffix("")), "zip", folder)
+                _keep(self._reports, key, page)
+            for path in (page, _archive_of(page)):
+                renew(path)
+        names = {"archive": _archive_of(page), "page": page}
+        found = {name: path.relative_to(self.service.folder).as_posix() for name, path in names.items()}
+        return {**found, "notes": notes}
+
+    def prefill_ask(self, request: Mapping[str, Any]) -> AskPrefill:
+        """A question of an evaluation for the Ask tab.
+
+        Args:
+            request: A ``FailureRequest``.
+
+        Raises:
+            InputError: If there is no such question.
+            ImageError: If its picture cannot be read any more.
+        """
+        _, record = self._find(request)
+        # The config is read again, not taken from what is kept: it is checked as it is now.
+        model = find_offered_model(self.api.find(request.get("run")), self.service.allowed, self.api.launch.runs_root)
+        source = from_stored_path(record.image)
+        with SourceImage(record.image) as image:  # nothing but a picture is ever copied to where it is served
+            name = image.name
+        key = hashlib.sha256(f"{source}\n{source.stat().st_mtime_ns}".encode()).hexdigest()[:20]
+        copy = self.service.folder / "asked" / key / name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            draft = copy.with_name(f"{threading.get_ident()}.draft")
+            copy_regular_file(source, draft)
+            draft.replace(copy)
+        return AskPrefill(
+            image=copy,
+            question=record.question,
+            choices="\n".join(" ".join(choice.split()) for choice in record.choices),
+            answer=_expected(record) or "",
+            model=model if model is not None and self.api.display_name(model) == model else None,
+        )
+
+    def _choose(self, request: Mapping[str, Any]) -> tuple[list[Evaluation], list[str]]:
+        """Evaluations that have something to show, and why others have not."""
+        wanted: SelectedRunsRequest = read_request(SelectedRunsRequest, request)
+        found, notes = [], []
+        for layout in [self.api.find(run_id) for run_id in dict.fromkeys(wanted.runs)]:
+            try:
+                if not (layout.folder / QUESTIONS_FILE).exists():
+                    notes.append(f"{self.api.config(layout).shown_title} has not read its questions yet")
+                    continue
+                evaluation = self._load(layout)
+            except HartError as error:
+                notes.append(str(error))
+                continue
+            if evaluation.records:
+                found.append(evaluation)
+            else:
+                notes.append(f"{evaluation.title} on {evaluation.benchmark} has not measured a question yet")
+        return found, notes
+
+    def _load(self, layout: RunLayout) -> Evaluation:
+        """The records of an evaluation, from memory while its files are what they were."""
+        stamp = _stamp(layout)
+        with self._lock:
+            known = self._loaded.get(layout.run_id)
+        if known is None or known[0] != stamp:
+            evaluation = load_evaluation(layout)
+            if not self.api.is_open:  # its report is a file, which nobody looks through on its way out
+                title, model = redact_absolute_paths([evaluation.title, evaluation.model])
+                records = tuple(
+                    each.model_copy(update={"error": redact_absolute_paths(each.error)}) for each in evaluation.records
+                )
+                evaluation = replace(evaluation, title=title, model=model, records=records)
+            known = (stamp, evaluation)
+        with self._lock:
+            _keep(self._loaded, layout.run_id, known)
+        return known[1]
+
+    def _find(self, request: Mapping[str, Any]) -> tuple[Evaluation, Measured]:
+        wanted: FailureRequest = read_request(FailureRequest, request)
+        evaluation = self._load(self.api.find(wanted.run))
+        for record in evaluation.records:
+            if record.sample_id == wanted.sample:
+                return evaluation, record
+        raise InputError(f"expected a question of this evaluation, got {wanted.sample[:60]!r}; choose another")
+
+    def _show_picture(self, record: Measured) -> dict[str, Any]:
+        try:
+            scene = self.service.open_image(Path(record.image))
+        except ImageError as error:
+            return {"image": None, "problem": str(error)}
+        copies = {"preview": scene.preview, "detail": scene.detail}
+        shown = {
+            name: {"path": copy.path.relative_to(self.service.folder).as_posix(), "width": copy.width}
+            for name, copy in copies.items()
+        }
+        return {"image": {"name": scene.name, "width": scene.width, "height": scene.height, **shown}, "problem": ""}
+
+
+def _stamp(layout: RunLayout) -> list[tuple[str, int, int]]:
+    """What changes when an evaluation measures more: name, size and time of its files."""
+    parts = sorted((layout.folder / FOLDER).glob("part_*.jsonl"))
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
+
+
+def _archive_of(page: Path) -> Path:
+    """The zip of a report, beside its folder."""
+    return page.parent.parent / "evaluation-report.zip"
+
+
+def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
+    """Remember the newest few."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)
+
+
+def _show_table(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "columns": list(table.columns),
+        "rows": [{"kind": row.kind, "cells": [show_cell(cell) for cell in row.cells]} for row in table.rows],
+    }
+
+
+def _show_row(record: Measured, protocol: Protocol) -> dict[str, Any]:
+    judged = record.answers.get(protocol)
+    return {
+        "id": record.sample_id,
+        "question": shorten(record.question, LIST_TEXT_CHARS),
+        "category": record.category,
+        "ending": find_ending(record, protocol),
+        "extracted": judged.score.extracted if judged else None,
+        "answer": _expected(record),
+    }
+
+
+def _show_answer(record: Measured, protocol: Protocol, judged: Judged) -> dict[str, Any]:
+    return {
+        "protocol": protocol,
+        "title": PROTOCOL_TITLES[protocol],
+        "ending": find_ending(record, protocol),
+        "text": judged.text,
+        "score": _show_score(judged.score),
+        "official": judged.official and _show_score(judged.official),
+        "outcome": judged.outcome,
+        "used_fallback": judged.used_fallback,
+        "visual_tokens": judged.visual_tokens,
+        "completion_tokens": judged.completion_tokens,
+        "seconds": judged.seconds,
+    }
+
+
+def _show_score(score: Score) -> dict[str, Any]:
+    return score.model_dump(include={"value", "extracted", "rule"})
+
+
+def _show_box(box: Box) -> dict[str, Any]:
+    return box.model_dump(exclude={"score"})
+
+
+def _expected(record: Measured) -> str | None:
+    """The known answer, which every score repeats."""
+    return next((judged.score.expected for judged in record.answers.values() if judged.score.expected), None)
+
+
+def _in_order(evaluation: Evaluation, answers: Mapping[Protocol, Judged]) -> list[tuple[Protocol, Judged]]:
+    return [(protocol, answers[protocol]) for protocol in evaluation.protocols if protocol in answers]
+
+
+def _list_categories(records: Sequence[Measured]) -> list[str]:
+    """All categories with every level above them, in order: ``Perception`` before ``Perception/Attributes``."""
+    found = set()
+    for category in {record.category for record in records}:
+        levels = category.split("/") if category else []
+        found |= {"/".join(levels[: depth + 1]) for depth in range(len(levels))}
+    return sorted(found)[:MAX_CATEGORIES]

@@ -1,0 +1,70 @@
+"""An import of the Label page: read in the background, and told while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
+from hart_studio.labeling.importing import import_source
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.sources import SourceSettings
+from hart_studio.ui.error_reporting import describe
+
+MAX_SHOWN_INVALID_ROWS: Final = 200
+
+
+@dataclass
+class ImportState:
+    """An import that goes on in the background."""
+
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    error: str = ""
+    invalid_rows: list[tuple[str, str]] = field(default_factory=list)
+    is_over: bool = False
+
+
+def read_folder(value: Any) -> Path | None:
+    """A folder that a person named; None when they named none.
+
+    Raises:
+        InputError: If there is no such folder.
+    """
+    if not isinstance(value, str) or not value.strip():
+        return None
+    folder = Path(value.strip()).expanduser()
+    if "\0" in value or not folder.is_dir():
+        raise InputError(f"expected a folder of pictures, got {value.strip()!r}, which is none; check the path")
+    return folder
+
+
+def run_import(
+    project: Project,
+    source: str,
+    settings: SourceSettings,
+    state: ImportState,
+    max_items: int | None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> None:
+    """Read a source and add its rows; whatever happens is told."""
+
+    def progress(done: int, total: int) -> None:
+        state.done, state.total = done, total
+
+    try:
+        report = import_source(project, source, settings, progress, max_items=max_items, limits=limits)
+        state.message = report.describe()
+        state.invalid_rows = [(bad.row, bad.reason) for bad in report.invalid_rows[:MAX_SHOWN_INVALID_ROWS]]
+    except HartError as error:
+        state.error = str(error)
+    except OSError as error:
+        state.error = describe(error).message
+    except Exception as error:  # the page waits for a word
+        state.error = f"the import ended by an error of the program: {type(error).__name__}"
+        raise
+    finally:
+        state.is_over = True

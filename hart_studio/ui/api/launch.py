@@ -1,0 +1,293 @@
+"""Starting, stopping and resuming runs for the pages: everything goes through the queue and the launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.errors import HartError, InputError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.devices import Gpu, list_gpus
+from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment
+from hart_studio.runs.layout import RunLayout, find_run
+from hart_studio.runs.overrides import to_arguments
+from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch, read_plan, write_plan
+from hart_studio.runs.stopping import stop_in_background
+from hart_studio.runs.writer import create_run
+from hart_studio.ui.api.run_json import read_device
+from hart_studio.ui.security.config_check import Origin, check_config, check_resumable, hash_new_config
+from hart_studio.ui.security.model_allowlist import ModelAllowlist
+from hart_studio.ui.security.permissions import CLOSED
+
+TRAINING_MODULE: Final = "hart_studio.training"
+"""What ``python -m`` starts to train."""
+
+SETUPS: Final = {
+    "ddp": "DDP: a whole model on every GPU",
+    "fsdp": "FSDP: weights shared out",
+    "deepspeed_zero2": "DeepSpeed ZeRO-2: optimizer shared out",
+    "deepspeed_zero3": "DeepSpeed ZeRO-3: weights shared out",
+}
+"""How several GPUs share a model: the files of accelerate that come with the package -> what they do."""
+
+DOUBLE_CLICK_SECONDS: Final = 3.0
+"""The same command twice within this time is one wish."""
+
+_SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
+_PREFLIGHT_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """A run that somebody wants.
+
+    Attributes:
+        config: Its settings.
+        preset: Name of the preset that the command starts from.
+        gpus: Processors by the driver's numbers; none = the CPU.
+        setup: Key of ``SETUPS``, used with several processors.
+    """
+
+    config: RunConfig
+    preset: str
+    gpus: tuple[int, ...] = ()
+    setup: str = "ddp"
+
+
+class RunLauncher:
+    """Takes orders.
+
+    Attributes:
+        runs_root: Folder of all runs, absolute.
+        queue: Starts what is ordered.
+        is_open: Whether runs may be started here, by anybody; who may is for ``rights`` to say.
+        allowed: Models that they may begin with.
+    """
+
+    def __init__(
+        self,
+        runs_root: Path,
+        *,
+        is_open: bool = True,
+        find_gpus: Callable[[], list[Gpu]] = list_gpus,
+        allowed: ModelAllowlist | None = None,
+    ) -> None:
+        """Open the queue, so that what waits from before goes on.
+
+        Args:
+            runs_root: May be missing.
+            is_open: Whether runs may be started here.
+            find_gpus: The seam for tests.
+            allowed: Models that runs may begin with; None = any.
+        """
+        self.runs_root = runs_root.resolve()
+        self.is_open = is_open
+        self.allowed = allowed or ModelAllowlist()
+        self.queue = RunQueue(self.runs_root)
+        self._find_gpus = find_gpus
+        self._lock = threading.Lock()
+        self._last: tuple[LaunchPlan, float, str] | None = None
+        self._has_gpus = False
+        if is_open:
+            self.queue.open()
+
+    def close(self) -> None:
+        """Start nothing any more. Jobs go on, and what waits stays in the queue."""
+        self.queue.close()
+
+    def ensure_open(self) -> None:
+        """Refuse what only somebody may do who may also start runs.
+
+        Raises:
+            InputError: If this is a public page.
+        """
+        if not self.is_open:
+            raise InputError(CLOSED)
+
+    def gpus(self) -> list[Gpu]:
+        """The processors of this machine, with the memory that is taken now."""
+        found = self._find_gpus()
+        self._has_gpus = bool(found)
+        return found
+
+    def command(self, launch_request: LaunchRequest) -> list[str]:
+        """The command that is run for an order, and that does the same in a terminal."""
+        if launch_request.setup not in SETUPS:
+            raise InputError(f"expected one of {', '.join(SETUPS)}, got {launch_request.setup!r}")
+        arguments = [*to_arguments(launch_request.config, launch_request.preset), "--runs-root", str(self.runs_root)]
+        return [*_program(launch_request.gpus, launch_request.setup), *arguments]
+
+    def command_line(self, launch_request: LaunchRequest) -> str:
+        """The command as a line to copy, with the processors that it sees, from the folder in which it would run."""
+        return self.shell_line(self._plan(launch_request))
+
+    def shell_line(self, plan: LaunchPlan) -> str:
+        """What a plan does, as a line for a shell."""
+        variables = plan.environment if plan.gpus or self._has_gpus else {}
+        place = Path.cwd()
+        if place != PACKAGE_PARENT:
+            variables = {"PYTHONPATH": str(PACKAGE_PARENT), **variables}
+        words = [*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(plan.argv)]
+        return f"cd {shlex.quote(str(place))} && {' '.join(words)}"
+
+    def check(self, launch_request: LaunchRequest) -> Iterator[dict[str, str]]:
+        """Findings of ``--preflight``, one at a time as they come; the last one is bad when the check was cut short.
+
+        Yields:
+            ``topic``, ``state`` (good, check, bad), ``text`` and ``advice``.
+
+        Raises:
+            InputError: If runs cannot be started here (a check reads whatever files its settings name), or the check
+                itself cannot run.
+        """
+        self.ensure_open()
+        check_config(launch_request.config, self.allowed)
+        plan = self._plan(launch_request)
+        states, last = set(), ""
+        with subprocess.Popen(
+            [*plan.argv, "--preflight", "--json"], env=job_environment(plan.environment), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        ) as process:  # fmt: skip
+            alarm = threading.Timer(_PREFLIGHT_SECONDS, _end_group, [process])
+            alarm.start()
+            try:
+                for line in process.stdout or ():
+                    finding = _read_finding(line)
+                    if finding is not None:
+                        states.add(finding["state"])
+                        yield finding
+                    elif line.strip():
+                        last = line.strip()
+                process.wait()
+            finally:
+                alarm.cancel()
+                _end_group(process)
+        if process.returncode == 0 or "bad" in states:
+            return
+        end = f"ended with {process.returncode} before it was done: {last[:300]}"
+        if not states:
+            raise InputError(f"expected the check to run, it {end}")
+        yield {"topic": "Check", "state": "bad", "text": f"It {end}", "advice": "The same may happen to the run."}
+
+    def enqueue(self, launch_request: LaunchRequest) -> str:
+        """Put an order into the queue.
+
+        Returns:
+            The id of its run; that of the last one when the same order came a moment ago.
+
+        Raises:
+            InputError: If runs cannot be started here, the settings may not be used here (``check_config``), or the
+                folder of runs cannot be made.
+        """
+        self.ensure_open()
+        check_config(launch_request.config, self.allowed)
+        plan = self._plan(launch_request)
+        with self._lock:
+            if self._last and self._last[0] == plan and time.monotonic() - self._last[1] < DOUBLE_CLICK_SECONDS:
+                return self._last[2]
+            config = launch_request.config
+            try:
+                layout = create_run(
+                    self.runs_root, "training", config, config.method.chain, config.total_steps,
+                    lambda layout: write_plan(layout, plan),
+                )  # fmt: skip
+            except OSError as error:
+                raise InputError(f"expected a folder of runs at {self.runs_root}, got {error.strerror}") from error
+            self._last = (plan, time.monotonic(), layout.run_id)
+        return layout.run_id
+
+    def stop(self, request: Mapping[str, Any]) -> None:
+        """Ask a run to save and to end, and make it end when it does not; returns at once.
+
+        Args:
+            request: ``run``, and ``now`` when it is not to be waited for.
+
+        Raises:
+            InputError: If there is no such run.
+        """
+        self.ensure_open()
+        layout = find_run(self.runs_root, str(request.get("run")))
+        stop_in_background(layout, now=request.get("now") is True)
+
+    def resume(self, request: Mapping[str, Any]) -> None:
+        """Put the next attempt of a run that ended early into the queue: it goes on from its newest checkpoint.
+
+        Raises:
+            InputError: If there is no such run, it is completed or still runs, it was started in a terminal on
+                processors that nobody here knows, or its config may not be used here (``check_resumable``).
+        """
+        self.ensure_open()
+        layout = find_run(self.runs_root, str(request.get("run")))
+        sha256 = check_resumable(layout, RunConfig, self.allowed, self.origin(layout, TRAINING_MODULE))
+        earlier = read_plan(layout)
+        device = read_device(layout)
+        if earlier is None and "cuda" in device:
+            again = shlex.join(["--resume", layout.run_id, "--runs-root", str(self.runs_root)])
+            raise InputError(
+                f"expected a run that this page can place, got one from a terminal on {device}; go on with it there, "
+                f"with the same command and {again}"
+            )
+        gpus = earlier.gpus if earlier else ()
+        setup = next((name for name in SETUPS if earlier and f"{name}.yaml" in " ".join(earlier.argv)), "ddp")
+        argv = [*_program(gpus, setup), "--resume", layout.run_id, "--runs-root", str(self.runs_root)]
+        plan_launch(layout, LaunchPlan(argv=tuple(argv), gpus=gpus, config_sha256=sha256))
+
+    def queue_position(self, run_id: str) -> int | None:
+        """How many runs come before this one; None when it does not wait."""
+        try:
+            return self.queue.place_of(find_run(self.runs_root, run_id))
+        except HartError:
+            return None
+
+    def origin(self, layout: RunLayout, module: str) -> Origin:
+        """Where a run of this root lies, and how a terminal resumes it.
+
+        Args:
+            layout: The run.
+            module: What ``python -m`` starts.
+        """
+        argv = ("python", "-m", module, "--resume", layout.run_id, "--runs-root", str(self.runs_root))
+        return Origin(self.runs_root, (self.runs_root,), self.runs_root, argv)
+
+    def _plan(self, launch_request: LaunchRequest) -> LaunchPlan:
+        return LaunchPlan(
+            argv=tuple(self.command(launch_request)),
+            gpus=launch_request.gpus,
+            config_sha256=hash_new_config(launch_request.config),
+        )
+
+
+def _program(gpus: tuple[int, ...], setup: str) -> list[str]:
+    if len(gpus) < 2:
+        return [sys.executable, "-m", TRAINING_MODULE]
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(_SETUP_FOLDER / f"{setup}.yaml")]
+    return [*start, "--num_processes", str(len(gpus)), "-m", TRAINING_MODULE]
+
+
+def _read_finding(line: str) -> dict[str, str] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    keys = ("topic", "state", "text", "advice")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in keys):
+        return None
+    return {key: found[key] for key in keys}
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End a check with the processes that it has started, as one for several processors does."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

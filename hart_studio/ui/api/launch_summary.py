@@ -1,0 +1,120 @@
+"""Content of the report on the Train tab: what the settings mean, why they cannot start, what the check found."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from hart_studio.data.benchmarks.published_files import is_hub_id
+from hart_studio.data.sources import find_missing_path
+from hart_studio.errors import HartError, InputError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.presets import PRESETS
+from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
+from hart_studio.ui.components.launch_report import LaunchState
+from hart_studio.ui.error_reporting import describe
+from hart_studio.ui.train_form import CHAIN_TITLES, SOURCE_TITLES, label_problems, name_labels
+
+
+def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
+    """What the settings come to."""
+    config = launch_request.config
+    schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stages)
+    rollouts = schedule.prompts_per_step * config.rollout.group_size
+    facts = [
+        ("Model", config.model.id or "built-in (hart-tiny-base)"),
+        ("Data", _describe_data(config)),
+        ("Samples", _describe_parts(config)),
+        ("Steps", f"{config.total_steps:,}"),
+        *(
+            [
+                (
+                    "Rollouts of a step",
+                    f"{schedule.prompts_per_step} questions × {config.rollout.group_size} = {rollouts}",
+                )
+            ]
+            * has_rl
+        ),
+        (
+            "Device",
+            f"{len(launch_request.gpus)} GPU{'s' * (len(launch_request.gpus) > 1)}" if launch_request.gpus else "CPU",
+        ),
+    ]
+    notes = tuple(map(name_labels, config.warnings))
+    if config.data.source == "needle" and is_hub_id(config.model.id) and not os.path.exists(config.model.id):  # noqa: PTH110
+        notes += (
+            "The data are drawn needle scenes, made for the built-in model. Choose your own data for this model.",
+        )
+    return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=notes)
+
+
+def find_data_problem(config: RunConfig) -> str:
+    """What keeps the data from being read that can be seen at once; empty when nothing does.
+
+    It looks at this machine's files, so it is for people only who may start a run here.
+    """
+    missing = find_missing_path(config.data)
+    if not missing:
+        return ""
+    if missing in {preset.config.data.path for preset in PRESETS.values()}:
+        return f"This preset needs your own data: there is nothing at {missing}. Choose a data set under Data."
+    return f"There is no file or folder at {missing}. Correct the path under Data."
+
+
+def sample_key(config: RunConfig) -> str:
+    """What decides which samples a run gets: a preview with another key does not show this run's samples."""
+    return json.dumps([config.data.model_dump(mode="json"), config.method.stages, config.seed])
+
+
+def stream_preflight(launcher: RunLauncher, launch_request: LaunchRequest) -> Iterator[LaunchState]:
+    """The report as the findings of the check come in."""
+    state = replace(summarize_launch(launch_request), notes=(), is_checking=True)
+    yield state
+    for found in launcher.check(launch_request):
+        finding = {**found, "text": name_labels(found["text"]), "advice": name_labels(found["advice"])}
+        state = replace(state, findings=(*state.findings, finding))
+        yield state
+
+
+def has_bad_finding(state: LaunchState) -> bool:
+    """Whether the check found what would make the run fail."""
+    return any(finding["state"] == "bad" for finding in state.findings)
+
+
+def summarize_findings(state: LaunchState) -> str:
+    """What the findings come to, in one sentence."""
+    unsure = sum(finding["state"] == "check" for finding in state.findings)
+    if has_bad_finding(state):
+        return "The run would fail. Change what is marked, or check again once it is mended."
+    return "Ready to start" + (f"; {unsure} point{'s' * (unsure > 1)} to look at." if unsure else ".")
+
+
+def describe_launch_error(error: Exception) -> LaunchState:
+    """The report of an order that cannot be started."""
+    if not isinstance(error, HartError):
+        failed = describe(error)
+        return LaunchState(failed.title, outcome=failed.message, is_refused=True)
+    text = str(error)
+    problems = tuple(label_problems(text)) if isinstance(error, InputError) else (("Samples", text),)
+    return LaunchState("This cannot be started", problems=problems, is_refused=True)
+
+
+def _describe_data(config: RunConfig) -> str:
+    data = config.data
+    if data.source == "needle" and not data.path:
+        return f"needle scenes, {data.needle_count:,} drawn for the run"
+    return f"{SOURCE_TITLES[data.source].partition(':')[0]}: {data.path}"
+
+
+def _describe_parts(config: RunConfig) -> str:
+    data, stages = config.data, config.method.stages
+    parts: list[Any] = []
+    if any(stage != "sft" for stage in stages):
+        parts.append(f"{data.rl_count:,} RL")
+    if "sft" in stages:
+        parts.append("the rest SFT" if data.sft_count is None else f"{data.sft_count:,} SFT")
+    parts.append(f"{data.eval_count:,} held out")
+    return ", ".join(parts)

@@ -1,0 +1,388 @@
+"""What the review screen may ask for: the next item, decisions, undo, the model's word on boxes that are drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hart_studio.errors import ImageError, InputError, ModelError
+from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
+from hart_studio.geometry import plan_crops
+from hart_studio.imaging import SourceImage
+from hart_studio.labeling import bulk_accept
+from hart_studio.labeling.calibration_domain import REASONS, describe_score
+from hart_studio.labeling.chance_level import describe_chance_level
+from hart_studio.labeling.filters import ItemFilter
+from hart_studio.labeling.item_locks import check_reviewer
+from hart_studio.labeling.job import open_verified_image
+from hart_studio.labeling.project import Project
+from hart_studio.labeling.records import REVIEWED_STATUSES, BoxCheck, Item, Label
+from hart_studio.labeling.review import MAX_BOXES, ReviewQueue
+from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, is_next_action_bulk
+from hart_studio.labeling.review_priority import get_review_reason
+from hart_studio.models.catalog import describe_domain_mismatch
+from hart_studio.records import Box
+from hart_studio.ui.api.ask import DECODING, AskService
+from hart_studio.ui.api.box_input import parse_boxes
+from hart_studio.ui.api.bulk_jobs import BulkJobs
+from hart_studio.ui.api.labels import LabelApi
+
+MAX_KEPT_CHECKS: Final = 256
+"""Verdicts on drawn boxes that are kept until they are saved."""
+
+CROP_SIDE: Final = 1024
+"""Greatest side of a crop on the page; smaller ones are shown at native resolution."""
+
+LIST_ROWS: Final = 50
+"""Items in one page of the list."""
+
+
+class ReviewApi:
+    """Answers the review screen.
+
+    Attributes:
+        label_api: Knows the projects.
+        service: Opens pictures and asks models.
+        served: Folder that the server serves; names of files start from it.
+        max_boxes_per_item: Boxes that may be drawn for one question.
+    """
+
+    max_boxes_per_item: int = MAX_BOXES
+
+    def __init__(self, label_api: LabelApi, service: AskService, served: Path | None = None) -> None:
+        self.label_api = label_api
+        self.service = service
+        self.served = served or service.folder
+        self._lock = threading.Lock()
+        self._checks: OrderedDict[tuple[object, ...], BoxCheck] = OrderedDict()
+        self._jobs = BulkJobs()
+        self._image: tuple[str, SourceImage] | None = None
+
+    def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The item that needs this person most, ready to be shown; without ``item`` nothing waits."""
+        project, review, reviewer = self._open(request)
+        deferred = request.get("deferred")
+        ids = [str(each)[:40] for each in deferred] if isinstance(deferred, list) else []
+        item = review.next_item(reviewer, _read_filter(request), ids)
+        return self._answer(project, review, reviewer, item)
+
+    def open_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A certain item, claimed and ready to be shown."""
+        project, review, reviewer = self._open(request)
+        return self._answer(project, review, reviewer, review.open_item(reviewer, str(request.get("item"))))
+
+    def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Save a decision and go on to the next item."""
+        project, review, reviewer = self._open(request)
+        item = project.item(str(request.get("item")))
+        decision = request.get("decision")
+        boxes = parse_boxes(request.get("boxes"), self.max_boxes_per_item) if decision == "edit" else None
+        revision = request.get("revision")
+        if not isinstance(revision, int):
+            raise InputError("expected the revision that was looked at, got none; reload the page")
+        check, problem = None, ""
+        if boxes is not None:
+            try:
+                check = self._check(project, item, boxes)
+            except ModelError as error:  # a person's decision does not depend on a model that is gone
+                problem = f"Saved without a check by the model: {error}"
+        review.decide(
+            reviewer, item.id, revision, decision, boxes, check,  # type: ignore[arg-type]
+            seconds=_read_seconds(request), allow_empty=request.get("allow_empty") is True,
+        )  # fmt: skip
+        answer = self.next_item(request)
+        return {**answer, "message": problem} if problem else answer
+
+    def skip(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave an item to others and go on."""
+        _, review, reviewer = self._open(request)
+        review.skip(reviewer, str(request.get("item")), _read_seconds(request))
+        return self.next_item(request)
+
+    def undo(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Take back the last action of this person, and show its item.
+
+        A bulk accept is taken back as a whole. While that takes longer, ``bulk`` holds its progress in place of an
+        item; ``bulk_progress`` tells when it is over.
+        """
+        project, review, reviewer = self._open(request)
+        if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=True):
+            return self._step_bulk(request, "undo", lambda report: _describe(review.undo(reviewer, report)))
+        undone = review.undo(reviewer)
+        if undone is None:
+            raise InputError("there is nothing to take back")
+        answer = self._answer(project, review, reviewer, project.item(undone.item_id))
+        return {**answer, "message": f"Taken back: {_describe(undone)}"}
+
+    def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do again what this person took back, and go on; a bulk accept as with ``undo``."""
+        project, review, reviewer = self._open(request)
+        if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=False):
+            return self._step_bulk(request, "redo", lambda report: _describe(review.redo(reviewer, report)))
+        redone = review.redo(reviewer)
+        if redone is None:
+            raise InputError("there is nothing to do again")
+        return {**self.next_item(request), "message": f"Done again: {_describe(redone)}"}
+
+    def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model says of boxes as they are drawn, with their crops."""
+        project, _, _ = self._open(request)
+        item = project.item(str(request.get("item")))
+        boxes = parse_boxes(request.get("boxes"), self.max_boxes_per_item)
+        check = self._check(project, item, boxes)
+        return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes), **_show_chance(item, check)}
+
+    def list_items(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of the list: what a filter holds for, and how much of it could be accepted at once."""
+        project, _, _ = self._open(request)
+        wanted = _read_filter(request)
+        offset = request.get("offset")
+        start = offset if isinstance(offset, int) and offset >= 0 else 0
+        return {
+            "count": project.count(wanted),
+            "acceptable": bulk_accept.count_acceptable(project, wanted)._asdict(),
+            "unfinished": self._find_unfinished(project),
+            "rows": [
+                {
+                    "id": item.id,
+                    "question": shorten(item.sample.question, LIST_TEXT_CHARS),
+                    "name": Path(item.image.path).name,
+                    "status": item.label.status,
+                    "score": item.label.score,
+                    "score_text": describe_score(item.label),
+                    "score_reason": REASONS[item.label.uncalibrated] if item.label.uncalibrated else "",
+                    "reviewer": item.label.reviewer,
+                    "note": item.label.note,
+                    "cautions": list(item.label.check.cautions) if item.label.check else [],
+                }
+                for item in project.items(wanted, limit=LIST_ROWS, offset=start)
+            ],
+        }
+
+    def accept_all(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Accept everything that a filter matches; ``bulk_progress`` tells how far it is.
+
+        Args:
+            request: ``filter``, and ``expected``, the number of labels that the person confirmed.
+
+        Returns:
+            A ``BulkJob``.
+        """
+        project, _, reviewer = self._open(request)
+        expected = request.get("expected")
+        if not isinstance(expected, int) or isinstance(expected, bool) or expected < 0:
+            raise InputError("expected the number of labels that were confirmed, got none; reload the page")
+        who, wanted = check_reviewer(reviewer), _read_filter(request)
+
+        def accept(report: ProgressCallback) -> str:
+            result = bulk_accept.accept_all(project, who, wanted, expected, report)
+            message = f"{result.accepted:,} label{'' if result.accepted == 1 else 's'} accepted."
+            why = "changed meanwhile, or open with another reviewer"
+            return f"{message} {result.skipped:,} skipped: {why}." if result.skipped else message
+
+        job = self._jobs.start(project, "accept", expected, accept)
+        if job.error and not job.done:
+            raise InputError(job.error)
+        return job.to_dict()
+
+    def bulk_progress(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Progress of the newest bulk action of a project.
+
+        Raises:
+            InputError: If this server has not started one: it was restarted, for instance.
+        """
+        project, _, _ = self._open(request)
+        job = self._jobs.last(project)
+        if job is None:
+            raise InputError(self._find_unfinished(project) or "No bulk action is running. Look at the list again.")
+        return job.to_dict()
+
+    def close(self) -> None:
+        """Let go of the picture that is kept open."""
+        with self._lock:
+            if self._image is not None:
+                self._image[1].close()
+                self._image = None
+
+    def _open(self, request: Mapping[str, Any]) -> tuple[Project, ReviewQueue, str]:
+        project = self.label_api.open_project(request.get("project"))
+        return project, ReviewQueue(project), str(request.get("reviewer") or "")
+
+    def _step_bulk(
+        self, request: Mapping[str, Any], kind: str, work: Callable[[ProgressCallback], str]
+    ) -> dict[str, Any]:
+        """Undo or redo a bulk accept."""
+        project, _, _ = self._open(request)
+        job = self._jobs.start(project, kind, 0, work)
+        if not job.is_over:
+            return {"bulk": job.to_dict()}
+        if job.error:
+            raise InputError(job.error)
+        verb = "Taken back" if kind == "undo" else "Done again"
+        return {**self.next_item(request), "message": f"{verb}: {job.summary}"}
+
+    def _find_unfinished(self, project: Project) -> str:
+        """What to know of a bulk accept that runs in another process, or that ended early; else nothing."""
+        last, job = bulk_accept.read_last(project), self._jobs.last(project)
+        if last is None or last.is_finished or not last.is_kept or (job is not None and not job.is_over):
+            return ""
+        progress = f"{last.accepted:,} of {last.expected:,} labels"
+        if last.is_running:
+            return f"A bulk accept by {last.reviewer} is running: {progress} so far."
+        return (
+            f"The last bulk accept, by {last.reviewer}, ended early: {progress} were accepted. Accept again for the "
+            "rest, or undo in the review to take them back."
+        )
+
+    def _answer(self, project: Project, review: ReviewQueue, reviewer: str, item: Item | None) -> dict[str, Any]:
+        statuses, waiting = project.count_by("status"), project.count_waiting()
+        answer: dict[str, Any] = {
+            "waiting": waiting.get("proposed", 0),
+            "audits": waiting.get("auto_accepted", 0),
+            "done": sum(statuses.get(name, 0) for name in REVIEWED_STATUSES),
+        }
+        if item is not None:
+            answer["item"] = self._show(project, item, review.blind_view(item, reviewer))
+        return answer
+
+    def _show(self, project: Project, item: Item, label: Label) -> dict[str, Any]:
+        picture = item.image
+        try:
+            open_verified_image(picture)  # another file must not be shown in its place
+            scene = self.service.open_image(Path(picture.path))
+            crops = self._cut(item, label.boxes)
+        except ImageError as error:
+            raise InputError(f"{error}; the item is kept, press N for the next one") from error
+        with project.database.reading() as connection:
+            audit_hash = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item.id,)).fetchone()[0]
+        return {
+            "id": item.id,
+            "revision": item.label.revision,
+            "question": item.sample.question,
+            "choices": list(item.sample.choices),
+            "answer": item.sample.answer,
+            "category": item.sample.category,
+            "name": Path(picture.path).name,
+            "width": picture.width,
+            "height": picture.height,
+            "preview": {"path": self._name(scene.preview.path), "width": scene.preview.width},
+            "detail": {"path": self._name(scene.detail.path), "width": scene.detail.width},
+            "boxes": [box.model_dump(exclude={"score"}) for box in label.boxes],
+            "crops": crops,
+            "check": label.check and label.check.model_dump(mode="json"),
+            "score": label.score,
+            "score_text": describe_score(label),
+            "score_reason": REASONS[label.uncalibrated] if label.uncalibrated else "",
+            "status": label.status,
+            "reason": get_review_reason(label, audit_hash, project.get_audit_threshold()),
+            "model": label.provenance.model if label.provenance else "",
+            **_show_chance(item, label.check),
+            "reviewer": label.reviewer,
+            "note": label.note,
+        }
+
+    def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> BoxCheck:
+        """The model's verdict, from memory when it was asked about these very boxes before."""
+        try:
+            run_id, model = self.label_api.find_model(project)
+        except InputError as error:
+            raise ModelError(f"Drawn boxes are not checked. {error}") from error
+        if mismatch := describe_domain_mismatch(model, item.image.domain, "this image"):
+            raise ModelError(mismatch)
+        before = next(
+            (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
+        )
+        # Everything that a verdict depends on: another project may ask another model about the same item.
+        file = project.database.path.stat()
+        key = (file.st_dev, file.st_ino, run_id, model, item.id, item.sample, boxes, before)
+        with self._lock:
+            if key in self._checks:
+                self._checks.move_to_end(key)
+                return self._checks[key]
+        check, problem = self.service.check_boxes(
+            model, item.sample, boxes, before, lambda path: self._open_image(item)
+        )
+        if problem:
+            raise InputError(problem)
+        check = check.model_copy(update={"model": model})
+        with self._lock:
+            self._checks[key] = check
+            while len(self._checks) > MAX_KEPT_CHECKS:
+                self._checks.popitem(last=False)
+        return check
+
+    def _open_image(self, item: Item) -> SourceImage:
+        """The original, decoded once for all edits of the item that is open."""
+        with self._lock:
+            if self._image is None or self._image[0] != item.id or self._image[1].has_changed:
+                if self._image is not None:
+                    self._image[1].close()
+                    self._image = None
+                self._image = (item.id, open_verified_image(item.image))
+            return self._image[1]
+
+    def _cut(self, item: Item, boxes: tuple[Box, ...]) -> list[dict[str, Any]]:
+        """Crops of the original at native resolution, as files that the server serves."""
+        wh = (item.image.width, item.image.height)
+        found, missing = [], {}
+        for box in plan_crops(boxes, wh, padding=0.0, min_side=1, max_aspect=1e9, max_boxes=MAX_BOXES):
+            key = hashlib.sha256(f"{item.image.sha256}{box.xyxy}".encode()).hexdigest()[:24]
+            path = self.service.folder / "label_crops" / f"{key}.jpg"
+            if not path.exists():
+                missing[path] = box
+            found.append({"path": self._name(path), "width": int(box.width), "height": int(box.height)})
+        if missing:
+            with DECODING:
+                self._write_crops(item, missing)
+        return found
+
+    def _write_crops(self, item: Item, missing: Mapping[Path, Box]) -> None:
+        image = self._open_image(item)
+        for path, box in missing.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            crop = image.crop(box)
+            crop.thumbnail((CROP_SIDE, CROP_SIDE))
+            draft = path.with_name(f"{path.stem}.{threading.get_ident()}.draft")
+            crop.save(draft, "JPEG", quality=90)
+            draft.replace(path)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.served).as_posix()
+
+
+def _show_chance(item: Item, check: BoxCheck | None) -> dict[str, Any]:
+    if check is None:
+        return {"chance": [], "is_weak": False}
+    notes = describe_chance_level(check, len(item.sample.choices))
+    return {"chance": list(notes.texts), "is_weak": notes.is_weak}
+
+
+def _describe(undone: UndoneAction | None) -> str:
+    if undone is None:
+        return "nothing"
+    kept = f". {undone.skipped:,} kept: somebody has changed them since" if undone.skipped else ""
+    return f"{undone.kind.replace('_', ' ')}{kept}"
+
+
+def _is_sampled(label: Label) -> bool:
+    return label.check is not None and label.check.rollouts > 0
+
+
+def _read_filter(request: Mapping[str, Any]) -> ItemFilter:
+    try:
+        return ItemFilter.model_validate(request.get("filter") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise InputError(f"expected a filter, got {str(first['input'])[:60]!r} for {where}; change it") from error
+
+
+def _read_seconds(request: Mapping[str, Any]) -> float | None:
+    seconds = request.get("seconds")
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds <= 3600 else None

@@ -1,0 +1,114 @@
+"""The Evaluate tab: one display, whose script does everything through the functions that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import gradio as gr
+
+from hart_studio.data.benchmarks.catalog import BENCHMARKS
+from hart_studio.errors import HartError
+from hart_studio.models.catalog import BUILT_IN_FOLDERS, BUILT_IN_HART
+from hart_studio.records import PROTOCOLS
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.evaluation_results import EvaluationResultsApi
+from hart_studio.ui.api.evaluations import EvaluationApi
+from hart_studio.ui.api.handler import api_handler
+from hart_studio.ui.components.evaluate_page import EvaluateChoices, EvaluatePage
+from hart_studio.ui.pages.ask import AskInputs
+from hart_studio.ui.security.permissions import Permissions
+from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
+from hart_studio.ui.trace_view import PROTOCOL_TITLES
+
+_MODEL_LEFT: Final = (
+    "The evaluation used a served model, or a model that is not allowed here, or this server did not start it with "
+    "these settings. Choose a model on the Ask tab. If you trust the settings, enter the name that they give."
+)
+
+
+def build_evaluate_tab(
+    api: EvaluationApi,
+    service: AskService,
+    models: list[tuple[str, str]],
+    tabs: gr.Tabs,
+    ask: AskInputs,
+    permissions: Permissions,
+    examples: ExampleEvaluations | None = None,
+) -> None:
+    """Build the tab: on a Space the evaluations of the examples, and below them those of its owner.
+
+    Args:
+        api: Knows the evaluations of this page's runs.
+        service: Opens pictures.
+        models: (title, name) of the models in the list.
+        tabs: Where the Ask tab is selected when a question is opened there.
+        ask: Its fields.
+        permissions: Says who may see and make evaluations.
+        examples: Evaluations that everybody may make and see.
+    """
+    if examples is None:
+        _build_page(api, service, models, tabs, ask, permissions)
+        return
+    _build_page(examples.api, service, models, tabs, ask, Permissions(), examples)
+    if permissions.owners:
+        with gr.Accordion("Evaluations of the owner", open=False, elem_id="evaluate-owner"):
+            _build_page(api, service, models, tabs, ask, permissions)
+
+
+def _build_page(
+    api: EvaluationApi,
+    service: AskService,
+    models: list[tuple[str, str]],
+    tabs: gr.Tabs,
+    ask: AskInputs,
+    permissions: Permissions,
+    examples: ExampleEvaluations | None = None,
+) -> None:
+    """One list of evaluations with what comes out of them; arguments as for ``build_evaluate_tab``."""
+    marker = service.folder / "evaluate_marker.txt"
+    marker.write_text("Files of the Evaluate page lie beside this one.\n", encoding="utf-8")
+    outputs = EvaluationResultsApi(api, service)
+    looks: list[Callable[[Mapping[str, Any]], Any]] = [
+        api.evaluations,
+        *(outputs.tables, outputs.failures, outputs.failure, outputs.report),
+    ]
+    makes: list[Callable[[Mapping[str, Any]], Any]] = [api.command, api.start, api.stop, api.resume, api.delete]
+    redact_paths = permissions.is_public or examples is not None or not api.is_open
+    answers = [api_handler(look, permissions.require_owner, redact_paths=redact_paths) for look in looks]
+    answers += [api_handler(make, permissions.require_write_access) for make in makes if api.is_open]
+    if examples is not None:
+        answers.append(api_handler(examples.evaluate_examples, redact_paths=True))
+    choices = EvaluateChoices(
+        benchmarks=[
+            {"name": each.name, "title": each.title, "hub_id": each.hub_id, "has_boxes": each.has_boxes}
+            for each in BENCHMARKS.values()
+        ],
+        benchmark="needle",
+        models=models,
+        model=BUILT_IN_HART,
+        protocols=[(name, PROTOCOL_TITLES[name]) for name in PROTOCOLS],
+        gpus=[(gpu.index, gpu.title) for gpu in api.launch.gpus()] if api.is_open else [],
+        model_label=service.allowed.label,
+        examples=[] if examples is None else [(title, name) for title, name in models if name in BUILT_IN_FOLDERS],
+        example_count=0 if examples is None else examples.count,
+    )
+    elem_id = "evaluate-owner-page" if permissions.is_public else "evaluate-page"
+    page = EvaluatePage(marker, choices, answers, is_open=api.is_open, elem_id=elem_id)
+
+    def open_ask(event: gr.EventData, user: gr.OAuthProfile | None = None) -> list[Any]:
+        wanted = event._data if isinstance(event._data, dict) else {}
+        try:
+            permissions.require_owner(user)
+            found = outputs.prefill_ask({name: wanted.get(name) for name in ("run", "sample")})
+        except HartError as error:
+            raise gr.Error(str(error), title="This question cannot be opened", print_exception=False) from error
+        model: Any = found.model
+        if model is None:
+            gr.Warning(_MODEL_LEFT, title="The model is not filled in")
+            model = gr.skip()
+        texts = [found.question, found.choices, found.answer]
+        return [gr.update(selected="ask"), str(found.image), *texts, model]
+
+    fields = [ask.image_file, ask.question, ask.choices, ask.answer, ask.model_a]
+    page.open_ask(open_ask, None, [tabs, *fields], api_visibility="private", show_progress="hidden")

@@ -1,0 +1,93 @@
+"""The Label tab: one display, whose script does everything through the functions that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from hart_studio.image_domains import DOMAIN_TITLES, supported_domains
+from hart_studio.labeling.sources import KINDS
+from hart_studio.models.catalog import BUILT_IN_HART, GENERAL_MODEL, read_intended_domain
+from hart_studio.ui.api.ask import AskService
+from hart_studio.ui.api.handler import api_handler
+from hart_studio.ui.api.label_exports import LabelExportApi
+from hart_studio.ui.api.labels import LabelApi
+from hart_studio.ui.api.projects import ProjectApi
+from hart_studio.ui.api.review import ReviewApi
+from hart_studio.ui.components.label_page import LabelChoices, LabelPage
+from hart_studio.ui.spaces import session_labels as bounds
+from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, SessionStore
+
+NOTE: Final = (
+    "Projects here are private to this browser tab, and they do not last: the disk of a Space is temporary. A project "
+    f"goes after {IDLE_SECONDS / 3600:.0f} hours without you, when the Space restarts, and when you close the tab; a "
+    f"run ends when you are away for {AWAY_SECONDS / 60:.0f} minutes. Export your labels to keep them. For each "
+    f"visitor: {bounds.MAX_PROJECTS} projects, {bounds.MAX_ITEMS} questions, {bounds.MAX_BYTES >> 20} MiB; one "
+    "visitor's run at a time."
+)
+"""What visitors of a Space are told where they make a project."""
+
+
+def build_label_tab(
+    label_api: LabelApi,
+    outputs: LabelExportApi,
+    service: AskService,
+    models: list[tuple[str, str]],
+    visitors: SessionStore | None = None,
+) -> LabelPage:
+    """Build the tab.
+
+    Args:
+        label_api: Knows the projects.
+        outputs: Measures and exports them.
+        service: Opens pictures and asks models.
+        models: (title, name) of the models in the list.
+        visitors: Where everybody has projects of their own, they answer, and the desk does not.
+    """
+    marker = service.folder / "marker.txt"
+    marker.write_text("Files of the Label page lie beside this one.\n", encoding="utf-8")
+    calls, projects = ReviewApi(label_api, service), ProjectApi(label_api)
+    looks: list[Callable[[Mapping[str, Any]], Any]] = [
+        *(label_api.projects, label_api.poll, label_api.invalid_rows),
+        *(outputs.quality, outputs.describe_export_loss, outputs.diff_labels, calls.list_items),
+    ]
+    makes: list[Callable[[Mapping[str, Any]], Any]] = [
+        *(
+            label_api.create,
+            label_api.preview_source,
+            label_api.start_import,
+            label_api.describe_score_basis,
+            label_api.start,
+            label_api.pause,
+            label_api.stop,
+            label_api.resume,
+        ),
+        *(outputs.export, outputs.change_classes),
+        *(calls.next_item, calls.open_item, calls.decide, calls.skip, calls.undo, calls.redo),
+        *(calls.check, calls.accept_all, calls.bulk_progress),
+        *(projects.rename, projects.duplicate, projects.archive, projects.delete, projects.trash, projects.restore),
+    ]
+    answers = looks + makes if label_api.is_open else looks
+    kinds = [kind for kind in KINDS if kind != "auto"]
+    note, max_rollouts = "", LabelChoices.max_rollouts
+    if visitors is not None:
+        answers = [visitors.handler_for(answer.__name__) for answer in looks + makes]
+        kinds = [kind for kind in bounds.KINDS if kind != "auto"]
+        note, max_rollouts = NOTE, bounds.MAX_ROLLOUTS
+    made_for = read_intended_domain(BUILT_IN_HART)
+    choices = LabelChoices(
+        outputs.formats,
+        kinds,
+        models,
+        BUILT_IN_HART,
+        supported_domains(made_for),
+        f"The built-in models were made for {DOMAIN_TITLES[made_for]}, and this project has other images. "
+        f"For photographs take a model such as {GENERAL_MODEL}.",
+        service.allowed.label,
+        note,
+        max_rollouts,
+    )
+    is_open = label_api.is_open or visitors is not None
+    redact_paths = visitors is not None or not label_api.is_open
+    answers = [api_handler(answer, redact_paths=redact_paths) for answer in answers]
+    return LabelPage(marker, choices, answers, is_open=is_open, elem_id="label-page")

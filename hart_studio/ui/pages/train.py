@@ -1,0 +1,418 @@
+"""The Train tab: settings in, a checked and running job out. The page writes no setting of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import gradio as gr
+
+from hart_studio.errors import InputError
+from hart_studio.files import write_atomically
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.devices import Gpu
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.overrides import dump_config, load_config, read_config
+from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
+from hart_studio.ui.api.launch import SETUPS, LaunchRequest, RunLauncher
+from hart_studio.ui.api.launch_summary import (
+    describe_launch_error,
+    find_data_problem,
+    has_bad_finding,
+    sample_key,
+    stream_preflight,
+    summarize_findings,
+    summarize_launch,
+)
+from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.api.sample_preview import preview_samples
+from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, SampleCards
+from hart_studio.ui.pages.watch import RunComponents, show_run
+from hart_studio.ui.preset_form import fill_from_preset
+from hart_studio.ui.security.permissions import CLOSED, Permissions
+from hart_studio.ui.train_form import (
+    GROUPS,
+    Widget,
+    label_problems,
+    list_widgets,
+    read_values,
+    write_values,
+)
+
+TOAST_SECONDS: Final = 8.0
+"""How long somebody on another tab is told that a run has started."""
+
+_NOT_STARTED: Final = ("", "The run was not started. The Train tab says why.")
+"""In place of the id of a run and what is said of it."""
+
+_IS_TAB_OPEN: Final = "(placed) => [placed, Boolean(document.querySelector('#train-start')?.offsetParent)]"
+"""Asked of the page when a run has started: the checks before it take a while, and one goes on with something else."""
+
+_START: Final = "Start training"
+_START_LATER: Final = "Start after this check"
+"""Told in place of the other while a check runs: a start has one of its own, and both at once are slow."""
+
+_SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
+
+
+_Base = tuple[str, dict[str, Any], tuple[str, ...]]
+"""What the form was filled from: name of the preset for the command, settings, notes for the report. The page holds it
+and sends it with each event: Gradio forgets the state of a session when many others come."""
+
+_MAX_NOTES: Final = 20
+_MAX_NOTE_CHARS: Final = 1000
+
+
+@dataclass(frozen=True)
+class TrainForm:
+    """The form, for whoever fills it from another tab.
+
+    Attributes:
+        outputs: What ``fill`` gives values for.
+        fill: From settings to the values of ``outputs``.
+    """
+
+    outputs: list[Any]
+    fill: Callable[[RunConfig], list[Any]]
+
+
+def build_train_tab(
+    launcher: RunLauncher, watch: RunMonitor, pages: RunComponents, tabs: gr.Tabs, permissions: Permissions
+) -> TrainForm:
+    """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
+
+    Args:
+        launcher: Takes orders.
+        watch: Knows the runs, and has a folder that the server serves.
+        pages: The Watch tab shows a run that was started here.
+        tabs: Of the whole page.
+        permissions: Says who may train, and who may see earlier runs.
+
+    Returns:
+        The form.
+    """
+    widgets = list_widgets()
+    base_config = find_preset(DEFAULT_PRESET).config
+    gpus = launcher.gpus()
+
+    def command_for_user(launch_request: LaunchRequest, user: gr.OAuthProfile | None) -> str:
+        """The command for who may run it here: it names folders of this machine, which are nobody else's business."""
+        return launcher.command_line(launch_request) if launcher.is_open and permissions.is_owner(user) else ""
+
+    base = gr.JSON([DEFAULT_PRESET, base_config.model_dump(mode="json"), []], visible="hidden", elem_id="train-base")
+    previewed = gr.Textbox("", visible="hidden", elem_id="train-previewed")
+    queued_run = gr.JSON(list(_NOT_STARTED), visible="hidden", elem_id="train-placed")
+    is_here = gr.Checkbox(visible=False)
+    with gr.Row(elem_id="train-page"):
+        with gr.Column(elem_id="train-form"):
+            preset = gr.Dropdown(
+                [(found.title, name) for name, found in PRESETS.items()], value=DEFAULT_PRESET, label="Start from",
+                info="A preset fills the form; change what you like.", elem_id="train-preset",
+            )  # fmt: skip
+            with gr.Accordion("Load settings", open=False):
+                earlier = gr.Dropdown([], label="Earlier run", elem_id="train-earlier")
+                file = gr.File(label="Settings file", file_types=[".json"], type="filepath", height=90)
+            inputs, groups = _build_fields(widgets, base_config)
+            with gr.Group(elem_id="train-device"):
+                chosen = gr.CheckboxGroup(
+                    _list_choices(gpus), value=[gpu.index for gpu in gpus[:1]], label="GPUs", visible=bool(gpus),
+                    elem_id="train-gpus",
+                )  # fmt: skip
+                setup = gr.Dropdown(
+                    [(title, name) for name, title in SETUPS.items()], value="ddp", label="Multi-GPU strategy",
+                    visible=len(gpus) > 1, elem_id="train-setup",
+                )  # fmt: skip
+                if not gpus:
+                    gr.Markdown("No GPU was found: runs use the CPU of this machine.", elem_classes="hs-no-gpu")
+        with gr.Column(elem_id="train-plan"):
+            first = LaunchRequest(base_config, DEFAULT_PRESET, tuple(gpu.index for gpu in gpus[:1]))
+            closed = "" if launcher.is_open else f"{CLOSED[0].upper()}{CLOSED[1:]}."
+            report = LaunchReport(
+                replace(summarize_launch(first), outcome=closed, is_refused=True), elem_id="train-report"
+            )
+            with gr.Row(elem_id="train-buttons"):
+                start = gr.Button(
+                    _START, variant="primary", size="lg", interactive=launcher.is_open, elem_id="train-start"
+                )
+                check = gr.Button("Run preflight", size="lg", interactive=launcher.is_open, elem_id="train-check")
+                look = gr.Button("Preview samples", size="lg", interactive=launcher.is_open, elem_id="train-preview")
+            samples = SampleCards(elem_id="train-samples")
+            command = gr.Textbox(
+                value=command_for_user(first, None), label="Command line", lines=2, max_lines=14,
+                interactive=False, buttons=["copy"], elem_id="train-command",
+            )  # fmt: skip
+            save = gr.DownloadButton(
+                "Download settings", value=_write_settings(base_config, watch.image_folder), size="sm",
+                elem_id="train-save",
+            )  # fmt: skip
+
+    form_inputs = [base, chosen, setup, *inputs]
+
+    def read_launch_request(sent: Any, chosen: list[int], setup: str, *values: Any) -> LaunchRequest:
+        name, settings, _ = read_base(sent)
+        return LaunchRequest(read_values(values, read_config(settings)), name, tuple(sorted(chosen or [])), setup)
+
+    def may_start(user: gr.OAuthProfile | None) -> bool:
+        return launcher.is_open and permissions.can_write and permissions.is_owner(user)
+
+    def describe_form(
+        user: gr.OAuthProfile | None, launch_request: LaunchRequest, notes: tuple[str, ...]
+    ) -> LaunchState:
+        state = summarize_launch(launch_request)
+        # Files of this machine are looked at for people only who may start a run on them.
+        problem = find_data_problem(launch_request.config) if may_start(user) else ""
+        return replace(state, notes=(*notes, *state.notes), problems=(("Data", problem),) if problem else ())
+
+    def review(user: gr.OAuthProfile | None, shown_samples: str, *given: Any) -> dict[Any, Any]:
+        """Update the report, the start button and the command; the button is off for the reason that is shown."""
+        waiting = gr.update(value=_START, interactive=False)
+        try:
+            launch_request = read_launch_request(*given)
+        except InputError as error:
+            problems = tuple(label_problems(str(error)))
+            state = LaunchState("These settings cannot be used", problems=problems)
+            return {report: state, command: "", save: gr.update(interactive=False), start: waiting}
+        state = describe_form(user, launch_request, read_base(given[0])[2])
+        is_stale = bool(shown_samples) and shown_samples != sample_key(launch_request.config)
+        return {
+            report: state,
+            command: command_for_user(launch_request, user),
+            save: gr.update(value=_write_settings(launch_request.config, watch.image_folder), interactive=True),
+            start: waiting if state.problems else gr.update(value=_START, interactive=launcher.is_open),
+            **({samples: None, previewed: ""} if is_stale else {}),
+        }
+
+    def fill(config: RunConfig) -> list[Any]:
+        """Values of ``filled``: settings that come from no preset."""
+        return [None, None, None, "ddp", [DEFAULT_PRESET, config.model_dump(mode="json"), []], *write_values(config)]
+
+    bound = [
+        (widget, block)
+        for widget, block in zip(widgets, inputs, strict=True)
+        if widget.field.stage or widget.field.data
+    ]
+
+    def show_used(chain: str, source: str) -> list[Any]:
+        return [gr.update(visible=_find_visibility(widget, chain, source)) for widget, _ in bound]
+
+    def use_preset(
+        user: gr.OAuthProfile | None, name: str, shown_samples: str, gpus: list[int], before: Any, *values: Any
+    ) -> dict[Any, Any]:
+        try:
+            settings_before = read_config(read_base(before)[1])
+        except InputError:  # the preset replaces them
+            settings_before = base_config
+        found = fill_from_preset(values, settings_before, find_preset(name).config)
+        settings = [name, found.base.model_dump(mode="json"), list(found.notes)]
+        shared = _SHARDED_PRESETS.get(name, "ddp")
+        # With the report and the start button in the same answer: neither speaks of the settings from before.
+        reviewed = review(user, shown_samples, settings, gpus, shared, *found.values)
+        opened = {groups["Data"]: gr.update(open=True)} if reviewed[report].problems else {}
+        values_now = dict(zip(inputs, found.values, strict=True))
+        return {earlier: None, file: None, setup: shared, base: settings, **values_now, **opened, **reviewed}
+
+    def use_run(run_id: str | None, user: gr.OAuthProfile | None = None) -> list[Any]:
+        if not run_id:
+            return [gr.skip()] * len(filled)
+        try:
+            permissions.require_owner(user)
+            values = fill(load_config(find_run(launcher.runs_root, run_id).config))
+            return [values[0], gr.skip(), *values[2:]]
+        except InputError as error:
+            raise gr.Error(str(error), title="This run cannot be used", print_exception=False) from error
+
+    def use_file(path: str | None) -> list[Any]:
+        if not path:
+            return [gr.skip()] * len(filled)
+        try:
+            values = fill(load_config(Path(path)))
+            return [*values[:2], gr.skip(), *values[3:]]
+        except InputError as error:
+            raise gr.Error(
+                str(error).split("\n", 1)[-1], title="This file cannot be used", print_exception=False
+            ) from error
+
+    def list_earlier(user: gr.OAuthProfile | None = None) -> Any:
+        if not permissions.is_owner(user):
+            return gr.skip()
+        found = watch.list_runs({}) or {"runs": []}
+        return gr.update(
+            choices=[(f"{run['title']} ({run['chain']}, {run['state']})", run["id"]) for run in found["runs"]]
+        )
+
+    def show_sample_preview(user: gr.OAuthProfile | None, *given: Any) -> dict[Any, Any]:
+        try:
+            permissions.require_write_access(user)
+            launcher.ensure_open()
+            launch_request = read_launch_request(*given)
+            preview = preview_samples(launch_request.config, watch.image_folder)
+            shown = describe_form(user, launch_request, read_base(given[0])[2])
+            return {report: shown, samples: preview, previewed: sample_key(launch_request.config)}
+        except Exception as error:
+            return {report: describe_launch_error(error), samples: None, previewed: ""}
+
+    def run_preflight(user: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
+        waiting = gr.update(value=_START, interactive=False)
+        try:
+            permissions.require_write_access(user)
+            launch_request = read_launch_request(*given)
+            state = LaunchState()
+            for state in stream_preflight(launcher, launch_request):
+                yield {report: state, start: gr.update(value=_START_LATER, interactive=False)}
+            judged = replace(
+                state, is_checking=False, outcome=summarize_findings(state), is_refused=has_bad_finding(state)
+            )
+            yield {report: judged, start: waiting if judged.is_refused else gr.update(value=_START, interactive=True)}
+        except Exception as error:
+            yield {report: describe_launch_error(error), start: waiting}
+
+    def start_run_of_form(user: gr.OAuthProfile | None, *given: Any) -> Iterator[dict[Any, Any]]:
+        try:
+            permissions.require_write_access(user)
+            launcher.ensure_open()
+            launch_request = read_launch_request(*given)
+            steps = stream_preflight(launcher, launch_request)
+            state = LaunchState()
+            for state in steps:
+                yield {report: state}
+            if has_bad_finding(state):
+                refused = replace(state, is_checking=False, outcome=summarize_findings(state), is_refused=True)
+                yield {report: refused, queued_run: list(_NOT_STARTED), start: gr.update(interactive=False)}
+                return
+            run_id = launcher.enqueue(launch_request)
+            waiting = launcher.queue_position(run_id)
+            called = launch_request.config.name or run_id
+            outcome = (
+                f"{called} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{called} is starting."
+            )
+            message = f"{outcome} It is on the Watch tab."
+            yield {report: replace(state, is_checking=False, outcome=outcome), queued_run: [run_id, message]}
+        except Exception as error:
+            yield {report: describe_launch_error(error), queued_run: list(_NOT_STARTED)}
+
+    def show_started_run(sent: Any, is_here: bool) -> dict[Any, Any]:
+        """Show the run that was started, to somebody who is still here; whoever has gone on is told where it is."""
+        match sent:
+            case [str(run_id), str(message)]:
+                pass
+            case _:
+                run_id, message = _NOT_STARTED
+        if run_id and is_here:
+            return show_run(pages, tabs, run_id)
+        if not is_here:
+            (gr.Info if run_id else gr.Warning)(message, duration=TOAST_SECONDS)
+        return {tabs: gr.skip()}
+
+    def refresh_gpus(event: gr.SelectData) -> Any:
+        return gr.update(choices=_list_choices(launcher.gpus())) if event.value == "Train" else gr.skip()
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    filled = [preset, earlier, file, setup, base, *inputs]
+    checked = check.click(run_preflight, form_inputs, [report, start], **quiet)
+    changes = [block.change for block in (*inputs, chosen, setup)]
+    reviewed = [report, command, save, start, samples, previewed]
+    # A check of settings that have changed since says nothing about those in the form.
+    gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **quiet)
+    by_name = {widget.field.name: block for widget, block in zip(widgets, inputs, strict=True)}
+    deciding = [by_name["method.chain"], by_name["data.source"]]
+    gr.on([block.change for block in deciding], show_used, deciding, [block for _, block in bound], **quiet)
+    if gpus:
+        tabs.select(refresh_gpus, None, chosen, **quiet)
+    given = [preset, previewed, chosen, base, *inputs]
+    preset.select(use_preset, given, [*filled[1:], groups["Data"], *reviewed], **quiet)
+    earlier.focus(list_earlier, None, earlier, **quiet)
+    earlier.input(use_run, earlier, filled, **quiet)
+    file.upload(use_file, file, filled, **quiet)
+    look.click(
+        show_sample_preview,
+        form_inputs,
+        [report, samples, previewed],
+        api_visibility="private",
+        show_progress="minimal",
+    )
+    started = start.click(start_run_of_form, form_inputs, [report, queued_run, start], concurrency_limit=4, **quiet)
+    started.then(show_started_run, [queued_run, is_here], [tabs, pages.view], js=_IS_TAB_OPEN, **quiet)
+    return TrainForm(filled, fill)
+
+
+def read_base(sent: Any) -> _Base:
+    """Check what the page sent as that from which the form was filled; its settings are checked by ``read_config``.
+
+    Raises:
+        InputError: If it is missing or of another form. Nothing is started with other settings than the page shows.
+    """
+    match sent:
+        case [str(name), dict(settings), list(notes) | tuple(notes)] if name in PRESETS and len(notes) <= _MAX_NOTES:
+            return name, settings, tuple(str(note)[:_MAX_NOTE_CHARS] for note in notes)
+    raise InputError("the settings that the form was filled from are missing; reload the page and choose them again")
+
+
+def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:
+    return [(gpu.title, gpu.index) for gpu in gpus]
+
+
+def _write_settings(config: RunConfig, folder: Path) -> str:
+    """The settings as a file to save, in a folder named by what is in it: another visitor has another file."""
+    text = dump_config(config)
+    form_inputs = folder / "settings" / hashlib.sha256(text.encode()).hexdigest()[:20]
+    form_inputs.mkdir(parents=True, exist_ok=True)
+    path = form_inputs / f"{config.method.chain.replace('+', '-')}-settings.json"
+    write_atomically(path, text)
+    return str(path)
+
+
+def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
+    """The widgets of every group, and the groups by name: the first group open, the others folded away."""
+    made: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
+    pairs = list(zip(widgets, write_values(config), strict=True))
+    for group in GROUPS:
+        members = [(widget, value) for widget, value in pairs if widget.field.group == group]
+        is_open = group == GROUPS[0]
+        block = (
+            gr.Group(elem_id="train-method") if is_open else gr.Accordion(group, open=False, elem_classes="hs-group")
+        )
+        groups[group] = block
+        with block:
+            made |= {
+                widget.field.name: _build_field(
+                    widget, value, _find_visibility(widget, config.method.chain, config.data.source)
+                )
+                for widget, value in members
+            }
+    return [made[widget.field.name] for widget in widgets], groups
+
+
+def _find_visibility(widget: Widget, chain: str, source: str) -> bool | Literal["hidden"]:
+    """A setting that a run never looks at keeps its place on the page, and its value, out of sight."""
+    return True if widget.field.is_used(chain, source) else "hidden"
+
+
+def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) -> Any:
+    name = widget.field.name
+    common: dict[str, Any] = {
+        "label": widget.field.label,
+        "info": widget.info,
+        "value": value,
+        "interactive": True,
+        "visible": visible,
+        "elem_id": "set-" + name.replace(".", "-").replace("_", "-"),
+    }
+    if widget.kind == "choice":
+        return gr.Dropdown(list(widget.choices), **common)
+    if widget.kind == "several":
+        return gr.CheckboxGroup(list(widget.choices), **common)
+    if widget.kind == "switch":
+        return gr.Checkbox(**common)
+    if widget.kind == "number":
+        return gr.Number(step=1 if widget.is_whole else _step_of(value), **common)
+    return gr.Textbox(max_lines=1, placeholder="automatic" if widget.kind == "number or nothing" else None, **common)
+
+
+def _step_of(value: float) -> float:
+    """What an arrow key adds to a number: one unit of its leading digit."""
+    return 10.0 ** math.floor(math.log10(value)) if value > 0 else 0.01

@@ -1,0 +1,1 @@
+"""Login, permissions, middleware and checks of requests."""

@@ -1,0 +1,107 @@
+"""What everybody may evaluate on a Space: a built-in model on the shipped examples, as an evaluation like any other."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hart_studio.errors import InputError
+from hart_studio.evaluation.config import EvaluationConfig, read_config
+from hart_studio.evaluation.job import prepare_run
+from hart_studio.evaluation.results import list_evaluations
+from hart_studio.files import append_jsonl
+from hart_studio.models.catalog import BUILT_IN_FOLDERS
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import PROTOCOLS
+from hart_studio.runs.launcher import start_run
+from hart_studio.ui.api.evaluations import MODULE, EvaluationApi
+from hart_studio.ui.api.launch import RunLauncher
+from hart_studio.ui.api.run_json import format_run_time
+from hart_studio.ui.api.runs import RunMonitor
+from hart_studio.ui.components.example_picker import Example
+from hart_studio.ui.spaces.session_labels import stop_immediately
+
+_TITLE: Final = "{model} on the examples"
+
+
+class ExampleEvaluations:
+    """Evaluates built-in models on the examples, one at a time, and each of them once.
+
+    Attributes:
+        api: Knows the evaluations; starts none itself.
+        count: Number of the questions.
+    """
+
+    def __init__(self, root: Path, served: Path, examples: Sequence[Example]) -> None:
+        """Write the questions down.
+
+        Args:
+            root: An existing folder of this server alone.
+            served: Folder that the server serves.
+            examples: The questions.
+        """
+        self.count = len(examples)
+        self._questions = root / "questions"
+        self._questions.mkdir()
+        for example in examples:
+            shutil.copyfile(example.image, self._questions / example.image.name)
+            row = {
+                "id": example.image.stem,
+                "image": example.image.name,
+                "question": example.question,
+                "choices": list(example.choices),
+                "answer": example.answer or None,
+                "category": example.title,
+            }
+            append_jsonl(self._questions / "samples.jsonl", row)
+        launch = RunLauncher(root / "runs", is_open=False)
+        self.api = EvaluationApi(launch, RunMonitor(launch.runs_root, served / "example_runs"))
+        self._lock = threading.Lock()
+
+    def evaluate_examples(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """Evaluate a built-in model, unless that was done before.
+
+        Args:
+            request: ``model``, a name of ``BUILT_IN_FOLDERS``.
+
+        Returns:
+            ``run``, the id of the evaluation, and ``told``, when it was made.
+
+        Raises:
+            InputError: If this is no built-in model, or another one is evaluated now.
+        """
+        model = request.get("model")
+        if not isinstance(model, str) or model not in BUILT_IN_FOLDERS:
+            raise InputError(f"expected one of {', '.join(BUILT_IN_FOLDERS)}, got {str(model)[:40]!r}; choose one")
+        with self._lock:
+            found = list_evaluations(self.api.launch.runs_root)
+            for run in found:
+                if run.state in {"queued", "running", "stopping"}:
+                    raise InputError("one such evaluation goes on, and there is one at a time; wait until it is done")
+                if run.state == "completed" and read_config(run.layout).model == model:
+                    return {
+                        "run": run.layout.run_id,
+                        "message": f"Measured before, at {format_run_time(run.layout.run_id)}.",
+                    }
+            config = EvaluationConfig(
+                benchmark="needle",
+                path=str(self._questions),
+                model=model,
+                title=_TITLE.format(model=model),
+                protocols=PROTOCOLS,
+                loop=LoopSettings(temperature=0.0),
+                device="cpu",
+            )
+            root = self.api.launch.runs_root
+            layout = prepare_run(root, config)
+            start_run(layout, [sys.executable, "-m", MODULE, "--resume", layout.run_id, "--runs-root", str(root)])
+        return {"run": layout.run_id, "message": ""}
+
+    def close(self) -> None:
+        """End what goes on."""
+        for run in list_evaluations(self.api.launch.runs_root):
+            stop_immediately(run.layout)

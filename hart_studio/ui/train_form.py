@@ -1,0 +1,339 @@
+"""The settings of a run as a form: one table says which widget shows which setting.
+
+Texts and choices come from ``RunConfig`` itself, which also refuses what is out of
+bounds, so a form cannot disagree with a file or a command line. A
+setting without a row here must be in ``HIDDEN``; a test compares both with ``RunConfig``.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from hart_studio.errors import InputError
+from hart_studio.runs.config import RunConfig, Section
+from hart_studio.runs.overrides import read_config
+
+Kind = Literal["choice", "number", "text", "switch", "several", "number or nothing"]
+GROUPS: Final = ("Method", "Model", "Data", "Rollouts", "Optimizer", "Schedule", "Logging")
+
+
+@dataclass(frozen=True)
+class FormField:
+    """A setting on the form.
+
+    Attributes:
+        name: Full name, such as ``optim.learning_rate``.
+        label: For people.
+        group: One of ``GROUPS``; those of the first are always open.
+        titles: Value -> what a list calls it, where the value does not say enough.
+        stage: The stage, or the kind of stages, that alone looks at it; empty = all.
+        data: ``drawn`` or ``files`` when it is only used with drawn needle scenes, or only with any other source.
+    """
+
+    name: str
+    label: str
+    group: str
+    titles: Mapping[str, str] | None = None
+    stage: Literal["", "rl", "sft", "ap_grpo"] = ""
+    data: Literal["", "drawn", "files"] = ""
+
+    def is_used(self, chain: str, source: str) -> bool:
+        """Whether the setting does anything in a run.
+
+        Args:
+            chain: Its stages, joined by ``+``.
+            source: Its ``data.source``.
+        """
+        if self.data and (self.data == "drawn") != (source == "needle"):
+            return False
+        stages = chain.split("+")
+        if self.stage == "rl":
+            return any(stage != "sft" for stage in stages)
+        return not self.stage or self.stage in stages
+
+
+CHAIN_TITLES: Final = {
+    "ap_grpo": "AP-GRPO",
+    "ap_grpo+sft": "AP-GRPO, then SFT (the paper's recipe)",
+    "sft+ap_grpo": "SFT, then AP-GRPO",
+    "grpo": "GRPO",
+    "grpo+sft": "GRPO, then SFT",
+    "mgpo": "MGPO",
+    "mgpo+sft": "MGPO, then SFT",
+    "sft": "SFT",
+}
+SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in CHAIN_TITLES.items()}
+"""The same for narrow places."""
+
+SOURCE_TITLES: Final = {
+    "needle": "Needle: drawn scenes, built in",
+    "jsonl": "JSONL file",
+    "mme_realworld": "MME-RealWorld folder",
+    "hf": "Hugging Face data set",
+}
+
+FIELDS: Final = (
+    FormField("method.chain", "Method", "Method", CHAIN_TITLES),
+    FormField("method.preference_scale", "Preference scale k", "Method", stage="ap_grpo"),
+    FormField("method.beta", "KL weight beta", "Method", stage="rl"),
+    FormField("rollout.group_size", "Group size G", "Method", stage="rl"),
+    FormField("schedule.rl_steps", "RL steps", "Method", stage="rl"),
+    FormField("schedule.sft_steps", "SFT steps", "Method", stage="sft"),
+    FormField("name", "Run name", "Method"),
+    FormField("model.id", "Model (folder or Hub id)", "Model"),
+    FormField("model.device", "Device", "Model"),
+    FormField("model.lora", "LoRA", "Model"),
+    FormField("model.lora_rank", "LoRA rank", "Model"),
+    FormField("model.lora_alpha", "LoRA alpha", "Model"),
+    FormField("model.trained_part", "Trained part", "Model", {"language_model": "language model", "all": "everything"}),
+    FormField("model.dtype", "Precision (dtype)", "Model"),
+    FormField("model.attention", "Attention", "Model"),
+    FormField("model.gradient_checkpointing", "Gradient checkpointing", "Model"),
+    FormField("data.source", "Source", "Data", SOURCE_TITLES),
+    FormField("data.path", "File, folder or hub id", "Data"),
+    FormField("data.image_root", "Image folder", "Data", data="files"),
+    FormField("data.rl_count", "Samples for RL", "Data", stage="rl"),
+    FormField("data.sft_count", "Samples for SFT", "Data", stage="sft"),
+    FormField("data.eval_count", "Held-out samples", "Data"),
+    FormField("data.by_image", "Group questions by image", "Data"),
+    FormField("data.needle_count", "Scenes to draw", "Data", data="drawn"),
+    FormField("data.needle_seed", "Scene seed", "Data", data="drawn"),
+    FormField("rollout.temperature", "Temperature", "Rollouts", stage="rl"),
+    FormField("rollout.overview_pixels", "Overview budget, pixels", "Rollouts"),
+    FormField("rollout.crop_pixels", "Crop budget, pixels", "Rollouts"),
+    FormField("rollout.padding", "Padding around a box", "Rollouts"),
+    FormField("rollout.max_boxes", "Max crops", "Rollouts"),
+    FormField("rollout.max_grounding_tokens", "Max grounding tokens", "Rollouts"),
+    FormField("rollout.max_answer_tokens", "Max answer tokens", "Rollouts"),
+    FormField("rollout.prefix_sharing", "Prefix sharing", "Rollouts"),
+    FormField("method.trained_turns", "Trained turns", "Rollouts", stage="rl"),
+    FormField("method.answer_form", "SFT answers in", "Rollouts", stage="sft"),
+    FormField(
+        "method.sft_target",
+        "SFT teaches",
+        "Rollouts",
+        {"answer": "answers", "grounded": "boxes, then answers"},
+        stage="sft",
+    ),
+    FormField(
+        "method.token_mean", "Mean over tokens of", "Rollouts", {"row": "each turn", "joint": "both turns"}, stage="rl"
+    ),
+    FormField("method.format_reward", "Format reward", "Rollouts", stage="rl"),
+    FormField("method.area_penalty", "Area penalty", "Rollouts", stage="rl"),
+    FormField("optim.learning_rate", "RL learning rate", "Optimizer", stage="rl"),
+    FormField("optim.sft_learning_rate", "SFT learning rate", "Optimizer", stage="sft"),
+    FormField("optim.scheduler", "LR schedule", "Optimizer"),
+    FormField("optim.warmup_steps", "Warm-up steps", "Optimizer"),
+    FormField("optim.weight_decay", "Weight decay", "Optimizer"),
+    FormField("optim.max_grad_norm", "Max grad norm", "Optimizer"),
+    FormField("optim.max_nonfinite_steps", "Max non-finite steps", "Optimizer"),
+    FormField("method.clip_epsilon", "Clip range", "Optimizer", stage="rl"),
+    FormField("schedule.prompts_per_step", "Prompts per RL step", "Schedule", stage="rl"),
+    FormField("schedule.prompts_per_micro_batch", "Micro-batch size", "Schedule", stage="rl"),
+    FormField("schedule.sft_batch", "SFT batch size", "Schedule", stage="sft"),
+    FormField("schedule.sft_micro_batch", "SFT micro-batch size", "Schedule", stage="sft"),
+    FormField("seed", "Seed", "Schedule"),
+    FormField("schedule.evaluate_every", "Evaluate every", "Logging"),
+    FormField("schedule.checkpoint_every", "Checkpoint every", "Logging"),
+    FormField("schedule.keep_checkpoints", "Max checkpoints", "Logging"),
+    FormField("schedule.rollouts_every", "Log rollouts every", "Logging", stage="rl"),
+    FormField("schedule.rollout_prompts", "Prompts per rollout log", "Logging"),
+    FormField("schedule.rollout_image_mb", "Image storage, MB", "Logging"),
+    FormField("trackers", "Trackers", "Logging"),
+)
+"""The form, in order."""
+
+_SECTION_TITLES: Final = {
+    "model": "Model",
+    "data": "Data",
+    "rollout": "Rollouts",
+    "method": "Method",
+    "optim": "Optimizer",
+    "schedule": "Schedule",
+    "settings": "Settings",
+}
+_NAME: Final = re.compile(r"(?<![\w./-])(?:[a-z]+\.[a-z_]+|[a-z]+(?:_[a-z]+)+)(?![\w/-]|\.\w)")
+"""A word that may be the name of a setting: it has a dot or an underscore in it, and is no part of a path."""
+
+HIDDEN: Final = {
+    "data.columns": "a mapping of names; in a file or on the command line",
+    "optim.betas": "a pair of numbers that nobody turns; in a file or on the command line",
+}
+"""Settings that the form leaves as they are -> why."""
+
+
+@dataclass(frozen=True)
+class Widget:
+    """What a page needs to draw a setting.
+
+    Attributes:
+        field: Its row in the table.
+        kind: What it is.
+        info: What it means.
+        choices: (title, value) of a choice or of several.
+        is_whole: Whether numbers are whole.
+    """
+
+    field: FormField
+    kind: Kind
+    info: str
+    choices: tuple[tuple[str, str], ...] = ()
+    is_whole: bool = False
+
+
+def list_widgets() -> list[Widget]:
+    """A widget for every row of the table, in order."""
+    return [_make_widget(field) for field in FIELDS]
+
+
+def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
+    """The settings that a filled form means.
+
+    Args:
+        values: One per row of ``FIELDS``, from the browser.
+        base: Gives what the form does not show.
+
+    Raises:
+        InputError: If a value is refused; every problem is named, one a line, by its setting.
+    """
+    nested = base.model_dump()
+    for widget, value in zip(list_widgets(), values, strict=True):
+        *sections, last = widget.field.name.split(".")
+        place: dict[str, Any] = nested
+        for section in sections:
+            place = place[section]
+        place[last] = _read_value(widget, value)
+    return read_config(nested)
+
+
+def write_values(config: RunConfig) -> list[Any]:
+    """What the widgets show for some settings, in the order of ``FIELDS``."""
+    found = []
+    for field in FIELDS:
+        value: Any = config
+        for part in field.name.split("."):
+            value = getattr(value, part)
+        found.append(list(value) if isinstance(value, tuple) else value)
+    optional = [widget.kind == "number or nothing" for widget in list_widgets()]
+    return [
+        ("" if value is None else str(value)) if is_text else value
+        for value, is_text in zip(found, optional, strict=True)
+    ]
+
+
+def normalize_values(values: Sequence[Any]) -> list[Any]:
+    """Values of a form in the types of the settings, so that they can be compared; an invalid one stays as it is."""
+
+    def normalize(widget: Widget, value: Any) -> Any:
+        try:
+            found = _read_value(widget, value)
+        except InputError:
+            return value
+        return str(found) if widget.kind == "number or nothing" and found is not None else found
+
+    return [normalize(widget, value) for widget, value in zip(list_widgets(), values, strict=True)]
+
+
+def label_problems(text: str) -> list[tuple[str, str]]:
+    """The lines of an ``InputError`` about settings as (label on the form, what is wrong)."""
+    labels = {field.name: field.label for field in FIELDS}
+    problems = []
+    for line in text.splitlines():
+        name, sign, rest = line.partition(": ")
+        if sign and " " not in name:
+            problems.append((labels.get(name) or _SECTION_TITLES.get(name, name), name_labels(rest, name)))
+        else:
+            problems.append(("Settings", name_labels(line)))
+    return problems
+
+
+def name_labels(text: str, section: str = "") -> str:
+    """A text for people with the names of settings put as the form has them.
+
+    Args:
+        text: Names settings in full, such as ``data.path``; those of its section also by their last part, when that is
+            no plain word.
+        section: The section that it speaks of, or a setting of it.
+    """
+    labels = {field.name: field.label for field in FIELDS}
+    inside = section.split(".")[0]
+
+    def put(found: re.Match[str]) -> str:
+        name = found[0]
+        label = labels.get(name if "." in name else f"{inside}.{name}")
+        return f"“{label.split(': ')[0]}”" if label else name
+
+    return _NAME.sub(put, text)
+
+
+def setting_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by its full name."""
+
+    def walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+        for name, info in section.model_fields.items():
+            kind = info.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from walk(kind, f"{prefix}{name}.")
+            else:
+                yield prefix + name, info
+
+    return walk(RunConfig, "")
+
+
+_SETTINGS: Final = dict(setting_fields())
+
+
+def _make_widget(field: FormField) -> Widget:
+    info = _SETTINGS[field.name]
+    text = " ".join((info.description or "").split())
+    kinds = [kind for kind in _members(info.annotation) if kind is not type(None)]
+    kind = kinds[0]
+    if get_origin(kind) is Literal:
+        return Widget(field, "choice", text, _titles(field, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return Widget(field, "several", text, _titles(field, get_args(get_args(kind)[0])))
+    if kind is bool:
+        return Widget(field, "switch", text)
+    if kind is str:
+        return Widget(field, "text", text)
+    number: Kind = "number or nothing" if type(None) in _members(info.annotation) else "number"
+    return Widget(field, number, text, is_whole=kind is int)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The kinds of a union, without what annotates them."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(member for part in get_args(annotation) for member in _members(part))
+    if hasattr(annotation, "__metadata__"):
+        return _members(annotation.__origin__)
+    return (annotation,)
+
+
+def _titles(field: FormField, values: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    titles = field.titles or {}
+    ordered = [value for value in titles if value in values] + [value for value in values if value not in titles]
+    return tuple((titles.get(value, value), value) for value in ordered)
+
+
+def _read_value(widget: Widget, value: Any) -> Any:
+    """A browser's value as a setting: numbers come as floats, an empty field as None."""
+    if widget.kind == "number or nothing":
+        # A text field: a page's field for numbers turns an empty one into 0.
+        return value.strip() or None if isinstance(value, str) else value
+    if widget.kind == "number":
+        if value is None or value == "":
+            raise InputError(f"{widget.field.name}: expected a number, got an empty field")
+        if widget.is_whole and isinstance(value, float) and value.is_integer():
+            return int(value)
+        return value
+    if widget.kind == "text":
+        return value.strip() if isinstance(value, str) else value or ""
+    if widget.kind == "several":
+        return tuple(value) if isinstance(value, list) else value or ()
+    return value

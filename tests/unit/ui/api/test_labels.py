@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hart_studio.errors import InputError
+from hart_studio.labeling.connection_pool import CONNECTION_POOL
+from hart_studio.runs import stopping
+from hart_studio.runs.layout import find_run
+from hart_studio.runs.processes import is_alive
+from hart_studio.runs.reader import list_runs
+from hart_studio.runs.status import read_status
+from hart_studio.ui.api import labels as labels_module
+from hart_studio.ui.api.labels import LabelApi
+from tests.unit.runs.conftest import wait_until
+
+
+@pytest.fixture
+def label_api(tmp_path: Path) -> LabelApi:
+    return LabelApi(tmp_path / "labels")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    path = tmp_path / "t.csv"
+    path.write_text("image,question,answer\na.png,What?,red\na.png,Why?,\ngone.png,Who?,x\n")
+    return path
+
+
+def bring(label_api: LabelApi, project: str, source: Path, **more: Any) -> dict[str, Any]:
+    label_api.start_import({"project": project, "source": str(source), **more})
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        state = label_api.poll({"project": project})
+        assert state is not None
+        if state["import"] and state["import"]["is_over"]:
+            return dict(state["import"])
+        time.sleep(0.02)
+    raise AssertionError("the import did not end")
+
+
+def test_a_project_is_made_listed_and_opened(label_api: LabelApi) -> None:
+    assert label_api.projects({}) == []
+    assert label_api.create({"name": "  Street Signs & more! "}) == {"id": "street-signs-more"}
+    (entry,) = label_api.projects({})
+    assert (entry["id"], entry["name"], entry["items"], entry["problem"]) == (
+        "street-signs-more", "Street Signs & more!", 0, "",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="already exists"):
+        label_api.create({"name": "street signs (more)"})
+
+
+@pytest.mark.parametrize("name", ["", "   "])
+def test_a_project_without_a_name(label_api: LabelApi, name: str) -> None:
+    with pytest.raises(InputError, match="expected a name"):
+        label_api.create({"name": name})
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Schöne Straße", "schone-strasse"), ("Ça va? Déjà vu", "ca-va-deja-vu"), ("日本", "project-cf2abf0c"),
+        ("!!!", "project-e84c538e"), ("a" * 80, "a" * 64),
+    ],
+)  # fmt: skip
+def test_the_folder_of_a_project_is_plain(label_api: LabelApi, name: str, slug: str) -> None:
+    assert label_api.create({"name": name}) == {"id": slug}
+    assert [(entry["id"], entry["name"]) for entry in label_api.projects({})] == [(slug, name)]
+
+
+@pytest.mark.parametrize("name", ["../labels", "/etc", "a/b", "", None, 5, ["x"], "a" * 65, "UPPER", ".."])
+def test_no_name_from_a_browser_leaves_the_root(label_api: LabelApi, name: Any) -> None:
+    label_api.create({"name": "real"})
+    with pytest.raises(InputError):
+        label_api.poll({"project": name})
+
+
+def test_a_link_to_a_project_elsewhere_is_not_listed(label_api: LabelApi, tmp_path: Path) -> None:
+    LabelApi(tmp_path / "others").create({"name": "secret"})
+    label_api.create({"name": "own"})
+    (label_api.root / "linked").symlink_to(tmp_path / "others" / "secret")
+    assert [project["id"] for project in label_api.projects({})] == ["own"]
+    with pytest.raises(InputError):
+        label_api.poll({"project": "linked"})
+
+
+def test_an_import_goes_on_in_the_background_and_tells_what_became_of_it(label_api: LabelApi, table: Path) -> None:
+    label_api.create({"name": "p"})
+    job = bring(label_api, "p", table)
+    assert job["message"] == "2 added, 0 updated, 0 known, 1 bad rows"
+    assert job["invalid_rows"][0][1] == f"the picture is missing in {table.parent.resolve()}"
+    assert bring(label_api, "p", table)["message"] == "0 added, 0 updated, 2 known, 1 bad rows"
+    state = label_api.poll({"project": "p"})
+    assert state is not None
+    assert (state["statuses"], state["evidence"]) == ({"new": 2}, {"agreement": 1, "known_answer": 1})
+
+
+def test_pictures_of_a_table_lie_in_a_folder_that_a_person_names(
+    label_api: LabelApi, table: Path, tmp_path: Path
+) -> None:
+    label_api.create({"name": "p"})
+    moved = tmp_path / "elsewhere" / table.name
+    moved.parent.mkdir()
+    table.rename(moved)
+    assert label_api.preview_source({"source": str(moved)})["found"] == 0
+    assert "the picture is missing in " in bring(label_api, "p", moved)["error"]
+    assert label_api.preview_source({"source": str(moved), "image_root": str(table.parent)})["found"] == 2
+    assert bring(label_api, "p", moved, image_root=str(table.parent))["message"].startswith("2 added")
+    for ask in (label_api.preview_source, label_api.start_import):
+        with pytest.raises(InputError, match="expected a folder of pictures"):
+            ask({"project": "p", "source": str(moved), "image_root": "/gone/away"})
+
+
+def test_an_import_that_fails_says_why(label_api: LabelApi, tmp_path: Path) -> None:
+    label_api.create({"name": "p"})
+    assert "expected a readable file" in bring(label_api, "p", tmp_path / "gone.csv")["error"]
+
+
+def test_nothing_new_is_none(label_api: LabelApi) -> None:
+    label_api.create({"name": "p"})
+    state = label_api.poll({"project": "p"})
+    assert state is not None
+    assert label_api.poll({"project": "p", "signature": state["signature"]}) is None
+
+
+def test_peeking_shows_columns_and_rows(label_api: LabelApi, table: Path) -> None:
+    found = label_api.preview_source({"source": f" {table} "})
+    assert (found["kind"], found["names"]) == ("table", ["image", "question", "answer"])
+    assert found["columns"]["answer"] == "answer"
+    assert found["rows"][0] == {"image": "a.png", "question": "What?", "answer": "red"}
+    with pytest.raises(InputError, match="got nothing"):
+        label_api.preview_source({"source": " "})
+
+
+def test_a_run_is_started_once_and_with_arguments_alone(
+    label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(labels_module, "start_run", lambda layout, argv, variables: started.append(list(argv)))
+    label_api.create({"name": "p"})
+    with pytest.raises(InputError, match="none that is new or failed"):
+        label_api.start({"project": "p"})
+    bring(label_api, "p", table)
+    run = label_api.start({"project": "p", "rollouts": 4, "is_refining": True})["run"]
+    assert started[0][1:4] == ["-m", "hart_studio.labeling", "run"]
+    assert started[0][-2:] == ["--resume", run]
+    with pytest.raises(InputError, match="is already working on this project"):
+        label_api.start({"project": "p"})
+    state = label_api.poll({"project": "p"})
+    assert state is not None
+    assert (state["runs"][0]["state"], state["runs"][0]["total"]) == ("queued", 2)
+    label_api.pause({"project": "p", "run": run})
+    assert (label_api.poll({"project": "p"}) or {})["runs"][0]["is_paused"]
+    label_api.pause({"project": "p", "run": run})
+    assert not (label_api.poll({"project": "p"}) or {})["runs"][0]["is_paused"]
+
+
+def test_of_two_servers_that_start_a_run_at_once_one_does(
+    label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(layout: Any, argv: list[str], variables: dict[str, str]) -> None:
+        time.sleep(0.1)
+        started.append(layout.run_id)
+
+    monkeypatch.setattr(labels_module, "start_run", start)
+    label_api.create({"name": "p"})
+    bring(label_api, "p", table)
+    barrier = threading.Barrier(3)
+
+    def press(server: LabelApi) -> str:
+        barrier.wait()
+        try:
+            return server.start({"project": "p"})["run"]
+        except InputError as error:
+            return str(error)
+
+    servers = [LabelApi(label_api.root) for _ in range(3)]  # they share nothing but the folder
+    with ThreadPoolExecutor(3) as pool:
+        told = list(pool.map(press, servers))
+    assert len(started) == 1
+    assert sum("is already working on this project" in text for text in told) == 2
+    assert len(list_runs(label_api.open_project("p").runs)) == 1
+
+
+def test_a_resumed_run_is_that_of_the_copy_that_was_opened(
+    label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(labels_module, "start_run", lambda layout, argv, variables: started.append(list(argv)))
+    label_api.create({"name": "p"})
+    bring(label_api, "p", table)
+    run = label_api.start({"project": "p"})["run"]
+    CONNECTION_POOL.close_idle(label_api.root)
+    shutil.copytree(label_api.root / "p", label_api.root / "copy")
+    label_api.resume({"project": "copy", "run": run})
+    assert started[1][4] == str(label_api.root / "copy")
+
+
+def test_projects_that_are_moved_away_and_back_are_what_is_there_now(label_api: LabelApi, table: Path) -> None:
+    label_api.create({"name": "p"})
+    bring(label_api, "p", table)
+    (label_api.root / "p").rename(label_api.root.parent / "away")
+    with pytest.raises(InputError, match="which is not there"):
+        label_api.poll({"project": "p"})
+    assert label_api.projects({}) == []
+    label_api.create({"name": "p"})
+    state = label_api.poll({"project": "p"})
+    assert state is not None and state["statuses"] == {}, "a new project of that name is another one"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rollouts": 1}, {"rollouts": "many"}, {"statuses": ["gone"]}, {"model": ""}, {"surprise": 1}]
+)
+def test_settings_that_cannot_be_used(label_api: LabelApi, wrong: dict[str, Any]) -> None:
+    label_api.create({"name": "p"})
+    with pytest.raises(InputError, match="cannot be used"):
+        label_api.start({"project": "p", **wrong})
+
+
+def test_what_the_scores_rest_on_is_known_before_a_run(label_api: LabelApi, table: Path) -> None:
+    label_api.create({"name": "p"})
+    assert label_api.describe_score_basis({"project": "p"})["cautions"] == ()
+    assert "calibrated on needle" in label_api.describe_score_basis({"project": "p"})["basis"]
+    bring(label_api, "p", table)
+    found = label_api.describe_score_basis({"project": "p"})
+    assert found["basis"] == "" and "2 of 2 items will be uncalibrated" in found["cautions"][0]
+    assert "hart-tiny was made for drawn needle scenes" in found["warnings"][0]
+    state = label_api.poll({"project": "p"})
+    assert state is not None and state["image_domains"] == [""], "so the page suggests no built-in model"
+    other = label_api.describe_score_basis({"project": "p", "model": "org/other"})
+    assert other["basis"] == "" and "no calibration of this model" in other["cautions"][0]
+    with pytest.raises(InputError, match="rollouts: Input should be greater than or equal to 2"):
+        label_api.describe_score_basis({"project": "p", "rollouts": 1})
+    with pytest.raises(InputError, match="expected a model, got 'xxx"):
+        label_api.describe_score_basis({"project": "p", "model": "x" * 299})
+    closed = LabelApi(label_api.root, is_open=False)
+    with pytest.raises(InputError, match="switched off"):
+        closed.describe_score_basis({"project": "p"})
+
+
+def test_runs_are_looked_up(label_api: LabelApi) -> None:
+    label_api.create({"name": "p"})
+    for run in ("../../x", "20260101-000000-labeling-000000", None):
+        with pytest.raises(InputError):
+            label_api.stop({"project": "p", "run": run})
+
+
+HUNG = """
+import sys, time
+from pathlib import Path
+from hart_studio.runs.layout import RunLayout
+from hart_studio.runs.writer import RunWriter
+with RunWriter(RunLayout(Path(sys.argv[1])), total=2) as run:
+    run.log_step(1, "", {})
+    time.sleep(600)
+"""
+
+
+def test_a_labeling_run_that_hangs_is_ended_from_the_page_and_can_be_resumed(
+    label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_start, plain_stop = labels_module.start_run, stopping.stop_run
+    command = [sys.executable, "-c", HUNG]
+    monkeypatch.setattr(
+        labels_module, "start_run", lambda layout, argv, variables: plain_start(layout, [*command, str(layout.folder)])
+    )
+    monkeypatch.setattr(stopping, "stop_run", lambda layout, left: plain_stop(layout, left, end_seconds=0.5))
+    label_api.create({"name": "p"})
+    bring(label_api, "p", table)
+    request = {"project": "p", "run": label_api.start({"project": "p"})["run"]}
+
+    def state() -> str:
+        return str((label_api.poll({"project": "p"}) or {})["runs"][0]["state"])
+
+    wait_until(lambda: state() == "running")
+    layout = find_run(label_api.open_project("p").runs, request["run"])
+    pid = read_status(layout).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        label_api.stop(request)
+        assert state() == "stopping"
+        monkeypatch.setitem(stopping.SAVE_SECONDS, "labeling", 0.0)
+        monkeypatch.setattr(stopping, "_stopping", {})  # as after a restart of the server
+        wait_until(lambda: state() == "stopped")  # the look goes on with the stop
+        label_api.resume(request)
+        wait_until(lambda: state() == "running")
+        os.kill(read_status(layout).pid or 0, signal.SIGSTOP)
+        label_api.stop({**request, "now": True})
+        wait_until(lambda: state() == "stopped")
+    finally:
+        last = read_status(layout)
+        if last.pid and is_alive(last.pid, last.pid_start):
+            os.kill(last.pid, signal.SIGKILL)
+
+
+def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:
+    LabelApi(tmp_path / "labels").create({"name": "p"})
+    closed = LabelApi(tmp_path / "labels", is_open=False)
+    assert closed.poll({"project": "p"}) is not None
+    for act in (closed.create, closed.peek, closed.bring, closed.start, closed.resume):
+        with pytest.raises(InputError, match="switched off"):
+            act({"project": "p", "name": "x", "source": str(table), "run": "x"})
+
+
+def test_an_import_that_did_not_start_blocks_nothing(
+    label_api: LabelApi, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_api.create({"name": "p"})
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    for owner, name in ((threading.Thread, "start"), (LabelApi, "_count_elsewhere")):
+        label_api.max_items = 10
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+            patch.setattr(owner, name, fail)
+            label_api.start_import({"project": "p", "source": str(table)})
+        assert bring(label_api, "p", table)["error"] == "", name

@@ -1,0 +1,98 @@
+"""The report on the Train tab agrees with the settings and with what is on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hart_studio.errors import DataError, InputError
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.presets import PRESETS
+from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
+from hart_studio.ui.api.launch_summary import (
+    describe_launch_error,
+    find_data_problem,
+    has_bad_finding,
+    sample_key,
+    stream_preflight,
+    summarize_findings,
+    summarize_launch,
+)
+from hart_studio.ui.components.launch_report import LaunchState
+
+
+def config_of(**sections: Any) -> RunConfig:
+    return RunConfig.model_validate(sections)
+
+
+def test_the_summary_names_model_data_and_counts() -> None:
+    facts = dict(summarize_launch(LaunchRequest(PRESETS["cpu-demo"].config, "cpu-demo")).facts)
+    assert facts["Model"] == "built-in (hart-tiny-base)"
+    assert facts["Data"] == "needle scenes, 1,000 drawn for the run"
+    assert facts["Samples"] == "480 RL, 200 held out"
+    paper = summarize_launch(LaunchRequest(PRESETS["qwen2.5-vl-7b-lora"].config, "qwen2.5-vl-7b-lora", (0, 1)))
+    assert dict(paper.facts)["Data"] == "MME-RealWorld folder: data/MME-RealWorld"
+    assert dict(paper.facts)["Samples"] == "10,000 RL, the rest SFT, 200 held out"
+    assert dict(paper.facts)["Device"] == "2 GPUs" and paper.notes == ()
+    sft = summarize_launch(LaunchRequest(config_of(method={"chain": "sft"}, data={"sft_count": 9}), "cpu-demo"))
+    assert dict(sft.facts)["Samples"] == "9 SFT, 200 held out" and "Rollouts of a step" not in dict(sft.facts)
+
+
+def test_a_model_and_data_that_do_not_go_together_are_noted(tmp_path: Path) -> None:
+    large = summarize_launch(LaunchRequest(config_of(model={"id": "Qwen/Qwen2.5-VL-3B-Instruct"}), "cpu-demo"))
+    assert "made for the built-in model" in large.notes[0]
+    own = summarize_launch(LaunchRequest(config_of(model={"id": str(tmp_path)}), "cpu-demo"))
+    assert own.notes == (), "a checkpoint of the built-in model is a folder"
+    photographs = config_of(data={"source": "jsonl", "path": "my.jsonl"})
+    assert "cannot read photographs" in summarize_launch(LaunchRequest(photographs, "cpu-demo")).notes[0]
+
+
+def test_missing_data_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paper = PRESETS["qwen2.5-vl-7b-lora"].config
+    assert find_data_problem(paper) == (
+        "This preset needs your own data: there is nothing at data/MME-RealWorld. Choose a data set under Data."
+    )
+    (tmp_path / "data" / "MME-RealWorld").mkdir(parents=True)
+    assert find_data_problem(paper) == ""
+    assert find_data_problem(PRESETS["cpu-demo"].config) == ""
+    mine = config_of(data={"source": "jsonl", "path": "my.jsonl"})
+    assert find_data_problem(mine) == "There is no file or folder at my.jsonl. Correct the path under Data."
+    (tmp_path / "my.jsonl").touch()
+    assert find_data_problem(mine) == ""
+    assert "gone" in find_data_problem(config_of(data={"source": "jsonl", "path": "my.jsonl", "image_root": "gone"}))
+    assert find_data_problem(config_of(data={"source": "hf", "path": "owner/name"})) == "", "may be on the hub"
+    assert find_data_problem(config_of(data={"source": "hf", "path": "a/b/c"})) != ""
+    assert find_data_problem(config_of(data={"source": "jsonl", "path": "x" * 900})) != "", "a name that is too long"
+
+
+def test_the_key_of_samples_changes_with_what_decides_them() -> None:
+    demo = PRESETS["cpu-demo"].config
+    assert sample_key(demo) == sample_key(demo.model_copy(update={"name": "other"}))
+    others = [PRESETS["qwen2.5-vl-7b-lora"].config, demo.model_copy(update={"seed": 1})]
+    others.append(config_of(**{**demo.model_dump(), "method": {"chain": "sft"}}))
+    assert len({sample_key(config) for config in [demo, *others]}) == 4
+
+
+def test_findings_are_collected_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = {"topic": "Memory", "state": "check", "text": "little", "advice": "Lower rollout.group_size."}
+    monkeypatch.setattr(
+        RunLauncher, "check", lambda launcher, launch_request: iter([finding, {**finding, "state": "bad"}])
+    )
+    launcher = RunLauncher(tmp_path, is_open=False)
+    states = list(stream_preflight(launcher, LaunchRequest(RunConfig(), "cpu-demo")))
+    assert [len(state.findings) for state in states] == [0, 1, 2] and all(state.is_checking for state in states)
+    assert states[1].findings[0]["advice"] == "Lower “Group size G”."
+    assert [has_bad_finding(state) for state in states] == [False, False, True]
+    assert summarize_findings(states[0]) == "Ready to start."
+    assert summarize_findings(states[1]) == "Ready to start; 1 point to look at."
+    assert summarize_findings(states[2]).startswith("The run would fail.")
+
+
+def test_a_refusal_says_why() -> None:
+    assert describe_launch_error(InputError("data.path: gone")).problems == (("File, folder or hub id", "gone"),)
+    assert describe_launch_error(DataError("no rows")).problems == (("Samples", "no rows"),)
+    unknown = describe_launch_error(RuntimeError("secret"))
+    assert isinstance(unknown, LaunchState) and unknown.is_refused and "secret" not in unknown.outcome
