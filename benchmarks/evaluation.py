@@ -3,7 +3,7 @@
 ``python -m benchmarks.evaluation``. Batches: the same drawn needle questions, batched and one by one, in alternating
 rounds of one process. Processes: the real command with one process and with two, one thread each, in alternating
 rounds; the time is that between its first and its last event about questions. Memory: a whole evaluation of a synthetic
-table of ``--table-mb`` megabytes with pictures in base64, its resident memory sampled all the way.
+table of ``--table-mb`` megabytes with images in base64, its resident memory sampled all the way.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ def time_processes(data: Path, root: Path, processes: int) -> float:
 
 
 def write_table(path: Path, megabytes: int) -> int:
-    """A table in the published form of HR-Bench with pictures of about 5 MB; returns its rows."""
+    """A table in the published form of HR-Bench with images of about 5 MB; returns its rows."""
     pixels = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
-    picture = buffer.getvalue()
-    rows = max(1, megabytes * 1_000_000 * 3 // 4 // len(picture))
+    image = buffer.getvalue()
+    rows = max(1, megabytes * 1_000_000 * 3 // 4 // len(image))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t")
         writer.writerow(["index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image"])
         for index in range(rows):
-            # Bytes behind the end of a JPEG are not read, and make every picture another file.
-            cell = base64.b64encode(picture + index.to_bytes(4, "big")).decode()
+            # Bytes behind the end of a JPEG are not read, and make every image another file.
+            cell = base64.b64encode(image + index.to_bytes(4, "big")).decode()
             kind = "single" if index % 2 else "cross"
             writer.writerow([index, f"What is {index}?", "A", kind, "red", "blue", "green", "black", index % 4, cell])
     return rows

@@ -26,7 +26,7 @@ from hart_studio.runs.events import EventLog, RolloutsSaved, StepDone
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import create_run
-from hart_studio.training.figures import STEP_FIGURES
+from hart_studio.training.metrics import STEP_METRICS
 
 TABS = (1, 4, 16)
 LENGTHS = (500, 50_000)
@@ -77,7 +77,7 @@ def write_long_run(root: Path, steps: int) -> RunLayout:
 
 def append_step(log: EventLog, step: int) -> None:
     """One step with every figure, and every tenth time rollouts."""
-    metrics = dict.fromkeys(STEP_FIGURES, step * 7919 % 1000 / 1000)
+    metrics = dict.fromkeys(STEP_METRICS, step * 7919 % 1000 / 1000)
     log.append(StepDone(stage="ap_grpo", metrics=metrics), step)
     if step % 10 == 0:
         log.append(RolloutsSaved(groups=2), step)

@@ -1,6 +1,6 @@
 """What a training step costs beside TRL's own GRPO step: ``python -m benchmarks.step_time``.
 
-The same random Qwen2.5-VL of about 50 million weights, the same picture, one prompt a step with G completions, LoRA,
+The same random Qwen2.5-VL of about 50 million weights, the same image, one prompt a step with G completions, LoRA,
 gradient checkpointing and a reference as in the preset for a 7B model, on the CPU. Steps take turns: TRL's
 ``GRPOTrainer`` as it is, and ours for GRPO, MGPO and HART (AP-GRPO), shared (``rollout.prefix_sharing``) or plain:
 every completion is then scored with a prompt of its own, while sampling reads a group's prompt once in both. Every
@@ -8,7 +8,7 @@ round begins with TRL's step, and ratios are taken within a round. Plain steps a
 the first rounds only. Memory is measured apart, in a process for each kind.
 
 Completions have one length, because random weights do not stop by themselves; boxes are written into the grounding
-completions, because random weights do not point (``step_time_model.PointingPolicy``). TRL's step has one turn, ours of
+completions, because random weights do not point (``step_time_model.ScriptedModel``). TRL's step has one turn, ours of
 MGPO and HART two of the same length.
 """
 
@@ -26,7 +26,7 @@ import torch
 import transformers
 import trl
 
-from benchmarks.step_time_measures import hush_libraries, measure_memory, time_turn_one, warm_up
+from benchmarks.step_time_measures import measure_memory, silence_libraries, time_turn_one, warm_up
 from benchmarks.step_time_model import FULL, LIGHT, SMALL, Setup, make_setup
 from benchmarks.step_time_report import Results, find_targets, write_report
 from benchmarks.step_time_variants import PLAIN, SHARED, VANILLA, Variant
@@ -100,7 +100,7 @@ def main() -> int:
         group_size=options.group_size or sizes.group_size,
         turn_tokens=options.turn_tokens or sizes.turn_tokens,
     )
-    hush_libraries()
+    silence_libraries()
     with tempfile.TemporaryDirectory() as folder:
         setup = make_setup(sizes, Path(folder) / "measured", options.vanilla_rows)
         small = setup if options.small else make_setup(SMALL, Path(folder) / "small")

@@ -19,9 +19,9 @@ from benchmarks.step_time_variants import Variant
 from hart_studio.imaging import SourceImage
 from hart_studio.models.chat import ImageInput
 from hart_studio.pipeline.grounding import grounding_request, make_overview
-from hart_studio.training.items import turn_item
+from hart_studio.training.micro_batches import MicroBatch, WeightedSequence
 from hart_studio.training.rollouts import loop_settings
-from hart_studio.training.steps import MicroBatch, Row
+from hart_studio.training.sequences import turn_sequence
 
 STATUS = Path("/proc/self/status")
 PEAK_RESET = Path("/proc/self/clear_refs")
@@ -57,7 +57,7 @@ def warm_up(name: str, setup: Setup, small: Setup) -> None:
         Variant(name, small).step()
 
 
-def hush_libraries() -> None:
+def silence_libraries() -> None:
     """Keep progress bars and notes of the libraries out of the report."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -67,7 +67,7 @@ def hush_libraries() -> None:
 
 
 def _measure_own_memory(name: str, setup: Setup, small: Setup) -> dict[str, float]:
-    hush_libraries()
+    silence_libraries()
     warm_up(name, setup, small)
     variant = Variant(name, setup)
     gc.collect()
@@ -88,20 +88,20 @@ def time_turn_one(variant: Variant, setup: Setup, group_size: int) -> float:
 
     Args:
         variant: A method with a grounding turn; it has made a step already.
-        setup: The picture.
+        setup: The image.
         group_size: Rollouts, G; need not be the variant's own.
     """
     trainer, policy = variant.trainer, variant.trainer.policy
     settings = loop_settings(variant.config, setup.sizes.turn_tokens, seed=0)
-    overview: ImageInput = make_overview(SourceImage(setup.picture), policy, settings)  # a new one: not yet encoded
+    overview: ImageInput = make_overview(SourceImage(setup.image), policy, settings)  # a new one: not yet encoded
     request = grounding_request(overview, QUESTION)
     trainer.model.train()
     began = time.perf_counter()
     ((group),) = policy.generate([request], settings.grounding_sampling, group_size)
-    policy.take_exchanges()
+    policy.take_generations()
     prompt = policy.read(request)
     weight = 1 / (group_size * setup.sizes.turn_tokens)
-    batch = MicroBatch([Row(turn_item(prompt, said.token_ids), weight) for said in group])
+    batch = MicroBatch([WeightedSequence(turn_sequence(prompt, said.token_ids), weight) for said in group])
     batch.ref_logps = trainer._reference_logps(batch)
     trainer.compute_loss(trainer.model, batch).backward()
     seconds = time.perf_counter() - began

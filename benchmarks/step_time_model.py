@@ -1,4 +1,4 @@
-"""What the steps of ``benchmarks.step_time`` share: a random model, a picture, completions of one length with boxes."""
+"""What the steps of ``benchmarks.step_time`` share: a random model, an image, completions of one length with boxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transformers import (
 from hart_studio.experiments.pretraining.tiny_model import build_tokenizer
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.prompts import GROUNDING_INSTRUCTION
-from hart_studio.training.policy import Exchange, PolicyModel
+from hart_studio.training.trainable_model import Generation, TrainableModel
 
 TOKEN_SIDE = 28
 """Pixels along a side of one visual token of Qwen2.5-VL."""
@@ -53,7 +53,7 @@ class Sizes:
     vision: dict[str, Any]
 
     @property
-    def overview_pixels(self) -> int:
+    def overview_max_pixels(self) -> int:
         """Area of the overview."""
         return (self.overview_side * TOKEN_SIDE) ** 2
 
@@ -135,18 +135,18 @@ class Setup:
     Attributes:
         sizes: How large everything is.
         model: Folder of the model.
-        picture: The original.
+        image: The original.
         vanilla_rows: Rows of a micro-batch of TRL's own trainer.
     """
 
     sizes: Sizes
     model: Path
-    picture: Path
+    image: Path
     vanilla_rows: int
 
 
 def make_setup(sizes: Sizes, folder: Path, vanilla_rows: int = 0) -> Setup:
-    """Write model and picture into a folder.
+    """Write model and image into a folder.
 
     Args:
         sizes: How large everything is.
@@ -155,7 +155,7 @@ def make_setup(sizes: Sizes, folder: Path, vanilla_rows: int = 0) -> Setup:
     """
     folder.mkdir(parents=True, exist_ok=True)
     return Setup(
-        sizes, save_model(sizes, folder / "model"), save_picture(sizes, folder), vanilla_rows or sizes.group_size
+        sizes, save_model(sizes, folder / "model"), save_image(sizes, folder), vanilla_rows or sizes.group_size
     )
 
 
@@ -177,7 +177,7 @@ def save_model(sizes: Sizes, folder: Path) -> Path:
     model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sizes.vision, **ids))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    budget = {"shortest_edge": 4 * TOKEN_SIDE**2, "longest_edge": sizes.overview_pixels}
+    budget = {"shortest_edge": 4 * TOKEN_SIDE**2, "longest_edge": sizes.overview_max_pixels}
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=budget),
         tokenizer=tokenizer,
@@ -189,7 +189,7 @@ def save_model(sizes: Sizes, folder: Path) -> Path:
     return folder
 
 
-def save_picture(sizes: Sizes, folder: Path) -> Path:
+def save_image(sizes: Sizes, folder: Path) -> Path:
     """Draw the original as a JPEG; its file is about as large as a photograph's."""
     side = sizes.overview_side * TOKEN_SIDE * sizes.zoom
     coarse = np.random.default_rng(0).integers(0, 256, (side // 14, side // 14, 3), dtype=np.uint8)
@@ -198,7 +198,7 @@ def save_picture(sizes: Sizes, folder: Path) -> Path:
     return path
 
 
-class PointingPolicy(PolicyModel):
+class ScriptedModel(TrainableModel):
     """A policy of random weights that never stops by itself, points, and is right half of the time.
 
     Sampling runs as always and to the token limit. Afterwards a grounding turn's completion becomes a box and padding
@@ -214,17 +214,17 @@ class PointingPolicy(PolicyModel):
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
-        """As ``PolicyModel.generate``, with what was said made usable."""
+        """As ``TrainableModel.generate``, with what was said made usable."""
         sampled = super().generate(requests, sampling, group_size)
-        self._exchanges.pop()
+        self._generations.pop()
         count = len(requests) * group_size
-        written, exchanges = [], []
+        written, generations = [], []
         for number, (request, group) in enumerate(zip(requests, sampled, strict=True)):
             write = self._point if is_grounding(request) else _answer
             group = [write(said, number * group_size + index, count) for index, said in enumerate(group)]
             written.append(group)
-            exchanges.append(Exchange(request, tuple(group)))
-        self._exchanges.append(exchanges)
+            generations.append(Generation(request, tuple(group)))
+        self._generations.append(generations)
         return written
 
     def _point(self, said: Completion, index: int, count: int) -> Completion:

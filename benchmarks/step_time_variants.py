@@ -1,8 +1,8 @@
-"""The trainers that ``benchmarks.step_time`` compares: one random model, one picture, TRL's own GRPO step and ours.
+"""The trainers that ``benchmarks.step_time`` compares: one random model, one image, TRL's own GRPO step and ours.
 
 Everything that costs time is equal: the model and its adapters, gradient checkpointing, the reference pass, the number
 of completions and their tokens, the optimizer. Where a choice had to be made, TRL's side got the cheaper one: its data
-set holds the picture already at the size of the overview, while ours opens the large original, cuts the crops from it
+set holds the image already at the size of the overview, while ours opens the large original, cuts the crops from it
 and resizes; reading TRL's rows from the data set is outside of its measured step; and its completion is one turn of the
 tokens that each turn of ours has, so HART writes twice as many.
 """
@@ -22,17 +22,17 @@ from huggingface_hub import constants
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 
-from benchmarks.step_time_model import CHOICES, QUESTION, TOKEN_SIDE, PointingPolicy, Setup
+from benchmarks.step_time_model import CHOICES, QUESTION, TOKEN_SIDE, ScriptedModel, Setup
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.imaging import SourceImage
 from hart_studio.models.loading import unwrap_model
 from hart_studio.prompts import question_with_choices
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.presets import find_preset
+from hart_studio.runs.presets import get_preset
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.stage_model import load_stage_model
+from hart_studio.training.initial_model import load_initial_model
 from hart_studio.training.trl_args import rl_args
 
 CPU = torch.device("cpu")
@@ -119,8 +119,8 @@ class Variant:
         self._setup = setup
         self._clock = StepClock()
         config, place = self.config, setup.model.parent / "out"
-        begun = load_stage_model(config, CPU, None)
-        args = rl_args(config, place, CPU, processes=1, is_checkpointed=begun.is_checkpointed)
+        begun = load_initial_model(config, CPU, None)
+        args = rl_args(config, place, CPU, processes=1, uses_gradient_checkpointing=begun.uses_gradient_checkpointing)
         self.weights = count_weights(begun.model)
         self.weight_count = sum(weight.numel() for weight in begun.model.parameters())
         self.trainer: Any
@@ -128,7 +128,7 @@ class Variant:
             self._phases = {"rollout": 0.0, "reference": 0.0}
             self.trainer = self._build_vanilla(begun, args)
         else:
-            sample = Sample(id="x", image=str(setup.picture), question=QUESTION, choices=CHOICES, answer="A")
+            sample = Sample(id="x", image=str(setup.image), question=QUESTION, choices=CHOICES, answer="A")
             self.trainer = HartTrainer(
                 begun.model,
                 begun.processor,
@@ -140,7 +140,7 @@ class Variant:
                 peft_config=begun.new_adapters,
                 callbacks=[self._clock],
             )
-            self.trainer.policy = PointingPolicy(self.trainer.model, begun.processor, setup.sizes)
+            self.trainer.policy = ScriptedModel(self.trainer.model, begun.processor, setup.sizes)
         self.trainer.remove_callback(PrinterCallback)
         self._counter = TokenCounter(self.trainer.model)
 
@@ -181,7 +181,7 @@ class Variant:
         args.per_device_train_batch_size = rows
         args.gradient_accumulation_steps = args.steps_per_generation = sizes.group_size // rows
         args.generation_kwargs = {"min_new_tokens": args.max_completion_length}  # random weights may stop at any time
-        overview = SourceImage(self._setup.picture).overview(max_pixels=sizes.overview_pixels)
+        overview = SourceImage(self._setup.image).overview(max_pixels=sizes.overview_max_pixels)
         columns = {"prompt": [{"role": Value("string"), "content": Value("string")}], "image": ImageColumn()}
         prompt = [{"role": "user", "content": question_with_choices(QUESTION, CHOICES)}]
         trainer = GRPOTrainer(
@@ -217,7 +217,7 @@ class Variant:
 
 
 def alternate_rewards(completions: Sequence[Any], **_: Any) -> list[float]:
-    """Right, wrong, right, wrong: as the rollouts of ``PointingPolicy`` are."""
+    """Right, wrong, right, wrong: as the rollouts of ``ScriptedModel`` are."""
     return [float(index % 2 == 0) for index in range(len(completions))]
 
 
@@ -236,20 +236,20 @@ def run_config(name: str, setup: Setup) -> RunConfig:
     """The preset's settings for a 7B model, for one prompt a step."""
     sizes = setup.sizes
     method = "grpo" if name == VANILLA else name.split()[0]
-    values = find_preset(PRESET).config.model_dump()
+    values = get_preset(PRESET).config.model_dump()
     changes: dict[str, dict[str, Any]] = {
         "model": {"id": str(setup.model), "device": "cpu"},
-        "data": {"eval_count": 0},
+        "data": {"eval_samples": 0},
         "rollout": {
             "group_size": sizes.group_size,
             "max_grounding_tokens": sizes.turn_tokens,
             "max_answer_tokens": sizes.turn_tokens,
-            "overview_pixels": sizes.overview_pixels,
-            "crop_pixels": sizes.crop_tokens[1] * TOKEN_SIDE**2,
+            "overview_max_pixels": sizes.overview_max_pixels,
+            "crop_max_pixels": sizes.crop_tokens[1] * TOKEN_SIDE**2,
             "prefix_sharing": not name.endswith("plain"),
         },
         "method": {"chain": method},
         "optim": {"warmup_steps": 0},
-        "schedule": {"rl_steps": 1, "prompts_per_step": 1, "evaluate_every": 0},
+        "schedule": {"rl_steps": 1, "rl_batch_size": 1, "eval_steps": 0},
     }
     return RunConfig.model_validate({**values, **{key: {**values[key], **part} for key, part in changes.items()}})

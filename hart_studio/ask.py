@@ -58,7 +58,7 @@ def load_model(name: str, device: str) -> ChatModel:
 def _run(flags: argparse.Namespace) -> str:
     """Everything but the printing; the input is checked before the model is loaded."""
     settings = read_settings(
-        overview_max_pixels=flags.overview_pixels,
+        overview_max_pixels=flags.overview_max_pixels,
         padding=flags.padding,
         max_boxes=flags.max_boxes,
         temperature=flags.temperature,
@@ -201,7 +201,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the trace with its pictures into this folder")
     parser.add_argument(
-        "--overview-pixels", type=int, metavar="N", help="area of the overview in pixels (default: the model's own)"
+        "--overview-max-pixels", type=int, metavar="N", help="area of the overview in pixels (default: the model's own)"
     )
     parser.add_argument(
         "--padding", type=float, default=defaults.padding, metavar="SHARE", help="margin around a region (%(default)s)"

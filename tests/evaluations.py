@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from hart_studio.evaluation.config import EvaluationConfig
-from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions, prepare_run, tally
-from hart_studio.evaluation.parts import append_records, part_path
-from hart_studio.evaluation.records import Judged, Measured
+from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo, compute_metrics, prepare_run
+from hart_studio.evaluation.records import AnswerResult, SampleResult
+from hart_studio.evaluation.shards import append_records, shard_path
 from hart_studio.files import write_json
 from hart_studio.records import Box, Protocol, Score
 from hart_studio.runs.layout import RunLayout
@@ -36,10 +36,10 @@ def draw_image(path: Path) -> Path:
     return path
 
 
-def make_judged(value: float | None, text: str = "It is \\boxed{A}", official: float | None = None) -> Judged:
+def make_judged(value: float | None, text: str = "It is \\boxed{A}", official: float | None = None) -> AnswerResult:
     """An answer that was read as A when it is right, as B when it is wrong."""
     extracted = None if value is None else "A" if value else "B"
-    return Judged(
+    return AnswerResult(
         score=Score(value=value, extracted=extracted, expected="A", rule="boxed"),
         official=None if official is None else Score(value=official, extracted="A", expected="A", rule="vstar:letter"),
         outcome="ok",
@@ -59,10 +59,10 @@ def make_record(
     question: str = "Which number is on sign {n}?",
     category: str = "detail",
     **more: Any,
-) -> Measured:
+) -> SampleResult:
     """A question whose box is right or far off; ``direct`` is always wrong."""
     box = Box.from_xyxy(GOLD_XYXY if on_gold else FAR_XYXY, label="sign")
-    answers: dict[Protocol, Judged] = {
+    answers: dict[Protocol, AnswerResult] = {
         "crops_only": make_judged(right),
         "direct": make_judged(0.0, "Perhaps \\boxed{B}"),
     }
@@ -77,10 +77,10 @@ def make_record(
         "boxes": (box,),
         "gold_boxes": (Box.from_xyxy(GOLD_XYXY),),
     }
-    return Measured(**{**fields, **more})
+    return SampleResult(**{**fields, **more})
 
 
-def make_records(image: Path, count: int = 12) -> list[Measured]:
+def make_records(image: Path, count: int = 12) -> list[SampleResult]:
     """Every third answer wrong, every fourth box far off, the last one unscored."""
     records = [
         make_record(
@@ -91,19 +91,21 @@ def make_records(image: Path, count: int = 12) -> list[Measured]:
     return [*records, make_record(count - 1, image, None)]
 
 
-def write_evaluation(root: Path, records: Sequence[Measured], *, total: int | None = None, **config: Any) -> RunLayout:
+def write_evaluation(
+    root: Path, records: Sequence[SampleResult], *, total: int | None = None, **config: Any
+) -> RunLayout:
     """An evaluation that has measured these records: complete, or stopped when ``total`` is larger."""
     settings = EvaluationConfig(**{"protocols": ("crops_only", "direct"), **config})
     layout = prepare_run(root, settings)
-    asked = AskedQuestions(benchmark=settings.benchmark, samples=total or len(records), fingerprint="f" * 64)
+    asked = DatasetInfo(benchmark=settings.benchmark, samples=total or len(records), fingerprint="f" * 64)
     with RunWriter(layout, 0) as run:
-        write_json(layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
-        run.expect(asked.samples)
+        write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
+        run.set_total(asked.samples)
         run.start(PROVENANCE)
         half = len(records) // 2
         for done in (half, len(records)):
-            append_records(part_path(layout, 0), records[0 if done == half else half : done])
-            run.log_step(done, "", tally(records[:done]))
+            append_records(shard_path(layout, 0), records[0 if done == half else half : done])
+            run.log_step(done, "", compute_metrics(records[:done]))
         if asked.samples > len(records):
             run.warn("q999: the picture is missing")
             layout.stop.touch()

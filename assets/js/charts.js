@@ -164,7 +164,7 @@ function drawChart(figure, chart, weight) {
 
 // Rows that came in columns -> points of one figure.
 function pointsOf(table, name) {
-  const figure = table.figures[name];
+  const figure = table.metrics[name];
   if (!figure) return [];
   const points = table.steps.map((step, row) =>
     figure.low ? [step, figure.mean[row], figure.low[row], figure.high[row]] : [step, figure.mean[row]]);
@@ -176,10 +176,10 @@ function mergeTable(table, news) {
   const rows = news.first_row;
   table.steps.length = Math.min(table.steps.length, rows);
   table.steps.push(...news.steps);
-  for (const name of new Set([...Object.keys(table.figures), ...Object.keys(news.figures)])) {
-    const kept = (table.figures[name] ??= { mean: [] });
+  for (const name of new Set([...Object.keys(table.metrics), ...Object.keys(news.metrics)])) {
+    const kept = (table.metrics[name] ??= { mean: [] });
     for (const part of ["mean", "low", "high"]) {
-      const fresh = news.figures[name]?.[part];
+      const fresh = news.metrics[name]?.[part];
       if (!kept[part] && !fresh) continue;
       const old = (kept[part] ?? []).slice(0, rows);
       while (old.length < rows) old.push(null);

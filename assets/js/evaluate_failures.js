@@ -3,7 +3,7 @@ const PAGE_ROWS = 50;
 const TYPING_MILLISECONDS = 250;
 const FAILURES_AGAIN_MILLISECONDS = 10000;
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-const ENDING_MARKS = {
+const VERDICT_CLASSES = {
   "right answer, wrong box": "partial", "wrong answer, right box": "wrong", "wrong answer, wrong box": "wrong",
   "no usable box": "wrong", "wrong answer": "wrong", unscored: "none", "right answer": "right", "right answer, right box": "right",
 };
@@ -33,7 +33,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
 
   const run = () => evaluations.find((row) => row.id === find(".hs-ev-run").value);
   const filter = () => ({
-    run: run().id, protocol: find(".hs-ev-protocol").value, ending: find(".hs-ev-ending").value || null,
+    run: run().id, protocol: find(".hs-ev-protocol").value, verdict: find(".hs-ev-verdict").value || null,
     category: find(".hs-ev-category").value, text: find(".hs-ev-text").value, offset,
   });
 
@@ -57,7 +57,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const protocols = run().protocols;
     const before = find(".hs-ev-protocol").value;
     fillSelect(find(".hs-ev-protocol"), protocols.map((name) => [name, titleOf(name)]), protocols.includes(before) ? before : protocols[0]);
-    fillSelect(find(".hs-ev-ending"), [["", "Any outcome"]], "");
+    fillSelect(find(".hs-ev-verdict"), [["", "Any outcome"]], "");
     fillSelect(find(".hs-ev-category"), [["", "All categories"]], "");
     find(".hs-ev-text").value = "";
     offset = 0;
@@ -74,11 +74,11 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     if (number !== listings) return; // a newer filter has been asked for since
     if (!answer?.rows) return clear("Nothing can be shown yet.");
     ({ rows, count } = answer);
-    const ending = find(".hs-ev-ending").value;
-    const endings = Object.entries(answer.endings).map(([name, total]) => [name, `${name} (${formatCount(total)})`]);
-    const all = Object.values(answer.endings).reduce((sum, total) => sum + total, 0);
-    if (ending && !answer.endings[ending]) endings.push([ending, `${ending} (0)`]);
-    fillSelect(find(".hs-ev-ending"), [["", `Any outcome (${formatCount(all)})`], ...endings], ending);
+    const verdict = find(".hs-ev-verdict").value;
+    const verdicts = Object.entries(answer.verdicts).map(([name, total]) => [name, `${name} (${formatCount(total)})`]);
+    const all = Object.values(answer.verdicts).reduce((sum, total) => sum + total, 0);
+    if (verdict && !answer.verdicts[verdict]) verdicts.push([verdict, `${verdict} (0)`]);
+    fillSelect(find(".hs-ev-verdict"), [["", `Any outcome (${formatCount(all)})`], ...verdicts], verdict);
     fillSelect(find(".hs-ev-category"), [["", "All categories"], ...answer.categories.map((name) => [name, name])], find(".hs-ev-category").value);
     const place = wanted === "last" ? rows.length - 1 : Math.max(0, rows.findIndex((row) => row.id === selected));
     drawList();
@@ -88,7 +88,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
 
   function drawList() {
     list.replaceChildren(...rows.map((row, index) => build("div", { role: "option", id: `hs-ev-option-${index}`, "aria-selected": row.id === selected, class: "hs-ev-item", onclick: () => { select(index); list.focus({ preventScroll: true }); } }, [
-      build("span", { class: `hs-ev-pill hs-ev-${ENDING_MARKS[row.ending] ?? "none"}`, text: row.ending }),
+      build("span", { class: `hs-ev-pill hs-ev-${VERDICT_CLASSES[row.verdict] ?? "none"}`, text: row.verdict }),
       build("span", { class: "hs-ev-question-text", text: row.question || row.id }),
       build("span", { class: "hs-muted", text: [row.category, row.extracted !== null || row.answer !== null ? `said ${row.extracted ?? "–"}, expected ${row.answer ?? "–"}` : ""].filter(Boolean).join(" · ") }),
     ])));
@@ -174,7 +174,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
       build("dl", { class: "hs-ev-scores" }, [
         build("dt", { text: "Strict" }), build("dd", { text: `${score.extracted ?? "–"} by ${score.rule}` }),
         ...(official ? [build("dt", { text: "Official" }), build("dd", { text: `${official.extracted ?? "–"} by ${official.rule}: ${verdict(official)}` })] : []),
-        build("dt", { text: "Outcome" }), build("dd", { text: answer.ending }),
+        build("dt", { text: "Outcome" }), build("dd", { text: answer.verdict }),
         build("dt", { text: "Cost" }), build("dd", { text: `${formatCount(answer.visual_tokens)} visual tokens, ${formatCount(answer.completion_tokens)} written, ${formatSeconds(answer.seconds)}` }),
       ]),
     ]));
@@ -226,7 +226,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     },
   });
   find(".hs-ev-run").addEventListener("change", choose);
-  for (const name of [".hs-ev-protocol", ".hs-ev-ending", ".hs-ev-category"]) find(name).addEventListener("change", () => turn(0));
+  for (const name of [".hs-ev-protocol", ".hs-ev-verdict", ".hs-ev-category"]) find(name).addEventListener("change", () => turn(0));
   find(".hs-ev-text").addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(() => turn(0), TYPING_MILLISECONDS);

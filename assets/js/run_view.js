@@ -4,18 +4,18 @@ const HIDDEN_POLL_MILLISECONDS = 5000;
 const RUN_LIST_EVERY = 4; // looks
 const MAX_LOG_CHARACTERS = 200000;
 const ACTIVE_STATES = ["queued", "running", "stopping"];
-const OUT_OF_MEMORY_ADVICE = "Memory ran out. Lower schedule.prompts_per_micro_batch, rollout.group_size, or the pixel budgets; set LoRA and gradient checkpointing on; or take a smaller model.";
+const OUT_OF_MEMORY_ADVICE = "Memory ran out. Lower schedule.rl_micro_batch_size, rollout.group_size, or the pixel budgets; set LoRA and gradient checkpointing on; or take a smaller model.";
 
 const view = element.querySelector(".hs-run");
 const find = (name) => view.querySelector(name);
-const emptyTable = () => ({ steps: [], figures: {} });
+const emptyTable = () => ({ steps: [], metrics: {} });
 let run = null;
 let known = {};
 let about = null;
 let status = null;
 let pace = null;
 let warnings = { count: 0, newest: [] };
-let marks = [];
+let markers = [];
 let steps = emptyTable();
 let evaluations = emptyTable();
 let recent = {}; // figure -> [mean, steps] of the last steps
@@ -52,7 +52,7 @@ function choose(id) {
   choices++;
   known = {};
   about = status = pace = checkpoint = null;
-  marks = [];
+  markers = [];
   warnings = { count: 0, newest: [] };
   steps = emptyTable();
   evaluations = emptyTable();
@@ -145,15 +145,15 @@ function applyResponse(response) {
 }
 
 function applyDelta(delta, cursor) {
-  if (delta.is_whole) {
+  if (delta.is_full) {
     steps = emptyTable();
     evaluations = emptyTable();
-    marks = [];
+    markers = [];
   }
   mergeTable(steps, delta.steps);
   mergeTable(evaluations, delta.evaluations);
-  marks.length = Math.min(marks.length, delta.marks.first);
-  marks.push(...delta.marks.items);
+  markers.length = Math.min(markers.length, delta.markers.first);
+  markers.push(...delta.markers.items);
   warnings = delta.warnings ?? warnings;
   pace = delta.seconds_per_step;
   recent = delta.recent;
@@ -195,13 +195,13 @@ function phaseOf() {
 function describeNoRollouts(isHeldOut) {
   if (!run || !status) return ["Loading the run…", ""];
   const { schedule, method } = about?.settings ?? {};
-  const isOff = schedule && (isHeldOut ? !schedule.evaluate_every : !schedule.rollouts_every);
+  const isOff = schedule && (isHeldOut ? !schedule.eval_steps : !schedule.rollout_log_steps);
   const isSft = method && !isHeldOut && method.chain === "sft";
   const reason = isSft ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
     : isOff ? `Recording is off: “${isHeldOut ? "Evaluate every" : "Log rollouts every"}” is 0.` : "";
   if (!ACTIVE_STATES.includes(status.state)) return ["No rollouts were recorded", reason || "The run ended before its first record."];
   const phase = phaseOf();
-  const next = reason || `${status.step === 0 && schedule?.evaluate_every ? "Held-out questions appear first, then rollouts of training from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
+  const next = reason || `${status.step === 0 && schedule?.eval_steps ? "Held-out questions appear first, then rollouts of training from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
   return ["No rollouts yet", `${phase ? `Now: ${phase}. ` : ""}${next}`];
 }
 
@@ -249,7 +249,7 @@ function drawHead() {
   drawTiming();
 }
 
-const stepsOf = (kind) => [...new Set(marks.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
+const stepsOf = (kind) => [...new Set(markers.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
 
 // Why a run is over before its time. One that somebody ended has not failed, and is not shown as if it had.
 function drawEnd(state, mayAct) {

@@ -186,7 +186,7 @@ const cell = (value) => {
 function toCsv() {
   const lines = ["run,title,kind,step,figure,mean,least,greatest,questions,question_set"];
   for (const item of shown) for (const [kind, table] of [["step", item.steps], ["evaluation", item.evaluations]]) {
-    for (const name of Object.keys(table.figures)) for (const [step, mean, low, high] of pointsOf(table, name)) {
+    for (const name of Object.keys(table.metrics)) for (const [step, mean, low, high] of pointsOf(table, name)) {
       const set = kind === "evaluation" && item.held_out ? [item.held_out.samples, item.held_out.fingerprint] : ["", ""];
       lines.push([item.id, item.title, kind, step, name, mean, low ?? mean, high ?? mean, ...set].map(cell).join(","));
     }

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
-TokenMean = Literal["row", "joint"]
+LossAggregation = Literal["row", "joint"]
 """How a rollout of several rows is averaged: each row for itself first, or over all tokens of the rollout at once."""
 
 
@@ -22,7 +22,7 @@ def row_weights(
     token_counts: Sequence[int],
     rollout_of_row: Sequence[Hashable],
     rollouts_in_step: int,
-    token_mean: TokenMean,
+    loss_aggregation: LossAggregation,
 ) -> tuple[float, ...]:
     """Weight of each row, so that the weighted sum of token losses is the mean over the rollouts of a step.
 
@@ -36,7 +36,8 @@ def row_weights(
     AP-GRPO's beside that of its baselines. A rollout that ended without an answer turn has one row, which carries its
     whole weight.
 
-    With ``token_mean`` ``joint`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the longer
+    With ``loss_aggregation`` ``joint`` a rollout's loss is the mean over all its tokens, ``1 / (T1 + T2)`` each: the
+    longer
     turn weighs more.
 
     Args:
@@ -45,7 +46,7 @@ def row_weights(
         rollout_of_row: Which rollout each row belongs to. All rows of a rollout must be in the same call.
         rollouts_in_step: N, rollouts with at least one trained token in the optimizer step, over all its micro-batches
             and processes. For SFT a rollout is a sample.
-        token_mean: ``row`` or ``joint``.
+        loss_aggregation: ``row`` or ``joint``.
 
     Returns:
         One weight per row; over a whole step ``weight * token_count`` adds up to 1.
@@ -67,6 +68,6 @@ def row_weights(
         raise ValueError(f"expected at least the {len(rows)} rollouts given in the step, got {rollouts_in_step}")
     weights = []
     for count, rollout in zip(token_counts, rollout_of_row, strict=True):
-        shared = {"row": rows[rollout] * count, "joint": tokens[rollout]}[token_mean]
+        shared = {"row": rows[rollout] * count, "joint": tokens[rollout]}[loss_aggregation]
         weights.append(1.0 / (rollouts_in_step * shared) if count else 0.0)
     return tuple(weights)

@@ -55,13 +55,13 @@ def generate_needle_samples(settings: DataConfig, folder: Path) -> SampleSource:
         settings: Number and seed of the questions.
         folder: Where the pictures will go.
     """
-    return generate_samples("train", settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
+    return generate_samples("train", settings.needle_samples, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
 
 
 def get_needle_sample(settings: DataConfig, sample_id: str, folder: Path) -> GoldSample | None:
     """One question of ``generate_needle_samples`` by its id, without making the others; None if there is none."""
     return generate_sample(
-        "train", sample_id, settings.needle_count, folder, seed=settings.needle_seed, scene_wh=SCENE_WH
+        "train", sample_id, settings.needle_samples, folder, seed=settings.needle_seed, scene_wh=SCENE_WH
     )
 
 
@@ -91,12 +91,12 @@ def split_config(config: RunConfig, source: SampleSource) -> Split:
     """The parts that the settings ask for."""
     data = config.data
     has_rl = any(stage != "sft" for stage in config.method.stages)
-    sft_count = data.sft_count if "sft" in config.method.stages else 0
+    sft_samples = data.sft_samples if "sft" in config.method.stages else 0
     return split_samples(
         source.loaded.samples,
-        data.rl_count if has_rl else 0,
-        sft_count,
-        data.eval_count,
+        data.rl_samples if has_rl else 0,
+        sft_samples,
+        data.eval_samples,
         seed=config.seed,
-        by_image=data.by_image,
+        split_by_image=data.split_by_image,
     )

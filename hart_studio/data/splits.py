@@ -30,10 +30,10 @@ class SplitManifest(Record):
     """SHA-256 of the data set that was split, hexadecimal; see ``fingerprint``."""
     seed: int
     """Seed of the order in which samples were dealt out."""
-    by_image: bool
+    split_by_image: bool
     """Whether no picture is in more than one part."""
     shared_images: int = Field(ge=0)
-    """Pictures in more than one part; 0 with ``by_image``."""
+    """Pictures in more than one part; 0 with ``split_by_image``."""
     evaluation_ids: tuple[str, ...]
     """Ids of the held-out part."""
     rl_ids: tuple[str, ...]
@@ -72,29 +72,36 @@ def fingerprint(samples: Iterable[GoldSample]) -> str:
 
 
 def split_samples(
-    samples: Sequence[GoldSample], rl_count: int, sft_count: int | None, eval_count: int, *, seed: int, by_image: bool
+    samples: Sequence[GoldSample],
+    rl_samples: int,
+    sft_samples: int | None,
+    eval_samples: int,
+    *,
+    seed: int,
+    split_by_image: bool,
 ) -> Split:
     """Deal samples out to the parts at random.
 
     Args:
         samples: One data set; ids unique.
-        rl_count: Size of D_RL. The paper takes 10,000 of MME-RealWorld's 21,690.
-        sft_count: Size of D_SFT; None = the rest.
-        eval_count: Size of the held-out part.
+        rl_samples: Size of D_RL. The paper takes 10,000 of MME-RealWorld's 21,690.
+        sft_samples: Size of D_SFT; None = the rest.
+        eval_samples: Size of the held-out part.
         seed: Another seed gives another split.
-        by_image: Keep all questions of a picture in one part. A part then stops short of its size when no picture left
+        split_by_image: Keep all questions of a picture in one part. A part then stops short of its size when no picture
+            left
             over has few enough questions to fit in; the manifest's ids tell its size.
 
     Raises:
         InputError: If a count is negative, if there are too few samples, or if a part that was asked for stays empty.
         DataError: If two samples have one id.
     """
-    wanted = {"eval_count": eval_count, "rl_count": rl_count, "sft_count": sft_count or 0}
-    _check_counts(wanted, len(samples), takes_rest=sft_count is None)
+    wanted = {"eval_samples": eval_samples, "rl_samples": rl_samples, "sft_samples": sft_samples or 0}
+    _check_counts(wanted, len(samples), takes_rest=sft_samples is None)
     _index_by_id(samples)
-    capacities = [eval_count, rl_count, len(samples) if sft_count is None else sft_count]
+    capacities = [eval_samples, rl_samples, len(samples) if sft_samples is None else sft_samples]
     parts: list[list[str]] = [[], [], []]
-    for ids in _shuffled_groups(samples, seed, by_image):
+    for ids in _shuffled_groups(samples, seed, split_by_image):
         part = next((index for index, capacity in enumerate(capacities) if len(ids) <= capacity), None)
         if part is not None:
             capacities[part] -= len(ids)
@@ -103,13 +110,13 @@ def split_samples(
         if count and not part_ids:
             raise InputError(
                 f"expected a picture with at most {name} = {count} questions, got none left; "
-                f"raise {name} or turn by_image off"
+                f"raise {name} or turn split_by_image off"
             )
     evaluation_ids, rl_ids, sft_ids = (tuple(ids) for ids in parts)
     manifest = SplitManifest(
         fingerprint=fingerprint(samples),
         seed=seed,
-        by_image=by_image,
+        split_by_image=split_by_image,
         shared_images=_count_shared_images(samples, parts),
         evaluation_ids=evaluation_ids,
         rl_ids=rl_ids,
@@ -187,11 +194,11 @@ def _index_by_id(samples: Sequence[GoldSample]) -> dict[str, GoldSample]:
     return by_id
 
 
-def _shuffled_groups(samples: Sequence[GoldSample], seed: int, by_image: bool) -> list[list[str]]:
+def _shuffled_groups(samples: Sequence[GoldSample], seed: int, split_by_image: bool) -> list[list[str]]:
     """Ids that must stay together, in an order that the seed decides."""
     groups: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
-        groups[sample.image if by_image else sample.id].append(sample.id)
+        groups[sample.image if split_by_image else sample.id].append(sample.id)
     # A group goes by its least id: the path of a picture differs from machine to machine.
     return sorted((sorted(ids) for ids in groups.values()), key=lambda ids: _rank(seed, ids[0]))
 

@@ -23,9 +23,9 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
 from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
-from hart_studio.evaluation.parts import Share
 from hart_studio.evaluation.report import write_report
-from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations, read_asked
+from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations, read_dataset_info
+from hart_studio.evaluation.shards import Shard
 from hart_studio.files import replace_unencodable_output
 from hart_studio.models.catalog import BUILT_IN_HART
 from hart_studio.models.chat import ChatModel
@@ -42,7 +42,7 @@ from hart_studio.subcommands import Subcommand, SubcommandHelpFormatter, format_
 FAILED: Final = 1
 BAD_INPUT: Final = 2
 ALL: Final = "all"
-SHOWN_FIGURES: Final = (*(f"{protocol}/accuracy" for protocol in PROTOCOLS), "iog_above_0.3", "failed")
+SHOWN_METRICS: Final = (*(f"{protocol}/accuracy" for protocol in PROTOCOLS), "iog_above_0.3", "failed")
 """Figures so far that the progress of the command shows."""
 
 
@@ -76,14 +76,14 @@ def _evaluate(arguments: Sequence[str]) -> int:
     options = _build_parser().parse_args(arguments)
     if options.shards > 1:
         return _launch(options, _without_shards(arguments))
-    share, folder, is_new = _join(options)
+    shard, folder, is_new = _join(options)
     layout = RunLayout(folder)
-    progress = ProgressReporter("question", shown=SHOWN_FIGURES)
-    with removing_empty_run(layout, _report_removal) if is_new and share.count == 1 else nullcontext():
-        is_done = run_evaluation(layout, open_model, share, progress)
-    if not share.is_first:
+    progress = ProgressReporter("question", shown=SHOWN_METRICS)
+    with removing_empty_run(layout, _report_removal) if is_new and shard.count == 1 else nullcontext():
+        is_done = run_evaluation(layout, open_model, shard, progress)
+    if not shard.is_first:
         return 0
-    for line in summarize_evaluation(load_evaluation(layout), read_asked(layout)):
+    for line in summarize_evaluation(load_evaluation(layout), read_dataset_info(layout)):
         print(line)
     if progress.warning_count:
         print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
@@ -111,15 +111,15 @@ def _report_removal(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _join(options: argparse.Namespace) -> tuple[Share, Path, bool]:
+def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
     """Which process this is, the folder of the run, and whether it is new: the first process makes it."""
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     given = options.resume or os.environ.get(RUN_VARIABLE)
     config = read_config(find_run(options.runs_root, given)) if given else _read_settings(options)
-    told: list[Any] = ["", time.time_ns()]
+    shared: list[Any] = ["", time.time_ns()]
     if rank == 0:
         layout = find_run(options.runs_root, given) if given else prepare_run(options.runs_root, config)
-        told[0] = str(layout.folder)
+        shared[0] = str(layout.folder)
         if not given:
             print(f"run: {layout.folder}", flush=True)
         if config.served is not None:
@@ -129,8 +129,8 @@ def _join(options: argparse.Namespace) -> tuple[Share, Path, bool]:
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415
 
         PartialState(cpu=config.device == "cpu" or config.served is not None)
-        broadcast_object_list(told)
-    return Share(rank, count, told[1]), Path(told[0]), not given
+        broadcast_object_list(shared)
+    return Shard(rank, count, shared[1]), Path(shared[0]), not given
 
 
 def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
@@ -149,8 +149,8 @@ def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
         protocols=PROTOCOLS if ALL in chosen else tuple(dict.fromkeys(chosen)),
         limit=options.limit,
         loop=LoopSettings(
-            overview_max_pixels=options.overview_pixels,
-            crop_max_pixels=options.crop_pixels,
+            overview_max_pixels=options.overview_max_pixels,
+            crop_max_pixels=options.crop_max_pixels,
             padding=options.padding,
             max_boxes=options.max_boxes,
             temperature=options.temperature,
@@ -201,11 +201,11 @@ def _list(arguments: Sequence[str]) -> int:
         status = run.status
         try:
             config = read_config(run.layout)
-            told = f"{config.benchmark:<18} {config.shown_title} ({', '.join(config.protocols)})"
+            text = f"{config.benchmark:<18} {config.shown_title} ({', '.join(config.protocols)})"
         except HartError as error:
-            told = str(error)
+            text = str(error)
         done = f"{status.step}/{status.total}" if status else "-"
-        print(f"{run.layout.run_id}  {run.state:<10} {done:>12}  {told}")
+        print(f"{run.layout.run_id}  {run.state:<10} {done:>12}  {text}")
     return 0
 
 
@@ -226,7 +226,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="(%(default)s)")
     add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: drawn questions)")
-    add("--image-root", default="", metavar="DIR", help="folder that pictures' paths start from")
+    add("--image-root", default="", metavar="DIR", help="folder that images' paths start from")
     add("--subset", action="append", default=[], metavar="NAME", help="of Visual-CoT; repeat (default: the paper's)")
     add("--without", default="", metavar="PATH", help="Lite part to leave out of mme_realworld_train")
     add("--model", default=BUILT_IN_HART, metavar="ID", help="a folder or a hub id (%(default)s)")
@@ -242,9 +242,9 @@ def _build_parser() -> argparse.ArgumentParser:
     loop = parser.add_argument_group("the loop")
     fields = LoopSettings.model_fields
     loop.add_argument(
-        "--overview-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
+        "--overview-max-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
     )
-    loop.add_argument("--crop-pixels", type=int, metavar="N", help="area of a crop (default: the model's own)")
+    loop.add_argument("--crop-max-pixels", type=int, metavar="N", help="area of a crop (default: the model's own)")
     loop.add_argument("--padding", type=float, default=fields["padding"].default, help="(%(default)s)")
     loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="(%(default)s)")
     loop.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")

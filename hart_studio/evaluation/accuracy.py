@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Final, Literal, NamedTuple
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.records import Judged, Measured
+from hart_studio.evaluation.records import AnswerResult, SampleResult
 from hart_studio.records import Protocol, Score
 
 Extractor = Literal["strict", "official"]
@@ -43,21 +43,21 @@ class Accuracy(NamedTuple):
         return None if share is None else math.sqrt(max(0.0, share * (1 - share)) / self.scored)
 
 
-def find_score(record: Measured, protocol: Protocol, extractor: Extractor = "strict") -> Score | None:
+def find_score(record: SampleResult, protocol: Protocol, extractor: Extractor = "strict") -> Score | None:
     """The judged answer of a question; None when it was not asked, could not be run, or has no such extractor."""
-    judged = record.answers.get(protocol)
-    if judged is None:
+    answer_result = record.answers.get(protocol)
+    if answer_result is None:
         return None
-    return judged.score if extractor == "strict" else judged.official
+    return answer_result.score if extractor == "strict" else answer_result.official
 
 
-def is_scored(record: Measured, protocol: Protocol) -> bool:
+def is_scored(record: SampleResult, protocol: Protocol) -> bool:
     """Whether the strict extractor could tell right from wrong."""
     score = find_score(record, protocol)
     return score is not None and score.value is not None
 
 
-def count_accuracy(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> Accuracy:
+def count_accuracy(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> Accuracy:
     """Count right answers.
 
     Args:
@@ -77,7 +77,7 @@ def count_accuracy(records: Iterable[Measured], protocol: Protocol, extractor: E
     return Accuracy(right, scored, unscored, fallbacks)
 
 
-def count_rules(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> Counter[str]:
+def count_rules(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> Counter[str]:
     """How often each rule of an extractor fired, over answers that every asked extractor could score.
 
     A rollout without an answer turn left nothing to read: it counts as ``NO_ANSWER_TURN`` for every extractor.
@@ -85,33 +85,33 @@ def count_rules(records: Iterable[Measured], protocol: Protocol, extractor: Extr
     rules: Counter[str] = Counter()
     for record in records:
         score = find_score(record, protocol, extractor)
-        if score is None or record.error or not _is_judged(record.answers[protocol]):
+        if score is None or record.error or not _is_scored_by(record.answers[protocol]):
             continue
-        judged = record.answers[protocol]
-        is_silent = not judged.text and judged.score.rule == NO_ANSWER_TURN
+        answer_result = record.answers[protocol]
+        is_silent = not answer_result.text and answer_result.score.rule == NO_ANSWER_TURN
         rules[NO_ANSWER_TURN if is_silent else score.rule] += 1
     return rules
 
 
-def has_official(records: Iterable[Measured], protocol: Protocol) -> bool:
+def has_official(records: Iterable[SampleResult], protocol: Protocol) -> bool:
     """Whether the benchmark's own extractor was asked."""
     return any(find_score(record, protocol, "official") is not None for record in records)
 
 
-def group_of(record: Measured) -> str:
-    """What repeated askings of one question share: its picture and its text."""
+def group_of(record: SampleResult) -> str:
+    """What repeated askings of one question share: its image and its text."""
     return f"{record.image}\n{record.question}"
 
 
-def split_records(records: Iterable[Measured], key: Callable[[Measured], str]) -> dict[str, list[Measured]]:
+def split_records(records: Iterable[SampleResult], key: Callable[[SampleResult], str]) -> dict[str, list[SampleResult]]:
     """Records by a key, keys in the order of first appearance."""
-    parts: dict[str, list[Measured]] = defaultdict(list)
+    parts: dict[str, list[SampleResult]] = defaultdict(list)
     for record in records:
         parts[key(record)].append(record)
     return dict(parts)
 
 
-def category_at(record: Measured, depth: int) -> str:
+def category_at(record: SampleResult, depth: int) -> str:
     """The first ``depth`` levels of the category, joined by ``/``."""
     return "/".join(record.category.split("/")[:depth])
 
@@ -140,7 +140,7 @@ def macro_mean(parts: Iterable[Accuracy]) -> float | None:
     return fmean(shares) if shares else None
 
 
-def cycle_mean(records: Sequence[Measured], protocol: Protocol) -> float | None:
+def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | None:
     """HR-Bench's figure: the mean over the cycles of the options, each cycle of the same weight.
 
     Args:
@@ -161,11 +161,11 @@ def cycle_mean(records: Sequence[Measured], protocol: Protocol) -> float | None:
     return mean
 
 
-def cluster_error(records: Iterable[Measured], protocol: Protocol, extractor: Extractor = "strict") -> float | None:
+def cluster_error(records: Iterable[SampleResult], protocol: Protocol, extractor: Extractor = "strict") -> float | None:
     """Standard error of a mean over questions that are asked several times with other orders of their options.
 
     Answers to one question depend on each other, so questions are counted, not answers: the deviation of the means of
-    the questions over the root of their number. Wordings on the same picture are one question. None for fewer than
+    the questions over the root of their number. Wordings on the same image are one question. None for fewer than
     two questions.
     """
     questions: dict[str, list[float]] = defaultdict(list)
@@ -177,6 +177,6 @@ def cluster_error(records: Iterable[Measured], protocol: Protocol, extractor: Ex
     return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
 
 
-def _is_judged(judged: Judged) -> bool:
-    scores = (judged.score, judged.official)
-    return judged.outcome != "error" and all(score is None or score.value is not None for score in scores)
+def _is_scored_by(answer_result: AnswerResult) -> bool:
+    scores = (answer_result.score, answer_result.official)
+    return answer_result.outcome != "error" and all(score is None or score.value is not None for score in scores)

@@ -15,7 +15,7 @@ from hart_studio.evaluation.joint import (
     estimate_information_gain,
     estimate_wrong_box,
 )
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.statistics import (
     RESAMPLES,
     Estimate,
@@ -25,9 +25,9 @@ from hart_studio.evaluation.statistics import (
 )
 from hart_studio.records import Protocol
 
-_MOST_COUNTS: Final = 4_000_000
+_MAX_COUNTS: Final = 4_000_000
 """Room for the counts of all draws, 32 MB: large benchmarks get fewer draws, whose ends are then a little rougher."""
-_FEWEST: Final = 500
+_MIN_RESAMPLES: Final = 500
 """Draws that any benchmark gets."""
 
 
@@ -35,7 +35,7 @@ class Joint(NamedTuple):
     """Answers and boxes of one evaluation under one protocol."""
 
     counts: tuple[int, int, int, int]
-    """Questions in the order of ``joint.CELLS``."""
+    """Questions in the order of ``joint.CONTINGENCY_CELLS``."""
     wrong_box: Estimate | None
     """P(wrong box | right answer); None without a right answer."""
     information: Estimate
@@ -61,10 +61,10 @@ class Difference(NamedTuple):
 @lru_cache(maxsize=4)
 def resamples_of(questions: int) -> FloatArray:
     """Draws for so many questions, ``[R, n]``: fewer draws for more questions, always the same ones."""
-    return draw_resamples(questions, max(_FEWEST, min(RESAMPLES, _MOST_COUNTS // questions)))
+    return draw_resamples(questions, max(_MIN_RESAMPLES, min(RESAMPLES, _MAX_COUNTS // questions)))
 
 
-def measure_joint(records: Sequence[Measured], protocol: Protocol) -> Joint | None:
+def measure_joint(records: Sequence[SampleResult], protocol: Protocol) -> Joint | None:
     """Answers and boxes together, over questions with gold boxes, a grounding turn and a scored answer.
 
     None when there is no such question.
@@ -82,7 +82,7 @@ def measure_joint(records: Sequence[Measured], protocol: Protocol) -> Joint | No
     )
 
 
-def measure_information_gain(records: Sequence[Measured]) -> Difference | None:
+def measure_information_gain(records: Sequence[SampleResult]) -> Difference | None:
     """I(L; R) of crops-only answers minus that of direct ones (Proposition 1), over questions scored under both.
 
     None when there is no such question.
@@ -97,7 +97,7 @@ def measure_information_gain(records: Sequence[Measured]) -> Difference | None:
     return Difference(gain, len(found))
 
 
-def estimate_found(records: Sequence[Measured]) -> Estimate | None:
+def estimate_found(records: Sequence[SampleResult]) -> Estimate | None:
     """Share of all gold boxes that are found, with its interval over questions; None without gold boxes.
 
     Boxes of one question depend on each other, so questions are drawn with all their boxes.
@@ -111,16 +111,18 @@ def estimate_found(records: Sequence[Measured]) -> Estimate | None:
     return estimate(float(hits.sum() / boxes.sum()), (draws @ hits) / (draws @ boxes))
 
 
-def compare_answers(first: Sequence[Measured], second: Sequence[Measured], protocol: Protocol) -> Difference | None:
+def compare_answers(
+    first: Sequence[SampleResult], second: Sequence[SampleResult], protocol: Protocol
+) -> Difference | None:
     """How much more accurate the first evaluation is, over questions that both have scored; None without any.
 
     Questions are the same when id, text, choices and gold boxes are. One that is asked several times on the same
-    picture, as by HR-Bench, is drawn with all its answers.
+    image, as by HR-Bench, is drawn with all its answers.
     """
     return _compare(first, second, lambda record: record.value(protocol), lambda record: is_scored(record, protocol))
 
 
-def compare_grounding(first: Sequence[Measured], second: Sequence[Measured]) -> Difference | None:
+def compare_grounding(first: Sequence[SampleResult], second: Sequence[SampleResult]) -> Difference | None:
     """How many more of a question's gold boxes the first evaluation finds, mean over common questions with boxes.
 
     Paired and drawn as by ``compare_answers``.
@@ -129,10 +131,10 @@ def compare_grounding(first: Sequence[Measured], second: Sequence[Measured]) -> 
 
 
 def _compare(
-    first: Sequence[Measured],
-    second: Sequence[Measured],
-    read: Callable[[Measured], float],
-    counts: Callable[[Measured], bool],
+    first: Sequence[SampleResult],
+    second: Sequence[SampleResult],
+    read: Callable[[SampleResult], float],
+    counts: Callable[[SampleResult], bool],
 ) -> Difference | None:
     partners = {record.sample_id: record for record in second if counts(record)}
     shared = [record for record in first if record.sample_id in partners and counts(record)]
@@ -147,14 +149,14 @@ def _compare(
     return Difference(gain, len(common), len(shared) - len(common))
 
 
-def _is_same(first: Measured, second: Measured) -> bool:
+def _is_same(first: SampleResult, second: SampleResult) -> bool:
     # An id may be a row number, which another version of the benchmark gives to another question.
     return (first.question, first.choices, first.gold_boxes) == (second.question, second.choices, second.gold_boxes)
 
 
-def _answers(records: Sequence[Measured], protocol: Protocol) -> FloatArray:
+def _answers(records: Sequence[SampleResult], protocol: Protocol) -> FloatArray:
     return np.array([[record.value(protocol) for record in records]], dtype=np.float64)
 
 
-def _grounded(records: Sequence[Measured]) -> FloatArray:
+def _grounded(records: Sequence[SampleResult]) -> FloatArray:
     return np.array([[record.is_grounded for record in records]], dtype=np.float64)

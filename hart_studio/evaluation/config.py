@@ -20,11 +20,11 @@ from hart_studio.runs.layout import RunLayout
 DRAWN_QUESTIONS: Final = 200
 """Needle questions that are drawn when neither a folder nor a number is given, ours."""
 
-MOST_QUESTIONS: Final = 10_000_000
+MAX_QUESTIONS: Final = 10_000_000
 """Greatest number of first questions that can be asked for, far above the largest benchmark (ours)."""
 
 CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
-"""Environment variable with the folder for pictures that a benchmark holds inside its tables."""
+"""Environment variable with the folder for images that a benchmark holds inside its tables."""
 
 
 class EvaluationConfig(Record):
@@ -36,7 +36,7 @@ class EvaluationConfig(Record):
     """Local file or folder in the published form, or a hub id. Empty = the published hub id; for needle, questions
     that are drawn for the evaluation."""
     image_root: str = ""
-    """Folder below which picture paths are looked up. Empty = beside the file."""
+    """Folder below which image paths are looked up. Empty = beside the file."""
     subsets: tuple[str, ...] = ()
     """Subsets of a benchmark that has some, such as Visual-CoT; empty = the benchmark's own choice."""
     without: str = ""
@@ -52,13 +52,13 @@ class EvaluationConfig(Record):
     dtype: str = "auto"
     """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
-    """How the answer turn sees the picture; those with crops share one grounding turn."""
-    limit: int | None = Field(default=None, ge=1, le=MOST_QUESTIONS)
+    """How the answer turn sees the image; those with crops share one grounding turn."""
+    limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
     """Max questions, in the order of the file; None = all."""
     loop: LoopSettings = LoopSettings()
     """Budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Questions whose pictures are in memory together, and what is dealt out to processes (ours)."""
+    """Questions whose images are in memory together, and what is dealt out to processes (ours)."""
 
     @field_validator("protocols")
     @classmethod
@@ -103,7 +103,7 @@ def read_config(layout: RunLayout) -> EvaluationConfig:
         ) from error
 
 
-def picture_cache(benchmark: str) -> Path:
-    """Folder for the pictures of a benchmark's tables, shared by all evaluations: files are named by content."""
+def image_cache_folder(benchmark: str) -> Path:
+    """Folder for the images of a benchmark's tables, shared by all evaluations: files are named by content."""
     root = os.environ.get(CACHE_VARIABLE) or str(Path("~/.cache/hart-studio").expanduser())
-    return Path(root) / "pictures" / benchmark
+    return Path(root) / "images" / benchmark

@@ -7,17 +7,17 @@ from typing import Final
 
 from hart_studio.evaluation.accuracy import count_accuracy
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.job import AskedQuestions
+from hart_studio.evaluation.job import DatasetInfo
 from hart_studio.evaluation.statistics import Estimate, wilson
 from hart_studio.evaluation.tables.grounding import measure_grounding
 from hart_studio.formatting import format_percent, list_reasons
 from hart_studio.progress import shorten_to_line
 
-MOST_REASONS: Final = 5
+MAX_REASONS: Final = 5
 """Reasons that are listed, the most frequent first (ours)."""
 
 
-def summarize_evaluation(evaluation: Evaluation, asked: AskedQuestions) -> list[str]:
+def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo) -> list[str]:
     """Questions, accuracy by protocol, grounding, and what failed or was left out.
 
     Args:
@@ -35,10 +35,10 @@ def summarize_evaluation(evaluation: Evaluation, asked: AskedQuestions) -> list[
     ]
     for protocol in evaluation.protocols:
         found = count_accuracy(records, protocol)
-        told = show_interval(wilson(round(found.right), found.scored)) if found.scored else "not known"
+        text = show_interval(wilson(round(found.right), found.scored)) if found.scored else "not known"
         extra = [f"{found.unscored:,} unscored"] if found.unscored else []
         extra += [f"{found.fallbacks:,} answered from the full image"] if found.fallbacks else []
-        lines.append(", ".join([f"accuracy, {protocol}: {told}", f"n = {found.scored:,}", *extra]))
+        lines.append(", ".join([f"accuracy, {protocol}: {text}", f"n = {found.scored:,}", *extra]))
     boxes = measure_grounding(records)
     if boxes is not None:
         lines.append(
@@ -47,8 +47,8 @@ def summarize_evaluation(evaluation: Evaluation, asked: AskedQuestions) -> list[
             f"{format_percent(boxes.usable)} of {boxes.questions:,} questions"
         )
     rows = Counter(reason for _, reason in asked.invalid_rows)
-    failed = list_reasons(reasons, MOST_REASONS, lambda reason, count: f"{count:,} failed: {shorten_to_line(reason)}")
-    left_out = list_reasons(rows, MOST_REASONS, lambda reason, count: f"{count:,} left out: {shorten_to_line(reason)}")
+    failed = list_reasons(reasons, MAX_REASONS, lambda reason, count: f"{count:,} failed: {shorten_to_line(reason)}")
+    left_out = list_reasons(rows, MAX_REASONS, lambda reason, count: f"{count:,} left out: {shorten_to_line(reason)}")
     return lines + [f"  {line}" for line in (*failed, *left_out)]
 
 

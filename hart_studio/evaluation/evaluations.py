@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.records import Protocol
 
 
@@ -24,7 +24,7 @@ class Evaluation:
     """Protocols that every question was asked under."""
     date: str
     """Day of the measurement, ``YYYY-MM-DD``."""
-    records: tuple[Measured, ...]
+    records: tuple[SampleResult, ...]
     """One per question that has been measured."""
     total: int
     """Questions of the benchmark that were asked for."""

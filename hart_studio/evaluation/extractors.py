@@ -28,13 +28,13 @@ _MME_PREFIXES: Final = (
     "Best answer:",
     "Best option:",
 )
-_MME_MOST_WORDS: Final = 10
+_MME_MAX_WORDS: Final = 10
 _HR_BENCH_BLANKS: Final = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _HR_BENCH_LAST_TOKENS: Final = 5
-_MMSTAR_PLACES: Final = {"": "first_letter", "(": "bracket", "option ": "option", "the answer is ": "statement"}
+_MMSTAR_POSITIONS: Final = {"": "first_letter", "(": "bracket", "option ": "option", "the answer is ": "statement"}
 
 
-def judge_mme_realworld(text: str, sample: Sample) -> Score:
+def score_mme_realworld(text: str, sample: Sample) -> Score:
     """MME-RealWorld: without the usual openings, the first capital of an option anywhere, else a part of an option.
 
     A text of more than ten words without such a capital is not read, and neither is an empty one.
@@ -44,30 +44,30 @@ def judge_mme_realworld(text: str, sample: Sample) -> Score:
         said = said.replace(prefix, "")
     letters = frozenset(sample.letters)
     if capital := next((character for character in said if character in letters), None):
-        return _judge(sample, Extraction(capital, "mme_realworld:first_letter"))
+        return _score(sample, Extraction(capital, "mme_realworld:first_letter"))
     wanted = said.strip().lower()
-    if not wanted or len(wanted.split()) > _MME_MOST_WORDS:
-        return _judge(sample, NOT_FOUND, "mme_realworld")
+    if not wanted or len(wanted.split()) > _MME_MAX_WORDS:
+        return _score(sample, NOT_FOUND, "mme_realworld")
     options = zip(sample.letters, sample.choices, strict=True)
     held = next((letter for letter, option in options if wanted in f"({letter}) {option}".lower()), None)
-    return _judge(sample, Extraction(held, "mme_realworld:part_of_option") if held else NOT_FOUND, "mme_realworld")
+    return _score(sample, Extraction(held, "mme_realworld:part_of_option") if held else NOT_FOUND, "mme_realworld")
 
 
-def judge_treebench(text: str, sample: Sample) -> Score:
+def score_treebench(text: str, sample: Sample) -> Score:
     """TreeBench: the first ``<answer>`` tag, or the whole text, must be the letter and nothing else."""
     _, tag, rest = text.partition("<answer>")
     inside, end, _ = rest.partition("</answer>")
     has_tag = bool(tag and end)
     said = inside.strip().upper() if has_tag else text.strip()
     if len(said) != 1 or said not in sample.letters:
-        return _judge(sample, NOT_FOUND, "treebench")
-    return _judge(sample, Extraction(said, "treebench:answer_tag" if has_tag else "treebench:whole"))
+        return _score(sample, NOT_FOUND, "treebench")
+    return _score(sample, Extraction(said, "treebench:answer_tag" if has_tag else "treebench:whole"))
 
 
-def judge_vstar(text: str, sample: Sample) -> Score:
+def score_vstar(text: str, sample: Sample) -> Score:
     """V* Bench: in capitals, a letter that begins the text, is stated, stands in brackets, before a mark or alone."""
     if not sample.letters:
-        return _judge(sample, NOT_FOUND, "vstar")
+        return _score(sample, NOT_FOUND, "vstar")
     said = _without_thinking(text.strip().upper()).strip()
     letter = rf"([{sample.letters}])"
     patterns = {
@@ -79,13 +79,13 @@ def judge_vstar(text: str, sample: Sample) -> Score:
     }
     for detail, pattern in patterns.items():
         if found := re.search(pattern, said):
-            return _judge(sample, Extraction(found[1], f"vstar:{detail}"))
+            return _score(sample, Extraction(found[1], f"vstar:{detail}"))
     known = frozenset(sample.letters)
     letters = [character for character in said if character in known]
-    return _judge(sample, Extraction(letters[0], "vstar:only_letter") if len(letters) == 1 else NOT_FOUND, "vstar")
+    return _score(sample, Extraction(letters[0], "vstar:only_letter") if len(letters) == 1 else NOT_FOUND, "vstar")
 
 
-def judge_hr_bench(text: str, sample: Sample) -> Score:
+def score_hr_bench(text: str, sample: Sample) -> Score:
     """HR-Bench: the only option letter among the words, near the end; a stated one; else the only option in the text.
 
     The published one asks a judge model for the rest.
@@ -93,28 +93,28 @@ def judge_hr_bench(text: str, sample: Sample) -> Score:
     tokens = text.translate(_HR_BENCH_BLANKS).split()
     named = [letter for letter in sample.letters if letter in tokens]
     if len(named) == 1 and tokens.index(named[0]) > len(tokens) - _HR_BENCH_LAST_TOKENS:
-        return _judge(sample, Extraction(named[0], "hr_bench:token"))
+        return _score(sample, Extraction(named[0], "hr_bench:token"))
     if sample.letters:
         stated = re.search(rf"(?i:answer\s+is)\s+\**([{sample.letters}])\**(?!\w)", text)
         if stated:
-            return _judge(sample, Extraction(stated[1], "hr_bench:statement"))
+            return _score(sample, Extraction(stated[1], "hr_bench:statement"))
     lowered = text.lower()
     options = zip(sample.letters, sample.choices, strict=True)
     held = [letter for letter, option in options if option.strip().lower() in lowered]
-    return _judge(sample, Extraction(held[0], "hr_bench:option") if len(held) == 1 else NOT_FOUND, "hr_bench")
+    return _score(sample, Extraction(held[0], "hr_bench:option") if len(held) == 1 else NOT_FOUND, "hr_bench")
 
 
-def judge_mmstar(text: str, sample: Sample) -> Score:
+def score_mmstar(text: str, sample: Sample) -> Score:
     """MMStar: the letter that begins the text, in any case, or that stands behind a bracket or a fixed opening."""
     said = text.lower().replace("\n", " ").strip()
-    for opening, detail in _MMSTAR_PLACES.items():
+    for opening, detail in _MMSTAR_POSITIONS.items():
         letter = said[len(opening) : len(opening) + 1].upper() if said.startswith(opening) else ""
         if letter and letter in sample.letters:
-            return _judge(sample, Extraction(letter, f"mmstar:{detail}"))
-    return _judge(sample, NOT_FOUND, "mmstar")
+            return _score(sample, Extraction(letter, f"mmstar:{detail}"))
+    return _score(sample, NOT_FOUND, "mmstar")
 
 
-def judge_visual_cot(text: str, sample: Sample) -> Score:
+def score_visual_cot(text: str, sample: Sample) -> Score:
     """Visual-CoT: the normalised text is the expected one, or holds its words in a row.
 
     Ours: the published figures come from a GPT judge that gives marks from 0 to 1, which this replaces.
@@ -133,17 +133,17 @@ def judge_visual_cot(text: str, sample: Sample) -> Score:
 
 
 EXTRACTORS: Final[dict[str, Extractor]] = {
-    "mme_realworld": judge_mme_realworld,
-    "treebench": judge_treebench,
-    "vstar": judge_vstar,
-    "hr_bench": judge_hr_bench,
-    "mmstar": judge_mmstar,
-    "visual_cot": judge_visual_cot,
+    "mme_realworld": score_mme_realworld,
+    "treebench": score_treebench,
+    "vstar": score_vstar,
+    "hr_bench": score_hr_bench,
+    "mmstar": score_mmstar,
+    "visual_cot": score_visual_cot,
 }
 """Name, which is what stands before the colon in ``Score.rule``, -> extractor."""
 
 
-def judge_officially(name: str, text: str, sample: Sample) -> Score | None:
+def score_with_official_extractor(name: str, text: str, sample: Sample) -> Score | None:
     """Judge an answer by a benchmark's own extractor.
 
     Args:
@@ -178,7 +178,7 @@ def _without_thinking(text: str) -> str:
         start = closing + len("</THINK>")
 
 
-def _judge(sample: Sample, read: Extraction, name: str = "") -> Score:
+def _score(sample: Sample, read: Extraction, name: str = "") -> Score:
     """The score of a letter; ``name`` is the extractor's, for a text that could not be read."""
     rule = read.rule if read.value is not None else f"{name}:none"
     value = None if sample.answer is None else float(read.value == sample.answer)

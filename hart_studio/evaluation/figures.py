@@ -1,4 +1,4 @@
-"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and how much of a picture the boxes cover."""
+"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and how much of an image the boxes cover."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from hart_studio.evaluation.bars import Bar, draw_bars
+from hart_studio.evaluation.bar_chart import Bar, draw_bars
 from hart_studio.evaluation.bootstrap import measure_joint
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.intervals import Interval, draw_intervals
-from hart_studio.evaluation.lines import STROKES, Axis, Line, draw_chart, shorten
+from hart_studio.evaluation.interval_chart import IntervalBar, draw_intervals
+from hart_studio.evaluation.line_chart import SERIES_STYLES, Axis, Series, draw_chart, shorten
 from hart_studio.evaluation.records import list_area_shares
 from hart_studio.evaluation.tables.grounding import IOU_THRESHOLDS, share_by_iou
 from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_of, name_of, unique
@@ -19,7 +19,7 @@ from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_o
 AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Bins of the histogram of area shares; boxes are small, so the bins are too."""
 
-_MOST_LINES: Final = len(STROKES)
+_MAX_SERIES: Final = len(SERIES_STYLES)
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Letters that no XML document may hold."""
 
@@ -62,16 +62,16 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Figure
         if shares:
             boxes = sum(len(record.golds) for record in evaluation.records)
             points = [(at, share, share, share) for at, share in zip(IOU_THRESHOLDS, shares, strict=True)]
-            lines.append(Line(f"{shorten(label_of(evaluation, evaluations), 17)}, n = {boxes}", points))
+            lines.append(Series(f"{shorten(label_of(evaluation, evaluations), 17)}, n = {boxes}", points))
     if not lines:
         return None
     caption = (
         "Fig. 3: share of the gold boxes whose best IoU is at least the threshold; n is the number of gold boxes. All "
-        f"lines are measured.{_tell_left_out(len(lines))}"
+        f"lines are measured.{_describe_omitted(len(lines))}"
     )
     axes = Axis(0, 1, digits=1), Axis(0, 1, digits=1)
     title = f"Grounding on {benchmark}"
-    svg = draw_chart(title, "IoU threshold", "share of gold boxes", lines[:_MOST_LINES], *axes)
+    svg = draw_chart(title, "IoU threshold", "share of gold boxes", lines[:_MAX_SERIES], *axes)
     return _figure(f"figure_3_{benchmark}", caption, svg)
 
 
@@ -91,7 +91,7 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figur
         value, low, high = (100 * each for each in joint.wrong_box)
         note = f"{value:.1f} %, n = {joint.counts[0] + joint.counts[1]}"
         name = label_of(evaluation, evaluations)
-        bars.append(Interval(f"{shorten(name, 22)}, {protocol}", value, low, high, note, names.index(name)))
+        bars.append(IntervalBar(f"{shorten(name, 22)}, {protocol}", value, low, high, note, names.index(name)))
     if not bars:
         return None
     caption = (
@@ -104,7 +104,7 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figur
 
 
 def draw_area_shares(evaluation: Evaluation) -> Figure | None:
-    """How much of the picture the predicted boxes cover together; None without a usable box."""
+    """How much of the image the predicted boxes cover together; None without a usable box."""
     shares = list_area_shares(evaluation.records)
     if not shares:
         return None
@@ -114,9 +114,9 @@ def draw_area_shares(evaluation: Evaluation) -> Figure | None:
         for (low, high), count in zip(pairwise(AREA_EDGES), counts, strict=True)
     ]
     name = f"{name_of(evaluation)}, {evaluation.benchmark}"
-    svg = draw_bars(f"Box area: {shorten(name, 40)}", "share of the picture", "questions", bars)
+    svg = draw_bars(f"Box area: {shorten(name, 40)}", "share of the image", "questions", bars)
     caption = (
-        f"{name}: share of the picture that the predicted boxes of a question cover together; "
+        f"{name}: share of the image that the predicted boxes of a question cover together; "
         f"n = {len(shares)} questions with a usable box. Measured."
     )
     return _figure(f"area_{evaluation.benchmark}_{evaluation.run_id}", caption, svg)
@@ -126,5 +126,5 @@ def _figure(name: str, caption: str, svg: str) -> Figure:
     return Figure(file_stem(name), caption, _NO_XML.sub("", svg))
 
 
-def _tell_left_out(lines: int) -> str:
-    return f" {lines - _MOST_LINES} more are in the table." if lines > _MOST_LINES else ""
+def _describe_omitted(lines: int) -> str:
+    return f" {lines - _MAX_SERIES} more are in the table." if lines > _MAX_SERIES else ""

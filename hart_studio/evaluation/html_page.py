@@ -71,10 +71,10 @@ def write_table(
         kind = kinds[index] if kinds else ""
         cells = [f"<td>{html.escape(cell)}</td>" for cell in row]
         if has_row_heads and row:
-            told = " (published)" if kind == "published" else ""
-            cells[0] = f'<th scope="row">{html.escape(row[0])}{told}</th>'
+            text = " (published)" if kind == "published" else ""
+            cells[0] = f'<th scope="row">{html.escape(row[0])}{text}</th>'
         lines.append((f'<tr class="{html.escape(kind)}">' if kind else "<tr>") + "".join(cells) + "</tr>")
     body = "\n".join(lines)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
-    told = f'<p class="caption quiet">{html.escape(caption)}</p>\n' if caption else ""
-    return f'{told}<div class="scroll" tabindex="0">{table}</div>' if has_row_heads else f"{told}{table}"
+    text = f'<p class="caption quiet">{html.escape(caption)}</p>\n' if caption else ""
+    return f'{text}<div class="scroll" tabindex="0">{table}</div>' if has_row_heads else f"{text}{table}"

@@ -18,11 +18,19 @@ from hart_studio.data.needle_source import LazySceneRenderer, SampleSource, gene
 from hart_studio.data.rows import InvalidRow
 from hart_studio.data.splits import fingerprint
 from hart_studio.errors import DataError, HartError, ModelError
-from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, picture_cache, read_config
-from hart_studio.evaluation.measurement import measure_batch, record_fault
-from hart_studio.evaluation.parts import PartsReader, Share, append_records, deal, find_end, part_path, write_end
-from hart_studio.evaluation.records import Measured, list_area_shares
+from hart_studio.evaluation.config import DRAWN_QUESTIONS, EvaluationConfig, image_cache_folder, read_config
+from hart_studio.evaluation.measurement import measure_batch, record_model_error
+from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.resume_check import check_inputs, read_inputs, write_inputs
+from hart_studio.evaluation.shards import (
+    Shard,
+    ShardReader,
+    append_records,
+    iterate_batches,
+    read_worker_error,
+    shard_path,
+    write_worker_error,
+)
 from hart_studio.files import read_regular_file, write_json
 from hart_studio.image_domains import NEEDLE, read_image_domain
 from hart_studio.imaging import ImageOpener
@@ -34,32 +42,32 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
-MOST_FAULTS: Final = 16
+MAX_CONSECUTIVE_FAILURES: Final = 16
 """Questions in a row at which the model fails, from which on an evaluation gives up (ours): it is not their fault."""
 
-MOST_FAULT_SECONDS: Final = 900.0
+MAX_FAILING_SECONDS: Final = 900.0
 """Time without one answer after the first failure, from which on it gives up, too (ours): a dead server takes minutes
 for every question."""
 
-QUESTIONS_FILE: Final = "questions.json"
+DATASET_INFO_FILE: Final = "dataset_info.json"
 """File of the run that says what was asked and what was left out."""
 
 MAX_INVALID_ROWS: Final = 1000
 """Rows that are named in that file; all are counted."""
 
-TELL_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 1.0
 """Least time between two reports while a process works: figures are made of all records so far, and a quick model must
 not ask for them after every batch."""
 
 _POLL_SECONDS: Final = 0.2
-_LONGEST_REASON: Final = 500
+_MAX_REASON_LENGTH: Final = 500
 
 OpenModel = Callable[[EvaluationConfig], ChatModel]
 """Loads the model of an evaluation, or connects to it."""
 
 
-class AskedQuestions(Record):
-    """What an evaluation asks; ``questions.json`` of its run."""
+class DatasetInfo(Record):
+    """What an evaluation asks; ``dataset_info.json`` of its run."""
 
     benchmark: str
     """Name of the benchmark."""
@@ -96,7 +104,7 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
 
     Args:
         config: Benchmark, place and limit.
-        folder: For pictures that are drawn for this evaluation.
+        folder: For images that are drawn for this evaluation.
 
     Raises:
         HartError: If they cannot be read.
@@ -108,7 +116,7 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
         config.benchmark,
         config.path,
         image_root=Path(config.image_root) if config.image_root else None,
-        cache=picture_cache(config.benchmark),
+        cache=image_cache_folder(config.benchmark),
         limit=config.limit,
         subsets=config.subsets or None,
         without=config.without,
@@ -117,14 +125,14 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
 
 
 def run_evaluation(
-    layout: RunLayout, open_model: OpenModel, share: Share | None = None, progress: ProgressReporter | None = None
+    layout: RunLayout, open_model: OpenModel, shard: Shard | None = None, progress: ProgressReporter | None = None
 ) -> bool:
     """Do this process's part of what is left; the first process waits for the others and speaks for all.
 
     Args:
         layout: From ``prepare_run``.
         open_model: Opens the model.
-        share: Which process this is; alone by default.
+        shard: Which process this is; alone by default.
         progress: Shows how far all processes are, from the first one; None = nothing is shown.
 
     Returns:
@@ -133,67 +141,71 @@ def run_evaluation(
     Raises:
         HartError: If the questions or the model cannot be used. A question that fails is recorded and goes on.
     """
-    config, share = read_config(layout), share or Share()
-    writer = RunWriter(layout, 0, progress=progress) if share.is_first else None
-    with writer or _telling_end(layout, share):
-        tell = writer.tell_phase if writer else _tell_nobody
-        tell("reading the questions")
-        source = load_questions(config, layout.folder / "pictures")
+    config, shard = read_config(layout), shard or Shard()
+    writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
+    with writer or _report_worker_error(layout, shard):
+        set_phase = writer.set_phase if writer else _ignore_phase
+        set_phase("reading the questions")
+        source = load_questions(config, layout.folder / "images")
         samples = source.loaded.samples
         is_drawn = isinstance(source.open_image, LazySceneRenderer)  # they have no files
         inputs = read_inputs(config, () if is_drawn else (sample.image for sample in samples))
         check_inputs(layout, inputs)
-        parts = PartsReader(layout, share.attempt)
-        parts.look()
-        work = _Part(layout, config, source.open_image, parts, share, tell).work(samples, open_model)
+        shards = ShardReader(layout, shard.attempt)
+        shards.poll()
+        work = _Worker(layout, config, source.open_image, shards, shard, set_phase).work(samples, open_model)
         if writer is None:
             for _ in work:
                 if layout.stop.exists():
                     break
-            parts.look()
+            shards.poll()
         else:
-            _announce(writer, source, config, parts.done)
+            _announce(writer, source, config, shards.done)
             write_inputs(layout, inputs)
-            _watch(writer, parts, share, samples, work)
-            if parts.faults:
-                writer.leave(f"the model failed at {parts.faults} questions; resume it to ask them again")
-        return parts.has_all(samples) and not parts.faults
+            _watch(writer, shards, shard, samples, work)
+            if shards.model_errors:
+                writer.leave_incomplete(
+                    f"the model failed at {shards.model_errors} questions; resume it to ask them again"
+                )
+        return shards.has_all(samples) and not shards.model_errors
 
 
 @contextmanager
-def _telling_end(layout: RunLayout, share: Share) -> Iterator[None]:
+def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
     """Tells the first process when this one cannot go on."""
     try:
         yield
     except BaseException as error:
-        write_end(layout, share, f"process {share.rank}: {str(error) or type(error).__name__}"[:_LONGEST_REASON])
+        write_worker_error(
+            layout, shard, f"process {shard.rank}: {str(error) or type(error).__name__}"[:_MAX_REASON_LENGTH]
+        )
         raise
 
 
 def _watch(
-    writer: RunWriter, parts: PartsReader, share: Share, samples: Sequence[GoldSample], work: Iterable[None]
+    writer: RunWriter, shards: ShardReader, shard: Shard, samples: Sequence[GoldSample], work: Iterable[None]
 ) -> None:
     """Do the first process's work, wait for the others, and tell how far all of them are.
 
     Raises:
         ModelError: If another process has ended before its work was done.
     """
-    told_at = -TELL_SECONDS
+    reported_at = -REPORT_SECONDS
     for _ in work:
-        if time.monotonic() - told_at >= TELL_SECONDS:
-            _tell(writer, parts)
-            told_at = time.monotonic()
+        if time.monotonic() - reported_at >= REPORT_SECONDS:
+            _report_progress(writer, shards)
+            reported_at = time.monotonic()
         if writer.is_stop_requested:
             break
-    _tell(writer, parts)
-    while not parts.has_all(samples) and not writer.is_stop_requested:
-        if reason := find_end(writer.layout, share):
+    _report_progress(writer, shards)
+    while not shards.has_all(samples) and not writer.is_stop_requested:
+        if reason := read_worker_error(writer.layout, shard):
             raise ModelError(f"expected every process to do its part, one has ended: {reason}; resume it")
         time.sleep(_POLL_SECONDS)
-        _tell(writer, parts)
+        _report_progress(writer, shards)
 
 
-class _Part:
+class _Worker:
     """The work of one process."""
 
     def __init__(
@@ -201,95 +213,95 @@ class _Part:
         layout: RunLayout,
         config: EvaluationConfig,
         open_image: ImageOpener,
-        parts: PartsReader,
-        share: Share,
-        tell: Callable[[str], None],
+        shards: ShardReader,
+        shard: Shard,
+        set_phase: Callable[[str], None],
     ) -> None:
-        self._path = part_path(layout, share.rank)
+        self._path = shard_path(layout, shard.rank)
         self._config = config
         self._open_image = open_image
-        self._parts = parts
-        self._share = share
-        self._tell = tell
+        self._shards = shards
+        self._shard = shard
+        self._set_phase = set_phase
         self._official = get_benchmark(config.benchmark).official
-        self._faults = 0
+        self._failures = 0
         self._failing_since: float | None = None
 
     def work(self, samples: Sequence[GoldSample], open_model: OpenModel) -> Iterable[None]:
         """Measure batch after batch, and yield after each; the model is opened for the first that is to be done."""
         model: ChatModel | None = None
         numbers = {sample.id: number for number, sample in enumerate(samples)}
-        for batch in deal(samples, self._config.batch, self._share):
-            if self._parts.has_all(batch):
+        for batch in iterate_batches(samples, self._config.batch, self._shard):
+            if self._shards.has_all(batch):
                 continue
             if model is None:
-                self._tell("loading the model")
+                self._set_phase("loading the model")
                 model = open_model(self._config)
-                self._tell("asking the first questions")
+                self._set_phase("asking the first questions")
             # The whole batch is asked, as it was at first, and what it already had stays as it is.
             records = self._measure(model, batch, numbers[batch[0].id])
-            left = [record for record in records if not self._parts.is_done(record.sample_id)]
-            attempt = {"attempt": self._share.attempt}
+            left = [record for record in records if not self._shards.is_done(record.sample_id)]
+            attempt = {"attempt": self._shard.attempt}
             append_records(self._path, [record.model_copy(update=attempt) for record in left])
             yield
 
-    def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[Measured]:
+    def _measure(self, model: ChatModel, batch: Sequence[GoldSample], number: int) -> list[SampleResult]:
         config = self._config
         # Sampled answers must not depend on which process asks, nor be the same for every batch.
         seed = None if config.loop.seed is None else config.loop.seed + number
         loop = config.loop.model_copy(update={"seed": seed})
 
-        def ask(samples: Sequence[GoldSample]) -> list[Measured]:
+        def ask(samples: Sequence[GoldSample]) -> list[SampleResult]:
             """A batch; when it fails as a whole, its halves, so that one question cannot take others along."""
             try:
                 records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
             except Exception as error:  # whatever a library raises about one question, the others go on
                 text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-                self._check_patience(text, is_one=len(samples) == 1)
+                self._check_failure_limit(text, is_single=len(samples) == 1)
                 if len(samples) > 1:
                     half = len(samples) // 2
                     return ask(samples[:half]) + ask(samples[half:])
-                return [record_fault(samples[0], config.protocols, text[:_LONGEST_REASON])]
-            self._faults, self._failing_since = 0, None
+                return [record_model_error(samples[0], config.protocols, text[:_MAX_REASON_LENGTH])]
+            self._failures, self._failing_since = 0, None
             return records
 
         return ask(batch)
 
-    def _check_patience(self, reason: str, *, is_one: bool) -> None:
+    def _check_failure_limit(self, reason: str, *, is_single: bool) -> None:
         """Give up when the model has failed for too long: too many questions, or too much time with a dead server."""
         now = time.monotonic()
         self._failing_since = self._failing_since or now
-        self._faults += is_one
-        if self._faults >= MOST_FAULTS or now - self._failing_since > MOST_FAULT_SECONDS:
+        self._failures += is_single
+        if self._failures >= MAX_CONSECUTIVE_FAILURES or now - self._failing_since > MAX_FAILING_SECONDS:
             raise ModelError(
-                f"expected a model that answers, the last {self._faults or 'batches of'} questions all failed: "
-                f"{reason[:_LONGEST_REASON]}; put it right, and resume the evaluation"
+                f"expected a model that answers, the last {self._failures or 'batches of'} questions all failed: "
+                f"{reason[:_MAX_REASON_LENGTH]}; put it right, and resume the evaluation"
             )
 
 
-def tally(records: Iterable[Measured]) -> dict[str, float]:
+def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
     """Figures so far, for whoever watches: accuracies over what was scored, and the count of what was not."""
     found = list(records)
-    figures = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
+    metrics = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
     for protocol in {protocol for record in found for protocol in record.answers}:
         values = [
-            judged.score.value
+            answer_result.score.value
             for record in found
-            if (judged := record.answers.get(protocol)) and judged.score.value is not None
+            if (answer_result := record.answers.get(protocol)) and answer_result.score.value is not None
         ]
-        figures[f"{protocol}/unscored"] = float(len(found) - len(values))
+        metrics[f"{protocol}/unscored"] = float(len(found) - len(values))
         if values:
-            figures[f"{protocol}/accuracy"] = fmean(values)
+            metrics[f"{protocol}/accuracy"] = fmean(values)
     golds = [gold for record in found for gold in record.golds]
     if golds:
-        figures["iog_above_0.3"] = fmean(gold.is_found for gold in golds)
-        figures["iou"] = fmean(gold.iou for gold in golds)
+        metrics["iog_above_0.3"] = fmean(gold.is_found for gold in golds)
+        metrics["iou"] = fmean(gold.iou for gold in golds)
     pointed = [record for record in found if record.is_pointed and not record.error]
     if pointed:
         shares = list_area_shares(pointed)
-        figures |= {"area_share": fmean(shares)} if shares else {}
-        figures["valid_box_rate"] = fmean(bool(record.boxes) for record in pointed)
-    return figures
+        metrics |= {"area_share": fmean(shares)} if shares else {}
+        metrics["valid_box_rate"] = fmean(bool(record.boxes) for record in pointed)
+    return metrics
 
 
 def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig, done: int) -> None:
@@ -299,21 +311,21 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         DataError: If it is not what the evaluation began with.
     """
     loaded = source.loaded
-    path = writer.layout.folder / QUESTIONS_FILE
-    asked = AskedQuestions(
+    path = writer.layout.folder / DATASET_INFO_FILE
+    asked = DatasetInfo(
         benchmark=config.benchmark,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
         bad_count=len(loaded.invalid_rows),
         invalid_rows=tuple(_show(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
-    if path.exists() and AskedQuestions.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
+    if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(
             f"expected the questions that {writer.layout.run_id} began with, got others at {config.path or 'the hub'}; "
             "bring them back, or start a new evaluation"
         )
     write_json(path, asked.model_dump(mode="json"))
-    writer.expect(len(loaded.samples))
+    writer.set_total(len(loaded.samples))
     device = config.served.url if config.served else config.device
     writer.start(collect_provenance(device, asked.fingerprint), done or None)
     for warning in _find_warnings(source, config):
@@ -334,23 +346,23 @@ def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str,
     return (warning,) if warning else ()
 
 
-def _tell_nobody(phase: str) -> None:
+def _ignore_phase(phase: str) -> None:
     """Of what the other processes do, the first one's phase speaks."""
 
 
 def _show(bad: InvalidRow) -> tuple[str, str]:
-    return bad.row, bad.reason[:_LONGEST_REASON]
+    return bad.row, bad.reason[:_MAX_REASON_LENGTH]
 
 
-def _tell(writer: RunWriter, parts: PartsReader) -> None:
+def _report_progress(writer: RunWriter, shards: ShardReader) -> None:
     """Tell how far all processes are."""
-    new = parts.look()
+    new = shards.poll()
     if not new:
-        writer.beat()
+        writer.heartbeat()
         return
     for record in new:
         if record.error:
             writer.warn(f"{record.sample_id}: {record.error}")
-    done = parts.done
-    writer.tell_phase("")
-    writer.log_step(done, "", tally(parts.found.values()))
+    done = shards.done
+    writer.set_phase("")
+    writer.log_step(done, "", compute_metrics(shards.found.values()))

@@ -1,6 +1,6 @@
 """Answer right or wrong x box right or wrong (paper, Table 1), and what the one says about the other (Proposition 1).
 
-Joint counts are arrays whose last axis has the four cells of ``CELLS``.
+Joint counts are arrays whose last axis has the four cells of ``CONTINGENCY_CELLS``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hart_studio.evaluation.statistics import Estimate, FloatArray, estimate
 
-CELLS: Final = (
+CONTINGENCY_CELLS: Final = (
     "right answer, wrong box",
     "right answer, right box",
     "wrong answer, wrong box",

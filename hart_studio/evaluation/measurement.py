@@ -13,8 +13,8 @@ from typing import Final
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
-from hart_studio.evaluation.extractors import judge_officially
-from hart_studio.evaluation.records import Judged, Measured, is_record, write_records
+from hart_studio.evaluation.extractors import score_with_official_extractor
+from hart_studio.evaluation.records import AnswerResult, SampleResult, is_record, write_records
 from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
 from hart_studio.models.chat import ChatModel
@@ -36,11 +36,11 @@ from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, Rollou
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
 """Greedy decoding; the token limit is ours."""
 
-BATCH: Final = 16
-"""Questions whose pictures are in memory together, ours."""
+BATCH_SIZE: Final = 16
+"""Questions whose images are in memory together, ours."""
 
 
-def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH) -> list[Measured]:
+def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> list[SampleResult]:
     """Point once and answer under every protocol, greedily; every question must come through.
 
     Args:
@@ -52,17 +52,17 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH)
         One record per question, in order.
 
     Raises:
-        DataError: If a picture cannot be read, an answer is not known, or there is no gold box: figures of several
+        DataError: If an image cannot be read, an answer is not known, or there is no gold box: figures of several
             models are compared question by question, so none may be left out.
     """
-    records: list[Measured] = []
+    records: list[SampleResult] = []
     with ProgressReporter("question", len(samples)) as progress:
         for start in range(0, len(samples), batch):
             records += measure_batch(model, samples[start : start + batch], PROTOCOLS, MEASURED_SETTINGS)
             progress.update(len(records))
     for record in records:
         if record.error:
-            raise DataError(f"expected a readable picture of {record.sample_id}, got: {record.error}; draw it again")
+            raise DataError(f"expected a readable image of {record.sample_id}, got: {record.error}; draw it again")
         if not record.golds:
             raise DataError(f"expected gold boxes of {record.sample_id}, got none; measure questions with gold boxes")
         record.value("direct")
@@ -76,17 +76,17 @@ def measure_batch(
     settings: LoopSettings,
     official: str = "",
     open_image: ImageOpener = SourceImage,
-) -> list[Measured]:
+) -> list[SampleResult]:
     """Ask a batch of questions; both protocols with crops share one grounding turn.
 
     Args:
         model: The model.
-        samples: Questions; the loop itself sees only their blind copies. A picture that cannot be read gives a record
+        samples: Questions; the loop itself sees only their blind copies. An image that cannot be read gives a record
             with an error and without a score.
         protocols: At least one. With ``direct`` alone nobody is asked to point.
         settings: Budgets, cropping, decoding, fallback.
         official: Name of the benchmark's own extractor; empty = it has none.
-        open_image: Opens a picture by its path.
+        open_image: Opens an image by its path.
 
     Returns:
         One record per question, in order.
@@ -106,12 +106,12 @@ def measure_batch(
     for index, sample in enumerate(samples):
         found = attempts[index][0] if will_point else views[index]
         rollouts = {protocol: rolled[index].rollouts[0] for protocol, rolled in groups.items()}
-        answers = {protocol: _judge(sample, rollout, official) for protocol, rollout in rollouts.items()}
+        answers = {protocol: _score_answer(sample, rollout, official) for protocol, rollout in rollouts.items()}
         records.append(_record(sample, found, answers, will_point))
     return records
 
 
-def record_fault(sample: GoldSample, protocols: Sequence[Protocol], reason: str) -> Measured:
+def record_model_error(sample: GoldSample, protocols: Sequence[Protocol], reason: str) -> SampleResult:
     """The record of a question that could not be asked at all: without a score, which is not the same as wrong.
 
     Args:
@@ -120,20 +120,20 @@ def record_fault(sample: GoldSample, protocols: Sequence[Protocol], reason: str)
         reason: Why.
     """
     score = Score(value=None, extracted=None, expected=sample.answer, rule="none")
-    answers = {protocol: Judged(score=score, outcome="error") for protocol in protocols}
+    answers = {protocol: AnswerResult(score=score, outcome="error") for protocol in protocols}
     will_point = any(each != "direct" for each in protocols)
     record = _record(sample, FailedSample(sample.without_gold_boxes(), reason), answers, will_point)
-    return record.model_copy(update={"is_fault": True})
+    return record.model_copy(update={"is_model_error": True})
 
 
 def _record(
     sample: GoldSample,
     found: GroundedSample | PreparedSample | FailedSample,
-    answers: dict[Protocol, Judged],
+    answers: dict[Protocol, AnswerResult],
     is_pointed: bool,
-) -> Measured:
+) -> SampleResult:
     view = found.view if isinstance(found, GroundedSample) else found
-    return Measured(
+    return SampleResult(
         sample_id=sample.id,
         category=sample.category,
         image=sample.image,
@@ -148,11 +148,11 @@ def _record(
     )
 
 
-def _judge(sample: Sample, rollout: Rollout, official: str) -> Judged:
+def _score_answer(sample: Sample, rollout: Rollout, official: str) -> AnswerResult:
     turn = rollout.answer_turn
-    return Judged(
+    return AnswerResult(
         score=rollout.score,
-        official=judge_officially(official, turn.text if turn else "", sample)
+        official=score_with_official_extractor(official, turn.text if turn else "", sample)
         if official and rollout.outcome != "error"
         else None,
         outcome=rollout.outcome,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hart_studio.data.sources import load_needle
 from hart_studio.errors import DataError, HartError
-from hart_studio.evaluation.measurement import BATCH, MEASURED_SETTINGS, measure
-from hart_studio.evaluation.records import Measured, list_area_shares
+from hart_studio.evaluation.measurement import BATCH_SIZE, MEASURED_SETTINGS, measure
+from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.files import write_json
 from hart_studio.imaging import SourceImage
 from hart_studio.models.catalog import BUILT_IN_MODEL
@@ -29,7 +29,7 @@ Figures = dict[str, dict[str, float]]
 """Name -> mean, standard error of the mean, and count. Shares are in [0, 1]."""
 
 
-def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH) -> Figures:
+def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> Figures:
     """Measure a model under all protocols, and with the gold box as its crop.
 
     Args:
@@ -45,7 +45,7 @@ def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATC
     return summarise(records, [value for part in parts for value in probe_gold_crops(model, part)])
 
 
-def summarise(records: Sequence[Measured], probes: Sequence[float]) -> Figures:
+def summarise(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
     """The figures of the card.
 
     Args:

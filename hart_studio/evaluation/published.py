@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 
-class Task(NamedTuple):
+class Subtask(NamedTuple):
     """A sub-task of a benchmark, a column of its table."""
 
     category: str
@@ -40,7 +40,7 @@ class PublishedJoint(NamedTuple):
     is_looped: bool
     """Whether it answered in the loop, from crops alone."""
     counts: tuple[int, int, int, int]
-    """Questions in the order of ``joint.CELLS``; 4,042 together."""
+    """Questions in the order of ``joint.CONTINGENCY_CELLS``; 4,042 together."""
     wrong_box: float
     """P(wrong box | right answer)."""
 
@@ -71,15 +71,15 @@ TABLE_1: Final = (
 """Table 1: answer and box on Visual-CoT."""
 
 MME_REALWORLD_TASKS: Final = (
-    Task("Perception/Autonomous_Driving", "AD", 350),
-    Task("Perception/Monitoring", "MO", 319),
-    Task("Perception/OCR with Complex Context", "OCR", 250),
-    Task("Perception/Remote Sensing", "RS", 150),
-    Task("Perception/Diagram and Table", "DT", 100),
-    Task("Reasoning/Autonomous_Driving", "AD", 400),
-    Task("Reasoning/Diagram and Table", "DT", 100),
-    Task("Reasoning/OCR with Complex Context", "OCR", 100),
-    Task("Reasoning/Monitoring", "MO", 150),
+    Subtask("Perception/Autonomous_Driving", "AD", 350),
+    Subtask("Perception/Monitoring", "MO", 319),
+    Subtask("Perception/OCR with Complex Context", "OCR", 250),
+    Subtask("Perception/Remote Sensing", "RS", 150),
+    Subtask("Perception/Diagram and Table", "DT", 100),
+    Subtask("Reasoning/Autonomous_Driving", "AD", 400),
+    Subtask("Reasoning/Diagram and Table", "DT", 100),
+    Subtask("Reasoning/OCR with Complex Context", "OCR", 100),
+    Subtask("Reasoning/Monitoring", "MO", 150),
 )
 """Columns of Table 2 with the counts of MME-RealWorld-Lite."""
 
@@ -107,16 +107,16 @@ TABLE_2: Final = (
 """Table 2: MME-RealWorld-Lite. The SFT, GRPO and MGPO rows are the MGPO paper's, from full fine-tuning."""
 
 TREEBENCH_TASKS: Final = (
-    Task("Perception/Attributes", "Attributes", 29),
-    Task("Perception/OCR", "OCR", 68),
-    Task("Perception/Material", "Material", 13),
-    Task("Perception/Object Retrieval", "Obj. Retr.", 16),
-    Task("Perception/Physical State", "Phy. State", 23),
-    Task("Reasoning/Comparison", "Comparison", 44),
-    Task("Reasoning/Ordering", "Ordering", 57),
-    Task("Reasoning/Contact and Occlusion", "Con. & Oc.", 41),
-    Task("Reasoning/Spatial Containment", "Spa. Cont.", 29),
-    Task("Reasoning/Perspective Transform", "Per. Trans.", 85),
+    Subtask("Perception/Attributes", "Attributes", 29),
+    Subtask("Perception/OCR", "OCR", 68),
+    Subtask("Perception/Material", "Material", 13),
+    Subtask("Perception/Object Retrieval", "Obj. Retr.", 16),
+    Subtask("Perception/Physical State", "Phy. State", 23),
+    Subtask("Reasoning/Comparison", "Comparison", 44),
+    Subtask("Reasoning/Ordering", "Ordering", 57),
+    Subtask("Reasoning/Contact and Occlusion", "Con. & Oc.", 41),
+    Subtask("Reasoning/Spatial Containment", "Spa. Cont.", 29),
+    Subtask("Reasoning/Perspective Transform", "Per. Trans.", 85),
 )
 """Columns of Table 3."""
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of every question: enough for all tables, intervals and pictures, without the model."""
+"""What an evaluation keeps of every question: enough for all tables, intervals and images, without the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GoldMatch(Record):
     """Best IoU of one predicted box; 0 without a usable box."""
 
 
-class Judged(Record):
+class AnswerResult(Record):
     """One answer to one question, under one protocol."""
 
     score: Score
@@ -40,14 +40,14 @@ class Judged(Record):
     text: str = ""
     """Raw output in its answer turn; empty without one. Untrusted, never HTML."""
     visual_tokens: int = Field(default=0, ge=0)
-    """What the pictures of all turns cost."""
+    """What the images of all turns cost."""
     completion_tokens: int = Field(default=0, ge=0)
     """Tokens written in all turns."""
     seconds: float = Field(default=0.0, ge=0)
     """Wall time of all turns, each its share of its batch."""
 
 
-class Measured(Record):
+class SampleResult(Record):
     """One question under the protocols of an evaluation; both protocols with crops share one grounding turn."""
 
     sample_id: str
@@ -55,14 +55,14 @@ class Measured(Record):
     category: str
     """Its kind, from the coarse to the fine, joined by ``/``."""
     image: str = ""
-    """Path of the picture."""
+    """Path of the image."""
     image_wh: tuple[int, int] | None = None
     """(width, height) of the original, upright; None when it could not be read."""
     question: str = ""
     """The question, without its choices."""
     choices: tuple[str, ...] = ()
     """Option texts without letters."""
-    answers: dict[Protocol, Judged]
+    answers: dict[Protocol, AnswerResult]
     """Protocol -> the answer. A rollout without a usable box has no answer turn and is wrong."""
     boxes: tuple[Box, ...] = ()
     """Usable predicted boxes, original pixels; none when no protocol has a grounding turn."""
@@ -72,10 +72,10 @@ class Measured(Record):
     """Gold boxes, original pixels; empty where the benchmark has none."""
     error: str = ""
     """Why the question could not be run; it then counts as unscored, never as wrong."""
-    is_fault: bool = False
+    is_model_error: bool = False
     """Whether the model failed, and not the question: a later attempt asks it again."""
     attempt: int = Field(default=0, ge=0)
-    """Attempt of the evaluation that asked; see ``parts.Share``."""
+    """Attempt of the evaluation that asked; see ``shards.Shard``."""
 
     @cached_property
     def golds(self) -> tuple[GoldMatch, ...]:
@@ -91,7 +91,7 @@ class Measured(Record):
 
     @property
     def area_share(self) -> float:
-        """Share of the picture that the predicted boxes cover together; 0 without boxes: see ``list_area_shares``."""
+        """Share of the image that the predicted boxes cover together; 0 without boxes: see ``list_area_shares``."""
         return area_share(self.boxes, self.image_wh) if self.image_wh and self.boxes else 0.0
 
     @property
@@ -123,11 +123,11 @@ class Measured(Record):
         Raises:
             DataError: If it was not asked for, or could not be scored.
         """
-        judged = self.answers.get(protocol)
-        if judged is None or judged.score.value is None:
-            reason = self.error or ("no known answer" if judged else f"not asked under {protocol}")
+        answer_result = self.answers.get(protocol)
+        if answer_result is None or answer_result.score.value is None:
+            reason = self.error or ("no known answer" if answer_result else f"not asked under {protocol}")
             raise DataError(f"expected a scored answer of {self.sample_id}, got none: {reason}; leave it out")
-        return judged.score.value
+        return answer_result.score.value
 
     def _mean(self, values: list[float]) -> float:
         if not values:
@@ -135,7 +135,7 @@ class Measured(Record):
         return sum(values) / len(values)
 
 
-def list_area_shares(records: Iterable[Measured]) -> list[float]:
+def list_area_shares(records: Iterable[SampleResult]) -> list[float]:
     """What every mean area share of the project is over: the shares of the questions with a usable box, in order.
 
     A box over everything has IoG 1, and no box covers nothing: neither may pass for a small one.
@@ -143,7 +143,7 @@ def list_area_shares(records: Iterable[Measured]) -> list[float]:
     return [record.area_share for record in records if record.boxes and record.image_wh]
 
 
-def write_records(path: Path, records: Iterable[Measured]) -> None:
+def write_records(path: Path, records: Iterable[SampleResult]) -> None:
     """Write the records as JSONL: the whole file or none of it.
 
     Raises:
@@ -155,13 +155,13 @@ def write_records(path: Path, records: Iterable[Measured]) -> None:
 def is_record(content: bytes) -> bool:
     """Whether the first line of a file is a record."""
     try:
-        Measured.model_validate_json(content.split(b"\n", 1)[0])
+        SampleResult.model_validate_json(content.split(b"\n", 1)[0])
     except ValidationError:
         return False
     return True
 
 
-def read_records(path: Path) -> list[Measured]:
+def read_records(path: Path) -> list[SampleResult]:
     """Read what ``write_records`` wrote.
 
     Raises:
@@ -170,7 +170,7 @@ def read_records(path: Path) -> list[Measured]:
     records = []
     for number, value in read_jsonl(path, reject_symlinks=True):
         try:
-            records.append(Measured.model_validate(value))
+            records.append(SampleResult.model_validate(value))
         except ValidationError as error:
             raise DataError(
                 f"expected the record of a question in {path} line {number}, got: {error.errors()[0]['msg']}; "

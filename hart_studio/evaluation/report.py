@@ -17,13 +17,18 @@ from typing import Final
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.accuracy import is_scored
-from hart_studio.evaluation.drawn_failures import choose_contrast, choose_failures, choose_protocol, open_picture
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.failures import count_endings
+from hart_studio.evaluation.failure_examples import (
+    default_protocol,
+    open_report_image,
+    select_contrast,
+    select_failures,
+)
+from hart_studio.evaluation.failures import count_verdicts
 from hart_studio.evaluation.figures import Figure, make_figures
 from hart_studio.evaluation.html_page import GENERATOR, write_page
 from hart_studio.evaluation.png import to_png
-from hart_studio.evaluation.sample_drawing import Shown, draw_sample, write_sample
+from hart_studio.evaluation.sample_drawing import ModelAnswer, draw_sample, write_sample
 from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.rows import file_stem, name_of, unique
 from hart_studio.evaluation.tables.table import Table
@@ -70,7 +75,7 @@ def write_report(
         evaluations: Any, of any benchmarks, whole or partial.
         folder: Made when missing; files of the same names are replaced.
         samples_drawn: Failures of each benchmark that are drawn; 0 = none.
-        open_image: Opens a picture by the path in its record.
+        open_image: Opens an image by the path in its record.
 
     Returns:
         The HTML file.
@@ -90,7 +95,7 @@ def write_report(
         write_atomically(folder / "figures" / f"{figure.name}.svg", figure.svg)
         write_atomically(folder / "figures" / f"{figure.name}.png", to_png(figure.svg))
     failures = {
-        benchmark: choose_failures([found for found in evaluations if found.benchmark == benchmark], samples_drawn)
+        benchmark: select_failures([found for found in evaluations if found.benchmark == benchmark], samples_drawn)
         for benchmark in unique([evaluation.benchmark for evaluation in evaluations])
     }
     contrasts = [
@@ -155,13 +160,13 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
 
 def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     """What the figures of an evaluation do not cover: rows left out, questions not measured or not scored."""
-    told = f"{name_of(evaluation)} on {evaluation.benchmark}"
+    text = f"{name_of(evaluation)} on {evaluation.benchmark}"
     records = evaluation.records
     if not evaluation.is_complete:
-        yield f"{told} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
+        yield f"{text} is partial: {len(records):,} of {evaluation.total:,} questions are measured."
     if evaluation.left_out:
         rows = "1 invalid row" if evaluation.left_out == 1 else f"{evaluation.left_out:,} invalid rows"
-        yield f"{told}: {rows} of the benchmark left out. The warnings of the evaluation say why."
+        yield f"{text}: {rows} of the benchmark left out. The warnings of the evaluation say why."
     gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is told once
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]
@@ -176,7 +181,7 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
             gap = f"{lent:,} answers came from the full image because no box was usable."
             gaps.setdefault(gap, []).append(protocol)
     for gap, protocols in gaps.items():
-        yield f"{told}, {', '.join(protocols)}: {gap}"
+        yield f"{text}, {', '.join(protocols)}: {gap}"
 
 
 def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_figures: bool) -> Iterator[str]:
@@ -184,7 +189,7 @@ def _write_head(evaluations: Sequence[Evaluation], tables: Sequence[Table], has_
     yield _HEAD
     yield f'<p class="quiet">Written {now:%Y-%m-%d %H:%M} UTC. Rows in italics are the paper\'s; all others were '
     yield "measured. Tables and figures are also beside this page as files.</p>"
-    yield "<ul>" + "".join(f"<li>{html.escape(told)}</li>" for told in describe(evaluations, tables)) + "</ul>"
+    yield "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in describe(evaluations, tables)) + "</ul>"
     if tables:
         yield "<nav><ul>"
         yield from (f'<li><a href="#{table.name}">{html.escape(table.title)}</a></li>' for table in tables)
@@ -206,41 +211,43 @@ def _write_figures(figures: Sequence[Figure]) -> Iterator[str]:
 
 
 def _write_failures(
-    evaluations: Sequence[Evaluation], failures: dict[str, list[list[Shown]]], open_image: ImageOpener
+    evaluations: Sequence[Evaluation], failures: dict[str, list[list[ModelAnswer]]], open_image: ImageOpener
 ) -> Iterator[str]:
     if not evaluations:
         return
     yield '<h2 id="failures">Failures</h2>'
     yield (
         '<p class="quiet">Right answers on a wrong box first, the box that is furthest off first. Gold boxes are '
-        "dashed; each model has its own colour, under the protocol that is named.</p>"
+        "dashed; each model has its own color, under the protocol that is named.</p>"
     )
     for benchmark, chosen in failures.items():
         yield f"<h3>{html.escape(benchmark)}</h3>"
         for evaluation in evaluations:
             if evaluation.benchmark == benchmark and evaluation.records:
-                protocol = choose_protocol(evaluation)
-                counts = count_endings(evaluation.records, protocol)
-                told = "; ".join(f"{ending}: {count:,}" for ending, count in counts.items())
-                yield f"<p>{html.escape(name_of(evaluation))}, {protocol}, n = {len(evaluation.records):,}. {told}.</p>"
+                protocol = default_protocol(evaluation)
+                counts = count_verdicts(evaluation.records, protocol)
+                text = "; ".join(f"{verdict}: {count:,}" for verdict, count in counts.items())
+                yield f"<p>{html.escape(name_of(evaluation))}, {protocol}, n = {len(evaluation.records):,}. {text}.</p>"
         if not chosen:
             yield "<p>No failure to draw.</p>"
             continue
         yield '<div class="samples">'
         for shown in chosen:
-            picture, note = open_picture(shown[0].record.image, _SMALL_PX, open_image)
-            yield write_sample(picture, shown, note)
+            image, note = open_report_image(shown[0].record.image, _SMALL_PX, open_image)
+            yield write_sample(image, shown, note)
         yield "</div>"
 
 
-def _write_contrast(folder: Path, benchmark: str, failures: Sequence[list[Shown]], open_image: ImageOpener) -> str:
-    """Fig. 4 as a file: its stem, or nothing when there is no failure or no picture."""
-    shown = choose_contrast(failures)
-    picture = open_picture(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None
-    if shown is None or picture is None:
+def _write_contrast(
+    folder: Path, benchmark: str, failures: Sequence[list[ModelAnswer]], open_image: ImageOpener
+) -> str:
+    """Fig. 4 as a file: its stem, or nothing when there is no failure or no image."""
+    shown = select_contrast(failures)
+    image = open_report_image(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None
+    if shown is None or image is None:
         return ""
     stream = io.BytesIO()
-    draw_sample(picture, shown).save(stream, "PNG")
+    draw_sample(image, shown).save(stream, "PNG")
     name = file_stem(f"figure_4_{benchmark}")
     write_atomically(folder / f"{name}.png", stream.getvalue())
     return name

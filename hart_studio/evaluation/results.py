@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import read_config
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions
-from hart_studio.evaluation.parts import PartsReader
+from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo
+from hart_studio.evaluation.shards import ShardReader
 from hart_studio.files import read_regular_file
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.reader import RunSummary, list_runs
@@ -50,11 +50,11 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
         DataError: If its records cannot be read.
     """
     config = read_config(layout)
-    asked = read_asked(layout)
-    parts = PartsReader(layout)
-    parts.look()
+    asked = read_dataset_info(layout)
+    shards = ShardReader(layout)
+    shards.poll()
     # The same order whatever process was first.
-    records = sorted(parts.found.values(), key=lambda record: record.sample_id)
+    records = sorted(shards.found.values(), key=lambda record: record.sample_id)
     date = layout.run_id[:8]
     return Evaluation(
         run_id=layout.run_id,
@@ -70,14 +70,14 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
     )
 
 
-def read_asked(layout: RunLayout) -> AskedQuestions:
+def read_dataset_info(layout: RunLayout) -> DatasetInfo:
     """What an evaluation asks, and what it had to leave out.
 
     Raises:
         InputError: If it has not got that far.
     """
     try:
-        return AskedQuestions.model_validate_json(read_regular_file(layout.folder / QUESTIONS_FILE))
+        return DatasetInfo.model_validate_json(read_regular_file(layout.folder / DATASET_INFO_FILE))
     except (OSError, ValidationError) as error:
         raise InputError(
             f"expected an evaluation that has read its questions, got {layout.run_id} without them; wait, or see its "

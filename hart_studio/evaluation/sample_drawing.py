@@ -1,4 +1,4 @@
-"""One question under several models (Fig. 4): the picture with gold boxes and each model's boxes, and the answers."""
+"""One question under several models (Fig. 4): the image with gold boxes and each model's boxes, and the answers."""
 
 from __future__ import annotations
 
@@ -10,151 +10,151 @@ from typing import Final, NamedTuple
 
 from PIL import Image, ImageDraw
 
-from hart_studio.evaluation.failures import Ending, find_ending
+from hart_studio.evaluation.failures import Verdict, get_verdict
 from hart_studio.evaluation.fonts import load_font
-from hart_studio.evaluation.lines import STROKES, shorten
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.line_chart import SERIES_STYLES, shorten
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.geometry import BoxFrame, from_original
 from hart_studio.records import Box, Protocol
 
 GOLD: Final = "#e8c400"
-"""Colour of gold boxes, which are dashed."""
+"""Color of gold boxes, which are dashed."""
 
 _INK: Final = "#1b2230"
 _QUIET: Final = "#677285"
 _HALO: Final = "#ffffff"
-_LEAST_PX: Final = 8
+_MIN_BOX_PX: Final = 8
 _PANEL_PX: Final = 460
-_LONGEST: Final = 400
+_MAX_TEXT_LENGTH: Final = 400
 """Letters of a question, an option or an answer that are shown."""
 
 
-class Shown(NamedTuple):
+class ModelAnswer(NamedTuple):
     """A question as one model answered it."""
 
     name: str
     """The model."""
     protocol: Protocol
     """Protocol of the answer."""
-    record: Measured
+    record: SampleResult
     """What it answered."""
 
     @property
-    def ending(self) -> Ending:
+    def verdict(self) -> Verdict:
         """How the question ended."""
-        return find_ending(self.record, self.protocol)
+        return get_verdict(self.record, self.protocol)
 
     @property
     def answer(self) -> str:
         """What was read from its text, or the text when nothing could be read."""
-        judged = self.record.answers.get(self.protocol)
-        if judged is None:
+        answer_result = self.record.answers.get(self.protocol)
+        if answer_result is None:
             return ""
-        return judged.score.extracted or " ".join(judged.text.split())
+        return answer_result.score.extracted or " ".join(answer_result.text.split())
 
     @property
     def expected(self) -> str:
         """The known answer."""
-        judged = self.record.answers.get(self.protocol)
-        return (judged.score.expected if judged else None) or ""
+        answer_result = self.record.answers.get(self.protocol)
+        return (answer_result.score.expected if answer_result else None) or ""
 
 
-def colour_of(index: int) -> str:
-    """Colour of a model's boxes, by its place among the models."""
-    return STROKES[index % len(STROKES)][0]
+def color_of(index: int) -> str:
+    """Color of a model's boxes, by its place among the models."""
+    return SERIES_STYLES[index % len(SERIES_STYLES)][0]
 
 
-def draw_boxes(picture: Image.Image, shown: Sequence[Shown]) -> Image.Image:
-    """A copy of the picture with the gold boxes dashed and each model's boxes in its own colour.
+def draw_boxes(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
+    """A copy of the image with the gold boxes dashed and each model's boxes in its own color.
 
     Args:
-        picture: RGB, upright, of any size; the frame of the boxes is the size that the records name.
+        image: RGB, upright, of any size; the frame of the boxes is the size that the records name.
         shown: The same question as several models answered it.
     """
-    drawn = picture.copy()
+    drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
-    width = max(3, round(max(picture.size) / 280))
+    width = max(3, round(max(image.size) / 280))
     for index, each in reversed(list(enumerate(shown))):
         for box in each.record.boxes:
-            edges = _place(box, each.record, picture.size)
+            edges = _place(box, each.record, image.size)
             pen.rectangle([edges[0] - 1, edges[1] - 1, edges[2] + 1, edges[3] + 1], outline=_HALO, width=width + 2)
-            pen.rectangle(edges, outline=colour_of(index), width=width)
+            pen.rectangle(edges, outline=color_of(index), width=width)
     if shown:
         for box in shown[0].record.gold_boxes:
-            _draw_dashed(pen, _place(box, shown[0].record, picture.size), width + 1)
+            _draw_dashed(pen, _place(box, shown[0].record, image.size), width + 1)
     return drawn
 
 
-def draw_sample(picture: Image.Image, shown: Sequence[Shown]) -> Image.Image:
-    """Fig. 4: the picture with its boxes, and question, answers and verdicts on its right.
+def draw_sample(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image:
+    """Fig. 4: the image with its boxes, and question, answers and verdicts on its right.
 
     Args:
-        picture: As for ``draw_boxes``.
+        image: As for ``draw_boxes``.
         shown: Likewise, at least one.
     """
-    drawn = draw_boxes(picture, shown)
+    drawn = draw_boxes(image, shown)
     lines = _describe(shown)
     height = max(drawn.height, 32 + sum(size + 8 for _, _, size, _ in lines))
     page = Image.new("RGB", (drawn.width + _PANEL_PX, height), _HALO)
     page.paste(drawn, (0, 0))
     pen, y = ImageDraw.Draw(page), 16
     left = drawn.width + 20
-    for text, colour, size, swatch in lines:
+    for text, color, size, swatch in lines:
         if swatch:
             pen.rectangle([left, y + 2, left + size - 2, y + size], fill=swatch)
-        pen.text((left + (size + 6 if swatch else 0), y), text, fill=colour, font=load_font(size))
+        pen.text((left + (size + 6 if swatch else 0), y), text, fill=color, font=load_font(size))
         y += size + 8
     return page
 
 
-def write_sample(picture: Image.Image | None, shown: Sequence[Shown], note: str = "", quality: int = 82) -> str:
+def write_sample(image: Image.Image | None, shown: Sequence[ModelAnswer], note: str = "", quality: int = 82) -> str:
     """The same as an HTML block; every text in it is escaped.
 
     Args:
-        picture: As for ``draw_boxes``, small; None when it cannot be read.
+        image: As for ``draw_boxes``, small; None when it cannot be read.
         shown: Likewise, at least one.
-        note: Why there is no picture.
+        note: Why there is no image.
         quality: Of the JPEG inside the page.
     """
     record = shown[0].record
     parts = ['<article class="sample">']
-    if picture is None:
-        parts.append(f'<p class="quiet">{html.escape(note or "no picture")}</p>')
+    if image is None:
+        parts.append(f'<p class="quiet">{html.escape(note or "no image")}</p>')
     else:
         stream = io.BytesIO()
-        draw_boxes(picture, shown).save(stream, "JPEG", quality=quality)
+        draw_boxes(image, shown).save(stream, "JPEG", quality=quality)
         data = base64.b64encode(stream.getvalue()).decode()
-        told = html.escape(f"Picture of {record.sample_id} with its boxes")
-        parts.append(f'<img alt="{told}" loading="lazy" src="data:image/jpeg;base64,{data}">')
+        text = html.escape(f"Image of {record.sample_id} with its boxes")
+        parts.append(f'<img alt="{text}" loading="lazy" src="data:image/jpeg;base64,{data}">')
     question = _cut(record.question) or "no question was kept"
     meta = html.escape(" · ".join(part for part in (record.sample_id, record.category) if part))
     parts.append(f'<div><p class="quiet">{meta}</p><p><strong>{html.escape(question)}</strong></p>')
     if record.choices:
         options = "".join(f"<li>{html.escape(_cut(choice))}</li>" for choice in record.choices)
         parts.append(f'<ol type="A">{options}</ol>')
-    gold = f'<span class="swatch gold"></span>{_tell_boxes(len(record.gold_boxes), "gold box")}'
+    gold = f'<span class="swatch gold"></span>{_count_boxes(len(record.gold_boxes), "gold box")}'
     parts.append(f"<p>Expected: <strong>{html.escape(_expected(shown) or 'not known')}</strong> · {gold}</p><ul>")
     for index, each in enumerate(shown):
-        swatch = f'<span class="swatch" style="background:{colour_of(index)}"></span>'
+        swatch = f'<span class="swatch" style="background:{color_of(index)}"></span>'
         said = html.escape(_cut(each.answer) or "nothing")
-        told = f"{html.escape(each.name)}, {each.protocol}: <strong>{said}</strong>"
-        boxes = _tell_boxes(len(each.record.boxes), "box") if each.record.is_pointed else "not asked to point"
+        text = f"{html.escape(each.name)}, {each.protocol}: <strong>{said}</strong>"
+        boxes = _count_boxes(len(each.record.boxes), "box") if each.record.is_pointed else "not asked to point"
         error = f" ({html.escape(_cut(each.record.error))})" if each.record.error else ""
-        parts.append(f"<li>{swatch}{told} - {each.ending}{error}, {boxes}</li>")
+        parts.append(f"<li>{swatch}{text} - {each.verdict}{error}, {boxes}</li>")
     return "".join([*parts, "</ul></div></article>"])
 
 
-def _describe(shown: Sequence[Shown]) -> list[tuple[str, str, int, str]]:
-    """Lines beside the picture: text, colour, size, and the colour of the swatch in front, if any."""
+def _describe(shown: Sequence[ModelAnswer]) -> list[tuple[str, str, int, str]]:
+    """Lines beside the image: text, color, size, and the color of the swatch in front, if any."""
     record = shown[0].record
     lines = [(line, _INK, 18, "") for line in _wrap(_cut(record.question), 18)]
     for letter, choice in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", record.choices, strict=False):
         lines += [(line, _INK, 15, "") for line in _wrap(f"{letter}  {_cut(choice)}", 15)]
     lines += [("", _INK, 8, ""), (f"Expected: {_cut(_expected(shown)) or 'not known'}", _INK, 16, "")]
-    lines.append((_tell_boxes(len(record.gold_boxes), "gold box"), _QUIET, 14, GOLD))
+    lines.append((_count_boxes(len(record.gold_boxes), "gold box"), _QUIET, 14, GOLD))
     for index, each in enumerate(shown):
-        lines += [("", _INK, 8, ""), (f"{shorten(each.name, 30)}, {each.protocol}", _INK, 15, colour_of(index))]
-        for line in _wrap(f"{_cut(each.answer) or 'nothing'} - {each.ending}", 15):
+        lines += [("", _INK, 8, ""), (f"{shorten(each.name, 30)}, {each.protocol}", _INK, 15, color_of(index))]
+        for line in _wrap(f"{_cut(each.answer) or 'nothing'} - {each.verdict}", 15):
             lines.append((line, _QUIET, 15, ""))
     return lines
 
@@ -171,10 +171,10 @@ def _wrap(text: str, size: int) -> list[str]:
     return lines
 
 
-def _place(box: Box, record: Measured, wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Edges in the drawn picture, of at least a few pixels, so that a small box of a large picture is seen."""
+def _place(box: Box, record: SampleResult, wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Edges in the drawn image, of at least a few pixels, so that a small box of a large image is seen."""
     left, top, right, bottom = from_original(box.xyxy, BoxFrame.MODEL_PIXELS, record.image_wh or wh, wh)
-    across, down = max(0.0, _LEAST_PX - (right - left)) / 2, max(0.0, _LEAST_PX - (bottom - top)) / 2
+    across, down = max(0.0, _MIN_BOX_PX - (right - left)) / 2, max(0.0, _MIN_BOX_PX - (bottom - top)) / 2
     return left - across, top - down, right + across, bottom + down
 
 
@@ -195,13 +195,13 @@ def _draw_dashed(pen: ImageDraw.ImageDraw, edges: tuple[float, float, float, flo
             pen.line(line, fill=GOLD, width=width)
 
 
-def _expected(shown: Sequence[Shown]) -> str:
+def _expected(shown: Sequence[ModelAnswer]) -> str:
     return next((each.expected for each in shown if each.expected), "")
 
 
-def _tell_boxes(count: int, name: str) -> str:
+def _count_boxes(count: int, name: str) -> str:
     return f"{count or 'no'} {name}{'es' if count > 1 else ''}"
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_TEXT_LENGTH else f"{text[:_MAX_TEXT_LENGTH]}…"

@@ -174,7 +174,7 @@ def _read_config(options: argparse.Namespace) -> LabelingConfig:
     loop = LoopSettings(
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
-        overview_max_pixels=options.overview_pixels,
+        overview_max_pixels=options.overview_max_pixels,
     )
     refinement = BoxRefinementSettings() if options.refine_boxes else None
     served = read_served(options)
@@ -383,7 +383,9 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=int, default=16, help="items in memory together (%(default)s)")
     run.add_argument("--refine-boxes", action="store_true", help="shrink boxes while they stay sufficient")
     run.add_argument("--review-all", action="store_true", help="accept no label unseen")
-    run.add_argument("--overview-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)")
+    run.add_argument(
+        "--overview-max-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
+    )
     _add_model(run)
     add_served_options(run)
 

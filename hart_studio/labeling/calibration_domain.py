@@ -14,7 +14,7 @@ from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES
 from hart_studio.labeling.records import BoxCheck, Label, Uncalibrated
 from hart_studio.records import Record, Sample
 
-AnswerForm = Literal["multiple_choice", "free_text"]
+AnswerFormat = Literal["multiple_choice", "free_text"]
 """How questions are answered: with an option's letter, or in free text."""
 
 UNCALIBRATED: Final = "Uncalibrated"
@@ -23,7 +23,7 @@ UNCALIBRATED: Final = "Uncalibrated"
 REASONS: Final[dict[Uncalibrated, str]] = {
     "model": "no calibration of this model",
     "images": "other images than the calibration was fitted on",
-    "answer_form": "another answer form than the calibration was fitted on",
+    "answer_format": "another answer form than the calibration was fitted on",
     "evidence": "a kind of evidence that the calibration was not fitted on",
     "sampling": "another number of rollouts or another temperature than the calibration was fitted with",
     "refinement": "other refinement settings than the calibration was fitted with",
@@ -32,7 +32,7 @@ REASONS: Final[dict[Uncalibrated, str]] = {
 }
 """Why a label has no score, in words."""
 
-_FORM_TITLES: Final[dict[AnswerForm, str]] = {"multiple_choice": "multiple choice", "free_text": "free text"}
+_FORM_TITLES: Final[dict[AnswerFormat, str]] = {"multiple_choice": "multiple choice", "free_text": "free text"}
 
 
 class CalibrationDomain(Record):
@@ -43,7 +43,7 @@ class CalibrationDomain(Record):
     data_set: str = Field(max_length=500)
     """Name of the data set, ``Sample.source``. It decides only if ``images`` is empty, and only for a calibration in
     the project's own folder: a name alone is no evidence."""
-    answer_forms: tuple[AnswerForm, ...] = Field(min_length=1)
+    answer_forms: tuple[AnswerFormat, ...] = Field(min_length=1)
     """Answer forms of the questions that it was fitted and tested on."""
     is_refined: bool = False
     """Whether boxes were refined."""
@@ -61,7 +61,7 @@ class LabelOrigin(NamedTuple):
     """From ``image_domains.read_image_domain``; empty for photographs."""
     data_set: str
     """``Sample.source``."""
-    answer_form: AnswerForm
+    answer_format: AnswerFormat
     """Of the question."""
     rollouts: int
     """K."""
@@ -73,7 +73,7 @@ class LabelOrigin(NamedTuple):
     """Whether the boxes were imported and only verified."""
 
 
-def get_answer_form(sample: Sample) -> AnswerForm:
+def get_answer_form(sample: Sample) -> AnswerFormat:
     """The answer form of a question."""
     return "multiple_choice" if sample.choices else "free_text"
 
@@ -86,8 +86,8 @@ def get_domain_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncal
     is_same_data_set = bool(domain.images) or origin.data_set == domain.data_set
     if origin.image_domain != domain.images or not is_same_data_set:
         return "images"
-    if origin.answer_form not in domain.answer_forms:
-        return "answer_form"
+    if origin.answer_format not in domain.answer_forms:
+        return "answer_format"
     if origin.is_given:
         return "given_boxes"
     return None if origin.is_refined == domain.is_refined else "refinement"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
 from hart_studio.labeling.calibration import Calibration, LabelScore, load_calibration
-from hart_studio.labeling.calibration_domain import REASONS, AnswerForm, LabelOrigin, get_answer_form
+from hart_studio.labeling.calibration_domain import REASONS, AnswerFormat, LabelOrigin, get_answer_form
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import BoxCheck, EvidenceKind, Item, Uncalibrated
 from hart_studio.labeling.self_verify import Proposal, ProposalSettings
@@ -57,7 +57,7 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
     outside: Counter[Uncalibrated] = Counter()
     inside: Counter[str] = Counter()
     for image_domain, data_set, has_choices, evidence, count in project.count_origins():
-        form: AnswerForm = "multiple_choice" if has_choices else "free_text"
+        form: AnswerFormat = "multiple_choice" if has_choices else "free_text"
         mismatch = _find_mismatch(found, LabelOrigin(image_domain, data_set, form, *_sampling(proposals)), evidence)
         if mismatch:
             outside[mismatch] += count

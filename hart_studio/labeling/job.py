@@ -163,7 +163,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
     total = count_items(project, layout.run_id)
     with hold_run_lock(project, layout.run_id), RunWriter(layout, total, progress=progress) as run:
         served = config.served
-        run.tell_phase("loading the model")
+        run.set_phase("loading the model")
         model = load_chat_model(served.title, served=served) if served else load(config.model_name, config.device)
         _check_model(layout, config)
         calibration = get_calibration(config.model_name, project.folder)
@@ -172,7 +172,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         notes = config.describe_score_basis(project)
         for caution in (*notes.warnings, *notes.cautions):
             run.warn(caution)
-        run.tell_phase("proposing the first boxes")
+        run.set_phase("proposing the first boxes")
         failures = 0
         attempts: Counter[str] = Counter()
         while items := _next_items(project, layout.run_id, config.batch):
@@ -193,7 +193,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
                     run.warn(f"{item.sample.id}: its label changed while the run worked on it; it is labeled again")
                 elif label.status == "failed":
                     run.warn(f"{item.sample.id}: {label.note}")
-            run.tell_phase("")
+            run.set_phase("")
             if kept:
                 done += len(kept)
                 run.log_step(done, "", summarize(kept, seconds))
@@ -380,5 +380,5 @@ def _make_label(
 
 def _wait_while_paused(run: RunWriter, layout: RunLayout) -> None:
     while layout.pause.exists() and not run.is_stop_requested:
-        run.beat()
+        run.heartbeat()
         time.sleep(_PAUSE_SECONDS)

@@ -19,7 +19,7 @@ Caution = Literal["touches_border", "covers_half", "scattered", "no_box"]
 rollouts lie apart, or no rollout predicted a box."""
 
 Uncalibrated = Literal[
-    "model", "images", "answer_form", "evidence", "sampling", "refinement", "given_boxes", "contradiction"
+    "model", "images", "answer_format", "evidence", "sampling", "refinement", "given_boxes", "contradiction"
 ]
 """Why a label with evidence has no score: there is no calibration of its model, the calibration is not valid for its
 images, answer form, kind of evidence, sampling, box refinement or imported boxes, or the evidence contradicts the

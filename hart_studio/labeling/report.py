@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hart_studio.evaluation.bars import Bar, draw_bars
+from hart_studio.evaluation.bar_chart import Bar, draw_bars
 from hart_studio.evaluation.html_page import GENERATOR, write_page, write_table
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically

@@ -16,11 +16,11 @@ from hart_studio.records import Record
 from hart_studio.runs.layout import RunLayout, read_step
 from hart_studio.symlinks import unlink_symlink
 
-MARKER: Final = "complete.json"
+MANIFEST_FILE: Final = "complete.json"
 """The file that makes a folder a checkpoint."""
 
 
-class CheckpointMark(Record):
+class CheckpointManifest(Record):
     """What ``complete.json`` holds."""
 
     step: int = Field(ge=0)
@@ -40,8 +40,8 @@ class Checkpoint(NamedTuple):
 
     folder: Path
     """Holds a model in the layout of the Hugging Face hub, and the state of the optimizer."""
-    mark: CheckpointMark
-    """Its mark."""
+    manifest: CheckpointManifest
+    """Its manifest."""
 
 
 def begin_checkpoint(layout: RunLayout, step: int) -> Path:
@@ -66,9 +66,9 @@ def complete_checkpoint(layout: RunLayout, step: int, stage: str, is_kept: bool 
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    mark = CheckpointMark(step=step, stage=stage, at=datetime.now(UTC), is_kept=is_kept, files=files)
-    write_json(folder / MARKER, mark.model_dump(mode="json"))
-    return Checkpoint(folder, mark)
+    manifest = CheckpointManifest(step=step, stage=stage, at=datetime.now(UTC), is_kept=is_kept, files=files)
+    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    return Checkpoint(folder, manifest)
 
 
 def list_checkpoints(layout: RunLayout) -> list[Checkpoint]:
@@ -89,7 +89,9 @@ def find_damaged_checkpoints(layout: RunLayout) -> list[str]:
     """
     folders = sorted((step, folder) for folder, step in _step_folders(layout))
     return [
-        folder.name for _, folder in folders if os.path.lexists(folder / MARKER) and _read_checkpoint(folder) is None
+        folder.name
+        for _, folder in folders
+        if os.path.lexists(folder / MANIFEST_FILE) and _read_checkpoint(folder) is None
     ]
 
 
@@ -126,10 +128,10 @@ def prune_checkpoints(layout: RunLayout, keep: int) -> list[int]:
     complete = list_checkpoints(layout)
     if not complete:
         return []
-    passing = [found for found in complete if not found.mark.is_kept]
-    spared = {found.mark.step for found in complete if found.mark.is_kept}
-    spared |= {found.mark.step for found in passing[-max(1, keep) :]}
-    newest = complete[-1].mark.step
+    passing = [found for found in complete if not found.manifest.is_kept]
+    spared = {found.manifest.step for found in complete if found.manifest.is_kept}
+    spared |= {found.manifest.step for found in passing[-max(1, keep) :]}
+    newest = complete[-1].manifest.step
     removed = sorted(step for _, step in _step_folders(layout) if step < newest and step not in spared)
     for step in removed:
         _remove(layout.checkpoint_of(step))
@@ -152,14 +154,14 @@ def _step_folders(layout: RunLayout) -> list[tuple[Path, int]]:
 
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
     try:
-        mark = CheckpointMark.model_validate_json(read_regular_file(folder / MARKER))
-        is_whole = all(resolve_inside(folder, name).stat().st_size == size for name, size in mark.files.items())
+        manifest = CheckpointManifest.model_validate_json(read_regular_file(folder / MANIFEST_FILE))
+        is_whole = all(resolve_inside(folder, name).stat().st_size == size for name, size in manifest.files.items())
     except (OSError, ValidationError, InputError):
         return None
-    return Checkpoint(folder, mark) if is_whole and mark.step == read_step(folder.name) else None
+    return Checkpoint(folder, manifest) if is_whole and manifest.step == read_step(folder.name) else None
 
 
 def _remove(folder: Path) -> None:
     """Remove a checkpoint so that it never looks complete while it goes."""
-    (folder / MARKER).unlink(missing_ok=True)
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder)

@@ -20,7 +20,7 @@ Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", 
 
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
-MOST_COUNT: Final = 1_000_000_000
+MAX_COUNT: Final = 1_000_000_000
 """Greatest number of samples, and of steps between two records, far above what anybody trains (ours)."""
 
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
@@ -55,24 +55,24 @@ class ModelConfig(Section):
     bfloat16 on CUDA."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. auto = CUDA when there is one."""
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Implementation of attention. auto = the library's choice."""
     lora: Switch = "auto"
     """Train low-rank adapters instead of the weights. auto = from a billion weights on (ours; paper, Table 8)."""
-    lora_rank: int = Field(default=16, ge=1, le=1024)
+    lora_r: int = Field(default=16, ge=1, le=1024)
     """Rank of the adapters (ours)."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
     """Scale of the adapters, before division by their rank (ours)."""
-    trained_part: Literal["language_model", "all"] = "language_model"
+    trainable_part: Literal["language_model", "all"] = "language_model"
     """What is trained, by adapters or in full. language_model leaves the vision tower as it is (ours)."""
     gradient_checkpointing: Switch = "auto"
     """Recompute activations to save memory. auto = from a billion weights on (ours)."""
 
     @model_validator(mode="after")
-    def _check_attention(self) -> Self:
-        if self.attention == "flash_attention_2" and (self.dtype == "float32" or self.device == "cpu"):
+    def _check_attn_implementation(self) -> Self:
+        if self.attn_implementation == "flash_attention_2" and (self.dtype == "float32" or self.device == "cpu"):
             raise ValueError(
-                "expected CUDA and bfloat16 for attention=flash_attention_2, "
+                "expected CUDA and bfloat16 for attn_implementation=flash_attention_2, "
                 f"got device={self.device} and dtype={self.dtype}; use sdpa"
             )
         return self
@@ -86,19 +86,19 @@ class DataConfig(Section):
     of the Hugging Face hub or one saved to disk."""
     path: str = Field(default="", max_length=1000)
     """File, folder or hub id of the samples. Empty is for needle only: its scenes are then drawn for the run."""
-    rl_count: int = Field(default=480, ge=0, le=MOST_COUNT)
+    rl_samples: int = Field(default=480, ge=0, le=MAX_COUNT)
     """Samples of the RL stage (the paper draws 10,000 of MME-RealWorld)."""
-    sft_count: int | None = Field(default=None, ge=0, le=MOST_COUNT)
+    sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples of the SFT stage, disjoint from the RL stage's. None = all that remain."""
-    eval_count: int = Field(default=200, ge=0, le=MOST_COUNT)
+    eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
     """Samples held out for evaluation (ours)."""
-    by_image: bool = False
-    """Keep all questions about one picture in one part (ours). Otherwise parts are disjoint by question only."""
+    split_by_image: bool = False
+    """Keep all questions about one image in one part (ours). Otherwise parts are disjoint by question only."""
     image_root: str = Field(default="", max_length=1000)
-    """Folder below which picture paths are looked up. Empty = beside the file of samples."""
+    """Folder below which image paths are looked up. Empty = beside the file of samples."""
     columns: dict[SampleColumn, str] = Field(default_factory=dict)
     """For hf: field of a sample -> name of the column that holds it, where they differ."""
-    needle_count: int = Field(default=1000, ge=1, le=1_000_000)
+    needle_samples: int = Field(default=1000, ge=1, le=1_000_000)
     """Questions to draw when the scenes are drawn for the run."""
     needle_seed: int = Field(default=0, ge=0, lt=2**32)
     """Another seed draws other scenes of the same kind."""
@@ -109,11 +109,11 @@ class DataConfig(Section):
             raise ValueError(f"expected a path for source={self.source}, got none; set data.path")
         if self.columns and self.source != "hf":
             raise ValueError(f"expected columns for source=hf only, got them for source={self.source}; remove them")
-        wanted = self.rl_count + (self.sft_count or 0) + self.eval_count
-        if self.source == "needle" and not self.path and wanted > self.needle_count:
+        wanted = self.rl_samples + (self.sft_samples or 0) + self.eval_samples
+        if self.source == "needle" and not self.path and wanted > self.needle_samples:
             raise ValueError(
-                f"expected needle_count of at least rl_count + sft_count + eval_count = {wanted}, "
-                f"got {self.needle_count}; raise it or lower a part"
+                f"expected needle_samples of at least rl_samples + sft_samples + eval_samples = {wanted}, "
+                f"got {self.needle_samples}; raise it or lower a part"
             )
         return self
 
@@ -129,9 +129,9 @@ class RolloutConfig(Section):
     """Token limit of the grounding turn (ours)."""
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
     """Token limit of the answer turn (ours)."""
-    overview_pixels: Pixels | None = None
+    overview_max_pixels: Pixels | None = None
     """Greatest area of the overview in pixels. None = the model's own budget (ours)."""
-    crop_pixels: Pixels | None = None
+    crop_max_pixels: Pixels | None = None
     """Greatest area in pixels at which one crop is read. None = the model's own budget (ours)."""
     padding: float = Field(default=0.0, ge=0, le=1)
     """Margin on every side of a box, as a share of its width or height (ours)."""
@@ -154,9 +154,9 @@ class MethodConfig(Section):
     """Clip range of the probability ratio (ours)."""
     trained_turns: Literal["both", "grounding", "answer"] = "both"
     """Turns whose tokens carry the loss (ours)."""
-    token_mean: Literal["row", "joint"] = "row"  # noqa: S105 - a mean over tokens
+    loss_aggregation: Literal["row", "joint"] = "row"
     """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (ours)."""
-    answer_form: Literal["auto", "letter", "words"] = "auto"
+    answer_format: Literal["auto", "letter", "words"] = "auto"
     """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
     option's words alone, for models that do not name letters. auto = words for the built-in model, else letter
     (ours)."""
@@ -166,7 +166,7 @@ class MethodConfig(Section):
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Reward for boxes that can be read, beside the answer's. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)
-    """Reward taken away per share of the picture that the boxes cover. Off in the paper."""
+    """Reward taken away per share of the image that the boxes cover. Off in the paper."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ class OptimConfig(Section):
     """Decay of the weights, decoupled from the gradient."""
     warmup_steps: int = Field(default=0, ge=0, le=100_000)
     """Steps over which the learning rate of each stage rises from 0."""
-    scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
     """Norm to which a greater gradient is scaled down."""
@@ -203,30 +203,30 @@ class ScheduleConfig(Section):
     """Optimizer steps of each RL stage."""
     sft_steps: int = Field(default=60, ge=1, le=1_000_000)
     """Optimizer steps of the SFT stage."""
-    prompts_per_step: int = Field(default=8, ge=1, le=65_536)
+    rl_batch_size: int = Field(default=8, ge=1, le=65_536)
     """Prompts per RL step over all processes; each is rolled out group_size times."""
-    prompts_per_micro_batch: int = Field(default=1, ge=1, le=65_536)
+    rl_micro_batch_size: int = Field(default=1, ge=1, le=65_536)
     """Questions of an RL step that one process handles at a time, its micro-batch. Fewer need less memory."""
-    sft_batch: int = Field(default=16, ge=1, le=65_536)
+    sft_batch_size: int = Field(default=16, ge=1, le=65_536)
     """SFT batch size over all processes."""
-    sft_micro_batch: int = Field(default=2, ge=1, le=65_536)
+    sft_micro_batch_size: int = Field(default=2, ge=1, le=65_536)
     """Samples of an SFT step that one process handles at a time, its micro-batch. Fewer need less memory."""
-    checkpoint_every: int = Field(default=50, ge=0, le=MOST_COUNT)
+    save_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     """Steps between checkpoints. The end of every stage is always saved."""
-    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
+    save_total_limit: int = Field(default=2, ge=1, le=1000)
     """Newest checkpoints that are kept, besides the end of every stage."""
-    rollouts_every: int = Field(default=5, ge=0, le=MOST_COUNT)
+    rollout_log_steps: int = Field(default=5, ge=0, le=MAX_COUNT)
     """Steps between records of rollouts with their images. The first two steps of each RL stage are always recorded.
     0 = no records."""
-    rollout_prompts: int = Field(default=2, ge=1, le=64)
+    rollout_log_prompts: int = Field(default=2, ge=1, le=64)
     """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
-    """Disk space for those pictures, in megabytes. When it is used up, records go on without pictures."""
-    evaluate_every: int = Field(default=20, ge=0, le=MOST_COUNT)
+    """Disk space for those images, in megabytes. When it is used up, records go on without images."""
+    eval_steps: int = Field(default=20, ge=0, le=MAX_COUNT)
     """Steps between evaluations on the held-out samples."""
 
     @model_validator(mode="after")
-    def _check_portions(self) -> Self:
+    def _check_batch_sizes(self) -> Self:
         problem = self._find_remainder(processes=1)
         if problem:
             raise ValueError(problem)
@@ -246,11 +246,11 @@ class ScheduleConfig(Section):
         if problem:
             raise InputError(problem)
         if stage == "sft":
-            return self.sft_batch // (self.sft_micro_batch * processes)
-        return self.prompts_per_step // (self.prompts_per_micro_batch * processes)
+            return self.sft_batch_size // (self.sft_micro_batch_size * processes)
+        return self.rl_batch_size // (self.rl_micro_batch_size * processes)
 
     def _find_remainder(self, processes: int) -> str:
-        for whole, part in (("prompts_per_step", "prompts_per_micro_batch"), ("sft_batch", "sft_micro_batch")):
+        for whole, part in (("rl_batch_size", "rl_micro_batch_size"), ("sft_batch_size", "sft_micro_batch_size")):
             portion = getattr(self, part) * processes
             if getattr(self, whole) % portion:
                 shared = f" x {processes} processes" if processes > 1 else ""
@@ -291,10 +291,10 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_stages_have_samples(self) -> Self:
         has_rl = any(stage != "sft" for stage in self.method.stages)
-        if has_rl and self.data.rl_count == 0:
-            raise ValueError(f"expected data.rl_count above 0 for the chain {self.method.chain}, got 0")
-        if "sft" in self.method.stages and self.data.sft_count == 0:
-            raise ValueError(f"expected data.sft_count above 0 or None for the chain {self.method.chain}, got 0")
+        if has_rl and self.data.rl_samples == 0:
+            raise ValueError(f"expected data.rl_samples above 0 for the chain {self.method.chain}, got 0")
+        if "sft" in self.method.stages and self.data.sft_samples == 0:
+            raise ValueError(f"expected data.sft_samples above 0 or None for the chain {self.method.chain}, got 0")
         if len(set(self.trackers)) != len(self.trackers):
             raise ValueError(f"expected each tracker once, got {', '.join(self.trackers)}")
         return self
@@ -307,11 +307,11 @@ class RunConfig(Section):
         )
 
     @property
-    def answer_form(self) -> Literal["letter", "words"]:
-        """``method.answer_form`` without ``auto``."""
-        if self.method.answer_form == "auto":
+    def answer_format(self) -> Literal["letter", "words"]:
+        """``method.answer_format`` without ``auto``."""
+        if self.method.answer_format == "auto":
             return "letter" if self.model.id else "words"
-        return self.method.answer_form
+        return self.method.answer_format
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -321,8 +321,8 @@ class RunConfig(Section):
             found.append("method.beta is 0: the KL weights of AP-GRPO (Eq. 6) then have no effect.")
         if "ap_grpo" in self.method.stages and self.method.preference_scale == 0:
             found.append("method.preference_scale is 0: AP-GRPO is then GRPO on crops (Eq. 5 and 6 give 1 and beta).")
-        if self.schedule.evaluate_every and not self.data.eval_count:
-            found.append("data.eval_count is 0: nothing is held out, so nothing is evaluated.")
+        if self.schedule.eval_steps and not self.data.eval_samples:
+            found.append("data.eval_samples is 0: nothing is held out, so nothing is evaluated.")
         if not self.model.id and self.data.source != "needle":
             found.append(
                 "model.id is empty: the built-in model is made for drawn needle scenes and cannot read photographs. "

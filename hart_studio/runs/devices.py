@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _QUERY: Final = ("--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits")
-_PATIENCE_SECONDS: Final = 10.0
+_TIMEOUT_SECONDS: Final = 10.0
 _DEVICE: Final = re.compile(r"(?:(?P<count>[1-9]\d{0,5}) x )?(?P<kind>cpu|cuda)(?:: (?P<name>.+))?")
 
 VISIBLE_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
@@ -43,7 +43,7 @@ class Gpu:
         return f"{self.index}: {self.name}{memory}"
 
 
-def tell_device(device: str) -> str:
+def describe_device(device: str) -> str:
     """What a run wrote down of its device, in the words of the pages.
 
     Args:
@@ -69,12 +69,12 @@ def list_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     if program is None:
         return []
     try:
-        told = subprocess.run(
-            [program, *_QUERY], capture_output=True, text=True, check=True, timeout=_PATIENCE_SECONDS
+        output = subprocess.run(
+            [program, *_QUERY], capture_output=True, text=True, check=True, timeout=_TIMEOUT_SECONDS
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    found = [gpu for line in told.splitlines() if (gpu := _read_line(line)) is not None]
+    found = [gpu for line in output.splitlines() if (gpu := _read_line(line)) is not None]
     visible = [part.strip() for part in environment.get(VISIBLE_VARIABLE, "all").split(",") if part.strip()]
     is_limited = all(part.isdecimal() for part in visible)
     return [gpu for gpu in found if str(gpu.index) in visible] if is_limited else found

@@ -20,27 +20,27 @@ from typing import Final, Literal
 from hart_studio.errors import HartError, InputError
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.processes import MOMENT_SECONDS, find_start, hold_lock, is_alive, signal_group
+from hart_studio.runs.processes import SHORT_LOCK_TIMEOUT_SECONDS, get_process_start, hold_lock, is_alive, signal_group
 from hart_studio.runs.redaction import redact_command
 from hart_studio.runs.status import (
+    DisplayState,
     RunStatus,
-    ShownState,
     check_startable,
-    find_state,
-    identify_folder,
-    note_signal,
-    noted_signals,
+    get_folder_identity,
+    get_state,
     read_status,
+    record_signal,
+    recorded_signals,
     write_status,
 )
-from hart_studio.runs.writer import ATTEMPT_VARIABLE, ENDED_NOW, RUN_VARIABLE, record_end
+from hart_studio.runs.writer import ATTEMPT_VARIABLE, KILLED_ON_REQUEST, RUN_VARIABLE, record_end
 from hart_studio.symlinks import open_append_nofollow, unlink_symlink
 
 PACKAGE_PARENT: Final = Path(__file__).resolve().parents[2]
 """Where Python finds this package."""
 
 _POLL_SECONDS: Final = 0.05
-_LOCK_PATIENCE_SECONDS: Final = 2.0
+_LOCK_TIMEOUT_SECONDS: Final = 2.0
 _WATCH_SECONDS: Final = 1.0
 
 
@@ -68,7 +68,7 @@ def start_run(
     """
     if not argv or any("\0" in argument for argument in argv):
         raise InputError(f"expected a program and its arguments, got {list(argv)!r}")
-    with hold_lock(layout.lock, MOMENT_SECONDS):
+    with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):
         status = check_startable(layout)
         if is_queued and (status.state != "queued" or layout.stop.exists()):
             raise InputError(f"expected {layout.run_id} to wait, got a run that was stopped; resume it")
@@ -82,8 +82,8 @@ def start_run(
             state="queued",
             pid=process.pid,
             # A job that ended at once has no start any more; any text that no process has serves to see that.
-            pid_start=find_start(process.pid) or "ended",
-            folder=identify_folder(layout),
+            pid_start=get_process_start(process.pid) or "ended",
+            folder_identity=get_folder_identity(layout),
             attempt=attempt,
             step=status.step,
             total=status.total,
@@ -105,7 +105,7 @@ def request_stop(layout: RunLayout) -> None:
         layout.stop.touch(exist_ok=False)
 
 
-def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float = 10.0) -> ShownState:
+def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float = 10.0) -> DisplayState:
     """Stop a run: ask, then SIGTERM, then SIGKILL, each to its own process group only.
 
     Args:
@@ -120,13 +120,13 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
         InputError: If the job does not end when asked, and leads no process group of its own.
         DataError: If the status of the run cannot be read.
     """
-    state, status = find_state(layout)
+    state, status = get_state(layout)
     if not status.is_active or state == "lost":
         return state
     request_stop(layout)
     if status.pid is None or status.pid_start is None:
         _close(layout, status.attempt, None, "stopped before it was started", has_process=False)
-        return find_state(layout)[0]
+        return get_state(layout)[0]
     pid, start = status.pid, status.pid_start
     is_signalled = False
     if not _wait(lambda: not is_alive(pid, start), save_seconds):
@@ -141,8 +141,8 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
         # that was gone before any signal is lost: nobody knows why.
         _wait(lambda: not read_status(layout).is_active, _WATCH_SECONDS)
         if is_signalled:
-            _close(layout, status.attempt, None, ENDED_NOW)
-    return find_state(layout)[0]
+            _close(layout, status.attempt, None, KILLED_ON_REQUEST)
+    return get_state(layout)[0]
 
 
 def job_environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _signal(layout: RunLayout, pid: int, start: str, number: signal.Signals) -> 
     if not signal_group(pid, start, 0):
         return False
     with suppress(OSError):  # a full disk keeps the note, not the signal
-        note_signal(layout, number)
+        record_signal(layout, number)
     return signal_group(pid, start, number)
 
 
@@ -194,16 +194,16 @@ def _close(
     One that was put into the queue meanwhile has no process yet; what ended before is not its business.
     """
     # The folder may be gone, or a process forked by the job may still hold the lock: then the reader derives `lost`.
-    with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_PATIENCE_SECONDS):
+    with suppress(HartError, OSError), hold_lock(layout.lock, _LOCK_TIMEOUT_SECONDS):
         status = read_status(layout)
         is_meant = status.attempt == attempt and (status.pid is not None) == has_process
         if is_meant and status.is_active and not is_alive(status.pid, status.pid_start):
             state: Literal["stopped", "failed"] = "stopped"
-            if exit_code is not None and -exit_code in noted_signals(layout):
-                error = ENDED_NOW
+            if exit_code is not None and -exit_code in recorded_signals(layout):
+                error = KILLED_ON_REQUEST
             elif exit_code is not None:
                 state = "stopped" if _is_stop(layout, status, exit_code) else "failed"
-                error = _tell_end(layout, attempt, exit_code, state)
+                error = _record_exit(layout, attempt, exit_code, state)
             record_end(layout, EventLog(layout.events), status, state, exit_code, error)
 
 
@@ -213,10 +213,10 @@ def _is_stop(layout: RunLayout, status: RunStatus, exit_code: int) -> bool:
         # A machine that goes down sends SIGTERM, by which a job stops unasked, and SIGKILL when it has waited.
         return status.state == "stopping"
     # The one that starts several processes ends with a code of its own when it is told to end.
-    return exit_code in {0, -signal.SIGTERM} or (exit_code > 0 and bool(noted_signals(layout)))
+    return exit_code in {0, -signal.SIGTERM} or (exit_code > 0 and bool(recorded_signals(layout)))
 
 
-def _tell_end(layout: RunLayout, attempt: int, exit_code: int, state: str) -> str:
+def _record_exit(layout: RunLayout, attempt: int, exit_code: int, state: str) -> str:
     """Why a job is over that could not say so itself."""
     cause = f"ended with exit code {exit_code}"
     if exit_code < 0:

@@ -86,7 +86,7 @@ class RunLayout:
 
     @property
     def images(self) -> Path:
-        """Folder of their pictures."""
+        """Folder of their images."""
         return self.rollouts / "images"
 
     @property

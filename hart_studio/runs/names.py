@@ -5,11 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-LONGEST: Final = 60
+MAX_LENGTH: Final = 60
 """Characters of a name."""
 
-_SIGNS: Final = frozenset(" ._-")
-_ALLOWED: Final = f"up to {LONGEST} letters, digits, spaces, dots, hyphens and underscores, a letter or digit first"
+_PUNCTUATION: Final = frozenset(" ._-")
+_ALLOWED: Final = f"up to {MAX_LENGTH} letters, digits, spaces, dots, hyphens and underscores, a letter or digit first"
 
 
 def read_name(text: str) -> str:
@@ -19,9 +19,9 @@ def read_name(text: str) -> str:
         ValueError: If it holds anything else than letters, digits and a few signs; names one that could be used.
     """
     name = unicodedata.normalize("NFC", text)
-    if not name or (len(name) <= LONGEST and _begins_well(name) and all(map(_is_allowed, name))):
+    if not name or (len(name) <= MAX_LENGTH and _begins_well(name) and all(map(_is_allowed, name))):
         return name
-    shown = text if len(text) <= LONGEST + 20 else f"{text[:LONGEST]}..."
+    shown = text if len(text) <= MAX_LENGTH + 20 else f"{text[:MAX_LENGTH]}..."
     found = suggest_name(text)
     advice = f"take {found!r}, for example" if found else "choose another one, or leave it empty"
     raise ValueError(f"expected {_ALLOWED}, got {shown!r}; {advice}")
@@ -29,16 +29,16 @@ def read_name(text: str) -> str:
 
 def suggest_name(text: str) -> str:
     """The nearest name that can be used; empty when nothing of the text is left."""
-    plain = "".join(sign if _is_allowed(sign) else " " for sign in unicodedata.normalize("NFKC", text))
+    plain = "".join(character if _is_allowed(character) else " " for character in unicodedata.normalize("NFKC", text))
     words = " ".join(plain.split())
-    start = next((place for place in range(len(words)) if _begins_well(words[place:])), len(words))
-    return words[start:][:LONGEST].rstrip(" -_.")
+    start = next((position for position in range(len(words)) if _begins_well(words[position:])), len(words))
+    return words[start:][:MAX_LENGTH].rstrip(" -_.")
 
 
 def _begins_well(name: str) -> bool:
     return unicodedata.category(name[0])[0] in "LN"
 
 
-def _is_allowed(sign: str) -> bool:
+def _is_allowed(character: str) -> bool:
     """Whether a character is a letter, a mark on one, a digit, or one of the few signs."""
-    return sign in _SIGNS or unicodedata.category(sign)[0] in "LMN"
+    return character in _PUNCTUATION or unicodedata.category(character)[0] in "LMN"

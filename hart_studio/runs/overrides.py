@@ -22,7 +22,7 @@ from hart_studio.files import read_regular_file
 from hart_studio.runs.config import RunConfig, Section
 from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.presets import find_preset
+from hart_studio.runs.presets import get_preset
 from hart_studio.runs.redaction import redact
 
 
@@ -109,10 +109,10 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         if name not in known:
             raise InputError(_describe_unknown(name))
         *sections, last = name.split(".")
-        place = values
+        parent = values
         for section in sections:
-            place = place[section]
-        place[last] = _parse(values, name, place, text)
+            parent = parent[section]
+        parent[last] = _parse(values, name, parent, text)
     return read_config(values)
 
 
@@ -132,7 +132,7 @@ def to_arguments(config: RunConfig, preset: str) -> list[str]:
     Raises:
         InputError: If there is no such preset.
     """
-    changes = list_overrides(config, find_preset(preset).config)
+    changes = list_overrides(config, get_preset(preset).config)
     return ["--preset", preset, *(part for change in changes for part in ("--set", change))]
 
 
@@ -150,17 +150,17 @@ def _flatten(config: RunConfig) -> dict[str, Any]:
     return dict(walk(config, ""))
 
 
-def _parse(values: dict[str, Any], name: str, place: dict[str, Any], text: str) -> Any:
+def _parse(values: dict[str, Any], name: str, parent: dict[str, Any], text: str) -> Any:
     """The first reading of a text that the setting accepts; the text itself when it accepts none."""
     readings: list[Any] = [text, text.split(","), *([None] if text.lower() == "none" else [])]
     with suppress(ValueError, RecursionError):
         readings.insert(0, json.loads(text))
     last = name.split(".")[-1]
-    kept = place[last]
+    kept = parent[last]
     for reading in readings:
-        place[last] = reading
+        parent[last] = reading
         accepted = not _has_problem(values, name)
-        place[last] = kept
+        parent[last] = kept
         if accepted:
             return reading
     return text

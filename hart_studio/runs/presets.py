@@ -27,8 +27,8 @@ _PAPER_DATA: Final = {
     # The paper's split (method, Sec. 4), but for the held-out rows, which are ours.
     "source": "mme_realworld",
     "path": "data/MME-RealWorld",
-    "rl_count": 10_000,
-    "eval_count": 200,
+    "rl_samples": 10_000,
+    "eval_samples": 200,
 }
 
 
@@ -41,12 +41,12 @@ def _full_size(model_id: str, **changes: Mapping[str, Any]) -> RunConfig:
         "schedule": {
             "rl_steps": 625,  # 10,000 samples
             "sft_steps": 359,  # 11,490 samples
-            "prompts_per_step": 16,
-            "sft_batch": 32,
-            "sft_micro_batch": 1,
-            "checkpoint_every": 100,
-            "rollouts_every": 10,
-            "evaluate_every": 100,
+            "rl_batch_size": 16,
+            "sft_batch_size": 32,
+            "sft_micro_batch_size": 1,
+            "save_steps": 100,
+            "rollout_log_steps": 10,
+            "eval_steps": 100,
         },
     }
     for name, section in changes.items():
@@ -62,9 +62,9 @@ PRESETS: Final[dict[str, Preset]] = {
         RunConfig.model_validate(
             {
                 "rollout": _BUILT_IN_ROLLOUT,
-                "method": {"chain": "ap_grpo", "answer_form": "words"},
+                "method": {"chain": "ap_grpo", "answer_format": "words"},
                 "optim": {"learning_rate": 1e-4},
-                "schedule": {"rl_steps": 60, "prompts_per_step": 8, "prompts_per_micro_batch": 8},
+                "schedule": {"rl_steps": 60, "rl_batch_size": 8, "rl_micro_batch_size": 8},
             }
         ),
     ),
@@ -72,17 +72,17 @@ PRESETS: Final[dict[str, Preset]] = {
         "The paper's recipe in miniature, CPU",
         RunConfig.model_validate(
             {
-                "data": {"needle_count": 1700, "rl_count": 480, "sft_count": 960, "eval_count": 200},
+                "data": {"needle_samples": 1700, "rl_samples": 480, "sft_samples": 960, "eval_samples": 200},
                 "rollout": _BUILT_IN_ROLLOUT,
-                "method": {"answer_form": "words"},
+                "method": {"answer_format": "words"},
                 "optim": {"learning_rate": 1e-4, "sft_learning_rate": 1e-4},
                 "schedule": {
                     "rl_steps": 60,
                     "sft_steps": 60,
-                    "prompts_per_micro_batch": 8,
-                    "sft_micro_batch": 16,
-                    "rollouts_every": 10,
-                    "evaluate_every": 20,
+                    "rl_micro_batch_size": 8,
+                    "sft_micro_batch_size": 16,
+                    "rollout_log_steps": 10,
+                    "eval_steps": 20,
                 },
             }
         ),
@@ -118,7 +118,7 @@ DEFAULT_PRESET: Final = "cpu-demo"
 """Where a command without settings and a new form begin."""
 
 
-def find_preset(name: str) -> Preset:
+def get_preset(name: str) -> Preset:
     """The preset of that name.
 
     Raises:

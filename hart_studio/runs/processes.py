@@ -22,15 +22,15 @@ from hart_studio.errors import InputError
 from hart_studio.files import read_regular_file
 from hart_studio.symlinks import open_append_nofollow
 
-MOMENT_SECONDS: Final = 0.5
+SHORT_LOCK_TIMEOUT_SECONDS: Final = 0.5
 """How long to wait for a lock that its holder keeps only while it writes its last words."""
 
 _PROC: Final = Path("/proc")
 _POLL_SECONDS: Final = 0.05
-_LONGEST_HOLDER: Final = 4096
+_MAX_HOLDER_BYTES: Final = 4096
 
 
-def find_start(pid: int) -> str | None:
+def get_process_start(pid: int) -> str | None:
     """When a process started, in a form that is only ever compared for equality.
 
     Returns:
@@ -43,7 +43,7 @@ def find_start(pid: int) -> str | None:
 
 def is_alive(pid: int | None, start: str | None) -> bool:
     """Whether the very process runs that had this number and this start."""
-    return pid is not None and start is not None and find_start(pid) == start
+    return pid is not None and start is not None and get_process_start(pid) == start
 
 
 def signal_group(pid: int, start: str, number: int) -> bool:
@@ -51,7 +51,7 @@ def signal_group(pid: int, start: str, number: int) -> bool:
 
     Args:
         pid: Number of the job's first process.
-        start: Its start, from ``find_start``.
+        start: Its start, from ``get_process_start``.
         number: The signal; 0 = none, only look whether one could be sent.
 
     Returns:
@@ -83,7 +83,7 @@ class LockHolder(NamedTuple):
     pid: int
     """Number of the process."""
     start: str | None
-    """Its start, from ``find_start``."""
+    """Its start, from ``get_process_start``."""
     host: str
     """Name of the machine."""
     since: str
@@ -109,21 +109,21 @@ class LockedError(InputError):
 
 
 @contextmanager
-def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> Iterator[None]:
+def hold_lock(path: Path, timeout_seconds: float = 0.0, *, work: str = "") -> Iterator[None]:
     """Hold an exclusive lock; the system releases it when the process ends in whatever way.
 
     Processes forked while it is held share it, so it stays held until they have ended too.
 
     Args:
         path: The lock file, made when missing and never removed.
-        patience_seconds: How long to wait for another holder.
+        timeout_seconds: How long to wait for another holder.
         work: What it is held for. With it the file says who holds the lock; see ``LockHolder``.
 
     Raises:
         LockedError: If another process, or another holder in this one, keeps the lock for longer.
         InputError: If the lock file is a link.
     """
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     with _open_lock(path) as file:
         while True:
             try:
@@ -140,7 +140,7 @@ def hold_lock(path: Path, patience_seconds: float = 0.0, *, work: str = "") -> I
             yield
             return
         now = datetime.now(UTC).isoformat()
-        holder = LockHolder(work, os.getpid(), find_start(os.getpid()), platform.node(), now)
+        holder = LockHolder(work, os.getpid(), get_process_start(os.getpid()), platform.node(), now)
         with suppress(OSError):  # a full disk keeps the name of the holder, not the lock
             file.truncate(0)
             file.write(json.dumps(holder._asdict()).encode())
@@ -164,7 +164,7 @@ def _open_lock(path: Path) -> BinaryIO:
 
 def _read_holder(path: Path) -> LockHolder | None:
     try:
-        found = json.loads(read_regular_file(path, _LONGEST_HOLDER))
+        found = json.loads(read_regular_file(path, _MAX_HOLDER_BYTES))
         return LockHolder(
             str(found["work"]), int(found["pid"]), found["start"], str(found["host"]), str(found["since"])
         )
@@ -186,12 +186,12 @@ def _start_from_proc(pid: int) -> str | None:
 
 
 def _start_from_ps(pid: int) -> str | None:
-    told = subprocess.run(
+    output = subprocess.run(
         ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
     )
-    state, _, start = told.stdout.strip().partition(" ")
+    state, _, start = output.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else " ".join(start.split())

@@ -89,7 +89,7 @@ def _find_commit(folder: Path) -> str | None:
 def _run_git(folder: Path, *arguments: str) -> str:
     """What git prints; empty when it fails or is not installed."""
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
@@ -99,4 +99,4 @@ def _run_git(folder: Path, *arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return told.stdout if told.returncode == 0 else ""
+    return output.stdout if output.returncode == 0 else ""

@@ -15,7 +15,7 @@ from hart_studio import __version__
 from hart_studio.errors import InputError, ModelError
 from hart_studio.runs.checkpoints import Checkpoint, list_checkpoints
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.digest import RunDigest
+from hart_studio.runs.history import RunHistory
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.overrides import dump_config, load_config
 
@@ -69,12 +69,12 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
         raise InputError(
             "expected an access token with the right to write, got none; make one on the hub's settings page"
         )
-    found = [item for item in list_checkpoints(layout) if step in (None, item.mark.step)]
+    found = [item for item in list_checkpoints(layout) if step in (None, item.manifest.step)]
     if not found:
         got = "none" if step is None else f"step {step}"
         raise InputError(f"expected a complete checkpoint of {layout.run_id}, got {got}; choose another one")
     checkpoint, config = found[-1], load_config(layout.config)
-    files = [name for name in checkpoint.mark.files if _is_model_file(name)]
+    files = [name for name in checkpoint.manifest.files if _is_model_file(name)]
     card = write_card(layout, checkpoint, config)
     operations = [CommitOperationAdd(name, _read_published(checkpoint.folder / name)) for name in files]
     operations += [
@@ -85,7 +85,9 @@ def publish_checkpoint(layout: RunLayout, step: int | None, destination: Destina
     try:
         address = api.create_repo(destination.repo, private=destination.is_private, exist_ok=True)
         api.create_commit(
-            destination.repo, operations, commit_message=f"Checkpoint of step {checkpoint.mark.step} of {layout.run_id}"
+            destination.repo,
+            operations,
+            commit_message=f"Checkpoint of step {checkpoint.manifest.step} of {layout.run_id}",
         )
     except OfflineModeIsEnabled as error:
         raise ModelError("expected a hub, downloads and uploads are switched off here (HF_HUB_OFFLINE)") from error
@@ -103,8 +105,8 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
 
     Of a local model that it began with, only the folder's name is told.
     """
-    digest = RunDigest(layout)
-    while digest.refresh():
+    history = RunHistory(layout)
+    while history.refresh():
         pass
     is_local = is_local_path(config.model.id)
     base = hide_path(config.model.id) or "the small model that ships with HART Studio"
@@ -112,20 +114,20 @@ def write_card(layout: RunLayout, checkpoint: Checkpoint, config: RunConfig) -> 
     if re.fullmatch(r"[\w.-]+/[\w.-]+", config.model.id) and not is_local:
         front.append(f"base_model: {config.model.id}")
     lines = [
-        *front, "---", "", f"# Checkpoint of step {checkpoint.mark.step}", "",
+        *front, "---", "", f"# Checkpoint of step {checkpoint.manifest.step}", "",
         f"Trained with HART Studio {__version__}: `{config.method.chain}` from {base}, {config.total_steps} steps in "
         "all. The settings are in `training/config.json`.",
         "",
     ]  # fmt: skip
-    table = digest.curves()["evaluations"]
-    count = sum(at <= checkpoint.mark.step for at in table["steps"])
+    table = history.curves()["evaluations"]
+    count = sum(at <= checkpoint.manifest.step for at in table["steps"])
     if count:
         rows = sorted({0, count - 1})
         titles = [f"step {table['steps'][row]}" for row in rows]
-        told = f" (n = {digest.held_out.samples:,}, set {digest.held_out.fingerprint})" if digest.held_out else ""
-        lines += [f"| held-out figure{told} | {' | '.join(titles)} |"]
+        subset = f" (n = {history.held_out.samples:,}, set {history.held_out.fingerprint})" if history.held_out else ""
+        lines += [f"| held-out figure{subset} | {' | '.join(titles)} |"]
         lines += ["| --- |" + " --- |" * len(rows)]
-        for name, figure in table["figures"].items():
+        for name, figure in table["metrics"].items():
             values = [figure["mean"][row] for row in rows]
             lines.append(f"| {name} | {' | '.join('–' if value is None else f'{value:.4f}' for value in values)} |")
     return "\n".join(lines) + "\n"

@@ -24,11 +24,11 @@ from hart_studio.runs.devices import VISIBLE_VARIABLE
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
+from hart_studio.runs.processes import SHORT_LOCK_TIMEOUT_SECONDS, hold_lock
 from hart_studio.runs.reader import RunSummary, list_runs, summarize_run
-from hart_studio.runs.seals import is_sealed, make_seal
+from hart_studio.runs.signing import is_signed, sign_plan
 from hart_studio.runs.status import check_startable, read_status, write_status
-from hart_studio.runs.stopping import continue_stop
+from hart_studio.runs.stopping import resume_stop
 from hart_studio.runs.writer import record_end
 
 PERIOD_SECONDS: Final = 0.5
@@ -69,14 +69,14 @@ class LaunchPlan(Record):
         return bool(set(self.gpus) & set(other.gpus)) or not (self.gpus or other.gpus)
 
 
-def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
+def enqueue_launch(layout: RunLayout, plan: LaunchPlan) -> None:
     """Put the next attempt of a run into the queue: its first, or one that goes on from where it ended.
 
     Raises:
         InputError: If the run is completed, or an attempt still runs.
-        DataError: If the status of the run cannot be read, or plans cannot be sealed.
+        DataError: If the status of the run cannot be read, or plans cannot be signed.
     """
-    with hold_lock(layout.lock, MOMENT_SECONDS):
+    with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):
         status = check_startable(layout)
         layout.stop.unlink(missing_ok=True)
         write_plan(layout, plan)
@@ -86,39 +86,39 @@ def plan_launch(layout: RunLayout, plan: LaunchPlan) -> None:
 
 
 def write_plan(layout: RunLayout, plan: LaunchPlan, root: Path | None = None) -> LaunchPlan:
-    """Write how a run is to be started, sealed; a new run is then complete once it has a status.
+    """Write how a run is to be started, signed; a new run is then complete once it has a status.
 
     Args:
         layout: The run.
-        plan: Whoever has checked a config gives its digest; without one, the config is sealed as it is now.
+        plan: Whoever has checked a config gives its digest; without one, the config is signed as it is now.
         root: Folder with the signing key, above the run; None = the folder of all runs.
 
     Returns:
         The plan as it was written.
 
     Raises:
-        DataError: If plans cannot be sealed.
+        DataError: If plans cannot be signed.
         InputError: If the run does not lie below the root.
         OSError: If the disk is full.
     """
     if not plan.config_sha256:
         plan = plan.model_copy(update={"config_sha256": hash_config(read_config_file(layout))})
     root = root or layout.folder.parent
-    told = plan.model_dump(mode="json")
-    write_json(layout.launch, {**told, "seal": make_seal(root, _name_below(layout, root), told)})
+    payload = plan.model_dump(mode="json")
+    write_json(layout.launch, {**payload, "signature": sign_plan(root, _relative_name(layout, root), payload)})
     return plan
 
 
-def read_plan(layout: RunLayout) -> LaunchPlan | None:
+def read_unverified_plan(layout: RunLayout) -> LaunchPlan | None:
     """How a run is said to be started, whoever said it: tells which devices it wants, and is never to be started.
 
     None for a run from a terminal.
     """
-    told = _read_told(layout)
-    return told[0] if told else None
+    signed = _read_signed_plan(layout)
+    return signed[0] if signed else None
 
 
-def find_plan(layout: RunLayout, root: Path | None = None) -> LaunchPlan | None:
+def load_verified_plan(layout: RunLayout, root: Path | None = None) -> LaunchPlan | None:
     """How a run is to be started, or was; None for a run from a terminal, or when the plan was not made here.
 
     Args:
@@ -129,15 +129,15 @@ def find_plan(layout: RunLayout, root: Path | None = None) -> LaunchPlan | None:
         InputError: If the run does not lie below the root.
         OSError: If it cannot be said now whether it was made here, because the key cannot be read.
     """
-    told = _read_told(layout)
-    if told is None:
+    signed = _read_signed_plan(layout)
+    if signed is None:
         return None
-    plan, seal = told
+    plan, signature = signed
     root = root or layout.folder.parent
-    return plan if is_sealed(root, _name_below(layout, root), plan.model_dump(mode="json"), seal) else None
+    return plan if is_signed(root, _relative_name(layout, root), plan.model_dump(mode="json"), signature) else None
 
 
-def _name_below(layout: RunLayout, root: Path) -> str:
+def _relative_name(layout: RunLayout, root: Path) -> str:
     """Path of the run below the root, with every link resolved: a linked folder belongs to where it leads."""
     try:
         return layout.folder.resolve().relative_to(root.resolve()).as_posix()
@@ -155,12 +155,12 @@ def _is_unchanged(layout: RunLayout, plan: LaunchPlan) -> bool:
         return False
 
 
-def _read_told(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
-    """The plan and its seal as they stand in the run's folder."""
+def _read_signed_plan(layout: RunLayout) -> tuple[LaunchPlan, object] | None:
+    """The plan and its signature as they stand in the run's folder."""
     try:
-        told = json.loads(read_regular_file(layout.launch))
-        seal = told.pop("seal", None)
-        return LaunchPlan.model_validate(told), seal
+        payload = json.loads(read_regular_file(layout.launch))
+        signature = payload.pop("signature", None)
+        return LaunchPlan.model_validate(payload), signature
     except (OSError, ValueError, RecursionError, AttributeError):
         return None
 
@@ -181,7 +181,7 @@ class RunQueue:
     def open(self) -> None:
         """Begin to look, every half second."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._keep_looking, name="run-queue", daemon=True)
+            self._thread = threading.Thread(target=self._poll, name="run-queue", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
@@ -200,11 +200,11 @@ class RunQueue:
             runs = list_runs(self.runs_root)
             for run in runs:
                 if run.state == "stopping":  # asked for before this server was started, perhaps
-                    continue_stop(run.layout)
-            busy = [_plan_of(run) for run in runs if is_on(run)]
+                    resume_stop(run.layout)
+            busy = [_plan_of(run) for run in runs if is_running(run)]
             for run in reversed(runs):
                 try:
-                    plan = find_plan(run.layout) if is_waiting(run) else None
+                    plan = load_verified_plan(run.layout) if is_waiting(run) else None
                 except (OSError, InputError):  # the key is another user's, or cannot be read now: whoever can starts it
                     continue
                 if plan is None:
@@ -226,16 +226,16 @@ class RunQueue:
                 busy.append(plan)
         return started
 
-    def place_of(self, layout: RunLayout) -> int | None:
+    def position_of(self, layout: RunLayout) -> int | None:
         """How many runs are on its device or come before it; None when it does not wait."""
-        plan = read_plan(layout)
+        plan = read_unverified_plan(layout)
         if plan is None or not is_waiting(summarize_run(layout)):
             return None
         runs = list_runs(self.runs_root)
-        ahead = [run for run in runs if is_on(run) or (is_waiting(run) and run.layout.run_id < layout.run_id)]
+        ahead = [run for run in runs if is_running(run) or (is_waiting(run) and run.layout.run_id < layout.run_id)]
         return sum(plan.shares_device(_plan_of(run)) for run in ahead)
 
-    def _keep_looking(self) -> None:
+    def _poll(self) -> None:
         while not self._is_over.wait(PERIOD_SECONDS):
             with suppress(OSError):
                 self.start_next()
@@ -250,10 +250,10 @@ def _fail(layout: RunLayout, cause: str) -> None:
 
 def _plan_of(run: RunSummary) -> LaunchPlan:
     """A run from a terminal counts as one on the CPU: what it has on a GPU shows in the check of its memory."""
-    return read_plan(run.layout) or LaunchPlan(argv=("terminal",))
+    return read_unverified_plan(run.layout) or LaunchPlan(argv=("terminal",))
 
 
-def is_on(run: RunSummary) -> bool:
+def is_running(run: RunSummary) -> bool:
     """Whether a process works on the run now."""
     return run.state in {"running", "stopping"} or (
         run.state == "queued" and run.status is not None and run.status.pid is not None

@@ -13,12 +13,12 @@ from hart_studio.files import open_regular_file
 from hart_studio.runs.events import RunEvent, Started, parse_event
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.redaction import hide_cut_secrets
-from hart_studio.runs.status import RunStatus, ShownState, find_state
+from hart_studio.runs.status import DisplayState, RunStatus, get_state
 
-_MOST_BYTES = 4 * 1024 * 1024
-_MOST_COUNT: Final = 2**53
+_MAX_BYTES = 4 * 1024 * 1024
+_MAX_COUNT: Final = 2**53
 """From here on a page's numbers are not exact any more, and a little further they cannot be sent."""
-_LONGEST_LINE = 16 * 1024 * 1024
+_MAX_LINE_BYTES = 16 * 1024 * 1024
 """Of an event; one that is longer, which no run writes, is never read, nor is what follows it."""
 
 
@@ -34,7 +34,7 @@ class RunSummary:
     """
 
     layout: RunLayout
-    state: ShownState | Literal["unreadable"]
+    state: DisplayState | Literal["unreadable"]
     status: RunStatus | None
     problem: str = ""
 
@@ -52,7 +52,7 @@ class EventBatch(NamedTuple):
     """Whether the file was shorter than the offset, so that it was read from its beginning."""
 
 
-class LogPart(NamedTuple):
+class LogChunk(NamedTuple):
     """Text from one look at what an attempt printed."""
 
     text: str
@@ -74,7 +74,7 @@ def list_runs(runs_root: Path) -> list[RunSummary]:
 def summarize_run(layout: RunLayout) -> RunSummary:
     """The state of one run; a status that cannot be read is a state too, not an error."""
     try:
-        state, status = find_state(layout)
+        state, status = get_state(layout)
         _check_counts(layout, status)
     except DataError as error:
         return RunSummary(layout, "unreadable", None, str(error))
@@ -84,11 +84,11 @@ def summarize_run(layout: RunLayout) -> RunSummary:
 def _check_counts(layout: RunLayout, status: RunStatus) -> None:
     counts = {"attempt": status.attempt, "step": status.step, "total": status.total, "exit_code": status.exit_code or 0}
     for name, count in counts.items():
-        if abs(count) >= _MOST_COUNT:
+        if abs(count) >= _MAX_COUNT:
             raise DataError(f"{layout.status} is no status of a run: {name}: expected less than 2**53, got more")
 
 
-def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MOST_BYTES) -> EventBatch:
+def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES) -> EventBatch:
     """The events after a byte offset; the cost is that of the new bytes alone.
 
     A last line without its newline is left for the next look: it is still being written, or a crash tore it.
@@ -127,18 +127,18 @@ def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
     kept: list[RunEvent] = []
     for event in events:
         if isinstance(event.payload, Started):
-            base = find_base(event.payload)
+            base = get_resume_step(event.payload)
             kept = [old for old in kept if old.step <= base or isinstance(old.payload, Started)]
         kept.append(event)
     return kept
 
 
-def find_base(started: Started) -> int:
+def get_resume_step(started: Started) -> int:
     """The last step that an attempt does not do again; -1 when it begins anew, for step 0 is measured again too."""
     return -1 if started.resumed_from is None else started.resumed_from
 
 
-def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = _MOST_BYTES) -> LogPart:
+def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = _MAX_BYTES) -> LogChunk:
     """What an attempt printed after a byte offset; a character that is only half there waits for the next look.
 
     Values of secret variables and access tokens are hidden: a library may print them in an error.
@@ -152,7 +152,7 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = 
     try:
         file = open_regular_file(layout.log_of(attempt))
     except OSError:
-        return LogPart("", 0)
+        return LogChunk("", 0)
     with file:
         size = file.seek(0, 2)
         wanted = max(0, size + offset) if offset < 0 else offset
@@ -162,13 +162,13 @@ def read_log(layout: RunLayout, attempt: int, offset: int = 0, max_bytes: int = 
     text = decoder.decode(data)
     known, held = hide_cut_secrets(text)
     left_out = len(text[len(text) - held :].encode()) if held else 0
-    return LogPart(known, start + len(data) - len(decoder.getstate()[0]) - left_out)
+    return LogChunk(known, start + len(data) - len(decoder.getstate()[0]) - left_out)
 
 
 def _read_whole_lines(file: BinaryIO, max_bytes: int) -> list[bytes]:
     """Lines with their newline, until about ``max_bytes``; at least one when a whole one is there."""
     data = file.read(max(1, max_bytes))
     if data and not data.endswith(b"\n"):
-        data += file.readline(_LONGEST_LINE)
+        data += file.readline(_MAX_LINE_BYTES)
     lines = data.split(b"\n")
     return [line + b"\n" for line in lines[:-1]]  # what follows the last newline is no whole line

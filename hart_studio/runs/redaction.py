@@ -15,7 +15,7 @@ _SECRET_NAME: Final = re.compile(
     r"|(?<![a-z])(?:pat|auth|dsn|sas)(?![a-z])|(?<=_)(?:pwd|pw)(?![a-z])",
     re.IGNORECASE,
 )
-_NO_SECRET_OPTION: Final = re.compile(r"tokens|token_mean|tokenizer", re.IGNORECASE)
+_NO_SECRET_OPTION: Final = re.compile(r"tokens|loss_aggregation|tokenizer", re.IGNORECASE)
 """Words in names of settings that are no access tokens, such as ``rollout.max_answer_tokens``."""
 _SECRET_TEXT: Final = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"  # Hugging Face

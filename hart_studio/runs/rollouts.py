@@ -1,7 +1,7 @@
-"""Recorded rollouts: what the model saw, where it pointed, what it said, with small copies of the pictures.
+"""Recorded rollouts: what the model saw, where it pointed, what it said, with small copies of the images.
 
 ``rollouts/step_000010.jsonl`` holds one ``SavedGroup`` a line, ``rollouts/held_out_000020.jsonl`` those of the held-out
-questions that are followed through the run. Pictures are named by their content, so the crop that
+questions that are followed through the run. Images are named by their content, so the crop that
 all rollouts of a group share, or a question that comes back, is stored once.
 """
 
@@ -23,20 +23,20 @@ from hart_studio.files import read_jsonl, resolve_inside, write_atomically
 from hart_studio.records import Record, RolloutGroup, Sample
 from hart_studio.runs.layout import RunLayout, read_step
 
-LONGEST_SIDE: Final = 1024
-"""Pixels of the longer side of a stored picture; a larger one is made smaller."""
+MAX_SIDE: Final = 1024
+"""Pixels of the longer side of a stored image; a larger one is made smaller."""
 JPEG_QUALITY: Final = 85
-"""Quality of the stored pictures."""
+"""Quality of the stored images."""
 
 
 @dataclass(frozen=True, eq=False)
-class GroupPictures:
-    """A group with its pictures, to be recorded.
+class GroupImages:
+    """A group with its images, to be recorded.
 
     Attributes:
         sample: The question.
         group: Its rollouts.
-        image_wh: (width, height) of the original upright picture, the frame of every box.
+        image_wh: (width, height) of the original upright image, the frame of every box.
         overview: The overview I_f, or None.
         crops: For each rollout, in order, the crops I_s that it answered from; may be empty.
     """
@@ -49,14 +49,14 @@ class GroupPictures:
 
 
 class SavedGroup(Record):
-    """One line: a group and the names of its pictures."""
+    """One line: a group and the names of its images."""
 
     sample: Sample
     """The question; a gold box is never written here."""
     group: RolloutGroup
     """Its rollouts."""
     image_wh: tuple[int, int]
-    """(width, height) of the original upright picture, the frame of every box."""
+    """(width, height) of the original upright image, the frame of every box."""
     overview: str | None
     """Name of the stored overview; None when it was not stored. Open it with ``find_image``."""
     crops: tuple[tuple[str | None, ...], ...]
@@ -69,13 +69,13 @@ class SavedGroup(Record):
         return self
 
 
-class PictureStore:
-    """A folder of pictures that never outgrows its share of the disk.
+class ImageStore:
+    """A folder of images that never outgrows its share of the disk.
 
     Attributes:
-        folder: Where the pictures lie, made when missing.
+        folder: Where the images lie, made when missing.
         max_bytes: Size that all of them together may have.
-        is_full: Whether a picture has been refused.
+        is_full: Whether an image has been refused.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -85,9 +85,9 @@ class PictureStore:
         self.is_full = False
         self._used = sum(path.stat().st_size for path in folder.glob("*.jpg"))
 
-    def save(self, picture: Image.Image) -> str | None:
+    def save(self, image: Image.Image) -> str | None:
         """Store a small copy; returns its name, or None when there is no room for it."""
-        data = _encode(picture)
+        data = _encode(image)
         name = f"{hashlib.sha256(data).hexdigest()[:20]}.jpg"
         if (self.folder / name).exists():
             return name
@@ -100,7 +100,7 @@ class PictureStore:
 
 
 def save_groups(
-    layout: RunLayout, step: int, groups: Sequence[GroupPictures], store: PictureStore, *, is_held_out: bool = False
+    layout: RunLayout, step: int, groups: Sequence[GroupImages], store: ImageStore, *, is_held_out: bool = False
 ) -> None:
     """Record the groups of a step; a record of the same step, from an earlier attempt, is replaced."""
     lines = [
@@ -142,20 +142,20 @@ def read_groups(layout: RunLayout, step: int, *, is_held_out: bool = False) -> l
 
 
 def find_image(layout: RunLayout, name: str) -> Path:
-    """The stored picture of that name, which came from a file or a client.
+    """The stored image of that name, which came from a file or a client.
 
     Raises:
-        InputError: If the name leads out of the folder of pictures, or there is no such picture.
+        InputError: If the name leads out of the folder of images, or there is no such image.
     """
     path = resolve_inside(layout.images, name)
     if path.suffix != ".jpg" or not os.path.isfile(path):  # noqa: PTH113 - is_file raises where a name is too long
-        raise InputError(f"expected a stored picture of {layout.run_id}, got {name!r}, which is not there")
+        raise InputError(f"expected a stored image of {layout.run_id}, got {name!r}, which is not there")
     return path
 
 
-def _encode(picture: Image.Image) -> bytes:
-    small = picture.convert("RGB")
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+def _encode(image: Image.Image) -> bytes:
+    small = image.convert("RGB")
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

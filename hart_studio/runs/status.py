@@ -15,30 +15,31 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import is_alive
 from hart_studio.symlinks import reject_external_symlinks
 
-Job = Literal["training", "labeling", "evaluation"]
+JobType = Literal["training", "labeling", "evaluation"]
 State = Literal["queued", "running", "stopping", "completed", "stopped", "failed"]
-ShownState = Literal["queued", "running", "stopping", "completed", "stopped", "failed", "lost"]
+DisplayState = Literal["queued", "running", "stopping", "completed", "stopped", "failed", "lost"]
 """``lost``: the process is gone and could not say how it ended. Never written, always derived."""
 
 ACTIVE: Final[frozenset[State]] = frozenset({"queued", "running", "stopping"})
 """States of a run that has not ended."""
 
-_LONGEST_STOP: Final = 4096
+_MAX_STOP_BYTES: Final = 4096
 
 
 class RunStatus(Record):
     """What ``status.json`` holds."""
 
-    job: Job
+    job: JobType
     """Kind of job; all kinds share this layout."""
     state: State
-    """As the job last wrote it; ``find_state`` says what is true now."""
+    """As the job last wrote it; ``get_state`` says what is true now."""
     pid: int | None = Field(default=None, ge=1)
     """First process of the attempt, which leads its process group when it came from the launcher."""
     pid_start: str | None = None
-    """Its start, from ``processes.find_start``."""
-    folder: str = ""
-    """Device and inode of the run's folder when the attempt began, from ``identify_folder``. In a copy of the folder
+    """Its start, from ``processes.get_process_start``."""
+    folder_identity: str = ""
+    """Device and inode of the run's folder when the attempt began, from ``get_folder_identity``. In a copy of the
+    folder
     they differ: the process belongs to the original, and nothing done to the copy may reach it."""
     attempt: int = Field(default=0, ge=0)
     """Attempts so far; 0 = never started."""
@@ -87,7 +88,7 @@ def read_status(layout: RunLayout) -> RunStatus:
         raise DataError(f"{layout.status} is no status of a run: {where}: {first['msg']}") from error
 
 
-def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
+def get_state(layout: RunLayout) -> tuple[DisplayState, RunStatus]:
     """The state that is true now, with the status that it was read from.
 
     A job that was asked to stop is ``stopping`` before it says so. One whose process is gone, or belongs to the folder
@@ -108,7 +109,7 @@ def find_state(layout: RunLayout) -> tuple[ShownState, RunStatus]:
     return status.state, status
 
 
-def identify_folder(layout: RunLayout) -> str:
+def get_folder_identity(layout: RunLayout) -> str:
     """Device and inode of a run's folder, which a copy of the folder does not share.
 
     Raises:
@@ -120,13 +121,13 @@ def identify_folder(layout: RunLayout) -> str:
 
 def _is_own_process_alive(layout: RunLayout, status: RunStatus) -> bool:
     try:
-        is_own = status.folder in ("", identify_folder(layout))
+        is_own = status.folder_identity in ("", get_folder_identity(layout))
     except OSError:
         return False
     return is_own and is_alive(status.pid, status.pid_start)
 
 
-def note_signal(layout: RunLayout, number: signal.Signals) -> None:
+def record_signal(layout: RunLayout, number: signal.Signals) -> None:
     """Write down that whoever stops a run is about to send it this signal, so that no other sender is taken for them.
 
     Raises:
@@ -141,10 +142,10 @@ def note_signal(layout: RunLayout, number: signal.Signals) -> None:
         os.close(file)
 
 
-def noted_signals(layout: RunLayout) -> frozenset[int]:
+def recorded_signals(layout: RunLayout) -> frozenset[int]:
     """The signals that were sent to the attempt by whoever stops it; none when it is still to save, or not to stop."""
     try:
-        names = read_regular_file(layout.stop, _LONGEST_STOP).split()
+        names = read_regular_file(layout.stop, _MAX_STOP_BYTES).split()
     except OSError:
         return frozenset()
     return frozenset(number for number in signal.Signals if number.name.encode() in names)
@@ -157,7 +158,7 @@ def check_startable(layout: RunLayout) -> RunStatus:
         InputError: If it is complete or still runs, or its folder holds a link that leads out of it.
         DataError: As for ``read_status``.
     """
-    state, status = find_state(layout)
+    state, status = get_state(layout)
     if state == "completed":
         raise InputError(f"expected a run with steps left, got {layout.run_id}, which is completed; start a new run")
     if status.is_active and status.pid is not None and state != "lost":

@@ -1,7 +1,7 @@
 """Stop a run in the background: stop file, then SIGTERM, then SIGKILL. One implementation for every kind of run.
 
 The stop file carries the request: its time of change is when the stop was asked for. So a server that starts again, or
-another one, continues a stop that was asked for before (``continue_stop``).
+another one, continues a stop that was asked for before (``resume_stop``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 from hart_studio.errors import HartError
 from hart_studio.runs.launcher import request_stop, stop_run
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.status import Job, noted_signals, read_status
+from hart_studio.runs.status import JobType, read_status, recorded_signals
 
-SAVE_SECONDS: Final[dict[Job, float]] = {"training": 1800.0, "evaluation": 1800.0, "labeling": 300.0}
+SAVE_SECONDS: Final[dict[JobType, float]] = {"training": 1800.0, "evaluation": 1800.0, "labeling": 300.0}
 """How long a run that was asked to stop may take to finish its step and save, before it is signaled. A training saves a
 checkpoint, which takes minutes for a large model; labeling saves each batch anyway. Project defaults."""
 
@@ -37,10 +37,10 @@ def stop_in_background(layout: RunLayout, *, now: bool = False) -> None:
         # Beside a thread that still waits for the run to save.
         threading.Thread(target=_stop, args=(layout, 0.0), name="stop-now", daemon=True).start()
     else:
-        continue_stop(layout)
+        resume_stop(layout)
 
 
-def continue_stop(layout: RunLayout) -> None:
+def resume_stop(layout: RunLayout) -> None:
     """Make sure that a run which was asked to stop ends, also when the server that was asked is gone; returns at once.
 
     What is left of the time to save counts from the request. Nothing happens for a run that was not asked to stop.
@@ -51,7 +51,7 @@ def continue_stop(layout: RunLayout) -> None:
     except (OSError, HartError):
         return
     # Signaled before: whoever did it is gone, or about to send the next signal.
-    left = 0.0 if noted_signals(layout) else seconds - (time.time() - requested)
+    left = 0.0 if recorded_signals(layout) else seconds - (time.time() - requested)
     with _lock:
         for folder, thread in list(_stopping.items()):
             if not thread.is_alive():

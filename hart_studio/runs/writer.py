@@ -46,17 +46,17 @@ from hart_studio.runs.events import (
 )
 from hart_studio.runs.layout import RunLayout, make_run_id
 from hart_studio.runs.overrides import dump_config
-from hart_studio.runs.processes import find_start, hold_lock
+from hart_studio.runs.processes import get_process_start, hold_lock
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.redaction import redact
-from hart_studio.runs.rollouts import GroupPictures, PictureStore, save_groups
+from hart_studio.runs.rollouts import GroupImages, ImageStore, save_groups
 from hart_studio.runs.status import (
-    Job,
+    JobType,
     RunStatus,
     check_startable,
-    identify_folder,
-    noted_signals,
+    get_folder_identity,
     read_status,
+    recorded_signals,
     write_status,
 )
 
@@ -66,14 +66,14 @@ ATTEMPT_VARIABLE: Final = "HART_STUDIO_ATTEMPT"
 RUN_VARIABLE: Final = "HART_STUDIO_RUN"
 """Environment variable with the id of the run that a page has made for the command it starts."""
 
-ENDED_NOW: Final = "ended at once, on request"
+KILLED_ON_REQUEST: Final = "ended at once, on request"
 """What a run says of its end when somebody did not want to wait until it had saved."""
 
 STATUS_PERIOD_SECONDS: Final = 1.0
 """Steps that are shorter than this do not each rewrite the status."""
-_LOCK_PATIENCE_SECONDS: Final = 5.0
+_LOCK_TIMEOUT_SECONDS: Final = 5.0
 """The launcher holds the lock for the moment in which it starts the job."""
-_LONGEST_ERROR: Final = 2000
+_MAX_ERROR_LENGTH: Final = 2000
 
 
 class _Terminated(SystemExit):
@@ -82,7 +82,7 @@ class _Terminated(SystemExit):
 
 def create_run(
     runs_root: Path,
-    job: Job,
+    job: JobType,
     config: BaseModel,
     method: str,
     total: int,
@@ -127,7 +127,7 @@ def record_end(
     error: str = "",
 ) -> RunStatus:
     """Write how an attempt ended: the event first, so that whoever sees the state can read everything."""
-    error = redact(error)[:_LONGEST_ERROR]
+    error = redact(error)[:_MAX_ERROR_LENGTH]
     if not layout.events.is_symlink():  # in a run that was copied here; the status still says how it ended
         events.append(Finished(state=state, exit_code=exit_code, error=error), status.step)
     ended = status.replace(state=state, exit_code=exit_code, error=error, phase="")
@@ -138,7 +138,8 @@ def record_end(
 class RunWriter:
     """Writes one attempt of a run, as a context manager; how the block is left decides the final state.
 
-    Left normally: ``completed``, or ``stopped`` when a stop was asked for and steps are left, or when ``leave`` names
+    Left normally: ``completed``, or ``stopped`` when a stop was asked for and steps are left, or when
+    ``leave_incomplete`` names
     some. By ``KeyboardInterrupt`` or SIGTERM: ``stopped``. By another exception: ``failed``, with its text. Only rank 0
     of a job has a writer.
 
@@ -152,7 +153,7 @@ class RunWriter:
         layout: RunLayout,
         total: int,
         *,
-        keep_checkpoints: int = 2,
+        save_total_limit: int = 2,
         image_mb: int = 256,
         progress: ProgressReporter | None = None,
     ) -> None:
@@ -161,28 +162,28 @@ class RunWriter:
         Args:
             layout: A run made by ``create_run``.
             total: Steps in all; 0 = not known.
-            keep_checkpoints: As ``ScheduleConfig.keep_checkpoints``.
+            save_total_limit: As ``ScheduleConfig.save_total_limit``.
             image_mb: As ``ScheduleConfig.rollout_image_mb``.
             progress: Shows in the terminal or the log what is recorded; closed with the block. None = nothing is shown.
         """
         self.layout = layout
         self.attempt = 0
         self._total = total
-        self._keep_checkpoints = keep_checkpoints
+        self._keep_checkpoints = save_total_limit
         self._image_bytes = image_mb * 1_000_000
         self._progress = progress
         self._stack = ExitStack()
         self._is_stopping = False
-        self._left = ""
+        self._incomplete_reason = ""
         self._written_at = 0.0
         self._step_written_at = -math.inf
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(hold_lock(self.layout.lock, _LOCK_PATIENCE_SECONDS))
-            self._status = self._begin_attempt()
+            stack.enter_context(hold_lock(self.layout.lock, _LOCK_TIMEOUT_SECONDS))
+            self._status = self._next_attempt_status()
             self._events = EventLog(self.layout.events)
-            self._pictures = PictureStore(self.layout.images, self._image_bytes)
+            self._images = ImageStore(self.layout.images, self._image_bytes)
             self.attempt = self._status.attempt
             if threading.current_thread() is threading.main_thread():
                 before = signal.signal(signal.SIGTERM, _raise_terminated)
@@ -201,9 +202,11 @@ class RunWriter:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last words are being written
             if error is None:
                 is_done = not self._is_stopping or (0 < self._status.total <= self._status.step)
-                self._end("completed" if is_done and not self._left else "stopped", 0, self._left)
+                self._end(
+                    "completed" if is_done and not self._incomplete_reason else "stopped", 0, self._incomplete_reason
+                )
             elif isinstance(error, _Terminated):
-                cause = ENDED_NOW if signal.SIGTERM in noted_signals(self.layout) else "ended by SIGTERM"
+                cause = KILLED_ON_REQUEST if signal.SIGTERM in recorded_signals(self.layout) else "ended by SIGTERM"
                 self._end("stopped", 128 + signal.SIGTERM, cause)
             elif isinstance(error, KeyboardInterrupt):
                 self._end("stopped", 128 + signal.SIGINT, "interrupted from the keyboard")
@@ -215,10 +218,10 @@ class RunWriter:
     def is_stop_requested(self) -> bool:
         """Whether somebody asked the run to stop; the job then saves a checkpoint and leaves the block."""
         if not self._is_stopping and self.layout.stop.exists():
-            self.begin_to_stop()
+            self.mark_stopping()
         return self._is_stopping
 
-    def begin_to_stop(self) -> None:
+    def mark_stopping(self) -> None:
         """Stop as if somebody had asked for it: a signal came from elsewhere, and the record says so in the end."""
         if not self._is_stopping:
             self._is_stopping = True
@@ -239,25 +242,25 @@ class RunWriter:
         for change in record_settings(self.layout, self.attempt):
             self.warn(change)
 
-    def expect(self, total: int) -> None:
+    def set_total(self, total: int) -> None:
         """Say how many steps there are, for a job that learns it from its data."""
         self._total = total
         self._update(total=total)
 
-    def leave(self, reason: str) -> None:
+    def leave_incomplete(self, reason: str) -> None:
         """Say that work is left which a later attempt may do: the run then ends as ``stopped``, and can be resumed.
 
         Args:
             reason: What is left; empty = nothing.
         """
-        self._left = reason
+        self._incomplete_reason = reason
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show that the job gets on, in work without steps."""
         if time.monotonic() - self._written_at >= STATUS_PERIOD_SECONDS:
             self._update()
 
-    def tell_phase(self, phase: str) -> None:
+    def set_phase(self, phase: str) -> None:
         """Say what the job does beside its steps; a new count of the same work is written about once a second.
 
         Args:
@@ -269,7 +272,7 @@ class RunWriter:
             self._update(phase=phase)
         else:
             self._status = self._status.replace(phase=phase)
-            self.beat()
+            self.heartbeat()
 
     def log_step(self, step: int, stage: str, metrics: Mapping[str, float]) -> None:
         """Record a step that is done.
@@ -280,11 +283,11 @@ class RunWriter:
             metrics: Name -> number. One that is not finite becomes null, with a warning.
         """
         self._status = self._status.replace(step=step)
-        clean, broken = clean_metrics(metrics)
+        clean, non_finite = clean_metrics(metrics)
         self._log(StepDone(stage=stage, metrics=clean))
         if self._progress is not None:
             self._progress.update(step, clean, stage)
-        self._warn_of(broken)
+        self._warn_non_finite(non_finite)
         # The period counts from the last step that was written, not from the last write: a phase or a heartbeat that
         # was written a moment ago must not hide a step until the next one is done.
         if time.monotonic() - self._step_written_at >= STATUS_PERIOD_SECONDS:
@@ -300,23 +303,23 @@ class RunWriter:
             samples: Number of held-out samples.
             fingerprint: Identity of those samples, from ``data.splits.fingerprint``.
         """
-        clean, broken = clean_metrics(metrics)
+        clean, non_finite = clean_metrics(metrics)
         self._log(Evaluated(metrics=clean, samples=samples, fingerprint=fingerprint), step)
-        self._warn_of(broken)
-        self.beat()
+        self._warn_non_finite(non_finite)
+        self.heartbeat()
 
-    def log_rollouts(self, step: int, groups: Sequence[GroupPictures], *, is_held_out: bool = False) -> None:
-        """Record rollouts with their pictures, as far as the space for pictures goes; warns once when it is full."""
-        was_full = self._pictures.is_full
-        save_groups(self.layout, step, groups, self._pictures, is_held_out=is_held_out)
+    def log_rollouts(self, step: int, groups: Sequence[GroupImages], *, is_held_out: bool = False) -> None:
+        """Record rollouts with their images, as far as the space for images goes; warns once when it is full."""
+        was_full = self._images.is_full
+        save_groups(self.layout, step, groups, self._images, is_held_out=is_held_out)
         self._log(RolloutsSaved(groups=len(groups), is_held_out=is_held_out), step)
-        if self._pictures.is_full and not was_full:
-            self.warn(f"the pictures of rollouts fill their {self._image_bytes // 1_000_000} MB; records go on without")
-        self.beat()
+        if self._images.is_full and not was_full:
+            self.warn(f"the images of rollouts fill their {self._image_bytes // 1_000_000} MB; records go on without")
+        self.heartbeat()
 
     def warn(self, message: str) -> None:
         """Record something that a person should know."""
-        message = redact(message)[:_LONGEST_ERROR]
+        message = redact(message)[:_MAX_ERROR_LENGTH]
         self._log(Warned(message=message))
         if self._progress is not None:
             self._progress.warn(message)
@@ -334,14 +337,14 @@ class RunWriter:
             An empty folder.
         """
         self._update(step=step)
-        self.tell_phase("saving a checkpoint")
+        self.set_phase("saving a checkpoint")
         yield begin_checkpoint(self.layout, step)
         complete_checkpoint(self.layout, step, stage, is_kept)
         self._log(CheckpointSaved(stage=stage, is_kept=is_kept), step)
         prune_checkpoints(self.layout, self._keep_checkpoints)
-        self.tell_phase("")
+        self.set_phase("")
 
-    def _begin_attempt(self) -> RunStatus:
+    def _next_attempt_status(self) -> RunStatus:
         """The status of this attempt; the one that the launcher counted, or the next."""
         status = read_status(self.layout)
         is_launched = (
@@ -355,8 +358,8 @@ class RunWriter:
             job=status.job,
             state="running",
             pid=os.getpid(),
-            pid_start=find_start(os.getpid()),
-            folder=identify_folder(self.layout),
+            pid_start=get_process_start(os.getpid()),
+            folder_identity=get_folder_identity(self.layout),
             attempt=status.attempt + 1,
             step=status.step,
             total=self._total,
@@ -365,9 +368,9 @@ class RunWriter:
     def _log(self, payload: Payload, step: int | None = None) -> None:
         self._events.append(payload, self._status.step if step is None else step)
 
-    def _warn_of(self, broken: Sequence[str]) -> None:
-        if broken:
-            self.warn(f"not a finite number at step {self._status.step}: {', '.join(broken)}")
+    def _warn_non_finite(self, non_finite: Sequence[str]) -> None:
+        if non_finite:
+            self.warn(f"not a finite number at step {self._status.step}: {', '.join(non_finite)}")
 
     def _update(self, **changes: object) -> None:
         self._status = self._status.replace(**changes, heartbeat=datetime.now(UTC))

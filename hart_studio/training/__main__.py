@@ -21,22 +21,20 @@ from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config, load_run_config
-from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, get_preset
 from hart_studio.runs.writer import RUN_VARIABLE, create_run
 from hart_studio.subcommands import Subcommand, SubcommandHelpFormatter, format_subcommands
 from hart_studio.training import merging
-from hart_studio.training.miniature import command as miniature
-from hart_studio.training.nonfinite import NonFiniteError
-from hart_studio.training.plan import describe_plan
+from hart_studio.training.dry_run import describe_dry_run
+from hart_studio.training.non_finite import NonFiniteError
 from hart_studio.training.preflight import check_run
 from hart_studio.training.summary import summarize_training
-from hart_studio.training.train import PICTURES_FOLDER, run
+from hart_studio.training.train import IMAGES_FOLDER, run
 
 MERGE = "merge"
-_MARKS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
+_STATE_LABELS: Final = {"good": "ok   ", "check": "look ", "bad": "wrong"}
 COMMANDS: Final[dict[str, Subcommand]] = {
     MERGE: Subcommand(merging.main, "fold adapters into their base model"),
-    miniature.NAME: Subcommand(miniature.main, "the paper's study in miniature"),
 }
 
 
@@ -44,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 = done, or stopped by its stop file; 1 = too many steps were not finite, or a part of the miniature study
-        failed; 2 = unusable settings, samples or model; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = too many steps were not finite; 2 = unusable settings, samples or
+        model; 130 = interrupted.
     """
     replace_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -55,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         if options.dry_run:
-            told, is_usable = _describe(options)
-            print(told)
+            text, is_usable = _describe(options)
+            print(text)
             return 0 if is_usable else 2
         if options.preflight:
             return _check(options)
@@ -104,13 +102,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="change one setting, such as schedule.rl_steps=100; repeat (all are in docs/reference/configuration.md)",
     )  # fmt: skip
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs; default ./runs")
-    looks = parser.add_mutually_exclusive_group()
-    looks.add_argument(
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument(
         "--dry-run",
         action="store_true",
         help="say what would be done, change nothing, and end; 2 when the samples cannot be used",
     )
-    looks.add_argument(
+    modes.add_argument(
         "--preflight", action="store_true", help="look at samples, model, memory and disk first, and end"
     )
     parser.add_argument("--json", action="store_true", help="with --preflight: one JSON object a line")
@@ -125,7 +123,7 @@ def _read_settings(options: argparse.Namespace) -> RunConfig:
     if options.config is not None:
         base = load_config(options.config)
     else:
-        base = find_preset(options.preset or DEFAULT_PRESET).config
+        base = get_preset(options.preset or DEFAULT_PRESET).config
     return apply_overrides(base, options.overrides)
 
 
@@ -140,13 +138,13 @@ def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout, bool]:
     if options.resume is not None or made:
         return config, find_run(options.runs_root, options.resume or str(made)), False
     state = PartialState(cpu=config.model.device == "cpu")
-    place = [""]
+    folder = [""]
     if state.is_main_process:
         layout = create_run(options.runs_root, "training", config, config.method.chain, config.total_steps)
-        place = [str(layout.folder)]
+        folder = [str(layout.folder)]
         print(f"run: {layout.folder}", flush=True)
-    broadcast_object_list(place)
-    return config, RunLayout(Path(place[0])), True
+    broadcast_object_list(folder)
+    return config, RunLayout(Path(folder[0])), True
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -159,7 +157,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.json:
             line = json.dumps(asdict(finding))
         else:
-            line = f"{_MARKS[finding.state]} {finding.topic}: {finding.text}"
+            line = f"{_STATE_LABELS[finding.state]} {finding.topic}: {finding.text}"
             line += f" {finding.advice}" if finding.advice else ""
         print(line, flush=True)
     return 2 if is_bad else 0
@@ -169,8 +167,8 @@ def _describe(options: argparse.Namespace) -> tuple[str, bool]:
     """What would be done, and whether it could be."""
     config = _read_settings(options)
     state = PartialState(cpu=config.model.device == "cpu")
-    pictures = options.runs_root.resolve() / "new" / PICTURES_FOLDER
-    plan = describe_plan(config, state.device, state.num_processes, pictures)
+    images = options.runs_root.resolve() / "new" / IMAGES_FOLDER
+    plan = describe_dry_run(config, state.device, state.num_processes, images)
     return dump_config(config) + "\n".join(plan.lines), plan.is_usable
 
 

@@ -10,28 +10,28 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.nonfinite import WEIGHTS, NonFiniteError, describe_failure, describe_non_finite
-from hart_studio.training.rollouts import RolledGroup
+from hart_studio.training.non_finite import WEIGHTS, NonFiniteError, describe_failure, describe_non_finite
+from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.step_warnings import StepWarnings
 from hart_studio.training.stopping import StoppedEarly, StopSignals
 
-NOT_FIGURES: Final = ("epoch", "total_flos", "step_time", "num_tokens")
-"""What the libraries log beside the figures of a step."""
+NON_METRICS: Final = ("epoch", "total_flos", "step_time", "num_tokens")
+"""What the libraries log beside the metrics of a step."""
 
 
-FIRST_RECORDED_STEPS: Final = 2
+FIRST_LOGGED_STEPS: Final = 2
 """Steps at the beginning of a stage whose rollouts are always recorded (project default), so that the Watch tab shows
 rollouts from step 1 on."""
 
 Measure = Callable[
-    [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupPictures]], None]], dict[str, float] | None
+    [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupImages]], None]], dict[str, float] | None
 ]
-"""Gives the figures on the held-out samples; its second argument is told how many are done, and says whether to go on;
+"""Gives the metrics on the held-out samples; its second argument is told how many are done, and says whether to go on;
 the third records some of them with their images, as soon as they are measured. None = it was not to go on."""
 
 
@@ -58,7 +58,7 @@ class RunCallback(TrainerCallback):
             stage: Place of the stage in the run.
             config: Settings of the run.
             signals: Whether this process was asked to stop.
-            measure: Gives the figures on the held-out samples; None = there are none.
+            measure: Gives the metrics on the held-out samples; None = there are none.
             evaluation_size: Number of those samples.
             evaluation_fingerprint: Identity of those samples, as in ``runs.events.Evaluated``.
         """
@@ -89,31 +89,31 @@ class RunCallback(TrainerCallback):
             StoppedEarly: If a stop was asked for by now: there is nothing to save, and all of it can be done again.
         """
         is_first = self._stage.first_step == 0 and state.global_step == 0
-        if (is_first and not self._measure_model(0)) or self._agree_to_stop():
+        if (is_first and not self._evaluate_model(0)) or self._sync_stop_request():
             raise StoppedEarly
-        self._tell("")
+        self._set_phase("")
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Show that the run gets on."""
-        self._beat()
+        self._send_heartbeat()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide whether to save and to stop, and record rollouts when they are due."""
         is_last = state.global_step >= self._stage.steps
-        is_stopping = self._agree_to_stop() and not is_last
+        is_stopping = self._sync_stop_request() and not is_last
         step = self._stage.first_step + state.global_step
         self._non_finite = () if self.trainer is None else self.trainer.check_weights()
         if is_last or is_stopping:
             control.should_save = WEIGHTS not in self._non_finite
-        elif _is_due(step, self._schedule.checkpoint_every):
+        elif _is_due(step, self._schedule.save_steps):
             control.should_save = not self._non_finite  # finite weights may still give a loss that is not
         if is_stopping:
             self.was_stopped = True
             control.should_training_stop = True
         if self._writer is not None and self.trainer is not None:
-            groups = [made for group in self.trainer.last_groups if (made := with_pictures(group)) is not None]
+            groups = [made for group in self.trainer.last_groups if (made := with_images(group)) is not None]
             if groups and self._is_recorded(state.global_step):
                 self._writer.log_rollouts(step, groups)
 
@@ -125,7 +125,7 @@ class RunCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the figures of a step down, and measure the model when that is due.
+        """Write the metrics of a step down, and measure the model when that is due.
 
         Raises:
             NonFiniteError: If too many steps in a row were not finite, or the stage ends on weights that are not.
@@ -133,21 +133,21 @@ class RunCallback(TrainerCallback):
         if logs is None or "loss" not in logs:  # the libraries' summary at the end
             return
         step = self._stage.first_step + state.global_step
-        figures = {name: float(value) for name, value in logs.items() if name not in NOT_FIGURES and value is not None}
+        metrics = {name: float(value) for name, value in logs.items() if name not in NON_METRICS and value is not None}
         if self._writer is not None:
-            self._writer.log_step(step, self._stage.name, figures)
+            self._writer.log_step(step, self._stage.name, metrics)
             self._warn_once()
-            for message in self._step_warnings.check(step, figures):
+            for message in self._step_warnings.check(step, metrics):
                 self._writer.warn(message)
         is_last = state.global_step >= self._stage.steps
         self._check_finite(step, is_last=is_last)
-        is_due = _is_due(step, self._schedule.evaluate_every) or is_last
-        if is_due and not self._measure_model(step):
+        is_due = _is_due(step, self._schedule.eval_steps) or is_last
+        if is_due and not self._evaluate_model(step):
             self.was_stopped = True
             control.should_save = WEIGHTS not in self._non_finite
             control.should_training_stop = True
             if self._writer is not None:
-                self._writer.warn(f"the stop cut the evaluation at step {step} short: its figures are missing")
+                self._writer.warn(f"the stop cut the evaluation at step {step} short: its metrics are missing")
 
     def _check_finite(self, step: int, *, is_last: bool) -> None:
         """Count non-finite steps in a row, and give up after too many; every process comes to the same end."""
@@ -172,51 +172,51 @@ class RunCallback(TrainerCallback):
                     rate_setting=f"optim.{name}",
                     rate=getattr(self._optim, name),
                     run_id="RUN" if self._writer is None else self._writer.layout.run_id,
-                    saved=None if saved is None else saved.mark.step,
+                    saved=None if saved is None else saved.manifest.step,
                 )
             )
 
-    def _measure_model(self, step: int) -> bool:
-        """Write the figures on the held-out samples down; False when a stop was asked for meanwhile."""
-        if self._measure is None or self.trainer is None or not self._schedule.evaluate_every:
+    def _evaluate_model(self, step: int) -> bool:
+        """Write the metrics on the held-out samples down; False when a stop was asked for meanwhile."""
+        if self._measure is None or self.trainer is None or not self._schedule.eval_steps:
             return True
 
-        def record(groups: list[GroupPictures]) -> None:
+        def record(groups: list[GroupImages]) -> None:
             if self._writer is not None:
                 self._writer.log_rollouts(step, groups, is_held_out=True)
 
-        figures = self._measure(self.trainer, self._go_on, record)
-        if figures is None:
+        metrics = self._measure(self.trainer, self._should_continue, record)
+        if metrics is None:
             return False
         if self._writer is not None:
-            self._writer.log_evaluation(step, figures, self._evaluation_size, self._evaluation_fingerprint)
-        self._tell("")
+            self._writer.log_evaluation(step, metrics, self._evaluation_size, self._evaluation_fingerprint)
+        self._set_phase("")
         return True
 
-    def _go_on(self, done: int) -> bool:
+    def _should_continue(self, done: int) -> bool:
         """Show how far the held-out questions are, and see whether a stop was asked for."""
-        self._tell(f"measuring held-out questions, {done:,} of {self._evaluation_size:,}")
-        return not self._agree_to_stop()
+        self._set_phase(f"measuring held-out questions, {done:,} of {self._evaluation_size:,}")
+        return not self._sync_stop_request()
 
     def _is_recorded(self, step_of_stage: int) -> bool:
         """Whether the rollouts of a step are recorded: the first steps of a stage, then every n-th of the run."""
-        every = self._schedule.rollouts_every
-        is_first = every > 0 and step_of_stage <= FIRST_RECORDED_STEPS
+        every = self._schedule.rollout_log_steps
+        is_first = every > 0 and step_of_stage <= FIRST_LOGGED_STEPS
         return is_first or _is_due(self._stage.first_step + step_of_stage, every)
 
-    def _tell(self, phase: str) -> None:
+    def _set_phase(self, phase: str) -> None:
         if self._writer is not None:
-            self._writer.tell_phase(phase)
+            self._writer.set_phase(phase)
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         if self._writer is not None:
-            self._writer.beat()
+            self._writer.heartbeat()
 
-    def _agree_to_stop(self) -> bool:
+    def _sync_stop_request(self) -> bool:
         """Whether any process was asked to stop; all of them come to the same answer."""
         is_asked = self._signals.received is not None
         if self._writer is not None and is_asked:
-            self._writer.begin_to_stop()
+            self._writer.mark_stopping()
         if self._writer is not None:
             is_asked = self._writer.is_stop_requested
         if self.trainer is None or self.trainer.accelerator.num_processes == 1:
@@ -225,26 +225,26 @@ class RunCallback(TrainerCallback):
         asked = torch.tensor(int(is_asked), device=accelerator.device)
         is_agreed = int(accelerator.reduce(asked, reduction="sum")) > 0
         if self._writer is not None and is_agreed:  # it may be another process that got the signal
-            self._writer.begin_to_stop()
+            self._writer.mark_stopping()
         return is_agreed
 
     def _warn_once(self) -> None:
-        obstacle = None if self.trainer is None else self.trainer.obstacle
-        if obstacle is not None and obstacle != self._warned_of and self._writer is not None:
-            self._writer.warn(f"groups do not share their prompts, which is slower: {obstacle}")
-            self._warned_of = obstacle
+        blocker = None if self.trainer is None else self.trainer.prefix_sharing_blocker
+        if blocker is not None and blocker != self._warned_of and self._writer is not None:
+            self._writer.warn(f"groups do not share their prompts, which is slower: {blocker}")
+            self._warned_of = blocker
 
 
-def with_pictures(group: RolledGroup) -> GroupPictures | None:
-    """A group as the run records it; None when its picture did not open."""
+def with_images(group: TrainingGroup) -> GroupImages | None:
+    """A group as the run records it; None when its image did not open."""
     if group.image_wh is None:
         return None
-    return GroupPictures(
+    return GroupImages(
         sample=group.sample,
         group=group.group,
         image_wh=group.image_wh,
         overview=None if group.overview is None else group.overview.pixels,
-        crops=[[picture.pixels for picture in crops] for crops in group.crops],
+        crops=[[image.pixels for image in crops] for crops in group.crops],
     )
 
 

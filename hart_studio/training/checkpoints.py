@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hart_studio.models.config_files import check_adapter_weights, check_config_files
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.writer import RunWriter
-from hart_studio.training.nonfinite import NonFiniteSteps
+from hart_studio.training.non_finite import NonFiniteSteps
 from hart_studio.training.sharding import is_sharded
 
 NOT_KEPT: Final = ("training_args.bin", "README.md")

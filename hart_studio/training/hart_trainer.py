@@ -1,7 +1,7 @@
 """AP-GRPO, MGPO and GRPO on top of TRL's trainer (paper, Eq. 2 and 4).
 
 TRL keeps the sampler of groups, accelerate, PEFT, the reference model, the optimizer, logging and resuming. Ours are
-the rollouts, which need two turns over different pictures, and the loss, whose rows carry their own weights. Three of
+the rollouts, which need two turns over different images, and the loss, whose rows carry their own weights. Three of
 its methods are replaced for that: ``_prepare_inputs``, ``compute_loss`` and ``training_step`` (for its timing). A
 fourth, which reports home, does nothing. ``tests/contract/test_trl_api.py`` names everything private that is relied on.
 """
@@ -29,27 +29,27 @@ from hart_studio.models.loading import unwrap_model
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import RunCheckpoints, Stage
-from hart_studio.training.figures import Tally, count_groups, peak_memory_mib
-from hart_studio.training.order import order_samples, step_seed
-from hart_studio.training.packing import split_items
-from hart_studio.training.policy import PolicyModel
-from hart_studio.training.rewards import check_reward_range
-from hart_studio.training.rollouts import RolledGroup, roll_out
-from hart_studio.training.scoring import Scores, find_obstacle, score
-from hart_studio.training.sharding import is_sharded, whole_weights
-from hart_studio.training.steps import (
+from hart_studio.training.metrics import MetricAccumulator, add_group_metrics, peak_memory_mib
+from hart_studio.training.micro_batches import (
     MicroBatch,
     build_rows,
     count_rollouts,
-    deal_rows,
     filler_row,
+    make_micro_batches,
     mean_kl,
     rows_loss,
 )
+from hart_studio.training.packing import split_by_tokens
+from hart_studio.training.rewards import check_reward_range
+from hart_studio.training.rollouts import TrainingGroup, roll_out
+from hart_studio.training.sample_order import order_samples, step_seed
+from hart_studio.training.sequence_logps import SequenceLogps, compute_logps, prefix_sharing_blocker
+from hart_studio.training.sharding import is_sharded, whole_weights
+from hart_studio.training.trainable_model import TrainableModel
 
 CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
 """Most tokens of one scoring pass per kind of device, ours: what is longer than a group runs in several passes."""
-WHOLE_PASS: Final = 2**62
+UNLIMITED_TOKENS: Final = 2**62
 """No limit: sharded weights are gathered per pass, so every process must make as many passes as the others."""
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         stage: Its place in the run.
         policy: The model as the pipeline sees it.
         last_groups: The first groups of the newest step on this process, for the records of the run.
-        obstacle: Why groups do not share their prompts; None when they do, or before the first step.
+        prefix_sharing_blocker: Why groups do not share their prompts; None when they do, or before the first step.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             samples: D_RL, blind.
             peft_config: Adapters to put on the model; None = all weights, or the adapters that it has.
             callbacks: Told about every step.
-            open_image: Opens a picture by its path.
+            open_image: Opens an image by its path.
 
         Raises:
             DataError: If there is no sample.
@@ -99,8 +99,8 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         """
         check_reward_range(method, config.method, config.rollout.group_size)
         if not samples:
-            raise DataError("expected samples for the RL stage, got none; raise data.rl_count")
-        prompts = config.schedule.prompts_per_step * stage.steps
+            raise DataError("expected samples for the RL stage, got none; raise data.rl_samples")
+        prompts = config.schedule.rl_batch_size * stage.steps
         order = order_samples(len(samples), prompts, config.seed, stage.first_step)
         rows = Dataset.from_dict({"prompt": [""] * prompts, "sample": order})
         super().__init__(
@@ -113,20 +113,20 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             callbacks=list(callbacks),
         )
         self.stage = stage
-        self.policy = PolicyModel(_module(self.model), processor, name="policy")
-        self.last_groups: list[RolledGroup] = []
-        self.obstacle: str | None = None
+        self.policy = TrainableModel(_module(self.model), processor, name="policy")
+        self.last_groups: list[TrainingGroup] = []
+        self.prefix_sharing_blocker: str | None = None
         self._method = method
         self._run_config = config
         self._samples = samples
         self._open_image = open_image
-        self._tally = Tally()
+        self._accumulator = MetricAccumulator()
         self._slices = args.gradient_accumulation_steps
         self._micro_batches: list[MicroBatch] = []
         self._shares = config.rollout.prefix_sharing
         self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
         if is_sharded(self):
-            self._chunk_tokens = WHOLE_PASS
+            self._chunk_tokens = UNLIMITED_TOKENS
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The micro-batch that is due; with the first one of a step, the rollouts of the whole step."""
@@ -138,25 +138,25 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
 
     def _roll_out_step(self, samples: Sequence[Sample], micro_batches: int) -> list[MicroBatch]:
         """Sample, judge and weigh the rollouts of this process for one optimizer step."""
-        self._find_obstacle()
+        self._check_prefix_sharing()
         began = time.perf_counter()
         with whole_weights(self):
             groups = self._roll_out(samples)
-        self._tally.add("seconds_rollout", time.perf_counter() - began)
-        count_groups(self._tally, groups)
-        self.last_groups = groups[: self._run_config.schedule.rollout_prompts]
+        self._accumulator.add("seconds_rollout", time.perf_counter() - began)
+        add_group_metrics(self._accumulator, groups)
+        self.last_groups = groups[: self._run_config.schedule.rollout_log_prompts]
         mine = torch.tensor(count_rollouts(groups), device=self.accelerator.device)
         in_step = int(self.accelerator.reduce(mine, reduction="sum"))
-        rows = build_rows(groups, in_step, self._run_config.method.token_mean)
-        batches = deal_rows(rows, micro_batches, filler_row(self._tokenizer.eos_token_id))
+        rows = build_rows(groups, in_step, self._run_config.method.loss_aggregation)
+        batches = make_micro_batches(rows, micro_batches, filler_row(self._tokenizer.eos_token_id))
         if self.beta:
             began = time.perf_counter()
             for batch in batches:
                 batch.ref_logps = self._reference_logps(batch)
-            self._tally.add("seconds_reference", time.perf_counter() - began)
+            self._accumulator.add("seconds_reference", time.perf_counter() - began)
         return batches
 
-    def _roll_out(self, samples: Sequence[Sample]) -> list[RolledGroup]:
+    def _roll_out(self, samples: Sequence[Sample]) -> list[TrainingGroup]:
         seed = step_seed(
             self._run_config.seed, self.stage.first_step + self.state.global_step, self.accelerator.process_index
         )
@@ -209,57 +209,57 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
         self._count_loss(chunk, scores)
         return parts.loss * int(self.accelerator.num_processes)
 
-    def _score(self, model: Any, batch: MicroBatch, with_entropies: bool = False) -> Scores:
+    def _score(self, model: Any, batch: MicroBatch, with_entropies: bool = False) -> SequenceLogps:
         with self.accelerator.autocast():
-            return score(
+            return compute_logps(
                 model,
-                [row.item for row in batch.rows],
+                [row.sequence for row in batch.rows],
                 temperature=self.temperature,
                 share=self._shares,
                 with_entropies=with_entropies,
             )
 
     def _split(self, batch: MicroBatch) -> list[list[int]]:
-        return split_items([row.item for row in batch.rows], self._chunk_tokens, share=self._shares)
+        return split_by_tokens([row.sequence for row in batch.rows], self._chunk_tokens, share=self._shares)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch, and with the last one of a step its figures."""
+        """One micro-batch, and with the last one of a step its metrics."""
         began = time.perf_counter()
-        before = self._tally_seconds()
+        before = self._rollout_seconds()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
-        rolled = self._tally_seconds() - before
-        self._tally.add("seconds_update", time.perf_counter() - began - rolled, count=0.0)
+        rolled = self._rollout_seconds() - before
+        self._accumulator.add("seconds_update", time.perf_counter() - began - rolled, count=0.0)
         if self._step % self.current_gradient_accumulation_steps == 0:
-            self._tally.add("seconds_update", 0.0)
-            self._tally.add("memory_mib", peak_memory_mib(self.accelerator.device))
-            for name, value in self._tally.means(self.accelerator).items():
+            self._accumulator.add("seconds_update", 0.0)
+            self._accumulator.add("memory_mib", peak_memory_mib(self.accelerator.device))
+            for name, value in self._accumulator.means(self.accelerator).items():
                 self._metrics["train"][name] = [value]
-            self._tally = Tally()
+            self._accumulator = MetricAccumulator()
         return loss
 
-    def _tally_seconds(self) -> float:
-        return sum(self._tally.total(name) for name in ("seconds_rollout", "seconds_reference"))
+    def _rollout_seconds(self) -> float:
+        return sum(self._accumulator.total(name) for name in ("seconds_rollout", "seconds_reference"))
 
     @torch.no_grad()
-    def _count_loss(self, chunk: MicroBatch, scores: Scores) -> None:
+    def _count_loss(self, chunk: MicroBatch, scores: SequenceLogps) -> None:
         for is_right, name in ((True, "kl_right"), (False, "kl_wrong")):
             value, count = mean_kl(chunk, scores, is_right)
-            self._tally.add(name, value, count)
-            self._tally.add("kl", value, count)
+            self._accumulator.add(name, value, count)
+            self._accumulator.add("kl", value, count)
         for part in scores.entropies or ():
-            self._tally.add("entropy", float(part.sum()), len(part))
+            self._accumulator.add("entropy", float(part.sum()), len(part))
 
     def _send_telemetry(self) -> None:
         """Tell nobody: what is trained here, and on what, is the user's own."""
 
-    def _find_obstacle(self) -> None:
+    def _check_prefix_sharing(self) -> None:
         """Decide before a step whether groups share their prompts; say once why not."""
         inner = unwrap_model(_module(self.model))
-        obstacle = find_obstacle(inner) if self._run_config.rollout.prefix_sharing else None
-        if obstacle is not None and self.obstacle is None:
-            logger.warning("groups do not share their prompts, which is slower: %s", obstacle)
-        self.obstacle = obstacle
-        self._shares = self._run_config.rollout.prefix_sharing and obstacle is None
+        blocker = prefix_sharing_blocker(inner) if self._run_config.rollout.prefix_sharing else None
+        if blocker is not None and self.prefix_sharing_blocker is None:
+            logger.warning("groups do not share their prompts, which is slower: %s", blocker)
+        self.prefix_sharing_blocker = blocker
+        self._shares = self._run_config.rollout.prefix_sharing and blocker is None
 
 
 def _module(model: Any) -> torch.nn.Module:

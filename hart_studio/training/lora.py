@@ -8,7 +8,7 @@ from typing import Final
 from peft import LoraConfig
 
 from hart_studio.runs.config import ModelConfig
-from hart_studio.training.tower import LANGUAGE_MODEL
+from hart_studio.training.vision_tower import LANGUAGE_MODEL
 
 LARGE_MODEL: Final = 1_000_000_000
 """Weights from which ``auto`` means adapters and gradient checkpointing, ours (paper, Table 8 fits adapters only)."""
@@ -30,7 +30,7 @@ def is_lora(settings: ModelConfig, weight_count: int) -> bool:
     return settings.lora == "on" or (settings.lora == "auto" and weight_count >= LARGE_MODEL)
 
 
-def is_checkpointed(settings: ModelConfig, weight_count: int) -> bool:
+def uses_gradient_checkpointing(settings: ModelConfig, weight_count: int) -> bool:
     """Whether activations are recomputed in the backward pass."""
     switch = settings.gradient_checkpointing
     return switch == "on" or (switch == "auto" and weight_count >= LARGE_MODEL)
@@ -39,16 +39,16 @@ def is_checkpointed(settings: ModelConfig, weight_count: int) -> bool:
 def lora_config(settings: ModelConfig) -> LoraConfig:
     """The adapters of a run. Without dropout: it would hit all completions of a group alike."""
     return LoraConfig(
-        r=settings.lora_rank,
+        r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # its docstring allows any number
         lora_dropout=0.0,
-        target_modules=LANGUAGE_LAYERS if settings.trained_part == "language_model" else ALL_LINEAR,
+        target_modules=LANGUAGE_LAYERS if settings.trainable_part == "language_model" else ALL_LINEAR,
         bias="none",
     )
 
 
 def is_adapted(name: str, settings: ModelConfig) -> bool:
     """Whether the linear layer of that full name gets an adapter."""
-    if settings.trained_part == "language_model":
+    if settings.trainable_part == "language_model":
         return re.fullmatch(LANGUAGE_LAYERS, name) is not None
     return not name.endswith("lm_head")

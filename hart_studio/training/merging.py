@@ -20,7 +20,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import DTYPES, load_model
 from hart_studio.progress import ProgressReporter
 from hart_studio.runs.layout import find_run, is_run_id
-from hart_studio.training.stage_model import ADAPTER_FILE
+from hart_studio.training.initial_model import ADAPTER_FILE
 from hart_studio.training.train import MODEL_FOLDER
 
 _KEPT: Final = "auto"
@@ -33,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name and ``merge``; None = those of the process.
 
     Returns:
-        0 = written; 2 = there is nothing to merge, or no place to write it to.
+        0 = written; 2 = there is nothing to merge, or no folder to write it to.
     """
     options = _parse(argv)
     try:
-        folder = find_trained(options.source, options.runs_root, allows_whole=options.dtype != _KEPT)
+        folder = find_trained_model(options.source, options.runs_root, allows_whole=options.dtype != _KEPT)
         with ProgressReporter() as progress:
             merge_adapter(folder, options.out, options.dtype, progress.set_phase)
     except HartError as error:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_trained(source: str, runs_root: Path, *, allows_whole: bool = False) -> Path:
+def find_trained_model(source: str, runs_root: Path, *, allows_whole: bool = False) -> Path:
     """The folder with the trained adapters, or with a model that was trained whole.
 
     Args:
@@ -58,8 +58,8 @@ def find_trained(source: str, runs_root: Path, *, allows_whole: bool = False) ->
     Raises:
         InputError: If there are no adapters.
     """
-    place = find_run(runs_root, source).folder if is_run_id(source) else Path(source)
-    folder = place / MODEL_FOLDER if (place / MODEL_FOLDER).is_dir() else place
+    folder = find_run(runs_root, source).folder if is_run_id(source) else Path(source)
+    folder = folder / MODEL_FOLDER if (folder / MODEL_FOLDER).is_dir() else folder
     if (folder / ADAPTER_FILE).is_file():
         return folder
     if (folder / "config.json").is_file() and any(folder.glob("model*.safetensors")):

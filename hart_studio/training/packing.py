@@ -1,14 +1,14 @@
-"""Pack sequences into rows in which the items of a group share their prompt, exactly.
+"""Pack sequences into rows in which the sequences of a group share their prompt, exactly.
 
-    row      = prompt[:-1]  then one branch per item, one after the other
+    row      = prompt[:-1]  then one branch per sequence, one after the other
     branch   = [prompt[-1], c_1 .. c_{T-1}]      its labels = [c_1 .. c_T]
 
 The last prompt token begins every branch, so labels are local to a branch. A token sees the prompt of its own tree and
 its own branch before it, never another branch, and its rotary position is the one that it has in its own sequence. So
-the log-probabilities and gradients are those of the sequences one by one, while a prompt with its picture is computed
+the log-probabilities and gradients are those of the sequences one by one, while a prompt with its image is computed
 once for a whole group. Several trees stand side by side in a row without seeing each other.
 
-The plain layout, one item per row with padding, is what models that cannot share use, and the oracle of the tests.
+The plain layout, one sequence per row with padding, is what models that cannot share use, and the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Final
 
 import torch
 
-from hart_studio.training.items import IGNORED, Item, TowerPicture
+from hart_studio.training.sequences import IGNORED, TrainingSequence, VisionInput
 
 PREFIX: Final = 0
 """Branch number of the shared prompt; branches count from 1."""
 PADDING: Final = -1
 
-ReadPositions = Callable[[Sequence[Item]], list[torch.Tensor]]
-"""Rotary positions ``[axes, length]`` of each item's whole sequence."""
+ReadPositions = Callable[[Sequence[TrainingSequence]], list[torch.Tensor]]
+"""Rotary positions ``[axes, length]`` of each sequence's whole sequence."""
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """Items as the rows of one model call; B rows, padded on the right to S tokens.
+class PackedBatch:
+    """Sequences as the rows of one model call; B rows, padded on the right to S tokens.
 
     Attributes:
         input_ids: ``[B, S]``.
@@ -39,9 +39,9 @@ class Layout:
         tree: ``[B, S]`` number of the tree within its row, ``PADDING`` after the last.
         branch: ``[B, S]`` ``PREFIX``, a branch number from 1, or ``PADDING``.
         labels: ``[B, S]`` token to predict AFTER this position, or ``IGNORED``.
-        pictures: In the order of the placeholders, row by row; one shown in two rows is listed twice.
-        scored: Index and trained tokens of each scored item, in the order in which their labels stand in the rows.
-        is_shared: Whether items share prompts and rows; decides what mask the model needs.
+        images: In the order of the placeholders, row by row; one shown in two rows is listed twice.
+        scored: Index and trained tokens of each scored sequence, in the order in which their labels stand in the rows.
+        is_shared: Whether sequences share prompts and rows; decides what mask the model needs.
     """
 
     input_ids: torch.Tensor
@@ -49,19 +49,19 @@ class Layout:
     tree: torch.Tensor
     branch: torch.Tensor
     labels: torch.Tensor
-    pictures: list[TowerPicture]
+    images: list[VisionInput]
     scored: list[tuple[int, int]]
     is_shared: bool
 
     def split(self, values: torch.Tensor, count: int) -> list[torch.Tensor]:
-        """Give values of labelled positions back to their items.
+        """Give values of labelled positions back to their sequences.
 
         Args:
             values: One per label, row by row.
-            count: Items that were packed.
+            count: Sequences that were packed.
 
         Returns:
-            ``count`` tensors, one value per trained token; empty for items without one.
+            ``count`` tensors, one value per trained token; empty for sequences without one.
         """
         pieces = torch.split(values, [trained for _, trained in self.scored])
         parts = {index: piece for (index, _), piece in zip(self.scored, pieces, strict=True)}
@@ -70,49 +70,49 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """The items of a group in one line."""
+    """The sequences of a group in one line."""
 
     ids: list[int]
     branch: list[int]
     labels: list[int]
     positions: torch.Tensor
-    pictures: list[TowerPicture]
+    images: list[VisionInput]
     scored: list[tuple[int, int]]
 
 
-def pack(items: Sequence[Item], read_positions: ReadPositions, *, share: bool = True) -> Layout:
-    """Lay items out for one model call.
+def pack(sequences: Sequence[TrainingSequence], read_positions: ReadPositions, *, share: bool = True) -> PackedBatch:
+    """Lay sequences out for one model call.
 
-    Items without a trained token are left out. When there is no other, the first one stands in, so that there is a
+    Sequences without a trained token are left out. When there is no other, the first one stands in, so that there is a
     model call with a gradient of zero and every process of a distributed step takes part in it.
 
     Args:
-        items: At least one.
+        sequences: At least one.
         read_positions: Positions of unshared sequences.
-        share: Whether items of one group share their prompt and trees share rows; else one item per row.
+        share: Whether sequences of one group share their prompt and trees share rows; else one sequence per row.
 
     Returns:
         The rows, on the CPU. Shared rows are filled up to the length of the longest tree.
 
     Raises:
-        ValueError: If there is no item.
+        ValueError: If there is no sequence.
     """
-    if not items:
-        raise ValueError("expected at least one item, got none")
-    indices = [index for index, item in enumerate(items) if item.trained_count] or [0]
-    groups = group_items(items, indices) if share else [[index] for index in indices]
-    trees = [_grow(items, group, read_positions) for group in groups]
+    if not sequences:
+        raise ValueError("expected at least one sequence, got none")
+    indices = [index for index, sequence in enumerate(sequences) if sequence.trained_count] or [0]
+    groups = group_by_prompt(sequences, indices) if share else [[index] for index in indices]
+    trees = [_build_tree(sequences, group, read_positions) for group in groups]
     rows = fill_rows([len(tree.ids) for tree in trees]) if share else [[number] for number in range(len(trees))]
-    filler = items[0].prompt.ids[-1]  # a text token: what stands in the padding must not be a placeholder
+    filler = sequences[0].prompt.ids[-1]  # a text token: what stands in the padding must not be a placeholder
     return _stack([[trees[number] for number in row] for row in rows], filler, share)
 
 
-def group_items(items: Sequence[Item], indices: Sequence[int]) -> list[list[int]]:
-    """Indices of the items that share a prompt: equal tokens and the same picture objects. Order is kept."""
+def group_by_prompt(sequences: Sequence[TrainingSequence], indices: Sequence[int]) -> list[list[int]]:
+    """Indices of the sequences that share a prompt: equal tokens and the same image objects. Order is kept."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for index in indices:
-        prompt = items[index].prompt
-        groups.setdefault((prompt.ids, *(id(picture) for picture in prompt.pictures)), []).append(index)
+        prompt = sequences[index].prompt
+        groups.setdefault((prompt.ids, *(id(image) for image in prompt.images)), []).append(index)
     return list(groups.values())
 
 
@@ -138,20 +138,20 @@ def fill_rows(lengths: Sequence[int]) -> list[list[int]]:
     return rows
 
 
-def split_items(items: Sequence[Item], token_budget: int, *, share: bool = True) -> list[list[int]]:
-    """Cut a list of items into batches for one model call each: neighbours in length together, groups kept whole.
+def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *, share: bool = True) -> list[list[int]]:
+    """Cut a list of sequences into batches for one model call each: neighbours in length together, groups kept whole.
 
     Args:
-        items: Any number.
+        sequences: Any number.
         token_budget: Most tokens of a batch, padding included; a group that is larger is a batch by itself.
         share: As for ``pack``.
 
     Returns:
-        Indices of the items of each batch; every item is in one.
+        Indices of the sequences of each batch; every sequence is in one.
     """
-    indices = range(len(items))
-    groups = group_items(items, indices) if share else [[index] for index in indices]
-    lengths = [_tree_length(items, group) for group in groups]
+    indices = range(len(sequences))
+    groups = group_by_prompt(sequences, indices) if share else [[index] for index in indices]
+    lengths = [_tree_length(sequences, group) for group in groups]
     batches: list[list[int]] = []
     batch: list[int] = []
     for number in sorted(range(len(groups)), key=lambda number: lengths[number]):
@@ -168,7 +168,7 @@ def tree_mask(tree: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     """Who sees whom in shared rows.
 
     Args:
-        tree: ``[B, S]`` (see ``Layout``).
+        tree: ``[B, S]`` (see ``PackedBatch``).
         branch: ``[B, S]``.
 
     Returns:
@@ -182,56 +182,56 @@ def tree_mask(tree: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     return (is_past & is_same_tree & is_visible)[:, None]
 
 
-def _tree_length(items: Sequence[Item], group: Sequence[int]) -> int:
-    prompt = items[group[0]].prompt
-    return len(prompt.ids) - 1 + sum(max(1, len(items[index].completion_ids)) for index in group)
+def _tree_length(sequences: Sequence[TrainingSequence], group: Sequence[int]) -> int:
+    prompt = sequences[group[0]].prompt
+    return len(prompt.ids) - 1 + sum(max(1, len(sequences[index].completion_ids)) for index in group)
 
 
 def _padded_tokens(lengths: Sequence[int], share: bool) -> int:
     return max(lengths) * (len(fill_rows(lengths)) if share else len(lengths))
 
 
-def _grow(items: Sequence[Item], group: Sequence[int], read_positions: ReadPositions) -> _Tree:
-    prompt = items[group[0]].prompt
+def _build_tree(sequences: Sequence[TrainingSequence], group: Sequence[int], read_positions: ReadPositions) -> _Tree:
+    prompt = sequences[group[0]].prompt
     start = len(prompt.ids) - 1
     ids, branch, labels = list(prompt.ids[:-1]), [PREFIX] * start, [IGNORED] * start
-    pictures = list(prompt.pictures)
-    sequences = read_positions([items[index] for index in group])
-    positions = [sequences[0][:, :start]]
-    for number, (index, sequence) in enumerate(zip(group, sequences, strict=True), start=1):
-        item = items[index]
-        inputs = [prompt.ids[-1], *item.completion_ids[:-1]]
+    images = list(prompt.images)
+    item_positions = read_positions([sequences[index] for index in group])
+    positions = [item_positions[0][:, :start]]
+    for number, (index, own_positions) in enumerate(zip(group, item_positions, strict=True), start=1):
+        sequence = sequences[index]
+        inputs = [prompt.ids[-1], *sequence.completion_ids[:-1]]
         ids += inputs
         branch += [number] * len(inputs)
-        labels += item.labels or [IGNORED]
-        pictures += item.completion_pictures
-        positions.append(sequence[:, start : start + len(inputs)])
-    scored = [(index, items[index].trained_count) for index in group]
-    return _Tree(ids, branch, labels, torch.cat(positions, 1), pictures, scored)
+        labels += sequence.labels or [IGNORED]
+        images += sequence.completion_images
+        positions.append(own_positions[:, start : start + len(inputs)])
+    scored = [(index, sequences[index].trained_count) for index in group]
+    return _Tree(ids, branch, labels, torch.cat(positions, 1), images, scored)
 
 
-def _stack(rows: Sequence[Sequence[_Tree]], filler: int, is_shared: bool) -> Layout:
+def _stack(rows: Sequence[Sequence[_Tree]], filler: int, is_shared: bool) -> PackedBatch:
     length = max(sum(len(tree.ids) for tree in row) for row in rows)
 
     def pad(values: Callable[[int, _Tree], list[int]], fill: int) -> torch.Tensor:
         table = torch.full((len(rows), length), fill)
         for index, row in enumerate(rows):
-            line = [value for number, tree in enumerate(row) for value in values(number, tree)]
-            table[index, : len(line)] = torch.tensor(line)
+            row_values = [value for number, tree in enumerate(row) for value in values(number, tree)]
+            table[index, : len(row_values)] = torch.tensor(row_values)
         return table
 
     axes = rows[0][0].positions.shape[0]
     positions = torch.zeros(axes, len(rows), length, dtype=torch.long)
     for index, row in enumerate(rows):
-        line = torch.cat([tree.positions for tree in row], 1)
-        positions[:, index, : line.shape[1]] = line
-    return Layout(
+        row_values = torch.cat([tree.positions for tree in row], 1)
+        positions[:, index, : row_values.shape[1]] = row_values
+    return PackedBatch(
         input_ids=pad(lambda _, tree: tree.ids, filler),
         positions=positions,
         tree=pad(lambda number, tree: [number] * len(tree.ids), PADDING),
         branch=pad(lambda _, tree: tree.branch, PADDING),
         labels=pad(lambda _, tree: tree.labels, IGNORED),
-        pictures=[picture for row in rows for tree in row for picture in tree.pictures],
+        images=[image for row in rows for tree in row for image in tree.images],
         scored=[entry for row in rows for tree in row for entry in tree.scored],
         is_shared=is_shared,
     )

@@ -23,23 +23,23 @@ from hart_studio.errors import HartError
 from hart_studio.models.loading import detect_family
 from hart_studio.records import GoldSample, Sample
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.devices import tell_device
+from hart_studio.runs.devices import describe_device
 from hart_studio.scoring import score_answer
-from hart_studio.training.plan import MemoryPlan, find_model_folder, plan_memory, tell_portions
+from hart_studio.training.dry_run import MemoryEstimate, describe_batching, estimate_memory, find_model_folder
 from hart_studio.training.rewards import check_reward_range
 from hart_studio.training.trackers import check_trackers
 
 State = Literal["good", "check", "bad"]
 
-PICTURES: Final = 8
-"""Pictures that are opened, spread over the parts."""
+IMAGES: Final = 8
+"""Images that are opened, spread over the parts."""
 
 REWARDS: Final = 2
 """Samples whose reward is tried."""
 
 _GIB: Final = 2**30
 _LARGE: Final = 1_000_000_000
-"""Weights from which on a CPU is no place to train."""
+"""Weights from which on a CPU is no path to train."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def check_run(config: RunConfig, runs_root: Path, device: torch.device, processe
     yield _check_folder(runs_root)
     plan = None
     for finding in _check_model(config, device):
-        if isinstance(finding, MemoryPlan):
+        if isinstance(finding, MemoryEstimate):
             plan = finding
         else:
             yield finding
@@ -88,7 +88,7 @@ def check_run(config: RunConfig, runs_root: Path, device: torch.device, processe
 
 def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
     try:
-        portions = [f"{stage}: {tell_portions(config, stage, processes)}" for stage in config.method.stages]
+        portions = [f"{stage}: {describe_batching(config, stage, processes)}" for stage in config.method.stages]
         for method in parse_chain(config.method.chain):
             check_reward_range(method, config.method, config.rollout.group_size)
         check_trackers(config.trackers)
@@ -101,14 +101,14 @@ def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
 
 
 def _check_folder(runs_root: Path) -> Finding:
-    place = _existing_part(runs_root)
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        return Finding("Folder of runs", "bad", f"{place} cannot be written to", "Choose another --runs-root.")
+    path = _existing_part(runs_root)
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        return Finding("Folder of runs", "bad", f"{path} cannot be written to", "Choose another --runs-root.")
     made = "" if runs_root.exists() else ", will be made"
     return Finding("Folder of runs", "good", f"{runs_root}{made}; the run gets a new folder of its own")
 
 
-def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | MemoryPlan]:
+def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | MemoryEstimate]:
     name = config.model.id or "built-in"
     if device.type == "cpu" and config.model.device == "cuda":
         yield Finding("Device", "bad", "model.device is cuda, and there is no GPU here", "Set model.device to auto.")
@@ -121,18 +121,18 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
             f"{name} is not on this machine yet: its memory is unknown, and it has to be fetched first",
             "Check the name, and that the hub can be reached.",
         )
-        yield Finding("Device", "good" if device.type == "cuda" else "check", tell_device(device.type))
+        yield Finding("Device", "good" if device.type == "cuda" else "check", describe_device(device.type))
         return
     try:
         detect_family(name, folder)
-        plan = plan_memory(config, device)
+        plan = estimate_memory(config, device)
     except (HartError, OSError, ValueError) as error:
         yield Finding("Model", "bad", f"{name}: {error}", "Choose a model of a supported family.")
         return
     if plan is None:
         return
     how = "adapters" if plan.is_lora else "all weights of the trained part"
-    checkpointing = "on" if plan.is_checkpointed else "off"
+    checkpointing = "on" if plan.uses_gradient_checkpointing else "off"
     yield Finding(
         "Model",
         "good",
@@ -147,11 +147,11 @@ def _check_model(config: RunConfig, device: torch.device) -> Iterator[Finding | 
             "Use a machine with a GPU.",
         )
     else:
-        yield Finding("Device", "good", tell_device(device.type))
+        yield Finding("Device", "good", describe_device(device.type))
     yield plan
 
 
-def _check_memory(plan: MemoryPlan, device: torch.device) -> Finding:
+def _check_memory(plan: MemoryEstimate, device: torch.device) -> Finding:
     free = _free_memory(device)
     text = f"{plan.total / _GIB:.2f} GiB per process before activations"
     if free is None:
@@ -169,7 +169,7 @@ def _check_memory(plan: MemoryPlan, device: torch.device) -> Finding:
             "Memory",
             "check",
             f"{text}: little is left for activations",
-            "Lower schedule.prompts_per_micro_batch, rollout.group_size or the pixel budgets if it runs out.",
+            "Lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets if it runs out.",
         )
     return Finding("Memory", "good", text)
 
@@ -185,16 +185,16 @@ def _free_memory(device: torch.device) -> int | None:
     return int(found[0][1]) * 1024 if found else None
 
 
-def _check_disk(plan: MemoryPlan, config: RunConfig, runs_root: Path) -> Finding:
+def _check_disk(plan: MemoryEstimate, config: RunConfig, runs_root: Path) -> Finding:
     """Checkpoints hold trained weights, or the whole model, and two moments of each trained weight, all float32."""
     saved = plan.trained_count if plan.is_lora else plan.weight_count
     checkpoint = 4 * (saved + 2 * plan.trained_count)
-    kept = config.schedule.keep_checkpoints + len(config.method.stages) + 1  # one more while the next is written
+    kept = config.schedule.save_total_limit + len(config.method.stages) + 1  # one more while the next is written
     wanted = checkpoint * kept + config.schedule.rollout_image_mb * 1_000_000
     free = shutil.disk_usage(_existing_part(runs_root)).free
-    text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and pictures, {free / _GIB:.1f} GiB free"
+    text = f"up to {wanted / _GIB:.2f} GiB for {kept} checkpoints and images, {free / _GIB:.1f} GiB free"
     if wanted > free:
-        advice = "Free some space, or lower schedule.keep_checkpoints and schedule.rollout_image_mb."
+        advice = "Free some space, or lower schedule.save_total_limit and schedule.rollout_image_mb."
         return Finding("Disk", "bad", text, advice)
     return Finding("Disk", "good", text)
 
@@ -202,7 +202,7 @@ def _check_disk(plan: MemoryPlan, config: RunConfig, runs_root: Path) -> Finding
 def _existing_part(path: Path) -> Path:
     """The path itself, or the nearest folder above it that is there."""
     path = path.resolve()
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(part for part in (path, *path.parents) if part.exists())
 
 
 def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
@@ -224,7 +224,7 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
     try:
         split = split_config(config, source)
     except HartError as error:
-        yield Finding("Samples", "bad", str(error), "Lower data.rl_count, data.sft_count or data.eval_count.")
+        yield Finding("Samples", "bad", str(error), "Lower data.rl_samples, data.sft_samples or data.eval_samples.")
         return
     yield Finding(
         "Samples",
@@ -232,7 +232,7 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
         f"{len(split.rl):,} for RL, {len(split.sft):,} for SFT, {len(split.evaluation):,} held out, no question in two",
     )
     yield _check_blindness(split)
-    yield _check_pictures(split, source)
+    yield _check_images(split, source)
     yield _check_answers(split)
     yield _check_rewards(split)
     if "sft" in config.method.stages and config.method.sft_target == "grounded":
@@ -251,8 +251,8 @@ def _check_blindness(split: Split) -> Finding:
     )
 
 
-def _check_pictures(split: Split, source: SampleSource) -> Finding:
-    samples = _spread((*split.rl, *split.sft, *split.evaluation), PICTURES)
+def _check_images(split: Split, source: SampleSource) -> Finding:
+    samples = _spread((*split.rl, *split.sft, *split.evaluation), IMAGES)
     broken = []
     for sample in samples:
         try:
@@ -261,11 +261,11 @@ def _check_pictures(split: Split, source: SampleSource) -> Finding:
         except (HartError, OSError) as error:
             broken.append(f"{Path(sample.image).name}: {error}")
     if len(broken) == len(samples):
-        return Finding("Pictures", "bad", f"none of {len(samples)} opens; {broken[0]}", "Check data.image_root.")
+        return Finding("Images", "bad", f"none of {len(samples)} opens; {broken[0]}", "Check data.image_root.")
     if broken:
         text = f"{len(broken)} of {len(samples)} do not open; {broken[0]}"
-        return Finding("Pictures", "check", text, "Such samples are skipped and counted; repair them if they are many.")
-    return Finding("Pictures", "good", f"{len(samples)} of {len(samples)} open")
+        return Finding("Images", "check", text, "Such samples are skipped and counted; repair them if they are many.")
+    return Finding("Images", "good", f"{len(samples)} of {len(samples)} open")
 
 
 def _check_answers(split: Split) -> Finding:

@@ -22,7 +22,7 @@ class Reward:
     format: float
     """Bonus for boxes that can be read; 0 when it is off."""
     area: float
-    """Penalty for the share of the picture that the boxes cover, 0 or more; 0 when it is off."""
+    """Penalty for the share of the image that the boxes cover, 0 or more; 0 when it is off."""
 
     @property
     def total(self) -> float | None:
@@ -30,12 +30,12 @@ class Reward:
         return None if self.correct is None else self.correct + self.format - self.area
 
 
-def judge_rollout(rollout: Rollout, image_wh: tuple[int, int], settings: MethodConfig) -> Reward:
+def compute_reward(rollout: Rollout, image_wh: tuple[int, int], settings: MethodConfig) -> Reward:
     """The reward of one rollout.
 
     Args:
         rollout: The rollout; its score is that of the strict extractor, 0 when there was no usable box.
-        image_wh: (width, height) of the original picture.
+        image_wh: (width, height) of the original image.
         settings: ``format_reward`` and ``area_penalty``; both have no meaning without a grounding turn and are 0 then.
     """
     return Reward(

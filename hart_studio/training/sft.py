@@ -20,20 +20,20 @@ from hart_studio.models.loading import unwrap_model
 from hart_studio.records import Sample
 from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import RunCheckpoints, Stage
-from hart_studio.training.figures import Tally, peak_memory_mib
-from hart_studio.training.hart_trainer import CHUNK_TOKENS, WHOLE_PASS
-from hart_studio.training.items import Item
-from hart_studio.training.lessons import Lessons, check_taught
-from hart_studio.training.order import order_samples
-from hart_studio.training.packing import split_items
-from hart_studio.training.policy import PolicyModel
-from hart_studio.training.rollouts import RolledGroup
-from hart_studio.training.scoring import find_obstacle, score
+from hart_studio.training.hart_trainer import CHUNK_TOKENS, UNLIMITED_TOKENS
+from hart_studio.training.metrics import MetricAccumulator, peak_memory_mib
+from hart_studio.training.micro_batches import MicroBatch, WeightedSequence, filler_row, stack_rows
+from hart_studio.training.packing import split_by_tokens
+from hart_studio.training.rollouts import TrainingGroup
+from hart_studio.training.sample_order import order_samples
+from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_blocker
+from hart_studio.training.sequences import TrainingSequence
+from hart_studio.training.sft_targets import SftTargetBuilder, check_sft_samples
 from hart_studio.training.sharding import is_sharded, whole_weights
-from hart_studio.training.steps import MicroBatch, Row, filler_row, stack_rows
+from hart_studio.training.trainable_model import TrainableModel
 
-SFT_FIGURES = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
-"""Every figure that an SFT step can have."""
+SFT_METRICS = ("failed_share", "answer_tokens", "entropy", "seconds_update", "memory_mib")
+"""Every metric that an SFT step can have."""
 
 
 class SftTrainer(RunCheckpoints):
@@ -43,7 +43,7 @@ class SftTrainer(RunCheckpoints):
         stage: Its place in the run.
         policy: The model as the pipeline sees it.
         last_groups: Always empty: there are no rollouts to record.
-        obstacle: Why items do not share rows; None when they do.
+        prefix_sharing_blocker: Why sequences do not share rows; None when they do.
     """
 
     loss_is_scaled_for_ga = True  # the weights of the rows already cover the whole step
@@ -70,13 +70,13 @@ class SftTrainer(RunCheckpoints):
             stage: Place of the stage in the run.
             samples: D_SFT, blind.
             callbacks: Told about every step.
-            open_image: Opens a picture by its path.
+            open_image: Opens an image by its path.
 
         Raises:
             DataError: If there is no sample, or none that can be taught.
         """
-        check_taught(samples, config)
-        wanted = config.schedule.sft_batch * stage.steps
+        check_sft_samples(samples, config)
+        wanted = config.schedule.sft_batch_size * stage.steps
         rows = Dataset.from_dict({"sample": order_samples(len(samples), wanted, config.seed, stage.first_step)})
         super().__init__(
             model=model,
@@ -87,17 +87,17 @@ class SftTrainer(RunCheckpoints):
             callbacks=list(callbacks),
         )
         self.stage = stage
-        self.policy = PolicyModel(model, processor, name="policy")
-        self.last_groups: list[RolledGroup] = []
-        self.obstacle: str | None = None
+        self.policy = TrainableModel(model, processor, name="policy")
+        self.last_groups: list[TrainingGroup] = []
+        self.prefix_sharing_blocker: str | None = None
         self._run_config = config
         self._samples = samples
-        self._lessons = Lessons(self.policy, config, open_image)
-        self._tally = Tally(SFT_FIGURES)
+        self._target_builder = SftTargetBuilder(self.policy, config, open_image)
+        self._accumulator = MetricAccumulator(SFT_METRICS)
         self._end_id = int(processor.tokenizer.eos_token_id)
         self._chunk_tokens = CHUNK_TOKENS.get(self.accelerator.device.type, CHUNK_TOKENS["cuda"])
         if is_sharded(self):
-            self._chunk_tokens = WHOLE_PASS
+            self._chunk_tokens = UNLIMITED_TOKENS
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
@@ -112,25 +112,27 @@ class SftTrainer(RunCheckpoints):
         mine = torch.tensor(sum(map(len, parts)), device=self.accelerator.device)
         in_step = int(self.accelerator.reduce(mine, reduction="sum"))
         batches = []
-        for items in parts:
-            weights = row_weights([item.trained_count for item in items], range(len(items)), in_step, "row")
-            taught = [Row(item, weight) for item, weight in zip(items, weights, strict=True)]
-            batches.append(MicroBatch(taught or [filler_row(self._end_id)]))
+        for sequences in parts:
+            weights = row_weights(
+                [sequence.trained_count for sequence in sequences], range(len(sequences)), in_step, "row"
+            )
+            targets = [WeightedSequence(sequence, weight) for sequence, weight in zip(sequences, weights, strict=True)]
+            batches.append(MicroBatch(targets or [filler_row(self._end_id)]))
         return batches, None
 
-    def _read(self, samples: Sequence[Sample]) -> list[Item]:
-        """The items of some samples, without those whose picture or text cannot be used."""
-        items: list[Item] = []
+    def _read(self, samples: Sequence[Sample]) -> list[TrainingSequence]:
+        """The sequences of some samples, without those whose image or text cannot be used."""
+        sequences: list[TrainingSequence] = []
         for sample in samples:
             try:
-                taught = self._lessons.read(sample)
+                targets = self._target_builder.read(sample)
             except (ImageError, InputError, ValueError):
-                taught = ()
-            self._tally.add("failed_share", float(not taught))
-            for item in taught:
-                self._tally.add("answer_tokens", item.trained_count)
-            items += taught
-        return items
+                targets = ()
+            self._accumulator.add("failed_share", float(not targets))
+            for sequence in targets:
+                self._accumulator.add("answer_tokens", sequence.trained_count)
+            sequences += targets
+        return sequences
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs
@@ -144,9 +146,9 @@ class SftTrainer(RunCheckpoints):
     ) -> torch.Tensor:
         """Eq. 8 over a micro-batch; in chunks and scaled by the number of processes as in ``HartTrainer``."""
         inner = unwrap_model(model)
-        self.obstacle = find_obstacle(inner) if self._run_config.rollout.prefix_sharing else None
-        shares = self._run_config.rollout.prefix_sharing and self.obstacle is None
-        indices = split_items([row.item for row in inputs.rows], self._chunk_tokens, share=shares)
+        self.prefix_sharing_blocker = prefix_sharing_blocker(inner) if self._run_config.rollout.prefix_sharing else None
+        shares = self._run_config.rollout.prefix_sharing and self.prefix_sharing_blocker is None
+        indices = split_by_tokens([row.sequence for row in inputs.rows], self._chunk_tokens, share=shares)
         *earlier, last = [inputs.take(part) for part in indices]
         done = torch.zeros((), device=self.accelerator.device)
         for chunk in earlier:
@@ -159,9 +161,9 @@ class SftTrainer(RunCheckpoints):
 
     def _chunk_loss(self, model: Any, chunk: MicroBatch, shares: bool) -> torch.Tensor:
         with self.accelerator.autocast():
-            scores = score(model, [row.item for row in chunk.rows], share=shares, with_entropies=True)
+            scores = compute_logps(model, [row.sequence for row in chunk.rows], share=shares, with_entropies=True)
         for part in scores.entropies or ():
-            self._tally.add("entropy", float(part.sum()), len(part))
+            self._accumulator.add("entropy", float(part.sum()), len(part))
         logps, mask = stack_rows(scores.logps)
         weights = torch.tensor([row.weight for row in chunk.rows], dtype=logps.dtype, device=logps.device)
         return sft_loss(logps, mask, row_weight=weights) * int(self.accelerator.num_processes)
@@ -170,13 +172,13 @@ class SftTrainer(RunCheckpoints):
         """One micro-batch, timed."""
         began = time.perf_counter()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self._tally.add("seconds_update", time.perf_counter() - began, count=0.0)
+        self._accumulator.add("seconds_update", time.perf_counter() - began, count=0.0)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the figures of the step."""
-        self._tally.add("seconds_update", 0.0)
-        self._tally.add("memory_mib", peak_memory_mib(self.accelerator.device))
-        logs.update(self._tally.means(self.accelerator))
-        self._tally = Tally(SFT_FIGURES)
+        """Add the metrics of the step."""
+        self._accumulator.add("seconds_update", 0.0)
+        self._accumulator.add("memory_mib", peak_memory_mib(self.accelerator.device))
+        logs.update(self._accumulator.means(self.accelerator))
+        self._accumulator = MetricAccumulator(SFT_METRICS)
         super().log(logs, start_time)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, Trainer
 from trl.models.utils import unwrap_model_for_generation
 
 from hart_studio.errors import InputError
-from hart_studio.training.tower import is_tower_trained
+from hart_studio.training.vision_tower import is_vision_tower_trained
 
 
 def is_sharded(trainer: Trainer) -> bool:
@@ -25,7 +25,7 @@ def is_sharded(trainer: Trainer) -> bool:
 
 
 def check_sharding(trainer: Trainer, model: PreTrainedModel) -> None:
-    """Refuse to train a vision tower in shards: it runs once per picture, and processes see unequal numbers of them.
+    """Refuse to train a vision tower in shards: it runs once per image, and processes see unequal numbers of them.
 
     Args:
         trainer: Before it trains.
@@ -34,7 +34,7 @@ def check_sharding(trainer: Trainer, model: PreTrainedModel) -> None:
     Raises:
         InputError: If that was asked for.
     """
-    if is_sharded(trainer) and is_tower_trained(model):
+    if is_sharded(trainer) and is_vision_tower_trained(model):
         raise InputError(
             "expected a vision tower that stays as it is while FSDP or DeepSpeed spreads the weights, got one that is "
             "trained; train the language model only, or one whole model per GPU (ddp.yaml)"

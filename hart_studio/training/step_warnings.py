@@ -1,4 +1,4 @@
-"""Warnings about a training that goes on without learning anything, from the figures of its steps."""
+"""Warnings about a training that goes on without learning anything, from the metrics of its steps."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import Final
 
 from hart_studio.runs.config import RunConfig
 
-SPELL_STEPS: Final = 10
+STREAK_STEPS: Final = 10
 """Steps in a row with the same trouble, after which it is told, once until it is over (ours)."""
 HIGH_KL: Final = 10.0
 """Mean KL to reference, in nats per token, from which on the policy has left it (ours)."""
 
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 @dataclass
-class _Spell:
+class _Streak:
     """A trouble in consecutive steps.
 
     Attributes:
-        is_trouble: Whether the figures of a step show it.
-        describe: The warning, from the first and last step of the spell and the rollouts counted in it.
+        is_problem: Whether the metrics of a step show it.
+        describe: The warning, from the first and last step of the streak and the rollouts counted in it.
     """
 
-    is_trouble: Callable[[Figures], bool]
-    describe: Callable[[int, int, _Counts], str]
+    is_problem: Callable[[Metrics], bool]
+    describe: Callable[[int, int, _OutcomeCounts], str]
     first_step: int | None = None
-    is_told: bool = False
+    is_reported: bool = False
 
-    def check(self, step: int, figures: Figures, counts: _Counts) -> str | None:
+    def check(self, step: int, metrics: Metrics, counts: _OutcomeCounts) -> str | None:
         """Take in a step; the warning when one is due."""
-        if not self.is_trouble(figures):
-            self.first_step, self.is_told = None, False
+        if not self.is_problem(metrics):
+            self.first_step, self.is_reported = None, False
             return None
         if self.first_step is None:
             self.first_step = step
             counts.clear()
-        counts.add(figures)
-        if self.is_told or step - self.first_step + 1 < SPELL_STEPS:
+        counts.add(metrics)
+        if self.is_reported or step - self.first_step + 1 < STREAK_STEPS:
             return None
-        self.is_told = True
+        self.is_reported = True
         return self.describe(self.first_step, step, counts)
 
 
-class _Counts:
-    """Rollouts of a spell by how they ended."""
+class _OutcomeCounts:
+    """Rollouts of a streak by how they ended."""
 
     NAMES: Final = ("failed_share", "no_box_share", "bad_box_share", "truncated_share", "reward_correct")
 
@@ -58,13 +58,13 @@ class _Counts:
         self.rollouts = 0
         self._found = dict.fromkeys(self.NAMES, 0)
 
-    def add(self, figures: Figures) -> None:
+    def add(self, metrics: Metrics) -> None:
         """Add the rollouts of a step; all shares but that of failed ones are over those that did not fail."""
-        failed = round(self._per_step * figures.get("failed_share", 0.0))
+        failed = round(self._per_step * metrics.get("failed_share", 0.0))
         self.rollouts += self._per_step
         self._found["failed_share"] += failed
         for name in self.NAMES[1:]:
-            self._found[name] += round((self._per_step - failed) * figures.get(name, 0.0))
+            self._found[name] += round((self._per_step - failed) * metrics.get(name, 0.0))
 
     def __getitem__(self, name: str) -> int:
         return self._found[name]
@@ -77,7 +77,7 @@ class _Counts:
 
 
 class StepWarnings:
-    """Finds spells of steps from which nothing is learned: equal rewards, failures, cut-off turns, a high KL."""
+    """Finds streaks of steps from which nothing is learned: equal rewards, failures, cut-off turns, a high KL."""
 
     def __init__(self, config: RunConfig) -> None:
         """Prepare.
@@ -85,40 +85,40 @@ class StepWarnings:
         Args:
             config: Settings of the run.
         """
-        per_step = config.schedule.prompts_per_step * config.rollout.group_size
-        self._equal = _Spell(_has_equal_rewards, _describe_equal_rewards)
-        self._spells = (
+        per_step = config.schedule.rl_batch_size * config.rollout.group_size
+        self._equal = _Streak(_has_equal_rewards, _describe_equal_rewards)
+        self._streaks = (
             self._equal,
-            _Spell(lambda figures: figures.get("failed_share") == 1, _describe_failures),
-            _Spell(self._is_only_cut_off, _describe_cut_off),
-            _Spell(lambda figures: figures.get("kl", 0.0) > HIGH_KL, _describe_kl),
+            _Streak(lambda metrics: metrics.get("failed_share") == 1, _describe_failures),
+            _Streak(self._is_only_truncated, _describe_truncation),
+            _Streak(lambda metrics: metrics.get("kl", 0.0) > HIGH_KL, _describe_kl),
         )
-        self._counts = tuple(_Counts(per_step) for _ in self._spells)
+        self._counts = tuple(_OutcomeCounts(per_step) for _ in self._streaks)
 
-    def check(self, step: int, figures: Figures) -> list[str]:
-        """Take in the figures of a step.
+    def check(self, step: int, metrics: Metrics) -> list[str]:
+        """Take in the metrics of a step.
 
         Args:
             step: Number of the step, counted through all stages.
-            figures: Name -> value.
+            metrics: Name -> value.
 
         Returns:
             Warnings that are due now, as texts for people.
         """
-        pairs = zip(self._spells, self._counts, strict=True)
-        found = [spell.check(step, figures, counts) for spell, counts in pairs]
+        pairs = zip(self._streaks, self._counts, strict=True)
+        found = [streak.check(step, metrics, counts) for streak, counts in pairs]
         return [text for text in found if text is not None]
 
-    def _is_only_cut_off(self, figures: Figures) -> bool:
+    def _is_only_truncated(self, metrics: Metrics) -> bool:
         """Equal rewards are told with the number of cut-off turns, so those are not told again."""
-        return figures.get("truncated_share") == 1 and not _has_equal_rewards(figures)
+        return metrics.get("truncated_share") == 1 and not _has_equal_rewards(metrics)
 
 
-def _has_equal_rewards(figures: Figures) -> bool:
-    return figures.get("zero_variance_share") == 1
+def _has_equal_rewards(metrics: Metrics) -> bool:
+    return metrics.get("zero_variance_share") == 1
 
 
-def _describe_equal_rewards(first: int, last: int, counts: _Counts) -> str:
+def _describe_equal_rewards(first: int, last: int, counts: _OutcomeCounts) -> str:
     scored = counts.rollouts - counts["failed_share"]
     right = counts["reward_correct"]
     if right == 0:
@@ -133,7 +133,7 @@ def _describe_equal_rewards(first: int, last: int, counts: _Counts) -> str:
     )
 
 
-def _advise(scored: int, right: int, counts: _Counts) -> str:
+def _advise(scored: int, right: int, counts: _OutcomeCounts) -> str:
     if right == scored:
         return "The questions are too easy for this model: take harder ones, or stop here."
     causes = [
@@ -155,22 +155,22 @@ def _advise(scored: int, right: int, counts: _Counts) -> str:
     return f"Likely causes, the most frequent first: {'; '.join(likely)}." if likely else ""
 
 
-def _describe_failures(first: int, last: int, counts: _Counts) -> str:
+def _describe_failures(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
         f"steps {first} to {last}: every sample failed, so nothing is learned. Check that the images of the data open "
         "and fit the model (--preflight); the Watch page shows the errors of recorded rollouts."
     )
 
 
-def _describe_cut_off(first: int, last: int, counts: _Counts) -> str:
+def _describe_truncation(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
         f"steps {first} to {last}: the token limit cut off all {counts['truncated_share']} rollouts. Raise "
         "rollout.max_grounding_tokens and rollout.max_answer_tokens."
     )
 
 
-def _describe_kl(first: int, last: int, counts: _Counts) -> str:
+def _describe_kl(first: int, last: int, counts: _OutcomeCounts) -> str:
     return (
         f"steps {first} to {last}: the KL to reference is above {HIGH_KL:g} nats per token, so the policy has left "
-        "its reference. Lower optim.learning_rate or raise method.beta in a new run, and compare the held-out figures."
+        "its reference. Lower optim.learning_rate or raise method.beta in a new run, and compare the held-out metrics."
     )

@@ -15,8 +15,8 @@ from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.status import read_status
 
 MEAN_STEPS: Final = 10
-"""Steps at either end of a stage that its first and last figures are means of (ours)."""
-MOST_WARNINGS: Final = 5
+"""Steps at either end of a stage that its first and last metrics are means of (ours)."""
+MAX_WARNINGS: Final = 5
 """Newest warnings that are repeated (ours)."""
 
 _HELD_OUT: Final = (
@@ -30,7 +30,7 @@ _HELD_OUT: Final = (
 
 
 def summarize_training(layout: RunLayout) -> list[str]:
-    """Steps, reward or loss by stage, held-out figures before and after, checkpoint and warnings.
+    """Steps, reward or loss by stage, held-out metrics before and after, checkpoint and warnings.
 
     Args:
         layout: A run that has ended.
@@ -54,7 +54,7 @@ def summarize_training(layout: RunLayout) -> list[str]:
     lines.append(f"checkpoint: {checkpoint.folder if checkpoint else 'none'}")
     warnings = [event.payload.message for event in events if isinstance(event.payload, Warned)]
     lines.append(f"warnings: {len(warnings):,}")
-    lines += [f"  {shorten_to_line(text)}" for text in list(dict.fromkeys(warnings))[-MOST_WARNINGS:]]
+    lines += [f"  {shorten_to_line(text)}" for text in list(dict.fromkeys(warnings))[-MAX_WARNINGS:]]
     return lines
 
 
@@ -79,7 +79,7 @@ def _describe_stage(stage: str, steps: Sequence[Metrics]) -> str:
     failed = [value for step in steps if (value := step.get("failed_share"))]
     if failed:
         parts.append(f"failed samples {format_percent(sum(failed) / len(steps))}")
-    return f"{stage}: {', '.join(parts) or 'no figures'}"
+    return f"{stage}: {', '.join(parts) or 'no metrics'}"
 
 
 def _describe_held_out(events: Sequence[RunEvent]) -> list[str]:
@@ -92,8 +92,10 @@ def _describe_held_out(events: Sequence[RunEvent]) -> list[str]:
         before, after = first.metrics.get(name), last.metrics.get(name)
         if (before is None and after is None) or (name == "failed_share" and not (before or after)):
             continue
-        told = format_percent(before) if len(found) == 1 else f"{format_percent(before)} -> {format_percent(after)}"
-        parts.append(f"{title} {told}")
+        values_text = (
+            format_percent(before) if len(found) == 1 else f"{format_percent(before)} -> {format_percent(after)}"
+        )
+        parts.append(f"{title} {values_text}")
     when = f"step {first_step}" if len(found) == 1 else f"step {first_step} -> {last_step}"
     return [f"held-out, {last.samples:,} questions, {when}: {', '.join(parts)}"]
 

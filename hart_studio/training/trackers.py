@@ -34,7 +34,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracking_into(folder: Path) -> Iterator[None]:
+def tracker_output(folder: Path) -> Iterator[None]:
     """TensorBoard, when it is set up inside the block, writes into the folder; one that the user has named stays.
 
     The library's own choice would lie among the drafts of checkpoints, which the next attempt removes.

@@ -29,27 +29,27 @@ from hart_studio.runs.checkpoints import find_resume_checkpoint
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import collect_provenance
-from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.writer import RunWriter
 from hart_studio.training.callbacks import Measure, RunCallback
 from hart_studio.training.checkpoints import Stage, draft_folder, publish_model
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.heldout import measure_held_out
+from hart_studio.training.held_out_evaluation import evaluate_held_out
+from hart_studio.training.initial_model import load_initial_model
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.sharding import check_sharding, whole_weights
-from hart_studio.training.stage_model import load_stage_model
 from hart_studio.training.stopping import StoppedEarly, StopSignals
-from hart_studio.training.trackers import check_trackers, tracking_into
+from hart_studio.training.trackers import check_trackers, tracker_output
 from hart_studio.training.trl_args import rl_args, sft_args
 
 MODEL_FOLDER = "model"
 """Folder of the run with the model at the end of the chain."""
 TENSORBOARD_FOLDER = "tensorboard"
 """Folder of the run with TensorBoard's logs, one folder per stage, when that tracker is on."""
-PICTURES_FOLDER = "pictures"
-"""Folder of the run with pictures that its source does not have as files."""
+IMAGES_FOLDER = "images"
+"""Folder of the run with images that its source does not have as files."""
 
-SHOWN_FIGURES: Final = ("loss", "reward", "kl")
+SHOWN_METRICS: Final = ("loss", "reward", "kl")
 """Figures of a step that the progress of the command shows."""
 
 
@@ -96,31 +96,31 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
         writer = RunWriter(
             layout,
             config.total_steps,
-            keep_checkpoints=schedule.keep_checkpoints,
+            save_total_limit=schedule.save_total_limit,
             image_mb=schedule.rollout_image_mb,
-            progress=ProgressReporter("step", config.total_steps, SHOWN_FIGURES),
+            progress=ProgressReporter("step", config.total_steps, SHOWN_METRICS),
         )
-    with writer or nullcontext(), name_memory_knobs(device):
+    with writer or nullcontext(), explain_out_of_memory(device):
         check_trackers(config.trackers)
-        with StopSignals(_announce if writer is not None else _keep_quiet) as signals:
+        with StopSignals(_announce if writer is not None else _discard) as signals:
             job = _Job(config, layout, writer, signals, device, state.num_processes, damaged)
-            step = job.train(found.mark.step if found is not None else None)
+            step = job.train(found.manifest.step if found is not None else None)
         if step < config.total_steps:
             if writer is not None and not layout.stop.exists():  # else it was asked to stop, and did
                 if signals.received is not None:
                     signal.raise_signal(signals.received)  # everything is saved: now end as the sender meant it
-                writer.leave("a signal told another of its processes to stop")
+                writer.leave_incomplete("a signal told another of its processes to stop")
             return TrainingResult(layout.folder, step, None)
         model = layout.folder / MODEL_FOLDER
         if writer is not None:
-            writer.tell_phase("writing the model")
+            writer.set_phase("writing the model")
             publish_model(layout.checkpoint_of(step), model)
         state.wait_for_everyone()
         return TrainingResult(layout.folder, step, model)
 
 
 @contextmanager
-def name_memory_knobs(device: torch.device) -> Iterator[None]:
+def explain_out_of_memory(device: torch.device) -> Iterator[None]:
     """Say which settings to turn down when memory runs out inside the block; other errors pass.
 
     Raises:
@@ -133,8 +133,9 @@ def name_memory_knobs(device: torch.device) -> Iterator[None]:
             raise
         raise ModelError(
             f"expected the training to fit the memory of {device}, it ran out; lower "
-            "schedule.prompts_per_micro_batch, schedule.sft_micro_batch, rollout.group_size, rollout.overview_pixels, "
-            "rollout.crop_pixels or rollout.max_answer_tokens, set model.lora=on and model.gradient_checkpointing=on, "
+            "schedule.rl_micro_batch_size, schedule.sft_micro_batch_size, rollout.group_size, "
+            "rollout.overview_max_pixels, rollout.crop_max_pixels or rollout.max_answer_tokens, "
+            "set model.lora=on and model.gradient_checkpointing=on, "
             "or take a smaller model; the run can be resumed from its last checkpoint"
         ) from error
 
@@ -163,8 +164,8 @@ class _Job:
     def train(self, resumed_from: int | None) -> int:
         """Train what is left; returns the steps done."""
         config, writer = self._config, self._writer
-        self._tell("reading the samples")
-        source = load_samples(config.data, self._layout.folder / PICTURES_FOLDER)
+        self._set_phase("reading the samples")
+        source = load_samples(config.data, self._layout.folder / IMAGES_FOLDER)
         split = split_run(config, source, self._layout.folder, is_writer=writer is not None)
         if writer is not None:
             shutil.rmtree(draft_folder(self._layout), ignore_errors=True)
@@ -195,25 +196,28 @@ class _Job:
     ) -> tuple[int, bool]:
         """Train what is left of a stage; returns the steps done in all, and whether a stop was asked for."""
         config = self._config
-        self._tell("loading the model")
+        self._set_phase("loading the model")
         previous = self._layout.checkpoint_of(stage.first_step) if stage.first_step else None
         # That of the stage before would split the model while it is read.
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
-        begun = load_stage_model(config, self._device, previous)
+        begun = load_initial_model(config, self._device, previous)
         measure = self._measure(method, source, split) if split.evaluation else None
         held_out = (len(split.evaluation), fingerprint(split.evaluation))
         callback = RunCallback(stage, config, self._signals, measure, *held_out)
         common: dict[str, Any] = {"config": config, "stage": stage, "callbacks": [callback]}
         common["open_image"] = source.open_image
-        place = draft_folder(self._layout)
-        share: dict[str, Any] = {"processes": self._processes, "is_checkpointed": begun.is_checkpointed}
+        output = draft_folder(self._layout)
+        share: dict[str, Any] = {
+            "processes": self._processes,
+            "uses_gradient_checkpointing": begun.uses_gradient_checkpointing,
+        }
         trainer: HartTrainer | SftTrainer
-        with tracking_into(self._layout.folder / TENSORBOARD_FOLDER / stage.name):
+        with tracker_output(self._layout.folder / TENSORBOARD_FOLDER / stage.name):
             if method.is_rl:
                 trainer = HartTrainer(
                     begun.model,
                     begun.processor,
-                    rl_args(config, place, self._device, **share),
+                    rl_args(config, output, self._device, **share),
                     method=method,
                     samples=split.rl,
                     peft_config=begun.new_adapters,
@@ -223,7 +227,7 @@ class _Job:
                 trainer = SftTrainer(
                     begun.with_adapters(config.seed),
                     begun.processor,
-                    sft_args(config, place, self._device, **share),
+                    sft_args(config, output, self._device, **share),
                     samples=split.sft,
                     **common,
                 )
@@ -244,29 +248,29 @@ class _Job:
     def _measure(self, method: Method, source: SampleSource, split: Split) -> Measure:
         def measure(
             trainer: HartTrainer | SftTrainer,
-            go_on: Callable[[int], bool],
-            record: Callable[[list[GroupPictures]], None],
+            should_continue: Callable[[int], bool],
+            record: Callable[[list[GroupImages]], None],
         ) -> dict[str, float] | None:
             with whole_weights(trainer), trainer.accelerator.autocast():
-                found = measure_held_out(
+                found = evaluate_held_out(
                     trainer.policy,
                     split.evaluation,
                     method,
                     self._config,
                     source.open_image,
                     trainer.accelerator,
-                    self._config.schedule.rollout_prompts,
-                    go_on,
+                    self._config.schedule.rollout_log_prompts,
+                    should_continue,
                     record,
                 )
-            trainer.policy.take_exchanges()
+            trainer.policy.take_generations()
             return found
 
         return measure
 
-    def _tell(self, phase: str) -> None:
+    def _set_phase(self, phase: str) -> None:
         if self._writer is not None:
-            self._writer.tell_phase(phase)
+            self._writer.set_phase(phase)
 
     def _describe_device(self) -> str:
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else ""
@@ -281,5 +285,5 @@ def _announce(text: str) -> None:
     sys.stderr.write(f"\n{text}\n")
 
 
-def _keep_quiet(text: str) -> None:
+def _discard(text: str) -> None:
     """The first process speaks for all."""

@@ -17,7 +17,7 @@ from hart_studio.runs.config import RunConfig
 
 
 def rl_args(
-    config: RunConfig, output: Path, device: torch.device, *, processes: int, is_checkpointed: bool
+    config: RunConfig, output: Path, device: torch.device, *, processes: int, uses_gradient_checkpointing: bool
 ) -> GRPOConfig:
     """Arguments of an RL stage.
 
@@ -26,7 +26,7 @@ def rl_args(
         output: Draft folder of the checkpoints.
         device: Of this process.
         processes: That share a step.
-        is_checkpointed: Whether activations are recomputed.
+        uses_gradient_checkpointing: Whether activations are recomputed.
 
     Raises:
         InputError: If a step does not divide evenly.
@@ -34,10 +34,10 @@ def rl_args(
     rollout, method, schedule = config.rollout, config.method, config.schedule
     micro_batches = schedule.count_micro_batches("rl", processes)
     return GRPOConfig(
-        **_shared_args(config, output, device, is_checkpointed),
+        **_shared_args(config, output, device, uses_gradient_checkpointing),
         max_steps=schedule.rl_steps,
         learning_rate=config.optim.learning_rate,
-        per_device_train_batch_size=schedule.prompts_per_micro_batch * rollout.group_size,
+        per_device_train_batch_size=schedule.rl_micro_batch_size * rollout.group_size,
         gradient_accumulation_steps=micro_batches,
         steps_per_generation=micro_batches,  # one optimizer step per rollout
         num_iterations=1,
@@ -63,20 +63,22 @@ def rl_args(
 
 
 def sft_args(
-    config: RunConfig, output: Path, device: torch.device, *, processes: int, is_checkpointed: bool
+    config: RunConfig, output: Path, device: torch.device, *, processes: int, uses_gradient_checkpointing: bool
 ) -> TrainingArguments:
     """Arguments of an SFT stage; as for ``rl_args``."""
     schedule = config.schedule
     return TrainingArguments(
-        **_shared_args(config, output, device, is_checkpointed),
+        **_shared_args(config, output, device, uses_gradient_checkpointing),
         max_steps=schedule.sft_steps,
         learning_rate=config.optim.sft_learning_rate,
-        per_device_train_batch_size=schedule.sft_micro_batch,
+        per_device_train_batch_size=schedule.sft_micro_batch_size,
         gradient_accumulation_steps=schedule.count_micro_batches("sft", processes),
     )
 
 
-def _shared_args(config: RunConfig, output: Path, device: torch.device, is_checkpointed: bool) -> dict[str, Any]:
+def _shared_args(
+    config: RunConfig, output: Path, device: torch.device, uses_gradient_checkpointing: bool
+) -> dict[str, Any]:
     optim = config.optim
     return {
         "output_dir": str(output),
@@ -90,11 +92,11 @@ def _shared_args(config: RunConfig, output: Path, device: torch.device, is_check
         "adam_beta1": optim.betas[0],
         "adam_beta2": optim.betas[1],
         "max_grad_norm": optim.max_grad_norm,
-        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(optim.scheduler, optim.scheduler),
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(optim.lr_scheduler_type, optim.lr_scheduler_type),
         "warmup_steps": optim.warmup_steps,
-        "activation_checkpointing": is_checkpointed,
+        "activation_checkpointing": uses_gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
-        "ddp_find_unused_parameters": True,  # a pass without a picture leaves a trained vision tower out
+        "ddp_find_unused_parameters": True,  # a pass without an image leaves a trained vision tower out
         "average_tokens_across_devices": False,  # the rows' weights already count all processes
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,

@@ -25,7 +25,7 @@ from hart_studio.runs.config_file import CONFIG_VARIABLE, config_variables, hash
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.queue import RunQueue
 from hart_studio.runs.reader import list_runs
-from hart_studio.runs.seals import KEY
+from hart_studio.runs.signing import KEY_FILE
 from hart_studio.runs.status import read_status
 from hart_studio.ui.api import labels as labels_module
 from hart_studio.ui.api.ask import AskService
@@ -129,15 +129,15 @@ def test_a_project_that_was_copied_here_signs_nothing(labels: LabelApi, tmp_path
     edit(layout, model="owner/name")
     for root in (labels.root, tmp_path / "other"):
         shutil.copytree(labels.root / "p", root / "q")
-        shutil.copyfile(labels.root / KEY, root / "q" / KEY)
+        shutil.copyfile(labels.root / KEY_FILE, root / "q" / KEY_FILE)
         desk = LabelApi(root)
         with pytest.raises(InputError, match="not started by this server"):
             desk.resume({"project": "q", "run": layout.run_id})
 
 
 def test_the_key_of_labeling_lies_beside_the_projects(labels: LabelApi) -> None:
-    assert (labels.root / KEY).stat().st_mode & 0o077 == 0
-    assert not list((labels.root / "p").rglob(KEY)) and labels.projects({})[0]["id"] == "p"
+    assert (labels.root / KEY_FILE).stat().st_mode & 0o077 == 0
+    assert not list((labels.root / "p").rglob(KEY_FILE)) and labels.projects({})[0]["id"] == "p"
 
 
 def test_a_signed_labeling_run_of_a_hub_model_goes_on_until_it_is_edited(labels: LabelApi) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from hart_studio.files import write_json
 from hart_studio.runs.layout import RunLayout, make_run_id
-from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch
-from hart_studio.runs.seals import KEY
+from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch, load_verified_plan
+from hart_studio.runs.signing import KEY_FILE
 from hart_studio.runs.status import read_status
 from tests.attacks.targets import SECRET, Target, leaks
 
@@ -61,10 +61,10 @@ def test_a_command_that_comes_with_a_run_is_not_started(target: Target, hostile:
     touched = tmp_path / "touched"
     plan = {"argv": ["/bin/sh", "-c", f"touch {touched}"], "gpus": []}
     status = json.loads(hostile.status.read_text())
-    for seal in ({}, {"seal": ""}, {"seal": "0" * 64}, {"seal": 7}, {"seal": None}):
-        write_json(hostile.launch, {**plan, **seal})
+    for signature in ({}, {"signature": ""}, {"signature": "0" * 64}, {"signature": 7}, {"signature": None}):
+        write_json(hostile.launch, {**plan, **signature})
         write_json(hostile.status, {**status, "state": "queued", "pid": None, "pid_start": None})
-        assert find_plan(hostile) is None
+        assert load_verified_plan(hostile) is None
         end = time.monotonic() + NEVER_SECONDS
         while read_status(hostile).state != "failed":  # the page's own queue may have the lock
             assert time.monotonic() < end
@@ -80,13 +80,13 @@ def test_a_sealed_plan_is_worth_nothing_for_another_run_or_root(target: Target, 
     other = RunLayout(root / hostile.run_id)
     shutil.copytree(hostile.folder, other.folder)
     write_json(other.status, {**json.loads(other.status.read_text()), "state": "stopped"})
-    plan_launch(other, LaunchPlan(argv=("/bin/true",)))
-    assert find_plan(other) is not None and (root / KEY).stat().st_mode & 0o077 == 0
+    enqueue_launch(other, LaunchPlan(argv=("/bin/true",)))
+    assert load_verified_plan(other) is not None and (root / KEY_FILE).stat().st_mode & 0o077 == 0
     shutil.copyfile(other.launch, hostile.launch)
-    assert find_plan(hostile) is None, "sealed with the key of another root"
+    assert load_verified_plan(hostile) is None, "signed with the key of another root"
     changed = json.loads(other.launch.read_text())
     write_json(other.launch, {**changed, "argv": ["/bin/false"]})
-    assert find_plan(other) is None, "changed after it was sealed"
+    assert load_verified_plan(other) is None, "changed after it was signed"
     shutil.rmtree(root)
 
 

@@ -32,7 +32,7 @@ from hart_studio.runs.checkpoints import (
 from hart_studio.runs.events import EventLog
 from hart_studio.runs.launcher import request_stop, start_run
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch
+from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch
 from hart_studio.runs.status import RunStatus, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run, record_end
 from hart_studio.ui.api.label_exports import LabelExportApi
@@ -95,7 +95,7 @@ def attempt(layout: RunLayout) -> None:
 
 BEGINNINGS: dict[str, Callable[[RunLayout], Any]] = {
     "start": lambda run: start_run(run, ARGUMENTS),
-    "queue": lambda run: plan_launch(run, LaunchPlan(argv=ARGUMENTS)),
+    "queue": lambda run: enqueue_launch(run, LaunchPlan(argv=ARGUMENTS)),
     "write": attempt,
 }
 RUN_FILES = [
@@ -153,14 +153,14 @@ def test_the_checkpoints_of_another_run_are_not_pruned(run: RunLayout) -> None:
     assert list_checkpoints(run) == [] and prune_checkpoints(run, 1) == []
     with pytest.raises(InputError, match="symbolic link"):
         begin_checkpoint(run, 2)
-    assert [found.mark.step for found in list_checkpoints(other)] == [1, 2, 3]
+    assert [found.manifest.step for found in list_checkpoints(other)] == [1, 2, 3]
 
 
 def test_a_checkpoint_of_the_run_itself_is_not_replaced_through_a_link(run: RunLayout) -> None:
     save(run, 1)
     run.checkpoint_of(2).symlink_to(run.checkpoint_of(1))
     save(run, 2)
-    assert [found.mark.step for found in list_checkpoints(run)] == [1, 2]
+    assert [found.manifest.step for found in list_checkpoints(run)] == [1, 2]
 
 
 def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Project) -> None:

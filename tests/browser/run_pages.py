@@ -16,7 +16,7 @@ from hart_studio.runs.launcher import stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import list_runs
-from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.writer import RunWriter, create_run
 
 RUN_MS = 240_000
@@ -26,16 +26,16 @@ IMAGE_WH = (1000, 500)
 BOX_XYXY = (100.0, 50.0, 300.0, 250.0)
 
 SETTINGS: dict[str, Any] = {
-    "data": {"rl_count": 8, "eval_count": 4, "needle_count": 12},
+    "data": {"rl_samples": 8, "eval_samples": 4, "needle_samples": 12},
     "rollout": {"group_size": 4, "max_grounding_tokens": 48, "max_answer_tokens": 16},
     "method": {"chain": "ap_grpo"},
     "schedule": {
         "rl_steps": 3,
-        "prompts_per_step": 2,
-        "prompts_per_micro_batch": 2,
-        "rollouts_every": 1,
-        "checkpoint_every": 1,
-        "evaluate_every": 2,
+        "rl_batch_size": 2,
+        "rl_micro_batch_size": 2,
+        "rollout_log_steps": 1,
+        "save_steps": 1,
+        "eval_steps": 2,
     },
 }
 """A real run of the built-in model, of seconds."""
@@ -117,7 +117,7 @@ def write_run(
     return layout
 
 
-def make_group(sample_id: str, text: str, question: str, step: int, *, is_held_out: bool = False) -> GroupPictures:
+def make_group(sample_id: str, text: str, question: str, step: int, *, is_held_out: bool = False) -> GroupImages:
     """Rollouts whose first box moves right by a pixel a step; the second one is wrong."""
     left, top, right, bottom = BOX_XYXY
     box = Box.from_xyxy((left + step, top, right + step, bottom), text)
@@ -142,4 +142,4 @@ def make_group(sample_id: str, text: str, question: str, step: int, *, is_held_o
     )  # fmt: skip
     group = RolloutGroup(sample_id=sample_id, protocol="crops_only", rollouts=rollouts, credits=credits)
     crop = Image.new("RGB", (40, 40), "red")
-    return GroupPictures(sample, group, IMAGE_WH, Image.new("RGB", (200, 100), "navy"), [[crop] for _ in rollouts])
+    return GroupImages(sample, group, IMAGE_WH, Image.new("RGB", (200, 100), "navy"), [[crop] for _ in rollouts])

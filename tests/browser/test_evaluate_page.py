@@ -12,10 +12,10 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from hart_studio.evaluation.config import EvaluationConfig
-from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions, prepare_run
-from hart_studio.evaluation.parts import append_records, part_path
+from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo, prepare_run
+from hart_studio.evaluation.shards import append_records, shard_path
 from hart_studio.files import write_json
-from hart_studio.runs.processes import find_start
+from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
 from tests.browser.run_pages import RUN_MS, end_runs, open_tab
@@ -218,9 +218,9 @@ def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root
     open_tab(page, "Evaluate")
     page.get_by_role("tab", name="Failures").click()
     expect(page.locator(".hs-ev-item").first).to_contain_text("right answer, wrong box")
-    page.locator(".hs-ev-ending").select_option("wrong answer, wrong box")
+    page.locator(".hs-ev-verdict").select_option("wrong answer, wrong box")
     expect(page.locator(".hs-ev-item")).to_have_count(1)
-    page.locator(".hs-ev-ending").select_option("")
+    page.locator(".hs-ev-verdict").select_option("")
     page.locator(".hs-ev-text").fill("sign 10?")
     expect(page.locator(".hs-ev-item")).to_have_count(1)
     expect(page.locator(".hs-ev-question")).to_have_text("Which number is on sign 10?")
@@ -229,7 +229,7 @@ def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root
     expect(page.locator(".hs-ev-detail")).to_be_hidden()
     page.locator(".hs-ev-text").fill("")
     page.locator(".hs-ev-protocol").select_option("direct")
-    expect(page.locator(".hs-ev-ending option").first).to_have_text("Any outcome (12)")
+    expect(page.locator(".hs-ev-verdict option").first).to_have_text("Any outcome (12)")
     expect(page.locator(".hs-ev-item").first).to_contain_text("wrong answer, right box")
 
 
@@ -321,14 +321,14 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
     layout = write_evaluation(root, [], total=9, title="Slow")
     job = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
-        begun = read_status(layout).replace(state="running", pid=job.pid, pid_start=find_start(job.pid))
+        begun = read_status(layout).replace(state="running", pid=job.pid, pid_start=get_process_start(job.pid))
         write_status(layout, begun.replace(phase="loading the model"))
         page = open_page(studio)
         open_tab(page, "Evaluate")
         expect(row_of(page, "Slow")).to_contain_text("0 of 9 answered · loading the model")
         row_of(page, "Slow").locator("input").check()
         expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has not measured a question yet")
-        append_records(part_path(layout, 0), make_records(picture, 5))
+        append_records(shard_path(layout, 0), make_records(picture, 5))
         write_status(layout, begun.replace(step=5))
         expect(page.locator(".hs-ev-notes")).to_be_hidden()
         expect(page.locator("#hs-ev-tables")).to_contain_text("partial")
@@ -343,18 +343,18 @@ def test_card_table_and_questions_name_the_same_counts(
 ) -> None:
     """Records are on disk before the event and the status that count them."""
     layout = write_evaluation(root, [], total=30, title="Slow")
-    asked = AskedQuestions(benchmark="needle", samples=30, fingerprint="f" * 64, bad_count=2)
-    write_json(layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
+    asked = DatasetInfo(benchmark="needle", samples=30, fingerprint="f" * 64, bad_count=2)
+    write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
     job = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
-        begun = read_status(layout).replace(state="running", pid=job.pid, pid_start=find_start(job.pid))
+        begun = read_status(layout).replace(state="running", pid=job.pid, pid_start=get_process_start(job.pid))
         write_status(layout, begun)
         page = open_page(studio)
         open_tab(page, "Evaluate")
         card, gaps = row_of(page, "Slow"), page.locator(".hs-ev-gaps li")
         expect(card).to_contain_text("0 of 30 answered")
         records = [make_record(n, picture, float(n < 5)) for n in range(15)]
-        append_records(part_path(layout, 0), [*records, make_record(15, picture, None, error="the model failed")])
+        append_records(shard_path(layout, 0), [*records, make_record(15, picture, None, error="the model failed")])
         card.locator("input").check()
         expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("16 of 30, partial")
         expect(card).to_contain_text("16 of 30 answered")
@@ -364,7 +364,7 @@ def test_card_table_and_questions_name_the_same_counts(
         page.wait_for_timeout(3500)  # two more looks at a list that still counts none
         expect(card).to_contain_text("16 of 30 answered")
         page.get_by_role("tab", name="Failures").click()
-        expect(page.locator(".hs-ev-ending option").first).to_have_text("Any outcome (16)")
+        expect(page.locator(".hs-ev-verdict option").first).to_have_text("Any outcome (16)")
     finally:
         job.kill()
         job.wait()

@@ -116,7 +116,7 @@ def test_a_stop_saves_and_touches_nothing_else(
         foreign.kill()
         foreign.wait()
     saved = newest_checkpoint(layout)
-    assert saved is not None and saved.mark.step == read_status(layout).step < 500
+    assert saved is not None and saved.manifest.step == read_status(layout).step < 500
 
 
 def test_a_killed_trainer_is_shown_and_resumed(
@@ -131,7 +131,7 @@ def test_a_killed_trainer_is_shown_and_resumed(
     os.kill(pid, signal.SIGKILL)
     state_is(page, "failed")
     expect(page.locator(".hs-run-outcome")).to_contain_text("SIGKILL")
-    expect(page.locator(".hs-run-outcome")).to_contain_text("Lower schedule.prompts_per_micro_batch")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("Lower schedule.rl_micro_batch_size")
     page.get_by_role("button", name="Resume").click()
     state_is(page, "completed")
     expect(page.locator(".hs-run-message")).to_have_text("")
@@ -163,7 +163,7 @@ def test_a_second_run_waits_for_the_first(
     page = open_page(studio_url)
     start(page, tmp_path, "ahead", schedule={"rl_steps": 500})
     state_is(page, "running")
-    fill_form(page, tmp_path, "behind", schedule={"rl_steps": 1, "evaluate_every": 0})
+    fill_form(page, tmp_path, "behind", schedule={"rl_steps": 1, "eval_steps": 0})
     page.click("#train-start")
     open_tab(page, "Ask")
     told = page.locator("[data-testid=toast-body]")

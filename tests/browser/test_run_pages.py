@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
-from hart_studio.runs.writer import ENDED_NOW, RunWriter, create_run
+from hart_studio.runs.writer import KILLED_ON_REQUEST, RunWriter, create_run
 from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
@@ -212,7 +212,11 @@ def test_a_checkpoint_is_published_with_the_visitors_token(
 def test_a_run_that_somebody_ended_is_not_shown_as_a_failure(
     open_page: OpenPage, shelf_url: str, shelf: Path, request: pytest.FixtureRequest
 ) -> None:
-    ends = [("ended", "stopped", ENDED_NOW), ("went down", "stopped", "ended by SIGTERM"), ("broken", "failed", "oh")]
+    ends = [
+        ("ended", "stopped", KILLED_ON_REQUEST),
+        ("went down", "stopped", "ended by SIGTERM"),
+        ("broken", "failed", "oh"),
+    ]
     for name, state, error in ends:
         layout = write_run(shelf, name)
         request.addfinalizer(partial(shutil.rmtree, layout.folder))
@@ -248,7 +252,7 @@ def test_a_run_says_what_it_does_beside_its_steps(
     request.addfinalizer(partial(shutil.rmtree, layout.folder))
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
-        run.tell_phase("measuring held-out questions, 0 of 40")
+        run.set_phase("measuring held-out questions, 0 of 40")
         page = open_page(shelf_url)
         open_tab(page, "Watch")
         expect(page.locator(".hs-run-title")).to_have_text("measuring")
@@ -269,10 +273,10 @@ def test_a_run_says_what_it_does_beside_its_steps(
         expect(clock).to_contain_text("left")
         expect(page.locator(".hs-chart:visible")).to_have_count(1)
         run.log_step(3, "ap_grpo", {"reward": 0.5})
-        run.tell_phase("measuring held-out questions, 16 of 40")
+        run.set_phase("measuring held-out questions, 16 of 40")
         expect(phase).to_have_text("measuring held-out questions, 16 of 40")
         expect(clock).not_to_contain_text("left")
-        run.tell_phase("")
+        run.set_phase("")
         expect(phase).to_have_text("finishing")
     state_is(page, "completed")
     expect(phase).to_be_empty()
@@ -318,7 +322,7 @@ def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage,
     page.locator("#train-form button.label-wrap", has_text="Data").click()
     page.fill("#set-data-needle-count input", "100")
     page.keyboard.press("Tab")
-    expect(page.locator(".hs-finding-bad")).to_contain_text("“Scenes to draw” of at least")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("“Needle samples” of at least")
     assert len(list_runs(shelf)) == before
 
 

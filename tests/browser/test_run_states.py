@@ -63,16 +63,16 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
     choose(page, "new")
     expect(empty).to_contain_text("Now: starting soon.")
     with RunWriter(layout, total=4) as run:
-        run.tell_phase("loading the model")
+        run.set_phase("loading the model")
         expect(empty).to_contain_text("Now: loading the model.")
         run.start(PROVENANCE)
-        run.tell_phase("measuring held-out questions, 16 of 120")
+        run.set_phase("measuring held-out questions, 16 of 120")
         expect(empty).to_contain_text("Now: measuring held-out questions, 16 of 120.")
         run.log_rollouts(0, [make_group("held", "star", "Which?", 0, is_held_out=True)], is_held_out=True)
         expect(step).to_have_text("step 0, held out")
         expect(page.locator(".hs-rollout")).to_have_count(1)
         run.log_evaluation(0, {"accuracy": 0.5}, 120, "f" * 64)
-        run.tell_phase("")
+        run.set_phase("")
         expect(phase).to_have_text("working on step 1")
         run.log_step(1, "ap_grpo", {"reward": 0.5})
         run.log_rollouts(1, [make_group("q1", "star", "Which?", 1)])
@@ -85,7 +85,7 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
 
 def test_why_there_are_no_rollouts(open_page: OpenPage, url: str, root: Path) -> None:
     for name, settings, text in (
-        ("off", {"schedule": {"rollouts_every": 0, "evaluate_every": 0}}, "“Log rollouts every” is 0"),
+        ("off", {"schedule": {"rollout_log_steps": 0, "eval_steps": 0}}, "“Log rollouts every” is 0"),
         ("sft", {"method": {"chain": "sft"}}, "SFT trains without rollouts"),
         ("short", {}, "The run ended before its first record."),
     ):

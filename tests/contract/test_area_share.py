@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from hart_studio.algorithms.methods import METHODS
-from hart_studio.evaluation.job import tally
+from hart_studio.evaluation.job import compute_metrics
 from hart_studio.evaluation.measurement import measure
 from hart_studio.evaluation.needle_card import summarise
-from hart_studio.evaluation.records import Measured, list_area_shares
+from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.statistics import draw_resamples
 from hart_studio.evaluation.tables.grounding import measure_grounding
+from hart_studio.experiments.miniature.results import StudyResults, VariantResults
+from hart_studio.experiments.miniature.tables import table_6
+from hart_studio.experiments.miniature.variants import VARIANTS
 from hart_studio.records import Box, GoldSample
 from hart_studio.runs.config import RunConfig
-from hart_studio.training.heldout import measure_held_out
-from hart_studio.training.miniature.cells import CELLS
-from hart_studio.training.miniature.results import CellRecords, StudyResults
-from hart_studio.training.miniature.tables import table_6
+from hart_studio.training.held_out_evaluation import evaluate_held_out
 from tests.evaluations import draw_image
 from tests.fakes import ScriptedModel
 
@@ -39,7 +39,7 @@ def samples(tmp_path: Path) -> list[GoldSample]:
 
 
 @pytest.fixture
-def records(samples: list[GoldSample]) -> list[Measured]:
+def records(samples: list[GoldSample]) -> list[SampleResult]:
     found = list(measure(make_model(), samples))
     assert [record.area_share for record in found] == [0.5, pytest.approx(0.1), 0.0, 0.0]
     return found
@@ -50,23 +50,23 @@ def make_model() -> ScriptedModel:
     return ScriptedModel(grounding=BOXES, crops_only=answer, direct=answer, full_and_crops=answer)
 
 
-def test_evaluations_cards_and_the_study_tell_the_same(records: list[Measured]) -> None:
+def test_evaluations_cards_and_the_study_tell_the_same(records: list[SampleResult]) -> None:
     assert list_area_shares(records) == [0.5, pytest.approx(0.1)]
     grounding = measure_grounding(records)
     assert grounding is not None
     assert (grounding.area_share, grounding.usable) == (pytest.approx(0.3), 0.5)
-    assert tally(records)["area_share"] == pytest.approx(0.3)
+    assert compute_metrics(records)["area_share"] == pytest.approx(0.3)
     card = summarise(records, [1.0] * 4)["grounding, mean area share"]
     assert (card["mean"], card["count"]) == (pytest.approx(0.3), 2)
-    cell = CELLS["base"]
-    measured = {cell.name: CellRecords(cell, {0: records})}
+    cell = VARIANTS["base"]
+    measured = {cell.name: VariantResults(cell, {0: records})}
     study = StudyResults([cell], measured, {}, draw_resamples(4, 50), ["detail"] * 4)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table_6(study).splitlines()]
     assert rows[2][rows[0].index("mean area share, %")] == "30.0"
 
 
 def test_the_held_out_questions_of_a_training_tell_the_same(samples: list[GoldSample]) -> None:
-    found = measure_held_out(make_model(), samples, METHODS["ap_grpo"], RunConfig())
+    found = evaluate_held_out(make_model(), samples, METHODS["ap_grpo"], RunConfig())
     assert found is not None
     assert (found["area_share"], found["valid_box_rate"]) == (pytest.approx(0.3), 0.5)
 
@@ -76,7 +76,7 @@ def test_without_any_box_there_is_no_area(samples: list[GoldSample]) -> None:
     records = list(measure(blind, samples))
     grounding = measure_grounding(records)
     assert grounding is not None and grounding.area_share is None
-    assert "area_share" not in tally(records)
+    assert "area_share" not in compute_metrics(records)
     assert "grounding, mean area share" not in summarise(records, [1.0] * 4)
-    found = measure_held_out(blind, samples, METHODS["ap_grpo"], RunConfig())
+    found = evaluate_held_out(blind, samples, METHODS["ap_grpo"], RunConfig())
     assert found is not None and "area_share" not in found

@@ -59,7 +59,7 @@ def test_the_commands_that_are_known_are_found(
 ) -> None:
     names = {name: Commands(name, monkeypatch, capsys).names for name in MODULES}
     assert names["hart_studio.evaluation.__main__"] == {"list", "report"}
-    assert names["hart_studio.training.__main__"] == {"merge", "miniature"}
+    assert names["hart_studio.training.__main__"] == {"merge"}
     assert {"create", "import", "run", "export", "calibrate"} <= names["hart_studio.labeling.__main__"]
 
 

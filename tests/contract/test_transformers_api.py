@@ -26,7 +26,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 
 from hart_studio.models.families import FAMILIES
 from hart_studio.models.features import VisionOutput
-from hart_studio.training.tower import DeferredTower
+from hart_studio.training.vision_tower import DeferredVisionTower
 
 CLASSES: dict[str, tuple[Any, Any]] = {
     "qwen2_5_vl": (Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel),
@@ -47,10 +47,10 @@ def test_forward_takes_encoded_pictures_positions_and_a_choice_of_logits(key: st
     wanted = {"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"}
     missing = wanted - set(inspect.signature(core.forward).parameters)
     assert not missing, (
-        f"{core.__name__}.forward lost {missing}: edit hart_studio/training/scoring.py, models/features.py"
+        f"{core.__name__}.forward lost {missing}: edit hart_studio/training/sequence_logps.py, models/features.py"
     )
     missing = (wanted | {"logits_to_keep"}) - set(inspect.signature(whole.forward).parameters)
-    assert not missing, f"{whole.__name__}.forward lost {missing}: edit hart_studio/training/scoring.py"
+    assert not missing, f"{whole.__name__}.forward lost {missing}: edit hart_studio/training/sequence_logps.py"
     assert callable(whole.get_image_features), "edit encode_processed in hart_studio/models/features.py"
 
 
@@ -60,7 +60,7 @@ def test_forward_reads_only_what_a_tower_output_has(key: str) -> None:
     read = set(re.findall(r'mm_encoder_outputs\["image"\]\.(\w+)', source))
     fields = set(VisionOutput.__dataclass_fields__)
     assert read and read <= fields, f"{key} reads {read - fields}: edit VisionOutput in hart_studio/models/features.py"
-    assert all(isinstance(getattr(DeferredTower, name), property) for name in fields), "edit training/tower.py"
+    assert all(isinstance(getattr(DeferredVisionTower, name), property) for name in fields), "edit training/tower.py"
 
 
 @pytest.mark.parametrize("key", CLASSES)
@@ -86,7 +86,7 @@ def test_a_mask_of_four_axes_is_handed_on_as_it_is() -> None:
             position_ids=torch.zeros(2, 5, dtype=torch.long),
         )
         assert made is mask, (
-            "a tree mask is no longer handed on: edit attention_mask in hart_studio/training/scoring.py"
+            "a tree mask is no longer handed on: edit attention_mask in hart_studio/training/sequence_logps.py"
         )
 
 
@@ -95,5 +95,5 @@ def test_logits_of_chosen_places_only() -> None:
     chosen = torch.tensor([[True, False, True], [False, True, False]])
     kept = slice_logits_to_keep(hidden, chosen)
     assert torch.equal(kept, hidden[chosen]), (
-        "logits_to_keep takes no mask: edit score in hart_studio/training/scoring.py"
+        "logits_to_keep takes no mask: edit score in hart_studio/training/sequence_logps.py"
     )

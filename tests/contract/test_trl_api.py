@@ -21,7 +21,7 @@ TRAINING = Path(__file__).resolve().parents[2] / "hart_studio" / "training"
 HART = "edit hart_studio/training/hart_trainer.py"
 SFT = "edit hart_studio/training/sft.py"
 CHECKPOINTS = "edit hart_studio/training/checkpoints.py"
-NON_FINITE = "edit hart_studio/training/nonfinite.py"
+NON_FINITE = "edit hart_studio/training/non_finite.py"
 
 
 def parameters(function: object) -> list[str]:
@@ -113,7 +113,7 @@ def test_defaults_that_are_not_the_papers_are_still_overridden() -> None:
 
 def test_boxes_of_labels_are_read_by_supervised_lessons_alone() -> None:
     reading = {path.name for path in TRAINING.glob("*.py") if ".label_boxes" in path.read_text()}
-    assert reading == {"lessons.py", "preflight.py"}, "rewards, rollouts and losses see no box"
+    assert reading == {"sft_targets.py", "preflight.py"}, "rewards, rollouts and losses see no box"
 
 
 def test_gold_boxes_are_named_only_where_they_are_held_out_and_where_training_is_checked_for_them() -> None:
@@ -124,4 +124,4 @@ def test_gold_boxes_are_named_only_where_they_are_held_out_and_where_training_is
         if (isinstance(node, ast.Attribute) and node.attr == "gold_boxes")
         or (isinstance(node, ast.Name) and node.id == "GoldSample")
     }
-    assert reading == {"heldout.py", "preflight.py"}
+    assert reading == {"held_out_evaluation.py", "preflight.py"}

@@ -20,7 +20,7 @@ from tests.documents.pages import ROOT, name_of
 
 NOT_RUN = "no-run"
 """Tag of a block that needs what a test does not have, such as a GPU."""
-MOMENT_SECONDS = 3.0
+SHORT_LOCK_TIMEOUT_SECONDS = 3.0
 """How long what a document left running may take to end."""
 _PORT = re.compile(r"(?<=[ :])(8000|9090|29500|29501|7860)\b")
 
@@ -100,7 +100,7 @@ def describe(path: Path, ran: Ran) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the shell and the servers that the document started; launchers get a moment to end their own processes."""
-    until = time.monotonic() + MOMENT_SECONDS
+    until = time.monotonic() + SHORT_LOCK_TIMEOUT_SECONDS
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < until:

@@ -21,9 +21,9 @@ from hart_studio.models import loading
 from hart_studio.models.memory import memory_errors
 from hart_studio.records import GoldSample
 from hart_studio.runs.overrides import apply_overrides
-from hart_studio.runs.presets import find_preset
+from hart_studio.runs.presets import get_preset
 from hart_studio.training import __main__ as training
-from hart_studio.training.train import name_memory_knobs
+from hart_studio.training.train import explain_out_of_memory
 from hart_studio.ui.security.auth import find_access
 from tests.documents.blocks import blocks
 from tests.documents.pages import ROOT
@@ -96,12 +96,12 @@ def bring_code(folder: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def change(*overrides: str) -> Provoke:
-    return lambda *_: apply_overrides(find_preset("cpu-demo").config, overrides)
+    return lambda *_: apply_overrides(get_preset("cpu-demo").config, overrides)
 
 
 def swap_data(*_: object) -> None:
     old, new = samples(4), samples(4, "Which")
-    manifest = split_samples(old, eval_count=1, rl_count=1, sft_count=1, seed=0, by_image=False).manifest
+    manifest = split_samples(old, eval_samples=1, rl_samples=1, sft_samples=1, seed=0, split_by_image=False).manifest
     known = {fingerprint(old)[:12]: "83060c93f5b7", fingerprint(new)[:12]: "61bb564c2eb4"}
     try:
         restore_split(new, manifest)
@@ -110,17 +110,17 @@ def swap_data(*_: object) -> None:
 
 
 PROVOKED: dict[str, Provoke] = {
-    "expected the training to fit": run_out(name_memory_knobs),
+    "expected the training to fit": run_out(explain_out_of_memory),
     "expected the model and its batch": run_out(memory_errors),
     "expected access to owner/model": ask_for_permission,
     "expected 'owner/model' as a local folder": be_offline,
     "expected a checkpoint without remote code": bring_code,
     "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
     "expected a login": lambda *_: find_access("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
-    "schedule: expected prompts_per_step": change("schedule.prompts_per_micro_batch=3"),
+    "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
     "rollout.group_size": change("rollout.group_size=1"),
     "expected counts that add up": lambda *_: split_samples(
-        samples(4), eval_count=2, rl_count=4, sft_count=4, seed=0, by_image=False
+        samples(4), eval_samples=2, rl_samples=4, sft_samples=4, seed=0, split_by_image=False
     ),
     "expected the data set with fingerprint": swap_data,
     "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),

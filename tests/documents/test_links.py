@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import pytest
 
 from hart_studio.runs.overrides import apply_overrides
-from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from tests.documents.blocks import Block, blocks
 from tests.documents.pages import ROOT, Command, anchors, code_words, commands, documents, links, name_of
 
@@ -161,7 +161,7 @@ def test_every_command_is_understood(command: Command, monkeypatch: pytest.Monke
         assert refusal.code == 0, f"{command.place}: {command.module} refuses {' '.join(command.arguments)}"
         return
     if getattr(options, "overrides", None):
-        apply_overrides(find_preset(options.preset or DEFAULT_PRESET).config, options.overrides)
+        apply_overrides(get_preset(options.preset or DEFAULT_PRESET).config, options.overrides)
 
 
 # The checks themselves -----------------------------------------------------------------------------------------------

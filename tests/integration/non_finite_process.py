@@ -13,7 +13,7 @@ from accelerate import PartialState
 from hart_studio.models.loading import load_model
 from hart_studio.training.callbacks import RunCallback
 from hart_studio.training.checkpoints import Stage
-from hart_studio.training.nonfinite import NonFiniteError
+from hart_studio.training.non_finite import NonFiniteError
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.stopping import StopSignals
 from hart_studio.training.trl_args import sft_args
@@ -36,7 +36,7 @@ def main(out: Path, folder: Path) -> None:
     with state.main_process_first():
         samples = make_samples(out / "pictures")
     loaded = load_model(str(folder), device="cpu")
-    args = sft_args(config, out / "sft", CPU, processes=state.num_processes, is_checkpointed=False)
+    args = sft_args(config, out / "sft", CPU, processes=state.num_processes, uses_gradient_checkpointing=False)
     stage = Stage("sft", 0, 6, None)
     callback = RunCallback(stage, config, StopSignals(lambda _: None), None, 0, "")
     trainer = BrokenSftTrainer(

@@ -27,7 +27,7 @@ def main(out: Path, folder: Path) -> None:
     trainer: Any = make_trainer(config, samples, out / "rl", processes=state.num_processes)
     train(trainer, out / "rl", state)
     loaded = load_model(str(folder), device="cpu")
-    args = sft_args(config, out / "sft", CPU, processes=state.num_processes, is_checkpointed=False)
+    args = sft_args(config, out / "sft", CPU, processes=state.num_processes, uses_gradient_checkpointing=False)
     stage = Stage("sft", 0, 2, None)
     trainer = SftTrainer(loaded.model, loaded.processor, args, config=config, stage=stage, samples=samples)
     train(trainer, out / "sft", state)

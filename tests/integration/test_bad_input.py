@@ -51,7 +51,7 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "no boxes allowed": ([*GOOD_QUESTION, "--max-boxes", "0"], "max_boxes"),
     "negative temperature": ([*GOOD_QUESTION, "--temperature", "-0.5"], "temperature"),
     "infinite temperature": ([*GOOD_QUESTION, "--temperature", "inf"], "temperature"),
-    "tiny overview": ([*GOOD_QUESTION, "--overview-pixels", "5"], "overview_max_pixels"),
+    "tiny overview": ([*GOOD_QUESTION, "--overview-max-pixels", "5"], "overview_max_pixels"),
     "no rollouts": ([*GOOD_QUESTION, "--rollouts", "0"], "at least 1 rollout"),
     "equal rollouts": ([*GOOD_QUESTION, "--rollouts", "4"], "temperature above 0"),
     "half a surrogate": (["broken \udcff text?"], "Unicode"),

@@ -10,7 +10,7 @@ import pytest
 from hart_studio.models.loading import load_model
 from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.events import StepDone
-from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import create_run
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def test_the_demo_learns_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = find_preset(DEFAULT_PRESET).config
+    config = get_preset(DEFAULT_PRESET).config
     layout = create_run(tmp_path, "training", config, config.method.chain, config.total_steps)
     half = config.total_steps // 2
     with monkeypatch.context() as patch:
@@ -34,7 +34,7 @@ def test_the_demo_learns_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: p
         stopped = run(config, layout.folder)
     assert (stopped.step, stopped.model, read_status(layout).state) == (half, None, "stopped")
     saved = newest_checkpoint(layout)
-    assert saved is not None and saved.mark.step == half
+    assert saved is not None and saved.manifest.step == half
     load_model(str(saved.folder), device="cpu")
     done = run(config, layout.folder, resume=True)
     assert done.step == config.total_steps and done.model is not None

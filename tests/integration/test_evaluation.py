@@ -19,7 +19,7 @@ from hart_studio.evaluation.config import CACHE_VARIABLE, EvaluationConfig
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.job import prepare_run, run_evaluation
 from hart_studio.evaluation.report import write_report
-from hart_studio.evaluation.results import list_evaluations, load_evaluation, read_asked
+from hart_studio.evaluation.results import list_evaluations, load_evaluation, read_dataset_info
 from hart_studio.models.catalog import TRAINED_MODEL
 from hart_studio.models.chat import ChatModel
 from hart_studio.models.loading import load_model
@@ -27,7 +27,7 @@ from hart_studio.needle.__main__ import main as write_needle
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.status import find_state
+from hart_studio.runs.status import get_state
 from tests.benchmark_files import COUNTS, WRITERS
 
 pytestmark = pytest.mark.integration
@@ -50,7 +50,7 @@ def evaluate(model: ChatModel, root: Path, name: str, path: Path) -> Evaluation:
     config = EvaluationConfig(benchmark=name, path=str(path), protocols=PROTOCOLS, loop=SHORT)
     layout = prepare_run(root, config)
     assert run_evaluation(layout, lambda _: model)
-    assert find_state(layout)[0] == "completed"
+    assert get_state(layout)[0] == "completed"
     return load_evaluation(layout)
 
 
@@ -64,7 +64,7 @@ def test_a_benchmark_from_its_files_to_its_tables(model: ChatModel, tmp_path: Pa
     good, bad = COUNTS[name]
     assert evaluation.is_complete and (len(evaluation.records), evaluation.total) == (good, good)
     (run,) = list_evaluations(tmp_path / "runs")
-    assert read_asked(run.layout).bad_count == bad, "rows that are no question are counted"
+    assert read_dataset_info(run.layout).bad_count == bad, "rows that are no question are counted"
     official = BENCHMARKS[name].official
     for record in evaluation.records:
         assert not record.error and record.image_wh is not None
@@ -118,7 +118,7 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, processes: int, q
         assert done.returncode == 0, done.stderr[-2000:]
         (run,) = list_evaluations(root)
         assert run.state == "completed" and run.status is not None and run.status.step == questions
-        assert len(list((run.layout.folder / "measured").iterdir())) == count
+        assert len(list((run.layout.folder / "records").iterdir())) == count
         found[count] = found_in(run.layout)
     assert found[processes] == found[1]
 
@@ -133,7 +133,7 @@ def test_one_that_was_killed_goes_on_and_ends_as_it_would_have(tmp_path: Path) -
     )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
-        parts = list(torn.glob("*/measured/part_00000.jsonl"))
+        parts = list(torn.glob("*/measured/shard_00000.jsonl"))
         if parts and parts[0].read_bytes().count(b"\n") >= 4:
             break
         time.sleep(0.02)
@@ -152,7 +152,7 @@ def test_one_that_was_killed_goes_on_and_ends_as_it_would_have(tmp_path: Path) -
     assert again.returncode == 0, again.stderr[-2000:]
     (whole_run,) = list_evaluations(whole)
     assert found_in(run.layout) == found_in(whole_run.layout)
-    lines = (run.layout.folder / "measured" / "part_00000.jsonl").read_text().splitlines()
+    lines = (run.layout.folder / "records" / "shard_00000.jsonl").read_text().splitlines()
     ids = [json.loads(line)["sample_id"] for line in lines]
     assert len(ids) == len(set(ids)) == 24, "what was answered is kept as it was, and nothing is there twice"
-    assert read_asked(run.layout).samples == 24
+    assert read_dataset_info(run.layout).samples == 24

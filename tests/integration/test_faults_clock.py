@@ -16,9 +16,9 @@ from hart_studio.runs import layout as run_layout
 from hart_studio.runs import writer
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import StepDone
-from hart_studio.runs.processes import find_start
+from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.reader import list_runs, read_events
-from hart_studio.runs.status import find_state, read_status, write_status
+from hart_studio.runs.status import get_state, read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api.runs import RunMonitor
 from hart_studio.ui.security.rate_limiter import RateLimiter
@@ -55,17 +55,17 @@ def test_a_run_goes_on_through_a_jump(tmp_path: Path, put_clock: Callable[[float
     with RunWriter(layout, total=4) as run:
         run.log_step(1, "ap_grpo", {"loss": 1.0})
         put_clock(jump)
-        assert find_state(layout)[0] == "running", "whether a run lives is not told by the clock"
+        assert get_state(layout)[0] == "running", "whether a run lives is not told by the clock"
         shown = watch.poll({"run": layout.run_id})
         assert shown is not None and shown["status"]["state"] == "running" and shown["status"]["age"] >= 0
         run.log_step(2, "ap_grpo", {"loss": 1.0})
         with run.saving_checkpoint(2, "ap_grpo") as folder:
             (folder / "weights").write_text("w")
-        assert find_state(layout)[0] == "running"
+        assert get_state(layout)[0] == "running"
         put_clock(0)
         run.log_step(3, "ap_grpo", {"loss": 1.0})
         run.log_step(4, "ap_grpo", {"loss": 1.0})
-    assert find_state(layout)[0] == "completed"
+    assert get_state(layout)[0] == "completed"
     events = read_events(layout).events
     assert [event.seq for event in events] == list(range(len(events)))
     assert [event.step for event in events if isinstance(event.payload, StepDone)] == [1, 2, 3, 4]
@@ -90,7 +90,7 @@ def test_a_heartbeat_of_another_time_is_no_sign_of_death(tmp_path: Path, days: i
     write_status(
         layout,
         read_status(layout).replace(
-            state="running", pid=os.getpid(), pid_start=find_start(os.getpid()), attempt=1, heartbeat=beat
+            state="running", pid=os.getpid(), pid_start=get_process_start(os.getpid()), attempt=1, heartbeat=beat
         ),
     )
     assert [run.state for run in list_runs(tmp_path)] == ["running"]

@@ -16,8 +16,8 @@ from hart_studio.algorithms.credit import credit_group
 from hart_studio.algorithms.methods import METHODS
 from hart_studio.errors import InputError
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.rollouts import RolledGroup
-from hart_studio.training.steps import MicroBatch, build_rows, count_rollouts
+from hart_studio.training.micro_batches import MicroBatch, build_rows, count_rollouts
+from hart_studio.training.rollouts import TrainingGroup
 from tests.integration.training_runs import disturb, gradients_of, make_samples, make_trainer, small_config
 
 pytestmark = [pytest.mark.core, pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -53,25 +53,27 @@ def assert_near(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         assert float((actual[name] - part).norm()) <= allowed, name
 
 
-def trl_inputs(trainer: HartTrainer, groups: list[RolledGroup]) -> dict[str, Any]:
+def trl_inputs(trainer: HartTrainer, groups: list[TrainingGroup]) -> dict[str, Any]:
     """The same rollouts in TRL's own layout, with its own formula for the advantages."""
-    items = [item for group in groups for (item,) in group.items]
-    longest = max(len(item.prompt.ids) for item in items)
-    most = max(len(item.completion_ids) for item in items)
+    sequences = [sequence for group in groups for (sequence,) in group.sequences]
+    longest = max(len(sequence.prompt.ids) for sequence in sequences)
+    most = max(len(sequence.completion_ids) for sequence in sequences)
     pad = trainer._tokenizer.pad_token_id
 
     def table(rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows)
 
     inputs: dict[str, Any] = {
-        "prompt_ids": table([[pad] * (longest - len(i.prompt.ids)) + list(i.prompt.ids) for i in items]),
-        "prompt_mask": table([[0] * (longest - len(i.prompt.ids)) + [1] * len(i.prompt.ids) for i in items]),
-        "completion_ids": table([list(i.completion_ids) + [pad] * (most - len(i.completion_ids)) for i in items]),
-        "completion_mask": table([[1] * len(i.completion_ids) + [0] * (most - len(i.completion_ids)) for i in items]),
-        "num_images": [1] * len(items),
+        "prompt_ids": table([[pad] * (longest - len(i.prompt.ids)) + list(i.prompt.ids) for i in sequences]),
+        "prompt_mask": table([[0] * (longest - len(i.prompt.ids)) + [1] * len(i.prompt.ids) for i in sequences]),
+        "completion_ids": table([list(i.completion_ids) + [pad] * (most - len(i.completion_ids)) for i in sequences]),
+        "completion_mask": table(
+            [[1] * len(i.completion_ids) + [0] * (most - len(i.completion_ids)) for i in sequences]
+        ),
+        "num_images": [1] * len(sequences),
     }
     for name in ("pixel_values", "image_grid_thw"):
-        inputs[name] = torch.cat([item.prompt.pictures[0].tensors[name] for item in items])
+        inputs[name] = torch.cat([sequence.prompt.images[0].tensors[name] for sequence in sequences])
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
     inputs["mm_token_type_ids"] = (ids == trainer.model.config.image_token_id).int()
     rewards = torch.tensor([[reward.total for reward in group.rewards] for group in groups])
@@ -126,7 +128,9 @@ def test_without_preference_ap_grpo_has_the_weights_of_grpo_bit_for_bit(
         )
         for group in groups
     ]
-    assert {len(items) for group in groups for items in group.items} >= {2}, "no rollout reached its answer turn"
+    assert {len(sequences) for group in groups for sequences in group.sequences} >= {2}, (
+        "no rollout reached its answer turn"
+    )
     results = []
     for rolled in (groups, plain):
         rows = build_rows(rolled, count_rollouts(rolled), "row")
@@ -176,8 +180,8 @@ def test_rows_of_a_step_weigh_one_and_failures_nothing(
     filler = batches[1].rows[0]
     assert (filler.weight, filler.item.trained_count) == (0.0, 0)
     rows = [row for batch in batches for row in batch.rows]
-    assert sum(row.weight * row.item.trained_count for row in rows) == pytest.approx(1.0)
-    assert trainer._tally.means()["failed_share"] == 0.5
+    assert sum(row.weight * row.sequence.trained_count for row in rows) == pytest.approx(1.0)
+    assert trainer._accumulator.means()["failed_share"] == 0.5
     loss, gradients = update(trainer, batches[1])
     assert loss == 0.0
     assert all(part.abs().max() == 0 for part in gradients.values())

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 from hart_studio.runs import writer
-from hart_studio.runs.checkpoints import MARKER, newest_checkpoint
+from hart_studio.runs.checkpoints import MANIFEST_FILE, newest_checkpoint
 from hart_studio.runs.events import Started, StepDone
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import drop_superseded, read_events
@@ -66,7 +66,7 @@ def attempt(layout: RunLayout, *, dies_before_marker: bool = False) -> int:
 
 def newest_step(layout: RunLayout) -> int:
     found = newest_checkpoint(layout)
-    return 0 if found is None else found.mark.step
+    return 0 if found is None else found.manifest.step
 
 
 def tell(line: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def tell(line: dict[str, Any]) -> None:
 
 def kill_again_and_again(layout: RunLayout, kills: int) -> None:
     """Kill attempts at random times, then let the last one end."""
-    hart_trainer.PolicyModel = ScriptedPolicy  # type: ignore[misc]
+    hart_trainer.TrainableModel = ScriptedPolicy  # type: ignore[misc]
     chance = random.Random(kills)
     seconds_to_step = 5.0
     for number in range(kills):
@@ -93,7 +93,7 @@ def kill_again_and_again(layout: RunLayout, kills: int) -> None:
         if how != "before the marker":
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        halves = [path.name for path in layout.checkpoints.glob("step_*") if not (path / MARKER).exists()]
+        halves = [path.name for path in layout.checkpoints.glob("step_*") if not (path / MANIFEST_FILE).exists()]
         told = {"how": how, "signal": os.WTERMSIG(status), "newest": newest_step(layout), "halves": halves}
         tell(told)
     _, status = os.waitpid(attempt(layout), 0)
@@ -111,8 +111,8 @@ def test_a_run_killed_at_random_is_the_one_that_was_not(
         schedule={
             "rl_steps": STEPS[kills],
             "sft_steps": STEPS[kills],
-            "prompts_per_step": 1,
-            "checkpoint_every": 1,
+            "rl_batch_size": 1,
+            "save_steps": 1,
         },
     )
     whole, killed = (
@@ -159,8 +159,8 @@ def test_the_command_in_two_processes_is_the_one_in_one(tiny_folder: Callable[[s
     config = small_config(
         tiny_folder("qwen2_5_vl"),
         "sft",
-        data={"source": "jsonl", "path": str(write_jsonl(tmp_path / "data", 8)), "eval_count": 2},
-        schedule={"evaluate_every": 2},
+        data={"source": "jsonl", "path": str(write_jsonl(tmp_path / "data", 8)), "eval_samples": 2},
+        schedule={"eval_steps": 2},
     )
     alone, together = (create_run(tmp_path, "training", config, "sft", config.total_steps) for _ in range(2))
     for job in [launch(command_of(alone)), *launch_two(together)]:

@@ -22,7 +22,7 @@ from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.records import Sample
 from hart_studio.runs.events import StepDone
 from hart_studio.runs.reader import read_events
-from hart_studio.runs.status import find_state
+from hart_studio.runs.status import get_state
 from tests.unit.labeling.conftest import add_label
 
 pytestmark = pytest.mark.integration
@@ -69,7 +69,7 @@ def check_labeling(folder: Path, kills: int) -> None:
             time.sleep(rng.uniform(0, 0.004))
         if killed < kills and kill(process):
             killed += 1
-            assert find_state(layout)[0] == "lost"
+            assert get_state(layout)[0] == "lost"
         else:
             assert process.wait() == 0
         assert count_items(project, layout.run_id, is_left=True) < before
@@ -77,7 +77,7 @@ def check_labeling(folder: Path, kills: int) -> None:
     assert all(item.label.revision == 1 and item.label.status == "proposed" for item in project.items())
     done = Counter(event.step for event in read_events(layout).events if isinstance(event.payload, StepDone))
     assert max(done.values()) == 1, "no step is told twice"
-    assert find_state(layout)[0] == "completed"
+    assert get_state(layout)[0] == "completed"
 
 
 def check_review(folder: Path, kills: int) -> None:

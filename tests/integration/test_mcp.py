@@ -58,8 +58,8 @@ class Studio:
         self.url = ""
         self.folder = Path()
         self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.go_on.set()
+        self.should_continue = threading.Event()
+        self.should_continue.set()
         self.script = BOX
         self.turns = 0
 
@@ -73,7 +73,7 @@ class Studio:
     def point(self, request):
         self.turns += 1
         self.entered.set()
-        assert self.go_on.wait(60)
+        assert self.should_continue.wait(60)
         return self.script
 
 
@@ -277,7 +277,7 @@ def test_hostile_words_come_back_as_words(studio):
 
 def test_a_second_call_waits_for_the_first_and_is_told_so(studio):
     studio.entered.clear()
-    studio.go_on.clear()
+    studio.should_continue.clear()
     told = []
 
     async def both(client):
@@ -286,7 +286,7 @@ def test_a_second_call_waits_for_the_first_and_is_told_so(studio):
 
         async def note(progress, total, message):
             told.append(message)
-            studio.go_on.set()
+            studio.should_continue.set()
 
         second = asyncio.create_task(client.call_tool("locate", QUESTION, progress_callback=note))
         return await asyncio.gather(first, second)
@@ -294,14 +294,14 @@ def test_a_second_call_waits_for_the_first_and_is_told_so(studio):
     try:
         results = talk(studio.url, both)
     finally:
-        studio.go_on.set()
+        studio.should_continue.set()
     assert [result.is_error for result in results] == [False, False]
     assert told[0].startswith("Busy: 1 question before yours")
 
 
 def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_carried_out(studio):
     studio.entered.clear()
-    studio.go_on.clear()
+    studio.should_continue.clear()
     before = studio.turns
 
     async def crowd(client):
@@ -318,6 +318,6 @@ def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_ca
         nothing = {**QUESTION, "image": "AAAA"}
         wait_until(lambda: "no picture" in words(use(studio.url, "locate", **nothing)))
     finally:
-        studio.go_on.set()
+        studio.should_continue.set()
     assert not use(studio.url, "locate", **QUESTION).is_error
     assert studio.turns == before + 2, "the one that had begun, and the one after it"

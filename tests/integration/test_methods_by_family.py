@@ -44,7 +44,7 @@ def test_two_steps(
     method: str,
     lora: str,
 ) -> None:
-    monkeypatch.setattr(hart_trainer, "PolicyModel", ScriptedPolicy)
+    monkeypatch.setattr(hart_trainer, "TrainableModel", ScriptedPolicy)
     options: dict[str, Any] = {"lora": lora, "gradient_checkpointing": lora}
     config = small_config(
         tiny_folder(key),

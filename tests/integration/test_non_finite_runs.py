@@ -21,7 +21,7 @@ from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.training import hart_trainer
 from hart_studio.training.checkpoints import RunCheckpoints
 from hart_studio.training.hart_trainer import HartTrainer
-from hart_studio.training.nonfinite import NonFiniteError
+from hart_studio.training.non_finite import NonFiniteError
 from hart_studio.training.sft import SftTrainer
 from hart_studio.training.train import run
 from tests.integration.training_runs import ScriptedPolicy, small_config, write_jsonl
@@ -70,14 +70,14 @@ def broken_loss(original: Callable[..., torch.Tensor], kind: str, steps: Collect
 def make_config(
     tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., RunConfig]:
-    monkeypatch.setattr(hart_trainer, "PolicyModel", ScriptedPolicy)
+    monkeypatch.setattr(hart_trainer, "TrainableModel", ScriptedPolicy)
     jsonl = write_jsonl(tmp_path / "data", 10)
 
     def make(chain: str, **sections: dict[str, Any]) -> RunConfig:
         values: dict[str, dict[str, Any]] = {
             "data": {"source": "jsonl", "path": str(jsonl)},
             "optim": {"max_nonfinite_steps": 2},
-            "schedule": {"rl_steps": 4, "sft_steps": 4, "checkpoint_every": 1, "keep_checkpoints": 1},
+            "schedule": {"rl_steps": 4, "sft_steps": 4, "save_steps": 1, "save_total_limit": 1},
         }
         for name, section in sections.items():
             values[name] = {**values.get(name, {}), **section}
@@ -128,7 +128,7 @@ def test_a_run_stops_after_non_finite_steps_in_a_row_and_goes_on_from_the_last_f
     assert what in status.error and "step 3" in status.error and "since step 2" in status.error
     assert "learning_rate (now 0.001)" in status.error and "dtype=float32" in status.error
     assert "step 1 is the last finite checkpoint" in status.error
-    assert [found.mark.step for found in list_checkpoints(broken)] == [1]
+    assert [found.manifest.step for found in list_checkpoints(broken)] == [1]
     saved = [event.step for event in read_events(broken).events if isinstance(event.payload, CheckpointSaved)]
     assert saved == [1], "no checkpoint of a non-finite step was ever complete"
     assert all(torch.isfinite(weight).all() for weight in weights(broken.checkpoint_of(1)).values())
@@ -147,12 +147,12 @@ def test_a_run_stops_after_non_finite_steps_in_a_row_and_goes_on_from_the_last_f
 def test_a_single_non_finite_step_is_skipped(
     make_config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config("sft", schedule={"sft_steps": 4, "keep_checkpoints": 9})
+    config = make_config("sft", schedule={"sft_steps": 4, "save_total_limit": 9})
     layout = start(config, tmp_path)
     break_steps(monkeypatch, "gradient", {2})
     assert run(config, layout.folder).step == 4
     assert read_status(layout).state == "completed"
-    assert [found.mark.step for found in list_checkpoints(layout)] == [1, 3, 4]
+    assert [found.manifest.step for found in list_checkpoints(layout)] == [1, 3, 4]
     assert all(torch.isfinite(weight).all() for weight in weights(layout.folder / "model").values())
     warned = [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
     assert "step 2: gradient norm not finite; its update is skipped, and no checkpoint is saved" in warned
@@ -181,7 +181,7 @@ def test_no_stage_ends_on_weights_that_are_not_finite(
     with pytest.raises(NonFiniteError, match="step 3: weights not finite"):
         run(config, layout.folder)
     assert read_status(layout).state == "failed"
-    assert [found.mark.step for found in list_checkpoints(layout)] == [2]
+    assert [found.manifest.step for found in list_checkpoints(layout)] == [2]
     assert not (layout.folder / "model").exists()
 
 
@@ -202,4 +202,4 @@ def test_a_stop_in_a_non_finite_step_saves_finite_weights_only(
     break_steps(monkeypatch, kind, {2})
     assert run(config, layout.folder).model is None
     assert read_status(layout).state == "stopped"
-    assert [found.mark.step for found in list_checkpoints(layout)] == kept, "the finite one is not pushed out"
+    assert [found.manifest.step for found in list_checkpoints(layout)] == kept, "the finite one is not pushed out"

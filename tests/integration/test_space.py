@@ -14,7 +14,7 @@ import pytest
 
 from hart_studio.models.chat import ChatModel
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.security.permissions import CLOSED, OWNER_ONLY
 from hart_studio.ui.train_form import list_widgets, write_values
@@ -94,7 +94,7 @@ def test_nobody_else_sees_or_touches_a_run(space: Space, run_id: str, kind: str)
 
 def order(space: Space) -> list[Any]:
     """What the Train page sends: its base, no processor, and a value for each field."""
-    config = find_preset(DEFAULT_PRESET).config
+    config = get_preset(DEFAULT_PRESET).config
     assert len(list_widgets()) == len(write_values(config))
     return [None, [], "ddp", *write_values(config)]
 

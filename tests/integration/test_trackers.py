@@ -16,7 +16,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import create_run
 from hart_studio.training import train
-from hart_studio.training.trackers import check_trackers, tracking_into
+from hart_studio.training.trackers import check_trackers, tracker_output
 from tests.integration.test_training_run import losses
 from tests.integration.training_runs import small_config, write_jsonl
 
@@ -80,7 +80,7 @@ def test_a_tracker_that_is_not_there_ends_the_run_before_the_model_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(train, "load_stage_model", lambda *_: pytest.fail("the model was read"))
+    monkeypatch.setattr(train, "load_initial_model", lambda *_: pytest.fail("the model was read"))
     config = small_run(tmp_path / "no-model", tmp_path)
     layout = start(config, tmp_path)
     with pytest.raises(InputError, match="pip install tensorboard"):
@@ -99,6 +99,6 @@ def test_each_missing_tracker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_place_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "mine")
-    with tracking_into(tmp_path):
+    with tracker_output(tmp_path):
         assert os.environ["TENSORBOARD_LOGGING_DIR"] == "mine"
     assert os.environ["TENSORBOARD_LOGGING_DIR"] == "mine"

@@ -37,7 +37,7 @@ def train(root: Path, lora: str) -> Trained:
     config = small_config(base, data={"source": "jsonl", "path": str(data)}, model={"lora": lora})
     layout = create_run(root / "runs", "training", config, config.method.chain, config.total_steps)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hart_trainer, "PolicyModel", ScriptedPolicy)
+        patch.setattr(hart_trainer, "TrainableModel", ScriptedPolicy)
         result = run(config, layout.folder)
     assert result.model == layout.folder / "model"
     return Trained(base, root / "runs", layout.run_id, result.model, root / "data" / "0.png")

@@ -21,10 +21,10 @@ from hart_studio.runs.launcher import request_stop
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.rollouts import list_rollout_steps, read_groups
-from hart_studio.runs.status import note_signal, read_status
+from hart_studio.runs.status import read_status, record_signal
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.training import hart_trainer, heldout
-from hart_studio.training.train import name_memory_knobs, run
+from hart_studio.training import hart_trainer, held_out_evaluation
+from hart_studio.training.train import explain_out_of_memory, run
 from tests.integration.training_runs import ScriptedPolicy, small_config, write_jsonl
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -67,7 +67,7 @@ def jsonl(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hart_trainer, "PolicyModel", ScriptedPolicy)
+    monkeypatch.setattr(hart_trainer, "TrainableModel", ScriptedPolicy)
 
 
 @pytest.mark.core
@@ -102,9 +102,9 @@ def test_a_run_that_was_stopped_and_resumed_is_the_uninterrupted_one(
     config = small_config(
         tiny_folder("qwen2_5_vl"),
         "sft+ap_grpo",
-        data={"source": "jsonl", "path": str(jsonl), "eval_count": 2},
+        data={"source": "jsonl", "path": str(jsonl), "eval_samples": 2},
         model={"lora": "on"},
-        schedule={"rl_steps": 4, "sft_steps": 4, "rollouts_every": 1, "evaluate_every": 4},
+        schedule={"rl_steps": 4, "sft_steps": 4, "rollout_log_steps": 1, "eval_steps": 4},
     )
     whole = start(config, tmp_path / "whole")
     result = run(config, whole.folder)
@@ -124,7 +124,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_uninterrupted_one(
     assert all(torch.equal(one[name], other[name]) for name in one)
     base = weights(tiny_folder("qwen2_5_vl"))
     assert any(not torch.equal(one[name], base[name]) for name in base)
-    kept = [found.mark.step for found in list_checkpoints(parts) if found.mark.is_kept]
+    kept = [found.manifest.step for found in list_checkpoints(parts) if found.manifest.is_kept]
     assert kept == [4, 8]
     assert not (parts.checkpoint_of(8) / "training_args.bin").exists()
     AutoModelForImageTextToText.from_pretrained(whole.folder / "model", local_files_only=True)
@@ -145,7 +145,7 @@ def test_sampling_goes_on_as_it_would_have(
         tiny_folder("qwen3_vl"),
         "grpo",
         data={"source": "jsonl", "path": str(jsonl)},
-        schedule={"rl_steps": 3, "rollouts_every": 1},
+        schedule={"rl_steps": 3, "rollout_log_steps": 1},
     )
     whole, parts = start(config, tmp_path / "whole"), start(config, tmp_path / "parts")
     run(config, whole.folder)
@@ -188,7 +188,7 @@ def test_a_signal_lets_the_step_finish_and_saves(
             run(config, layout.folder)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert [found.mark.step for found in list_checkpoints(layout)] == [2]
+    assert [found.manifest.step for found in list_checkpoints(layout)] == [2]
     status = read_status(layout)
     assert (status.state, status.exit_code, status.step) == ("stopped", 130, 2)
 
@@ -206,13 +206,13 @@ def test_a_run_that_was_asked_to_stop_and_saved_has_just_stopped_also_when_it_wa
         log_step(self, done, stage, metrics)
         if done == 1:
             request_stop(layout)
-            note_signal(layout, signal.SIGTERM)
+            record_signal(layout, signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(RunWriter, "log_step", log_and_lose_patience)
     result = run(config, layout.folder)
     assert (result.step, result.model) == (2, None)
-    assert [found.mark.step for found in list_checkpoints(layout)] == [2]
+    assert [found.manifest.step for found in list_checkpoints(layout)] == [2]
     status = read_status(layout)
     assert (status.state, status.exit_code, status.error) == ("stopped", 0, "")
 
@@ -222,29 +222,29 @@ def long_measuring(
     tiny_folder: Callable[[str], Path], jsonl: Path, scripted: None, monkeypatch: pytest.MonkeyPatch
 ) -> RunConfig:
     """Two stages of two steps, each measured at its end, on held-out questions that go into two batches."""
-    monkeypatch.setattr(heldout, "BATCH", 1)
+    monkeypatch.setattr(held_out_evaluation, "BATCH_SIZE", 1)
     return small_config(
         tiny_folder("qwen2_5_vl"),
         "ap_grpo+sft",
-        data={"source": "jsonl", "path": str(jsonl), "rl_count": 2, "sft_count": 2, "eval_count": 2},
-        schedule={"evaluate_every": 100},
+        data={"source": "jsonl", "path": str(jsonl), "rl_samples": 2, "sft_samples": 2, "eval_samples": 2},
+        schedule={"eval_steps": 100},
     )
 
 
 def stop_while_measuring(monkeypatch: pytest.MonkeyPatch, step: int) -> list[tuple[int, str]]:
     """Ask for a stop when the first batch of the evaluation at a step is done; gives (step, phase) of all told."""
     told: list[tuple[int, str]] = []
-    tell_phase = RunWriter.tell_phase
+    set_phase = RunWriter.set_phase
 
     def tell_and_ask(self: RunWriter, phase: str) -> None:
-        tell_phase(self, phase)
+        set_phase(self, phase)
         now = read_status(self.layout)
         told.append((now.step, now.phase))
         if now.step == step and phase.startswith("measuring held-out questions, 1 of"):
             self.layout.stop.touch()
 
     monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
-    monkeypatch.setattr(RunWriter, "tell_phase", tell_and_ask)
+    monkeypatch.setattr(RunWriter, "set_phase", tell_and_ask)
     return told
 
 
@@ -282,7 +282,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
         stop_while_measuring(patch, step)
         result = run(long_measuring, layout.folder)
     assert (result.step, result.model is None, read_status(layout).state) == (step, step < 4, state)
-    assert [found.mark.step for found in list_checkpoints(layout)][-1] == step, "its last step is saved"
+    assert [found.manifest.step for found in list_checkpoints(layout)][-1] == step, "its last step is saved"
     assert step not in evaluations(layout)
     warned = [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
     assert warned == [f"the stop cut the evaluation at step {step} short: its figures are missing"]
@@ -293,9 +293,9 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
 
 def test_out_of_memory_names_the_knobs() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(ModelError, match=r"lower schedule\.prompts_per_micro_batch"), name_memory_knobs(cpu):
+    with pytest.raises(ModelError, match=r"lower schedule\.rl_micro_batch_size"), explain_out_of_memory(cpu):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-    with pytest.raises(RuntimeError, match="something else"), name_memory_knobs(cpu):
+    with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory(cpu):
         raise RuntimeError("something else")
 
 

@@ -1,4 +1,4 @@
-"""Small trainings: pictures and questions, settings, and a policy whose words are a function of what it is shown."""
+"""Small trainings: images and questions, settings, and a policy whose words are a function of what it is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.training.checkpoints import Stage
 from hart_studio.training.hart_trainer import HartTrainer
 from hart_studio.training.lora import lora_config
-from hart_studio.training.policy import Exchange, PolicyModel
+from hart_studio.training.trainable_model import Generation, TrainableModel
 from hart_studio.training.trl_args import rl_args
 from tests.fakes import text_of, turn_kind
 
@@ -33,20 +33,20 @@ def small_config(folder: Path, chain: str = "ap_grpo", **sections: dict[str, Any
     """Settings of a run of seconds; ``sections`` go on top."""
     values: dict[str, dict[str, Any]] = {
         "model": {"id": str(folder), "device": "cpu"},
-        "data": {"rl_count": 4, "sft_count": 4, "eval_count": 0, "needle_count": 12},
+        "data": {"rl_samples": 4, "sft_samples": 4, "eval_samples": 0, "needle_samples": 12},
         "rollout": {"group_size": 4, "max_grounding_tokens": 48, "max_answer_tokens": 16},
         "method": {"chain": chain},
         "optim": {"learning_rate": 1e-3, "sft_learning_rate": 1e-3},
         "schedule": {
             "rl_steps": 2,
             "sft_steps": 2,
-            "prompts_per_step": 2,
-            "prompts_per_micro_batch": 1,
-            "sft_batch": 2,
-            "sft_micro_batch": 1,
-            "checkpoint_every": 0,
-            "rollouts_every": 0,
-            "evaluate_every": 0,
+            "rl_batch_size": 2,
+            "rl_micro_batch_size": 1,
+            "sft_batch_size": 2,
+            "sft_micro_batch_size": 1,
+            "save_steps": 0,
+            "rollout_log_steps": 0,
+            "eval_steps": 0,
         },
     }
     for name, section in sections.items():
@@ -55,7 +55,7 @@ def small_config(folder: Path, chain: str = "ap_grpo", **sections: dict[str, Any
 
 
 def make_samples(folder: Path, count: int = 4) -> list[Sample]:
-    """Questions with two options over pictures of unequal sizes; the right answer is A."""
+    """Questions with two options over images of unequal sizes; the right answer is A."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for index in range(count):
@@ -87,21 +87,21 @@ def write_jsonl(folder: Path, count: int = 8) -> Path:
     return folder / "samples.jsonl"
 
 
-class ScriptedPolicy(PolicyModel):
+class ScriptedPolicy(TrainableModel):
     """Points and answers by a hash of its request, so that rewards differ and do not depend on the batch."""
 
     def generate(
         self, requests: Sequence[ChatRequest], sampling: SamplingParams, group_size: int = 1
     ) -> list[list[Completion]]:
         groups = [[self._say(request, index) for index in range(group_size)] for request in requests]
-        exchanges = [Exchange(request, tuple(group)) for request, group in zip(requests, groups, strict=True)]
-        self._exchanges.append(exchanges)
+        generations = [Generation(request, tuple(group)) for request, group in zip(requests, groups, strict=True)]
+        self._generations.append(generations)
         return groups
 
     def _say(self, request: ChatRequest, index: int) -> Completion:
-        pictures = images_of(request)
-        sizes = tuple(self.encoder.process(one, is_alone=len(pictures) == 1).size_wh for one in pictures)
-        key = f"{text_of(request)}:{index}:{[one.pixels.size for one in pictures]}"
+        images = images_of(request)
+        sizes = tuple(self.encoder.process(one, is_alone=len(images) == 1).size_wh for one in images)
+        key = f"{text_of(request)}:{index}:{[one.pixels.size for one in images]}"
         number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
         text = self._point(number) if turn_kind(request) == "grounding" else f"\\boxed{{{'AB'[number % 2]}}}"
         ids = [*self.processor.tokenizer.encode(text, add_special_tokens=False), self.processor.tokenizer.eos_token_id]
@@ -134,7 +134,13 @@ def make_trainer(
     trainer = HartTrainer(
         loaded.model,
         loaded.processor,
-        rl_args(config, output, CPU, processes=processes, is_checkpointed=config.model.gradient_checkpointing == "on"),
+        rl_args(
+            config,
+            output,
+            CPU,
+            processes=processes,
+            uses_gradient_checkpointing=config.model.gradient_checkpointing == "on",
+        ),
         method=method,
         config=config,
         stage=Stage(method.name, 0, config.schedule.rl_steps, None),

@@ -161,7 +161,7 @@ def test_settings_reach_the_model(picture: Path, monkeypatch: pytest.MonkeyPatch
     model = ScriptedModel(grounding=BOX, crops_only=["B", "A", "B"])
     monkeypatch.setattr(ask, "load_model", lambda name, device: model)
     flags = ["--protocol", "crops_only", "--temperature", "0.8", "--rollouts", "3", "--seed", "4"]
-    flags += ["--overview-pixels", "20000", "--padding", "0.5", "--max-boxes", "1", "--device", "cpu"]
+    flags += ["--overview-max-pixels", "20000", "--padding", "0.5", "--max-boxes", "1", "--device", "cpu"]
     folder = tmp_path / "out"
     assert ask.main([str(picture), "Which?", *CHOICES, *flags, "--save", str(folder)]) == 0
     assert model.calls[0].group_size == 3
@@ -191,7 +191,7 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["{picture}", "Which?", "--padding", "nan"], "the setting padding"),
     (["{picture}", "Which?", "--max-boxes", "0"], "the setting max_boxes is 0"),
     (["{picture}", "Which?", "--temperature", "-2"], "the setting temperature"),
-    (["{picture}", "Which?", "--overview-pixels", "5"], "the setting overview_max_pixels is 5"),
+    (["{picture}", "Which?", "--overview-max-pixels", "5"], "the setting overview_max_pixels is 5"),
     (["{picture}", "Which?", "--rollouts", "0"], "at least 1 rollout"),
     (["{picture}", "Which?", "--rollouts", "4"], "temperature above 0"),
 ]

@@ -8,7 +8,7 @@ from typing import Final
 from hart_studio.evaluation.accuracy import count_accuracy
 from hart_studio.evaluation.bootstrap import measure_information_gain, measure_joint
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.joint import CELLS
+from hart_studio.evaluation.joint import CONTINGENCY_CELLS
 from hart_studio.evaluation.published import TABLE_1
 from hart_studio.evaluation.tables.rows import (
     BACK,
@@ -32,7 +32,7 @@ def table_1(evaluations: Sequence[Evaluation]) -> Table:
     Args:
         evaluations: Any; those with gold boxes and a grounding turn are shown.
     """
-    columns = ("model", "benchmark", *FRONT[1:], *CELLS, WRONG_BOX, *BACK)
+    columns = ("model", "benchmark", *FRONT[1:], *CONTINGENCY_CELLS, WRONG_BOX, *BACK)
     rows = []
     for evaluation, protocol in each_protocol(evaluations):
         joint = measure_joint(evaluation.records, protocol)
@@ -43,10 +43,10 @@ def table_1(evaluations: Sequence[Evaluation]) -> Table:
         cells: list[Cell] = [front[0], evaluation.benchmark, *front[1:], *joint.counts]
         rows.append(TableRow("measured", (*cells, percent_between(joint.wrong_box), *back)))
     for row in TABLE_1:
-        protocol_told = "crops_only" if row.is_looped else "without the loop"
-        values = dict(zip(CELLS, row.counts, strict=True))
-        told = {"benchmark": "visual_cot", "protocol": protocol_told}
-        figures: dict[str, float | int | str] = {**told, "n": sum(row.counts), WRONG_BOX: row.wrong_box, **values}
+        protocol_name = "crops_only" if row.is_looped else "without the loop"
+        values = dict(zip(CONTINGENCY_CELLS, row.counts, strict=True))
+        labels = {"benchmark": "visual_cot", "protocol": protocol_name}
+        figures: dict[str, float | int | str] = {**labels, "n": sum(row.counts), WRONG_BOX: row.wrong_box, **values}
         rows.append(published_row(columns, row.model, figures))
     caption = (
         "Questions by answer and box; a box is right when every gold box of the question has IoG > 0.3. Only questions "

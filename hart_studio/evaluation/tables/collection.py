@@ -25,14 +25,16 @@ def make_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         evaluations: Any, of any benchmarks. One without a scored answer is in the summary and in the tables of boxes
             and rules only.
     """
-    told = [found for found in evaluations if found.records]
+    included = [found for found in evaluations if found.records]
     scored = [
-        found for found in told if any(is_scored(record, name) for record in found.records for name in found.protocols)
+        found
+        for found in included
+        if any(is_scored(record, name) for record in found.records for name in found.protocols)
     ]
     by_task = {*MME_REALWORLD, "treebench", *HR_BENCH}
     others = [name for name in unique([found.benchmark for found in scored]) if name not in by_task]
     tables = [
-        table_summary(told),
+        table_summary(included),
         table_1(scored),
         table_information(scored),
         *(table_2(scored, benchmark) for benchmark in MME_REALWORLD),
@@ -41,11 +43,11 @@ def make_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         *(table_hr_bench(scored, benchmark) for benchmark in HR_BENCH),
         *(table_categories(scored, benchmark) for benchmark in others),
         level_table(scored, 5),
-        table_6(told),
-        table_iou(told),
+        table_6(included),
+        table_iou(included),
         level_table(scored, 7),
-        table_comparison(told),
+        table_comparison(included),
         table_extractors(scored),
-        table_rules(told),
+        table_rules(included),
     ]
     return [table for table in tables if table.is_measured]

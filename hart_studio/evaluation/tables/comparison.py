@@ -30,13 +30,18 @@ def table_comparison(evaluations: Sequence[Evaluation]) -> Table:
         for how, figure, found in _differences(second, first):
             cells: tuple[Cell, ...] = (
                 *(name_of(second), name_of(first), first.benchmark, how, f"{second.date}, {first.date}", figure),
-                *(percent_between(found.gain, is_signed=True), found.questions, found.others, _judge(found)),
+                *(
+                    percent_between(found.gain, is_signed=True),
+                    found.questions,
+                    found.others,
+                    _describe_significance(found),
+                ),
                 *(questions_cell(second), questions_cell(first)),
             )
             rows.append(TableRow("measured", cells))
     caption = (
         "How much greater the figure of the model is, in points, over the n questions that both have scored, with the "
-        "95 % interval of a paired bootstrap over questions; one that is asked several times on the same picture is "
+        "95 % interval of a paired bootstrap over questions; one that is asked several times on the same image is "
         "drawn with all its answers. Questions are the same when id, text, choices and gold boxes are. Other "
         "questions: left out, for only their id is the same. All rows are measured."
     )
@@ -54,7 +59,7 @@ def _differences(first: Evaluation, second: Evaluation) -> Iterator[tuple[str, s
         yield "grounding turn", "gold boxes found per question", found
 
 
-def _judge(found: Difference) -> str:
+def _describe_significance(found: Difference) -> str:
     if found.gain.is_positive:
         return "better"
     return "worse" if found.gain.is_negative else "the interval holds 0"

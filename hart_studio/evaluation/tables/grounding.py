@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from hart_studio.evaluation.bootstrap import estimate_found
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.published import TABLE_6
-from hart_studio.evaluation.records import Measured, list_area_shares
+from hart_studio.evaluation.records import SampleResult, list_area_shares
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.evaluation.tables.rows import front_cells, published_row, questions_cell
 from hart_studio.evaluation.tables.table import Cell, Table, TableRow, percent, percent_between
@@ -39,12 +39,12 @@ class Grounding(NamedTuple):
     iou_per_question: float
     """Mean over questions of the mean best IoU of their gold boxes."""
     area_share: float | None
-    """Mean share of the picture that the predicted boxes cover, over questions with a usable box; None without any."""
+    """Mean share of the image that the predicted boxes cover, over questions with a usable box; None without any."""
     usable: float
     """Share of the questions with at least one usable box."""
 
 
-def measure_grounding(records: Sequence[Measured]) -> Grounding | None:
+def measure_grounding(records: Sequence[SampleResult]) -> Grounding | None:
     """Compare boxes with gold boxes; None without gold boxes or without a grounding turn."""
     asked = [record for record in records if record.golds]
     found = estimate_found(asked)
@@ -65,7 +65,7 @@ def measure_grounding(records: Sequence[Measured]) -> Grounding | None:
     )
 
 
-def share_by_iou(records: Sequence[Measured]) -> list[float]:
+def share_by_iou(records: Sequence[SampleResult]) -> list[float]:
     """Share of all gold boxes whose best IoU is at least each of ``IOU_THRESHOLDS``; empty without gold boxes."""
     ious = [gold.iou for record in records for gold in record.golds]
     return [fmean(iou >= threshold for iou in ious) for threshold in IOU_THRESHOLDS] if ious else []
@@ -98,7 +98,7 @@ def table_6(evaluations: Sequence[Evaluation]) -> Table:
             rows.append(published_row(columns, method, values))
     caption = (
         "A gold box is found when one predicted box alone covers more than 0.3 of it; every gold box counts, with a 95 "
-        "% bootstrap interval over questions. A box over the whole picture finds everything: see area share and IoU. "
+        "% bootstrap interval over questions. A box over the whole image finds everything: see area share and IoU. "
         "Questions without a usable box count with nothing found, but not in the mean area share: it is over questions "
         "with a usable box. Published rows are the paper's."
     )

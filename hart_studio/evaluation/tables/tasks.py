@@ -14,7 +14,7 @@ from hart_studio.evaluation.published import (
     TABLE_3,
     TREEBENCH_TASKS,
     Published,
-    Task,
+    Subtask,
 )
 from hart_studio.evaluation.tables.rows import (
     BACK,
@@ -61,7 +61,7 @@ def table_3(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def _task_table(
-    name: str, title: str, evaluations: Sequence[Evaluation], tasks: Sequence[Task], published: Sequence[Published]
+    name: str, title: str, evaluations: Sequence[Evaluation], tasks: Sequence[Subtask], published: Sequence[Published]
 ) -> Table:
     known = {_plain(task.category) for task in tasks}
     others = {

@@ -377,7 +377,7 @@ class AskService:
             InputError: If there is no such run or no such checkpoint.
         """
         layout = find_run(runs_root, run_id)
-        found = [mark for mark in list_checkpoints(layout) if step in (None, mark.mark.step)]
+        found = [mark for mark in list_checkpoints(layout) if step in (None, mark.manifest.step)]
         if not found:
             raise InputError(f"expected a complete checkpoint of {run_id}, got step {step}; choose another one")
         return str(found[-1].folder), load_config(layout.config).model.id or BUILT_IN

@@ -16,14 +16,14 @@ from pydantic import Field
 
 from hart_studio.errors import HartError, ImageError, InputError
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.failures import Ending, count_endings, filter_records, find_ending, sort_records
+from hart_studio.evaluation.failures import Verdict, count_verdicts, filter_records, get_verdict, sort_records
 from hart_studio.evaluation.figures import make_figures
-from hart_studio.evaluation.job import QUESTIONS_FILE
-from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
-from hart_studio.evaluation.parts import FOLDER
-from hart_studio.evaluation.records import Judged, Measured
+from hart_studio.evaluation.job import DATASET_INFO_FILE
+from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS, shorten
+from hart_studio.evaluation.records import AnswerResult, SampleResult
 from hart_studio.evaluation.report import describe_gaps, write_report
 from hart_studio.evaluation.results import load_evaluation
+from hart_studio.evaluation.shards import RECORDS_FOLDER
 from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.table import Table
 from hart_studio.evaluation.tables.writers import show_cell
@@ -65,7 +65,7 @@ class FailuresRequest(Record):
     """The evaluation."""
     protocol: Protocol
     """Protocol of the answers."""
-    ending: Ending | None = None
+    verdict: Verdict | None = None
     """How they ended; None = anyhow."""
     category: str = Field(default="", max_length=300)
     """Category, or the first levels of one."""
@@ -148,19 +148,19 @@ class EvaluationResultsApi:
             request: A ``FailuresRequest``.
 
         Returns:
-            ``endings`` with the count of each, ``categories``, ``count`` of what the filter holds for, and ``rows``.
+            ``verdicts`` with the count of each, ``categories``, ``count`` of what the filter holds for, and ``rows``.
         """
         wanted: FailuresRequest = read_request(FailuresRequest, request)
         evaluation = self._load(self.api.find(wanted.run))
         if wanted.protocol not in evaluation.protocols:
             raise InputError(f"expected one of {', '.join(evaluation.protocols)}, got {wanted.protocol}; choose one")
-        endings = (wanted.ending,) if wanted.ending else ()
+        verdicts = (wanted.verdict,) if wanted.verdict else ()
         found = filter_records(
-            evaluation.records, wanted.protocol, endings=endings, category=wanted.category, text=wanted.text
+            evaluation.records, wanted.protocol, verdicts=verdicts, category=wanted.category, text=wanted.text
         )
         page = sort_records(found, wanted.protocol)[wanted.offset : wanted.offset + LIST_ROWS]
         return {
-            "endings": count_endings(evaluation.records, wanted.protocol),
+            "verdicts": count_verdicts(evaluation.records, wanted.protocol),
             "categories": _list_categories(evaluation.records),
             "count": len(found),
             "rows": [_show_row(record, wanted.protocol) for record in page],
@@ -173,7 +173,7 @@ class EvaluationResultsApi:
             request: A ``FailureRequest``. The picture is the one that the record names, never one of the request.
         """
         evaluation, record = self._find(request)
-        scores = [judged.score for judged in record.answers.values()]
+        scores = [answer_result.score for answer_result in record.answers.values()]
         return {
             "id": record.sample_id,
             "category": record.category,
@@ -187,7 +187,8 @@ class EvaluationResultsApi:
             "matches": [match.model_dump() for match in record.golds],
             "area_share": record.area_share,
             "answers": [
-                _show_answer(record, protocol, judged) for protocol, judged in _in_order(evaluation, record.answers)
+                _show_answer(record, protocol, answer_result)
+                for protocol, answer_result in _in_order(evaluation, record.answers)
             ],
             "is_scored": any(score.value is not None for score in scores),
             **self._show_picture(record),
@@ -257,7 +258,7 @@ class EvaluationResultsApi:
         found, notes = [], []
         for layout in [self.api.find(run_id) for run_id in dict.fromkeys(wanted.runs)]:
             try:
-                if not (layout.folder / QUESTIONS_FILE).exists():
+                if not (layout.folder / DATASET_INFO_FILE).exists():
                     notes.append(f"{self.api.config(layout).shown_title} has not read its questions yet")
                     continue
                 evaluation = self._load(layout)
@@ -288,7 +289,7 @@ class EvaluationResultsApi:
             _keep(self._loaded, layout.run_id, known)
         return known[1]
 
-    def _find(self, request: Mapping[str, Any]) -> tuple[Evaluation, Measured]:
+    def _find(self, request: Mapping[str, Any]) -> tuple[Evaluation, SampleResult]:
         wanted: FailureRequest = read_request(FailureRequest, request)
         evaluation = self._load(self.api.find(wanted.run))
         for record in evaluation.records:
@@ -296,7 +297,7 @@ class EvaluationResultsApi:
                 return evaluation, record
         raise InputError(f"expected a question of this evaluation, got {wanted.sample[:60]!r}; choose another")
 
-    def _show_picture(self, record: Measured) -> dict[str, Any]:
+    def _show_picture(self, record: SampleResult) -> dict[str, Any]:
         try:
             scene = self.service.open_image(Path(record.image))
         except ImageError as error:
@@ -311,7 +312,7 @@ class EvaluationResultsApi:
 
 def _stamp(layout: RunLayout) -> list[tuple[str, int, int]]:
     """What changes when an evaluation measures more: name, size and time of its files."""
-    parts = sorted((layout.folder / FOLDER).glob("part_*.jsonl"))
+    parts = sorted((layout.folder / RECORDS_FOLDER).glob("shard_*.jsonl"))
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
 
 
@@ -338,31 +339,31 @@ def _show_table(table: Table) -> dict[str, Any]:
     }
 
 
-def _show_row(record: Measured, protocol: Protocol) -> dict[str, Any]:
-    judged = record.answers.get(protocol)
+def _show_row(record: SampleResult, protocol: Protocol) -> dict[str, Any]:
+    answer_result = record.answers.get(protocol)
     return {
         "id": record.sample_id,
         "question": shorten(record.question, LIST_TEXT_CHARS),
         "category": record.category,
-        "ending": find_ending(record, protocol),
-        "extracted": judged.score.extracted if judged else None,
+        "verdict": get_verdict(record, protocol),
+        "extracted": answer_result.score.extracted if answer_result else None,
         "answer": _expected(record),
     }
 
 
-def _show_answer(record: Measured, protocol: Protocol, judged: Judged) -> dict[str, Any]:
+def _show_answer(record: SampleResult, protocol: Protocol, answer_result: AnswerResult) -> dict[str, Any]:
     return {
         "protocol": protocol,
         "title": PROTOCOL_TITLES[protocol],
-        "ending": find_ending(record, protocol),
-        "text": judged.text,
-        "score": _show_score(judged.score),
-        "official": judged.official and _show_score(judged.official),
-        "outcome": judged.outcome,
-        "used_fallback": judged.used_fallback,
-        "visual_tokens": judged.visual_tokens,
-        "completion_tokens": judged.completion_tokens,
-        "seconds": judged.seconds,
+        "verdict": get_verdict(record, protocol),
+        "text": answer_result.text,
+        "score": _show_score(answer_result.score),
+        "official": answer_result.official and _show_score(answer_result.official),
+        "outcome": answer_result.outcome,
+        "used_fallback": answer_result.used_fallback,
+        "visual_tokens": answer_result.visual_tokens,
+        "completion_tokens": answer_result.completion_tokens,
+        "seconds": answer_result.seconds,
     }
 
 
@@ -374,16 +375,19 @@ def _show_box(box: Box) -> dict[str, Any]:
     return box.model_dump(exclude={"score"})
 
 
-def _expected(record: Measured) -> str | None:
+def _expected(record: SampleResult) -> str | None:
     """The known answer, which every score repeats."""
-    return next((judged.score.expected for judged in record.answers.values() if judged.score.expected), None)
+    return next(
+        (answer_result.score.expected for answer_result in record.answers.values() if answer_result.score.expected),
+        None,
+    )
 
 
-def _in_order(evaluation: Evaluation, answers: Mapping[Protocol, Judged]) -> list[tuple[Protocol, Judged]]:
+def _in_order(evaluation: Evaluation, answers: Mapping[Protocol, AnswerResult]) -> list[tuple[Protocol, AnswerResult]]:
     return [(protocol, answers[protocol]) for protocol in evaluation.protocols if protocol in answers]
 
 
-def _list_categories(records: Sequence[Measured]) -> list[str]:
+def _list_categories(records: Sequence[SampleResult]) -> list[str]:
     """All categories with every level above them, in order: ``Perception`` before ``Perception/Attributes``."""
     found = set()
     for category in {record.category for record in records}:

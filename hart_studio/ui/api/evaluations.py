@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 from hart_studio.data.benchmarks.catalog import BENCHMARKS
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.errors import HartError, InputError
-from hart_studio.evaluation.config import MOST_QUESTIONS, EvaluationConfig, read_config
+from hart_studio.evaluation.config import MAX_QUESTIONS, EvaluationConfig, read_config
 from hart_studio.evaluation.job import prepare_run
 from hart_studio.evaluation.results import is_evaluation, is_unreadable, list_evaluations
 from hart_studio.models.catalog import BUILT_IN_HART
@@ -28,7 +28,7 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Record
 from hart_studio.runs.events import RunEvent, Started, StepDone, Warned
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.queue import LaunchPlan, plan_launch, read_plan, write_plan
+from hart_studio.runs.queue import LaunchPlan, enqueue_launch, read_unverified_plan, write_plan
 from hart_studio.runs.reader import RunSummary, list_runs, read_events, summarize_run
 from hart_studio.ui.api.labels import read_request
 from hart_studio.ui.api.launch import DOUBLE_CLICK_SECONDS, RunLauncher
@@ -65,7 +65,7 @@ class EvaluationRequest(Record):
     """What tables call it."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
     """How the answer turn sees the picture."""
-    limit: int | None = Field(default=None, ge=1, le=MOST_QUESTIONS)
+    limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
     """Max questions."""
     fallback: bool = False
     """Whether a question without a usable box is answered from the full image."""
@@ -245,8 +245,8 @@ class EvaluationApi:
         layout = self.find(request.get("run"))
         origin = self.launch.origin(layout, MODULE)
         sha256 = check_resumable(layout, EvaluationConfig, self.launch.allowed, origin)
-        earlier = read_plan(layout)
-        plan_launch(layout, self._plan(layout, earlier.gpus if earlier else (), sha256))
+        earlier = read_unverified_plan(layout)
+        enqueue_launch(layout, self._plan(layout, earlier.gpus if earlier else (), sha256))
 
     def delete(self, request: Mapping[str, Any]) -> None:
         """Remove an evaluation that has ended, with everything in it."""

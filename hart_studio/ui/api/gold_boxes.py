@@ -58,7 +58,7 @@ def _load(layout: RunLayout, config: RunConfig) -> dict[str, tuple[Box, ...]]:
     try:
         if any(file.is_file() and file.stat().st_size > MAX_BYTES for file in files):
             return {}
-        source = load_samples(config.data, layout.folder / "pictures", makes_folder=False)
+        source = load_samples(config.data, layout.folder / "images", makes_folder=False)
     except (HartError, OSError):
         return {}
     return {sample.id: sample.gold_boxes for sample in source.loaded.samples}

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, HartError, InputError
-from hart_studio.evaluation.lines import LIST_TEXT_CHARS, shorten
+from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS, shorten
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import get_calibration
 from hart_studio.labeling.export_loss import preview_export
@@ -30,7 +30,7 @@ from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, get_preset
 from hart_studio.ui.api.labels import LabelApi, read_request
 
 
@@ -218,14 +218,14 @@ class LabelExportApi:
         self.label_api.check_open()
         found = write_training_set(self.label_api.open_project(request.get("project")))
         held_out = min(MAX_HELD_OUT, found.questions // HELD_OUT_PART)
-        base = find_preset(DEFAULT_PRESET).config
+        base = get_preset(DEFAULT_PRESET).config
         data = {
             "source": "jsonl",
             "path": str(found.path),
             "image_root": str(found.image_root),
-            "rl_count": (found.questions - held_out + 1) // 2,
-            "sft_count": None,
-            "eval_count": held_out,
+            "rl_samples": (found.questions - held_out + 1) // 2,
+            "sft_samples": None,
+            "eval_samples": held_out,
         }
         method = {"chain": "ap_grpo+sft", "sft_target": "grounded"}
         return RunConfig.model_validate(

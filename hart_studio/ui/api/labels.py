@@ -35,7 +35,7 @@ from hart_studio.records import Record
 from hart_studio.runs.launcher import start_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.reader import RunSummary, list_runs
-from hart_studio.runs.stopping import continue_stop, stop_in_background
+from hart_studio.runs.stopping import resume_stop, stop_in_background
 from hart_studio.ui.api.label_imports import MAX_SHOWN_INVALID_ROWS, ImportState, read_folder, run_import
 from hart_studio.ui.api.label_launch import check_run, find_model, sign_run
 from hart_studio.ui.security.config_check import check_config, hash_new_config
@@ -143,7 +143,7 @@ class LabelApi:
         runs = [run for run in list_runs(project.runs) if run.status]
         for run in runs:
             if run.state == "stopping":  # asked for before this server was started, perhaps
-                continue_stop(run.layout)
+                resume_stop(run.layout)
         state: dict[str, Any] = {
             "name": project.name,
             "statuses": project.count_by("status"),

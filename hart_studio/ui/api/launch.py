@@ -22,7 +22,7 @@ from hart_studio.runs.devices import Gpu, list_gpus
 from hart_studio.runs.launcher import PACKAGE_PARENT, job_environment
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import to_arguments
-from hart_studio.runs.queue import LaunchPlan, RunQueue, plan_launch, read_plan, write_plan
+from hart_studio.runs.queue import LaunchPlan, RunQueue, enqueue_launch, read_unverified_plan, write_plan
 from hart_studio.runs.stopping import stop_in_background
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.api.run_json import read_device
@@ -230,7 +230,7 @@ class RunLauncher:
         self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
         sha256 = check_resumable(layout, RunConfig, self.allowed, self.origin(layout, TRAINING_MODULE))
-        earlier = read_plan(layout)
+        earlier = read_unverified_plan(layout)
         device = read_device(layout)
         if earlier is None and "cuda" in device:
             again = shlex.join(["--resume", layout.run_id, "--runs-root", str(self.runs_root)])
@@ -241,12 +241,12 @@ class RunLauncher:
         gpus = earlier.gpus if earlier else ()
         setup = next((name for name in SETUPS if earlier and f"{name}.yaml" in " ".join(earlier.argv)), "ddp")
         argv = [*_program(gpus, setup), "--resume", layout.run_id, "--runs-root", str(self.runs_root)]
-        plan_launch(layout, LaunchPlan(argv=tuple(argv), gpus=gpus, config_sha256=sha256))
+        enqueue_launch(layout, LaunchPlan(argv=tuple(argv), gpus=gpus, config_sha256=sha256))
 
     def queue_position(self, run_id: str) -> int | None:
         """How many runs come before this one; None when it does not wait."""
         try:
-            return self.queue.place_of(find_run(self.runs_root, run_id))
+            return self.queue.position_of(find_run(self.runs_root, run_id))
         except HartError:
             return None
 

@@ -23,7 +23,7 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
     """What the settings come to."""
     config = launch_request.config
     schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stages)
-    rollouts = schedule.prompts_per_step * config.rollout.group_size
+    rollouts = schedule.rl_batch_size * config.rollout.group_size
     facts = [
         ("Model", config.model.id or "built-in (hart-tiny-base)"),
         ("Data", _describe_data(config)),
@@ -33,7 +33,7 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
             [
                 (
                     "Rollouts of a step",
-                    f"{schedule.prompts_per_step} questions × {config.rollout.group_size} = {rollouts}",
+                    f"{schedule.rl_batch_size} questions × {config.rollout.group_size} = {rollouts}",
                 )
             ]
             * has_rl
@@ -105,7 +105,7 @@ def describe_launch_error(error: Exception) -> LaunchState:
 def _describe_data(config: RunConfig) -> str:
     data = config.data
     if data.source == "needle" and not data.path:
-        return f"needle scenes, {data.needle_count:,} drawn for the run"
+        return f"needle scenes, {data.needle_samples:,} drawn for the run"
     return f"{SOURCE_TITLES[data.source].partition(':')[0]}: {data.path}"
 
 
@@ -113,8 +113,8 @@ def _describe_parts(config: RunConfig) -> str:
     data, stages = config.data, config.method.stages
     parts: list[Any] = []
     if any(stage != "sft" for stage in stages):
-        parts.append(f"{data.rl_count:,} RL")
+        parts.append(f"{data.rl_samples:,} RL")
     if "sft" in stages:
-        parts.append("the rest SFT" if data.sft_count is None else f"{data.sft_count:,} SFT")
-    parts.append(f"{data.eval_count:,} held out")
+        parts.append("the rest SFT" if data.sft_samples is None else f"{data.sft_samples:,} SFT")
+    parts.append(f"{data.eval_samples:,} held out")
     return ", ".join(parts)

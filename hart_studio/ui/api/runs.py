@@ -24,12 +24,12 @@ from hart_studio.errors import InputError
 from hart_studio.files import copy_regular_file, read_regular_file
 from hart_studio.records import Record
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.devices import tell_device
-from hart_studio.runs.digest import Cursor, RunDigest
+from hart_studio.runs.devices import describe_device
+from hart_studio.runs.history import Cursor, RunHistory
 from hart_studio.runs.layout import RunLayout, find_run, read_step
 from hart_studio.runs.overrides import load_config
-from hart_studio.runs.processes import MOMENT_SECONDS, hold_lock
-from hart_studio.runs.queue import RunQueue, is_on, is_waiting
+from hart_studio.runs.processes import SHORT_LOCK_TIMEOUT_SECONDS, hold_lock
+from hart_studio.runs.queue import RunQueue, is_running, is_waiting
 from hart_studio.runs.reader import RunSummary, list_runs, read_log, summarize_run
 from hart_studio.runs.rollouts import SavedGroup, find_image, list_rollout_steps, read_groups
 from hart_studio.ui.api.gold_boxes import GoldBoxLoader
@@ -117,7 +117,7 @@ class RunMonitor:
         self.runs_root = runs_root
         self.image_folder = image_folder
         self._lock = threading.Lock()
-        self._digests: OrderedDict[str, RunDigest] = OrderedDict()
+        self._digests: OrderedDict[str, RunHistory] = OrderedDict()
         self._configs: dict[str, RunConfig | None] = {}
         self._summaries: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._gold = GoldBoxLoader()
@@ -130,7 +130,7 @@ class RunMonitor:
             request: A ``Look``.
 
         Returns:
-            None when nothing is; else ``status``, ``news`` with ``cursor`` (see ``RunDigest.news``), ``log``, and with
+            None when nothing is; else ``status``, ``news`` with ``cursor`` (see ``RunHistory.news``), ``log``, and with
             the first look and each new attempt ``about``: each only when there is something in it.
 
         Raises:
@@ -138,20 +138,20 @@ class RunMonitor:
         """
         query = _read(PollRequest, request)
         layout = find_run(self.runs_root, query.run)
-        digest = self._digest(layout)
+        history = self._digest(layout)
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while digest.refresh() and time.monotonic() < deadline:
+        while history.refresh() and time.monotonic() < deadline:
             pass
         answer: dict[str, Any] = {}
-        news = digest.news(_read_cursor(query.cursor))
+        news = history.delta(_read_cursor(query.cursor))
         if news is not None:
             answer["delta"], cursor = news
             answer["cursor"] = asdict(cursor)
             # An attempt may run on another device than the one before, which is known once it has begun.
-            if answer["delta"]["is_whole"] or any(kind == "started" for kind, *_ in answer["delta"]["marks"]["items"]):
+            if answer["delta"]["is_full"] or any(kind == "started" for kind, *_ in answer["delta"]["markers"]["items"]):
                 answer["about"] = self._about(layout)
         summary = summarize_run(layout)
-        status = status_to_dict(summary, self._queue.place_of(layout) if is_waiting(summary) else None)
+        status = status_to_dict(summary, self._queue.position_of(layout) if is_waiting(summary) else None)
         if status["signature"] != query.status:
             beat = summary.status and summary.status.heartbeat
             # The page's clock may be another one, so it gets an age, not a time.
@@ -240,8 +240,8 @@ class RunMonitor:
             InputError: If there is no such run, or it still runs.
         """
         layout = find_run(self.runs_root, str(request.get("run")))
-        with hold_lock(layout.lock, MOMENT_SECONDS):  # nobody starts it meanwhile
-            if is_on(summarize_run(layout)):
+        with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):  # nobody starts it meanwhile
+            if is_running(summarize_run(layout)):
                 raise InputError("expected a run that has ended; stop it first, then delete it")
             shutil.rmtree(layout.folder)
         for image in self.image_folder.glob(f"{layout.run_id}-*"):
@@ -262,23 +262,23 @@ class RunMonitor:
         compared = []
         for run_id in ids:
             layout = find_run(self.runs_root, str(run_id))
-            digest = self._digest(layout)
-            while digest.refresh():
+            history = self._digest(layout)
+            while history.refresh():
                 pass
-            compared.append({**self._about(layout), "id": layout.run_id, **digest.curves()})
+            compared.append({**self._about(layout), "id": layout.run_id, **history.curves()})
         return compared
 
     def describe_checkpoint(self, folder: Path) -> str:
         """What a list of models calls a checkpoint of a run here: the run's name and the step."""
         return f"{self._about(RunLayout(folder.parents[1]))['title']}, step {read_step(folder.name)}"
 
-    def _digest(self, layout: RunLayout) -> RunDigest:
+    def _digest(self, layout: RunLayout) -> RunHistory:
         with self._lock:
-            digest = self._digests.setdefault(layout.run_id, RunDigest(layout))
+            history = self._digests.setdefault(layout.run_id, RunHistory(layout))
             self._digests.move_to_end(layout.run_id)
             while len(self._digests) > MAX_DIGESTS:
                 self._digests.popitem(last=False)
-            return digest
+            return history
 
     def _config(self, layout: RunLayout) -> RunConfig | None:
         """Settings of a run, which never change; None when they cannot be read."""
@@ -299,7 +299,7 @@ class RunMonitor:
             "chain": chain,
             "model": config.model.id or "built-in",
             "group_size": config.rollout.group_size,
-            "device": tell_device(read_device(layout)),
+            "device": describe_device(read_device(layout)),
             "settings": config.model_dump(mode="json"),
         }
 
@@ -330,11 +330,11 @@ class RunMonitor:
         known = self._summaries.get(layout.run_id)
         if (known and known[0] == stamp) or time.monotonic() >= deadline:
             return known[1] if known else EMPTY_SUMMARY
-        digest = self._digest(layout)
-        while is_unread := digest.refresh():
+        history = self._digest(layout)
+        while is_unread := history.refresh():
             if time.monotonic() >= deadline:
                 break
-        digest_summary = digest.glance(SPARK_POINTS)
+        digest_summary = history.summary(SPARK_POINTS)
         if not is_unread:
             self._summaries[layout.run_id] = (stamp, digest_summary)
         return digest_summary

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hart_studio.runs.series import RECENT_STEPS
+from hart_studio.runs.metric_series import RECENT_STEPS
 from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display, serve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from hart_studio.runs.series import RECENT_STEPS
+from hart_studio.runs.metric_series import RECENT_STEPS
 from hart_studio.ui.charts import chart_table
 from hart_studio.ui.components.display import Display
 

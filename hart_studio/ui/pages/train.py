@@ -17,7 +17,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.devices import Gpu
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import dump_config, load_config, read_config
-from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, find_preset
+from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, get_preset
 from hart_studio.ui.api.launch import SETUPS, LaunchRequest, RunLauncher
 from hart_studio.ui.api.launch_summary import (
     describe_launch_error,
@@ -96,7 +96,7 @@ def build_train_tab(
         The form.
     """
     widgets = list_widgets()
-    base_config = find_preset(DEFAULT_PRESET).config
+    base_config = get_preset(DEFAULT_PRESET).config
     gpus = launcher.gpus()
 
     def command_for_user(launch_request: LaunchRequest, user: gr.OAuthProfile | None) -> str:
@@ -206,7 +206,7 @@ def build_train_tab(
             settings_before = read_config(read_base(before)[1])
         except InputError:  # the preset replaces them
             settings_before = base_config
-        found = fill_from_preset(values, settings_before, find_preset(name).config)
+        found = fill_from_preset(values, settings_before, get_preset(name).config)
         settings = [name, found.base.model_dump(mode="json"), list(found.notes)]
         shared = _SHARDED_PRESETS.get(name, "ddp")
         # With the report and the start button in the same answer: neither speaks of the settings from before.

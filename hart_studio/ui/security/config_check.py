@@ -25,7 +25,7 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.config_file import hash_config, read_config_file
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.overrides import dump_config
-from hart_studio.runs.queue import find_plan
+from hart_studio.runs.queue import load_verified_plan
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 Config = RunConfig | EvaluationConfig | LabelingConfig
@@ -174,7 +174,7 @@ def is_signed(layout: RunLayout, sha256: str, root: Path) -> bool:
         InputError: If the run lies outside of the root.
     """
     try:
-        plan = find_plan(layout, root)
+        plan = load_verified_plan(layout, root)
     except OSError:  # a key that this user may not read signs nothing here
         return False
     return plan is not None and plan.config_sha256 == sha256

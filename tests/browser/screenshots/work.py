@@ -18,12 +18,12 @@ PROJECT_ROOT: Final = Path(__file__).resolve().parents[3]
 
 TRAINING: Final = {
     "schedule.rl_steps": 30,
-    "schedule.rollouts_every": 2,
-    "schedule.rollout_prompts": 4,
-    "schedule.evaluate_every": 10,
-    "data.needle_count": 300,
-    "data.rl_count": 240,
-    "data.eval_count": 40,
+    "schedule.rollout_log_steps": 2,
+    "schedule.rollout_log_prompts": 4,
+    "schedule.eval_steps": 10,
+    "data.needle_samples": 300,
+    "data.rl_samples": 240,
+    "data.eval_samples": 40,
 }
 """A run that is short, and long enough for the curves to rise."""
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hart_studio.algorithms.weighting import TokenMean, row_weights
+from hart_studio.algorithms.weighting import LossAggregation, row_weights
 
 unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=20)
@@ -21,33 +21,39 @@ def test_weights_of_the_joint_mean_by_hand() -> None:
     assert weights == pytest.approx([1 / (2 * 14), 1 / (2 * 14), 1 / (2 * 5)], rel=1e-15)
 
 
-@pytest.mark.parametrize("token_mean", ["row", "joint"])
-def test_a_row_without_trained_tokens_leaves_its_weight_to_the_other_turn(token_mean: TokenMean) -> None:
-    assert row_weights([4, 0, 0], ["a", "a", "b"], 1, token_mean) == (1 / 4, 0.0, 0.0)
+@pytest.mark.parametrize("loss_aggregation", ["row", "joint"])
+def test_a_row_without_trained_tokens_leaves_its_weight_to_the_other_turn(loss_aggregation: LossAggregation) -> None:
+    assert row_weights([4, 0, 0], ["a", "a", "b"], 1, loss_aggregation) == (1 / 4, 0.0, 0.0)
 
 
 @unhurried
 @given(rows, st.sampled_from(["row", "joint"]))
-def test_every_rollout_has_the_same_share_of_the_step(rows: list[tuple[int, int]], token_mean: TokenMean) -> None:
+def test_every_rollout_has_the_same_share_of_the_step(
+    rows: list[tuple[int, int]], loss_aggregation: LossAggregation
+) -> None:
     counts, rollouts = [count for count, _ in rows], [rollout for _, rollout in rows]
     trained = {rollout for count, rollout in rows if count}
     shares: dict[int, float] = defaultdict(float)
-    for count, rollout, weight in zip(counts, rollouts, row_weights(counts, rollouts, 8, token_mean), strict=True):
+    for count, rollout, weight in zip(
+        counts, rollouts, row_weights(counts, rollouts, 8, loss_aggregation), strict=True
+    ):
         shares[rollout] += count * weight
     assert {rollout: pytest.approx(1 / 8) for rollout in trained} == {k: v for k, v in shares.items() if v}
 
 
 @unhurried
 @given(rows, st.sampled_from(["row", "joint"]), st.randoms(use_true_random=False))
-def test_a_weight_depends_on_its_own_rollout_alone(rows: list[tuple[int, int]], token_mean: TokenMean, rng) -> None:  # type: ignore[no-untyped-def]
-    together = row_weights([count for count, _ in rows], [rollout for _, rollout in rows], 8, token_mean)
+def test_a_weight_depends_on_its_own_rollout_alone(
+    rows: list[tuple[int, int]], loss_aggregation: LossAggregation, rng
+) -> None:  # type: ignore[no-untyped-def]
+    together = row_weights([count for count, _ in rows], [rollout for _, rollout in rows], 8, loss_aggregation)
     order = list(range(len(rows)))
     rng.shuffle(order)
-    shuffled = row_weights([rows[i][0] for i in order], [rows[i][1] for i in order], 8, token_mean)
+    shuffled = row_weights([rows[i][0] for i in order], [rows[i][1] for i in order], 8, loss_aggregation)
     assert shuffled == tuple(together[i] for i in order)
     for rollout in range(6):
         own = [i for i, row in enumerate(rows) if row[1] == rollout]
-        apart = row_weights([rows[i][0] for i in own], [0] * len(own), 8, token_mean)
+        apart = row_weights([rows[i][0] for i in own], [0] * len(own), 8, loss_aggregation)
         assert apart == tuple(together[i] for i in own)
 
 

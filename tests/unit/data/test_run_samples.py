@@ -8,7 +8,7 @@ from hart_studio.data.run_samples import MANIFEST, SCENE_WH, load_samples, split
 from hart_studio.errors import ImageError
 from hart_studio.runs.config import DataConfig, RunConfig
 
-NEEDLE = DataConfig(needle_count=6, rl_count=3, sft_count=2, eval_count=1)
+NEEDLE = DataConfig(needle_samples=6, rl_samples=3, sft_samples=2, eval_samples=1)
 
 
 def test_scenes_are_the_same_again_and_drawn_when_they_are_looked_at(tmp_path: Path) -> None:

@@ -45,36 +45,40 @@ pictures = st.lists(st.integers(0, 9), min_size=1, max_size=30)
 
 def test_the_order_is_that_of_the_hashes() -> None:
     order = sorted((f"s{i}" for i in range(6)), key=lambda name: hashlib.sha256(f"5:{name}".encode()).digest())
-    found = ids(split_samples(make_samples(6), 2, None, 1, seed=5, by_image=False))
+    found = ids(split_samples(make_samples(6), 2, None, 1, seed=5, split_by_image=False))
     assert found == (order[:1], order[1:3], order[3:])
 
 
 @unhurried
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 12) | st.none(), st.integers(0, 99))
 def test_parts_are_disjoint_and_of_their_sizes(
-    eval_count: int, rl_count: int, sft_count: int | None, seed: int
+    eval_samples: int, rl_samples: int, sft_samples: int | None, seed: int
 ) -> None:
-    samples = make_samples(eval_count + rl_count + (sft_count or 0) + 3)
-    if eval_count + rl_count + (sft_count or 0) == 0 and sft_count is not None:
+    samples = make_samples(eval_samples + rl_samples + (sft_samples or 0) + 3)
+    if eval_samples + rl_samples + (sft_samples or 0) == 0 and sft_samples is not None:
         return
-    evaluation, rl, sft = ids(split_samples(samples, rl_count, sft_count, eval_count, seed=seed, by_image=False))
-    assert (len(evaluation), len(rl), len(sft)) == (eval_count, rl_count, 3 if sft_count is None else sft_count)
+    evaluation, rl, sft = ids(
+        split_samples(samples, rl_samples, sft_samples, eval_samples, seed=seed, split_by_image=False)
+    )
+    assert (len(evaluation), len(rl), len(sft)) == (eval_samples, rl_samples, 3 if sft_samples is None else sft_samples)
     assert max(Counter(evaluation + rl + sft).values()) == 1
 
 
 @unhurried
 @given(st.permutations(range(12)), st.integers(0, 99), st.booleans())
 def test_the_split_depends_on_the_seed_and_on_nothing_around_the_data(
-    order: list[int], seed: int, by_image: bool
+    order: list[int], seed: int, split_by_image: bool
 ) -> None:
     samples = [make_sample(f"s{index}", image=f"p{index // 2}") for index in range(12)]
     moved = [make_sample(f"s{index}", image=f"p{index // 2}", folder="/elsewhere") for index in order]
-    first = split_samples(samples, 4, 4, 4, seed=seed, by_image=by_image)
-    assert split_samples(moved, 4, 4, 4, seed=seed, by_image=by_image).manifest == first.manifest
+    first = split_samples(samples, 4, 4, 4, seed=seed, split_by_image=split_by_image)
+    assert split_samples(moved, 4, 4, 4, seed=seed, split_by_image=split_by_image).manifest == first.manifest
 
 
 def test_another_seed_is_another_split() -> None:
-    found = {str(ids(split_samples(make_samples(30), 10, None, 5, seed=seed, by_image=False))) for seed in range(10)}
+    found = {
+        str(ids(split_samples(make_samples(30), 10, None, 5, seed=seed, split_by_image=False))) for seed in range(10)
+    }
     assert len(found) == 10
 
 
@@ -82,13 +86,13 @@ def test_another_seed_is_another_split() -> None:
 @given(pictures, st.data())
 def test_no_picture_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
     samples = [make_sample(f"s{index}", image=f"p{picture}") for index, picture in enumerate(pictures)]
-    eval_count = data.draw(st.integers(0, len(samples)))
-    rl_count = data.draw(st.integers(0, len(samples) - eval_count))
-    sft_count = data.draw(st.none() | st.integers(0, len(samples) - eval_count - rl_count))
+    eval_samples = data.draw(st.integers(0, len(samples)))
+    rl_samples = data.draw(st.integers(0, len(samples) - eval_samples))
+    sft_samples = data.draw(st.none() | st.integers(0, len(samples) - eval_samples - rl_samples))
     try:
-        split = split_samples(samples, rl_count, sft_count, eval_count, seed=1, by_image=True)
+        split = split_samples(samples, rl_samples, sft_samples, eval_samples, seed=1, split_by_image=True)
     except InputError:
-        assert eval_count + rl_count + (sft_count or 0) == 0 or max(Counter(pictures).values()) > 1
+        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(pictures).values()) > 1
         return
     parts = [split.evaluation, split.rl, split.sft]
     images = [{sample.image for sample in part} for part in parts]
@@ -102,7 +106,7 @@ def test_no_picture_is_in_two_parts(pictures: list[int], data: st.DataObject) ->
         for image in {s.image for s in part}
     )
     later = set(questions)
-    for part, found, size in zip(parts, images, (eval_count, rl_count, sft_count), strict=True):
+    for part, found, size in zip(parts, images, (eval_samples, rl_samples, sft_samples), strict=True):
         later -= found
         if size is None:
             assert not later
@@ -114,11 +118,11 @@ def test_no_picture_is_in_two_parts(pictures: list[int], data: st.DataObject) ->
 @unhurried
 @given(st.integers(1, 10), st.integers(1, 10), st.integers(0, 9), st.booleans())
 def test_the_held_out_part_does_not_depend_on_the_training_parts(
-    first: int, second: int, seed: int, by_image: bool
+    first: int, second: int, seed: int, split_by_image: bool
 ) -> None:
     samples = [make_sample(f"s{index}", image=f"p{index // 3}") for index in range(30)]
     held_out = [
-        split_samples(samples, 3 * count, None, 9, seed=seed, by_image=by_image).evaluation
+        split_samples(samples, 3 * count, None, 9, seed=seed, split_by_image=split_by_image).evaluation
         for count in (first % 8, second % 8)
     ]
     assert held_out[0] == held_out[1]
@@ -126,14 +130,14 @@ def test_the_held_out_part_does_not_depend_on_the_training_parts(
 
 def test_pictures_in_several_parts_are_counted() -> None:
     samples = [make_sample(name, image=picture) for name, picture in zip("abcdef", "111223", strict=True)]
-    manifest = split_samples(samples, 3, None, 0, seed=0, by_image=False).manifest
+    manifest = split_samples(samples, 3, None, 0, seed=0, split_by_image=False).manifest
     pictures = dict(zip("abcdef", "111223", strict=True))
     shared = {pictures[name] for name in manifest.rl_ids} & {pictures[name] for name in manifest.sft_ids}
     assert manifest.shared_images == len(shared) > 0
 
 
 def test_only_the_held_out_part_has_gold_boxes() -> None:
-    split = split_samples(make_samples(9), 3, 3, 3, seed=0, by_image=False)
+    split = split_samples(make_samples(9), 3, 3, 3, seed=0, split_by_image=False)
     assert all(type(sample) is Sample for sample in (*split.rl, *split.sft))
     assert all(sample.gold_boxes for sample in split.evaluation)
 
@@ -148,21 +152,21 @@ def test_only_the_held_out_part_has_gold_boxes() -> None:
     ],
 )
 def test_counts_that_cannot_be(counts: tuple[int, int | None, int], message: str) -> None:
-    rl_count, sft_count, eval_count = counts
+    rl_samples, sft_samples, eval_samples = counts
     with pytest.raises(InputError, match=message):
-        split_samples(make_samples(9), rl_count, sft_count, eval_count, seed=0, by_image=False)
+        split_samples(make_samples(9), rl_samples, sft_samples, eval_samples, seed=0, split_by_image=False)
 
 
 def test_a_part_that_no_picture_fits_is_an_error() -> None:
     samples = [make_sample(f"s{index}", image="one") for index in range(9)]
-    with pytest.raises(InputError, match="a picture with at most rl_count = 3 questions, got none left"):
-        split_samples(samples, 3, None, 0, seed=0, by_image=True)
-    assert len(split_samples(samples, 3, None, 0, seed=0, by_image=False).rl) == 3
+    with pytest.raises(InputError, match="a picture with at most rl_samples = 3 questions, got none left"):
+        split_samples(samples, 3, None, 0, seed=0, split_by_image=True)
+    assert len(split_samples(samples, 3, None, 0, seed=0, split_by_image=False).rl) == 3
 
 
 def test_an_id_twice_is_an_error() -> None:
     with pytest.raises(DataError, match="unique, got 's0' more than once"):
-        split_samples([*make_samples(3), make_sample("s0")], 1, None, 1, seed=0, by_image=False)
+        split_samples([*make_samples(3), make_sample("s0")], 1, None, 1, seed=0, split_by_image=False)
 
 
 # Manifest -----------------------------------------------------------------------------------------------------------
@@ -170,17 +174,17 @@ def test_an_id_twice_is_an_error() -> None:
 
 def test_the_manifest_makes_the_split_again(tmp_path: Path) -> None:
     samples = make_samples(9)
-    split = split_samples(samples, 3, None, 2, seed=4, by_image=True)
+    split = split_samples(samples, 3, None, 2, seed=4, split_by_image=True)
     write_manifest(tmp_path / "split.json", split.manifest)
     manifest = read_manifest(tmp_path / "split.json")
     assert manifest == split.manifest
-    assert (manifest.seed, manifest.by_image) == (4, True)
+    assert (manifest.seed, manifest.split_by_image) == (4, True)
     assert restore_split(samples[::-1], manifest) == split
 
 
 def test_other_data_are_refused() -> None:
     samples = make_samples(9)
-    manifest = split_samples(samples, 3, None, 2, seed=4, by_image=False).manifest
+    manifest = split_samples(samples, 3, None, 2, seed=4, split_by_image=False).manifest
     changed = samples[0].model_copy(update={"answer": "no"})
     for others in (samples[1:], [changed, *samples[1:]]):
         with pytest.raises(DataError, match="the data have changed since they were split"):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.records import Judged, Measured
+from hart_studio.evaluation.records import AnswerResult, SampleResult
 from hart_studio.records import Box, Protocol, Score
 
 GOLD = Box.from_xyxy((0, 0, 20, 20))
-ON = Box.from_xyxy((0, 0, 20, 10))  # half of the gold box: IoG 0.5, IoU 0.5; 2 % of the picture
-NEAR = Box.from_xyxy((0, 0, 40, 40))  # all of it and three times as much: IoG 1, IoU 0.25; 16 % of the picture
-OFF = Box.from_xyxy((60, 60, 80, 80))  # 4 % of the picture
+ON = Box.from_xyxy((0, 0, 20, 10))  # half of the gold box: IoG 0.5, IoU 0.5; 2 % of the image
+NEAR = Box.from_xyxy((0, 0, 40, 40))  # all of it and three times as much: IoG 1, IoU 0.25; 16 % of the image
+OFF = Box.from_xyxy((60, 60, 80, 80))  # 4 % of the image
 FAR_GOLD = Box.from_xyxy((90, 90, 100, 100))
 
 
-def judged(value: float | None, official: float | None = None, **changes: object) -> Judged:
+def answer_result(value: float | None, official: float | None = None, **changes: object) -> AnswerResult:
     """An answer; the official extractor is asked when its score is given."""
     values: dict[str, object] = {
         "score": Score(value=value, extracted="A" if value else "B", expected="A", rule="boxed" if value else "none"),
@@ -23,12 +23,12 @@ def judged(value: float | None, official: float | None = None, **changes: object
     }
     if official is not None:
         values["official"] = Score(value=official, extracted="A", expected="A", rule="mme:first_letter")
-    return Judged.model_validate(values)
+    return AnswerResult.model_validate(values)
 
 
 def question(
-    name: str, crops_only: Judged | None, direct: Judged | None, boxes: tuple[Box, ...], **changes: object
-) -> Measured:
+    name: str, crops_only: AnswerResult | None, direct: AnswerResult | None, boxes: tuple[Box, ...], **changes: object
+) -> SampleResult:
     answers = {"crops_only": crops_only, "direct": direct}
     values: dict[str, object] = {
         "sample_id": name,
@@ -41,10 +41,10 @@ def question(
         "gold_boxes": (GOLD,),
         **changes,
     }
-    return Measured.model_validate(values)
+    return SampleResult.model_validate(values)
 
 
-def eight_questions() -> tuple[Measured, ...]:
+def eight_questions() -> tuple[SampleResult, ...]:
     """Four of Perception/Attributes, one of Perception/OCR, three of Reasoning/Ordering.
 
     | | crops only | direct | box | gold boxes found |
@@ -59,20 +59,25 @@ def eight_questions() -> tuple[Measured, ...]:
     """
     ordering = {"category": "Reasoning/Ordering"}
     return (
-        question("a", judged(1.0, 1.0), judged(1.0, 1.0), (ON,)),
-        question("b", judged(1.0, 0.0), judged(1.0, 1.0), (OFF,)),
-        question("c", judged(0.0, 1.0), judged(1.0, 1.0), (NEAR,)),
-        question("d", judged(0.0, 0.0), judged(0.0, 0.0), (OFF,)),
+        question("a", answer_result(1.0, 1.0), answer_result(1.0, 1.0), (ON,)),
+        question("b", answer_result(1.0, 0.0), answer_result(1.0, 1.0), (OFF,)),
+        question("c", answer_result(0.0, 1.0), answer_result(1.0, 1.0), (NEAR,)),
+        question("d", answer_result(0.0, 0.0), answer_result(0.0, 0.0), (OFF,)),
         question(
-            "e", judged(1.0, 1.0), judged(0.0, 0.0), (ON,), category="Perception/OCR", gold_boxes=(GOLD, FAR_GOLD)
+            "e",
+            answer_result(1.0, 1.0),
+            answer_result(0.0, 0.0),
+            (ON,),
+            category="Perception/OCR",
+            gold_boxes=(GOLD, FAR_GOLD),
         ),
-        question("f", judged(None), judged(1.0, 1.0), (ON,), **ordering),
-        question("g", judged(0.0, 0.0, outcome="no_box"), judged(1.0, 1.0), (), **ordering),
-        question("h", None, None, (), error="the picture is cut short", **ordering),
+        question("f", answer_result(None), answer_result(1.0, 1.0), (ON,), **ordering),
+        question("g", answer_result(0.0, 0.0, outcome="no_box"), answer_result(1.0, 1.0), (), **ordering),
+        question("h", None, None, (), error="the image is cut short", **ordering),
     )
 
 
-def evaluation(records: tuple[Measured, ...] | None = None, **changes: object) -> Evaluation:
+def evaluation(records: tuple[SampleResult, ...] | None = None, **changes: object) -> Evaluation:
     """The eight questions of ``treebench`` as one model answered them, or other ones."""
     found = eight_questions() if records is None else records
     protocols: tuple[Protocol, ...] = ("crops_only", "direct")

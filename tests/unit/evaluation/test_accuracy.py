@@ -21,7 +21,7 @@ from hart_studio.evaluation.accuracy import (
     weighted_mean,
 )
 from hart_studio.records import Score
-from tests.unit.evaluation.questions import eight_questions, judged, question
+from tests.unit.evaluation.questions import answer_result, eight_questions, question
 
 
 def test_unscored_questions_are_counted_and_never_wrong() -> None:
@@ -38,7 +38,7 @@ def test_unscored_questions_are_counted_and_never_wrong() -> None:
 
 
 def test_answers_from_the_full_image_are_counted() -> None:
-    lent = question("x", judged(1.0, used_fallback=True), None, ())
+    lent = question("x", answer_result(1.0, used_fallback=True), None, ())
     assert count_accuracy([lent], "crops_only").fallbacks == 1
 
 
@@ -52,15 +52,18 @@ def test_rules_are_over_answers_that_both_extractors_could_score() -> None:
     unread = Score(value=None, extracted="A", expected=None, rule="mme:first_letter")
     silent = Score(value=0.0, extracted=None, expected="A", rule=NO_ANSWER_TURN)
     records = [
-        question("read", judged(1.0, 1.0), None, ()),
-        question("unknown to the strict one", judged(None, 1.0), None, ()),
+        question("read", answer_result(1.0, 1.0), None, ()),
+        question("unknown to the strict one", answer_result(None, 1.0), None, ()),
         question(
-            "unknown to the official one", judged(1.0, official=None).model_copy(update={"official": unread}), None, ()
+            "unknown to the official one",
+            answer_result(1.0, official=None).model_copy(update={"official": unread}),
+            None,
+            (),
         ),
-        question("failed", judged(0.0, 0.0, outcome="error"), None, ()),
-        question("not run", judged(0.0, 0.0), None, (), error="the picture is cut short"),
-        question("no box", judged(0.0, 0.0, outcome="no_box", text="", score=silent), None, ()),
-        question("empty answer", judged(0.0, 0.0, text=""), None, ()),
+        question("failed", answer_result(0.0, 0.0, outcome="error"), None, ()),
+        question("not run", answer_result(0.0, 0.0), None, (), error="the image is cut short"),
+        question("no box", answer_result(0.0, 0.0, outcome="no_box", text="", score=silent), None, ()),
+        question("empty answer", answer_result(0.0, 0.0, text=""), None, ()),
     ]
     assert count_rules(records, "crops_only") == {"boxed": 1, NO_ANSWER_TURN: 1, "none": 1}
     assert count_rules(records, "crops_only", "official") == {"mme:first_letter": 2, NO_ANSWER_TURN: 1}
@@ -79,7 +82,12 @@ def test_means_over_parts() -> None:
 
 def hr_question(number: int, cycle: int, right: bool) -> object:
     return question(
-        f"{number}-{cycle}", judged(float(right)), None, (), category=f"single/cycle {cycle}", question=f"q{number}"
+        f"{number}-{cycle}",
+        answer_result(float(right)),
+        None,
+        (),
+        category=f"single/cycle {cycle}",
+        question=f"q{number}",
     )
 
 

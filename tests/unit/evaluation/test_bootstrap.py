@@ -14,7 +14,7 @@ from hart_studio.evaluation.bootstrap import (
     resamples_of,
 )
 from hart_studio.evaluation.statistics import estimate_difference
-from tests.unit.evaluation.questions import FAR_GOLD, ON, eight_questions, judged, question
+from tests.unit.evaluation.questions import FAR_GOLD, ON, answer_result, eight_questions, question
 
 
 def test_the_joint_counts_by_hand() -> None:
@@ -54,7 +54,7 @@ def test_gold_boxes_found_are_counted_by_box() -> None:
 
 
 def test_differences_are_over_common_scored_questions() -> None:
-    better = [question(name, judged(1.0), None, (ON,)) for name in "bdfz"]
+    better = [question(name, answer_result(1.0), None, (ON,)) for name in "bdfz"]
     found = compare_answers(better, eight_questions(), "crops_only")
     assert found is not None
     assert found.questions == 2  # b and d; f is unscored on the other side, z is not there
@@ -69,8 +69,8 @@ def test_differences_are_over_common_scored_questions() -> None:
     "changes", [{"question": "Another?"}, {"choices": ("red", "green")}, {"gold_boxes": (FAR_GOLD,)}], ids=str
 )
 def test_another_question_of_the_same_id_is_no_pair(changes: dict[str, object]) -> None:
-    first = [question("a", judged(1.0), None, (ON,)), question("b", judged(1.0), None, (ON,))]
-    second = [question("a", judged(1.0), None, (ON,)), question("b", judged(0.0), None, (), **changes)]
+    first = [question("a", answer_result(1.0), None, (ON,)), question("b", answer_result(1.0), None, (ON,))]
+    second = [question("a", answer_result(1.0), None, (ON,)), question("b", answer_result(0.0), None, (), **changes)]
     found = compare_answers(first, second, "crops_only")
     assert found is not None
     assert (found.gain.value, found.questions, found.others) == (0.0, 1, 1)
@@ -84,7 +84,7 @@ def test_repeated_questions_are_drawn_together() -> None:
     kinds = {"first": (1.0, 0.0), "second": (1.0, 1.0)}
     first, second = (
         [
-            question(f"{kind} {cycle}", judged(values[side]), None, (), question=kind, image=f"{kind}.png")
+            question(f"{kind} {cycle}", answer_result(values[side]), None, (), question=kind, image=f"{kind}.png")
             for kind, values in kinds.items()
             for cycle in range(4)
         ]
@@ -93,7 +93,7 @@ def test_repeated_questions_are_drawn_together() -> None:
     found = compare_answers(first, second, "crops_only")
     assert found is not None
     assert (found.gain, found.questions, found.others) == ((0.5, 0.0, 1.0), 8, 0)
-    # The same question on other pictures is another one: eight units, whose interval is narrower.
+    # The same question on other images is another one: eight units, whose interval is narrower.
     apart = [
         [each.model_copy(update={"image": f"{each.sample_id}.png"}) for each in records] for records in (first, second)
     ]

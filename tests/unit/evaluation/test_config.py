@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from hart_studio.evaluation.config import DRAWN_QUESTIONS, MOST_QUESTIONS, EvaluationConfig
+from hart_studio.evaluation.config import DRAWN_QUESTIONS, MAX_QUESTIONS, EvaluationConfig
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.runs.config import RunConfig
 
@@ -36,11 +36,11 @@ def test_the_count_is_told_where_nothing_has_to_be_read_for_it(settings: dict[st
     assert EvaluationConfig(**settings).known_count == count
 
 
-@pytest.mark.parametrize("limit", [0, MOST_QUESTIONS + 1, 10**20])
+@pytest.mark.parametrize("limit", [0, MAX_QUESTIONS + 1, 10**20])
 def test_a_limit_that_no_page_could_show_is_refused(limit: int) -> None:
     with pytest.raises(ValidationError, match="limit"):
         EvaluationConfig(limit=limit)
-    assert EvaluationConfig(limit=MOST_QUESTIONS).limit == MOST_QUESTIONS
+    assert EvaluationConfig(limit=MAX_QUESTIONS).limit == MAX_QUESTIONS
 
 
 @pytest.mark.parametrize("kind", [EvaluationConfig, LoopSettings, RunConfig])

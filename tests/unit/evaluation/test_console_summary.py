@@ -3,16 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from hart_studio.evaluation.console_summary import summarize_evaluation
-from hart_studio.evaluation.job import AskedQuestions
+from hart_studio.evaluation.job import DatasetInfo
 from hart_studio.evaluation.results import load_evaluation
 from tests.evaluations import draw_image, make_record, make_records, write_evaluation
 
 
 def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
-    picture = draw_image(tmp_path / "a.png")
-    fault = make_record(12, picture, None, answers={}, error="the picture\x1b is gone " * 30)
-    layout = write_evaluation(tmp_path / "runs", [*make_records(picture), fault], total=20)
-    asked = AskedQuestions(
+    image = draw_image(tmp_path / "a.png")
+    fault = make_record(12, image, None, answers={}, error="the image\x1b is gone " * 30)
+    layout = write_evaluation(tmp_path / "runs", [*make_records(image), fault], total=20)
+    asked = DatasetInfo(
         benchmark="needle",
         samples=20,
         fingerprint="f",
@@ -24,13 +24,13 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
     assert lines[1] == "accuracy, crops_only: 63.6 % [35.4, 84.8], n = 11, 2 unscored"
     assert lines[2].startswith("accuracy, direct: 0.0 % [0.0, ") and lines[2].endswith("n = 12, 1 unscored")
     assert lines[3].startswith("boxes: IoG > 0.3 ") and "n = 12 gold boxes; mean IoU " in lines[3]
-    assert lines[4].startswith("  1 failed: the picture is gone") and lines[4].endswith("...")
+    assert lines[4].startswith("  1 failed: the image is gone") and lines[4].endswith("...")
     assert lines[5] == "  2 left out: no answer"
 
 
 def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
-    asked = AskedQuestions(benchmark="needle", samples=2, fingerprint="f")
+    asked = DatasetInfo(benchmark="needle", samples=2, fingerprint="f")
     assert summarize_evaluation(load_evaluation(layout), asked) == [
         "questions: 0 of 2 measured, 0 failed, 0 invalid rows left out",
         "accuracy, crops_only: not known, n = 0",
@@ -41,6 +41,6 @@ def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
 def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
     rows = tuple((str(number), f"reason {number}") for number in range(8))
-    asked = AskedQuestions(benchmark="needle", samples=20, fingerprint="f", bad_count=8, invalid_rows=rows)
+    asked = DatasetInfo(benchmark="needle", samples=20, fingerprint="f", bad_count=8, invalid_rows=rows)
     lines = summarize_evaluation(load_evaluation(layout), asked)
     assert lines[-2:] == ["  1 left out: reason 4", "  and 3 other reasons"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.errors import InputError
-from hart_studio.evaluation.extractors import EXTRACTORS, judge_officially
+from hart_studio.evaluation.extractors import EXTRACTORS, score_with_official_extractor
 from hart_studio.records import Sample
 from hart_studio.scoring import MAX_TEXT_CHARS, score_answer
 
@@ -20,7 +20,7 @@ OPEN = Sample(id="1", image="a.png", question="What?", answer="The Two Dogs")
 
 
 def read(name: str, text: str, sample: Sample) -> tuple[str | None, str]:
-    score = judge_officially(name, text, sample)
+    score = score_with_official_extractor(name, text, sample)
     assert score is not None
     return score.extracted, score.rule.removeprefix(f"{name}:")
 
@@ -79,7 +79,7 @@ HR_BENCH = [
     ("(C) blue", "C", "token"),
     ("A is wrong. The option, I think, must be: **C**.", None, "none"),  # two letters, and no "answer is"
     ("I think that it must be: **C**.", "C", "token"),
-    ("C is what one sees when one looks at the picture", None, "none"),  # the letter is not near the end
+    ("C is what one sees when one looks at the image", None, "none"),  # the letter is not near the end
     ("A or C", None, "none"),  # two letters
     ("A is wrong, so the correct answer is **C**", "C", "statement"),
     ("Not A, not B: it is blue", "C", "option"),
@@ -132,29 +132,29 @@ def test_visual_cot_compares_words(text: str, found: str | None, rule: str) -> N
 
 def test_what_is_read_is_compared_with_the_answer() -> None:
     for text, value in (("C", 1.0), ("A", 0.0), ("nothing to be read", 0.0)):
-        score = judge_officially("treebench", text, CHOICE)
+        score = score_with_official_extractor("treebench", text, CHOICE)
         assert score is not None and (score.value, score.expected) == (value, "C")
 
 
 @pytest.mark.parametrize("name", list(EXTRACTORS))
 def test_an_unknown_answer_is_not_scored(name: str) -> None:
     sample = OPEN if name == "visual_cot" else FIVE
-    score = judge_officially(name, "C", sample.model_copy(update={"answer": None}))
+    score = score_with_official_extractor(name, "C", sample.model_copy(update={"answer": None}))
     assert score is not None and (score.value, score.expected) == (None, None)
     assert score.rule.startswith(f"{name}:")
 
 
 def test_the_strict_extractor_does_not_guess() -> None:
     text = "Based on the sign one cannot tell"
-    score = judge_officially("mme_realworld", text, FIVE)
+    score = score_with_official_extractor("mme_realworld", text, FIVE)
     assert score is not None and score.extracted == "B"
     assert score_answer(text, FIVE.choices, "C").extracted is None
 
 
 def test_a_benchmark_without_an_extractor() -> None:
-    assert judge_officially("", "C", CHOICE) is None
+    assert score_with_official_extractor("", "C", CHOICE) is None
     with pytest.raises(InputError, match=r"one of the extractors mme_realworld, .*, got 'needle'"):
-        judge_officially("needle", "C", CHOICE)
+        score_with_official_extractor("needle", "C", CHOICE)
 
 
 TEXTS = st.text(max_size=80) | st.text(alphabet="ABCDEabc()<>/answerthinkis.*: \n\ud800", max_size=80)
@@ -164,7 +164,7 @@ TEXTS = st.text(max_size=80) | st.text(alphabet="ABCDEabc()<>/answerthinkis.*: \
 @pytest.mark.parametrize("sample", [CHOICE, FIVE, OPEN], ids=["four", "five", "open"])
 @given(text=TEXTS)
 def test_no_text_raises(name: str, sample: Sample, text: str) -> None:
-    score = judge_officially(name, text, sample)
+    score = score_with_official_extractor(name, text, sample)
     assert score is not None and score.value in (0.0, 1.0)
     assert (score.extracted is None) == (score.rule == f"{name}:none")
     assert score.value == 0.0 or score.extracted is not None
@@ -178,5 +178,5 @@ def test_no_text_raises(name: str, sample: Sample, text: str) -> None:
 def test_time_is_bounded(name: str, unit: str) -> None:
     text = unit * (5 * MAX_TEXT_CHARS // len(unit)) + "x"
     started = time.process_time()
-    judge_officially(name, text, OPEN if name == "visual_cot" else FIVE)
+    score_with_official_extractor(name, text, OPEN if name == "visual_cot" else FIVE)
     assert time.process_time() - started < 2.0

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from hart_studio.evaluation.bootstrap import measure_joint
-from hart_studio.evaluation.failures import ENDINGS, count_endings, filter_records, find_ending, sort_records
-from tests.unit.evaluation.questions import ON, eight_questions, judged, question
+from hart_studio.evaluation.failures import VERDICTS, count_verdicts, filter_records, get_verdict, sort_records
+from tests.unit.evaluation.questions import ON, answer_result, eight_questions, question
 
 
 def test_how_every_question_ended() -> None:
-    assert {record.sample_id: find_ending(record, "crops_only") for record in eight_questions()} == {
+    assert {record.sample_id: get_verdict(record, "crops_only") for record in eight_questions()} == {
         "a": "right answer, right box",
         "b": "right answer, wrong box",
         "c": "wrong answer, right box",
@@ -16,13 +16,13 @@ def test_how_every_question_ended() -> None:
         "g": "no usable box",
         "h": "unscored",
     }
-    assert find_ending(question("x", judged(1.0), None, (ON,), gold_boxes=()), "crops_only") == "right answer"
-    assert find_ending(question("x", None, judged(0.0), (), is_pointed=False), "direct") == "wrong answer"
+    assert get_verdict(question("x", answer_result(1.0), None, (ON,), gold_boxes=()), "crops_only") == "right answer"
+    assert get_verdict(question("x", None, answer_result(0.0), (), is_pointed=False), "direct") == "wrong answer"
 
 
 def test_endings_add_up_to_the_joint_counts() -> None:
     for protocol in ("crops_only", "direct"):
-        counts = count_endings(eight_questions(), protocol)
+        counts = count_verdicts(eight_questions(), protocol)
         joint = measure_joint(eight_questions(), protocol)
         assert joint is not None
         assert joint.counts == (
@@ -37,7 +37,7 @@ def test_endings_add_up_to_the_joint_counts() -> None:
 def test_lucky_answers_come_first_and_the_furthest_box_first_among_them() -> None:
     found = [record.sample_id for record in sort_records(eight_questions(), "crops_only")]
     assert found == ["b", "e", "c", "d", "g", "h", "f", "a"]
-    assert set(ENDINGS) >= set(count_endings(eight_questions(), "direct"))
+    assert set(VERDICTS) >= set(count_verdicts(eight_questions(), "direct"))
 
 
 def test_filters_add_up() -> None:
@@ -46,7 +46,7 @@ def test_filters_add_up() -> None:
         return "".join(record.sample_id for record in found)
 
     assert names() == "abcdefgh"
-    assert names(endings=("unscored", "no usable box")) == "fgh"
+    assert names(verdicts=("unscored", "no usable box")) == "fgh"
     assert names(category="Perception") == "abcde"
     assert names(category="Perception/OCR") == "e"
     assert names(category="Percep") == "", "a level, not the beginning of a word"

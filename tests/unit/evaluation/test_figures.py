@@ -8,10 +8,10 @@ from PIL import Image, ImageFont
 
 from hart_studio.evaluation import png
 from hart_studio.evaluation.figures import draw_area_shares, draw_iou_curves, draw_wrong_boxes, make_figures
-from hart_studio.evaluation.intervals import Interval, draw_intervals
-from hart_studio.evaluation.lines import Axis
+from hart_studio.evaluation.interval_chart import IntervalBar, draw_intervals
+from hart_studio.evaluation.line_chart import Axis
 from hart_studio.evaluation.png import SCALE, to_png
-from tests.unit.evaluation.questions import evaluation, judged, question
+from tests.unit.evaluation.questions import answer_result, evaluation, question
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,7 +36,7 @@ def test_every_figure_says_n() -> None:
 
 
 def test_without_gold_boxes_there_is_only_the_area() -> None:
-    plain = evaluation((question("a", judged(1.0), None, (), gold_boxes=()),))
+    plain = evaluation((question("a", answer_result(1.0), None, (), gold_boxes=()),))
     assert draw_iou_curves([plain], "vstar") is None
     assert draw_wrong_boxes([plain], "vstar") is None
     assert draw_area_shares(plain) is None
@@ -62,7 +62,7 @@ def test_a_figure_as_png_is_on_light_paper_and_has_its_text() -> None:
 
 
 def test_a_bar_ends_at_its_value() -> None:
-    text = draw_intervals("t", "x", [Interval("a", 25, 10, 200, "25, n = 4")], Axis(0, 100))
+    text = draw_intervals("t", "x", [IntervalBar("a", 25, 10, 200, "25, n = 4")], Axis(0, 100))
     (bar,) = [node for node in ElementTree.fromstring(text).iter(f"{SVG}rect") if node.get("fill")]  # noqa: S314
     assert (bar.get("x"), bar.get("width")) == ("300.0", "90.0")  # a quarter of the 360 between the ends
     assert "H660.0" in text, "what lies beyond the axis ends with it"

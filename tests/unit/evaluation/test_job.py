@@ -12,15 +12,15 @@ from PIL import Image
 from hart_studio.errors import DataError, InputError, ModelError
 from hart_studio.evaluation import job
 from hart_studio.evaluation.config import EvaluationConfig
-from hart_studio.evaluation.job import MOST_FAULTS, prepare_run, run_evaluation, tally
-from hart_studio.evaluation.parts import Share
+from hart_studio.evaluation.job import MAX_CONSECUTIVE_FAILURES, compute_metrics, prepare_run, run_evaluation
 from hart_studio.evaluation.results import list_evaluations, load_evaluation, load_evaluations
+from hart_studio.evaluation.shards import Shard
 from hart_studio.models.chat import ChatRequest, Completion, SamplingParams
 from hart_studio.progress import ProgressReporter
 from hart_studio.runs.events import Warned
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.reader import read_events
-from hart_studio.runs.status import find_state
+from hart_studio.runs.status import get_state
 from tests.fakes import ScriptedModel, text_of
 from tests.unit.evaluation.conftest import QUESTIONS
 
@@ -59,8 +59,8 @@ def answers_of(layout: RunLayout) -> list[str]:
     found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
     for record in found:
         record.pop("attempt")
-        for judged in record["answers"].values():
-            judged.pop("seconds")
+        for answer_result in record["answers"].values():
+            answer_result.pop("seconds")
     return [json.dumps(record) for record in found]
 
 
@@ -68,12 +68,12 @@ def test_an_evaluation_from_start_to_end(config: EvaluationConfig, tmp_path: Pat
     layout = prepare_run(tmp_path / "runs", config)
     asked = model()
     assert run_evaluation(layout, lambda _: asked)
-    state, status = find_state(layout)
+    state, status = get_state(layout)
     assert (state, status.job, status.step, status.total) == ("completed", "evaluation", QUESTIONS, QUESTIONS)
     (evaluation,) = load_evaluations(tmp_path / "runs", [layout.run_id])
     assert (evaluation.benchmark, evaluation.title, evaluation.is_complete) == ("needle", "built-in-hart", True)
     assert (len(evaluation.records), evaluation.total) == (QUESTIONS, QUESTIONS)
-    figures = tally(evaluation.records)
+    figures = compute_metrics(evaluation.records)
     right = [record.value("crops_only") for record in evaluation.records]
     assert figures["crops_only/accuracy"] == sum(right) / QUESTIONS
     assert figures["crops_only/accuracy"] + figures["direct/accuracy"] <= 1.0
@@ -115,15 +115,15 @@ def test_many_processes_find_what_one_finds(config: EvaluationConfig, tmp_path: 
     run_evaluation(alone, lambda _: model())
     shared = prepare_run(tmp_path / "shared", config)
     others = [
-        threading.Thread(target=run_evaluation, args=(shared, lambda _: model(), Share(rank, 3, 9))) for rank in (1, 2)
+        threading.Thread(target=run_evaluation, args=(shared, lambda _: model(), Shard(rank, 3, 9))) for rank in (1, 2)
     ]
     for other in others:
         other.start()
-    assert run_evaluation(shared, lambda _: model(), Share(0, 3, 9)), "the first one waits for the others"
+    assert run_evaluation(shared, lambda _: model(), Shard(0, 3, 9)), "the first one waits for the others"
     for other in others:
         other.join()
     assert answers_of(shared) == answers_of(alone)
-    assert len(list((shared.folder / "measured").iterdir())) == 3
+    assert len(list((shared.folder / "records").iterdir())) == 3
 
 
 def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_twice(
@@ -134,12 +134,12 @@ def test_one_that_was_interrupted_goes_on_with_other_processes_and_asks_nothing_
     layout = prepare_run(tmp_path / "runs", config)
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(layout, lambda _: failing(calls=4))  # three calls a batch: one is done, one has begun
-    assert find_state(layout)[0] == "stopped"
+    assert get_state(layout)[0] == "stopped"
     assert len(load_evaluation(layout).records) == 4 and not load_evaluation(layout).is_complete
     rest = model()
-    other = threading.Thread(target=run_evaluation, args=(layout, lambda _: rest, Share(1, 2, 9)))
+    other = threading.Thread(target=run_evaluation, args=(layout, lambda _: rest, Shard(1, 2, 9)))
     other.start()
-    assert run_evaluation(layout, lambda _: rest, Share(0, 2, 9))
+    assert run_evaluation(layout, lambda _: rest, Shard(0, 2, 9))
     other.join()
     assert answers_of(layout) == answers_of(alone)
     assert sum(len(call.requests) for call in rest.calls) == 3 * (QUESTIONS - 4)
@@ -155,14 +155,14 @@ def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: Eval
     failed = [record for record in records if record.error]
     assert failed and all(record.question == first["question"] for record in failed)
     assert "RuntimeError: no such operator" in failed[0].error
-    assert tally(records)["crops_only/unscored"] == len(failed)
+    assert compute_metrics(records)["crops_only/unscored"] == len(failed)
     warnings = [event.payload for event in read_events(layout).events if event.payload.type == "warning"]
     assert len(warnings) == len(failed)
-    state, status = find_state(layout)
+    state, status = get_state(layout)
     assert state == "stopped" and f"failed at {len(failed)} questions" in status.error, "so that it can be resumed"
     before = {record.sample_id: record for record in records}
     assert run_evaluation(layout, lambda _: model())
-    assert find_state(layout)[0] == "completed"
+    assert get_state(layout)[0] == "completed"
     after = load_evaluation(layout).records
     assert not any(record.error for record in after)
     assert all(record == before[record.sample_id] for record in after if not before[record.sample_id].error)
@@ -194,10 +194,10 @@ def test_the_first_process_does_not_wait_for_one_that_has_ended(config: Evaluati
         raise ModelError("no memory left")
 
     with pytest.raises(ModelError, match="no memory left"):
-        run_evaluation(layout, no_model, Share(1, 2, attempt=7))
+        run_evaluation(layout, no_model, Shard(1, 2, attempt=7))
     with pytest.raises(ModelError, match=r"one has ended: process 1: no memory left"):
-        run_evaluation(layout, lambda _: model(), Share(0, 2, attempt=7))
-    assert find_state(layout)[0] == "failed"
+        run_evaluation(layout, lambda _: model(), Shard(0, 2, attempt=7))
+    assert get_state(layout)[0] == "failed"
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(
@@ -216,10 +216,10 @@ def test_a_model_that_never_answers_ends_the_evaluation_and_wastes_no_question(
 ) -> None:
     layout = prepare_run(tmp_path / "runs", config)
     broken = failing(word="Output the coordinates")
-    with pytest.raises(ModelError, match=f"last {MOST_FAULTS} questions all failed"):
+    with pytest.raises(ModelError, match=f"last {MAX_CONSECUTIVE_FAILURES} questions all failed"):
         run_evaluation(layout, lambda _: broken)
-    assert find_state(layout)[0] == "failed"
-    assert len(load_evaluation(layout).records) < MOST_FAULTS, "the last ones are still to do"
+    assert get_state(layout)[0] == "failed"
+    assert len(load_evaluation(layout).records) < MAX_CONSECUTIVE_FAILURES, "the last ones are still to do"
     assert run_evaluation(layout, lambda _: model()), "and what failed before is tried again"
     assert not any(record.error for record in load_evaluation(layout).records)
 
@@ -236,7 +236,7 @@ def test_a_stop_is_heard_between_batches(config: EvaluationConfig, tmp_path: Pat
 
     stopping = Stopping(grounding=model().grounding, crops_only="\\boxed{A}", direct="\\boxed{B}")
     assert not run_evaluation(layout, lambda _: stopping)
-    assert find_state(layout)[0] == "stopped"
+    assert get_state(layout)[0] == "stopped"
     assert len(load_evaluation(layout).records) == config.batch
 
 
@@ -245,7 +245,7 @@ def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfi
     path.write_text(path.read_text() + '{"id": "broken"}\n')
     layout = prepare_run(tmp_path / "runs", config)
     run_evaluation(layout, lambda _: model())
-    asked = json.loads((layout.folder / "questions.json").read_text())
+    asked = json.loads((layout.folder / "dataset_info.json").read_text())
     assert (asked["samples"], asked["bad_count"]) == (QUESTIONS, 1)
     assert asked["invalid_rows"][0][0] == f"line {QUESTIONS + 1}"
 
@@ -273,7 +273,7 @@ def test_what_goes_on_before_the_first_answer_is_told(
     seen = []
 
     def see() -> None:
-        seen.append(find_state(layout)[1].phase)
+        seen.append(get_state(layout)[1].phase)
 
     def read(*given: object) -> object:
         see()
@@ -294,4 +294,4 @@ def test_what_goes_on_before_the_first_answer_is_told(
     monkeypatch.setattr(job, "load_questions", read)
     assert run_evaluation(layout, open_model)
     assert list(dict.fromkeys(seen))[:3] == ["reading the questions", "loading the model", "asking the first questions"]
-    assert seen[-1] == find_state(layout)[1].phase == "", "once there are figures they speak for themselves"
+    assert seen[-1] == get_state(layout)[1].phase == "", "once there are figures they speak for themselves"

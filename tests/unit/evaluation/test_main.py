@@ -51,7 +51,7 @@ def test_the_command_evaluates_and_lists_and_reports(
 
 def test_settings_reach_the_run(needle_folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    more = ["--overview-pixels", "50000", "--fallback", "direct", "--max-new-tokens", "32", "--batch", "3"]
+    more = ["--overview-max-pixels", "50000", "--fallback", "direct", "--max-new-tokens", "32", "--batch", "3"]
     served = ["--served", "http://127.0.0.1:9/v1", "--served-family", "qwen2_5_vl", "--served-model", "big"]
     assert command.main(arguments(needle_folder, root, *more, *served, "--limit", "1")) == 0
     config = read_config(list_evaluations(root)[0].layout)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from hart_studio.errors import DataError
 from hart_studio.evaluation import measurement
-from hart_studio.evaluation.measurement import MEASURED_SETTINGS, measure, measure_batch, record_fault
+from hart_studio.evaluation.measurement import MEASURED_SETTINGS, measure, measure_batch, record_model_error
 from hart_studio.evaluation.records import read_records
 from hart_studio.needle.__main__ import main as write_needle
 from hart_studio.records import Box, GoldSample, Protocol
@@ -21,7 +21,7 @@ def sample(folder: Path, name: str, *golds: Box) -> GoldSample:
 
 
 def model() -> ScriptedModel:
-    """Points at the left half, that is at 0 0 100 100 of 200 x 100 pixels; wrong only with picture and crops."""
+    """Points at the left half, that is at 0 0 100 100 of 200 x 100 pixels; wrong only with image and crops."""
     return ScriptedModel(
         grounding=['[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', "nowhere"],
         crops_only="\\boxed{A}",
@@ -81,10 +81,12 @@ def test_direct_alone_asks_nobody_to_point(tmp_path: Path) -> None:
 def test_both_extractors_judge_the_same_text(tmp_path: Path) -> None:
     loose = ScriptedModel(direct="Based on the sign, red.")
     (record,) = measure_batch(loose, [sample(tmp_path, "one")], ["direct"], MEASURED_SETTINGS, "mme_realworld")
-    judged = record.answers["direct"]
-    assert judged.score.value == 0.0 and judged.score.extracted is None, "the strict one reads nothing from prose"
-    assert judged.official is not None and judged.official.rule.startswith("mme_realworld:")
-    assert judged.official.extracted == "B", "the benchmark's own takes the first letter that it meets"
+    answer_result = record.answers["direct"]
+    assert answer_result.score.value == 0.0 and answer_result.score.extracted is None, (
+        "the strict one reads nothing from prose"
+    )
+    assert answer_result.official is not None and answer_result.official.rule.startswith("mme_realworld:")
+    assert answer_result.official.extracted == "B", "the benchmark's own takes the first letter that it meets"
 
 
 def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
@@ -97,12 +99,14 @@ def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> 
     assert found[0].answers["crops_only"].official is None
     assert found[0].golds == () and found[0].image_wh is None
     assert found[1].value("crops_only") == 1.0, "the others go on"
-    with pytest.raises(DataError, match="readable picture of one"):
+    with pytest.raises(DataError, match="readable image of one"):
         measure(model(), [broken])
 
 
 def test_a_fault_has_a_record_too(tmp_path: Path) -> None:
-    record = record_fault(sample(tmp_path, "one", Box.from_xyxy((0, 0, 9, 9))), ["direct", "crops_only"], "server gone")
+    record = record_model_error(
+        sample(tmp_path, "one", Box.from_xyxy((0, 0, 9, 9))), ["direct", "crops_only"], "server gone"
+    )
     assert record.error == "server gone" and set(record.answers) == {"direct", "crops_only"}
     with pytest.raises(DataError, match="server gone"):
         record.value("direct")

@@ -6,19 +6,19 @@ import pytest
 from hart_studio.evaluation import published
 from hart_studio.evaluation.accuracy import weighted_mean
 from hart_studio.evaluation.joint import wrong_box_share
-from hart_studio.evaluation.published import MME_REALWORLD_TASKS, TABLE_2, TABLE_3, TREEBENCH_TASKS, Published, Task
+from hart_studio.evaluation.published import MME_REALWORLD_TASKS, TABLE_2, TABLE_3, TREEBENCH_TASKS, Published, Subtask
 
 ROWS = [(row, MME_REALWORLD_TASKS) for row in TABLE_2] + [(row, TREEBENCH_TASKS) for row in TABLE_3]
 
 
-def mean_of(row: Published, tasks: tuple[Task, ...]) -> float:
+def mean_of(row: Published, tasks: tuple[Subtask, ...]) -> float:
     mean = weighted_mean([(value, task.questions) for value, task in zip(row.values, tasks, strict=True)])
     assert mean is not None
     return mean
 
 
 @pytest.mark.parametrize(("row", "tasks"), ROWS, ids=[f"{row.method}-{len(tasks)}" for row, tasks in ROWS])
-def test_overall_is_the_weighted_mean_where_it_is_said_to_be(row: Published, tasks: tuple[Task, ...]) -> None:
+def test_overall_is_the_weighted_mean_where_it_is_said_to_be(row: Published, tasks: tuple[Subtask, ...]) -> None:
     assert (abs(mean_of(row, tasks) - row.overall) < 0.1) == row.is_weighted
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from hart_studio.errors import DataError
-from hart_studio.evaluation.records import Judged, Measured, read_records, write_records
+from hart_studio.evaluation.records import AnswerResult, SampleResult, read_records, write_records
 from hart_studio.records import Box, Score
 
-RIGHT = Judged(score=Score(value=1.0, extracted="A", expected="A", rule="boxed"), outcome="ok")
+RIGHT = AnswerResult(score=Score(value=1.0, extracted="A", expected="A", rule="boxed"), outcome="ok")
 
 
-def record(**changes: object) -> Measured:
+def record(**changes: object) -> SampleResult:
     values: dict[str, object] = {
         "sample_id": "q",
         "category": "k",
@@ -18,7 +18,7 @@ def record(**changes: object) -> Measured:
         "boxes": (Box.from_xyxy((0, 0, 20, 20)), Box.from_xyxy((10, 10, 40, 30))),
         "gold_boxes": (Box.from_xyxy((0, 0, 20, 40)), Box.from_xyxy((80, 80, 90, 90))),
     }
-    return Measured.model_validate({**values, **changes})
+    return SampleResult.model_validate({**values, **changes})
 
 
 def test_matches_by_hand() -> None:

@@ -7,25 +7,25 @@ import pytest
 from PIL import Image
 
 from hart_studio.errors import InputError
-from hart_studio.evaluation.drawn_failures import choose_contrast, choose_failures
 from hart_studio.evaluation.evaluations import Evaluation
+from hart_studio.evaluation.failure_examples import select_contrast, select_failures
 from hart_studio.evaluation.report import describe, write_report
 from hart_studio.evaluation.tables.collection import make_tables
-from tests.unit.evaluation.questions import eight_questions, evaluation, judged, question
+from tests.unit.evaluation.questions import answer_result, eight_questions, evaluation, question
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def with_pictures(folder: Path, **changes: object) -> Evaluation:
-    path = folder / "picture.jpg"
-    Image.new("RGB", (100, 100), "grey").save(path)
+def with_images(folder: Path, **changes: object) -> Evaluation:
+    path = folder / "image.jpg"
+    Image.new("RGB", (100, 100), "gray").save(path)
     return evaluation(tuple(r.model_copy(update={"image": str(path)}) for r in eight_questions()), **changes)
 
 
 def test_the_report_is_one_page_and_its_files(tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    found = [with_pictures(pictures), with_pictures(pictures, title=HOSTILE, model=HOSTILE, is_complete=False, total=9)]
+    images = tmp_path / "pictures"
+    images.mkdir()
+    found = [with_images(images), with_images(images, title=HOSTILE, model=HOSTILE, is_complete=False, total=9)]
     path = write_report(found, tmp_path / "report", samples_drawn=3)
     text = path.read_text()
     assert HOSTILE not in text
@@ -34,7 +34,7 @@ def test_the_report_is_one_page_and_its_files(tmp_path: Path) -> None:
     assert not re.search(r'(src|href)="(?!#|data:)', text), "needs nothing else"
     assert text.count("data:image/jpeg;base64,") == 3
     assert "is partial: 8 of 9 questions are measured" in text
-    assert "crops_only: 2 of 8 questions are unscored (1 x no known answer; 1 x the picture is cut short)" in text
+    assert "crops_only: 2 of 8 questions are unscored (1 x no known answer; 1 x the image is cut short)" in text
     assert "right answer, wrong box: 2; wrong answer, right box: 1" in text
     files = {str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()}
     assert {"report.md", "tables/table_1.csv", "tables/table_1.tex", "figures/figure_3_treebench.svg"} <= files
@@ -53,7 +53,7 @@ def test_what_is_missing_is_told_in_sentences(tmp_path: Path) -> None:
     assert "crops_only, direct: 1 of 1 questions are unscored (1 x gone). Nothing could be scored." in text
     assert "No question has both gold boxes and a grounding turn" in text
     assert "there are no differences between models" in text
-    assert "The picture cannot be read any more." in text
+    assert "The image cannot be read any more." in text
     assert list((tmp_path / "unscored" / "figures").iterdir()) == []
 
 
@@ -64,7 +64,7 @@ def test_rows_that_were_left_out_are_told() -> None:
 
 
 def test_fallbacks_are_told() -> None:
-    lent = evaluation((question("x", judged(1.0, used_fallback=True), None, ()),), protocols=("crops_only",))
+    lent = evaluation((question("x", answer_result(1.0, used_fallback=True), None, ()),), protocols=("crops_only",))
     assert "tiny on treebench, crops_only: 1 answers came from the full image because no box was usable." in list(
         describe([lent], make_tables([lent]))
     )
@@ -72,23 +72,23 @@ def test_fallbacks_are_told() -> None:
 
 def test_lucky_answers_are_drawn_first_and_models_take_turns() -> None:
     other = evaluation(tuple(reversed(eight_questions())), title="other", run_id="r2")
-    chosen = choose_failures([evaluation(), other], most=4)
+    chosen = select_failures([evaluation(), other], most=4)
     assert [shown[0].record.sample_id for shown in chosen] == ["b", "e", "c", "d"]
     assert [each.name for each in chosen[0]] == ["tiny", "other"]
-    all_of_them = choose_failures([evaluation()], most=99)
+    all_of_them = select_failures([evaluation()], most=99)
     assert [shown[0].record.sample_id for shown in all_of_them] == ["b", "e", "c", "d", "g", "h", "f"], "a is fine"
-    assert choose_failures([evaluation()], most=0) == []
+    assert select_failures([evaluation()], most=0) == []
 
 
 def test_figure_4_is_where_models_differ_most() -> None:
     better = tuple(
-        r.model_copy(update={"answers": {"crops_only": judged(1.0)}}) if r.sample_id == "c" else r
+        r.model_copy(update={"answers": {"crops_only": answer_result(1.0)}}) if r.sample_id == "c" else r
         for r in eight_questions()
     )
-    failures = choose_failures([evaluation(), evaluation(better, title="other")], most=5)
-    contrast = choose_contrast(failures)
+    failures = select_failures([evaluation(), evaluation(better, title="other")], most=5)
+    contrast = select_contrast(failures)
     assert contrast is not None and contrast[0].record.sample_id == "c"
-    assert choose_contrast([]) is None
+    assert select_contrast([]) is None
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md", "tables/accuracy.csv"])

@@ -75,7 +75,7 @@ def test_there_is_no_score_without_evidence_of_rollouts_or_of_that_kind() -> Non
     ("changes", "reason"),
     [
         ({"data_set": "beaches"}, "images"),
-        ({"answer_form": "free_text"}, "answer_form"),
+        ({"answer_format": "free_text"}, "answer_format"),
         ({"rollouts": 8}, "sampling"),
         ({"temperature": 0.7}, "sampling"),
         ({"is_refined": True}, "refinement"),

@@ -32,7 +32,7 @@ from hart_studio.labeling.project_lifecycle import (
 )
 from hart_studio.labeling.review import ReviewQueue
 from hart_studio.labeling.self_verify import ProposalSettings
-from hart_studio.runs.processes import find_start
+from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.status import read_status, write_status
 from tests.fakes import ScriptedModel
@@ -132,7 +132,7 @@ def test_a_duplicate_holds_everything_but_exports_and_logs(own: Project, tmp_pat
 
 def test_a_run_at_work_is_stopped_in_the_copy(own: Project, tmp_path: Path) -> None:
     layout = prepare_run(own, LabelingConfig(model="m", proposals=ProposalSettings(rollouts=2)))
-    active = read_status(layout).replace(state="running", pid=os.getpid(), pid_start=find_start(os.getpid()))
+    active = read_status(layout).replace(state="running", pid=os.getpid(), pid_start=get_process_start(os.getpid()))
     write_status(layout, active)
     copy = duplicate_project(own, tmp_path / "copy", "Copy")
     (run,) = list_runs(copy.runs)

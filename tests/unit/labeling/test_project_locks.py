@@ -16,7 +16,7 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_lifecycle import archive_project, delete_project, rename_project
 from hart_studio.labeling.project_locks import hold_import_lock, hold_project, hold_run_lock, reserve_start
 from hart_studio.labeling.sources import SourceSettings
-from hart_studio.runs.processes import find_start
+from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.status import read_status, write_status
 from tests.fakes import ScriptedModel
 from tests.unit.labeling.conftest import ask
@@ -134,7 +134,7 @@ def test_no_lock_makes_a_folder_of_a_project_that_is_gone(waiting: Project) -> N
 
 def test_a_plain_copy_of_a_project_at_work_is_not_at_work(waiting: Project, tmp_path: Path) -> None:
     layout = prepare_run(waiting, LabelingConfig(model="m"))
-    running = read_status(layout).replace(state="running", pid=os.getpid(), pid_start=find_start(os.getpid()))
+    running = read_status(layout).replace(state="running", pid=os.getpid(), pid_start=get_process_start(os.getpid()))
     write_status(layout, running)
     with hold_run_lock(waiting, layout.run_id):
         waiting.database.close()

@@ -8,7 +8,7 @@ from hart_studio.errors import InputError
 from hart_studio.files import write_json
 from hart_studio.runs import checkpoints
 from hart_studio.runs.checkpoints import (
-    MARKER,
+    MANIFEST_FILE,
     begin_checkpoint,
     complete_checkpoint,
     find_resume_checkpoint,
@@ -30,7 +30,7 @@ def save(layout: RunLayout, step: int, *, is_kept: bool = False, is_complete: bo
 
 
 def steps_of(layout: RunLayout) -> list[int]:
-    return [found.mark.step for found in list_checkpoints(layout)]
+    return [found.manifest.step for found in list_checkpoints(layout)]
 
 
 def test_nothing_saved_yet(layout: RunLayout, tmp_path: Path) -> None:
@@ -44,12 +44,12 @@ def test_a_checkpoint_counts_from_its_marker_on(layout: RunLayout) -> None:
     folder = save(layout, 200, is_complete=False)
     newest = newest_checkpoint(layout)
     assert newest
-    assert newest.mark.step == 100
+    assert newest.manifest.step == 100
     complete_checkpoint(layout, 200, "sft", is_kept=True)
     newest = newest_checkpoint(layout)
     assert newest
-    assert (newest.folder, newest.mark.stage, newest.mark.is_kept) == (folder, "sft", True)
-    assert newest.mark.files == {"adapter/config.json": 2, "model.safetensors": 200}
+    assert (newest.folder, newest.manifest.stage, newest.manifest.is_kept) == (folder, "sft", True)
+    assert newest.manifest.files == {"adapter/config.json": 2, "model.safetensors": 200}
     assert steps_of(layout) == [100, 200]
 
 
@@ -57,10 +57,10 @@ def test_a_damaged_checkpoint_is_named_and_an_unfinished_one_is_not(layout: RunL
     save(layout, 100)
     (save(layout, 200) / "model.safetensors").write_bytes(b"x")
     save(layout, 300, is_complete=False)
-    (save(layout, 400) / MARKER).write_text("{")
+    (save(layout, 400) / MANIFEST_FILE).write_text("{")
     found, damaged = find_resume_checkpoint(layout)
     assert found
-    assert (found.mark.step, damaged) == (100, ["step_000200", "step_000400"])
+    assert (found.manifest.step, damaged) == (100, ["step_000200", "step_000400"])
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again(layout: RunLayout) -> None:
@@ -91,11 +91,11 @@ def test_a_damaged_checkpoint_is_none(layout: RunLayout, harm: str, tmp_path: Pa
     elif harm == "other step":
         folder.rename(layout.checkpoint_of(300))
     elif harm == "no json":
-        (folder / MARKER).write_text("{")
+        (folder / MANIFEST_FILE).write_text("{")
     elif harm == "leads out":
-        mark = list_checkpoints(layout)[-1].mark.model_dump(mode="json")
+        mark = list_checkpoints(layout)[-1].manifest.model_dump(mode="json")
         (tmp_path / "outside").write_bytes(b"")
-        write_json(folder / MARKER, mark | {"files": {"../../../../outside": 0}})
+        write_json(folder / MANIFEST_FILE, mark | {"files": {"../../../../outside": 0}})
     else:
         folder.rename(tmp_path / "elsewhere")
         folder.symlink_to(tmp_path / "elsewhere")

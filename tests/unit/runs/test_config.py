@@ -36,7 +36,7 @@ def test_the_defaults_of_the_method() -> None:
     assert config.method.chain == "ap_grpo+sft"
     assert config.method.stages == ("ap_grpo", "sft")
     assert (config.method.preference_scale, config.method.beta, config.method.clip_epsilon) == (0.6, 0.04, 0.2)
-    assert (config.method.trained_turns, config.method.token_mean) == ("both", "row")
+    assert (config.method.trained_turns, config.method.loss_aggregation) == ("both", "row")
     assert (config.method.format_reward, config.method.area_penalty) == (0.0, 0.0)
     assert config.rollout.group_size == 8
     assert config.warnings == ()
@@ -53,16 +53,16 @@ def test_the_defaults_of_the_method() -> None:
         ("method", "clip_epsilon", 0.0),
         ("rollout", "group_size", 1),
         ("rollout", "temperature", 0.0),
-        ("rollout", "overview_pixels", 100),
+        ("rollout", "overview_max_pixels", 100),
         ("optim", "learning_rate", 0.0),
         ("optim", "learning_rate", float("nan")),
         ("optim", "betas", (0.9, 1.0)),
         ("schedule", "rl_steps", 0),
         ("schedule", "rl_steps", True),
-        ("schedule", "keep_checkpoints", 0),
-        ("data", "sft_count", -1),
+        ("schedule", "save_total_limit", 0),
+        ("data", "sft_samples", -1),
         ("data", "columns", {"pixels": "image"}),
-        ("model", "attention", "flash"),
+        ("model", "attn_implementation", "flash"),
         ("model", "id", False),
     ],
 )
@@ -74,15 +74,15 @@ def test_a_value_out_of_range_is_refused_by_name(section: str, name: str, value:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"schedule": {"prompts_per_step": 6, "prompts_per_micro_batch": 4}}, "prompts_per_step to be a multiple of"),
-        ({"schedule": {"sft_batch": 3}}, "sft_batch to be a multiple of sft_micro_batch = 2, got 3"),
+        ({"schedule": {"rl_batch_size": 6, "rl_micro_batch_size": 4}}, "rl_batch_size to be a multiple of"),
+        ({"schedule": {"sft_batch_size": 3}}, "sft_batch_size to be a multiple of sft_micro_batch_size = 2, got 3"),
         ({"data": {"source": "jsonl"}}, "expected a path for source=jsonl"),
         ({"data": {"columns": {"question": "query"}}}, "columns for source=hf only"),
-        ({"data": {"needle_count": 600}}, "at least rl_count [+] sft_count [+] eval_count = 680, got 600"),
-        ({"data": {"rl_count": 0}}, "data.rl_count above 0 for the chain ap_grpo[+]sft"),
-        ({"data": {"sft_count": 0}}, "data.sft_count above 0 or None"),
-        ({"model": {"attention": "flash_attention_2", "device": "cpu"}}, "expected CUDA and bfloat16"),
-        ({"model": {"attention": "flash_attention_2", "dtype": "float32"}}, "expected CUDA and bfloat16"),
+        ({"data": {"needle_samples": 600}}, "at least rl_samples [+] sft_samples [+] eval_samples = 680, got 600"),
+        ({"data": {"rl_samples": 0}}, "data.rl_samples above 0 for the chain ap_grpo[+]sft"),
+        ({"data": {"sft_samples": 0}}, "data.sft_samples above 0 or None"),
+        ({"model": {"attn_implementation": "flash_attention_2", "device": "cpu"}}, "expected CUDA and bfloat16"),
+        ({"model": {"attn_implementation": "flash_attention_2", "dtype": "float32"}}, "expected CUDA and bfloat16"),
         ({"trackers": ["wandb", "wandb"]}, "each tracker once"),
     ],
 )
@@ -92,9 +92,9 @@ def test_settings_that_do_not_go_together_are_refused(values: dict[str, Any], me
 
 
 def test_what_a_stage_does_not_use_may_be_empty() -> None:
-    assert read_config({"method": {"chain": "sft"}, "data": {"rl_count": 0}}).data.rl_count == 0
-    assert read_config({"method": {"chain": "grpo"}, "data": {"sft_count": 0}}).data.sft_count == 0
-    read_config({"data": {"path": "scenes", "rl_count": 10_000}})
+    assert read_config({"method": {"chain": "sft"}, "data": {"rl_samples": 0}}).data.rl_samples == 0
+    assert read_config({"method": {"chain": "grpo"}, "data": {"sft_samples": 0}}).data.sft_samples == 0
+    read_config({"data": {"path": "scenes", "rl_samples": 10_000}})
 
 
 @pytest.mark.parametrize("name", ["", "a", "A run 2.5_x-y", "x" * 60, "Müller Versuch"])
@@ -124,15 +124,15 @@ def test_settings_are_frozen() -> None:
 def test_what_is_probably_not_meant_is_said() -> None:
     assert "Eq. 6" in read_config({"method": {"beta": 0}}).warnings[0]
     assert "Eq. 5" in read_config({"method": {"preference_scale": 0}}).warnings[0]
-    assert "nothing is evaluated" in read_config({"data": {"eval_count": 0}}).warnings[0]
+    assert "nothing is evaluated" in read_config({"data": {"eval_samples": 0}}).warnings[0]
     assert read_config({"method": {"chain": "grpo", "beta": 0, "preference_scale": 0}}).warnings == ()
 
 
 def test_only_the_built_in_model_is_taught_words_by_itself() -> None:
-    assert RunConfig().answer_form == "words"
-    assert read_config({"model": {"id": "owner/model"}}).answer_form == "letter"
-    assert read_config({"method": {"answer_form": "letter"}}).answer_form == "letter"
-    assert read_config({"model": {"id": "owner/model"}, "method": {"answer_form": "words"}}).answer_form == "words"
+    assert RunConfig().answer_format == "words"
+    assert read_config({"model": {"id": "owner/model"}}).answer_format == "letter"
+    assert read_config({"method": {"answer_format": "letter"}}).answer_format == "letter"
+    assert read_config({"model": {"id": "owner/model"}, "method": {"answer_format": "words"}}).answer_format == "words"
 
 
 def test_total_steps_counts_every_stage() -> None:
@@ -143,9 +143,9 @@ def test_total_steps_counts_every_stage() -> None:
 
 
 def test_micro_batches_divide_a_step_over_processes() -> None:
-    schedule = ScheduleConfig(prompts_per_step=24, prompts_per_micro_batch=2, sft_batch=48, sft_micro_batch=4)
+    schedule = ScheduleConfig(rl_batch_size=24, rl_micro_batch_size=2, sft_batch_size=48, sft_micro_batch_size=4)
     assert schedule.count_micro_batches("ap_grpo") == 12
     assert schedule.count_micro_batches("ap_grpo", processes=4) == 3
     assert schedule.count_micro_batches("sft", processes=4) == 3
-    with pytest.raises(InputError, match="prompts_per_micro_batch x 5 processes = 10, got 24"):
+    with pytest.raises(InputError, match="rl_micro_batch_size x 5 processes = 10, got 24"):
         schedule.count_micro_batches("ap_grpo", processes=5)

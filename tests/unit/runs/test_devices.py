@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hart_studio.runs.devices import tell_device
+from hart_studio.runs.devices import describe_device
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from hart_studio.runs.devices import tell_device
     ],
 )
 def test_a_device_is_told_in_one_spelling(written: str, told: str) -> None:
-    assert tell_device(written) == told
+    assert describe_device(written) == told

@@ -17,11 +17,11 @@ from hart_studio.runs import launcher
 from hart_studio.runs.events import Finished
 from hart_studio.runs.launcher import request_stop, start_run, stop_run
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.processes import find_start, is_alive
-from hart_studio.runs.queue import LaunchPlan, plan_launch
+from hart_studio.runs.processes import get_process_start, is_alive
+from hart_studio.runs.queue import LaunchPlan, enqueue_launch
 from hart_studio.runs.reader import read_events, read_log
-from hart_studio.runs.status import RunStatus, find_state, noted_signals, read_status, write_status
-from hart_studio.runs.writer import ENDED_NOW
+from hart_studio.runs.status import RunStatus, get_state, read_status, recorded_signals, write_status
+from hart_studio.runs.writer import KILLED_ON_REQUEST
 from tests.unit.runs.conftest import wait_until
 
 WORK = """
@@ -35,7 +35,7 @@ with RunWriter(layout, total=3) as run:
         print("x" * 200_000 + "end", os.getsid(0) == os.getpid(), os.environ["COLOUR"])
         run.log_step(3, "", {})
     elif habit == "yielding":
-        run.begin_to_stop()
+        run.mark_stopping()
     elif habit == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif habit == "slow":
@@ -170,7 +170,7 @@ def test_what_waits_for_its_next_attempt_is_not_ended_by_the_last_one(
     stopping = threading.Thread(target=stop_run, args=(layout, 20.0))
     stopping.start()
     wait_until(lambda: read_status(layout).state == "stopped")
-    plan_launch(layout, LaunchPlan(argv=("python",)))
+    enqueue_launch(layout, LaunchPlan(argv=("python",)))
     (layout.folder / "lingers").unlink()
     stopping.join(30.0)
     wait_until(lambda: not is_alive(status.pid, status.pid_start))
@@ -187,7 +187,7 @@ def test_a_job_that_does_not_listen_is_ended_and_no_other(
     status = start("busy")
     assert stop_run(layout, save_seconds=0, end_seconds=120) == "stopped"
     ended = read_status(layout)
-    assert (ended.exit_code, ended.error) == (143, ENDED_NOW), "its end was asked for, so it is no failure"
+    assert (ended.exit_code, ended.error) == (143, KILLED_ON_REQUEST), "its end was asked for, so it is no failure"
     assert not is_alive(status.pid, status.pid_start)
     assert bystander.poll() is None
 
@@ -197,7 +197,7 @@ def test_a_job_that_ignores_sigterm_is_killed(layout: RunLayout, start: Callable
     assert stop_run(layout, save_seconds=0, end_seconds=1) == "stopped"
     assert not is_alive(status.pid, status.pid_start)
     ended = read_status(layout)
-    assert (ended.state, ended.exit_code, ended.error) == ("stopped", -9, ENDED_NOW)
+    assert (ended.state, ended.exit_code, ended.error) == ("stopped", -9, KILLED_ON_REQUEST)
 
 
 def test_a_job_that_saves_after_all_once_it_is_signalled_has_just_stopped(
@@ -241,7 +241,7 @@ def test_a_kill_by_somebody_else_is_told_also_after_a_job_was_told_to_end(
     assert pid
     stopping = threading.Thread(target=stop_run, args=(layout, 0.0, 120.0))
     stopping.start()
-    wait_until(lambda: noted_signals(layout) == {signal.SIGTERM})
+    wait_until(lambda: recorded_signals(layout) == {signal.SIGTERM})
     os.kill(pid, signal.SIGKILL)
     stopping.join(120)
     status = read_status(layout)
@@ -288,7 +288,7 @@ def test_a_job_outlives_who_started_it_and_is_found_again(
 ) -> None:
     page = spawn(LAUNCH, str(layout.folder), WORK, "polite")
     assert page.wait(120) == 0
-    wait_until(lambda: find_state(layout)[0] == "running")
+    wait_until(lambda: get_state(layout)[0] == "running")
     assert stop_run(layout, save_seconds=120) == "stopped"
     assert read_status(layout).exit_code == 0
 
@@ -301,7 +301,7 @@ def test_a_killed_job_that_nobody_watched_is_lost_and_can_be_resumed(
     pid = read_status(layout).pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: find_state(layout)[0] == "lost")
+    wait_until(lambda: get_state(layout)[0] == "lost")
     assert stop_run(layout) == "lost"
     assert start("finish").attempt == 2
     assert wait_for_end(layout).state == "completed"
@@ -321,7 +321,7 @@ def test_a_job_that_nobody_watched_is_ended_on_request_or_lost(
     assert pid
     if is_ours:
         assert stop_run(layout, save_seconds=0, end_seconds=1) == "stopped"
-        assert (read_status(layout).exit_code, read_status(layout).error) == (None, ENDED_NOW)
+        assert (read_status(layout).exit_code, read_status(layout).error) == (None, KILLED_ON_REQUEST)
         return
     killing = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
     killing.start()
@@ -348,20 +348,21 @@ def test_stopping_a_copy_of_a_running_run_leaves_the_job_of_the_original_alone(
     wait_until(lambda: read_status(layout).step == 1)
     copy = RunLayout(tmp_path / "copied" / layout.run_id)
     shutil.copytree(layout.folder, copy.folder)
-    assert find_state(copy)[0] == "lost" and find_state(layout)[0] == "running"
+    assert get_state(copy)[0] == "lost" and get_state(layout)[0] == "running"
     assert stop_run(copy, 0.0, 0.2) == "lost"
     status = read_status(layout)
-    assert is_alive(status.pid, status.pid_start) and find_state(layout)[0] == "running"
+    assert is_alive(status.pid, status.pid_start) and get_state(layout)[0] == "running"
 
 
 def test_a_job_of_a_foreign_group_is_asked_but_not_signalled(layout: RunLayout) -> None:
     own = os.getpid()
     write_status(
-        layout, RunStatus(job="training", state="running", pid=own, pid_start=find_start(own), attempt=1, total=10)
+        layout,
+        RunStatus(job="training", state="running", pid=own, pid_start=get_process_start(own), attempt=1, total=10),
     )
     with pytest.raises(InputError, match="its own process group"):
         stop_run(layout, save_seconds=0, end_seconds=0)
-    assert layout.stop.exists() and not noted_signals(layout), "no signal was sent"
+    assert layout.stop.exists() and not recorded_signals(layout), "no signal was sent"
 
 
 def test_a_run_that_was_never_started_is_stopped_without_a_signal(layout: RunLayout) -> None:

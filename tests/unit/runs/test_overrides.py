@@ -39,13 +39,13 @@ configs = st.builds(
         {
             "source": st.just("hf"),
             "path": texts.filter(bool),
-            "sft_count": st.none() | st.integers(1, 10**9),
-            "by_image": st.booleans(),
+            "sft_samples": st.none() | st.integers(1, 10**9),
+            "split_by_image": st.booleans(),
             "columns": st.dictionaries(st.sampled_from(["image", "question", "answer"]), texts),
         }
     ),
     rollout=st.fixed_dictionaries(
-        {"group_size": st.integers(2, 256), "overview_pixels": st.none() | st.integers(784, 10**7)}
+        {"group_size": st.integers(2, 256), "overview_max_pixels": st.none() | st.integers(784, 10**7)}
     ),
     method=st.fixed_dictionaries(
         {
@@ -56,7 +56,7 @@ configs = st.builds(
     ),
     optim=st.fixed_dictionaries({"learning_rate": rates, "betas": st.tuples(fractions, fractions)}),
     schedule=st.fixed_dictionaries(
-        {"prompts_per_step": st.integers(1, 64).map(lambda count: 4 * count), "prompts_per_micro_batch": st.just(4)}
+        {"rl_batch_size": st.integers(1, 64).map(lambda count: 4 * count), "rl_micro_batch_size": st.just(4)}
     ),
     seed=st.integers(0, 2**32 - 1),
     trackers=st.lists(st.sampled_from(["tensorboard", "trackio", "wandb"]), unique=True),
@@ -83,7 +83,7 @@ def test_the_command_repeats_the_settings(config: RunConfig, preset: str) -> Non
 def test_the_command_names_only_what_differs() -> None:
     demo = PRESETS["cpu-demo"].config
     assert to_arguments(demo, "cpu-demo") == ["--preset", "cpu-demo"]
-    changes = ["data.sft_count=7", "optim.learning_rate=3e-05", 'trackers=["wandb"]']
+    changes = ["data.sft_samples=7", "optim.learning_rate=3e-05", 'trackers=["wandb"]']
     assert to_arguments(apply_overrides(demo, changes), "cpu-demo") == [
         "--preset", "cpu-demo", "--set", changes[0], "--set", changes[1], "--set", changes[2],
     ]  # fmt: skip
@@ -97,10 +97,10 @@ def test_the_command_names_only_what_differs() -> None:
     [
         ("optim.learning_rate=1e-5", 1e-5),
         ("schedule.rl_steps=200", 200),
-        ("data.by_image=true", True),
-        ("data.by_image=True", True),
-        ("data.sft_count=null", None),
-        ("data.sft_count=None", None),
+        ("data.split_by_image=true", True),
+        ("data.split_by_image=True", True),
+        ("data.sft_samples=null", None),
+        ("data.sft_samples=None", None),
         ("model.lora=on", "on"),
         ("model.id=123", "123"),
         ("model.id=null", "null"),
@@ -123,9 +123,9 @@ def test_a_value_is_read_as_its_setting_wants_it(override: str, value: Any) -> N
 
 
 def test_a_pair_that_is_only_valid_together_can_be_given_in_either_order() -> None:
-    pair = ["schedule.prompts_per_micro_batch=16", "schedule.prompts_per_step=32"]
+    pair = ["schedule.rl_micro_batch_size=16", "schedule.rl_batch_size=32"]
     for overrides in (pair, pair[::-1]):
-        assert apply_overrides(RunConfig(), overrides).schedule.prompts_per_micro_batch == 16
+        assert apply_overrides(RunConfig(), overrides).schedule.rl_micro_batch_size == 16
     with pytest.raises(InputError, match="multiple of"):
         apply_overrides(RunConfig(), pair[:1])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hart_studio.errors import InputError
-from hart_studio.runs.presets import PRESETS, find_preset
+from hart_studio.runs.presets import PRESETS, get_preset
 
 HUB_IDS = {
     "qwen2.5-vl-7b-lora": "Qwen/Qwen2.5-VL-7B-Instruct",
@@ -23,30 +23,30 @@ def test_the_presets() -> None:
 
 @pytest.mark.parametrize("name", ["cpu-demo", "cpu-miniature"])
 def test_a_cpu_preset_needs_neither_download_nor_files(name: str) -> None:
-    config = find_preset(name).config
+    config = get_preset(name).config
     assert (config.model.id, config.data.source, config.data.path) == ("", "needle", "")
 
 
 @pytest.mark.parametrize("name", [*HUB_IDS, "full-finetune-zero3"])
 def test_a_full_size_preset_is_the_papers_recipe_on_its_data(name: str) -> None:
-    config = find_preset(name).config
+    config = get_preset(name).config
     assert (config.method.chain, config.method.preference_scale) == ("ap_grpo+sft", 0.6)
-    assert (config.data.source, config.data.rl_count, config.data.sft_count) == ("mme_realworld", 10_000, None)
+    assert (config.data.source, config.data.rl_samples, config.data.sft_samples) == ("mme_realworld", 10_000, None)
     # One pass over the samples of each stage: 10,000, and what remains of 21,690 besides the held-out ones.
-    assert config.schedule.rl_steps * config.schedule.prompts_per_step == 10_000
-    remaining = 21_690 - 10_000 - config.data.eval_count
-    assert abs(config.schedule.sft_steps * config.schedule.sft_batch - remaining) < config.schedule.sft_batch
+    assert config.schedule.rl_steps * config.schedule.rl_batch_size == 10_000
+    remaining = 21_690 - 10_000 - config.data.eval_samples
+    assert abs(config.schedule.sft_steps * config.schedule.sft_batch_size - remaining) < config.schedule.sft_batch_size
 
 
 def test_an_unknown_preset_is_told_the_known_ones() -> None:
     with pytest.raises(InputError, match="one of cpu-demo, cpu-miniature"):
-        find_preset("gpu")
+        get_preset("gpu")
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_model_and_data_of_a_preset_go_together(name: str) -> None:
-    config = find_preset(name).config
+    config = get_preset(name).config
     assert (config.model.id == "") == (config.data.source == "needle"), "built-in models on needle scenes, no others"
     assert (config.data.source == "needle") != bool(config.data.path)
-    assert (config.method.answer_form == "words") == (config.model.id == "")
-    assert config.data.eval_count and config.schedule.evaluate_every and config.schedule.rollouts_every
+    assert (config.method.answer_format == "words") == (config.model.id == "")
+    assert config.data.eval_samples and config.schedule.eval_steps and config.schedule.rollout_log_steps

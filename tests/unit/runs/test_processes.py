@@ -12,7 +12,7 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.runs import processes
-from hart_studio.runs.processes import LockedError, find_start, hold_lock, is_alive, signal_group
+from hart_studio.runs.processes import LockedError, get_process_start, hold_lock, is_alive, signal_group
 from tests.unit.runs.conftest import wait_until
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
@@ -42,7 +42,7 @@ def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
             pass
         holder = caught.value.holder
         assert holder is not None
-        assert (holder.work, holder.pid, holder.start) == ("run 7", os.getpid(), find_start(os.getpid()))
+        assert (holder.work, holder.pid, holder.start) == ("run 7", os.getpid(), get_process_start(os.getpid()))
         assert holder.description.startswith(f"process {os.getpid()}, started at 20")
         assert " on elsewhere, started" in holder._replace(host="elsewhere").description
     assert path.read_bytes() == b"", "an earlier holder is not named for a later one"
@@ -55,9 +55,9 @@ def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
 
 def test_a_process_is_known_by_number_and_start(source: str, spawn: Spawn) -> None:
     process = spawn(SLEEP)
-    start = find_start(process.pid)
+    start = get_process_start(process.pid)
     assert start
-    assert find_start(process.pid) == start
+    assert get_process_start(process.pid) == start
     assert is_alive(process.pid, start)
     assert not is_alive(process.pid, start + "0")
     assert not is_alive(process.pid, None)
@@ -67,14 +67,14 @@ def test_a_process_is_known_by_number_and_start(source: str, spawn: Spawn) -> No
 def test_an_ended_process_that_nobody_collected_is_gone(source: str, spawn: Spawn) -> None:
     process = spawn(SLEEP)
     os.kill(process.pid, signal.SIGKILL)
-    wait_until(lambda: find_start(process.pid) is None)
+    wait_until(lambda: get_process_start(process.pid) is None)
     assert process.returncode is None, "still waits to be collected"
     process.wait()
-    assert find_start(process.pid) is None
+    assert get_process_start(process.pid) is None
 
 
 def test_numbers_that_are_no_process() -> None:
-    assert [find_start(pid) for pid in (0, -1, 2**22 + 1)] == [None, None, None]
+    assert [get_process_start(pid) for pid in (0, -1, 2**22 + 1)] == [None, None, None]
 
 
 def test_a_name_with_parentheses_does_not_shift_the_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,13 +87,13 @@ def test_a_name_with_parentheses_does_not_shift_the_fields(tmp_path: Path, monke
     boot.mkdir(parents=True)
     (boot / "boot_id").write_text("boot\n")
     monkeypatch.setattr(processes, "_PROC", tmp_path)
-    assert find_start(77) == "boot:22", "the start is the 22nd field, counted from 1"
+    assert get_process_start(77) == "boot:22", "the start is the 22nd field, counted from 1"
 
 
 def test_a_signal_reaches_the_whole_group_of_the_job(spawn: Spawn, tmp_path: Path) -> None:
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).wait()"
     process = spawn(child)
-    start = find_start(process.pid) or ""
+    start = get_process_start(process.pid) or ""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
         pytest.skip("this system does not list the children of a process")
@@ -101,7 +101,7 @@ def test_a_signal_reaches_the_whole_group_of_the_job(spawn: Spawn, tmp_path: Pat
     (grandchild,) = map(int, children.read_text().split())
     assert signal_group(process.pid, start, signal.SIGTERM)
     assert process.wait(30) == -signal.SIGTERM
-    wait_until(lambda: find_start(grandchild) is None)
+    wait_until(lambda: get_process_start(grandchild) is None)
 
 
 def test_a_number_that_was_given_out_again_gets_no_signal(spawn: Spawn) -> None:
@@ -114,7 +114,7 @@ def test_a_process_that_leads_no_group_gets_no_signal() -> None:
     process = subprocess.Popen([sys.executable, "-c", SLEEP])  # in the group of this test
     try:
         with pytest.raises(InputError, match="expected the job to lead its own process group"):
-            signal_group(process.pid, find_start(process.pid) or "", signal.SIGTERM)
+            signal_group(process.pid, get_process_start(process.pid) or "", signal.SIGTERM)
         assert process.poll() is None
     finally:
         process.kill()
@@ -124,11 +124,11 @@ def test_a_process_that_leads_no_group_gets_no_signal() -> None:
 def test_neither_the_first_process_nor_our_own_group_gets_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(pid))
-    assert not signal_group(1, find_start(1) or "", signal.SIGTERM)
+    assert not signal_group(1, get_process_start(1) or "", signal.SIGTERM)
     own = os.getpid()
     monkeypatch.setattr(os, "getpgid", lambda pid: own)
     with pytest.raises(InputError, match="its own process group"):
-        signal_group(own, find_start(own) or "", signal.SIGTERM)
+        signal_group(own, get_process_start(own) or "", signal.SIGTERM)
     assert sent == []
 
 
@@ -147,7 +147,7 @@ def test_the_lock_keeps_out_other_threads_and_is_free_afterwards(tmp_path: Path)
         thread = threading.Thread(target=try_it)
         thread.start()
         thread.join()
-        with pytest.raises(InputError, match="one that still runs"), hold_lock(path, patience_seconds=0.1):
+        with pytest.raises(InputError, match="one that still runs"), hold_lock(path, timeout_seconds=0.1):
             pass
     assert "one that still runs; stop it first" in refused[0]
     with hold_lock(path):
@@ -190,6 +190,6 @@ def test_waiting_for_the_lock(tmp_path: Path) -> None:
     thread.start()
     held.wait()
     threading.Timer(0.2, leave.set).start()
-    with hold_lock(path, patience_seconds=10):
+    with hold_lock(path, timeout_seconds=10):
         assert leave.is_set()
     thread.join()

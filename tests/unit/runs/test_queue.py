@@ -18,9 +18,16 @@ from hart_studio.runs.config_file import CONFIG_VARIABLE, hash_config
 from hart_studio.runs.launcher import request_stop, start_run, stop_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import hold_lock
-from hart_studio.runs.queue import LaunchPlan, RunQueue, find_plan, plan_launch, read_plan, write_plan
+from hart_studio.runs.queue import (
+    LaunchPlan,
+    RunQueue,
+    enqueue_launch,
+    load_verified_plan,
+    read_unverified_plan,
+    write_plan,
+)
 from hart_studio.runs.reader import summarize_run
-from hart_studio.runs.seals import KEY
+from hart_studio.runs.signing import KEY_FILE
 from hart_studio.runs.status import RunStatus, read_status
 from hart_studio.runs.writer import create_run
 from tests.unit.runs.conftest import wait_until
@@ -41,17 +48,17 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def make(root: Path, plan: LaunchPlan | None) -> RunLayout:
     layout = create_run(root, "training", RunConfig(), "ap_grpo", total=10)
     if plan is not None:
-        plan_launch(layout, plan)
+        enqueue_launch(layout, plan)
     return layout
 
 
 def test_one_run_at_a_time_on_the_cpu(root: Path) -> None:
     first, second = sorted((make(root, LaunchPlan(argv=SLEEP)) for _ in range(2)), key=lambda layout: layout.run_id)
     queue = RunQueue(root)
-    assert (queue.place_of(first), queue.place_of(second)) == (0, 1)
+    assert (queue.position_of(first), queue.position_of(second)) == (0, 1)
     assert queue.start_next() == [first.run_id]
     assert queue.start_next() == [], "the device is taken"
-    assert queue.place_of(second) == 1 and queue.place_of(first) is None
+    assert queue.position_of(second) == 1 and queue.position_of(first) is None
     stop_run(first, save_seconds=0.0)
     assert RunQueue(root).start_next() == [second.run_id], "another server goes on with the queue"
 
@@ -80,10 +87,10 @@ def test_nobody_overtakes_a_run_that_waits_for_two_processors(root: Path) -> Non
     ids = sorted(make(root, None).run_id for _ in range(4))
     one, both, other, third = (RunLayout(root / run_id) for run_id in ids)
     for layout, gpus in ((one, (0,)), (both, (0, 1)), (other, (1,)), (third, (2,))):
-        plan_launch(layout, LaunchPlan(argv=SLEEP, gpus=gpus))
+        enqueue_launch(layout, LaunchPlan(argv=SLEEP, gpus=gpus))
     queue = RunQueue(root)
     assert set(queue.start_next()) == {one.run_id, third.run_id}
-    assert (queue.place_of(both), queue.place_of(other)) == (1, 1), "processor 1 is kept for the pair"
+    assert (queue.position_of(both), queue.position_of(other)) == (1, 1), "processor 1 is kept for the pair"
     stop_run(one, save_seconds=0.0)
     assert queue.start_next() == [both.run_id]
 
@@ -119,7 +126,7 @@ def test_what_is_not_waiting_is_left_alone(root: Path) -> None:
     stop_run(stopped)
     broken = make(root, LaunchPlan(argv=SLEEP))
     broken.launch.write_text("{}")
-    assert find_plan(broken) is None
+    assert load_verified_plan(broken) is None
     assert RunQueue(root).start_next() == []
     assert summarize_run(unplanned).state == "queued" and summarize_run(stopped).state == "stopped"
     assert RunQueue(root / "missing").start_next() == []
@@ -127,7 +134,7 @@ def test_what_is_not_waiting_is_left_alone(root: Path) -> None:
 
 def test_a_program_that_is_not_there_is_told_and_does_not_stop_the_queue(root: Path) -> None:
     bad, good = sorted((make(root, LaunchPlan(argv=SLEEP)) for _ in range(2)), key=lambda layout: layout.run_id)
-    plan_launch(bad, LaunchPlan(argv=("/no/such/program",)))
+    enqueue_launch(bad, LaunchPlan(argv=("/no/such/program",)))
     queue = RunQueue(root)
     assert queue.start_next() == [good.run_id]
     assert read_status(bad).state == "failed" and "/no/such/program" in read_status(bad).error
@@ -138,9 +145,9 @@ def test_a_run_that_ended_is_put_into_the_queue_again(root: Path) -> None:
     queue = RunQueue(root)
     queue.start_next()
     with pytest.raises(InputError, match="expected no other attempt"):
-        plan_launch(layout, LaunchPlan(argv=SLEEP))
+        enqueue_launch(layout, LaunchPlan(argv=SLEEP))
     stop_run(layout, save_seconds=0.0)
-    plan_launch(layout, LaunchPlan(argv=SLEEP))
+    enqueue_launch(layout, LaunchPlan(argv=SLEEP))
     assert summarize_run(layout).state == "queued" and not layout.stop.exists()
     assert queue.start_next() == [layout.run_id]
     assert read_status(layout).attempt == 2
@@ -171,9 +178,9 @@ def test_a_key_that_cannot_be_read_lets_runs_wait(root: Path, monkeypatch: pytes
         raise PermissionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(queue_module, "is_sealed", refuse)
+        patch.setattr(queue_module, "is_signed", refuse)
         assert RunQueue(root).start_next() == []
-        assert RunQueue(root).place_of(layout) == 0
+        assert RunQueue(root).position_of(layout) == 0
     assert summarize_run(layout).state == "queued", "whoever can read the key starts it"
     assert RunQueue(root).start_next() == [layout.run_id]
 
@@ -202,7 +209,7 @@ def test_a_job_is_told_which_config_was_checked(root: Path) -> None:
 
 def test_a_plan_is_for_the_config_that_was_checked_not_for_the_one_that_lies_there(root: Path) -> None:
     layout = make(root, None)
-    plan_launch(layout, LaunchPlan(argv=END, config_sha256=hash_config(b"another")))
+    enqueue_launch(layout, LaunchPlan(argv=END, config_sha256=hash_config(b"another")))
     assert RunQueue(root).start_next() == []
     assert "settings of this run were changed" in read_status(layout).error
 
@@ -210,16 +217,16 @@ def test_a_plan_is_for_the_config_that_was_checked_not_for_the_one_that_lies_the
 def test_a_plan_can_be_signed_in_a_folder_above(root: Path) -> None:
     layout = make(root, None)
     write_plan(layout, LaunchPlan(argv=END), root.parent)
-    assert find_plan(layout, root.parent) is not None and find_plan(layout) is None
-    assert (root.parent / KEY).is_file() and not (root / KEY).exists()
+    assert load_verified_plan(layout, root.parent) is not None and load_verified_plan(layout) is None
+    assert (root.parent / KEY_FILE).is_file() and not (root / KEY_FILE).exists()
     with pytest.raises(InputError, match="outside of"):
-        find_plan(layout, root / "elsewhere")
+        load_verified_plan(layout, root / "elsewhere")
 
 
 def test_a_plan_of_other_making_tells_its_devices_and_is_not_started(root: Path) -> None:
     layout = make(root, LaunchPlan(argv=SLEEP, gpus=(1, 2)))
-    (root / KEY).unlink()
-    assert find_plan(layout) is None
-    told = read_plan(layout)
+    (root / KEY_FILE).unlink()
+    assert load_verified_plan(layout) is None
+    told = read_unverified_plan(layout)
     assert told is not None and told.gpus == (1, 2)
     assert RunQueue(root).start_next() == [] and "resume the run" in read_status(layout).error

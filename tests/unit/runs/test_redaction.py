@@ -109,7 +109,7 @@ def test_headers_and_webhooks_are_hidden() -> None:
 
 
 def test_options_are_secret_by_a_word_and_settings_about_tokens_are_not() -> None:
-    argv = ["--served-key", "a", "--api_key_file=x", "--max-new-tokens", "32", "objective.token_mean=true"]
+    argv = ["--served-key", "a", "--api_key_file=x", "--max-new-tokens", "32", "objective.loss_aggregation=true"]
     assert redact_command(argv, {}) == ["--served-key", "***", "--api_key_file=***", *argv[3:]]
 
 

@@ -13,8 +13,8 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.records import Box, GoldSample, RolloutGroup, Sample
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.rollouts import (
-    GroupPictures,
-    PictureStore,
+    GroupImages,
+    ImageStore,
     find_image,
     list_rollout_steps,
     read_groups,
@@ -35,9 +35,9 @@ def record(
     crops: Sequence[Sequence[Image.Image]] = ((), ()),
     overview: Image.Image | None = None,
     max_bytes: int = PLENTY,
-) -> PictureStore:
-    store = PictureStore(layout.images, max_bytes)
-    save_groups(layout, 10, [GroupPictures(sample, group, (4096, 3072), overview, crops)], store)
+) -> ImageStore:
+    store = ImageStore(layout.images, max_bytes)
+    save_groups(layout, 10, [GroupImages(sample, group, (4096, 3072), overview, crops)], store)
     return store
 
 
@@ -57,7 +57,7 @@ def test_a_group_comes_back_with_its_pictures(layout: RunLayout, sample: Sample,
 
 
 def test_a_picture_without_colour_or_with_transparency_is_stored(layout: RunLayout) -> None:
-    store = PictureStore(layout.images, PLENTY)
+    store = ImageStore(layout.images, PLENTY)
     assert store.save(Image.new("L", (3, 3)))
     assert store.save(Image.new("RGBA", (1, 2000)))
 
@@ -69,14 +69,14 @@ def test_equal_pictures_are_stored_once(layout: RunLayout, sample: Sample, group
 
 
 def test_pictures_stay_within_their_share_of_the_disk(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
-    size = len((layout.images / (PictureStore(layout.images, PLENTY).save(noise(0)) or "")).read_bytes())
+    size = len((layout.images / (ImageStore(layout.images, PLENTY).save(noise(0)) or "")).read_bytes())
     store = record(layout, sample, group, [[noise(1), noise(2)], [noise(3)]], noise(0), max_bytes=int(2.5 * size))
     (saved,) = read_groups(layout, 10)
     stored = [saved.overview, *saved.crops[0], *saved.crops[1]]
     assert [name is not None for name in stored] == [True, True, False, False]
     assert store.is_full
     assert sum(path.stat().st_size for path in layout.images.iterdir()) <= 2.5 * size
-    again = PictureStore(layout.images, int(2.5 * size))
+    again = ImageStore(layout.images, int(2.5 * size))
     assert again.save(noise(4)) is None, "a later attempt counts what is there"
     assert again.save(noise(1)) == saved.crops[0][0], "what is there already needs no room"
 

@@ -11,18 +11,18 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.runs import status as status_module
 from hart_studio.runs.launcher import request_stop
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.processes import find_start
+from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.status import (
     RunStatus,
     check_startable,
-    find_state,
-    note_signal,
-    noted_signals,
+    get_state,
     read_status,
+    record_signal,
+    recorded_signals,
     write_status,
 )
 
-OWN: dict[str, Any] = {"pid": os.getpid(), "pid_start": find_start(os.getpid())}
+OWN: dict[str, Any] = {"pid": os.getpid(), "pid_start": get_process_start(os.getpid())}
 GONE: dict[str, Any] = {"pid": os.getpid(), "pid_start": "an earlier process of the same number"}
 
 
@@ -43,9 +43,9 @@ def test_round_trip(layout: RunLayout) -> None:
 @pytest.mark.parametrize("state", ["queued", "running", "stopping"])
 def test_lost_is_derived_from_number_and_start(layout: RunLayout, state: str) -> None:
     write(layout, state=state, attempt=1, **OWN)
-    assert find_state(layout)[0] == state
+    assert get_state(layout)[0] == state
     write(layout, state=state, attempt=1, **GONE)
-    assert find_state(layout)[0] == "lost"
+    assert get_state(layout)[0] == "lost"
     assert read_status(layout).state == state, "lost is never written"
 
 
@@ -53,41 +53,41 @@ def test_lost_is_derived_from_number_and_start(layout: RunLayout, state: str) ->
 def test_a_run_that_ended_keeps_its_state(layout: RunLayout, state: str) -> None:
     write(layout, state=state, attempt=1, **GONE)
     layout.stop.touch()
-    assert find_state(layout)[0] == state
+    assert get_state(layout)[0] == state
 
 
 def test_a_run_that_nobody_started_is_queued(layout: RunLayout) -> None:
-    assert find_state(layout)[0] == "queued"
+    assert get_state(layout)[0] == "queued"
     assert check_startable(layout).attempt == 0
 
 
 def test_a_running_job_that_is_asked_to_stop_is_stopping_at_once(layout: RunLayout) -> None:
     write(layout, state="running", attempt=1, **OWN)
     layout.stop.touch()
-    assert find_state(layout)[0] == "stopping"
+    assert get_state(layout)[0] == "stopping"
 
 
 def test_who_stops_a_run_notes_the_signals_that_it_sends(layout: RunLayout, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        note_signal(layout, signal.SIGTERM)
-    assert noted_signals(layout) == frozenset() and not layout.stop.exists(), "a note is no wish for a stop"
+        record_signal(layout, signal.SIGTERM)
+    assert recorded_signals(layout) == frozenset() and not layout.stop.exists(), "a note is no wish for a stop"
     layout.stop.touch()
-    assert noted_signals(layout) == frozenset()
-    note_signal(layout, signal.SIGTERM)
-    assert noted_signals(layout) == {signal.SIGTERM}
-    note_signal(layout, signal.SIGKILL)
-    note_signal(layout, signal.SIGTERM)  # by one who is slower
+    assert recorded_signals(layout) == frozenset()
+    record_signal(layout, signal.SIGTERM)
+    assert recorded_signals(layout) == {signal.SIGTERM}
+    record_signal(layout, signal.SIGKILL)
+    record_signal(layout, signal.SIGTERM)  # by one who is slower
     request_stop(layout)
-    assert noted_signals(layout) == {signal.SIGTERM, signal.SIGKILL}
+    assert recorded_signals(layout) == {signal.SIGTERM, signal.SIGKILL}
     layout.stop.write_bytes(b"\xff SIGNAL now")
-    assert noted_signals(layout) == frozenset()
+    assert recorded_signals(layout) == frozenset()
     layout.stop.unlink()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("SIGTERM")
     layout.stop.symlink_to(elsewhere)
     with pytest.raises(OSError, match="symbolic"):
-        note_signal(layout, signal.SIGKILL)
-    assert noted_signals(layout) == frozenset() and elsewhere.read_text() == "SIGTERM"
+        record_signal(layout, signal.SIGKILL)
+    assert recorded_signals(layout) == frozenset() and elsewhere.read_text() == "SIGTERM"
 
 
 def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkey
         return False
 
     monkeypatch.setattr(status_module, "is_alive", die_well)
-    assert find_state(layout)[0] == "completed"
+    assert get_state(layout)[0] == "completed"
 
 
 def test_an_attempt_that_begins_between_two_looks_is_seen(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_an_attempt_that_begins_between_two_looks_is_seen(layout: RunLayout, mon
         return start == OWN["pid_start"]
 
     monkeypatch.setattr(status_module, "is_alive", next_attempt)
-    state, status = find_state(layout)
+    state, status = get_state(layout)
     assert (state, status.attempt) == ("queued", 2)
 
 

@@ -13,8 +13,8 @@ from hart_studio.runs.launcher import request_stop, start_run
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.processes import is_alive
 from hart_studio.runs.reader import read_events
-from hart_studio.runs.status import RunStatus, find_state, note_signal, read_status
-from hart_studio.runs.stopping import SAVE_SECONDS, continue_stop, stop_in_background
+from hart_studio.runs.status import RunStatus, get_state, read_status, record_signal
+from hart_studio.runs.stopping import SAVE_SECONDS, resume_stop, stop_in_background
 from tests.unit.runs.conftest import wait_until
 
 WORK = """
@@ -75,10 +75,10 @@ def test_a_process_that_hangs_is_ended_when_it_is_asked_again(
     os.kill(status.pid, signal.SIGSTOP)
     stop_in_background(layout)
     time.sleep(0.5)
-    assert find_state(layout)[0] == "stopping"
+    assert get_state(layout)[0] == "stopping"
     stop_in_background(layout, now=True)
     wait_until(lambda: not is_alive(status.pid, status.pid_start))
-    wait_until(lambda: find_state(layout)[0] == "stopped")
+    wait_until(lambda: get_state(layout)[0] == "stopped")
 
 
 def test_a_stop_of_an_earlier_server_goes_on(
@@ -91,16 +91,16 @@ def test_a_stop_of_an_earlier_server_goes_on(
     os.kill(status.pid, signal.SIGSTOP)
     request_stop(layout)
     make_old(layout, SAVE_SECONDS["training"] + 1)
-    continue_stop(layout)
-    wait_until(lambda: find_state(layout)[0] == "stopped")
+    resume_stop(layout)
+    wait_until(lambda: get_state(layout)[0] == "stopped")
 
 
 def test_the_time_to_save_counts_from_the_request(layout: RunLayout, asked: list[float]) -> None:
     request_stop(layout)
     make_old(layout, 600)
     request_stop(layout)  # again: the first one counts
-    continue_stop(layout)
-    continue_stop(layout)  # one thread is enough
+    resume_stop(layout)
+    resume_stop(layout)  # one thread is enough
     wait_until(lambda: asked)
     time.sleep(0.3)
     (left,) = asked
@@ -109,8 +109,8 @@ def test_the_time_to_save_counts_from_the_request(layout: RunLayout, asked: list
 
 def test_a_run_that_was_signaled_already_gets_no_more_time(layout: RunLayout, asked: list[float]) -> None:
     request_stop(layout)
-    note_signal(layout, signal.SIGTERM)
-    continue_stop(layout)
+    record_signal(layout, signal.SIGTERM)
+    resume_stop(layout)
     wait_until(lambda: asked)
     assert asked == [0.0]
 
@@ -118,14 +118,14 @@ def test_a_run_that_was_signaled_already_gets_no_more_time(layout: RunLayout, as
 def test_a_clock_that_was_put_back_gives_no_more_than_the_whole_time(layout: RunLayout, asked: list[float]) -> None:
     request_stop(layout)
     make_old(layout, -86_400)
-    continue_stop(layout)
+    resume_stop(layout)
     wait_until(lambda: asked)
     assert asked == [SAVE_SECONDS["training"]]
 
 
 def test_a_run_that_nobody_asked_to_stop_goes_on(layout: RunLayout, asked: list[float]) -> None:
-    continue_stop(layout)
-    continue_stop(RunLayout(layout.folder / "gone"))
+    resume_stop(layout)
+    resume_stop(RunLayout(layout.folder / "gone"))
     time.sleep(0.1)
     assert not asked
     assert not layout.stop.exists()

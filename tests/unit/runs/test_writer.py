@@ -29,12 +29,12 @@ from hart_studio.runs.events import (
 )
 from hart_studio.runs.layout import RunLayout, is_run_id
 from hart_studio.runs.overrides import load_config
-from hart_studio.runs.processes import find_start
+from hart_studio.runs.processes import get_process_start
 from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import read_events
-from hart_studio.runs.rollouts import GroupPictures, read_groups
-from hart_studio.runs.status import RunStatus, find_state, note_signal, read_status, write_status
-from hart_studio.runs.writer import ATTEMPT_VARIABLE, ENDED_NOW, RunWriter, create_run
+from hart_studio.runs.rollouts import GroupImages, read_groups
+from hart_studio.runs.status import RunStatus, get_state, read_status, record_signal, write_status
+from hart_studio.runs.writer import ATTEMPT_VARIABLE, KILLED_ON_REQUEST, RunWriter, create_run
 from tests.unit.runs.conftest import PROVENANCE, wait_until
 
 KILLED_JOB = """
@@ -52,7 +52,7 @@ with RunWriter(RunLayout(Path(sys.argv[1])), total=0) as run:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "_LOCK_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(writer_module, "_LOCK_TIMEOUT_SECONDS", 0.0)
     monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
 
 
@@ -93,10 +93,10 @@ def test_an_attempt_from_start_to_end(layout: RunLayout) -> None:
     with RunWriter(layout, total=2) as run:
         running = read_status(layout)
         assert (running.state, running.attempt, running.total, running.exit_code) == ("running", 1, 2, None)
-        assert (running.pid, running.pid_start) == (os.getpid(), find_start(os.getpid()))
+        assert (running.pid, running.pid_start) == (os.getpid(), get_process_start(os.getpid()))
         run.start(PROVENANCE)
         run.log_step(1, "ap_grpo", {"reward": 0.5})
-        assert (read_status(layout).step, find_state(layout)[0]) == (1, "running")
+        assert (read_status(layout).step, get_state(layout)[0]) == (1, "running")
         run.log_evaluation(1, {"accuracy": 0.25}, samples=4, fingerprint="a1b2c3")
         run.log_step(2, "sft", {"loss": 1.5})
         assert not run.is_stop_requested
@@ -154,10 +154,10 @@ def test_short_steps_do_not_each_rewrite_the_status(layout: RunLayout, monkeypat
         before = read_status(layout)
         assert before.step == 1, "the first step is shown at once, whatever was written a moment before"
         run.log_step(2, "", {})
-        run.beat()
+        run.heartbeat()
         assert read_status(layout) == before
         monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
-        run.beat()
+        run.heartbeat()
         after = read_status(layout)
         assert after.step == 2
         assert before.heartbeat
@@ -169,8 +169,8 @@ def test_a_slow_step_is_written_although_a_phase_or_heartbeat_was_written_a_mome
     with RunWriter(layout, total=30) as run:
         run.log_step(1, "", {})
         time.sleep(1.01 * writer_module.STATUS_PERIOD_SECONDS)
-        run.tell_phase("asking the next questions")
-        run.tell_phase("")
+        run.set_phase("asking the next questions")
+        run.set_phase("")
         run.log_step(16, "", {})
         assert read_status(layout).step == 16
 
@@ -180,21 +180,21 @@ def test_a_phase_is_told_at_once_and_its_count_when_it_is_time(
 ) -> None:
     monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 1e9)
     with RunWriter(layout, total=9) as run:
-        run.tell_phase("loading the model")
+        run.set_phase("loading the model")
         assert read_status(layout).phase == "loading the model"
-        run.tell_phase("measuring held-out questions, 0 of 40")
+        run.set_phase("measuring held-out questions, 0 of 40")
         assert read_status(layout).phase == "measuring held-out questions, 0 of 40"
-        run.tell_phase("measuring held-out questions, 16 of 40")
+        run.set_phase("measuring held-out questions, 16 of 40")
         assert read_status(layout).phase == "measuring held-out questions, 0 of 40", "a moment ago it was written"
         monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
-        run.tell_phase("measuring held-out questions, 32 of 40")
+        run.set_phase("measuring held-out questions, 32 of 40")
         assert read_status(layout).phase == "measuring held-out questions, 32 of 40"
-        run.tell_phase("")
+        run.set_phase("")
         assert read_status(layout).phase == ""
         with run.saving_checkpoint(1, "ap_grpo"):
             assert read_status(layout).phase == "saving a checkpoint"
         assert read_status(layout).phase == ""
-        run.tell_phase("writing the model")
+        run.set_phase("writing the model")
     assert read_status(layout).phase == "", "a run that is over does nothing"
 
 
@@ -245,14 +245,14 @@ def test_sigterm_leaves_a_record_and_its_handler_does_not_outlive_the_run(layout
     assert (status.state, status.exit_code, status.error) == ("stopped", 143, "ended by SIGTERM")
 
 
-@pytest.mark.parametrize(("is_noted", "error"), [(True, ENDED_NOW), (False, "ended by SIGTERM")])
+@pytest.mark.parametrize(("is_noted", "error"), [(True, KILLED_ON_REQUEST), (False, "ended by SIGTERM")])
 def test_an_end_is_told_as_asked_for_when_who_asked_sent_the_signal(
     layout: RunLayout, is_noted: bool, error: str
 ) -> None:
     with pytest.raises(SystemExit), RunWriter(layout, total=9):
         layout.stop.touch()
         if is_noted:
-            note_signal(layout, signal.SIGTERM)
+            record_signal(layout, signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
     status = read_status(layout)
@@ -262,7 +262,7 @@ def test_an_end_is_told_as_asked_for_when_who_asked_sent_the_signal(
 def test_a_signal_from_elsewhere_stops_without_an_order(layout: RunLayout) -> None:
     with RunWriter(layout, total=9) as run:
         run.log_step(1, "ap_grpo", {})
-        run.begin_to_stop()
+        run.mark_stopping()
         assert run.is_stop_requested and read_status(layout).state == "stopping"
     assert read_status(layout).state == "stopped" and not layout.stop.exists()
 
@@ -312,7 +312,7 @@ def test_the_job_of_a_launcher_keeps_its_attempt_its_group_and_a_stop(
 ) -> None:
     leader = os.getppid()
     queued = RunStatus(
-        job="training", state="queued", pid=leader, pid_start=find_start(leader), attempt=4, step=3, total=0
+        job="training", state="queued", pid=leader, pid_start=get_process_start(leader), attempt=4, step=3, total=0
     )
     write_status(layout, queued)
     with pytest.raises(InputError, match="no other attempt"), RunWriter(layout, total=9):
@@ -338,13 +338,13 @@ def test_a_job_started_by_hand_inside_of_another_is_its_own(layout: RunLayout, m
 
 
 def test_checkpoints_count_when_they_are_whole_and_old_ones_go(layout: RunLayout) -> None:
-    with RunWriter(layout, total=9, keep_checkpoints=1) as run:
+    with RunWriter(layout, total=9, save_total_limit=1) as run:
         for step in (1, 2, 3):
             with run.saving_checkpoint(step, "ap_grpo", is_kept=step == 1) as folder:
                 (folder / "model.safetensors").write_bytes(b"x")
         with pytest.raises(OSError, match="disk"), run.saving_checkpoint(4, "ap_grpo") as folder:
             raise OSError("disk")
-    assert [found.mark.step for found in list_checkpoints(layout)] == [1, 3]
+    assert [found.manifest.step for found in list_checkpoints(layout)] == [1, 3]
     saved = [event for event in read_events(layout).events if isinstance(event.payload, CheckpointSaved)]
     assert [(event.step, event.payload) for event in saved] == [
         (1, CheckpointSaved(stage="ap_grpo", is_kept=True)),
@@ -354,13 +354,13 @@ def test_checkpoints_count_when_they_are_whole_and_old_ones_go(layout: RunLayout
 
 
 def test_full_pictures_are_told_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
-    pictures = GroupPictures(sample, group, (8, 8), Image.new("RGB", (8, 8)), ((), ()))
+    images = GroupImages(sample, group, (8, 8), Image.new("RGB", (8, 8)), ((), ()))
     with RunWriter(layout, total=9, image_mb=0) as run:
         for step in (1, 2):
-            run.log_rollouts(step, [pictures])
+            run.log_rollouts(step, [images])
     assert payloads(layout)[:3] == [
         RolloutsSaved(groups=1),
-        Warned(message="the pictures of rollouts fill their 0 MB; records go on without"),
+        Warned(message="the images of rollouts fill their 0 MB; records go on without"),
         RolloutsSaved(groups=1),
     ]
     assert read_groups(layout, 2)[0].overview is None
@@ -374,10 +374,10 @@ def test_a_writer_that_is_killed_while_it_writes_leaves_a_run_that_can_go_on(
 ) -> None:
     process = spawn(KILLED_JOB, str(layout.folder))
     wait_until(lambda: layout.events.exists() and layout.events.stat().st_size > 50_000)
-    assert find_state(layout)[0] == "running"
+    assert get_state(layout)[0] == "running"
     process.kill()
     process.wait()
-    assert find_state(layout)[0] == "lost"
+    assert get_state(layout)[0] == "lost"
     batch = read_events(layout)
     assert batch.skipped == 0
     assert [event.seq for event in batch.events] == list(range(len(batch.events)))

@@ -15,9 +15,9 @@ from hart_studio.runs.reader import read_events
 from hart_studio.runs.rollouts import list_rollout_steps
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RunWriter, create_run
-from hart_studio.training.callbacks import RunCallback, with_pictures
+from hart_studio.training.callbacks import RunCallback, with_images
 from hart_studio.training.checkpoints import Stage
-from hart_studio.training.rollouts import RolledGroup
+from hart_studio.training.rollouts import TrainingGroup
 from hart_studio.training.stopping import StopSignals
 
 
@@ -60,7 +60,7 @@ def test_a_signal_to_another_process_stops_the_run_that_this_one_writes(
 def test_the_first_steps_of_a_stage_are_recorded_then_every_nth(
     tmp_path: Path, every: int, expected: list[int]
 ) -> None:
-    config = RunConfig.model_validate({"schedule": {"rollouts_every": every}})
+    config = RunConfig.model_validate({"schedule": {"rollout_log_steps": every}})
     layout = create_run(tmp_path / "runs", "training", config, "sft+ap_grpo", total=21)
     alone = SimpleNamespace(num_processes=1)
     trainer: Any = SimpleNamespace(accelerator=alone, last_groups=[rolled_group()], check_weights=lambda: ())
@@ -78,11 +78,11 @@ def test_held_out_rollouts_are_there_before_the_figures(tmp_path: Path) -> None:
     config = RunConfig()
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=4)
     trainer: Any = SimpleNamespace(accelerator=SimpleNamespace(num_processes=1), last_groups=[])
-    group = with_pictures(rolled_group())
+    group = with_images(rolled_group())
     assert group is not None
 
-    def measure(trainer: Any, go_on: Any, record: Any) -> dict[str, float]:
-        assert go_on(0) and read_status(layout).phase == "measuring held-out questions, 0 of 40"
+    def measure(trainer: Any, should_continue: Any, record: Any) -> dict[str, float]:
+        assert should_continue(0) and read_status(layout).phase == "measuring held-out questions, 0 of 40"
         record([group])
         assert list_rollout_steps(layout, is_held_out=True) == [0]
         return {"accuracy": 0.5}
@@ -98,8 +98,8 @@ def test_held_out_rollouts_are_there_before_the_figures(tmp_path: Path) -> None:
     ]
 
 
-def rolled_group() -> RolledGroup:
-    """A group without rollouts, whose picture opened."""
+def rolled_group() -> TrainingGroup:
+    """A group without rollouts, whose image opened."""
     sample = Sample(id="q", image="x.png", question="Which?", choices=(), answer=None)
     group = RolloutGroup(sample_id="q", protocol="crops_only", rollouts=())
-    return RolledGroup(sample=sample, group=group, rewards=(), items=(), image_wh=(10, 10))
+    return TrainingGroup(sample=sample, group=group, rewards=(), sequences=(), image_wh=(10, 10))

@@ -29,15 +29,15 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
         "model.lora": "on",
         "data.source": "jsonl",
         "data.path": data,
-        "data.rl_count": 4,
-        "data.eval_count": 2,
+        "data.rl_samples": 4,
+        "data.eval_samples": 2,
         "method.chain": "ap_grpo+sft",
     }
     overrides = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     assert main([*overrides, "--dry-run", "--runs-root", str(tmp_path / "runs")]) == 0
     told = capsys.readouterr().out
     config = RunConfig.model_validate_json(told[: told.index("\n}\n") + 2])
-    assert (config.model.lora, config.data.rl_count) == ("on", 4)
+    assert (config.model.lora, config.data.rl_samples) == ("on", 4)
     assert "samples: 4 for RL, 3 for SFT, 2 held out" in told
     assert "device: CPU" in told and "(adapters)" in told and "reference 0.00" in told
     assert sorted(tmp_path.rglob("*")) == before
@@ -62,12 +62,12 @@ def set_options(folder: Path, data: Path, **changes: object) -> list[str]:
         "model.device": "cpu",
         "data.source": "jsonl",
         "data.path": data,
-        "data.rl_count": 0,
-        "data.sft_count": 4,
-        "data.eval_count": 2,
+        "data.rl_samples": 0,
+        "data.sft_samples": 4,
+        "data.eval_samples": 2,
         "method.chain": "sft",
         "schedule.sft_steps": 2,
-        "schedule.sft_batch": 2,
+        "schedule.sft_batch_size": 2,
         "rollout.max_grounding_tokens": 8,
         "rollout.max_answer_tokens": 4,
         **changes,
@@ -103,7 +103,7 @@ def test_a_training_that_is_not_finite_ends_with_1_and_says_why(
 ) -> None:
     monkeypatch.setattr(sft, "sft_loss", lambda logps, *_, **__: logps.sum() * float("nan"))
     data = write_jsonl(tmp_path / "data", 8)
-    options = set_options(tiny_folder("qwen2_5_vl"), data, **{"optim.max_nonfinite_steps": 1, "data.eval_count": 0})
+    options = set_options(tiny_folder("qwen2_5_vl"), data, **{"optim.max_nonfinite_steps": 1, "data.eval_samples": 0})
     assert main([*options, "--runs-root", str(tmp_path / "runs")]) == 1
     out, err = capsys.readouterr()
     assert "steps: 1 of 2" in out and "checkpoint: none" in out and "done:" not in out

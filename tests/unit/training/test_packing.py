@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.models.inputs import ProcessedImage
-from hart_studio.training.items import IGNORED, Item, Prompt, turn_item
-from hart_studio.training.packing import PADDING, fill_rows, group_items, pack, split_items, tree_mask
+from hart_studio.training.packing import PADDING, fill_rows, group_by_prompt, pack, split_by_tokens, tree_mask
+from hart_studio.training.sequences import IGNORED, Prompt, TrainingSequence, turn_sequence
 
 OUT = IGNORED
 
 
-def counting(items: Sequence[Item]) -> list[torch.Tensor]:
+def counting(sequences: Sequence[TrainingSequence]) -> list[torch.Tensor]:
     """Plain text positions: 0, 1, 2, ... in every unshared sequence."""
-    return [torch.arange(len(item.ids))[None] for item in items]
+    return [torch.arange(len(sequence.ids))[None] for sequence in sequences]
 
 
 def make_picture() -> ProcessedImage:
@@ -36,7 +36,7 @@ def sees(tree: Sequence[int], branch: Sequence[int]) -> list[list[int]]:
 
 def test_a_group_is_its_prompt_and_then_its_branches() -> None:
     prompt = Prompt((1, 2, 3))
-    layout = pack([turn_item(prompt, ids) for ids in ((10, 11), (20,), (30, 31, 32))], counting)
+    layout = pack([turn_sequence(prompt, ids) for ids in ((10, 11), (20,), (30, 31, 32))], counting)
     assert layout.input_ids.tolist() == [[1, 2, 3, 10, 3, 3, 30, 31]]
     assert layout.labels.tolist() == [[OUT, OUT, 10, 11, 20, 30, 31, 32]]
     assert layout.branch.tolist() == [[0, 0, 1, 1, 2, 3, 3, 3]]
@@ -59,12 +59,12 @@ def test_padding_sees_padding_so_that_no_softmax_is_empty() -> None:
 
 
 def test_short_trees_share_a_row_as_long_as_the_longest() -> None:
-    items = [
-        turn_item(Prompt((1, 2, 3, 4, 5)), (10, 11)),  # 4 + 2
-        turn_item(Prompt((6, 7)), (20,)),  # 1 + 1
-        turn_item(Prompt((8,)), (30, 31, 32)),  # 0 + 3
+    sequences = [
+        turn_sequence(Prompt((1, 2, 3, 4, 5)), (10, 11)),  # 4 + 2
+        turn_sequence(Prompt((6, 7)), (20,)),  # 1 + 1
+        turn_sequence(Prompt((8,)), (30, 31, 32)),  # 0 + 3
     ]
-    layout = pack(items, counting)
+    layout = pack(sequences, counting)
     filler = 5
     assert layout.input_ids.tolist() == [[1, 2, 3, 4, 5, 10], [8, 30, 31, 6, 7, filler]]
     assert layout.tree.tolist() == [[0] * 6, [0, 0, 0, 1, 1, PADDING]]
@@ -76,7 +76,7 @@ def test_short_trees_share_a_row_as_long_as_the_longest() -> None:
 
 def test_the_plain_layout_is_one_padded_sequence_per_row() -> None:
     prompt = Prompt((1, 2, 3))
-    layout = pack([turn_item(prompt, (10, 11)), turn_item(prompt, (20,))], counting, share=False)
+    layout = pack([turn_sequence(prompt, (10, 11)), turn_sequence(prompt, (20,))], counting, share=False)
     assert layout.input_ids.tolist() == [[1, 2, 3, 10], [1, 2, 3, 3]]
     assert layout.labels.tolist() == [[OUT, OUT, 10, 11], [OUT, OUT, 20, OUT]]
     assert layout.positions.tolist() == [[[0, 1, 2, 3], [0, 1, 2, 0]]]
@@ -85,24 +85,28 @@ def test_the_plain_layout_is_one_padded_sequence_per_row() -> None:
 
 
 def test_values_go_back_to_their_items() -> None:
-    items = [turn_item(Prompt((7,)), (20,)), turn_item(Prompt((1, 2)), ()), turn_item(Prompt((1, 2)), (10, 11, 12))]
-    layout = pack(items, counting)
+    sequences = [
+        turn_sequence(Prompt((7,)), (20,)),
+        turn_sequence(Prompt((1, 2)), ()),
+        turn_sequence(Prompt((1, 2)), (10, 11, 12)),
+    ]
+    layout = pack(sequences, counting)
     labels = layout.labels[layout.labels != OUT]
     assert [part.tolist() for part in layout.split(labels, 3)] == [[20], [], [10, 11, 12]]
     assert layout.input_ids.shape == (2, 4)  # the empty completion takes no place
 
 
 def test_positions_are_those_of_the_unshared_sequences() -> None:
-    def jumping(items: Sequence[Item]) -> list[torch.Tensor]:
-        # A picture that takes two tokens and one place: three axes that part ways, as on a patch grid.
+    def jumping(sequences: Sequence[TrainingSequence]) -> list[torch.Tensor]:
+        # An image that takes two tokens and one place: three axes that part ways, as on a patch grid.
         steps = {9: (1, 0, 1)}
-        moved = [torch.tensor([steps.get(token, (1, 1, 1)) for token in item.ids]).T for item in items]
+        moved = [torch.tensor([steps.get(token, (1, 1, 1)) for token in sequence.ids]).T for sequence in sequences]
         return [steps.cumsum(1) for steps in moved]
 
     prompt = Prompt((1, 9, 2), (make_picture(),))
     said = (10, 9, 11)
-    item = Item(prompt, said, (True, False, True), (make_picture(),))
-    layout = pack([turn_item(prompt, (20, 21)), item], jumping)
+    sequence = TrainingSequence(prompt, said, (True, False, True), (make_picture(),))
+    layout = pack([turn_sequence(prompt, (20, 21)), sequence], jumping)
     assert layout.input_ids.tolist() == [[1, 9, 2, 20, 2, 10, 9]]
     assert layout.positions[:, 0].tolist() == [
         [1, 2, 3, 4, 3, 4, 5],
@@ -114,27 +118,27 @@ def test_positions_are_those_of_the_unshared_sequences() -> None:
 
 def test_pictures_stand_in_the_order_of_their_placeholders() -> None:
     one, two, crop, other = (make_picture() for _ in range(4))
-    items = [
-        turn_item(Prompt((1, 9, 2), (one,)), (10,)),
-        Item(Prompt((1, 9, 9, 3, 4), (two, one)), (11, 9, 12), (True, False, True), (crop,)),
-        Item(Prompt((1, 9, 9, 3, 4), (two, one)), (11, 9, 13), (True, False, True), (other,)),
+    sequences = [
+        turn_sequence(Prompt((1, 9, 2), (one,)), (10,)),
+        TrainingSequence(Prompt((1, 9, 9, 3, 4), (two, one)), (11, 9, 12), (True, False, True), (crop,)),
+        TrainingSequence(Prompt((1, 9, 9, 3, 4), (two, one)), (11, 9, 13), (True, False, True), (other,)),
     ]
-    shared = pack(items, counting)
+    shared = pack(sequences, counting)
     assert shared.input_ids.tolist()[0] == [1, 9, 9, 3, 4, 11, 9, 4, 11, 9]
-    assert [id(picture) for picture in shared.pictures] == [id(picture) for picture in (two, one, crop, other, one)]
-    plain = pack(items, counting, share=False)
-    assert len(plain.pictures) == 1 + 3 + 3
+    assert [id(image) for image in shared.images] == [id(image) for image in (two, one, crop, other, one)]
+    plain = pack(sequences, counting, share=False)
+    assert len(plain.images) == 1 + 3 + 3
 
 
 def test_a_prompt_is_shared_only_with_the_same_picture_object() -> None:
     one, two = make_picture(), make_picture()
-    prompts = [Prompt((1, 9, 2), (picture,)) for picture in (one, two, one)]
-    items = [turn_item(prompt, (10 + index,)) for index, prompt in enumerate(prompts)]
-    assert group_items(items, range(3)) == [[0, 2], [1]]
+    prompts = [Prompt((1, 9, 2), (image,)) for image in (one, two, one)]
+    sequences = [turn_sequence(prompt, (10 + index,)) for index, prompt in enumerate(prompts)]
+    assert group_by_prompt(sequences, range(3)) == [[0, 2], [1]]
 
 
 def test_without_a_trained_token_the_first_item_stands_in() -> None:
-    nothing = [Item(Prompt((1, 2)), (10, 11), (False, False)), turn_item(Prompt((3,)), ())]
+    nothing = [TrainingSequence(Prompt((1, 2)), (10, 11), (False, False)), turn_sequence(Prompt((3,)), ())]
     layout = pack(nothing, counting)
     assert layout.input_ids.tolist() == [[1, 2, 10]]
     assert layout.labels.tolist() == [[OUT] * 3]
@@ -143,7 +147,7 @@ def test_without_a_trained_token_the_first_item_stands_in() -> None:
 
 
 def test_no_items_no_rows() -> None:
-    with pytest.raises(ValueError, match="expected at least one item"):
+    with pytest.raises(ValueError, match="expected at least one sequence"):
         pack([], counting)
 
 
@@ -166,12 +170,12 @@ def test_batches_keep_groups_whole_and_the_budget(
     shapes: list[tuple[int, int]], token_budget: int, share: bool
 ) -> None:
     prompts = [Prompt(tuple(range(1, 3 + 4 * number))) for number in range(4)]
-    items = [turn_item(prompts[prompt], range(100, 100 + length)) for prompt, length in shapes]
-    batches = split_items(items, token_budget, share=share)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(items)))
+    sequences = [turn_sequence(prompts[prompt], range(100, 100 + length)) for prompt, length in shapes]
+    batches = split_by_tokens(sequences, token_budget, share=share)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(sequences)))
     for batch in batches:
-        chosen = [items[index] for index in batch]
-        groups = group_items(chosen, range(len(chosen))) if share else [[index] for index in range(len(chosen))]
+        chosen = [sequences[index] for index in batch]
+        groups = group_by_prompt(chosen, range(len(chosen))) if share else [[index] for index in range(len(chosen))]
         size = pack(chosen, counting, share=share).input_ids.numel()
         assert size <= token_budget or len(groups) == 1
     if share:
@@ -184,8 +188,8 @@ def test_batches_keep_groups_whole_and_the_budget(
 
 def test_batches_put_neighbours_in_length_together() -> None:
     lengths = [40, 5, 38, 6]
-    items = [turn_item(Prompt(tuple(range(1, length + 1))), (7,)) for length in lengths]
-    assert split_items(items, 90, share=False) == [[1, 3], [2, 0]]  # 2 x 6 and 2 x 40
-    assert split_items(items, 90) == [[1, 3, 2], [0]]  # the short ones share a row as long as the 38
-    assert split_items(items, 10**6) == [[1, 3, 2, 0]]
-    assert split_items([], 10) == []
+    sequences = [turn_sequence(Prompt(tuple(range(1, length + 1))), (7,)) for length in lengths]
+    assert split_by_tokens(sequences, 90, share=False) == [[1, 3], [2, 0]]  # 2 x 6 and 2 x 40
+    assert split_by_tokens(sequences, 90) == [[1, 3, 2], [0]]  # the short ones share a row as long as the 38
+    assert split_by_tokens(sequences, 10**6) == [[1, 3, 2, 0]]
+    assert split_by_tokens([], 10) == []

@@ -19,7 +19,7 @@ from hart_studio.training import preflight
 from hart_studio.training.preflight import Finding, check_run
 
 CPU = torch.device("cpu")
-SMALL = ["data.rl_count=4", "data.sft_count=0", "data.eval_count=2", "data.needle_count=6"]
+SMALL = ["data.rl_samples=4", "data.sft_samples=0", "data.eval_samples=2", "data.needle_samples=6"]
 
 
 def config(*changes: str) -> RunConfig:
@@ -36,8 +36,8 @@ def check(tmp_path: Path, *changes: str, processes: int = 1) -> dict[str, Findin
     return found
 
 
-def jsonl(tmp_path: Path, rows: list[dict[str, Any]], pictures: int) -> list[str]:
-    for number in range(pictures):
+def jsonl(tmp_path: Path, rows: list[dict[str, Any]], images: int) -> list[str]:
+    for number in range(images):
         Image.new("RGB", (20, 20)).save(tmp_path / f"{number}.png")
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ["data.source=jsonl", f"data.path={tmp_path / 'samples.jsonl'}"]
@@ -52,7 +52,7 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
     found = check(tmp_path)
     assert list(found) == [
         "Settings", "Folder of runs", "Model", "Device", "Memory", "Disk",
-        "Samples", "Gold boxes", "Pictures", "Answers", "Reward",
+        "Samples", "Gold boxes", "Images", "Answers", "Reward",
     ]  # fmt: skip
     assert {finding.state for finding in found.values()} == {"good"}
     assert "2 held-out questions have some" in found["Gold boxes"].text
@@ -62,7 +62,7 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "processes", "topic", "state", "text"),
     [
-        (["schedule.prompts_per_step=8", "schedule.prompts_per_micro_batch=8"], 3, "Settings", "bad", "3 processes"),
+        (["schedule.rl_batch_size=8", "schedule.rl_micro_batch_size=8"], 3, "Settings", "bad", "3 processes"),
         (["method.area_penalty=1"], 1, "Settings", "bad", "preference_scale"),
         (["method.beta=0"], 1, "Settings", "check", "method.beta is 0"),
         (["model.device=cuda"], 1, "Device", "bad", "no GPU here"),
@@ -86,21 +86,21 @@ def test_a_model_of_no_supported_family(tmp_path: Path) -> None:
 
 
 def test_too_few_samples(tmp_path: Path) -> None:
-    found = check(tmp_path, *jsonl(tmp_path, rows(5), pictures=5))["Samples"]
-    assert found.state == "bad" and "data.rl_count" in found.advice
+    found = check(tmp_path, *jsonl(tmp_path, rows(5), images=5))["Samples"]
+    assert found.state == "bad" and "data.rl_samples" in found.advice
 
 
 def test_rows_that_are_none_are_counted(tmp_path: Path) -> None:
-    found = check(tmp_path, *jsonl(tmp_path, [*rows(6), *rows(1, id="x", answer="Z")], pictures=6))["Samples"]
+    found = check(tmp_path, *jsonl(tmp_path, [*rows(6), *rows(1, id="x", answer="Z")], images=6))["Samples"]
     assert found.state == "check" and "1 rows are left out" in found.text
 
 
-@pytest.mark.parametrize(("pictures", "state"), [(0, "bad"), (3, "check"), (6, "good")])
-def test_pictures_are_opened(tmp_path: Path, pictures: int, state: str) -> None:
-    changes = jsonl(tmp_path, rows(6), pictures=6)
-    for number in range(pictures, 6):
-        (tmp_path / f"{number}.png").write_bytes(b"not a picture")
-    assert check(tmp_path, *changes)["Pictures"].state == state
+@pytest.mark.parametrize(("images", "state"), [(0, "bad"), (3, "check"), (6, "good")])
+def test_pictures_are_opened(tmp_path: Path, images: int, state: str) -> None:
+    changes = jsonl(tmp_path, rows(6), images=6)
+    for number in range(images, 6):
+        (tmp_path / f"{number}.png").write_bytes(b"not an image")
+    assert check(tmp_path, *changes)["Images"].state == state
 
 
 def test_an_answer_that_cannot_be_earned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_memory_is_compared_with_what_is_free(
 def test_disk_is_compared_with_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("U", (), {"free": 1000}))
     found = check(tmp_path)["Disk"]
-    assert found.state == "bad" and "keep_checkpoints" in found.advice
+    assert found.state == "bad" and "save_total_limit" in found.advice
 
 
 def test_a_folder_of_runs_that_cannot_be_made(tmp_path: Path) -> None:
@@ -154,4 +154,4 @@ def test_the_command_prints_findings_and_says_no_by_its_code(
 
 
 def test_every_state_of_a_finding_is_printed() -> None:
-    assert set(command._MARKS) == {"good", "check", "bad"}
+    assert set(command._STATE_LABELS) == {"good", "check", "bad"}

@@ -6,7 +6,7 @@ from hart_studio.algorithms.methods import METHODS
 from hart_studio.errors import InputError
 from hart_studio.records import Box, Rollout, Score
 from hart_studio.runs.config import MethodConfig
-from hart_studio.training.rewards import check_reward_range, judge_rollout
+from hart_studio.training.rewards import check_reward_range, compute_reward
 
 
 def rollout(value: float | None, *boxes: tuple[float, float, float, float]) -> Rollout:
@@ -21,17 +21,17 @@ def rollout(value: float | None, *boxes: tuple[float, float, float, float]) -> R
 
 def test_the_papers_reward_is_the_answer_alone() -> None:
     for value in (0.0, 1.0, None):
-        reward = judge_rollout(rollout(value, (0, 0, 50, 50)), (100, 100), MethodConfig())
+        reward = compute_reward(rollout(value, (0, 0, 50, 50)), (100, 100), MethodConfig())
         assert (reward.total, reward.format, reward.area) == (value, 0.0, 0.0)
 
 
 def test_optional_terms_add_up_and_are_told_apart() -> None:
     settings = MethodConfig(format_reward=0.2, area_penalty=0.4)
-    reward = judge_rollout(rollout(1.0, (0, 0, 50, 50), (0, 0, 50, 50)), (100, 100), settings)
+    reward = compute_reward(rollout(1.0, (0, 0, 50, 50), (0, 0, 50, 50)), (100, 100), settings)
     assert (reward.correct, reward.format, reward.area) == (1.0, 0.2, pytest.approx(0.1))
     assert reward.total == pytest.approx(1.1)
-    assert judge_rollout(rollout(0.0), (100, 100), settings).total == 0.0
-    assert judge_rollout(rollout(None, (0, 0, 50, 50)), (100, 100), settings).total is None
+    assert compute_reward(rollout(0.0), (100, 100), settings).total == 0.0
+    assert compute_reward(rollout(None, (0, 0, 50, 50)), (100, 100), settings).total is None
 
 
 def test_terms_that_could_turn_a_weight_negative_are_refused() -> None:

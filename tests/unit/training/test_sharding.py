@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from hart_studio.errors import InputError
 from hart_studio.models.generation import LocalChatModel
 from hart_studio.training.sharding import check_sharding, is_sharded, whole_weights
-from hart_studio.training.tower import freeze_tower
+from hart_studio.training.vision_tower import freeze_vision_tower
 
 
 class Pair(torch.nn.Module):
@@ -85,7 +85,7 @@ def test_a_trained_tower_is_refused_in_shards(
         check_sharding(trainer_of(kind), model)
     assert is_sharded(trainer_of(kind)) and not is_sharded(trainer_of(DistributedType.NO))
     try:
-        freeze_tower(model)
+        freeze_vision_tower(model)
         check_sharding(trainer_of(kind), model)
     finally:
         for name, weight in model.named_parameters():

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from hart_studio.runs.config import RunConfig
-from hart_studio.training.step_warnings import HIGH_KL, SPELL_STEPS, StepWarnings
+from hart_studio.training.step_warnings import HIGH_KL, STREAK_STEPS, StepWarnings
 
 CONFIG = RunConfig.model_validate(
-    {"rollout": {"group_size": 4}, "schedule": {"prompts_per_step": 8, "prompts_per_micro_batch": 8}}
+    {"rollout": {"group_size": 4}, "schedule": {"rl_batch_size": 8, "rl_micro_batch_size": 8}}
 )
 GOOD = {"reward_correct": 0.5, "zero_variance_share": 0.25, "failed_share": 0.0, "truncated_share": 0.0, "kl": 0.1}
 ALL_WRONG = GOOD | {
@@ -27,7 +27,7 @@ def check(steps: list[dict[str, float]]) -> list[tuple[int, str]]:
 
 def test_rewards_that_are_all_zero_are_told_once_with_the_outcomes_as_evidence() -> None:
     ((step, text),) = check([ALL_WRONG] * 35)
-    assert step == SPELL_STEPS
+    assert step == STREAK_STEPS
     assert text.startswith("steps 1 to 10: none of 320 rollouts was right, so all advantages are 0")
     assert "240 without a box (no_box), 40 with an unusable box (bad_box), 80 cut off" in text
     causes = text.split("Likely causes")[1]
@@ -44,7 +44,7 @@ def test_a_spell_that_comes_back_is_told_again_with_its_own_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figures", "expected"),
+    ("metrics", "expected"),
     [
         ({"zero_variance_share": 1.0, "reward_correct": 1.0}, "all 320 rollouts were right"),
         ({"zero_variance_share": 1.0, "reward_correct": 0.5}, "all right or all wrong (160 of 320 right)"),
@@ -54,9 +54,9 @@ def test_a_spell_that_comes_back_is_told_again_with_its_own_counts() -> None:
         ({"kl": HIGH_KL * 2}, "the KL to reference is above 10"),
     ],
 )
-def test_other_troubles_are_told(figures: dict[str, float], expected: str) -> None:
-    ((step, text),) = check([GOOD | figures] * 15)
-    assert step == SPELL_STEPS and expected in text
+def test_other_troubles_are_told(metrics: dict[str, float], expected: str) -> None:
+    ((step, text),) = check([GOOD | metrics] * 15)
+    assert step == STREAK_STEPS and expected in text
 
 
 def test_cut_off_rollouts_with_equal_rewards_are_told_once() -> None:

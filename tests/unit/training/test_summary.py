@@ -55,7 +55,7 @@ def test_steps_that_were_done_again_count_once_and_what_is_missing_is_said(layou
         run.start(PROVENANCE)
         run.log_step(1, "sft", {"loss": 8.0})
         run.log_step(2, "sft", {"loss": 4.0})
-        run.begin_to_stop()
+        run.mark_stopping()
     assert summarize_training(layout) == [
         "steps: 2 of 60",
         "sft: loss 8 -> 4 (first and last step)",

@@ -15,12 +15,12 @@ def test_what_the_method_rests_on_is_said_in_full(tmp_path: Path) -> None:
         {
             "method": {"beta": 0.07, "clip_epsilon": 0.3},
             "rollout": {"group_size": 4, "temperature": 0.9},
-            "schedule": {"prompts_per_step": 6, "prompts_per_micro_batch": 2, "rl_steps": 11},
-            "optim": {"learning_rate": 3e-4, "scheduler": "cosine", "betas": (0.8, 0.95), "weight_decay": 0.01},
+            "schedule": {"rl_batch_size": 6, "rl_micro_batch_size": 2, "rl_steps": 11},
+            "optim": {"learning_rate": 3e-4, "lr_scheduler_type": "cosine", "betas": (0.8, 0.95), "weight_decay": 0.01},
             "seed": 5,
         }
     )
-    args = rl_args(config, tmp_path, CPU, processes=1, is_checkpointed=True)
+    args = rl_args(config, tmp_path, CPU, processes=1, uses_gradient_checkpointing=True)
     assert (args.loss_type, args.beta, args.epsilon, args.epsilon_high) == ("grpo", 0.07, 0.3, 0.3)
     assert (args.num_iterations, args.scale_rewards, args.use_bias_correction_kl) == (1, "group", False)
     assert (args.num_generations, args.temperature, args.max_steps) == (4, 0.9, 11)
@@ -34,9 +34,12 @@ def test_what_the_method_rests_on_is_said_in_full(tmp_path: Path) -> None:
 
 def test_sft_has_its_own_rate_and_batch(tmp_path: Path) -> None:
     config = RunConfig.model_validate(
-        {"optim": {"sft_learning_rate": 2e-4}, "schedule": {"sft_batch": 12, "sft_micro_batch": 3, "sft_steps": 7}}
+        {
+            "optim": {"sft_learning_rate": 2e-4},
+            "schedule": {"sft_batch_size": 12, "sft_micro_batch_size": 3, "sft_steps": 7},
+        }
     )
-    args = sft_args(config, tmp_path, CPU, processes=1, is_checkpointed=False)
+    args = sft_args(config, tmp_path, CPU, processes=1, uses_gradient_checkpointing=False)
     assert (args.learning_rate, args.max_steps) == (2e-4, 7)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (3, 4)
     assert not args.gradient_checkpointing
@@ -44,11 +47,11 @@ def test_sft_has_its_own_rate_and_batch(tmp_path: Path) -> None:
 
 def test_processes_that_do_not_divide_a_step_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 processes"):
-        rl_args(RunConfig(), tmp_path, CPU, processes=3, is_checkpointed=False)
+        rl_args(RunConfig(), tmp_path, CPU, processes=3, uses_gradient_checkpointing=False)
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("auto", False), ("float32", False), ("bfloat16", True)])
 def test_the_number_type_is_what_is_computed_with(tmp_path: Path, dtype: str, expected: bool) -> None:
     config = RunConfig.model_validate({"model": {"dtype": dtype}})
-    assert rl_args(config, tmp_path, CPU, processes=1, is_checkpointed=False).bf16 is expected
-    assert sft_args(config, tmp_path, CPU, processes=1, is_checkpointed=False).bf16 is expected
+    assert rl_args(config, tmp_path, CPU, processes=1, uses_gradient_checkpointing=False).bf16 is expected
+    assert sft_args(config, tmp_path, CPU, processes=1, uses_gradient_checkpointing=False).bf16 is expected

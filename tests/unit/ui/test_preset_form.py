@@ -39,7 +39,7 @@ def test_switching_there_and_back_leaves_no_residue(first: str, second: str) -> 
 
 def test_what_was_entered_is_replaced_and_named_and_what_fits_stays() -> None:
     values = values_of(
-        DEMO, name="mine", trackers=["tensorboard"], optim__learning_rate=3e-4, data__needle_count=2000.0
+        DEMO, name="mine", trackers=["tensorboard"], optim__learning_rate=3e-4, data__needle_samples=2000.0
     )
     found = fill_from_preset(values, DEMO, PAPER)
     config = read(found)
@@ -47,18 +47,18 @@ def test_what_was_entered_is_replaced_and_named_and_what_fits_stays() -> None:
     assert (config.data, config.optim, config.model) == (PAPER.data, PAPER.optim, PAPER.model)
     assert found.notes == (
         "Kept from your entries: “Run name”, “Trackers”.",
-        "Replaced by the preset: “Scenes to draw”, “RL learning rate”.",
+        "Replaced by the preset: “Needle samples”, “RL learning rate”.",
     )
     back = read(fill_from_preset(found.values, found.base, DEMO))
     assert (back.name, back.data) == ("mine", DEMO.data)
 
 
 def test_an_own_data_set_stays_where_a_preset_needs_one(tmp_path: Path) -> None:
-    own = {"data__source": "jsonl", "data__path": str(tmp_path), "data__rl_count": 20.0, "data__eval_count": 5.0}
+    own = {"data__source": "jsonl", "data__path": str(tmp_path), "data__rl_samples": 20.0, "data__eval_samples": 5.0}
     found = fill_from_preset(values_of(PAPER, **own), PAPER, PRESETS["qwen2.5-vl-3b-lora"].config)
     config = read(found)
     assert config.model.id == "Qwen/Qwen2.5-VL-3B-Instruct"
-    assert (config.data.source, config.data.path, config.data.rl_count) == ("jsonl", str(tmp_path), 20)
+    assert (config.data.source, config.data.path, config.data.rl_samples) == ("jsonl", str(tmp_path), 20)
     assert found.notes == (f"Kept: your data set {tmp_path} with its counts.",)
     again = read(fill_from_preset(found.values, found.base, PRESETS["internvl3-8b-lora"].config))
     assert again.data == config.data, "it stays with every preset that needs data"
@@ -75,7 +75,7 @@ def test_columns_go_with_their_data_set() -> None:
 
 
 def test_a_form_that_is_not_valid_is_filled_too() -> None:
-    values = values_of(DEMO, rollout__group_size=None, data__source="jsonl", data__eval_count="many", data__path="x")
+    values = values_of(DEMO, rollout__group_size=None, data__source="jsonl", data__eval_samples="many", data__path="x")
     found = fill_from_preset(values, DEMO, PAPER)
     assert read(found) == PAPER
     assert found.notes[0].startswith("Your data set was not kept: ")

@@ -43,9 +43,9 @@ def test_widgets_carry_kind_and_choices() -> None:
     assert (group.kind, group.is_whole) == ("number", True)
     scale = WIDGETS["method.preference_scale"]
     assert (scale.kind, scale.is_whole) == ("number", False)
-    pixels = WIDGETS["rollout.overview_pixels"]
+    pixels = WIDGETS["rollout.overview_max_pixels"]
     assert (pixels.kind, pixels.is_whole) == ("number or nothing", True)
-    assert WIDGETS["data.by_image"].kind == "switch" and WIDGETS["model.id"].kind == "text"
+    assert WIDGETS["data.split_by_image"].kind == "switch" and WIDGETS["model.id"].kind == "text"
     assert [value for _, value in WIDGETS["model.lora"].choices] == ["auto", "on", "off"]
     assert WIDGETS["method.chain"].choices[0] == ("AP-GRPO", "ap_grpo") and len(WIDGETS["method.chain"].choices) == 8
     assert WIDGETS["trackers"].kind == "several" and len(WIDGETS["trackers"].choices) == 3
@@ -54,11 +54,11 @@ def test_widgets_carry_kind_and_choices() -> None:
 def test_settings_are_used_where_their_stage_is_trained() -> None:
     used = {chain: {field.name for field in FIELDS if field.is_used(chain, "needle")} for chain in CHAIN_TITLES}
     names = {field.name for field in FIELDS} - {"data.image_root"}
-    of_sft = {name for name in names if "sft" in name} | {"method.answer_form"}
+    of_sft = {name for name in names if "sft" in name} | {"method.answer_format"}
     assert used["ap_grpo+sft"] == used["sft+ap_grpo"] == names
     assert used["ap_grpo"] == names - of_sft
     assert used["grpo"] == used["mgpo"] == used["ap_grpo"] - {"method.preference_scale"}
-    assert of_sft | {"name", "seed", "data.eval_count", "rollout.max_boxes"} <= used["sft"]
+    assert of_sft | {"name", "seed", "data.eval_samples", "rollout.max_boxes"} <= used["sft"]
     assert not used["sft"] & {"schedule.rl_steps", "rollout.group_size", "method.preference_scale", "method.beta"}
 
 
@@ -74,18 +74,18 @@ def test_what_a_browser_sends_becomes_settings() -> None:
     config = read_values(
         values_with(
             rollout__group_size=4.0,
-            data__sft_count=" ",
-            data__needle_count=2000.0,
-            rollout__crop_pixels="",
-            rollout__overview_pixels="200704",
+            data__sft_samples=" ",
+            data__needle_samples=2000.0,
+            rollout__crop_max_pixels="",
+            rollout__overview_max_pixels="200704",
             optim__learning_rate=3e-5,
             trackers=["tensorboard"],
             name=" mine ",
         ),
         RunConfig(),
     )
-    assert (config.rollout.group_size, config.data.sft_count, config.rollout.crop_pixels) == (4, None, None)
-    assert (config.rollout.overview_pixels, config.data.needle_count) == (200704, 2000)
+    assert (config.rollout.group_size, config.data.sft_samples, config.rollout.crop_max_pixels) == (4, None, None)
+    assert (config.rollout.overview_max_pixels, config.data.needle_samples) == (200704, 2000)
     assert (config.optim.learning_rate, config.trackers, config.name) == (3e-5, ("tensorboard",), "mine")
 
 
@@ -103,8 +103,8 @@ def test_what_the_form_does_not_show_is_kept() -> None:
         ("rollout__group_size", 1, "Group size G"),
         ("rollout__group_size", 2.5, "Group size G"),
         ("rollout__group_size", None, "Group size G"),
-        ("rollout__overview_pixels", "many", "Overview budget, pixels"),
-        ("rollout__overview_pixels", "1", "Overview budget, pixels"),
+        ("rollout__overview_max_pixels", "many", "Overview max pixels"),
+        ("rollout__overview_max_pixels", "1", "Overview max pixels"),
         ("optim__learning_rate", "fast", "RL learning rate"),
         ("method__chain", "ppo", "Method"),
         ("name", "<script>", "Run name"),
@@ -140,7 +140,7 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
     ("text", "label", "told"),
     [
         (
-            "schedule: expected prompts_per_step to be a multiple of prompts_per_micro_batch = 8, got 2",
+            "schedule: expected rl_batch_size to be a multiple of rl_micro_batch_size = 8, got 2",
             "Schedule",
             "expected “Prompts per RL step” to be a multiple of “Micro-batch size” = 8, got 2",
         ),
@@ -150,11 +150,11 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
             "expected a path for source=jsonl, got none; set “File, folder or hub id”",
         ),
         (
-            "settings: expected data.rl_count above 0 for the chain ap_grpo+sft, got 0",
+            "settings: expected data.rl_samples above 0 for the chain ap_grpo+sft, got 0",
             "Settings",
-            "expected “Samples for RL” above 0 for the chain ap_grpo+sft, got 0",
+            "expected “RL samples” above 0 for the chain ap_grpo+sft, got 0",
         ),
-        ("no rollout.unheard at /data/rl_count.json or data.path.txt", "Settings", ""),
+        ("no rollout.unheard at /data/rl_samples.json or data.path.txt", "Settings", ""),
     ],
 )
 def test_settings_in_a_problem_are_called_what_the_form_calls_them(text: str, label: str, told: str) -> None:

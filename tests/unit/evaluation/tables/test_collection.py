@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.records import Measured
+from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.tables.answer_and_box import WRONG_BOX, table_1, table_information
 from hart_studio.evaluation.tables.benchmarks import table_4, table_categories, table_hr_bench
 from hart_studio.evaluation.tables.collection import make_tables
@@ -17,7 +17,7 @@ from hart_studio.evaluation.tables.rows import label_of, name_of
 from hart_studio.evaluation.tables.summary import table_summary
 from hart_studio.evaluation.tables.table import Cell, Number, Table
 from hart_studio.evaluation.tables.tasks import table_2, table_3
-from tests.unit.evaluation.questions import eight_questions, evaluation, judged, question
+from tests.unit.evaluation.questions import answer_result, eight_questions, evaluation, question
 
 
 def row(table: Table, *path: str) -> dict[str, Cell | float]:
@@ -69,8 +69,8 @@ def test_table_3() -> None:
 
 
 def test_categories_are_found_whatever_their_spelling() -> None:
-    records = (question("a", judged(1.0), None, (), category="perception/autonomous driving"),)
-    other = question("b", judged(0.0), None, (), category="Perception/Maps")
+    records = (question("a", answer_result(1.0), None, (), category="perception/autonomous driving"),)
+    other = question("b", answer_result(0.0), None, (), category="Perception/Maps")
     found = row(table_2([evaluation((*records, other), benchmark="mme_realworld_lite")]), "crops_only")
     assert (found["Perception: AD, %"], found["Perception/Maps, %"], found["overall, %"]) == (100.0, 0.0, 50.0)
     assert not table_2([evaluation()]).is_measured
@@ -79,7 +79,9 @@ def test_categories_are_found_whatever_their_spelling() -> None:
 def hr_bench() -> Evaluation:
     rights = {("single", 0): 1, ("single", 1): 0, ("cross", 0): 1, ("cross", 1): 1}
     records = tuple(
-        question(f"{kind}{cycle}", None, judged(float(right)), (), category=f"{kind}/cycle {cycle}", is_pointed=False)
+        question(
+            f"{kind}{cycle}", None, answer_result(float(right)), (), category=f"{kind}/cycle {cycle}", is_pointed=False
+        )
         for (kind, cycle), right in rights.items()
     )
     return evaluation(records, benchmark="hr_bench_4k", protocols=("direct",))
@@ -90,7 +92,7 @@ def test_table_4() -> None:
     assert [found[name] for name in ("single, %", "cross, %", "average, %", "over all answers, %")] == [50, 100, 75, 75]
     assert (found["cycle 0"], found["cycle 1"]) == (100.0, 50.0)
     stars = tuple(
-        question(f"{index}", judged(float(right)), None, (), category=category)
+        question(f"{index}", answer_result(float(right)), None, (), category=category)
         for index, (category, right) in enumerate(
             [("math/geometry", True), ("math/geometry", True), ("math/numbers", False), ("logic/order", False)]
         )
@@ -143,7 +145,7 @@ def test_table_6() -> None:
     assert found["usable box, %"] == 85.7  # all but g
     assert published(table_6([]), "AP-GRPO", "gold boxes with IoG > 0.3, %") == [75.4, 77.7]
     assert measure_grounding([]) is None
-    boxless = evaluation((question("g", judged(0.0), None, ()),))
+    boxless = evaluation((question("g", answer_result(0.0), None, ()),))
     for table in (table_6([boxless]), table_summary([boxless])):
         found = next(dict(zip(table.columns, each.cells, strict=True)) for each in table.rows)
         assert found["mean area share, %"] is None, "no box is not a small one"
@@ -172,7 +174,9 @@ def test_extractors_side_by_side() -> None:
 def test_the_error_of_hr_bench_is_over_questions_everywhere() -> None:
     # Two questions in four cycles, one always right and one never: 1/2, and over eight answers sqrt(1/4 / 8) = 17.7 %.
     records = tuple(
-        question(f"{kind}{cycle}", None, judged(right, right), (), category=f"single/cycle {cycle}", question=kind)
+        question(
+            f"{kind}{cycle}", None, answer_result(right, right), (), category=f"single/cycle {cycle}", question=kind
+        )
         for kind, right in (("first", 1.0), ("second", 0.0))
         for cycle in range(4)
     )
@@ -188,7 +192,9 @@ def test_the_error_of_hr_bench_is_over_questions_everywhere() -> None:
 
 def test_differences() -> None:
     later = evaluation(
-        tuple(question(name, judged(1.0), judged(1.0), ()) for name in "bcd"), title="later", model="later"
+        tuple(question(name, answer_result(1.0), answer_result(1.0), ()) for name in "bcd"),
+        title="later",
+        model="later",
     )
     found = row(table_comparison([evaluation(), later]), "crops_only")
     assert (found["model"], found["compared with"], found["n"]) == ("later", "tiny", 3)
@@ -196,7 +202,7 @@ def test_differences() -> None:
     boxes = row(table_comparison([evaluation(), later]), "grounding turn")
     assert boxes["difference, points"] == -33.3  # c's box
     changed = evaluation(
-        (*later.records[:2], question("d", judged(1.0), judged(1.0), (), question="Another?")),
+        (*later.records[:2], question("d", answer_result(1.0), answer_result(1.0), (), question="Another?")),
         title="changed",
         model="x",
     )
@@ -217,7 +223,7 @@ def test_only_tables_with_something_measured_are_made() -> None:
     names = {table.name for table in make_tables([evaluation()])}
     assert {"summary", "table_1", "proposition_1", "table_3", "table_5", "table_6", "table_7", "figure_3"} <= names
     assert not {"table_2", "table_4", "comparison"} & names
-    unscored: tuple[Measured, ...] = (question("h", None, None, (), error="gone"),)
+    unscored: tuple[SampleResult, ...] = (question("h", None, None, (), error="gone"),)
     assert {table.name for table in make_tables([evaluation(unscored)])} == {"summary"}
     assert make_tables([]) == []
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hart_studio.errors import HartError, ImageError, InputError
-from hart_studio.evaluation.job import QUESTIONS_FILE, AskedQuestions
-from hart_studio.evaluation.parts import append_records, part_path
+from hart_studio.evaluation.job import DATASET_INFO_FILE, DatasetInfo
+from hart_studio.evaluation.shards import append_records, shard_path
 from hart_studio.files import write_json
 from hart_studio.records import Box
 from hart_studio.runs.layout import RunLayout
@@ -42,8 +42,8 @@ def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
     picture = tmp_path / "x.png"
     records = [make_record(0, picture), make_record(1, picture, None, error="the model failed")]
     layout = write_evaluation(api.launch.runs_root, records, total=9, title="Half")
-    asked = AskedQuestions(benchmark="needle", samples=9, fingerprint="f" * 64, bad_count=1)
-    write_json(layout.folder / QUESTIONS_FILE, asked.model_dump(mode="json"))
+    asked = DatasetInfo(benchmark="needle", samples=9, fingerprint="f" * 64, bad_count=1)
+    write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
     answer = outputs.tables({"runs": [layout.run_id]})
     assert answer["answered"] == {layout.run_id: (2, 9)}
     half = answer["gaps"][0].partition(" on ")[0]
@@ -84,7 +84,7 @@ def ask(outputs: EvaluationResultsApi, layout: RunLayout, **more: Any) -> dict[s
 def test_lucky_answers_come_first_and_everything_is_counted(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
     answer = ask(outputs, layout)
     # Wrong answers: 0 3 6 9. Boxes far off: 0 4 8. Number 11 is unscored.
-    assert answer["endings"] == {
+    assert answer["verdicts"] == {
         "right answer, wrong box": 2,
         "wrong answer, right box": 3,
         "wrong answer, wrong box": 1,
@@ -92,14 +92,14 @@ def test_lucky_answers_come_first_and_everything_is_counted(outputs: EvaluationR
         "right answer, right box": 5,
     }
     assert [row["id"] for row in answer["rows"]][:3] == ["q004", "q008", "q003"]
-    assert answer["rows"][0]["ending"] == "right answer, wrong box" and answer["count"] == 12
+    assert answer["rows"][0]["verdict"] == "right answer, wrong box" and answer["count"] == 12
     assert answer["categories"] == ["detail", "detail/left", "detail/right"]
 
 
 def test_questions_are_filtered_and_paged(
     outputs: EvaluationResultsApi, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [row["id"] for row in ask(outputs, layout, ending="wrong answer, wrong box")["rows"]] == ["q000"]
+    assert [row["id"] for row in ask(outputs, layout, verdict="wrong answer, wrong box")["rows"]] == ["q000"]
     assert ask(outputs, layout, category="detail/left")["count"] == 5
     assert ask(outputs, layout, category="deta")["count"] == 0, "a category is a whole word"
     assert [row["id"] for row in ask(outputs, layout, text="SIGN 10?")["rows"]] == ["q010"]
@@ -109,7 +109,7 @@ def test_questions_are_filtered_and_paged(
     assert len({row["id"] for page in pages for row in page["rows"]}) == 12
 
 
-@pytest.mark.parametrize("wrong", [{"ending": "odd"}, {"offset": -1}, {"protocol": "full_and_crops"}, {"more": 1}])
+@pytest.mark.parametrize("wrong", [{"verdict": "odd"}, {"offset": -1}, {"protocol": "full_and_crops"}, {"more": 1}])
 def test_a_filter_that_cannot_be_used(outputs: EvaluationResultsApi, layout: RunLayout, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         ask(outputs, layout, **wrong)
@@ -200,7 +200,7 @@ def test_new_records_are_seen(
     api: EvaluationApi, outputs: EvaluationResultsApi, layout: RunLayout, picture: Path
 ) -> None:
     assert ask(outputs, layout)["count"] == 12
-    append_records(part_path(layout, 1), [make_record(50, picture)])
+    append_records(shard_path(layout, 1), [make_record(50, picture)])
     assert ask(outputs, layout)["count"] == 13
 
 
@@ -213,7 +213,7 @@ def test_one_without_gold_boxes_or_crops(api: EvaluationApi, outputs: Evaluation
     ]
     layout = write_evaluation(api.launch.runs_root, bare, protocols=("direct",), benchmark="mmstar")
     answer = outputs.failures({"run": layout.run_id, "protocol": "direct"})
-    assert answer["endings"] == {"wrong answer": 3} and answer["categories"] == []
+    assert answer["verdicts"] == {"wrong answer": 3} and answer["categories"] == []
     shown = outputs.failure({"run": layout.run_id, "sample": "q001"})
     assert shown["gold"] == [] and shown["matches"] == [] and not shown["is_pointed"]
     json.dumps(outputs.tables({"runs": [layout.run_id]}), allow_nan=False)

@@ -14,11 +14,11 @@ import pytest
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.config import EvaluationConfig, read_config
-from hart_studio.evaluation.job import prepare_run, tally
+from hart_studio.evaluation.job import compute_metrics, prepare_run
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.events import EventLog, StepDone
 from hart_studio.runs.layout import RunLayout, find_run
-from hart_studio.runs.queue import LaunchPlan, find_plan, plan_launch
+from hart_studio.runs.queue import LaunchPlan, enqueue_launch, load_verified_plan
 from hart_studio.runs.reader import list_runs, read_events
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
@@ -85,7 +85,9 @@ def test_the_count_of_a_card_is_that_of_its_figures(api: EvaluationApi, tmp_path
     layout = prepare_run(api.launch.runs_root, EvaluationConfig())
     with RunWriter(layout, 30) as run:
         run.start(PROVENANCE)
-        EventLog(layout.events).append(StepDone(stage="", metrics=tally(make_records(tmp_path / "x.png", 16))), 16)
+        EventLog(layout.events).append(
+            StepDone(stage="", metrics=compute_metrics(make_records(tmp_path / "x.png", 16))), 16
+        )
         assert read_status(layout).step == 0, "the status is written less often"
         (row,) = look(api)["evaluations"]
         assert (row["step"], row["figures"]["questions"], row["total"]) == (16, 16, 30)
@@ -104,7 +106,7 @@ def test_starting_makes_a_run_that_waits_in_the_queue(api: EvaluationApi) -> Non
     assert (config.benchmark, config.model, config.title, config.limit) == ("needle", "built-in", "Mine", 8)
     assert (config.protocols, config.loop.fallback, config.device) == (("crops_only", "direct"), "direct", "cpu")
     assert config.loop.temperature == 0.0, "greedy"
-    plan = find_plan(layout)
+    plan = load_verified_plan(layout)
     assert plan is not None and plan.gpus == ()
     root = str(api.launch.runs_root)
     assert plan.argv[1:] == ("-m", "hart_studio.evaluation", "--resume", run, "--runs-root", root)
@@ -125,7 +127,7 @@ def test_training_and_evaluation_wait_for_the_same_device(api: EvaluationApi, mo
         "hart_studio.runs.queue.start_run", lambda layout, argv, environment, is_queued: begun.append(layout.run_id)
     )
     training = create_run(api.launch.runs_root, "training", RunConfig(), "sft", total=1)
-    plan_launch(training, LaunchPlan(argv=(sys.executable, "train")))
+    enqueue_launch(training, LaunchPlan(argv=(sys.executable, "train")))
     evaluation = api.start(WANTED)["run"]
     elsewhere = api.start({**WANTED, "gpu": 1})["run"]
     started = api.launch.queue.start_next()
@@ -173,7 +175,7 @@ def test_one_that_ended_early_goes_on(api: EvaluationApi, picture: Path) -> None
     assert row["warnings"] == ["q999: the picture is missing"]
     api.resume({"run": layout.run_id})
     assert read_status(layout).state == "queued"
-    plan = find_plan(layout)
+    plan = load_verified_plan(layout)
     assert plan is not None and "--resume" in plan.argv
     api.stop({"run": layout.run_id})
     assert layout.stop.exists()
@@ -309,6 +311,6 @@ def test_a_pace_from_a_broken_clock_is_a_time_that_can_be_sent(api: EvaluationAp
 def test_what_an_evaluation_does_before_its_first_answer_is_told(api: EvaluationApi) -> None:
     layout = prepare_run(api.launch.runs_root, EvaluationConfig())
     with RunWriter(layout, 200) as run:
-        run.tell_phase("loading the model")
+        run.set_phase("loading the model")
         row = next(row for row in look(api)["evaluations"] if row["id"] == layout.run_id)
     assert (row["step"], row["phase"]) == (0, "loading the model")

@@ -35,7 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_of_a_million_drawn_scenes_one_is_made(made: list[int], tmp_path: Path) -> None:
-    config = RunConfig.model_validate({"data": {"needle_count": 1_000_000, "needle_seed": 7}})
+    config = RunConfig.model_validate({"data": {"needle_samples": 1_000_000, "needle_seed": 7}})
     gold, layout = GoldBoxLoader(), RunLayout(tmp_path)
     assert gold.find(layout, config, "needle-train-7-999999")
     assert gold.find(layout, config, "needle-train-7-00003") and made == [999_999, 3]
@@ -52,8 +52,8 @@ def test_of_a_million_drawn_scenes_one_is_made(made: list[int], tmp_path: Path) 
 
 
 def test_the_boxes_are_those_of_the_drawn_data_set(tmp_path: Path) -> None:
-    config = RunConfig.model_validate({"data": {"needle_count": 1000, "needle_seed": 3}})
-    few = config.data.model_copy(update={"needle_count": 4})
+    config = RunConfig.model_validate({"data": {"needle_samples": 1000, "needle_seed": 3}})
+    few = config.data.model_copy(update={"needle_samples": 4})
     for sample in generate_needle_samples(few, tmp_path).loaded.samples:
         assert GoldBoxLoader().find(RunLayout(tmp_path), config, sample.id) == sample.gold_boxes
 

@@ -15,9 +15,9 @@ from hart_studio.runs.devices import Gpu, list_gpus
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.overrides import apply_overrides, load_config
 from hart_studio.runs.presets import PRESETS
-from hart_studio.runs.processes import find_start
-from hart_studio.runs.queue import find_plan
-from hart_studio.runs.seals import KEY
+from hart_studio.runs.processes import get_process_start
+from hart_studio.runs.queue import load_verified_plan
+from hart_studio.runs.signing import KEY_FILE
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api import launch as launch_module
@@ -111,10 +111,10 @@ def test_a_check_that_nobody_waits_for_ends_with_its_children(
     findings = launcher.check(LaunchRequest(DEMO, "cpu-demo"))
     next(findings)
     pid = int((tmp_path / "child").read_text())
-    assert find_start(pid)
+    assert get_process_start(pid)
     findings.close()  # type: ignore[attr-defined]
     for _ in range(100):
-        if find_start(pid) is None:
+        if get_process_start(pid) is None:
             return
         time.sleep(0.05)
     pytest.fail("the child goes on")
@@ -124,7 +124,7 @@ def test_an_order_becomes_a_run_that_waits(launcher: RunLauncher) -> None:
     run_id = launcher.enqueue(LaunchRequest(CHANGED, "cpu-demo"))
     layout = find_run(launcher.runs_root, run_id)
     assert load_config(layout.config) == CHANGED and read_status(layout).state == "queued"
-    plan = find_plan(layout)
+    plan = load_verified_plan(layout)
     assert plan is not None and list(plan.argv) == launcher.command(LaunchRequest(CHANGED, "cpu-demo"))
     assert launcher.queue_position(run_id) == 0 and launcher.queue_position("nothing") is None
 
@@ -146,9 +146,9 @@ def test_a_stopped_run_goes_on_as_it_was_started(launcher: RunLauncher, is_of_th
     layout = find_run(launcher.runs_root, run_id)
     write_status(layout, read_status(layout).replace(state="stopped"))
     if not is_of_this_key:  # moved from another folder of runs, or of an earlier version
-        (launcher.runs_root / KEY).unlink()
+        (launcher.runs_root / KEY_FILE).unlink()
     launcher.resume({"run": run_id})
-    plan = find_plan(layout)
+    plan = load_verified_plan(layout)
     assert plan is not None and plan.gpus == (1, 3) and "deepspeed_zero2.yaml" in " ".join(plan.argv)
     assert list(plan.argv[-4:]) == ["--resume", run_id, "--runs-root", str(launcher.runs_root)]
     assert read_status(layout).state == "queued"

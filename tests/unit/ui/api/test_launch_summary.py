@@ -36,7 +36,7 @@ def test_the_summary_names_model_data_and_counts() -> None:
     assert dict(paper.facts)["Data"] == "MME-RealWorld folder: data/MME-RealWorld"
     assert dict(paper.facts)["Samples"] == "10,000 RL, the rest SFT, 200 held out"
     assert dict(paper.facts)["Device"] == "2 GPUs" and paper.notes == ()
-    sft = summarize_launch(LaunchRequest(config_of(method={"chain": "sft"}, data={"sft_count": 9}), "cpu-demo"))
+    sft = summarize_launch(LaunchRequest(config_of(method={"chain": "sft"}, data={"sft_samples": 9}), "cpu-demo"))
     assert dict(sft.facts)["Samples"] == "9 SFT, 200 held out" and "Rollouts of a step" not in dict(sft.facts)
 
 

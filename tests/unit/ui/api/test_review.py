@@ -11,7 +11,7 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError, ModelError
-from hart_studio.evaluation.lines import LIST_TEXT_CHARS
+from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS
 from hart_studio.image_domains import NEEDLE
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
@@ -357,8 +357,8 @@ def test_training_settings_hold_questions_and_labels(calls: ReviewApi, project: 
     for item in list(project.items()):
         add_label(project, item.id, status="accepted")
     config = outputs.training_config({"project": "p"})
-    assert (config.data.source, config.data.rl_count, config.data.eval_count) == ("jsonl", 2, 0)
-    assert (config.method.chain, config.method.sft_target, config.data.sft_count) == ("ap_grpo+sft", "grounded", None)
+    assert (config.data.source, config.data.rl_samples, config.data.eval_samples) == ("jsonl", 2, 0)
+    assert (config.method.chain, config.method.sft_target, config.data.sft_samples) == ("ap_grpo+sft", "grounded", None)
     loaded = load_jsonl(Path(config.data.path), image_root=Path(config.data.image_root))
     assert all([box.xyxy for box in sample.label_boxes] == [BOX.xyxy] for sample in loaded.samples)
 

@@ -15,12 +15,12 @@ from PIL import Image
 from hart_studio.errors import DataError, InputError
 from hart_studio.records import Box, Credit, Rollout, RolloutGroup, Sample, Score, Turn
 from hart_studio.runs.config import RunConfig
-from hart_studio.runs.digest import RunDigest
 from hart_studio.runs.events import EventLog, StepDone
+from hart_studio.runs.history import RunHistory
 from hart_studio.runs.launcher import start_run, stop_run
 from hart_studio.runs.layout import RunLayout
-from hart_studio.runs.queue import LaunchPlan, plan_launch
-from hart_studio.runs.rollouts import GroupPictures
+from hart_studio.runs.queue import LaunchPlan, enqueue_launch
+from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.status import read_status, write_status
 from hart_studio.runs.writer import RunWriter, create_run
 from hart_studio.ui.api import runs as runs_module
@@ -36,7 +36,7 @@ def turn(kind: str, text: str) -> Turn:
     )  # fmt: skip
 
 
-def pictures(sample_id: str, *, is_held_out: bool = False) -> GroupPictures:
+def pictures(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
     sample = Sample(id=sample_id, image="x.png", question="Which?", choices=("red", "blue"), answer="A")
     box = Box.from_xyxy((10.0, 20.0, 30.0, 40.0), "star")
     rollouts = tuple(
@@ -50,7 +50,7 @@ def pictures(sample_id: str, *, is_held_out: bool = False) -> GroupPictures:
     credits = () if is_held_out else (Credit(advantage=1.0, policy_weight=1.3, kl_weight=0.028),) * 2
     group = RolloutGroup(sample_id=sample_id, protocol="crops_only", rollouts=rollouts, credits=credits)
     small = Image.new("RGB", (8, 8), "red")
-    return GroupPictures(sample, group, (100, 80), Image.new("RGB", (50, 40)), [[small], [small]])
+    return GroupImages(sample, group, (100, 80), Image.new("RGB", (50, 40)), [[small], [small]])
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def watch(tmp_path: Path) -> RunMonitor:
 @pytest.fixture
 def layout(watch: RunMonitor) -> RunLayout:
     """A finished run of three steps with rollouts at step 2 and held-out ones at steps 0 and 3."""
-    config = RunConfig.model_validate({"method": {"chain": "ap_grpo"}, "data": {"needle_count": 700}})
+    config = RunConfig.model_validate({"method": {"chain": "ap_grpo"}, "data": {"needle_samples": 700}})
     layout = create_run(watch.runs_root, "training", config, "ap_grpo", total=3)
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
@@ -87,13 +87,13 @@ def look(watch: RunMonitor, layout: RunLayout, answer: dict[str, Any] | None = N
 
 def test_a_first_look_tells_all_and_a_second_nothing(watch: RunMonitor, layout: RunLayout) -> None:
     first = look(watch, layout)
-    assert first["delta"]["is_whole"] and first["delta"]["steps"]["figures"]["reward"]["mean"] == [0.25, 0.5, 0.75]
-    assert [item[:2] for item in first["delta"]["marks"]["items"]] == [
+    assert first["delta"]["is_full"] and first["delta"]["steps"]["metrics"]["reward"]["mean"] == [0.25, 0.5, 0.75]
+    assert [item[:2] for item in first["delta"]["markers"]["items"]] == [
         ["started", 0], ["held_out", 0], ["stage", 1], ["rollouts", 2], ["held_out", 3], ["checkpoint", 3],
     ]  # fmt: skip
     assert first["about"]["chain"] == "AP-GRPO" and first["about"]["model"] == "built-in"
     assert first["about"]["title"].startswith("AP-GRPO, ") and first["about"]["title"].endswith(" UTC")
-    assert first["about"]["settings"]["data"]["needle_count"] == 700
+    assert first["about"]["settings"]["data"]["needle_samples"] == 700
     assert (first["status"]["state"], first["status"]["step"], first["status"]["total"]) == ("completed", 3, 3)
     json.dumps(first)  # all of it can travel
     assert look(watch, layout, first, attempt=1, log_offset=0) is None
@@ -176,7 +176,7 @@ def test_a_long_list_is_read_once_and_loses_nothing(watch: RunMonitor, monkeypat
         EventLog(layout.events).append(StepDone(stage="sft", metrics={"reward": number / 4}), 1)
     first = watch.list_runs({}) or {}
     read = []
-    monkeypatch.setattr(RunDigest, "refresh", lambda digest: read.append(digest.layout.run_id) and False)
+    monkeypatch.setattr(RunHistory, "refresh", lambda digest: read.append(digest.layout.run_id) and False)
     assert watch.list_runs({"signature": first["signature"]}) is None and not read, "nothing new, so nothing is read"
     assert {row["id"]: row["reward"] for row in first["runs"]} == {
         layout.run_id: number / 4 for number, layout in enumerate(layouts)
@@ -211,12 +211,12 @@ def test_a_page_is_told_what_a_run_does_and_on_what(watch: RunMonitor) -> None:
     layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=3)
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE.model_copy(update={"device": "2 x cuda: NVIDIA A100"}))
-        run.tell_phase("loading the model")
+        run.set_phase("loading the model")
         first = look(watch, layout)
         assert (first["status"]["phase"], first["about"]["device"]) == ("loading the model", "2 GPUs: NVIDIA A100")
         run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
         assert look(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
-        run.tell_phase("measuring held-out questions, 0 of 40")
+        run.set_phase("measuring held-out questions, 0 of 40")
         assert look(watch, layout, first)["status"]["phase"] == "measuring held-out questions, 0 of 40"
         assert "phase" not in (watch.list_runs({}) or {})["runs"][0], "the list is not sent again for each batch"
     write_status(layout, read_status(layout).replace(phase="loading the model"))
@@ -227,7 +227,7 @@ def test_a_run_in_the_queue_says_how_many_come_before_it(watch: RunMonitor) -> N
     layouts = []
     for _ in range(3):
         layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=3)
-        plan_launch(layout, LaunchPlan(argv=(sys.executable, "train")))
+        enqueue_launch(layout, LaunchPlan(argv=(sys.executable, "train")))
         layouts.append(layout)
     layouts.sort(key=lambda layout: layout.run_id)
     phases = [look(watch, layout)["status"]["phase"] for layout in layouts]
@@ -249,7 +249,7 @@ def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> N
 
 def test_runs_are_compared(watch: RunMonitor, layout: RunLayout) -> None:
     (item,) = watch.compare({"runs": [layout.run_id]})
-    assert item["steps"]["steps"] == [1, 2, 3] and item["evaluations"]["figures"]["accuracy"]["mean"] == [0.25, 0.75]
+    assert item["steps"]["steps"] == [1, 2, 3] and item["evaluations"]["metrics"]["accuracy"]["mean"] == [0.25, 0.75]
     for runs in ([], [layout.run_id] * 7, "x", None):
         with pytest.raises(InputError, match="1 to 6 runs"):
             watch.compare({"runs": runs})
@@ -307,7 +307,7 @@ def test_a_picture_outside_of_the_run_is_not_served(watch: RunMonitor, layout: R
 
 @pytest.mark.parametrize("cursor", [{}, {"token": 1}, {"steps": "x"}, {"token": "a", "version": 2, "steps": [9, 9]}])
 def test_a_cursor_of_anybody_is_a_look_from_the_beginning(watch: RunMonitor, layout: RunLayout, cursor: Any) -> None:
-    assert watch.poll({"run": layout.run_id, "cursor": cursor})["delta"]["is_whole"]
+    assert watch.poll({"run": layout.run_id, "cursor": cursor})["delta"]["is_full"]
 
 
 def test_a_step_without_a_record_is_said(watch: RunMonitor, layout: RunLayout) -> None:

@@ -18,7 +18,7 @@ from hart_studio.ui.components.launch_report import LaunchReport, LaunchState, S
 def config_of(folder: Path, rows: list[dict[str, Any]], **counts: int) -> RunConfig:
     path = folder / "samples.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"source": "jsonl", "path": str(path), "rl_count": 2, "sft_count": 2, "eval_count": 2, **counts}
+    data = {"source": "jsonl", "path": str(path), "rl_samples": 2, "sft_samples": 2, "eval_samples": 2, **counts}
     return RunConfig.model_validate({"data": data, "method": {"chain": "ap_grpo+sft"}})
 
 

@@ -19,7 +19,7 @@ from hart_studio.runs.checkpoints import begin_checkpoint, complete_checkpoint
 from hart_studio.runs.config import DataConfig, ModelConfig, RunConfig
 from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.queue import LaunchPlan, write_plan
-from hart_studio.runs.seals import KEY
+from hart_studio.runs.signing import KEY_FILE
 from hart_studio.runs.writer import create_run
 from hart_studio.ui.security.config_check import (
     Origin,
@@ -36,10 +36,11 @@ from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 SERVED = ServedSettings(url="http://127.0.0.1:9/v1", family="qwen2_5_vl", api_key_variable="SECRET_OF_THE_SERVER")
 INERT = {
-    "model.dtype", "model.device", "model.attention", "model.lora", "model.trained_part", "data.source",
+    "model.dtype", "model.device", "model.attn_implementation", "model.lora", "model.trainable_part", "data.source",
     "model.gradient_checkpointing",
-    "data.columns", "method.chain", "method.trained_turns", "method.token_mean", "method.answer_form",
-    "method.sft_target", "optim.scheduler", "name", "benchmark", "subsets", "title", "device", "dtype", "protocols",
+    "data.columns", "method.chain", "method.trained_turns", "method.loss_aggregation", "method.answer_format",
+    "method.sft_target", "optim.lr_scheduler_type",
+    "name", "benchmark", "subsets", "title", "device", "dtype", "protocols",
 }  # fmt: skip
 """Texts that are words of a list, names of columns, or titles for people."""
 CHECKED = {
@@ -262,7 +263,7 @@ def test_a_signature_is_for_these_bytes_this_run_and_this_root(root: Root, tmp_p
 
 def test_a_key_that_was_replaced_signs_nothing(root: Root, tmp_path: Path) -> None:
     layout = root.make(RunConfig(trackers=("wandb",)), signed=True)
-    key = root.root / KEY
+    key = root.root / KEY_FILE
     kept = key.read_bytes()
     key.unlink()
     key.write_bytes(b"x" * 32)

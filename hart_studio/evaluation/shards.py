@@ -1,0 +1,172 @@
+"""Who measures which questions, and where the records go: one part file per process, read by all.
+
+Questions are dealt out in batches, never one by one: a batch is the same whoever runs it, so the figures of many
+processes are those of one. Processes need nothing of each other but the folder of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from hart_studio.errors import DataError
+from hart_studio.evaluation.records import SampleResult
+from hart_studio.files import append_jsonl, open_regular_file, read_regular_file, write_json
+from hart_studio.records import GoldSample
+from hart_studio.runs.layout import RunLayout
+
+RECORDS_FOLDER: Final = "records"
+"""Folder of the run with the records."""
+
+_SHARD_FILE: Final = re.compile(r"shard_\d{5}\.jsonl")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the work a process has.
+
+    Attributes:
+        rank: Number of the process, from 0; the first one speaks for all.
+        count: Number of processes.
+        attempt: The same number for all processes of an attempt, another one for each attempt: the time at which it
+            began, in nanoseconds.
+    """
+
+    rank: int = 0
+    count: int = 1
+    attempt: int = field(default_factory=time.time_ns)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is there once."""
+        return self.rank == 0
+
+
+def iterate_batches(samples: Sequence[GoldSample], batch: int, shard: Shard) -> Iterator[Sequence[GoldSample]]:
+    """The batches of a process: of N processes, every N-th batch.
+
+    Args:
+        samples: All questions, in the order of the file.
+        batch: Questions of a batch.
+        shard: Which process this is.
+    """
+    for start in range(shard.rank * batch, len(samples), shard.count * batch):
+        yield samples[start : start + batch]
+
+
+def shard_path(layout: RunLayout, rank: int) -> Path:
+    """The file of records that a process appends to."""
+    return layout.folder / RECORDS_FOLDER / f"shard_{rank:05d}.jsonl"
+
+
+def append_records(path: Path, records: Sequence[SampleResult]) -> None:
+    """Append the records of a batch; a line that a crash tore is cut off first.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for record in records:
+        append_jsonl(path, record.model_dump(mode="json"))
+
+
+def write_worker_error(layout: RunLayout, shard: Shard, error: str) -> None:
+    """Say that a process has ended before its work was done, so that the first one does not wait for it."""
+    folder = layout.folder / RECORDS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"error_{shard.rank:05d}.json", {"attempt": shard.attempt, "error": error})
+
+
+def read_worker_error(layout: RunLayout, shard: Shard) -> str:
+    """Why another process of this attempt has ended early; empty when none has."""
+    for path in sorted((layout.folder / RECORDS_FOLDER).glob("error_*.json")):
+        try:
+            end = json.loads(read_regular_file(path))
+        except (OSError, ValueError):
+            continue
+        if isinstance(end, dict) and end.get("attempt") == shard.attempt:
+            return str(end.get("error"))
+    return ""
+
+
+@dataclass
+class ShardReader:
+    """Reads the parts of all processes while they grow; every look costs what is new.
+
+    Attributes:
+        layout: The run.
+        attempt: The attempt whose faults count as done; None = whoever only looks.
+        found: Question -> its record. An answer is never replaced: an attempt that fails takes nothing away.
+    """
+
+    layout: RunLayout
+    attempt: int | None = None
+    found: dict[str, SampleResult] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
+
+    def poll(self) -> list[SampleResult]:
+        """The records that have come since the last look; a line that is still being written is left for the next.
+
+        Raises:
+            DataError: If a line is no record.
+        """
+        new = []
+        folder = self.layout.folder / RECORDS_FOLDER
+        for path in sorted(folder.glob("shard_*.jsonl")) if folder.is_dir() else ():
+            if _SHARD_FILE.fullmatch(path.name) and not path.is_symlink():
+                new += self._read(path)
+        for record in new:
+            known = self.found.get(record.sample_id)
+            # Files are read in the order of their names, so the last one read need not be the newest.
+            if known is None or (known.error and not (record.error and known.attempt == self.attempt)):
+                self.found[record.sample_id] = record
+        return new
+
+    def is_done(self, sample_id: str) -> bool:
+        """Whether a question need not be asked: it has an answer, cannot have one, or was asked in this attempt."""
+        record = self.found.get(sample_id)
+        return record is not None and not (record.is_model_error and record.attempt != self.attempt)
+
+    def has_all(self, samples: Collection[GoldSample]) -> bool:
+        """Whether no question need be asked."""
+        return all(self.is_done(sample.id) for sample in samples)
+
+    @property
+    def done(self) -> int:
+        """Questions that need not be asked."""
+        return sum(self.is_done(name) for name in self.found)
+
+    @property
+    def model_errors(self) -> int:
+        """Questions at which the model failed."""
+        return sum(record.is_model_error for record in self.found.values())
+
+    def _read(self, path: Path) -> list[SampleResult]:
+        start = self._offsets.get(path.name, 0)
+        try:
+            with open_regular_file(path) as file:
+                file.seek(start)
+                text = file.read()
+        except OSError as error:
+            raise DataError(
+                f"expected records of {self.layout.run_id} in {path.name}, got {error.strerror}; remove the file"
+            ) from error
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offsets[path.name] = start + len(whole)
+        records = []
+        for line in whole.splitlines():
+            try:
+                records.append(SampleResult.model_validate_json(line))
+            except ValidationError as error:
+                raise DataError(
+                    f"expected the record of a question in {path.name} of {self.layout.run_id}, got: "
+                    f"{error.errors()[0]['msg']}; remove the line, and resume the evaluation"
+                ) from error
+        return records

@@ -1,0 +1,193 @@
+"""Figures by step in bounded room: when a run grows long, neighbouring rows are downsampled.
+
+A table holds at most ``MAX_ROWS`` rows whatever the length of the run, so what it costs to show one does not grow with
+it. Every row keeps mean, least and greatest value of the entries behind it; short runs keep each entry as it was.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Final
+
+MAX_ROWS: Final = 1024
+"""Rows of a table; as many as a wide chart has pixels to show."""
+
+RECENT_STEPS: Final = 10
+"""Entries that the current value of a metric is the mean of (project default): one step of a few questions is noise."""
+
+
+@dataclass
+class _Aggregate:
+    """Entries of one metric in a row."""
+
+    total: float
+    count: int
+    minimum: float
+    maximum: float
+
+    def merge(self, other: _Aggregate) -> None:
+        """Take over the entries of another row."""
+        self.total += other.total
+        self.count += other.count
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+
+
+@dataclass
+class _Bucket:
+    """Neighbouring entries."""
+
+    first_step: int
+    last_step: int
+    entries: int
+    aggregates: dict[str, _Aggregate] = field(default_factory=dict)
+
+    def merge(self, other: _Bucket) -> None:
+        """Take over the entries of the row after this one."""
+        self.last_step = other.last_step
+        self.entries += other.entries
+        for name, aggregate in other.aggregates.items():
+            if name in self.aggregates:
+                self.aggregates[name].merge(aggregate)
+            else:
+                self.aggregates[name] = aggregate
+
+
+class MetricSeries:
+    """Rows of metrics, in the order in which they were added.
+
+    Attributes:
+        width: Entries that a full row stands for; 1 until the table was first downsampled.
+        revision: Another number whenever rows that somebody may have read already have changed.
+        version: Another number whenever anything has.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        """Start empty.
+
+        Args:
+            max_rows: Even, at least 2.
+        """
+        if max_rows < 2 or max_rows % 2:
+            raise ValueError(f"expected an even number of rows, at least 2, got {max_rows}")
+        self.width = 1
+        self.revision = 0
+        self.version = 0
+        self._max_rows = max_rows
+        self._rows: list[_Bucket] = []
+        self._newest: dict[str, deque[tuple[int, float]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Append an entry; a metric without a value is left out of its row."""
+        aggregates = {name: _Aggregate(value, 1, value, value) for name, value in metrics.items() if value is not None}
+        for name, aggregate in aggregates.items():
+            self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((step, aggregate.total))
+        row = _Bucket(step, step, 1, aggregates)
+        if self._rows and self._rows[-1].entries < self.width:
+            self._rows[-1].merge(row)
+        else:
+            if len(self._rows) == self._max_rows:
+                self._downsample()
+            self._rows.append(row)
+        self.version += 1
+
+    def truncate(self, step: int) -> None:
+        """Forget what came after a step, which a later attempt does again. A row that straddles it goes as a whole."""
+        kept = [row for row in self._rows if row.last_step <= step]
+        if len(kept) < len(self._rows):
+            self._rows = kept
+            self.revision += 1
+            self.version += 1
+        self._newest = {name: _truncate_newest(entries, step) for name, entries in self._newest.items()}
+        if self.width == 1:  # every row is one entry, so what was dropped earlier can be put back
+            self._newest = {}
+            for row in self._rows:
+                for name, aggregate in row.aggregates.items():
+                    self._newest.setdefault(name, deque(maxlen=RECENT_STEPS)).append((row.last_step, aggregate.total))
+
+    def columns(self, first_row: int = 0) -> dict[str, Any]:
+        """Rows as columns of JSON.
+
+        Args:
+            first_row: Where to begin.
+
+        Returns:
+            ``first_row``; ``steps``, the last step of each row; ``metrics``, name -> ``mean`` and, once rows stand for
+            several entries, ``low`` and ``high``: one number or None for each row.
+        """
+        rows = self._rows[first_row:]
+        names = dict.fromkeys(name for row in rows for name in row.aggregates)
+        metrics: dict[str, dict[str, list[float | None]]] = {}
+        for name in names:
+            aggregates = [row.aggregates.get(name) for row in rows]
+            metrics[name] = {
+                "mean": [
+                    None if aggregate is None else _round(aggregate.total / aggregate.count) for aggregate in aggregates
+                ]
+            }
+            if self.width > 1:
+                metrics[name]["low"] = [
+                    None if aggregate is None else _round(aggregate.minimum) for aggregate in aggregates
+                ]
+                metrics[name]["high"] = [
+                    None if aggregate is None else _round(aggregate.maximum) for aggregate in aggregates
+                ]
+        return {"first_row": first_row, "steps": [row.last_step for row in rows], "metrics": metrics}
+
+    def means(self, name: str) -> list[float | None]:
+        """One metric, row by row; empty when no row has it."""
+        aggregates = [row.aggregates.get(name) for row in self._rows]
+        return (
+            [None if aggregate is None else _round(aggregate.total / aggregate.count) for aggregate in aggregates]
+            if any(aggregates)
+            else []
+        )
+
+    def recent(self) -> dict[str, tuple[float, int]]:
+        """Current value of each metric, the only definition of it: (mean, count) of its last ``RECENT_STEPS`` entries.
+
+        The count is smaller while there are fewer entries, and for a while after a run of more than ``MAX_ROWS`` steps
+        went back to a checkpoint.
+        """
+        return {
+            name: (_round(fmean(value for _, value in entries)), len(entries))
+            for name, entries in self._newest.items()
+            if entries
+        }
+
+    def latest(self) -> dict[str, float]:
+        """Mean of each metric in the last row."""
+        return {
+            name: aggregate.total / aggregate.count
+            for name, aggregate in (self._rows[-1].aggregates if self._rows else {}).items()
+        }
+
+    def first(self) -> dict[str, float]:
+        """Mean of each metric in the first row."""
+        return {
+            name: aggregate.total / aggregate.count
+            for name, aggregate in (self._rows[0].aggregates if self._rows else {}).items()
+        }
+
+    def _downsample(self) -> None:
+        """Join each row with its neighbour."""
+        for left, right in zip(self._rows[::2], self._rows[1::2], strict=True):
+            left.merge(right)
+        del self._rows[1::2]
+        self.width *= 2
+        self.revision += 1
+
+
+def _truncate_newest(entries: Iterable[tuple[int, float]], step: int) -> deque[tuple[int, float]]:
+    return deque((entry for entry in entries if entry[0] <= step), maxlen=RECENT_STEPS)
+
+
+def _round(value: float) -> float:
+    """Six digits: more than any chart shows, and half the bytes."""
+    return float(f"{value:.6g}")

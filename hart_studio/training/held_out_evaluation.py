@@ -1,0 +1,156 @@
+"""Figures on the held-out samples while a model is trained: the only place of training that sees a gold box.
+
+The samples come as their own argument and stay here; the loop gets blind copies, as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from hart_studio.algorithms.methods import Method
+from hart_studio.evaluation.grounding_metrics import best_iou, is_found
+from hart_studio.geometry import area_share
+from hart_studio.imaging import ImageOpener, SourceImage
+from hart_studio.models.chat import ChatModel
+from hart_studio.pipeline import closed_loop
+from hart_studio.pipeline.closed_loop import FailedSample, GroundedSample
+from hart_studio.pipeline.settings import LoopSettings
+from hart_studio.records import Box, GoldSample, Rollout, RolloutGroup
+from hart_studio.runs.config import RunConfig
+from hart_studio.runs.rollouts import GroupImages
+from hart_studio.training.metrics import MetricAccumulator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+HELD_OUT_METRICS: Final = (
+    "accuracy",
+    "failed_share",
+    "valid_box_rate",
+    "area_share",
+    "iog_above_0.3",
+    "iou",
+)
+"""Names of the metrics; the last two need gold boxes."""
+
+BATCH_SIZE: Final = 16
+"""Samples whose images are in memory together, ours."""
+
+
+def evaluate_held_out(
+    model: ChatModel,
+    samples: Sequence[GoldSample],
+    method: Method,
+    config: RunConfig,
+    open_image: ImageOpener = SourceImage,
+    accelerator: Accelerator | None = None,
+    recorded_samples: int = 0,
+    should_continue: Callable[[int], bool] = lambda done: True,
+    record: Callable[[list[GroupImages]], None] = lambda groups: None,
+) -> dict[str, float] | None:
+    """Answer and point greedily, and compare with what is known.
+
+    Args:
+        model: The model.
+        samples: Held out; each process takes its share of them.
+        method: Its protocol is what the answer is given under. Every method is asked to point, also one that does not
+            point to answer, so that their grounding can be compared.
+        config: Settings of the run.
+        open_image: Opens an image by its path.
+        accelerator: Adds the metrics of all processes up.
+        recorded_samples: Number of samples, the first of this process, that are recorded with images, boxes and
+            answers.
+        should_continue: Told before every batch how many samples all processes have done, and says whether to do more:
+            this
+            takes minutes, and nobody who wants to stop the run waits for them. Every process calls it equally often,
+            and must get the same answer.
+        record: Called once with the recorded samples as soon as all of them are measured, usually after the first
+            batch: the whole evaluation can take minutes, and the Watch tab shows them meanwhile. Not called when no
+            sample could be measured.
+
+    Returns:
+        Mean of each metric, per question for the answer, per gold box for the last two. None when it was not to go on.
+    """
+    metrics = MetricAccumulator(HELD_OUT_METRICS)
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    mine = samples[rank::processes]
+    recorded: list[GroupImages] = []
+    is_recorded = False
+    for start in range(0, math.ceil(len(samples) / processes), BATCH_SIZE):
+        if not should_continue(start * processes):
+            return None
+        batch = mine[start : start + BATCH_SIZE]
+        recorded += _evaluate_batch(metrics, model, batch, method, config, open_image, recorded_samples - len(recorded))
+        if recorded and not is_recorded and (len(recorded) == recorded_samples or start + BATCH_SIZE >= len(mine)):
+            is_recorded = True
+            record(recorded)
+    return metrics.means(accelerator)
+
+
+def _evaluate_batch(
+    metrics: MetricAccumulator,
+    model: ChatModel,
+    samples: Sequence[GoldSample],
+    method: Method,
+    config: RunConfig,
+    open_image: ImageOpener,
+    recorded_samples: int,
+) -> list[GroupImages]:
+    rollout = config.rollout
+    grounding_settings = LoopSettings(
+        overview_max_pixels=rollout.overview_max_pixels,
+        crop_max_pixels=rollout.crop_max_pixels,
+        padding=rollout.padding,
+        max_boxes=rollout.max_boxes,
+        max_new_tokens=rollout.max_grounding_tokens,
+    )
+    answer_settings = grounding_settings.model_copy(update={"max_new_tokens": rollout.max_answer_tokens})
+    views = closed_loop.prepare_samples(
+        model, [sample.without_gold_boxes() for sample in samples], grounding_settings, open_image
+    )
+    attempts = closed_loop.ground_and_crop(model, views, grounding_settings)
+    groups = (
+        closed_loop.run_answering(model, attempts, method.protocol, answer_settings)
+        if method.has_grounding_turn
+        else closed_loop.run_direct(model, views, answer_settings)
+    )
+    recorded: list[GroupImages] = []
+    for sample, (attempt,), group in zip(samples, attempts, groups, strict=True):
+        metrics.add("failed_share", float(isinstance(attempt, FailedSample)))
+        if isinstance(attempt, FailedSample):
+            continue
+        answer = group.rollouts[0].score.value
+        if answer is not None:
+            metrics.add("accuracy", answer)
+        _count_boxes(metrics, sample.gold_boxes, attempt.grounding.boxes, attempt.view.image.wh)
+        if len(recorded) < recorded_samples:
+            recorded.append(_to_group_images(attempt, group.rollouts[0]))
+    return recorded
+
+
+def _to_group_images(attempt: GroundedSample, rollout: Rollout) -> GroupImages:
+    """A rollout with its images; one that answered without pointing is shown with where it pointed when asked."""
+    if rollout.grounding_turn is None:
+        boxes = {"boxes": attempt.grounding.boxes, "crops": attempt.crops.boxes}
+        rollout = rollout.model_copy(update={"turns": (attempt.grounding.turn, *rollout.turns), **boxes})
+    sample = attempt.sample
+    return GroupImages(
+        sample=sample,
+        group=RolloutGroup(sample_id=sample.id, protocol=rollout.protocol, rollouts=(rollout,)),
+        image_wh=attempt.view.image.wh,
+        overview=attempt.view.overview.pixels,
+        crops=[[image.pixels for image in attempt.crops.images]],
+    )
+
+
+def _count_boxes(
+    metrics: MetricAccumulator, golds: Sequence[Box], boxes: Sequence[Box], image_wh: tuple[int, int]
+) -> None:
+    metrics.add("valid_box_rate", float(bool(boxes)))
+    if boxes:  # as in the tables: no box covers nothing, and is no small one
+        metrics.add("area_share", area_share(boxes, image_wh))
+    for gold in golds:
+        metrics.add("iog_above_0.3", float(is_found(gold, boxes)))
+        metrics.add("iou", best_iou(gold, boxes))

@@ -1,0 +1,97 @@
+"""The model that a stage of the chain begins with.
+
+The first stage begins with the model of the settings, a later one with the checkpoint at the end of the stage before
+it. A run that trains adapters keeps one set of them through all stages, on the same base model, so every checkpoint is
+a model by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import ProcessorMixin, set_seed
+
+from hart_studio.errors import ModelError
+from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.config_files import check_adapter_weights, check_config_files
+from hart_studio.models.loading import load_model
+from hart_studio.runs.config import RunConfig
+from hart_studio.training.lora import is_lora, lora_config, uses_gradient_checkpointing
+from hart_studio.training.vision_tower import freeze_vision_tower
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class InitialModel:
+    """A model ready to be trained.
+
+    Attributes:
+        model: The model, or a PEFT model of it.
+        processor: Its processor.
+        new_adapters: Adapters still to be put on; None = it has them, or all weights are trained.
+        base_name: What adapters name as their base.
+        uses_gradient_checkpointing: Whether activations are recomputed in the backward pass.
+    """
+
+    model: Any
+    processor: ProcessorMixin
+    new_adapters: LoraConfig | None
+    base_name: str
+    uses_gradient_checkpointing: bool
+
+    def with_adapters(self, seed: int) -> Any:
+        """The model with its adapters on, for a trainer that does not put them on itself."""
+        if self.new_adapters is None:
+            adapted = self.model
+        else:
+            set_seed(seed)
+            adapted = get_peft_model(self.model, self.new_adapters)
+        if isinstance(adapted, PeftModel) and self.uses_gradient_checkpointing:
+            adapted.enable_input_require_grads()
+        return adapted
+
+
+def load_initial_model(config: RunConfig, device: torch.device, previous: Path | None) -> InitialModel:
+    """Load the model of a stage.
+
+    Args:
+        config: Settings of the run.
+        device: Of this process.
+        previous: Checkpoint at the end of the stage before; None for the first stage.
+
+    Raises:
+        ModelError: If it cannot be loaded, or is an adapter on another model.
+    """
+    name = config.model.id or BUILT_IN_MODEL
+    if (Path(name) / ADAPTER_FILE).is_file():
+        raise ModelError(
+            f"expected a whole model in model.id, got the adapter {name}; merge it into its base model and save that"
+        )
+    has_adapters = previous is not None and (previous / ADAPTER_FILE).is_file()
+    source = name if previous is None or has_adapters else str(previous)
+    loaded = load_model(source, device=str(device), dtype=config.model.dtype)
+    model, processor = loaded.model, loaded.processor
+    weight_count = sum(weight.numel() for weight in model.parameters())
+    adapters = has_adapters or (previous is None and is_lora(config.model, weight_count))
+    if not adapters:
+        model = model.float()  # steps of a fine-tuning are smaller than bfloat16 can add up
+        if config.model.trainable_part == "language_model":
+            freeze_vision_tower(model)
+    if config.model.attn_implementation not in ("auto", "sdpa"):
+        model.set_attn_implementation(config.model.attn_implementation)
+    if has_adapters and previous is not None:
+        check_config_files(str(previous), previous)
+        check_adapter_weights(str(previous), previous)
+        model = PeftModel.from_pretrained(model, previous, is_trainable=True, local_files_only=True)
+    return InitialModel(
+        model=model,
+        processor=processor,
+        new_adapters=lora_config(config.model) if adapters and not has_adapters else None,
+        base_name=str(Path(name).resolve()) if Path(name).is_dir() else name,
+        uses_gradient_checkpointing=uses_gradient_checkpointing(config.model, weight_count),
+    )

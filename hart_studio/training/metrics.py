@@ -1,0 +1,109 @@
+"""The metrics of a step: means over rollouts, groups and rows, added up over micro-batches and processes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from hart_studio.geometry import area_share
+from hart_studio.training.rollouts import TrainingGroup
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+STEP_METRICS: Final = (
+    "reward",
+    "reward_correct",
+    "reward_format",
+    "reward_area_penalty",
+    "zero_variance_share",
+    "failed_share",
+    "truncated_share",
+    "no_box_share",
+    "bad_box_share",
+    "valid_box_rate",
+    "boxes_per_rollout",
+    "area_share",
+    "mu1",
+    "mu1_right",
+    "mu1_wrong",
+    "kl",
+    "kl_right",
+    "kl_wrong",
+    "entropy",
+    "grounding_tokens",
+    "answer_tokens",
+    "seconds_rollout",
+    "seconds_reference",
+    "seconds_update",
+    "memory_mib",
+)
+"""Every metric that a step can have; the order in which processes add them up."""
+
+
+class MetricAccumulator:
+    """Sums and counts of named metrics in this process."""
+
+    def __init__(self, names: Sequence[str] = STEP_METRICS) -> None:
+        self._totals = {name: [0.0, 0.0] for name in names}
+
+    def add(self, name: str, value: float, count: float = 1.0) -> None:
+        """Add the sum of ``count`` values."""
+        total = self._totals[name]
+        total[0] += value
+        total[1] += count
+
+    def total(self, name: str) -> float:
+        """Sum of a metric in this process."""
+        return self._totals[name][0]
+
+    def means(self, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Mean of each metric over all processes; a metric without values is left out."""
+        totals = torch.tensor(list(self._totals.values()), dtype=torch.float64)
+        if accelerator is not None:
+            totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
+        pairs = zip(self._totals, totals.tolist(), strict=True)
+        return {name: total / count for name, (total, count) in pairs if count}
+
+
+def add_group_metrics(metrics: MetricAccumulator, groups: Sequence[TrainingGroup]) -> None:
+    """Add what the rollouts of a step were like."""
+    for group in groups:
+        rewards = [reward.total for reward in group.rewards if reward.total is not None]
+        if rewards:
+            metrics.add("zero_variance_share", float(len(set(rewards)) == 1))
+        for index, rollout in enumerate(group.group.rollouts):
+            metrics.add("failed_share", float(rollout.outcome == "error"))
+            reward = group.rewards[index]
+            if reward.total is None or reward.correct is None or group.image_wh is None:
+                continue
+            metrics.add("reward", reward.total)
+            metrics.add("reward_correct", reward.correct)
+            metrics.add("reward_format", reward.format)
+            metrics.add("reward_area_penalty", reward.area)
+            weight = group.group.credits[index].policy_weight
+            metrics.add("mu1", weight)
+            metrics.add("mu1_right" if reward.correct == 1.0 else "mu1_wrong", weight)
+            metrics.add("truncated_share", float(any(turn.finish_reason == "length" for turn in rollout.turns)))
+            metrics.add("no_box_share", float(rollout.outcome == "no_box"))
+            metrics.add("bad_box_share", float(rollout.outcome == "bad_box"))
+            if rollout.grounding_turn is not None:
+                metrics.add("valid_box_rate", float(bool(rollout.boxes)))
+                metrics.add("boxes_per_rollout", len(rollout.boxes))
+                if rollout.boxes:  # as in the tables: no box covers nothing, and is no small one
+                    metrics.add("area_share", area_share(rollout.boxes, group.image_wh))
+                metrics.add("grounding_tokens", rollout.grounding_turn.completion_tokens)
+            if rollout.answer_turn is not None:
+                metrics.add("answer_tokens", rollout.answer_turn.completion_tokens)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Most memory held so far in MiB: of the GPU, or on the CPU of the process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device)) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,171 @@
+"""One optimizer step: rows with weights, in micro-batches, scored in chunks, to a loss that adds up.
+
+Weights are fixed before rows are dealt out (``algorithms.weighting``), so the losses of chunks, micro-batches and
+processes are parts of one sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from hart_studio.algorithms.losses import PolicyLoss, policy_loss
+from hart_studio.algorithms.weighting import LossAggregation, row_weights
+from hart_studio.records import Credit
+from hart_studio.training.rollouts import TrainingGroup
+from hart_studio.training.sequence_logps import SequenceLogps
+from hart_studio.training.sequences import Prompt, TrainingSequence
+
+ZERO_CREDIT = Credit(advantage=0.0, policy_weight=0.0, kl_weight=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedSequence:
+    """One training sequence with everything that its rollout gives it.
+
+    Attributes:
+        sequence: The sequence.
+        weight: Of each of its trained tokens in the loss of the step.
+        credit: Of its rollout; both turns carry the same.
+        is_right: Whether its rollout's answer was right.
+    """
+
+    sequence: TrainingSequence
+    weight: float
+    credit: Credit = ZERO_CREDIT
+    is_right: bool = False
+
+
+@dataclass(eq=False)
+class MicroBatch:
+    """The rows of one forward and backward pass.
+
+    Attributes:
+        rows: At least one.
+        ref_logps: Log-probabilities under the reference policy, one tensor per row; None without a reference.
+    """
+
+    rows: list[WeightedSequence]
+    ref_logps: list[torch.Tensor] | None = field(default=None)
+
+    def take(self, indices: Sequence[int]) -> MicroBatch:
+        """Some of the rows."""
+        refs = None if self.ref_logps is None else [self.ref_logps[index] for index in indices]
+        return MicroBatch([self.rows[index] for index in indices], refs)
+
+
+def filler_row(token_id: int) -> WeightedSequence:
+    """A row that teaches nothing, for a process whose samples all failed: it must still take part in the step."""
+    return WeightedSequence(TrainingSequence(Prompt((token_id,)), (), ()), 0.0)
+
+
+def count_rollouts(groups: Sequence[TrainingGroup]) -> int:
+    """Rollouts with at least one trained token."""
+    return sum(
+        any(sequence.trained_count for sequence in sequences) for group in groups for sequences in group.sequences
+    )
+
+
+def build_rows(
+    groups: Sequence[TrainingGroup], rollouts_in_step: int, loss_aggregation: LossAggregation
+) -> list[list[WeightedSequence]]:
+    """The rows of every group.
+
+    Args:
+        groups: Groups of this process in this step.
+        rollouts_in_step: ``count_rollouts`` over all processes.
+        loss_aggregation: As in ``row_weights``.
+
+    Returns:
+        One list per group, in order; a rollout that could not be scored has no row.
+    """
+    sequences = [
+        (number, index, sequence)
+        for number, group in enumerate(groups)
+        for index, parts in enumerate(group.sequences)
+        for sequence in parts
+    ]
+    weights = row_weights(
+        [sequence.trained_count for _, _, sequence in sequences],
+        [(number, index) for number, index, _ in sequences],
+        rollouts_in_step,
+        loss_aggregation,
+    )
+    rows: list[list[WeightedSequence]] = [[] for _ in groups]
+    for (number, index, sequence), weight in zip(sequences, weights, strict=True):
+        is_right = groups[number].rewards[index].correct == 1.0
+        rows[number].append(WeightedSequence(sequence, weight, groups[number].group.credits[index], is_right))
+    return rows
+
+
+def make_micro_batches(
+    rows: Sequence[Sequence[WeightedSequence]], micro_batches: int, filler: WeightedSequence
+) -> list[MicroBatch]:
+    """Whole groups into micro-batches, as many of each size; one without rows gets the filler.
+
+    Raises:
+        ValueError: If the groups do not divide evenly.
+    """
+    if len(rows) % micro_batches:
+        raise ValueError(f"expected groups that divide into {micro_batches} micro-batches, got {len(rows)}")
+    size = len(rows) // micro_batches
+    portions = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [MicroBatch([row for group in portion for row in group] or [filler]) for portion in portions]
+
+
+def rows_loss(batch: MicroBatch, scores: SequenceLogps, clip_epsilon: float) -> PolicyLoss:
+    """Eq. 2 or 4 over some rows.
+
+    Args:
+        batch: The rows and their reference log-probabilities.
+        scores: Of the rows' sequences, in order.
+        clip_epsilon: Half-width of the clip.
+    """
+    logps, mask = stack_rows(scores.logps)
+    device = logps.device
+
+    def column(values: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=logps.dtype, device=device)
+
+    return policy_loss(
+        logps,
+        None,  # one optimizer step per rollout: the policy that sampled is the one that is trained
+        None if batch.ref_logps is None else stack_rows(batch.ref_logps)[0],
+        mask,
+        row_weight=column([row.weight for row in batch.rows]),
+        advantage=column([row.credit.advantage for row in batch.rows]),
+        policy_weight=column([row.credit.policy_weight for row in batch.rows]),
+        kl_weight=column([row.credit.kl_weight for row in batch.rows]),
+        clip_epsilon=clip_epsilon,
+    )
+
+
+def mean_kl(batch: MicroBatch, scores: SequenceLogps, is_right: bool) -> tuple[float, int]:
+    """KL to reference per token, summed over the rows of right or of wrong rollouts, and the number of rows."""
+    chosen = [index for index, row in enumerate(batch.rows) if row.is_right == is_right and row.sequence.trained_count]
+    if batch.ref_logps is None or not chosen:
+        return 0.0, 0
+    logps, mask = stack_rows([scores.logps[index].detach() for index in chosen])
+    nothing = torch.zeros_like(logps[:, 0])
+    loss = policy_loss(
+        logps,
+        None,
+        stack_rows([batch.ref_logps[index] for index in chosen])[0],
+        mask,
+        row_weight=1 / mask.sum(1),
+        advantage=nothing,
+        policy_weight=nothing,
+        kl_weight=nothing,
+        clip_epsilon=0.0,
+    )
+    return 0.0 if loss.kl is None else float(loss.kl), len(chosen)
+
+
+def stack_rows(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of unequal length as ``[B, T]`` padded on the right, and the mask of what is not padding."""
+    values = pad_sequence(list(parts), batch_first=True)
+    lengths = torch.tensor([len(part) for part in parts], device=values.device)
+    return values, torch.arange(values.shape[1], device=values.device) < lengths[:, None]

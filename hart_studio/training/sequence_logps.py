@@ -1,0 +1,162 @@
+"""Exact log-probabilities of sequences under a model, in one model call.
+
+The call goes through the model's outermost wrapper, so data parallel, sharding, LoRA, gradient checkpointing and
+autocast work as in any training step. What it is given is plain: token ids, positions, a mask of shape [B, 1, S, S]
+that transformers hands on as it is, the images' features, and which positions to project to the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from transformers import PreTrainedModel
+
+from hart_studio.models.families import Family
+from hart_studio.models.loading import get_family, unwrap_model
+from hart_studio.models.rope import rope_position_ids
+from hart_studio.training.logps import entropies, label_logps
+from hart_studio.training.packing import PackedBatch, pack, tree_mask
+from hart_studio.training.sequences import IGNORED, TrainingSequence
+from hart_studio.training.vision_tower import DeferredVisionTower
+
+TREE_ATTENTION: Final = ("sdpa", "eager")
+"""Attention functions that take a mask of any shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceLogps:
+    """What a model thinks of sequences, one entry per sequence in the order given.
+
+    Attributes:
+        logps: ``[trained tokens]`` log-probability of each trained token; empty for a sequence without one.
+        entropies: ``[trained tokens]`` entropy in nats of the distribution that each token was drawn from, without
+            gradient; None when not asked for.
+        prefix_sharing_blocker: Why sequences of a group did not share their prompt; None when they did. For the log.
+    """
+
+    logps: list[torch.Tensor]
+    entropies: list[torch.Tensor] | None
+    prefix_sharing_blocker: str | None
+
+
+def compute_logps(
+    model: torch.nn.Module,
+    sequences: Sequence[TrainingSequence],
+    *,
+    temperature: float = 1.0,
+    share: bool = True,
+    with_entropies: bool = False,
+) -> SequenceLogps:
+    """Log-probabilities of the trained tokens of all sequences, with gradient where it is enabled.
+
+    Args:
+        model: The model, wrapped or not, on one device; it is called once.
+        sequences: At least one; prompts and completions of any kind and length. ``packing.split_by_tokens`` makes
+            batches.
+        temperature: Divides the logits, as sampling did.
+        share: Whether sequences of a group share their prompt. Where the model cannot, ``prefix_sharing_blocker`` says
+            why.
+        with_entropies: Whether to compute entropies too.
+
+    Returns:
+        One entry per sequence. Without any trained token they are empty and still part of the model's graph.
+
+    Raises:
+        ModelError: If the model is of no supported family.
+        ValueError: If there is no sequence, or the temperature is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"expected a temperature above 0, got {temperature:g}; greedy text is scored at 1")
+    inner = unwrap_model(model)
+    family = get_family(inner)
+    blocker = prefix_sharing_blocker(inner) if share else "prefix sharing is switched off"
+    layout = pack(sequences, lambda group: sequence_positions(inner, family, group), share=blocker is None)
+    device = inner.device
+    is_label = layout.labels != IGNORED
+    labels = layout.labels[is_label].to(device)
+    seen = {"mm_encoder_outputs": {"image": DeferredVisionTower(inner, family, layout.images)}} if layout.images else {}
+    output: Any = model(
+        input_ids=layout.input_ids.to(device),
+        attention_mask=attention_mask(inner, layout, device),
+        position_ids=(layout.positions if family.has_grid_positions else layout.positions[0]).to(device),
+        use_cache=False,
+        logits_to_keep=is_label.to(device),
+        **seen,
+    )
+    logits = output.logits
+    logps = label_logps(logits, labels, temperature)
+    return SequenceLogps(
+        logps=layout.split(logps, len(sequences)),
+        entropies=layout.split(entropies(logits, temperature), len(sequences)) if with_entropies else None,
+        prefix_sharing_blocker=blocker,
+    )
+
+
+def prefix_sharing_blocker(model: PreTrainedModel) -> str | None:
+    """Why a model cannot read shared rows; None when it can.
+
+    Args:
+        model: The model itself, without wrappers.
+    """
+    text: Any = model.config.get_text_config()
+    if text._attn_implementation not in TREE_ATTENTION:
+        return f"attention {text._attn_implementation!r} takes no mask of our own; {' and '.join(TREE_ATTENTION)} do"
+    others = sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention"})
+    if others:
+        return f"layers of the kind {', '.join(others)} need a mask of their own"
+    core: Any = model.model
+    dropped = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in core.language_model.modules())
+    if model.training and (dropped or getattr(text, "attention_dropout", 0.0) > 0):
+        return "dropout would hit all completions of a group alike"
+    return None
+
+
+def sequence_positions(
+    model: PreTrainedModel, family: Family, sequences: Sequence[TrainingSequence]
+) -> list[torch.Tensor]:
+    """Rotary positions of the sequences' unshared sequences, on the CPU.
+
+    Args:
+        model: The model itself, without wrappers.
+        family: Its family.
+        sequences: At least one.
+
+    Returns:
+        ``[axes, length]`` per sequence: three axes for families with grid positions, else one.
+    """
+    lengths = [len(sequence.ids) for sequence in sequences]
+    ids, mask = (torch.zeros(len(sequences), max(lengths), dtype=torch.long) for _ in range(2))
+    for row, sequence in enumerate(sequences):
+        ids[row, : lengths[row]] = torch.tensor(sequence.ids)
+        mask[row, : lengths[row]] = 1
+    grids = [
+        None if (grid := image.grid_thw) is None else grid.cpu() for sequence in sequences for image in sequence.images
+    ]
+    positions = rope_position_ids(model, family, ids, mask, grids)
+    positions = positions if family.has_grid_positions else positions[None]
+    return [positions[:, row, :length] for row, length in enumerate(lengths)]
+
+
+def attention_mask(model: PreTrainedModel, layout: PackedBatch, device: torch.device) -> torch.Tensor:
+    """The mask that a layout needs, in the form that the model's attention takes.
+
+    Args:
+        model: The model itself, without wrappers.
+        layout: Packed sequences.
+        device: Where the mask goes.
+
+    Returns:
+        Plain rows: ``[B, S]``, 1 for tokens. Shared rows: ``[B, 1, S, S]``, bool for sdpa; for eager, which would add
+        True as 1, float with the least number where there is nothing to see.
+    """
+    tree = layout.tree.to(device)
+    if not layout.is_shared:
+        return (tree >= 0).long()
+    is_visible = tree_mask(tree, layout.branch.to(device))
+    text: Any = model.config.get_text_config()
+    if text._attn_implementation == "sdpa":
+        return is_visible
+    return torch.zeros(is_visible.shape, device=device).masked_fill(~is_visible, torch.finfo(torch.float32).min)
