@@ -107,7 +107,7 @@ def write_evaluation(
             append_records(shard_path(layout, 0), records[0 if done == half else half : done])
             run.log_step(done, "", compute_metrics(records[:done]))
         if asked.samples > len(records):
-            run.warn("q999: the picture is missing")
+            run.warn("q999: the image is missing")
             layout.stop.touch()
             assert run.is_stop_requested
     return layout

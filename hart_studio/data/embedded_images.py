@@ -46,7 +46,7 @@ def resolve_image(value: Any, root: Path, cache: Path) -> str:
     try:
         return resolve_image_path(root, str(path.resolve().relative_to(root.resolve())))
     except ValueError as error:
-        raise ValueError(f"the picture is missing or lies outside of {root}") from error
+        raise ValueError(f"the image is missing or lies outside of {root}") from error
 
 
 def _decode_base64(text: str) -> bytes:

@@ -219,7 +219,7 @@ def resolve_image_path(root: Path, name: Any) -> str:
         with suppress(OSError):  # as a name that the file system finds too long
             if path.is_file():
                 return to_stored_path(path)
-    raise ValueError(f"the picture is missing in {root.resolve()}")
+    raise ValueError(f"the image is missing in {root.resolve()}")
 
 
 def _describe_error(error: Exception) -> str:

@@ -88,7 +88,7 @@ def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
         source: Name of the data set.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the picture is missing.
+        ValueError: If a field is missing or is not what it should be, or if the image is missing.
         InputError: If the picture's name leads out of the folder.
     """
     answer = get_field(row, "answer")

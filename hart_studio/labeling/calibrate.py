@@ -248,8 +248,8 @@ def describe_calibration(calibration: Calibration) -> str:
     lines = []
     for kind, curve in calibration.curves.items():
         lines.append(
-            f"{kind}: {curve.tested_on} tested, {format_estimate(curve.right_estimate)} right, Brier {curve.brier:.3f}, "
-            f"calibration error {curve.calibration_error:.3f}"
+            f"{kind}: {curve.tested_on} tested, {format_estimate(curve.right_estimate)} right, "
+            f"Brier {curve.brier:.3f}, calibration error {curve.calibration_error:.3f}"
         )
         if curve.threshold is None:
             lines.append(

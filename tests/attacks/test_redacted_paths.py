@@ -35,7 +35,7 @@ def told(closed_target: Target) -> Iterator[Target]:
         make_record(2, picture),
     ]
     layout = write_evaluation(root, records, total=5, model=PLACES[3], path=PLACES[0], title=PLACES[3])
-    events = layout.events.read_text().replace("q999: the picture is missing", json.dumps(words)[1:-1])
+    events = layout.events.read_text().replace("q999: the image is missing", json.dumps(words)[1:-1])
     layout.events.write_text(events)
     fail(layout, words)
     run = write_run(root, "from elsewhere", text=words, data={"source": "jsonl", "path": PLACES[1]})

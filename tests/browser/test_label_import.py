@@ -100,7 +100,7 @@ def test_a_table_alone_asks_for_the_folder_of_its_pictures(
     create(page, "Table alone")
     page.locator(".hs-source").fill(str(sources / "alone" / "questions.csv"))
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("the picture is missing in ")
+    expect(page.locator(".hs-import-message")).to_contain_text("the image is missing in ")
     page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("Name the folder that they start from")
     expect(page.locator(".hs-import-message")).to_be_empty()

@@ -157,7 +157,7 @@ def test_columns_are_guessed_shown_and_mapped(
     expect(page.locator(".hs-import-message")).to_contain_text(
         "1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000
     )
-    expect(page.locator(".hs-invalid-rows")).to_contain_text("the picture is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
 
 
@@ -166,11 +166,11 @@ def test_what_was_left_out_is_there_in_another_studio(
 ) -> None:
     (tmp_path / "labels").mkdir()
     project = make_project(tmp_path / "labels", "earlier", 1)
-    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the picture is missing"),)))
+    import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the image is missing"),)))
     page = open_page(serve(None, picture_folder, labels_root=tmp_path / "labels"))
     open_label_tab(page, "earlier")
     expect(page.locator(".hs-invalid-rows")).to_contain_text("table, line 7")
-    expect(page.locator(".hs-invalid-rows")).to_contain_text("the picture is missing")
+    expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
 
 
 def test_a_source_that_is_not_there_is_told(open_page: Callable[..., Page], studio: str) -> None:

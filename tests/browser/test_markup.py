@@ -47,7 +47,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             (run / "logs").mkdir(exist_ok=True)
             (run / "logs" / "attempt_1.log").write_text(EVIL)
         layout.events.write_text(
-            layout.events.read_text().replace("q999: the picture is missing", json.dumps(EVIL)[1:-1])
+            layout.events.read_text().replace("q999: the image is missing", json.dumps(EVIL)[1:-1])
         )
         project = create_project(target.root / "labels" / "evil", EVIL[:100])
         sample = Sample(id=EVIL, image=str(picture), question=EVIL, choices=(EVIL, "b"), answer="A", category=EVIL[:90])

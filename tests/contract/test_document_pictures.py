@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.browser.screenshots.__main__ import MOST_BYTES, SCALE
+from tests.browser.screenshots.__main__ import MAX_BYTES, SCALE
 from tests.browser.screenshots.pictures import PICTURES, Picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def test_the_folder_holds_what_the_script_takes() -> None:
 def test_a_picture_is_shown_and_small(picture: Picture) -> None:
     path = IMAGES / picture.file
     assert path in SHOWN, "no document shows it"
-    assert path.stat().st_size <= MOST_BYTES
+    assert path.stat().st_size <= MAX_BYTES
     with Image.open(path) as image:
         assert image.width == picture.width * SCALE
         assert image.height <= picture.height * SCALE

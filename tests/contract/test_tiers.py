@@ -63,7 +63,7 @@ def test_the_folder_of_a_test() -> None:
 @pytest.mark.parametrize("tab", TABS)
 def test_every_tab_has_a_test_in_the_default_tier(tab: str) -> None:
     assert re.search(
-        r"^@pytest\.manifest\.core\n(@.*\n)*def test_", (TESTS / "browser" / TABS[tab]).read_text("utf-8"), re.M
+        r"^@pytest\.mark\.core\n(@.*\n)*def test_", (TESTS / "browser" / TABS[tab]).read_text("utf-8"), re.M
     )
 
 

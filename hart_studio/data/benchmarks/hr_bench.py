@@ -24,7 +24,7 @@ def read_hr_bench_row(row: Any, images: ImageResolver) -> GoldSample:
         images: Where the pictures are.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the picture is missing.
+        ValueError: If a field is missing or is not what it should be, or if the image is missing.
         InputError: If the picture's name leads out of the folder.
     """
     cycle = to_text(get_field(row, "cycle_category"), "cycle_category")

@@ -31,7 +31,7 @@ def read_mme_realworld_row(row: Any, images: ImageResolver) -> GoldSample:
         images: Where the pictures are.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or if the picture is missing.
+        ValueError: If a field is missing or is not what it should be, or if the image is missing.
         InputError: If the picture's name leads out of the folder.
     """
     return _read_table_row(row, images) if isinstance(row, dict) and "question" in row else _read_json(row, images)

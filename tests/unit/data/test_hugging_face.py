@@ -74,9 +74,9 @@ def test_paths_stay_inside_their_folder(tmp_path: Path) -> None:
     assert [sample.image for sample in loaded.samples] == [str(Path(inside).resolve())]
     assert [bad.row for bad in loaded.invalid_rows] == ["row 2", "row 3", "row 4", "row 5"]
     starts = [
-        "the picture is missing or lies outside",
+        "the image is missing or lies outside",
         "expected the name of a file",
-        "the picture is missing",
+        "the image is missing",
         "expected a",
     ]
     assert all(bad.reason.startswith(start) for bad, start in zip(loaded.invalid_rows, starts, strict=True))

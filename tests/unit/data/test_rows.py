@@ -103,7 +103,7 @@ def test_a_picture_must_exist_below_its_folder(tmp_path: Path) -> None:
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "out.png")
     assert resolve_image_path(tmp_path / "in", "a.png") == str((tmp_path / "in" / "a.png").resolve())
     for name in ("b.png", "x" * 5000):
-        with pytest.raises(ValueError, match="the picture is missing"):
+        with pytest.raises(ValueError, match="the image is missing"):
             resolve_image_path(tmp_path / "in", name)
     for name in ("../out.png", str(tmp_path / "out.png"), "link.png", ""):
         with pytest.raises(InputError, match="expected the name of a file below 'in'"):

@@ -78,7 +78,7 @@ def test_jpeg_when_asked_for_and_rgb_always() -> None:
     assert max(green, blue) < 5
 
 
-def test_each_picture_is_encoded_once_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_picture_is_cached_once_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[ImageInput] = []
     encode = served_images.encode_image
 
@@ -96,4 +96,4 @@ def test_each_picture_is_encoded_once_and_dropped(monkeypatch: pytest.MonkeyPatc
         thread.join(timeout=30)
     pictures.get(lone)
     assert made == [shared, lone]
-    assert pictures._kept == {}
+    assert pictures._cached == {}

@@ -152,7 +152,7 @@ def test_warnings_are_counted_and_the_newest_are_shown(layout: RunLayout) -> Non
     assert found is not None and "warnings" not in found, "those that were told are not told again"
 
 
-@pytest.marker.parametrize("parts", [8, pytest.param(40, markers=pytest.marker.extended)])
+@pytest.mark.parametrize("parts", [8, pytest.param(40, marks=pytest.mark.extended)])
 def test_a_digest_is_read_while_it_grows(layout: RunLayout, parts: int) -> None:
     history, is_over, failures = RunHistory(layout), threading.Event(), []
 

@@ -59,14 +59,14 @@ def test_values_are_plain_json_and_never_reach_a_template(component, value):
 
 
 def test_displays_of_runs_have_constant_templates_and_call_only_what_they_are_given(tmp_path):
-    def look(request):
+    def poll(request):
         return request
 
     displays = [
         LaunchReport(LaunchState(EVIL)),
         SampleCards(),
-        RunView(tmp_path / "marker.txt", [look]),
-        RunsTable([look]),
+        RunView(tmp_path / "marker.txt", [poll]),
+        RunsTable([poll]),
     ]
     for display in displays:
         config = display.get_config()

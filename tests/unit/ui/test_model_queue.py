@@ -80,7 +80,7 @@ def test_turns_come_in_the_order_of_asking_and_places_are_told() -> None:
 def test_who_finds_the_line_full_is_told_how_full_and_does_not_wait() -> None:
     line = ModelQueue(max_waiting=2)
     visitors = wait_in_order(line, [], "abc")
-    with pytest.raises(BusyError, match="got 2 that wait already; ask again later"), line.turn(lambda text: None):
+    with pytest.raises(BusyError, match=r"Queue full \(2 waiting\). Try again later"), line.turn(lambda text: None):
         pytest.fail("there was no room")
     second_model = Visitor(line, [], "d", bypass_limit=True)
     second_model.wait_until_told()

@@ -99,7 +99,7 @@ def test_damaged_notes_make_a_bad_row(pictures: ImageResolver, notes: str) -> No
         ({"label": "E"}, "the letter of one of 4 options"),
         ({"label": 7}, "the letter of one of 4 options"),
         ({"text": "What?"}, "the letter of one of 0 options"),
-        ({"image": "direct_attributes/gone.jpg"}, "the picture is missing"),
+        ({"image": "direct_attributes/gone.jpg"}, "the image is missing"),
         ({"category": None}, "expected text in 'category'"),
     ],
 )

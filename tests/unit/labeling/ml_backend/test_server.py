@@ -310,7 +310,7 @@ def test_who_may_be_let_in() -> None:
 
 
 def test_a_page_is_refused(client: TestClient) -> None:
-    reply = client.post("/predict", json={}, headers={"ServerOrigin": "http://testserver"})
+    reply = client.post("/predict", json={}, headers={"Origin": "http://testserver"})
     assert (reply.status_code, "page" in reply.json()["error"]) == (403, True)
 
 

@@ -372,5 +372,5 @@ def test_a_question_above_the_context_gets_no_turn(tmp_path, picture):
             ask(long, "m", quiet)
     assert not model.calls, "nothing was computed, also not while the model was loaded for it"
     service.answer(fitting, "m", quiet)
-    with service._line.turn(lambda text: None), pytest.raises(InputError, match="400 tokens"):
+    with service._model_queue.turn(lambda text: None), pytest.raises(InputError, match="400 tokens"):
         service.answer(long, "m", quiet)  # somebody else's turn is not waited for

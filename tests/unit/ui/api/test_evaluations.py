@@ -172,7 +172,7 @@ def test_one_that_ended_early_goes_on(api: EvaluationApi, picture: Path) -> None
     layout = write_evaluation(api.launch.runs_root, make_records(picture, 4), total=9)
     (row,) = look(api)["evaluations"]
     assert (row["state"], row["step"], row["total"]) == ("stopped", 4, 9)
-    assert row["warnings"] == ["q999: the picture is missing"]
+    assert row["warnings"] == ["q999: the image is missing"]
     api.resume({"run": layout.run_id})
     assert read_status(layout).state == "queued"
     plan = load_verified_plan(layout)

@@ -9,17 +9,17 @@ SECRET = "/srv/private/secret.txt"  # noqa: S105 - the name of a file that is no
 
 
 def raising(error):
-    def look(request):
+    def poll(request):
         raise error
 
-    return look
+    return poll
 
 
 def test_a_function_keeps_its_name_and_gets_what_the_page_sent():
-    def look(request):
+    def poll(request):
         return {"got": dict(request)}
 
-    call = api_handler(look)
+    call = api_handler(poll)
     assert call.__name__ == "poll"
     assert call({"run": "a", "deep": [{}]}) == {"got": {"run": "a", "deep": [{}]}}
     assert call() == call(None) == {"got": {}}
@@ -32,11 +32,11 @@ def test_answers_pass_as_they_are(reply):
 
 @pytest.mark.parametrize("request_", ["", "text", 0, 1.5, True, [], [{}], ("a",), b"x"])
 def test_what_is_no_object_never_reaches_the_function(request_):
-    def look(request):
+    def poll(request):
         raise AssertionError("it was called")
 
     told = f"expected an object from the page, got {type(request_).__name__}; reload the page"
-    assert api_handler(look)(request_) == {"error": told}
+    assert api_handler(poll)(request_) == {"error": told}
 
 
 @pytest.mark.parametrize("kind", [InputError, DataError, ImageError, ModelError, BusyError])

@@ -99,7 +99,7 @@ def test_an_import_goes_on_in_the_background_and_tells_what_became_of_it(label_a
     label_api.create({"name": "p"})
     job = bring(label_api, "p", table)
     assert job["message"] == "2 added, 0 updated, 0 known, 1 bad rows"
-    assert job["invalid_rows"][0][1] == f"the picture is missing in {table.parent.resolve()}"
+    assert job["invalid_rows"][0][1] == f"the image is missing in {table.parent.resolve()}"
     assert bring(label_api, "p", table)["message"] == "0 added, 0 updated, 2 known, 1 bad rows"
     state = label_api.poll({"project": "p"})
     assert state is not None
@@ -114,7 +114,7 @@ def test_pictures_of_a_table_lie_in_a_folder_that_a_person_names(
     moved.parent.mkdir()
     table.rename(moved)
     assert label_api.preview_source({"source": str(moved)})["found"] == 0
-    assert "the picture is missing in " in bring(label_api, "p", moved)["error"]
+    assert "the image is missing in " in bring(label_api, "p", moved)["error"]
     assert label_api.preview_source({"source": str(moved), "image_root": str(table.parent)})["found"] == 2
     assert bring(label_api, "p", moved, image_root=str(table.parent))["message"].startswith("2 added")
     for ask in (label_api.preview_source, label_api.start_import):
@@ -311,7 +311,7 @@ def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:
     LabelApi(tmp_path / "labels").create({"name": "p"})
     closed = LabelApi(tmp_path / "labels", is_open=False)
     assert closed.poll({"project": "p"}) is not None
-    for act in (closed.create, closed.peek, closed.bring, closed.start, closed.resume):
+    for act in (closed.create, closed.preview_source, closed.start_import, closed.start, closed.resume):
         with pytest.raises(InputError, match="switched off"):
             act({"project": "p", "name": "x", "source": str(table), "run": "x"})
 

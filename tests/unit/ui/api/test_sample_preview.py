@@ -56,9 +56,9 @@ def test_rows_that_are_left_out_and_pictures_that_do_not_open_are_said(folder: P
 
 def test_a_picture_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None:
     config = config_of(folder, [row(str(number)) for number in range(6)])
-    before = preview_samples(config, folder / "served").cards[0].picture
+    before = preview_samples(config, folder / "served").cards[0].image
     Image.new("RGB", (2000, 1000), "red").save(folder / "a.png")
-    after = preview_samples(config, folder / "served").cards[0].picture
+    after = preview_samples(config, folder / "served").cards[0].image
     assert before and after and before != after
     with Image.open(after) as picture:
         assert picture.getpixel((5, 5))[0] > 200  # type: ignore[index]
@@ -76,7 +76,7 @@ def test_a_source_that_cannot_be_read(folder: Path) -> None:
 def test_what_the_displays_send_is_json(folder: Path) -> None:
     preview = preview_samples(config_of(folder, [row(str(number)) for number in range(6)]), folder / "served")
     shown = SampleCards().postprocess(preview)
-    assert shown is not None and len(json.dumps(shown)) > 100 and shown["cards"][0]["picture"]["path"].endswith(".jpg")
+    assert shown is not None and len(json.dumps(shown)) > 100 and shown["cards"][0]["image"]["path"].endswith(".jpg")
     assert SampleCards().postprocess(None) is None
     assert SampleCards().postprocess(Preview("none", (), ())) == {"headline": "none", "left_out": (), "cards": []}
     state = LaunchState("AP-GRPO", problems=(("Group size G", "too small"),), is_checking=True)

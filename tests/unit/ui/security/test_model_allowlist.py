@@ -133,7 +133,7 @@ def launch_desk(allowed: ModelAllowlist, root: Path) -> RunLauncher:
 
 
 def train(allowed: ModelAllowlist, root: Path, name: str) -> object:
-    return launch_desk(allowed, root).place(LaunchRequest(RunConfig(model=ModelConfig(id=name)), "cpu-demo"))
+    return launch_desk(allowed, root).enqueue(LaunchRequest(RunConfig(model=ModelConfig(id=name)), "cpu-demo"))
 
 
 def check_training(allowed: ModelAllowlist, root: Path, name: str) -> object:

@@ -206,6 +206,6 @@ def test_checks_of_one_visitor_have_bounds(
 
 
 def test_an_export_of_a_visitor_takes_its_pictures_along(sessions: SessionStore, session_token: str) -> None:
-    for name in ("losses", "export"):
+    for name in ("describe_export_loss", "export"):
         with pytest.raises(InputError, match="take them along"):
             call(sessions, session_token, name, project="signs", format="native", is_referring=True)

@@ -14,6 +14,7 @@ import pytest
 
 from hart_studio.errors import HartError, InputError
 from hart_studio.ui.spaces import session_labels
+from hart_studio.ui.spaces import sessions as sessions_module
 from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, SessionStore
 from tests.space_sessions import (
     Clock,
@@ -33,7 +34,7 @@ from tests.space_sessions import (
 )
 @pytest.mark.parametrize("name", ["projects", "create", "poll", "decide"])
 def test_without_a_ticket_nothing_is_answered(sessions: SessionStore, wrong: Any, name: str) -> None:
-    with pytest.raises(InputError, match="ticket"):
+    with pytest.raises(InputError, match="Session expired"):
         sessions.handler_for(name)({"visitor": wrong, "name": "x", "project": "signs"})
     assert not list(sessions.root.iterdir())
 
@@ -296,7 +297,7 @@ def test_when_all_are_at_work_one_more_is_told_so(
 def test_few_files_are_read_at_once(
     sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "MAX_IMPORTS", 1)
+    monkeypatch.setattr(sessions_module, "MAX_IMPORTS", 1)
     monkeypatch.setattr(session_labels.SessionLabelApi, "is_importing", property(lambda self: True))
     with pytest.raises(InputError, match="being read"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
