@@ -122,8 +122,8 @@ def test_rollouts_come_with_pictures_that_the_server_may_serve(watch: RunMonitor
     assert first["boxes"] == [[10.0, 20.0, 30.0, 40.0, "star"]] and group["wh"] == (100, 80)
     assert (first["answer"], first["score"], second["score"]) == ("<b>red</b>", 1.0, 0.0)
     assert first["credit"] == {"advantage": 1.0, "policy_weight": 1.3, "kl_weight": 0.028}
-    assert (watch.images / group["overview"]).read_bytes()[:2] == b"\xff\xd8"
-    assert first["images"] == second["images"] and (watch.images / first["images"][0]).exists()
+    assert (watch.image_folder / group["overview"]).read_bytes()[:2] == b"\xff\xd8"
+    assert first["images"] == second["images"] and (watch.image_folder / first["images"][0]).exists()
     (held,) = watch.rollouts({"run": layout.run_id, "step": 3, "is_held_out": True})
     assert held["sample"]["id"] == "held" and held["rollouts"][0]["credit"] is None
 
@@ -145,7 +145,7 @@ def test_true_boxes_come_from_the_data_set(watch: RunMonitor, layout: RunLayout,
     other = create_run(watch.runs_root, "training", config, "sft", total=1)
     assert watch.gold_boxes({"run": other.run_id, "sample": "a"}) == [[1, 2, 3, 4]]
     (tmp_path / "samples.jsonl").unlink()
-    fresh = RunMonitor(watch.runs_root, watch.images)
+    fresh = RunMonitor(watch.runs_root, watch.image_folder)
     assert fresh.gold_boxes({"run": other.run_id, "sample": "a"}) == [], "a data set that is gone is no reason to fail"
 
 
@@ -157,7 +157,7 @@ def test_the_list_of_runs(watch: RunMonitor, layout: RunLayout) -> None:
     assert row["spark"] == [0.25, 0.5, 0.75] and row["reward"] == pytest.approx(0.5)
     assert row["first"] == {"accuracy": 0.25, "iou": 0.1} and row["last"] == {"accuracy": 0.75, "iou": 0.3}
     assert watch.list_runs({"signature": answer["signature"]}) is None, "nothing new is nothing sent"
-    assert RunMonitor(watch.runs_root / "missing", watch.images).index({}) == {
+    assert RunMonitor(watch.runs_root / "missing", watch.image_folder).list_runs({}) == {
         "signature": str(hash("[]")),
         "runs": [],
     }
@@ -241,7 +241,7 @@ def test_a_run_in_the_queue_says_how_many_come_before_it(watch: RunMonitor) -> N
 def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> None:
     layout.status.write_text("{")
     layout.config.write_text("[]")
-    fresh = RunMonitor(watch.runs_root, watch.images)
+    fresh = RunMonitor(watch.runs_root, watch.image_folder)
     (row,) = (fresh.index({}) or {})["runs"]
     assert row["state"] == "unreadable" and "status" in row["error"]
     assert look(fresh, layout)["status"]["state"] == "unreadable"
@@ -257,10 +257,10 @@ def test_runs_are_compared(watch: RunMonitor, layout: RunLayout) -> None:
 
 def test_a_run_that_has_ended_is_deleted(watch: RunMonitor, layout: RunLayout) -> None:
     watch.rollouts({"run": layout.run_id, "step": 2})
-    assert list(watch.images.glob(f"{layout.run_id}-*"))
+    assert list(watch.image_folder.glob(f"{layout.run_id}-*"))
     watch.delete({"run": layout.run_id})
     assert not layout.folder.exists() and (watch.list_runs({}) or {})["runs"] == []
-    assert not list(watch.images.glob(f"{layout.run_id}-*")), "copies go too"
+    assert not list(watch.image_folder.glob(f"{layout.run_id}-*")), "copies go too"
 
 
 def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
@@ -302,7 +302,7 @@ def test_a_picture_outside_of_the_run_is_not_served(watch: RunMonitor, layout: R
     line["overview"] = os.path.relpath(tmp_path / "secret.jpg", layout.images)
     path.write_text(json.dumps(line))
     (group,) = watch.rollouts({"run": layout.run_id, "step": 2})
-    assert group["overview"] is None and not any(b"secret" in file.read_bytes() for file in watch.images.iterdir())
+    assert group["overview"] is None and not any(b"secret" in file.read_bytes() for file in watch.image_folder.iterdir())
 
 
 @pytest.mark.parametrize("cursor", [{}, {"token": 1}, {"steps": "x"}, {"token": "a", "version": 2, "steps": [9, 9]}])
