@@ -242,7 +242,7 @@ def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> N
     layout.status.write_text("{")
     layout.config.write_text("[]")
     fresh = RunMonitor(watch.runs_root, watch.image_folder)
-    (row,) = (fresh.index({}) or {})["runs"]
+    (row,) = (fresh.list_runs({}) or {})["runs"]
     assert row["state"] == "unreadable" and "status" in row["error"]
     assert look(fresh, layout)["status"]["state"] == "unreadable"
 
