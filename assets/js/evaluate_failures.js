@@ -169,7 +169,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     return build("article", { class: "hs-card", "aria-label": answer.title }, present([
       build("header", {}, [build("h3", { text: answer.title }), build("span", { class: `hs-verdict hs-${verdict(score)}`, text: verdict(score) })]),
       build("p", { class: "hs-answer" }, [score.extracted === null ? build("span", { class: "hs-none", text: "no answer read" }) : build("span", { text: formatAnswer(score.extracted) })]),
-      OUTCOMES[answer.outcome] || answer.used_fallback ? build("p", { class: "hs-note", text: [OUTCOMES[answer.outcome], answer.used_fallback ? "AskResponse from the full image instead." : ""].filter(Boolean).join(" ") }) : null,
+      OUTCOMES[answer.outcome] || answer.used_fallback ? build("p", { class: "hs-note", text: [OUTCOMES[answer.outcome], answer.used_fallback ? "Answered from the full image instead." : ""].filter(Boolean).join(" ") }) : null,
       build("pre", { class: "hs-ev-raw-output", tabindex: 0, text: answer.text || "(no answer turn)" }),
       build("dl", { class: "hs-ev-scores" }, [
         build("dt", { text: "Strict" }), build("dd", { text: `${score.extracted ?? "–"} by ${score.rule}` }),

@@ -60,7 +60,7 @@ def fill_form(page: Page, folder: Path, name: str, **changes: dict[str, Any]) ->
     if filled.count():
         filled.first.click()
     elif not page.locator("#train-form input[type=file]").count():
-        page.locator("#train-form button.label-wrap", has_text="earlier run or a file").click()
+        page.locator("#train-form button.label-wrap", has_text="Load settings").click()
     page.set_input_files("#train-form input[type=file]", path)
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value(name)
 

@@ -320,7 +320,7 @@ def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage,
     page.keyboard.press("Tab")
     expect(page.locator(".hs-report h3")).to_have_text("AP-GRPO")
     page.locator("#train-form button.label-wrap", has_text="Data").click()
-    page.fill("#set-data-needle-count input", "100")
+    page.fill("#set-data-needle-samples input", "100")
     page.keyboard.press("Tab")
     expect(page.locator(".hs-finding-bad")).to_contain_text("“Needle samples” of at least")
     assert len(list_runs(shelf)) == before

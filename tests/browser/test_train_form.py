@@ -43,7 +43,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     page = open_page(url)
     open_tab(page, "Train")
     start, problem, notes = page.locator("#train-start"), page.locator(".hs-finding-bad"), page.locator(".hs-findings")
-    needles = page.locator("#set-data-needle-count input")
+    needles = page.locator("#set-data-needle-samples input")
     page.locator("#train-form button.label-wrap", has_text="Data").click()
     needles.fill("2000")
     page.keyboard.press("Tab")

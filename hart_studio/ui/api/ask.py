@@ -108,7 +108,7 @@ def read_form(
     rollouts: float = 1,
     **settings: Any,
 ) -> AskForm:
-    """BoxCheck what came from a page or a script, before a model is loaded for it.
+    """Check what came from a page or a script, before a model is loaded for it.
 
     Args:
         image: Path of an uploaded picture.

@@ -28,7 +28,7 @@ def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
         with gr.Row():
             repo = gr.Textbox(label="Repository", placeholder="owner/name", max_lines=1, elem_id="publish-repo")
             token = gr.Textbox(
-                label="AuthConfig token", type="password", max_lines=1, elem_id="publish-token",
+                label="Access token", type="password", max_lines=1, elem_id="publish-token",
                 info="Your own, with the right to write. It is used once and written nowhere.",
             )  # fmt: skip
             is_private = gr.Checkbox(True, label="Private", scale=0)

@@ -1,4 +1,4 @@
-"""SessionStore' rooms: each browser tab that labels on a Space has projects of its own, which nobody else finds.
+"""Visitors' rooms: each browser tab that labels on a Space has projects of its own, which nobody else finds.
 
 A tab makes itself a random ticket of 256 bits and shows it with every call. The server knows a room by the ticket's
 SHA-256 alone and never lists rooms, so there is nothing to guess and nothing to find. Rooms lie in a folder that is not
