@@ -365,7 +365,7 @@ def _find_problem(item: Item, image: ImageFile | str) -> str:
 
 
 def _move(project: Project, connection: sqlite3.Connection, file: ImageFile) -> None:
-    """Record the path of an image that the project has already."""
+    """Change the path of an image that the project has already."""
     stored = project.stored_path(file.path)
     connection.execute("UPDATE images SET path = ? WHERE sha256 = ?", (stored, file.sha256))
 

@@ -19,7 +19,7 @@ from hart_studio.experiments.miniature.tables import NOT_RUN
 from hart_studio.records import Protocol
 
 HART: Final = "ap_grpo_060"
-"""StudyVariant of the paper's method with its default k."""
+"""Variant of the paper's method with its default k."""
 
 _ANSWERS: Final[tuple[Protocol, ...]] = ("direct", "crops_only")
 

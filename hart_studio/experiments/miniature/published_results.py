@@ -36,7 +36,7 @@ COST: Final = {
 """Table 8: seconds per step and MiB of GPU memory."""
 
 _ROWS: Final = {
-    # StudyVariant -> its row of Table 7 and of Table 2.
+    # Variant -> its row of Table 7 and of Table 2.
     "base": (published.MODEL, published.MODEL),
     "sft": ("", "SFT"),
     "grpo": ("GRPO", "GRPO"),

@@ -58,8 +58,8 @@ class StudyResults:
 
     Attributes:
         variants: Variants of the study, in its order.
-        records: StudyVariant -> its records; a variant that was not measured is missing.
-        runs: StudyVariant -> events of its runs, by seed.
+        records: Variant -> its records; a variant that was not measured is missing.
+        runs: Variant -> events of its runs, by seed.
         resamples: Draws of the questions, shared by all intervals.
         kinds: Kind of every question.
     """

@@ -44,7 +44,7 @@ class Progress:
 
     Attributes:
         statuses: How each job ended.
-        seconds: StudyVariant -> seconds of its finished jobs.
+        seconds: Variant -> seconds of its finished jobs.
     """
 
     statuses: dict[StudyJob, JobStatus] = field(default_factory=dict)

@@ -26,7 +26,7 @@ class StudyVariant:
         name: In paths and on the command line.
         title: For people.
         method: The stage that is trained in this variant; None = the model that the study begins with.
-        parent: StudyVariant whose model is trained further.
+        parent: Variant whose model is trained further.
         k: Preference scale of Eq. 5 and 6 for the AP-GRPO stage, also of the parent's.
     """
 
