@@ -280,7 +280,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     head, bar = page.locator(".hs-label-head").bounding_box(), page.locator(".hs-status-bar").bounding_box()
     assert head and bar and 0 <= bar["y"] - head["y"] - head["height"] <= 16, "no empty band while nothing is told"
     expect(page.locator(".hs-status-list")).to_contain_text("3waiting for review")
-    expect(page.locator(".hs-status-list")).to_contain_text("1accepted unseen, 1 of them to audit")
+    expect(page.locator(".hs-status-list")).to_contain_text("1auto-accepted, 1 of them to audit")
 
     page.locator("[data-panel=propose]").click()
     notes = page.locator(".hs-score-notes")
@@ -302,7 +302,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.locator(".hs-reviewer").fill("Ada")
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
-    expect(page.locator(".hs-review-facts")).to_contain_text("Region needednot known: the full image is wrong already")
+    expect(page.locator(".hs-review-facts")).to_contain_text("Region necessary (masking test)not known: the full image is wrong already")
 
 
 def test_a_built_in_model_on_photographs_starts_only_after_a_question(
