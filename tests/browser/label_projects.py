@@ -21,15 +21,15 @@ SIGN_XYXY = (4000.0, 2000.0, 4800.0, 2600.0)
 
 def make_project(root: Path, name: str, count: int = 5, question: str = "Which number is on sign {n}?") -> Project:
     """A project of questions about one large image, all waiting for review."""
-    image = root.parent / f"{name}.png"
-    if not image.exists():
+    path = root.parent / f"{name}.png"
+    if not path.exists():
         image = Image.new("RGB", WH, (40, 60, 80))
         ImageDraw.Draw(image).rectangle(SIGN_XYXY, fill=(255, 0, 200))
-        image.save(image, compress_level=1)
+        image.save(path, compress_level=1)
     project = create_project(root / name, name)
     samples = tuple(
         Sample(
-            id=f"q{n}", image=str(image), question=question.format(n=n), choices=("five", "six", "seven"), answer="A"
+            id=f"q{n}", image=str(path), question=question.format(n=n), choices=("five", "six", "seven"), answer="A"
         )
         for n in range(count)
     )
