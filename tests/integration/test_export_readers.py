@@ -79,8 +79,8 @@ def test_pycocotools(items: list[Item], tmp_path: Path) -> None:
         seen += len(coco.getImgIds())
         boxes += [each["bbox"] for each in coco.loadAnns(coco.getAnnIds())]
         for image in coco.loadImgs(coco.getImgIds()):
-            with SourceImage(tmp_path / "out" / "images" / image["file_name"]) as image:
-                assert image.wh == (image["width"], image["height"])
+            with SourceImage(tmp_path / "out" / "images" / image["file_name"]) as opened:
+                assert opened.wh == (image["width"], image["height"])
         results = coco.loadRes(str(file.with_name(file.name.replace("instances", "results"))))
         scored = evaluation.COCOeval(coco, results, "bbox")
         scored.evaluate()
