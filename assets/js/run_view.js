@@ -35,7 +35,7 @@ const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const rolloutViewer = createRolloutViewer(find(".hs-rollout-viewer-host"), server_calls(), (name) => imageBase() + encodeURIComponent(name), describeNoRollouts);
 
 function server_calls() {
-  return { rollouts: (request) => server.rollouts(request), follow: (request) => server.track_question(request), gold: (request) => server.gold_boxes(request) };
+  return { rollouts: (request) => server.rollouts(request), track_question: (request) => server.track_question(request), gold_boxes: (request) => server.gold_boxes(request) };
 }
 
 // The run of this page is in its address, so a reload or a second tab shows the same one.
