@@ -28,9 +28,7 @@ def make_project(root: Path, name: str, count: int = 5, question: str = "Which n
         image.save(path, compress_level=1)
     project = create_project(root / name, name)
     samples = tuple(
-        Sample(
-            id=f"q{n}", image=str(path), question=question.format(n=n), choices=("five", "six", "seven"), answer="A"
-        )
+        Sample(id=f"q{n}", image=str(path), question=question.format(n=n), choices=("five", "six", "seven"), answer="A")
         for n in range(count)
     )
     import_samples(project, LoadedSamples("signs", samples))

@@ -302,7 +302,9 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.locator(".hs-reviewer").fill("Ada")
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
-    expect(page.locator(".hs-review-facts")).to_contain_text("Region necessary (masking test)not known: the full image is wrong already")
+    expect(page.locator(".hs-review-facts")).to_contain_text(
+        "Region necessary (masking test)not known: the full image is wrong already"
+    )
 
 
 def test_a_built_in_model_on_photographs_starts_only_after_a_question(
