@@ -121,7 +121,7 @@ def test_nobody_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id
 def test_the_owner_does(space: Space, run_id: str) -> None:
     owner = Caller(space, sign_in(OWNER))
     functions = {name: component for component, name in find_owners_functions(space)}
-    listed = owner.call(functions["index"], "list_runs", {"signature": ""})
+    listed = owner.call(functions["list_runs"], "list_runs", {"signature": ""})
     assert [row["id"] for row in listed["runs"]] == [run_id]
     told = owner.call(functions["command"], "command", {"benchmark": "needle", "model": "built-in"})
     assert "hart_studio.evaluation" in told["line"]
