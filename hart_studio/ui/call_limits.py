@@ -209,7 +209,7 @@ def _read_call(scope: Scope, body: Mapping[str, Any]) -> _Call:
     data = body.get("data")
     project = ""
     if isinstance(data, dict):
-        named = [data.get("visitor"), data.get("project") or data.get("run") or data.get("runs")]
+        named = [data.get("session_token"), data.get("project") or data.get("run") or data.get("runs")]
         project = json.dumps(named)[:400] if any(named) else ""
     return _Call(kind, address, str(body.get("session_hash"))[:80], project)
 

@@ -151,12 +151,12 @@ def test_the_label_page_knows_no_project_but_those_of_the_ticket(space: Space) -
     component = next(number for number, kind, _ in list_functions(space.app) if kind == "LabelPage")
     ada, bob = "a" * 64, "b" * 64
     for caller in (Caller(space), Caller(space, sign_in(OWNER))):
-        assert caller.call(component, "create", {"visitor": ada, "name": f"Signs {caller.session[:4]}"})["id"]
-        assert caller.call(component, "projects", {"visitor": bob}) == []
+        assert caller.call(component, "create", {"session_token": ada, "name": f"Signs {caller.session[:4]}"})["id"]
+        assert caller.call(component, "projects", {"session_token": bob}) == []
         assert "ticket" in caller.call(component, "projects", {})["error"]
     names = {name for number, _, name in list_functions(space.app) if number == component}
     for name in names - {"create", "projects"}:
-        answer = Caller(space).call(component, name, {"visitor": bob, "project": "signs"})
+        answer = Caller(space).call(component, name, {"session_token": bob, "project": "signs"})
         assert "of this browser tab" in answer["error"], name
 
 
