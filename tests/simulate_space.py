@@ -179,7 +179,7 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     for name in ("poll", "export", "list_items"):
         check("of this browser tab" in call(url, label, name, {**project, "session_token": stranger}).get("error", ""),
               f"and {name} of that project is refused")  # fmt: skip
-    check("Session expired" in call(url, label, "projects", {}).get("error", ""), "without a ticket nothing is answered")
+    check("Session expired" in call(url, label, "projects", {}).get("error", ""), "without one nothing is answered")
     refused = call(url, label, "start_import", {**project, "source": "/etc/passwd"})
     check("uploaded here" in refused.get("error", ""), "no other file of the machine is read")
     if is_thorough:
