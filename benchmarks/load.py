@@ -86,7 +86,7 @@ class Bench:
         tally, watch, until = Tally(), Watch(self.folder), time.monotonic() + seconds
         tasks = [visit(self.client, number, habits, until, tally) for number in range(self.visitors)]
         before = await asyncio.to_thread(watch.disk)
-        await asyncio.gather(watch.track_question(self.studio, self.client, until), *tasks)
+        await asyncio.gather(watch.follow(self.studio, self.client, until), *tasks)
         found = {**tally.sum_up(), **watch.sum_up()}
         asked = len(tally.seconds) + tally.left
         grown = await asyncio.to_thread(watch.disk) - before

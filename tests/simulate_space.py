@@ -164,22 +164,22 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     start = next(each for each in config["dependencies"] if [ids["train-start"], "click"] in each["targets"])
     said = fire(url, start["id"], [props[number].get("value") for number in start["inputs"]])
     check("switched off on a public page" in said, "training is refused")
-    for name in ("stop", "delete", "index"):
+    for name in ("stop", "delete", "list_runs"):
         answer = call(url, ids["run-view"], name, {"run": "x"})
         check("error" in answer or answer.get("status") == 404, f"{name} of runs is refused")
 
     label, ticket, stranger = ids["label-page"], secrets.token_hex(32), secrets.token_hex(32)
-    project = {"visitor": ticket, "project": "signs"}
+    project = {"session_token": ticket, "project": "signs"}
     check(call(url, label, "create", {**project, "name": "Signs"}) == {"id": "signs"}, "a visitor makes a project")
     call(url, label, "start_import", {**project, "source": upload(url, zip_picture(picture)), "question": question[0],
                                "choices": question[1]})  # fmt: skip
     told = wait_for(lambda: (call(url, label, "poll", project).get("import") or {}).get("message"), 60, "the import")
     check(told.startswith("1 added"), "and brings a picture in")
-    check(call(url, label, "projects", {"visitor": stranger}) == [], "a stranger's list is empty")
+    check(call(url, label, "projects", {"session_token": stranger}) == [], "a stranger's list is empty")
     for name in ("poll", "export", "list_items"):
-        check("of this browser tab" in call(url, label, name, {**project, "visitor": stranger}).get("error", ""),
+        check("of this browser tab" in call(url, label, name, {**project, "session_token": stranger}).get("error", ""),
               f"and {name} of that project is refused")  # fmt: skip
-    check("ticket" in call(url, label, "projects", {}).get("error", ""), "without a ticket nothing is answered")
+    check("Session expired" in call(url, label, "projects", {}).get("error", ""), "without one nothing is answered")
     refused = call(url, label, "start_import", {**project, "source": "/etc/passwd"})
     check("uploaded here" in refused.get("error", ""), "no other file of the machine is read")
     if is_thorough:

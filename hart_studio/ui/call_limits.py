@@ -43,11 +43,12 @@ RETRY_SECONDS: Final = 2
 """``Retry-After`` of refused calls."""
 
 HEAVY_CALLS: Final = frozenset({
-    "report", "tables", "preview_source", "export", "quality", "difference", "losses", "scores", "compare", "duplicate",
+    "report", "tables", "preview_source", "export", "quality", "diff_labels", "describe_export_loss",
+    "describe_score_basis", "compare", "duplicate",
 })  # fmt: skip
 """Calls that read whole files or projects, or write archives."""
 
-MAX_MODEL_CALLS: Final = frozenset({"check"})
+MODEL_CALLS: Final = frozenset({"check"})
 """Calls that wait for a model."""
 
 Kind = Literal["light", "heavy", "model"]
@@ -204,12 +205,12 @@ def _read_call(scope: Scope, body: Mapping[str, Any]) -> _Call:
     name = body.get("fn_name")
     kind: Kind = "light"
     if isinstance(name, str):
-        kind = "heavy" if name in HEAVY_CALLS else "model" if name in MAX_MODEL_CALLS else "light"
+        kind = "heavy" if name in HEAVY_CALLS else "model" if name in MODEL_CALLS else "light"
     address = (scope.get("client") or ("unknown",))[0]
     data = body.get("data")
     project = ""
     if isinstance(data, dict):
-        named = [data.get("visitor"), data.get("project") or data.get("run") or data.get("runs")]
+        named = [data.get("session_token"), data.get("project") or data.get("run") or data.get("runs")]
         project = json.dumps(named)[:400] if any(named) else ""
     return _Call(kind, address, str(body.get("session_hash"))[:80], project)
 

@@ -162,7 +162,7 @@ def test_runs_that_are_links_to_elsewhere_are_not_started(labels: LabelApi, tmp_
 
 
 def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: RunLauncher) -> None:
-    run = launch.place(LaunchRequest(RunConfig(), "cpu-demo"))
+    run = launch.enqueue(LaunchRequest(RunConfig(), "cpu-demo"))
     layout = find_run(launch.runs_root, run)
     launch.resume({"run": run})
     data = json.loads(layout.config.read_text())["data"]
@@ -196,7 +196,7 @@ def test_a_run_that_is_edited_while_it_waits_is_not_started(
 ) -> None:
     desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
     evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
-    training = find_run(launch.runs_root, launch.place(LaunchRequest(RunConfig(), "cpu-demo")))
+    training = find_run(launch.runs_root, launch.enqueue(LaunchRequest(RunConfig(), "cpu-demo")))
     edit(evaluation, served=served(canary))
     edit(training, seed=5)
     assert RunQueue(launch.runs_root).start_next() == []
@@ -235,7 +235,7 @@ def test_a_training_job_refuses_a_config_that_was_replaced(
 ) -> None:
     from hart_studio.training import __main__ as training_command  # noqa: PLC0415 - imports torch
 
-    layout = find_run(launch.runs_root, launch.place(LaunchRequest(RunConfig(), "cpu-demo")))
+    layout = find_run(launch.runs_root, launch.enqueue(LaunchRequest(RunConfig(), "cpu-demo")))
     variables = config_variables(layout.run_id, hash_config(layout.config.read_bytes()))
     monkeypatch.setenv(CONFIG_VARIABLE, *variables.values())
     edit(layout, data=json.loads(DataConfig(source="jsonl", path="/etc/passwd").model_dump_json()))

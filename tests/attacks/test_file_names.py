@@ -100,10 +100,10 @@ def test_they_are_reviewed_and_exported(name: str, project: Project, tmp_path: P
 
 
 def test_formats_that_refer_to_images_leave_out_what_others_could_not_open(project: Project, tmp_path: Path) -> None:
-    options = ExportOptions(statuses=("new",), splits={"train": 1.0}, pictures="reference")
+    options = ExportOptions(statuses=("new",), splits={"train": 1.0}, images="reference")
     report = export_labels(list(project.items(with_history=True)), "native", tmp_path / "out", options)
     assert report.items == 2
-    assert sum(report.left_out.values()) == 3
+    assert sum(report.excluded.values()) == 3
 
 
 def test_they_can_be_trained_on(project: Project) -> None:

@@ -184,7 +184,7 @@ def test_records_of_an_evaluation_serve_pictures_only(target: Target) -> None:
             first["image"] = place
             part.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
             told = target.call("failure", {"run": target.evaluation, "sample": first["sample_id"]})
-            assert told.status_code == 200 and told.json()["picture"] is None, place
+            assert told.status_code == 200 and told.json()["image"] is None, place
             assert SECRET not in told.text and "root:x" not in told.text
         served = [path.read_bytes() for path in target.cache.rglob("*") if path.is_file()]
         assert not any(SECRET.encode() in content for content in served)

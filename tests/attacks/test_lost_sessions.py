@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 def test_nothing_that_a_page_needs_is_kept_in_a_session_that_others_push_out(target: Target) -> None:
     assert not [block for block in target.app.blocks.values() if isinstance(block, gr.State)]
     before = set(target.app.state_holder.session_data)
-    number = next(number for number, name in target.server_functions if name == "index")
+    number = next(number for number, name in target.server_functions if name == "list_runs")
     for count in range(20):
         body = {"component_id": number, "fn_name": "list_runs", "session_hash": f"program{count}", "data": {}}
         assert httpx.post(f"{target.url}gradio_api/component_server", json=body).status_code == 200

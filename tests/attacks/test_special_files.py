@@ -99,6 +99,6 @@ def test_an_export_leaves_out_an_image_that_became_special(kind: str, tmp_path: 
     make_special(kind, tmp_path / "bad.png")
     report = export_labels([good, bad], "coco", tmp_path / "out", ExportOptions(splits={"train": 1.0}))
     assert report.items == 1
-    assert report.left_out == {"the picture is gone or cannot be read": 1}
+    assert report.excluded == {"the image is gone or cannot be read": 1}
     written = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
     assert [image["file_name"] for image in written["images"]] == ["good.png"]

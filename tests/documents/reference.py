@@ -34,8 +34,8 @@ CONFIGS = (
 """(class, title, where its values come from) of what decides over a job."""
 MODULES = (
     ("Records and pictures", ("records", "imaging", "scoring", "errors")),
-    ("Models", ("models.chat", "models.opening", "models.served_settings")),
-    ("The closed loop", ("pipeline.settings", "pipeline.closed_loop", "pipeline.asking", "pipeline.verification")),
+    ("Models", ("models.chat", "models.model_loading", "models.served_settings")),
+    ("The closed loop", ("pipeline.settings", "pipeline.closed_loop", "pipeline.inference", "pipeline.verification")),
     ("Data", ("data.sources", "data.benchmarks.catalog")),
     (
         "Labeling",

@@ -24,7 +24,7 @@ from hart_studio.runs.overrides import apply_overrides
 from hart_studio.runs.presets import get_preset
 from hart_studio.training import __main__ as training
 from hart_studio.training.train import explain_out_of_memory
-from hart_studio.ui.security.auth import find_access
+from hart_studio.ui.security.auth import load_auth_config
 from tests.documents.blocks import blocks
 from tests.documents.pages import ROOT
 
@@ -116,7 +116,7 @@ PROVOKED: dict[str, Provoke] = {
     "expected 'owner/model' as a local folder": be_offline,
     "expected a checkpoint without remote code": bring_code,
     "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
-    "expected a login": lambda *_: find_access("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
+    "expected a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
     "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
     "rollout.group_size": change("rollout.group_size=1"),
     "expected counts that add up": lambda *_: split_samples(

@@ -102,12 +102,12 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
     evaluation = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "served" / "runs"))
 
     def order() -> Any:
-        return api_handler(lambda request: {"run": launch.place(LaunchRequest(DEMO, "cpu-demo"))})({})
+        return api_handler(lambda request: {"run": launch.enqueue(LaunchRequest(DEMO, "cpu-demo"))})({})
 
     def start() -> Any:
         return api_handler(evaluation.start)(WANTED)
 
-    launch.place(LaunchRequest(DEMO.model_copy(update={"name": "earlier"}), "cpu-demo"))
+    launch.enqueue(LaunchRequest(DEMO.model_copy(update={"name": "earlier"}), "cpu-demo"))
     before = contents(launch.runs_root)
     for make in (order, start):
         with no_room():

@@ -69,7 +69,7 @@ def picture(page: Page, tmp_path: Path) -> dict[str, Any]:
 
 
 def count_in_line(service: AskService) -> int:
-    return len(service._line._tickets)
+    return len(service._model_queue._entries)
 
 
 def wait_for(service: AskService, count: int) -> None:

@@ -178,7 +178,7 @@ def test_rows_of_a_step_weigh_one_and_failures_nothing(
     batches = trainer._roll_out_step([samples[0], missing], 2)
     assert [len(batch.rows) > 1 for batch in batches] == [True, False]
     filler = batches[1].rows[0]
-    assert (filler.weight, filler.item.trained_count) == (0.0, 0)
+    assert (filler.weight, filler.sequence.trained_count) == (0.0, 0)
     rows = [row for batch in batches for row in batch.rows]
     assert sum(row.weight * row.sequence.trained_count for row in rows) == pytest.approx(1.0)
     assert trainer._accumulator.means()["failed_share"] == 0.5

@@ -121,7 +121,7 @@ def test_nobody_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id
 def test_the_owner_does(space: Space, run_id: str) -> None:
     owner = Caller(space, sign_in(OWNER))
     functions = {name: component for component, name in find_owners_functions(space)}
-    listed = owner.call(functions["index"], "list_runs", {"signature": ""})
+    listed = owner.call(functions["list_runs"], "list_runs", {"signature": ""})
     assert [row["id"] for row in listed["runs"]] == [run_id]
     told = owner.call(functions["command"], "command", {"benchmark": "needle", "model": "built-in"})
     assert "hart_studio.evaluation" in told["line"]
@@ -151,12 +151,12 @@ def test_the_label_page_knows_no_project_but_those_of_the_ticket(space: Space) -
     component = next(number for number, kind, _ in list_functions(space.app) if kind == "LabelPage")
     ada, bob = "a" * 64, "b" * 64
     for caller in (Caller(space), Caller(space, sign_in(OWNER))):
-        assert caller.call(component, "create", {"visitor": ada, "name": f"Signs {caller.session[:4]}"})["id"]
-        assert caller.call(component, "projects", {"visitor": bob}) == []
+        assert caller.call(component, "create", {"session_token": ada, "name": f"Signs {caller.session[:4]}"})["id"]
+        assert caller.call(component, "projects", {"session_token": bob}) == []
         assert "ticket" in caller.call(component, "projects", {})["error"]
     names = {name for number, _, name in list_functions(space.app) if number == component}
     for name in names - {"create", "projects"}:
-        answer = Caller(space).call(component, name, {"visitor": bob, "project": "signs"})
+        answer = Caller(space).call(component, name, {"session_token": bob, "project": "signs"})
         assert "of this browser tab" in answer["error"], name
 
 
