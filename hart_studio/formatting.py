@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
+
+LIST_TEXT_CHARS: Final = 300
+"""Characters of a question in a list; opened alone it is shown in full. Project default."""
 
 
 def format_percent(share: float | None, digits: int = 1) -> str:
@@ -27,3 +31,11 @@ def list_reasons(counts: Counter[str], most: int, show: Callable[[str, int], str
     shown = [show(reason, count) for reason, count in counts.most_common(most)]
     left = len(counts) - len(shown)
     return [*shown, f"and {left:,} other {'reason' if left == 1 else 'reasons'}"] if left else shown
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """Replace the middle of a text by an ellipsis where it is longer than ``max_chars``."""
+    if len(text) <= max_chars:
+        return text
+    front = (max_chars - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (max_chars - 1 - front) :]}"

@@ -8,9 +8,9 @@ from typing import Final
 from PIL import Image
 
 from hart_studio.errors import ImageError
+from hart_studio.evaluation.charts import SERIES_STYLES
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failures import VERDICTS, sort_records
-from hart_studio.evaluation.line_chart import SERIES_STYLES
 from hart_studio.evaluation.records import SampleResult
 from hart_studio.evaluation.sample_drawing import ModelAnswer
 from hart_studio.evaluation.tables.rows import label_of

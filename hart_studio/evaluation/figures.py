@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from hart_studio.evaluation.bar_chart import Bar, draw_bars
+from matplotlib.figure import Figure
+
 from hart_studio.evaluation.bootstrap import measure_joint
+from hart_studio.evaluation.charts import (
+    SERIES_STYLES,
+    Bar,
+    IntervalBar,
+    Limits,
+    Series,
+    draw_bars,
+    draw_intervals,
+    draw_lines,
+)
 from hart_studio.evaluation.evaluations import Evaluation
-from hart_studio.evaluation.interval_chart import IntervalBar, draw_intervals
-from hart_studio.evaluation.line_chart import SERIES_STYLES, Axis, Series, draw_chart, shorten
 from hart_studio.evaluation.records import list_area_shares
 from hart_studio.evaluation.tables.grounding import IOU_THRESHOLDS, share_by_iou
 from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_of, name_of, unique
+from hart_studio.formatting import shorten
 
 AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Bins of the histogram of area shares; boxes are small, so the bins are too."""
 
 _MAX_SERIES: Final = len(SERIES_STYLES)
-_NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Letters that no XML document may hold."""
 
 
-class Figure(NamedTuple):
-    """A figure, ready to be written."""
+class ReportFigure(NamedTuple):
+    """A figure of a report."""
 
     name: str
     """Stem of its files."""
     caption: str
     """What is drawn, in sentences; says n."""
-    svg: str
-    """The document."""
+    chart: Figure
+    """The drawing."""
 
 
-def make_figures(evaluations: Sequence[Evaluation]) -> list[Figure]:
+def make_figures(evaluations: Sequence[Evaluation]) -> list[ReportFigure]:
     """The figures that some evaluations can fill; none without gold boxes and grounding turns.
 
     Args:
@@ -49,7 +56,7 @@ def make_figures(evaluations: Sequence[Evaluation]) -> list[Figure]:
     return [figure for figure in found if figure is not None]
 
 
-def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Figure | None:
+def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> ReportFigure | None:
     """Fig. 3: share of the gold boxes by IoU threshold, a line for each model; None without gold boxes.
 
     Args:
@@ -69,13 +76,12 @@ def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Figure
         "Fig. 3: share of the gold boxes whose best IoU is at least the threshold; n is the number of gold boxes. All "
         f"lines are measured.{_describe_omitted(len(lines))}"
     )
-    axes = Axis(0, 1, digits=1), Axis(0, 1, digits=1)
     title = f"Grounding on {benchmark}"
-    svg = draw_chart(title, "IoU threshold", "share of gold boxes", lines[:_MAX_SERIES], *axes)
-    return _figure(f"figure_3_{benchmark}", caption, svg)
+    chart = draw_lines(title, "IoU threshold", "share of gold boxes", lines[:_MAX_SERIES], Limits(0, 1), Limits(0, 1))
+    return _figure(f"figure_3_{benchmark}", caption, chart)
 
 
-def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figure | None:
+def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> ReportFigure | None:
     """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes.
 
     Args:
@@ -99,11 +105,11 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figur
         "the number of right answers. All bars are measured."
     )
     title = f"Right answers on a wrong box, {benchmark}"
-    svg = draw_intervals(title, "P(wrong box | right answer), %", bars, Axis(0, 100))
-    return _figure(f"wrong_boxes_{benchmark}", caption, svg)
+    chart = draw_intervals(title, "P(wrong box | right answer), %", bars, Limits(0, 100))
+    return _figure(f"wrong_boxes_{benchmark}", caption, chart)
 
 
-def draw_area_shares(evaluation: Evaluation) -> Figure | None:
+def draw_area_shares(evaluation: Evaluation) -> ReportFigure | None:
     """How much of the image the predicted boxes cover together; None without a usable box."""
     shares = list_area_shares(evaluation.records)
     if not shares:
@@ -114,16 +120,16 @@ def draw_area_shares(evaluation: Evaluation) -> Figure | None:
         for (low, high), count in zip(pairwise(AREA_EDGES), counts, strict=True)
     ]
     name = f"{name_of(evaluation)}, {evaluation.benchmark}"
-    svg = draw_bars(f"Box area: {shorten(name, 40)}", "share of the image", "questions", bars)
+    chart = draw_bars(f"Box area: {shorten(name, 40)}", "share of the image", "questions", bars)
     caption = (
         f"{name}: share of the image that the predicted boxes of a question cover together; "
         f"n = {len(shares)} questions with a usable box. Measured."
     )
-    return _figure(f"area_{evaluation.benchmark}_{evaluation.run_id}", caption, svg)
+    return _figure(f"area_{evaluation.benchmark}_{evaluation.run_id}", caption, chart)
 
 
-def _figure(name: str, caption: str, svg: str) -> Figure:
-    return Figure(file_stem(name), caption, _NO_XML.sub("", svg))
+def _figure(name: str, caption: str, chart: Figure) -> ReportFigure:
+    return ReportFigure(file_stem(name), caption, chart)
 
 
 def _describe_omitted(lines: int) -> str:

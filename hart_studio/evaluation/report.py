@@ -17,6 +17,7 @@ from typing import Final
 
 from hart_studio.errors import InputError
 from hart_studio.evaluation.accuracy import is_scored
+from hart_studio.evaluation.charts import to_png, to_svg
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failure_examples import (
     default_protocol,
@@ -25,9 +26,8 @@ from hart_studio.evaluation.failure_examples import (
     select_failures,
 )
 from hart_studio.evaluation.failures import count_verdicts
-from hart_studio.evaluation.figures import Figure, make_figures
+from hart_studio.evaluation.figures import ReportFigure, make_figures
 from hart_studio.evaluation.html_page import GENERATOR, write_page
-from hart_studio.evaluation.png import to_png
 from hart_studio.evaluation.sample_drawing import ModelAnswer, draw_sample, write_sample
 from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.rows import file_stem, name_of, unique
@@ -92,8 +92,8 @@ def write_report(
         write_atomically(folder / "tables" / f"{table.name}.csv", to_csv(table))
         write_atomically(folder / "tables" / f"{table.name}.tex", to_latex(table))
     for figure in figures:
-        write_atomically(folder / "figures" / f"{figure.name}.svg", figure.svg)
-        write_atomically(folder / "figures" / f"{figure.name}.png", to_png(figure.svg))
+        write_atomically(folder / "figures" / f"{figure.name}.svg", to_svg(figure.chart))
+        write_atomically(folder / "figures" / f"{figure.name}.png", to_png(figure.chart))
     failures = {
         benchmark: select_failures([found for found in evaluations if found.benchmark == benchmark], samples_drawn)
         for benchmark in unique([evaluation.benchmark for evaluation in evaluations])
@@ -201,12 +201,12 @@ def _write_table(table: Table) -> tuple[str, str]:
     return f'<h2 id="{table.name}">{html.escape(table.title)}</h2>', to_html(table)
 
 
-def _write_figures(figures: Sequence[Figure]) -> Iterator[str]:
+def _write_figures(figures: Sequence[ReportFigure]) -> Iterator[str]:
     if not figures:
         return
     yield '<h2 id="figures">Figures</h2><div class="figures">'
     for figure in figures:
-        yield f"<figure>{figure.svg}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
+        yield f"<figure>{to_svg(figure.chart)}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
     yield "</div>"
 
 
@@ -254,7 +254,10 @@ def _write_contrast(
 
 
 def _compose_markdown(
-    evaluations: Sequence[Evaluation], tables: Sequence[Table], figures: Sequence[Figure], contrasts: Sequence[str]
+    evaluations: Sequence[Evaluation],
+    tables: Sequence[Table],
+    figures: Sequence[ReportFigure],
+    contrasts: Sequence[str],
 ) -> str:
     parts = [f"# {_TITLE}", *(escape_markdown(sentence) for sentence in describe(evaluations, tables))]
     parts += [to_markdown(table).rstrip() for table in tables]

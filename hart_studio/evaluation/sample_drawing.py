@@ -6,14 +6,15 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
+from hart_studio.evaluation.charts import FONT_FILE, SERIES_STYLES
 from hart_studio.evaluation.failures import Verdict, get_verdict
-from hart_studio.evaluation.fonts import load_font
-from hart_studio.evaluation.line_chart import SERIES_STYLES, shorten
 from hart_studio.evaluation.records import SampleResult
+from hart_studio.formatting import shorten
 from hart_studio.geometry import BoxFrame, from_original
 from hart_studio.records import Box, Protocol
 
@@ -102,7 +103,7 @@ def draw_sample(image: Image.Image, shown: Sequence[ModelAnswer]) -> Image.Image
     for text, color, size, swatch in lines:
         if swatch:
             pen.rectangle([left, y + 2, left + size - 2, y + size], fill=swatch)
-        pen.text((left + (size + 6 if swatch else 0), y), text, fill=color, font=load_font(size))
+        pen.text((left + (size + 6 if swatch else 0), y), text, fill=color, font=_load_font(size))
         y += size + 8
     return page
 
@@ -159,8 +160,13 @@ def _describe(shown: Sequence[ModelAnswer]) -> list[tuple[str, str, int, str]]:
     return lines
 
 
+@lru_cache(maxsize=16)
+def _load_font(size_px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONT_FILE, size_px)
+
+
 def _wrap(text: str, size: int) -> list[str]:
-    font, room = load_font(size), _PANEL_PX - 40
+    font, room = _load_font(size), _PANEL_PX - 40
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hart_studio.evaluation.bar_chart import Bar, draw_bars
+from hart_studio.evaluation.charts import Bar, draw_bars, to_svg
 from hart_studio.evaluation.html_page import GENERATOR, write_page, write_table
 from hart_studio.evaluation.statistics import Estimate
 from hart_studio.files import write_atomically
@@ -62,19 +62,24 @@ def draw_figures(quality: Quality) -> dict[str, str]:
     found = {}
     for kind, counts in quality.scores.items():
         bars = [Bar(f"{index / SCORE_BINS:.1f}", count) for index, count in enumerate(counts)]
-        found[f"scores_{kind}"] = draw_bars(f"Scores, {KIND_TITLES[kind].lower()}", "score from", "labels", bars)
+        title = f"Scores, {KIND_TITLES[kind].lower()}"
+        found[f"scores_{kind}"] = to_svg(draw_bars(title, "score from", "labels", bars))
     if any(quality.areas):
         bars = [Bar(f"{100 * low:g} %", count) for low, count in zip(AREA_EDGES[:-1], quality.areas, strict=True)]
-        found["areas"] = draw_bars("Area of the labels", "share of the image from", "labels", bars)
+        found["areas"] = to_svg(draw_bars("Area of the labels", "share of the image from", "labels", bars))
     return found
 
 
 def draw_reliability(calibration: Calibration, kind: EvidenceKind) -> str:
     """The reliability diagram of one kind of evidence: bars are the share of right labels, lines the mean score."""
-    curve = calibration.curves[kind]
-    bars = [Bar(f"{each.low:.1f}", each.right or 0.0, each.score) for each in curve.bins]
+    bars = reliability_bars(calibration, kind)
     title = f"Reliability, {KIND_TITLES[kind].lower()}, where it was calibrated"
-    return draw_bars(title, "score from; the line is the mean score", "share of right labels", bars, top=1.0)
+    return to_svg(draw_bars(title, "score from; the line is the mean score", "share of right labels", bars, top=1.0))
+
+
+def reliability_bars(calibration: Calibration, kind: EvidenceKind) -> list[Bar]:
+    """One bar per bin of the score: height = share of right labels, mark = mean score."""
+    return [Bar(f"{each.low:.1f}", each.right or 0.0, each.score) for each in calibration.curves[kind].bins]
 
 
 def draw_calibration(calibration: Calibration, quality: Quality) -> tuple[dict[str, str], str]:

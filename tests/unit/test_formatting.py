@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from hart_studio.formatting import format_percent, list_reasons
+from hart_studio.formatting import format_percent, list_reasons, shorten
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_reasons_that_are_not_shown_are_counted() -> None:
     assert list_them(2) == ["3 x a", "2 x b", "and 2 other reasons"]
     assert list_them(3)[-1] == "and 1 other reason"
     assert list_them(4)[-1] == "1 x d"
+
+
+def test_a_long_text_keeps_its_ends() -> None:
+    assert shorten("abcdefghij", 10) == "abcdefghij"
+    assert shorten("abcdefghijk", 10) == "abcd…ghijk"
+    assert len(shorten("a" * 200, 28)) == 28

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from hart_studio.evaluation.line_chart import Series
+from hart_studio.evaluation.charts import Series
 
 
 def join_seeds(name: str, seeds: Sequence[Mapping[int, float]], window: int = 1) -> Series:

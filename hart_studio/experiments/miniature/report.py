@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hart_studio.evaluation.line_chart import draw_chart
+from hart_studio.evaluation.charts import draw_lines, to_svg
 from hart_studio.experiments.miniature.claims import claims_table
 from hart_studio.experiments.miniature.curves import join_seeds
 from hart_studio.experiments.miniature.results import StudyResults
@@ -138,9 +138,11 @@ def draw_charts(results: StudyResults) -> dict[str, str]:
     found = [join_seeds(variant.title, results.curve(variant.name, "iog_above_0.3")) for variant in trained]
     smoothed = f", mean of {window} steps" if window > 1 else ""
     return {
-        "reward": draw_chart(f"Reward of the rollouts{smoothed}", "training step", "reward", rewards),
-        "grounding": draw_chart(
-            "Grounding of held-out questions, IoG > 0.3", "training step", "share of gold boxes found", found
+        "reward": to_svg(draw_lines(f"Reward of the rollouts{smoothed}", "training step", "reward", rewards)),
+        "grounding": to_svg(
+            draw_lines(
+                "Grounding of held-out questions, IoG > 0.3", "training step", "share of gold boxes found", found
+            )
         ),
     }
 

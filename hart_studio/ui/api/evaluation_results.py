@@ -15,11 +15,11 @@ from typing import Any, Final
 from pydantic import Field
 
 from hart_studio.errors import HartError, ImageError, InputError
+from hart_studio.evaluation.charts import to_svg
 from hart_studio.evaluation.evaluations import Evaluation
 from hart_studio.evaluation.failures import Verdict, count_verdicts, filter_records, get_verdict, sort_records
 from hart_studio.evaluation.figures import make_figures
 from hart_studio.evaluation.job import DATASET_INFO_FILE
-from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS, shorten
 from hart_studio.evaluation.records import AnswerResult, SampleResult
 from hart_studio.evaluation.report import describe_gaps, write_report
 from hart_studio.evaluation.results import load_evaluation
@@ -28,6 +28,7 @@ from hart_studio.evaluation.tables.collection import make_tables
 from hart_studio.evaluation.tables.table import Table
 from hart_studio.evaluation.tables.writers import show_cell
 from hart_studio.files import copy_regular_file, from_stored_path
+from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.imaging import SourceImage
 from hart_studio.records import Box, Protocol, Record, Score
 from hart_studio.runs.layout import RunLayout
@@ -133,7 +134,10 @@ class EvaluationResultsApi:
         if shown is None:
             shown = {
                 "tables": [_show_table(table) for table in make_tables(evaluations)],
-                "figures": [figure._asdict() for figure in make_figures(evaluations)],
+                "figures": [
+                    {"name": figure.name, "caption": figure.caption, "svg": to_svg(figure.chart)}
+                    for figure in make_figures(evaluations)
+                ],
             }
             with self._lock:
                 _keep(self._shown, key, shown)

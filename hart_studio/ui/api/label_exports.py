@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import Field, ValidationError
 
 from hart_studio.errors import DataError, HartError, InputError
-from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS, shorten
+from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.labeling.calibration import Calibration
 from hart_studio.labeling.calibration_lookup import get_calibration
 from hart_studio.labeling.export_loss import preview_export

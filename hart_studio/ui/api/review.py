@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from hart_studio.errors import ImageError, InputError, ModelError
-from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS, shorten
+from hart_studio.formatting import LIST_TEXT_CHARS, shorten
 from hart_studio.geometry import plan_crops
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling import bulk_accept

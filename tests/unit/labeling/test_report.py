@@ -20,6 +20,7 @@ from hart_studio.labeling.report import (
     draw_figures,
     draw_reliability,
     format_estimate,
+    reliability_bars,
     write_report,
 )
 from hart_studio.labeling.review import ReviewQueue
@@ -80,7 +81,13 @@ def test_the_reliability_diagram_shows_right_and_score() -> None:
     bins = make_bins(np.array([0.15, 0.95]), np.array([0.0, 1.0]))
     curve = make_calibration().curves["known_answer"].model_copy(update={"bins": bins})
     text = draw_reliability(make_calibration(curves={"known_answer": curve}), "known_answer")
-    assert text.count('stroke-width="3"') == 2
+    assert text.startswith("<svg") and "where it was calibrated" in text
+    calibration = make_calibration(curves={"known_answer": curve})
+    heights = {bar.label: (bar.value, bar.mark) for bar in reliability_bars(calibration, "known_answer")}
+        bar.label: (bar.value, bar.mark)
+        for bar in reliability_bars(make_calibration(curves={"known_answer": curve}), "known_answer")
+    }
+    assert heights["0.1"] == (0.0, pytest.approx(0.15)) and heights["0.9"] == (1.0, pytest.approx(0.95))
 
 
 def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: Path, image: Path) -> None:

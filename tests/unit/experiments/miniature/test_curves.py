@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hart_studio.evaluation.line_chart import Series
+from hart_studio.evaluation.charts import Series
 from hart_studio.experiments.miniature.curves import join_seeds
 
 

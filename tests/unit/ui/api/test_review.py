@@ -11,7 +11,7 @@ from PIL import Image
 from hart_studio.data.rows import LoadedSamples
 from hart_studio.data.sources import load_jsonl
 from hart_studio.errors import InputError, ModelError
-from hart_studio.evaluation.line_chart import LIST_TEXT_CHARS
+from hart_studio.formatting import LIST_TEXT_CHARS
 from hart_studio.image_domains import NEEDLE
 from hart_studio.labeling.filters import ItemFilter
 from hart_studio.labeling.importing import import_samples
