@@ -84,9 +84,6 @@ def test_the_reliability_diagram_shows_right_and_score() -> None:
     assert text.startswith("<svg") and "where it was calibrated" in text
     calibration = make_calibration(curves={"known_answer": curve})
     heights = {bar.label: (bar.value, bar.mark) for bar in reliability_bars(calibration, "known_answer")}
-        bar.label: (bar.value, bar.mark)
-        for bar in reliability_bars(make_calibration(curves={"known_answer": curve}), "known_answer")
-    }
     assert heights["0.1"] == (0.0, pytest.approx(0.15)) and heights["0.9"] == (1.0, pytest.approx(0.95))
 
 
