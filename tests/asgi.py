@@ -43,7 +43,7 @@ class Answer:
 
 
 def run_async(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a thread of its own: browser tests of the same process keep an event loop running in this one."""
+    """Run a coroutine in a thread of its own: browser tests keep an event loop running in this one."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
 
