@@ -300,7 +300,9 @@ def build_train_tab(desk: LaunchDesk, watch: RunWatch, pages: RunPages, tabs: gr
         return {tabs: gr.skip()}
 
     def list_gpus_anew(event: gr.SelectData) -> Any:
-        return gr.update(choices=_list_choices(desk.gpus())) if event.value == "Train" else gr.skip()
+        # A busy driver may not answer in time: then the list stays as it was.
+        found = desk.gpus() if event.value == "Train" else []
+        return gr.update(choices=_list_choices(found)) if found else gr.skip()
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     filled = [preset, earlier, file, setup, base, *inputs]
