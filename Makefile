@@ -1,4 +1,4 @@
-.PHONY: setup fmt check test app smoke reference screenshots
+.PHONY: setup fmt check test test-all app smoke reference screenshots
 
 setup:  ## install everything that development needs
 	pip install -r requirements-dev.txt
@@ -9,8 +9,11 @@ fmt:  ## format and fix what can be fixed
 check:  ## what the style gate runs
 	ruff check . && ruff format --check . && mypy
 
-test:  ## the whole suite
+test:  ## default tests
 	pytest
+
+test-all:  ## every test but the slow ones
+	pip install -r requirements-readers.txt && pytest --all
 
 smoke:  ## fast tests only: no model, no browser
 	pytest -m "not integration and not browser"

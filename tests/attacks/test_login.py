@@ -45,6 +45,7 @@ def knock(client: httpx.Client, target: Target, method: str, path: str) -> int:
         return answer.status_code
 
 
+@pytest.mark.core
 def test_every_route_is_shut_to_strangers(login_target: Target, routes: list[tuple[str, str]]) -> None:
     with httpx.Client() as stranger:
         answers = {(method, path): knock(stranger, login_target, method, path) for method, path in routes}

@@ -41,6 +41,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.core
 def test_no_call_of_a_page_leads_out_of_its_folders(target: Target) -> None:
     before = files_of(target.root)
     names = [name for _, name in target.server_functions if name not in {"peek", "bring", "create"}]

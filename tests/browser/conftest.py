@@ -28,6 +28,7 @@ PROJECT_ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 60_000
 """For one step of a page, on a machine that is busy with something else."""
 
+LOCAL_URL = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|(about|blob|data):")
 SIGN_RGB = (255, 0, 200)
 SIGN_XYXY = (400, 450, 600, 675)
 """The magenta sign on the example picture, in its own pixels: [250, 500, 375, 750] thousandths of 1600 x 900."""
@@ -79,9 +80,9 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio; all are closed at the end."""
+    """``serve(load, examples, runs_root, is_open, labels_root)`` -> address of a studio until the module ends."""
     apps: list[gr.Blocks] = []
     desks: list[LaunchDesk] = []
     cache = tmp_path_factory.mktemp("cache")
@@ -117,7 +118,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     patch.undo()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(serve: Callable[..., str], picture_folder: Path) -> str:
     """Address of a studio with scripted models."""
     return serve(open_by_name, picture_folder)
@@ -135,31 +136,70 @@ def browser() -> Iterator[sync_api.Browser]:
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def shared_context(browser: sync_api.Browser) -> Iterator[sync_api.BrowserContext]:
+    """Context for the first page of each test: its HTTP cache keeps the files of the page."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def open_page(browser: sync_api.Browser) -> Iterator[Callable[..., sync_api.Page]]:
-    """``open_page(url)`` -> a loaded page. At the end: nothing left this machine and no script failed."""
-    contexts: list[sync_api.BrowserContext] = []
+def open_page(
+    browser: sync_api.Browser, shared_context: sync_api.BrowserContext
+) -> Iterator[Callable[..., sync_api.Page]]:
+    """``open_page(url)`` -> a loaded page. At the end: nothing left this machine and no script failed.
+
+    The first page of a test begins without cookies and stored data, and each further one is in a context of its own.
+    """
+    own_contexts: list[sync_api.BrowserContext] = []
+    shared_pages: list[sync_api.Page] = []
     outside: list[str] = []
     failures: list[str] = []
 
-    def refuse(route: sync_api.Route) -> None:
-        outside.append(route.request.url)
-        route.abort()
+    def note(url: str) -> None:
+        if not LOCAL_URL.match(url):
+            outside.append(url)
+
+    def make_page(size: tuple[int, int]) -> sync_api.Page:
+        viewport: sync_api.ViewportSize = {"width": size[0], "height": size[1]}
+        if shared_pages:
+            own_contexts.append(browser.new_context(viewport=viewport))
+            return own_contexts[-1].new_page()
+        page = shared_context.new_page()
+        page.set_viewport_size(viewport)
+        shared_pages.append(page)
+        return page
 
     def load(url: str, size: tuple[int, int] = (1280, 900), theme: str = "light") -> sync_api.Page:
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-        contexts.append(context)
-        context.route(re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])"), refuse)
-        page = context.new_page()
+        is_first = not shared_pages
+        page = make_page(size)
         page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: note(request.url))
+        page.on("popup", lambda opened: opened.on("request", lambda request: note(request.url)))
+        page.on("websocket", lambda socket: note(socket.url))
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.on("console", lambda message: "Content Security" in message.text and failures.append(message.text))
+        if is_first:
+            clear_stored_data(page, url)
         page.goto(f"{url}?__theme={theme}")
         page.wait_for_selector("#ask-button")
         return page
 
     yield load
-    for context in contexts:
+    for context in own_contexts:
         context.close()
+    for page in shared_context.pages:
+        page.close()
     assert not outside
     assert not failures
+
+
+def clear_stored_data(page: sync_api.Page, url: str) -> None:
+    """Remove the cookies of a context and what it stores for the site, but not its HTTP cache."""
+    page.context.clear_cookies()
+    page.context.clear_permissions()
+    session = page.context.new_cdp_session(page)
+    kinds = "local_storage,indexeddb,service_workers,cache_storage,file_systems,shader_cache,websql"
+    session.send("Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": kinds})
+    session.detach()

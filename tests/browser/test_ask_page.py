@@ -24,6 +24,7 @@ def test_the_page_opens_with_an_invitation(studio, open_page):
     assert page.title() == "HART Studio"
 
 
+@pytest.mark.core
 def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     page = open_page(studio)
     pick_example(page)

@@ -49,6 +49,7 @@ def row_of(page: Page, title: str) -> Locator:
     return page.locator(".hs-ev-row", has=page.get_by_text(title, exact=True))
 
 
+@pytest.mark.core
 def test_from_the_form_to_a_failure_in_ask(
     open_page: Callable[..., Page], studio: str, root: Path, tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_the_failure_browser_by_keyboard(
     expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
 
 
+@pytest.mark.core
 def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
     write_evaluation(root, make_records(picture), title="Twelve")
     page = open_page(studio)

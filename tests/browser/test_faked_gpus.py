@@ -1,7 +1,6 @@
-"""The Train page on a machine with two GPUs. Only their driver's program is faked: the jobs are real ones.
+"""The Train page on a machine with two GPUs, whose driver's program is faked; the jobs are processes without a model.
 
-There is no GPU behind the fake, so a job that is given one trains on the CPU, and that several share a run through
-accelerate is shown by its command alone.
+There is no GPU behind the fake, so that several share a run through accelerate is shown by its command alone.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hart_studio.runs.layout import RunLayout
+from hart_studio.ui import launch_desk
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import RUN_MS, end_runs, fill_form, find_layout, open_tab, state_is
 
@@ -105,10 +105,10 @@ def test_two_processors_share_a_run_through_accelerate(open_page: OpenPage, stud
     expect(page.locator(".hs-facts")).to_contain_text("CPU")
 
 
-@pytest.mark.timeout(900)
 def test_a_run_waits_for_its_processor_and_for_no_other(
-    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
+    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", "tests.browser.paced_job")
     page = open_page(studio_url)
     start_on(page, tmp_path, "first", 0)
     state_is(page, "running")

@@ -64,6 +64,7 @@ def bring(page: Page, source: Path) -> None:
     expect(page.locator(".hs-import-told")).to_contain_text("added", timeout=60_000)
 
 
+@pytest.mark.core
 def test_from_the_first_row_to_the_export(
     open_page: Callable[..., Page], studio: str, labels: Path, needle: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,7 @@
-"""Runs of the built-in model from the page: started, watched, stopped, killed, resumed, queued; the studio killed."""
+"""Runs from the page: started, watched, stopped, killed, resumed, queued; the studio killed.
+
+Those that are watched, killed and resumed train the built-in model; the others are processes without a model.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from hart_studio.runs.checkpoints import newest_checkpoint
 from hart_studio.runs.layout import read_step
 from hart_studio.runs.reader import list_runs, summarize_run
 from hart_studio.runs.status import read_status
+from hart_studio.ui import launch_desk
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.run_pages import (
     RUN_MS,
@@ -34,6 +38,7 @@ from tests.browser.run_pages import (
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)
 OpenPage = Callable[..., Page]
+PACED_JOB = "tests.browser.paced_job"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,8 @@ def studio_url(serve: Callable[..., str], picture_folder: Path, root: Path) -> s
     return serve(None, picture_folder, root)
 
 
+@pytest.mark.core
+@pytest.mark.timeout(600)
 def test_a_run_is_started_watched_and_found_again(
     open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
 ) -> None:
@@ -88,24 +95,10 @@ def test_a_run_is_started_watched_and_found_again(
     expect(page.locator(".hs-gold-note")).to_contain_text("Evaluation only")
 
 
-def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPage, studio_url: str, root: Path) -> None:
-    page = open_page(studio_url)
-    open_tab(page, "Watch")
-    page.get_by_role("button", name="Try in Ask").click()
-    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#ask-model-a input")).to_have_value("built-in")
-    checkpoint = newest_checkpoint(find_layout(root, "first"))
-    assert checkpoint is not None
-    expect(page.locator("#ask-model-b input")).to_have_value(f"first, step {read_step(checkpoint.folder.name)}")
-    page.click(".hs-example >> nth=0")
-    page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
-    page.click("#ask-button")
-    page.wait_for_selector("#result-b .hs-card", timeout=RUN_MS)
-
-
 def test_a_stop_saves_and_touches_nothing_else(
-    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path
+    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", PACED_JOB)
     page = open_page(studio_url)
     start(page, tmp_path, "stopped", schedule={"rl_steps": 500})
     layout = find_layout(root, "stopped")
@@ -145,7 +138,28 @@ def test_a_killed_trainer_is_shown_and_resumed(
     expect(page.locator(".hs-run-clock")).to_contain_text("attempt 2")
 
 
-def test_a_second_run_waits_for_the_first(open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_tried_beside_the_model_it_began_with(open_page: OpenPage, studio_url: str, root: Path) -> None:
+    page = open_page(studio_url)
+    layout = find_layout(root, "killed")  # by the test above
+    open_tab(page, "Watch")
+    page.select_option(".hs-run-picker", layout.run_id)
+    expect(page.locator(".hs-run-title")).to_have_text("killed")
+    page.get_by_role("button", name="Try in Ask").click()
+    expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#ask-model-a input")).to_have_value("built-in")
+    checkpoint = newest_checkpoint(layout)
+    assert checkpoint is not None
+    expect(page.locator("#ask-model-b input")).to_have_value(f"killed, step {read_step(checkpoint.folder.name)}")
+    page.click(".hs-example >> nth=0")
+    page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
+    page.click("#ask-button")
+    page.wait_for_selector("#result-b .hs-card", timeout=RUN_MS)
+
+
+def test_a_second_run_waits_for_the_first(
+    open_page: OpenPage, studio_url: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_desk, "TRAINING_MODULE", PACED_JOB)
     page = open_page(studio_url)
     start(page, tmp_path, "ahead", schedule={"rl_steps": 500})
     state_is(page, "running")
@@ -202,13 +216,22 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
         state_is(page, "stopped")
 
 
+START_APP = f"""
+import runpy, sys
+from hart_studio.ui import launch_desk
+launch_desk.TRAINING_MODULE = "{PACED_JOB}"
+sys.argv[0] = "app.py"
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
 class StudioProcess:
-    """``python app.py`` in a process of its own."""
+    """``python app.py`` in a process of its own, whose trainings are paced jobs."""
 
     def __init__(self, root: Path, port: int | None = None, log: Path | None = None) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        argv = [sys.executable, "app.py", "--port", str(self.port), "--runs-root", str(root)]
+        argv = [sys.executable, "-c", START_APP, "--port", str(self.port), "--runs-root", str(root)]
         # Where Python is told to keep nothing back, it would not show whether the page itself does.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with (log or Path(os.devnull)).open("w") as output:
@@ -217,7 +240,7 @@ class StudioProcess:
             )
 
     def __enter__(self) -> StudioProcess:
-        deadline = time.monotonic() + PATIENCE_MS / 1000
+        deadline = time.monotonic() + RUN_MS / 1000
         while time.monotonic() < deadline:
             try:
                 httpx.get(self.url)

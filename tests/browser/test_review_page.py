@@ -205,6 +205,7 @@ def test_a_bulk_accept_is_taken_back_from_the_review(review: tuple[Page, Project
     assert labels_of(project) == ["proposed"] * 5
 
 
+@pytest.mark.core
 def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> None:
     page, project = review
     for number, key in enumerate("arb"):

@@ -67,6 +67,7 @@ def watch(page: Page, name: str) -> None:
     page.wait_for_selector(".hs-rollout")
 
 
+@pytest.mark.core
 def test_boxes_land_on_the_right_pixels_and_move_from_step_to_step(open_page: OpenPage, shelf_url: str) -> None:
     page = open_page(shelf_url)
     watch(page, "plain")
@@ -118,6 +119,7 @@ def test_text_of_a_model_never_becomes_markup(open_page: OpenPage, shelf_url: st
     assert page.title() == "HART Studio"
 
 
+@pytest.mark.core
 def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> None:
     page = open_page(shelf_url)
     open_tab(page, "Runs")
@@ -299,6 +301,7 @@ def test_boxes_stand_in_one_line_and_the_words_of_the_model_behind_them(
 # --- the form -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_the_form_says_what_is_wrong_before_anything_starts(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
     before = len(list_runs(shelf))
     page = open_page(shelf_url)

@@ -37,7 +37,9 @@ def test_each_kind_of_problem_is_found(tmp_path: Path) -> None:
     assert audited.find_licence(found) == ""
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-mcp.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "requirements-mcp.txt", "requirements-readers.txt"]
+)
 def test_every_range_has_an_end(name: str) -> None:
     path = audited.ROOT / name
     if path.exists():

@@ -20,6 +20,8 @@ from hart_studio.runs.presets import DEFAULT_PRESET, find_preset
 from tests.documents.blocks import Block, blocks
 from tests.documents.pages import ROOT, Command, anchors, code_words, commands, documents, links, name_of
 
+pytestmark = pytest.mark.core
+
 DOCUMENTS = documents()
 COMMANDS = [command for path in DOCUMENTS for command in commands(path)]
 OUR_MODULES = ("hart_studio", "benchmarks", "tests", "accelerate")

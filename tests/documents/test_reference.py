@@ -9,6 +9,8 @@ import pytest
 from hart_studio.runs.overrides import setting_names
 from tests.documents import reference, sources
 
+pytestmark = pytest.mark.core
+
 PAGES = reference.pages()
 
 

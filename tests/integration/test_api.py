@@ -61,6 +61,7 @@ def picture(tmp_path_factory):
     return path
 
 
+@pytest.mark.core
 def test_ask_returns_the_object_of_the_command_line(client, picture):
     reply = client.predict(
         handle_file(picture), "Which number?", ["five", "six", "seven"], "five", "scripted", api_name="/ask"

@@ -78,6 +78,7 @@ def test_a_port_that_there_is_not_is_one_clear_line(start, port):
     assert "Traceback" not in output and len(output) < 2000
 
 
+@pytest.mark.core
 def test_help_names_every_flag(start):
     output = start("--help").communicate(timeout=60)[0]
     assert {

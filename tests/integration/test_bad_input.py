@@ -15,7 +15,7 @@ from hart_studio import ask
 from tests.fakes import ScriptedModel
 from tests.pictures import encoded, landmark, png
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 JPEG = encoded(landmark(640, 480), "JPEG")
 GOOD_QUESTION = ["Which digit is on the sign?"]

@@ -24,7 +24,7 @@ from hart_studio.pipeline.verification import verify
 from hart_studio.records import PROTOCOLS, Sample
 from tests.fakes import PointingModel
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 WH = (960, 640)
 REGIONS = ((240, 160, 480, 320), (672, 384, 864, 544))

@@ -65,6 +65,7 @@ def negatives_in(split: str, items: list[Item], options: ExportOptions) -> list[
     ]
 
 
+@pytest.mark.core
 def test_pycocotools(items: list[Item], tmp_path: Path) -> None:
     coco_module = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
@@ -110,7 +111,7 @@ print("RESULT" + json.dumps(results))
 
 def test_ultralytics(items: list[Item], tmp_path: Path) -> None:
     """In a process of its own: it reads its settings when it is imported, and it is started from another folder."""
-    pytest.importorskip("ultralytics", reason="ultralytics is not installed")
+    pytest.importorskip("ultralytics", reason="ultralytics is not installed: pip install -r requirements-readers.txt")
     options = ExportOptions(splits=SHARES)
     cases = {"all": items, "val": negatives_in("val", items, options)}
     reports = [export_labels(chosen, "yolo", tmp_path / name, options) for name, chosen in cases.items()]

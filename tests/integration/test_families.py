@@ -28,7 +28,7 @@ from tests.integration.conversations import (
 )
 from tests.tiny_models import FAMILY_KEYS
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 QWEN_KEYS = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 

@@ -173,7 +173,8 @@ def roots(tmp_path: Path) -> Iterator[Roots]:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 50])
 def test_a_server_that_is_killed_at_random_loses_nothing(roots: Roots, kills: int) -> None:
     chance = random.Random(kills)
     studio = roots.start()

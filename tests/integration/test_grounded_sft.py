@@ -18,7 +18,7 @@ from tests.integration.test_training_run import losses, start
 from tests.integration.training_runs import make_samples, small_config, write_jsonl
 from tests.tiny_models import FAMILY_KEYS
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [pytest.mark.core, pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 LABEL = Box.of((40, 30, 110, 100), label="red star")
 

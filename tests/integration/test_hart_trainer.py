@@ -20,7 +20,7 @@ from hart_studio.training.rollouts import RolledGroup
 from hart_studio.training.steps import MicroBatch, build_rows, count_rollouts
 from tests.integration.training_runs import disturb, gradients_of, make_samples, make_trainer, small_config
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [pytest.mark.core, pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 BETA = 0.04
 

@@ -28,7 +28,7 @@ from tests.integration.conversations import (
     two_turns,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.core, pytest.mark.integration]
 
 
 def test_stop_and_length(load_tiny: Callable[[str], LocalChatModel]) -> None:

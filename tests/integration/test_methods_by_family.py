@@ -1,4 +1,4 @@
-"""Two steps of every method on every family, random weights, all of them or adapters."""
+"""Two steps of every method on every family, with random weights; full training and LoRA in turn."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("lora", ["off", "on"])
-@pytest.mark.parametrize("method", ["ap_grpo", "mgpo", "grpo", "sft"])
-@pytest.mark.parametrize("key", FAMILY_KEYS)
+METHOD_KEYS = ("ap_grpo", "mgpo", "grpo", "sft")
+
+
+def make_cases() -> list[Any]:
+    """All pairs of a family, a method and LoRA; the first family's are in the default tier."""
+    return [
+        pytest.param(key, method, ("off", "on")[(row + column) % 2], marks=[pytest.mark.core] if row == 0 else [])
+        for row, key in enumerate(FAMILY_KEYS)
+        for column, method in enumerate(METHOD_KEYS)
+    ]
+
+
+@pytest.mark.parametrize(("key", "method", "lora"), make_cases())
 def test_two_steps(
     tiny_folder: Callable[[str], Path],
     tmp_path: Path,

@@ -34,6 +34,7 @@ from tests.integration.training_items import (
 from tests.tiny_models import FAMILY_KEYS
 
 pytestmark = [
+    pytest.mark.core,
     pytest.mark.integration,
     # peft asks transformers in a way that transformers is about to retire.
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hart_studio.errors import DataError, InputError
 from hart_studio.files import append_jsonl, names_address, read_jsonl, resolve_inside, write_atomically, write_json
+from tests.examples import example_count
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -72,7 +73,7 @@ def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
 
 
 @given(record=json_values)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=example_count(cost=8))
 def test_json_round_trip(record: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "round_trip.json"
     write_json(path, record)
@@ -101,7 +102,7 @@ def test_non_finite_numbers_are_never_written(value: float, tmp_path: Path) -> N
 
 
 @given(records=st.lists(json_values, max_size=5))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=example_count(cost=8))
 def test_lines_round_trip(records: list[object], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
     path.write_bytes(b"")
@@ -111,7 +112,7 @@ def test_lines_round_trip(records: list[object], tmp_path_factory: pytest.TempPa
 
 
 @given(records=st.lists(json_objects, min_size=1, max_size=3), data=st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=example_count(cost=8))
 def test_torn_file_reads_as_its_whole_lines_and_can_be_continued(
     records: list[object], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -182,7 +183,6 @@ def test_unreadable_file_is_a_data_error(tmp_path: Path) -> None:
 
 
 @given(content=st.binary(max_size=200))
-@settings(deadline=None)
 def test_any_bytes_give_values_or_a_data_error(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     path.write_bytes(content)
@@ -271,7 +271,6 @@ def test_root_may_itself_be_a_link(root: Path) -> None:
     name=st.text(max_size=60)
     | st.lists(st.sampled_from(["..", ".", "/", "one", "out", "up", "loop", "\0", "x"])).map("/".join)
 )
-@settings(deadline=None)
 def test_any_name_is_inside_or_refused(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "any_name"
     (folder / "one").mkdir(parents=True, exist_ok=True)

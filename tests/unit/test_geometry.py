@@ -2,7 +2,7 @@ import math
 from itertools import product
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hart_studio.geometry import (
@@ -107,7 +107,6 @@ def test_padded_square_of_odd_difference_starts_on_a_whole_pixel() -> None:
 
 
 @given(frame=frames, original=sizes, model=sizes, data=st.data())
-@settings(deadline=None)
 def test_round_trip_is_exact(
     frame: BoxFrame, original: tuple[int, int], model: tuple[int, int], data: st.DataObject
 ) -> None:
@@ -117,7 +116,6 @@ def test_round_trip_is_exact(
 
 
 @given(original=sizes, overview=sizes, model=sizes, data=st.data())
-@settings(deadline=None)
 def test_original_to_overview_to_model_and_back(
     original: tuple[int, int], overview: tuple[int, int], model: tuple[int, int], data: st.DataObject
 ) -> None:
@@ -131,7 +129,6 @@ def test_original_to_overview_to_model_and_back(
 
 @pytest.mark.parametrize("frame", [BoxFrame.MODEL_PIXELS, BoxFrame.THOUSANDTHS])
 @given(original=sizes, model=sizes, data=st.data())
-@settings(deadline=None)
 def test_whole_number_text_costs_at_most_half_a_step(
     frame: BoxFrame, original: tuple[int, int], model: tuple[int, int], data: st.DataObject
 ) -> None:
@@ -145,7 +142,6 @@ def test_whole_number_text_costs_at_most_half_a_step(
 
 
 @given(frame=st.sampled_from([BoxFrame.THOUSANDTHS, BoxFrame.UNIT, BoxFrame.UNIT_PADDED_SQUARE]), original=sizes)
-@settings(deadline=None)
 def test_relative_frames_ignore_the_resize(frame: BoxFrame, original: tuple[int, int]) -> None:
     xyxy = (0.125, 0.25, 0.5, 0.75)
     assert to_original(xyxy, frame, original, (28, 28)) == to_original(xyxy, frame, original, (8192, 32))
@@ -174,7 +170,6 @@ def test_fit_inside_by_hand(
 
 
 @given(wh=any_sizes, max_pixels=st.none() | st.integers(1, 10**8), max_side=st.none() | st.integers(1, 10_000))
-@settings(deadline=None)
 def test_fit_inside_limits(wh: tuple[int, int], max_pixels: int | None, max_side: int | None) -> None:
     width, height = fit_inside(wh, max_pixels, max_side)
     assert 1 <= width <= wh[0]
@@ -221,7 +216,6 @@ def test_union_by_hand() -> None:
 
 
 @given(st.lists(whole_boxes, max_size=8))
-@settings(deadline=None)
 def test_union_counts_cells(boxes: list[Box]) -> None:
     covered = sum(
         any(b.x_min <= x < b.x_max and b.y_min <= y < b.y_max for b in boxes) for x, y in product(range(12), repeat=2)
@@ -230,7 +224,6 @@ def test_union_counts_cells(boxes: list[Box]) -> None:
 
 
 @given(whole_boxes, whole_boxes)
-@settings(deadline=None)
 def test_overlap_invariants(first: Box, second: Box) -> None:
     assert iou(first, second) == iou(second, first)
     assert 0 <= iou(first, second) <= iog(first, second) <= 1
@@ -258,7 +251,6 @@ def test_consensus_by_hand() -> None:
 
 
 @given(st.lists(st.lists(whole_boxes, max_size=3), min_size=2, max_size=5))
-@settings(deadline=None)
 def test_consensus_is_a_share_and_ignores_order(box_sets: list[list[Box]]) -> None:
     agreement = mean_pairwise_iou(box_sets)
     assert agreement is not None
@@ -314,7 +306,6 @@ def test_merge_keeps_the_first_and_the_order() -> None:
 
 
 @given(picture=pictures(), ratio=st.floats(0, 2), side=st.floats(1, 300), aspect=st.floats(1, 200))
-@settings(deadline=None)
 def test_shaping_invariants(picture: tuple[tuple[int, int], Box], ratio: float, side: float, aspect: float) -> None:
     wh, start = picture
     padded = pad(start, ratio, wh)
@@ -375,7 +366,6 @@ def test_plan_of_nothing_is_nothing(boxes: list[Box]) -> None:
     max_aspect=st.floats(1, 200),
     max_boxes=st.integers(1, 5),
 )
-@settings(deadline=None)
 def test_planned_crops_can_always_be_cut(
     wh: tuple[int, int], boxes: list[Box], padding: float, min_side: float, max_aspect: float, max_boxes: int
 ) -> None:

@@ -2,7 +2,7 @@ import io
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -62,7 +62,6 @@ def test_declared_sizes(width: int, height: int, is_empty: bool) -> None:
     st.binary(max_size=60),
     st.data(),
 )
-@settings(deadline=None)
 def test_any_bytes_can_be_asked(start: bytes, noise: bytes, data: st.DataObject) -> None:
     head = start[: data.draw(st.integers(0, 40))] + noise
     assert kind_of(head) is None or kind_of(head) != ""

@@ -6,7 +6,7 @@ import math
 import time
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hart_studio.geometry import BoxFrame
@@ -303,7 +303,6 @@ def whole_boxes(draw, scale: float = 1.0, max_value: int = 8192) -> ParsedBox:
     boxes=st.lists(whole_boxes(), max_size=8, unique_by=lambda box: box.xyxy),
     style=st.sampled_from(["qwen_json", "qwen2_special", "internvl"]),
 )
-@settings(deadline=None)
 def test_round_trip_of_whole_numbers_and_labels_is_exact(boxes: list[ParsedBox], style: BoxStyle):
     parsed = parse_boxes(format_boxes(boxes, style))
     assert list(parsed.boxes) == boxes
@@ -311,7 +310,6 @@ def test_round_trip_of_whole_numbers_and_labels_is_exact(boxes: list[ParsedBox],
 
 
 @given(boxes=st.lists(whole_boxes(scale=1e-4, max_value=10_000), min_size=1, max_size=8))
-@settings(deadline=None)
 def test_round_trip_of_unit_boxes_is_within_rounding(boxes: list[ParsedBox]):
     distinct = {format_boxes([box], "unit_list"): box for box in boxes}
     parsed = parse_boxes(format_boxes(list(distinct.values()), "unit_list"))
@@ -324,7 +322,6 @@ def test_round_trip_of_unit_boxes_is_within_rounding(boxes: list[ParsedBox]):
     boxes=st.lists(whole_boxes(scale=0.37), min_size=1, max_size=4), style=st.sampled_from(["qwen_json", "internvl"])
 )
 @example(boxes=[ParsedBox(xyxy=(0.0, 42.55, 0.37, 42.92), label="")], style="qwen_json")
-@settings(deadline=None)
 def test_round_trip_of_fractions_is_within_rounding(boxes: list[ParsedBox], style: BoxStyle):
     distinct = {format_boxes([(box.xyxy, "")], style): box for box in boxes}
     parsed = parse_boxes(format_boxes(list(distinct.values()), style))
@@ -352,7 +349,6 @@ SIZES = st.tuples(st.integers(1, 9000), st.integers(1, 9000))
 
 
 @given(text=MODEL_TEXT, frame=st.sampled_from(BoxFrame), original_wh=SIZES, model_wh=SIZES)
-@settings(deadline=None, max_examples=400)
 def test_no_text_raises_and_no_box_leaves_the_picture(text, frame, original_wh, model_wh):
     parsed = parse_boxes(text)
     assert len({box.xyxy for box in parsed.boxes}) == len(parsed.boxes) <= 64
@@ -372,7 +368,6 @@ def test_no_text_raises_and_no_box_leaves_the_picture(text, frame, original_wh, 
 
 
 @given(boxes=st.lists(st.tuples(*[st.floats(-2e6, 2e6)] * 4), min_size=1, max_size=6))
-@settings(deadline=None)
 def test_a_list_is_usable_exactly_when_it_is_a_box(boxes):
     parsed = parse_boxes("\n".join(f"[{', '.join(map(repr, box))}]" for box in boxes))
     good = [box for box in boxes if max(map(abs, box)) <= MAX_COORDINATE and box[0] < box[2] and box[1] < box[3]]

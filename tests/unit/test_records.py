@@ -3,7 +3,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -103,7 +103,6 @@ floats = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @given(st.tuples(floats, floats, floats, floats) | st.lists(floats, max_size=6).map(tuple))
-@settings(deadline=None)
 def test_is_finite_xyxy_tells_exactly_what_a_box_accepts(values: tuple[float, ...]) -> None:
     try:
         Box.of(values)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.errors import InputError
@@ -150,7 +150,6 @@ MODEL_TEXT = st.lists(st.one_of(PIECES, st.text(max_size=6)), max_size=50).map("
 
 
 @given(text=MODEL_TEXT, count=st.integers(2, 26), has_texts=st.booleans(), strict=st.booleans())
-@settings(deadline=None, max_examples=400)
 def test_a_read_letter_is_one_of_the_question_and_was_written(text, count, has_texts, strict):
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]
     choices = tuple(f"thing {letter}" for letter in letters) if has_texts else ()
@@ -163,7 +162,6 @@ def test_a_read_letter_is_one_of_the_question_and_was_written(text, count, has_t
 
 
 @given(text=MODEL_TEXT)
-@settings(deadline=None, max_examples=300)
 def test_an_open_answer_is_one_line_of_text_or_none(text):
     value, rule = extract_open(text)
     assert (value is None) == (rule == "none")
@@ -172,20 +170,17 @@ def test_an_open_answer_is_one_line_of_text_or_none(text):
 
 
 @given(answer=st.text(st.characters(codec="ascii"), max_size=20).filter(str.strip))
-@settings(deadline=None)
 def test_case_and_blanks_never_decide(answer):
     assert normalise_text(answer) == normalise_text(f"  {answer.upper()}\n") != ""
 
 
 @given(words=st.lists(st.sampled_from(["red", "green", "lamp", "dog", "B", "of"]), max_size=12))
-@settings(deadline=None)
 def test_prose_without_a_sign_of_an_answer_is_never_read(words):
     prose = " ".join(("A", *words, "is visible above all"))
     assert extract_choice(prose, "ABCD", COLOURS) == NOT_FOUND
 
 
 @given(letter=st.sampled_from("ABCD"), before=st.text(max_size=60), after=st.text(max_size=60))
-@settings(deadline=None)
 def test_a_box_is_found_in_any_text(letter, before, after):
     noise = before.replace("boxed", "").replace("<", "").replace("{", "").replace("}", "").replace("\\", "")
     tail = after.replace("boxed", "").replace("<", "").replace("{", "").replace("}", "").replace("\\", "")

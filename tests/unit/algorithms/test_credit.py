@@ -15,7 +15,7 @@ from hart_studio.records import Credit
 AP_GRPO, GRPO = METHODS["ap_grpo"], METHODS["grpo"]
 NOTHING = Credit(advantage=0.0, policy_weight=0.0, kl_weight=0.0)
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 binary_rewards = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=16)
 some_rewards = st.lists(st.floats(0, 1) | st.none(), max_size=16)
 scales = st.floats(0, 0.99)

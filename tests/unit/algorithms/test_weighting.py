@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hart_studio.algorithms.weighting import TokenMean, row_weights
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=20)
 
 

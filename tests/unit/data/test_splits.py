@@ -17,7 +17,7 @@ from hart_studio.data.splits import (
 from hart_studio.errors import DataError, InputError
 from hart_studio.records import Box, GoldSample, Sample
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def make_sample(name: str, image: str = "", folder: str = "/data") -> GoldSample:

@@ -19,6 +19,7 @@ from hart_studio.data.columns import Columns
 from hart_studio.data.tables import load_table, peek_table
 from hart_studio.errors import DataError
 from hart_studio.files import open_plain, read_lines
+from tests.examples import example_count
 from tests.pictures import encoded
 
 ROWS: list[dict[str, Any]] = [
@@ -124,7 +125,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load_table(tmp_path / "gone.csv", tmp_path / "cache")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=example_count(cost=2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200), ending=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".parquet"]))
 def test_no_bytes_raise_anything_else(folder: Path, content: bytes, ending: str) -> None:
     path = folder / f"fuzz{ending}"

@@ -9,13 +9,26 @@ from hart_studio.evaluation.bars import Bar, draw_bars
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_heights_are_the_values() -> None:
-    root = ET.fromstring(draw_bars("Scores", "score", "labels", [Bar("a", 1), Bar("b", 4, mark=2)]))  # noqa: S314 - our own
-    bars = [rect for rect in root.iter(f"{SVG}rect") if rect.get("fill")]
-    heights = [float(rect.get("height", "0")) for rect in bars]
-    assert heights == [52, 208]
+def bar_heights(root: ET.Element) -> list[float]:
+    return [float(rect.get("height", "0")) for rect in root.iter(f"{SVG}rect") if rect.get("fill")]
+
+
+def ticks_of(root: ET.Element) -> list[ET.Element]:
+    """Labels of the axis of values, from the lowest to the highest."""
+    return [text for text in root.iter(f"{SVG}text") if text.get("text-anchor") == "end"]
+
+
+def axis_height(root: ET.Element) -> float:
+    lowest, *_, highest = (float(tick.get("y", "0")) for tick in ticks_of(root))
+    return lowest - highest
+
+
+def test_a_mark_lies_at_its_value() -> None:
+    root = ET.fromstring(draw_bars("Scores", "score", "labels", [Bar("a", 2), Bar("b", 4, mark=2)]))  # noqa: S314 - our own
+    half, whole = (rect for rect in root.iter(f"{SVG}rect") if rect.get("fill"))
     (mark,) = [line for line in root.iter(f"{SVG}line") if line.get("stroke-width") == "3"]
-    assert mark.get("y1") == mark.get("y2") == "152.0"
+    assert mark.get("y1") == mark.get("y2") == half.get("y"), "as high as the bar of the same value"
+    assert float(whole.get("height", "0")) == pytest.approx(2 * float(half.get("height", "0")), abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -33,16 +46,14 @@ def test_heights_are_the_values() -> None:
 def test_the_axis_of_counts_has_whole_numbers_and_no_bar_leaves_it(counts: list[int], ticks: list[str]) -> None:
     bars = [Bar("a", count) for count in counts]
     root = ET.fromstring(draw_bars("Scores", "score", "labels", bars))  # noqa: S314 - our own
-    assert [text.text for text in root.iter(f"{SVG}text") if text.get("text-anchor") == "end"] == ticks
-    heights = [float(rect.get("height", "0")) for rect in root.iter(f"{SVG}rect") if rect.get("fill")]
+    assert [tick.text for tick in ticks_of(root)] == ticks
     top = float(ticks[-1].replace(",", ""))
-    assert heights == pytest.approx([208 * count / top for count in counts], abs=0.05)
+    assert bar_heights(root) == pytest.approx([axis_height(root) * count / top for count in counts], abs=0.1)
 
 
 def test_the_axis_of_shares_ends_where_it_is_told() -> None:
     root = ET.fromstring(draw_bars("t", "x", "y", [Bar("a", 0.3)], top=1.0))  # noqa: S314 - our own
-    ticks = [text.text for text in root.iter(f"{SVG}text") if text.get("text-anchor") == "end"]
-    assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
+    assert [tick.text for tick in ticks_of(root)] == ["0", "0.25", "0.5", "0.75", "1"]
 
 
 def test_text_is_escaped() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from hart_studio.errors import DataError
 from hart_studio.labeling import archives
 from hart_studio.labeling.archives import Archive, Unpacked
+from tests.examples import example_count
 from tests.pictures import encoded
 
 PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
@@ -58,7 +59,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
     assert new == {(folder / "a/b.png").relative_to(tmp_path).as_posix()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=example_count(cost=6))
 @given(names=st.lists(st.text(st.sampled_from("ab./\\: ~é"), min_size=1, max_size=12), min_size=1, max_size=4))
 def test_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     folder = tmp_path_factory.mktemp("any")

@@ -25,6 +25,7 @@ from hart_studio.labeling.formats.reading import FoundPicture
 from hart_studio.labeling.ml_backend import HartBackend, build_app, read_credentials
 from hart_studio.labeling.ml_pictures import PictureGate
 from hart_studio.labeling.self_verify import ProposalSettings
+from tests.examples import example_count
 from tests.fakes import ScriptedModel
 from tests.unit.labeling.conftest import draw_marked
 from tests.unit.pipeline.conftest import boxes_text
@@ -370,7 +371,7 @@ BODY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODY.map(json.dumps).map(str.encode) | st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode))
 def test_no_body_breaks_the_server(client: TestClient, body: bytes) -> None:
     for path in ("/predict", "/setup"):
@@ -379,7 +380,7 @@ def test_no_body_breaks_the_server(client: TestClient, body: bytes) -> None:
         assert isinstance(reply.json(), dict)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=example_count(cost=4), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=DATA, regions=st.lists(REGION, max_size=2))
 def test_no_task_breaks_the_server(client: TestClient, data: dict[str, Any], regions: list[Any]) -> None:
     for context in (None, {"result": regions}):

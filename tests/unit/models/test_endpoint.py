@@ -145,11 +145,11 @@ def test_the_key_is_in_no_message(server: FakeEndpoint) -> None:
     assert KEY not in text
 
 
-@pytest.mark.parametrize("before", [*range(270, 310), *range(4060, 4100)])
 @pytest.mark.parametrize("filling", ["x", " "])
-def test_no_cut_leaves_a_part_of_the_key(server: FakeEndpoint, before: int, filling: str) -> None:
-    server.failures = [Answer(status=401, body=f"{filling * before}{KEY} is wrong".encode())]
-    assert KEY[:8] not in refusal(settings_of(server), KEY)
+def test_no_cut_leaves_a_part_of_the_key(server: FakeEndpoint, filling: str) -> None:
+    for before in [*range(270, 310), *range(4060, 4100)]:
+        server.failures = [Answer(status=401, body=f"{filling * before}{KEY} is wrong".encode())]
+        assert KEY[:8] not in refusal(settings_of(server), KEY), before
 
 
 def test_a_key_in_a_header_of_the_answer(server: FakeEndpoint) -> None:

@@ -291,6 +291,7 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
     assert len(pictures) == 2 and pictures[0] == (192, 256, 3)
 
 
+@pytest.mark.extended
 def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = {"objects": (1, 1), "radius": (0.2, 0.3)}
     look = curriculum._look((64, 64), 2, 0, advance_at=2.0, **scenes)
@@ -307,6 +308,7 @@ def test_an_interrupted_run_repeats_the_uninterrupted_one(tmp_path: Path, monkey
     assert progress["step"] == 4
 
 
+@pytest.mark.extended
 def test_two_processes_train_together(tmp_path: Path) -> None:
     """Real processes over gloo; both must agree on every step or the run would hang."""
     folder = pretrain.train(Plan(tmp_path, steps=2, processes=2))

@@ -16,6 +16,7 @@ from hart_studio.pipeline.grounding import Grounding, grounding_request, make_ov
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.records import Outcome
+from tests.examples import example_count
 from tests.fakes import ScriptedModel, pictures_in, text_of
 
 ORIGINAL_WH = (1200, 900)
@@ -94,7 +95,7 @@ def test_every_way_that_turn_1_can_end(text: str, finish: Literal["stop", "lengt
     assert bool(grounding.boxes) == (outcome == "ok")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=example_count(cost=2))
 @given(st.text(alphabet=st.sampled_from('[]{}(),.:"-0123456789abxy_ \n')), st.sampled_from(sorted(FAMILIES)))
 def test_no_text_raises_and_no_box_leaves_the_picture(text: str, family_key: str) -> None:
     grounding = read(complete(text), family_key)

@@ -152,7 +152,8 @@ def test_warnings_are_counted_and_the_newest_are_shown(layout: RunLayout) -> Non
     assert found is not None and "warnings" not in found, "those that were told are not told again"
 
 
-def test_a_digest_is_read_while_it_grows(layout: RunLayout) -> None:
+@pytest.mark.parametrize("parts", [8, pytest.param(40, marks=pytest.mark.extended)])
+def test_a_digest_is_read_while_it_grows(layout: RunLayout, parts: int) -> None:
     digest, is_over, failures = RunDigest(layout), threading.Event(), []
 
     def read() -> None:
@@ -167,7 +168,7 @@ def test_a_digest_is_read_while_it_grows(layout: RunLayout) -> None:
     sys.setswitchinterval(1e-5)
     try:
         reader.start()
-        for part in range(40):  # rows are put together again and again, and get other figures by it
+        for part in range(parts):  # rows are put together again and again, and get other figures by it
             payloads = [StepDone(stage="", metrics={f"f{part}.{number % 60}": 1.0}) for number in range(100)]
             write(layout, *((100 * part + number, payload) for number, payload in enumerate(payloads, 1)))
             digest.refresh()

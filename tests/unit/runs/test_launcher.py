@@ -162,8 +162,9 @@ def test_a_job_that_is_asked_saves_and_stops(layout: RunLayout, start: Callable[
 
 
 def test_what_waits_for_its_next_attempt_is_not_ended_by_the_last_one(
-    layout: RunLayout, start: Callable[[str], RunStatus]
+    layout: RunLayout, start: Callable[[str], RunStatus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launcher, "_WATCH_SECONDS", 1.0)  # the next attempt keeps the run active all that time
     (layout.folder / "lingers").touch()  # a process takes a while to end after it has said that it stopped
     status = start("polite")
     stopping = threading.Thread(target=stop_run, args=(layout, 20.0))

@@ -25,22 +25,16 @@ def test_a_method_that_cannot_be_part_of_a_name(method: str) -> None:
         make_run_id(method)
 
 
-def test_paths(tmp_path: Path) -> None:
+def test_every_file_has_a_place_of_its_own_in_the_folder_of_the_run(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path / "20260824-101500-sft-0123ab")
-    names = {
-        layout.config: "config.json",
-        layout.provenance: "provenance.json",
-        layout.status: "status.json",
-        layout.events: "events.jsonl",
-        layout.stop: "stop",
-        layout.lock: "lock",
-        layout.images: "rollouts/images",
-        layout.rollouts_of(10): "rollouts/step_000010.jsonl",
-        layout.checkpoint_of(100): "checkpoints/step_000100",
-        layout.log_of(1): "logs/attempt_1.log",
-    }
-    assert {path.relative_to(layout.folder).as_posix() for path in names} == set(names.values())
     assert layout.run_id == "20260824-101500-sft-0123ab"
+    numbered = [place(step) for place in (layout.rollouts_of, layout.checkpoint_of, layout.log_of) for step in (9, 10)]
+    files = [layout.config, layout.provenance, layout.status, layout.events, layout.stop, layout.lock, *numbered]
+    assert len(set(files)) == len(files)
+    assert all(layout.folder in path.parents for path in (*files, layout.images))
+    for place in (layout.rollouts_of, layout.checkpoint_of):
+        assert read_step(place(10).name) == 10
+        assert place(9).name < place(10).name, "names sort as numbers do"
 
 
 def test_a_run_is_found_by_its_id(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hart_studio.runs.overrides import (
     to_arguments,
 )
 from hart_studio.runs.presets import PRESETS
+from tests.examples import example_count
 
 # Texts that could be taken for something else on the way: JSON words, numbers, lists, quotes.
 texts = st.sampled_from(
@@ -64,7 +65,7 @@ configs = st.builds(
 
 
 @given(config=configs)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=example_count(cost=6))
 def test_a_file_round_trip_changes_nothing(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "config.json"
     path.write_text(dump_config(config), encoding="utf-8")
@@ -72,7 +73,7 @@ def test_a_file_round_trip_changes_nothing(config: RunConfig, tmp_path_factory: 
 
 
 @given(config=configs, preset=st.sampled_from([*PRESETS]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=example_count(cost=6))
 def test_the_command_repeats_the_settings(config: RunConfig, preset: str) -> None:
     argv = shlex.split(shlex.join(to_arguments(config, preset)))
     assert argv[:2] == ["--preset", preset] and set(argv[2::2]) <= {"--set"}

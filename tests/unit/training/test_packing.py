@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hart_studio.models.inputs import ProcessedPicture
@@ -147,7 +147,6 @@ def test_no_items_no_rows() -> None:
         pack([], counting)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
 def test_every_tree_is_in_one_row_and_no_row_overflows(lengths: list[int]) -> None:
     rows = fill_rows(lengths)
@@ -158,7 +157,6 @@ def test_every_tree_is_in_one_row_and_no_row_overflows(lengths: list[int]) -> No
     assert all(one + other > max(lengths) for one, other in pairwise(filled))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=20),
     st.integers(1, 60),

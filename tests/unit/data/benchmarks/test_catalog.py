@@ -26,6 +26,7 @@ from hart_studio.evaluation.extractors import EXTRACTORS
 from tests import benchmark_files
 from tests.benchmark_files import COUNTS, WRITERS
 from tests.benchmark_pictures import draw
+from tests.examples import example_count
 
 OTHER_FORMS: list[tuple[str, Callable[[Path], Path]]] = [
     ("mme_realworld_lite", benchmark_files.write_mme_realworld_lite_tsv),
@@ -300,7 +301,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 
 @pytest.mark.parametrize("name", list(BENCHMARKS))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=example_count(cost=6),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), CELLS) | CELLS)
 def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: Pictures, row: Any) -> None:
     benchmark = BENCHMARKS[name]
@@ -311,7 +315,7 @@ def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: Pictures,
 
 
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "needle"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=example_count(cost=10), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_good_row_with_one_odd_cell_is_read_or_refused(
     name: str, pictures: Pictures, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject

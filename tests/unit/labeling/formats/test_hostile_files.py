@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hart_studio.errors import DataError, InputError
 from hart_studio.labeling.formats.reading import ImportOptions
 from hart_studio.labeling.formats.table import FORMATS
+from tests.examples import example_count
 from tests.labels import draw_picture
 
 NAMES = st.sampled_from(
@@ -147,7 +148,7 @@ def try_to_load(name: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=example_count(cost=6), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_json_of_any_form(name: str, data: st.DataObject, folder: Callable[[str], Path]) -> None:
     file, strategy = FILES[name]
@@ -158,7 +159,7 @@ def test_json_of_any_form(name: str, data: st.DataObject, folder: Callable[[str]
     try_to_load(name, path.parent)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=example_count(cost=6), suppress_health_check=list(HealthCheck))
 @given(label=st.text(max_size=60), config=st.text(max_size=60) | st.just("names: [a]\ntrain: images"))
 def test_yolo_of_any_form(label: str, config: str, folder: Callable[[str], Path]) -> None:
     inside = folder("yolo")
@@ -177,7 +178,7 @@ XML = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=example_count(cost=6), suppress_health_check=list(HealthCheck))
 @given(body=XML, junk=st.binary(max_size=30))
 def test_xml_of_any_form(body: str, junk: bytes, folder: Callable[[str], Path]) -> None:
     inside = folder("pascal_voc")

@@ -16,6 +16,7 @@ from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.records import Item, PictureFile
 from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
+from tests.examples import example_count
 from tests.labels import NASTY, draw_picture, full_item, make_item, picture_file
 
 WH = (8192, 5460)
@@ -59,7 +60,7 @@ def resized(wh: tuple[int, int]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=example_count(cost=40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=st.lists(st.lists(boxes(), min_size=1, max_size=4), min_size=1, max_size=3))
 def test_boxes_of_a_huge_picture_come_back(
     name: str, labels: list[list[Box]], large: Any, tmp_path_factory: pytest.TempPathFactory
@@ -123,7 +124,7 @@ def test_nasty_text_several_questions_and_a_turned_picture(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=example_count(cost=40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(members=st.lists(boxes(), min_size=1, max_size=6))
 def test_conversations_of_every_family_come_back(
     family: str, members: list[Box], large: Any, tmp_path_factory: pytest.TempPathFactory
