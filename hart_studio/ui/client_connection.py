@@ -73,7 +73,8 @@ class ClientConnection:
         """
         while self._event is not None and self._is_unread:
             is_late = self._unread_since is not None and time.monotonic() - self._unread_since > UNREAD_SECONDS
-            if is_late or not self._event.alive:
+            # An event that waited longer than that for its turn has only just written its first message.
+            if not self._event.alive or (is_late and not self._is_read_soon()):
                 raise ClientDisconnectedError("nobody waits for the answer; open the stream of events, and ask again")
             time.sleep(_LOOK_SECONDS)
 

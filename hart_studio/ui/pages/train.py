@@ -295,7 +295,7 @@ def build_train_tab(
             yield {report: describe_launch_error(error), queued_run: list(_NOT_STARTED)}
 
     def show_started_run(sent: Any, is_here: bool) -> dict[Any, Any]:
-        """Show the run that was started, to somebody who is still here; whoever has gone on is told where it is."""
+        """Show the run that was started, to somebody who is still here; whoever has gone on gets a notice."""
         match sent:
             case [str(run_id), str(message)]:
                 pass
@@ -308,7 +308,9 @@ def build_train_tab(
         return {tabs: gr.skip()}
 
     def refresh_gpus(event: gr.SelectData) -> Any:
-        return gr.update(choices=_list_choices(launcher.gpus())) if event.value == "Train" else gr.skip()
+        # A busy driver may not answer in time: then the list stays as it was.
+        found = launcher.gpus() if event.value == "Train" else []
+        return gr.update(choices=_list_choices(found)) if found else gr.skip()
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     filled = [preset, earlier, file, setup, base, *inputs]

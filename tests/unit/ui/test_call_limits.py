@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse
 
 from hart_studio.ui import call_limits
 from hart_studio.ui.call_limits import CALLS_PATH, JSON_SCOPE_KEY, CallLimits
+from tests.asgi import run_async
 
 
 class Client:
@@ -70,7 +71,7 @@ def run(scene, **kwargs):
         application = Application(**kwargs)
         await asyncio.wait_for(scene(CallLimits(application), application), 20)
 
-    asyncio.run(play())
+    run_async(play())
 
 
 def test_a_call_passes_and_takes_no_place_among_the_visits():
