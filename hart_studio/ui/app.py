@@ -19,6 +19,7 @@ from hart_studio.ui.config_check import check_checkpoint
 from hart_studio.ui.connections import install_connection_limits
 from hart_studio.ui.endpoint import build_endpoints
 from hart_studio.ui.evaluation_desk import EvaluationDesk
+from hart_studio.ui.event_streams import EventStreams
 from hart_studio.ui.faults import PlainFaults
 from hart_studio.ui.forwarding import NO_PROXY, Proxying
 from hart_studio.ui.guard import Guard
@@ -163,7 +164,8 @@ def launch_options(
     """
     install_connection_limits()
     guard = Middleware(Guard, hosts=hosts, proxying=proxying)
-    middleware = [guard, Middleware(PlainFaults), Middleware(RequestLimits, cache=cache), Middleware(CallLimits)]
+    limits = [Middleware(RequestLimits, cache=cache), Middleware(CallLimits)]
+    middleware = [guard, Middleware(PlainFaults), *limits, Middleware(EventStreams)]
     more: dict[str, Any] = {}
     if mcp is not None:
         server, token = mcp
