@@ -23,6 +23,7 @@ from hart_studio.ui.cache import CacheCleaner
 from hart_studio.ui.call_limits import MAX_RUNNING, CallLimits
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.connections import install_connection_limits
+from hart_studio.ui.event_streams import EventStreams
 from hart_studio.ui.mcp.auth import TokenAuth
 from hart_studio.ui.model_queue import MAX_MODEL_CALLS
 from hart_studio.ui.pages.ask import NO_COMPARISON_MODEL, build_ask_tab
@@ -164,12 +165,12 @@ def launch_options(
         proxying: Which headers of proxies are used.
     """
     install_connection_limits()
-    guard = Middleware(OriginCheckMiddleware, hosts=hosts, proxying=proxying)
     middleware = [
-        guard,
+        Middleware(OriginCheckMiddleware, hosts=hosts, proxying=proxying),
         Middleware(ErrorMiddleware),
         Middleware(RequestLimitMiddleware, cache=cache),
         Middleware(CallLimits),
+        Middleware(EventStreams),
     ]
     more: dict[str, Any] = {}
     if mcp is not None:

@@ -6,13 +6,12 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page
 
-from tests.browser.conftest import SETTLE_MS, SIGN_RGB
+from tests.browser.conftest import SIGN_RGB
 
 
 def pick_example(page: Page) -> None:
     page.click(".hs-example >> nth=0")
     page.wait_for_selector("#result-a .hs-viewer:not(.hs-is-empty)")
-    page.wait_for_timeout(SETTLE_MS)
 
 
 def choose_model(page: Page, name: str, list_id: str = "ask-model-a") -> None:

@@ -25,10 +25,6 @@ from tests.fakes import ScriptedModel
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements-dev.txt")
 
 PROJECT_ROOT = Path(__file__).parents[2]
-SETTLE_MS = 800
-"""Gradio closes its stream of events after the last one; a click at that very moment is never answered (docs/LOG.md,
-2026-11-30). Until that is mended, tests click like people: a moment after the form has changed."""
-
 PATIENCE_MS = 60_000
 """For one step of a page, on a machine that is busy with something else."""
 

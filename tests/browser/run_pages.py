@@ -18,7 +18,6 @@ from hart_studio.runs.provenance import Provenance
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.rollouts import GroupImages
 from hart_studio.runs.writer import RunWriter, create_run
-from tests.browser.conftest import SETTLE_MS
 
 RUN_MS = 240_000
 """For a small real run, on a machine that is busy with something else."""
@@ -64,7 +63,6 @@ def fill_form(page: Page, folder: Path, name: str, **changes: dict[str, Any]) ->
         page.locator("#train-form button.label-wrap", has_text="Load settings").click()
     page.set_input_files("#train-form input[type=file]", path)
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value(name)
-    page.wait_for_timeout(SETTLE_MS)
 
 
 def start(page: Page, folder: Path, name: str, **changes: dict[str, Any]) -> None:

@@ -175,15 +175,27 @@ def test_batches_keep_groups_whole_and_the_budget(
     assert sorted(index for batch in batches for index in batch) == list(range(len(sequences)))
     for batch in batches:
         chosen = [sequences[index] for index in batch]
-        groups = group_by_prompt(chosen, range(len(chosen))) if share else [[index] for index in range(len(chosen))]
+        trained = [index for index, sequence in enumerate(chosen) if sequence.trained_count]
+        groups = group_by_prompt(chosen, trained) if share else [[index] for index in trained]
         size = pack(chosen, counting, share=share).input_ids.numel()
-        assert size <= token_budget or len(groups) == 1
+        assert size <= token_budget or len(groups) <= 1
     if share:
         homes = {
             shape[0]: {number for number, batch in enumerate(batches) for index in batch if shapes[index] == shape}
             for shape in shapes
+            if shape[1]
         }
         assert all(len(home) == 1 for home in homes.values())
+
+
+def test_sequences_without_a_trained_token_do_not_count_in_a_batch() -> None:
+    # Counted as a token, the third sequence makes its row longer, and the second fits beside the first: 2 x 16 tokens.
+    # Without it rows are 15 long and the second needs one of its own: 3 x 15.
+    prompts = [Prompt(tuple(range(1, 3 + 4 * number))) for number in range(4)]
+    shapes = [(0, 1), (2, 5), (3, 0), (3, 2)]
+    sequences = [turn_sequence(prompts[prompt], range(100, 100 + length)) for prompt, length in shapes]
+    assert split_by_tokens(sequences, 32) == [[0, 1], [3, 2]]
+    assert split_by_tokens(sequences[2:3], 1) == [[0]]
 
 
 def test_batches_put_neighbours_in_length_together() -> None:
