@@ -76,4 +76,5 @@ class EventStreams:
 
 
 def _read_session(scope: Scope) -> str:
-    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [""])[0]
+    query: bytes = scope.get("query_string", b"")
+    return parse_qs(query.decode("latin-1")).get("session_hash", [""])[0]
