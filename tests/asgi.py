@@ -21,7 +21,7 @@ class Answer:
 
     messages: list[Any] = field(default_factory=list)
     unread: int = 0
-    """Messages that nobody asked for."""
+    """Messages that no one asked for."""
 
     @property
     def status(self) -> int:

@@ -54,7 +54,7 @@ class PackedBatch:
     is_shared: bool
 
     def split(self, values: torch.Tensor, count: int) -> list[torch.Tensor]:
-        """Give values of labelled positions back to their sequences.
+        """Give values of labeled positions back to their sequences.
 
         Args:
             values: One per label, row by row.
@@ -139,7 +139,7 @@ def fill_rows(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *, share: bool = True) -> list[list[int]]:
-    """Cut a list of sequences into batches for one model call each: neighbours in length together, groups kept whole.
+    """Cut a list of sequences into batches for one model call each: neighbors in length together, groups kept whole.
 
     Sequences without a trained token are counted as ``pack`` lays them out: not at all. They go into the last batch.
 

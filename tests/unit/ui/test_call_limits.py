@@ -116,7 +116,7 @@ def test_one_heavy_call_of_a_tab_or_a_project_runs_at_a_time():
         assert len(application.begun) == 2, "two of all clients"
         light = Client(limits, "poll", {"project": "p"}, session="z")
         await settle()
-        assert len(application.begun) == 3, "what is quick goes on meanwhile"
+        assert len(application.begun) == 3, "what is quick continues meanwhile"
         application.go.set()
         await asyncio.gather(*(each.task for each in (*same_tab, *same_project, light)))
         assert len(application.begun) == 14

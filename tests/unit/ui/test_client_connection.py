@@ -26,13 +26,13 @@ def event(monkeypatch):
     LocalContext.event_id.reset(tokens[1])
 
 
-def test_outside_of_an_event_somebody_always_waits():
+def test_outside_of_an_event_someone_always_waits():
     caller = ClientConnection()
     caller.wait_for_reader()
     assert not caller.is_gone
 
 
-def test_an_event_whose_stream_nobody_opens_is_gone(event):
+def test_an_event_whose_stream_no_one_opens_is_gone(event):
     caller = ClientConnection()
     assert not caller.is_gone
     began = time.monotonic()
@@ -73,7 +73,7 @@ def test_an_event_whose_messages_are_read_goes_on(event):
     event.messages.put("progress")
     assert not caller.is_gone
     time.sleep(0.4)
-    assert caller.is_gone, "nobody reads any more"
+    assert caller.is_gone, "no one reads any more"
 
 
 def test_a_closed_stream_is_gone_and_ends_the_work(event):
