@@ -9,7 +9,6 @@ labeling the folder of all projects: a key inside a project would be copied with
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 import secrets
@@ -17,6 +16,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+from itsdangerous import Signer
 
 from hart_studio.errors import DataError
 from hart_studio.files import read_regular_file
@@ -41,8 +42,7 @@ def sign_plan(root: Path, run: str, plan: dict[str, Any]) -> str:
         DataError: If what lies there is no key.
         OSError: If the folder cannot be written.
     """
-    message = json.dumps([run, plan], sort_keys=True).encode()
-    return hmac.new(_read_key(root), message, hashlib.sha256).hexdigest()
+    return _signer(root).get_signature(_message(run, plan)).decode()
 
 
 def is_signed(root: Path, run: str, plan: dict[str, Any], signature: object) -> bool:
@@ -54,9 +54,17 @@ def is_signed(root: Path, run: str, plan: dict[str, Any], signature: object) -> 
     if not isinstance(signature, str) or not (root / KEY_FILE).is_file():
         return False
     try:
-        return hmac.compare_digest(sign_plan(root, run, plan).encode(), signature.encode("utf-8", "replace"))
+        return _signer(root).verify_signature(_message(run, plan), signature.encode("utf-8", "replace"))
     except DataError:
         return False
+
+
+def _signer(root: Path) -> Signer:
+    return Signer(_read_key(root), salt="launch plan", digest_method=hashlib.sha256)
+
+
+def _message(run: str, plan: dict[str, Any]) -> bytes:
+    return json.dumps([run, plan], sort_keys=True).encode()
 
 
 def _read_key(root: Path) -> bytes:
