@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from hart_studio.subcommands import CommandParser
+
 PROJECT_ROOT = Path(__file__).resolve().parent
 _LAST_PORT = 65535
 
@@ -53,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="app.py", description="Open HART Studio in a browser.")
+    parser = CommandParser(
+        prog="app.py", description="Open HART Studio in a browser.", example="python app.py --port 7860"
+    )
     on_spaces = bool(os.environ.get("SPACE_ID"))
     parser.add_argument(
         "--host",

@@ -24,6 +24,7 @@ from hart_studio.pipeline.verification import check_rollout_count
 from hart_studio.progress import ProgressReporter, printable, shorten_to_line
 from hart_studio.prompts import OPTION_LETTERS
 from hart_studio.records import PROTOCOLS, Rollout
+from hart_studio.subcommands import CommandParser
 
 BAD_INPUT = 2
 """Exit code when the input cannot be used; the reason is one line on stderr."""
@@ -178,7 +179,7 @@ def _yes_or_no(is_so: bool) -> str:
     return "yes" if is_so else "no"
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(CommandParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -187,7 +188,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     defaults = LoopSettings()
-    parser = _Parser(prog="python -m hart_studio.ask", description="Ask a question about a high-resolution image.")
+    parser = _Parser(
+        prog="python -m hart_studio.ask",
+        description="Ask a question about a high-resolution image.",
+        example='python -m hart_studio.ask assets/examples/3-dots.jpg "How many dots are on the white square?"',
+    )
     parser.add_argument("image", metavar="IMAGE", help="path of the image")
     parser.add_argument("question", metavar="QUESTION", help="the question, without its choices")
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option; repeat for each")

@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TextIO
 
 from tqdm import tqdm
 
-PLAIN_PERIOD_SECONDS: Final = 15.0
+PLAIN_PERIOD_SECONDS: Final = 10.0
 """Least time between two plain lines about the same phase, so that the log of a long run stays short (project default)."""
 MAX_WARNINGS: Final = 20
 """Warnings that one command prints; later ones are only counted (project default)."""

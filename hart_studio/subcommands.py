@@ -1,10 +1,10 @@
-"""Commands of a module beside its main one, and how its --help lists them."""
+"""Parsers of commands: help that begins with an example, and lists of subcommands."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Subcommand(NamedTuple):
@@ -14,6 +14,24 @@ class Subcommand(NamedTuple):
     """Takes the arguments after the name, and returns the exit code."""
     text: str
     """What it does, for the list in --help."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose help begins with an example."""
+
+    def __init__(self, *, example: str, **options: Any) -> None:
+        """Make a parser.
+
+        Args:
+            example: A whole command that works.
+            options: As for ``argparse.ArgumentParser``.
+        """
+        super().__init__(**options)
+        self.example = example
+
+    def format_help(self) -> str:
+        """The example and the usual help."""
+        return f"example: {self.example}\n\n{super().format_help()}"
 
 
 class SubcommandHelpFormatter(argparse.HelpFormatter):

@@ -37,7 +37,7 @@ from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.status import read_status
 from hart_studio.runs.writer import RUN_VARIABLE
-from hart_studio.subcommands import Subcommand, SubcommandHelpFormatter, format_subcommands
+from hart_studio.subcommands import CommandParser, Subcommand, SubcommandHelpFormatter, format_subcommands
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -83,11 +83,14 @@ def _evaluate(arguments: Sequence[str]) -> int:
         is_done = run_evaluation(layout, open_model, shard, progress)
     if not shard.is_first:
         return 0
-    for line in summarize_evaluation(load_evaluation(layout), read_dataset_info(layout)):
-        print(line)
+    left = "" if is_done else read_status(layout).error
+    summary = summarize_evaluation(load_evaluation(layout), read_dataset_info(layout), is_done=is_done)
+    if options.json:
+        print(summary.model_dump_json())
+        return FAILED if left else 0
+    print("\n".join(summary.lines()))
     if progress.warning_count:
         print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
-    left = "" if is_done else read_status(layout).error
     reason = f": {left}" if left else ""
     print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; continue with --resume {layout.run_id}")
     print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
@@ -121,9 +124,9 @@ def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
         layout = find_run(options.runs_root, given) if given else prepare_run(options.runs_root, config)
         shared[0] = str(layout.folder)
         if not given:
-            print(f"run: {layout.folder}", flush=True)
+            _note(options, f"run: {layout.folder}")
         if config.served is not None:
-            print(describe_endpoint(config.served), flush=True)
+            _note(options, describe_endpoint(config.served))
     if count > 1:
         from accelerate import PartialState  # noqa: PLC0415 - imports torch, which one process alone may not need yet
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415
@@ -131,6 +134,11 @@ def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
         PartialState(cpu=config.device == "cpu" or config.served is not None)
         broadcast_object_list(shared)
     return Shard(rank, count, shared[1]), Path(shared[0]), not given
+
+
+def _note(options: argparse.Namespace, text: str) -> None:
+    """Print a line before the work begins; with ``--json`` standard output has the summary alone."""
+    print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
 
 
 def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
@@ -184,7 +192,11 @@ def _without_shards(arguments: Sequence[str]) -> list[str]:
 
 def _report(arguments: Sequence[str]) -> int:
     """Write tables and figures of evaluations as one page."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation report", description=_report.__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.evaluation report",
+        description=_report.__doc__,
+        example="python -m hart_studio.evaluation report RUN --out report",
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="ids of evaluations, in the order of the tables")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (%(default)s)")
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
@@ -195,7 +207,11 @@ def _report(arguments: Sequence[str]) -> int:
 
 def _list(arguments: Sequence[str]) -> int:
     """List the evaluations of a folder of runs."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation list", description=_list.__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.evaluation list",
+        description=_list.__doc__,
+        example="python -m hart_studio.evaluation list --runs-root runs",
+    )
     parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     for run in list_evaluations(parser.parse_args(arguments).runs_root):
         status = run.status
@@ -216,8 +232,9 @@ COMMANDS: Final[dict[str, Subcommand]] = {
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m hart_studio.evaluation",
+        example="python -m hart_studio.evaluation --benchmark needle --limit 20",
         description=__doc__,
         formatter_class=SubcommandHelpFormatter,
         epilog=f"{format_subcommands(COMMANDS)}\n\nSeveral processes or nodes: accelerate launch ... -m "
@@ -237,6 +254,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--resume", metavar="RUN", help="id of an evaluation to continue with, with the settings that it has")
     add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
+    add("--json", action="store_true", help="print the summary as one JSON object")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
     loop = parser.add_argument_group("the loop")

@@ -5,7 +5,6 @@ One record per question. Tables, intervals and comparisons are all computed from
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from hart_studio.pipeline.closed_loop import (
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.progress import ProgressReporter
 from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, RolloutGroup, Sample, Score
+from hart_studio.subcommands import CommandParser
 
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
 """Greedy decoding; the token limit is ours."""
@@ -166,7 +166,11 @@ def _score_answer(sample: Sample, rollout: Rollout, official: str) -> AnswerResu
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write the records; 2 = bad input."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation.measurement", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.evaluation.measurement",
+        description=__doc__,
+        example="python -m hart_studio.evaluation.measurement --data needle-test --out records.jsonl",
+    )
     parser.add_argument("--model", default=BUILT_IN_MODEL)
     parser.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
     parser.add_argument("--out", type=Path, required=True, help="file of records, one JSON object per question")

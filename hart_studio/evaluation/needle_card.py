@@ -6,7 +6,6 @@ closer.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from hart_studio.outputs import check_output
 from hart_studio.pipeline.answering import crops_only_request, parse_answer
 from hart_studio.pipeline.cropping import extract_crops, select_crop_regions
 from hart_studio.records import GoldSample
+from hart_studio.subcommands import CommandParser
 
 Figures = dict[str, dict[str, float]]
 """Name -> mean, standard error of the mean, and count. Shares are in [0, 1]."""
@@ -112,7 +112,11 @@ def _summarise_column(values: Sequence[float]) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write the figures as JSON when asked; 2 = bad input."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation.needle_card", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.evaluation.needle_card",
+        description=__doc__,
+        example="python -m hart_studio.evaluation.needle_card --data needle-test --limit 20",
+    )
     parser.add_argument("--model", default=BUILT_IN_MODEL)
     parser.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
     parser.add_argument("--limit", type=int, default=None, help="first N questions only")

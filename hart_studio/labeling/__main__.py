@@ -32,7 +32,6 @@ from hart_studio.labeling.calibration import (
     load_calibration,
     save_calibration,
 )
-from hart_studio.labeling.calibration_domain import REASONS
 from hart_studio.labeling.calibration_lookup import CALIBRATION, get_calibration
 from hart_studio.labeling.export_loss import preview_export
 from hart_studio.labeling.exporting import ExportOptions, export_project
@@ -46,7 +45,7 @@ from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.project_locks import reserve_start
 from hart_studio.labeling.records import DEFAULT_CLASS, USABLE_STATUSES, Status
 from hart_studio.labeling.report import write_report
-from hart_studio.labeling.run_summary import has_only_failures, summarize_run
+from hart_studio.labeling.run_summary import summarize_run
 from hart_studio.labeling.self_verify import ProposalSettings
 from hart_studio.labeling.sources import KINDS, SourceSettings
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
@@ -61,6 +60,7 @@ from hart_studio.runs.cleanup import removing_empty_run
 from hart_studio.runs.layout import find_run
 from hart_studio.runs.reader import list_runs
 from hart_studio.runs.writer import RUN_VARIABLE
+from hart_studio.subcommands import CommandParser
 
 FAILED: Final = 1
 BAD_INPUT: Final = 2
@@ -145,25 +145,24 @@ def _run(options: argparse.Namespace) -> int:
     else:
         with reserve_start(project):
             layout = prepare_run(project, _read_config(options))
-    print(f"run: {layout.folder}", flush=True)
+    notes_stream = sys.stderr if options.json else sys.stdout
+    print(f"run: {layout.folder}", file=notes_stream, flush=True)
     config = read_config(layout)
     if config.served is not None:
-        print(describe_endpoint(config.served), flush=True)
+        print(describe_endpoint(config.served), file=notes_stream, flush=True)
     notes = config.describe_score_basis(project)
     messages = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
     for line in (notes.basis, *messages):
         if line:
-            print(line, flush=True)  # before the model is loaded: some would choose otherwise
+            print(line, file=notes_stream, flush=True)  # before the model is loaded: some would choose otherwise
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
             run_labeling(layout, load_model, ProgressReporter("item", shown=("accepted", "failed")))
     finally:
         delete_missing_run(project, layout)
-    print("\n".join(summarize_run(project, layout.run_id)))
-    print(", ".join(f"{count} {status}" for status, count in project.count_by("status").items()))
-    for reason, count in project.count_uncalibrated().items():
-        print(f"{count} uncalibrated: {REASONS.get(reason, 'no score')}")  # type: ignore[call-overload]
-    return FAILED if has_only_failures(project, layout.run_id) else 0
+    summary = summarize_run(project, layout.run_id)
+    print(summary.model_dump_json() if options.json else "\n".join(summary.lines()))
+    return FAILED if summary.has_only_failures else 0
 
 
 def _report_removal(text: str) -> None:
@@ -324,15 +323,20 @@ def _split_pair(text: str) -> tuple[str, str]:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.labeling", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.labeling",
+        description=__doc__,
+        example="python -m hart_studio.labeling create labels/signs",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def add(name: str, command: Command, text: str, example: str) -> argparse.ArgumentParser:
+        line = f"python -m hart_studio.labeling {name} {example}"
+        sub = commands.add_parser(name, help=text, description=text, example=line)
         sub.set_defaults(command=command)
         return sub
 
-    create = add("create", _create, "make an empty project")
+    create = add("create", _create, "make an empty project", "labels/signs --name Signs")
     create.add_argument("project", type=Path, help="folder of the project")
     create.add_argument("--name", default="", help="what people call it; the folder's name by default")
     create.add_argument("--seed", type=int, default=0, help="draws the audit and the overlap (%(default)s)")
@@ -354,7 +358,12 @@ def _build_parser() -> argparse.ArgumentParser:
 
     add_project_commands(add)
 
-    source = add("import", _import, "add questions and images; rows that are there already change nothing")
+    source = add(
+        "import",
+        _import,
+        "add questions and images; rows that are there already change nothing",
+        "labels/signs questions.jsonl",
+    )
     source.add_argument("project", type=Path, help="folder of the project")
     source.add_argument("source", help="a table, a folder or zip of images, another tool's labels, or a hub id")
     source.add_argument("--kind", choices=KINDS, default="auto", help="what the source is (%(default)s)")
@@ -371,7 +380,7 @@ def _build_parser() -> argparse.ArgumentParser:
     source.add_argument("--split", help="split of a data set that has several")
     source.add_argument("--config", help="configuration of a data set that has several")
 
-    run = add("run", _run, "propose boxes, verify them, accept the sure ones")
+    run = add("run", _run, "propose boxes, verify them, accept the sure ones", "labels/signs --rollouts 8")
     run.add_argument("project", type=Path, help="folder of the project")
     run.add_argument("--resume", metavar="RUN", help="id of a run to continue with, with the settings that it has")
     run.add_argument(
@@ -386,19 +395,24 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--overview-max-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
     )
+    run.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     _add_model(run)
     add_served_options(run)
 
-    stats = add("stats", _stats, "say what is in a project")
+    stats = add("stats", _stats, "say what is in a project", "labels/signs --json")
     stats.add_argument("project", type=Path, help="folder of the project")
     stats.add_argument("--json", action="store_true", help="print one JSON object")
 
-    report = add("report", _report, "write the quality of a project's labels as one HTML file")
+    report = add(
+        "report", _report, "write the quality of a project's labels as one HTML file", "labels/signs report.html"
+    )
     report.add_argument("project", type=Path, help="folder of the project")
     report.add_argument("out", type=Path, help="file to write")
     report.add_argument("--calibration", type=Path, help="calibration whose reliability diagrams are shown")
 
-    export = add("export", _export, "write labels for other tools, and read them back")
+    export = add(
+        "export", _export, "write labels for other tools, and read them back", "labels/signs out --format coco"
+    )
     export.add_argument("project", type=Path, help="folder of the project")
     export.add_argument("out", type=Path, help="folder to make")
     export.add_argument(
@@ -414,7 +428,12 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")
     export.add_argument("--dry-run", action="store_true", help="only say what the format would lose")
 
-    calibrate = add("calibrate", _calibrate, "calibrate the score of a model where gold boxes are known")
+    calibrate = add(
+        "calibrate",
+        _calibrate,
+        "calibrate the score of a model where gold boxes are known",
+        "--data needle-test --out calibration.json",
+    )
     calibrate.add_argument("--data", type=Path, required=True, help="folder with samples.jsonl, with gold boxes")
     calibrate.add_argument("--refine-boxes", action="store_true", help="for runs that shrink boxes")
     calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
@@ -424,7 +443,12 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_model(calibrate)
     add_served_options(calibrate)
 
-    backend = add("serve-ml-backend", _serve_ml_backend, "answer Label Studio as its ML backend")
+    backend = add(
+        "serve-ml-backend",
+        _serve_ml_backend,
+        "answer Label Studio as its ML backend",
+        "--image-root images --port 9090",
+    )
     backend.add_argument("--host", default="127.0.0.1", help="others need BASIC_AUTH_USER and _PASS (%(default)s)")
     backend.add_argument("--port", type=int, default=9090, help="(%(default)s)")
     backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of images that tasks may name")

@@ -19,33 +19,45 @@ from hart_studio.labeling.project_lifecycle import (
     restore_project,
 )
 
-AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str, str], argparse.ArgumentParser]
 """From a name, a function and a line of help to the parser of the command."""
 
 
 def add_project_commands(add: AddCommand) -> None:
     """Add the commands to a parser."""
-    rename = add("rename", _rename, "change the name of a project; its folder keeps its name")
+    rename = add("rename", _rename, "change the name of a project; its folder keeps its name", "labels/signs Signs")
     rename.add_argument("project", type=Path, help="folder of the project")
     rename.add_argument("name", help="the new name")
 
-    duplicate = add("duplicate", _duplicate, "copy a project with its images, labels, history and labeling runs")
+    duplicate = add(
+        "duplicate",
+        _duplicate,
+        "copy a project with its images, labels, history and labeling runs",
+        "labels/signs labels/signs-copy",
+    )
     duplicate.add_argument("project", type=Path, help="folder of the project")
     duplicate.add_argument("copy", type=Path, help="folder of the copy")
     duplicate.add_argument("--name", default="", help="name of the copy (default: the name of its folder)")
 
-    archive = add("archive", _archive, "hide a project in the list of the page, or show it again")
+    archive = add("archive", _archive, "hide a project in the list of the page, or show it again", "labels/signs")
     archive.add_argument("project", type=Path, help="folder of the project")
     archive.add_argument("--undo", action="store_true", help="take it out of the archive")
 
-    delete = add("delete", _delete, f"move a project to the trash, where it stays for {TRASH_DAYS} days")
+    delete = add(
+        "delete",
+        _delete,
+        f"move a project to the trash, where it stays for {TRASH_DAYS} days",
+        "labels/signs --confirm Signs",
+    )
     delete.add_argument("project", type=Path, help="folder of the project")
     delete.add_argument("--confirm", required=True, metavar="NAME", help="the name of the project, to be sure")
 
-    trash = add("trash", _list_trash, f"list deleted projects, and remove those of more than {TRASH_DAYS} days")
+    trash = add(
+        "trash", _list_trash, f"list deleted projects, and remove those of more than {TRASH_DAYS} days", "labels"
+    )
     trash.add_argument("root", type=Path, help="folder that the projects lie in")
 
-    restore = add("restore", _restore, "take a project out of the trash")
+    restore = add("restore", _restore, "take a project out of the trash", "labels ENTRY")
     restore.add_argument("root", type=Path, help="folder that the projects lie in")
     restore.add_argument("entry", help="its id in the list of the trash")
 

@@ -11,11 +11,16 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.needle.dataset import SPLITS, iterate_items, write_item
 from hart_studio.needle.scenes import SceneSettings
 from hart_studio.progress import ProgressReporter
+from hart_studio.subcommands import CommandParser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the data set; returns 0, or 2 with one line on stderr for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.needle", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.needle",
+        description=__doc__,
+        example="python -m hart_studio.needle --split test --count 50 --out needle-test",
+    )
     parser.add_argument("--split", choices=sorted(SPLITS), default="test")
     parser.add_argument("--count", type=int, default=500, help="number of questions, one image each")
     parser.add_argument("--seed", type=int, default=0)

@@ -5,7 +5,6 @@ They come from the validation preset, which no training run sees.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from hart_studio.files import write_json
 from hart_studio.needle.dataset import SPLITS, write_image
 from hart_studio.needle.questions import Question, make_detail_question, make_gist_question
 from hart_studio.needle.scenes import Scene, SceneSettings, make_scene
+from hart_studio.subcommands import CommandParser
 
 SERIES: Final = 2026
 """Seed of the examples inside the validation preset."""
@@ -70,7 +70,11 @@ def write_examples(out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the examples; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.needle.examples", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.needle.examples",
+        description=__doc__,
+        example="python -m hart_studio.needle.examples --out examples",
+    )
     parser.add_argument("--out", type=Path, default=Path("assets/examples"))
     write_examples(parser.parse_args(argv).out)
     return 0

@@ -23,12 +23,12 @@ from hart_studio.runs.layout import RunLayout, find_run
 from hart_studio.runs.overrides import apply_overrides, dump_config, load_config, load_run_config
 from hart_studio.runs.presets import DEFAULT_PRESET, PRESETS, get_preset
 from hart_studio.runs.writer import RUN_VARIABLE, create_run
-from hart_studio.subcommands import Subcommand, SubcommandHelpFormatter, format_subcommands
+from hart_studio.subcommands import CommandParser, Subcommand, SubcommandHelpFormatter, format_subcommands
 from hart_studio.training import merging
 from hart_studio.training.dry_run import describe_dry_run
 from hart_studio.training.non_finite import NonFiniteError
 from hart_studio.training.preflight import check_run
-from hart_studio.training.summary import summarize_training
+from hart_studio.training.summary import suggest_commands, summarize_training
 from hart_studio.training.train import IMAGES_FOLDER, run
 
 MERGE = "merge"
@@ -62,11 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_main = PartialState(cpu=config.model.device == "cpu").is_main_process
         with removing_empty_run(layout, _report) if is_new and is_main else nullcontext():
             result = run(config, layout.folder, resume=options.resume is not None)
-        if is_main:
-            print("\n".join(summarize_training(layout)))
     except NonFiniteError as error:
         if PartialState().is_main_process:
-            print("\n".join(summarize_training(layout)))
+            _print_summary(layout, None, options)
             print(f"error: {error}", file=sys.stderr)
         return 1
     except HartError as error:
@@ -79,16 +77,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; what was saved can be resumed with --resume", file=sys.stderr)
         return 130
     if is_main:
-        if result.model is None:
-            print(f"stopped after step {result.step}; continue with --resume {result.folder.name}")
-        else:
-            print(f"done: {result.model}")
+        _print_summary(layout, result.model, options)
     return 0
 
 
+def _print_summary(layout: RunLayout, model: Path | None, options: argparse.Namespace) -> None:
+    """Print the last lines of the command, or with ``--json`` its one object."""
+    summary = summarize_training(layout, str(model or ""))
+    if options.json:
+        print(summary.model_dump_json())
+        return
+    print("\n".join(summary.lines()))
+    if model is not None:
+        print("\n".join(suggest_commands(str(model), str(options.runs_root))))
+        print(f"done: {model}")
+    elif summary.state == "stopped":
+        print(f"stopped after step {summary.step}; continue with --resume {layout.run_id}")
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m hart_studio.training",
+        example="python -m hart_studio.training --set schedule.rl_steps=10 --set schedule.sft_steps=0",
         description=__doc__,
         formatter_class=SubcommandHelpFormatter,
         epilog=format_subcommands(COMMANDS),
@@ -111,7 +121,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     modes.add_argument(
         "--preflight", action="store_true", help="look at samples, model, memory and disk first, and end"
     )
-    parser.add_argument("--json", action="store_true", help="with --preflight: one JSON object a line")
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary as one JSON object; with --preflight one per finding"
+    )
     return parser.parse_args(argv)
 
 
@@ -142,7 +154,7 @@ def _prepare(options: argparse.Namespace) -> tuple[RunConfig, RunLayout, bool]:
     if state.is_main_process:
         layout = create_run(options.runs_root, "training", config, config.method.chain, config.total_steps)
         folder = [str(layout.folder)]
-        print(f"run: {layout.folder}", flush=True)
+        print(f"run: {layout.folder}", file=sys.stderr if options.json else sys.stdout, flush=True)
     broadcast_object_list(folder)
     return config, RunLayout(Path(folder[0])), True
 

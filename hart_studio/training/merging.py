@@ -20,6 +20,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.models.loading import DTYPES, load_model
 from hart_studio.progress import ProgressReporter
 from hart_studio.runs.layout import find_run, is_run_id
+from hart_studio.subcommands import CommandParser
 from hart_studio.training.initial_model import ADAPTER_FILE
 from hart_studio.training.train import MODEL_FOLDER
 
@@ -118,8 +119,9 @@ def merge_adapter(
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m hart_studio.training merge",
+        example="python -m hart_studio.training merge RUN --out merged",
         description="Fold trained adapters into their base model, or write a whole model in another number type.",
     )
     parser.add_argument("source", metavar="RUN_OR_FOLDER", help="id or folder of a run, or a folder with adapters")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def help_of(module: Any, command: list[str], capsys: pytest.CaptureFixture[str])
     return capsys.readouterr().out
 
 
+def stop_after_parsing(patch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Every parser parses its arguments and goes no further; they are in the list that comes back."""
+    parsed = []
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(parser: Any, arguments: Any = None, namespace: Any = None) -> Any:
+        parse(parser, arguments, namespace)
+        parsed.append(list(arguments))
+        raise StopIteration
+
+    patch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    return parsed
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_command_is_in_the_help(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -51,7 +66,9 @@ def test_every_command_is_in_the_help(
     commands = Commands(name, monkeypatch, capsys)
     for command in commands.names:
         assert re.search(rf"^ +{re.escape(command)}\s+\S", commands.help, re.MULTILINE), f"{command} has no line"
-        assert f"{command} " in help_of(commands.module, [command], capsys).splitlines()[0]
+        example, _, usage = help_of(commands.module, [command], capsys).splitlines()[:3]
+        assert example.startswith("example: python ") and f" {command} " in f"{example} "
+        assert f" {command} " in f"{usage} "
 
 
 def test_the_commands_that_are_known_are_found(
@@ -61,6 +78,26 @@ def test_the_commands_that_are_known_are_found(
     assert names["hart_studio.evaluation.__main__"] == {"list", "report"}
     assert names["hart_studio.training.__main__"] == {"merge"}
     assert {"create", "import", "run", "export", "calibrate"} <= names["hart_studio.labeling.__main__"]
+
+
+def test_every_parser_has_an_example() -> None:
+    sources = [*PACKAGE.rglob("*.py"), PACKAGE.parent / "app.py"]
+    own = [path for path in sources if "argparse.ArgumentParser(" in path.read_text() and path.name != "subcommands.py"]
+    assert not own, "CommandParser begins the help with an example"
+
+
+@pytest.mark.parametrize("name", [*MODULES, "hart_studio.ask"])
+def test_the_example_of_a_command_is_parsed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module: Any = importlib.import_module(name)
+    example = help_of(module, [], capsys).splitlines()[0]
+    start = f"example: python -m {name.removesuffix('.__main__')}"
+    assert example.startswith(start)
+    arguments = shlex.split(example.removeprefix(start))
+    with pytest.MonkeyPatch.context() as patch:
+        parsed = stop_after_parsing(patch)
+        with pytest.raises(StopIteration):
+            module.main(arguments)
+    assert parsed == [arguments]
 
 
 @pytest.mark.parametrize("name", MODULES)

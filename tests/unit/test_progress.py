@@ -44,7 +44,7 @@ def test_a_log_gets_a_line_per_kind_of_phase_and_one_per_period(clock: Clock) ->
     lines = log.getvalue().splitlines()
     assert lines[:2] == ["loading the model", "measuring held-out questions, 0 of 160"]
     assert sum(line.startswith("saving a checkpoint") for line in lines) <= len(lines) / 2
-    assert "step 25 of 6,000, 1 s each, about 1.7 h left; ap_grpo, loss 0.5, reward not finite" in lines
+    assert "step 30 of 6,000, 1 s each, about 1.7 h left; ap_grpo, loss 0.5, reward not finite" in lines
     assert len(lines) <= 6000 / PLAIN_PERIOD_SECONDS + 4, "a long run leaves a short log"
 
 

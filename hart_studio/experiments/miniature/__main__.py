@@ -24,6 +24,7 @@ from hart_studio.experiments.miniature.variants import (
     StudyVariant,
     select_variants,
 )
+from hart_studio.subcommands import CommandParser
 
 _FULL_REPORT: Final = Path("docs/results/miniature.md")
 
@@ -71,7 +72,11 @@ def _run(options: argparse.Namespace, argv: Sequence[str], study: StudyFolder, v
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.experiments.miniature", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.experiments.miniature",
+        description=__doc__,
+        example="python -m hart_studio.experiments.miniature --quick",
+    )
     parser.add_argument("--seeds", type=int, help="seeds 0, 1, ...; default 3, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="fewer models, steps and questions: about 20 minutes")
     parser.add_argument("--variants", help=f"only these, and what they are trained from: {','.join(VARIANTS)}")

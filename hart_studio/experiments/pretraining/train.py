@@ -7,7 +7,6 @@ continues from the newest.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -40,6 +39,7 @@ from hart_studio.experiments.pretraining.tiny_model import (
 )
 from hart_studio.files import append_jsonl, write_json
 from hart_studio.needle.opencv import cv2
+from hart_studio.subcommands import CommandParser
 
 LEARNING_RATE: Final = 1e-3
 """Step size of AdamW after 50 steps of warm-up."""
@@ -281,7 +281,11 @@ def _load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.opti
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m hart_studio.experiments.pretraining.train", description=__doc__)
+    parser = CommandParser(
+        prog="python -m hart_studio.experiments.pretraining.train",
+        description=__doc__,
+        example="python -m hart_studio.experiments.pretraining.train --steps 10 --out runs/pretrain-try",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hours", type=float, default=3.0, help="time limit")

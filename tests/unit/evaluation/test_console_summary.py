@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from hart_studio.evaluation.console_summary import summarize_evaluation
 from hart_studio.evaluation.job import DatasetInfo
@@ -19,7 +22,7 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
         bad_count=3,
         invalid_rows=(("1", "no answer"), ("2", "no answer")),
     )
-    lines = summarize_evaluation(load_evaluation(layout), asked)
+    lines = summarize_evaluation(load_evaluation(layout), asked).lines()
     assert lines[0] == "questions: 13 of 20 measured, 1 failed, 3 invalid rows left out"
     assert lines[1] == "accuracy, crops_only: 63.6 % [35.4, 84.8], n = 11, 2 unscored"
     assert lines[2].startswith("accuracy, direct: 0.0 % [0.0, ") and lines[2].endswith("n = 12, 1 unscored")
@@ -31,7 +34,7 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
 def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
     asked = DatasetInfo(benchmark="needle", samples=2, fingerprint="f")
-    assert summarize_evaluation(load_evaluation(layout), asked) == [
+    assert summarize_evaluation(load_evaluation(layout), asked).lines() == [
         "questions: 0 of 2 measured, 0 failed, 0 invalid rows left out",
         "accuracy, crops_only: not known, n = 0",
         "accuracy, direct: not known, n = 0",
@@ -42,5 +45,17 @@ def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
     rows = tuple((str(number), f"reason {number}") for number in range(8))
     asked = DatasetInfo(benchmark="needle", samples=20, fingerprint="f", bad_count=8, invalid_rows=rows)
-    lines = summarize_evaluation(load_evaluation(layout), asked)
+    lines = summarize_evaluation(load_evaluation(layout), asked).lines()
     assert lines[-2:] == ["  1 left out: reason 4", "  and 3 other reasons"]
+
+
+def test_the_object_has_the_figures_of_the_lines(tmp_path: Path) -> None:
+    image = draw_image(tmp_path / "a.png")
+    layout = write_evaluation(tmp_path / "runs", make_records(image), total=20)
+    asked = DatasetInfo(benchmark="needle", samples=20, fingerprint="f")
+    found = json.loads(summarize_evaluation(load_evaluation(layout), asked, is_done=False).model_dump_json())
+    assert (found["run"], found["state"], found["measured"], found["total"]) == (layout.run_id, "stopped", 12, 20)
+    crops_only, direct = found["accuracy"]
+    assert (crops_only["protocol"], crops_only["scored"], crops_only["unscored"]) == ("crops_only", 11, 1)
+    assert crops_only["accuracy"]["value"] == pytest.approx(7 / 11) and direct["accuracy"]["value"] == 0
+    assert found["boxes"]["gold_boxes"] == 12 and 0 <= found["boxes"]["found"]["low"] <= found["boxes"]["found"]["high"]

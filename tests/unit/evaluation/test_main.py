@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def test_the_command_evaluates_and_lists_and_reports(
     out = tmp_path / "report"
     assert command.main(["report", run.layout.run_id, "--runs-root", str(root), "--out", str(out)]) == 0
     assert (out / "report.html").is_file()
+
+
+def test_the_summary_is_one_json_object(
+    needle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments(needle_folder, tmp_path / "runs", "--limit", "2", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["measured"], found["total"], found["benchmark"]) == ("completed", 2, 2, "needle")
 
 
 def test_settings_reach_the_run(needle_folder: Path, tmp_path: Path) -> None:

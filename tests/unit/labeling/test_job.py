@@ -265,7 +265,7 @@ def test_a_failure_keeps_the_boxes_of_another_tool_and_they_are_verified_later(
     layout = run(project, item_filter=PROPOSED)
     assert next(project.items()).label == before
     assert any("no file of that name" in message for message in warnings(layout))
-    told = "\n".join(summarize_run(project, layout.run_id))
+    told = "\n".join(summarize_run(project, layout.run_id).lines())
     assert "1 failed" in told and "1 of the failed items keep the label that they had" in told
     away.rename(image)
     run(project, item_filter=PROPOSED)
@@ -280,7 +280,7 @@ def test_a_failure_keeps_the_score_and_the_acceptance_of_an_earlier_run(twenty: 
     image.unlink()
     layout = run(twenty, item_filter=ItemFilter(statuses=("auto_accepted",)))
     assert [item.label for item in twenty.items()] == before
-    assert "20 failed" in summarize_run(twenty, layout.run_id)[0]
+    assert "20 failed" in summarize_run(twenty, layout.run_id).lines()[0]
 
 
 def test_boxes_can_be_imported_for_an_item_that_failed(project: Project, image: Path, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_an_item_whose_label_never_stays_is_a_failure_of_the_run(
     layout = run(project)
     assert calls == job.MAX_ATTEMPTS
     assert (project.item(item_id).label.origin, project.item(item_id).label.boxes) == ("imported", (CAR,))
-    assert "1 failed" in summarize_run(project, layout.run_id)[0]
+    assert "1 failed" in summarize_run(project, layout.run_id).lines()[0]
 
 
 def calibrated(project: Project, **fields: object) -> Calibration:

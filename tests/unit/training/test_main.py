@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,14 +86,31 @@ def test_a_training_shows_progress_and_ends_with_its_figures(
     out, err = capsys.readouterr()
     (folder,) = root.iterdir()
     lines = out.splitlines()
-    assert lines[:2] == [f"run: {folder}", "steps: 2 of 2"] and lines[-1] == f"done: {folder / 'model'}"
+    assert lines[0] == f"run: {folder}" and lines[-1] == f"done: {folder / 'model'}"
+    assert re.fullmatch(r"steps: 2 of 2, \d+ s, peak memory \d+\.\d GiB", lines[1])
+    assert lines[-2] == f"evaluate: python -m hart_studio.evaluation --model {folder / 'model'} --runs-root {root}"
     assert lines[2].startswith("sft: loss ") and lines[3].startswith("held-out, 2 questions, step 0 -> 2: ")
     assert f"checkpoint: {folder / 'checkpoints' / 'step_000002'}" in lines
-    assert "warnings: 1" in lines and "1 rows of" in lines[-2], "a bad row is told in the last lines"
+    assert "warnings: 1" in lines and "1 rows of" in lines[-4], "a bad row is told in the last lines"
     told = [line.split(" (")[0] for line in err.splitlines()]
     phases = ["reading the samples", "loading the model", "measuring held-out questions, 0 of 2", "saving a checkpoint"]
     assert [line for line in told if line in phases] == phases
     assert any(line.startswith("warning: 1 rows of") for line in told)
+
+
+def test_the_summary_is_one_json_object(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(tmp_path / "data", 8)
+    root = tmp_path / "runs"
+    assert main([*set_options(tiny_folder("qwen2_5_vl"), data), "--runs-root", str(root), "--json"]) == 0
+    out, err = capsys.readouterr()
+    (folder,) = root.iterdir()
+    found = json.loads(out)
+    assert f"run: {folder}" in err
+    assert (found["run"], found["state"], found["step"]) == (folder.name, "completed", 2)
+    assert found["model"] == str(folder / "model") and found["held_out"]["first_step"] == 0
+    assert found["stages"][0]["metrics"]["loss"]["last"] > 0
 
 
 def test_a_training_that_is_not_finite_ends_with_1_and_says_why(

@@ -24,7 +24,16 @@ def test_the_figures_of_both_stages_before_and_after(layout: RunLayout) -> None:
         )
         for step in range(1, 41):
             run.log_step(
-                step, "ap_grpo", {"reward": step / 40, "loss": 0.1, "valid_box_rate": 1.0, "failed_share": 0.1}
+                step,
+                "ap_grpo",
+                {
+                    "kl": step / 400,
+                    "memory_mib": 2048.0,
+                    "reward": step / 40,
+                    "loss": 0.1,
+                    "valid_box_rate": 1.0,
+                    "failed_share": 0.1,
+                },
             )
         for step in range(41, 61):
             run.log_step(step, "sft", {"loss": 100.0 / step})
@@ -32,9 +41,10 @@ def test_the_figures_of_both_stages_before_and_after(layout: RunLayout) -> None:
             pass
         run.log_evaluation(60, {"iog_above_0.3": 0.92, "valid_box_rate": 1.0, "accuracy": 0.75}, 200, "a1b2c3")
         run.warn("1 rows of data.jsonl are left out: no\x1b answer")
-    assert summarize_training(layout) == [
-        "steps: 60 of 60",
-        "ap_grpo: reward 0.138 -> 0.887 (means of 10 steps), valid boxes 100.0 % -> 100.0 %, failed samples 10.0 %",
+    assert summarize_training(layout).lines() == [
+        "steps: 60 of 60, 0 s, peak memory 2.0 GiB",
+        "ap_grpo: reward 0.138 -> 0.887 (means of 10 steps), valid boxes 100.0 % -> 100.0 %, "
+        "KL 0.0138 -> 0.0887, failed samples 10.0 %",
         "sft: loss 2.21 -> 1.81 (means of 10 steps)",
         "held-out, 200 questions, step 0 -> 60: IoG > 0.3 61.7 % -> 92.0 %, valid boxes 90.0 % -> 100.0 %, "
         "accuracy 50.0 % -> 75.0 %",
@@ -56,8 +66,8 @@ def test_steps_that_were_done_again_count_once_and_what_is_missing_is_said(layou
         run.log_step(1, "sft", {"loss": 8.0})
         run.log_step(2, "sft", {"loss": 4.0})
         run.mark_stopping()
-    assert summarize_training(layout) == [
-        "steps: 2 of 60",
+    assert summarize_training(layout).lines() == [
+        "steps: 2 of 60, 0 s",
         "sft: loss 8 -> 4 (first and last step)",
         "checkpoint: none",
         "warnings: 0",
