@@ -81,8 +81,8 @@ def measure_in_own_process(path: Path, model_name: str, repeats: int) -> None:
     for _ in range(repeats):
         tokens = run_once(model, path, times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    with Image.open(path) as picture:
-        width, height = picture.size
+    with Image.open(path) as image:
+        width, height = image.size
     step = model.family.resize_factor
     native = (width // step) * (height // step)
     print(f"\n{width} x {height}, {path.stat().st_size / 1e6:.1f} MB JPEG, {repeats} repeats")
@@ -108,8 +108,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--picture", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.picture:
-        measure_in_own_process(options.picture, options.model, options.repeats)
+    if options.image:
+        measure_in_own_process(options.image, options.model, options.repeats)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         for size_wh in SIZES:

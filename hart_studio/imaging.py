@@ -101,7 +101,7 @@ class SourceImage:
         """
         self._data = source if isinstance(source, bytes) else None
         self.path = None if isinstance(source, bytes) else from_stored_path(source)
-        self.name = Path(to_stored_path(self.path)).name if self.path else "picture"
+        self.name = Path(to_stored_path(self.path)).name if self.path else "image"
         self._limits = limits
         self._lock = threading.Lock()
         self._pixels: Image.Image | None = None

@@ -65,7 +65,7 @@ def store_image(data: bytes, cache: Path) -> str:
     """
     kind = detect_format(data[:HEADER_BYTES])
     if kind not in SUPPORTED_FORMATS:
-        raise ValueError(f"expected one of {', '.join(SUPPORTED_FORMATS)}, got {kind or 'data that is no picture'}")
+        raise ValueError(f"expected one of {', '.join(SUPPORTED_FORMATS)}, got {kind or 'data that is no image'}")
     path = cache / f"{hashlib.sha256(data).hexdigest()[:32]}.{kind.lower()}"
     if not path.is_file():
         write_atomically(path, data)

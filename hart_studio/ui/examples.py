@@ -57,8 +57,8 @@ def load_examples(folder: Path, served: Path) -> tuple[Example, ...]:
 def _prepare(entry: _Entry, folder: Path, served: Path) -> Example:
     """Copy one image byte for byte and make its thumbnail."""
     source = resolve_inside(folder, entry.image)
-    picture = served / source.name
-    shutil.copyfile(source, picture)
+    image = served / source.name
+    shutil.copyfile(source, image)
     thumbnail = served / f"{source.stem}.thumbnail.jpg"
-    SourceImage(picture).overview(max_pixels=_THUMBNAIL_PIXELS).save(thumbnail, quality=85)
-    return Example(entry.title, picture, thumbnail, entry.question, entry.choices, entry.answer)
+    SourceImage(image).overview(max_pixels=_THUMBNAIL_PIXELS).save(thumbnail, quality=85)
+    return Example(entry.title, image, thumbnail, entry.question, entry.choices, entry.answer)

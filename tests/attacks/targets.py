@@ -143,16 +143,16 @@ def open_by_name(name: str) -> ChatModel:
 @contextmanager
 def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | None = None) -> Iterator[Target]:
     """Make the data and serve the studio until the block ends."""
-    for name in ("runs", "labels", "cache", "private", "pictures"):
+    for name in ("runs", "labels", "cache", "private", "images"):
         (root / name).mkdir()
     (root / "private" / "secret.txt").write_text(SECRET, "utf-8")
-    picture = draw_image(root / "pictures" / "street.png")
-    Image.open(picture).save(root / "private" / "secret.png")
+    image = draw_image(root / "images" / "street.png")
+    Image.open(image).save(root / "private" / "secret.png")
     run = write_run(root / "runs", "ordinary")
-    evaluation = write_evaluation(root / "runs", make_records(picture), model="scripted")
+    evaluation = write_evaluation(root / "runs", make_records(image), model="scripted")
     project = create_project(root / "labels" / "signs", "signs")
     samples = tuple(
-        Sample(id=f"q{n}", image=str(picture), question=f"Which number {n}?", choices=("five", "six"), answer="A")
+        Sample(id=f"q{n}", image=str(image), question=f"Which number {n}?", choices=("five", "six"), answer="A")
         for n in range(3)
     )
     import_samples(project, LoadedSamples("signs", samples))

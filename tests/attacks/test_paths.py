@@ -146,5 +146,5 @@ def test_endpoints_read_no_file_that_was_not_uploaded(target: Target, endpoint: 
             told = target.ask(image, endpoint)
             assert "event: error" in told
             assert leaks(told, target) == []
-    (own,) = target.upload("own.png", (target.root / "pictures" / "street.png").read_bytes()).json()
+    (own,) = target.upload("own.png", (target.root / "images" / "street.png").read_bytes()).json()
     assert "event: complete" in target.ask({"path": own, "meta": {"_type": "gradio.FileData"}}, endpoint)

@@ -28,7 +28,7 @@ def told(closed_target: Target) -> Iterator[Target]:
     """The closed studio, with places of its machine in everything that a run or an evaluation may say."""
     root = closed_target.root / "runs"
     words = f"cannot read {PLACES[0]}/config.json of {closed_target.root}/runs; see {PLACES[2]}"
-    image = closed_target.root / "pictures" / "street.png"
+    image = closed_target.root / "images" / "street.png"
     records = [
         make_record(0, image, answers={}, boxes=(), error=f"OSError: {words}"),
         make_record(1, Path("/srv/private/gone/image.png")),

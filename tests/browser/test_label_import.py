@@ -41,12 +41,12 @@ def studio(serve: Callable[..., str], image_folder: Path, labels: Path) -> str:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    pictures = {f"img/{name}.png": encoded(Image.new("RGB", (64, 48), name), "PNG") for name in ("red", "navy")}
-    table = "image,question,answer\n" + "".join(f"{name},Which color?,{name[4:-4]}\n" for name in pictures)
-    for name, data in pictures.items():
+    images = {f"img/{name}.png": encoded(Image.new("RGB", (64, 48), name), "PNG") for name in ("red", "navy")}
+    table = "image,question,answer\n" + "".join(f"{name},Which color?,{name[4:-4]}\n" for name in images)
+    for name, data in images.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    for name, entries in {"plain": pictures, "whole": {**pictures, "questions.csv": table.encode()}}.items():
+    for name, entries in {"plain": images, "whole": {**images, "questions.csv": table.encode()}}.items():
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
             for entry, data in entries.items():
                 archive.writestr(entry, data)

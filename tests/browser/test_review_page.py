@@ -384,7 +384,7 @@ def test_text_of_a_question_is_never_markup(open_page: Callable[..., Page], stud
     assert page.title() != "owned"
 
 
-def test_a_image_that_is_gone_is_told_and_the_next_item_can_be_reached(
+def test_an_image_that_is_gone_is_told_and_the_next_item_can_be_reached(
     open_page: Callable[..., Page], studio: str, labels: Path
 ) -> None:
     project = make_project(labels, "gone", 2)

@@ -28,10 +28,10 @@ BOXES = ['[{"bbox_2d": [0, 0, 500, 1000]}]', '[{"bbox_2d": [0, 0, 100, 1000]}]',
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[GoldSample]:
-    picture = draw_image(tmp_path / "sign.png")
+    image = draw_image(tmp_path / "sign.png")
     return [
         GoldSample(
-            id=f"q{n}", image=str(picture), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",
+            id=f"q{n}", image=str(image), question=f"Which is sign {n}?", choices=("a", "b"), answer="A",
             category="detail", gold_boxes=(Box.from_xyxy((0.0, 0.0, 160.0, 1200.0)),),
         )
         for n in range(4)

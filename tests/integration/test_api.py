@@ -55,16 +55,16 @@ def client(url):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "street.png"
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "street.png"
     Image.new("RGB", (1600, 900), (40, 60, 80)).save(path)
     return path
 
 
 @pytest.mark.core
-def test_ask_returns_the_object_of_the_command_line(client, picture):
+def test_ask_returns_the_object_of_the_command_line(client, image):
     reply = client.predict(
-        handle_file(picture), "Which number?", ["five", "six", "seven"], "five", "scripted", api_name="/ask"
+        handle_file(image), "Which number?", ["five", "six", "seven"], "five", "scripted", api_name="/ask"
     )
     assert reply["image"] == {"name": "street.png", "width": 1600, "height": 900}
     assert reply["model"] == "scripted"
@@ -84,9 +84,9 @@ def test_ask_returns_the_object_of_the_command_line(client, picture):
     json.dumps(reply, allow_nan=False)
 
 
-def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
+def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, image):
     reply = client.predict(
-        handle_file(picture), "Which number?", "five\n six \n\nseven", protocols=["direct"], api_name="/ask"
+        handle_file(image), "Which number?", "five\n six \n\nseven", protocols=["direct"], api_name="/ask"
     )
     assert set(reply["protocols"]) == {"direct"}
     assert reply["protocols"]["direct"]["answer"] == "B"
@@ -94,8 +94,8 @@ def test_choices_may_be_lines_and_the_rest_may_be_left_out(client, picture):
     assert reply["boxes"] == []
 
 
-def test_locate_says_where_to_look_and_nothing_else(client, picture):
-    reply = client.predict(handle_file(picture), "Which number?", "five\nsix", "scripted", api_name="/locate")
+def test_locate_says_where_to_look_and_nothing_else(client, image):
+    reply = client.predict(handle_file(image), "Which number?", "five\nsix", "scripted", api_name="/locate")
     assert {"seconds": 0.25, "visual_tokens": reply["visual_tokens"]}.items() <= reply.items()
     assert {name: reply[name] for name in ("image", "model", "outcome", "boxes", "text")} == {
         "image": {"name": "street.png", "width": 1600, "height": 900},
@@ -107,10 +107,10 @@ def test_locate_says_where_to_look_and_nothing_else(client, picture):
     json.dumps(reply, allow_nan=False)
 
 
-def test_what_locate_found_can_be_verified(client, picture):
-    found = client.predict(handle_file(picture), "Which number?", api_name="/locate")
+def test_what_locate_found_can_be_verified(client, image):
+    found = client.predict(handle_file(image), "Which number?", api_name="/locate")
     reply = client.predict(
-        handle_file(picture), "Which number?", found["boxes"], ["five", "six"], "five", "scripted", api_name="/verify"
+        handle_file(image), "Which number?", found["boxes"], ["five", "six"], "five", "scripted", api_name="/verify"
     )
     assert reply == {
         "image": found["image"],
@@ -128,7 +128,7 @@ def test_what_locate_found_can_be_verified(client, picture):
         "cautions": [],
         "warnings": [],
     }
-    open_question = client.predict(handle_file(picture), "Which?", found["boxes"], api_name="/verify")
+    open_question = client.predict(handle_file(image), "Which?", found["boxes"], api_name="/verify")
     assert (open_question["evidence"], open_question["crops_right"]) == ("agreement", None)
     assert open_question["sufficient"] is False, "the crops and the full image disagree"
 
@@ -145,9 +145,9 @@ def test_what_locate_found_can_be_verified(client, picture):
         ([{**EDGES, "x_min": 1600, "x_max": 1700}], "inside the image of 1600 x 900 pixels"),
     ],
 )
-def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):
+def test_boxes_that_cannot_be_are_one_clear_line(client, image, boxes, text):
     with pytest.raises(AppError) as caught:
-        client.predict(handle_file(picture), "Which number?", boxes, api_name="/verify")
+        client.predict(handle_file(image), "Which number?", boxes, api_name="/verify")
     assert text in str(caught.value)
 
 
@@ -163,8 +163,8 @@ def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):
         ({"model": "broken"}, "The log has it as"),
     ],
 )
-def test_bad_input_is_one_clear_line(client, picture, changes, text):
-    arguments = {"image": handle_file(picture), "question": "Which number?", **changes}
+def test_bad_input_is_one_clear_line(client, image, changes, text):
+    arguments = {"image": handle_file(image), "question": "Which number?", **changes}
     calls = {"/ask": {}, "/verify": {"boxes": [EDGES]}} if "protocols" not in changes else {"/ask": {}}
     for name, more in calls.items():
         with pytest.raises(AppError) as caught:

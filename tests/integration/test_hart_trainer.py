@@ -27,7 +27,7 @@ BETA = 0.04
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Any:
-    return make_samples(tmp_path / "pictures")
+    return make_samples(tmp_path / "images")
 
 
 def ready(trainer: HartTrainer) -> HartTrainer:

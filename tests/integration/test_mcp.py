@@ -24,7 +24,7 @@ from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 from hart_studio.ui.spaces.zero_gpu import load_model_here
 from tests.fakes import ScriptedModel
 from tests.images import encoded
-from tests.mcp_calls import TOKEN, pictures, talk, use, words
+from tests.mcp_calls import TOKEN, images, talk, use, words
 
 pytestmark = pytest.mark.integration
 PROJECT_ROOT = Path(__file__).parents[2]
@@ -34,8 +34,8 @@ get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
 PASSWORD = "correct horse battery"  # noqa: S105 - of this test alone
 
 
-def read(picture):
-    return base64.b64encode(encoded(picture, "PNG")).decode("ascii")
+def read(image):
+    return base64.b64encode(encoded(image, "PNG")).decode("ascii")
 
 
 STREET = Image.new("RGB", (1600, 900), (40, 60, 80))
@@ -119,13 +119,13 @@ def test_every_tool_answers_with_data_and_the_crops(studio, mode):
     assert not located.is_error
     assert located.structured_content["boxes"] == [{**EDGES, "label": "sign"}]
     assert json.loads(words(located)) == located.structured_content
-    (crop,) = pictures(located)
+    (crop,) = images(located)
     assert (crop.size, crop.format) == ((200, 225), "JPEG") and crop.getpixel((100, 100))[0] > 230
 
     more = {"choices": ["five", "six"], "answer": "five"}
     asked = use(studio.url, "ask", mode, **QUESTION, **more)
     assert asked.structured_content["protocols"]["crops_only"]["value"] == 1.0
-    assert len(pictures(asked)) == 1
+    assert len(images(asked)) == 1
 
     checked = use(studio.url, "verify", mode, **QUESTION, **more, boxes=located.structured_content["boxes"])
     assert (checked.structured_content["sufficient"], checked.structured_content["full_right"]) == (True, False)
@@ -223,7 +223,7 @@ def test_of_an_unknown_tool_the_known_ones_are_told(studio):
     talk(studio.url, call)
 
 
-def test_a_image_that_is_too_large_is_refused_before_it_is_read(studio):
+def test_an_image_that_is_too_large_is_refused_before_it_is_read(studio):
     result = use(studio.url, "locate", **{**QUESTION, "image": "A" * (MAX_TEXT + 4)})
     assert result.is_error and "at most 24 MiB" in words(result)
     body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "x": "' + b"A" * (MAX_TEXT + 300_000) + b'"}'
@@ -231,7 +231,7 @@ def test_a_image_that_is_too_large_is_refused_before_it_is_read(studio):
     assert post(f"{studio.url}mcp", content=body, headers=headers).status_code == 413
 
 
-def test_a_image_with_too_many_pixels_is_refused_before_it_is_decoded(studio):
+def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(studio):
     bomb = base64.b64encode(encoded(Image.new("1", (40_000, 20_000)), "PNG")).decode("ascii")
     result = use(studio.url, "locate", **{**QUESTION, "image": bomb})
     assert result.is_error and "at most 300,000,000 pixels" in words(result)

@@ -55,7 +55,7 @@ def test_bad_content_gets_one_clear_error(case: str, tmp_path: Path, decodes: li
     data, message = BAD_BYTES[case]
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    for source, name in ((path, "photo.jpg"), (data, "picture")):
+    for source, name in ((path, "photo.jpg"), (data, "image")):
         with pytest.raises(ImageError) as caught:
             SourceImage(source)
         assert message in str(caught.value)

@@ -252,10 +252,10 @@ class ReviewApi:
         return answer
 
     def _show(self, project: Project, item: Item, label: Label) -> dict[str, Any]:
-        picture = item.image
+        file = item.image
         try:
-            open_verified_image(picture)  # another file must not be shown in its place
-            scene = self.service.open_image(Path(picture.path))
+            open_verified_image(file)  # another file must not be shown in its place
+            scene = self.service.open_image(Path(file.path))
             crops = self._cut(item, label.boxes)
         except ImageError as error:
             raise InputError(f"{error}; the item is kept, press N for the next one") from error
@@ -268,9 +268,9 @@ class ReviewApi:
             "choices": list(item.sample.choices),
             "answer": item.sample.answer,
             "category": item.sample.category,
-            "name": Path(picture.path).name,
-            "width": picture.width,
-            "height": picture.height,
+            "name": Path(file.path).name,
+            "width": file.width,
+            "height": file.height,
             "preview": {"path": self._name(scene.preview.path), "width": scene.preview.width},
             "detail": {"path": self._name(scene.detail.path), "width": scene.detail.width},
             "boxes": [box.model_dump(exclude={"score"}) for box in label.boxes],

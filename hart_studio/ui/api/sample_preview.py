@@ -83,12 +83,12 @@ def _make_card(sample: Sample, part: str, open_image: ImageOpener, folder: Path)
     source = from_stored_path(sample.image)
     version = source.stat().st_mtime_ns if source.exists() else 0  # an image may be repainted; one drawn for us is not
     name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"
-    picture: Path | None = folder / name
+    thumbnail: Path | None = folder / name
     problem = ""
     try:
         if not (folder / name).exists():
             with open_image(sample.image) as image:
                 image.overview(max_side=THUMBNAIL_SIDE).save(folder / name, quality=85)
     except (HartError, OSError) as error:
-        picture, problem = None, str(error)
-    return PreviewCard(sample.question, sample.choices, sample.answer or "", part, picture, problem)
+        thumbnail, problem = None, str(error)
+    return PreviewCard(sample.question, sample.choices, sample.answer or "", part, thumbnail, problem)

@@ -49,7 +49,7 @@ def open_base64_image(text: str, folder: Path) -> Iterator[Path]:
     """
     data = _decode(text)
     with tempfile.TemporaryDirectory(prefix="received-", dir=folder) as place:
-        path = Path(place) / "picture"
+        path = Path(place) / "image"
         path.write_bytes(data)
         yield path
 

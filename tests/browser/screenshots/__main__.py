@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.chromium import BROWSER_FLAGS, find_chromium
-from tests.browser.screenshots.images import IMAGES, Picture
+from tests.browser.screenshots.images import IMAGES, Screenshot
 from tests.browser.screenshots.work import PROJECT_ROOT, Work
 
 SCALE: Final = 1.5
@@ -84,7 +84,7 @@ def _take_images(work: Work, out: Path, only: Sequence[str] | None, chromium: st
                 path.unlink()
 
 
-def _take(browser: Browser, url: str, image: Picture, work: Work, out: Path) -> int:
+def _take(browser: Browser, url: str, image: Screenshot, work: Work, out: Path) -> int:
     """Take one image in a browser that has seen nothing before; its bytes.
 
     Raises:

@@ -63,7 +63,7 @@ def test_the_image_is_seen_upright(tmp_path: Path) -> None:
     assert repair_boxes([[0, 0, 500, 500]], str(tmp_path / "a.jpg"))[0].xyxy == (0, 0, 60, 100)
 
 
-def test_a_image_that_is_none(tmp_path: Path) -> None:
+def test_an_image_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no")
     with pytest.raises(ImageError):
         repair_boxes([[0, 0, 1, 1]], str(tmp_path / "a.png"))

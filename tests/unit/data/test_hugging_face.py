@@ -65,12 +65,12 @@ def test_images_come_in_several_forms(tmp_path: Path, image: Any) -> None:
 
 def test_paths_stay_inside_their_folder(tmp_path: Path) -> None:
     (tmp_path / "out.png").write_bytes(SECOND)
-    (tmp_path / "pictures").mkdir()
-    for picture in ("in.png", "out.png"):
-        (tmp_path / "pictures" / picture).write_bytes(SECOND)
-    inside, outside = str(tmp_path / "pictures" / "in.png"), str(tmp_path / "out.png")
+    (tmp_path / "images").mkdir()
+    for image in ("in.png", "out.png"):
+        (tmp_path / "images" / image).write_bytes(SECOND)
+    inside, outside = str(tmp_path / "images" / "in.png"), str(tmp_path / "out.png")
     name = save(tmp_path / "set", table([inside, outside, "../out.png", "gone.png", "x" * 2000]), is_image=False)
-    loaded = load_hugging_face(name, tmp_path / "cache", COLUMNS, image_root=tmp_path / "pictures")
+    loaded = load_hugging_face(name, tmp_path / "cache", COLUMNS, image_root=tmp_path / "images")
     assert [sample.image for sample in loaded.samples] == [str(Path(inside).resolve())]
     assert [bad.row for bad in loaded.invalid_rows] == ["row 2", "row 3", "row 4", "row 5"]
     starts = [

@@ -37,9 +37,9 @@ def test_a_line_is_a_sample(folder: Path) -> None:
     loaded = load_jsonl(write(folder, GOOD, "", full))
     first, second = loaded.samples
     assert loaded.invalid_rows == () and loaded.source == "set"
-    picture = str((folder / "x.png").resolve())
+    image = str((folder / "x.png").resolve())
     assert first == GoldSample(
-        id="a", image=picture, question="Which?", choices=("1", "2"), answer="B", source="set", gold_boxes=()
+        id="a", image=image, question="Which?", choices=("1", "2"), answer="B", source="set", gold_boxes=()
     )
     assert (second.id, second.category) == ("7", "detail")
     assert second.gold_boxes == (Box.from_xyxy((0, 0, 2, 1.5)),)

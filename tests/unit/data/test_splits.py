@@ -39,7 +39,7 @@ def ids(split: Split) -> tuple[list[str], list[str], list[str]]:
     return evaluation, rl, sft
 
 
-pictures = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+image_numbers = st.lists(st.integers(0, 9), min_size=1, max_size=30)
 """The image of each sample."""
 
 
@@ -83,16 +83,16 @@ def test_another_seed_is_another_split() -> None:
 
 
 @unhurried
-@given(pictures, st.data())
-def test_no_image_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
-    samples = [make_sample(f"s{index}", image=f"p{picture}") for index, picture in enumerate(pictures)]
+@given(image_numbers, st.data())
+def test_no_image_is_in_two_parts(images: list[int], data: st.DataObject) -> None:
+    samples = [make_sample(f"s{index}", image=f"p{image}") for index, image in enumerate(images)]
     eval_samples = data.draw(st.integers(0, len(samples)))
     rl_samples = data.draw(st.integers(0, len(samples) - eval_samples))
     sft_samples = data.draw(st.none() | st.integers(0, len(samples) - eval_samples - rl_samples))
     try:
         split = split_samples(samples, rl_samples, sft_samples, eval_samples, seed=1, split_by_image=True)
     except InputError:
-        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(pictures).values()) > 1
+        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(images).values()) > 1
         return
     parts = [split.evaluation, split.rl, split.sft]
     images = [{sample.image for sample in part} for part in parts]
@@ -129,10 +129,10 @@ def test_the_held_out_part_does_not_depend_on_the_training_parts(
 
 
 def test_images_in_several_parts_are_counted() -> None:
-    samples = [make_sample(name, image=picture) for name, picture in zip("abcdef", "111223", strict=True)]
+    samples = [make_sample(name, image=image) for name, image in zip("abcdef", "111223", strict=True)]
     manifest = split_samples(samples, 3, None, 0, seed=0, split_by_image=False).manifest
-    pictures = dict(zip("abcdef", "111223", strict=True))
-    shared = {pictures[name] for name in manifest.rl_ids} & {pictures[name] for name in manifest.sft_ids}
+    images = dict(zip("abcdef", "111223", strict=True))
+    shared = {images[name] for name in manifest.rl_ids} & {images[name] for name in manifest.sft_ids}
     assert manifest.shared_images == len(shared) > 0
 
 

@@ -48,7 +48,7 @@ def test_a_copy_of_the_image_is_the_same_image(project: Project, image: Path) ->
     assert next(project.items()).image.path == str(image)
 
 
-def test_a_image_that_moved_is_found_again(project: Project, image: Path) -> None:
+def test_an_image_that_moved_is_found_again(project: Project, image: Path) -> None:
     import_samples(project, load(ask(image)))
     moved = image.with_name("moved.png")
     image.rename(moved)
@@ -146,7 +146,7 @@ def test_progress_reaches_the_end(project: Project, image: Path, monkeypatch: py
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_looking_at_a_image_turns_it_upright(tmp_path: Path) -> None:
+def test_looking_at_an_image_turns_it_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)

@@ -237,4 +237,4 @@ def test_a_migration_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(2):
         database = Database(project.folder / DATABASE)
         with database.reading() as connection:
-            assert "colour" in {row["name"] for row in connection.execute("PRAGMA table_info(items)")}
+            assert "color" in {row["name"] for row in connection.execute("PRAGMA table_info(items)")}

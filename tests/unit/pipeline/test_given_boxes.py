@@ -50,7 +50,7 @@ def test_no_box_is_no_answer_and_wrong(sample: Sample) -> None:
     assert sum(len(call.requests) for call in model.calls) == 0
 
 
-def test_a_image_that_fails_takes_no_other_along(sample: Sample, tmp_path: Path) -> None:
+def test_an_image_that_fails_takes_no_other_along(sample: Sample, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.jpg"
     Image.effect_noise((900, 900), 90).convert("RGB").save(damaged)
     damaged.write_bytes(damaged.read_bytes()[:60_000])

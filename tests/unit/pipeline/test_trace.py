@@ -152,7 +152,7 @@ def test_a_missing_image_is_told(saved_folder: Path) -> None:
         load_trace(saved_folder)
 
 
-def test_a_image_that_leads_out_of_the_folder_is_refused(saved_folder: Path, tmp_path: Path) -> None:
+def test_an_image_that_leads_out_of_the_folder_is_refused(saved_folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     Image.new("RGB", (4, 4)).save(secret)
     link = saved_folder / "images" / "overview.png"

@@ -56,7 +56,7 @@ def test_a_group_comes_back_with_its_images(layout: RunLayout, sample: Sample, g
     assert list_rollout_steps(layout) == [10]
 
 
-def test_a_image_without_color_or_with_transparency_is_stored(layout: RunLayout) -> None:
+def test_an_image_without_color_or_with_transparency_is_stored(layout: RunLayout) -> None:
     store = ImageStore(layout.images, PLENTY)
     assert store.save(Image.new("L", (3, 3)))
     assert store.save(Image.new("RGBA", (1, 2000)))

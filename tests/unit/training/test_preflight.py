@@ -66,9 +66,9 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
         (["method.area_penalty=1"], 1, "Settings", "bad", "preference_scale"),
         (["method.beta=0"], 1, "Settings", "check", "method.beta is 0"),
         (["model.device=cuda"], 1, "Device", "bad", "no GPU here"),
-        (["model.id=no one/nothing"], 1, "Model", "check", "not on this machine"),
+        (["model.id=no-such-owner/nothing"], 1, "Model", "check", "not on this machine"),
         (["data.source=jsonl", "data.path=/no/such/file"], 1, "Samples", "bad", "/no/such/file"),
-        (["data.source=hf", "data.path=no one/nothing"], 1, "Samples", "check", "would be fetched"),
+        (["data.source=hf", "data.path=no-such-owner/nothing"], 1, "Samples", "check", "would be fetched"),
     ],
 )
 def test_a_fault_is_named(

@@ -293,7 +293,7 @@ FIELDS = sorted(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
     root = tmp_path_factory.mktemp("fuzz")
     (root / "a.jpg").write_bytes(draw(1).jpeg)
     (root / "cache").mkdir()
@@ -306,24 +306,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(row=st.dictionaries(st.sampled_from(FIELDS), CELLS) | CELLS)
-def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: ImageResolver, row: Any) -> None:
+def test_no_row_raises_anything_that_stops_a_load(name: str, images: ImageResolver, row: Any) -> None:
     benchmark = BENCHMARKS[name]
     with suppress(ValueError, HartError):
         if benchmark.is_included is not None:
             benchmark.is_included(row, benchmark.subsets)
-        benchmark.read(row, pictures)
+        benchmark.read(row, images)
 
 
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "needle"])
 @settings(max_examples=example_count(cost=10), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_good_row_with_one_odd_cell_is_read_or_refused(
-    name: str, pictures: ImageResolver, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject
+    name: str, images: ImageResolver, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject
 ) -> None:
     row = dict(data.draw(st.sampled_from(good_rows[name])))
     row[data.draw(st.sampled_from(sorted(row)))] = data.draw(CELLS)
     with suppress(ValueError, HartError):
-        sample = BENCHMARKS[name].read(row, pictures)
+        sample = BENCHMARKS[name].read(row, images)
         assert sample.answer and sample.question.strip()
 
 

@@ -36,12 +36,12 @@ def model() -> ScriptedModel:
 
 @pytest.fixture
 def calls(tmp_path: Path, model: ScriptedModel) -> ReviewApi:
-    picture = tmp_path / "street.png"
-    Image.new("RGB", WH, "white").save(picture)
+    image = tmp_path / "street.png"
+    Image.new("RGB", WH, "white").save(image)
     label_api = LabelApi(tmp_path / "labels")
     label_api.create({"name": "p"})
     project = label_api.open_project("p")
-    import_samples(project, LoadedSamples("s", tuple(ask(picture, number) for number in range(3))))
+    import_samples(project, LoadedSamples("s", tuple(ask(image, number) for number in range(3))))
     with project.database.writing() as connection:  # images that the built-in model was made for
         connection.execute("UPDATE images SET domain = ?", (NEEDLE,))
     for number, item in enumerate(list(project.items())):
@@ -320,7 +320,7 @@ def test_what_chance_explains_is_told(calls: ReviewApi, project: Project) -> Non
     assert answer["chance"][0] == "1 of 2 options: right by chance 50 %."
 
 
-def test_a_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:
+def test_an_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:
     Path(next(project.items()).image.path).unlink()
     with pytest.raises(InputError, match="the item is kept"):
         calls.next_item(request())

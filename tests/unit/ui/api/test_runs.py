@@ -36,7 +36,7 @@ def turn(kind: str, text: str) -> Turn:
     )  # fmt: skip
 
 
-def pictures(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
+def images(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
     sample = Sample(id=sample_id, image="x.png", question="Which?", choices=("red", "blue"), answer="A")
     box = Box.from_xyxy((10.0, 20.0, 30.0, 40.0), "star")
     rollouts = tuple(
@@ -66,13 +66,13 @@ def layout(watch: RunMonitor) -> RunLayout:
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
         run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8, "a1b2c3")
-        run.log_rollouts(0, [pictures("held", is_held_out=True)], is_held_out=True)
+        run.log_rollouts(0, [images("held", is_held_out=True)], is_held_out=True)
         for step in (1, 2, 3):
             run.log_step(step, "ap_grpo", {"reward": step / 4})
             if step == 2:
-                run.log_rollouts(2, [pictures("seen")])
+                run.log_rollouts(2, [images("seen")])
         run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8, "a1b2c3")
-        run.log_rollouts(3, [pictures("held", is_held_out=True)], is_held_out=True)
+        run.log_rollouts(3, [images("held", is_held_out=True)], is_held_out=True)
         with run.saving_checkpoint(3, "ap_grpo", is_kept=True) as folder:
             (folder / "weights").write_text("x")
     return layout
@@ -295,7 +295,7 @@ def test_no_name_from_a_browser_leads_out_of_the_runs(
     assert layout.folder.is_dir()
 
 
-def test_a_image_outside_of_the_run_is_not_served(watch: RunMonitor, layout: RunLayout, tmp_path: Path) -> None:
+def test_an_image_outside_of_the_run_is_not_served(watch: RunMonitor, layout: RunLayout, tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     path = layout.rollouts_of(2)
     line = json.loads(path.read_text())

@@ -58,7 +58,7 @@ def test_locate_asks_one_turn(desk: Desk) -> None:
     assert desk.model.kinds() == [["grounding"]]
     assert reply.found["boxes"] == [{**EDGES, "label": "sign"}]
     assert (reply.found["outcome"], reply.found["model"]) == ("ok", "mine")
-    assert reply.found["image"] == {"name": "picture", "width": 1600, "height": 900}
+    assert reply.found["image"] == {"name": "image", "width": 1600, "height": 900}
     (crop,) = reply.crops
     assert Image.open(io.BytesIO(crop)).size == (200, 225)
     assert Image.open(io.BytesIO(crop)).getpixel((100, 100))[0] > 230

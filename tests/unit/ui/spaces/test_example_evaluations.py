@@ -29,9 +29,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RunLayout]:
 
 @pytest.fixture
 def api(tmp_path: Path, started: list[RunLayout]) -> ExampleEvaluations:
-    picture = draw_image(tmp_path / "one.png")
+    image = draw_image(tmp_path / "one.png")
     (tmp_path / "private").mkdir()
-    example = Example("a number", picture, picture, "Which number?", ("five", "six"), "A")
+    example = Example("a number", image, image, "Which number?", ("five", "six"), "A")
     return ExampleEvaluations(tmp_path / "private", tmp_path / "served", (example,))
 
 

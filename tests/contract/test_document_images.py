@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.browser.screenshots.__main__ import MAX_BYTES, SCALE
-from tests.browser.screenshots.images import PICTURES, Picture
+from tests.browser.screenshots.images import IMAGES, Screenshot
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ROOT / "docs" / "images"
+FOLDER = ROOT / "docs" / "images"
 SHOWN = {
     (path.parent / target).resolve()
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -21,14 +21,14 @@ SHOWN = {
 
 
 def test_the_folder_holds_what_the_script_takes() -> None:
-    assert sorted(path.name for path in IMAGES.iterdir()) == sorted(picture.file for picture in PICTURES)
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(image.file for image in IMAGES)
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
-def test_a_image_is_shown_and_small(picture: Picture) -> None:
-    path = IMAGES / picture.file
+@pytest.mark.parametrize("shot", IMAGES, ids=lambda shot: shot.name)
+def test_an_image_is_shown_and_small(shot: Screenshot) -> None:
+    path = FOLDER / shot.file
     assert path in SHOWN, "no document shows it"
     assert path.stat().st_size <= MAX_BYTES
     with Image.open(path) as image:
-        assert image.width == picture.width * SCALE
-        assert image.height <= picture.height * SCALE
+        assert image.width == shot.width * SCALE
+        assert image.height <= shot.height * SCALE

@@ -16,7 +16,7 @@ Theme = Literal["light", "dark"]
 
 
 @dataclass(frozen=True)
-class Image:
+class Screenshot:
     """An image of the documents."""
 
     name: str
@@ -39,17 +39,17 @@ class Image:
 
 
 IMAGES: Final = (
-    Image("ask", poses.ask, 1346),
-    Image("label", poses.label, 760),
-    Image("review", poses.review, 860, window=860),
-    Image("quality", poses.quality, 860),
-    Image("train", poses.train, 1070),
+    Screenshot("ask", poses.ask, 1346),
+    Screenshot("label", poses.label, 760),
+    Screenshot("review", poses.review, 860, window=860),
+    Screenshot("quality", poses.quality, 860),
+    Screenshot("train", poses.train, 1070),
     # As wide as three cards beside the image need, so that all eight rollouts are in sight.
-    Image("watch", poses.watch, 1058, width=1600, window=1058),
-    Image("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
-    Image("curves", poses.curves, 812),
-    Image("runs", poses.runs, 980),
-    Image("evaluate", poses.evaluate, 795),
-    Image("failures", poses.failures, 1306),
+    Screenshot("watch", poses.watch, 1058, width=1600, window=1058),
+    Screenshot("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
+    Screenshot("curves", poses.curves, 812),
+    Screenshot("runs", poses.runs, 980),
+    Screenshot("evaluate", poses.evaluate, 795),
+    Screenshot("failures", poses.failures, 1306),
 )
 """All of them, in the order of the tabs."""
