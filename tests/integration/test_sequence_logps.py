@@ -20,7 +20,7 @@ from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_bl
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence
 from hart_studio.training.trainable_model import TrainableModel
 from hart_studio.training.vision_tower import is_vision_tower_trained
-from tests.integration.conversations import one_image, tower_runs
+from tests.integration.conversations import image_input, one_image, tower_runs
 from tests.integration.training_sequences import (
     assert_equal,
     branching_sequences,

@@ -13,7 +13,7 @@ from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.sequence_logps import SequenceLogps, compute_logps
 from hart_studio.training.sequences import IGNORED, TrainingSequence, turn_sequence, two_turn_sequences
 from hart_studio.training.trainable_model import TrainableModel
-from tests.integration.conversations import no_image, one_image, two_images_in_text
+from tests.integration.conversations import image_input, no_image, one_image, two_images_in_text
 
 LETTERS = 256
 """Tokens of the tiny tokenizers that are plain bytes."""
