@@ -14,10 +14,10 @@ class Block:
     """A fenced block.
 
     Attributes:
-        language: First word behind the fence, such as ``bash``; empty where there is none.
-        code: The lines between the fences, with a line break at the end of each.
-        line: Number of the opening fence's line, from 1.
-        tags: The other words behind the fence, such as ``no-run``. A page does not show them.
+        language: First word after the fence, such as ``bash``; empty if there is none.
+        code: The lines between the fences; each ends with a line break.
+        line: Line number of the opening fence, from 1.
+        tags: Further words after the language, such as ``no-run``. Markdown renderers do not show them.
     """
 
     language: str
@@ -27,10 +27,10 @@ class Block:
 
 
 def blocks(path: Path) -> list[Block]:
-    """The blocks of a document in their order.
+    """List the blocks of a document in order.
 
     Raises:
-        ValueError: If a fence is never closed: everything behind it would be code.
+        ValueError: If a fence is not closed; the rest of the document would be code.
     """
     found: list[Block] = []
     opening, start, info, lines = "", 0, "", list[str]()
@@ -46,12 +46,12 @@ def blocks(path: Path) -> list[Block]:
         else:
             lines.append(line)
     if opening:
-        raise ValueError(f"expected the fence of line {start} to be closed, {path} ends inside of it; close it")
+        raise ValueError(f"Fence in line {start} of {path} is not closed. Close it.")
     return found
 
 
 def prose(path: Path) -> list[str]:
-    """The lines of a document; those of its blocks are empty, so that numbers of lines stay."""
+    """Lines of a document with its blocks blanked, so that line numbers stay the same."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for block in blocks(path):
         for number in range(block.line - 1, block.line + block.code.count("\n") + 1):

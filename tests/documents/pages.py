@@ -1,4 +1,4 @@
-"""The documents of the tree, and what stands in them."""
+"""Find the documents of the repository, and their links, code words, anchors and commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^()\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _TAG = re.compile(r"<(?:a|img|source)\b[^>]*?\b(?:href|src|srcset)=\"([^\"]+)\"")
 _WORDS = re.compile(r"<[A-Za-z][^<>|]*>")
-"""Something that a reader fills in, such as ``<run id>``."""
+"""A placeholder, such as ``<run id>``."""
 _REDIRECTION = re.compile(r"(?<!\S)[0-2]?>{1,2}\s*&?[^\s;&|]+")
 _RUNS_MODULE = re.compile(r"(?<![\w-])(?:python3?\s+(?:-m\s+[\w.]+|app\.py)|-m\s+(?:hart_studio|benchmarks)[\w.]*)")
 _SHELL = ("", "bash", "sh", "console", "text", "makefile")
@@ -24,12 +24,12 @@ _SHELL = ("", "bash", "sh", "console", "text", "makefile")
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of a document that starts a program of ours, or a module.
+    """A command of a document that starts ``app.py`` or a Python module.
 
     Attributes:
-        place: Document and line, for messages.
+        place: Document and line, for error messages.
         module: The module; empty for ``app.py``.
-        arguments: What it is started with.
+        arguments: Command-line arguments.
     """
 
     place: str
@@ -38,29 +38,29 @@ class Command:
 
 
 def documents() -> list[Path]:
-    """Every Markdown file that is for people, in order of its path."""
+    """All Markdown documents, sorted by path."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "assets").glob("*/README.md")]
     return sorted(found)
 
 
 def name_of(path: Path) -> str:
-    """How messages call a document."""
+    """Path of a document relative to the repository, for error messages."""
     return path.relative_to(ROOT).as_posix()
 
 
 def links(path: Path) -> list[str]:
-    """Targets of links and images, without those in code."""
+    """Targets of links and images outside code."""
     text = _CODE.sub(" ", "\n".join(prose(path)))
     return [*_LINK.findall(text), *_TAG.findall(text)]
 
 
 def code_words(path: Path) -> list[str]:
-    """What stands in backticks within the text."""
+    """Inline code of the text."""
     return [" ".join(found[1].split()) for found in _CODE.findall("\n".join(prose(path)))]
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a document."""
+    """Anchors of the headings of a document, as GitHub generates them."""
     found: set[str] = set()
     for line in prose(path):
         heading = _HEADING.match(line)
@@ -77,7 +77,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def commands(path: Path) -> Iterator[Command]:
-    """The commands of a document's blocks that start ``app.py`` or a module."""
+    """Commands in the blocks of a document that start ``app.py`` or a module."""
     for block in blocks(path):
         if block.language not in _SHELL:
             continue
@@ -88,7 +88,7 @@ def commands(path: Path) -> Iterator[Command]:
 
 
 def _joined(code: str, first: int) -> Iterator[tuple[int, str]]:
-    """Lines with those that they continue in; with the number of the first."""
+    """Join continued lines; yield each with the number of its first line."""
     begun, text = first, ""
     for number, line in enumerate(code.splitlines(), start=first):
         begun = begun if text else number

@@ -1,4 +1,4 @@
-"""Runs the blocks of a document as a reader would: one after another, in one terminal, in a new folder."""
+"""Run the blocks of a document in order, in one shell and a new folder."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tests.documents.blocks import Block, blocks
 from tests.documents.pages import ROOT, name_of
 
 NOT_RUN = "no-run"
-"""Tag of a block that needs what a test does not have, such as a GPU."""
-SHORT_LOCK_TIMEOUT_SECONDS = 3.0
-"""How long what a document left running may take to end."""
+"""Tag of a block that tests cannot run, for example because it needs a GPU."""
+SHUTDOWN_TIMEOUT_SECONDS = 3.0
+"""Time for background processes of a document to end after SIGTERM."""
 _PORT = re.compile(r"(?<=[ :])(8000|9090|29500|29501|7860)\b")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a document.
+    """Result of running a document.
 
     Attributes:
-        code: Exit code of the shell; 0 = every block did its work.
-        line: Line of the block that was run last.
-        told: What all of them printed.
+        code: Exit code of the shell; 0 = all blocks succeeded.
+        line: Line of the last block that was started.
+        output: Output of all blocks.
     """
 
     code: int
     line: int
-    told: str
+    output: str
 
 
 def runnable(path: Path) -> list[Block]:
-    """The blocks that are run."""
+    """Blocks that are executed."""
     return [block for block in blocks(path) if block.language in ("bash", "python") and NOT_RUN not in block.tags]
 
 
@@ -51,8 +51,8 @@ def run_document(path: Path, folder: Path, seconds: float, environment: Mapping[
     Args:
         path: The document.
         folder: An empty folder to run in.
-        seconds: After which everything is ended.
-        environment: On top of that of this process.
+        seconds: Timeout of the whole document.
+        environment: Variables in addition to those of this process.
     """
     scripts = folder.with_name(f"{folder.name}-scripts")
     scripts.mkdir()
@@ -88,19 +88,19 @@ def run_document(path: Path, folder: Path, seconds: float, environment: Mapping[
             code = -signal.SIGKILL
         finally:
             _end(process)
-    told = log.read_text(encoding="utf-8", errors="replace")
-    started = re.findall(r"^@@ (\d+)$", told, re.MULTILINE)
-    return Ran(code, int(started[-1]) if started else 0, told)
+    output_text = log.read_text(encoding="utf-8", errors="replace")
+    started = re.findall(r"^@@ (\d+)$", output_text, re.MULTILINE)
+    return Ran(code, int(started[-1]) if started else 0, output_text)
 
 
 def describe(path: Path, ran: Ran) -> str:
-    """Where a document failed, and what it said last."""
-    return f"{name_of(path)}:{ran.line} ended with {ran.code}:\n{ran.told[-4000:]}"
+    """Failing line of a document with the end of its output."""
+    return f"{name_of(path)}:{ran.line} ended with {ran.code}:\n{ran.output[-4000:]}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the shell and the servers that the document started; launchers get a moment to end their own processes."""
-    until = time.monotonic() + SHORT_LOCK_TIMEOUT_SECONDS
+    """End the shell and the servers that the document started; give launchers time to end their own processes."""
+    until = time.monotonic() + SHUTDOWN_TIMEOUT_SECONDS
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""What stands in a source file about its public names, read without importing it."""
+"""Read signatures and docstrings of the public names of a module, without importing it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Entry:
     """A public function, class, method or constant.
 
     Attributes:
-        title: Its name, for a method with that of its class.
-        signature: As in the source, without ``self``; empty for a constant.
-        doc: Its docstring, cleaned.
-        fields: Of a class: (name, type, default, text) of each documented attribute.
-        methods: Of a class: the public ones.
+        title: Name; for a method prefixed with its class.
+        signature: Signature as in the source, without ``self``; empty for a constant.
+        doc: Cleaned docstring.
+        fields: For a class: (name, type, default, text) of each documented attribute.
+        methods: For a class: its public methods.
     """
 
     title: str
@@ -37,14 +37,14 @@ class Entry:
 
 
 def parse(module: str) -> ast.Module:
-    """The source of a module, by its dotted name."""
+    """Parse a module, given its dotted name."""
     place = ROOT.joinpath(*module.split("."))
     path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def entries(module: str) -> list[Entry]:
-    """The public names that a module defines, in the order of the source."""
+    """Public names that a module defines, in source order."""
     tree = parse(module)
     found = []
     for node, doc in _with_docs(tree.body):
@@ -58,19 +58,19 @@ def entries(module: str) -> list[Entry]:
 
 
 def attributes(node: ast.ClassDef) -> list[tuple[str, str, str, str]]:
-    """(name, type, default, text) of a class's own annotated attributes; the text may be empty."""
-    told = dict(_listed(ast.get_docstring(node) or "", "Attributes"))
+    """(name, type, default, text) of the annotated attributes of a class; the text may be empty."""
+    documented = dict(_listed(ast.get_docstring(node) or "", "Attributes"))
     found = []
     for each, doc in _with_docs(node.body):
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.target.id[0] != "_":
             name = each.target.id
             default = ast.unparse(each.value) if each.value is not None else ""
-            found.append((name, ast.unparse(each.annotation), default, doc or told.get(name, "")))
+            found.append((name, ast.unparse(each.annotation), default, doc or documented.get(name, "")))
     return found
 
 
 def to_markdown(doc: str) -> Iterator[str]:
-    """A docstring in Google's style as Markdown lines."""
+    """Convert a Google-style docstring to Markdown lines."""
     paragraph: list[str] = []
     lines = doc.splitlines()
     index = 0
@@ -104,13 +104,13 @@ def to_markdown(doc: str) -> Iterator[str]:
 
 
 def wrap(text: str, indent: str = "") -> list[str]:
-    """Lines of a Markdown paragraph; double backticks become single ones."""
+    """Wrap a Markdown paragraph; replace double backticks by single ones."""
     plain = text.replace("``", "`")
     return textwrap.wrap(plain, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _with_docs(body: Iterable[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
-    """Statements, each with the text that stands under it."""
+    """Statements, each with the docstring that follows it."""
     statements = list(body)
     for index, node in enumerate(statements):
         after = statements[index + 1] if index + 1 < len(statements) else None
@@ -145,7 +145,7 @@ def _class(node: ast.ClassDef) -> Entry:
     if made and made.doc:
         doc += "\n\n" + made.doc.partition("\n\n")[2]
     fields = tuple(attributes(node))
-    if fields:  # they are told one by one below
+    if fields:  # they are listed in a table below
         doc = re.sub(r"\n\nAttributes:\n(?:(?: .*)?\n?)*", "\n\n", doc + "\n")
     return Entry(node.name, signature, doc.strip(), fields, tuple(m for m in methods if m is not made and m.doc))
 
@@ -156,7 +156,7 @@ def _listed(doc: str, section: str) -> Iterator[tuple[str, str]]:
 
 
 def _items(block: list[str]) -> Iterator[tuple[str, str]]:
-    """(name, text) of each entry of a section; the name is empty where there is none."""
+    """(name, text) of each entry of a section; the name is empty if there is none."""
     for entry in re.split(r"\n(?! )", textwrap.dedent("\n".join(block)).strip()):
         text = " ".join(entry.split())
         named = _ENTRY.match(text)

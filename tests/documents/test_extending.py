@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says of a new format, benchmark and family is done here, word for word, and works."""
+"""Follow the guides of CONTRIBUTING.md for a new format, benchmark and family, and check the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tagged(name: str) -> list[tuple[str, Block]]:
 
 
 def change(path: Path, difference: str) -> None:
-    """Apply a short difference: one with a minus goes, those with a plus stand where it or the last line was."""
+    """Apply a short diff: remove lines with a minus; insert lines with a plus after the last matched one."""
     lines = path.read_text(encoding="utf-8").splitlines()
     at = -1
     for mark, text in ((line[:1], line[1:]) for line in difference.splitlines()):
@@ -51,7 +51,7 @@ def change(path: Path, difference: str) -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with everything in it that CONTRIBUTING.md adds."""
+    """A copy of the package with the additions of CONTRIBUTING.md."""
     root = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "hart_studio", root / "hart_studio", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "assets").symlink_to(ROOT / "assets")
@@ -67,7 +67,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tree: Path, tmp_path: Path) -> Callable[..., str]:
-    """Runs a module of the copy; returns what it said."""
+    """Run a module of the copy; return its standard output."""
 
     def run_module(*arguments: str) -> str:
         done = subprocess.run(
@@ -96,8 +96,8 @@ def test_an_export_format(run: Callable[..., str], tmp_path: Path) -> None:
     run("hart_studio.labeling", "import", "signs", "labels.json", "--kind", "createml")
     (status,) = json.loads(run("hart_studio.labeling", "stats", "signs", "--json"))["statuses"]
     arguments = ["export", "signs", "out", "--format", "plain_boxes", "--status", status, "--splits", "1", "0", "0"]
-    told = run("hart_studio.labeling", *arguments)
-    assert "1 questions, 1 boxes on 1 train images" in told and "loses" in told
+    output = run("hart_studio.labeling", *arguments)
+    assert "1 questions, 1 boxes on 1 train images" in output and "loses" in output
     (found,) = json.loads((tmp_path / "out" / "boxes.json").read_text())
     assert found["boxes"] == [[16.0, 17.0, 24.0, 23.0, "sign"]]
     assert (tmp_path / "out" / found["image"]).is_file()
@@ -113,10 +113,10 @@ def test_a_benchmark(run: Callable[..., str], tmp_path: Path) -> None:
         "options": "5 | 4 | 1 | 3", "answer": "D", "kind": "counting",
     }  # fmt: skip
     (tmp_path / "signs.json").write_text(json.dumps([question, {**question, "number": 8, "file": "gone.jpg"}]))
-    told = run(
+    output = run(
         "hart_studio.evaluation", "--benchmark", "sign_bench", "--path", ".", "--device", "cpu", "--runs-root", "runs"
     )
-    run_id = told.split("done: ")[1].split()[0]
+    run_id = output.split("done: ")[1].split()[0]
     asked = json.loads((tmp_path / "runs" / run_id / "dataset_info.json").read_text())
     assert (asked["benchmark"], asked["samples"], asked["bad_count"]) == ("sign_bench", 1, 1)
     run("hart_studio.evaluation", "report", run_id, "--out", "report")
@@ -148,7 +148,7 @@ def test_a_family(tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatc
     assert set(trace.protocols) == set(PROTOCOLS)
 
 
-def test_a_difference_that_does_not_fit_is_noticed(tmp_path: Path) -> None:
+def test_a_diff_that_does_not_match_fails(tmp_path: Path) -> None:
     file = tmp_path / "a.py"
     file.write_text("one\ntwo\nthree\n")
     change(file, " one\n+1.5\n-three\n+3\n+4\n")

@@ -1,4 +1,4 @@
-"""Every error in docs/faq.md is one that the code raises: provoked here, or at least a message of the sources."""
+"""Every error in docs/faq.md is raised by the code: raised here, or found among the messages of the sources."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests.documents.pages import ROOT
 
 FAQ = ROOT / "docs" / "faq.md"
 ERRORS = {" ".join(block.code.split()) for block in blocks(FAQ) if "error" in block.tags}
-Provoke = Callable[[Path, pytest.MonkeyPatch], object]
+RaiseError = Callable[[Path, pytest.MonkeyPatch], object]
 
 
 @cache
 def messages() -> list[re.Pattern[str]]:
-    """Every message of an exception in the package, also those that a function returns, as what it may read like."""
+    """Patterns of all exception messages in the package, including messages that a function returns."""
     found = []
     for path in sorted((ROOT / "hart_studio").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -66,12 +66,12 @@ def samples(count: int, word: str = "What") -> list[GoldSample]:
     ]
 
 
-def run_out(knobs: Callable[..., object]) -> Provoke:
-    def provoke(*_: object) -> None:
+def run_out(knobs: Callable[..., object]) -> RaiseError:
+    def raise_error(*_: object) -> None:
         with knobs(torch.device("cuda:0")):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    return provoke
+    return raise_error
 
 
 def ask_for_permission(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,12 +90,12 @@ def be_offline(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loading.load_model("owner/model")
 
 
-def bring_code(folder: Path, _: pytest.MonkeyPatch) -> None:
+def add_remote_code(folder: Path, _: pytest.MonkeyPatch) -> None:
     (folder / "config.json").write_text('{"model_type": "internvl_chat"}')
     loading.detect_family("OpenGVLab/InternVL3-8B", folder)
 
 
-def change(*overrides: str) -> Provoke:
+def change(*overrides: str) -> RaiseError:
     return lambda *_: apply_overrides(get_preset("cpu-demo").config, overrides)
 
 
@@ -109,12 +109,12 @@ def swap_data(*_: object) -> None:
         raise HartError(re.sub("|".join(known), lambda found: known[found[0]], str(error))) from error
 
 
-PROVOKED: dict[str, Provoke] = {
+RAISING: dict[str, RaiseError] = {
     "expected the training to fit": run_out(explain_out_of_memory),
     "expected the model and its batch": run_out(memory_errors),
     "expected access to owner/model": ask_for_permission,
     "expected 'owner/model' as a local folder": be_offline,
-    "expected a checkpoint without remote code": bring_code,
+    "expected a checkpoint without remote code": add_remote_code,
     "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
     "expected a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
     "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
@@ -125,7 +125,7 @@ PROVOKED: dict[str, Provoke] = {
     "expected the data set with fingerprint": swap_data,
     "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
 }  # fmt: skip
-"""Beginning of an error -> what raises it."""
+"""Start of a message -> function that raises it."""
 
 
 def test_there_are_errors() -> None:
@@ -134,32 +134,32 @@ def test_there_are_errors() -> None:
     assert len(headings) >= 12
 
 
-@pytest.mark.parametrize("beginning", sorted(PROVOKED))
-def test_it_is_what_the_program_says(beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (told,) = (text for text in ERRORS if text.startswith(beginning))
+@pytest.mark.parametrize("beginning", sorted(RAISING))
+def test_the_program_raises_it(beginning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (message,) = (text for text in ERRORS if text.startswith(beginning))
     with pytest.raises(HartError) as raised:
-        PROVOKED[beginning](tmp_path, monkeypatch)
+        RAISING[beginning](tmp_path, monkeypatch)
     said = [" ".join(line.split()).removeprefix("name: ") for line in str(raised.value).splitlines()]
-    assert told in (*said, " ".join(said))
+    assert message in (*said, " ".join(said))
 
 
-@pytest.mark.parametrize("told", sorted(ERRORS))
-def test_it_is_a_message_of_the_sources(told: str) -> None:
-    if told.startswith("rollout.group_size: "):  # pydantic's own words, provoked above
+@pytest.mark.parametrize("message", sorted(ERRORS))
+def test_it_is_a_message_in_the_sources(message: str) -> None:
+    if message.startswith("rollout.group_size: "):  # message of pydantic, raised above
         return
-    assert any(pattern.search(told) for pattern in messages()), told
+    assert any(pattern.search(message) for pattern in messages()), message
 
 
 def test_a_resumed_run_keeps_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert training.main(["--resume", "20260131-120000-ap_grpo-4f1c2a", "--set", "seed=1"]) == 2
-    (told,) = (text for text in ERRORS if text.startswith("expected --resume without --set"))
-    assert told in " ".join(capsys.readouterr().err.split())
+    (message,) = (text for text in ERRORS if text.startswith("expected --resume without --set"))
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_port_that_is_taken() -> None:
+def test_port_in_use() -> None:
     from gradio.http_server import start_server  # noqa: PLC0415 - seconds to import
 
-    told = next(block.code for block in blocks(FAQ) if "Cannot find empty port" in block.code)
+    message = next(block.code for block in blocks(FAQ) if "Cannot find empty port" in block.code)
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -167,4 +167,4 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(OSError, match="Cannot find empty port") as raised:
             start_server(app=None, server_name="127.0.0.1", server_port=port)
     said = str(raised.value).replace(str(port), "7860")
-    assert said.startswith(told.strip().removeprefix("app.py: "))
+    assert said.startswith(message.strip().removeprefix("app.py: "))

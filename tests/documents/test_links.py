@@ -1,4 +1,4 @@
-"""Nothing that a document points at is gone: links, anchors, commands with their flags, names of code, files."""
+"""Everything that documents reference exists: links, anchors, commands with their flags, names of code, files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.core
 
 DOCUMENTS = documents()
 COMMANDS = [command for path in DOCUMENTS for command in commands(path)]
-OUR_MODULES = ("hart_studio", "benchmarks", "tests", "accelerate")
+PROJECT_MODULES = ("hart_studio", "benchmarks", "tests", "accelerate")
 TREE_SUFFIXES = {".py", ".md", ".js", ".css", ".yaml", ".toml", ".svg", ".png", ".jpg", ".html"}
 
 
 class _ParsedError(BaseException):
-    """Raised in place of running a command once its arguments are read; no ``except Exception`` may swallow it."""
+    """Raised instead of running a command, after its arguments are parsed; not caught by ``except Exception``."""
 
     def __init__(self, options: Namespace) -> None:
         self.options = options
@@ -50,10 +50,10 @@ def broken_links(path: Path) -> list[str]:
 
 
 def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
-    """The arguments as the program itself reads them; it ends there.
+    """Parse the arguments with the parser of the program, without running it.
 
     Raises:
-        SystemExit: If it refuses them.
+        SystemExit: If the program rejects them.
     """
     read = ArgumentParser.parse_args
 
@@ -67,7 +67,7 @@ def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
             if command.module:
                 spec = importlib.util.find_spec(command.module)
                 is_package = spec is not None and spec.submodule_search_locations is not None
-                # Run again, and put back afterwards; a package itself stays the one that others hold.
+                # Run again, and restore afterwards; the package itself stays the imported one.
                 name = f"{command.module}.__main__" if is_package else command.module
                 patch.delitem(sys.modules, name, raising=False)
                 runpy.run_module(command.module, run_name="__main__")
@@ -75,11 +75,11 @@ def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
                 runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
         except _ParsedError as parsed:
             return parsed.options
-    raise AssertionError(f"{command.place}: the program ended before it had read its arguments")
+    raise AssertionError(f"{command.place}: the program ended before it parsed its arguments")
 
 
 def find_name(name: str) -> object:
-    """What a dotted name means; the last parts may be attributes."""
+    """Resolve a dotted name; the last parts may be attributes."""
     found: object = importlib.import_module("hart_studio")
     place = "hart_studio"
     for part in name.split(".")[1:]:
@@ -107,13 +107,13 @@ def missing_files(path: Path) -> list[str]:
     missing = []
     for word in code_words(path):
         word = word.partition("::")[0].rstrip("/")
-        if re.search(r"(?<![A-Z])[A-Z]{3,}(?![A-Z]|\.md)", word):  # something to fill in, such as NAME.py
+        if re.search(r"(?<![A-Z])[A-Z]{3,}(?![A-Z]|\.md)", word):  # a placeholder, such as NAME.py
             continue
         if not re.fullmatch(r"[\w.-]+(/[\w.*-]+)*", word):
             continue
-        is_ours = word.split("/")[0] in tops if "/" in word else False
+        is_in_tree = word.split("/")[0] in tops if "/" in word else False
         is_file = "/" in word and Path(word).suffix in TREE_SUFFIXES
-        if not (is_ours or is_file):
+        if not (is_in_tree or is_file):
             continue
         places = (ROOT, ROOT / "hart_studio", path.parent)
         if not any(list(place.glob(word)) if "*" in word else (place / word).exists() for place in places):
@@ -122,7 +122,7 @@ def missing_files(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     assert broken_links(path) == []
 
 
@@ -151,14 +151,14 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.place} {command.module}")
-def test_every_command_is_understood(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    if command.module.split(".")[0] not in OUR_MODULES and command.module:
+def test_every_command_parses(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    if command.module.split(".")[0] not in PROJECT_MODULES and command.module:
         assert importlib.util.find_spec(command.module.split(".")[0]) is not None, command
         return
     try:
         options = parse(command, monkeypatch)
     except SystemExit as refusal:
-        assert refusal.code == 0, f"{command.place}: {command.module} refuses {' '.join(command.arguments)}"
+        assert refusal.code == 0, f"{command.place}: {command.module} rejects {' '.join(command.arguments)}"
         return
     if getattr(options, "overrides", None):
         apply_overrides(get_preset(options.preset or DEFAULT_PRESET).config, options.overrides)
@@ -167,7 +167,7 @@ def test_every_command_is_understood(command: Command, monkeypatch: pytest.Monke
 # The checks themselves -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# A `b` & C_d!\n# A `b` & C_d!\n[gone](gone.md) [here](#a-b--c_d-1) [not](#nowhere) `[code](no.md)`\n"
@@ -198,5 +198,5 @@ def test_blocks(tmp_path: Path) -> None:
         Block("", "```\n", 7),
     ]
     page.write_text("```bash\nls\n")
-    with pytest.raises(ValueError, match="fence of line 1 to be closed"):
+    with pytest.raises(ValueError, match="Fence in line 1 of"):
         blocks(page)

@@ -1,4 +1,4 @@
-"""The pages of settings and of the library are those that the sources make."""
+"""The generated reference pages are up to date."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PAGES = reference.pages()
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_the_page_is_fresh(name: str) -> None:
+def test_page_is_up_to_date(name: str) -> None:
     written = (reference.FOLDER / name).read_text(encoding="utf-8")
-    assert written == PAGES[name], f"docs/reference/{name} is stale; write it with: make reference"
+    assert written == PAGES[name], f"docs/reference/{name} is outdated; run: make reference"
 
 
-def test_every_setting_is_told_with_its_meaning() -> None:
+def test_every_setting_has_a_description() -> None:
     rows = [line for line in PAGES["configuration.md"].splitlines() if line.startswith("| `")]
     names = {row.split("`")[1] for row in rows}
     assert set(setting_names()) <= names
@@ -29,7 +29,7 @@ def test_every_setting_is_told_with_its_meaning() -> None:
     assert "`'auto' \\| 'on' \\| 'off'`" in next(row for row in rows if "`model.lora`" in row)
 
 
-def test_everything_in_the_library_is_told() -> None:
+def test_every_library_entry_has_a_docstring() -> None:
     text = PAGES["api.md"]
     assert "0x" not in text and "``" not in text.replace("```", "")
     for _, modules in reference.MODULES:
@@ -38,7 +38,7 @@ def test_everything_in_the_library_is_told() -> None:
             assert found and all(entry.doc for entry in found), module
 
 
-def test_a_source_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_of_a_source_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "toy.py").write_text(
         '"""Toys."""\n\nMOST = 3\n"""Toys at once."""\n_LEAST = 1\n\n\n'
         'class Toy(Record):\n    """One.\n\n    Attributes:\n'
