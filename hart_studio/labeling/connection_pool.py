@@ -11,6 +11,8 @@ finds. So every lease compares the file at the path with the one that the connec
 
 The write-ahead log of the earlier file would be applied to the new one. It is moved away before the new file is opened,
 also when the process that wrote it has ended.
+
+One file because the checks, the leases and the moving of logs share one lock and one table of connections.
 """
 
 from __future__ import annotations

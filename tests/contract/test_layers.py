@@ -35,12 +35,14 @@ LIBRARIES: dict[str, set[str]] = {
     "trl": {"training"},
     "transformers": {"models", "training", "experiments"},
     "torch": {"models", "algorithms", "pipeline", "training", "experiments"},
+    "matplotlib": {"evaluation"},
     "peft": {"models", "training"},
     "mcp": {"ui"},
     "mcp_types": {"ui"},
 }
 
-MOST_LINES = 600
+LONG_FILE_LINES = 500
+"""A longer file says in its docstring why it is one subject."""
 
 
 def source_files() -> list[Path]:
@@ -98,8 +100,10 @@ def test_a_violation_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_file_grows_past_the_cap(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MOST_LINES
+def test_a_long_file_says_why_it_is_one_subject(path: Path) -> None:
+    text = path.read_text()
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    assert len(text.splitlines()) <= LONG_FILE_LINES or "One file because" in docstring
 
 
 def test_no_module_is_a_drawer() -> None:
