@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from hart_studio.errors import InputError
 from hart_studio.records import Protocol
 
 MethodName = Literal["sft", "grpo", "mgpo", "ap_grpo"]
 """Name of a method in configs, chains and run directories."""
+
+Chain = Literal["ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft", "sft"]
+"""Stages of a training, in order, joined by ``+``."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,24 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
 )
 """Every method by name. MGPO differs from GRPO in what the rollout shows, not in its loss."""
 
-DEFAULT_CHAIN: Final = "ap_grpo+sft"
+DEFAULT_CHAIN: Final[Chain] = "ap_grpo+sft"
 """HART: AP-GRPO on D_RL, then SFT on D_SFT (paper, Sec. 4.3)."""
 
-CHAINS: Final = (DEFAULT_CHAIN, "ap_grpo", "sft", "sft+ap_grpo", "grpo", "grpo+sft", "mgpo", "mgpo+sft")
+CHAIN_TITLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ap_grpo": "AP-GRPO",
+        "ap_grpo+sft": "AP-GRPO, then SFT (the paper's recipe)",
+        "sft+ap_grpo": "SFT, then AP-GRPO",
+        "grpo": "GRPO",
+        "grpo+sft": "GRPO, then SFT",
+        "mgpo": "MGPO",
+        "mgpo+sft": "MGPO, then SFT",
+        "sft": "SFT",
+    }
+)
+"""Title of each chain, in the order in which they are offered."""
+
+CHAINS: Final[tuple[Chain, ...]] = get_args(Chain)
 """The chains that can be run: those of Tables 2 and 7 of the paper."""
 
 

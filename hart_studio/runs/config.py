@@ -10,13 +10,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from hart_studio.algorithms.methods import DEFAULT_CHAIN, Chain
 from hart_studio.errors import InputError
 from hart_studio.records import Record
 from hart_studio.runs.names import read_name
 from hart_studio.runs.redaction import has_secret
-
-Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", "grpo+sft", "mgpo+sft"]
-"""Stages in the order in which they are trained (method, Sec. 4; paper, Table 7)."""
 
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
@@ -144,7 +142,7 @@ class RolloutConfig(Section):
 class MethodConfig(Section):
     """The stages and their objective (method, Sec. 3)."""
 
-    chain: Chain = "ap_grpo+sft"
+    chain: Chain = DEFAULT_CHAIN
     """Stages in order. The paper's recipe is ap_grpo+sft."""
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
     """k of Eq. 5 and 6 for ap_grpo. 0 is GRPO; below 1, so that every weight stays positive."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig, Section
 from hart_studio.runs.overrides import read_config
@@ -58,16 +59,6 @@ class FormField:
         return not self.stage or self.stage in stages
 
 
-CHAIN_TITLES: Final = {
-    "ap_grpo": "AP-GRPO",
-    "ap_grpo+sft": "AP-GRPO, then SFT (the paper's recipe)",
-    "sft+ap_grpo": "SFT, then AP-GRPO",
-    "grpo": "GRPO",
-    "grpo+sft": "GRPO, then SFT",
-    "mgpo": "MGPO",
-    "mgpo+sft": "MGPO, then SFT",
-    "sft": "SFT",
-}
 SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in CHAIN_TITLES.items()}
 """The same for narrow places."""
 

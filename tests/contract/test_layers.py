@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "models": set(),
     "algorithms": set(),
-    "runs": set(),
+    "runs": {"algorithms"},
     "pipeline": {"models", "algorithms", "runs"},
     "data": {"needle", "models", "algorithms", "runs"},
     "needle": {"models", "algorithms", "runs"},

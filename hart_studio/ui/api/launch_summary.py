@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.data.benchmarks.published_files import is_hub_id
 from hart_studio.data.sources import find_missing_path
 from hart_studio.errors import HartError, InputError
@@ -16,7 +17,7 @@ from hart_studio.runs.presets import PRESETS
 from hart_studio.ui.api.launch import LaunchRequest, RunLauncher
 from hart_studio.ui.components.launch_report import LaunchState
 from hart_studio.ui.error_reporting import describe
-from hart_studio.ui.train_form import CHAIN_TITLES, SOURCE_TITLES, label_problems, name_labels
+from hart_studio.ui.train_form import SOURCE_TITLES, label_problems, name_labels
 
 
 def summarize_launch(launch_request: LaunchRequest) -> LaunchState:

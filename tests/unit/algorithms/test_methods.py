@@ -1,6 +1,6 @@
 import pytest
 
-from hart_studio.algorithms.methods import CHAINS, DEFAULT_CHAIN, METHODS, parse_chain
+from hart_studio.algorithms.methods import CHAIN_TITLES, CHAINS, DEFAULT_CHAIN, METHODS, parse_chain
 from hart_studio.errors import InputError
 
 
@@ -35,3 +35,8 @@ def test_another_chain_is_refused_with_the_list(text: str) -> None:
         parse_chain(text)
     assert repr(text) in str(caught.value)
     assert "ap_grpo+sft, ap_grpo, sft, sft+ap_grpo, grpo" in str(caught.value)
+
+
+def test_every_chain_has_a_title() -> None:
+    assert set(CHAIN_TITLES) == set(CHAINS)
+    assert CHAIN_TITLES["sft+ap_grpo"] == f"{METHODS['sft'].label}, then {METHODS['ap_grpo'].label}"

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hart_studio.algorithms.methods import CHAIN_TITLES
 from hart_studio.errors import InputError
 from hart_studio.runs.config import RunConfig
 from hart_studio.runs.overrides import setting_names
 from hart_studio.runs.presets import PRESETS
 from hart_studio.ui.train_form import (
-    CHAIN_TITLES,
     FIELDS,
     GROUPS,
     HIDDEN,
