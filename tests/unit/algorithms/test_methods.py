@@ -34,7 +34,7 @@ def test_another_chain_is_refused_with_the_list(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_chain(text)
     assert repr(text) in str(caught.value)
-    assert "ap_grpo+sft, ap_grpo, sft, sft+ap_grpo, grpo" in str(caught.value)
+    assert "ap_grpo, ap_grpo+sft, sft+ap_grpo, grpo, grpo+sft" in str(caught.value)
 
 
 def test_every_chain_has_a_title() -> None:
