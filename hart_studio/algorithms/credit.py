@@ -127,9 +127,10 @@ def credit_group(
     # Without preference the weights are those of k = 0, which are 1.0 and beta to the last bit.
     scale = preference_scale if method.has_preference_weights else 0.0
     policy_weights, kl_weights = preference_weights(rewards, scale, beta)
+    values = advantages(rewards)
     return tuple(
         Credit(advantage=advantage, policy_weight=policy_weight, kl_weight=kl_weight)
-        for advantage, policy_weight, kl_weight in zip(advantages(rewards), policy_weights, kl_weights, strict=True)
+        for advantage, policy_weight, kl_weight in zip(values, policy_weights, kl_weights, strict=True)
     )
 
 

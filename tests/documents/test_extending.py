@@ -1,4 +1,4 @@
-"""Follow the guides of CONTRIBUTING.md for a new format, benchmark and family, and check the result."""
+"""Follow the guides of CONTRIBUTING.md for a format, benchmark, algorithm, tab and family, and check the result."""
 
 from __future__ import annotations
 
@@ -122,6 +122,49 @@ def test_a_benchmark(run: Callable[..., str], tmp_path: Path) -> None:
     run("hart_studio.evaluation", "report", run_id, "--out", "report")
     summary = (tmp_path / "report" / "tables" / "summary.csv").read_text().splitlines()
     assert [line for line in summary if ",sign_bench,crops_only," in line]
+
+
+@pytest.mark.integration
+def test_an_rl_algorithm(run: Callable[..., str]) -> None:
+    changed = {name for name, _ in tagged("file") if name.startswith("hart_studio/algorithms/")}
+    assert changed == {"hart_studio/algorithms/methods.py", "hart_studio/algorithms/credit.py"}
+    settings = {
+        "method.chain": "rloo", "schedule.rl_steps": 2, "data.rl_samples": 4, "data.eval_samples": 2,
+        "model.device": "cpu", "rollout.group_size": 4,
+    }  # fmt: skip
+    arguments = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    found = json.loads(run("hart_studio.training", *arguments, "--json"))
+    assert (found["state"], found["step"]) == ("completed", 2)
+    assert found["stages"][0]["stage"] == "rloo" and "-rloo-" in found["run"]
+
+
+def test_the_algorithm_of_the_guide_has_its_baseline(tree: Path, tmp_path: Path) -> None:
+    code = (
+        "from hart_studio.algorithms.credit import credit_group\n"
+        "from hart_studio.algorithms.methods import METHODS\n"
+        "found = credit_group([1, 0, 0, None], METHODS['rloo'], preference_scale=0.6, beta=0.1)\n"
+        "print([round(each.advantage, 6) for each in found], found[0].policy_weight)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "[1.0, -0.5, -0.5, 0.0] 1.0\n", done.stderr
+
+
+def test_a_tab(tree: Path, tmp_path: Path) -> None:
+    code = (
+        "import gradio as gr\n"
+        "from hart_studio.ui.pages.families import build_families_tab\n"
+        "import hart_studio.ui.app\n"
+        "with gr.Blocks() as app:\n"
+        "    with gr.Tabs(), gr.Tab('Families'):\n"
+        "        build_families_tab()\n"
+        "(shown,) = [block for block in app.blocks.values() if block.elem_id == 'families']\n"
+        "print(shown.get_config()['value']['data'][0][0])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tree), "GRADIO_ANALYTICS_ENABLED": "False"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "Qwen2.5-VL" in done.stdout, done.stderr
+    assert "build_families_tab()" in (tree / "hart_studio" / "ui" / "app.py").read_text()
 
 
 @pytest.mark.integration
