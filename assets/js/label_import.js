@@ -49,8 +49,8 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   async function countImages() {
     if (!preview?.names) return;
     const number = ++looks;
-    const image = find("[data-field=image]")?.value ?? "";
-    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image });
+    const column = find("[data-field=image]")?.value ?? "";
+    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image_column: column });
     if (!answer?.names || number !== looks) return;
     Object.assign(preview, { found: answer.found, missing: answer.missing });
     find(".hs-preview > p").replaceWith(previewLine());
