@@ -4,7 +4,7 @@ const QUESTIONS_OF_KINDS = {
   auto: ["Question, with {name} and {folder} of an image, or {label} of a box, filled in", "Where is the key region?"],
 };
 const QUESTION_OF_LABELS = ["Question, with the {label} of each box filled in", "Where is the {label}?"];
-const COLUMN_TITLES = { image: "Picture", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
+const COLUMN_TITLES = { image: "Image", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
 
 // makeImport(page, { call, say, upload, isVisitor, onBegin }): call(name, request, button) asks the server and shows its
 // complaints; upload(file) gives the file's path there; onBegin runs when an import has begun.
@@ -49,8 +49,8 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   async function countImages() {
     if (!preview?.names) return;
     const number = ++looks;
-    const image = find("[data-field=image]")?.value ?? "";
-    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image });
+    const column = find("[data-field=image]")?.value ?? "";
+    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image_column: column });
     if (!answer?.names || number !== looks) return;
     Object.assign(preview, { found: answer.found, missing: answer.missing });
     find(".hs-preview > p").replaceWith(previewLine());
@@ -93,10 +93,10 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   function describePreview() {
     if (preview.kind === "images") {
       const names = preview.shown.join(", ") + (preview.count > preview.shown.length ? ", …" : "");
-      return preview.count ? `${formatCount(preview.count)} ${preview.count === 1 ? "picture" : "pictures"}: ${names}` : "No picture in it.";
+      return preview.count ? `${formatCount(preview.count)} ${preview.count === 1 ? "image" : "images"}: ${names}` : "No images found.";
     }
     if (!preview.names) return `Taken for ${preview.kind.replaceAll("_", " ")}.`;
-    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "No column was taken for the picture: choose it.";
+    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "No column was taken for the image: choose it.";
     const found = `Images of the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
     if (!preview.missing) return `${found}.`;
     return `${found}; ${preview.missing}. ${isVisitor() ? "Send a zip of the table with its images." : "Name the folder that they start from, or bring a zip of the table with its images."}`;

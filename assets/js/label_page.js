@@ -482,7 +482,7 @@ async function exportLabels() {
   if (!response?.archive) return;
   const images = Object.entries(response.images).map(([split, count]) => `${count} ${split}`).join(", ");
   find(".hs-export-message").replaceChildren(
-    build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, pictures: ${pictures}.` })]),
+    build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.` })]),
     ...leftOut(response.excluded),
     ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
     build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(response.archive), download: response.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-muted", text: response.folder ? ` It also lies in ${response.folder}` : "" })]),

@@ -75,7 +75,7 @@ def test_images_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-import-message")).to_contain_text("2 added")
     page.locator("[data-panel=review]").click()
     expect(page.locator(".hs-list tbody")).to_contain_text("navy.png")
-    assert {Path(item.image.path).name for item in Project(labels / "zip-of-pictures").items()} == {
+    assert {Path(item.image.path).name for item in Project(labels / "zip-of-images").items()} == {
         "navy.png",
         "red.png",
     }
@@ -129,7 +129,7 @@ def test_a_table_without_heads_asks_for_its_columns(open_page: Callable[..., Pag
     page.locator(".hs-source").fill(str(sources / "bare.csv"))
     page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the image: choose it.")
-    for field, title, column in (("image", "picture", "img/none.png"), ("question", "question", "What is it?")):
+    for field, title, column in (("image", "image", "img/none.png"), ("question", "question", "What is it?")):
         select = page.locator(f"[data-field={field}]")
         expect(select).to_have_value("")
         page.locator(".hs-import-button").click()

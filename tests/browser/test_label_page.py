@@ -471,7 +471,7 @@ def test_nothing_is_wider_than_the_window(
 
 def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labels: Path, needle: Path) -> None:
     page = open_page(studio)
-    create(page, "ComparedModels")
+    create(page, "Compared")
     bring(page, needle)
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.browser.screenshots.__main__ import MAX_BYTES, SCALE
-from tests.browser.screenshots.images import IMAGES, Screenshot
+from tests.browser.screenshots.catalog import SCREENSHOTS, Screenshot
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "images"
@@ -21,10 +21,10 @@ SHOWN = {
 
 
 def test_the_folder_holds_what_the_script_takes() -> None:
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(image.file for image in IMAGES)
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(image.file for image in SCREENSHOTS)
 
 
-@pytest.mark.parametrize("shot", IMAGES, ids=lambda shot: shot.name)
+@pytest.mark.parametrize("shot", SCREENSHOTS, ids=lambda shot: shot.name)
 def test_an_image_is_shown_and_small(shot: Screenshot) -> None:
     path = FOLDER / shot.file
     assert path in SHOWN, "no document shows it"

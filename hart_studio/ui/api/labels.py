@@ -169,10 +169,11 @@ class LabelApi:
         """What a source most likely is, and what can be seen of it at once.
 
         Args:
-            request: ``source``, ``image_root``, and ``image``, the column that a person chose for the images.
+            request: ``source``, ``image_root``, and ``image_column``, where a person chose one.
         """
         self.check_open()
-        source, folder, column = request.get("source"), request.get("image_root"), str(request.get("picture") or "")
+        source, folder = request.get("source"), request.get("image_root")
+        column = str(request.get("image_column") or "")
 
         def make() -> dict[str, Any]:
             return preview_source(self._find_source(source), read_folder(folder), column)

@@ -17,12 +17,12 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class Screenshot:
-    """An image of the documents."""
+    """A screenshot for the documents."""
 
     name: str
     """Name of the file, without its ending."""
     pose: Callable[[Page, Work], Any]
-    """Brings the page there."""
+    """Prepare the page."""
     height: int
     """Most pixels of the page that it shows, from where the pose has scrolled to."""
     theme: Theme = "light"
@@ -38,7 +38,7 @@ class Screenshot:
         return f"{self.name}.webp"
 
 
-IMAGES: Final = (
+SCREENSHOTS: Final = (
     Screenshot("ask", poses.ask, 1346),
     Screenshot("label", poses.label, 760),
     Screenshot("review", poses.review, 860, window=860),
