@@ -168,7 +168,7 @@ def test_features_of_a_frozen_tower_are_used_again(policy: TrainableModel) -> No
     assert_equal(from_features, from_pixels)
     assert not any("vis" in name for name in from_features.gradients)
     policy.model.requires_grad_(True)
-    with pytest.raises(ValueError, match="expected pixels of every picture while the vision tower is trained"):
+    with pytest.raises(ValueError, match="expected pixels of every image while the vision tower is trained"):
         compute_logps(policy.model, known)
 
 
