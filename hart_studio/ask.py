@@ -14,7 +14,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.files import replace_unencodable_output
 from hart_studio.formatting import format_percent
 from hart_studio.imaging import SourceImage
-from hart_studio.models.catalog import BUILT_IN, resolve_model_name
+from hart_studio.models.catalog import BUILT_IN_MODEL, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.guessing import guess_probability
 from hart_studio.pipeline.inference import ask_question, build_sample
@@ -193,7 +193,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option; repeat for each")
     parser.add_argument("--answer", metavar="TEXT", help="the known answer: a letter or an option's text, if known")
     parser.add_argument(
-        "--model", default=BUILT_IN, metavar="NAME", help="a folder or a hub id (default: the built-in model)"
+        "--model", default=BUILT_IN_MODEL, metavar="NAME", help="a folder or a hub id (default: the built-in model)"
     )
     parser.add_argument(
         "--protocol", action="append", choices=PROTOCOLS, help="how the answer sees the picture; repeat (default: all)"
