@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # All of these are read while gradio and huggingface_hub are imported, so they come before those imports.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # Gradio makes a table of this many past events anew after each one.
+    # Gradio makes a table of this many past events again after each one.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
     # A service manager's stop ends the program like Ctrl+C does, so that the cache goes too; and Ctrl+C works even
     # where a shell started the program in the background with the signal switched off.
@@ -94,7 +94,7 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--without-login", action="store_true",
-        help="let everybody in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
+        help="let everyone in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
     )  # fmt: skip
     parser.add_argument(
         "--mcp", action="store_true",

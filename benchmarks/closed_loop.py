@@ -51,7 +51,7 @@ def run_once(model, path: Path, times: dict[str, list[float]]) -> dict[str, int]
     clock = time.perf_counter
     began = clock()
     image = SourceImage(path)
-    image.start_decoding()  # as the loop does for a lone picture
+    image.start_decoding()  # as the loop does for a lone image
     overview = make_overview(image, model, settings)
     times["overview"].append(clock() - began)
 

@@ -2,8 +2,8 @@
 
 One server, ``app.py`` in a process of its own, and visitors who speak HTTP to it from this one. Scenarios, in one run:
 
-- idle: nobody asks; how fast the page comes.
-- load: every visitor uploads pictures, asks, waits, thinks, asks again; one in twenty goes away before the answer.
+- idle: no one asks; how fast the page comes.
+- load: every visitor uploads images, asks, waits, thinks, asks again; one in twenty goes away before the answer.
 - departed: twenty ask and go away at once; how long the next one waits.
 - burst: all visitors ask in the same moment; those for whom the line has no room are told so.
 - swap: the questions go to three models in turn, one more than stay in memory.
@@ -75,7 +75,7 @@ class Bench:
         self.client = httpx.AsyncClient(base_url=self.studio.url, timeout=600, limits=limits)
 
     async def idle(self) -> dict[str, Any]:
-        """How fast the page comes when nobody asks."""
+        """How fast the page comes when no one asks."""
         watch = Watch(self.folder)
         for _ in range(IDLE_LOOKS):
             await watch.time_pages(self.client)
@@ -95,13 +95,13 @@ class Bench:
     async def departed(self) -> dict[str, Any]:
         """How long a question takes alone, and behind many whose visitors are gone."""
         (example, *_) = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
-        picture = await upload(self.client, example["image"])
+        image = await upload(self.client, example["image"])
         alone, behind, gone = Tally(), Tally(), Tally()
         for _ in range(3):
-            await ask(self.client, picture, example, "", alone)
-        leaving = [ask(self.client, picture, example, "", gone, patience=0.5) for _ in range(DEPARTING)]
+            await ask(self.client, image, example, "", alone)
+        leaving = [ask(self.client, image, example, "", gone, patience=0.5) for _ in range(DEPARTING)]
         await asyncio.gather(*leaving)
-        await ask(self.client, picture, example, "", behind)
+        await ask(self.client, image, example, "", behind)
         return {
             "left": gone.left,
             "failures": dict(gone.failures + behind.failures + alone.failures),
@@ -112,9 +112,9 @@ class Bench:
     async def burst(self) -> dict[str, Any]:
         """All visitors ask in the same moment."""
         (example, *_) = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
-        picture = await upload(self.client, example["image"])
+        image = await upload(self.client, example["image"])
         tally = Tally()
-        await asyncio.gather(*(ask(self.client, picture, example, "", tally) for _ in range(self.visitors)))
+        await asyncio.gather(*(ask(self.client, image, example, "", tally) for _ in range(self.visitors)))
         return tally.sum_up()
 
     async def trainings(self) -> dict[str, Any]:

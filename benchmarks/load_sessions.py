@@ -31,7 +31,7 @@ class Habits:
     think_seconds: float = 10.0
     """Mean time between an answer and the next question."""
     fresh_every: int = 2
-    """Questions about one picture before the next one is uploaded."""
+    """Questions about one image before the next one is uploaded."""
     leaving_share: float = 0.05
     """Share of questions whose visitor goes away before the answer."""
 
@@ -47,7 +47,7 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     """Everything else -> how often. None is wanted."""
     left: int = 0
-    """Questions that nobody waited for."""
+    """Questions that no one waited for."""
     example: str = ""
     """One refusal as it came."""
 
@@ -84,16 +84,16 @@ async def visit(client: httpx.AsyncClient, number: int, habits: Habits, until: f
     chance = random.Random(number)
     questions = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
     await asyncio.sleep(chance.uniform(0, habits.think_seconds))
-    picture: dict[str, Any] = {}
+    image: dict[str, Any] = {}
     asked = 0
     while time.monotonic() < until:
         example = questions[(number + asked // habits.fresh_every) % len(questions)]
         model = habits.models[(number + asked) % len(habits.models)]
         try:
             if asked % habits.fresh_every == 0:
-                picture = await upload(client, example["image"])
+                image = await upload(client, example["image"])
             is_leaving = chance.random() < habits.leaving_share
-            await ask(client, picture, example, model, tally, patience=chance.uniform(0.05, 2) if is_leaving else None)
+            await ask(client, image, example, model, tally, patience=chance.uniform(0.05, 2) if is_leaving else None)
         except httpx.HTTPError as error:
             tally.failures[f"{type(error).__name__}: {str(error)[:200]}"] += 1
         asked += 1
@@ -101,7 +101,7 @@ async def visit(client: httpx.AsyncClient, number: int, habits: Habits, until: f
 
 
 async def upload(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
-    """Send a picture that the server has not seen before, as real visitors do."""
+    """Send an image that the server has not seen before, as real visitors do."""
     data = (EXAMPLES / name).read_bytes() + uuid.uuid4().bytes  # what stands behind the end of a JPEG is ignored
     answer = await client.post("/gradio_api/upload", files={"files": (name, data)})
     return {"path": answer.raise_for_status().json()[0], "meta": {"_type": "gradio.FileData"}}
@@ -109,14 +109,14 @@ async def upload(client: httpx.AsyncClient, name: str) -> dict[str, Any]:
 
 async def ask(
     client: httpx.AsyncClient,
-    picture: dict[str, Any],
+    image: dict[str, Any],
     example: dict[str, Any],
     model: str,
     tally: Tally,
     patience: float | None = None,
 ) -> None:
     """One question; with a patience, the connection is closed after that many seconds."""
-    body = {"data": [picture, example["question"], "\n".join(example["choices"]), example["answer"], model, None]}
+    body = {"data": [image, example["question"], "\n".join(example["choices"]), example["answer"], model, None]}
     began = time.monotonic()
     answer = await client.post(ASK, json=body)
     if answer.status_code == 503:

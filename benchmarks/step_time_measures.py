@@ -31,7 +31,7 @@ def measure_memory(names: Sequence[str], setup: Setup, small: Setup) -> dict[str
     """Peak memory of one step of each variant, each in a process of its own.
 
     Each process makes a step of the small model first, so that libraries are loaded, then loads the model and has the
-    kernel begin anew with its record of the most resident memory (VmHWM); what a step adds is that record afterwards
+    kernel begin again with its record of the most resident memory (VmHWM); what a step adds is that record afterwards
     minus the resident memory before.
 
     Args:

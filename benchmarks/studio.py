@@ -70,14 +70,14 @@ class Page:
         answer = self.client.post("/gradio_api/upload", files={"files": (name, data)}).raise_for_status().json()
         return {"path": answer[0], "meta": {"_type": "gradio.FileData"}}
 
-    def ask(self, picture: Mapping[str, Any], question: str, choices: str = "", model: str = "") -> tuple[str, Any]:
+    def ask(self, image: Mapping[str, Any], question: str, choices: str = "", model: str = "") -> tuple[str, Any]:
         """Ask through the endpoint.
 
         Returns:
             The name of the last event, ``complete`` or ``error``, and its data.
         """
         place = "/gradio_api/call/ask"
-        body = {"data": [picture, question, choices, "", model, None]}
+        body = {"data": [image, question, choices, "", model, None]}
         event = self.client.post(place, json=body).raise_for_status().json()["event_id"]
         return read_end(self.client.get(f"{place}/{event}").text)
 

@@ -1,4 +1,4 @@
-"""Ask a question about a picture from the command line: ``python -m hart_studio.ask IMAGE QUESTION``."""
+"""Ask a question about an image from the command line: ``python -m hart_studio.ask IMAGE QUESTION``."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _describe(trace: Trace) -> str:
     if trace.grounded:
         lines += [
             f"region    [{', '.join(f'{edge:.0f}' for edge in box.xyxy)}]  "
-            f"{format_percent(box.area / (image.width * image.height), 2)} of the picture  "
+            f"{format_percent(box.area / (image.width * image.height), 2)} of the image  "
             f"{printable(box.label)}".rstrip()
             for box in trace.boxes
         ] or [f"region    {_describe_missing_boxes(trace.grounded)}"]
@@ -187,8 +187,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     defaults = LoopSettings()
-    parser = _Parser(prog="python -m hart_studio.ask", description="Ask a question about a high-resolution picture.")
-    parser.add_argument("image", metavar="IMAGE", help="path of the picture")
+    parser = _Parser(prog="python -m hart_studio.ask", description="Ask a question about a high-resolution image.")
+    parser.add_argument("image", metavar="IMAGE", help="path of the image")
     parser.add_argument("question", metavar="QUESTION", help="the question, without its choices")
     parser.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option; repeat for each")
     parser.add_argument("--answer", metavar="TEXT", help="the known answer: a letter or an option's text, if known")
@@ -196,10 +196,10 @@ def _build_parser() -> argparse.ArgumentParser:
         "--model", default=BUILT_IN_MODEL, metavar="NAME", help="a folder or a hub id (default: the built-in model)"
     )
     parser.add_argument(
-        "--protocol", action="append", choices=PROTOCOLS, help="how the answer sees the picture; repeat (default: all)"
+        "--protocol", action="append", choices=PROTOCOLS, help="how the answer sees the image; repeat (default: all)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the trace with its pictures into this folder")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write the trace with its images into this folder")
     parser.add_argument(
         "--overview-max-pixels", type=int, metavar="N", help="area of the overview in pixels (default: the model's own)"
     )

@@ -6,7 +6,7 @@ class HartError(Exception):
 
 
 class ImageError(HartError):
-    """The picture cannot be read: wrong format, truncated, empty, or over the pixel cap."""
+    """The image cannot be read: wrong format, truncated, empty, or over the pixel cap."""
 
 
 class BoxError(HartError):

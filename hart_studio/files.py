@@ -23,13 +23,13 @@ from hart_studio.errors import DataError, InputError
 from hart_studio.symlinks import open_append_nofollow
 
 MAX_PARSED_BYTES: Final = 4 * 2**30
-"""Estimated memory of the objects of one JSON document (ours)."""
+"""Estimated memory of the objects of one JSON document (project default)."""
 
 MAX_DOCUMENT_BYTES: Final = 512 * 2**20
-"""Size of one document that is read as a whole: labels, JSON lists (ours)."""
+"""Size of one document that is read as a whole: labels, JSON lists (project default)."""
 
 MAX_LINE_BYTES: Final = 64 * 2**20
-"""Length of one line of a JSONL file, which may hold an image in base64 (ours)."""
+"""Length of one line of a JSONL file, which may hold an image in base64 (project default)."""
 
 PROTECTED_FILES: Final[set[tuple[int, int]]] = set()
 """(device, inode) of the files of open databases. ``open_regular_file`` refuses them; the connection pool fills it.

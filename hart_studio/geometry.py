@@ -1,6 +1,6 @@
 """Boxes and frames: every change of coordinates and every area in the project is computed here.
 
-A ``Box`` is in float pixels of the ORIGINAL upright picture. Bare ``xyxy`` tuples are coordinates of some other
+A ``Box`` is in float pixels of the ORIGINAL upright image. Bare ``xyxy`` tuples are coordinates of some other
 frame, and exist only on their way in or out of a model. Sizes are ``(width, height)``.
 """
 
@@ -26,7 +26,7 @@ class BoxFrame(StrEnum):
     """The coordinates in which a model family writes its boxes; never guessed from values or from true boxes."""
 
     MODEL_PIXELS = "model_pixels"
-    """Pixels of the picture as the processor resized it (Qwen2.5-VL), or of any other scaled copy: the overview."""
+    """Pixels of the image as the processor resized it (Qwen2.5-VL), or of any other scaled copy: the overview."""
     THOUSANDTHS = "thousandths"
     """0 to 1000 along each side of the original, whatever the resize (Qwen2-VL, Qwen3-VL, InternVL)."""
     UNIT = "unit"
@@ -39,10 +39,10 @@ def to_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) -> X
     """Change a model's coordinates to pixels of the original.
 
     Args:
-        xyxy: Coordinates in ``frame``; may lie outside the picture.
+        xyxy: Coordinates in ``frame``; may lie outside the image.
         frame: The frame of ``xyxy``.
-        original_wh: Size of the original upright picture, pixels.
-        model_wh: Size of the picture that the model saw, pixels. Only ``MODEL_PIXELS`` reads it; give the overview's
+        original_wh: Size of the original upright image, pixels.
+        model_wh: Size of the image that the model saw, pixels. Only ``MODEL_PIXELS`` reads it; give the overview's
             size to come from the overview.
 
     Returns:
@@ -64,8 +64,8 @@ def from_original(xyxy: XYXY, frame: BoxFrame, original_wh: WH, model_wh: WH) ->
     Args:
         xyxy: Coordinates in original pixels.
         frame: The frame to write.
-        original_wh: Size of the original upright picture, pixels.
-        model_wh: Size of the picture that the model sees, pixels. Only ``MODEL_PIXELS`` reads it.
+        original_wh: Size of the original upright image, pixels.
+        model_wh: Size of the image that the model sees, pixels. Only ``MODEL_PIXELS`` reads it.
 
     Returns:
         The same rectangle in ``frame``.
@@ -140,7 +140,7 @@ def iou(first: Box, second: Box) -> float:
 def iog(pred: Box, gold: Box) -> float:
     """Intersection over the gold box, ``area(pred and gold) / area(gold)``, in [0, 1] (method, Sec. 4.1).
 
-    A prediction over the whole picture scores 1: print ``area_share`` beside it.
+    A prediction over the whole image scores 1: print ``area_share`` beside it.
     """
     return _share(intersection_area(pred, gold), gold.area)
 
@@ -148,7 +148,7 @@ def iog(pred: Box, gold: Box) -> float:
 def union_area(boxes: Iterable[Box]) -> float:
     """Area that the boxes cover together, square pixels, overlaps counted once.
 
-    Exact: between two neighbouring x edges the covered height is constant, so each such strip is summed.
+    Exact: between two neighboring x edges the covered height is constant, so each such strip is summed.
     """
     boxes = tuple(boxes)
     edges = sorted({edge for box in boxes for edge in (box.x_min, box.x_max)})
@@ -169,7 +169,7 @@ def _covered_length(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def area_share(boxes: Iterable[Box], wh: WH) -> float:
-    """Share of the picture that the boxes cover together, in [0, 1]; parts outside do not count."""
+    """Share of the image that the boxes cover together, in [0, 1]; parts outside do not count."""
     inside = [kept for box in boxes if (kept := clip(box, wh)) is not None]
     return min(1.0, union_area(inside) / (wh[0] * wh[1]))
 
@@ -195,7 +195,7 @@ def mean_pairwise_iou(box_sets: Sequence[Sequence[Box]]) -> float | None:
 
 
 def clip(box: Box, wh: WH) -> Box | None:
-    """The part of the box inside the picture, or None when there is none."""
+    """The part of the box inside the image, or None when there is none."""
     width, height = wh
     x_min, x_max = max(0.0, box.x_min), min(float(width), box.x_max)
     y_min, y_max = max(0.0, box.y_min), min(float(height), box.y_max)
@@ -206,12 +206,12 @@ def pad(box: Box, ratio: float, wh: WH) -> Box:
     """Grow the box by ``ratio`` of its width on the left and right and of its height above and below, then clip.
 
     Args:
-        box: A box inside the picture.
+        box: A box inside the image.
         ratio: At least 0; 0.1 makes the box 1.2 times as wide and as high.
-        wh: Size of the picture, pixels.
+        wh: Size of the image, pixels.
 
     Returns:
-        The padded box, inside the picture.
+        The padded box, inside the image.
     """
     across, down = ratio * box.width, ratio * box.height
     return _moved(
@@ -226,12 +226,12 @@ def pad(box: Box, ratio: float, wh: WH) -> Box:
 
 
 def grow_to_side(box: Box, min_side: float, wh: WH) -> Box:
-    """Grow each side below ``min_side`` to it, around the centre, moved as needed to stay in the picture.
+    """Grow each side below ``min_side`` to it, around the center, moved as needed to stay in the image.
 
     Args:
-        box: A box inside the picture.
+        box: A box inside the image.
         min_side: Least width and height, pixels.
-        wh: Size of the picture; a side cannot grow past it.
+        wh: Size of the image; a side cannot grow past it.
 
     Returns:
         The grown box, which holds the given one.
@@ -243,9 +243,9 @@ def limit_aspect(box: Box, max_ratio: float, wh: WH) -> Box:
     """Grow the short side until the long one is at most ``max_ratio`` times as long.
 
     Args:
-        box: A box inside the picture.
+        box: A box inside the image.
         max_ratio: Greatest long side over short side, at least 1.
-        wh: Size of the picture; where it is itself too narrow, the box gets as near to the ratio as it can.
+        wh: Size of the image; where it is itself too narrow, the box gets as near to the ratio as it can.
 
     Returns:
         The grown box, which holds the given one.
@@ -257,11 +257,11 @@ def snap_to_pixels(box: Box, wh: WH) -> Box:
     """Move the edges outward to whole pixels: the least run of pixels that shows all of the box.
 
     Args:
-        box: A box inside the picture.
-        wh: Size of the picture, pixels.
+        box: A box inside the image.
+        wh: Size of the image, pixels.
 
     Returns:
-        A box with whole-number edges inside the picture, at least 1 px wide and high.
+        A box with whole-number edges inside the image, at least 1 px wide and high.
     """
     x_min, x_max = _snapped(box.x_min, box.x_max, wh[0])
     y_min, y_max = _snapped(box.y_min, box.y_max, wh[1])
@@ -301,8 +301,8 @@ def plan_crops(
         max_boxes: How many crops the model is shown at most.
 
     Returns:
-        At most ``max_boxes`` boxes in output order: whole pixels, inside the picture, at least 1 px each way. Empty
-        when no box touches the picture.
+        At most ``max_boxes`` boxes in output order: whole pixels, inside the image, at least 1 px each way. Empty
+        when no box touches the image.
     """
     inside = (kept for box in boxes if (kept := clip(box, wh)) is not None)
     padded = (pad(box, padding, wh) for box in inside)

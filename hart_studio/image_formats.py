@@ -7,7 +7,7 @@ import struct
 from typing import Final
 
 SUPPORTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Formats that are read. MPO, a JPEG with more pictures behind the first, counts as JPEG."""
+"""Formats that are read. MPO, a JPEG with more images behind the first, counts as JPEG."""
 
 HEADER_BYTES: Final = 4096
 """How much of a file is enough to name it."""

@@ -1,14 +1,14 @@
-"""One loader of pictures for every surface: checked by content, upright, RGB, cut at native resolution.
+"""One loader of images for every surface: checked by content, upright, RGB, cut at native resolution.
 
-What becomes of each kind of picture:
+What becomes of each kind of image:
 
 - EXIF orientation is applied once, here. Every size, box and pixel that leaves this module is upright. Metadata stays
-  behind, so nothing downstream can turn the picture a second time. As in browsers, EXIF that follows the pixels of a
+  behind, so nothing downstream can turn the image a second time. As in browsers, EXIF that follows the pixels of a
   PNG does not count.
-- Transparency (RGBA, LA, PA, a transparent palette entry or colour) is laid on white.
-- 16-bit samples keep their high byte, grey and colour alike. 32-bit integers and floats have no agreed white: they are
+- Transparency (RGBA, LA, PA, a transparent palette entry or color) is laid on white.
+- 16-bit samples keep their high byte, gray and color alike. 32-bit integers and floats have no agreed white: they are
   stretched from their own least to their own greatest finite value; what is not finite turns black.
-- CMYK, Lab, grey, 1-bit and palette pictures are converted by Pillow. ICC profiles are ignored.
+- CMYK, Lab, gray, 1-bit and palette images are converted by Pillow. ICC profiles are ignored.
 - Animations and multi-page files show their first frame.
 """
 
@@ -49,7 +49,7 @@ _ROTATIONS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of each EXIF orientation upright; orientations from 5 swap width and height."""
+"""What makes an image of each EXIF orientation upright; orientations from 5 swap width and height."""
 
 _READ_BYTES: Final = 1 << 20
 
@@ -75,14 +75,14 @@ DEFAULT_LIMITS: Final = ImageLimits()
 
 
 class SourceImage:
-    """An original picture: its upright size now, its pixels when asked.
+    """An original image: its upright size now, its pixels when asked.
 
     Opening reads the header only, so damage further on shows as an ``ImageError`` at the first use of pixels. The
-    decoded picture is kept (4 bytes a pixel) until ``close()`` or until the object goes, so any number of crops costs
+    decoded image is kept (4 bytes a pixel) until ``close()`` or until the object goes, so any number of crops costs
     one decode. Safe to share between threads.
 
     Attributes:
-        path: The file, or None for a picture from memory.
+        path: The file, or None for an image from memory.
         name: The file's own name, for messages.
         format: One of ``SUPPORTED_FORMATS``, told from the content.
         width: Upright width, pixels.
@@ -136,7 +136,7 @@ class SourceImage:
 
     @property
     def is_rotated(self) -> bool:
-        """Whether EXIF turns or mirrors the stored picture to make it upright."""
+        """Whether EXIF turns or mirrors the stored image to make it upright."""
         return self._turn is not None
 
     def read_domain(self) -> str:
@@ -172,7 +172,7 @@ class SourceImage:
             return True
 
     def full(self) -> Image.Image:
-        """The whole upright picture, RGB, shared with later calls: copy it before drawing on it.
+        """The whole upright image, RGB, shared with later calls: copy it before drawing on it.
 
         Raises:
             ImageError: If the file is damaged, or has changed since it was opened.
@@ -197,7 +197,7 @@ class SourceImage:
             self.full()
 
     def overview(self, max_pixels: int | None = None, max_side: int | None = None) -> Image.Image:
-        """The upright picture I_f made small (method, Sec. 2 step 1); never enlarged.
+        """The upright image I_f made small (method, Sec. 2 step 1); never enlarged.
 
         A JPEG much larger than that is shrunk by its own decoder first, which takes a fraction of the time and memory.
         The result does not depend on what was decoded before.
@@ -207,7 +207,7 @@ class SourceImage:
             max_side: Greatest width and height, pixels.
 
         Returns:
-            RGB of the greatest size within the limits. When the picture already fits, this is ``full()``.
+            RGB of the greatest size within the limits. When the image already fits, this is ``full()``.
 
         Raises:
             ImageError: If the file is damaged, or has changed since it was opened.
@@ -223,20 +223,20 @@ class SourceImage:
         """Cut a region from the ORIGINAL upright pixels, RGB, not resized (method, Sec. 2 step 2).
 
         Args:
-            box: The region; edges between pixels move outward, parts outside the picture are left off.
+            box: The region; edges between pixels move outward, parts outside the image are left off.
 
         Returns:
             The pixels, which the caller owns.
 
         Raises:
-            BoxError: If no part of the box is inside the picture.
+            BoxError: If no part of the box is inside the image.
             ImageError: If the file is damaged, or has changed since it was opened.
         """
         inside = clip(box, self.wh)
         if inside is None:
             raise BoxError(
                 f"expected a box inside {self.width} x {self.height} pixels, got "
-                f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]; give coordinates of the original picture"
+                f"[{', '.join(f'{edge:g}' for edge in box.xyxy)}]; give coordinates of the original image"
             )
         return self.full().crop(_whole_pixels(inside, self.wh))
 
@@ -251,7 +251,7 @@ class SourceImage:
             scaled = image.draft("RGB", (width * DRAFT_MARGIN, height * DRAFT_MARGIN))
             if scaled is None or image.size == self._stored_wh:
                 return None
-            # The reduced picture is rounded up to whole pixels; the draft's box is what the original really covers.
+            # The reduced image is rounded up to whole pixels; the draft's box is what the original really covers.
             small = _to_rgb(image).resize((width, height), Image.Resampling.LANCZOS, box=scaled[1])
         return self._upright(small)
 
@@ -261,7 +261,7 @@ class SourceImage:
         return (wh[1], wh[0]) if swaps else wh
 
     def _upright(self, stored: Image.Image) -> Image.Image:
-        # Pillow carries metadata along: left in place, the next reader of EXIF would turn the picture again.
+        # Pillow carries metadata along: left in place, the next reader of EXIF would turn the image again.
         stored.info = {}
         exif = stored.getexif()
         if ExifTags.Base.Orientation in exif:
@@ -298,24 +298,24 @@ class SourceImage:
                     self._check_bytes(os.fstat(stream.fileno()).st_size)
                     if self._checked not in (None, _read_state(stream)):
                         raise self._refusal(
-                            "the picture that was opened", "another one", "do not change it while it is in use"
+                            "the image that was opened", "another one", "do not change it while it is in use"
                         )
                 except ImageError:
                     stream.close()
                     raise
                 return stream
         except FileNotFoundError as error:
-            raise self._refusal("a picture file", "no file of that name", "check the path") from error
+            raise self._refusal("an image file", "no file of that name", "check the path") from error
         except (OSError, ValueError) as error:  # no permission, a name too long, a name with NUL
             reason = (isinstance(error, OSError) and error.strerror) or "an impossible name"
-            raise self._refusal("a readable picture file", reason, "check the path and its access rights") from error
+            raise self._refusal("a readable image file", reason, "check the path and its access rights") from error
         if stat.S_ISDIR(found.st_mode):
-            raise self._refusal("a picture file", "a folder", "choose a file in it")
-        raise self._refusal("a picture file", "a device or a pipe", "save the picture to a file first")
+            raise self._refusal("an image file", "a folder", "choose a file in it")
+        raise self._refusal("an image file", "a device or a pipe", "save the image to a file first")
 
     def _check_bytes(self, size: int) -> None:
         if size == 0:
-            raise self._refusal("a picture", "an empty file", "save or upload it again")
+            raise self._refusal("an image", "an empty file", "save or upload it again")
         if size > self._limits.max_bytes:
             limit = f"a file of at most {self._limits.max_bytes:,} bytes"
             raise self._refusal(limit, f"{size:,} bytes", "save it smaller, such as a JPEG")
@@ -324,14 +324,14 @@ class SourceImage:
         if wh[0] * wh[1] > self._limits.max_pixels:
             raise self._too_many_pixels(f"{wh[0]:,} x {wh[1]:,}")
         if self._stored_wh not in (None, wh):
-            raise self._refusal("the picture that was opened", "another one", "do not change it while it is in use")
+            raise self._refusal("the image that was opened", "another one", "do not change it while it is in use")
 
     def _unreadable(self, head: bytes) -> ImageError:
         """Why the file could not be decoded, as far as its first bytes tell."""
         kind = detect_format(head)
-        supported = f"a picture ({', '.join(SUPPORTED_FORMATS)})"
+        supported = f"an image ({', '.join(SUPPORTED_FORMATS)})"
         if kind is None:
-            return self._refusal(supported, "a file that is no picture", "choose another file")
+            return self._refusal(supported, "a file that is no image", "choose another file")
         if kind == "SVG":
             return self._refusal(supported, "SVG, a drawing without pixels", "export it as PNG")
         if kind not in SUPPORTED_FORMATS:
@@ -343,7 +343,7 @@ class SourceImage:
 
     def _too_many_pixels(self, got: str) -> ImageError:
         limit = f"at most {self._limits.max_pixels:,} pixels"
-        return self._refusal(limit, got, "scale the picture down, or cut out the part that matters")
+        return self._refusal(limit, got, "scale the image down, or cut out the part that matters")
 
     def _refusal(self, expected: str, got: str, remedy: str) -> ImageError:
         return ImageError(f"{self.name!r}: expected {expected}, got {got}; {remedy}")
@@ -358,22 +358,22 @@ def _read_state(stream: BinaryIO) -> _FileState | None:
 
 
 ImageOpener = Callable[[str], SourceImage]
-"""Opens a picture by its path; raises ``ImageError``."""
+"""Opens an image by its path; raises ``ImageError``."""
 
 
 def mask_boxes(
     image: Image.Image, boxes: Iterable[Box], fill: tuple[int, int, int] | None = None, original_wh: WH | None = None
 ) -> Image.Image:
-    """A copy with the boxes painted over: the picture of the necessity check.
+    """A copy with the boxes painted over: the image of the necessity check.
 
     Args:
-        image: RGB picture: the original, or a smaller copy of it.
+        image: RGB image: the original, or a smaller copy of it.
         boxes: Regions in pixels of the original; edges between pixels of ``image`` move outward.
-        fill: RGB, 0 to 255; None is the mean colour of ``image``.
+        fill: RGB, 0 to 255; None is the mean color of ``image``.
         original_wh: Size of the original when ``image`` is a smaller copy, pixels; None when it is the original.
 
     Returns:
-        RGB of the size of ``image``. Boxes outside the picture change nothing.
+        RGB of the size of ``image``. Boxes outside the image change nothing.
     """
     color = fill or tuple(round(mean) for mean in ImageStat.Stat(image).mean)
     masked = image.copy()
@@ -413,7 +413,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Decode the first frame and change it to RGB as the module's docstring says; an RGB picture is not copied."""
+    """Decode the first frame and change it to RGB as the module's docstring says; an RGB image is not copied."""
     image.load()
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -428,7 +428,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _rescaled_to_8_bit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Scale to 0..255 from the least to the greatest finite value; a constant picture is black."""
+    """Scale to 0..255 from the least to the greatest finite value; a constant image is black."""
     finite = np.isfinite(values)
     low = float(values.min(where=finite, initial=np.inf))
     high = float(values.max(where=finite, initial=-np.inf))

@@ -17,7 +17,7 @@ HEADER_BYTES: Final = 1 << 20
 def check_output(path: Path, kind: str, is_earlier: Callable[[bytes], bool]) -> None:
     """Refuse to replace anything but an earlier output of the same kind.
 
-    Call it before the work begins, so that nobody waits for a result that cannot be written.
+    Call it before the work begins, so that no one waits for a result that cannot be written.
 
     Args:
         path: The file that is to be written.

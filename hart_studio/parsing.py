@@ -35,7 +35,7 @@ MAX_TEXT_CHARS = 20_000
 MAX_LABEL_CHARS = 200
 """A longer label is cut."""
 MAX_COORDINATE = 1e6
-"""No frame of a picture that we open reaches this; a larger number is a broken one."""
+"""No frame of an image that we open reaches this; a larger number is a broken one."""
 UNIT_DECIMALS = 3
 """Decimals of a coordinate in [0, 1]: a thousandth, as fine as the families that write whole thousandths."""
 
@@ -65,7 +65,7 @@ class ParsedBoxes:
 
 
 class ConvertedBoxes(NamedTuple):
-    """Boxes on the original picture, and how the reading went once those outside the picture are gone."""
+    """Boxes on the original image, and how the reading went once those outside the image are gone."""
 
     boxes: tuple[Box, ...]
     status: ParseStatus
@@ -129,16 +129,16 @@ def parse_boxes(text: str, *, max_boxes: int = 64) -> ParsedBoxes:
 
 
 def convert_to_original(parsed: ParsedBoxes, frame: BoxFrame, original_wh: WH, model_wh: WH) -> ConvertedBoxes:
-    """Place parsed boxes on the original picture.
+    """Place parsed boxes on the original image.
 
     Args:
         parsed: Boxes in ``frame``.
         frame: The frame that the model family writes.
-        original_wh: Size of the original upright picture, pixels.
-        model_wh: Size of the picture that the model saw, pixels, from the processor's real output.
+        original_wh: Size of the original upright image, pixels.
+        model_wh: Size of the image that the model saw, pixels, from the processor's real output.
 
     Returns:
-        Boxes in ORIGINAL pixels, clipped to the picture, in output order. One with no part inside the picture is
+        Boxes in ORIGINAL pixels, clipped to the image, in output order. One with no part inside the image is
         dropped and counts as invalid.
     """
     placed = []

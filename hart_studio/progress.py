@@ -12,9 +12,9 @@ from typing import Any, Final, Self, TextIO
 from tqdm import tqdm
 
 PLAIN_PERIOD_SECONDS: Final = 15.0
-"""Least time between two plain lines about the same phase, so that the log of a long run stays short (ours)."""
+"""Least time between two plain lines about the same phase, so that the log of a long run stays short (project default)."""
 MAX_WARNINGS: Final = 20
-"""Warnings that one command prints; later ones are only counted (ours)."""
+"""Warnings that one command prints; later ones are only counted (project default)."""
 _MAX_WARNING_CHARS: Final = 1000
 _UNCOUNTED: Final = "{desc} [{elapsed}]"
 """What tqdm draws while there is a phase and no count."""
@@ -175,7 +175,7 @@ class ProgressReporter:
             else:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
-        except OSError:  # a closed pipe or a full disk; the job itself goes on
+        except OSError:  # a closed pipe or a full disk; the job itself continues
             pass
 
     def _describe(self) -> str:

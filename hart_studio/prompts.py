@@ -1,6 +1,6 @@
 """The words the model is asked with. The two instructions are the paper's, verbatim (Sec. 4.2); the rest is ours.
 
-A prompt is a tuple of parts: text, or ``IMAGE`` where a picture goes. Keeping the place of the picture
+A prompt is a tuple of parts: text, or ``IMAGE`` where an image goes. Keeping the place of the image
 explicit is what lets the crops stand inside the second instruction, as the paper writes it.
 """
 
@@ -33,7 +33,7 @@ OPTION_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class _ImageSlot:
-    """The place of a picture in a prompt."""
+    """The place of an image in a prompt."""
 
     def __repr__(self) -> str:
         return "<image>"
@@ -86,10 +86,10 @@ def crops_only_prompt(question: str, choices: Sequence[str], crop_count: int) ->
 
 
 def full_and_crops_prompt(question: str, choices: Sequence[str], crop_count: int) -> tuple[PromptPart, ...]:
-    """Second user turn of ``full_and_crops``: the same conversation goes on with the crops added."""
+    """Second user turn of ``full_and_crops``: the same conversation continues with the crops added."""
     return (FULL_AND_CROPS, *([IMAGE] * crop_count), "\n" + question_with_choices(question, choices))
 
 
 def as_text(parts: Sequence[PromptPart]) -> str:
-    """The prompt for people and traces, every picture written as ``<image>``."""
+    """The prompt for people and traces, every image written as ``<image>``."""
     return "".join(str(part) for part in parts)

@@ -1,6 +1,6 @@
 """The nouns of HART Studio: frozen, validated records that cross every boundary as JSON.
 
-Frame rule: a ``Box`` is ALWAYS in float pixels of the original, EXIF-upright picture. Coordinates of
+Frame rule: a ``Box`` is ALWAYS in float pixels of the original, EXIF-upright image. Coordinates of
 the overview or of a model's own frame exist only inside ``geometry`` and ``models.families``.
 """
 
@@ -15,7 +15,7 @@ from hart_studio.files import to_printable
 from hart_studio.prompts import OPTION_LETTERS
 
 Protocol = Literal["direct", "crops_only", "full_and_crops"]
-"""How the answer turn sees the picture: full image, crops with the picture withheld, or both."""
+"""How the answer turn sees the image: full image, crops with the image withheld, or both."""
 
 Outcome = Literal["ok", "no_box", "bad_box", "truncated", "error"]
 """How a rollout ended. ``bad_box``: coordinates were written but none was usable. ``truncated``: a turn hit its
@@ -34,7 +34,7 @@ class Record(BaseModel):
 
 
 class Box(Record):
-    """A rectangle in float pixels of the ORIGINAL upright picture; ``max`` edges are exclusive."""
+    """A rectangle in float pixels of the ORIGINAL upright image; ``max`` edges are exclusive."""
 
     x_min: float
     """Left edge, pixels."""
@@ -86,12 +86,12 @@ class Box(Record):
 
 
 class Sample(Record):
-    """A question about one picture, as the loop and the trainer see it: no pixels and NO gold boxes."""
+    """A question about one image, as the loop and the trainer see it: no pixels and NO gold boxes."""
 
     id: str
     """Unique inside its source."""
     image: str
-    """Path of the picture."""
+    """Path of the image."""
     question: str
     """The question, without its choices."""
     choices: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class Sample(Record):
     source: Annotated[str, AfterValidator(to_printable)] = ""
     """Data set that it came from; bytes of its name that are not UTF-8 are escaped."""
     label_boxes: tuple[Box, ...] = ()
-    """Boxes of an accepted label, original pixels, for SFT on grounded answers alone (ours). Made by the loop and by
+    """Boxes of an accepted label, original pixels, for SFT on grounded answers alone (project default). Made by the loop and by
     people who review; never a benchmark's truth, which only ``GoldSample`` holds."""
 
     @field_validator("question")
@@ -157,17 +157,17 @@ class Turn(Record):
     kind: Literal["grounding", "answer"]
     """Which step of the loop (method, Sec. 4.2)."""
     prompt: str
-    """The user text; each picture stands as ``<image>``."""
+    """The user text; each image stands as ``<image>``."""
     image_sizes_wh: tuple[tuple[int, int], ...]
-    """(width, height) of each picture in the model's input frame, read from the processor's real output."""
+    """(width, height) of each image in the model's input frame, read from the processor's real output."""
     text: str
     """The model's raw text, special tokens removed. Untrusted: show as text, never as HTML."""
     finish_reason: Literal["stop", "length"]
     """``length``: the token limit cut it off."""
     prompt_tokens: int = Field(ge=0)
-    """Prompt tokens with picture placeholders."""
+    """Prompt tokens with image placeholders."""
     visual_tokens: int = Field(ge=0)
-    """Picture placeholders among ``prompt_tokens``."""
+    """Image placeholders among ``prompt_tokens``."""
     completion_tokens: int = Field(ge=0)
     """Tokens written."""
     seconds: float = Field(ge=0)
@@ -197,7 +197,7 @@ class Rollout(Record):
     turns: tuple[Turn, ...] = ()
     """One or two turns, in order."""
     boxes: tuple[Box, ...] = ()
-    """Predicted regions as parsed: original pixels, clipped to the picture, in output order."""
+    """Predicted regions as parsed: original pixels, clipped to the image, in output order."""
     crops: tuple[Box, ...] = ()
     """Regions really cut (after padding, growing, merging, limiting); whole pixels of the original."""
     outcome: Outcome
@@ -221,7 +221,7 @@ class Rollout(Record):
 
     @property
     def visual_tokens(self) -> int:
-        """What the pictures of all turns cost; a picture that two turns show counts twice."""
+        """What the images of all turns cost; an image that two turns show counts twice."""
         return sum(turn.visual_tokens for turn in self.turns)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ class Answer:
 
     messages: list[Any] = field(default_factory=list)
     unread: int = 0
-    """Messages that nobody asked for."""
+    """Messages that no one asked for."""
 
     @property
     def status(self) -> int:
@@ -40,6 +40,12 @@ class Answer:
     def detail(self) -> str:
         """The words of a refusal."""
         return str(json.loads(self.body)["detail"])
+
+
+def run_async(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread of its own: browser tests keep an event loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
 
 
 def part(body: bytes, *, is_last: bool = False) -> dict[str, Any]:
@@ -87,9 +93,7 @@ def call(
         answer.messages.append(message)
 
     scope = {"type": kind, "method": method, "path": path, "client": client, "headers": list(headers)}
-    # In a thread of its own: browser tests of the same process keep an event loop running in this one.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, app(scope, receive, send)).result()
+    run_async(app(scope, receive, send))
     answer.unread = len(coming)
     return answer
 

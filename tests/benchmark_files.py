@@ -15,7 +15,7 @@ from hart_studio.needle.scenes import SceneSettings
 from hart_studio.prompts import OPTION_LETTERS
 from tests.benchmark_images import SMALL, Drawn, draw, lettered, pairs, save, write_parquet, write_tsv
 
-NOT_THERE = "The picture does not show it."
+NOT_THERE = "The image does not show it."
 VSTAR_SUFFIX = "\nAnswer with the option's letter from the given choices directly."
 BOX_REQUEST = " Please provide the bounding box coordinate of the region that can help you answer the question better."
 MME_TASKS = (
@@ -27,11 +27,11 @@ MME_TASKS = (
 
 
 def write_mme_realworld(folder: Path) -> Path:
-    """JSON beside its pictures: five options in brackets, full-width ones in a Chinese row, two spellings of a key."""
+    """JSON beside its images: five options in brackets, full-width ones in a Chinese row, two spellings of a key."""
     rows = []
     for number, drawn in pairs(6):
         task, subtask = MME_TASKS[number % 4]
-        name = f"pictures/{number}.jpg"
+        name = f"images/{number}.jpg"
         save(folder / name, drawn)
         opening, closing = "（）" if number == 3 else "()"
         pad = "" if number == 3 else " "
@@ -87,9 +87,9 @@ def write_mme_realworld_train(folder: Path) -> Path:
 
 
 def write_treebench(folder: Path) -> Path:
-    """TSV: OCR rows hold their options, one row has seven; boxes in the wrong order, out of the picture, outside of it.
+    """TSV: OCR rows hold their options, one row has seven; boxes in the wrong order, out of the image, outside of it.
 
-    The last row is a bad one: nothing of its box is in the picture.
+    The last row is a bad one: nothing of its box is in the image.
     """
     rows = []
     for number, drawn in pairs(7):
@@ -125,7 +125,7 @@ def write_treebench(folder: Path) -> Path:
 
 
 def write_vstar(folder: Path) -> Path:
-    """Questions in JSONL, and beside each picture its boxes as ``[x, y, width, height]`` and the right option first."""
+    """Questions in JSONL, and beside each image its boxes as ``[x, y, width, height]`` and the right option first."""
     lines = []
     for number, drawn in pairs(6):
         category = "relative_position" if len(drawn.question.choices) == 2 else "direct_attributes"
@@ -133,7 +133,7 @@ def write_vstar(folder: Path) -> Path:
         save(folder / f"{stem}.jpg", drawn)
         boxes = [[x, y, x_max - x, y_max - y] for x, y, x_max, y_max in drawn.boxes]
         if number == 1:
-            boxes[0][2] += 10_000  # out of the picture on the right
+            boxes[0][2] += 10_000  # out of the image on the right
         wrong = [text for text in drawn.question.choices if text != drawn.question.value]
         notes = {
             "target_object": [box.label for box in drawn.question.gold_boxes],
@@ -195,12 +195,12 @@ def write_hr_bench_4k(folder: Path) -> Path:
 
 
 def write_hr_bench_8k(folder: Path) -> Path:
-    """The same of other pictures, beside it."""
+    """The same of other images, beside it."""
     return _write_hr_bench(folder / "hr_bench_8k.tsv", range(3, 6))
 
 
 def write_mmstar(folder: Path) -> Path:
-    """Parquet with pictures as bytes and options inside the questions; those of one row are letters themselves."""
+    """Parquet with images as bytes and options inside the questions; those of one row are letters themselves."""
     rows = []
     for number, drawn in pairs(6):
         choices = "ABCD" if number == 1 else drawn.question.choices

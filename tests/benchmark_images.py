@@ -1,4 +1,4 @@
-"""Pictures of the benchmarks in miniature, each with a question about it, and the ways to write them down."""
+"""Images of the benchmarks in miniature, each with a question about it, and the ways to write them down."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.images import encoded
 
 SMALL = (320, 240)
 LARGE = (1600, 1200)
-"""One picture of each benchmark is large enough to be cropped."""
+"""One image of each benchmark is large enough to be cropped."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture with a question about it."""
+    """An image with a question about it."""
 
     jpeg: bytes
     question: Question
@@ -45,7 +45,7 @@ class Drawn:
 
 @cache
 def draw(number: int, kind: str = "detail") -> Drawn:
-    """The picture of a number, always the same; number 0 is large."""
+    """The image of a number, always the same; number 0 is large."""
     wh = SMALL if number else LARGE
     rng = np.random.default_rng([77, number])
     scene = make_scene(rng, SceneSettings(width=wh[0], height=wh[1], objects=(4, 5), radius=(0.08, 0.12)))
@@ -55,7 +55,7 @@ def draw(number: int, kind: str = "detail") -> Drawn:
 
 
 def pairs(count: int) -> Iterator[tuple[int, Drawn]]:
-    """Numbers and pictures; every third question is about the whole picture."""
+    """Numbers and images; every third question is about the whole image."""
     return ((number, draw(number, "gist" if number % 3 == 2 else "detail")) for number in range(count))
 
 
@@ -65,7 +65,7 @@ def lettered(choices: Sequence[str]) -> dict[str, str]:
 
 
 def save(path: Path, drawn: Drawn) -> None:
-    """The picture as a file."""
+    """The image as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(drawn.jpeg)
 

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from tests.examples import FEW, MANY, register_profiles
+from tests.examples import FEW, FRESH, MANY, register_profiles
 from tests.tiers import FOLDERS_BY_LENGTH, folder_of, is_selected, tier_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the Hypothesis profile before the test files are imported."""
     is_long = config.getoption("--all") or config.getoption("--rest")
     if not config.getoption("--hypothesis-profile"):
-        settings.load_profile(MANY if is_long else FEW)
+        settings.load_profile(FRESH if config.getoption("--slow") else MANY if is_long else FEW)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

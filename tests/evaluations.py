@@ -29,7 +29,7 @@ PROVENANCE = Provenance(
 
 
 def draw_image(path: Path) -> Path:
-    """A picture with a magenta sign where the gold box is."""
+    """An image with a magenta sign where the gold box is."""
     image = Image.new("RGB", WH, (40, 60, 80))
     ImageDraw.Draw(image).rectangle(GOLD_XYXY, fill=(255, 0, 200))
     image.save(path)

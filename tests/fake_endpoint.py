@@ -42,7 +42,7 @@ class Answer:
     is_dropped: bool = False
     """The connection is closed before anything is sent."""
     is_dripping: bool = False
-    """A space every 50 ms, for as long as somebody listens."""
+    """A space every 50 ms, for as long as someone listens."""
 
     def written(self) -> bytes:
         """The body."""

@@ -43,7 +43,7 @@ class Call:
 class ScriptedModel:
     """A ``ChatModel`` whose words are given per kind of turn; a turn without a script fails the test.
 
-    Like a real processor it fits each picture into its budget and to multiples of the family's factor, so that the
+    Like a real processor it fits each image into its budget and to multiples of the family's factor, so that the
     frame of the model differs from that of the overview.
     """
 
@@ -78,7 +78,7 @@ class ScriptedModel:
     def _complete(self, request: ChatRequest) -> Completion:
         reply = self._reply(request)
         reply = reply if isinstance(reply, Reply) else Reply(reply)
-        sizes = tuple(fed_wh(picture, self.family.resize_factor) for picture in pictures_in(request))
+        sizes = tuple(fed_wh(image, self.family.resize_factor) for image in images_in(request))
         visual_tokens = sum(width * height for width, height in sizes) // self.family.resize_factor**2
         words = sum(
             len(part.split()) for message in request.messages for part in message.parts if isinstance(part, str)
@@ -144,12 +144,12 @@ def text_of(request: ChatRequest) -> str:
     return "".join(part for part in request.messages[-1].parts if isinstance(part, str))
 
 
-def pictures_in(request: ChatRequest) -> list[ImageInput]:
-    """The pictures of the whole conversation, in order of appearance."""
+def images_in(request: ChatRequest) -> list[ImageInput]:
+    """The images of the whole conversation, in order of appearance."""
     return [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
 
 
-def fed_wh(picture: ImageInput, factor: int) -> tuple[int, int]:
-    """Size at which the scripted model says that it saw a picture: within its budget, multiples of ``factor``."""
-    width, height = fit_inside(picture.pixels.size, picture.max_pixels)
+def fed_wh(image: ImageInput, factor: int) -> tuple[int, int]:
+    """Size at which the scripted model says that it saw an image: within its budget, multiples of ``factor``."""
+    width, height = fit_inside(image.pixels.size, image.max_pixels)
     return max(factor, math.floor(width / factor) * factor), max(factor, math.floor(height / factor) * factor)

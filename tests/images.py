@@ -1,4 +1,4 @@
-"""Small pictures, encoded the way a test needs them."""
+"""Small images, encoded the way a test needs them."""
 
 import io
 import struct

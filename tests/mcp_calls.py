@@ -56,6 +56,6 @@ def words(result: CallToolResult) -> str:
     return result.content[0].text  # type: ignore[union-attr]
 
 
-def pictures(result: CallToolResult) -> list[Image.Image]:
-    """The pictures of an answer."""
+def images(result: CallToolResult) -> list[Image.Image]:
+    """The images of an answer."""
     return [Image.open(io.BytesIO(b64decode(part.data))) for part in result.content if part.type == "image"]

@@ -137,16 +137,16 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     config = httpx.get(f"{url}/config", timeout=60).json()
     check(httpx.get(url, timeout=60).status_code == 200 and bool(config["components"]), "the page is served")
     client = Client(url, verbose=False, download_files=str(folder / "home"))
-    picture = ROOT / "assets" / "examples" / "3-dots.jpg"
+    image = ROOT / "assets" / "examples" / "3-dots.jpg"
     question = ("How many dots are on the white square?", "5\n4\n1\n3", "")
-    reply = client.predict(handle_file(picture), *question, "built-in-hart", ["crops_only"], api_name="/ask")
+    reply = client.predict(handle_file(image), *question, "built-in-hart", ["crops_only"], api_name="/ask")
     answer = reply["protocols"]["crops_only"]["answer"]
     check(
         answer in list("ABCD") and bool(reply["boxes"]), f"/ask points at {len(reply['boxes'])} region, says {answer}"
     )
     for name in ("Qwen/Qwen2.5-VL-3B-Instruct", "/etc"):
         try:
-            client.predict(handle_file(picture), *question, name, ["direct"], api_name="/ask")
+            client.predict(handle_file(image), *question, name, ["direct"], api_name="/ask")
             raise SpaceError(f"{name} was opened")
         except Exception as error:
             check("allowed here" in str(error), f"the model {name} is refused")
@@ -155,9 +155,9 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     Image.new("1", (10_000, 5_001)).save(large)
     try:
         client.predict(handle_file(large), *question, "built-in-hart", ["direct"], api_name="/ask")
-        raise SpaceError("a picture of more than 50 million pixels was decoded")
+        raise SpaceError("an image of more than 50 million pixels was decoded")
     except AppError as error:
-        check("at most 50,000,000 pixels" in str(error), "a picture that is too large for a Space is refused")
+        check("at most 50,000,000 pixels" in str(error), "an image that is too large for a Space is refused")
 
     props = {each["id"]: each["props"] for each in config["components"]}
     ids = {each.get("elem_id"): number for number, each in props.items()}
@@ -171,10 +171,10 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     label, ticket, stranger = ids["label-page"], secrets.token_hex(32), secrets.token_hex(32)
     project = {"session_token": ticket, "project": "signs"}
     check(call(url, label, "create", {**project, "name": "Signs"}) == {"id": "signs"}, "a visitor makes a project")
-    call(url, label, "start_import", {**project, "source": upload(url, zip_picture(picture)), "question": question[0],
+    call(url, label, "start_import", {**project, "source": upload(url, zip_image(image)), "question": question[0],
                                "choices": question[1]})  # fmt: skip
     told = wait_for(lambda: (call(url, label, "poll", project).get("import") or {}).get("message"), 60, "the import")
-    check(told.startswith("1 added"), "and brings a picture in")
+    check(told.startswith("1 added"), "and brings an image in")
     check(call(url, label, "projects", {"session_token": stranger}) == [], "a stranger's list is empty")
     for name in ("poll", "export", "list_items"):
         check("of this browser tab" in call(url, label, name, {**project, "session_token": stranger}).get("error", ""),
@@ -302,8 +302,8 @@ def upload(url: str, data: bytes) -> str:
     return str(httpx.post(f"{url}/gradio_api/upload", files={"files": ("pictures.zip", data)}, timeout=60).json()[0])
 
 
-def zip_picture(path: Path) -> bytes:
-    """A zip with one picture."""
+def zip_image(path: Path) -> bytes:
+    """A zip with one image."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         archive.write(path, path.name)

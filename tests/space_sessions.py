@@ -35,7 +35,7 @@ def call(sessions: SessionStore, session_token: Any, function: str, **request: A
     return sessions.handler_for(function)({**request, "session_token": session_token})
 
 
-def make_picture(number: int = 0) -> bytes:
+def make_image(number: int = 0) -> bytes:
     data = io.BytesIO()
     Image.new("RGB", (40, 30), (number % 256, number // 256, 0)).save(data, "PNG")
     return data.getvalue()
@@ -46,7 +46,7 @@ def upload_zip(uploads: Path, count: int = 2, name: str = "pictures.zip") -> Pat
     folder.mkdir()
     with zipfile.ZipFile(folder / name, "w") as archive:
         for number in range(count):
-            archive.writestr(f"{number}.png", make_picture(number))
+            archive.writestr(f"{number}.png", make_image(number))
     return folder / name
 
 

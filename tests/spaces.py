@@ -100,7 +100,7 @@ def sign_in(name: str, secret: str = SECRET, expires_in: float = 3600) -> dict[s
 
 @dataclass
 class Caller:
-    """Somebody who calls a server as the page's scripts do."""
+    """Someone who calls a server as the page's scripts do."""
 
     space: Space
     headers: dict[str, str] = field(default_factory=dict)

@@ -49,7 +49,7 @@ IN_PLACE_TEMPLATE = (
     "{% for part in message.content %}{% if part.type == 'image' %}PICTURE{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-PICTURES_FIRST_TEMPLATE = (
+IMAGES_FIRST_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% for part in message.content if part.type == 'image' %}<image>\n{% endfor %}"
     "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
@@ -246,7 +246,7 @@ def _llava_onevision() -> tuple[Any, Any]:
         video_processor=LlavaOnevisionVideoProcessor(size={"height": side, "width": side}),
         num_image_tokens=(side // 14) ** 2,
         vision_feature_select_strategy="full",
-        chat_template=PICTURES_FIRST_TEMPLATE,
+        chat_template=IMAGES_FIRST_TEMPLATE,
     )
     return LlavaOnevisionForConditionalGeneration(config), processor
 

@@ -1,11 +1,11 @@
-// A picture with numbered boxes, to look at: zoom, pan, keyboard.
+// An image with numbered boxes, to look at: zoom, pan, keyboard.
 const stage = element.querySelector(".hs-canvas");
 const shapes = stage.querySelector("svg g");
 const list = element.querySelector(".hs-box-list");
 const zoomLabel = element.querySelector(".hs-zoom");
 const nameLabel = element.querySelector(".hs-viewer-name");
 
-let scene = null; // the value from Python, or null when there is no picture
+let scene = null; // the value from Python, or null when there is no image
 let selected = -1;
 const viewer = createImageViewer(stage, draw);
 

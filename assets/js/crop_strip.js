@@ -16,7 +16,7 @@ function cropFigure(crop, index) {
     resultColumn().dispatchEvent(new CustomEvent("hart-show-area", { detail: crop.area }));
   return build("button", {
     type: "button", class: "hs-crop", onclick: show,
-    "aria-label": `Crop ${index + 1}, ${formatSize(crop.width, crop.height)}: show it in the picture`,
+    "aria-label": `Crop ${index + 1}, ${formatSize(crop.width, crop.height)}: show it in the image`,
   }, [
     figure(crop.image, `Crop ${index + 1}`, [formatSize(crop.width, crop.height), `${formatShare(crop.area_share)} of the area`]),
   ]);

@@ -19,7 +19,7 @@ function build(tag, attributes = {}, children = []) {
 
 const present = (nodes) => nodes.filter((node) => node !== null && node !== undefined);
 
-// Fills a list of choices, [value, text] each. One that shows them already is left alone: somebody may have it open.
+// Fills a list of choices, [value, text] each. One that shows them already is left alone: someone may have it open.
 function fillSelect(select, options, value) {
   const now = JSON.stringify(options);
   if (select.filledWith !== now) {

@@ -1,4 +1,4 @@
-// The failure browser: questions of an evaluation, the most telling first, each with its picture, boxes and answers.
+// The failure browser: questions of an evaluation, the most telling first, each with its image, boxes and answers.
 const PAGE_ROWS = 50;
 const TYPING_MILLISECONDS = 250;
 const FAILURES_AGAIN_MILLISECONDS = 10000;
@@ -8,7 +8,7 @@ const VERDICT_CLASSES = {
   "no usable box": "wrong", "wrong answer": "wrong", unscored: "none", "right answer": "right", "right answer, right box": "right",
 };
 const OUTCOMES = {
-  no_box: "The model named no region.", bad_box: "The model wrote coordinates, but none of them is a region of this picture.",
+  no_box: "The model named no region.", bad_box: "The model wrote coordinates, but none of them is a region of this image.",
   truncated: "The token limit cut the text off.", error: "The question could not be run.",
 };
 
@@ -149,11 +149,11 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     find(".hs-ev-scene").hidden = !scene;
     const copy = (found) => ({ url: addressOf(found.path), width: found.width });
     viewer.show(scene ? { width: scene.width, height: scene.height, preview: copy(scene.preview), detail: copy(scene.detail) } : null);
-    stage.setAttribute("aria-label", `Picture with ${boxes.length} predicted and ${gold.length} gold boxes`);
+    stage.setAttribute("aria-label", `Image with ${boxes.length} predicted and ${gold.length} gold boxes`);
     const found = shown.matches.filter((match) => match.is_found).length;
     const iou = shown.matches.length ? shown.matches.reduce((sum, match) => sum + match.iou, 0) / shown.matches.length : null;
     find(".hs-ev-legend").replaceChildren(...present([
-      key("hs-ev-legend-box", boxes.length ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ${formatShare(shown.area_share)} of the picture` : shown.is_pointed ? "No usable box was predicted" : "Nobody was asked to point"),
+      key("hs-ev-legend-box", boxes.length ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ${formatShare(shown.area_share)} of the image` : shown.is_pointed ? "No usable box was predicted" : "Nobody was asked to point"),
       gold.length ? key("hs-ev-legend-gold", `Gold, evaluation only: ${shown.matches.length ? `${found} of ${gold.length} found (IoG > 0.3), mean IoU ${iou.toFixed(2)}` : gold.length}`) : build("span", { class: "hs-muted", text: "This benchmark has no gold boxes" }),
     ]));
     find(".hs-ev-options").replaceChildren(...shown.choices.map((text, index) => build("li", { class: LETTERS[index] === shown.answer ? "hs-known-answer" : null, text: `${LETTERS[index]}  ${text}` })),

@@ -282,7 +282,7 @@ function drawTable(table) {
   ]);
 }
 
-// How many columns a table hides on its right, so that nobody takes what is in sight for all of it.
+// How many columns a table hides on its right, so that no one takes what is in sight for all of it.
 function showHiddenColumns(host) {
   const frame = host.parentElement;
   const end = host.getBoundingClientRect().right;

@@ -1,4 +1,4 @@
-// A picture of any size in an SVG: zoom and pan. Coordinates are ORIGINAL pixels throughout; the SVG view box is the
+// An image of any size in an SVG: zoom and pan. Coordinates are ORIGINAL pixels throughout; the SVG view box is the
 // visible part of the original, so the served file may be any smaller copy of it.
 const MAX_ZOOM = 64; // times the fitted view
 const PAN_STEP = 0.12; // of the visible width or height, per arrow key
@@ -12,7 +12,7 @@ function createImageViewer(stage, draw) {
   const imageNode = svg.querySelector("image");
   let scene = null;
   let view = { x: 0, y: 0, width: 1, height: 1 };
-  let isFitted = true; // a view of the whole picture stays one when the stage changes its size
+  let isFitted = true; // a view of the whole image stays one when the stage changes its size
 
   const screenPerPixel = () => svg.getScreenCTM()?.a || 1;
 
@@ -29,7 +29,7 @@ function createImageViewer(stage, draw) {
     return { x: (scene.width - width) / 2, y: (scene.height - height) / 2, width, height };
   }
 
-  // Keeps the picture in sight: no further out than the fitted view, no pan past an edge.
+  // Keeps the image in sight: no further out than the fitted view, no pan past an edge.
   function setView(next) {
     const fitted = fittedView();
     const width = clamp(next.width, fitted.width / MAX_ZOOM, fitted.width);
@@ -84,7 +84,7 @@ function createImageViewer(stage, draw) {
       delete imageNode.dataset.url;
       return;
     }
-    if (!isSame) imageNode.removeAttribute("href"); // never the last picture under the next one's boxes
+    if (!isSame) imageNode.removeAttribute("href"); // never the last image under the next one's boxes
     imageNode.setAttribute("width", scene.width);
     imageNode.setAttribute("height", scene.height);
     if (isSame) setView(view);

@@ -1,6 +1,6 @@
 // Looking at a stage: arrow keys, + - f, the wheel, dragging, a double click. What else keys and clicks do is the caller's.
 
-// picture: from makeStage. isOn: whether there is a picture. onKey: takes a key and says whether it was one of the
+// image: from makeStage. isOn: whether there is an image. onKey: takes a key and says whether it was one of the
 // caller's. onClick: gets the node that was clicked without a drag. Returns the commands by their keys.
 function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick = () => {} }) {
   const commands = {
@@ -19,7 +19,7 @@ function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick =
     event.preventDefault();
   });
 
-  // Plain scrolling belongs to the page until the picture has the focus.
+  // Plain scrolling belongs to the page until the image has the focus.
   stage.addEventListener("wheel", (event) => {
     if (!isOn() || !(event.ctrlKey || stage.contains(document.activeElement))) return;
     event.preventDefault();

@@ -1,7 +1,7 @@
 // The Import panel of the Label page: look into a source, map its columns, bring it in, and say what became of it.
 const QUESTIONS_OF_KINDS = {
-  images: ["Question, with {name} or {folder} of each picture filled in", "Where is the {name}?"],
-  auto: ["Question, with {name} and {folder} of a picture, or {label} of a box, filled in", "Where is the key region?"],
+  images: ["Question, with {name} or {folder} of each image filled in", "Where is the {name}?"],
+  auto: ["Question, with {name} and {folder} of an image, or {label} of a box, filled in", "Where is the key region?"],
 };
 const QUESTION_OF_LABELS = ["Question, with the {label} of each box filled in", "Where is the {label}?"];
 const COLUMN_TITLES = { image: "Picture", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
@@ -45,12 +45,12 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     drawPreview();
   }
 
-  // The pictures of another folder or column; the columns stay as they were mapped.
+  // The images of another folder or column; the columns stay as they were mapped.
   async function countImages() {
     if (!preview?.names) return;
     const number = ++looks;
-    const picture = find("[data-field=image]")?.value ?? "";
-    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), picture });
+    const image = find("[data-field=image]")?.value ?? "";
+    const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image });
     if (!answer?.names || number !== looks) return;
     Object.assign(preview, { found: answer.found, missing: answer.missing });
     find(".hs-preview > p").replaceWith(previewLine());
@@ -97,9 +97,9 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     }
     if (!preview.names) return `Taken for ${preview.kind.replaceAll("_", " ")}.`;
     if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "No column was taken for the picture: choose it.";
-    const found = `Pictures of the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
+    const found = `Images of the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
     if (!preview.missing) return `${found}.`;
-    return `${found}; ${preview.missing}. ${isVisitor() ? "Send a zip of the table with its pictures." : "Name the folder that they start from, or bring a zip of the table with its pictures."}`;
+    return `${found}; ${preview.missing}. ${isVisitor() ? "Send a zip of the table with its images." : "Name the folder that they start from, or bring a zip of the table with its images."}`;
   }
 
   function drawPreview() {
@@ -131,7 +131,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   async function startImport() {
     if (asksOneQuestion()) {
       askForQuestion();
-      return showMessage("Type the question to ask about each picture.", true);
+      return showMessage("Type the question to ask about each image.", true);
     }
     const unchosen = ["image", "question"].map((field) => find(`[data-field=${field}]`)).find((select) => select && !select.value);
     if (unchosen) {

@@ -50,7 +50,7 @@ function showMessage(text, isBad = false) {
 let sessionToken = "";
 function withSessionToken(request) {
   if (!props.value?.note) return request;
-  try { sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? ""; } catch { /* it lasts until the page is loaded anew */ }
+  try { sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? ""; } catch { /* it lasts until the page is loaded again */ }
   if (!/^[0-9a-f]{64}$/.test(sessionToken)) {
     sessionToken = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     try { sessionStorage.setItem(SESSION_TOKEN_KEY, sessionToken); } catch { /* as above */ }
@@ -67,7 +67,7 @@ async function call(name, request, button) {
     if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined; // of the project chosen before
     if (response === undefined) throw new Error("no answer");
     if (response?.error) { showMessage(response.error, true); return undefined; }
-    if (button || message.classList.contains("hs-bad")) showMessage(""); // what was done stays until somebody does something else
+    if (button || message.classList.contains("hs-bad")) showMessage(""); // what was done stays until someone does something else
     return response ?? {};
   } catch {
     showMessage("The server does not answer. Nothing is lost; try again.", true);
@@ -140,7 +140,7 @@ function openPanel(name) {
 
 // ---- look -----------------------------------------------------------------------------------------------------------
 
-// A visitor's page keeps looking from behind another tab, because what nobody looks at for long ends.
+// A visitor's page keeps looking from behind another tab, because what no one looks at for long ends.
 const isInBackground = () => page.offsetParent === null && !(props.value?.note && performance.now() - polledAt >= AWAY_POLL_MILLISECONDS);
 
 async function poll() {
@@ -294,7 +294,7 @@ function removeDuplicateNotes() {
   for (const note of page.querySelectorAll(".hs-score-notes li")) if (note.textContent === message.textContent) note.remove();
 }
 
-// What the scores would rest on, before anybody waits for them; of what was asked last.
+// What the scores would rest on, before anyone waits for them; of what was asked last.
 let scoresAsked = 0;
 async function describeScoreBasis() {
   const host = find(".hs-score-notes");
@@ -480,7 +480,7 @@ async function changeClasses() {
 async function exportLabels() {
   const response = await call("export", exportRequest(), find(".hs-export"));
   if (!response?.archive) return;
-  const pictures = Object.entries(response.images).map(([split, count]) => `${count} ${split}`).join(", ");
+  const images = Object.entries(response.images).map(([split, count]) => `${count} ${split}`).join(", ");
   find(".hs-export-message").replaceChildren(
     build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, pictures: ${pictures}.` })]),
     ...leftOut(response.excluded),

@@ -105,7 +105,7 @@ function createProjectMenu(page, { call, problem, showMessage, current, refresh,
     const chosen = current();
     ask({
       title: "Duplicate project",
-      text: ["Copied: items, labels with their history, decisions, images in the project’s folder, labeling runs. Not copied: exports and logs.", "Others can go on reviewing meanwhile."],
+      text: ["Copied: items, labels with their history, decisions, images in the project’s folder, labeling runs. Not copied: exports and logs.", "Others can continue reviewing meanwhile."],
       label: "Name of the copy", value: `${chosen.name} copy`.slice(0, 120), verb: "Duplicate",
       act: async (name, go) => {
         const response = await call("duplicate", { name }, go);

@@ -1,4 +1,4 @@
-// One item fills the screen: the picture with boxes to edit, crops, question, answers, verdicts. Decisions by key.
+// One item fills the screen: the image with boxes to edit, crops, question, answers, verdicts. Decisions by key.
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const MIN_DRAG_PX = 4; // on the screen; less is a click
 const BULK_UNDO_POLL_MILLISECONDS = 500; // milliseconds between two looks at a bulk action
@@ -17,12 +17,12 @@ const REASONS = {
 };
 const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered", no_box: "no box" };
 const CAUTIONS = {
-  touches_border: "touches the border", covers_half: "covers over half of the picture",
+  touches_border: "touches the border", covers_half: "covers over half of the image",
   scattered: "rollouts point at different places, or at none",
   no_box: "no rollout predicted a box",
 };
 
-// host: an element to fill. ask(name, request): calls the server. addressOf(path): of a served picture. onClose: afterwards.
+// host: an element to fill. ask(name, request): calls the server. addressOf(path): of a served image. onClose: afterwards.
 function createReview(host, ask, addressOf, onClose) {
   const title = build("strong", { class: "hs-review-question" });
   const about = build("span", { class: "hs-muted" });
@@ -167,7 +167,7 @@ function createReview(host, ask, addressOf, onClose) {
       facts.replaceChildren();
       shapes.replaceChildren();
       viewer.show(null);
-      finished.querySelector("button").focus(); // the picture is gone, and with it whatever had the focus
+      finished.querySelector("button").focus(); // the image is gone, and with it whatever had the focus
       return;
     }
     if (!root.contains(document.activeElement) || document.activeElement.closest("header")) stage.focus({ preventScroll: true });
@@ -203,7 +203,7 @@ function createReview(host, ask, addressOf, onClose) {
   const whichRight = (check) => (check.rollouts && check.sufficiency !== null ? `${percent(check.sufficiency)}, ${Math.round(check.sufficiency * check.rollouts)} of ${check.rollouts}` : null);
   const percent = (value) => (value === null || value === undefined ? null : `${Math.round(value * 100)} %`);
 
-  // Why nobody can tell whether the region is needed.
+  // Why no one can tell whether the region is needed.
   const whyUnknown = (check) => check.full_answer === null ? "not known: no answer from the full image"
     : check.masked_answer === null && !boxes.length ? "not known: no region to leave out"
     : check.full_right === false ? "not known: the full image is wrong already" : "not known";

@@ -21,7 +21,7 @@ function inOneLine(text) {
   return line === text.trim() ? null : line;
 }
 
-// ask: {rollouts, follow, gold} -> promises; urlOf: name of a picture -> its address; describeNone: whether held-out
+// ask: {rollouts, follow, gold} -> promises; urlOf: name of an image -> its address; describeNone: whether held-out
 // questions are wanted -> [title, text] while there is no record to show.
 function createRolloutViewer(host, ask, urlOf, describeNone) {
   const state = {
@@ -76,7 +76,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     drawGroup();
   }
 
-  // What has been recorded so far; follows the newest record while nobody has chosen another.
+  // What has been recorded so far; follows the newest record while no one has chosen another.
   function setMarks(trained, heldOut) {
     const before = String(recordedSteps());
     state.trained = trained;
@@ -89,7 +89,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     else drawBar();
   }
 
-  // What stands in place of a record, and changes while the run goes on.
+  // What stands in place of a record, and changes while the run continues.
   const none = () => (state.problem ? ["This record cannot be shown", state.problem] : state.step !== null ? ["Loading rollouts…", ""] : describeNone(state.isHeldOut));
 
   function refresh() {
@@ -207,7 +207,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     }
   }
 
-  // The nodes of a picture stay while only its boxes change, so that boxes glide when a question is followed.
+  // The nodes of an image stay while only its boxes change, so that boxes glide when a question is followed.
   function drawStage(group) {
     const [width, height] = group.wh;
     const key = `${group.sample.id} ${group.overview}`;
@@ -291,7 +291,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         ]) : null,
       ]),
       build("div", { class: "hs-rollout-crops" }, rollout.images.length
-        ? rollout.images.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-muted", text: "picture not kept" })))
+        ? rollout.images.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-muted", text: "image not kept" })))
         : [build("span", { class: "hs-muted", text: rollout.error || (group.protocol === "direct" ? "answered from the full image" : "no crop") })]),
       build("p", { class: "hs-answer-text" }, [build("span", { class: "hs-muted", text: "says " }), build("span", { text: rollout.answer ?? "nothing" })]),
       rollout.grounding === null ? null : pointing(rollout.grounding),

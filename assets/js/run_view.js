@@ -29,7 +29,7 @@ let choices = 0;
 let lastLine = ""; // of the log, as it was printed
 let statusAt = 0;
 let messageStates = null; // states of the run in which what was told of a command stays true; null = all
-let checkpoint = null; // that somebody has chosen; else the newest one is shown
+let checkpoint = null; // that someone has chosen; else the newest one is shown
 
 const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const rolloutViewer = createRolloutViewer(find(".hs-rollout-viewer-host"), server_calls(), (name) => imageBase() + encodeURIComponent(name), describeNoRollouts);
@@ -95,7 +95,7 @@ function showEmptyReason(reason) {
   view.classList.add("hs-run-none");
 }
 
-// Where nobody may train, there is no way to send people on.
+// Where no one may train, there is no way to send people on.
 function showEmptyHint() {
   const mayAct = Boolean(props.value?.can_control);
   find(".hs-go-to-train").hidden = !mayAct;
@@ -251,7 +251,7 @@ function drawHead() {
 
 const stepsOf = (kind) => [...new Set(markers.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
 
-// Why a run is over before its time. One that somebody ended has not failed, and is not shown as if it had.
+// Why a run is over before its time. One that someone ended has not failed, and is not shown as if it had.
 function drawEnd(state, mayAct) {
   const end = find(".hs-run-outcome");
   const isBad = ["failed", "lost", "unreadable"].includes(state);
@@ -262,7 +262,7 @@ function drawEnd(state, mayAct) {
   const saved = stepsOf("checkpoint").at(-1);
   const rest = state === "unreadable" ? "" : saved === undefined
     ? `Nothing was saved yet${mayAct ? "; Resume begins again" : ""}.`
-    : `The last checkpoint is step ${formatCount(saved)}${mayAct ? "; Resume goes on from there" : ""}.`;
+    : `The last checkpoint is step ${formatCount(saved)}${mayAct ? "; Resume continues from there" : ""}.`;
   const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
   const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
   end.replaceChildren(...(isBad
@@ -329,7 +329,7 @@ find(".hs-checkpoints").addEventListener("change", (event) => { checkpoint = Num
 find(".hs-run-picker").addEventListener("change", (event) => chooseAnew(event.target.value));
 find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
 
-// Somebody has chosen: what was told of another run goes.
+// Someone has chosen: what was told of another run goes.
 function chooseAnew(id) {
   showMessage("");
   choose(id);

@@ -244,7 +244,7 @@ async function poll() {
   if (!response) return;
   problem = response.error ? `${capitalize(response.error)}.` : "";
   if (problem) {
-    signature = ""; // the next look tells all anew, and so that it is over
+    signature = ""; // the next look tells all again, and so that it is over
     return draw();
   }
   ({ signature, runs } = response);

@@ -1,6 +1,6 @@
 """What the rewards of a group are worth in the loss (paper, Eq. 1, 5, 6). Pure functions over numbers; no torch.
 
-A reward of None belongs to a rollout that could not be scored, as when its picture does not open. It is left out of the
+A reward of None belongs to a rollout that could not be scored, as when its image does not open. It is left out of the
 group's mean and spread, and its credit is zero throughout, so it moves nothing in either direction.
 """
 

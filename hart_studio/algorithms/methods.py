@@ -1,6 +1,6 @@
 """The training methods: a table, not a class tree (method, Sec. 3 and 4).
 
-A method says how the answer turn sees the picture and what a reward is worth. Everything else is shared: one loop, one
+A method says how the answer turn sees the image and what a reward is worth. Everything else is shared: one loop, one
 credit function, one loss.
 """
 
@@ -27,7 +27,7 @@ class Method:
     label: str
     """Its name for people."""
     protocol: Protocol
-    """How the answer turn sees the picture."""
+    """How the answer turn sees the image."""
     is_rl: bool
     """Whether it learns from rewards of its own rollouts (Eq. 2, 4); else from given answers (Eq. 8)."""
     has_preference_weights: bool

@@ -1,6 +1,6 @@
 """Rows of an Arrow file within bounded memory, whatever its metadata states.
 
-The file is read, never mapped: a mapped file that somebody cuts short while it is read would end the process.
+The file is read, never mapped: a mapped file that someone cuts short while it is read would end the process.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class ColumnMapping:
     """Which column holds what. Every column that is named must exist."""
 
     image: str = "image"
-    """Pictures: an image feature, bytes, base64 text, or paths."""
+    """Images: an image feature, bytes, base64 text, or paths."""
     question: str = "question"
     """Questions without their choices."""
     answer: str | None = "answer"
@@ -98,12 +98,12 @@ def read_row(
         columns: Which column holds what.
         number: Of the row, from 1; its id where no column has one.
         source: Name of the data set.
-        root: Folder that pictures given as paths must lie in.
-        cache: Folder for pictures given as bytes; must exist.
+        root: Folder that images given as paths must lie in.
+        cache: Folder for images given as bytes; must exist.
 
     Raises:
         ValueError: If it is no sample.
-        InputError: If the picture's path leads out of the root.
+        InputError: If the image's path leads out of the root.
     """
     choices = _read_choices(row, columns)
     answer = None if columns.answer is None else row[columns.answer]

@@ -1,6 +1,6 @@
 """Read data sets that lie in local folders: made by ``save_to_disk``, or made of Parquet, Arrow, JSON and CSV files.
 
-A folder may come from anybody, and the files of the ``datasets`` library in it (a dataset card, ``.huggingface.yaml``,
+A folder may come from anyone, and the files of the ``datasets`` library in it (a dataset card, ``.huggingface.yaml``,
 a loading script, ``dataset_infos.json``) can name addresses and files elsewhere. None of them is read: the data files
 are found by their endings, and never lie outside of the folder. Nothing here uses the network.
 """

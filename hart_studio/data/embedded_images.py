@@ -1,4 +1,4 @@
-"""Pictures of table cells: bytes, base64 text or paths, to files by content."""
+"""Images of table cells: bytes, base64 text or paths, to files by content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_NAME_CHARS: Final = 1024
 
 
 def resolve_image(value: Any, root: Path, cache: Path) -> str:
-    """The path of the picture in a cell; bytes are written to the cache first.
+    """The path of the image in a cell; bytes are written to the cache first.
 
     Args:
         value: Bytes, base64 text, a path, or an image feature with one of these.
@@ -24,7 +24,7 @@ def resolve_image(value: Any, root: Path, cache: Path) -> str:
         cache: Folder for bytes.
 
     Raises:
-        ValueError: If it is no picture, or is missing.
+        ValueError: If it is no image, or is missing.
         InputError: If a path leads out of the folder.
     """
     if isinstance(value, dict):  # an image feature: bytes, or the path of a file
@@ -32,14 +32,14 @@ def resolve_image(value: Any, root: Path, cache: Path) -> str:
     if isinstance(value, bytes):
         return store_image(value, cache)
     if not isinstance(value, str):
-        raise ValueError(f"expected a picture, got {type(value).__name__}")
+        raise ValueError(f"expected an image, got {type(value).__name__}")
     decoded = _decode_base64(value)
     if (
         detect_format(decoded[:HEADER_BYTES]) in SUPPORTED_FORMATS
-    ):  # a path can be base64 by its letters, but not a picture
+    ):  # a path can be base64 by its letters, but not an image
         return store_image(decoded, cache)
     if len(value) > _MAX_NAME_CHARS:
-        raise ValueError("expected a picture, got text that is neither one in base64 nor a path")
+        raise ValueError("expected an image, got text that is neither one in base64 nor a path")
     path = from_stored_path(value)
     if not path.is_absolute():
         return resolve_image_path(root, value)
@@ -58,10 +58,10 @@ def _decode_base64(text: str) -> bytes:
 
 
 def store_image(data: bytes, cache: Path) -> str:
-    """Write a picture into a folder under the name of its content, once; returns its absolute path.
+    """Write an image into a folder under the name of its content, once; returns its absolute path.
 
     Raises:
-        ValueError: If it is no picture of a supported kind.
+        ValueError: If it is no image of a supported kind.
     """
     kind = detect_format(data[:HEADER_BYTES])
     if kind not in SUPPORTED_FORMATS:

@@ -1,4 +1,4 @@
-"""Gold boxes as they are published, made boxes of the picture: corners in order, edges inside."""
+"""Gold boxes as they are published, made boxes of the image: corners in order, edges inside."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hart_studio.records import Box
 def repair_boxes(values: Any, image: str, labels: Sequence[str] = (), *, is_xywh: bool = False) -> tuple[Box, ...]:
     """Boxes in original pixels from lists of four numbers.
 
-    Published boxes have corners in the wrong order, and reach out of their pictures. Corners are sorted and edges
-    clipped; a box of which nothing is left would count as one that nobody can find, so it is an error.
+    Published boxes have corners in the wrong order, and reach out of their images. Corners are sorted and edges
+    clipped; a box of which nothing is left would count as one that no one can find, so it is an error.
 
     Args:
-        values: List of ``[x_min, y_min, x_max, y_max]`` in pixels of the upright picture.
-        image: Path of the picture; only its header is read.
+        values: List of ``[x_min, y_min, x_max, y_max]`` in pixels of the upright image.
+        image: Path of the image; only its header is read.
         labels: What is in the boxes, in their order; empty texts when there are not as many.
         is_xywh: Whether the numbers are ``[x_min, y_min, width, height]`` instead.
 
     Raises:
-        ValueError: If it is no list of boxes, or a box has no area inside the picture.
-        ImageError: If the picture cannot be read.
+        ValueError: If it is no list of boxes, or a box has no area inside the image.
+        ImageError: If the image cannot be read.
     """
     if not isinstance(values, (list, tuple)):
         raise ValueError(f"expected a list of gold boxes, got {type(values).__name__}")
@@ -45,7 +45,7 @@ def _repair(value: Any, wh: tuple[int, int], label: str, is_xywh: bool) -> Box:
     y_min, y_max = sorted((first_y, second_y))
     inside = clip(Box.from_xyxy((x_min, y_min, x_max, y_max), label), wh) if x_min < x_max and y_min < y_max else None
     if inside is None:
-        raise ValueError("a gold box without area inside the picture")
+        raise ValueError("a gold box without area inside the image")
     return inside
 
 

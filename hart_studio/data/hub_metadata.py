@@ -1,6 +1,6 @@
 """Check which files the metadata of a hub data set names, before the ``datasets`` library resolves them.
 
-Anybody can publish a data set. Its card and its ``.huggingface.yaml`` may name data files by address or by a path on
+Anyone can publish a data set. Its card and its ``.huggingface.yaml`` may name data files by address or by a path on
 this machine, and the library would contact the one and read the other.
 """
 

@@ -34,13 +34,13 @@ def load_hugging_face(
 
     Args:
         name: A folder made by ``save_to_disk``, a folder of data files, or a hub id.
-        cache: Folder for the pictures that are stored as bytes, made when missing. Files are named by content, so
-            questions about one picture share one file.
+        cache: Folder for the images that are stored as bytes, made when missing. Files are named by content, so
+            questions about one image share one file.
         columns: Which column holds what.
         config: Configuration of a data set that has several; of a local one, a folder in it.
         split: Split; needed when there are several.
         revision: Version of a hub data set.
-        image_root: Folder that pictures given as paths must lie in. By default the data set's own folder, or for a hub
+        image_root: Folder that images given as paths must lie in. By default the data set's own folder, or for a hub
             id the library's cache.
         needs_answer: Whether a row without a known answer is a bad one.
 

@@ -1,4 +1,4 @@
-"""Needle questions without a folder of them: made from a seed, each picture drawn when it is first looked at."""
+"""Needle questions without a folder of them: made from a seed, each image drawn when it is first looked at."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SampleSource:
 
     Attributes:
         loaded: The samples and the rows that are none.
-        open_image: Opens a picture of theirs.
+        open_image: Opens an image of theirs.
     """
 
     loaded: LoadedSamples[GoldSample]
@@ -31,18 +31,18 @@ class SampleSource:
 
 
 class LazySceneRenderer:
-    """Opens pictures of needle scenes, each drawn when it is first looked at."""
+    """Opens images of needle scenes, each drawn when it is first looked at."""
 
     def __init__(self, scenes: Mapping[str, Scene]) -> None:
         """Remember the scenes.
 
         Args:
-            scenes: Path of the picture -> its scene.
+            scenes: Path of the image -> its scene.
         """
         self._scenes = scenes
 
     def __call__(self, path: str) -> SourceImage:
-        """Open the picture, drawn now when it is not there yet.
+        """Open the image, drawn now when it is not there yet.
 
         Raises:
             ImageError: As ``SourceImage`` does, also for a path that is no scene.
@@ -58,12 +58,12 @@ class LazySceneRenderer:
 def generate_samples(
     split: str, count: int, folder: Path, *, seed: int = 0, scene_wh: tuple[int, int] | None = None
 ) -> SampleSource:
-    """Questions of a preset: the same ones for the same seed, pictures drawn as they are needed.
+    """Questions of a preset: the same ones for the same seed, images drawn as they are needed.
 
     Args:
         split: ``train``, ``val`` or ``test``.
         count: Number of questions, one scene each.
-        folder: Where the pictures will go.
+        folder: Where the images will go.
         seed: Another seed gives another set of the same kind.
         scene_wh: (width, height) of the scenes in pixels; None = the published size.
     """

@@ -203,7 +203,7 @@ def to_letter(answer: str, choices: Sequence[str]) -> str:
 
 
 def resolve_image_path(root: Path, name: Any) -> str:
-    """The path of an existing picture below ``root``, in the form of ``files.to_stored_path``.
+    """The path of an existing image below ``root``, in the form of ``files.to_stored_path``.
 
     Args:
         root: The folder.

@@ -14,7 +14,7 @@ from hart_studio.records import GoldSample
 from hart_studio.runs.config import DataConfig, RunConfig
 
 SCENE_WH: Final = (2048, 1536)
-"""Size of the scenes that are drawn for a run, ours: half the published one, still far beyond the built-in model's
+"""Size of the scenes that are drawn for a run; project default: half the published one, still far beyond the built-in model's
 overview, and a quarter of the work."""
 
 MANIFEST: Final = "split.json"
@@ -26,7 +26,7 @@ def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True
 
     Args:
         settings: Where they are.
-        cache: Folder for pictures that a source does not have as files.
+        cache: Folder for images that a source does not have as files.
         makes_folder: Whether to make that folder for scenes still to be drawn.
 
     Raises:
@@ -49,11 +49,11 @@ def load_samples(settings: DataConfig, cache: Path, *, makes_folder: bool = True
 
 
 def generate_needle_samples(settings: DataConfig, folder: Path) -> SampleSource:
-    """Needle questions made for the run: the same ones for the same seed, pictures drawn as they are needed.
+    """Needle questions made for the run: the same ones for the same seed, images drawn as they are needed.
 
     Args:
         settings: Number and seed of the questions.
-        folder: Where the pictures will go.
+        folder: Where the images will go.
     """
     return generate_samples("train", settings.needle_samples, folder, seed=settings.needle_seed, scene_wh=SCENE_WH)
 

@@ -1,6 +1,6 @@
 """Samples from folders: our JSONL form, the needle world's, and MME-RealWorld as published.
 
-Names of pictures come from the files. They are resolved below a folder that the caller names and never leave it.
+Names of images come from the files. They are resolved below a folder that the caller names and never leave it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load_jsonl(
 
     Args:
         path: The file.
-        image_root: Folder that the pictures' names start from; the file's own by default.
+        image_root: Folder that the images' names start from; the file's own by default.
         source: Name of the data set; the file's folder by default.
         needs_answer: Whether a row without a known answer is a bad one.
 
@@ -84,12 +84,12 @@ def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
 
     Args:
         row: The object.
-        image_root: Folder that the picture's name starts from.
+        image_root: Folder that the image's name starts from.
         source: Name of the data set.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the picture's name leads out of the folder.
+        InputError: If the image's name leads out of the folder.
     """
     answer = get_field(row, "answer")
     return GoldSample(
@@ -106,7 +106,7 @@ def read_sample_row(row: Any, image_root: Path, source: str) -> GoldSample:
 
 
 def load_needle(folder: Path) -> LoadedSamples[GoldSample]:
-    """Read a folder that ``python -m hart_studio.needle`` wrote: ``samples.jsonl`` and the pictures that it names.
+    """Read a folder that ``python -m hart_studio.needle`` wrote: ``samples.jsonl`` and the images that it names.
 
     Raises:
         DataError: If there is no such file, or it holds no sample at all.
@@ -115,11 +115,11 @@ def load_needle(folder: Path) -> LoadedSamples[GoldSample]:
 
 
 def load_mme_realworld(path: Path, *, image_root: Path | None = None) -> LoadedSamples[GoldSample]:
-    """Read MME-RealWorld, or its Lite part, in the published form: a JSON list of questions beside their pictures.
+    """Read MME-RealWorld, or its Lite part, in the published form: a JSON list of questions beside their images.
 
     Args:
         path: The JSON file, or a folder with exactly one.
-        image_root: Folder that the pictures' names start from; the JSON file's own by default.
+        image_root: Folder that the images' names start from; the JSON file's own by default.
 
     Raises:
         DataError: If the file cannot be found or read, or holds no sample at all.

@@ -3,7 +3,7 @@
 Training parts are blind: they have no gold boxes, so no trainer can read one. Only the evaluation part keeps them.
 
 The order in which samples are dealt out comes from hashes of the seed and of their ids. So it does not depend on the
-order of the file, on where the pictures lie, or on a library's random numbers, and evaluation is dealt first: another
+order of the file, on where the images lie, or on a library's random numbers, and evaluation is dealt first: another
 size of a training part leaves it as it is.
 """
 
@@ -31,9 +31,9 @@ class SplitManifest(Record):
     seed: int
     """Seed of the order in which samples were dealt out."""
     split_by_image: bool
-    """Whether no picture is in more than one part."""
+    """Whether no image is in more than one part."""
     shared_images: int = Field(ge=0)
-    """Pictures in more than one part; 0 with ``split_by_image``."""
+    """Images in more than one part; 0 with ``split_by_image``."""
     evaluation_ids: tuple[str, ...]
     """Ids of the held-out part."""
     rl_ids: tuple[str, ...]
@@ -57,9 +57,9 @@ class Split:
 
 
 def fingerprint(samples: Iterable[GoldSample]) -> str:
-    """SHA-256 of the samples, hexadecimal: the same whatever their order and wherever the pictures lie.
+    """SHA-256 of the samples, hexadecimal: the same whatever their order and wherever the images lie.
 
-    It covers every field but the data set's name, and of a picture its file name, not its pixels.
+    It covers every field but the data set's name, and of an image its file name, not its pixels.
     """
     rows = [
         {**sample.model_dump(mode="json", exclude={"source"}), "image": Path(sample.image).name} for sample in samples
@@ -88,7 +88,7 @@ def split_samples(
         sft_samples: Size of D_SFT; None = the rest.
         eval_samples: Size of the held-out part.
         seed: Another seed gives another split.
-        split_by_image: Keep all questions of a picture in one part. A part then stops short of its size when no picture
+        split_by_image: Keep all questions of an image in one part. A part then stops short of its size when no image
             left
             over has few enough questions to fit in; the manifest's ids tell its size.
 
@@ -109,7 +109,7 @@ def split_samples(
     for (name, count), part_ids in zip(wanted.items(), parts, strict=True):
         if count and not part_ids:
             raise InputError(
-                f"expected a picture with at most {name} = {count} questions, got none left; "
+                f"expected an image with at most {name} = {count} questions, got none left; "
                 f"raise {name} or turn split_by_image off"
             )
     evaluation_ids, rl_ids, sft_ids = (tuple(ids) for ids in parts)
@@ -199,7 +199,7 @@ def _shuffled_groups(samples: Sequence[GoldSample], seed: int, split_by_image: b
     groups: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         groups[sample.image if split_by_image else sample.id].append(sample.id)
-    # A group goes by its least id: the path of a picture differs from machine to machine.
+    # A group goes by its least id: the path of an image differs from machine to machine.
     return sorted((sorted(ids) for ids in groups.values()), key=lambda ids: _rank(seed, ids[0]))
 
 

@@ -24,7 +24,7 @@ PREVIEW_ROWS: Final = 5
 """Rows that are looked at for the names of columns and for a preview."""
 
 MAX_ROWS: Final = 5_000_000
-"""Rows of one table (ours): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
+"""Rows of one table (project default): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
 
 LINE_TOO_LONG: Final = f"expected a line of at most {MAX_LINE_BYTES >> 20} MiB"
 """Why a longer line of JSONL is left out."""
@@ -45,9 +45,9 @@ def load_table(
 
     Args:
         path: The file; its ending tells the form.
-        cache: Folder for pictures that are in the table as bytes, made when missing.
+        cache: Folder for images that are in the table as bytes, made when missing.
         columns: Which column holds what; guessed by their names when None.
-        image_root: Folder that pictures' paths start from; the file's own by default.
+        image_root: Folder that images' paths start from; the file's own by default.
         needs_answer: Whether a row without a known answer is a bad one.
 
     Raises:

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f" {error.filename}" if error.filename else ""
         print(f"error:{place} {error.strerror or error}; what was measured is kept", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, go on with --resume", file=sys.stderr)
+        print("interrupted; what was measured is kept, continue with --resume", file=sys.stderr)
         return 130
     return BAD_INPUT
 
@@ -89,7 +89,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
         print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
     left = "" if is_done else read_status(layout).error
     reason = f": {left}" if left else ""
-    print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; go on with --resume {layout.run_id}")
+    print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; continue with --resume {layout.run_id}")
     print(f"report: python -m hart_studio.evaluation report {layout.run_id} --runs-root {options.runs_root}")
     return FAILED if left else 0
 
@@ -234,7 +234,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="repeat for several (crops_only)")
     add("--limit", type=int, metavar="N", help="first N questions only")
     add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
-    add("--resume", metavar="RUN", help="id of an evaluation to go on with, with the settings that it has")
+    add("--resume", metavar="RUN", help="id of an evaluation to continue with, with the settings that it has")
     add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
     add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")

@@ -18,10 +18,10 @@ from hart_studio.runs.config_file import read_config_file
 from hart_studio.runs.layout import RunLayout
 
 DRAWN_QUESTIONS: Final = 200
-"""Needle questions that are drawn when neither a folder nor a number is given, ours."""
+"""Needle questions that are drawn when neither a folder nor a number is given. Project default."""
 
 MAX_QUESTIONS: Final = 10_000_000
-"""Greatest number of first questions that can be asked for, far above the largest benchmark (ours)."""
+"""Greatest number of first questions that can be asked for, far above the largest benchmark (project default)."""
 
 CACHE_VARIABLE: Final = "HART_STUDIO_CACHE"
 """Environment variable with the folder for images that a benchmark holds inside its tables."""
@@ -58,7 +58,7 @@ class EvaluationConfig(Record):
     loop: LoopSettings = LoopSettings()
     """Budgets, cropping, decoding and fallback; greedy by default."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Questions whose images are in memory together, and what is dealt out to processes (ours)."""
+    """Questions whose images are in memory together, and what is dealt out to processes (project default)."""
 
     @field_validator("protocols")
     @classmethod

@@ -14,7 +14,7 @@ from hart_studio.formatting import format_percent, list_reasons
 from hart_studio.progress import shorten_to_line
 
 MAX_REASONS: Final = 5
-"""Reasons that are listed, the most frequent first (ours)."""
+"""Reasons that are listed, the most frequent first (project default)."""
 
 
 def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo) -> list[str]:

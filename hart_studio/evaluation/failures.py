@@ -19,7 +19,7 @@ Verdict = Literal[
     "right answer",
     "right answer, right box",
 ]
-"""How a question ended under a protocol. A bare answer: the question has no gold box, or nobody pointed.
+"""How a question ended under a protocol. A bare answer: the question has no gold box, or no one pointed.
 ``no usable box``: the answer is wrong and there is no box that could be right."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = (

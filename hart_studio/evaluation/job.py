@@ -1,6 +1,6 @@
 """An evaluation: a job in a run directory, batch by batch; every process that takes part runs the same function.
 
-What is done is in the parts of the run, question by question, so one that was killed goes on where it ended, with as
+What is done is in the parts of the run, question by question, so one that was killed continues where it ended, with as
 many processes as there are then.
 """
 
@@ -43,10 +43,10 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Questions in a row at which the model fails, from which on an evaluation gives up (ours): it is not their fault."""
+"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their fault."""
 
 MAX_FAILING_SECONDS: Final = 900.0
-"""Time without one answer after the first failure, from which on it gives up, too (ours): a dead server takes minutes
+"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server takes minutes
 for every question."""
 
 DATASET_INFO_FILE: Final = "dataset_info.json"
@@ -139,7 +139,7 @@ def run_evaluation(
         Whether every question is done.
 
     Raises:
-        HartError: If the questions or the model cannot be used. A question that fails is recorded and goes on.
+        HartError: If the questions or the model cannot be used. A question that fails is recorded and continues.
     """
     config, shard = read_config(layout), shard or Shard()
     writer = RunWriter(layout, 0, progress=progress) if shard.is_first else None
@@ -172,7 +172,7 @@ def run_evaluation(
 
 @contextmanager
 def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
-    """Tells the first process when this one cannot go on."""
+    """Tells the first process when this one cannot continue."""
     try:
         yield
     except BaseException as error:
@@ -255,7 +255,7 @@ class _Worker:
             """A batch; when it fails as a whole, its halves, so that one question cannot take others along."""
             try:
                 records = measure_batch(model, samples, config.protocols, loop, self._official, self._open_image)
-            except Exception as error:  # whatever a library raises about one question, the others go on
+            except Exception as error:  # whatever a library raises about one question, the others continue
                 text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
                 self._check_failure_limit(text, is_single=len(samples) == 1)
                 if len(samples) > 1:

@@ -37,7 +37,7 @@ MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
 """Greedy decoding; the token limit is ours."""
 
 BATCH_SIZE: Final = 16
-"""Questions whose images are in memory together, ours."""
+"""Questions whose images are in memory together. Project default."""
 
 
 def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> list[SampleResult]:
@@ -83,7 +83,7 @@ def measure_batch(
         model: The model.
         samples: Questions; the loop itself sees only their blind copies. An image that cannot be read gives a record
             with an error and without a score.
-        protocols: At least one. With ``direct`` alone nobody is asked to point.
+        protocols: At least one. With ``direct`` alone no one is asked to point.
         settings: Budgets, cropping, decoding, fallback.
         official: Name of the benchmark's own extractor; empty = it has none.
         open_image: Opens an image by its path.

@@ -99,7 +99,7 @@ class SampleResult(Record):
         """Share of the gold boxes that are found.
 
         Raises:
-            DataError: If there is no gold box, or nobody pointed.
+            DataError: If there is no gold box, or no one pointed.
         """
         return self._mean([float(gold.is_found) for gold in self.golds])
 
@@ -113,7 +113,7 @@ class SampleResult(Record):
         """Mean of the best IoU over the gold boxes.
 
         Raises:
-            DataError: If there is no gold box, or nobody pointed.
+            DataError: If there is no gold box, or no one pointed.
         """
         return self._mean([gold.iou for gold in self.golds])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from hart_studio.evaluation.config import EvaluationConfig
 from hart_studio.files import from_stored_path, open_regular_file, read_regular_file, write_json
 from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
+from hart_studio.runs.attempt_settings import flatten_settings
 from hart_studio.runs.layout import RunLayout
 
 INPUTS_FILE: Final = "inputs.json"
@@ -63,7 +63,7 @@ def read_inputs(config: EvaluationConfig, images: Iterable[str]) -> EvaluationIn
     digests = {os.path.relpath(path, root or "."): _digest_image(from_stored_path(path)) for path in paths}
     return EvaluationInputs(
         model=(identity.digest or identity.revision) if identity else "",
-        settings=_flatten(settings),
+        settings=flatten_settings(settings),
         images={name: digest for name, digest in digests.items() if digest},
     )
 
@@ -115,16 +115,6 @@ def _digest_image(path: Path) -> str:
     except (HartError, OSError, ValueError):
         return ""  # measured as a failure of its question, and asked again once it can be read
     return digest.hexdigest()[:_DIGEST_DIGITS]
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: json.loads(json.dumps(value))}
-    return {
-        name: leaf
-        for key, part in value.items()
-        for name, leaf in _flatten(part, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
 
 
 def _join(names: list[str]) -> str:

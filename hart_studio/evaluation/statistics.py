@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 RESAMPLES: Final = 10_000
-"""Draws of a bootstrap, ours."""
+"""Draws of a bootstrap. Project default."""
 COVERAGE: Final = 95.0
 """Percent of the draws inside an interval."""
 _Z: Final = 1.959963984540054  # the normal quantile of that coverage

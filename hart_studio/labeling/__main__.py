@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.strerror or error}; what was saved before is kept", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; what was saved is kept, a run goes on with --resume", file=sys.stderr)
+        print("interrupted; what was saved is kept, a run continues with --resume", file=sys.stderr)
         return 130
 
 
@@ -373,7 +373,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "propose boxes, verify them, accept the sure ones")
     run.add_argument("project", type=Path, help="folder of the project")
-    run.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
+    run.add_argument("--resume", metavar="RUN", help="id of a run to continue with, with the settings that it has")
     run.add_argument(
         "--status",
         action="append",
@@ -408,7 +408,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="(%(default)s)",
     )
     export.add_argument("--status", action="append", choices=get_args(Status), help="labels of these; repeat")
-    export.add_argument("--min-score", type=float, help="of labels that nobody has decided on")
+    export.add_argument("--min-score", type=float, help="of labels that no one has decided on")
     export.add_argument("--splits", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
     export.add_argument("--reference", action="store_true", help="leave images where they are")
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")

@@ -1,4 +1,4 @@
-"""Accept every proposed label that a filter matches, in short transactions, while other reviewers go on working.
+"""Accept every proposed label that a filter matches, in short transactions, while other reviewers continue working.
 
 Auto-accepted labels are left out: they are usable as they are, and those that are drawn for the audit need a decision
 of their own, or the audit would measure nothing.
@@ -60,7 +60,7 @@ class BulkAccept(NamedTuple):
     is_finished: bool
     """Whether the whole list was gone through."""
     is_running: bool
-    """Whether it goes on."""
+    """Whether it continues."""
     is_kept: bool = True
     """Whether any of it is left: it was not undone."""
 

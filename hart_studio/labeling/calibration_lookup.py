@@ -92,7 +92,7 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
 def get_calibration(model: str, project: Path) -> Calibration | None:
     """Find the calibration of a model: the project's own, else the one in the model's folder.
 
-    One for a data set of other images counts in the project's folder alone, where somebody put it on purpose: only the
+    One for a data set of other images counts in the project's folder alone, where someone put it on purpose: only the
     name of the data set says what it is valid for.
 
     Args:

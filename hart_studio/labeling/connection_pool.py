@@ -1,6 +1,6 @@
 """Connection pool for the SQLite files of labeling projects: one bound for the whole process, checks at every use.
 
-A connection keeps working after its file was deleted, moved or overwritten, and then writes into a file that nobody
+A connection keeps working after its file was deleted, moved or overwritten, and then writes into a file that no one
 finds. So every lease compares the file at the path with the one that the connection was opened on:
 
 - Device and inode tell a deleted, moved or renamed file.
@@ -452,7 +452,7 @@ class ConnectionPool:
         """
         key = stale.identity[:2]
         log, file = _find_file(_sibling(stale.path, "-wal")), self._files[key]
-        # Nobody has written to the file after somebody deleted its log: SQLite still has the log open, and copies it
+        # No one has written to the file after someone deleted its log: SQLite still has the log open, and copies it
         # into the file when the last connection is closed.
         if log is not None or _stamp(stale.path) != file.stamp:
             file.block_checkpoint()

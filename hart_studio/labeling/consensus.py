@@ -10,16 +10,16 @@ from hart_studio.geometry import iou
 from hart_studio.records import Box
 
 SAME_IOU: Final = 0.5
-"""From this IoU on two boxes mean the same region (ours)."""
+"""From this IoU on two boxes mean the same region (project default)."""
 
 MIN_VOTE_SHARE: Final = 0.5
-"""Share of the voting rollouts that must mean a region (ours)."""
+"""Share of the voting rollouts that must mean a region (project default)."""
 
 
 def compute_consensus(box_sets: Sequence[Sequence[Box]], is_voter: Sequence[bool]) -> tuple[Box, ...]:
     """The regions that at least half of the voters point at, each the median of their boxes.
 
-    The most popular box of all gathers its neighbours (at most one of each rollout), then the next of what is left. So
+    The most popular box of all gathers its neighbors (at most one of each rollout), then the next of what is left. So
     the result does not depend on the order of the rollouts, but for exact ties. Two questions are kept apart: where
     the region is, which the voters say, and how sure that is, which all rollouts say (``compute_support``).
 

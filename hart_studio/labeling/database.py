@@ -1,6 +1,6 @@
 """The SQLite file of a labeling project: schema, connections, transactions.
 
-Many processes may use one project: writers wait for each other, readers for nobody (write-ahead log). A transaction
+Many processes may use one project: writers wait for each other, readers for no one (write-ahead log). A transaction
 that was committed survives the end of the process, and of the machine.
 """
 
@@ -177,10 +177,10 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            self._pool.check(pooled)  # a change in a file that nobody finds must not count as saved
+            self._pool.check(pooled)  # a change in a file that no one finds must not count as saved
 
     def close(self) -> None:
-        """Close the connections that nobody uses now."""
+        """Close the connections that no one uses now."""
         self._pool.close_idle(self.path)
 
     def _check_identity(self, pooled: PooledConnection) -> None:

@@ -123,7 +123,7 @@ class PlannedItem:
 
     @property
     def is_labeled(self) -> bool:
-        """Whether a data set can use it: it has boxes that nobody called wrong, or is a confirmed negative."""
+        """Whether a data set can use it: it has boxes that no one called wrong, or is a confirmed negative."""
         return is_labeled(self.item.label.status, bool(self.item.label.boxes), bool(self.boxes))
 
 
@@ -218,12 +218,12 @@ def is_negative(status: Status, has_boxes: bool) -> bool:
 
 
 def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
-    """Whether a data set can use a label: it has boxes that nobody called wrong, or is a confirmed negative."""
+    """Whether a data set can use a label: it has boxes that no one called wrong, or is a confirmed negative."""
     return is_negative(status, has_boxes) or (has_usable_boxes and status not in _UNLABELED)
 
 
 def may_have_region(status: Status, has_boxes: bool) -> bool:
-    """Whether a question that is not exported may have a region: nobody decided on it, or its label has a box.
+    """Whether a question that is not exported may have a region: no one decided on it, or its label has a box.
 
     An image with such a question is no background image, whatever its other questions say.
     """
@@ -251,7 +251,7 @@ def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
 
 
 def exported_score(origin: Origin, score: float | None) -> float | None:
-    """The score of a label in an export: the calibrated one of boxes that a model made and nobody changed.
+    """The score of a label in an export: the calibrated one of boxes that a model made and no one changed.
 
     Once a person has changed the boxes, no score belongs to them. What is not calibrated is no probability.
     """

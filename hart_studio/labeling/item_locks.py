@@ -56,7 +56,7 @@ def check_not_locked(connection: sqlite3.Connection, item_id: str, reviewer: str
         (item_id, *unlocked_values(reviewer)),
     ).fetchone()
     if row is not None:
-        raise ConflictError(f"expected an item that nobody has open, got one that {row['reviewer']} works on")
+        raise ConflictError(f"expected an item that no one has open, got one that {row['reviewer']} works on")
 
 
 def release_item_locks(connection: sqlite3.Connection, reviewer: str) -> None:

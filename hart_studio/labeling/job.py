@@ -1,7 +1,7 @@
 """A labeling run: a job in a run directory of the project, batch by batch, each batch one transaction.
 
 What a run has to do is written down when it is made, and an item is done in the same transaction that adds its label.
-So a run that was killed goes on where it ended: nothing is lost, nothing is done twice.
+So a run that was killed continues where it ended: nothing is lost, nothing is done twice.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LabelingConfig(Record):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the sampled turns."""
     batch: int = Field(default=16, ge=1, le=1024)
-    """Items whose overviews and crops are in memory together (ours)."""
+    """Items whose overviews and crops are in memory together (project default)."""
     is_auto_accepting: bool = True
     """Whether labels are auto-accepted from the calibrated threshold on."""
     item_filter: ItemFilter = ItemFilter(statuses=("new", "failed"))
@@ -156,7 +156,7 @@ def run_labeling(layout: RunLayout, load: LoadModel, progress: ProgressReporter 
         progress: Shows how far the run is; None = nothing is shown.
 
     Raises:
-        HartError: If the model or the project cannot be used. An image or an item that fails is counted and goes on.
+        HartError: If the model or the project cannot be used. An image or an item that fails is counted and continues.
     """
     config = read_config(layout)
     project = Project(layout.folder.parents[1])  # the folder that was opened, also where it is a copy
@@ -232,7 +232,7 @@ def propose_with_fallback(model: ChatModel, items: Sequence[Item], settings: Pro
     files = {item.sample.image: item.image for item in items}
 
     def ask(some: Sequence[Item]) -> list[Proposal]:
-        # A label that another tool made is verified as it is; every other one is made anew.
+        # A label that another tool made is verified as it is; every other one is made again.
         given = [item.label.boxes if item.label.origin == "imported" else () for item in some]
         samples = [item.sample.model_copy(update={"id": item.id}) for item in some]
         return propose(model, samples, settings, given, lambda path: open_verified_image(files[path]))

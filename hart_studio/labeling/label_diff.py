@@ -12,7 +12,7 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.records import EvidenceKind, Label
 
 MOVED_BELOW: Final = 0.5
-"""Mean IoU of two labels under which the later one points elsewhere (ours)."""
+"""Mean IoU of two labels under which the later one points elsewhere (project default)."""
 
 LabelChange = Literal["fixed", "broken", "moved", "same", "unclear"]
 """``fixed``: not verified before, verified now. ``broken``: the other way round. ``moved``: as before, but elsewhere.

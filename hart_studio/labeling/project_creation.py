@@ -29,7 +29,7 @@ def create_project(folder: Path, name: str = "", settings: ProjectSettings | Non
         name: What people call it; the folder's name by default.
         settings: What holds for the whole project.
 
-    The project is made in a draft folder beside it and moved to its place at the end, so nobody sees half of one.
+    The project is made in a draft folder beside it and moved to its place at the end, so no one sees half of one.
 
     Raises:
         InputError: If there is a project already, also one that was made at the same moment, the folder is reserved, or

@@ -91,7 +91,7 @@ def duplicate_project(project: Project, folder: Path, name: str) -> Project:
     except FileExistsError as error:
         raise taken from error
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):  # somebody filled the folder meanwhile
+        if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):  # someone filled the folder meanwhile
             raise taken from error
         raise DataError(
             f"The project cannot be copied to {folder}: {error.strerror or error}. Free some space, or choose another "
@@ -251,7 +251,7 @@ def _copy_database(database: Database, path: Path, name: str) -> None:
     with database.reading() as source, translate_sqlite_errors(path):
         target = connect(path)
         try:
-            source.backup(target)  # in one step: a snapshot, while others go on to write
+            source.backup(target)  # in one step: a snapshot, while others continue to write
             refuse_damage(target, database.path)
             target.execute("BEGIN")
             target.execute(

@@ -74,7 +74,7 @@ class Quality(NamedTuple):
     scores: dict[EvidenceKind, list[int]]
     """Labels in each of ten equal bins of the score."""
     areas: list[int]
-    """Labels between neighbouring ``AREA_EDGES`` of the area share."""
+    """Labels between neighboring ``AREA_EDGES`` of the area share."""
     audit: Estimate | None
     """Share of the audited labels that people accepted as they were; None before the first one."""
     audited: int

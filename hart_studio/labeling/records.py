@@ -46,7 +46,7 @@ MAX_CLASS_LENGTH: Final = 100
 """Characters of the name of a class."""
 
 MAX_CLASSES: Final = 10_000
-"""Classes of one project (ours)."""
+"""Classes of one project (project default)."""
 
 
 def _check_class(name: str) -> str:
@@ -177,7 +177,7 @@ class Item(Record):
 
 
 class LabeledSample(Sample):
-    """A row of another tool's data: a question, and boxes that somebody drew for it."""
+    """A row of another tool's data: a question, and boxes that someone drew for it."""
 
     boxes: tuple[Box, ...] = ()
     """Existing labels, to be verified; original pixels."""

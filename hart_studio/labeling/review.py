@@ -1,6 +1,6 @@
 """What people decide: one item at a time, every action saved when it is made, undo and redo across items.
 
-Nobody gets an item that another person has open: opening claims it for a while. Nobody overwrites another: a decision
+No one gets an item that another person has open: opening claims it for a while. No one overwrites another: a decision
 names the revision that was looked at. Undo adds a revision like the one before, so the history only grows.
 """
 
@@ -29,10 +29,10 @@ from hart_studio.labeling.review_history import ProgressCallback, UndoneAction, 
 from hart_studio.records import Box
 
 MAX_DEFERRED: Final = 1000
-"""Items that a person may pass over before the first of them comes again (ours)."""
+"""Items that a person may pass over before the first of them comes again (project default)."""
 
 MAX_BOXES: Final = 100
-"""Boxes of one label (ours)."""
+"""Boxes of one label (project default)."""
 
 _MAX_TRIES: Final = 20
 """Searches outside of the write lock whose item another reviewer may take first."""
@@ -215,7 +215,7 @@ class ReviewQueue:
         return label
 
     def skip(self, reviewer: str, item_id: str, seconds: float | None = None) -> None:
-        """Leave an item to somebody else, or to later: it comes back when its label changes."""
+        """Leave an item to someone else, or to later: it comes back when its label changes."""
         who = check_reviewer(reviewer)
         with self.project.database.writing() as connection:
             revision = self.project.item(item_id).label.revision
@@ -230,7 +230,7 @@ class ReviewQueue:
             report: Progress of a bulk action.
 
         Raises:
-            ConflictError: If somebody else has changed the item since.
+            ConflictError: If someone else has changed the item since.
         """
         return step(self.project, check_reviewer(reviewer), is_undo=True, report=report)
 
@@ -242,7 +242,7 @@ class ReviewQueue:
             report: Progress of a bulk action.
 
         Raises:
-            ConflictError: If somebody else has changed the item since.
+            ConflictError: If someone else has changed the item since.
         """
         return step(self.project, check_reviewer(reviewer), is_undo=False, report=report)
 

@@ -45,7 +45,7 @@ class UndoneAction(NamedTuple):
     kind: str
     """The action, such as ``accept`` or ``accept of 200 labels``."""
     skipped: int
-    """Items of a bulk action that kept their label, because somebody has changed it since."""
+    """Items of a bulk action that kept their label, because someone has changed it since."""
 
 
 def is_next_action_bulk(project: Project, reviewer: str, *, is_undo: bool) -> bool:
@@ -60,7 +60,7 @@ def step(
 ) -> UndoneAction | None:
     """Undo the last action of a reviewer, or redo the one that was undone last.
 
-    A bulk action is undone as a whole, in short transactions. Where that ends early, the next undo goes on with the
+    A bulk action is undone as a whole, in short transactions. Where that ends early, the next undo continues with the
     rest.
 
     Args:
@@ -73,7 +73,7 @@ def step(
         What was done; None when there is nothing to undo or redo.
 
     Raises:
-        ConflictError: If somebody else has changed the item of a single action since.
+        ConflictError: If someone else has changed the item of a single action since.
     """
     with project.database.writing() as connection:
         action = _get_action(connection, reviewer, is_undo=is_undo)
@@ -81,8 +81,8 @@ def step(
             return None
         if action["bulk"] is None:
             if _restore(project, connection, [action], is_undo=is_undo):
-                raise ConflictError("expected the label that you left, got one that somebody has changed since")
-            if is_undo:  # what was undone is open with this reviewer before anybody else can be given it
+                raise ConflictError("expected the label that you left, got one that someone has changed since")
+            if is_undo:  # what was undone is open with this reviewer before anyone else can be given it
                 _lock_item_if_free(connection, action["item"], reviewer)
     undone = UndoneAction(action["item"], action["kind"], 0)
     if action["bulk"] is not None:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from hart_studio.labeling.records import BoxCheck, Label
 
 LOW_AGREEMENT: Final = 0.5
-"""Sufficiency, or consensus of the regions, under which the rollouts do not agree (ours)."""
+"""Sufficiency, or consensus of the regions, under which the rollouts do not agree (project default)."""
 
 Reason = Literal["disagreement", "no_box", "low_agreement", "odd_size", "unsure", "audit"]
 """Why an item waits for a person, most needed first."""
@@ -56,7 +56,7 @@ def compute_review_priority(label: Label, audit_hash: float, audit_share: float)
 def _rank_evidence(label: Label) -> float:
     """How much the evidence speaks for a label, in [0, 1]: its score, or, uncalibrated, the mean of what was measured.
 
-    Orders the queue alone: the mean is no probability, and nobody is shown it.
+    Orders the queue alone: the mean is no probability, and no one is shown it.
     """
     if label.score is not None or label.check is None:
         return label.score or 0.0

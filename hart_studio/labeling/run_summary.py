@@ -8,7 +8,7 @@ from hart_studio.labeling.project import Project
 from hart_studio.progress import shorten_to_line
 
 MAX_REASONS: Final = 5
-"""Reasons of failures that are listed, the most frequent first (ours)."""
+"""Reasons of failures that are listed, the most frequent first (project default)."""
 
 
 def summarize_run(project: Project, run_id: str) -> list[str]:

@@ -39,13 +39,13 @@ from hart_studio.pipeline.verification import (
 from hart_studio.records import Box, Record, Rollout, Sample
 
 SCATTERED_BELOW: Final = 0.3
-"""Mean pairwise IoU of the K regions under which they lie apart (ours)."""
+"""Mean pairwise IoU of the K regions under which they lie apart (project default)."""
 COVERS_HALF: Final = 0.5
-"""Area share from which on a label says little (ours)."""
+"""Area share from which on a label says little (project default)."""
 BORDER_PX: Final = 1.0
-"""A box this near to the image's edge touches it (ours)."""
+"""A box this near to the image's edge touches it (project default)."""
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Items in a row at which the model fails, from which on a job gives up (ours): then it is not the items' fault."""
+"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items' fault."""
 
 _MAX_REASON_LENGTH: Final = 500
 
@@ -77,7 +77,7 @@ class ProposalSettings(Record):
     """How boxes are proposed."""
 
     rollouts: int = Field(default=8, ge=1)
-    """K, sampled passes of the loop per question (ours)."""
+    """K, sampled passes of the loop per question (project default)."""
     loop: LoopSettings = LoopSettings(temperature=1.0)
     """Of the sampled turns; the answers about the boxes are the same at temperature 0."""
     refinement: BoxRefinementSettings | None = None
@@ -96,7 +96,7 @@ def propose_by_halves(
     """
     try:
         return ask(batch)
-    except Exception as error:  # whatever a library raises about one question, the others go on
+    except Exception as error:  # whatever a library raises about one question, the others continue
         if len(batch) == 1:
             text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
             return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_LENGTH], is_unexpected=True)]

@@ -26,7 +26,7 @@ QUESTIONS: Final = "samples.jsonl"
 """The table of a folder in the form of ``data.sources.load_jsonl``."""
 
 MAX_FILES: Final = 200_000
-"""Files of one folder or archive that are looked at (ours)."""
+"""Files of one folder or archive that are looked at (project default)."""
 
 _HUGGING_FACE: Final = frozenset({"state.json", "dataset_dict.json", "dataset_info.json"})
 _QUESTION_FIELDS: Final = frozenset({"id", "image", "question", "choices", "answer"})
@@ -154,7 +154,7 @@ def read_export_format(records: Path) -> str | None:
 
 
 def detect_table_kind(path: Path) -> str:
-    """What the rows of a table are: our own records, our own form of questions, or anybody's.
+    """What the rows of a table are: our own records, our own form of questions, or anyone's.
 
     Raises:
         DataError: If it has no rows.

@@ -28,7 +28,7 @@ class LogIndex(NamedTuple):
     """State of a log, from its index (the ``-shm`` file)."""
 
     salts: bytes
-    """Drawn anew whenever the log starts again from its beginning."""
+    """Drawn again whenever the log starts again from its beginning."""
     page_bytes: int
     """Size of a page."""
     frames: int

@@ -28,25 +28,25 @@ ProgressCallback = Callable[[int, int], None]
 """Called with the rows or files done, and with those in all."""
 
 MAX_BYTES: Final = 64 * 2**30
-"""Size of all files of an archive together, unpacked (ours)."""
+"""Size of all files of an archive together, unpacked (project default)."""
 
 MAX_RATIO: Final = 200
-"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (ours)."""
+"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (project default)."""
 
 MAX_NAME_LENGTH: Final = 1000
-"""Characters of a name with its folders (ours)."""
+"""Characters of a name with its folders (project default)."""
 
 MAX_FOLDERS: Final = 32
-"""Folders that a file lies in, one in the other: each is made, and costs room that no size states (ours)."""
+"""Folders that a file lies in, one in the other: each is made, and costs room that no size states (project default)."""
 
 MAX_UNCHECKED_BYTES: Final = 256 * 2**20
-"""All files of an archive together may have this size, whatever the size of the archive (ours)."""
+"""All files of an archive together may have this size, whatever the size of the archive (project default)."""
 
 MAX_CONTENTS_BYTES: Final = 256 * 2**20
-"""Size of the table of contents of an archive, which is read as a whole (ours)."""
+"""Size of the table of contents of an archive, which is read as a whole (project default)."""
 
 _SMALL_BYTES: Final = 1 << 20
-"""What is no larger harms nobody, however well it was packed."""
+"""What is no larger harms no one, however well it was packed."""
 
 _UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 _INVALID_NAME_ERRORS: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})

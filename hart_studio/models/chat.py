@@ -17,7 +17,7 @@ from hart_studio.models.families import Family, PixelBudget
 
 @dataclass(frozen=True, eq=False)
 class ImageInput:
-    """A picture for the model. Identity matters: one object is encoded once, however many requests show it."""
+    """An image for the model. Identity matters: one object is encoded once, however many requests show it."""
 
     pixels: Image.Image
     """RGB pixels, already at the size the caller wants to show; the processor may still resize."""
@@ -29,7 +29,7 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation; pictures stand between texts, exactly where the prompt puts them."""
+    """One message of a conversation; images stand between texts, exactly where the prompt puts them."""
 
     role: Literal["user", "assistant"]
     parts: tuple[str | ImageInput, ...]
@@ -68,7 +68,7 @@ class Completion:
     visual_tokens: int
     completion_tokens: int
     image_sizes_wh: tuple[tuple[int, int], ...]
-    """(width, height) of each picture of the request in the model's input frame, in order of appearance."""
+    """(width, height) of each image of the request in the model's input frame, in order of appearance."""
     seconds: float
     """Wall time of the batch divided by the completions in it."""
     token_ids: tuple[int, ...] = ()

@@ -64,16 +64,16 @@ class _Models(BaseModel):
 
 
 def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict[str, Any]]:
-    """The conversation, its texts and pictures in their order.
+    """The conversation, its texts and images in their order.
 
     Control tokens inside a text cannot be made harmless here: the server's tokenizer reads them as it likes.
 
     Args:
         request: The conversation; it must end with a user message.
-        sent: Its pictures, in order of appearance.
+        sent: Its images, in order of appearance.
 
     Raises:
-        InputError: If it does not end with a user message, or the model is made to show a picture.
+        InputError: If it does not end with a user message, or the model is made to show an image.
     """
     if not request.messages or request.messages[-1].role != "user":
         raise InputError("expected a conversation that ends with a user message, got another end; append the question")
@@ -88,7 +88,7 @@ def build_messages(request: ChatRequest, sent: Sequence[SentImage]) -> list[dict
                 for part in message.parts
             ]
         elif any(isinstance(part, ImageInput) for part in message.parts):
-            raise InputError("expected pictures in user messages only, got one in an assistant's; move it")
+            raise InputError("expected images in user messages only, got one in an assistant's; move it")
         else:
             content = "".join(part for part in message.parts if isinstance(part, str))
         messages.append({"role": message.role, "content": content})

@@ -20,16 +20,16 @@ from hart_studio.errors import ModelError
 from hart_studio.models.served_settings import ServedSettings
 
 MAX_RESPONSE_BYTES: Final = 16 * 2**20
-"""Longest answer that is read (ours)."""
+"""Longest answer that is read (project default)."""
 
 _MAX_ERROR_BYTES: Final = 4096
 _MAX_REASON_CHARS: Final = 300
 _MIN_KEY_CHARS: Final = 8
-"""Characters of the key at the end of a text that are taken for a quotation which was cut (ours)."""
+"""Characters of the key at the end of a text that are taken for a quotation which was cut (project default)."""
 _INITIAL_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 30.0
 _MAX_RETRY_AFTER_SECONDS: Final = 120.0
-"""Longest wait that a server may ask for (ours); it would otherwise stop a job for as long as it likes."""
+"""Longest wait that a server may ask for (project default); it would otherwise stop a job for as long as it likes."""
 _RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
 """With every 5xx the statuses after which another attempt may succeed."""
 
@@ -96,7 +96,7 @@ class Endpoint:
         Args:
             path: After the URL, with its slash.
             body: What to send.
-            is_cancelled: Set by others when nobody wants the answer any more: no further attempt is made.
+            is_cancelled: Set by others when no one wants the answer any more: no further attempt is made.
 
         Raises:
             ModelError: If there is no answer after all attempts, or the request is refused.

@@ -14,7 +14,7 @@ from hart_studio.parsing import BoxStyle
 
 
 class PixelBudget(NamedTuple):
-    """Least and greatest area in pixels of one picture as the model sees it."""
+    """Least and greatest area in pixels of one image as the model sees it."""
 
     min_pixels: int
     max_pixels: int
@@ -38,7 +38,7 @@ class Family:
     """Native box text, for ``parsing.format_boxes``."""
     budget_kind: Literal["area", "tiles", "canvas"]
     """How a budget reaches the processor. ``area``: per call, in pixels. ``tiles``: per call, as a number of tiles.
-    ``canvas``: not at all, so the picture is first fitted to the best canvas of tiles within the budget."""
+    ``canvas``: not at all, so the image is first fitted to the best canvas of tiles within the budget."""
     overview_budget: PixelBudget
     """Default for the full image of turn 1, and of ``direct``."""
     crop_budget: PixelBudget
@@ -46,9 +46,9 @@ class Family:
     resize_factor: int
     """Sides that the model sees are multiples of this many pixels (patch x merge, or the side of a tile)."""
     has_grid_positions: bool
-    """Whether rotary positions follow the patch grid of each picture; plain text positions are then silently wrong."""
+    """Whether rotary positions follow the patch grid of each image; plain text positions are then silently wrong."""
     min_side: int = 28
-    """Shortest side in pixels that is fed to the processor; a smaller picture is enlarged first."""
+    """Shortest side in pixels that is fed to the processor; a smaller image is enlarged first."""
     max_aspect: float = 50.0
     """Longest over shortest side that is fed to the processor; beyond it the short side is stretched."""
     max_crops: int | None = None
@@ -69,7 +69,7 @@ def with_tokenizers(*names: str) -> frozenset[str]:
 
 
 FAMILIES: dict[str, Family] = {
-    # Boxes are pixels of the picture AFTER the processor's resize: they mean nothing without the processed size.
+    # Boxes are pixels of the image AFTER the processor's resize: they mean nothing without the processed size.
     # Without mm_token_type_ids the model silently falls back to plain text positions.
     # The processor refuses side ratios above 200.
     "qwen2_5_vl": Family(
@@ -118,8 +118,8 @@ FAMILIES: dict[str, Family] = {
         checkpoint="Qwen/Qwen3-VL-8B-Instruct",
         processing_classes=with_tokenizers("Qwen3VLProcessor", "Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
     ),
-    # Only the "-hf" checkpoints load without remote code. Boxes are thousandths of the ORIGINAL picture, whatever
-    # the tiling. A picture is stretched onto a grid of 448-pixel tiles chosen by its aspect alone, plus a thumbnail:
+    # Only the "-hf" checkpoints load without remote code. Boxes are thousandths of the ORIGINAL image, whatever
+    # the tiling. An image is stretched onto a grid of 448-pixel tiles chosen by its aspect alone, plus a thumbnail:
     # a thin strip costs as many tiles as a large square.
     "internvl": Family(
         key="internvl",
@@ -137,10 +137,10 @@ FAMILIES: dict[str, Family] = {
             "InternVLProcessor", "GotOcr2ImageProcessor", "InternVLVideoProcessor", "LlamaTokenizer"
         ),
     ),
-    # A picture alone in its conversation is read as tiles of 384; as soon as there are two, the processor gives each
+    # An image alone in its conversation is read as tiles of 384; as soon as there are two, the processor gives each
     # ONE padded 384 tile, which throws the resolution of a crop away: hence a single enclosing crop. The chat template
-    # puts the pictures of a message before its text. An unlimited 4K picture costs over 7,000 visual tokens.
-    # Whether its boxes refer to the picture or to the padded square is disputed; the picture is our default.
+    # puts the images of a message before its text. An unlimited 4K image costs over 7,000 visual tokens.
+    # Whether its boxes refer to the image or to the padded square is disputed; the image is our default.
     "llava_onevision": Family(
         key="llava_onevision",
         title="LLaVA-OneVision",

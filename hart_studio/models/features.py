@@ -1,4 +1,4 @@
-"""The vision tower, run once per picture object: its features are kept for as long as the picture lives."""
+"""The vision tower, run once per image object: its features are kept for as long as the image lives."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hart_studio.models.families import Family
 from hart_studio.models.inputs import ProcessedImage, process_image
 
 MAX_CACHED_VISUAL_TOKENS = 65_536
-"""With more visual tokens held than this, a call keeps only the pictures it needs: about 0.5 GB for a 7B model."""
+"""With more visual tokens held than this, a call keeps only the images it needs: about 0.5 GB for a 7B model."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One picture as the language model will read it.
+    """One image as the language model will read it.
 
     Attributes:
-        placeholder_ids: Token ids that stand for the picture in a prompt.
+        placeholder_ids: Token ids that stand for the image in a prompt.
         visual_tokens: Rows of ``features``.
         size_wh: (width, height) in pixels in the model's input.
         grid_thw: ``[1, 3]`` patch grid, for families with grid positions; None for the others.
@@ -41,7 +41,7 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class VisionOutput:
-    """What a model's forward reads from ``mm_encoder_outputs["image"]``, for the pictures of a batch in row order."""
+    """What a model's forward reads from ``mm_encoder_outputs["image"]``, for the images of a batch in row order."""
 
     pooler_output: torch.Tensor | list[torch.Tensor]
     deepstack_features: list[list[torch.Tensor]]
@@ -63,11 +63,11 @@ class CachedImageEncoder:
         self.encode_count = 0
 
     def encode(self, image: ImageInput, is_alone: bool) -> EncodedImage:
-        """The picture's features, computed now or earlier.
+        """The image's features, computed now or earlier.
 
         Args:
-            image: The picture.
-            is_alone: Whether it is the only picture of its conversation (LLaVA-OneVision reads it with tiles then).
+            image: The image.
+            is_alone: Whether it is the only image of its conversation (LLaVA-OneVision reads it with tiles then).
         """
         reading = self._reading(is_alone)
         cached = self._cached.setdefault(image, {})
@@ -85,7 +85,7 @@ class CachedImageEncoder:
         return sum(one.visual_tokens for cached in self._cached.values() for one in cached.values())
 
     def trim(self, needed: Iterable[ImageInput]) -> None:
-        """Forget the pictures that are not ``needed`` when more than ``MAX_CACHED_VISUAL_TOKENS`` are held."""
+        """Forget the images that are not ``needed`` when more than ``MAX_CACHED_VISUAL_TOKENS`` are held."""
         if self.cached_tokens > MAX_CACHED_VISUAL_TOKENS:
             needed = set(needed)
             for image in list(self._cached.keys()):
@@ -93,10 +93,10 @@ class CachedImageEncoder:
                     del self._cached[image]
 
     def process(self, image: ImageInput, is_alone: bool) -> ProcessedImage:
-        """The picture as the processor makes it, for a caller that runs the tower itself; made once while it lives.
+        """The image as the processor makes it, for a caller that runs the tower itself; made once while it lives.
 
         Args:
-            image: The picture.
+            image: The image.
             is_alone: As for ``encode``.
         """
         reading = self._reading(is_alone)
@@ -106,7 +106,7 @@ class CachedImageEncoder:
         return cached[reading]
 
     def _reading(self, is_alone: bool) -> bool:
-        return is_alone or self._family.budget_kind != "canvas"  # the others read a picture the same way in company
+        return is_alone or self._family.budget_kind != "canvas"  # the others read an image the same way in company
 
     def _run(self, image: ImageInput, is_alone: bool) -> EncodedImage:
         processed = self._processed.get(image, {}).get(is_alone)
@@ -118,14 +118,14 @@ class CachedImageEncoder:
 
 
 def encode_processed(model: PreTrainedModel, image: ProcessedImage) -> EncodedImage:
-    """Run the vision tower on one picture, with gradient where it is enabled.
+    """Run the vision tower on one image, with gradient where it is enabled.
 
     Args:
         model: The model itself, without wrappers.
         image: From ``process_image``.
 
     Returns:
-        The picture's features on the model's device.
+        The image's features on the model's device.
     """
     whole: Any = model
     tensors = {name: value.to(whole.device) for name, value in image.tensors.items()}
@@ -137,14 +137,14 @@ def encode_processed(model: PreTrainedModel, image: ProcessedImage) -> EncodedIm
         visual_tokens=image.visual_tokens,
         size_wh=image.size_wh,
         grid_thw=tensors.get("image_grid_thw"),
-        # InternVL gives [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per picture.
+        # InternVL gives [tiles, tokens, hidden], the others a tuple with one [tokens, hidden] per image.
         features=pooled.flatten(0, 1) if isinstance(pooled, torch.Tensor) else torch.cat(tuple(pooled)),
         deepstack=[torch.cat(tuple(layer)) for layer in output.get("deepstack_features") or ()],
     )
 
 
 def concatenate_images(family: Family, images: Sequence[EncodedImage]) -> VisionOutput:
-    """Put the pictures of a batch together, in the order of their placeholders, row by row.
+    """Put the images of a batch together, in the order of their placeholders, row by row.
 
     Args:
         family: The model's family.

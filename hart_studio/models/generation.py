@@ -26,10 +26,10 @@ from hart_studio.models.memory import memory_errors
 from hart_studio.models.rope import rope_position_ids
 
 BATCH_TOKENS = 32_768
-"""Tokens in the key-value cache of one batch, ours: 2 GB for Qwen2.5-VL-7B in bfloat16."""
+"""Tokens in the key-value cache of one batch; project default: 2 GB for Qwen2.5-VL-7B in bfloat16."""
 
 WINDOW = 32
-"""Requests that are prepared, sorted by length and batched together; bounds the pictures held at once."""
+"""Requests that are prepared, sorted by length and batched together; bounds the images held at once."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class EncodedPrompt:
     """A request ready for the language model.
 
     Attributes:
-        ids: Token ids of the whole prompt, with every picture's placeholders.
-        images: The encoded pictures in the order of their placeholders.
+        ids: Token ids of the whole prompt, with every image's placeholders.
+        images: The encoded images in the order of their placeholders.
         seconds: Time that it took.
     """
 
@@ -100,13 +100,13 @@ class LocalChatModel:
         return len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def clear_features(self) -> None:
-        """Forget the pictures encoded so far: call it whenever the weights have changed."""
+        """Forget the images encoded so far: call it whenever the weights have changed."""
         with self._lock:
             self.encoder.clear()
 
     @torch.no_grad()
     def prepare(self, request: ChatRequest) -> EncodedPrompt:
-        """What the model reads for a request: the tokens that an answer begins after, and the pictures' features.
+        """What the model reads for a request: the tokens that an answer begins after, and the images' features.
 
         Raises:
             InputError: If the conversation is not usable.
@@ -169,7 +169,7 @@ class LocalChatModel:
     def _batches(
         self, prompts: Sequence[EncodedPrompt], sampling: SamplingParams, group_size: int
     ) -> Iterator[list[int]]:
-        """Indices of the prompts of each batch, neighbours in length so that little is padded."""
+        """Indices of the prompts of each batch, neighbors in length so that little is padded."""
         batch: list[int] = []
         for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids)):
             row_tokens = len(prompts[index].ids) + sampling.max_new_tokens
@@ -298,7 +298,7 @@ def _stop_ids(model: Any, processor: ProcessorMixin) -> list[int]:
 
 
 def _suppressed_token_ids(model: Any, processor: ProcessorMixin) -> list[int]:
-    """Ids that stand for pictures and videos: in an answer they have no features and break the next turn."""
+    """Ids that stand for images and videos: in an answer they have no features and break the next turn."""
     frames = (getattr(model.config, name, None) for name in ("vision_start_token_id", "vision_end_token_id"))
     ids = {*processor.image_token_ids, *processor.video_token_ids, *frames}
     return sorted(token_id for token_id in ids if token_id is not None)

@@ -1,11 +1,11 @@
-"""From a chat request to what a model reads: pictures through the processor, messages through the chat template.
+"""From a chat request to what a model reads: images through the processor, messages through the chat template.
 
-Each picture goes through the image processor by itself, with its own pixel budget, because the overview and the
+Each image goes through the image processor by itself, with its own pixel budget, because the overview and the
 crops of one conversation have different ones. The text goes through the checkpoint's own chat template with one
-placeholder per picture, which is then replaced by as many as the picture needs.
+placeholder per image, which is then replaced by as many as the image needs.
 
-Where a picture lands in the text is the template's decision. The Qwen and InternVL templates keep it where the
-prompt has it; LLaVA-OneVision's moves the pictures of a message before its text, as it was trained. Control tokens
+Where an image lands in the text is the template's decision. The Qwen and InternVL templates keep it where the
+prompt has it; LLaVA-OneVision's moves the images of a message before its text, as it was trained. Control tokens
 inside a text (a question that contains ``<|im_end|>`` or ``<image>``) are encoded as the plain characters they are.
 """
 
@@ -33,13 +33,13 @@ NON_VISION_KEYS = ("num_patches",)
 
 @dataclass(frozen=True)
 class ProcessedImage:
-    """One picture as the processor made it.
+    """One image as the processor made it.
 
     Attributes:
         tensors: Arguments of the model's ``get_image_features``: ``pixel_values`` and what goes with it.
-        placeholder_ids: Token ids that stand for the picture in a prompt, frame tokens included.
+        placeholder_ids: Token ids that stand for the image in a prompt, frame tokens included.
         visual_tokens: Features that the vision tower will give; image tokens among ``placeholder_ids``.
-        size_wh: (width, height) in pixels of the picture in the model's input. Qwen: patch grid times patch side, the
+        size_wh: (width, height) in pixels of the image in the model's input. Qwen: patch grid times patch side, the
             frame of Qwen2.5-VL's boxes. InternVL: the canvas of tiles. LLaVA: the content without its padding.
     """
 
@@ -71,10 +71,10 @@ def default_budget(own: PixelBudget, family_default: PixelBudget) -> PixelBudget
 
 
 def resized_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) -> tuple[int, int]:
-    """Size at which a picture is handed to the processor; most pictures keep theirs.
+    """Size at which an image is handed to the processor; most images keep theirs.
 
     A side ratio that the processor would refuse, or that would burst the budget, is stretched on the short side and
-    not padded: the families' box frames map each axis on its own, so a stretch leaves boxes exact. A picture with a
+    not padded: the families' box frames map each axis on its own, so a stretch leaves boxes exact. An image with a
     side below ``min_side`` is enlarged.
 
     Args:
@@ -106,9 +106,9 @@ def resized_size(size_wh: tuple[int, int], budget: PixelBudget, family: Family) 
 
 
 def fit_canvas(size_wh: tuple[int, int], canvases_hw: Sequence[Sequence[int]], budget: PixelBudget) -> tuple[int, int]:
-    """Size at which a picture fills the best canvas of tiles within its budget (LLaVA-OneVision).
+    """Size at which an image fills the best canvas of tiles within its budget (LLaVA-OneVision).
 
-    Processor and model each choose a canvas from the size of the picture. Given a picture that touches two opposite
+    Processor and model each choose a canvas from the size of the image. Given an image that touches two opposite
     edges of a canvas, both choose that one or a smaller one that holds it.
 
     Args:
@@ -127,13 +127,13 @@ def fit_canvas(size_wh: tuple[int, int], canvases_hw: Sequence[Sequence[int]], b
 
 
 def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, is_alone: bool) -> ProcessedImage:
-    """Run the image processor on one picture within its own pixel budget.
+    """Run the image processor on one image within its own pixel budget.
 
     Args:
         processor: The checkpoint's processor.
         family: The model's family.
-        image: The picture.
-        is_alone: Whether it is the only picture of its conversation; only LLaVA-OneVision reads it differently then.
+        image: The image.
+        is_alone: Whether it is the only image of its conversation; only LLaVA-OneVision reads it differently then.
 
     Returns:
         Tensors on the CPU and the size that the model sees.
@@ -159,7 +159,7 @@ def process_image(processor: ProcessorMixin, family: Family, image: ImageInput, 
         columns, rows = get_optimal_tiled_canvas(size_wh[::-1], tile_hw, least, most)
         model_wh = (columns * tile_hw[1], rows * tile_hw[0])
     else:
-        # Two pictures in a sample are what switches tiling off, so one in company is shown twice and kept once.
+        # Two images in a sample are what switches tiling off, so one in company is shown twice and kept once.
         made = images(images=[[pixels] * (1 if is_alone else 2)], return_tensors="pt")
         made["pixel_values"], made["image_sizes"] = made["pixel_values"][:1], made["image_sizes"][:1]
         scale = 1.0 if is_alone else images.size["height"] / max(size_wh)
@@ -180,24 +180,24 @@ def image_token_id(processor: ProcessorMixin) -> int:
 
 
 def images_of(request: ChatRequest) -> list[ImageInput]:
-    """The pictures of a conversation in order of appearance; one shown twice is listed twice."""
+    """The images of a conversation in order of appearance; one shown twice is listed twice."""
     return [part for message in request.messages for part in message.parts if isinstance(part, ImageInput)]
 
 
 def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequence[Sequence[int]]) -> list[int]:
-    """Render a conversation with the chat template and write the pictures' placeholders into it.
+    """Render a conversation with the chat template and write the images' placeholders into it.
 
     Args:
         processor: The checkpoint's processor.
         request: The conversation; it must end with a user message.
-        placeholders: Token ids that stand for each picture, in order of appearance.
+        placeholders: Token ids that stand for each image, in order of appearance.
 
     Returns:
         Token ids of the whole prompt, up to where the answer begins.
 
     Raises:
         InputError: If the conversation does not end with a user message, or a text cannot be encoded.
-        ModelError: If the chat template fails, or does not show every picture.
+        ModelError: If the chat template fails, or does not show every image.
     """
     if not request.messages or request.messages[-1].role != "user":
         raise InputError("expected a conversation that ends with a user message, got another end; append the question")
@@ -226,7 +226,7 @@ def tokenize(processor: ProcessorMixin, request: ChatRequest, placeholders: Sequ
     image_id = image_token_id(processor)
     if ids.count(image_id) != len(placeholders):
         raise ModelError(
-            f"expected the chat template to show {len(placeholders)} pictures, got {ids.count(image_id)}; "
+            f"expected the chat template to show {len(placeholders)} images, got {ids.count(image_id)}; "
             "the checkpoint's chat template is not a vision one"
         )
     images = iter(placeholders)

@@ -295,7 +295,7 @@ def _load_processor(name: str, folder: Path, config: Any) -> ProcessorMixin:
         )
     if config.image_token_id != image_token_id(processor):
         raise ModelError(
-            f"expected the picture token {config.image_token_id} of the model in the processor of {name}, got "
+            f"expected the image token {config.image_token_id} of the model in the processor of {name}, got "
             f"{image_token_id(processor)}; they belong to different models: save the right processor beside the model"
         )
     processor.tokenizer.padding_side = "left"  # for users of the processor; the batches here are padded by hand

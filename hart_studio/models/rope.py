@@ -21,11 +21,11 @@ def rope_position_ids(
         family: Its family.
         ids: ``[rows, length]`` token ids, padded on either side.
         mask: ``[rows, length]``, 1 for tokens and 0 for padding.
-        grids: ``[1, 3]`` patch grid of each picture in the order of the placeholders, row by row; not read for
+        grids: ``[1, 3]`` patch grid of each image in the order of the placeholders, row by row; not read for
             families without grid positions.
 
     Returns:
-        ``[3, rows, length]`` on the pictures' patch grids, or ``[rows, length]`` for families without grid positions.
+        ``[3, rows, length]`` on the images' patch grids, or ``[rows, length]`` for families without grid positions.
     """
     if not family.has_grid_positions:
         return (mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,6 +1,6 @@
 """A chat model that another process serves: vLLM, SGLang, ``transformers serve``, or any endpoint like OpenAI's.
 
-Every completion is a request of its own, many at a time. Pictures travel at the size at which an in-process model would
+Every completion is a request of its own, many at a time. Images travel at the size at which an in-process model would
 see them (``served_images``), so boxes land in the same frame. What the server's chat template, tokenizer and
 processor do with a request is up to the server; a text cut off by its own reasoning parser is not seen here.
 """
@@ -36,7 +36,7 @@ MODELS_PATH = "/models"
 
 @dataclass(frozen=True)
 class _ServedResult:
-    """A reply, and the pictures that its request showed."""
+    """A reply, and the images that its request showed."""
 
     reply: ParsedCompletion
     sent: tuple[SentImage, ...]
@@ -156,15 +156,15 @@ class ServedChatModel:
         return _ServedResult(reply, sent)
 
     def _check_frame(self, reply: ParsedCompletion, sent: tuple[SentImage, ...]) -> None:
-        """See that the server has not shrunk the pictures, where boxes are pixels of what the model sees.
+        """See that the server has not shrunk the images, where boxes are pixels of what the model sees.
 
         Raises:
-            ModelError: If the prompt has fewer tokens than its pictures need.
+            ModelError: If the prompt has fewer tokens than its images need.
         """
         visual_tokens = sum(image.visual_tokens for image in sent)
         if self.family.box_frame is BoxFrame.MODEL_PIXELS and 0 < reply.prompt_tokens < visual_tokens:
             raise ModelError(
-                f"expected {self.name} to see {visual_tokens} tokens of pictures, its whole prompt has "
+                f"expected {self.name} to see {visual_tokens} tokens of images, its whole prompt has "
                 f"{reply.prompt_tokens}: its processor shrinks them, and boxes would be wrong; raise max_pixels of the "
                 "server, or set processor_min_pixels and processor_max_pixels to what it has"
             )

@@ -1,6 +1,6 @@
-"""Pictures for a server: resized here to a size that its processor leaves alone, so that the box frame is known.
+"""Images for a server: resized here to a size that its processor leaves alone, so that the box frame is known.
 
-A server does not tell at which size the model saw a picture, and boxes of some families are pixels of that size. So the
+A server does not tell at which size the model saw an image, and boxes of some families are pixels of that size. So the
 processor's own resize is done here, by the processor's own code, and what is sent already lies on its patch grid.
 """
 
@@ -31,7 +31,7 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class SentImage:
-    """A picture as it travels.
+    """An image as it travels.
 
     Attributes:
         url: ``data:image/...;base64,...``.
@@ -46,12 +46,12 @@ class SentImage:
 
 
 def resize_for_server(image: ImageInput, family: Family) -> Image.Image:
-    """The picture at the size at which an in-process model of the family would see it.
+    """The image at the size at which an in-process model of the family would see it.
 
     Families of tiles get it as it is: how many tiles it becomes is decided by the server's processor.
 
     Raises:
-        InputError: If the picture's budget is empty.
+        InputError: If the image's budget is empty.
     """
     budget = PixelBudget(image.min_pixels, image.max_pixels)
     pixels = image.pixels.convert("RGB")
@@ -72,16 +72,16 @@ def resize_for_server(image: ImageInput, family: Family) -> Image.Image:
 def encode_image(
     image: ImageInput, family: Family, processor_budget: PixelBudget | None, image_format: Literal["png", "jpeg"]
 ) -> SentImage:
-    """Resize a picture and write it down as text.
+    """Resize an image and write it down as text.
 
     Args:
-        image: The picture.
+        image: The image.
         family: The model's family.
-        processor_budget: What the server's processor is set to; None = it allows the picture's own budget.
+        processor_budget: What the server's processor is set to; None = it allows the image's own budget.
         image_format: ``png`` keeps every pixel.
 
     Raises:
-        InputError: If the picture's budget is empty.
+        InputError: If the image's budget is empty.
     """
     pixels = resize_for_server(image, family)
     size_wh, visual_tokens = pixels.size, 0
@@ -100,7 +100,7 @@ def encode_image(
 
 
 class SentImageCache:
-    """The pictures of one call: each is encoded once, when it is first needed, and dropped after its last use."""
+    """The images of one call: each is encoded once, when it is first needed, and dropped after its last use."""
 
     def __init__(
         self,
@@ -112,10 +112,10 @@ class SentImageCache:
         """Count the uses.
 
         Args:
-            uses: Every picture as often as ``get`` will be asked for it.
+            uses: Every image as often as ``get`` will be asked for it.
             family: The model's family.
             processor_budget: What the server's processor is set to; None when that is not known.
-            image_format: How pictures travel.
+            image_format: How images travel.
         """
         self._remaining_uses = Counter(uses)
         self._locks = {image: threading.Lock() for image in self._remaining_uses}
@@ -123,7 +123,7 @@ class SentImageCache:
         self._encode_args = (family, processor_budget, image_format)
 
     def get(self, image: ImageInput) -> SentImage:
-        """The encoded picture. Threads that want the same one wait for the first of them."""
+        """The encoded image. Threads that want the same one wait for the first of them."""
         with self._locks[image]:
             sent = self._cached.pop(image, None) or encode_image(image, *self._encode_args)
             self._remaining_uses[image] -= 1

@@ -22,7 +22,7 @@ RESERVED_FIELDS: Final = frozenset(
 class ServedSettings(Record):
     """A model behind an endpoint with OpenAI's chat interface: vLLM, SGLang, ``transformers serve`` and others.
 
-    What the server itself must be set to: room for as many pictures in a request as an answer turn shows (five), and a
+    What the server itself must be set to: room for as many images in a request as an answer turn shows (five), and a
     processor that allows our budgets (``processor_min_pixels``). Its checkpoint's generation settings leak into the
     sampling unless ``server`` names a kind that can be told otherwise.
     """
@@ -40,14 +40,14 @@ class ServedSettings(Record):
     supports_n: bool = False
     """Whether the server gives several completions of one request; otherwise it is asked once for each."""
     concurrency: int = Field(default=16, ge=1, le=256)
-    """Most requests at a time (ours). With ``transformers serve`` only 1 makes sampling repeatable: its requests share
+    """Most requests at a time (project default). With ``transformers serve`` only 1 makes sampling repeatable: its requests share
     one random state."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
-    """Longest wait for one answer (ours)."""
+    """Longest wait for one answer (project default)."""
     retries: int = Field(default=3, ge=0, le=20)
-    """Further attempts after a failure that may pass (ours): a lost connection, a timeout, HTTP 408, 425, 429, 5xx."""
+    """Further attempts after a failure that may pass (project default): a lost connection, a timeout, HTTP 408, 425, 429, 5xx."""
     image_format: Literal["png", "jpeg"] = "png"
-    """How pictures travel. PNG keeps every pixel; JPEG is smaller, and the model sees something else."""
+    """How images travel. PNG keeps every pixel; JPEG is smaller, and the model sees something else."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the token limit."""
     processor_min_pixels: int | None = Field(default=None, ge=1)

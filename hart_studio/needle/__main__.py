@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the data set; returns 0, or 2 with one line on stderr for bad input."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.needle", description=__doc__)
     parser.add_argument("--split", choices=sorted(SPLITS), default="test")
-    parser.add_argument("--count", type=int, default=500, help="number of questions, one picture each")
+    parser.add_argument("--count", type=int, default=500, help="number of questions, one image each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
     parser.add_argument("--width", type=int, default=4096)

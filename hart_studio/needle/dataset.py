@@ -1,4 +1,4 @@
-"""Write needle scenes as a data set of pictures and samples (``data.sources.load_needle`` reads it)."""
+"""Write needle scenes as a data set of images and samples (``data.sources.load_needle`` reads it)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS: Final[dict[str, int]] = {"train": 1, "val": 2, "test": 3}
 """Preset -> first entry of its seed sequence. They differ, so no two presets ever share a scene; 0 is pretraining's."""
 
 JPEG_QUALITY: Final = 90
-"""Quality of the written pictures: details stay readable, and a 4096 x 3072 scene takes about 1 MB."""
+"""Quality of the written images: details stay readable, and a 4096 x 3072 scene takes about 1 MB."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def write_image(scene: Scene, path: Path, **encoding: Any) -> None:
 
 
 def write_item(item: NeedleItem, out: Path) -> Path:
-    """Write ``images/<id>.jpg`` and append the sample to ``samples.jsonl``; returns the picture's path."""
+    """Write ``images/<id>.jpg`` and append the sample to ``samples.jsonl``; returns the image's path."""
     name = f"images/{item.id}.jpg"
     write_image(item.scene, out / name)
     append_jsonl(out / "samples.jsonl", item.record(name))

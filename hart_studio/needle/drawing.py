@@ -1,7 +1,7 @@
 """Draw a scene, or a window of it, at any size.
 
 Small results are drawn at twice the asked size and averaged down, which is close to what a decoder's scaled mode
-and the processor's resize make of the full picture; ``test_drawing`` measures how close.
+and the processor's resize make of the full image; ``test_drawing`` measures how close.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GLYPHS: Final[dict[str, tuple[tuple[tuple[float, float], ...], ...]]] = {
     "5": (((0.95, 0.0), (0.15, 0.0), (0.1, 0.45), (0.6, 0.4), (0.95, 0.65), (0.65, 1.0), (0.05, 0.95)),),
     "7": (((0.0, 0.0), (1.0, 0.0), (0.35, 1.0)),),
 }
-"""Stroke font, cell of height 1 and width 0.72, y down. Own strokes, so that no font file changes the pictures."""
+"""Stroke font, cell of height 1 and width 0.72, y down. Own strokes, so that no font file changes the images."""
 
 _DOT_POSITIONS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "1": ((0, 0),),

@@ -20,7 +20,7 @@ class MissingOpenCv:
         if name.startswith("__"):
             raise AttributeError(name)
         raise DataError(
-            f"expected OpenCV, to draw needle pictures, got: {self._reason}; on Debian and Ubuntu: apt-get install "
+            f"expected OpenCV, to draw needle images, got: {self._reason}; on Debian and Ubuntu: apt-get install "
             "libgl1 libglib2.0-0"
         )
 

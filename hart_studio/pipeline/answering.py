@@ -1,6 +1,6 @@
 """Turn 2: ask the question under one of the three protocols and judge the answer (method, Sec. 2.3 and 2.4).
 
-The request of ``crops_only`` is built without access to the overview: withholding the picture is a matter of the
+The request of ``crops_only`` is built without access to the overview: withholding the image is a matter of the
 function's signature, not of care.
 """
 
@@ -49,7 +49,7 @@ def crops_only_request(sample: Sample, crops: Crops) -> ChatRequest:
 
 
 def full_and_crops_request(sample: Sample, grounding: GroundingResult, crops: Crops) -> ChatRequest:
-    """``full_and_crops`` (MGPO): the conversation of turn 1, with its own overview object, goes on with the crops."""
+    """``full_and_crops`` (MGPO): the conversation of turn 1, with its own overview object, continues with the crops."""
     prompt = full_and_crops_prompt(sample.question, sample.choices, len(crops.images))
     said = Message("assistant", (grounding.turn.text,))
     return ChatRequest((*grounding.request.messages, said, compose_message(prompt, crops.images)))

@@ -4,8 +4,8 @@
                               `------------run_direct-----------------------^
 
 Each stage takes the whole list and asks the model once, for all samples and all rollouts of their groups. The stages
-are public, because whoever needs two protocols of one picture (the Ask page, verification) or the requests
-themselves (training) runs ``ground_and_crop`` once and goes on from its attempts.
+are public, because whoever needs two protocols of one image (the Ask page, verification) or the requests
+themselves (training) runs ``ground_and_crop`` once and continues from its attempts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hart_studio.records import Protocol, Rollout, RolloutGroup, Sample, Score, 
 
 @dataclass(frozen=True, eq=False)
 class PreparedSample:
-    """A sample whose picture is open. Samples of one picture share ``image`` and ``overview``."""
+    """A sample whose image is open. Samples of one image share ``image`` and ``overview``."""
 
     sample: Sample
     image: SourceImage
@@ -55,7 +55,7 @@ class GroundedSample:
 
 @dataclass(frozen=True, eq=False)
 class FailedSample:
-    """A sample that cannot be run: its picture does not open or does not decode. The others go on."""
+    """A sample that cannot be run: its image does not open or does not decode. The others continue."""
 
     sample: Sample
     reason: str
@@ -75,13 +75,13 @@ def run(
     Args:
         model: The model for both turns.
         samples: As many as may have their overviews and crops in memory together; originals are decoded one at a time.
-        protocol: How the answer turn sees the picture.
+        protocol: How the answer turn sees the image.
         settings: Budgets, cropping, decoding, fallback.
         group_size: G, rollouts per sample; at temperature 0 they are equal.
-        open_image: Opens a picture by its path; the seam for tests and for callers that hold pictures open.
+        open_image: Opens an image by its path; the seam for tests and for callers that hold images open.
 
     Returns:
-        One group per sample, in order. A picture that cannot be read gives rollouts with the outcome ``error``.
+        One group per sample, in order. An image that cannot be read gives rollouts with the outcome ``error``.
     """
     views = prepare_samples(model, samples, settings, open_image, will_crop=protocol != "direct")
     if protocol == "direct":
@@ -96,16 +96,16 @@ def prepare_samples(
     open_image: ImageOpener = SourceImage,
     will_crop: bool = True,
 ) -> list[PreparedSample | FailedSample]:
-    """Open each picture once and make its overview once, however many samples ask about it.
+    """Open each image once and make its overview once, however many samples ask about it.
 
-    Of several pictures only the overviews stay in memory. A lone one stays decoded for its crops, and begins to be
+    Of several images only the overviews stay in memory. A lone one stays decoded for its crops, and begins to be
     while its overview is made and the model looks at it.
 
     Args:
         model: The model.
         samples: Questions.
         settings: Budget of the overview.
-        open_image: Opens a picture by its path.
+        open_image: Opens an image by its path.
         will_crop: Whether crops will be cut.
     """
     paths = dict.fromkeys(sample.image for sample in samples)

@@ -1,4 +1,4 @@
-"""Between the turns: decide which regions to cut, then cut them from the ORIGINAL picture (method, Sec. 2.2)."""
+"""Between the turns: decide which regions to cut, then cut them from the ORIGINAL image (method, Sec. 2.2)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Crops:
 
     Attributes:
         boxes: The regions, whole pixels of the original; empty when there was no usable box.
-        images: One picture per region at native resolution, for the model.
+        images: One image per region at native resolution, for the model.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -42,12 +42,12 @@ def select_crop_regions(
 
     Args:
         boxes: Predicted boxes in original pixels, in the order of the output.
-        original_wh: Width and height of the original picture in pixels.
+        original_wh: Width and height of the original image in pixels.
         family: Its limits hold where they are stricter than the settings.
         settings: Padding, least side, greatest aspect ratio and number of crops.
 
     Returns:
-        Regions in whole original pixels, inside the picture; empty only when ``boxes`` is. A family that reads fewer
+        Regions in whole original pixels, inside the image; empty only when ``boxes`` is. A family that reads fewer
         crops than there are regions gets the one region that encloses them all, so that none is lost.
     """
     limits = {
@@ -69,7 +69,7 @@ def crop_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
 def extract_crops(
     image: CropSource, plans: Sequence[tuple[Box, ...]], model: ChatModel, settings: LoopSettings
 ) -> list[Crops]:
-    """Cut the regions of several rollouts over one picture.
+    """Cut the regions of several rollouts over one image.
 
     Args:
         image: The original.
@@ -78,7 +78,7 @@ def extract_crops(
         settings: ``crop_max_pixels`` is read.
 
     Returns:
-        The crops of each rollout. A region that occurs in several plans is cut once and is one picture object, so the
+        The crops of each rollout. A region that occurs in several plans is cut once and is one image object, so the
         model encodes it once.
 
     Raises:

@@ -30,14 +30,14 @@ def answer_from_boxes(
 
     Args:
         model: The model.
-        views: Open pictures; each original is decoded, cut and closed again before the next.
+        views: Open images; each original is decoded, cut and closed again before the next.
         boxes: Per view, regions in original pixels.
         settings: Cropping and decoding.
         group_size: Answers to each question; at temperature 0 they are equal.
 
     Returns:
         Per view, its ``crops_only`` rollouts, without a grounding turn. Without a usable box their outcome is
-        ``no_box`` and they count as wrong; a picture that cannot be read gives the outcome ``error``.
+        ``no_box`` and they count as wrong; an image that cannot be read gives the outcome ``error``.
     """
     cuts: list[tuple[PreparedSample | FailedSample, Crops]] = []
     last_views = {view.image: view for view in views if isinstance(view, PreparedSample)}
@@ -126,12 +126,12 @@ def answer_without_boxes(
 
     Args:
         model: The model.
-        views: Open pictures.
+        views: Open images.
         boxes: Per view, regions in original pixels.
         settings: Decoding.
 
     Returns:
-        One ``direct`` rollout per view; None where there is no box, or no picture.
+        One ``direct`` rollout per view; None where there is no box, or no image.
     """
     masked = [
         _mask_overview(view, own) if isinstance(view, PreparedSample) and own else None

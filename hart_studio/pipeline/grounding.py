@@ -19,9 +19,9 @@ class GroundingResult:
     """Where the model points.
 
     Attributes:
-        request: The conversation of turn 1, which ``full_and_crops`` goes on with and a trainer scores again.
+        request: The conversation of turn 1, which ``full_and_crops`` continues with and a trainer scores again.
         turn: The exchange.
-        boxes: Usable regions in original pixels, clipped to the picture, in the order of the output.
+        boxes: Usable regions in original pixels, clipped to the image, in the order of the output.
         outcome: ``ok`` when there is at least one usable box, whether or not the text was cut off. Without one:
             ``truncated`` when the token limit cut the text off, else ``bad_box`` when it holds coordinates,
             else ``no_box``.
@@ -40,7 +40,7 @@ def overview_budget(model: ChatModel, settings: LoopSettings) -> PixelBudget:
 
 
 def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) -> ImageInput:
-    """The overview I_f: the whole picture, down-sampled to the pixel budget.
+    """The overview I_f: the whole image, down-sampled to the pixel budget.
 
     Args:
         image: The original.
@@ -48,7 +48,7 @@ def make_overview(image: SourceImage, model: ChatModel, settings: LoopSettings) 
         settings: ``overview_max_pixels`` is read.
 
     Returns:
-        One picture object; share it between all requests about this image, so that it is encoded once.
+        One image object; share it between all requests about this image, so that it is encoded once.
     """
     budget = overview_budget(model, settings)
     return ImageInput(image.overview(max_pixels=budget.max_pixels), budget.min_pixels, budget.max_pixels)
@@ -69,7 +69,7 @@ def parse_grounding(
         completion: Raw output. The size at which it saw the overview is taken from here, that is from the
             processor's real output, because some families write their boxes in that frame.
         family: Names the frame of the written coordinates.
-        original_wh: Width and height of the original picture in pixels.
+        original_wh: Width and height of the original image in pixels.
 
     Returns:
         Boxes in original pixels and how the turn ended; never raises on model text.

@@ -1,4 +1,4 @@
-"""Ask one question of one picture under several protocols, check the result, and keep all of it as a trace."""
+"""Ask one question of one image under several protocols, check the result, and keep all of it as a trace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build_sample(image_path: str, question: str, choices: Sequence[str] = (), an
     """A sample from what a person typed.
 
     Args:
-        image_path: Path of the picture.
+        image_path: Path of the image.
         question: The question.
         choices: Option texts; empty for an open question. Blanks around them are dropped.
         answer: With choices, the letter of the right option (``B`` or ``(B)``) or its text, in any case; else the
@@ -77,12 +77,12 @@ def ask_question(
 ) -> Trace:
     """Run the loop for a person.
 
-    The grounding turn runs once: ``crops_only``, ``full_and_crops`` and the self-check go on from the same boxes. With
-    ``crops_only`` the self-check is made from its rollouts, and with ``direct`` too it includes the masked picture.
+    The grounding turn runs once: ``crops_only``, ``full_and_crops`` and the self-check continue from the same boxes. With
+    ``crops_only`` the self-check is made from its rollouts, and with ``direct`` too it includes the masked image.
 
     Args:
         model: The model.
-        image_path: The picture.
+        image_path: The image.
         question: The question.
         choices: Option texts without letters, or empty.
         answer: The known answer as ``build_sample`` takes it, or None.
@@ -90,14 +90,14 @@ def ask_question(
         settings: Budgets, cropping, decoding, fallback.
         rollouts: K crops-only rollouts for consensus and agreement; the trace shows the first as the answer.
         progress: Told about each stage.
-        open_image: Opens the picture by its path; lets a caller share one that is open already.
+        open_image: Opens the image by its path; lets a caller share one that is open already.
 
     Returns:
         The trace.
 
     Raises:
         InputError: If the question, choices, answer, protocols or number of rollouts are not usable.
-        ImageError: If the picture cannot be read.
+        ImageError: If the image cannot be read.
     """
     sample = build_sample(image_path, question, choices, answer)
     if not protocols:
@@ -105,7 +105,7 @@ def ask_question(
     check_rollout_count(rollouts, settings)
     report = progress or _no_progress
 
-    report(0.0, "Opening the picture")
+    report(0.0, "Opening the image")
     will_crop = "crops_only" in protocols or "full_and_crops" in protocols
     views = closed_loop.prepare_samples(model, [sample], settings, open_image, will_crop)
     view = views[0]
@@ -187,7 +187,7 @@ def _replace_invalid_unicode(text: str) -> str:
 
 
 def _describe_image(path: Path, image: SourceImage) -> TraceImage:
-    """The picture's facts; the digest is of the file as it lies on disk."""
+    """The image's facts; the digest is of the file as it lies on disk."""
     digest = hashlib.sha256()
     with open_regular_file(from_stored_path(path), follow_symlinks=True) as file:
         while block := file.read(1 << 20):

@@ -15,33 +15,33 @@ GROUNDING_SEED_OFFSET: Final = 2**32
 """Distance between the seeds of the two turns; beyond every seed, so that no two runs share a stream by accident."""
 
 MAX_PIXELS: Final = 100_000_000
-"""Greatest budget that can be set, as in the settings of a run (ours)."""
+"""Greatest budget that can be set, as in the settings of a run (project default)."""
 
 
 class LoopSettings(Record):
     """How the loop looks, cuts and decodes. Every default is ours: the paper states none of these values."""
 
     overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Greatest area of the overview I_f in pixels; None = the model's own budget (ours)."""
+    """Greatest area of the overview I_f in pixels; None = the model's own budget (project default)."""
     crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Greatest area in pixels at which the model reads one crop; None = the model's own budget (ours)."""
+    """Greatest area in pixels at which the model reads one crop; None = the model's own budget (project default)."""
     padding: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Margin added to every side of a box, as a share of that box's width or height (ours)."""
+    """Margin added to every side of a box, as a share of that box's width or height (project default)."""
     min_side: int = Field(default=28, ge=1, le=100_000)
-    """Least side of a crop in original pixels; a smaller box grows around its centre (ours). A family may ask more."""
+    """Least side of a crop in original pixels; a smaller box grows around its center (project default). A family may ask more."""
     max_aspect: float = Field(default=20.0, gt=1.0)
-    """Greatest ratio of a crop's sides; a thinner box grows (ours). A family may ask less."""
+    """Greatest ratio of a crop's sides; a thinner box grows (project default). A family may ask less."""
     max_boxes: int = Field(default=4, ge=1, le=1024)
-    """Crops per rollout, in the order of the output (ours). A family may allow fewer."""
+    """Crops per rollout, in the order of the output (project default). A family may allow fewer."""
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature of both turns; 0 is greedy (ours)."""
+    """Sampling temperature of both turns; 0 is greedy (project default)."""
     max_new_tokens: int = Field(default=512, ge=1, le=1_000_000)
-    """Token limit of each turn (ours)."""
+    """Token limit of each turn (project default)."""
     seed: int | None = Field(default=None, ge=0, lt=GROUNDING_SEED_OFFSET)
-    """Makes sampling repeatable; None draws a fresh seed for each turn (ours)."""
+    """Makes sampling repeatable; None draws a fresh seed for each turn (project default)."""
     fallback: Literal["none", "direct"] = "none"
-    """What to do without a usable box (ours): end the rollout with r = 0, or answer from the full image and say so
-    (``Rollout.used_fallback``). Never ``direct`` while training: it reopens the leak that withholding the picture
+    """What to do without a usable box (project default): end the rollout with r = 0, or answer from the full image and say so
+    (``Rollout.used_fallback``). Never ``direct`` while training: it reopens the leak that withholding the image
     closes (method, Sec. 2)."""
 
     @property

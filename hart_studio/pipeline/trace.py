@@ -1,4 +1,4 @@
-"""A trace: one question asked of one picture, complete enough to be reopened without model or picture.
+"""A trace: one question asked of one image, complete enough to be reopened without model or image.
 
 On disk a trace is a folder (or the same as a zip): ``trace.json`` and ``images/``. Every file name in it is made here
 from the trace itself; nothing that a client typed becomes a path.
@@ -29,7 +29,7 @@ OVERVIEW_FILE = "images/overview.png"
 
 
 class TraceImage(Record):
-    """The picture that was asked about."""
+    """The image that was asked about."""
 
     name: str
     """File name without folders."""
@@ -60,7 +60,7 @@ class Trace(Record):
     created_at: datetime
     """When it was made, UTC."""
     image: TraceImage
-    """The picture."""
+    """The image."""
     question: str
     """The question, without its choices."""
     choices: tuple[str, ...]
@@ -95,7 +95,7 @@ class Trace(Record):
 
     @property
     def image_files(self) -> tuple[str, ...]:
-        """Names of the trace's pictures below its folder: the overview, then one per crop."""
+        """Names of the trace's images below its folder: the overview, then one per crop."""
         return (OVERVIEW_FILE, *(f"images/crop_{number}.png" for number in range(1, len(self.crops) + 1)))
 
 
@@ -106,7 +106,7 @@ class SavedTrace(NamedTuple):
     overview: Path
     """The overview at the size at which the model saw it."""
     crops: tuple[Path, ...]
-    """One picture per ``trace.crops``, native resolution."""
+    """One image per ``trace.crops``, native resolution."""
 
 
 def summarize_trace(trace: Trace) -> dict[str, Any]:
@@ -143,14 +143,14 @@ def summarize_trace(trace: Trace) -> dict[str, Any]:
 
 
 def render_images(trace: Trace, image: SourceImage) -> dict[str, Image.Image]:
-    """Make the pictures of a trace from the original.
+    """Make the images of a trace from the original.
 
     Args:
         trace: The trace.
         image: The original that it is about.
 
     Returns:
-        File name -> RGB picture, in the order of ``Trace.image_files``: the overview at the size that the processor
+        File name -> RGB image, in the order of ``Trace.image_files``: the overview at the size that the processor
         produced, and the crops at native resolution.
 
     Raises:
@@ -204,7 +204,7 @@ def load_trace(folder: Path) -> SavedTrace:
     """Reopen a trace. The folder is input: it is validated, and nothing outside it is touched.
 
     Raises:
-        DataError: If ``trace.json`` is missing or not a trace, or a picture is missing or leads out of the folder.
+        DataError: If ``trace.json`` is missing or not a trace, or an image is missing or leads out of the folder.
     """
     path = folder / TRACE_FILE
     try:
@@ -218,7 +218,7 @@ def load_trace(folder: Path) -> SavedTrace:
     overview, *crops = (resolve_inside(folder, name) for name in trace.image_files)
     for image in (overview, *crops):
         if not image.is_file():
-            raise DataError(f"expected the picture {image}, got no file; the trace is incomplete")
+            raise DataError(f"expected the image {image}, got no file; the trace is incomplete")
     return SavedTrace(trace, overview, tuple(crops))
 
 

@@ -1,4 +1,4 @@
-"""One exchange with the model: prompt parts and pictures in, a recorded turn out."""
+"""One exchange with the model: prompt parts and images in, a recorded turn out."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hart_studio.records import Turn
 
 
 def compose_message(prompt: Sequence[PromptPart], images: Sequence[ImageInput]) -> Message:
-    """Put the pictures into the slots of a prompt.
+    """Put the images into the slots of a prompt.
 
     Args:
-        prompt: Texts and picture slots, from ``hart_studio.prompts``.
-        images: One picture per slot, in order of appearance.
+        prompt: Texts and image slots, from ``hart_studio.prompts``.
+        images: One image per slot, in order of appearance.
 
     Returns:
         The user message.
 
     Raises:
-        ValueError: If the numbers of slots and pictures differ.
+        ValueError: If the numbers of slots and images differ.
     """
     slots = sum(not isinstance(part, str) for part in prompt)
     if slots != len(images):
-        raise ValueError(f"expected one picture per slot, got {len(images)} pictures for {slots} slots")
+        raise ValueError(f"expected one image per slot, got {len(images)} images for {slots} slots")
     waiting = iter(images)
     return Message("user", tuple(part if isinstance(part, str) else next(waiting) for part in prompt))
 
@@ -36,7 +36,7 @@ def record_turn(kind: Literal["grounding", "answer"], request: ChatRequest, comp
     Args:
         kind: Which step of the loop.
         request: The conversation; its last message becomes ``prompt``. Earlier messages are turns of their own.
-        completion: The model's answer. Its picture sizes and token counts cover the WHOLE conversation, so the answer
+        completion: The model's answer. Its image sizes and token counts cover the WHOLE conversation, so the answer
             turn of ``full_and_crops`` lists and counts the overview again: the model really reads it twice.
 
     Returns:

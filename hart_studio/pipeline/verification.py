@@ -47,11 +47,11 @@ class Verification(Record):
     """Mean pairwise IoU of the regions of K >= 2 rollouts, in [0, 1]."""
     agreement: float | None
     """Share of K >= 2 crops-only rollouts whose answer is ``majority_answer``, in [0, 1]; one without a readable
-    answer agrees with nobody."""
+    answer agrees with no one."""
     majority_answer: str | None
     """The most frequent crops-only answer; of equally frequent ones the first."""
     area_share: float | None
-    """Mean share of the picture that the predicted boxes cover, in [0, 1]: a box over everything passes the other
+    """Mean share of the image that the predicted boxes cover, in [0, 1]: a box over everything passes the other
     checks for nothing."""
     full_image: Rollout | None
     """The answer from the full image."""
@@ -83,13 +83,13 @@ def verify_samples(
 
     Args:
         model: The model.
-        samples: As many as may have their pictures in memory together.
+        samples: As many as may have their images in memory together.
         settings: For all turns.
         rollouts: K.
-        open_image: Opens a picture by its path.
+        open_image: Opens an image by its path.
 
     Returns:
-        One verification per sample, in order. A picture that cannot be read leaves every check at None.
+        One verification per sample, in order. An image that cannot be read leaves every check at None.
 
     Raises:
         InputError: If several rollouts are asked for at temperature 0.
@@ -155,7 +155,7 @@ def verify_rollouts(
         crops_only: The K >= 1 rollouts of one sample under ``crops_only``.
         full_image: Its ``direct`` rollout, or None when it was not run.
         masked: Its masked rollout, or None when it was not run.
-        original_wh: Size of the original in pixels; None when the picture could not be opened.
+        original_wh: Size of the original in pixels; None when the image could not be opened.
 
     Returns:
         The verification.

@@ -30,7 +30,7 @@ def record_settings(layout: RunLayout, attempt: int) -> list[str]:
     """
     try:
         text = read_config_file(layout)
-        now = _flatten(json.loads(text))
+        now = flatten_settings(json.loads(text))
     except (InputError, OSError, ValueError, RecursionError):
         return []  # whoever reads the settings reports it
     changes: list[str] = []
@@ -39,7 +39,7 @@ def record_settings(layout: RunLayout, attempt: int) -> list[str]:
         previous -= 1
     if previous:
         try:
-            before = _flatten(json.loads(read_regular_file(layout.config_of(previous))))
+            before = flatten_settings(json.loads(read_regular_file(layout.config_of(previous))))
         except (InputError, OSError, ValueError, RecursionError):
             before = now
         names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
@@ -53,13 +53,14 @@ def record_settings(layout: RunLayout, attempt: int) -> list[str]:
     return changes
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_settings(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names, such as ``optim.learning_rate``; an empty section is a value."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {
         name: leaf
         for key, part in value.items()
-        for name, leaf in _flatten(part, f"{prefix}.{key}" if prefix else str(key)).items()
+        for name, leaf in flatten_settings(part, f"{prefix}.{key}" if prefix else str(key)).items()
     }
 
 

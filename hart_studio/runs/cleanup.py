@@ -32,7 +32,7 @@ def removing_empty_run(layout: RunLayout, report: Callable[[str], object]) -> It
     """Remove a run that the same command has made when the block fails before the run has done anything.
 
     Args:
-        layout: A run that nobody else looks after.
+        layout: A run that no one else looks after.
         report: Is given a line for people when the run is removed.
 
     Raises:

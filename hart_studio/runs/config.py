@@ -21,7 +21,7 @@ Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", 
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
 MAX_COUNT: Final = 1_000_000_000
-"""Greatest number of samples, and of steps between two records, far above what anybody trains (ours)."""
+"""Greatest number of samples, and of steps between two records, far above what anyone trains (project default)."""
 
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
 
@@ -60,13 +60,13 @@ class ModelConfig(Section):
     lora: Switch = "auto"
     """Train low-rank adapters instead of the weights. auto = from a billion weights on (ours; paper, Table 8)."""
     lora_r: int = Field(default=16, ge=1, le=1024)
-    """Rank of the adapters (ours)."""
+    """Rank of the adapters (project default)."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
-    """Scale of the adapters, before division by their rank (ours)."""
+    """Scale of the adapters, before division by their rank (project default)."""
     trainable_part: Literal["language_model", "all"] = "language_model"
-    """What is trained, by adapters or in full. language_model leaves the vision tower as it is (ours)."""
+    """What is trained, by adapters or in full. language_model leaves the vision tower as it is (project default)."""
     gradient_checkpointing: Switch = "auto"
-    """Recompute activations to save memory. auto = from a billion weights on (ours)."""
+    """Recompute activations to save memory. auto = from a billion weights on (project default)."""
 
     @model_validator(mode="after")
     def _check_attn_implementation(self) -> Self:
@@ -91,9 +91,9 @@ class DataConfig(Section):
     sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples of the SFT stage, disjoint from the RL stage's. None = all that remain."""
     eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
-    """Samples held out for evaluation (ours)."""
+    """Samples held out for evaluation (project default)."""
     split_by_image: bool = False
-    """Keep all questions about one image in one part (ours). Otherwise parts are disjoint by question only."""
+    """Keep all questions about one image in one part (project default). Otherwise parts are disjoint by question only."""
     image_root: str = Field(default="", max_length=1000)
     """Folder below which image paths are looked up. Empty = beside the file of samples."""
     columns: dict[SampleColumn, str] = Field(default_factory=dict)
@@ -124,19 +124,19 @@ class RolloutConfig(Section):
     group_size: int = Field(default=8, ge=2, le=256)
     """Rollouts of one question, G in Eq. 1; the advantage compares them with each other."""
     temperature: float = Field(default=1.0, gt=0, le=5)
-    """Sampling temperature of both turns (ours)."""
+    """Sampling temperature of both turns (project default)."""
     max_grounding_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the grounding turn (ours)."""
+    """Token limit of the grounding turn (project default)."""
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the answer turn (ours)."""
+    """Token limit of the answer turn (project default)."""
     overview_max_pixels: Pixels | None = None
-    """Greatest area of the overview in pixels. None = the model's own budget (ours)."""
+    """Greatest area of the overview in pixels. None = the model's own budget (project default)."""
     crop_max_pixels: Pixels | None = None
-    """Greatest area in pixels at which one crop is read. None = the model's own budget (ours)."""
+    """Greatest area in pixels at which one crop is read. None = the model's own budget (project default)."""
     padding: float = Field(default=0.0, ge=0, le=1)
-    """Margin on every side of a box, as a share of its width or height (ours)."""
+    """Margin on every side of a box, as a share of its width or height (project default)."""
     max_boxes: int = Field(default=4, ge=1, le=64)
-    """Crops per rollout, in the order of the output (ours)."""
+    """Crops per rollout, in the order of the output (project default)."""
     prefix_sharing: bool = True
     """Compute the prompt that a group has in common once. The result is the same; off is slower."""
 
@@ -149,20 +149,20 @@ class MethodConfig(Section):
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
     """k of Eq. 5 and 6 for ap_grpo. 0 is GRPO; below 1, so that every weight stays positive."""
     beta: float = Field(default=0.04, ge=0, le=10)
-    """Weight of the KL term in Eq. 2 and 4 (ours)."""
+    """Weight of the KL term in Eq. 2 and 4 (project default)."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """Clip range of the probability ratio (ours)."""
+    """Clip range of the probability ratio (project default)."""
     trained_turns: Literal["both", "grounding", "answer"] = "both"
-    """Turns whose tokens carry the loss (ours)."""
+    """Turns whose tokens carry the loss (project default)."""
     loss_aggregation: Literal["row", "joint"] = "row"
-    """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (ours)."""
+    """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (project default)."""
     answer_format: Literal["auto", "letter", "words"] = "auto"
     """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
     option's words alone, for models that do not name letters. auto = words for the built-in model, else letter
-    (ours)."""
+    (project default)."""
     sft_target: Literal["answer", "grounded"] = "answer"
     """What SFT teaches: answer = the answer, from the full image (Eq. 8); grounded = two turns, the boxes of accepted
-    labels and then the answer from their crops alone, for data with label_boxes (ours)."""
+    labels and then the answer from their crops alone, for data with label_boxes (project default)."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Reward for boxes that can be read, beside the answer's. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)
@@ -221,7 +221,7 @@ class ScheduleConfig(Section):
     rollout_log_prompts: int = Field(default=2, ge=1, le=64)
     """Questions in one such record; as many held-out ones are recorded with every evaluation, always the same."""
     rollout_image_mb: int = Field(default=256, ge=0, le=1_000_000)
-    """Disk space for those images, in megabytes. When it is used up, records go on without images."""
+    """Disk space for those images, in megabytes. When it is used up, records continue without images."""
     eval_steps: int = Field(default=20, ge=0, le=MAX_COUNT)
     """Steps between evaluations on the held-out samples."""
 
@@ -301,7 +301,7 @@ class RunConfig(Section):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of all stages together; steps are counted through, not anew in each stage."""
+        """Optimizer steps of all stages together; steps are counted through, not again in each stage."""
         return sum(
             self.schedule.sft_steps if stage == "sft" else self.schedule.rl_steps for stage in self.method.stages
         )

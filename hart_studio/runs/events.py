@@ -26,7 +26,7 @@ class Started(Record):
     attempt: int = Field(ge=1)
     """Counted from 1."""
     resumed_from: int | None = None
-    """Step of the checkpoint that it goes on from; None = from the beginning."""
+    """Step of the checkpoint that it continues from; None = from the beginning."""
     provenance: Provenance
     """Versions, command and device of this attempt."""
 
@@ -79,7 +79,7 @@ class Evaluated(Record):
 
 
 class Warned(Record):
-    """Something that a person should know; the run goes on."""
+    """Something that a person should know; the run continues."""
 
     type: Literal["warning"] = "warning"
     """Kind of payload."""

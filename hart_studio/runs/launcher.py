@@ -137,8 +137,8 @@ def stop_run(layout: RunLayout, save_seconds: float = 60.0, end_seconds: float =
             if _wait(lambda: not is_alive(pid, start), end_seconds):
                 break
     if not is_alive(pid, start):
-        # Whoever started it here knows how it ended; only when nobody does is that written without an exit code. One
-        # that was gone before any signal is lost: nobody knows why.
+        # Whoever started it here knows how it ended; only when no one does is that written without an exit code. One
+        # that was gone before any signal is lost: no one knows why.
         _wait(lambda: not read_status(layout).is_active, _WATCH_SECONDS)
         if is_signalled:
             _close(layout, status.attempt, None, KILLED_ON_REQUEST)

@@ -1,4 +1,4 @@
-"""Figures by step in bounded room: when a run grows long, neighbouring rows are downsampled.
+"""Figures by step in bounded room: when a run grows long, neighboring rows are downsampled.
 
 A table holds at most ``MAX_ROWS`` rows whatever the length of the run, so what it costs to show one does not grow with
 it. Every row keeps mean, least and greatest value of the entries behind it; short runs keep each entry as it was.
@@ -38,7 +38,7 @@ class _Aggregate:
 
 @dataclass
 class _Bucket:
-    """Neighbouring entries."""
+    """Neighboring entries."""
 
     first_step: int
     last_step: int
@@ -61,7 +61,7 @@ class MetricSeries:
 
     Attributes:
         width: Entries that a full row stands for; 1 until the table was first downsampled.
-        revision: Another number whenever rows that somebody may have read already have changed.
+        revision: Another number whenever rows that someone may have read already have changed.
         version: Another number whenever anything has.
     """
 
@@ -176,7 +176,7 @@ class MetricSeries:
         }
 
     def _downsample(self) -> None:
-        """Join each row with its neighbour."""
+        """Join each row with its neighbor."""
         for left, right in zip(self._rows[::2], self._rows[1::2], strict=True):
             left.merge(right)
         del self._rows[1::2]

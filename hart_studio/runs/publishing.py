@@ -26,7 +26,7 @@ _MAY_HOLD_PATH: Final = re.compile(r'"(?:[/~.]|file:|[A-Za-z]:|\\)[^"\n]*[/\\][^
 _VOCABULARY_FILES: Final = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Texts in these are tokens, also where they look like a path."""
 _TRAINER_FILES: Final = ("complete.json", "trainer_state.json")
-"""What a checkpoint holds besides the model, to go on training; pickled files are no model files anyway."""
+"""What a checkpoint holds besides the model, to continue training; pickled files are no model files anyway."""
 
 
 @dataclass(frozen=True)

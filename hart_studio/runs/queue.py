@@ -38,7 +38,7 @@ _LOCK: Final = ".queue.lock"
 _ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Makes CUDA count processors as the driver does; by itself it puts the fastest first."""
 
-_FOREIGN: Final = "expected a launch plan that was made here, got another; resume the run to plan it anew"
+_FOREIGN: Final = "expected a launch plan that was made here, got another; resume the run to plan it again"
 _CHANGED: Final = (
     "The settings of this run were changed after it was put into the queue, so it was not started. Resume the run to "
     "check and start it with the settings that it has now."
@@ -70,7 +70,7 @@ class LaunchPlan(Record):
 
 
 def enqueue_launch(layout: RunLayout, plan: LaunchPlan) -> None:
-    """Put the next attempt of a run into the queue: its first, or one that goes on from where it ended.
+    """Put the next attempt of a run into the queue: its first, or one that continues from where it ended.
 
     Raises:
         InputError: If the run is completed, or an attempt still runs.
@@ -185,7 +185,7 @@ class RunQueue:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop looking. Jobs go on, and what waits stays in the queue."""
+        """Stop looking. Jobs continue, and what waits stays in the queue."""
         self._is_over.set()
 
     def start_next(self) -> list[str]:
@@ -261,5 +261,5 @@ def is_running(run: RunSummary) -> bool:
 
 
 def is_waiting(run: RunSummary) -> bool:
-    """Whether the run was made, and nobody has begun it."""
+    """Whether the run was made, and no one has begun it."""
     return run.state == "queued" and run.status is not None and run.status.pid is None and not run.layout.stop.exists()

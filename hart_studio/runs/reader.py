@@ -119,7 +119,7 @@ def read_events(layout: RunLayout, offset: int = 0, max_bytes: int = _MAX_BYTES)
 def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
     """Events without those that a later attempt did again, as a chart wants them.
 
-    An attempt that goes on from the checkpoint of step s repeats every step after s. ``started`` events stay.
+    An attempt that continues from the checkpoint of step s repeats every step after s. ``started`` events stay.
 
     Args:
         events: All events of a run, in order.
@@ -134,7 +134,7 @@ def drop_superseded(events: Iterable[RunEvent]) -> list[RunEvent]:
 
 
 def get_resume_step(started: Started) -> int:
-    """The last step that an attempt does not do again; -1 when it begins anew, for step 0 is measured again too."""
+    """The last step that an attempt does not do again; -1 when it begins again, for step 0 is measured again too."""
     return -1 if started.resumed_from is None else started.resumed_from
 
 

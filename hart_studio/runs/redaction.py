@@ -23,7 +23,7 @@ _SECRET_TEXT: Final = re.compile(
     r"|\bsk-[\w-]{16,}"  # servers with OpenAI's interface
     r"|\bAKIA[0-9A-Z]{16}\b"  # AWS
     r"|(?<=://)[^\s/@]+(?=@)"  # user and password in a URL
-    r"|(?<=hooks\.slack\.com/services/)[\w/]+|(?<=/api/webhooks/)[\w/-]+"  # addresses that anybody may post to
+    r"|(?<=hooks\.slack\.com/services/)[\w/]+|(?<=/api/webhooks/)[\w/-]+"  # addresses that anyone may post to
     r"|(?i:(?<=bearer )|(?<=authorization: basic ))[A-Za-z0-9+/=._~-]{12,}"  # headers
 )
 _SHORTEST_SECRET: Final = 8
@@ -73,7 +73,7 @@ def redact_command(argv: Sequence[str], environment: Mapping[str, str] = os.envi
 
 
 def hide_cut_secrets(text: str, environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Redact a part of a text that goes on, such as a log that is read in pieces.
+    """Redact a part of a text that continues, such as a log that is read in pieces.
 
     Args:
         text: The part; it may begin or end within a secret.

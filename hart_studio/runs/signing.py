@@ -70,7 +70,7 @@ def _read_key(root: Path) -> bytes:
     for _ in range(_READ_ATTEMPTS):
         if len(key) >= _KEY_BYTES:
             break
-        time.sleep(_RETRY_SECONDS)  # somebody is writing it
+        time.sleep(_RETRY_SECONDS)  # someone is writing it
         key = read_regular_file(path)
     if len(key) != _KEY_BYTES:
         raise DataError(f"expected a key of {_KEY_BYTES} bytes at {path}, got {len(key)}; remove the file")
@@ -78,7 +78,7 @@ def _read_key(root: Path) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Make the key, unless somebody else was first: theirs is taken then."""
+    """Make the key, unless someone else was first: theirs is taken then."""
     key = secrets.token_bytes(_KEY_BYTES)
     draft = path.with_name(f"{KEY_FILE}.{secrets.token_hex(8)}")
     try:

@@ -53,7 +53,7 @@ class RunStatus(Record):
     heartbeat: AwareDatetime | None = None
     """When the job last got on, UTC."""
     exit_code: int | None = None
-    """0 = well, negative = ended by that signal; None = not ended, or nobody was there to see."""
+    """0 = well, negative = ended by that signal; None = not ended, or no one was there to see."""
     error: str = ""
     """Why it failed, or who or what ended it early, without secrets; empty = it was asked to stop, and saved."""
 
@@ -131,10 +131,10 @@ def record_signal(layout: RunLayout, number: signal.Signals) -> None:
     """Write down that whoever stops a run is about to send it this signal, so that no other sender is taken for them.
 
     Raises:
-        OSError: If nobody asked for a stop, the file that says so is a link, or the disk is full.
+        OSError: If no one asked for a stop, the file that says so is a link, or the disk is full.
     """
     # Added, because a slower sender must not take back what another one wrote; never made, because a run that ended
-    # in this moment may go on in its next attempt, which nobody asked to stop.
+    # in this moment may continue in its next attempt, which no one asked to stop.
     file = os.open(layout.stop, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.write(file, f"{number.name}\n".encode())

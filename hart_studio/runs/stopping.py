@@ -64,6 +64,6 @@ def resume_stop(layout: RunLayout) -> None:
 
 
 def _stop(layout: RunLayout, save_seconds: float) -> None:
-    """A run that cannot be stopped shows as running; there is nobody here to be told."""
+    """A run that cannot be stopped shows as running; there is no one here to be told."""
     with suppress(HartError, OSError):
         stop_run(layout, save_seconds)

@@ -67,7 +67,7 @@ RUN_VARIABLE: Final = "HART_STUDIO_RUN"
 """Environment variable with the id of the run that a page has made for the command it starts."""
 
 KILLED_ON_REQUEST: Final = "ended at once, on request"
-"""What a run says of its end when somebody did not want to wait until it had saved."""
+"""What a run says of its end when someone did not want to wait until it had saved."""
 
 STATUS_PERIOD_SECONDS: Final = 1.0
 """Steps that are shorter than this do not each rewrite the status."""
@@ -216,13 +216,13 @@ class RunWriter:
 
     @property
     def is_stop_requested(self) -> bool:
-        """Whether somebody asked the run to stop; the job then saves a checkpoint and leaves the block."""
+        """Whether someone asked the run to stop; the job then saves a checkpoint and leaves the block."""
         if not self._is_stopping and self.layout.stop.exists():
             self.mark_stopping()
         return self._is_stopping
 
     def mark_stopping(self) -> None:
-        """Stop as if somebody had asked for it: a signal came from elsewhere, and the record says so in the end."""
+        """Stop as if someone had asked for it: a signal came from elsewhere, and the record says so in the end."""
         if not self._is_stopping:
             self._is_stopping = True
             self._update(state="stopping")
@@ -314,7 +314,9 @@ class RunWriter:
         save_groups(self.layout, step, groups, self._images, is_held_out=is_held_out)
         self._log(RolloutsSaved(groups=len(groups), is_held_out=is_held_out), step)
         if self._images.is_full and not was_full:
-            self.warn(f"the images of rollouts fill their {self._image_bytes // 1_000_000} MB; records go on without")
+            self.warn(
+                f"the images of rollouts fill their {self._image_bytes // 1_000_000} MB; records continue without"
+            )
         self.heartbeat()
 
     def warn(self, message: str) -> None:

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if is_main:
         if result.model is None:
-            print(f"stopped after step {result.step}; go on with --resume {result.folder.name}")
+            print(f"stopped after step {result.step}; continue with --resume {result.folder.name}")
         else:
             print(f"done: {result.model}")
     return 0
@@ -96,7 +96,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--preset", choices=sorted(PRESETS), help=f"settings to start from; default {DEFAULT_PRESET}")
     start.add_argument("--config", type=Path, help="JSON file of settings, such as the config.json of an earlier run")
-    start.add_argument("--resume", metavar="RUN", help="id of a run to go on with, with the settings that it has")
+    start.add_argument("--resume", metavar="RUN", help="id of a run to continue with, with the settings that it has")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
         help="change one setting, such as schedule.rl_steps=100; repeat (all are in docs/reference/configuration.md)",

@@ -31,8 +31,8 @@ rollouts from step 1 on."""
 Measure = Callable[
     [HartTrainer | SftTrainer, Callable[[int], bool], Callable[[list[GroupImages]], None]], dict[str, float] | None
 ]
-"""Gives the metrics on the held-out samples; its second argument is told how many are done, and says whether to go on;
-the third records some of them with their images, as soon as they are measured. None = it was not to go on."""
+"""Gives the metrics on the held-out samples; its second argument is told how many are done, and says whether to continue;
+the third records some of them with their images, as soon as they are measured. None = it was not to continue."""
 
 
 class RunCallback(TrainerCallback):

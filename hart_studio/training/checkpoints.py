@@ -22,13 +22,13 @@ from hart_studio.training.non_finite import NonFiniteSteps
 from hart_studio.training.sharding import is_sharded
 
 NOT_KEPT: Final = ("training_args.bin", "README.md")
-"""What the libraries save beside a model and nobody reads here; the first is a pickle."""
+"""What the libraries save beside a model and no one reads here; the first is a pickle."""
 NOT_THE_MODEL: Final = (
     *("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "complete.json"),
     "pytorch_model_fsdp*",  # FSDP's own copy of the weights
     *("global_step*", "latest", "zero_to_fp32.py"),  # DeepSpeed's shards, and its tool to join them
 )
-"""Patterns of what a checkpoint holds to go on from."""
+"""Patterns of what a checkpoint holds to continue from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class RunCheckpoints(NonFiniteSteps):
         """Read the weights as ``from_pretrained`` does.
 
         The trainer below reads the file itself and passes over every name that it does not find. Some families are
-        saved under other names than they have in memory, so it would go on from weights that were never loaded.
+        saved under other names than they have in memory, so it would continue from weights that were never loaded.
         """
         folder = Path(resume_from_checkpoint)
         check_config_files(str(folder), folder)
@@ -110,7 +110,7 @@ class RunCheckpoints(NonFiniteSteps):
 
 
 def publish_model(checkpoint: Path, folder: Path) -> None:
-    """Give the model of a checkpoint a place of its own, without what is needed only to go on training.
+    """Give the model of a checkpoint a place of its own, without what is needed only to continue training.
 
     Files are linked where the disk allows it, so the model takes no space twice.
 

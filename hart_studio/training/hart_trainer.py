@@ -48,7 +48,7 @@ from hart_studio.training.sharding import is_sharded, whole_weights
 from hart_studio.training.trainable_model import TrainableModel
 
 CHUNK_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
-"""Most tokens of one scoring pass per kind of device, ours: what is longer than a group runs in several passes."""
+"""Most tokens of one scoring pass per kind of device; project default: what is longer than a group runs in several passes."""
 UNLIMITED_TOKENS: Final = 2**62
 """No limit: sharded weights are gathered per pass, so every process must make as many passes as the others."""
 
@@ -250,7 +250,7 @@ class HartTrainer(RunCheckpoints, GRPOTrainer):
             self._accumulator.add("entropy", float(part.sum()), len(part))
 
     def _send_telemetry(self) -> None:
-        """Tell nobody: what is trained here, and on what, is the user's own."""
+        """Tell no one: what is trained here, and on what, is the user's own."""
 
     def _check_prefix_sharing(self) -> None:
         """Decide before a step whether groups share their prompts; say once why not."""

@@ -36,7 +36,7 @@ HELD_OUT_METRICS: Final = (
 """Names of the metrics; the last two need gold boxes."""
 
 BATCH_SIZE: Final = 16
-"""Samples whose images are in memory together, ours."""
+"""Samples whose images are in memory together. Project default."""
 
 
 def evaluate_held_out(
@@ -64,14 +64,14 @@ def evaluate_held_out(
             answers.
         should_continue: Told before every batch how many samples all processes have done, and says whether to do more:
             this
-            takes minutes, and nobody who wants to stop the run waits for them. Every process calls it equally often,
+            takes minutes, and no one who wants to stop the run waits for them. Every process calls it equally often,
             and must get the same answer.
         record: Called once with the recorded samples as soon as all of them are measured, usually after the first
             batch: the whole evaluation can take minutes, and the Watch tab shows them meanwhile. Not called when no
             sample could be measured.
 
     Returns:
-        Mean of each metric, per question for the answer, per gold box for the last two. None when it was not to go on.
+        Mean of each metric, per question for the answer, per gold box for the last two. None when it was not to continue.
     """
     metrics = MetricAccumulator(HELD_OUT_METRICS)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 ROWS = 128
-"""Rows that are in float32 at a time, ours: 78 MB with Qwen's vocabulary."""
+"""Rows that are in float32 at a time; project default: 78 MB with Qwen's vocabulary."""
 
 
 def label_logps(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:

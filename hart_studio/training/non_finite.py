@@ -91,7 +91,7 @@ def describe_failure(
     return (
         f"step {step}: {describe_non_finite(found)} not finite{since}. Their updates were skipped, and {kept}. Lower "
         f"{rate_setting} (now {rate:g}) or optim.max_grad_norm, raise optim.warmup_steps, or set model.dtype=float32, "
-        f"in a new run from the settings of this one (--config). --resume {run_id} goes on "
+        f"in a new run from the settings of this one (--config). --resume {run_id} continues "
         f"{'from that checkpoint' if saved is not None else 'from the beginning'} with the same settings."
     )
 

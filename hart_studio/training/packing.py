@@ -54,7 +54,7 @@ class PackedBatch:
     is_shared: bool
 
     def split(self, values: torch.Tensor, count: int) -> list[torch.Tensor]:
-        """Give values of labelled positions back to their sequences.
+        """Give values of labeled positions back to their sequences.
 
         Args:
             values: One per label, row by row.
@@ -139,7 +139,9 @@ def fill_rows(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *, share: bool = True) -> list[list[int]]:
-    """Cut a list of sequences into batches for one model call each: neighbours in length together, groups kept whole.
+    """Cut a list of sequences into batches for one model call each: neighbors in length together, groups kept whole.
+
+    Sequences without a trained token are counted as ``pack`` lays them out: not at all. They go into the last batch.
 
     Args:
         sequences: Any number.
@@ -149,8 +151,9 @@ def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *,
     Returns:
         Indices of the sequences of each batch; every sequence is in one.
     """
-    indices = range(len(sequences))
-    groups = group_by_prompt(sequences, indices) if share else [[index] for index in indices]
+    trained = [index for index, sequence in enumerate(sequences) if sequence.trained_count]
+    untrained = [index for index, sequence in enumerate(sequences) if not sequence.trained_count]
+    groups = group_by_prompt(sequences, trained) if share else [[index] for index in trained]
     lengths = [_tree_length(sequences, group) for group in groups]
     batches: list[list[int]] = []
     batch: list[int] = []
@@ -161,7 +164,10 @@ def split_by_tokens(sequences: Sequence[TrainingSequence], token_budget: int, *,
         batch.append(number)
     if batch:
         batches.append(batch)
-    return [[index for number in batch for index in groups[number]] for batch in batches]
+    indices = [[index for number in batch for index in groups[number]] for batch in batches]
+    if untrained:
+        indices = [*indices[:-1], [*(indices[-1] if indices else []), *untrained]]
+    return indices
 
 
 def tree_mask(tree: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:

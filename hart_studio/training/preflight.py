@@ -97,7 +97,7 @@ def _check_settings(config: RunConfig, processes: int) -> Iterator[Finding]:
         return
     yield Finding("Settings", "good", f"{config.total_steps} steps; {'; '.join(portions)}")
     for warning in config.warnings:
-        yield Finding("Settings", "check", warning, "Go on if that is what you want.")
+        yield Finding("Settings", "check", warning, "Resume if that is what you want.")
 
 
 def _check_folder(runs_root: Path) -> Finding:
@@ -220,7 +220,7 @@ def _check_samples(config: RunConfig, folder: Path) -> Iterator[Finding]:
         yield Finding("Samples", "bad", str(error), "Check data.source and data.path.")
         return
     for reason, count in source.loaded.reasons.most_common(3):
-        yield Finding("Samples", "check", f"{count} rows are left out: {reason}", "Repair them, or go on without.")
+        yield Finding("Samples", "check", f"{count} rows are left out: {reason}", "Repair them, or continue without.")
     try:
         split = split_config(config, source)
     except HartError as error:

@@ -3,7 +3,7 @@
     samples -> prepare_samples -> ground_and_crop -> run_answering | run_direct -> RolloutGroup
                                  `-> TrainableModel remembers the tokens -> TrainingSequence per turn
 
-A sample that cannot be run is a group of the outcome ``error`` without sequences. It is counted, and the step goes on.
+A sample that cannot be run is a group of the outcome ``error`` without sequences. It is counted, and the step continues.
 """
 
 from __future__ import annotations

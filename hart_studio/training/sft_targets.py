@@ -24,7 +24,7 @@ AnswerFormat = Literal["letter", "words"]
 
 
 def target_text(sample: Sample, form: AnswerFormat = "letter") -> str:
-    r"""What the model is taught to write; the strict extractor reads it back as the right answer (ours).
+    r"""What the model is taught to write; the strict extractor reads it back as the right answer (project default).
 
     Args:
         sample: A question with its answer.

@@ -1,4 +1,4 @@
-"""Warnings about a training that goes on without learning anything, from the metrics of its steps."""
+"""Warnings about a training that continues without learning anything, from the metrics of its steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 from hart_studio.runs.config import RunConfig
 
 STREAK_STEPS: Final = 10
-"""Steps in a row with the same trouble, after which it is told, once until it is over (ours)."""
+"""Steps in a row with the same trouble, after which it is told, once until it is over (project default)."""
 HIGH_KL: Final = 10.0
-"""Mean KL to reference, in nats per token, from which on the policy has left it (ours)."""
+"""Mean KL to reference, in nats per token, from which on the policy has left it (project default)."""
 
 Metrics = Mapping[str, float]
 

@@ -74,7 +74,7 @@ def run(config: RunConfig, run_dir: Path, resume: bool = False) -> TrainingResul
     Args:
         config: Settings of the run.
         run_dir: Folder made by ``runs.writer.create_run``.
-        resume: Go on from the newest complete checkpoint, or from the beginning when there is none.
+        resume: Resume from the newest complete checkpoint, or from the beginning when there is none.
 
     Returns:
         How it ended. A stop file ends it well, with steps left.

@@ -61,7 +61,7 @@ class DeferredVisionTower:
         """
         self._model = model
         self._family = family
-        self._pictures = images
+        self._images = images
         self._is_trained = torch.is_grad_enabled() and is_vision_tower_trained(model)
         if self._is_trained and any(
             isinstance(image, EncodedImage) and not image.features.requires_grad for image in images
@@ -84,10 +84,10 @@ class DeferredVisionTower:
     @cached_property
     def _output(self) -> VisionOutput:
         encoded: dict[int, EncodedImage] = {}
-        for image in self._pictures:
+        for image in self._images:
             if isinstance(image, EncodedImage):
                 encoded[id(image)] = image
             elif id(image) not in encoded:
                 with torch.set_grad_enabled(self._is_trained):
                     encoded[id(image)] = encode_processed(self._model, image)
-        return concatenate_images(self._family, [encoded[id(image)] for image in self._pictures])
+        return concatenate_images(self._family, [encoded[id(image)] for image in self._images])

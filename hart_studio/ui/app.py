@@ -23,6 +23,7 @@ from hart_studio.ui.cache import CacheCleaner
 from hart_studio.ui.call_limits import MAX_RUNNING, CallLimits
 from hart_studio.ui.components.example_picker import Example
 from hart_studio.ui.connections import install_connection_limits
+from hart_studio.ui.event_streams import EventStreams
 from hart_studio.ui.mcp.auth import TokenAuth
 from hart_studio.ui.model_queue import MAX_MODEL_CALLS
 from hart_studio.ui.pages.ask import NO_COMPARISON_MODEL, build_ask_tab
@@ -58,7 +59,7 @@ _HEADER: Final = """
   <svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#3a4cc4"></rect>
   <path d="M8 12V8h4M20 8h4v4M24 20v4h-4M12 24H8v-4" fill="none" stroke="#fff" stroke-width="2.4"
   stroke-linecap="round" stroke-linejoin="round"></path><circle cx="16" cy="16" r="3.4" fill="#fff"></circle></svg>
-  <div><h1>HART Studio</h1><p>Ask about a large picture, and see which regions the answer rests on.</p></div>
+  <div><h1>HART Studio</h1><p>Ask about a large image, and see which regions the answer rests on.</p></div>
   <button type="button" id="theme-button" aria-label="Switch between light and dark">Light / dark</button>
 </header>
 """
@@ -76,12 +77,12 @@ def build_app(
     """Build the pages.
 
     Args:
-        service: Opens pictures and asks models.
+        service: Opens images and asks models.
         examples: Offered on the Ask tab.
         models: (title, name) of the models in the lists; the first is the default everywhere.
         launcher: Starts runs.
         labels: Knows labeling projects.
-        permissions: Says who may do what; None = everybody may all that the desks may.
+        permissions: Says who may do what; None = everyone may all that the desks may.
         space: Desks of a Space's visitors; None = this is none.
     """
     permissions = permissions or Permissions()
@@ -158,18 +159,18 @@ def launch_options(
     Args:
         project_root: Never served, whatever a handler returns.
         hosts: Host names that are answered; None = all, see ``OriginCheckMiddleware``.
-        login: Name and password that every visitor must give; None = nobody is asked.
+        login: Name and password that every visitor must give; None = no one is asked.
         mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
         cache: Bounds the folder of uploads; None = it has no bound.
         proxying: Which headers of proxies are used.
     """
     install_connection_limits()
-    guard = Middleware(OriginCheckMiddleware, hosts=hosts, proxying=proxying)
     middleware = [
-        guard,
+        Middleware(OriginCheckMiddleware, hosts=hosts, proxying=proxying),
         Middleware(ErrorMiddleware),
         Middleware(RequestLimitMiddleware, cache=cache),
         Middleware(CallLimits),
+        Middleware(EventStreams),
     ]
     more: dict[str, Any] = {}
     if mcp is not None:

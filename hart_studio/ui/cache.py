@@ -62,8 +62,8 @@ def open_cache(root: Path | None = None) -> Iterator[Path]:
 def remove_orphans(root: Path) -> list[Path]:
     """Remove the folders of servers that are gone; returns them.
 
-    Only real folders of this user are looked at, and only those go whose lock nobody holds: the system lets go of it
-    when the server ends in whatever way. A folder without a lock is somebody else's.
+    Only real folders of this user are looked at, and only those go whose lock no one holds: the system lets go of it
+    when the server ends in whatever way. A folder without a lock is someone else's.
     """
     removed = []
     for folder in sorted(root.glob(f"{PREFIX}*")):
@@ -76,7 +76,7 @@ def remove_orphans(root: Path) -> list[Path]:
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[bool]:
-    """Whether nobody holds the lock of a folder; it is held here while the block runs."""
+    """Whether no one holds the lock of a folder; it is held here while the block runs."""
     if not _is_own(folder.lstat(), stat.S_ISDIR):
         yield False
         return

@@ -49,7 +49,7 @@ CHARTS: Final = (
     ),
     Chart(
         "Box area",
-        (("area_share", "share of the picture"),),
+        (("area_share", "share of the image"),),
         "share",
         "Watch it: IoG can be gained by large boxes, IoU cannot.",
     ),

@@ -1,4 +1,4 @@
-"""Whoever asked may have gone since: then nobody is there to read the answer, and others wait for the model."""
+"""Whoever asked may have gone since: then no one is there to read the answer, and others wait for the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hart_studio.errors import HartError
 from hart_studio.ui.progress_stream import Progress
 
 UNREAD_SECONDS: Final = 15.0
-"""How long messages of an event may wait for somebody to read them. The page and ``gradio_client`` open the stream of
+"""How long messages of an event may wait for someone to read them. The page and ``gradio_client`` open the stream of
 events at once; with two commands of curl it takes a moment. Project default."""
 
 _LOOK_SECONDS: Final = 0.05
@@ -19,7 +19,7 @@ _READ_SECONDS: Final = 1.0
 
 
 class ClientDisconnectedError(HartError):
-    """Nobody waits for this answer any more."""
+    """No one waits for this answer any more."""
 
 
 class ClientConnection:
@@ -37,7 +37,7 @@ class ClientConnection:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection over which the answer would go was closed, or nobody has opened it."""
+        """Whether the connection over which the answer would go was closed, or no one has opened it."""
         if self._event is None:
             return False
         if not self._event.alive:
@@ -66,15 +66,16 @@ class ClientConnection:
         return messages is not None and messages.qsize() > 0
 
     def wait_for_reader(self) -> None:
-        """Wait until somebody reads what this event says: before that nothing is computed for it.
+        """Wait until someone reads what this event says: before that nothing is computed for it.
 
         Raises:
-            ClientDisconnectedError: If nobody does in time.
+            ClientDisconnectedError: If no one does in time.
         """
         while self._event is not None and self._is_unread:
             is_late = self._unread_since is not None and time.monotonic() - self._unread_since > UNREAD_SECONDS
-            if is_late or not self._event.alive:
-                raise ClientDisconnectedError("nobody waits for the answer; open the stream of events, and ask again")
+            # An event that waited longer than that for its turn has only just written its first message.
+            if not self._event.alive or (is_late and not self._is_read_soon()):
+                raise ClientDisconnectedError("no one waits for the answer; open the stream of events, and ask again")
             time.sleep(_LOOK_SECONDS)
 
     def watch(self, progress: Progress) -> Progress:
@@ -88,7 +89,7 @@ class ClientConnection:
             nonlocal last_report
             if self.is_gone:
                 raise ClientDisconnectedError(
-                    "expected somebody who waits for the answer, got a closed connection; ask again"
+                    "expected someone who waits for the answer, got a closed connection; ask again"
                 )
             if last_report != (fraction, stage):
                 last_report = fraction, stage

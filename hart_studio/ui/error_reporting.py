@@ -13,7 +13,7 @@ from hart_studio.ui.components.progress_status import Failed
 _logger = logging.getLogger(__name__)
 
 _TITLES: Final[dict[type[HartError], str]] = {
-    ImageError: "This picture cannot be used",
+    ImageError: "This image cannot be used",
     InputError: "The question is not complete",
     ModelError: "The model cannot be used",
     BoxError: "The regions cannot be used",
@@ -45,7 +45,7 @@ def describe(error: Exception) -> Failed:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Failed(
             "Out of memory",
-            "The model and this picture need more memory than is free. Lower the overview budget in the settings, "
+            "The model and this image need more memory than is free. Lower the overview budget in the settings, "
             "ask with one model at a time, or choose a smaller model.",
         )
     incident = secrets.token_hex(4)

@@ -32,8 +32,8 @@ def load_examples(folder: Path, served: Path) -> tuple[Example, ...]:
     """Read the examples.
 
     Args:
-        folder: Holds ``examples.json`` and the pictures that it names.
-        served: An existing folder that the server may serve; gets the pictures and their thumbnails, because the
+        folder: Holds ``examples.json`` and the images that it names.
+        served: An existing folder that the server may serve; gets the images and their thumbnails, because the
             project's own folder is never served.
 
     Returns:
@@ -41,8 +41,8 @@ def load_examples(folder: Path, served: Path) -> tuple[Example, ...]:
 
     Raises:
         DataError: If the file is not a list of examples.
-        InputError: If a picture's name leads out of the folder.
-        ImageError: If a picture cannot be read.
+        InputError: If an image's name leads out of the folder.
+        ImageError: If an image cannot be read.
     """
     catalogue = folder / "examples.json"
     if not catalogue.exists():
@@ -55,7 +55,7 @@ def load_examples(folder: Path, served: Path) -> tuple[Example, ...]:
 
 
 def _prepare(entry: _Entry, folder: Path, served: Path) -> Example:
-    """Copy one picture byte for byte and make its thumbnail."""
+    """Copy one image byte for byte and make its thumbnail."""
     source = resolve_inside(folder, entry.image)
     picture = served / source.name
     shutil.copyfile(source, picture)

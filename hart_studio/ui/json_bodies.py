@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from hart_studio.files import is_url
 
 MAX_NESTED: Final = 64
-"""Depth of JSON, ours; the pages send less than 10."""
+"""Depth of JSON, project default; the pages send less than 10."""
 
 MAX_VALUES: Final = 20_000
 """Objects, lists and separators of a body, counted before it is parsed; the page's largest has some hundred. Commas in

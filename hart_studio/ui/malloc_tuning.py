@@ -1,6 +1,6 @@
-"""Memory that a picture took goes back to the system when the picture goes.
+"""Memory that an image took goes back to the system when the image goes.
 
-The C library keeps what a thread frees for that thread, and pictures are opened in whatever thread a visitor's click is
+The C library keeps what a thread frees for that thread, and images are opened in whatever thread a visitor's click is
 handled: after some hundred questions dozens of threads would each hold tens of megabytes of nothing.
 """
 
@@ -14,7 +14,7 @@ ARENAS: Final = 2
 
 MAPPED_BYTES: Final = 1 << 20
 """A block of this size or more is mapped by itself, and unmapped when it is freed. Without the fixed size the C library
-raises it to that of the largest picture."""
+raises it to that of the largest image."""
 
 _ARENA_MAX: Final = -8
 _MMAP_THRESHOLD: Final = -3

@@ -12,7 +12,7 @@ from typing import Final
 from hart_studio.errors import BusyError
 
 MAX_WAITING: Final = 32
-"""Questions that may wait, ours: with the small model the last one waits for about a minute."""
+"""Questions that may wait; project default: with the small model the last one waits for about a minute."""
 
 MAX_MODEL_CALLS: Final = MAX_WAITING + 16
 """Calls of a model that the server takes in at once: those that wait, the one whose turn it is, and some to refuse."""
@@ -28,7 +28,7 @@ class ModelQueue:
     """One turn at a time, in the order in which they were asked for."""
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
-        """Nobody waits yet.
+        """No one waits yet.
 
         Args:
             max_waiting: How many may wait beside the one whose turn it is.
@@ -44,7 +44,7 @@ class ModelQueue:
 
         Args:
             on_update: Told how many come before, once a second while there are any. What it raises ends the waiting.
-            bypass_limit: Whether this goes on with what had a turn before, and is not refused half-way.
+            bypass_limit: Whether this continues with what had a turn before, and is not refused half-way.
 
         Raises:
             BusyError: If too many wait already.

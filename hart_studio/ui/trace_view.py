@@ -21,22 +21,22 @@ PROTOCOL_TITLES: Final[dict[Protocol, str]] = {
 """Names for people."""
 
 _SUBTITLES: Final[dict[Protocol, str]] = {
-    "crops_only": "The picture is withheld; only the regions are visible.",
-    "direct": "One look at the down-sampled picture, no regions.",
-    "full_and_crops": "The down-sampled picture and the regions together.",
+    "crops_only": "The image is withheld; only the regions are visible.",
+    "direct": "One look at the down-sampled image, no regions.",
+    "full_and_crops": "The down-sampled image and the regions together.",
 }
 
 _WITHOUT_REGION: Final = {
     "no_box": "The model named no region.",
-    "bad_box": "The model wrote coordinates, but none of them is a region of this picture.",
+    "bad_box": "The model wrote coordinates, but none of them is a region of this image.",
     "truncated": "The token limit cut the text off before a region was named.",
 }
 
 STABLE: Final = 0.5
-"""A share or an IoU from here on counts as a good sign (ours)."""
+"""A share or an IoU from here on counts as a good sign (project default)."""
 
 LARGE_AREA: Final = 0.5
-"""Regions that cover this share of the picture prove little (ours)."""
+"""Regions that cover this share of the image prove little (project default)."""
 
 
 def build_model_inputs(saved: SavedTrace) -> ModelInputs:
@@ -148,7 +148,7 @@ def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
 
 def _check_sufficiency(share: float, count: int, trace: Trace) -> SelfCheckBadge:
     value = f"{format_percent(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
-    text = "Are the regions enough? Yes when the answer from the crops alone, with the picture withheld, is right."
+    text = "Are the regions enough? Yes when the answer from the crops alone, with the image withheld, is right."
     check = _share_check("Sufficient?", value, share, text)
     chance = guess_probability(len(trace.choices))
     if chance is not None and share > 0:
@@ -191,10 +191,10 @@ def _explain_missing_checks(trace: Trace) -> tuple[str, str]:
 def _check_area(share: float) -> SelfCheckBadge:
     value = format_percent(share, 1 if share >= 0.01 else 2)
     text = (
-        "Share of the picture that the regions cover. Small is convincing: "
-        "a region over the whole picture passes the other checks for nothing."
+        "Share of the image that the regions cover. Small is convincing: "
+        "a region over the whole image passes the other checks for nothing."
     )
-    return SelfCheckBadge("Area", f"{value} of the picture", "bad" if share >= LARGE_AREA else "neutral", text)
+    return SelfCheckBadge("Area", f"{value} of the image", "bad" if share >= LARGE_AREA else "neutral", text)
 
 
 def _share_check(name: str, value: str, share: float, text: str) -> SelfCheckBadge:

@@ -169,7 +169,7 @@ _NAME: Final = re.compile(r"(?<![\w./-])(?:[a-z]+\.[a-z_]+|[a-z]+(?:_[a-z]+)+)(?
 
 HIDDEN: Final = {
     "data.columns": "a mapping of names; in a file or on the command line",
-    "optim.betas": "a pair of numbers that nobody turns; in a file or on the command line",
+    "optim.betas": "a pair of numbers that no one turns; in a file or on the command line",
 }
 """Settings that the form leaves as they are -> why."""
 

@@ -1,4 +1,4 @@
-"""Studios to attack: one that anybody may work on, one that is closed, one behind a login."""
+"""Studios to attack: one that anyone may work on, one that is closed, one behind a login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.attacks.targets import PASSWORD, Canary, Target, serve_target
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A studio of one's own: everybody who reaches it may work there."""
+    """A studio of one's own: everyone who reaches it may work there."""
     with serve_target(tmp_path_factory.mktemp("target")) as served:
         yield served
 
@@ -32,7 +32,7 @@ def login_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 @pytest.fixture(scope="module")
 def canary() -> Iterator[Canary]:
-    """A server that nobody may call; the test fails at the end when somebody did."""
+    """A server that no one may call; the test fails at the end when someone did."""
     found = Canary()
     yield found
     found.close()

@@ -1,4 +1,4 @@
-"""A served studio to attack, a server that nobody may call, and ways to send what a browser never would."""
+"""A served studio to attack, a server that no one may call, and ways to send what a browser never would."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Target:
         return told
 
     def ask(self, image: Any, endpoint: str = "ask") -> str:
-        """Call an endpoint with this in the place of the picture; its whole event stream, or the refusal."""
+        """Call an endpoint with this in the place of the image; its whole event stream, or the refusal."""
         rest: dict[str, list[Any]] = {
             "ask": ["What?", "", "", "scripted", None],
             "locate": ["What?", "", "scripted"],
@@ -173,7 +173,7 @@ def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | N
 
 
 class Canary:
-    """A web server that nobody may call: whatever calls it was led there.
+    """A web server that no one may call: whatever calls it was led there.
 
     Attributes:
         url: Its address.

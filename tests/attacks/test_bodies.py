@@ -1,4 +1,4 @@
-"""Requests that are too large, too slow, or broken off: the server goes on, and nothing of them stays."""
+"""Requests that are too large, too slow, or broken off: the server continues, and nothing of them stays."""
 
 from __future__ import annotations
 

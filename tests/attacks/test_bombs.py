@@ -1,4 +1,4 @@
-"""Files that are built to hurt, sent to a running page: pictures, archives, settings."""
+"""Files that are built to hurt, sent to a running page: images, archives, settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_MIB = 1500
 
 
 def forged_size(format_: str) -> bytes:
-    """A small picture whose header says that it is enormous."""
+    """A small image whose header says that it is enormous."""
     small = encoded(Image.new("RGB", (8, 8), "navy"), format_)
     if format_ == "GIF":
         return small[:6] + b"\xff\xff\xff\xff" + small[10:]
@@ -36,7 +36,7 @@ def forged_size(format_: str) -> bytes:
     return small.replace(b"VP8 ", b"VP8X")
 
 
-PICTURES = {
+IMAGES = {
     "png of 60000 x 60000": png(60_000, 60_000, b"\0" * 100),
     "png of 2 billion columns": png(2**31 - 1, 1, b"\0" * 100),
     "png that unpacks to 300 MB": png(10_000, 10_000, b"\0" * 300_010_000),
@@ -58,16 +58,16 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_that_is_built_to_hurt(target: Target, name: str) -> None:
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_image_that_is_built_to_hurt(target: Target, name: str) -> None:
     started, memory = time.monotonic(), peak_mib()
-    (path,) = target.upload("a.png", PICTURES[name]).json()
+    (path,) = target.upload("a.png", IMAGES[name]).json()
     told = target.ask({"path": path, "meta": {"_type": "gradio.FileData"}})
     assert "event: complete" in told or "event: error" in told
     assert leaks(told, target) == [] and "root:x" not in told
     assert time.monotonic() - started < MAX_SECONDS and peak_mib() - memory < MOST_MIB
-    if name not in {"png that unpacks to 300 MB", "tiff", "webp"}:  # these may be pictures after all
-        assert "event: error" in told and "picture cannot be used" in told, told
+    if name not in {"png that unpacks to 300 MB", "tiff", "webp"}:  # these may be images after all
+        assert "event: error" in told and "image cannot be used" in told, told
 
 
 def archive(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
@@ -86,10 +86,10 @@ def special(name: str, kind: int) -> zipfile.ZipInfo:
 
 
 def test_archives_that_are_built_to_hurt(target: Target, tmp_path: Path) -> None:
-    picture = encoded(Image.new("RGB", (64, 48), "navy"), "PNG")
+    image = encoded(Image.new("RGB", (64, 48), "navy"), "PNG")
     zeros = archive(("a.png", b"\0" * 50_000_000))
     archives = {
-        "slip": archive(("../../../private/evil.png", picture), ("/etc/evil.png", picture), ("..\\evil.png", picture)),
+        "slip": archive(("../../../private/evil.png", image), ("/etc/evil.png", image), ("..\\evil.png", image)),
         "link": archive((special("a.png", stat.S_IFLNK), str(target.secret).encode())),
         "device": archive((special("a.png", stat.S_IFCHR), b"")),
         "bomb": archive(*((f"{n}.png", b"\0" * 40_000_000) for n in range(10))),

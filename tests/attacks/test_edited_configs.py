@@ -1,4 +1,4 @@
-"""Settings of runs that somebody has edited, copied here, or replaced in the last moment: nothing in them is obeyed."""
+"""Settings of runs that someone has edited, copied here, or replaced in the last moment: nothing in them is obeyed."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
     labels: LabelApi, launch: RunLauncher, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """The page has looked, and somebody replaces the file before the process reads it."""
+    """The page has looked, and someone replaces the file before the process reads it."""
     project = labels.open_project("p")
     layout = newest(project)
     monkeypatch.setenv(

@@ -1,4 +1,4 @@
-"""A checkpoint that somebody copied into the folder of runs opens nothing but itself, wherever the page loads it."""
+"""A checkpoint that someone copied into the folder of runs opens nothing but itself, wherever the page loads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run directories that somebody else has made: what they name, link to and ask for is not obeyed."""
+"""Run directories that someone else has made: what they name, link to and ask for is not obeyed."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def spoil(path: Path, kind: str, target: Target) -> None:
 @pytest.mark.parametrize(
     "place", ["../../../../private/secret.png", "/private/secret.png", "link.jpg", "\0", "a" * 5000]
 )
-def test_pictures_that_a_run_names_lie_in_it(target: Target, hostile: RunLayout, place: str) -> None:
+def test_images_that_a_run_names_lie_in_it(target: Target, hostile: RunLayout, place: str) -> None:
     secret = target.root / "private" / "secret.png"
     if place == "link.jpg":
         (hostile.images / place).symlink_to(secret)
@@ -166,7 +166,7 @@ def test_a_run_that_is_a_link_is_no_run(target: Target) -> None:
         link.unlink()
 
 
-def test_records_of_an_evaluation_serve_pictures_only(target: Target) -> None:
+def test_records_of_an_evaluation_serve_images_only(target: Target) -> None:
     layout = RunLayout(target.root / "runs" / target.evaluation)
     shard = next((layout.folder / "records").glob("shard_*.jsonl"))
     whole = shard.read_text()

@@ -15,7 +15,7 @@ from hart_studio.data.hugging_face import load_hugging_face
 from hart_studio.errors import DataError
 from tests.images import encoded, landmark
 
-PICTURE = encoded(landmark(24, 16), "JPEG")
+IMAGE = encoded(landmark(24, 16), "JPEG")
 PRIVATE = "secret-of-the-server.png"
 COLUMNS = ColumnMapping(id="id", choices="choices", gold_boxes="boxes", category="kind")
 
@@ -65,7 +65,7 @@ def make(feature: Any, value: Any, column: str) -> datasets.Dataset:
         "kind": text,
     }
     row = {
-        "image": {"bytes": PICTURE, "path": None},
+        "image": {"bytes": IMAGE, "path": None},
         "id": "a",
         "question": "What?",
         "answer": "A",
@@ -79,7 +79,7 @@ def make(feature: Any, value: Any, column: str) -> datasets.Dataset:
 
 
 def place(kind: str, tmp_path: Path) -> dict[str, Any]:
-    (tmp_path / PRIVATE).write_bytes(PICTURE)
+    (tmp_path / PRIVATE).write_bytes(IMAGE)
     address = {"ftp": "ftp://127.0.0.1:9/x.png", "http": "http://127.0.0.1:9/x.png", "file": str(tmp_path / PRIVATE)}
     return {"bytes": None, "path": address[kind]}
 
@@ -134,7 +134,7 @@ def test_nothing_in_the_image_column_is_decoded(
 
 
 def test_a_good_data_set_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(monkeypatch, make(datasets.Image(), {"bytes": PICTURE, "path": "x.jpg"}, "image"))
+    serve(monkeypatch, make(datasets.Image(), {"bytes": IMAGE, "path": "x.jpg"}, "image"))
     (sample,) = load_hugging_face("a/b", tmp_path / "cache", COLUMNS).samples
     assert (sample.id, sample.question, sample.choices, sample.answer) == ("a", "What?", ("red", "blue"), "A")
-    assert Path(sample.image).read_bytes() == PICTURE and len(sample.gold_boxes) == 1
+    assert Path(sample.image).read_bytes() == IMAGE and len(sample.gold_boxes) == 1

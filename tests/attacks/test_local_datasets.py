@@ -1,4 +1,4 @@
-"""Data sets in folders that name addresses, scripts, and files elsewhere: a socket listens, and nobody connects."""
+"""Data sets in folders that name addresses, scripts, and files elsewhere: a socket listens, and no one connects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hart_studio.labeling.sources import SourceSettings
 from tests.attacks.targets import SECRET
 from tests.images import encoded
 
-PICTURE = encoded(Image.new("RGB", (24, 16), "navy"), "PNG")
+IMAGE = encoded(Image.new("RGB", (24, 16), "navy"), "PNG")
 COLUMNS = ColumnMapping(answer="answer")
 
 
@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
     """A good data set of one row."""
     made = tmp_path / "set"
     made.mkdir()
-    rows = [{"image": PICTURE, "question": "What?", "answer": "red"}]
+    rows = [{"image": IMAGE, "question": "What?", "answer": "red"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), made / "train.parquet")
     return made
 
@@ -130,7 +130,7 @@ def save(folder: Path, rows: list[dict[str, Any]]) -> Path:
              "http://ADDRESS/x.arrow", "ftp://ADDRESS/x.arrow", "\0.arrow", "a" * 5000 + ".arrow"]
 )  # fmt: skip
 def test_a_saved_data_set_names_no_file_elsewhere(tmp_path: Path, listener: Listener, name: str) -> None:
-    row = {"image": PICTURE, "question": SECRET, "answer": "x"}
+    row = {"image": IMAGE, "question": SECRET, "answer": "x"}
     other, made = save(tmp_path / "other", [row]), save(tmp_path / "set", [{**row, "question": "What?"}])
     (made / "link.arrow").symlink_to(other / "data-00000-of-00001.arrow")
     os.mkfifo(made / "pipe.arrow")
@@ -144,7 +144,7 @@ def test_a_saved_data_set_names_no_file_elsewhere(tmp_path: Path, listener: List
 
 @pytest.mark.parametrize("split", ["../other", "/other", "link", "http://ADDRESS", "file:///other"])
 def test_splits_lie_in_the_data_set(tmp_path: Path, listener: Listener, split: str) -> None:
-    other = save(tmp_path / "other", [{"image": PICTURE, "question": SECRET, "answer": "x"}])
+    other = save(tmp_path / "other", [{"image": IMAGE, "question": SECRET, "answer": "x"}])
     made = tmp_path / "set"
     made.mkdir()
     (made / "link").symlink_to(other)
@@ -186,7 +186,7 @@ def test_a_table_whose_columns_lie_in_another_file_is_refused(folder: Path, tmp_
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp", "https"])
-def test_pictures_that_are_addresses_are_bad_rows(tmp_path: Path, listener: Listener, scheme: str) -> None:
+def test_images_that_are_addresses_are_bad_rows(tmp_path: Path, listener: Listener, scheme: str) -> None:
     address = f"{scheme}://{listener.place}/x.png"
     rows = [
         {"image": image, "question": "What?", "answer": "x"} for image in (address, {"bytes": None, "path": address})

@@ -1,4 +1,4 @@
-"""Sessions in masses, and events that nobody listens to: no setting is lost, and no model works for nobody."""
+"""Sessions in masses, and events that no one listens to: no setting is lost, and no model works for no one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_base_that_a_page_sends_is_taken() -> None:
     assert read_base(["cpu-demo", {"name": "mine"}, ["note"]]) == ("cpu-demo", {"name": "mine"}, ("note",))
 
 
-def test_a_question_whose_answer_nobody_reads_is_not_asked(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_whose_answer_no_one_reads_is_not_asked(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_connection, "UNREAD_SECONDS", 0.5)
     asked: list[str] = []
     answer = AskService.answer

@@ -73,11 +73,11 @@ def test_no_name_in_a_call_is_called(target: Target, canary: Canary) -> None:
                 data |= {"project": "signs", "run": target.evaluation, "benchmark": "needle"}
                 if name not in {"start", "delete"}:
                     assert target.call(name, data, client).status_code == 200
-    time.sleep(0.5)  # an import goes on in the background
+    time.sleep(0.5)  # an import continues in the background
     assert canary.hits == []
 
 
-def test_pictures_of_rows_are_files_not_addresses(tmp_path: Path, canary: Canary) -> None:
+def test_images_of_rows_are_files_not_addresses(tmp_path: Path, canary: Canary) -> None:
     rows = [
         {"image": address, "question": "What?", "answer": "A", "choices": ["a", "b"]} for address in addresses(canary)
     ]

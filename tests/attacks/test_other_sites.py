@@ -36,7 +36,7 @@ def test_another_site_cannot_read(target: Target, headers: dict[str, str]) -> No
         assert httpx.get(f"{target.url}{path}", headers=headers).status_code == 403, path
 
 
-def test_a_link_from_another_site_opens_the_page_and_logs_nobody_out(target: Target) -> None:
+def test_a_link_from_another_site_opens_the_page_and_logs_no_one_out(target: Target) -> None:
     headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "referer": "http://evil.example/"}
     assert httpx.get(target.url, headers=headers).status_code == 200
     assert httpx.get(f"{target.url}logout", headers=headers).status_code == 403

@@ -20,7 +20,7 @@ from tests.browser.run_pages import write_run
 from tests.evaluations import make_record, write_evaluation
 
 pytestmark = pytest.mark.integration
-PLACES = ("/srv/private/weights", "/home/somebody/data/a.png", "C:\\Users\\bob\\x.json", "/opt/lab/model-7b")
+PLACES = ("/srv/private/weights", "/home/someone/data/a.png", "C:\\Users\\bob\\x.json", "/opt/lab/model-7b")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,11 @@ def told(closed_target: Target) -> Iterator[Target]:
     """The closed studio, with places of its machine in everything that a run or an evaluation may say."""
     root = closed_target.root / "runs"
     words = f"cannot read {PLACES[0]}/config.json of {closed_target.root}/runs; see {PLACES[2]}"
-    picture = closed_target.root / "pictures" / "street.png"
+    image = closed_target.root / "pictures" / "street.png"
     records = [
-        make_record(0, picture, answers={}, boxes=(), error=f"OSError: {words}"),
-        make_record(1, Path("/srv/private/gone/picture.png")),
-        make_record(2, picture),
+        make_record(0, image, answers={}, boxes=(), error=f"OSError: {words}"),
+        make_record(1, Path("/srv/private/gone/image.png")),
+        make_record(2, image),
     ]
     layout = write_evaluation(root, records, total=5, model=PLACES[3], path=PLACES[0], title=PLACES[3])
     events = layout.events.read_text().replace("q999: the image is missing", json.dumps(words)[1:-1])
@@ -83,7 +83,7 @@ def test_no_answer_names_a_folder(told: Target) -> None:
     for asked, answer in found:
         plain = answer.replace("\\\\", "\\")
         assert leaks(answer, told) == [], (asked, answer[:2000])
-        assert not [place for place in (*PLACES, "/srv/", "/home/somebody", "Users\\bob") if place in plain], asked
+        assert not [place for place in (*PLACES, "/srv/", "/home/someone", "Users\\bob") if place in plain], asked
 
 
 def test_the_page_itself_names_no_folder(told: Target) -> None:

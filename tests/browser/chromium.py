@@ -1,4 +1,4 @@
-"""The browser that drives the page in tests and for the pictures of the documents."""
+"""The browser that drives the page in tests and for the images of the documents."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PATIENCE_MS = 60_000
 LOCAL_URL = re.compile(r"(https?|wss?)://127\.0\.0\.1[:/]|(about|blob|data):")
 SIGN_RGB = (255, 0, 200)
 SIGN_XYXY = (400, 450, 600, 675)
-"""The magenta sign on the example picture, in its own pixels: [250, 500, 375, 750] thousandths of 1600 x 900."""
+"""The magenta sign on the example image, in its own pixels: [250, 500, 375, 750] thousandths of 1600 x 900."""
 
 
 def open_by_name(name: str) -> ChatModel:
@@ -58,13 +58,13 @@ def open_by_name(name: str) -> ChatModel:
     if name == "full":
         raise MemoryError
     if name == "broken":
-        raise RuntimeError("secret detail in /home/somebody")
+        raise RuntimeError("secret detail in /home/someone")
     return ScriptedModel(name=name, grounding=sign, **texts)
 
 
 @pytest.fixture(scope="session")
-def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example of these tests: a dark picture with a magenta sign, and its catalogue."""
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of these tests: a dark image with a magenta sign, and its catalogue."""
     folder = tmp_path_factory.mktemp("examples")
     image = Image.new("RGB", (1600, 900), (40, 60, 80))
     ImageDraw.Draw(image).rectangle((400, 450, 599, 674), fill=SIGN_RGB)
@@ -119,9 +119,9 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
 
 
 @pytest.fixture(scope="module")
-def studio(serve: Callable[..., str], picture_folder: Path) -> str:
+def studio(serve: Callable[..., str], image_folder: Path) -> str:
     """Address of a studio with scripted models."""
-    return serve(open_by_name, picture_folder)
+    return serve(open_by_name, image_folder)
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def write_run(
     held_out: tuple[int, str] = (8, "a1b2c3"),
     **settings: Any,
 ) -> RunLayout:
-    """A run that somebody else has made: rollouts at every step, the held-out question at the first and the last."""
+    """A run that someone else has made: rollouts at every step, the held-out question at the first and the last."""
     config = RunConfig.model_validate({"name": name, **settings})
     layout = create_run(root, "training", config, config.method.chain, total=max(steps))
     with RunWriter(layout, total=max(steps)) as run:

@@ -101,7 +101,7 @@ def test_nothing_overflows_and_text_has_contrast(studio, open_page, theme):
     assert [pair for pair in ratios if pair[1] < 4.5] == []
 
 
-def test_the_colour_scheme_can_be_switched(studio, open_page):
+def test_the_color_scheme_can_be_switched(studio, open_page):
     page = open_page(studio)
     light = page.evaluate("getComputedStyle(document.querySelector('.hs-viewer')).backgroundColor")
     page.click("#theme-button")

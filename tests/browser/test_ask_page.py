@@ -43,7 +43,7 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficient?yes (chance 33 %)")
     expect(page.locator(".hs-warning")).to_have_count(0)
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the picture")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the image")
 
     expect(page.locator("#result-a .hs-model-inputs")).to_contain_text(re.compile(r"Overview\d+ × \d+ px"))
     expect(page.locator("#result-a .hs-crop")).to_have_count(1)
@@ -156,7 +156,7 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
 def test_a_form_that_is_not_complete_is_explained(studio, open_page):
     page = open_page(studio)
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is no picture yet")
+    expect(page.get_by_role("alert")).to_contain_text("There is no image yet")
     pick_example(page)
     expect(page.get_by_role("alert")).to_have_count(0)
     page.fill("#ask-question textarea", "   ")
@@ -180,15 +180,15 @@ def truncated_png() -> bytes:
         ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "SVG"),
         ("broken.png", truncated_png(), "broken.png"),
         ("empty.jpg", b"", "empty"),
-        ("notes.png", b"just some text, not a picture", "notes.png"),
+        ("notes.png", b"just some text, not an image", "notes.png"),
     ],
 )
-def test_a_file_that_is_no_picture_is_explained(studio, open_page, tmp_path, name, content, text):
+def test_a_file_that_is_no_image_is_explained(studio, open_page, tmp_path, name, content, text):
     (tmp_path / name).write_bytes(content)
     page = open_page(studio)
     page.set_input_files("#ask-image input[type=file]", tmp_path / name)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("This picture cannot be used")
+    expect(alert).to_contain_text("This image cannot be used")
     expect(alert).to_contain_text(re.compile(text, re.IGNORECASE))
     expect(alert).not_to_contain_text("/work")
     expect(page.locator("#result-a .hs-empty")).to_be_visible()

@@ -27,22 +27,22 @@ SIZES = [((1280, 900), "light"), ((1920, 1080), "dark")]
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_image(tmp_path_factory.mktemp("signs") / "sign.png")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """Folder of runs, in which nothing goes on after the test."""
+    """Folder of runs, in which nothing continues after the test."""
     folder = tmp_path / "runs"
     yield folder
     end_runs(folder)
 
 
 @pytest.fixture
-def studio(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
+def studio(serve: Callable[..., str], image_folder: Path, root: Path) -> str:
     """With the built-in model, over the runs of the test."""
-    return serve(None, picture_folder, runs_root=root)
+    return serve(None, image_folder, runs_root=root)
 
 
 def row_of(page: Page, title: str) -> Locator:
@@ -106,9 +106,9 @@ def test_from_the_form_to_a_failure_in_ask(
 
 
 def test_how_many_questions_and_about_how_long_before_the_start(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
-    write_evaluation(root, make_records(picture), title="Before", device="cpu")
+    write_evaluation(root, make_records(image), title="Before", device="cpu")
     page = open_page(studio)
     open_tab(page, "Evaluate")
     expect(page.locator(".hs-ev-row")).to_have_count(1)
@@ -130,9 +130,9 @@ def test_how_many_questions_and_about_how_long_before_the_start(
 
 
 def test_tables_fit_or_say_that_they_go_on(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
-    write_evaluation(root, make_records(picture), title="A model of some longer name")
+    write_evaluation(root, make_records(image), title="A model of some longer name")
     page = open_page(studio)
     open_tab(page, "Evaluate")
     summary = page.locator(".hs-ev-table", has=page.get_by_role("heading", name="Summary"))
@@ -157,10 +157,10 @@ def test_tables_fit_or_say_that_they_go_on(
 
 
 def test_links_to_a_report_go_with_what_is_ticked(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
     for title in ("First", "Second"):
-        write_evaluation(root, make_records(picture), title=title)
+        write_evaluation(root, make_records(image), title=title)
     page = open_page(studio)
     open_tab(page, "Evaluate")
     page.get_by_role("tab", name="Failures").click()
@@ -181,10 +181,8 @@ def test_links_to_a_report_go_with_what_is_ticked(
     expect(report).to_be_enabled()
 
 
-def test_the_failure_browser_by_keyboard(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
-) -> None:
-    write_evaluation(root, make_records(picture, 60), title="Sixty")
+def test_the_failure_browser_by_keyboard(open_page: Callable[..., Page], studio: str, root: Path, image: Path) -> None:
+    write_evaluation(root, make_records(image, 60), title="Sixty")
     page = open_page(studio)
     open_tab(page, "Evaluate")
     tables = page.get_by_role("tab", name="Tables")
@@ -212,8 +210,8 @@ def test_the_failure_browser_by_keyboard(
 
 
 @pytest.mark.core
-def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
-    write_evaluation(root, make_records(picture), title="Twelve")
+def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root: Path, image: Path) -> None:
+    write_evaluation(root, make_records(image), title="Twelve")
     page = open_page(studio)
     open_tab(page, "Evaluate")
     page.get_by_role("tab", name="Failures").click()
@@ -234,9 +232,9 @@ def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root
 
 
 def test_boxes_of_both_kinds_look_different(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
-    write_evaluation(root, [make_record(1, picture, on_gold=False)], title="One")
+    write_evaluation(root, [make_record(1, image, on_gold=False)], title="One")
     page = open_page(studio)
     open_tab(page, "Evaluate")
     page.get_by_role("tab", name="Failures").click()
@@ -249,8 +247,8 @@ def test_boxes_of_both_kinds_look_different(
     expect(page.locator(".hs-ev-legend")).to_contain_text("Gold, evaluation only: 0 of 1 found")
 
 
-def test_hostile_text_is_text(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
-    record = make_record(1, picture, question=EVIL.replace("{", "(").replace("}", ")"), category=EVIL)
+def test_hostile_text_is_text(open_page: Callable[..., Page], studio: str, root: Path, image: Path) -> None:
+    record = make_record(1, image, question=EVIL.replace("{", "(").replace("}", ")"), category=EVIL)
     judged = record.answers["crops_only"].model_copy(update={"text": EVIL})
     evil = record.model_copy(
         update={"choices": (EVIL, "six"), "answers": {"crops_only": judged}, "sample_id": EVIL, "error": ""}
@@ -271,9 +269,9 @@ def test_hostile_text_is_text(open_page: Callable[..., Page], studio: str, root:
     assert page.locator(".hs-evaluate img[src=x]").count() == 0
 
 
-def test_states(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
-    stopped = write_evaluation(root, make_records(picture, 5), total=9, title="Stopped")
-    failed = write_evaluation(root, make_records(picture, 4), total=9, title="Failed")
+def test_states(open_page: Callable[..., Page], studio: str, root: Path, image: Path) -> None:
+    stopped = write_evaluation(root, make_records(image, 5), total=9, title="Stopped")
+    failed = write_evaluation(root, make_records(image, 4), total=9, title="Failed")
     write_status(failed, read_status(failed).replace(state="failed", error="expected a model that answers"))
     lost = prepare_run(root, EvaluationConfig(title="Lost"))
     write_status(lost, read_status(lost).replace(state="running", pid=1, pid_start="another", step=0))
@@ -297,9 +295,9 @@ def test_states(open_page: Callable[..., Page], studio: str, root: Path, picture
 
 
 def test_a_list_that_is_partly_or_not_at_all_readable_says_so(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
-    write_evaluation(root, make_records(picture, 5), title="Fine")
+    write_evaluation(root, make_records(image, 5), title="Fine")
     broken = prepare_run(root, EvaluationConfig(title="Broken"))
     broken.status.write_text(broken.status.read_text().replace('"total": 200', f'"total": {10**20}'))
     page = open_page(studio)
@@ -316,7 +314,7 @@ def test_a_list_that_is_partly_or_not_at_all_readable_says_so(
 
 
 def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
     layout = write_evaluation(root, [], total=9, title="Slow")
     job = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -328,7 +326,7 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
         expect(row_of(page, "Slow")).to_contain_text("0 of 9 answered · loading the model")
         row_of(page, "Slow").locator("input").check()
         expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has not measured a question yet")
-        append_records(shard_path(layout, 0), make_records(picture, 5))
+        append_records(shard_path(layout, 0), make_records(image, 5))
         write_status(layout, begun.replace(step=5))
         expect(page.locator(".hs-ev-notes")).to_be_hidden()
         expect(page.locator("#hs-ev-tables")).to_contain_text("partial")
@@ -339,7 +337,7 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
 
 
 def test_card_table_and_questions_name_the_same_counts(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
     """Records are on disk before the event and the status that count them."""
     layout = write_evaluation(root, [], total=30, title="Slow")
@@ -353,8 +351,8 @@ def test_card_table_and_questions_name_the_same_counts(
         open_tab(page, "Evaluate")
         card, gaps = row_of(page, "Slow"), page.locator(".hs-ev-gaps li")
         expect(card).to_contain_text("0 of 30 answered")
-        records = [make_record(n, picture, float(n < 5)) for n in range(15)]
-        append_records(shard_path(layout, 0), [*records, make_record(15, picture, None, error="the model failed")])
+        records = [make_record(n, image, float(n < 5)) for n in range(15)]
+        append_records(shard_path(layout, 0), [*records, make_record(15, image, None, error="the model failed")])
         card.locator("input").check()
         expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("16 of 30, partial")
         expect(card).to_contain_text("16 of 30 answered")
@@ -370,17 +368,17 @@ def test_card_table_and_questions_name_the_same_counts(
         job.wait()
 
 
-def test_card_and_table_round_alike(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
+def test_card_and_table_round_alike(open_page: Callable[..., Page], studio: str, root: Path, image: Path) -> None:
     """5 of 16 is 31.25 %: a tie, which Python rounds to the even digit."""
-    write_evaluation(root, [make_record(n, picture, float(n < 5)) for n in range(16)], title="Tie")
+    write_evaluation(root, [make_record(n, image, float(n < 5)) for n in range(16)], title="Tie")
     page = open_page(studio)
     open_tab(page, "Evaluate")
     expect(page.locator("#hs-ev-tables tbody tr").first).to_contain_text("31.2")
     expect(row_of(page, "Tie")).to_contain_text("31.2 %")
 
 
-def test_published_rows_say_so(open_page: Callable[..., Page], studio: str, root: Path, picture: Path) -> None:
-    records = [make_record(n, picture, float(n % 2), category="Perception/Attributes") for n in range(6)]
+def test_published_rows_say_so(open_page: Callable[..., Page], studio: str, root: Path, image: Path) -> None:
+    records = [make_record(n, image, float(n % 2), category="Perception/Attributes") for n in range(6)]
     write_evaluation(root, records, title="On TreeBench", benchmark="treebench")
     page = open_page(studio)
     open_tab(page, "Evaluate")
@@ -390,10 +388,10 @@ def test_published_rows_say_so(open_page: Callable[..., Page], studio: str, root
 
 
 def test_a_public_page_only_shows(
-    open_page: Callable[..., Page], serve: Callable[..., str], picture_folder: Path, root: Path, picture: Path
+    open_page: Callable[..., Page], serve: Callable[..., str], image_folder: Path, root: Path, image: Path
 ) -> None:
-    write_evaluation(root, make_records(picture, 4), total=9, title="Seen")
-    page = open_page(serve(None, picture_folder, runs_root=root, is_open=False))
+    write_evaluation(root, make_records(image, 4), total=9, title="Seen")
+    page = open_page(serve(None, image_folder, runs_root=root, is_open=False))
     open_tab(page, "Evaluate")
     expect(page.locator(".hs-ev-closed")).to_be_visible()
     expect(page.locator(".hs-ev-new")).to_be_hidden()
@@ -404,10 +402,10 @@ def test_a_public_page_only_shows(
 
 @pytest.mark.parametrize(("size", "theme"), SIZES)
 def test_nothing_is_wider_than_the_window(
-    open_page: Callable[..., Page], studio: str, root: Path, picture: Path, size: tuple[int, int], theme: str
+    open_page: Callable[..., Page], studio: str, root: Path, image: Path, size: tuple[int, int], theme: str
 ) -> None:
     long = "A very long question with many words " * 12 + "{n}?"
-    records = [make_record(n, picture, float(n % 2), question=long, category="Perception/Attributes") for n in range(9)]
+    records = [make_record(n, image, float(n % 2), question=long, category="Perception/Attributes") for n in range(9)]
     for title in ("first", "a-name-without-any-space-" * 6):
         write_evaluation(root, records, title=title, benchmark="treebench", model="owner/" + "x" * 120)
     page = open_page(studio, size, theme)

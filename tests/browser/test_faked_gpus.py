@@ -49,8 +49,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def studio_url(serve: Callable[..., str], picture_folder: Path, root: Path, driver: Path) -> str:
-    return serve(None, picture_folder, root)
+def studio_url(serve: Callable[..., str], image_folder: Path, root: Path, driver: Path) -> str:
+    return serve(None, image_folder, root)
 
 
 def choose_gpus(page: Page, *indices: int) -> None:

@@ -1,4 +1,4 @@
-"""The viewer of a picture: boxes on the right pixels at every zoom, keys, and 45 megapixels."""
+"""The viewer of an image: boxes on the right pixels at every zoom, keys, and 45 megapixels."""
 
 import time
 
@@ -75,7 +75,7 @@ def test_zoom_pan_and_keys_move_the_view(studio, open_page):
     assert view_box(page)[0] > before[0]
 
 
-def test_the_page_scrolls_over_a_picture_without_focus(studio, open_page):
+def test_the_page_scrolls_over_a_image_without_focus(studio, open_page):
     page = open_page(studio, size=(1280, 500))
     pick_example(page)
     fitted = view_box(page)
@@ -86,7 +86,7 @@ def test_the_page_scrolls_over_a_picture_without_focus(studio, open_page):
     assert view_box(page) == pytest.approx(fitted)
 
 
-def test_a_crop_leads_to_its_place_in_the_picture(studio, open_page):
+def test_a_crop_leads_to_its_place_in_the_image(studio, open_page):
     page = open_page(studio)
     pick_example(page)
     ask(page)
@@ -98,7 +98,7 @@ def test_a_crop_leads_to_its_place_in_the_picture(studio, open_page):
     assert after[1] + after[3] / 2 == pytest.approx(562.5, abs=2)
 
 
-def test_a_picture_of_45_megapixels_stays_light(studio, open_page, tmp_path):
+def test_a_image_of_45_megapixels_stays_light(studio, open_page, tmp_path):
     big = Image.new("RGB", (8192, 5460), (30, 50, 70))
     ImageDraw.Draw(big).rectangle((2048, 2730, 3071, 4094), fill=(255, 255, 255))
     big.save(tmp_path / "big.jpg", quality=80)

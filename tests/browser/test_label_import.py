@@ -1,4 +1,4 @@
-"""Import on the Label page: what a look inside tells, zips, pictures that lie elsewhere; one class for an export."""
+"""Import on the Label page: what a look inside tells, zips, images that lie elsewhere; one class for an export."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
-    return serve(ScriptedModel([]), picture_folder, labels_root=labels)
+def studio(serve: Callable[..., str], image_folder: Path, labels: Path) -> str:
+    return serve(ScriptedModel([]), image_folder, labels_root=labels)
 
 
 @pytest.fixture
@@ -55,17 +55,17 @@ def sources(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_of_a_zip_are_counted_asked_about_and_keep_their_names(
+def test_images_of_a_zip_are_counted_asked_about_and_keep_their_names(
     open_page: Callable[..., Page], studio: str, labels: Path, sources: Path
 ) -> None:
     page = open_page(studio)
-    create(page, "Zip of pictures")
+    create(page, "Zip of images")
     expect(page.locator(".hs-question")).to_be_hidden()
     page.locator(".hs-file").set_input_files(sources / "plain.zip")
-    expect(page.locator(".hs-preview")).to_have_text("2 pictures: img/navy.png, img/red.png")
+    expect(page.locator(".hs-preview")).to_have_text("2 images: img/navy.png, img/red.png")
     expect(page.locator(".hs-question")).to_be_visible()
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-label-message")).to_have_text("Type the question to ask about each picture.")
+    expect(page.locator(".hs-label-message")).to_have_text("Type the question to ask about each image.")
     expect(page.locator(".hs-question")).to_have_attribute("placeholder", QUESTION)
     page.locator(".hs-question").fill("Where is the {label}?")
     page.locator(".hs-import-button").click()
@@ -86,14 +86,14 @@ def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, l
     create(page, "Zip with a table")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview")).to_contain_text("Pictures of the first 2 rows: 2 found.")
+    expect(page.locator(".hs-preview")).to_contain_text("Images of the first 2 rows: 2 found.")
     expect(page.locator("[data-field=answer]")).to_have_value("answer")
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
     assert {item.sample.answer for item in Project(labels / "zip-with-a-table").items()} == {"navy", "red"}
 
 
-def test_a_table_alone_asks_for_the_folder_of_its_pictures(
+def test_a_table_alone_asks_for_the_folder_of_its_images(
     open_page: Callable[..., Page], studio: str, labels: Path, sources: Path
 ) -> None:
     page = open_page(studio)
@@ -128,7 +128,7 @@ def test_a_table_without_heads_asks_for_its_columns(open_page: Callable[..., Pag
     create(page, "Bare table")
     page.locator(".hs-source").fill(str(sources / "bare.csv"))
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the picture: choose it.")
+    expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the image: choose it.")
     for field, title, column in (("image", "picture", "img/none.png"), ("question", "question", "What is it?")):
         select = page.locator(f"[data-field={field}]")
         expect(select).to_have_value("")
@@ -191,14 +191,14 @@ def test_a_late_answer_says_nothing_of_another_source(
     expect(page.locator(".hs-preview")).to_be_empty()
     expect(page.locator(".hs-kind")).to_have_value("auto")
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview")).to_contain_text("2 pictures")
+    expect(page.locator(".hs-preview")).to_contain_text("2 images")
 
 
-def test_a_table_that_is_taken_for_pictures_can_be_asked_about(
+def test_a_table_that_is_taken_for_images_can_be_asked_about(
     open_page: Callable[..., Page], studio: str, sources: Path
 ) -> None:
     page = open_page(studio)
-    create(page, "Taken for pictures")
+    create(page, "Taken for images")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
     page.locator(".hs-preview-button").click()
     expect(page.locator(".hs-preview")).to_contain_text("2 found")

@@ -34,9 +34,9 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
+def studio(serve: Callable[..., str], image_folder: Path, labels: Path) -> str:
     """With the built-in model."""
-    return serve(None, picture_folder, labels_root=labels)
+    return serve(None, image_folder, labels_root=labels)
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +162,12 @@ def test_columns_are_guessed_shown_and_mapped(
 
 
 def test_what_was_left_out_is_there_in_another_studio(
-    open_page: Callable[..., Page], serve: Callable[..., str], picture_folder: Path, tmp_path: Path
+    open_page: Callable[..., Page], serve: Callable[..., str], image_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "labels").mkdir()
     project = make_project(tmp_path / "labels", "earlier", 1)
     import_samples(project, LoadedSamples("table", (), (InvalidRow("line 7", "the image is missing"),)))
-    page = open_page(serve(None, picture_folder, labels_root=tmp_path / "labels"))
+    page = open_page(serve(None, image_folder, labels_root=tmp_path / "labels"))
     open_label_tab(page, "earlier")
     expect(page.locator(".hs-invalid-rows")).to_contain_text("table, line 7")
     expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
@@ -441,11 +441,11 @@ def test_projects_and_panel_survive_a_reload(open_page: Callable[..., Page], stu
 
 
 def test_a_public_page_makes_nothing(
-    open_page: Callable[..., Page], serve: Callable[..., str], picture_folder: Path, tmp_path: Path
+    open_page: Callable[..., Page], serve: Callable[..., str], image_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "labels").mkdir()
     make_project(tmp_path / "labels", "shown", 1)
-    url = serve(None, picture_folder, is_open=False, labels_root=tmp_path / "labels")
+    url = serve(None, image_folder, is_open=False, labels_root=tmp_path / "labels")
     page = open_page(url)
     open_label_tab(page, "shown")
     expect(page.locator(".hs-label-closed")).to_be_visible()

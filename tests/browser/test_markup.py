@@ -1,4 +1,4 @@
-"""Text that is markup, in every place where somebody else's words reach a tab: nothing of it runs."""
+"""Text that is markup, in every place where someone else's words reach a tab: nothing of it runs."""
 
 from __future__ import annotations
 

@@ -29,13 +29,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("states")
     for name in ("early", "late"):
         layout = write_run(root, name, steps=range(1, 4))
-        layout.log_of(1).write_text(f"log of {name}\n" + f"{name} goes on\n" * (3 if name == "early" else 9))
+        layout.log_of(1).write_text(f"log of {name}\n" + f"{name} continues\n" * (3 if name == "early" else 9))
     return root
 
 
 @pytest.fixture(scope="module")
-def shelf_url(serve: Callable[..., str], picture_folder: Path, shelf: Path) -> str:
-    return serve(None, picture_folder, shelf)
+def shelf_url(serve: Callable[..., str], image_folder: Path, shelf: Path) -> str:
+    return serve(None, image_folder, shelf)
 
 
 def choose(page: Page, name: str) -> None:
@@ -51,7 +51,7 @@ def watch(page: Page, name: str) -> None:
 
 
 def hold_first(page: Page, function: str, run: str) -> list[Route]:
-    """The first call of a function about a run waits here until somebody lets it go."""
+    """The first call of a function about a run waits here until someone lets it go."""
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -84,7 +84,7 @@ def test_an_answer_about_the_run_before_is_dropped(open_page: OpenPage, shelf_ur
     page.wait_for_timeout(2500)
     expect(page.locator(".hs-run-title")).to_have_text("early")
     expect(page.locator(".hs-step")).to_have_text("step 3")
-    assert page.locator(".hs-log pre").text_content() == "log of early\n" + "early goes on\n" * 3
+    assert page.locator(".hs-log pre").text_content() == "log of early\n" + "early continues\n" * 3
 
 
 def test_rollouts_of_the_run_before_are_dropped(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
@@ -185,14 +185,14 @@ else:
 def test_a_job_that_does_not_heed_a_stop_is_ended_when_it_is_asked_again(
     open_page: OpenPage,
     serve: Callable[..., str],
-    picture_folder: Path,
+    image_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "hung_training.py").write_text(STAND_IN)  # a real job heeds its stop file
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(launch_module, "TRAINING_MODULE", "hung_training")
-    page = open_page(serve(None, picture_folder, tmp_path / "runs"))
+    page = open_page(serve(None, image_folder, tmp_path / "runs"))
     try:
         start(page, tmp_path, "hung")
         page.get_by_role("button", name="Stop and save").click()

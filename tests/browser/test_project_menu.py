@@ -26,8 +26,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
-    return serve(lambda name: ScriptedModel(), picture_folder, labels_root=labels)
+def studio(serve: Callable[..., str], image_folder: Path, labels: Path) -> str:
+    return serve(lambda name: ScriptedModel(), image_folder, labels_root=labels)
 
 
 def choose(page: Page, entry: str) -> None:

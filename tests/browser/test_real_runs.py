@@ -49,9 +49,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def studio_url(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
+def studio_url(serve: Callable[..., str], image_folder: Path, root: Path) -> str:
     """A studio whose runs start empty."""
-    return serve(None, picture_folder, root)
+    return serve(None, image_folder, root)
 
 
 @pytest.mark.core
@@ -111,7 +111,7 @@ def test_a_stop_saves_and_touches_nothing_else(
         expect(page.locator(".hs-run-message")).to_have_text("Asked to finish its step, save, and end.")
         state_is(page, "stopped")
         expect(page.locator(".hs-run-message")).to_have_text("")
-        assert foreign.poll() is None, "a program that only names the run goes on"
+        assert foreign.poll() is None, "a program that only names the run continues"
     finally:
         foreign.kill()
         foreign.wait()
@@ -194,7 +194,7 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
     request.addfinalizer(lambda: end_runs(root))
     log = tmp_path / "log"
     with StudioProcess(root, log=log) as first:
-        assert first.url in log.read_text(), "a log that somebody follows tells the address at once"
+        assert first.url in log.read_text(), "a log that someone follows tells the address at once"
         page = open_page(first.url)
         start(page, tmp_path, "survivor", schedule={"rl_steps": 500})
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
@@ -207,7 +207,7 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
         other = open_page(second.url)
         open_tab(other, "Watch")
         expect(other.locator(".hs-run-title")).to_have_text("survivor")
-        expect(page.locator(".hs-offline-note")).to_be_hidden()  # the old tab goes on by itself
+        expect(page.locator(".hs-offline-note")).to_be_hidden()  # the old tab continues by itself
         deadline = time.monotonic() + RUN_MS / 1000
         while read_status(layout).step <= step and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -41,8 +41,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(serve: Callable[..., str], picture_folder: Path, labels: Path) -> str:
-    return serve(lambda name: open_by_name("scripted"), picture_folder, labels_root=labels)
+def studio(serve: Callable[..., str], image_folder: Path, labels: Path) -> str:
+    return serve(lambda name: open_by_name("scripted"), image_folder, labels_root=labels)
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_arrows_move_and_resize_by_single_pixels_of_the_original(review: tuple[P
     assert next(project.items()).label.boxes[0].xyxy == (x_min + 1, y_min + 10, x_max + 2, y_max + 0)
 
 
-def test_a_box_cannot_leave_the_picture(review: tuple[Page, Project]) -> None:
+def test_a_box_cannot_leave_the_image(review: tuple[Page, Project]) -> None:
     page, project = review
     page.keyboard.press("1")
     middle = (4400.0, 2300.0)
@@ -384,7 +384,7 @@ def test_text_of_a_question_is_never_markup(open_page: Callable[..., Page], stud
     assert page.title() != "owned"
 
 
-def test_a_picture_that_is_gone_is_told_and_the_next_item_can_be_reached(
+def test_a_image_that_is_gone_is_told_and_the_next_item_can_be_reached(
     open_page: Callable[..., Page], studio: str, labels: Path
 ) -> None:
     project = make_project(labels, "gone", 2)

@@ -1,4 +1,4 @@
-"""Train, Watch and Runs in a browser, with runs that somebody else has made."""
+"""Train, Watch and Runs in a browser, with runs that someone else has made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHOWN_BY_CHAIN = ("schedule-rl-steps", "schedule-sft-steps", "method-preference-
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of somebody else: an ordinary one, one like it with another k, and one full of hostile text."""
+    """Runs of someone else: an ordinary one, one like it with another k, and one full of hostile text."""
     root = tmp_path_factory.mktemp("shelf")
     write_run(root, "plain", steps=range(1, 6))
     write_run(root, "other", steps=range(1, 6), method={"preference_scale": 0.3})
@@ -55,8 +55,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shelf_url(serve: Callable[..., str], picture_folder: Path, shelf: Path) -> str:
-    return serve(None, picture_folder, shelf)
+def shelf_url(serve: Callable[..., str], image_folder: Path, shelf: Path) -> str:
+    return serve(None, image_folder, shelf)
 
 
 def watch(page: Page, name: str) -> None:
@@ -73,10 +73,10 @@ def test_boxes_land_on_the_right_pixels_and_move_from_step_to_step(open_page: Op
     watch(page, "plain")
     box = """() => {
       const rect = document.querySelector('.hs-boxes rect');
-      const picture = document.querySelector('.hs-rollout-viewer-image image').getBoundingClientRect();
-      const [seen, scale] = [rect.getBBox(), picture.width / 1000];
+      const image = document.querySelector('.hs-rollout-viewer-image image').getBoundingClientRect();
+      const [seen, scale] = [rect.getBBox(), image.width / 1000];
       const shown = rect.getBoundingClientRect();
-      return [seen.x, seen.y, seen.x + seen.width, seen.y + seen.height, (shown.left - picture.left) / scale];
+      return [seen.x, seen.y, seen.x + seen.width, seen.y + seen.height, (shown.left - image.left) / scale];
     }"""
     page.wait_for_timeout(700)  # boxes glide
     left, top, right, bottom = BOX_XYXY
@@ -209,7 +209,7 @@ def test_a_checkpoint_is_published_with_the_visitors_token(
 # --- how a run stands -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_somebody_ended_is_not_shown_as_a_failure(
+def test_a_run_that_someone_ended_is_not_shown_as_a_failure(
     open_page: OpenPage, shelf_url: str, shelf: Path, request: pytest.FixtureRequest
 ) -> None:
     ends = [
@@ -224,7 +224,7 @@ def test_a_run_that_somebody_ended_is_not_shown_as_a_failure(
     page = open_page(shelf_url)
     end = page.locator(".hs-run-outcome")
     watch(page, "ended")
-    expect(end).to_have_text("Ended at once, on request. The last checkpoint is step 2; Resume goes on from there.")
+    expect(end).to_have_text("Ended at once, on request. The last checkpoint is step 2; Resume continues from there.")
     expect(end).to_have_attribute("role", "status")
     neutral = color_of(page, ".hs-run-outcome")
     watch(page, "went down")
@@ -268,7 +268,7 @@ def test_a_run_says_what_it_does_beside_its_steps(
             run.log_step(step, "ap_grpo", {"reward": 0.5})
             with run.saving_checkpoint(step, "ap_grpo"):
                 pass
-            expect(page.locator(".hs-checkpoints")).to_have_value(str(step))  # the newest, until somebody chooses
+            expect(page.locator(".hs-checkpoints")).to_have_value(str(step))  # the newest, until someone chooses
         expect(phase).to_have_text("working on step 3")
         expect(clock).to_contain_text("left")
         expect(page.locator(".hs-chart:visible")).to_have_count(1)
@@ -399,9 +399,9 @@ def test_a_file_that_is_no_settings_changes_nothing(open_page: OpenPage, shelf_u
 
 
 def test_a_public_page_shows_runs_and_starts_none(
-    open_page: OpenPage, serve: Callable[..., str], picture_folder: Path, tmp_path: Path
+    open_page: OpenPage, serve: Callable[..., str], image_folder: Path, tmp_path: Path
 ) -> None:
-    page = open_page(serve(None, picture_folder, tmp_path, False))
+    page = open_page(serve(None, image_folder, tmp_path, False))
     open_tab(page, "Watch")
     expect(page.locator(".hs-no-run p")).to_contain_text("Training is switched off on this page")
     expect(page.locator(".hs-go-to-train")).to_be_hidden()

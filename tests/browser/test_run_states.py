@@ -34,8 +34,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
-    return serve(None, picture_folder, root)
+def url(serve: Callable[..., str], image_folder: Path, root: Path) -> str:
+    return serve(None, image_folder, root)
 
 
 def choose(page: Page, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The page of a Space in a browser: a tab's project is its own, survives a reload, and nobody else's tab has it."""
+"""The page of a Space in a browser: a tab's project is its own, survives a reload, and no one else's tab has it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ WELL_KNOWN = re.compile(r"^https://(fonts\.googleapis\.com|huggingface\.co)/")
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory, picture_folder: Path) -> Iterator[Space]:
-    with serve_space(tmp_path_factory.mktemp("space"), open_by_name, picture_folder) as served:
+def space(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Iterator[Space]:
+    with serve_space(tmp_path_factory.mktemp("space"), open_by_name, image_folder) as served:
         served.launcher.queue.close()
         yield served
 
@@ -55,7 +55,7 @@ def open_tab(browser: Browser, space: Space) -> Iterator[Callable[..., Page]]:
 
 
 def test_a_tab_has_projects_of_its_own(
-    open_tab: Callable[..., Page], picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_tab: Callable[..., Page], image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = open_tab(), open_tab()
     expect(first.locator(".hs-session-note")).to_contain_text("private to this browser tab")
@@ -67,7 +67,7 @@ def test_a_tab_has_projects_of_its_own(
         expect(page.locator(".hs-project option")).to_have_text([f"{name} (0)"])
 
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
-        archive.write(picture_folder / "street.png", "street.png")
+        archive.write(image_folder / "street.png", "street.png")
     first.locator(".hs-file").set_input_files(tmp_path / "pictures.zip")
     first.locator(".hs-question").fill("Which number is on the sign?")
     first.locator(".hs-import-button").click()
@@ -103,7 +103,7 @@ def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., P
     looks: list[str] = []
     page.on("request", lambda request: looks.append(request.url) if '"poll"' in (request.post_data or "") else None)
     page.wait_for_timeout(4000)
-    assert not looks, "not every second or two while nobody sees it"
+    assert not looks, "not every second or two while no one sees it"
     with page.expect_request(lambda request: '"poll"' in (request.post_data or "")):
         page.clock.fast_forward(61_000)
 
@@ -122,14 +122,14 @@ def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callabl
 def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_view_each(
     open_tab: Callable[..., Page], space: Space, tmp_path: Path
 ) -> None:
-    picture = draw_image(tmp_path / "sign.png")
+    image = draw_image(tmp_path / "sign.png")
     names = {
         space.launcher.runs_root: ("Mine", "Mine too"),
         space.services.examples.api.launch.runs_root: ("One", "Two"),
     }
     for root, titles in names.items():
         for title in titles:
-            write_evaluation(root, make_records(picture), title=title)
+            write_evaluation(root, make_records(image), title=title)
     page = open_tab(sign_in(OWNER))
     page.get_by_role("tab", name="Evaluate", exact=True).click()
     examples, owners = page.locator("#evaluate-page"), page.locator("#evaluate-owner-page")

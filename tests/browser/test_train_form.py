@@ -28,8 +28,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(serve: Callable[..., str], picture_folder: Path, root: Path) -> str:
-    return serve(None, picture_folder, root)
+def url(serve: Callable[..., str], image_folder: Path, root: Path) -> str:
+    return serve(None, image_folder, root)
 
 
 def choose_preset(page: Page, title: str) -> None:

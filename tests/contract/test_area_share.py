@@ -23,7 +23,7 @@ from tests.evaluations import draw_image
 from tests.fakes import ScriptedModel
 
 BOXES = ['[{"bbox_2d": [0, 0, 500, 1000]}]', '[{"bbox_2d": [0, 0, 100, 1000]}]', "nowhere", "nowhere"]
-"""Half of the picture, a tenth of it, and nothing twice: 0.3 on the average of those with a box, 0.15 of all."""
+"""Half of the image, a tenth of it, and nothing twice: 0.3 on the average of those with a box, 0.15 of all."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The pictures of the documents are those that the script takes, no more and no fewer, and each is shown somewhere."""
+"""The images of the documents are those that the script takes, no more and no fewer, and each is shown somewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.browser.screenshots.__main__ import MAX_BYTES, SCALE
-from tests.browser.screenshots.pictures import PICTURES, Picture
+from tests.browser.screenshots.images import PICTURES, Picture
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -25,7 +25,7 @@ def test_the_folder_holds_what_the_script_takes() -> None:
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
-def test_a_picture_is_shown_and_small(picture: Picture) -> None:
+def test_a_image_is_shown_and_small(picture: Picture) -> None:
     path = IMAGES / picture.file
     assert path in SHOWN, "no document shows it"
     assert path.stat().st_size <= MAX_BYTES

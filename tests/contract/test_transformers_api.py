@@ -42,7 +42,7 @@ def test_every_family_is_checked() -> None:
 
 
 @pytest.mark.parametrize("key", CLASSES)
-def test_forward_takes_encoded_pictures_positions_and_a_choice_of_logits(key: str) -> None:
+def test_forward_takes_encoded_images_positions_and_a_choice_of_logits(key: str) -> None:
     whole, core = CLASSES[key]
     wanted = {"input_ids", "attention_mask", "position_ids", "mm_encoder_outputs"}
     missing = wanted - set(inspect.signature(core.forward).parameters)

@@ -1,8 +1,8 @@
-"""The promise of the method: in the crops-only turn the model sees no pixel of the full picture (method, Sec. 2.3).
+"""The promise of the method: in the crops-only turn the model sees no pixel of the full image (method, Sec. 2.3).
 
 Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part looks at
 what the loop hands to any model, the second at the tensors that enter a real one. Both show first that the detector
-fires where the picture is NOT withheld, so that its silence means something.
+fires where the image is NOT withheld, so that its silence means something.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hart_studio.models.loading import load_model
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Protocol, Sample
-from tests.fakes import PointingModel, ScriptedModel, TurnKind, fed_wh, pictures_in, turn_kind
+from tests.fakes import PointingModel, ScriptedModel, TurnKind, fed_wh, images_in, turn_kind
 
 WIDTH, HEIGHT = 960, 640
 REGION = (240, 160, 480, 320)
@@ -39,7 +39,7 @@ BOXES = "[[250, 250, 500, 500], [700, 600, 900, 850]]"
 
 
 def paint(path: Path, seed: int) -> Path:
-    """A picture whose regions hold noise without red, always the same, on full red with noise that ``seed`` changes."""
+    """An image whose regions hold noise without red, always the same, on full red with noise that ``seed`` changes."""
     pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[..., 0] = 255
     inside = np.random.default_rng(99).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -78,33 +78,33 @@ def ask_scripted(picture: Path, protocol: Protocol, **settings: Any) -> Scripted
     return model
 
 
-def test_the_detector_fires_where_the_picture_is_shown(picture: Path) -> None:
+def test_the_detector_fires_where_the_image_is_shown(picture: Path) -> None:
     shown: list[tuple[Protocol, TurnKind]] = [
         ("direct", "direct"),
         ("full_and_crops", "full_and_crops"),
         ("crops_only", "grounding"),
     ]
     for protocol, kind in shown:
-        overview, *crops = pictures_in(ask_scripted(picture, protocol).requests(kind)[0])
+        overview, *crops = images_in(ask_scripted(picture, protocol).requests(kind)[0])
         assert count_signature(overview) > 0.8 * overview.pixels.width * overview.pixels.height
         assert all(count_signature(crop) == 0 for crop in crops)
 
 
 def test_the_crops_only_request_is_a_new_conversation_of_crops(picture: Path) -> None:
     model = ask_scripted(picture, "crops_only")
-    (overview,) = pictures_in(model.requests("grounding")[0])
+    (overview,) = images_in(model.requests("grounding")[0])
     original = SourceImage(picture).full()
     requests = model.requests("crops_only")
     assert len(requests) == 3
     for request in requests:
         assert len(request.messages) == 1
         assert request.messages[0].role == "user"
-        shown = pictures_in(request)
+        shown = images_in(request)
         assert len(shown) == 2
         assert overview not in shown
         for crop, region in zip(shown, (REGION, SECOND), strict=True):
             assert crop.pixels.tobytes() == original.crop(region).tobytes()
-            assert crop.pixels.info == {}, "metadata could carry a thumbnail of the picture"
+            assert crop.pixels.info == {}, "metadata could carry a thumbnail of the image"
             assert count_signature(crop) == 0
         said = "".join(part for part in request.messages[0].parts if isinstance(part, str))
         assert BOXES not in said
@@ -121,7 +121,7 @@ def test_without_a_usable_box_nothing_is_shown_at_all(picture: Path) -> None:
 def test_a_rollout_never_sees_the_crops_of_another(picture: Path) -> None:
     model = ScriptedModel(grounding=["[[250, 250, 500, 500]]", "[[700, 600, 900, 850]]"], crops_only="B")
     closed_loop.run(model, [make_sample(picture)], "crops_only", LoopSettings(), group_size=2)
-    sizes = [[crop.pixels.size for crop in pictures_in(request)] for request in model.requests("crops_only")]
+    sizes = [[crop.pixels.size for crop in images_in(request)] for request in model.requests("crops_only")]
     assert sizes == [[(240, 160)], [(192, 160)]]
 
 
@@ -130,12 +130,12 @@ def test_no_family_is_shown_more_than_the_region(picture: Path, family_key: str)
     family = FAMILIES[family_key]
 
     def point(request: ChatRequest) -> str:
-        return write_boxes([REGION], family, fed_wh(pictures_in(request)[0], family.resize_factor))
+        return write_boxes([REGION], family, fed_wh(images_in(request)[0], family.resize_factor))
 
     model = ScriptedModel(grounding=point, crops_only="B", family_key=family_key)
     closed_loop.run(model, [make_sample(picture)], "crops_only", LoopSettings())
     (request,) = model.requests("crops_only")
-    (crop,) = pictures_in(request)
+    (crop,) = images_in(request)
     assert crop.pixels.size == (240, 160)
     assert count_signature(crop) == 0
 
@@ -155,7 +155,7 @@ class Seen:
 
 @contextmanager
 def watching(model: LocalChatModel) -> Iterator[Seen]:
-    """Records the inputs of the network itself; it begins with no picture remembered."""
+    """Records the inputs of the network itself; it begins with no image remembered."""
     model.clear_features()
     seen = Seen()
     encode = model.model.get_image_features
@@ -227,7 +227,7 @@ def test_the_tensors_of_the_crops_only_turn_are_those_of_the_crops(real_model: L
 
     seen, (request,) = watch_answer_turn(real_model, picture, "crops_only")
     expected = [
-        process_image(real_model.processor, real_model.family, crop, is_alone=False) for crop in pictures_in(request)
+        process_image(real_model.processor, real_model.family, crop, is_alone=False) for crop in images_in(request)
     ]
     assert len(seen.pixel_values) == len(expected) == 2
     for actual, one in zip(seen.pixel_values, expected, strict=True):

@@ -49,7 +49,7 @@ def name_of(path: Path) -> str:
 
 
 def links(path: Path) -> list[str]:
-    """Targets of links and pictures, without those in code."""
+    """Targets of links and images, without those in code."""
     text = _CODE.sub(" ", "\n".join(prose(path)))
     return [*_LINK.findall(text), *_TAG.findall(text)]
 
@@ -88,7 +88,7 @@ def commands(path: Path) -> Iterator[Command]:
 
 
 def _joined(code: str, first: int) -> Iterator[tuple[int, str]]:
-    """Lines with those that they go on in; with the number of the first."""
+    """Lines with those that they continue in; with the number of the first."""
     begun, text = first, ""
     for number, line in enumerate(code.splitlines(), start=first):
         begun = begun if text else number

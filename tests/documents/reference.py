@@ -33,7 +33,7 @@ CONFIGS = (
 )
 """(class, title, where its values come from) of what decides over a job."""
 MODULES = (
-    ("Records and pictures", ("records", "imaging", "scoring", "errors")),
+    ("Records and images", ("records", "imaging", "scoring", "errors")),
     ("Models", ("models.chat", "models.model_loading", "models.served_settings")),
     ("The closed loop", ("pipeline.settings", "pipeline.closed_loop", "pipeline.inference", "pipeline.verification")),
     ("Data", ("data.sources", "data.benchmarks.catalog")),

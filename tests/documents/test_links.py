@@ -67,7 +67,7 @@ def parse(command: Command, monkeypatch: pytest.MonkeyPatch) -> Namespace:
             if command.module:
                 spec = importlib.util.find_spec(command.module)
                 is_package = spec is not None and spec.submodule_search_locations is not None
-                # Run anew, and put back afterwards; a package itself stays the one that others hold.
+                # Run again, and put back afterwards; a package itself stays the one that others hold.
                 name = f"{command.module}.__main__" if is_package else command.module
                 patch.delitem(sys.modules, name, raising=False)
                 runpy.run_module(command.module, run_name="__main__")

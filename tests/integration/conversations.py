@@ -24,12 +24,12 @@ def picture(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageIn
     return ImageInput(image, *model.overview_budget)
 
 
-def one_picture(model: ChatModel) -> ChatRequest:
+def one_image(model: ChatModel) -> ChatRequest:
     # 168 x 112 fills a canvas of the tiny LLaVA, so that nothing is resized before its processor.
     return ChatRequest((Message("user", (picture(model, 168, 112), "Output the coordinates.\nWhich color?")),))
 
 
-def two_pictures_in_text(model: ChatModel) -> ChatRequest:
+def two_images_in_text(model: ChatModel) -> ChatRequest:
     parts = ("You can only see ", picture(model, 120, 90, 1), picture(model, 90, 150, 2), " relevant to it. Which?")
     return ChatRequest((Message("user", parts),))
 
@@ -44,11 +44,11 @@ def two_turns(model: ChatModel) -> ChatRequest:
     )
 
 
-def no_picture(model: ChatModel) -> ChatRequest:
+def no_image(model: ChatModel) -> ChatRequest:
     return ChatRequest((Message("user", (f"Hello {model.name[:0]}there, what is 2 + 2?",)),))
 
 
-CONVERSATIONS = (one_picture, two_pictures_in_text, two_turns, no_picture)
+CONVERSATIONS = (one_image, two_images_in_text, two_turns, no_image)
 
 
 def texts(completions: list[list[Completion]]) -> list[list[tuple[str, str, int]]]:

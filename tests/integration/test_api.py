@@ -142,7 +142,7 @@ def test_what_locate_found_can_be_verified(client, picture):
         ([[0, 0, 9, 9]], "box 1"),
         ([EDGES, {**EDGES, "x_max": -1}], "box 2"),
         ([{**EDGES, "x_max": "wide"}], "box 1: x_max"),
-        ([{**EDGES, "x_min": 1600, "x_max": 1700}], "inside the picture of 1600 x 900 pixels"),
+        ([{**EDGES, "x_min": 1600, "x_max": 1700}], "inside the image of 1600 x 900 pixels"),
     ],
 )
 def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):
@@ -173,7 +173,7 @@ def test_bad_input_is_one_clear_line(client, picture, changes, text):
         assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_is_no_picture_is_refused(client, tmp_path):
+def test_a_file_that_is_no_image_is_refused(client, tmp_path):
     (tmp_path / "notes.png").write_text("words", "utf-8")
     with pytest.raises(AppError, match=r"notes\.png"):
         client.predict(handle_file(tmp_path / "notes.png"), "What?", api_name="/ask")
@@ -220,7 +220,7 @@ def test_only_uploaded_files_are_read(url, image):
 @pytest.mark.parametrize("name", ["locate", "verify"])
 def test_the_other_calls_read_uploaded_files_only(url, name):
     answer = call(url, {"path": str(PROJECT_ROOT / "assets" / "examples" / "3-dots.jpg")}, name)
-    assert "event: error" in answer and "expected an uploaded picture" in answer.lower()
+    assert "event: error" in answer and "expected an uploaded image" in answer.lower()
 
 
 def test_only_the_calls_for_programs_are_public(client):

@@ -32,7 +32,7 @@ def name_block(place):
 
 
 class Reader:
-    """Somebody who follows the page from top to bottom in a folder of his own, beside a running server."""
+    """Someone who follows the page from top to bottom in a folder of his own, beside a running server."""
 
     def __init__(self, folder, port, variables):
         self.folder, self.port = folder, port

@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.core, pytest.mark.integration]
 JPEG = encoded(landmark(640, 480), "JPEG")
 GOOD_QUESTION = ["Which digit is on the sign?"]
 
-PICTURES: dict[str, tuple[bytes, str]] = {
+IMAGES: dict[str, tuple[bytes, str]] = {
     "empty file": (b"", "empty file"),
-    "text": (b"not a picture at all", "no picture"),
-    "html": (b"<!doctype html><p>404", "no picture"),
+    "text": (b"not an image at all", "no image"),
+    "html": (b"<!doctype html><p>404", "no image"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
     "pdf": (b"%PDF-1.7\n", "PDF"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
@@ -87,7 +87,7 @@ BOXES: dict[str, tuple[str, str]] = {
     "an empty list": ("```json\n[]\n```", "no_box"),
     "inverted": ('[{"bbox_2d": [500, 500, 100, 100]}]', "bad_box"),
     "zero area": ('[{"bbox_2d": [500, 500, 500, 500]}]', "bad_box"),
-    "outside of the picture": ('[{"bbox_2d": [1500, 1500, 1900, 1900]}]', "bad_box"),
+    "outside of the image": ('[{"bbox_2d": [1500, 1500, 1900, 1900]}]', "bad_box"),
     "not numbers": ('[{"bbox_2d": [NaN, 1, Infinity, 5]}]', "bad_box"),
     "three numbers": ('[{"bbox_2d": [1, 2, 3]}]', "bad_box"),
     "absurd numbers": ('[{"bbox_2d": [0, 0, 1e30, 1e30]}]', "bad_box"),
@@ -95,11 +95,11 @@ BOXES: dict[str, tuple[str, str]] = {
 
 
 def test_the_table_is_long_enough() -> None:
-    assert len(PICTURES) + len(ARGUMENTS) + len(MODELS) + len(BOXES) >= 40
+    assert len(IMAGES) + len(ARGUMENTS) + len(MODELS) + len(BOXES) >= 40
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     path.write_bytes(JPEG)
     return path
@@ -123,9 +123,9 @@ def no_model_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.usefixtures("no_model_needed")
-@pytest.mark.parametrize("case", PICTURES)
-def test_a_bad_picture(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, message = PICTURES[case]
+@pytest.mark.parametrize("case", IMAGES)
+def test_a_bad_image(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, message = IMAGES[case]
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
     assert message in refuse([str(path), *GOOD_QUESTION], capsys)
@@ -133,25 +133,25 @@ def test_a_bad_picture(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.usefixtures("no_model_needed")
 @pytest.mark.parametrize("case", ARGUMENTS)
-def test_a_bad_question_or_setting(case: str, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_question_or_setting(case: str, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, message = ARGUMENTS[case]
-    assert message in refuse([str(picture), *arguments], capsys)
+    assert message in refuse([str(image), *arguments], capsys)
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_a_bad_model(case: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_model(case: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, message = MODELS[case]
-    assert message in refuse([str(picture), *GOOD_QUESTION, "--model", str(make(tmp_path))], capsys)
+    assert message in refuse([str(image), *GOOD_QUESTION, "--model", str(make(tmp_path))], capsys)
 
 
 @pytest.mark.parametrize("case", BOXES)
 def test_a_bad_box_is_an_outcome_and_not_an_error(
-    case: str, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: str, image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, outcome = BOXES[case]
     model = ScriptedModel(grounding=text, direct="7")
     monkeypatch.setattr(ask, "load_model", lambda name, device: model)
-    command = [str(picture), *GOOD_QUESTION, "--answer", "7", "--protocol", "crops_only", "--json"]
+    command = [str(image), *GOOD_QUESTION, "--answer", "7", "--protocol", "crops_only", "--json"]
     assert ask.main(command) == 0
     reply = json.loads(capsys.readouterr().out)
     assert reply["outcome"] == outcome

@@ -1,4 +1,4 @@
-"""The preset for any machine, as it is: it learns, its model opens, and it goes on after a stop."""
+"""The preset for any machine, as it is: it learns, its model opens, and it continues after a stop."""
 
 from __future__ import annotations
 

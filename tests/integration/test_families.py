@@ -19,8 +19,8 @@ from tests.integration.conversations import (
     GREEDY,
     WARM,
     forward_ids,
-    no_picture,
-    one_picture,
+    no_image,
+    one_image,
     picture,
     texts,
     tower_runs,
@@ -77,7 +77,7 @@ def test_the_answer_is_the_librarys_own(model: LocalChatModel, conversation: Cal
 
 
 def test_a_completion_tells_its_tokens(model: LocalChatModel) -> None:
-    for group in model.generate([one_picture(model), two_turns(model)], WARM, group_size=3):
+    for group in model.generate([one_image(model), two_turns(model)], WARM, group_size=3):
         for one in group:
             assert len(one.token_ids) == one.completion_tokens
             kept = [token for token in one.token_ids if token not in model._removed_ids]
@@ -86,7 +86,7 @@ def test_a_completion_tells_its_tokens(model: LocalChatModel) -> None:
             assert ends == [False] * (len(ends) - 1) + [one.finish_reason == "stop"]
 
 
-def test_answers_depend_on_the_picture(model: LocalChatModel) -> None:
+def test_answers_depend_on_the_image(model: LocalChatModel) -> None:
     requests = [ChatRequest((Message("user", (picture(model, 160, 110, seed), "Which?")),)) for seed in range(4)]
     assert len({answer.text for [answer] in model.generate(requests, GREEDY)}) == 4
 
@@ -100,7 +100,7 @@ def test_a_batch_of_unequal_requests_is_the_requests_one_by_one(model: LocalChat
 
 
 def test_a_group_shares_one_prefill(model: LocalChatModel) -> None:
-    requests = [one_picture(model), two_turns(model)]
+    requests = [one_image(model), two_turns(model)]
     alone = model.generate(requests, GREEDY)
     with forward_ids(model) as seen:
         group = model.generate(requests, GREEDY, group_size=4)
@@ -131,7 +131,7 @@ def test_a_shared_prefill_samples_like_separate_ones(model: LocalChatModel, monk
     assert [group[0] for group in separate] == shared
 
 
-def test_a_picture_is_encoded_once_while_it_lives(model: LocalChatModel) -> None:
+def test_a_image_is_encoded_once_while_it_lives(model: LocalChatModel) -> None:
     shown = picture(model, 160, 110)
     requests = [ChatRequest((Message("user", (shown, text)),)) for text in ("Where?", "Which color?")]
     before = model.encoder.encode_count
@@ -151,7 +151,7 @@ def test_a_picture_is_encoded_once_while_it_lives(model: LocalChatModel) -> None
 
 def test_held_features_are_bounded(model: LocalChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MAX_CACHED_VISUAL_TOKENS", 1)
-    old, new = one_picture(model), two_turns(model)
+    old, new = one_image(model), two_turns(model)
     model.generate([old], GREEDY)
     [[answer]] = model.generate([new], GREEDY)
     assert model.encoder.cached_tokens == answer.visual_tokens
@@ -178,19 +178,19 @@ def test_positions_follow_the_patch_grid(load_tiny: Callable[[str], LocalChatMod
     request = two_turns(model)
     # No error, another answer: this is what a forgotten mm_token_type_ids does.
     assert texts(plain.generate([request], GREEDY)) != texts(model.generate([request], GREEDY))
-    assert texts(plain.generate([no_picture(model)], GREEDY)) == texts(model.generate([no_picture(model)], GREEDY))
+    assert texts(plain.generate([no_image(model)], GREEDY)) == texts(model.generate([no_image(model)], GREEDY))
 
 
-def test_picture_tokens_are_never_sampled(model: LocalChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_tokens_are_never_sampled(model: LocalChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = model._unsampled_ids
     assert set(model.processor.image_token_ids + model.processor.video_token_ids) - {None} <= set(wanted.tolist())
 
-    def prefer_pictures(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+    def prefer_images(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
         output[..., wanted] += 1000.0
         return output
 
-    request = one_picture(model)
-    handle = model.model.lm_head.register_forward_hook(prefer_pictures)
+    request = one_image(model)
+    handle = model.model.lm_head.register_forward_hook(prefer_images)
     try:
         for sampling in (GREEDY, WARM):
             with forward_ids(model) as seen:
@@ -205,7 +205,7 @@ def test_picture_tokens_are_never_sampled(model: LocalChatModel, monkeypatch: py
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (3, 5), (28, 28), (2000, 1), (1, 3000), (9000, 20), (1500, 1500)])
-def test_tiny_and_absurd_pictures_are_answered(model: LocalChatModel, size_wh: tuple[int, int]) -> None:
+def test_tiny_and_absurd_images_are_answered(model: LocalChatModel, size_wh: tuple[int, int]) -> None:
     image = Image.new("RGB", size_wh, (200, 30, 90))
     for budget in (model.overview_budget, (model.overview_budget.min_pixels, model.overview_budget.min_pixels * 2)):
         request = ChatRequest((Message("user", (ImageInput(image, *budget), "What?")),))
@@ -242,12 +242,12 @@ def test_box_tags_survive_and_other_special_tokens_go(
     model = load_tiny(key)
     script = iter(model.processor.tokenizer.encode(ids, add_special_tokens=False))
     monkeypatch.setattr(generation, "sample_token", lambda logits, *_: torch.tensor([next(script)]))
-    [[answer]] = model.generate([one_picture(model)], SamplingParams(max_new_tokens=200))
+    [[answer]] = model.generate([one_image(model)], SamplingParams(max_new_tokens=200))
     assert (answer.text, answer.finish_reason) == (expected, "stop")
 
 
 def test_the_checkpoints_generation_config_does_not_leak_in(model: LocalChatModel) -> None:
-    request = one_picture(model)
+    request = one_image(model)
     before = texts(model.generate([request], WARM, group_size=2))
     config = model.model.generation_config
     untouched = config.to_dict()

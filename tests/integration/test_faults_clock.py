@@ -30,7 +30,7 @@ YEAR = timedelta(days=365).total_seconds()
 
 @pytest.fixture
 def put_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """``put_clock(seconds)``: the time of day is off by so much from now on; the monotonic clock goes on."""
+    """``put_clock(seconds)``: the time of day is off by so much from now on; the monotonic clock continues."""
     now, offset = time.time, [0.0]
 
     class Shifted(datetime):

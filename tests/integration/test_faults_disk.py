@@ -53,7 +53,7 @@ def no_room() -> Iterator[None]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but those that SQLite makes anew at any time."""
+    """Every file below a folder but those that SQLite makes again at any time."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -62,7 +62,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     Image.effect_noise((640, 480), 60).convert("RGB").save(tmp_path / "street.png")
     return tmp_path / "street.png"
 
@@ -73,12 +73,12 @@ def test_the_limit_is_what_it_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
 
 
-def test_a_question(tmp_path: Path, picture: Path) -> None:
+def test_a_question(tmp_path: Path, image: Path) -> None:
     model = ScriptedModel(
         grounding='[{"bbox_2d": [250, 500, 375, 750], "label": "sign"}]', crops_only="A", direct="A", full_and_crops="A"
     )
     service = AskService(tmp_path / "work", lambda name: model)
-    form = read_form(picture, "Which?")
+    form = read_form(image, "Which?")
     with no_room():
         with pytest.raises(OSError) as caught:
             service.ask(form, "m", lambda fraction, stage: None)
@@ -86,7 +86,7 @@ def test_a_question(tmp_path: Path, picture: Path) -> None:
         assert describe(caught.value).message == FULL
     assert contents(tmp_path / "work").keys() == set() or all(
         not data for data in contents(tmp_path / "work").values()
-    ), "half a picture would be shown for ever"
+    ), "half an image would be shown for ever"
     reply = service.ask(form, "m", lambda fraction, stage: None)
     with Image.open(reply.scene.preview.path) as preview, Image.open(reply.scene.detail.path) as detail:
         preview.load()
@@ -123,7 +123,7 @@ def test_a_training_and_an_evaluation_that_cannot_be_written_are_in_no_list(
 
 
 def test_labeling_from_the_import_to_the_start_of_a_run(
-    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = LabelApi(tmp_path / "labels")
     table = tmp_path / "t.csv"

@@ -85,7 +85,7 @@ def check_files(folder: Path) -> None:
         is_draft = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if is_draft or not path.is_file() or "hart-studio-" in str(path):
             continue
-        with suppress(FileNotFoundError):  # a job goes on writing
+        with suppress(FileNotFoundError):  # a job continues writing
             if path.suffix == ".json" and "checkpoints" not in path.parts:
                 json.loads(path.read_text("utf-8"))
             elif path.suffix == ".jsonl":
@@ -103,7 +103,7 @@ def check_files(folder: Path) -> None:
 
 
 class Asking(threading.Thread):
-    """Somebody who asks one question after another, until the server is gone."""
+    """Someone who asks one question after another, until the server is gone."""
 
     def __init__(self, studio: Studio) -> None:
         super().__init__(daemon=True)
@@ -114,9 +114,9 @@ class Asking(threading.Thread):
         with suppress(httpx.HTTPError, ValueError, IndexError), httpx.Client(base_url=self.url, timeout=120) as client:
             data = (EXAMPLES / "1-character.jpg").read_bytes()
             answer = client.post("/gradio_api/upload", files={"files": ("a.jpg", data)}).raise_for_status().json()
-            picture = {"path": answer[0], "meta": {"_type": "gradio.FileData"}}
+            image = {"path": answer[0], "meta": {"_type": "gradio.FileData"}}
             while True:
-                body = {"data": [picture, "Read the character on the red square.", "E\nZ", "", "", ["direct"]]}
+                body = {"data": [image, "Read the character on the red square.", "E\nZ", "", "", ["direct"]]}
                 event = client.post("/gradio_api/call/ask", json=body).raise_for_status().json()["event_id"]
                 text = client.get(f"/gradio_api/call/ask/{event}").text
                 if "event: complete" in text:
@@ -144,7 +144,7 @@ def wait(is_over: Any, seconds: float = 600) -> None:
 
 
 def begin(studio: Studio, roots: Roots) -> set[str]:
-    """LaunchRequest a training, and label what is left when nobody does; returns the ids of both."""
+    """LaunchRequest a training, and label what is left when no one does; returns the ids of both."""
     roots.orders += 1
     studio.press("train-start", {**TRAINING, "set-seed": roots.orders})
     told = studio.call("start", {"project": "signs", "rollouts": 2}, beside="start_import")

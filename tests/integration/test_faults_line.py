@@ -1,4 +1,4 @@
-"""More questions than the model can take: places are told, too many are refused, nobody who has gone is waited for."""
+"""More questions than the model can take: places are told, too many are refused, no one who has gone is waited for."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def page(service: AskService) -> Iterator[Page]:
 
 
 @pytest.fixture
-def picture(page: Page, tmp_path: Path) -> dict[str, Any]:
+def image(page: Page, tmp_path: Path) -> dict[str, Any]:
     GatedModel.gate.clear()
     Image.new("RGB", (320, 240), "white").save(tmp_path / "street.png")
     return page.upload("street.png", (tmp_path / "street.png").read_bytes())
@@ -80,18 +80,18 @@ def wait_for(service: AskService, count: int) -> None:
 
 
 def test_places_are_told_and_the_one_too_many_is_refused(
-    page: Page, service: AskService, picture: dict[str, Any]
+    page: Page, service: AskService, image: dict[str, Any]
 ) -> None:
     with ThreadPoolExecutor(MAX_WAITING + 1) as pool:
-        waiting = [pool.submit(page.ask, picture, "Which number?") for _ in range(MAX_WAITING)]
+        waiting = [pool.submit(page.ask, image, "Which number?") for _ in range(MAX_WAITING)]
         wait_for(service, MAX_WAITING)
-        pressed = pool.submit(page.press, "ask-button", {**FIELDS, "ask-image": picture})
+        pressed = pool.submit(page.press, "ask-button", {**FIELDS, "ask-image": image})
         wait_for(service, MAX_WAITING + 1)
         began = time.monotonic()
-        name, refusal = page.ask(picture, "Which number?")
+        name, refusal = page.ask(image, "Which number?")
         assert (name, refusal["title"]) == ("error", "Busy")
         assert f"Queue full ({MAX_WAITING} waiting" in refusal["error"] and "Try again later" in refusal["error"]
-        told = page.press("ask-button", {**FIELDS, "ask-image": picture})
+        told = page.press("ask-button", {**FIELDS, "ask-image": image})
         assert '"title": "Busy"' in json.dumps(told), "the page says it in its own line, too"
         assert page.client.get("/").status_code == page.client.get("/config").status_code == 200
         assert page.call("list_runs", {}) is not None, "other tabs are not held up"
@@ -106,36 +106,36 @@ def test_places_are_told_and_the_one_too_many_is_refused(
 
 
 def test_who_has_gone_is_not_waited_for(
-    page: Page, service: AskService, model: ScriptedModel, picture: dict[str, Any]
+    page: Page, service: AskService, model: ScriptedModel, image: dict[str, Any]
 ) -> None:
     before = len(model.requests("direct"))
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(page.ask, picture, "Which number?")
+        first = pool.submit(page.ask, image, "Which number?")
         wait_for(service, 1)
         clients = [httpx.Client(base_url=page.url, timeout=0.5) for _ in range(6)]
         for client in clients:
-            body = {"data": [picture, "Which number?", "", "", "", None]}
+            body = {"data": [image, "Which number?", "", "", "", None]}
             event = client.post("/gradio_api/call/ask", json=body, timeout=30).json()["event_id"]
             with pytest.raises(httpx.ReadTimeout):
                 client.get(f"/gradio_api/call/ask/{event}")
             client.close()
         wait_for(service, 1)
-        last = pool.submit(page.ask, picture, "Which number?")
+        last = pool.submit(page.ask, image, "Which number?")
         wait_for(service, 2)
         GatedModel.gate.set()
         assert [first.result(60)[0], last.result(60)[0]] == ["complete"] * 2
-    assert len(model.requests("direct")) - before == 2, "the model was not asked for nobody"
+    assert len(model.requests("direct")) - before == 2, "the model was not asked for no one"
 
 
 def test_who_goes_away_during_an_answer_does_not_keep_the_next_from_theirs(
-    page: Page, service: AskService, picture: dict[str, Any]
+    page: Page, service: AskService, image: dict[str, Any]
 ) -> None:
     with httpx.Client(base_url=page.url, timeout=0.5) as client:
-        body = {"data": [picture, "Which number?", "", "", "", None]}
+        body = {"data": [image, "Which number?", "", "", "", None]}
         event = client.post("/gradio_api/call/ask", json=body, timeout=30).json()["event_id"]
-        with pytest.raises(httpx.ReadTimeout):  # nothing is asked before somebody listens
+        with pytest.raises(httpx.ReadTimeout):  # nothing is asked before someone listens
             client.get(f"/gradio_api/call/ask/{event}", timeout=5)
         wait_for(service, 1)
     GatedModel.gate.set()
-    assert page.ask(picture, "Which number?")[0] == "complete"
+    assert page.ask(image, "Which number?")[0] == "complete"
     wait_for(service, 0)

@@ -12,7 +12,7 @@ from hart_studio.models.catalog import BUILT_IN, BUILT_IN_HART, BUILT_IN_MODEL
 from hart_studio.ui.api.ask import AskForm, AskService, read_form
 
 pytestmark = pytest.mark.integration
-PICTURE = Path(__file__).parents[2] / "assets" / "examples" / "1-character.jpg"
+IMAGE = Path(__file__).parents[2] / "assets" / "examples" / "1-character.jpg"
 
 
 def ask(service: AskService, form: AskForm, model: str) -> str:
@@ -24,7 +24,7 @@ def test_a_model_whose_folder_is_deleted_answers_on_and_comes_back_with_it(tmp_p
     folder = tmp_path / "model"
     shutil.copytree(BUILT_IN_MODEL, folder)
     service = AskService(tmp_path / "work")
-    form = read_form(PICTURE, "Read the character on the red square.", "E\nZ\nH\n5", protocols=["direct"])
+    form = read_form(IMAGE, "Read the character on the red square.", "E\nZ\nH\n5", protocols=["direct"])
     answer = ask(service, form, str(folder))
     folder.rename(tmp_path / "away")
     assert ask(service, form, str(folder)) == answer, "what is in memory needs no folder"

@@ -32,11 +32,11 @@ def test_what_is_taught_is_read_back_as_the_label(tiny_folder: Callable[[str], P
     sample = sample.model_copy(update={"label_boxes": (LABEL,)})
     pointing, answer = SftTargetBuilder(policy, config, SourceImage).read(sample)
     assert all(pointing.is_trained) and all(answer.is_trained)
-    picture = pointing.prompt.images[0]
+    image = pointing.prompt.images[0]
     text = loaded.processor.tokenizer.decode(pointing.completion_ids[:-1])
-    ((box,), _) = convert_to_original(parse_boxes(text), policy.family.box_frame, (240, 200), picture.size_wh)
+    ((box,), _) = convert_to_original(parse_boxes(text), policy.family.box_frame, (240, 200), image.size_wh)
     assert box.xyxy == pytest.approx(LABEL.xyxy, abs=1.5), "rounded to the family's own steps"
-    assert len(answer.prompt.images) == 1 and answer.prompt.images[0] is not picture, "the picture is withheld"
+    assert len(answer.prompt.images) == 1 and answer.prompt.images[0] is not image, "the image is withheld"
     assert loaded.processor.tokenizer.decode(answer.completion_ids[:-1]) == "red \\boxed{A}"
     with pytest.raises(ValueError, match="expected label_boxes of s0"):
         SftTargetBuilder(policy, config, SourceImage).read(sample.model_copy(update={"label_boxes": ()}))

@@ -47,7 +47,7 @@ STEPS = {2: 2, 20: 20}
 
 
 def attempt(layout: RunLayout, *, dies_before_marker: bool = False) -> int:
-    """Go on with the run in a process of its own; returns its id."""
+    """Resume with the run in a process of its own; returns its id."""
     child = os.fork()
     if child:
         return child
@@ -132,7 +132,7 @@ def test_a_run_killed_at_random_is_the_one_that_was_not(
     assert read_events(killed).skipped == 0
     begun = [event.payload.resumed_from or 0 for event in events if isinstance(event.payload, Started)]
     left = iter([0, *(told["newest"] for told in kills_told)])
-    assert all(step in left for step in begun), "an attempt did not go on from the newest whole checkpoint"
+    assert all(step in left for step in begun), "an attempt did not continue from the newest whole checkpoint"
     steps = [event.step for event in drop_superseded(events) if isinstance(event.payload, StepDone)]
     assert steps == list(range(1, config.total_steps + 1))
     assert losses(killed) == losses(whole)

@@ -21,10 +21,10 @@ from tests.integration.conversations import (
     GREEDY,
     WARM,
     forward_ids,
-    no_picture,
-    one_picture,
+    no_image,
+    one_image,
     texts,
-    two_pictures_in_text,
+    two_images_in_text,
     two_turns,
 )
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.core, pytest.mark.integration]
 def test_stop_and_length(load_tiny: Callable[[str], LocalChatModel]) -> None:
     model = load_tiny("qwen3_vl")
     sampling = SamplingParams(temperature=3.0, max_new_tokens=120, seed=1)
-    [group] = model.generate([one_picture(model)], sampling, group_size=12)
+    [group] = model.generate([one_image(model)], sampling, group_size=12)
     assert {one.finish_reason for one in group} == {"stop", "length"}
     for one in group:
         assert "<|" not in one.text
@@ -43,7 +43,7 @@ def test_stop_and_length(load_tiny: Callable[[str], LocalChatModel]) -> None:
 
 def test_global_random_state_is_untouched(load_tiny: Callable[[str], LocalChatModel]) -> None:
     model = load_tiny("qwen3_vl")
-    request = one_picture(model)
+    request = one_image(model)
     states = torch.get_rng_state(), random.getstate(), repr(np.random.get_state())
     unseeded = dataclasses.replace(WARM, seed=None)
     assert texts(model.generate([request], unseeded)) != texts(model.generate([request], unseeded))
@@ -54,7 +54,7 @@ def test_global_random_state_is_untouched(load_tiny: Callable[[str], LocalChatMo
 
 def test_calls_from_threads_take_turns(load_tiny: Callable[[str], LocalChatModel]) -> None:
     model = load_tiny("qwen2_5_vl")
-    requests = [one_picture(model), two_turns(model), no_picture(model), two_pictures_in_text(model)]
+    requests = [one_image(model), two_turns(model), no_image(model), two_images_in_text(model)]
     expected = [texts(model.generate([request], GREEDY)) for request in requests]
     got: dict[int, Any] = {}
 
@@ -69,16 +69,16 @@ def test_calls_from_threads_take_turns(load_tiny: Callable[[str], LocalChatModel
     assert [got[index] for index in range(4)] == expected
 
 
-def test_neighbours_in_length_share_a_batch(
+def test_neighbors_in_length_share_a_batch(
     load_tiny: Callable[[str], LocalChatModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_tiny("qwen3_vl")
-    requests = [two_turns(model), no_picture(model), two_turns(model), no_picture(model)]
+    requests = [two_turns(model), no_image(model), two_turns(model), no_image(model)]
     answers = model.generate(requests, GREEDY)
     long, short = answers[0][0].prompt_tokens, answers[1][0].prompt_tokens
     monkeypatch.setattr(model, "_batch_tokens", 2 * (long + GREEDY.max_new_tokens))
     with forward_ids(model) as seen:
-        again = model.generate([*requests, no_picture(model)], GREEDY)
+        again = model.generate([*requests, no_image(model)], GREEDY)
     assert texts(again)[:4] == texts(answers)
     # Two rows of the long prompt fill a batch, so a long one never pads the short ones.
     assert [tuple(ids.shape) for ids in seen if ids.shape[1] > 1] == [(3, short - 1), (2, long - 1)]
@@ -97,7 +97,7 @@ def test_unusable_settings(
 ) -> None:
     model = load_tiny("qwen3_vl")
     with pytest.raises(InputError, match="expected group_size >= 1, max_new_tokens >= 1 and temperature >= 0"):
-        model.generate([no_picture(model)], sampling, group_size)
+        model.generate([no_image(model)], sampling, group_size)
 
 
 def test_training_mode_is_refused(load_tiny: Callable[[str], LocalChatModel]) -> None:
@@ -105,7 +105,7 @@ def test_training_mode_is_refused(load_tiny: Callable[[str], LocalChatModel]) ->
     model.model.train()
     try:
         with pytest.raises(InputError, match="eval mode"):
-            model.generate([no_picture(model)], GREEDY)
+            model.generate([no_image(model)], GREEDY)
     finally:
         model.model.eval()
 
@@ -123,7 +123,7 @@ def test_out_of_memory_is_a_model_error(
     with monkeypatch.context() as patch:
         patch.setattr(model.model, "get_image_features", burst)
         with pytest.raises(ModelError, match="lower the overview or crop budget"):
-            model.generate([one_picture(model)], GREEDY)
+            model.generate([one_image(model)], GREEDY)
     assert model.encoder.cached_tokens == 0  # what was kept is given back
     assert texts(model.generate([kept], GREEDY)) == expected  # and the lock is free again
 
@@ -132,4 +132,4 @@ def test_weights_that_give_no_numbers(tiny_folder: Callable[[str], Path]) -> Non
     model = load_model(str(tiny_folder("qwen2_vl")), device="cpu")
     model.model.model.language_model.layers[0].mlp.up_proj.weight.data[:] = torch.nan
     with pytest.raises(ModelError, match="to give numbers, got NaN"):
-        model.generate([one_picture(model)], GREEDY)
+        model.generate([one_image(model)], GREEDY)

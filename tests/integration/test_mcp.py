@@ -158,7 +158,7 @@ def test_progress_is_told_while_a_tool_works(studio):
 
 
 @pytest.mark.parametrize("token", [None, TOKEN[:-1], TOKEN + "x", "x" * 24])
-def test_without_the_token_nobody_is_heard(studio, token):
+def test_without_the_token_no_one_is_heard(studio, token):
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     answer = post(f"{studio.url}mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
     assert answer.status_code == 401
@@ -195,13 +195,13 @@ def test_other_sites_and_other_names_are_refused(studio):
     [
         ("ask", {"image": "/etc/passwd"}, "paths and addresses are not opened here"),
         ("ask", {"image": "http://127.0.0.1:1/x.png"}, "paths and addresses are not opened here"),
-        ("ask", {"image": "QUFBQQ=="}, "a file that is no picture"),
+        ("ask", {"image": "QUFBQQ=="}, "a file that is no image"),
         ("locate", {"image": read(STREET)[:4000]}, "cut short"),
         ("locate", {"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "SVG"),
         ("locate", {"question": ""}, "no question yet"),
-        ("locate", {"model": "somebody/else"}, "one of the models scripted, broken, built-in"),
+        ("locate", {"model": "someone/else"}, "one of the models scripted, broken, built-in"),
         ("locate", {"model": "broken"}, "The log has it as"),
-        ("verify", {"boxes": [{**EDGES, "x_min": 1600, "x_max": 1700}]}, "inside the picture of 1600 x 900 pixels"),
+        ("verify", {"boxes": [{**EDGES, "x_min": 1600, "x_max": 1700}]}, "inside the image of 1600 x 900 pixels"),
         ("verify", {"boxes": []}, "boxes"),
         ("verify", {"boxes": [{**EDGES, "x_min": "wide"}]}, "boxes.0.x_min"),
         ("ask", {"path": "/etc/passwd"}, "got path"),
@@ -223,7 +223,7 @@ def test_of_an_unknown_tool_the_known_ones_are_told(studio):
     talk(studio.url, call)
 
 
-def test_a_picture_that_is_too_large_is_refused_before_it_is_read(studio):
+def test_a_image_that_is_too_large_is_refused_before_it_is_read(studio):
     result = use(studio.url, "locate", **{**QUESTION, "image": "A" * (MAX_TEXT + 4)})
     assert result.is_error and "at most 24 MiB" in words(result)
     body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "x": "' + b"A" * (MAX_TEXT + 300_000) + b'"}'
@@ -231,7 +231,7 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_read(studio):
     assert post(f"{studio.url}mcp", content=body, headers=headers).status_code == 413
 
 
-def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(studio):
+def test_a_image_with_too_many_pixels_is_refused_before_it_is_decoded(studio):
     bomb = base64.b64encode(encoded(Image.new("1", (40_000, 20_000)), "PNG")).decode("ascii")
     result = use(studio.url, "locate", **{**QUESTION, "image": bomb})
     assert result.is_error and "at most 300,000,000 pixels" in words(result)
@@ -258,7 +258,7 @@ def test_garbage_is_refused_without_a_stack(studio, body):
     }
     for edition in ("2025-06-18", "2026-07-28", "nonsense"):
         answer = post(f"{studio.url}mcp", content=body, headers={**headers, "mcp-protocol-version": edition})
-        # 202 is for what may be a notification, which nobody answers.
+        # 202 is for what may be a notification, which no one answers.
         assert answer.status_code == 202 or 400 <= answer.status_code < 500, (edition, answer.text)
         assert "Traceback" not in answer.text and str(PROJECT_ROOT) not in answer.text
 
@@ -316,7 +316,7 @@ def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_ca
         (refused,) = talk(studio.url, crowd)
         assert refused.is_error and "Busy" in words(refused) and f"at most {MAX_CALLS} calls" in words(refused)
         nothing = {**QUESTION, "image": "AAAA"}
-        wait_until(lambda: "no picture" in words(use(studio.url, "locate", **nothing)))
+        wait_until(lambda: "no image" in words(use(studio.url, "locate", **nothing)))
     finally:
         studio.should_continue.set()
     assert not use(studio.url, "locate", **QUESTION).is_error

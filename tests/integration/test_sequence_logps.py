@@ -20,7 +20,7 @@ from hart_studio.training.sequence_logps import compute_logps, prefix_sharing_bl
 from hart_studio.training.sequences import Prompt, TrainingSequence, turn_sequence
 from hart_studio.training.trainable_model import TrainableModel
 from hart_studio.training.vision_tower import is_vision_tower_trained
-from tests.integration.conversations import one_picture, picture, tower_runs
+from tests.integration.conversations import image, one_image, tower_runs
 from tests.integration.training_sequences import (
     assert_equal,
     branching_sequences,
@@ -112,7 +112,7 @@ def test_shared_rows_equal_plain_ones_and_the_library(policy: TrainableModel) ->
 def test_a_crop_inside_a_branch(policy: TrainableModel) -> None:
     sequences = branching_sequences(policy)
     if policy.family.key == "llava_onevision":
-        # With a second picture it reads the overview in another way, so no turn can share the first one's row.
+        # With a second image it reads the overview in another way, so no turn can share the first one's row.
         assert [len(sequence.images) for sequence in sequences] == [1, 2] * 3
         assert len(packing.group_by_prompt(sequences, range(6))) == 4
     else:
@@ -126,8 +126,8 @@ def test_a_crop_inside_a_branch(policy: TrainableModel) -> None:
     assert_equal(outcome(policy.model, sequences, share=False), shared)
 
 
-def test_one_call_encodes_a_picture_once_and_projects_labels_only(policy: TrainableModel) -> None:
-    overview = picture(policy, 160, 110)
+def test_one_call_encodes_a_image_once_and_projects_labels_only(policy: TrainableModel) -> None:
+    overview = image(policy, 160, 110)
     prompts = [policy.read(request(policy, overview)) for request in (asking("Where?"), asking("Which?"))]
     sequences = [turn_sequence(prompt, random_ids(3, seed)) for seed, prompt in enumerate(prompts * 2)]
     calls: list[int] = []
@@ -147,7 +147,7 @@ def test_one_call_encodes_a_picture_once_and_projects_labels_only(policy: Traina
 
 def asking(question: str) -> Callable[..., Any]:
     def request(policy: TrainableModel, shown: Any) -> Any:
-        asked = one_picture(policy)
+        asked = one_image(policy)
         return type(asked)((type(asked.messages[0])("user", (shown, question)),))
 
     return request
@@ -172,9 +172,9 @@ def test_features_of_a_frozen_tower_are_used_again(policy: TrainableModel) -> No
         compute_logps(policy.model, known)
 
 
-def test_another_picture_is_noticed(policy: TrainableModel) -> None:
+def test_another_image_is_noticed(policy: TrainableModel) -> None:
     def say(seed: int) -> list[TrainingSequence]:
-        prompt = policy.read(asking("Which?")(policy, picture(policy, 160, 110, seed)))
+        prompt = policy.read(asking("Which?")(policy, image(policy, 160, 110, seed)))
         return [turn_sequence(prompt, random_ids(6, 1)), turn_sequence(prompt, random_ids(5, 2))]
 
     with torch.no_grad():
@@ -276,7 +276,7 @@ def test_temperature_and_entropies(policy: TrainableModel) -> None:
 
 
 def test_nothing_said_gives_a_gradient_of_zero(one_policy: TrainableModel) -> None:
-    prompt = one_policy.read(one_picture(one_policy))
+    prompt = one_policy.read(one_image(one_policy))
     scores = compute_logps(one_policy.model, [turn_sequence(prompt, ()), turn_sequence(prompt, ())])
     assert [part.tolist() for part in scores.logps] == [[], []]
     torch.cat(scores.logps).sum().backward()

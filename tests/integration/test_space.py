@@ -34,8 +34,8 @@ STRANGERS: dict[str, dict[str, str]] = {
     "a cookie signed as off a Space": sign_in(OWNER, ""),
     "a cookie signed with another secret": sign_in(OWNER, "another secret"),
     "a session that is over": sign_in(OWNER, expires_in=-10),
-    "somebody else": sign_in("bob"),
-    "somebody of nearly the same name": sign_in("Ada"),
+    "someone else": sign_in("bob"),
+    "someone of nearly the same name": sign_in("Ada"),
 }  # fmt: skip
 OWNERS_OWN = {"RunView", "RunsTable"}
 SOME = {"list_runs", "delete", "start"}
@@ -76,7 +76,7 @@ def find_owners_functions(space: Space) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-def test_nobody_else_sees_or_touches_a_run(space: Space, run_id: str, kind: str) -> None:
+def test_no_one_else_sees_or_touches_a_run(space: Space, run_id: str, kind: str) -> None:
     caller = Caller(space, STRANGERS[kind], session=OWNER, query=f"?person={OWNER}&username={OWNER}")
     request = {
         "run": run_id, "runs": [run_id], "benchmark": "needle", "person": {"preferred_username": OWNER}, "user": OWNER
@@ -100,7 +100,7 @@ def order(space: Space) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-def test_nobody_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id: str, kind: str) -> None:
+def test_no_one_else_trains_publishes_or_opens_a_checkpoint(space: Space, run_id: str, kind: str) -> None:
     caller = Caller(space, STRANGERS[kind], session=f"{OWNER}{abs(hash(kind))}", query=f"?person={OWNER}")
     extra = {"person": {"preferred_username": OWNER}, "username": OWNER, "user": OWNER}
     assert OWNER_ONLY in caller.fire("start_run_of_form", order(space), **extra)
@@ -160,8 +160,8 @@ def test_the_label_page_knows_no_project_but_those_of_the_ticket(space: Space) -
         assert "of this browser tab" in answer["error"], name
 
 
-def test_without_a_sign_in_nobody_makes_anything(tmp_path: Path, examples: Path) -> None:
-    """The session of a Space without a secret could be signed by everybody."""
+def test_without_a_sign_in_no_one_makes_anything(tmp_path: Path, examples: Path) -> None:
+    """The session of a Space without a secret could be signed by everyone."""
     with serve_space(tmp_path, load, examples, OAUTH_CLIENT_SECRET="") as served:
         owner = Caller(served, sign_in(OWNER, ""))
         functions = [(number, name) for number, kind, name in list_functions(served.app) if kind in OWNERS_OWN]

@@ -34,7 +34,7 @@ def test_steps_do_the_work_that_is_compared(setup: Setup) -> None:
         assert seen["grounding"] == [overview] * group
         assert len(seen["answer"]) == group and all(least <= count <= most for count in seen["answer"])
     patches = 4 * overview
-    assert steps["grpo shared"].tokens["patches"] == patches, "the picture of a group is read once"
+    assert steps["grpo shared"].tokens["patches"] == patches, "the image of a group is read once"
     assert steps[VANILLA].tokens["patches"] == 3 * group * patches, "sampling, reference, update"
     trained = {name: step.tokens["trained"] for name, step in steps.items()}
     prompt = trained[VANILLA] // group - tokens

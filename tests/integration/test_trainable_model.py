@@ -29,8 +29,8 @@ from tests.integration.conversations import (
     CONVERSATIONS,
     GREEDY,
     WARM,
-    no_picture,
-    one_picture,
+    no_image,
+    one_image,
     texts,
     tower_runs,
     two_turns,
@@ -102,7 +102,7 @@ def test_it_scores_the_very_tokens_that_it_sampled(training: tuple[Any, Trainabl
 def test_seeded_samples_are_those_of_any_chat_model(training: tuple[Any, TrainableModel]) -> None:
     _, policy = training
     plain = LocalChatModel(policy.model, policy.processor, policy.family, "plain")
-    requests = [one_picture(policy), two_turns(policy)]
+    requests = [one_image(policy), two_turns(policy)]
     sampled = texts(policy.generate(requests, WARM, group_size=3))
     policy.model.eval()
     try:
@@ -121,11 +121,11 @@ def test_the_model_comes_back_as_it_was(tiny_folder: Callable[[str], Path], monk
         assert not any(part.training for part in policy.model.modules())
 
     hook = policy.model.register_forward_hook(watch)
-    policy.generate([one_picture(policy)], GREEDY)
+    policy.generate([one_image(policy)], GREEDY)
     hook.remove()
     assert {name: part.training for name, part in adapted.named_modules()} == modes
     with pytest.raises(InputError, match="group_size"):
-        policy.generate([one_picture(policy)], GREEDY, group_size=0)
+        policy.generate([one_image(policy)], GREEDY, group_size=0)
     assert {name: part.training for name, part in adapted.named_modules()} == modes
     assert len(policy.take_generations()) == 1  # what failed is no generation
     assert policy.take_generations() == []
@@ -134,7 +134,7 @@ def test_the_model_comes_back_as_it_was(tiny_folder: Callable[[str], Path], monk
 
 def test_features_are_kept_while_the_tower_is_frozen(tiny_folder: Callable[[str], Path]) -> None:
     adapted, policy = train_lora(tiny_folder("qwen2_5_vl"))
-    request = one_picture(policy)
+    request = one_image(policy)
     with tower_runs(policy) as runs:
         before = policy.generate([request], GREEDY)
         read = [policy.read(request) for _ in range(2)]
@@ -149,7 +149,7 @@ def test_features_are_kept_while_the_tower_is_frozen(tiny_folder: Callable[[str]
 def test_features_are_made_anew_while_the_tower_is_trained(tiny_folder: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny_folder("qwen2_5_vl")), device="cpu")
     policy = TrainableModel(loaded.model, loaded.processor, "policy")
-    request = one_picture(policy)
+    request = one_image(policy)
     with tower_runs(policy) as runs:
         before = policy.generate([request], GREEDY)
         sequence = turn_sequence(policy.read(request), before[0][0].token_ids)
@@ -187,7 +187,7 @@ def test_reading_gives_what_the_template_shows(training: tuple[Any, TrainableMod
 
 def test_half_precision_weights(tiny_folder: Callable[[str], Path]) -> None:
     adapted, policy = train_lora(tiny_folder("qwen3_vl"), "bfloat16")
-    request = one_picture(policy)
+    request = one_image(policy)
     ((answer,),) = policy.generate([request], GREEDY)
     sequences = [
         turn_sequence(policy.read(request), answer.token_ids),
@@ -287,11 +287,11 @@ def test_a_conversation_of_two_turns_is_scored_as_it_was_shown(
 def test_pixels_and_features_give_the_librarys_numbers(tiny_folder: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny_folder("internvl")), device="cpu")
     policy = TrainableModel(loaded.model, loaded.processor, "policy")
-    pixels = [turn_sequence(policy.read(request(policy)), (5, 6, 7)) for request in (two_turns, no_picture)]
+    pixels = [turn_sequence(policy.read(request(policy)), (5, 6, 7)) for request in (two_turns, no_image)]
     with torch.no_grad():
         expected = [library_logps(policy.model, sequence) for sequence in pixels]
         assert furthest(compute_logps(policy.model, pixels).logps, expected) < 1e-5
         policy.model.requires_grad_(False)
-        known = [turn_sequence(policy.read(request(policy)), (5, 6, 7)) for request in (two_turns, no_picture)]
+        known = [turn_sequence(policy.read(request(policy)), (5, 6, 7)) for request in (two_turns, no_image)]
         assert isinstance(known[0].images[0], EncodedImage)
         assert furthest(compute_logps(policy.model, known).logps, expected) < 1e-5

@@ -28,7 +28,7 @@ class Trained(NamedTuple):
     runs_root: Path
     run_id: str
     model: Path
-    picture: Path
+    image: Path
 
 
 def train(root: Path, lora: str) -> Trained:
@@ -59,19 +59,19 @@ def plain(folder: Path) -> Any:
 
 @torch.no_grad()
 def logits(model: Any, trained: Trained) -> torch.Tensor:
-    """What a model makes of a picture and a question, through the library's own processor."""
+    """What a model makes of an image and a question, through the library's own processor."""
     processor = AutoProcessor.from_pretrained(trained.base, local_files_only=True)
     content = [{"type": "image"}, {"type": "text", "text": "Which?"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    with Image.open(trained.picture) as picture:
-        inputs = processor(text=[text], images=[picture.convert("RGB")], return_tensors="pt")
+    with Image.open(trained.image) as image:
+        inputs = processor(text=[text], images=[image.convert("RGB")], return_tensors="pt")
     found: torch.Tensor = model(**inputs).logits
     return found
 
 
-def ask_it(model: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def ask_it(model: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     flags = ["--choice", "red", "--choice", "blue", "--protocol", "direct", "--json", "--device", "cpu"]
-    assert ask.main([str(picture), "Which?", "--model", str(model), *flags]) == 0
+    assert ask.main([str(image), "Which?", "--model", str(model), *flags]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -101,13 +101,13 @@ def test_the_ask_command_takes_adapters_and_merged_models(
     capsys.readouterr()
     assert plain(out).dtype == torch.bfloat16
     for model in (adapters.model, out):
-        assert ask_it(model, adapters.picture, capsys)["protocols"].keys() == {"direct"}
+        assert ask_it(model, adapters.image, capsys)["protocols"].keys() == {"direct"}
 
 
 def test_a_whole_model_loads_and_needs_no_merging(
     whole: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask_it(whole.model, whole.picture, capsys)["protocols"].keys() == {"direct"}
+    assert ask_it(whole.model, whole.image, capsys)["protocols"].keys() == {"direct"}
     found = logits(plain(whole.model), whole)
     assert torch.equal(found, logits(load_model(str(whole.model), device="cpu").model, whole))
     assert float((found - logits(plain(whole.base), whole)).abs().max()) > 1e-3, "the run has trained nothing"

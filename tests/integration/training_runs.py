@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def small_config(folder: Path, chain: str = "ap_grpo", **sections: dict[str, Any]) -> RunConfig:
-    """Settings of a run of seconds; ``sections`` go on top."""
+    """Settings of a run of seconds; ``sections`` continue top."""
     values: dict[str, dict[str, Any]] = {
         "model": {"id": str(folder), "device": "cpu"},
         "data": {"rl_samples": 4, "sft_samples": 4, "eval_samples": 0, "needle_samples": 12},

@@ -13,7 +13,7 @@ from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.sequence_logps import SequenceLogps, compute_logps
 from hart_studio.training.sequences import IGNORED, TrainingSequence, turn_sequence, two_turn_sequences
 from hart_studio.training.trainable_model import TrainableModel
-from tests.integration.conversations import no_picture, one_picture, picture, two_pictures_in_text
+from tests.integration.conversations import image, no_image, one_image, two_images_in_text
 
 LETTERS = 256
 """Tokens of the tiny tokenizers that are plain bytes."""
@@ -25,21 +25,21 @@ def random_ids(count: int, seed: int) -> tuple[int, ...]:
 
 
 def mixed_sequences(policy: TrainableModel) -> list[TrainingSequence]:
-    """Groups over one, two and no pictures, of unequal prompts, ragged completions, one of them empty, out of order."""
-    prompts = [policy.read(request(policy)) for request in (one_picture, two_pictures_in_text, no_picture)]
+    """Groups over one, two and no images, of unequal prompts, ragged completions, one of them empty, out of order."""
+    prompts = [policy.read(request(policy)) for request in (one_image, two_images_in_text, no_image)]
     lengths = [(0, 8), (1, 3), (0, 1), (2, 4), (0, 0), (0, 5), (1, 6), (2, 2)]
     return [turn_sequence(prompts[which], random_ids(length, seed)) for seed, (which, length) in enumerate(lengths)]
 
 
 def branching_sequences(policy: TrainableModel, count: int = 3) -> list[TrainingSequence]:
     """Rollouts of MGPO over one overview: box text, crop, answer; every crop of another size."""
-    overview = picture(policy, 160, 110, 3)
+    overview = image(policy, 160, 110, 3)
     asked = ChatRequest((Message("user", (overview, "Where is it?")),))
     end = policy.processor.tokenizer.eos_token_id
     sequences: list[TrainingSequence] = []
     for index in range(count):
         said = "[[1, 2, 3, 4]]" + "!" * index
-        crop = picture(policy, 60 + 40 * index, 60, 20 + index)
+        crop = image(policy, 60 + 40 * index, 60, 20 + index)
         request = ChatRequest(
             (*asked.messages, Message("assistant", (said,)), Message("user", ("The region: ", crop, " Which digit?")))
         )

@@ -8,7 +8,7 @@ from hart_studio import imaging
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The size of every picture that is decoded, in stored orientation."""
+    """The size of every image that is decoded, in stored orientation."""
     seen: list[tuple[int, int]] = []
     convert = imaging._to_rgb
 

@@ -21,7 +21,7 @@ BOX = '[{"bbox_2d": [100, 200, 300, 400], "label": "sign\u001b[31m"}]'
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     noise = np.random.default_rng(3).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     path = tmp_path / "street.png"
     Image.fromarray(noise).save(path)
@@ -51,9 +51,9 @@ CHOICES = ["--choice", "3", "--choice", "7"]
 
 
 def test_json_is_one_object_with_everything(
-    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    image: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask.main([str(picture), "Which digit?", *CHOICES, "--answer", "7", "--json"]) == 0
+    assert ask.main([str(image), "Which digit?", *CHOICES, "--answer", "7", "--json"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     reply = json.loads(out)
@@ -78,16 +78,16 @@ def test_built_in_models_have_names(picture: Path, loaded: list[tuple[str, str]]
 
 
 def test_a_model_that_was_not_made_for_the_image_is_warned_of_first(
-    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    image: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def lines(*more: str) -> list[str]:
         assert ask.main([*more, "Which digit?", *CHOICES]) == 0
         return capsys.readouterr().out.splitlines()
 
     warning = "hart-tiny-base was made for drawn needle scenes. Its answers on this image mean nothing."
-    assert lines(str(picture))[0].startswith(f"WARNING   {warning} Choose a model such as Qwen/")
-    assert json.loads("\n".join(lines("--json", str(picture))))["warnings"][0].startswith(warning)
-    assert lines(str(picture), "--model", "some/model")[0].startswith("image ")
+    assert lines(str(image))[0].startswith(f"WARNING   {warning} Choose a model such as Qwen/")
+    assert json.loads("\n".join(lines("--json", str(image))))["warnings"][0].startswith(warning)
+    assert lines(str(image), "--model", "some/model")[0].startswith("image ")
     scene = tmp_path / "scene.jpg"
     scene.write_bytes(embed_domain(encoded(Image.new("RGB", (1200, 900)), "JPEG"), NEEDLE))
     assert lines(str(scene))[0].startswith("image ")
@@ -95,13 +95,13 @@ def test_a_model_that_was_not_made_for_the_image_is_warned_of_first(
 
 
 def test_the_table_is_short_and_safe_for_a_terminal(
-    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    image: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask.main([str(picture), "Which digit?", *CHOICES, "--answer", "B", "--model", "some/model"]) == 0
+    assert ask.main([str(image), "Which digit?", *CHOICES, "--answer", "B", "--model", "some/model"]) == 0
     out = capsys.readouterr().out
     assert "street.png, 1200 x 900" in out
     assert "some/model (qwen3_vl)" in out
-    assert "[120, 180, 360, 360]  4.00 % of the picture  sign" in out
+    assert "[120, 180, 360, 360]  4.00 % of the image  sign" in out
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert "(B) 7" in rows["crops_only"]
     assert any(line.startswith("full_and_crops  none readable ") for line in out.splitlines())
@@ -124,11 +124,11 @@ def test_the_table_is_short_and_safe_for_a_terminal(
     ],
 )
 def test_what_is_missing_is_said_in_words(
-    grounding: str, expected: str, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    grounding: str, expected: str, image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ScriptedModel(grounding=grounding, crops_only="A", direct="\x1b[31mI cannot say.", full_and_crops="A")
     monkeypatch.setattr(ask, "load_model", lambda name, device: model)
-    assert ask.main([str(picture), "Which digit?", *CHOICES]) == 0
+    assert ask.main([str(image), "Which digit?", *CHOICES]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert expected in lines
     outcome = "no_box" if "no_box" in expected else "bad_box"
@@ -141,20 +141,20 @@ def test_what_is_missing_is_said_in_words(
 
 
 def test_progress_is_shown_in_a_terminal_and_never_with_json(
-    picture: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image: Path, loaded: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert ask.main([str(picture), "Which?"]) == 0
+    assert ask.main([str(image), "Which?"]) == 0
     err = capsys.readouterr().err
     assert "loading the model" in err and "Answering from the crops alone" in err
-    assert ask.main([str(picture), "Which?", "--json"]) == 0
+    assert ask.main([str(image), "Which?", "--json"]) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_an_open_question_without_a_known_answer(
-    picture: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    image: Path, loaded: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask.main([str(picture), "Which digit?", "--protocol", "direct"]) == 0
+    assert ask.main([str(image), "Which digit?", "--protocol", "direct"]) == 0
     out = capsys.readouterr().out
     assert "crops_only" not in out
     assert "region" not in out
@@ -162,13 +162,13 @@ def test_an_open_question_without_a_known_answer(
     assert " no " not in out
 
 
-def test_settings_reach_the_model(picture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_reach_the_model(image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = ScriptedModel(grounding=BOX, crops_only=["B", "A", "B"])
     monkeypatch.setattr(ask, "load_model", lambda name, device: model)
     flags = ["--protocol", "crops_only", "--temperature", "0.8", "--rollouts", "3", "--seed", "4"]
     flags += ["--overview-max-pixels", "20000", "--padding", "0.5", "--max-boxes", "1", "--device", "cpu"]
     folder = tmp_path / "out"
-    assert ask.main([str(picture), "Which?", *CHOICES, *flags, "--save", str(folder)]) == 0
+    assert ask.main([str(image), "Which?", *CHOICES, *flags, "--save", str(folder)]) == 0
     assert model.calls[0].group_size == 3
     assert [(call.sampling.temperature, call.sampling.seed) for call in model.calls] == [(0.8, 4 + 2**32), (0.8, 4)]
     saved = load_trace(folder)
@@ -176,8 +176,8 @@ def test_settings_reach_the_model(picture: Path, monkeypatch: pytest.MonkeyPatch
     assert [crop.xyxy for crop in saved.trace.crops] == [(0, 90, 480, 450)]
 
 
-def test_a_saved_trace_can_be_reopened(picture: Path, loaded: list[tuple[str, str]], tmp_path: Path) -> None:
-    assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "a" / "b")]) == 0
+def test_a_saved_trace_can_be_reopened(image: Path, loaded: list[tuple[str, str]], tmp_path: Path) -> None:
+    assert ask.main([str(image), "Which?", "--save", str(tmp_path / "a" / "b")]) == 0
     saved = load_trace(tmp_path / "a" / "b")
     with Image.open(saved.crops[0]) as crop:
         assert crop.size == (240, 180)
@@ -187,18 +187,18 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["{folder}/nowhere.png", "Which?"], "nowhere.png"),
     (["{folder}", "Which?"], "a folder"),
     (["{folder}/empty.png", "Which?"], "an empty file"),
-    (["{folder}/text.png", "Which?"], "no picture"),
-    (["{picture}", ""], "expected a question"),
-    (["{picture}", "Which?", "--choice", "red"], "2 to 26"),
-    (["{picture}", "Which?", "--choice", "red", "--choice", " "], "every choice to have text"),
-    (["{picture}", "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"], "(A) red, (B) blue"),
-    (["{picture}", "Which?", "--padding", "-1"], "the setting padding is -1.0"),
-    (["{picture}", "Which?", "--padding", "nan"], "the setting padding"),
-    (["{picture}", "Which?", "--max-boxes", "0"], "the setting max_boxes is 0"),
-    (["{picture}", "Which?", "--temperature", "-2"], "the setting temperature"),
-    (["{picture}", "Which?", "--overview-max-pixels", "5"], "the setting overview_max_pixels is 5"),
-    (["{picture}", "Which?", "--rollouts", "0"], "at least 1 rollout"),
-    (["{picture}", "Which?", "--rollouts", "4"], "temperature above 0"),
+    (["{folder}/text.png", "Which?"], "no image"),
+    (["{image}", ""], "expected a question"),
+    (["{image}", "Which?", "--choice", "red"], "2 to 26"),
+    (["{image}", "Which?", "--choice", "red", "--choice", " "], "every choice to have text"),
+    (["{image}", "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"], "(A) red, (B) blue"),
+    (["{image}", "Which?", "--padding", "-1"], "the setting padding is -1.0"),
+    (["{image}", "Which?", "--padding", "nan"], "the setting padding"),
+    (["{image}", "Which?", "--max-boxes", "0"], "the setting max_boxes is 0"),
+    (["{image}", "Which?", "--temperature", "-2"], "the setting temperature"),
+    (["{image}", "Which?", "--overview-max-pixels", "5"], "the setting overview_max_pixels is 5"),
+    (["{image}", "Which?", "--rollouts", "0"], "at least 1 rollout"),
+    (["{image}", "Which?", "--rollouts", "4"], "temperature above 0"),
 ]
 
 
@@ -206,14 +206,14 @@ BAD_INPUT: list[tuple[list[str], str]] = [
 def test_bad_input_is_exit_code_2_and_one_line(
     argv: list[str],
     message: str,
-    picture: Path,
+    image: Path,
     tmp_path: Path,
     loaded: list[Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
-    assert ask.main([part.format(folder=tmp_path, picture=picture) for part in argv]) == 2
+    assert ask.main([part.format(folder=tmp_path, image=image) for part in argv]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("ask: ")
@@ -221,10 +221,10 @@ def test_bad_input_is_exit_code_2_and_one_line(
     assert message in err
 
 
-def test_bad_input_is_told_before_a_model_is_loaded(picture: Path, loaded: list[Any]) -> None:
-    assert ask.main([str(picture), "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"]) == 2
-    assert ask.main([str(picture.with_name("nowhere.png")), "Which?"]) == 2
-    assert ask.main([str(picture), "Which?", "--rollouts", "2"]) == 2
+def test_bad_input_is_told_before_a_model_is_loaded(image: Path, loaded: list[Any]) -> None:
+    assert ask.main([str(image), "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"]) == 2
+    assert ask.main([str(image.with_name("nowhere.png")), "Which?"]) == 2
+    assert ask.main([str(image), "Which?", "--rollouts", "2"]) == 2
     assert loaded == []
 
 
@@ -250,41 +250,41 @@ def test_wrong_flags_are_exit_code_2_and_one_line(
 
 
 def test_a_model_error_is_one_line_even_when_its_text_is_not(
-    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def load(name: str, device: str) -> ScriptedModel:
         raise ModelError("expected a model,\n  got a sandwich")
 
     monkeypatch.setattr(ask, "load_model", load)
-    assert ask.main([str(picture), "Which?"]) == 2
+    assert ask.main([str(image), "Which?"]) == 2
     assert capsys.readouterr().err == "ask: expected a model, got a sandwich\n"
 
 
-def test_a_real_missing_model_is_told(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask.main([str(picture), "Which?", "--model", str(tmp_path / "no-model")]) == 2
+def test_a_real_missing_model_is_told(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask.main([str(image), "Which?", "--model", str(tmp_path / "no-model")]) == 2
     err = capsys.readouterr().err
     assert "no-model" in err
     assert err.count("\n") == 1
 
 
 def test_a_trace_that_cannot_be_written_is_told(
-    picture: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
+    assert ask.main([str(image), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
     assert "expected a folder to write the trace to" in capsys.readouterr().err
     assert loaded == [], "told before the model has been asked"
 
 
 @pytest.mark.parametrize("name", ["trace.json", "images/overview.png"])
 def test_a_trace_replaces_only_an_earlier_trace(
-    name: str, picture: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, image: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("{}")
-    assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "mine")]) == 2
+    assert ask.main([str(image), "Which?", "--save", str(tmp_path / "mine")]) == 2
     assert "Cannot write a trace to" in capsys.readouterr().err
     assert mine.read_text() == "{}" and loaded == []
     for _ in range(2):
-        assert ask.main([str(picture), "Which?", "--save", str(tmp_path / "new")]) == 0
+        assert ask.main([str(image), "Which?", "--save", str(tmp_path / "new")]) == 0

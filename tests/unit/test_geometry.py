@@ -51,14 +51,14 @@ def boxes_in(draw: st.DrawFn, wh: tuple[int, int]) -> Box:
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> tuple[tuple[int, int], Box]:
+def images(draw: st.DrawFn) -> tuple[tuple[int, int], Box]:
     wh = draw(any_sizes)
     return wh, draw(boxes_in(wh))
 
 
 @st.composite
 def wild_boxes(draw: st.DrawFn) -> Box:
-    """Boxes anywhere near a picture: inside, across its edges, around it, far outside."""
+    """Boxes anywhere near an image: inside, across its edges, around it, far outside."""
     x_min, x_max = draw(spans(-9000, 18000))
     y_min, y_max = draw(spans(-9000, 18000))
     return box(x_min, y_min, x_max, y_max)
@@ -90,17 +90,17 @@ def holds(outer: Box, inner: Box) -> bool:
         (BoxFrame.THOUSANDTHS, (0, 0, 1000, 1000), (0, 0, 2076, 1434)),
         (BoxFrame.THOUSANDTHS, (250, 500, 750, 501), (519, 717, 1557, 718.434)),
         (BoxFrame.UNIT, (0.25, 0.5, 1.0, 1.0), (519, 717, 2076, 1434)),
-        # The square has side 2076; the picture lies (2076 - 1434) / 2 = 321 px below its top edge.
+        # The square has side 2076; the image lies (2076 - 1434) / 2 = 321 px below its top edge.
         (BoxFrame.UNIT_PADDED_SQUARE, (0.25, 0.5, 0.5, 1.0), (519, 717, 1038, 1755)),
     ],
 )
 def test_frames_by_hand(frame: BoxFrame, xyxy: tuple[float, ...], expected: tuple[float, ...]) -> None:
-    # A 2076 x 1434 picture that a Qwen2.5-VL processor shows the model as 1204 x 812.
+    # A 2076 x 1434 image that a Qwen2.5-VL processor shows the model as 1204 x 812.
     assert to_original(xyxy, frame, (2076, 1434), (1204, 812)) == pytest.approx(expected)
 
 
 def test_padded_square_of_odd_difference_starts_on_a_whole_pixel() -> None:
-    # 101 x 50: the padding above is 25 of 51 rows, so the first row of the picture is row 25 of the square.
+    # 101 x 50: the padding above is 25 of 51 rows, so the first row of the image is row 25 of the square.
     assert to_original((0, 25 / 101, 1, 75 / 101), BoxFrame.UNIT_PADDED_SQUARE, (101, 50), (0, 0)) == pytest.approx(
         (0, 0, 101, 50)
     )
@@ -177,7 +177,7 @@ def test_fit_inside_limits(wh: tuple[int, int], max_pixels: int | None, max_side
     assert max_pixels is None or width * height <= max_pixels
     assert max_side is None or max(width, height) <= max_side
     if max_pixels is not None and max_side is None and min(width, height) > 1 and (width, height) != wh:
-        assert (width + 1) * (height + 1) > max_pixels  # no larger picture of this shape fits
+        assert (width + 1) * (height + 1) > max_pixels  # no larger image of this shape fits
         assert width / height == pytest.approx(wh[0] / wh[1], rel=2 / min(width, height))
 
 
@@ -198,7 +198,7 @@ def test_touching_boxes_do_not_overlap() -> None:
     assert iou(box(0, 0, 5, 5), box(5, 5, 10, 10)) == 0
 
 
-def test_whole_picture_has_iog_one_and_gives_itself_away_by_area() -> None:
+def test_whole_image_has_iog_one_and_gives_itself_away_by_area() -> None:
     whole, gold = box(0, 0, 100, 50), box(10, 10, 20, 20)
     assert iog(whole, gold) == 1.0
     assert iou(whole, gold) == 100 / 5000
@@ -277,7 +277,7 @@ def test_pad_by_hand() -> None:
 def test_grow_by_hand() -> None:
     assert grow_to_side(box(50, 50, 52, 60), 28, (100, 100)).xyxy == (37, 41, 65, 69)
     assert grow_to_side(box(0, 98, 4, 100), 28, (100, 100)).xyxy == (0, 72, 28, 100)  # moved inside, not cut
-    assert grow_to_side(box(3, 3, 5, 5), 28, (10, 100)).xyxy == (0, 0, 10, 28)  # the picture is the limit
+    assert grow_to_side(box(3, 3, 5, 5), 28, (10, 100)).xyxy == (0, 0, 10, 28)  # the image is the limit
     assert grow_to_side(box(10, 10, 60, 70), 28, (100, 100)).xyxy == (10, 10, 60, 70)
 
 
@@ -305,9 +305,9 @@ def test_merge_keeps_the_first_and_the_order() -> None:
     assert merge_duplicates([first, first], iou_threshold=0.95) == (first,)
 
 
-@given(picture=pictures(), ratio=st.floats(0, 2), side=st.floats(1, 300), aspect=st.floats(1, 200))
-def test_shaping_invariants(picture: tuple[tuple[int, int], Box], ratio: float, side: float, aspect: float) -> None:
-    wh, start = picture
+@given(image=images(), ratio=st.floats(0, 2), side=st.floats(1, 300), aspect=st.floats(1, 200))
+def test_shaping_invariants(image: tuple[tuple[int, int], Box], ratio: float, side: float, aspect: float) -> None:
+    wh, start = image
     padded = pad(start, ratio, wh)
     grown = grow_to_side(padded, side, wh)
     limited = limit_aspect(grown, aspect, wh)

@@ -29,7 +29,7 @@ def orientation_exif(orientation: int) -> Image.Exif:
     ("format_", "options"), [("PNG", {}), ("JPEG", {"quality": 97, "subsampling": 0}), ("WEBP", {"lossless": True})]
 )
 def test_detail_at_full_resolution_survives_in_the_crop_only(format_: str, options: dict[str, object]) -> None:
-    # A letter H of 1-px checks on flat grey of the same mean: any down-sampling wipes it out.
+    # A letter H of 1-px checks on flat gray of the same mean: any down-sampling wipes it out.
     scene = np.full((1536, 2048), 128, np.uint8)
     rows, columns = np.mgrid[0:70, 0:50]
     letter = (columns // 10 % 4 == 0) | (rows // 10 == 3)
@@ -46,7 +46,7 @@ def test_detail_at_full_resolution_survives_in_the_crop_only(format_: str, optio
     assert abs(overview - 128).max() <= 6
 
     enlarged = source.overview(max_side=512).resize((2048, 1536)).crop((1200, 800, 1250, 870))
-    assert abs(pixels(enlarged).astype(int) - 128).max() <= 6  # cutting the small picture does not bring it back
+    assert abs(pixels(enlarged).astype(int) - 128).max() <= 6  # cutting the small image does not bring it back
 
 
 # --- orientation ----------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_impossible_orientations_are_ignored(value: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
-def test_broken_exif_does_not_cost_the_picture() -> None:
+def test_broken_exif_does_not_cost_the_image() -> None:
     data = encoded(landmark(40, 30), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xffgarbage")
     source = SourceImage(data)
     assert source.wh == source.full().size == (40, 30)
@@ -97,7 +97,7 @@ def test_exif_behind_the_pixels_of_a_png_does_not_count(decodes: list[tuple[int,
     assert ImageOps.exif_transpose(source.full()).size == (3, 1)
 
 
-# --- colour modes ---------------------------------------------------------------------------------------------------
+# --- color modes ---------------------------------------------------------------------------------------------------
 
 
 def grey_png16(*samples: int) -> bytes:
@@ -137,13 +137,13 @@ MODES = {
     "RGBA": (encoded(Image.new("RGBA", (1, 1), (0, 0, 255, 128)), "PNG"), [[127, 127, 255]]),
     "RGBA, clear": (encoded(Image.new("RGBA", (1, 1), (9, 9, 9, 0)), "WEBP", lossless=True, exact=True), [WHITE]),
     "LA": (encoded(Image.new("LA", (1, 1), (0, 51)), "PNG"), grays(204)),
-    "RGB with a clear colour": (encoded(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG", transparency=(9, 8, 7)), [WHITE]),
+    "RGB with a clear color": (encoded(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG", transparency=(9, 8, 7)), [WHITE]),
     "BMP": (encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "BMP"), [[1, 2, 3]]),
     "CMYK TIFF": (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [RED]),
     # 16 bit keep their high byte: 255 -> 0, 256 -> 1, 32767 -> 127, 32768 -> 128, 65535 -> 255.
-    "16-bit grey PNG": (grey_png16(0, 255, 256, 32767, 32768, 65535), grays(0, 0, 1, 127, 128, 255)),
-    "16-bit grey TIFF": (tiff([0, 255, 256, 32768, 65535], "<u2"), grays(0, 0, 1, 128, 255)),
-    "16-bit grey TIFF, big-endian": (tiff([0, 255, 256, 32768, 65535], ">u2"), grays(0, 0, 1, 128, 255)),
+    "16-bit gray PNG": (grey_png16(0, 255, 256, 32767, 32768, 65535), grays(0, 0, 1, 127, 128, 255)),
+    "16-bit gray TIFF": (tiff([0, 255, 256, 32768, 65535], "<u2"), grays(0, 0, 1, 128, 255)),
+    "16-bit gray TIFF, big-endian": (tiff([0, 255, 256, 32768, 65535], ">u2"), grays(0, 0, 1, 128, 255)),
     "16-bit RGB PNG": (png(1, 1, b"\0" + struct.pack(">3H", 255, 32768, 65535), depth=16), [[0, 128, 255]]),
     "16-bit RGBA PNG": (png(1, 1, b"\0" + struct.pack(">4H", 0, 0, 65535, 0), depth=16, color=6), [WHITE]),
     # Stretched from the least to the greatest: (v - low) / (high - low) * 255, rounded.
@@ -267,7 +267,7 @@ def test_crop_edges_move_outward_and_stay_inside() -> None:
         np.testing.assert_array_equal(pixels(source.crop(Box.from_xyxy(xyxy))), pixels(reference.crop(edges)))
 
 
-def test_crop_outside_the_picture_is_refused() -> None:
+def test_crop_outside_the_image_is_refused() -> None:
     source = SourceImage(encoded(landmark(30, 20), "PNG"))
     with pytest.raises(BoxError, match=r"inside 30 x 20 pixels, got \[30, 0, 40, 10\]"):
         source.crop(Box.from_xyxy((30, 0, 40, 10)))
@@ -282,17 +282,17 @@ def test_drawing_on_a_crop_leaves_the_original_alone() -> None:
 # --- masking --------------------------------------------------------------------------------------------------------
 
 
-def test_mask_paints_the_mean_colour_and_nothing_else() -> None:
+def test_mask_paints_the_mean_color_and_nothing_else() -> None:
     image = Image.new("RGB", (10, 10), (0, 0, 0))
     image.paste((200, 100, 50), (0, 0, 5, 10))
     masked = mask_boxes(image, [Box.from_xyxy((1.5, 1.5, 2.5, 3)), Box.from_xyxy((90, 90, 95, 95))])
     expected = pixels(image).copy()
     expected[1:3, 1:3] = (100, 50, 25)
     np.testing.assert_array_equal(pixels(masked), expected)
-    assert pixels(image)[1, 1].tolist() == [200, 100, 50]  # the given picture is untouched
+    assert pixels(image)[1, 1].tolist() == [200, 100, 50]  # the given image is untouched
 
 
-def test_mask_with_a_given_colour() -> None:
+def test_mask_with_a_given_color() -> None:
     masked = mask_boxes(Image.new("RGB", (4, 4), "white"), [Box.from_xyxy((-5, -5, 50, 50))], fill=(0, 0, 0))
     assert not pixels(masked).any()
 

@@ -21,10 +21,10 @@ PNG = encoded(landmark(64, 48), "PNG")
 
 BAD_BYTES = {
     "empty": (b"", "got an empty file"),
-    "text": (b"Dear diary, today I saw a sign.", "a file that is no picture"),
-    "random": (bytes(range(256)) * 9, "a file that is no picture"),
-    "text like a bitmap": (b"BMW has built a car with a very long name indeed.", "a file that is no picture"),
-    "html": (b"<!DOCTYPE html><html><svg></svg></html>", "a file that is no picture"),
+    "text": (b"Dear diary, today I saw a sign.", "a file that is no image"),
+    "random": (bytes(range(256)) * 9, "a file that is no image"),
+    "text like a bitmap": (b"BMW has built a car with a very long name indeed.", "a file that is no image"),
+    "html": (b"<!DOCTYPE html><html><svg></svg></html>", "a file that is no image"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "SVG, a drawing without pixels"),
     "svg in xml": (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- made by hand -->\n<svg width="9"/>', "SVG, a drawing"),
     "pdf": (b"%PDF-1.7\n%...", "got PDF; convert it"),
@@ -108,7 +108,7 @@ def make_dangling_link(folder: Path) -> Path:
         (make_pipe, "got a device or a pipe"),
         (lambda folder: folder / ("x" * 300 + ".png"), "File name too long"),
         (lambda folder: folder / "a\0b.png", "an impossible name"),
-        (lambda folder: folder / "photo.png" / "inner.png", "a readable picture file"),
+        (lambda folder: folder / "photo.png" / "inner.png", "a readable image file"),
     ],
 )
 def test_bad_paths_get_one_clear_error(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_file_over_the_byte_limit() -> None:
 
 def test_pixel_cap_is_exact() -> None:
     assert SourceImage(PNG, ImageLimits(max_pixels=64 * 48)).wh == (64, 48)
-    with pytest.raises(ImageError, match="at most 3,071 pixels, got 64 x 48; scale the picture down, or cut out the "):
+    with pytest.raises(ImageError, match="at most 3,071 pixels, got 64 x 48; scale the image down, or cut out the "):
         SourceImage(PNG, ImageLimits(max_pixels=64 * 48 - 1))
 
 
-def test_pillows_own_guard_neither_warns_nor_stops_a_picture_within_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_own_guard_neither_warns_nor_stops_a_image_within_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow alone would refuse 64 x 48
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -152,7 +152,7 @@ def test_file_that_changes_after_opening(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     source = SourceImage(path)
     path.write_bytes(encoded(landmark(10, 10), "PNG"))
-    with pytest.raises(ImageError, match="expected the picture that was opened, got another one"):
+    with pytest.raises(ImageError, match="expected the image that was opened, got another one"):
         source.full()
     path.unlink()
     with pytest.raises(ImageError, match="no file of that name"):
@@ -169,7 +169,7 @@ SEEDS += [
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @given(seed=st.sampled_from(SEEDS), data=st.data())
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_damaged_bytes_give_a_picture_or_an_image_error(seed: bytes, data: st.DataObject) -> None:
+def test_damaged_bytes_give_a_image_or_an_image_error(seed: bytes, data: st.DataObject) -> None:
     damaged = bytearray(seed)
     # Headers are where decoders break, so half of the edits go there.
     places = st.integers(0, len(seed) - 1) | st.integers(0, 63)
@@ -181,4 +181,4 @@ def test_damaged_bytes_give_a_picture_or_an_image_error(seed: bytes, data: st.Da
         assert source.full().size == source.wh
         assert source.full().mode == source.overview(max_pixels=50).mode == "RGB"
     except ImageError as error:
-        assert str(error).startswith("'picture': expected ")
+        assert str(error).startswith("'image': expected ")

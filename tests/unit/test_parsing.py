@@ -82,7 +82,7 @@ UGLY = [
     ("(10,20),(30,40),(50,60),(70,80)", [], "invalid"),  # a quadrilateral is no box
     ("[0.12, 0.30, 0.5, .75]", [(0.12, 0.3, 0.5, 0.75)], "ok"),  # LLaVA unit floats, no leading zero
     ("[+1e1, 2.0E+1, 300e-1, 40.]", ABCD, "ok"),  # signs and exponents
-    ("[-5, -6.5, 7, 8]", [(-5, -6.5, 7, 8)], "ok"),  # partly outside the picture: clipped later
+    ("[-5, -6.5, 7, 8]", [(-5, -6.5, 7, 8)], "ok"),  # partly outside the image: clipped later
     ("［１０，２０，３０，４０］", ABCD, "ok"),  # full-width everything
     ("【10、20、30、40】", ABCD, "ok"),  # CJK brackets and commas
     ("（10，20），（30，40）", ABCD, "ok"),  # full-width corner pair
@@ -137,7 +137,7 @@ def test_ugly_text(text, boxes, status):
 LABELS = [
     ('[{"bbox_2d": [1, 2, 3, 4], "label": "sign"}]', ["sign"]),  # after the box
     ('[{"label": "sign", "bbox_2d": [1, 2, 3, 4]}]', ["sign"]),  # before the box
-    ('[{"bbox_2d": [1, 2, 3, 4]}, {"label": "b", "bbox_2d": [5, 6, 7, 8]}]', ["", "b"]),  # not the neighbour's
+    ('[{"bbox_2d": [1, 2, 3, 4]}, {"label": "b", "bbox_2d": [5, 6, 7, 8]}]', ["", "b"]),  # not the neighbor's
     ('[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [5, 6, 7, 8]}]', ["a", ""]),  # nor the one before
     ('{"objects": [{"bbox_2d": [1, 2, 3, 4]}], "label": "scene"}', [""]),  # nor that of the whole
     ('{"bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]], "label": "both"}', ["both", "both"]),  # one label for two
@@ -349,7 +349,7 @@ SIZES = st.tuples(st.integers(1, 9000), st.integers(1, 9000))
 
 
 @given(text=MODEL_TEXT, frame=st.sampled_from(BoxFrame), original_wh=SIZES, model_wh=SIZES)
-def test_no_text_raises_and_no_box_leaves_the_picture(text, frame, original_wh, model_wh):
+def test_no_text_raises_and_no_box_leaves_the_image(text, frame, original_wh, model_wh):
     parsed = parse_boxes(text)
     assert len({box.xyxy for box in parsed.boxes}) == len(parsed.boxes) <= 64
     for box in parsed.boxes:

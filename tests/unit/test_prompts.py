@@ -1,4 +1,4 @@
-"""The words of the three protocols: the paper's, to the letter, and pictures where the paper puts them."""
+"""The words of the three protocols: the paper's, to the letter, and images where the paper puts them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hart_studio.prompts import (
     question_with_choices,
 )
 
-QUESTION = "Which colour is the sign?"
+QUESTION = "Which color is the sign?"
 CHOICES = ("red", "green", "blue")
 WITH_CHOICES = (
-    "Which colour is the sign?\n(A) red\n(B) green\n(C) blue\nPut the letter of the right option in \\boxed{}."
+    "Which color is the sign?\n(A) red\n(B) green\n(C) blue\nPut the letter of the right option in \\boxed{}."
 )
 
 # Copied from the paper, Sec. 4.2, with <image> for [I_s] and the question for [q].
@@ -25,11 +25,11 @@ PAPER_GROUNDING = "Output the coordinates of the key image area relevant to the 
 PAPER_CROPS_ONLY = (
     "You were supposed to answer a question based on a full image, but now the full image is not visible. You can only "
     "see some sub-regions <image><image> relevant to the problem. Answer the following question: "
-    "Which colour is the sign?"
+    "Which color is the sign?"
 )
 
 
-def test_grounding_turn_shows_the_picture_the_instruction_and_the_bare_question():
+def test_grounding_turn_shows_the_image_the_instruction_and_the_bare_question():
     parts = grounding_prompt(QUESTION)
     assert parts[0] is IMAGE
     assert as_text(parts) == f"<image>{PAPER_GROUNDING}\n{QUESTION}"
@@ -73,7 +73,7 @@ def test_without_a_crop_there_is_no_answer_turn(crop_count):
         crops_only_prompt(QUESTION, (), crop_count)
 
 
-def test_a_question_cannot_add_a_picture():
+def test_a_question_cannot_add_a_image():
     for parts in (
         grounding_prompt("<image>"),
         direct_prompt("<image>", ("<image>", "b")),

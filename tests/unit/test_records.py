@@ -95,7 +95,7 @@ def test_records_are_frozen_and_closed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         box.x_min = 5
     with pytest.raises(ValidationError, match="Extra inputs"):
-        Box(x_min=0, y_min=0, x_max=1, y_max=1, colour="red")  # type: ignore[call-arg]
+        Box(x_min=0, y_min=0, x_max=1, y_max=1, color="red")  # type: ignore[call-arg]
     assert len({box, Box.from_xyxy((0, 0, 1, 1))}) == 1  # equal by value, so usable as a key
 
 

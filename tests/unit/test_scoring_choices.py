@@ -149,7 +149,7 @@ CHOICE = [
     ("C. green", None, "none"),  # letter and text contradict each other
     ("A. green", None, "none"),  # the same, with a letter that is an article too
     ("A) a dog", None, "none"),  # the same again
-    ("C. the lamp glows in this colour", None, "none"),  # letter and prose
+    ("C. the lamp glows in this color", None, "none"),  # letter and prose
     ("A red sign", None, "none"),  # an article
     ("I think a dog", None, "none"),  # prose about an option
     ("It is red", None, "none"),  # contains an option: no guess

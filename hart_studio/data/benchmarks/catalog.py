@@ -183,8 +183,8 @@ def load_benchmark(
     Args:
         name: Name in ``BENCHMARKS``.
         path: File or folder in a published form, or a hub id; empty = the published hub id.
-        image_root: Folder that pictures' paths start from; by default the folder, or the file's own.
-        cache: Folder for pictures that rows hold themselves, and for downloads; made when missing.
+        image_root: Folder that images' paths start from; by default the folder, or the file's own.
+        cache: Folder for images that rows hold themselves, and for downloads; made when missing.
         limit: Max questions, good or bad, of those that are not left out; no row behind them is read.
             None = all.
         allow_download: Whether the hub may be asked.
@@ -258,7 +258,7 @@ def _selected_rows(benchmark: Benchmark, tables: tuple[Path, ...], subsets: Coll
 
 
 def _key(sample: GoldSample) -> tuple[str, ...]:
-    """What two copies of one question share: the name of its picture, by path or by content, and its words."""
+    """What two copies of one question share: the name of its image, by path or by content, and its words."""
     return (Path(sample.image).name, sample.question, *sample.choices)
 
 

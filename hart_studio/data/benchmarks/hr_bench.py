@@ -21,11 +21,11 @@ def read_hr_bench_row(row: Any, images: ImageResolver) -> GoldSample:
     Args:
         row: An object with ``index``, ``image`` in base64 or as a feature, ``question``, ``A`` to ``D``, ``answer``,
             ``category`` and ``cycle_category``.
-        images: Where the pictures are.
+        images: Where the images are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the picture's name leads out of the folder.
+        InputError: If the image's name leads out of the folder.
     """
     cycle = to_text(get_field(row, "cycle_category"), "cycle_category")
     choices = read_lettered(row)

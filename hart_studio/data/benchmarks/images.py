@@ -1,4 +1,4 @@
-"""Where the pictures of a benchmark's rows are, and ids for rows that have none of their own."""
+"""Where the images of a benchmark's rows are, and ids for rows that have none of their own."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _ID_CHARS = 12
 
 @dataclass(frozen=True)
 class ImageResolver:
-    """The pictures that rows name or hold.
+    """The images that rows name or hold.
 
     Attributes:
         root: Folder that paths start from and never leave.
-        cache: Folder for pictures that rows hold as bytes or base64 text; it must exist. None: such rows are bad ones.
+        cache: Folder for images that rows hold as bytes or base64 text; it must exist. None: such rows are bad ones.
     """
 
     root: Path
     cache: Path | None = None
 
     def locate(self, value: Any) -> str:
-        """The path of the picture in a cell, written to the cache first when the cell holds the picture itself.
+        """The path of the image in a cell, written to the cache first when the cell holds the image itself.
 
         Raises:
-            ValueError: If it is no picture, or is missing.
+            ValueError: If it is no image, or is missing.
             InputError: If a path leads out of the root.
         """
         if self.cache is None:

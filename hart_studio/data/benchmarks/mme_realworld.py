@@ -1,6 +1,6 @@
 """MME-RealWorld, its Lite part and its training part. There are no gold boxes.
 
-Three forms are published: JSON beside the pictures; tables with pictures in base64, in a column ``bytes`` or ``image``;
+Three forms are published: JSON beside the images; tables with images in base64, in a column ``bytes`` or ``image``;
 and a table of training questions that has an image feature and no categories.
 """
 
@@ -27,12 +27,12 @@ def read_mme_realworld_row(row: Any, images: ImageResolver) -> GoldSample:
     Args:
         row: Of the JSON, an object with ``Question_id``, ``Image``, ``Text``, ``Answer choices``, ``Ground truth``,
             ``Task`` and ``Subtask``. Of a table, ``question``, ``answer``, the options in ``multi-choice options`` or
-            ``choices``, the picture in ``bytes`` or ``image``, and mostly ``index`` and ``category``.
-        images: Where the pictures are.
+            ``choices``, the image in ``bytes`` or ``image``, and mostly ``index`` and ``category``.
+        images: Where the images are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the picture's name leads out of the folder.
+        InputError: If the image's name leads out of the folder.
     """
     return _read_table_row(row, images) if isinstance(row, dict) and "question" in row else _read_json(row, images)
 

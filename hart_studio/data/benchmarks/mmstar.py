@@ -21,11 +21,11 @@ def read_mmstar_row(row: Any, images: ImageResolver) -> GoldSample:
     Args:
         row: An object with ``index``, ``image`` as a feature, bytes or base64, ``question``, ``answer``, ``category``,
             ``l2_category``, and maybe a column for each letter.
-        images: Where the pictures are.
+        images: Where the images are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the picture's name leads out of the folder.
+        InputError: If the image's name leads out of the folder.
     """
     published = to_text(get_field(row, "question"), "question")
     question, choices = extract_options(published, read_lettered(row))

@@ -17,10 +17,10 @@ def read_needle_row(row: Any, images: ImageResolver) -> GoldSample:
 
     Args:
         row: An object of ``samples.jsonl``.
-        images: Where the pictures are.
+        images: Where the images are.
 
     Raises:
         ValueError: If a field is missing or is not what it should be, or if the image is missing.
-        InputError: If the picture's name leads out of the folder.
+        InputError: If the image's name leads out of the folder.
     """
     return read_sample_row(row, images.root, SOURCE)

@@ -48,7 +48,7 @@ def find_tables(folder: Path, patterns: Sequence[str], *, has_parts: bool) -> tu
 def fetch(hub_id: str, patterns: Sequence[str], cache: Path, *, allow_download: bool) -> Path:
     """The folder of a data set of the hub, with the files that are needed of it.
 
-    They are real files below the cache, not links into a shared store, so names of pictures stay inside the folder.
+    They are real files below the cache, not links into a shared store, so names of images stay inside the folder.
 
     Args:
         hub_id: ``owner/name``.

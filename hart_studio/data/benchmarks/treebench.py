@@ -27,11 +27,11 @@ def read_treebench_row(row: Any, images: ImageResolver) -> GoldSample:
         row: An object with ``index``, ``image`` in base64, ``question``, ``answer``, ``category``, ``target_instances``
             (text of ``[x_min, y_min, x_max, y_max]`` lists in original pixels), and ``multi-choice options`` with one
             option a line, or a column for each letter.
-        images: Where the pictures are.
+        images: Where the images are.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or a box is not in the picture.
-        HartError: If the picture cannot be read.
+        ValueError: If a field is missing or is not what it should be, or a box is not in the image.
+        HartError: If the image cannot be read.
     """
     published = to_text(get_field(row, "question"), "question")
     category = to_text(get_field(row, "category"), "category")

@@ -40,12 +40,12 @@ def read_visual_cot_row(row: Any, images: ImageResolver) -> GoldSample:
 
     Args:
         row: An object with ``dataset``, ``question_id``, ``image`` (the path, and the path with the box) and
-            ``conversations`` (question, box, picture, answer).
-        images: Where the pictures are.
+            ``conversations`` (question, box, image, answer).
+        images: Where the images are.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or nothing of the box is in the picture.
-        HartError: If the picture cannot be read.
+        ValueError: If a field is missing or is not what it should be, or nothing of the box is in the image.
+        HartError: If the image cannot be read.
     """
     subset = _subset(row)
     paths = get_field(row, "image")

@@ -1,6 +1,6 @@
-"""V* Bench: ``test_questions.jsonl`` beside folders of pictures, or a table with the pictures in it.
+"""V* Bench: ``test_questions.jsonl`` beside folders of images, or a table with the images in it.
 
-Letters come from the questions only. The JSON beside each picture is read for its boxes: it lists the right option
+Letters come from the questions only. The JSON beside each image is read for its boxes: it lists the right option
 first, so letters made from it would make A right every time.
 """
 
@@ -31,11 +31,11 @@ def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
         row: An object with ``category``, ``image``, the question with its options in ``text`` and the letter in
             ``label``; or ``question``, ``answer`` (a letter, or a number from 0), and options in ``choices`` or in a
             column for each letter.
-        images: Where the pictures are. Only those that are files have gold boxes.
+        images: Where the images are. Only those that are files have gold boxes.
 
     Raises:
-        ValueError: If a field is missing or is not what it should be, or a box is not in the picture.
-        HartError: If the picture or the file of its boxes cannot be read.
+        ValueError: If a field is missing or is not what it should be, or a box is not in the image.
+        HartError: If the image or the file of its boxes cannot be read.
     """
     text = "text" if "text" in (row if isinstance(row, dict) else {}) else "question"
     published = _INSTRUCTION.sub("", to_text(get_field(row, text), text))
@@ -59,7 +59,7 @@ def read_vstar_row(row: Any, images: ImageResolver) -> GoldSample:
 
 
 def _read_boxes(image: str) -> tuple[Box, ...]:
-    """Boxes of the JSON beside a picture, published as ``[x, y, width, height]``; none when there is no such file."""
+    """Boxes of the JSON beside an image, published as ``[x, y, width, height]``; none when there is no such file."""
     image_path = from_stored_path(image)
     notes = resolve_inside(image_path.parent, f"{image_path.stem}.json")
     if not notes.is_file():

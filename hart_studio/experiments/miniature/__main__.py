@@ -1,4 +1,4 @@
-"""The paper's study in miniature: ``python -m hart_studio.experiments.miniature``; begun again, it goes on."""
+"""The paper's study in miniature: ``python -m hart_studio.experiments.miniature``; begun again, it continues."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, argv: Sequence[str], study: StudyFolder, v
         statuses = run_study(study, variants, options.seeds, options.jobs, _print_line)
         code = 1 if {"failed", "skipped"} & set(statuses.values()) else 0
     except KeyboardInterrupt:
-        _print_line("interrupted; the same command goes on from here")
+        _print_line("interrupted; the same command continues from here")
         code = 130
     results = load_results(study, variants, options.seeds, RESAMPLES)
     command = shlex.join(["python", "-m", "hart_studio.experiments.miniature", *argv])

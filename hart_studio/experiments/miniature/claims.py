@@ -143,7 +143,7 @@ CLAIMS: Final = (
         for name, title in (("base", "the base model"), ("grpo", "GRPO"), ("mgpo", "MGPO"))
     ),
     Claim(
-        "the same by mean IoU against the base model, which larger boxes do not raise (ours)",
+        "the same by mean IoU against the base model, which larger boxes do not raise (project default)",
         NONE,
         compare_variants(HART, "base", _read_iou),
     ),

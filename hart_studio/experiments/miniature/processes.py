@@ -47,7 +47,7 @@ class StudyInterruptedError(HartError):
 
 
 def train_command(layout: RunLayout) -> list[str]:
-    """Train a run that was made, or go on with it."""
+    """Train a run that was made, or continue with it."""
     root = str(layout.folder.parent)
     return [sys.executable, "-m", "hart_studio.training", "--resume", layout.run_id, "--runs-root", root]
 

@@ -20,14 +20,14 @@ class Level:
     Attributes:
         scenes: What is drawn.
         size_wh: Overview size in pixels, multiples of 32.
-        sigma: Spread of the soft coordinate target, in thousandths of the picture.
+        sigma: Spread of the soft coordinate target, in thousandths of the image.
         rows: Overviews in a lesson.
         crops: Crop rows in a lesson.
         details: Close-ups of a single detail in a lesson.
         groundings: Grounding branches on one overview.
         points: Objects pointed at on one overview.
         gists: Questions on one overview that it answers.
-        confusion_rate: Share of the grounding turns whose box is that of another object of the same colour or shape.
+        confusion_rate: Share of the grounding turns whose box is that of another object of the same color or shape.
         goal: What ends the level: a running mean of ``pretrain.Progress``.
         advance_at: The value of it that does.
         patience: Steps after which the level ends all the same.
@@ -54,7 +54,7 @@ class Level:
 
 
 HIT_MARGIN: Final = 30
-"""A coordinate counts as right within this many thousandths of the picture's side."""
+"""A coordinate counts as right within this many thousandths of the image's side."""
 
 
 def _vision_level(size_wh: tuple[int, int], rows: int, crops: int, advance_at: float, **scenes: Any) -> Level:
@@ -69,7 +69,7 @@ def _pointing_level(**asked: Any) -> Level:
 
 _CLOSE_UP: Final[dict[str, Any]] = {"objects": (1, 1), "radius": (0.2, 0.4), "detail_scale": (1.2, 2.0)}
 FULL_VISION_LEVEL: Final = _vision_level((256, 192), 18, 12, 0.8, objects=(4, 12), radius=(0.05, 0.09))
-"""Overviews and crops of full scenes; its pictures set the patch prior too."""
+"""Overviews and crops of full scenes; its images set the patch prior too."""
 _FULL: Final = _pointing_level(
     sigma=4, rows=12, crops=10, groundings=2, points=8, gists=4, advance_at=0.62, patience=900, lr_scale=0.6
 )
@@ -108,4 +108,4 @@ LEVELS: Final = (
 )
 """Scenes are the published ones from the last pointing level on. The three after it teach what overview and crops
 can answer. By then the model points well; the last two levels make it the mediocre model that it has to be, as careless
-annotators do it: many of its boxes lie on another object of the same colour or shape."""
+annotators do it: many of its boxes lie on another object of the same color or shape."""

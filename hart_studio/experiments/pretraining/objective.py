@@ -1,4 +1,4 @@
-"""The pretraining loss: token cross-entropy, with coordinates learned as a soft target over neighbouring numbers."""
+"""The pretraining loss: token cross-entropy, with coordinates learned as a soft target over neighboring numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LossTotals:
         weight: Sum of the weights.
         coordinates: Number of boxes and points, and how many first coordinates were within ``HIT_MARGIN`` thousandths.
         answers: Number of answer tokens (value and letter), and how many of them were right.
-        words: Number of colours and shapes asked of visual tokens, and how many of them were right.
+        words: Number of colors and shapes asked of visual tokens, and how many of them were right.
         details: The same for details.
     """
 
@@ -74,7 +74,7 @@ class LossTotals:
 
     @property
     def word_right(self) -> float:
-        """Share of the visual tokens' colours and shapes that were right, nan when there were none."""
+        """Share of the visual tokens' colors and shapes that were right, nan when there were none."""
         return _share(self.words)
 
     @property
@@ -95,7 +95,7 @@ class TrainableModel(nn.Module):
     """The model and the readers of the auxiliary loss, which are thrown away after training.
 
     The auxiliary loss asks every visual token what lies under it, in the words and numbers that the language model
-    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time. Colour and
+    already uses. It teaches the vision tower densely, where the answers alone teach it one object at a time. Color and
     shape have no reader: the visual token itself must resemble the words' embeddings, so that finding "red" among
     visual tokens is the same lookup as finding it among words.
     """

@@ -1,8 +1,8 @@
-"""Pack many exchanges about the same pictures into one training row, exactly.
+"""Pack many exchanges about the same images into one training row, exactly.
 
-A row is a tree: a prefix (chat header and pictures), stems (an instruction that several exchanges begin with) and
+A row is a tree: a prefix (chat header and images), stems (an instruction that several exchanges begin with) and
 branches (question and answer). Every branch sees the prefix, its stem and itself, never another branch, and its
-positions go on where its stem ends: what the model computes for a branch is what it computes for that conversation
+positions continue where its stem ends: what the model computes for a branch is what it computes for that conversation
 alone. ``test_pretraining`` compares the two.
 """
 
@@ -48,8 +48,8 @@ class VisualTokenTarget(NamedTuple):
     """What one visual token shows, for the auxiliary loss.
 
     Attributes:
-        xyxy: Box of the object under the cell's centre, thousandths of the picture; None over background.
-        words: Its colour, its shape, and its detail where the detail lies in this cell; "" = not to be learned.
+        xyxy: Box of the object under the cell's center, thousandths of the image; None over background.
+        words: Its color, its shape, and its detail where the detail lies in this cell; "" = not to be learned.
     """
 
     xyxy: tuple[float, float, float, float] | None = None
@@ -58,12 +58,12 @@ class VisualTokenTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedRow:
-    """A prefix of texts and pictures with its branches.
+    """A prefix of texts and images with its branches.
 
     Attributes:
-        prefix: Texts and RGB uint8 pictures, sides multiples of 32.
+        prefix: Texts and RGB uint8 images, sides multiples of 32.
         branches: Exchanges that share the prefix.
-        cells: One cell per visual token, all pictures one after the other, row by row; empty = no auxiliary loss.
+        cells: One cell per visual token, all images one after the other, row by row; empty = no auxiliary loss.
     """
 
     prefix: tuple[str | np.ndarray, ...]
@@ -87,9 +87,9 @@ class Batch:
         pixel_values: ``[patches, features]``.
         grids: ``[images, 3]``.
         cell_coordinates: ``[cells, 4]`` box of the object in each visual token, or -1.
-        cell_words: ``[cells, 5]`` token ids of its colour and its shape, each without and with the space before a word,
+        cell_words: ``[cells, 5]`` token ids of its color and its shape, each without and with the space before a word,
             and of its detail; or -1.
-        cell_objects: ``[cells]`` the same number for all cells of one object in one picture, or -1.
+        cell_objects: ``[cells]`` the same number for all cells of one object in one image, or -1.
         attention_rows: ``[N]`` row of each token that is told where to look: those that predict an answer's content.
         attention_positions: ``[N]`` its place in the row.
         attention_targets: ``[N, S]`` bool, the visual tokens of the object that it should look at.
@@ -177,7 +177,7 @@ class Packer:
         for index, builder in enumerate(builders):
             positions[:, index, : len(builder.positions)] = np.array(builder.positions).T
         images = [part for row in rows for part in row.prefix if isinstance(part, np.ndarray)]
-        # Pictures go in row order: the model fills placeholders from the first row on.
+        # Images go in row order: the model fills placeholders from the first row on.
         pixels, grids = self._patches(images)
         supervised = [(index, at, seen) for index, builder in enumerate(builders) for at, seen in builder.supervised]
         attention_targets = np.zeros((len(supervised), longest), np.bool_)
@@ -203,7 +203,7 @@ class Packer:
         )
 
     def _patches(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Patches ``[patches, features]`` and grids ``[images, 3]``; empty without pictures."""
+        """Patches ``[patches, features]`` and grids ``[images, 3]``; empty without images."""
         if not images:
             return np.empty((0, 0), np.float32), np.empty((0, 3), np.int64)
         made = self._images(images=list(images), do_resize=False, return_tensors="np")
@@ -290,7 +290,7 @@ class Packer:
 def _number_objects(rows: Sequence[PackedRow], counts: Sequence[int]) -> np.ndarray:
     """``[cells]``: one number per object and row, -1 for background and for rows without cells.
 
-    The box tells objects apart: it is relative to the picture, so the same object in two crops has two of them.
+    The box tells objects apart: it is relative to the image, so the same object in two crops has two of them.
     """
     numbers: dict[tuple[int, tuple[float, ...]], int] = {}
     found = []

@@ -1,6 +1,6 @@
 """What the built-in model knows before its first lesson.
 
-Where a patch is, which numbers are neighbours, what patches look like: the real family learns this from data; so small
+Where a patch is, which numbers are neighbors, what patches look like: the real family learns this from data; so small
 a model does not get off its plateau without it.
 """
 
@@ -47,7 +47,7 @@ def set_number_prior(model: Qwen3VLForConditionalGeneration, number_ids: list[in
     """Embeddings of the number tokens <- sine-cosine of their value, at the scale of the other embeddings.
 
     A third of the code is the one of the vision table, with thousandths turned into table cells: a place and the
-    number that names it start a rotation apart. The rest is finer, so that neighbours can be told apart.
+    number that names it start a rotation apart. The rest is finer, so that neighbors can be told apart.
     """
     table: torch.Tensor = model.model.language_model.embed_tokens.weight.data
     spread = float(table.std())
@@ -62,8 +62,8 @@ def set_number_prior(model: Qwen3VLForConditionalGeneration, number_ids: list[in
 def set_patch_prior(model: Qwen3VLForConditionalGeneration, patches: torch.Tensor) -> None:
     """Patch embedding <- the whitened principal components of real patches, half strength.
 
-    Raw patches differ above all in their mean colour; after random filters, edges are lost beside it. Whitened, an edge
-    weighs as much as a colour, and shapes can be learned.
+    Raw patches differ above all in their mean color; after random filters, edges are lost beside it. Whitened, an edge
+    weighs as much as a color, and shapes can be learned.
 
     Args:
         model: The model.

@@ -1,6 +1,6 @@
 """The rows of a lesson: overviews to point in and ask about, crops to read, close-ups, lookups of options.
 
-Scenes are drawn on the fly at overview size, so no picture is seen twice.
+Scenes are drawn on the fly at overview size, so no image is seen twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STEMS: Final = (f"{prompts.GROUNDING_INSTRUCTION}\n", prompts.CROPS_ONLY_AFTER)
 
 
 def thousandths(box: Box, width: float, height: float) -> tuple[float, float, float, float]:
-    """A scene box in the family's frame: 0 to 1000 of the picture's sides."""
+    """A scene box in the family's frame: 0 to 1000 of the image's sides."""
     return (box.x_min / width * 1000, box.y_min / height * 1000, box.x_max / width * 1000, box.y_max / height * 1000)
 
 
@@ -42,7 +42,7 @@ def grounding_text(question: Question, scene: Scene) -> str:
 
 
 def _user_text(parts: Sequence[PromptPart], images: Sequence[np.ndarray]) -> tuple[tuple[str | np.ndarray, ...], str]:
-    """Split a prompt after its last picture: (prefix with pictures filled in, text after them)."""
+    """Split a prompt after its last image: (prefix with images filled in, text after them)."""
     left = iter(images)
     filled = [next(left) if part is IMAGE else str(part) for part in parts]
     cut = max(index for index, part in enumerate(parts) if part is IMAGE) + 1
@@ -72,7 +72,7 @@ def _grounding(question: Question, scene: Scene) -> Branch:
 
 
 def _confuse_box(rng: np.random.Generator, question: Question, scene: Scene, share: float) -> Question:
-    """The question as a careless annotator would box it: now and then on another object of its colour or shape.
+    """The question as a careless annotator would box it: now and then on another object of its color or shape.
 
     Args:
         rng: Source of every choice.
@@ -153,7 +153,7 @@ def crop_row(rng: np.random.Generator, growth: float) -> PackedRow:
 def detail_row(rng: np.random.Generator, growth: float) -> PackedRow:
     """A close-up of one detail, as large as a crop shows it; no text, only cells.
 
-    In a whole crop the detail lies in a few of some fifty visual tokens: here it fills the picture, so the vision
+    In a whole crop the detail lies in a few of some fifty visual tokens: here it fills the image, so the vision
     tower learns to read it many times faster.
 
     Args:
@@ -260,7 +260,7 @@ def cells(
 
     Args:
         scene: The scene.
-        size_wh: Size of the drawn picture, multiples of 32 pixels.
+        size_wh: Size of the drawn image, multiples of 32 pixels.
         window: The part that is drawn, in scene pixels; the whole scene when None.
         has_details: Whether the details can be read at this size; in the overview they cannot.
     """
@@ -286,7 +286,7 @@ def cells(
 
 
 def _processor_size(window: Box) -> tuple[int, int]:
-    """Width and height that the processor's budget gives a large picture of this shape (multiples of 32)."""
+    """Width and height that the processor's budget gives a large image of this shape (multiples of 32)."""
     area, aspect = 224 * 224, window.width / window.height
     width, height = (area * aspect) ** 0.5, (area / aspect) ** 0.5
     return max(_STEP, int(width // _STEP) * _STEP), max(_STEP, int(height // _STEP) * _STEP)

@@ -1,7 +1,7 @@
 """The small Qwen3-VL that ships with the project: its tokenizer, processor, architecture and starting weights.
 
 Qwen3-VL because its learned position table lets so small a model learn to localise. The starting weights carry two
-priors that the real family learns from data: where a patch is, and which numbers are neighbours.
+priors that the real family learns from data: where a patch is, and which numbers are neighbors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PATCH: Final = 16
 MERGE: Final = 2
 MIN_PIXELS: Final = 192 * 192
 MAX_PIXELS: Final = 224 * 224
-"""Pixel budget of overview and crops alike: 256 x 192 for a 4:3 picture, 224 x 224 for a square crop."""
+"""Pixel budget of overview and crops alike: 256 x 192 for a 4:3 image, 224 x 224 for a square crop."""
 
 _SPECIAL: Final = (
     "<|endoftext|>",
@@ -123,7 +123,7 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 
 
 def _number_merges() -> Iterator[tuple[str, str]]:
-    """Merges that make 10..1000 single tokens whichever neighbouring digits join first."""
+    """Merges that make 10..1000 single tokens whichever neighboring digits join first."""
     for number in range(10, 100):
         yield str(number)[0], str(number)[1]
     for number in range(100, 1000):

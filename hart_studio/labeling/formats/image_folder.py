@@ -4,7 +4,7 @@
 ``category`` counts the lines of ``classes.txt`` from 0, the name that detection trainers expect.
 
 The library infers the type of every column from a split's first rows, and refuses a data set whose splits differ. Lists
-that are empty in all rows, or texts that look like dates, have another type than in their neighbours. So the rows are
+that are empty in all rows, or texts that look like dates, have another type than in their neighbors. So the rows are
 read as the library will read them, and where the types would come out wrong, all splits get ``metadata.parquet``, which
 states them, instead. Unknown scores are left out as a column, an unknown answer is empty text.
 """

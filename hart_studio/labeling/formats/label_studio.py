@@ -241,7 +241,7 @@ def _read_task(where: str, task: Any, images: ImageFinder, collector: LabelColle
     elif is_human:
         collector.add_negative(where, image)
     else:
-        raise ValueError("a task without a question that nobody has labeled, or that was skipped")
+        raise ValueError("a task without a question that no one has labeled, or that was skipped")
 
 
 def image_name(url: Any) -> str:

@@ -40,7 +40,7 @@ _QUESTION_ASPECTS: Final[frozenset[LabelAspect]] = frozenset(
     {"negatives", "questions", "choices", "classes", "statuses"}
 )
 _FLOAT_NOISE_PX: Final = 1e-6
-"""What changing between corners, sizes, centres and percent can cost on an image of any size that is opened."""
+"""What changing between corners, sizes, centers and percent can cost on an image of any size that is opened."""
 
 
 def _exactly(wh: WH, options: ExportOptions) -> tuple[float, float]:

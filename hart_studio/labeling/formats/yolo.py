@@ -1,9 +1,9 @@
 """Ultralytics YOLO detection: ``data.yaml``, ``images/<split>`` and ``labels/<split>``.
 
-One line per box, exactly five columns: class, then centre and size as shares of the upright image's sides, six
+One line per box, exactly five columns: class, then center and size as shares of the upright image's sides, six
 decimals, inside [0, 1]. A sixth column would make the reader drop the whole image. ``data.yaml`` has no ``path``: the
 reader then takes the file's own folder, wherever it is started from. A confirmed negative has an empty label file;
-an image that nobody looked at is not written, because it would be trained on as background.
+an image that no one looked at is not written, because it would be trained on as background.
 
 Reading obeys four keys of ``data.yaml`` and no other: others can hold code that the original reader would run.
 """
@@ -61,7 +61,7 @@ def exclusion_reason(image: PlannedImage) -> str:
 
 
 def tolerance(wh: WH) -> tuple[float, float]:
-    """How far an edge can move by the rounding of centre and size, pixels across and down."""
+    """How far an edge can move by the rounding of center and size, pixels across and down."""
     return 1.5 * STEP * wh[0] + 1e-6, 1.5 * STEP * wh[1] + 1e-6
 
 
@@ -128,7 +128,7 @@ def load_yolo(path: Path, options: ImportOptions | None = None) -> LoadedSamples
 
 
 def _shares(box: Box, wh: WH) -> list[str]:
-    """Centre and size as shares, written; a side that rounding would flatten keeps one unit."""
+    """Center and size as shares, written; a side that rounding would flatten keeps one unit."""
     written = []
     for low, high, side in ((box.x_min, box.x_max, wh[0]), (box.y_min, box.y_max, wh[1])):
         first, last = max(0.0, low / side), min(1.0, high / side)
@@ -212,7 +212,7 @@ def _read_image_labels(
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     file = resolve_inside(root, str(PurePosixPath(*parts).with_suffix(".txt")))
     if not file.is_file():
-        raise ValueError("an image without a label file: nobody said that it shows nothing")
+        raise ValueError("an image without a label file: no one said that it shows nothing")
     lines = [
         (number, line)
         for number, line in enumerate(read_bytes(file).decode("utf-8-sig", errors="replace").splitlines(), start=1)

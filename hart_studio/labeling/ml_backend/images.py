@@ -26,9 +26,9 @@ from hart_studio.imaging import ImageLimits, SourceImage
 from hart_studio.labeling.formats.label_studio import LOCAL_FILES, image_name
 
 MAX_IMAGE_BYTES: Final = 64 << 20
-"""Of an image from the network or from inside a task, bytes (ours)."""
+"""Of an image from the network or from inside a task, bytes (project default)."""
 FETCH_TIMEOUT_SECONDS: Final = 20.0
-"""Of one image, seconds (ours)."""
+"""Of one image, seconds (project default)."""
 MAX_REDIRECTS: Final = 3
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -230,7 +230,7 @@ class ImageLoader:
 
 
 class _TimeLimit:
-    """Ends a connection when its time is over: a time-out of the socket begins anew with every byte."""
+    """Ends a connection when its time is over: a time-out of the socket begins again with every byte."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self.is_over = False

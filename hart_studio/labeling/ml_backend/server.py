@@ -1,6 +1,6 @@
 """HART as an ML backend of Label Studio: tasks in, verified boxes out, by Label Studio's own protocol.
 
-A prediction is what a labeling run would propose (``self_verify.propose``). When somebody has just drawn boxes, those
+A prediction is what a labeling run would propose (``self_verify.propose``). When someone has just drawn boxes, those
 are asked about instead (``verify_drawn_boxes``). Whatever is wrong with one task is said of that task; the request goes
 on. Only servers call it, so a request that a browser's page sent is refused, whatever site the page is of.
 """
@@ -54,15 +54,15 @@ from hart_studio.labeling.self_verify import Proposal, ProposalSettings, propose
 from hart_studio.models.chat import ChatModel
 
 SOFT_TIMEOUT_SECONDS: Final = 80.0
-"""Of a request, seconds; Label Studio hangs up after 100, gateways after 90 (ours)."""
+"""Of a request, seconds; Label Studio hangs up after 100, gateways after 90 (project default)."""
 MAX_BODY_BYTES: Final = 96 << 20
-"""Of a request, bytes: an image inside of a task, in base64 (ours)."""
+"""Of a request, bytes: an image inside of a task, in base64 (project default)."""
 MAX_REQUESTS: Final = 32
-"""At once, those that wait included (ours)."""
+"""At once, those that wait included (project default)."""
 BATCH: Final = 8
-"""Tasks whose images are in memory together (ours)."""
+"""Tasks whose images are in memory together (project default)."""
 MAX_REMEMBERED: Final = 1024
-"""Questions of which the evidence is kept, for boxes that are drawn later (ours)."""
+"""Questions of which the evidence is kept, for boxes that are drawn later (project default)."""
 
 _log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class HartBackend:
         images = {each.sample.image: each.image for each in asked}
         try:
             return propose(self._model, [each.sample for each in asked], self._settings, open_image=images.__getitem__)
-        except Exception as error:  # whatever a library raises about one task, the others go on
+        except Exception as error:  # whatever a library raises about one task, the others continue
             if len(asked) > 1:
                 return [proposal for each in asked for proposal in self._propose_safely([each])]
             return [Proposal(asked[0].sample.id, (), None, describe_error(error), is_unexpected=True)]
@@ -213,7 +213,7 @@ class HartBackend:
         return self._calibration.score_label(check, has_boxes, origin).score
 
     def _check(self, config: LabelConfig, asked: OpenedTask | str, drawn: Sequence[Any]) -> Prediction:
-        """What there is to say of boxes that somebody drew: marks only, for the boxes are there already."""
+        """What there is to say of boxes that someone drew: marks only, for the boxes are there already."""
         if isinstance(asked, str):
             return self._no_prediction(asked)
         try:
@@ -254,7 +254,7 @@ Credentials = tuple[str, str]
 
 
 def read_credentials(environ: Mapping[str, str], host: str) -> Credentials | None:
-    """Whom the server lets in; None = everybody, on this machine alone.
+    """Whom the server lets in; None = everyone, on this machine alone.
 
     Args:
         environ: With ``BASIC_AUTH_USER`` and ``BASIC_AUTH_PASS``, both or none.
@@ -287,7 +287,7 @@ def build_app(
 
     Args:
         backend: What answers.
-        credentials: Whom it lets in; None = everybody.
+        credentials: Whom it lets in; None = everyone.
         max_body_bytes: Of a request, bytes.
     """
 

@@ -86,7 +86,7 @@ class LabelConfig:
         )
 
     def get_drawn_regions(self, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The boxes of a request that somebody has just drawn on the image: the interactive mode."""
+        """The boxes of a request that someone has just drawn on the image: the interactive mode."""
         params = payload.get("params")
         context = params.get("context") if isinstance(params, dict) else None
         result = context.get("result") if isinstance(context, dict) else None
@@ -161,7 +161,7 @@ def read_task(
 
 
 def to_drawn_box(region: dict[str, Any], image: SourceImage) -> Box:
-    """A box that somebody has drawn, in original pixels.
+    """A box that someone has drawn, in original pixels.
 
     Raises:
         ValueError: If it is no upright rectangle on this image.

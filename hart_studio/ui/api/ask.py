@@ -1,4 +1,4 @@
-"""What the pages may ask for: open a picture, ask a model. The only door from ``ui`` to the pipeline and the models.
+"""What the pages may ask for: open an image, ask a model. The only door from ``ui`` to the pipeline and the models.
 
 Nothing here imports torch before a model is asked for, so the page is up in seconds.
 """
@@ -111,7 +111,7 @@ def read_form(
     """Check what came from a page or a script, before a model is loaded for it.
 
     Args:
-        image: Path of an uploaded picture.
+        image: Path of an uploaded image.
         question: The question.
         choices: Options as a list, or as text with one per line; blank ones are dropped.
         answer: The known answer: a letter, a text, or nothing.
@@ -120,13 +120,13 @@ def read_form(
         **settings: Fields of ``LoopSettings``.
 
     Raises:
-        InputError: If the picture or the question is missing, the question is too long, the answer is none of the
+        InputError: If the image or the question is missing, the question is too long, the answer is none of the
             choices, or a setting is out of range.
     """
     if image is None:
-        raise InputError("there is no picture yet; upload one or pick an example")
+        raise InputError("there is no image yet; upload one or pick an example")
     if not question or not question.strip():
-        raise InputError("there is no question yet; type what you want to know about the picture")
+        raise InputError("there is no question yet; type what you want to know about the image")
     size = len(question) + len(answer or "")
     size += len(choices) if isinstance(choices, str) else sum(len(str(choice)) for choice in choices or ())
     if size > MAX_QUESTION_CHARS:
@@ -178,12 +178,12 @@ def default_comparison_model(model: str) -> str:
 
 
 class AskService:
-    """Opens pictures and asks models, one question at a time.
+    """Opens images and asks models, one question at a time.
 
     Attributes:
         folder: Where everything that the page shows is written; the server serves it.
         allowed: Models that may be opened.
-        limits: What pictures may be.
+        limits: What images may be.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class AskService:
             folder: Inside the server's cache folder, so that its files are served in place.
             load: From a name to a model; raises ``ModelError``.
             allowed: Models that may be opened; None = any.
-            limits: What pictures may be.
+            limits: What images may be.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -217,10 +217,10 @@ class AskService:
         return twin
 
     def open_image(self, path: Path) -> ViewerImage:
-        """A picture as the viewer shows it, without regions. The file itself is left as it is.
+        """An image as the viewer shows it, without regions. The file itself is left as it is.
 
         Raises:
-            ImageError: If it is no readable picture of a supported format and size.
+            ImageError: If it is no readable image of a supported format and size.
         """
         image = SourceImage(path, self.limits)
         status = from_stored_path(path).stat()
@@ -243,7 +243,7 @@ class AskService:
         """Warnings of models that were not made for an image, before anything is asked.
 
         Args:
-            image: An uploaded picture.
+            image: An uploaded image.
             model_names: From a page; a model that may not be opened here is left out, and nothing of it is read.
         """
         names = [name for name in dict.fromkeys(model_names) if self._is_allowed(name)]
@@ -267,7 +267,7 @@ class AskService:
 
         Raises:
             BusyError: If too many wait already.
-            HartError: If the picture, the question or the model is not usable.
+            HartError: If the image, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
         self._check_loaded(name, form.sample)
@@ -289,11 +289,11 @@ class AskService:
         )
 
     def answer(self, form: AskForm, model_name: str, progress: Progress) -> dict[str, Any]:
-        """Ask as ``ask`` does, and keep no pictures of it: what ``/ask`` returns.
+        """Ask as ``ask`` does, and keep no images of it: what ``/ask`` returns.
 
         Raises:
             BusyError: If too many wait already.
-            HartError: If the picture, the question or the model is not usable.
+            HartError: If the image, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
         self._check_loaded(name, form.sample)
@@ -305,7 +305,7 @@ class AskService:
 
         Raises:
             BusyError: If too many wait already.
-            HartError: If the picture, the question or the model is not usable.
+            HartError: If the image, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
         self._check_loaded(name, form.sample)
@@ -324,13 +324,13 @@ class AskService:
 
         Args:
             form: The question.
-            boxes: In original pixels; what lies outside of the picture is cut off.
+            boxes: In original pixels; what lies outside of the image is cut off.
             model_name: As for ``ask``.
             progress: Told who waits, and what happens.
 
         Raises:
             BusyError: If too many wait already.
-            HartError: If the picture, the question, a box or the model is not usable.
+            HartError: If the image, the question, a box or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
         with SourceImage(form.image, self.limits) as image:

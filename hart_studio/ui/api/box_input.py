@@ -1,4 +1,4 @@
-"""Boxes that somebody drew or wrote down: checked before anything is asked about them."""
+"""Boxes that someone drew or wrote down: checked before anything is asked about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hart_studio.errors import InputError
 from hart_studio.geometry import WH, clip
 from hart_studio.records import Box, Record
 
-_EDGES: Final = "x_min, y_min, x_max and y_max in pixels of the original picture"
+_EDGES: Final = "x_min, y_min, x_max and y_max in pixels of the original image"
 
 
 class BoxInput(Record):
@@ -59,11 +59,11 @@ def parse_boxes(value: Any, most: int, least: int = 0) -> tuple[Box, ...]:
 
 
 def clip_boxes(boxes: Iterable[Box], wh: WH) -> tuple[Box, ...]:
-    """The parts of the boxes inside the picture.
+    """The parts of the boxes inside the image.
 
     Args:
         boxes: In original pixels.
-        wh: Size of the picture, pixels.
+        wh: Size of the image, pixels.
 
     Raises:
         InputError: If a box has none.
@@ -74,8 +74,8 @@ def clip_boxes(boxes: Iterable[Box], wh: WH) -> tuple[Box, ...]:
         if inside is None:
             edges = ", ".join(f"{edge:g}" for edge in box.xyxy)
             raise InputError(
-                f"expected boxes inside the picture of {wh[0]} x {wh[1]} pixels, got box {number} outside of it: "
-                f"[{edges}]; give coordinates of the original picture"
+                f"expected boxes inside the image of {wh[0]} x {wh[1]} pixels, got box {number} outside of it: "
+                f"[{edges}]; give coordinates of the original image"
             )
         kept.append(inside)
     return tuple(kept)

@@ -23,7 +23,7 @@ from hart_studio.ui.model_queue import MAX_MODEL_CALLS
 from hart_studio.ui.progress_stream import Progress
 
 MAX_BOXES: Final = 16
-"""Boxes of one ``/verify``, ours: each becomes a crop that the model reads."""
+"""Boxes of one ``/verify``; project default: each becomes a crop that the model reads."""
 
 
 def build_endpoints(service: AskService, default_model: str) -> None:
@@ -43,10 +43,10 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         model: str = "",
         protocols: list[str] | None = None,
     ) -> dict[str, Any]:
-        """Ask a question about a picture: where to look, what the crops show, what the full image shows.
+        """Ask a question about an image: where to look, what the crops show, what the full image shows.
 
         Args:
-            image: The uploaded picture.
+            image: The uploaded image.
             question: The question, without its choices.
             choices: The options, as a list or one per line; empty for an open question.
             answer: The known answer, a letter or the text; empty when unknown.
@@ -65,7 +65,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         """Ask where to look, and nothing else: the grounding turn alone.
 
         Args:
-            image: The uploaded picture.
+            image: The uploaded image.
             question: The question, without its choices.
             choices: The options; checked, but never shown in this turn.
             model: The built-in model's name, a local folder, or a hub id; empty for the default of the server.
@@ -86,10 +86,10 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         answer: str = "",
         model: str = "",
     ) -> dict[str, Any]:
-        """Ask what given boxes are worth: what their crops say alone, and whether the picture needs them.
+        """Ask what given boxes are worth: what their crops say alone, and whether the image needs them.
 
         Args:
-            image: The uploaded picture.
+            image: The uploaded image.
             question: The question, without its choices.
             boxes: 1 to 16 boxes with x_min, y_min, x_max, y_max in original pixels, and a label if you like.
             choices: The options, as a list or one per line; empty for an open question.
@@ -121,18 +121,18 @@ def _explained() -> Iterator[None]:
 
 
 def _while_waited_for() -> Progress:
-    """Reports to nobody, which end the work once the client has gone."""
+    """Reports to no one, which end the work once the client has gone."""
     caller = ClientConnection()
     caller.wait_for_reader()
     return caller.watch(lambda fraction, stage: None)
 
 
 def _uploaded_file(image: Any) -> Path | None:
-    """The path of a picture sent to the endpoint; only the server's own upload folder is trusted."""
+    """The path of an image sent to the endpoint; only the server's own upload folder is trusted."""
     path = image.get("path") if isinstance(image, dict) else None
     if not isinstance(path, str) or not path:
         return None
     file = Path(path).resolve()
     if Path(get_upload_folder()).resolve() not in file.parents:
-        raise InputError("expected an uploaded picture, got another path; send it with handle_file of gradio_client")
+        raise InputError("expected an uploaded image, got another path; send it with handle_file of gradio_client")
     return file

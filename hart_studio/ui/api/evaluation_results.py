@@ -104,7 +104,7 @@ class EvaluationResultsApi:
 
     Attributes:
         api: Knows the evaluations.
-        service: Opens pictures.
+        service: Opens images.
     """
 
     def __init__(self, api: EvaluationApi, service: AskService) -> None:
@@ -167,10 +167,10 @@ class EvaluationResultsApi:
         }
 
     def failure(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """One question: its picture with predicted and gold boxes, and what was answered under every protocol.
+        """One question: its image with predicted and gold boxes, and what was answered under every protocol.
 
         Args:
-            request: A ``FailureRequest``. The picture is the one that the record names, never one of the request.
+            request: A ``FailureRequest``. The image is the one that the record names, never one of the request.
         """
         evaluation, record = self._find(request)
         scores = [answer_result.score for answer_result in record.answers.values()]
@@ -191,7 +191,7 @@ class EvaluationResultsApi:
                 for protocol, answer_result in _in_order(evaluation, record.answers)
             ],
             "is_scored": any(score.value is not None for score in scores),
-            **self._show_picture(record),
+            **self._show_image(record),
         }
 
     def report(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,13 +229,13 @@ class EvaluationResultsApi:
 
         Raises:
             InputError: If there is no such question.
-            ImageError: If its picture cannot be read any more.
+            ImageError: If its image cannot be read any more.
         """
         _, record = self._find(request)
         # The config is read again, not taken from what is kept: it is checked as it is now.
         model = find_offered_model(self.api.find(request.get("run")), self.service.allowed, self.api.launch.runs_root)
         source = from_stored_path(record.image)
-        with SourceImage(record.image) as image:  # nothing but a picture is ever copied to where it is served
+        with SourceImage(record.image) as image:  # nothing but an image is ever copied to where it is served
             name = image.name
         key = hashlib.sha256(f"{source}\n{source.stat().st_mtime_ns}".encode()).hexdigest()[:20]
         copy = self.service.folder / "asked" / key / name
@@ -278,7 +278,7 @@ class EvaluationResultsApi:
             known = self._loaded.get(layout.run_id)
         if known is None or known[0] != stamp:
             evaluation = load_evaluation(layout)
-            if not self.api.is_open:  # its report is a file, which nobody looks through on its way out
+            if not self.api.is_open:  # its report is a file, which no one looks through on its way out
                 title, model = redact_absolute_paths([evaluation.title, evaluation.model])
                 records = tuple(
                     each.model_copy(update={"error": redact_absolute_paths(each.error)}) for each in evaluation.records
@@ -297,7 +297,7 @@ class EvaluationResultsApi:
                 return evaluation, record
         raise InputError(f"expected a question of this evaluation, got {wanted.sample[:60]!r}; choose another")
 
-    def _show_picture(self, record: SampleResult) -> dict[str, Any]:
+    def _show_image(self, record: SampleResult) -> dict[str, Any]:
         try:
             scene = self.service.open_image(Path(record.image))
         except ImageError as error:

@@ -64,7 +64,7 @@ class EvaluationRequest(Record):
     title: str = Field(default="", max_length=200)
     """What tables call it."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
-    """How the answer turn sees the picture."""
+    """How the answer turn sees the image."""
     limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
     """Max questions."""
     fallback: bool = False
@@ -175,7 +175,7 @@ class EvaluationApi:
             have been read; ``seconds``, how long they took where the same was evaluated before, None where not.
 
         Raises:
-            InputError: If nothing may be started here, where folders of this machine are nobody's business, or the
+            InputError: If nothing may be started here, where folders of this machine are no one's business, or the
                 settings cannot be used.
         """
         self.launch.ensure_open()
@@ -235,7 +235,7 @@ class EvaluationApi:
         self.launch.stop({"run": layout.run_id, "now": request.get("now")})
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Put the next attempt of an evaluation that ended early into the queue: it goes on with what is left.
+        """Put the next attempt of an evaluation that ended early into the queue: it continues with what is left.
 
         Raises:
             InputError: If there is none, it is complete or still runs, or its config may not be used here

@@ -35,7 +35,7 @@ class GoldBoxLoader:
             # Reading a data set imports libraries, which takes seconds.
             from hart_studio.data.run_samples import get_needle_sample  # noqa: PLC0415
 
-            # Settings that somebody copied here may ask for a million scenes: only this one is made.
+            # Settings that someone copied here may ask for a million scenes: only this one is made.
             sample = get_needle_sample(config.data, sample_id, layout.folder)
             return sample.gold_boxes if sample else ()
         key = config.data.model_dump_json()
@@ -51,7 +51,7 @@ def _load(layout: RunLayout, config: RunConfig) -> dict[str, tuple[Box, ...]]:
     # Reading a data set of the hub imports its library, which takes seconds.
     from hart_studio.data.run_samples import load_samples  # noqa: PLC0415
 
-    if config.data.source == "hf":  # it might be fetched, which nobody asked for
+    if config.data.source == "hf":  # it might be fetched, which no one asked for
         return {}
     path = Path(config.data.path)
     files = [path, *path.glob("*.json*")] if path.is_dir() else [path]

@@ -21,7 +21,7 @@ def api_handler(answer: Any, admit: PermissionCheck = allow_all, *, redact_paths
     Args:
         answer: Gets the object that the page sent, and nothing in it is trusted.
         admit: Refuses who may not call it.
-        redact_paths: Whether folders of this machine are nobody's business here.
+        redact_paths: Whether folders of this machine are no one's business here.
 
     Returns:
         A function of the same name, whose answer is ``{"error": text}`` when it refuses.

@@ -44,13 +44,13 @@ class ExportRequest(Record):
     statuses: tuple[Status, ...] = USABLE_STATUSES
     """Labels of these."""
     min_score: float | None = Field(default=None, ge=0, le=1)
-    """Of labels that nobody has decided on."""
+    """Of labels that no one has decided on."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
     box_class: str = Field(default="", max_length=MAX_CLASS_LENGTH)
     """The one class of all boxes; empty = each box's own label."""
     is_referring: bool = False
-    """Whether pictures stay where they are, in formats that can name them there."""
+    """Whether images stay where they are, in formats that can name them there."""
 
 
 _NUMBERED: Final = re.compile(r"(\d{1,9})-")
@@ -245,7 +245,7 @@ class LabelExportApi:
     def _read_export(self, request: Mapping[str, Any]) -> ExportRequest:
         wanted: ExportRequest = read_request(ExportRequest, request)
         if wanted.is_referring and not self.shows_paths:  # the export would name folders of this machine
-            raise InputError("expected an export with its pictures, got one that leaves them here; take them along")
+            raise InputError("expected an export with its images, got one that leaves them here; take them along")
         if not math.isclose(sum(wanted.splits), 1, abs_tol=1e-6):
             percent = ", ".join(f"{100 * share:g}" for share in wanted.splits)
             raise InputError(f"expected shares of train, val and test that add up to 100 %, got {percent}; change them")

@@ -1,4 +1,4 @@
-"""An import of the Label page: read in the background, and told while it goes on."""
+"""An import of the Label page: read in the background, and told while it continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SHOWN_INVALID_ROWS: Final = 200
 
 @dataclass
 class ImportState:
-    """An import that goes on in the background."""
+    """An import that continues in the background."""
 
     done: int = 0
     total: int = 0
@@ -38,7 +38,7 @@ def read_folder(value: Any) -> Path | None:
         return None
     folder = Path(value.strip()).expanduser()
     if "\0" in value or not folder.is_dir():
-        raise InputError(f"expected a folder of pictures, got {value.strip()!r}, which is none; check the path")
+        raise InputError(f"expected a folder of images, got {value.strip()!r}, which is none; check the path")
     return folder
 
 

@@ -72,7 +72,7 @@ class LabelApi:
         is_open: Whether visitors may make anything here.
         allowed: Models that may label.
         max_items: Items that all projects together may hold; None = any number.
-        limits: What pictures may be.
+        limits: What images may be.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class LabelApi:
         max_items: int | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Nothing is made before somebody makes a project.
+        """Nothing is made before someone makes a project.
 
         Args:
             root: May be missing.
             is_open: Whether visitors may make anything here.
             allowed: Models that may label; None = any.
             max_items: Items that all projects together may hold; None = any number.
-            limits: What pictures may be.
+            limits: What images may be.
         """
         self.root = root
         self.store = ProjectStore(root)
@@ -104,7 +104,7 @@ class LabelApi:
         self._previews = SourcePreviews()
 
     def open_project(self, name: Any) -> Project:
-        """The project of that name, which comes from a browser; opened anew each time, so it is what is there now.
+        """The project of that name, which comes from a browser; opened again each time, so it is what is there now.
 
         Raises:
             InputError: If there is none.
@@ -169,7 +169,7 @@ class LabelApi:
         """What a source most likely is, and what can be seen of it at once.
 
         Args:
-            request: ``source``, ``image_root``, and ``picture``, the column that a person chose for the pictures.
+            request: ``source``, ``image_root``, and ``image``, the column that a person chose for the images.
         """
         self.check_open()
         source, folder, column = request.get("source"), request.get("image_root"), str(request.get("picture") or "")
@@ -186,7 +186,7 @@ class LabelApi:
             request: ``project``, ``source``, ``kind``, ``columns``, ``image_root``, ``question``, ``choices``.
 
         Raises:
-            InputError: If one goes on already.
+            InputError: If one continues already.
         """
         self.check_open()
         project = self.open_project(request.get("project"))
@@ -251,7 +251,7 @@ class LabelApi:
             raise InputError(f"expected a model, got {config.model[:40]!r}: {error.strerror}; change it") from error
 
     def pause(self, request: Mapping[str, Any]) -> None:
-        """Let a run wait, with its model in memory, or go on."""
+        """Let a run wait, with its model in memory, or continue."""
         layout = self._find_run(request)
         try:
             layout.pause.touch(exist_ok=False)  # a link that leads nowhere is not followed then
@@ -267,7 +267,7 @@ class LabelApi:
         stop_in_background(self._find_run(request), now=request.get("now") is True)
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Go on with a run that was stopped or lost.
+        """Resume with a run that was stopped or lost.
 
         Raises:
             InputError: If it is completed, or at work, or its config may not be used here (``check_run``).

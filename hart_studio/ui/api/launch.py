@@ -50,7 +50,7 @@ _PREFLIGHT_SECONDS: Final = 300.0
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """A run that somebody wants.
+    """A run that someone wants.
 
     Attributes:
         config: Its settings.
@@ -71,7 +71,7 @@ class RunLauncher:
     Attributes:
         runs_root: Folder of all runs, absolute.
         queue: Starts what is ordered.
-        is_open: Whether runs may be started here, by anybody; who may is for ``rights`` to say.
+        is_open: Whether runs may be started here, by anyone; who may is for ``rights`` to say.
         allowed: Models that they may begin with.
     """
 
@@ -83,7 +83,7 @@ class RunLauncher:
         find_gpus: Callable[[], list[Gpu]] = list_gpus,
         allowed: ModelAllowlist | None = None,
     ) -> None:
-        """Open the queue, so that what waits from before goes on.
+        """Open the queue, so that what waits from before continues.
 
         Args:
             runs_root: May be missing.
@@ -103,11 +103,11 @@ class RunLauncher:
             self.queue.open()
 
     def close(self) -> None:
-        """Start nothing any more. Jobs go on, and what waits stays in the queue."""
+        """Start nothing any more. Jobs continue, and what waits stays in the queue."""
         self.queue.close()
 
     def ensure_open(self) -> None:
-        """Refuse what only somebody may do who may also start runs.
+        """Refuse what only someone may do who may also start runs.
 
         Raises:
             InputError: If this is a public page.
@@ -221,11 +221,11 @@ class RunLauncher:
         stop_in_background(layout, now=request.get("now") is True)
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Put the next attempt of a run that ended early into the queue: it goes on from its newest checkpoint.
+        """Put the next attempt of a run that ended early into the queue: it continues from its newest checkpoint.
 
         Raises:
             InputError: If there is no such run, it is completed or still runs, it was started in a terminal on
-                processors that nobody here knows, or its config may not be used here (``check_resumable``).
+                processors that no one here knows, or its config may not be used here (``check_resumable``).
         """
         self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
@@ -235,7 +235,7 @@ class RunLauncher:
         if earlier is None and "cuda" in device:
             again = shlex.join(["--resume", layout.run_id, "--runs-root", str(self.runs_root)])
             raise InputError(
-                f"expected a run that this page can place, got one from a terminal on {device}; go on with it there, "
+                f"expected a run that this page can place, got one from a terminal on {device}; continue with it there, "
                 f"with the same command and {again}"
             )
         gpus = earlier.gpus if earlier else ()

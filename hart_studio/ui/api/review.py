@@ -48,7 +48,7 @@ class ReviewApi:
 
     Attributes:
         label_api: Knows the projects.
-        service: Opens pictures and asks models.
+        service: Opens images and asks models.
         served: Folder that the server serves; names of files start from it.
         max_boxes_per_item: Boxes that may be drawn for one question.
     """
@@ -78,7 +78,7 @@ class ReviewApi:
         return self._answer(project, review, reviewer, review.open_item(reviewer, str(request.get("item"))))
 
     def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Save a decision and go on to the next item."""
+        """Save a decision and continue to the next item."""
         project, review, reviewer = self._open(request)
         item = project.item(str(request.get("item")))
         decision = request.get("decision")
@@ -100,7 +100,7 @@ class ReviewApi:
         return {**answer, "message": problem} if problem else answer
 
     def skip(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave an item to others and go on."""
+        """Leave an item to others and continue."""
         _, review, reviewer = self._open(request)
         review.skip(reviewer, str(request.get("item")), _read_seconds(request))
         return self.next_item(request)
@@ -121,7 +121,7 @@ class ReviewApi:
         return {**answer, "message": f"Taken back: {_describe(undone)}"}
 
     def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Do again what this person took back, and go on; a bulk accept as with ``undo``."""
+        """Do again what this person took back, and continue; a bulk accept as with ``undo``."""
         project, review, reviewer = self._open(request)
         if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=False):
             return self._step_bulk(request, "redo", lambda report: _describe(review.redo(reviewer, report)))
@@ -204,7 +204,7 @@ class ReviewApi:
         return job.to_dict()
 
     def close(self) -> None:
-        """Let go of the picture that is kept open."""
+        """Let go of the image that is kept open."""
         with self._lock:
             if self._image is not None:
                 self._image[1].close()
@@ -366,7 +366,7 @@ def _show_chance(item: Item, check: BoxCheck | None) -> dict[str, Any]:
 def _describe(undone: UndoneAction | None) -> str:
     if undone is None:
         return "nothing"
-    kept = f". {undone.skipped:,} kept: somebody has changed them since" if undone.skipped else ""
+    kept = f". {undone.skipped:,} kept: someone has changed them since" if undone.skipped else ""
     return f"{undone.kind.replace('_', ' ')}{kept}"
 
 

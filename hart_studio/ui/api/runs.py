@@ -1,7 +1,7 @@
 """What the Watch and Runs pages are told: JSON made from run directories, in answer to a look.
 
 Every function here takes what a browser sent, so nothing in it is trusted: ids are checked against the runs that exist,
-names of pictures against the folder that they lie in. Nothing new is answered with None.
+names of images against the folder that they lie in. Nothing new is answered with None.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MAX_DIGESTS: Final = 64
 """Runs whose figures are kept in memory."""
 
 TIMEOUT_SECONDS: Final = 0.4
-"""How long one answer may go on reading events; what is left comes with the next one."""
+"""How long one answer may continue reading events; what is left comes with the next one."""
 
 SPARK_POINTS: Final = 48
 """Points of the small curve in the list of runs."""
@@ -66,7 +66,7 @@ MAX_TRACKED_RECORDS: Final = 400
 """Newest records that are searched for a question that is followed."""
 
 MAX_TRACKED_BYTES: Final = 512 * 2**20
-"""Largest of them that is searched, ours."""
+"""Largest of them that is searched. Project default."""
 
 
 class PollRequest(Record):
@@ -103,7 +103,7 @@ class RunMonitor:
 
     Attributes:
         runs_root: Folder of all runs.
-        image_folder: Folder for copies of pictures, which the server serves.
+        image_folder: Folder for copies of images, which the server serves.
     """
 
     def __init__(self, runs_root: Path, image_folder: Path) -> None:
@@ -188,7 +188,7 @@ class RunMonitor:
         return None if now == request.get("signature") else {"signature": now, "runs": rows}
 
     def rollouts(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The recorded groups of a step, with the names of their pictures, ready to be drawn.
+        """The recorded groups of a step, with the names of their images, ready to be drawn.
 
         Args:
             request: A ``RolloutsRequest``.
@@ -240,7 +240,7 @@ class RunMonitor:
             InputError: If there is no such run, or it still runs.
         """
         layout = find_run(self.runs_root, str(request.get("run")))
-        with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):  # nobody starts it meanwhile
+        with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):  # no one starts it meanwhile
             if is_running(summarize_run(layout)):
                 raise InputError("expected a run that has ended; stop it first, then delete it")
             shutil.rmtree(layout.folder)
@@ -358,7 +358,7 @@ class RunMonitor:
         }
 
     def _serve(self, layout: RunLayout, name: str | None) -> str | None:
-        """Copy a picture to where the server may serve it; its name there, or None when it is gone."""
+        """Copy an image to where the server may serve it; its name there, or None when it is gone."""
         if name is None:
             return None
         served = f"{layout.run_id}-{Path(name).name}"

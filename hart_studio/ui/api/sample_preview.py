@@ -1,4 +1,4 @@
-"""A few samples of a data set with their pictures, and how they would be split, before a run is started."""
+"""A few samples of a data set with their images, and how they would be split, before a run is started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hart_studio.runs.config import RunConfig
 
 SAMPLES: Final = 5
 THUMBNAIL_SIDE: Final = 480
-"""Greatest side of a preview's picture, pixels."""
+"""Greatest side of a preview's image, pixels."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def preview_samples(config: RunConfig, folder: Path) -> Preview:
 
     Args:
         config: Source and sizes.
-        folder: Where pictures may be written; the server serves it.
+        folder: Where images may be written; the server serves it.
 
     Raises:
         DataError: If the source cannot be read.
@@ -81,7 +81,7 @@ def _share(total: int, parts: int) -> Sequence[int]:
 
 def _make_card(sample: Sample, part: str, open_image: ImageOpener, folder: Path) -> PreviewCard:
     source = from_stored_path(sample.image)
-    version = source.stat().st_mtime_ns if source.exists() else 0  # a picture may be repainted; one drawn for us is not
+    version = source.stat().st_mtime_ns if source.exists() else 0  # an image may be repainted; one drawn for us is not
     name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"
     picture: Path | None = folder / name
     problem = ""

@@ -22,7 +22,7 @@ class ApiModel(Record):
 
 
 class ImageInfo(ApiModel):
-    """The picture that was asked about."""
+    """The image that was asked about."""
 
     name: str
     """File name without folders."""
@@ -33,7 +33,7 @@ class ImageInfo(ApiModel):
 
 
 class Area(ApiModel):
-    """A rectangle in pixels of the original, upright picture; the max edges are exclusive."""
+    """A rectangle in pixels of the original, upright image; the max edges are exclusive."""
 
     x_min: float
     """Left edge."""
@@ -56,7 +56,7 @@ class LocateResponse(ApiModel):
     """Where a model looks, from the grounding turn alone."""
 
     image: ImageInfo
-    """The picture."""
+    """The image."""
     model: str
     """The model, as it was named in the question."""
     outcome: Outcome
@@ -66,7 +66,7 @@ class LocateResponse(ApiModel):
     text: str
     """Raw output. Text only, never HTML."""
     visual_tokens: int
-    """What the picture cost."""
+    """What the image cost."""
     seconds: float
     """Time of the turn."""
     warnings: tuple[str, ...]
@@ -77,11 +77,11 @@ class VerifyResponse(ApiModel):
     """What speaks for given boxes. None = could not be said."""
 
     image: ImageInfo
-    """The picture."""
+    """The image."""
     model: str
     """The model, as it was named in the question."""
     boxes: tuple[Region, ...]
-    """The boxes that were asked about: those given, cut to the picture."""
+    """The boxes that were asked about: those given, cut to the image."""
     evidence: Literal["known_answer", "agreement"]
     """What answers were compared with: the known answer, or, without one, the answer from the full image."""
     crops_answer: str | None
@@ -99,7 +99,7 @@ class VerifyResponse(ApiModel):
     necessary: bool | None
     """Whether painting the boxes over spoils the answer from the full image."""
     area_share: float
-    """Share of the picture that the boxes cover, in [0, 1]. A box over everything is sufficient for nothing."""
+    """Share of the image that the boxes cover, in [0, 1]. A box over everything is sufficient for nothing."""
     cautions: tuple[Caution, ...]
     """What is odd about the boxes."""
     warnings: tuple[str, ...]
@@ -118,7 +118,7 @@ class ProtocolAnswer(ApiModel):
     used_fallback: bool
     """Whether this is an answer from the full image in place of one from crops."""
     visual_tokens: int
-    """What the pictures of all turns cost."""
+    """What the images of all turns cost."""
     seconds: float
     """Time of all turns."""
 
@@ -137,14 +137,14 @@ class SelfCheck(ApiModel):
     agreement: float | None
     """Share of several rollouts with the most frequent answer."""
     area_share: float | None
-    """Share of the picture that the boxes cover."""
+    """Share of the image that the boxes cover."""
 
 
 class AskResponse(ApiModel):
     """Where a model looks, and what it answers: the object that ``pipeline.trace.summarize_trace`` makes."""
 
     image: ImageInfo
-    """The picture."""
+    """The image."""
     model: str
     """The model, as it was named in the question."""
     outcome: Outcome
@@ -154,7 +154,7 @@ class AskResponse(ApiModel):
     crops: tuple[Area, ...]
     """What was cut for the answer."""
     protocols: dict[Protocol, ProtocolAnswer]
-    """Answers by how the picture is seen: crops alone, full image, or both."""
+    """Answers by how the image is seen: crops alone, full image, or both."""
     verification: SelfCheck | None
     """The self-check; None when ``crops_only`` was not asked for."""
     warnings: tuple[str, ...]
@@ -183,7 +183,7 @@ def to_verify_response(
     """The answer of ``/verify``.
 
     Args:
-        image: The picture.
+        image: The image.
         model: The model, as it was named in the question.
         boxes: What was asked about.
         check: What came out.

@@ -1,4 +1,4 @@
-"""A picture of any size with numbered boxes: zoom, pan, keyboard, all in original pixel coordinates."""
+"""An image of any size with numbered boxes: zoom, pan, keyboard, all in original pixel coordinates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hart_studio.records import Box
 from hart_studio.ui.components.display import Display, serve
 
 _TEMPLATE: Final = """
-<section class="hs-viewer hs-is-empty" aria-label="Picture viewer">
+<section class="hs-viewer hs-is-empty" aria-label="Image viewer">
   <header class="hs-viewer-bar">
     <span class="hs-viewer-name"></span>
     <div role="toolbar" aria-label="Zoom">
       <button type="button" data-command="-" aria-label="Zoom out" title="Zoom out (-)">&#8722;</button>
       <output class="hs-zoom" aria-label="Zoom factor">1.0&#215;</output>
       <button type="button" data-command="+" aria-label="Zoom in" title="Zoom in (+)">+</button>
-      <button type="button" data-command="f" title="Fit the whole picture (f)">Fit</button>
+      <button type="button" data-command="f" title="Fit the whole image (f)">Fit</button>
     </div>
   </header>
-  <div class="hs-canvas" tabindex="0" role="application" aria-label="Picture">
+  <div class="hs-canvas" tabindex="0" role="application" aria-label="Image">
     <svg xmlns="http://www.w3.org/2000/svg" preserveAspectRatio="xMidYMid meet">
       <image preserveAspectRatio="none" x="0" y="0"></image><g></g>
     </svg>
@@ -31,11 +31,11 @@ _TEMPLATE: Final = """
         <rect class="hs-empty-roi" x="92" y="24" width="40" height="32" rx="3"></rect>
       </svg>
       <strong>See where the answer comes from</strong>
-      <p>Choose a picture or an example, then ask. The model points at the regions it needs, and has to answer
+      <p>Choose an image or an example, then ask. The model points at the regions it needs, and has to answer
       from those regions alone.</p>
     </div>
   </div>
-  <p class="hs-viewer-help">Click the picture, then scroll to zoom &#183; drag or arrow keys to pan &#183;
+  <p class="hs-viewer-help">Click the image, then scroll to zoom &#183; drag or arrow keys to pan &#183;
   1-9 to go to a region &#183; f to fit</p>
   <ol class="hs-box-list" aria-label="Regions"></ol>
 </section>
@@ -44,22 +44,22 @@ _TEMPLATE: Final = """
 
 @dataclass(frozen=True)
 class ImageCopy:
-    """A smaller copy of a picture as the page shows it."""
+    """A smaller copy of an image as the page shows it."""
 
     path: Path
     width: int
-    """Pixels; the height follows from the picture's aspect ratio."""
+    """Pixels; the height follows from the image's aspect ratio."""
 
 
 @dataclass(frozen=True)
 class ViewerImage:
-    """A picture and what was found on it."""
+    """An image and what was found on it."""
 
     name: str
     width: int
-    """Of the ORIGINAL upright picture, pixels."""
+    """Of the ORIGINAL upright image, pixels."""
     height: int
-    """Of the ORIGINAL upright picture, pixels."""
+    """Of the ORIGINAL upright image, pixels."""
     preview: ImageCopy
     """Shown first."""
     detail: ImageCopy

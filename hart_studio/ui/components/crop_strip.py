@@ -1,4 +1,4 @@
-"""The pictures that the model was given: the overview at its real size and the crops at native resolution."""
+"""The images that the model was given: the overview at its real size and the crops at native resolution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEMPLATE: Final = '<section class="hs-model-inputs" aria-label="What the model 
 
 @dataclass(frozen=True)
 class Overview:
-    """The down-sampled picture of the grounding turn."""
+    """The down-sampled image of the grounding turn."""
 
     path: Path
     width: int
@@ -37,7 +37,7 @@ class ModelInputs:
     """Everything that the model was shown for one question."""
 
     original_wh: tuple[int, int]
-    """(width, height) of the original picture, pixels."""
+    """(width, height) of the original image, pixels."""
     overview: Overview
     crops: tuple[Crop, ...]
     no_crops_reason: str = ""
@@ -51,7 +51,7 @@ class CropStrip(Display):
         super().__init__(_TEMPLATE, "crop_strip.js", **layout)
 
     def postprocess(self, value: ModelInputs | None) -> dict[str, Any] | None:  # type: ignore[override]
-        """The pictures as JSON with their sizes and their share of the original's area."""
+        """The images as JSON with their sizes and their share of the original's area."""
         if value is None:
             return None
         area = value.original_wh[0] * value.original_wh[1]

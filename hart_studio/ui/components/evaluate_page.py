@@ -27,7 +27,7 @@ class EvaluateChoices:
     model_label: str = "Model"
     """Label of its field: what may be named there."""
     examples: list[tuple[str, str]] = field(default_factory=list)
-    """(title, name) of the models that everybody may evaluate on the shipped examples; none = nobody may."""
+    """(title, name) of the models that everyone may evaluate on the shipped examples; none = no one may."""
     example_count: int = 0
     """Number of those examples."""
 

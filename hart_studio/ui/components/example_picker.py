@@ -13,11 +13,11 @@ _TEMPLATE: Final = '<div class="hs-examples" role="group" aria-label="Examples">
 
 @dataclass(frozen=True)
 class Example:
-    """A ready question about a picture."""
+    """A ready question about an image."""
 
     title: str
     image: Path
-    """The full picture."""
+    """The full image."""
     thumbnail: Path
     question: str
     choices: tuple[str, ...]

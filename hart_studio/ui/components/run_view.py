@@ -80,7 +80,7 @@ class RunView(Display):
         """Prepare.
 
         Args:
-            marker: A file in the folder of served pictures; the page finds the others beside its address.
+            marker: A file in the folder of served images; the page finds the others beside its address.
             answers: What the script may call, by their names: list_runs, poll, rollouts, track_question, gold_boxes,
                 stop, resume, delete.
             can_control: Whether runs may be stopped, resumed and deleted here.

@@ -1,4 +1,4 @@
-"""Pictures that travel inside a message: from base64 to a file of the server's own, and crops back.
+"""Images that travel inside a message: from base64 to a file of the server's own, and crops back.
 
 A client sends pixels, never a path or an address: the server would open or fetch it in the client's place.
 """
@@ -20,13 +20,13 @@ from hart_studio.imaging import SourceImage
 from hart_studio.records import Box
 
 MAX_IMAGE_BYTES: Final = 24 * 2**20
-"""Largest picture, ours; an 8192 x 5460 JPEG has about 15 MB."""
+"""Largest image, project default; an 8192 x 5460 JPEG has about 15 MB."""
 
 MAX_TEXT: Final = MAX_IMAGE_BYTES // 3 * 4 + 4096
-"""Characters of the largest picture in base64, with room for the beginning of a ``data:`` URI and line breaks."""
+"""Characters of the largest image in base64, with room for the beginning of a ``data:`` URI and line breaks."""
 
 MAX_SHOWN: Final = 4
-"""Crops that are sent back, ours; a model reads each of them."""
+"""Crops that are sent back, project default; a model reads each of them."""
 
 SHOWN_SIDE: Final = 1024
 """Greatest side of a crop that is sent back, pixels; smaller ones are sent at native resolution."""
@@ -37,7 +37,7 @@ _BLANKS: Final = b" \t\r\n"
 
 @contextmanager
 def open_base64_image(text: str, folder: Path) -> Iterator[Path]:
-    """A picture from a message as a file, which is gone after the block.
+    """An image from a message as a file, which is gone after the block.
 
     Args:
         text: The file's bytes as a ``data:`` URI, or in base64 alone. What the URI says of its kind is not believed:
@@ -62,7 +62,7 @@ def cut_crops(path: Path, boxes: Sequence[Box]) -> list[bytes]:
         boxes: In original pixels.
 
     Raises:
-        ImageError: If the picture is damaged.
+        ImageError: If the image is damaged.
     """
     found = []
     with SourceImage(path) as image:
@@ -77,7 +77,7 @@ def cut_crops(path: Path, boxes: Sequence[Box]) -> list[bytes]:
 def _decode(text: str) -> bytes:
     if len(text) > MAX_TEXT:
         raise ImageError(
-            f"expected a picture of at most {MAX_IMAGE_BYTES >> 20} MiB, got about {len(text) * 3 // 4 >> 20} MiB; "
+            f"expected an image of at most {MAX_IMAGE_BYTES >> 20} MiB, got about {len(text) * 3 // 4 >> 20} MiB; "
             "send a smaller copy or save it as JPEG"
         )
     beginning = _DATA_URI.match(text)
@@ -86,6 +86,6 @@ def _decode(text: str) -> bytes:
         return base64.b64decode(content, validate=True)
     except (ValueError, binascii.Error) as error:
         raise ImageError(
-            "expected the picture's bytes in base64 or as a data: URI, got something else; paths and addresses are "
+            "expected the image's bytes in base64 or as a data: URI, got something else; paths and addresses are "
             "not opened here: read the file, and send what is in it"
         ) from error

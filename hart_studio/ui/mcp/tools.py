@@ -27,10 +27,10 @@ class Question(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str
-    """The picture's bytes: a data: URI such as data:image/jpeg;base64,... or the base64 alone. PNG, JPEG, WebP, TIFF,
+    """The image's bytes: a data: URI such as data:image/jpeg;base64,... or the base64 alone. PNG, JPEG, WebP, TIFF,
     BMP or GIF of at most 24 MiB. No path and no address."""
     question: str = Field(max_length=MAX_QUESTION_CHARS)
-    """The question about the picture, without its choices."""
+    """The question about the image, without its choices."""
     choices: tuple[str, ...] = Field(default=(), max_length=_MAX_CHOICES)
     """2 to 26 options without letters; none for an open question."""
     model: str = ""
@@ -48,14 +48,14 @@ class AskArguments(AnswerableQuestion):
     """What ``ask`` takes."""
 
     protocols: tuple[Protocol, ...] = ("crops_only", "direct")
-    """How the picture is seen: the crops alone, the full image, or both. Each one takes time."""
+    """How the image is seen: the crops alone, the full image, or both. Each one takes time."""
 
 
 class VerifyArguments(AnswerableQuestion):
     """What ``verify`` takes."""
 
     boxes: tuple[BoxInput, ...] = Field(min_length=1, max_length=MAX_BOXES)
-    """The boxes to look into, in pixels of the original picture."""
+    """The boxes to look into, in pixels of the original image."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Tool:
 TOOLS: Final = (
     Tool(
         "ask",
-        "Ask about a picture",
-        "Answer a question about a large picture. A vision model points at the decisive region, the region is cut from "
-        "the original at full resolution, and the answer comes from that crop alone; the answer from the whole picture "
+        "Ask about an image",
+        "Answer a question about a large image. A vision model points at the decisive region, the region is cut from "
+        "the original at full resolution, and the answer comes from that crop alone; the answer from the whole image "
         "stands beside it. Returns the boxes in pixels of the original, the answers, a self-check, and the crops.",
         AskArguments,
         AskResponse,
@@ -87,7 +87,7 @@ TOOLS: Final = (
     Tool(
         "locate",
         "Find the region",
-        "Find the region of a large picture that a question is about, without answering it: the fastest tool. Returns "
+        "Find the region of a large image that a question is about, without answering it: the fastest tool. Returns "
         "boxes in pixels of the original, and the regions cut at full resolution for you to look at.",
         Question,
         LocateResponse,
@@ -96,7 +96,7 @@ TOOLS: Final = (
         "verify",
         "Check boxes",
         "Check whether given boxes really hold what a question needs: the question is answered from the crops of "
-        "exactly these boxes, from the whole picture, and from the picture with the boxes painted over. Returns the "
+        "exactly these boxes, from the whole image, and from the image with the boxes painted over. Returns the "
         "three answers, whether the crops are sufficient and necessary, and the crops.",
         VerifyArguments,
         VerifyResponse,
@@ -148,7 +148,7 @@ class Toolbox:
             progress: Told about each stage.
 
         Raises:
-            HartError: If an argument or the picture is not usable.
+            HartError: If an argument or the image is not usable.
         """
         given = _read(tool.arguments, arguments)
         model = given.model or self.models[0]
@@ -177,7 +177,7 @@ def _form(given: Question, path: Path, answer: str = "", protocols: Sequence[Pro
 
 
 def _read(kind: type[Question], arguments: Mapping[str, Any]) -> Question:
-    """Check the arguments; what a client sent is never repeated to it in full: a picture is megabytes of text."""
+    """Check the arguments; what a client sent is never repeated to it in full: an image is megabytes of text."""
     try:
         return kind.model_validate(dict(arguments))
     except ValidationError as error:

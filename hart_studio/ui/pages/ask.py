@@ -1,4 +1,4 @@
-"""The Ask tab: a picture and a question in, regions, crops and three answers out."""
+"""The Ask tab: an image and a question in, regions, crops and three answers out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ResultColumn:
         }
 
     def clear(self) -> dict[Any, Any]:
-        """Updates that remove an old answer and keep the picture."""
+        """Updates that remove an old answer and keep the image."""
         return {self.strip: None, self.cards: None, self.download: gr.update(visible=False)}
 
 
@@ -91,7 +91,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
 
     Args:
-        service: Opens pictures and asks models.
+        service: Opens images and asks models.
         examples: Offered under the upload.
         models: (title, name) of the models in the lists; the first is preselected. Any other name can be typed.
     """
@@ -207,7 +207,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             names = tuple(name for name in (name_a, name_b) if name)
             if not names:
                 raise InputError("there is no model yet; choose one from the list")
-            # The picture stands in every column at once, before the first model has answered.
+            # The image stands in every column at once, before the first model has answered.
             scene = service.open_image(form.image)
             beside = {second.column: _place(is_shown=len(names) > 1), second.viewer: scene, **second.clear()}
             yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **beside}

@@ -40,12 +40,12 @@ def build_evaluate_tab(
 
     Args:
         api: Knows the evaluations of this page's runs.
-        service: Opens pictures.
+        service: Opens images.
         models: (title, name) of the models in the list.
         tabs: Where the Ask tab is selected when a question is opened there.
         ask: Its fields.
         permissions: Says who may see and make evaluations.
-        examples: Evaluations that everybody may make and see.
+        examples: Evaluations that everyone may make and see.
     """
     if examples is None:
         _build_page(api, service, models, tabs, ask, permissions)

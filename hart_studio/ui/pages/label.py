@@ -40,9 +40,9 @@ def build_label_tab(
     Args:
         label_api: Knows the projects.
         outputs: Measures and exports them.
-        service: Opens pictures and asks models.
+        service: Opens images and asks models.
         models: (title, name) of the models in the list.
-        visitors: Where everybody has projects of their own, they answer, and the desk does not.
+        visitors: Where everyone has projects of their own, they answer, and the desk does not.
     """
     marker = service.folder / "marker.txt"
     marker.write_text("Files of the Label page lie beside this one.\n", encoding="utf-8")

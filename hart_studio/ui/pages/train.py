@@ -44,13 +44,13 @@ from hart_studio.ui.train_form import (
 )
 
 TOAST_SECONDS: Final = 8.0
-"""How long somebody on another tab is told that a run has started."""
+"""How long someone on another tab is told that a run has started."""
 
 _NOT_STARTED: Final = ("", "The run was not started. The Train tab says why.")
 """In place of the id of a run and what is said of it."""
 
 _IS_TAB_OPEN: Final = "(placed) => [placed, Boolean(document.querySelector('#train-start')?.offsetParent)]"
-"""Asked of the page when a run has started: the checks before it take a while, and one goes on with something else."""
+"""Asked of the page when a run has started: the checks before it take a while, and one continues with something else."""
 
 _START: Final = "Start training"
 _START_LATER: Final = "Start after this check"
@@ -100,7 +100,7 @@ def build_train_tab(
     gpus = launcher.gpus()
 
     def command_for_user(launch_request: LaunchRequest, user: gr.OAuthProfile | None) -> str:
-        """The command for who may run it here: it names folders of this machine, which are nobody else's business."""
+        """The command for who may run it here: it names folders of this machine, which are no one else's business."""
         return launcher.command_line(launch_request) if launcher.is_open and permissions.is_owner(user) else ""
 
     base = gr.JSON([DEFAULT_PRESET, base_config.model_dump(mode="json"), []], visible="hidden", elem_id="train-base")
@@ -295,7 +295,7 @@ def build_train_tab(
             yield {report: describe_launch_error(error), queued_run: list(_NOT_STARTED)}
 
     def show_started_run(sent: Any, is_here: bool) -> dict[Any, Any]:
-        """Show the run that was started, to somebody who is still here; whoever has gone on is told where it is."""
+        """Show the run that was started, to someone who is still here; whoever has gone on gets a notice."""
         match sent:
             case [str(run_id), str(message)]:
                 pass
@@ -308,7 +308,9 @@ def build_train_tab(
         return {tabs: gr.skip()}
 
     def refresh_gpus(event: gr.SelectData) -> Any:
-        return gr.update(choices=_list_choices(launcher.gpus())) if event.value == "Train" else gr.skip()
+        # A busy driver may not answer in time: then the list stays as it was.
+        found = launcher.gpus() if event.value == "Train" else []
+        return gr.update(choices=_list_choices(found)) if found else gr.skip()
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     filled = [preset, earlier, file, setup, base, *inputs]

@@ -33,7 +33,7 @@ def build_run_components(watch: RunMonitor, launcher: RunLauncher, permissions: 
         permissions: Says who may see runs, and who may act on them.
     """
     marker = Path(watch.image_folder) / "marker.txt"
-    marker.write_text("Pictures of rollouts lie beside this file.\n", encoding="utf-8")
+    marker.write_text("Images of rollouts lie beside this file.\n", encoding="utf-8")
     redact_paths = permissions.is_public or not launcher.is_open
     looks = (watch.list_runs, watch.poll, watch.rollouts, watch.track_question, watch.gold_boxes)
     acts = (launcher.stop, launcher.resume, watch.delete) if launcher.is_open else ()

@@ -1,7 +1,7 @@
-"""Who may reach the page: only this machine, a network behind a login, or everybody on a Space.
+"""Who may reach the page: only this machine, a network behind a login, or everyone on a Space.
 
 A page can start trainings and read the files that a person names, so it never listens to a network without a login
-unless somebody says in so many words that it should.
+unless someone says in so many words that it should.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ USER_VARIABLE: Final = "HART_STUDIO_USER"
 """Environment variable with the name of the login."""
 
 PASSWORD_VARIABLE: Final = "HART_STUDIO_PASSWORD"  # noqa: S105 - the name of a variable
-"""Environment variable with its password. A flag would be shown to everybody who lists processes."""
+"""Environment variable with its password. A flag would be shown to everyone who lists processes."""
 
 MCP_TOKEN_VARIABLE: Final = "HART_STUDIO_MCP_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with the token that MCP clients send."""
 
 MIN_TOKEN_LENGTH: Final = 24
-"""Characters of the token, ours: nobody has to remember it."""
+"""Characters of the token; project default: no one has to remember it."""
 
 MIN_PASSWORD_LENGTH: Final = 12
-"""Characters of a password, ours: guesses are slowed down, not stopped (``throttle``)."""
+"""Characters of a password; project default: guesses are slowed down, not stopped (``throttle``)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class AuthConfig:
     hosts: frozenset[str] | None
     """Host names that are answered; None = all, because a server cannot know under which names a network reaches it."""
     login: tuple[str, str] | None = field(default=None, repr=False)
-    """Name and password; None = nobody is asked."""
+    """Name and password; None = no one is asked."""
     mcp_token: str = field(default="", repr=False)
     """What MCP clients must send; empty = the tools are not served."""
 
@@ -64,7 +64,7 @@ def load_auth_config(
         environment: Variables of this process; changed.
         names: Host names under which a network reaches the page; none = any.
         is_tunneled: Whether a public tunnel leads to the page.
-        allow_anonymous: Whether somebody said that no login is wanted.
+        allow_anonymous: Whether someone said that no login is wanted.
         serves_mcp: Whether the tools are to be served to MCP clients.
 
     Raises:
@@ -81,7 +81,7 @@ def load_auth_config(
     if login is None and not allow_anonymous:
         raise InputError(
             f"expected a login for a page that others can reach, got none; set {USER_VARIABLE} and "
-            f"{PASSWORD_VARIABLE}, or start it with --without-login to let everybody in who reaches {host}"
+            f"{PASSWORD_VARIABLE}, or start it with --without-login to let everyone in who reaches {host}"
         )
     hosts = frozenset(name.lower() for name in names) | LOOPBACK_HOSTS if names else None
     return AuthConfig("lab", hosts, login, mcp_token)

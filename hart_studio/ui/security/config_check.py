@@ -1,7 +1,7 @@
 """Check what the config of a run reaches (models, data, endpoints, environment variables) before a page starts it.
 
 Training, labeling and evaluation all pass through ``check_config``, when a run is made and every time it is resumed. A
-``config.json`` may have been edited, or may come from somebody else, so a run that this server did not sign is resumed
+``config.json`` may have been edited, or may come from someone else, so a run that this server did not sign is resumed
 only if its config reaches nothing outside this server's own folders.
 """
 

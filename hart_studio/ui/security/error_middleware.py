@@ -52,7 +52,7 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, send_plainly)
         except ClientDisconnect:
-            return  # nobody is there to be told
+            return  # no one is there to be told
         except Exception as error:
             if is_started:
                 # The end of an event stream that was asked for by a wrong name is one, and has told so.

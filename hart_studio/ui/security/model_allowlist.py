@@ -71,7 +71,7 @@ class ModelAllowlist:
         """Whether opening a model reads only what is on this machine already or what the operator named.
 
         Args:
-            name: A folder or hub id, from a file that anybody may have written.
+            name: A folder or hub id, from a file that anyone may have written.
             runs_root: Folder of runs whose checkpoints are local.
         """
         known = (*BUILT_IN_FOLDERS, *BUILT_IN_FOLDERS.values(), *self.trusted)

@@ -1,6 +1,6 @@
 """The door of the web server: which hosts it answers to, which pages may call it, which headers it adds.
 
-A page on this machine can start models and read pictures, so two browser attacks matter: a foreign site that
+A page on this machine can start models and read images, so two browser attacks matter: a foreign site that
 calls the local port, and a foreign name that is re-pointed at 127.0.0.1 (DNS rebinding). The first is stopped by
 comparing ``Origin`` with ``Host``, the second by answering only to known host names. Guesses at a login are slowed
 down. Where there is a login, it is asked for here, in front of everything, and not once per address. Headers by which a
@@ -136,7 +136,7 @@ class OriginCheckMiddleware:
 
 
 def _is_foreign(method: str, path: str, headers: dict[str, str], host: str) -> bool:
-    """Whether a page of another site sends this. Only opening the page itself is for everybody to do.
+    """Whether a page of another site sends this. Only opening the page itself is for everyone to do.
 
     Programs that are no browsers name no origin, and are not led by a foreign page.
     """
@@ -162,7 +162,7 @@ def _may_pass(scope: Scope) -> bool:
 
 
 def _is_logged_in(app: Any, cookies: str) -> bool:
-    """Whether a request may pass an application of gradio: it asks nobody, or knows the request's token."""
+    """Whether a request may pass an application of gradio: it asks no one, or knows the request's token."""
     if app is None or (getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None):
         return True
     jar = cookie_parser(cookies)

@@ -1,4 +1,4 @@
-"""Who may do what. On a page of one's own everybody who gets in; on a Space its owner, and visitors what is light.
+"""Who may do what. On a page of one's own everyone who gets in; on a Space its owner, and visitors what is light.
 
 Who asks is told by the session alone, which the server signs: ``api_handler`` and the handlers of events get it as a
 ``gr.OAuthProfile`` from gradio, and nothing that a browser sends can put another name there.
@@ -28,7 +28,7 @@ SECRET_VARIABLE: Final = "OAUTH_CLIENT_SECRET"  # noqa: S105 - the name of a var
 """Environment variable that gradio signs sessions with. It has read it by now, and no job is to inherit it."""
 
 SIGN_IN_VARIABLES: Final = (SECRET_VARIABLE, "OAUTH_CLIENT_ID", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
-"""Environment variables of a Space whose README says ``hf_oauth: true``; without all of them nobody can sign in."""
+"""Environment variables of a Space whose README says ``hf_oauth: true``; without all of them no one can sign in."""
 
 CLOSED: Final = (
     "this is switched off on a public page; duplicate the Space onto hardware of your own, set "
@@ -40,7 +40,7 @@ OWNER_ONLY: Final = "this belongs to the owner of the Space; sign in as the owne
 """Why it is not made or shown for this person."""
 
 PUBLIC_IMAGE_LIMITS: Final = ImageLimits(max_pixels=50_000_000)
-"""Pictures on a Space (ours). To decode one takes 9 to 37 bytes a pixel, as measured, and four may be decoded at once,
+"""Images on a Space (project default). To decode one takes 9 to 37 bytes a pixel, as measured, and four may be decoded at once,
 two for the pages, one for a question, one by a labeling run: at most 8 of the 16 GB that the smallest Space has."""
 
 PermissionCheck = Callable[["gr.OAuthProfile | None"], None]
@@ -54,18 +54,18 @@ class Permissions:
     profile: Profile = "local"
     """How the page is reached."""
     owners: frozenset[str] = frozenset()
-    """User names of the owners of a Space; none where nobody can sign in."""
+    """User names of the owners of a Space; none where no one can sign in."""
     can_write: bool = True
-    """Whether anybody at all may train, evaluate and publish here."""
+    """Whether anyone at all may train, evaluate and publish here."""
 
     @property
     def is_public(self) -> bool:
-        """Whether anybody can come here."""
+        """Whether anyone can come here."""
         return self.profile == "space"
 
     @property
     def image_limits(self) -> ImageLimits:
-        """What a picture may be: on a Space all of them have to fit into its memory."""
+        """What an image may be: on a Space all of them have to fit into its memory."""
         return PUBLIC_IMAGE_LIMITS if self.is_public else DEFAULT_LIMITS
 
     def is_owner(self, user: gr.OAuthProfile | None) -> bool:
@@ -73,7 +73,7 @@ class Permissions:
         return not self.is_public or (user is not None and user.username in self.owners)
 
     def require_owner(self, user: gr.OAuthProfile | None) -> None:
-        """Refuse everybody else.
+        """Refuse everyone else.
 
         Raises:
             InputError: If this is a Space and the person is not its owner, signed in.
@@ -85,7 +85,7 @@ class Permissions:
         """Refuse whoever may not train, evaluate or publish.
 
         Raises:
-            InputError: If nobody may, or this person may not.
+            InputError: If no one may, or this person may not.
         """
         if not self.can_write:
             raise InputError(CLOSED)
@@ -117,4 +117,4 @@ def is_zero_gpu(environment: MutableMapping[str, str] = os.environ) -> bool:
 
 
 def allow_all(user: gr.OAuthProfile | None) -> None:
-    """Refuse nobody: for what is meant for every visitor."""
+    """Refuse no one: for what is meant for every visitor."""

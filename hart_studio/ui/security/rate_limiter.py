@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_TRIES: Final = 10
-"""Tries within the period, ours: a person mistypes a few times."""
+"""Tries within the period; project default: a person mistypes a few times."""
 PERIOD_SECONDS: Final = 60.0
 MAX_ADDRESSES: Final = 4096
 """Addresses that are remembered; the oldest are forgotten first."""
@@ -38,7 +38,7 @@ class RateLimiter:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def admit(self, address: str) -> bool:
-        """Count a try, unless the address has used up its own; says whether it may go on."""
+        """Count a try, unless the address has used up its own; says whether it may continue."""
         now = self._clock()
         with self._lock:
             times = self._times.setdefault(address, deque())

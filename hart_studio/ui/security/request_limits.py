@@ -26,10 +26,10 @@ UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
 """Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
 
 MAX_UPLOADED_BYTES: Final = 2 * UPLOAD_LIMIT_BYTES
-"""Largest request with files, ours: a page sends all that were chosen at once."""
+"""Largest request with files; project default: a page sends all that were chosen at once."""
 
 MAX_JSON_BYTES: Final = 2**20
-"""Largest request without files, ours; the largest of the pages' own has some hundred KB."""
+"""Largest request without files, project default; the largest of the pages' own has some hundred KB."""
 
 MAX_OPEN_BYTES: Final = 8 * 1024
 """Largest request to an address that needs no login; a login form has less than 1 KB. Project default."""
@@ -144,7 +144,7 @@ class RequestLimitMiddleware:
     def _begin(self, address: str, body: _Body) -> None:
         """Count a request, and end the slowest one where there are too many.
 
-        Requests that drip go before the others, and nobody is kept out by those who drip, not even where all clients
+        Requests that drip go before the others, and no one is kept out by those who drip, not even where all clients
         have the address of one proxy.
         """
         same = self._unfinished.get(address, [])

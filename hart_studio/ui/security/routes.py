@@ -1,4 +1,4 @@
-"""Which addresses of the web server are answered at all, and which of them before somebody has logged in.
+"""Which addresses of the web server are answered at all, and which of them before someone has logged in.
 
 Gradio has more of them than the pages use: an open relay to other sites, recordings, an editor, deep links that fill
 the disk. What is not named here is not there. So a new one that comes with another version stays shut, too.
@@ -28,7 +28,7 @@ _BENT: Final = re.compile(r"[\0-\x1f\x7f]|[/\\=]\.\.(?:[/\\]|$)")
 
 
 def is_open(path: str) -> bool:
-    """Whether an address is answered to everybody: the page with the login, and what it is drawn with."""
+    """Whether an address is answered to everyone: the page with the login, and what it is drawn with."""
     return _trim(path) in _OPEN or path.startswith(_OPEN_BELOW)
 
 
@@ -36,7 +36,7 @@ def is_served(path: str) -> bool:
     """Whether an address is answered at all.
 
     A file's address that names another server is not: the server would fetch it for whoever asks. Neither is one that
-    begins with what everybody may have and leads out of it.
+    begins with what everyone may have and leads out of it.
 
     Args:
         path: As the server hands it over, with percent signs decoded.

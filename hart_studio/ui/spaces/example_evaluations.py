@@ -1,4 +1,4 @@
-"""What everybody may evaluate on a Space: a built-in model on the shipped examples, as an evaluation like any other."""
+"""What everyone may evaluate on a Space: a built-in model on the shipped examples, as an evaluation like any other."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ExampleEvaluations:
             found = list_evaluations(self.api.launch.runs_root)
             for run in found:
                 if run.state in {"queued", "running", "stopping"}:
-                    raise InputError("one such evaluation goes on, and there is one at a time; wait until it is done")
+                    raise InputError("one such evaluation continues, and there is one at a time; wait until it is done")
                 if run.state == "completed" and read_config(run.layout).model == model:
                     return {
                         "run": run.layout.run_id,
@@ -102,6 +102,6 @@ class ExampleEvaluations:
         return {"run": layout.run_id, "message": ""}
 
     def close(self) -> None:
-        """End what goes on."""
+        """End what continues."""
         for run in list_evaluations(self.api.launch.runs_root):
             stop_immediately(run.layout)

@@ -25,13 +25,13 @@ from hart_studio.ui.api.labels import LabelApi, RunRequest, read_request
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 MAX_PROJECTS: Final = 3
-"""Projects of one visitor (ours, as all bounds here: the disk and the processor of a Space are everybody's)."""
+"""Projects of one visitor (ours, as all bounds here: the disk and the processor of a Space are everyone's)."""
 
 MAX_ITEMS: Final = 200
 """Questions of one visitor."""
 
 MAX_BYTES: Final = 256 << 20
-"""Bytes of the pictures of one visitor, and of all else that is kept here when pictures come."""
+"""Bytes of the images of one visitor, and of all else that is kept here when images come."""
 
 MAX_KEPT_BYTES: Final = 2 * MAX_BYTES
 """Bytes with exports, from which on nothing more is made."""
@@ -49,7 +49,7 @@ ENDINGS: Final = (".zip", ".csv", ".tsv", ".jsonl")
 """Files that a visitor may bring, in a zip too. The others are plain text, so none is larger inside than outside."""
 
 KINDS: Final = ("auto", "images", "table", "questions")
-"""What they may be: their pictures lie in them. Others may name pictures elsewhere on this machine."""
+"""What they may be: their images lie in them. Others may name images elsewhere on this machine."""
 
 BUSY: Final = (
     "labels are being proposed already, by you or another visitor, and there is one such run at a time; "
@@ -75,8 +75,8 @@ class SessionLabelApi(LabelApi):
         Args:
             root: Folder of the visitor's projects.
             allowed: Models that may label.
-            reserve: A context in which nobody else may start a run; raises ``InputError`` when one is at work.
-            limits: What pictures may be.
+            reserve: A context in which no one else may start a run; raises ``InputError`` when one is at work.
+            limits: What images may be.
         """
         super().__init__(root, allowed=allowed, max_items=MAX_ITEMS, limits=limits)
         self._reserve = reserve
@@ -106,7 +106,7 @@ class SessionLabelApi(LabelApi):
             raise InputError(f"expected at most {MAX_PROJECTS} projects of one visitor, got one more; use one of yours")
 
     def start_import(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Begin an import of an uploaded file, which holds its pictures itself.
+        """Begin an import of an uploaded file, which holds its images itself.
 
         Raises:
             InputError: If it is another kind of file, or too much.
@@ -115,7 +115,7 @@ class SessionLabelApi(LabelApi):
         asked = str(request.get("kind") or "auto")
         kind = detect_source_kind(source) if asked == "auto" else asked
         if kind not in KINDS or (kind == "images" and not is_zip(Path(source))):
-            raise InputError(f"expected a zip of pictures, or a table with its pictures inside, got {kind!r}; {_HOW}")
+            raise InputError(f"expected a zip of images, or a table with its images inside, got {kind!r}; {_HOW}")
         self._check_bytes(Path(source))
         return super().start_import({**request, "kind": kind, "image_root": ""})
 
@@ -141,10 +141,10 @@ class SessionLabelApi(LabelApi):
         Raises:
             InputError: Always.
         """
-        raise InputError("expected a run to go on or to end here, got a pause; stop it, and resume it later")
+        raise InputError("expected a run to continue or to end here, got a pause; stop it, and resume it later")
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Go on with a run, when no other visitor's is at work.
+        """Resume with a run, when no other visitor's is at work.
 
         Raises:
             InputError: If one is.
@@ -162,7 +162,7 @@ class SessionLabelApi(LabelApi):
         if count_bytes(self.root) > MAX_KEPT_BYTES:
             raise InputError(
                 f"expected at most {MAX_KEPT_BYTES >> 20} MiB with all exports of one visitor, got more; save what "
-                "you exported, and go on in a new browser tab"
+                "you exported, and continue in a new browser tab"
             )
 
     def all_runs(self) -> Iterator[RunSummary]:
@@ -230,7 +230,7 @@ class SessionLabelApi(LabelApi):
 
 
 _HOW: Final = (
-    "choose a file of yours: a zip of pictures, with a table of questions in it or without, or a table whose picture "
+    "choose a file of yours: a zip of images, with a table of questions in it or without, or a table whose image "
     "column holds them in base64"
 )
 
@@ -246,7 +246,7 @@ def _check_archive(archive: ZipArchive) -> None:
     tables = [name for name in archive.files if Path(name).suffix.lower() in TABLES]
     for name in tables:
         if Path(name).suffix.lower() not in ENDINGS:
-            raise InputError(f"expected pictures and a table (CSV, TSV, JSONL) in a zip, got {name!r}; leave it out")
+            raise InputError(f"expected images and a table (CSV, TSV, JSONL) in a zip, got {name!r}; leave it out")
     size = sum(archive.files[name].file_size for name in tables)
     if size > MAX_SOURCE_BYTES:
         raise InputError(

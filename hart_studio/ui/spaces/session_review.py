@@ -1,4 +1,4 @@
-"""The review screen for one visitor of a Space: no picture stays in memory, and few boxes are asked about at once."""
+"""The review screen for one visitor of a Space: no image stays in memory, and few boxes are asked about at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.review import ReviewApi
 
 MAX_CHECKED_BOXES: Final = 16
-"""Boxes that a visitor may draw for one question (ours): each is one more picture in a turn of the model."""
+"""Boxes that a visitor may draw for one question (project default): each is one more image in a turn of the model."""
 
 
 class SessionReviewApi(ReviewApi):
@@ -45,5 +45,5 @@ class SessionReviewApi(ReviewApi):
             self._places.release()
 
     def _open_image(self, item: Item) -> SourceImage:
-        """The original for one call: decoded pictures of all visitors together would fill the memory."""
+        """The original for one call: decoded images of all visitors together would fill the memory."""
         return open_verified_image(item.image)

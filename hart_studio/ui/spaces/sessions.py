@@ -1,4 +1,4 @@
-"""Visitors' rooms: each browser tab that labels on a Space has projects of its own, which nobody else finds.
+"""Visitors' rooms: each browser tab that labels on a Space has projects of its own, which no one else finds.
 
 A tab makes itself a random ticket of 256 bits and shows it with every call. The server knows a room by the ticket's
 SHA-256 alone and never lists rooms, so there is nothing to guess and nothing to find. Rooms lie in a folder that is not
@@ -29,20 +29,20 @@ from hart_studio.ui.spaces.session_labels import BUSY, SessionLabelApi
 from hart_studio.ui.spaces.session_review import SessionReviewApi
 
 IDLE_SECONDS: Final = 2 * 3600.0
-"""A room goes when nobody has been in it for so long (ours)."""
+"""A room goes when no one has been in it for so long (project default)."""
 
 AWAY_SECONDS: Final = 15 * 60.0
-"""After so long a visitor counts as away: the run ends, and the room may go for another visitor's (ours). The open page
+"""After so long a visitor counts as away: the run ends, and the room may go for another visitor's (project default). The open page
 looks every second or two, and once a minute from behind another tab."""
 
 RUN_SECONDS: Final = 20 * 60.0
-"""A run ends after so long, because others wait for it; what is labeled stays, and it can be resumed (ours)."""
+"""A run ends after so long, because others wait for it; what is labeled stays, and it can be resumed (project default)."""
 
 MAX_SESSIONS_PER_SPACE: Final = 40
-"""Rooms; for one more the one goes whose visitor has been away longest (ours)."""
+"""Rooms; for one more the one goes whose visitor has been away longest (project default)."""
 
 MAX_IMPORTS: Final = 2
-"""Files that are read at once, of all visitors (ours)."""
+"""Files that are read at once, of all visitors (project default)."""
 
 CLEANUP_INTERVAL_SECONDS: Final = 30.0
 """Between two looks for rooms that go."""
@@ -67,13 +67,13 @@ class Session:
     folder: Path
     """Folder of the projects, not served."""
     shown: Path
-    """Folder of what the page shows of them, served under a name that nobody can guess."""
+    """Folder of what the page shows of them, served under a name that no one can guess."""
     label_api: SessionLabelApi
     outputs: LabelExportApi
     calls: SessionReviewApi
     projects: ProjectApi
     seen: float
-    """When somebody was last in it, by a clock that cannot be set."""
+    """When someone was last in it, by a clock that cannot be set."""
     busy: int = 0
     """Calls at work in it."""
     run_since: float | None = None
@@ -105,7 +105,7 @@ class SessionStore:
 
         Args:
             root: An existing folder of this server alone.
-            service: Opens pictures and asks models; its folder is served.
+            service: Opens images and asks models; its folder is served.
             allowed: Models that may label.
             max_sessions: Rooms.
             clock: The seam for tests.
@@ -143,7 +143,7 @@ class SessionStore:
 
     @contextmanager
     def enter(self, session_token: Any, *, makes: bool = False) -> Iterator[Session | None]:
-        """Be in the room of a ticket; nobody removes it meanwhile.
+        """Be in the room of a ticket; no one removes it meanwhile.
 
         Args:
             session_token: From a browser.
@@ -216,7 +216,7 @@ class SessionStore:
         return left
 
     def _is_idle(self, key: str, seconds: float) -> bool:
-        """Whether nobody was in a room for so long, and no file is being read there."""
+        """Whether no one was in a room for so long, and no file is being read there."""
         session = self._sessions[key]
         return not (session.busy or session.label_api.is_importing) and self._clock() - session.seen > seconds
 
@@ -232,11 +232,11 @@ class SessionStore:
     def _evict_idle(self, idle: Collection[str]) -> list[Session]:
         """Take out the room whose visitor has been away longest if there is no place for one more; with the lock held.
 
-        Nobody loses a room that they may come back to at once, so many new tickets drive nobody out.
+        No one loses a room that they may come back to at once, so many new tickets drive no one out.
         """
         if len(self._sessions) < self._most:
             return []
-        # Looked at again: somebody may have come back meanwhile.
+        # Looked at again: someone may have come back meanwhile.
         going = [key for key in idle if key in self._sessions and self._is_idle(key, AWAY_SECONDS)]
         if not going:
             raise InputError("expected a free place for one more visitor, got none; try again in a few minutes")
@@ -254,7 +254,7 @@ class SessionStore:
         return Session(folder, shown, label_api, outputs, calls, ProjectApi(label_api, is_kept=False), self._clock())
 
     def _clear(self, sessions: list[Session]) -> None:
-        """Remove rooms that nobody can enter any more."""
+        """Remove rooms that no one can enter any more."""
         for session in sessions:
             session.label_api.close()
             session.calls.close()
@@ -263,7 +263,7 @@ class SessionStore:
 
     @contextmanager
     def _reserve(self) -> Iterator[None]:
-        """Let nobody else start a run meanwhile.
+        """Let no one else start a run meanwhile.
 
         Raises:
             InputError: If a run is at work.

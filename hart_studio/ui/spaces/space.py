@@ -32,10 +32,10 @@ class SpaceServices:
     visitors: SessionStore
     """Their labeling projects."""
     examples: ExampleEvaluations
-    """Evaluations that everybody sees."""
+    """Evaluations that everyone sees."""
 
     def close(self) -> None:
-        """End what goes on for visitors, and remove their projects."""
+        """End what continues for visitors, and remove their projects."""
         self.examples.close()
         self.visitors.close()
 
@@ -45,7 +45,7 @@ def create_space_services(private: Path, service: AskService, examples: Sequence
 
     Args:
         private: An existing folder of this server alone, which is not served.
-        service: Opens pictures and asks models; knows which are allowed.
+        service: Opens images and asks models; knows which are allowed.
         examples: What may be evaluated.
     """
     sessions, evaluations = private / "visitors", private / "examples"
@@ -61,7 +61,7 @@ def build_space_banner(permissions: Permissions, space_id: str | None) -> None:
 
     Args:
         permissions: Owners, where they can sign in. Nowhere else is there a button for it: off a Space gradio signs
-            everybody in as this machine's user.
+            everyone in as this machine's user.
         space_id: ``owner/name`` of the Space, from ``gradio.utils.get_space``; None = the server is on none.
     """
     with gr.Row(elem_id="space-bar"):

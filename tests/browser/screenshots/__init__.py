@@ -1,1 +1,1 @@
-"""The pictures of the documents, taken from the running app: ``python -m tests.browser.screenshots``."""
+"""The images of the documents, taken from the running app: ``python -m tests.browser.screenshots``."""

@@ -1,4 +1,4 @@
-"""Take the pictures of the documents: ``make screenshots``."""
+"""Take the images of the documents: ``make screenshots``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.chromium import BROWSER_FLAGS, find_chromium
-from tests.browser.screenshots.pictures import PICTURES, Picture
+from tests.browser.screenshots.images import IMAGES, Picture
 from tests.browser.screenshots.work import PROJECT_ROOT, Work
 
 SCALE: Final = 1.5
-"""Pixels of a picture for one of the window: letters stay sharp."""
+"""Pixels of an image for one of the window: letters stay sharp."""
 
 QUALITY: Final = 85
 """Of WebP, in percent."""
 
 MAX_BYTES: Final = 350_000
-"""Of one picture."""
+"""Of one image."""
 
 PATIENCE_MS: Final = 300_000
 """For one step of a page, on a machine that is busy with something else."""
@@ -37,7 +37,7 @@ SETTLE_MS: Final = 600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare the data, serve the app, take the pictures.
+    """Prepare the data, serve the app, take the images.
 
     Returns:
         0 = done; 2 = no Chromium, or a folder in the way.
@@ -47,51 +47,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, help="keep the data here, and use what is there (default: made and removed)"
     )
-    parser.add_argument("--only", action="append", choices=[picture.name for picture in PICTURES], help="repeat")
+    parser.add_argument("--only", action="append", choices=[image.name for image in IMAGES], help="repeat")
     options = parser.parse_args(argv)
     chromium = find_chromium()
     if chromium is None:
         print("expected Chromium, found none; install it: apt-get install chromium", file=sys.stderr)
         return 2
-    # A name without random letters: some pictures show it.
+    # A name without random letters: some images show it.
     folder = (options.work or Path(tempfile.gettempdir(), "hart-studio")).resolve()
     if options.work is None and folder.exists():
         print(f"expected no {folder}, found one; remove it, or use it with --work {folder}", file=sys.stderr)
         return 2
     try:
-        _take_pictures(Work(folder), options.out, options.only, chromium)
+        _take_images(Work(folder), options.out, options.only, chromium)
     finally:
         if options.work is None:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-def _take_pictures(work: Work, out: Path, only: Sequence[str] | None, chromium: str) -> None:
+def _take_images(work: Work, out: Path, only: Sequence[str] | None, chromium: str) -> None:
     began = time.monotonic()
     for name in work.prepare():
         print(f"{time.monotonic() - began:5.0f} s  making: {name}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with work.serve(_free_port()) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
-        for picture in PICTURES:
-            if not only or picture.name in only:
-                size = _take(browser, url, picture, work, out)
-                print(f"{time.monotonic() - began:5.0f} s  {picture.file}: {size:,} bytes", flush=True)
+        for image in IMAGES:
+            if not only or image.name in only:
+                size = _take(browser, url, image, work, out)
+                print(f"{time.monotonic() - began:5.0f} s  {image.file}: {size:,} bytes", flush=True)
         browser.close()
     if not only:
         for path in out.iterdir():
-            if path.name not in {picture.file for picture in PICTURES}:
+            if path.name not in {image.file for image in IMAGES}:
                 path.unlink()
 
 
-def _take(browser: Browser, url: str, picture: Picture, work: Work, out: Path) -> int:
-    """Take one picture in a browser that has seen nothing before; its bytes.
+def _take(browser: Browser, url: str, image: Picture, work: Work, out: Path) -> int:
+    """Take one image in a browser that has seen nothing before; its bytes.
 
     Raises:
         ValueError: If it is too large for a document.
     """
     context = browser.new_context(
-        viewport={"width": picture.width, "height": picture.window},
+        viewport={"width": image.width, "height": image.window},
         device_scale_factor=SCALE,
         timezone_id="UTC",
         locale="en-GB",
@@ -99,20 +99,20 @@ def _take(browser: Browser, url: str, picture: Picture, work: Work, out: Path) -
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
-    page.goto(f"{url}?__theme={picture.theme}")
+    page.goto(f"{url}?__theme={image.theme}")
     page.wait_for_selector("#ask-button")
-    picture.pose(page, work)
+    image.pose(page, work)
     page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLE_MS)
     whole = page.screenshot(full_page=True, animations="disabled", caret="hide")
     top = int(page.evaluate("window.scrollY") * SCALE)
     context.close()
     with Image.open(io.BytesIO(whole)) as shot:
-        bottom = min(shot.height, top + int(picture.height * SCALE))
-        shot.convert("RGB").crop((0, top, shot.width, bottom)).save(out / picture.file, quality=QUALITY, method=6)
-    size = (out / picture.file).stat().st_size
+        bottom = min(shot.height, top + int(image.height * SCALE))
+        shot.convert("RGB").crop((0, top, shot.width, bottom)).save(out / image.file, quality=QUALITY, method=6)
+    size = (out / image.file).stat().st_size
     if size > MAX_BYTES:
-        raise ValueError(f"expected at most {MAX_BYTES:,} bytes in {picture.file}, got {size:,}; cut it lower")
+        raise ValueError(f"expected at most {MAX_BYTES:,} bytes in {image.file}, got {size:,}; cut it lower")
     return size
 
 

@@ -1,4 +1,4 @@
-"""The list of pictures: name, window, colors, and the pose that the page takes for it."""
+"""The list of images: name, window, colors, and the pose that the page takes for it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Theme = Literal["light", "dark"]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the documents."""
+class Image:
+    """An image of the documents."""
 
     name: str
     """Name of the file, without its ending."""
@@ -38,18 +38,18 @@ class Picture:
         return f"{self.name}.webp"
 
 
-PICTURES: Final = (
-    Picture("ask", poses.ask, 1346),
-    Picture("label", poses.label, 760),
-    Picture("review", poses.review, 860, window=860),
-    Picture("quality", poses.quality, 860),
-    Picture("train", poses.train, 1070),
-    # As wide as three cards beside the picture need, so that all eight rollouts are in sight.
-    Picture("watch", poses.watch, 1058, width=1600, window=1058),
-    Picture("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
-    Picture("curves", poses.curves, 812),
-    Picture("runs", poses.runs, 980),
-    Picture("evaluate", poses.evaluate, 795),
-    Picture("failures", poses.failures, 1306),
+IMAGES: Final = (
+    Image("ask", poses.ask, 1346),
+    Image("label", poses.label, 760),
+    Image("review", poses.review, 860, window=860),
+    Image("quality", poses.quality, 860),
+    Image("train", poses.train, 1070),
+    # As wide as three cards beside the image need, so that all eight rollouts are in sight.
+    Image("watch", poses.watch, 1058, width=1600, window=1058),
+    Image("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
+    Image("curves", poses.curves, 812),
+    Image("runs", poses.runs, 980),
+    Image("evaluate", poses.evaluate, 795),
+    Image("failures", poses.failures, 1306),
 )
 """All of them, in the order of the tabs."""

@@ -1,4 +1,4 @@
-"""The moments that the pictures show. Each function brings a fresh page there, by what a person would click."""
+"""The moments that the images show. Each function brings a fresh page there, by what a person would click."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def ask(page: Page, work: Work) -> None:
     page.click("#ask-button")
     page.wait_for_selector("#result-b .hs-card")
     page.wait_for_selector(".hs-status-idle", state="attached")
-    # The button floats at the end of a window; this picture is higher than one.
+    # The button floats at the end of a window; this image is higher than one.
     page.locator("#ask-button").evaluate("(node) => node.style.setProperty('position', 'static', 'important')")
-    _show_all_pictures(page, "#result-b")
+    _show_all_images(page, "#result-b")
 
 
 def label(page: Page, work: Work) -> None:
@@ -41,7 +41,7 @@ def review(page: Page, work: Work) -> None:
     page.wait_for_selector(".hs-review [data-box]")
     page.keyboard.press("1")
     page.keyboard.press("g")
-    _show_all_pictures(page, ".hs-review")
+    _show_all_images(page, ".hs-review")
 
 
 def quality(page: Page, work: Work) -> None:
@@ -57,7 +57,7 @@ def train(page: Page, work: Work) -> None:
     page.wait_for_selector(".hs-sample img")
     page.click("#train-check")
     page.wait_for_selector(".hs-report :text('Ready to start.')")
-    _show_all_pictures(page, "#train-samples")
+    _show_all_images(page, "#train-samples")
 
 
 def watch(page: Page, work: Work) -> None:
@@ -67,7 +67,7 @@ def watch(page: Page, work: Work) -> None:
     page.get_by_label("Recorded step").fill(str(step))
     page.locator("select[aria-label='Question']").select_option(str(place))
     _scroll_to(page, ".hs-run-head")
-    _show_all_pictures(page, ".hs-rollouts")
+    _show_all_images(page, ".hs-rollouts")
 
 
 def curves(page: Page, work: Work) -> None:
@@ -98,7 +98,7 @@ def failures(page: Page, work: Work) -> None:
     _open_evaluations(page, "failures")
     page.wait_for_selector(".hs-ev-answers .hs-card")
     page.wait_for_selector(".hs-ev-scene .hs-ev-gold", state="attached")
-    _show_all_pictures(page, "#hs-ev-failures")
+    _show_all_images(page, "#hs-ev-failures")
 
 
 def _open_tab(page: Page, name: str) -> None:
@@ -153,8 +153,8 @@ def _find_lesson(work: Work) -> tuple[int, int]:
     return index, place
 
 
-def _show_all_pictures(page: Page, host: str) -> None:
-    """Wait until every picture below a node is loaded and everything has come to rest."""
+def _show_all_images(page: Page, host: str) -> None:
+    """Wait until every image below a node is loaded and everything has come to rest."""
     page.wait_for_function(
         "(host) => [...document.querySelectorAll(`${host} img`)].every((one) => one.complete && one.naturalWidth)",
         arg=host,

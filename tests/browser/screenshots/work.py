@@ -1,4 +1,4 @@
-"""What the pictures show: runs, labels and evaluations that the project's own commands make."""
+"""What the images show: runs, labels and evaluations that the project's own commands make."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_an_empty_answer_is_an_unknown_one(root: Path, answer: str | None) -> No
     assert read(root, row, ColumnMapping(answer=None)).answer is None
 
 
-def test_a_picture_in_a_cell(root: Path) -> None:
+def test_a_image_in_a_cell(root: Path) -> None:
     data = encoded(Image.new("RGB", (5, 4)), "PNG")
     for value in (data, base64.b64encode(data).decode(), {"bytes": data, "path": None}):
         sample = read(root, {"image": value, "question": "What?", "answer": None}, ColumnMapping())

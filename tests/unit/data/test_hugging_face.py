@@ -37,7 +37,7 @@ def save(path: Path, data: datasets.Dataset, *, is_image: bool = True) -> str:
     return str(path)
 
 
-def test_pictures_are_written_to_the_cache_byte_for_byte(tmp_path: Path) -> None:
+def test_images_are_written_to_the_cache_byte_for_byte(tmp_path: Path) -> None:
     name = save(tmp_path / "set", table([{"bytes": each, "path": None} for each in (FIRST, SECOND, FIRST)]))
     loaded = load_hugging_face(name, tmp_path / "cache", COLUMNS)
     first, second, third = loaded.samples
@@ -45,7 +45,7 @@ def test_pictures_are_written_to_the_cache_byte_for_byte(tmp_path: Path) -> None
     assert [sample.id for sample in loaded.samples] == ["000001", "000002", "000003"]
     assert (first.question, first.choices, first.answer, first.gold_boxes) == ("Which?", ("x", "y"), "B", ())
     assert Path(first.image).read_bytes() == FIRST and Path(second.image).read_bytes() == SECOND
-    assert first.image == third.image, "questions about one picture share its file"
+    assert first.image == third.image, "questions about one image share its file"
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".jpeg", ".png"]
     assert load_hugging_face(name, tmp_path / "cache", COLUMNS) == loaded
 
@@ -55,7 +55,7 @@ def test_pictures_are_written_to_the_cache_byte_for_byte(tmp_path: Path) -> None
     [FIRST, base64.b64encode(FIRST).decode(), base64.encodebytes(SECOND).decode(), "in/a.png"],
     ids=["bytes", "base64", "base64 in lines", "path"],
 )
-def test_pictures_come_in_several_forms(tmp_path: Path, image: Any) -> None:
+def test_images_come_in_several_forms(tmp_path: Path, image: Any) -> None:
     name = save(tmp_path / "set", table([image]), is_image=False)
     (tmp_path / "set" / "in").mkdir()
     (tmp_path / "set" / "in" / "a.png").write_bytes(SECOND)
@@ -83,13 +83,13 @@ def test_paths_stay_inside_their_folder(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_counted(tmp_path: Path) -> None:
-    images = [FIRST, b"not a picture", None, FIRST, FIRST, FIRST]
+    images = [FIRST, b"not an image", None, FIRST, FIRST, FIRST]
     data = table(images, answer=["B", "B", "B", "Z", None, "A"], question=["?", "?", "?", "?", "?", " "])
     loaded = load_hugging_face(save(tmp_path / "set", data, is_image=False), tmp_path / "cache", COLUMNS)
     assert [sample.id for sample in loaded.samples] == ["000001"]
     assert [bad.reason.split(",")[0] for bad in loaded.invalid_rows] == [
         "expected one of JPEG",
-        "expected a picture",
+        "expected an image",
         "expected the letter of one of 2 options as the answer",
         "no answer",
         "question: expected a question",

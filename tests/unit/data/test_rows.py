@@ -96,7 +96,7 @@ def test_a_missing_field_is_named() -> None:
         get_field([], "image")
 
 
-def test_a_picture_must_exist_below_its_folder(tmp_path: Path) -> None:
+def test_a_image_must_exist_below_its_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out.png").touch()
     (tmp_path / "in" / "a.png").touch()

@@ -82,7 +82,7 @@ def test_a_bad_line_is_counted_and_the_next_one_is_read(folder: Path, row: Any, 
     assert bad.reason.startswith(reason)
 
 
-def test_pictures_may_lie_in_another_folder(folder: Path, tmp_path: Path) -> None:
+def test_images_may_lie_in_another_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     path = write(tmp_path / "lists", {**GOOD, "image": "set/x.png"})
     (sample,) = load_jsonl(path, image_root=tmp_path, source="mine").samples
@@ -187,7 +187,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ({"question": "q" * (MAX_QUESTION_CHARS + 1)}, "question: expected at most 20,000 characters, got 20,001"),
     ],
 )
-def test_texts_that_nobody_can_ask_are_bad_rows(folder: Path, change: dict[str, Any], reason: str) -> None:
+def test_texts_that_no_one_can_ask_are_bad_rows(folder: Path, change: dict[str, Any], reason: str) -> None:
     loaded = load_jsonl(write(folder, GOOD, {**GOOD, "id": "b", **change}))
     assert len(loaded.samples) == 1
     (bad,) = loaded.invalid_rows

@@ -40,7 +40,7 @@ def ids(split: Split) -> tuple[list[str], list[str], list[str]]:
 
 
 pictures = st.lists(st.integers(0, 9), min_size=1, max_size=30)
-"""The picture of each sample."""
+"""The image of each sample."""
 
 
 def test_the_order_is_that_of_the_hashes() -> None:
@@ -84,7 +84,7 @@ def test_another_seed_is_another_split() -> None:
 
 @unhurried
 @given(pictures, st.data())
-def test_no_picture_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
+def test_no_image_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
     samples = [make_sample(f"s{index}", image=f"p{picture}") for index, picture in enumerate(pictures)]
     eval_samples = data.draw(st.integers(0, len(samples)))
     rl_samples = data.draw(st.integers(0, len(samples) - eval_samples))
@@ -98,7 +98,7 @@ def test_no_picture_is_in_two_parts(pictures: list[int], data: st.DataObject) ->
     images = [{sample.image for sample in part} for part in parts]
     assert sum(map(len, images)) == len(set().union(*images))
     assert split.manifest.shared_images == 0
-    # A part that stopped short had no room for any picture that was dealt out after it.
+    # A part that stopped short had no room for any image that was dealt out after it.
     questions = Counter(sample.image for sample in samples)
     assert all(
         len([s for s in part if s.image == image]) == questions[image]
@@ -128,7 +128,7 @@ def test_the_held_out_part_does_not_depend_on_the_training_parts(
     assert held_out[0] == held_out[1]
 
 
-def test_pictures_in_several_parts_are_counted() -> None:
+def test_images_in_several_parts_are_counted() -> None:
     samples = [make_sample(name, image=picture) for name, picture in zip("abcdef", "111223", strict=True)]
     manifest = split_samples(samples, 3, None, 0, seed=0, split_by_image=False).manifest
     pictures = dict(zip("abcdef", "111223", strict=True))
@@ -157,9 +157,9 @@ def test_counts_that_cannot_be(counts: tuple[int, int | None, int], message: str
         split_samples(make_samples(9), rl_samples, sft_samples, eval_samples, seed=0, split_by_image=False)
 
 
-def test_a_part_that_no_picture_fits_is_an_error() -> None:
+def test_a_part_that_no_image_fits_is_an_error() -> None:
     samples = [make_sample(f"s{index}", image="one") for index in range(9)]
-    with pytest.raises(InputError, match="a picture with at most rl_samples = 3 questions, got none left"):
+    with pytest.raises(InputError, match="an image with at most rl_samples = 3 questions, got none left"):
         split_samples(samples, 3, None, 0, seed=0, split_by_image=True)
     assert len(split_samples(samples, 3, None, 0, seed=0, split_by_image=False).rl) == 3
 

@@ -23,7 +23,7 @@ from tests.examples import example_count
 from tests.images import encoded
 
 ROWS: list[dict[str, Any]] = [
-    {"image": "a.png", "question": "What colour?", "answer": "red"},
+    {"image": "a.png", "question": "What color?", "answer": "red"},
     {"image": "a.png", "question": 'A "quoted", comma\nand a line', "answer": "7"},
 ]
 
@@ -54,7 +54,7 @@ def write(folder: Path, ending: str, rows: list[dict[str, Any]] = ROWS) -> Path:
 def test_every_form_gives_the_same_samples(folder: Path, ending: str) -> None:
     loaded = load_table(write(folder, ending), folder / "cache")
     assert [(sample.question, sample.answer) for sample in loaded.samples] == [
-        ("What colour?", "red"),
+        ("What color?", "red"),
         ('A "quoted", comma\nand a line', "7"),
     ]
     assert loaded.invalid_rows == ()
@@ -83,7 +83,7 @@ def test_lines_with_too_many_or_too_few_cells(folder: Path) -> None:
     ]
 
 
-def test_pictures_in_base64_fill_long_cells(folder: Path) -> None:
+def test_images_in_base64_fill_long_cells(folder: Path) -> None:
     data = encoded(Image.effect_noise((400, 300), 90).convert("RGB"), "PNG")
     path = write(folder, ".tsv", [{"image": base64.b64encode(data).decode(), "question": "What?", "answer": "x"}])
     assert Path(load_table(path, folder / "cache").samples[0].image).read_bytes() == data

@@ -110,4 +110,4 @@ def test_the_error_of_repeated_questions_is_over_questions() -> None:
     records = [hr_question(n, cycle, n == 1) for n in (1, 2) for cycle in range(4)]
     assert cluster_error(records, "crops_only") == pytest.approx(0.5)  # type: ignore[arg-type]
     assert cluster_error(records[:4], "crops_only") is None  # type: ignore[arg-type]
-    assert cluster_error(records, "crops_only", "official") is None, "nobody asked it"  # type: ignore[arg-type]
+    assert cluster_error(records, "crops_only", "official") is None, "no one asked it"  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def test_information_by_hand() -> None:
     assert mutual_information(np.array([1.0, 3, 3, 1])) == pytest.approx(1 - entropy)
 
 
-def test_withholding_the_picture_shows_as_a_gain_of_information() -> None:
+def test_withholding_the_image_shows_as_a_gain_of_information() -> None:
     grounded = np.array([[1, 0] * 100])
     crops_only, direct = grounded, np.array([[1, 1, 0, 0] * 50])  # follows the box; knows nothing of it
     draws = draw_resamples(200, 300)

@@ -65,7 +65,7 @@ def test_the_threshold_is_strict(tmp_path: Path) -> None:
     assert [record.is_grounded for record in records] == [False, True]
 
 
-def test_direct_alone_asks_nobody_to_point(tmp_path: Path) -> None:
+def test_direct_alone_asks_no_one_to_point(tmp_path: Path) -> None:
     asked = model()
     (record,) = measure_batch(
         asked, [sample(tmp_path, "one", Box.from_xyxy((0, 0, 50, 100)))], ["direct"], MEASURED_SETTINGS
@@ -89,7 +89,7 @@ def test_both_extractors_judge_the_same_text(tmp_path: Path) -> None:
     assert answer_result.official.extracted == "B", "the benchmark's own takes the first letter that it meets"
 
 
-def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
     broken = sample(tmp_path, "one", Box.from_xyxy((0, 0, 9, 9))).model_copy(
         update={"image": str(tmp_path / "gone.png")}
     )
@@ -98,7 +98,7 @@ def test_a_picture_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> 
     assert found[0].error and found[0].answers["crops_only"].score.value is None
     assert found[0].answers["crops_only"].official is None
     assert found[0].golds == () and found[0].image_wh is None
-    assert found[1].value("crops_only") == 1.0, "the others go on"
+    assert found[1].value("crops_only") == 1.0, "the others continue"
     with pytest.raises(DataError, match="readable image of one"):
         measure(model(), [broken])
 

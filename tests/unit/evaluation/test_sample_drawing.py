@@ -11,7 +11,7 @@ def rgb(color: str) -> tuple[int, ...]:
     return tuple(int(color[index : index + 2], 16) for index in (1, 3, 5))
 
 
-def test_every_model_has_its_colour_in_the_frame_of_the_small_picture() -> None:
+def test_every_model_has_its_color_in_the_frame_of_the_small_image() -> None:
     left = question(
         "x", answer_result(1.0), None, (Box.from_xyxy((10, 10, 30, 30)),), gold_boxes=(Box.from_xyxy((60, 10, 90, 90)),)
     )
@@ -31,7 +31,7 @@ def test_a_tiny_box_is_still_seen() -> None:
     assert rgb(color_of(0)) in {drawn.getpixel((x, y)) for x in range(190, 212) for y in range(190, 212)}
 
 
-def test_question_and_verdicts_stand_beside_the_picture() -> None:
+def test_question_and_verdicts_stand_beside_the_image() -> None:
     shown = [ModelAnswer("one", "crops_only", record) for record in eight_questions()[:2]]
     page = draw_sample(Image.new("RGB", (300, 200), "black"), shown)
     assert page.width > 300 and page.height >= 200

@@ -1,4 +1,4 @@
-"""An evaluation against an endpoint: a question that it refuses is unscored, and the others go on."""
+"""An evaluation against an endpoint: a question that it refuses is unscored, and the others continue."""
 
 from pathlib import Path
 

@@ -61,7 +61,7 @@ def test_parts_of_all_processes_are_read_as_they_grow(tmp_path: Path) -> None:
     assert shards.has_all([question("a"), question("d")]) and not shards.has_all([question("x")])
 
 
-def test_a_fault_is_asked_again_by_a_later_attempt_and_a_broken_picture_is_not(tmp_path: Path) -> None:
+def test_a_fault_is_asked_again_by_a_later_attempt_and_a_broken_image_is_not(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     append_records(shard_path(layout, 0), [fault("a", 1), record("b"), record("c", error="no image")])
     shards = ShardReader(layout, attempt=2)

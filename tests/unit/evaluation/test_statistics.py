@@ -70,7 +70,7 @@ def test_an_interval_is_on_one_side_of_0_or_holds_it() -> None:
 
 
 def test_wilson_by_hand() -> None:
-    # 8 of 10: centre (0.8 + z^2 / 20) / (1 + z^2 / 10), half width from the same formula (Wilson, 1927).
+    # 8 of 10: center (0.8 + z^2 / 20) / (1 + z^2 / 10), half width from the same formula (Wilson, 1927).
     found = wilson(8, 10)
     assert found.value == 0.8
     assert found.low == pytest.approx(0.4902, abs=1e-4)

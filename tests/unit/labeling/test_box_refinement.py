@@ -12,7 +12,7 @@ from hart_studio.models.chat import ChatRequest
 from hart_studio.pipeline.closed_loop import FailedSample, prepare_samples
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Rollout, Sample
-from tests.fakes import ScriptedModel, pictures_in
+from tests.fakes import ScriptedModel, images_in
 
 LOOSE = Box.from_xyxy((200, 200, 800, 600), label="sign")
 POINTED = Box.from_xyxy((400, 300, 600, 500))
@@ -29,7 +29,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def sees_whole_square(request: ChatRequest) -> str:
-    (image,) = pictures_in(request)
+    (image,) = images_in(request)
     white = int((np.asarray(image.pixels)[..., 0] > 128).sum())
     return "B" if white == 100 * 100 else "A"
 
@@ -91,7 +91,7 @@ def test_a_box_that_is_not_enough_stays(image: Path) -> None:
     assert sum(len(call.requests) for call in model.calls) == 1
 
 
-def test_a_box_that_nobody_points_into_is_not_asked_about(image: Path) -> None:
+def test_a_box_that_no_one_points_into_is_not_asked_about(image: Path) -> None:
     away = Box.from_xyxy((850, 650, 950, 750))
     assert refine(image, BoxRefinementSettings(), ScriptedModel(), away) == away
 
@@ -102,7 +102,7 @@ def test_one_answer_is_a_greedy_one(image: Path) -> None:
     assert {call.sampling.temperature for call in model.calls} == {0.0}
 
 
-def test_a_picture_that_failed_keeps_its_boxes() -> None:
+def test_a_image_that_failed_keeps_its_boxes() -> None:
     failure = FailedSample(Sample(id="s", image="gone.png", question="?"), "gone")
     found = refine_boxes(
         ScriptedModel(), [failure], [(LOOSE,)], [[(POINTED,)]], [is_right], LoopSettings(), BoxRefinementSettings()

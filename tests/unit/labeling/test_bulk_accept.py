@@ -158,7 +158,7 @@ def test_a_second_reviewer_works_meanwhile(project: Project, image: Path) -> Non
     assert statuses["accepted"] == result.accepted and statuses["rejected"] == len(decided)
     assert result.accepted + result.skipped == count
     assert len(locks) >= 3, "in several transactions"
-    assert longest < 10, "nobody is kept waiting for the whole"
+    assert longest < 10, "no one is kept waiting for the whole"
 
 
 def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_path: Path, image: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is told of the scores of a run before anybody waits for it."""
+"""What is told of the scores of a run before anyone waits for it."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def decide(project: Project, item_id: str) -> None:
 
 
 def read_number(path: Path) -> int:
-    """The transaction number in the header of a file that nobody has open."""
+    """The transaction number in the header of a file that no one has open."""
     return int.from_bytes(path.read_bytes()[68:72], "big")
 
 

@@ -41,7 +41,7 @@ def test_without_a_majority_the_most_popular_region_stands_alone() -> None:
     assert compute_consensus(sets, [True] * 6) == (Box.from_xyxy((1.5, 0, 101.5, 100)),)
 
 
-def test_nobody_has_a_box() -> None:
+def test_no_one_has_a_box() -> None:
     assert compute_consensus([(), ()], (True, True)) == ()
     assert compute_consensus([], ()) == ()
 

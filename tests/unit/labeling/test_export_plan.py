@@ -20,7 +20,7 @@ def test_shares_of_the_splits() -> None:
     assert any(moved)
 
 
-def test_a_picture_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path: Path) -> None:
+def test_a_image_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path: Path) -> None:
     items = [
         make_item(draw_image(tmp_path / f"{n}.png"), [(1, 2, 3, 4)], question)
         for n in range(40)
@@ -35,7 +35,7 @@ def test_a_picture_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path
     assert plan == plan_export(items, options)
 
 
-def test_names_do_not_collide_and_one_picture_is_written_once(tmp_path: Path) -> None:
+def test_names_do_not_collide_and_one_image_is_written_once(tmp_path: Path) -> None:
     paths = [tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", tmp_path / "y" / "A.jpg", tmp_path / "b é#%.png"]
     items = [make_item(draw_image(path), [(1, 2, 3, 4)]) for path in paths]
     copy = tmp_path / "z" / "c.png"
@@ -76,7 +76,7 @@ def test_who_is_chosen(tmp_path: Path) -> None:
     plan = make_plan(items, min_score=0.5)
     assert {planned.item.sample.question for _, planned in plan.rows()} == {"0?", "1?"}
     assert plan.excluded == {"no score": 1, "score below 0.5": 1, "status proposed": 1, "status rejected": 1}
-    assert plan.images[0].waiting == 3, "one that nobody decided on, two with boxes that are left out"
+    assert plan.images[0].waiting == 3, "one that no one decided on, two with boxes that are left out"
 
 
 def test_what_items_say(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) 
     )
 
 
-def test_pictures_that_are_gone_or_changed(tmp_path: Path) -> None:
+def test_images_that_are_gone_or_changed(tmp_path: Path) -> None:
     items = [make_item(draw_image(tmp_path / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(3)]
     (tmp_path / "0.png").unlink()
     (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes())
@@ -192,7 +192,7 @@ def test_numbers_of_classes_stay_from_one_export_to_the_next(tmp_path: Path) -> 
     ("origin", "score", "expected"),
     [("model", 0.9, 0.9), ("model", None, None), ("human", 0.9, None), ("imported", 0.9, None)],
 )
-def test_only_boxes_of_a_model_that_nobody_changed_have_a_score(
+def test_only_boxes_of_a_model_that_no_one_changed_have_a_score(
     origin: Any, score: float | None, expected: float | None, tmp_path: Path
 ) -> None:
     boxes = [Box.from_xyxy((1, 1, 9, 9), "sign", 0.4)]

@@ -36,7 +36,7 @@ def test_report(items: list[Item], tmp_path: Path) -> None:
     assert images == {Path(item.image.path).read_bytes() for item in items[:11]}
 
 
-def test_turned_pictures_are_noted_only_where_there_are_some(items: list[Item], tmp_path: Path) -> None:
+def test_turned_images_are_noted_only_where_there_are_some(items: list[Item], tmp_path: Path) -> None:
     assert export_labels(items, "coco", tmp_path / "upright", ExportOptions(splits=HALVES)).notes == ()
     items.append(make_item(draw_image(tmp_path / "in" / "t.jpg", orientation=6), [(1, 2, 30, 40)]))
     (note,) = export_labels(items, "coco", tmp_path / "turned", ExportOptions(splits=HALVES)).notes
@@ -130,7 +130,7 @@ def test_a_wrong_box_is_found_and_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lost_picture_is_found(items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_image_is_found(items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = FORMATS["coco"]
 
     def save_fewer(plan: Any, folder: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_lost_picture_is_found(items: list[Item], tmp_path: Path, monkeypatch:
         export_labels(items, "coco", tmp_path / "out")
 
 
-def test_unreviewed_pictures_never_become_background(tmp_path: Path) -> None:
+def test_unreviewed_images_never_become_background(tmp_path: Path) -> None:
     labeled = [make_item(draw_image(tmp_path / "in" / f"{n}.png"), [(1, 2, 30, 40)]) for n in range(8)]
     path = draw_image(tmp_path / "in" / "half.png")
     half = [make_item(path, (), "Any car?"), make_item(path, [(1, 2, 3, 4)], "Any dog?", status="proposed")]

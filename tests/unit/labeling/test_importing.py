@@ -22,7 +22,7 @@ def load(*samples: Sample, invalid_rows: tuple[InvalidRow, ...] = ()) -> LoadedS
     return LoadedSamples("streets", samples, invalid_rows)
 
 
-def test_several_questions_about_one_picture_stay_separate(project: Project, image: Path) -> None:
+def test_several_questions_about_one_image_stay_separate(project: Project, image: Path) -> None:
     report = import_samples(project, load(ask(image, 0), ask(image, 1)))
     assert (report.added, report.known, report.bad_count) == (2, 0, 0)
     first, second = project.items()
@@ -40,7 +40,7 @@ def test_the_same_rows_again_change_nothing(project: Project, image: Path) -> No
     assert list(project.items(with_history=True)) == before
 
 
-def test_a_copy_of_the_picture_is_the_same_picture(project: Project, image: Path) -> None:
+def test_a_copy_of_the_image_is_the_same_image(project: Project, image: Path) -> None:
     copy = image.with_name("copy.png")
     shutil.copyfile(image, copy)
     report = import_samples(project, load(ask(image), ask(copy)))
@@ -48,7 +48,7 @@ def test_a_copy_of_the_picture_is_the_same_picture(project: Project, image: Path
     assert next(project.items()).image.path == str(image)
 
 
-def test_a_picture_that_moved_is_found_again(project: Project, image: Path) -> None:
+def test_a_image_that_moved_is_found_again(project: Project, image: Path) -> None:
     import_samples(project, load(ask(image)))
     moved = image.with_name("moved.png")
     image.rename(moved)
@@ -122,7 +122,7 @@ def test_boxes_for_a_question_that_is_there(project: Project, image: Path) -> No
     assert (report.updated, next(project.items()).label.boxes) == (1, (BOX,))
 
 
-def test_a_box_outside_of_the_picture_is_a_bad_row(project: Project, image: Path) -> None:
+def test_a_box_outside_of_the_image_is_a_bad_row(project: Project, image: Path) -> None:
     outside = LabeledSample(**ask(image).model_dump(), boxes=(Box.from_xyxy((400, 0, 500, 100)),))
     report = import_samples(project, load(outside))
     assert (report.added, report.bad_count) == (0, 1)
@@ -146,7 +146,7 @@ def test_progress_reaches_the_end(project: Project, image: Path, monkeypatch: py
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_looking_at_a_picture_turns_it_upright(tmp_path: Path) -> None:
+def test_looking_at_a_image_turns_it_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)

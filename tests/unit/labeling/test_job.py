@@ -205,7 +205,7 @@ def test_a_model_that_always_fails_ends_the_run(twenty: Project) -> None:
     assert twenty.count_by("status")["new"] >= 2
 
 
-def test_a_picture_that_is_gone_or_another_one_is_told(project: Project, image: Path, tmp_path: Path) -> None:
+def test_a_image_that_is_gone_or_another_one_is_told(project: Project, image: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (50, 50), "red").save(other)
     import_samples(project, LoadedSamples("s", (ask(image, 0), ask(other, 1))))

@@ -22,7 +22,7 @@ from tests.unit.pipeline.conftest import boxes_text
 def table(image: Path) -> Path:
     path = image.with_name("questions.csv")
     path.write_text(
-        "image,question,answer,A,B\nstreet.png,Which digit?,B,3,7\nstreet.png,Which colour?,A,red,blue\n"
+        "image,question,answer,A,B\nstreet.png,Which digit?,B,3,7\nstreet.png,Which color?,A,red,blue\n"
         "gone.png,What?,A,x,y\n"
     )
     return path

@@ -75,7 +75,7 @@ def test_a_transaction_that_fails_leaves_nothing(project: Project) -> None:
 
 def test_foreign_keys_hold(project: Project) -> None:
     with pytest.raises(sqlite3.IntegrityError), project.database.writing() as connection:
-        connection.execute("INSERT INTO item_locks (item, reviewer, expires_at) VALUES ('nobody', 'me', 0)")
+        connection.execute("INSERT INTO item_locks (item, reviewer, expires_at) VALUES ('no one', 'me', 0)")
 
 
 def test_a_full_disk_says_so_and_keeps_what_was_there(filled: Project) -> None:
@@ -156,7 +156,7 @@ def test_an_unknown_item(project: Project) -> None:
         project.item("../../etc/passwd")
 
 
-def test_the_id_is_of_picture_question_and_choices(image: Path) -> None:
+def test_the_id_is_of_image_question_and_choices(image: Path) -> None:
     first = ask(image)
     known = make_item_id("a" * 64, first.question, first.choices)
     assert known == make_item_id("a" * 64, f" {first.question} ", first.choices)
@@ -232,7 +232,7 @@ def test_threads_have_connections_of_their_own(filled: Project) -> None:
 
 def test_a_migration_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = create_project(tmp_path / "p")
-    later = (*MIGRATIONS, ("ALTER TABLE items ADD COLUMN colour TEXT NOT NULL DEFAULT ''",))
+    later = (*MIGRATIONS, ("ALTER TABLE items ADD COLUMN color TEXT NOT NULL DEFAULT ''",))
     monkeypatch.setattr("hart_studio.labeling.database.MIGRATIONS", later)
     for _ in range(2):
         database = Database(project.folder / DATABASE)

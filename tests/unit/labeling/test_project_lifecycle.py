@@ -120,7 +120,7 @@ def test_a_duplicate_holds_everything_but_exports_and_logs(own: Project, tmp_pat
     assert ReviewQueue(copy).undo("Ada") is not None, "decisions and their history are there"
     with copy.database.reading() as connection:
         claims = [row["reviewer"] for row in connection.execute("SELECT reviewer FROM item_locks")]
-    assert claims == ["Ada"], "only what undo has opened: nobody has an item of the copy open"
+    assert claims == ["Ada"], "only what undo has opened: no one has an item of the copy open"
     assert paths(copy) == {copy.images / "ab" / "street.png"}
     assert (copy.folder / CALIBRATION).is_file()
     assert not (copy.folder / "exports").exists()

@@ -123,7 +123,7 @@ def test_agreement_by_hand() -> None:
     # They agree on 3 of 4; by chance 0.75 * 0.5 + 0.25 * 0.5 = 0.5, so kappa is (0.75 - 0.5) / 0.5.
     assert (found.items, found.iou, found.kappa) == (4, pytest.approx((1 / 3 + 1) / 2), pytest.approx(0.5))
     assert measure_agreement([]).kappa is None
-    assert measure_agreement(pairs[1:2]).kappa is None, "where everybody keeps everything chance explains it all"
+    assert measure_agreement(pairs[1:2]).kappa is None, "where everyone keeps everything chance explains it all"
 
 
 def test_gold_boxes_measure_precision_and_recall(project: Project, image: Path) -> None:

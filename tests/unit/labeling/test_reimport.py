@@ -1,4 +1,4 @@
-"""An export of this program that comes back: decisions stay with the boxes that nobody changed."""
+"""An export of this program that comes back: decisions stay with the boxes that no one changed."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_records_that_are_none_restore_nothing_and_stop_nothing(
 
 
 def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Path) -> None:
-    """The other tool has written the images anew."""
+    """The other tool has written the images again."""
     folder = export(decided, "yolo", tmp_path / "out")
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         draw_image(tmp_path / f"other{number}" / "x.png", (640, 480)).replace(path)

@@ -185,7 +185,7 @@ def test_boxes_that_cannot_be(desk: ReviewQueue, item_ids: list[str], boxes: tup
     assert status(desk, item_ids[0]) == "proposed"
 
 
-def test_nobody_overwrites_another(desk: ReviewQueue, item_ids: list[str]) -> None:
+def test_no_one_overwrites_another(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "reject")
     with pytest.raises(ConflictError, match="a newer one by Ada"):
         desk.decide("Bo", item_ids[0], 1, "accept")
@@ -265,7 +265,7 @@ def test_undo_takes_back_ones_own_actions_only(desk: ReviewQueue, item_ids: list
 def test_undo_does_not_overwrite_what_another_did_since(desk: ReviewQueue, item_ids: list[str]) -> None:
     desk.decide("Ada", item_ids[0], 1, "accept")
     desk.decide("Bo", item_ids[0], 2, "reject")
-    with pytest.raises(ConflictError, match="somebody has changed"):
+    with pytest.raises(ConflictError, match="someone has changed"):
         desk.undo("Ada")
     assert status(desk, item_ids[0]) == "rejected"
 

@@ -11,7 +11,7 @@ from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.self_verify import ProposalSettings, propose, verify_drawn_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, GoldSample, Sample
-from tests.fakes import ScriptedModel, pictures_in
+from tests.fakes import ScriptedModel, images_in
 from tests.unit.pipeline.conftest import boxes_text
 
 WH = (1000, 1000)
@@ -66,9 +66,9 @@ def test_without_an_answer_the_majority_says_which_boxes(image: Path) -> None:
 def test_what_is_painted_over_is_the_label(image: Path) -> None:
     model = ScriptedModel(grounding=boxes_text(NEAR), crops_only="B", direct="B")
     one(model, ask(image))
-    full, masked = (pictures_in(request)[0].pixels for request in model.requests("direct"))
+    full, masked = (images_in(request)[0].pixels for request in model.requests("direct"))
     assert full.size == masked.size
-    assert full.tobytes() == masked.tobytes(), "the mean colour of one colour is that colour"
+    assert full.tobytes() == masked.tobytes(), "the mean color of one color is that color"
     assert len(model.requests("crops_only")) == 5
 
 
@@ -111,7 +111,7 @@ def test_given_boxes_are_verified_as_they_are(image: Path) -> None:
     assert proposal.check.consensus < 1, "how much the model's own regions agree"
 
 
-def test_a_picture_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.jpg"
     Image.effect_noise((900, 900), 90).convert("RGB").save(damaged)
     damaged.write_bytes(damaged.read_bytes()[:60_000])
@@ -174,7 +174,7 @@ def test_a_person_says_that_nothing_is_there(image: Path) -> None:
     assert (problem, check.crops_right, check.necessity, check.area_share) == ("", None, None, 0.0)
 
 
-def test_checking_boxes_of_a_picture_that_is_gone(tmp_path: Path) -> None:
+def test_checking_boxes_of_a_image_that_is_gone(tmp_path: Path) -> None:
     check, problem = verify_drawn_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.from_xyxy(FAR)], FOUR.loop)
     assert "no file of that name" in problem
     assert check.crops_right is None

@@ -72,13 +72,13 @@ def test_what_cannot_be_told(name: str) -> None:
         detect_source_kind(name)
 
 
-def test_one_picture_is_no_source(tmp_path: Path) -> None:
+def test_one_image_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "photo 1.jpg").write_text("no image at all")
     with pytest.raises(InputError, match=r"got one image, 'photo 1.jpg'; bring its folder, or a zip of it"):
         detect_source_kind(str(tmp_path / "photo 1.jpg"))
 
 
-def test_a_table_without_heads_has_no_columns_until_somebody_chooses(tmp_path: Path) -> None:
+def test_a_table_without_heads_has_no_columns_until_someone_chooses(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", (8, 6)), "PNG"))
     (tmp_path / "q.csv").write_text("b.png,What is it?\na.png,And this?\n")
     found = preview_source(str(tmp_path / "q.csv"))
@@ -93,12 +93,12 @@ def test_questions_keep_their_gold_boxes_apart(needle: Path, tmp_path: Path) -> 
     assert all(isinstance(sample, GoldSample) for sample in loaded.samples)
 
 
-def test_pictures_need_a_question(needle: Path, tmp_path: Path) -> None:
+def test_images_need_a_question(needle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a question to ask"):
         load(needle / "images", tmp_path, SourceSettings())
     with pytest.raises(InputError, match=r"expected a question without \{label\}.*write \{name\} .*\{folder\}"):
         load(needle / "images", tmp_path, SourceSettings(question="Where is the {label}?"))
-    settings = SourceSettings(question="Which colour is {name}?", choices=("red", "blue"))
+    settings = SourceSettings(question="Which color is {name}?", choices=("red", "blue"))
     assert len(load(needle / "images", tmp_path, settings).samples) == 3
 
 
@@ -115,7 +115,7 @@ def test_mapped_columns() -> None:
 
 
 @pytest.mark.parametrize("top", ["", "set/"])
-def test_a_table_in_a_zip_finds_the_pictures_beside_it(tmp_path: Path, top: str) -> None:
+def test_a_table_in_a_zip_finds_the_images_beside_it(tmp_path: Path, top: str) -> None:
     entries = {f"{top}q.csv": TABLE, f"{top}img/a.png": PNG, f"{top}img/b 2.png": PNG + b"1", "__MACOSX/._q.csv": b"x"}
     source = make_zip(tmp_path / "z.zip", entries)
     assert detect_source_kind(str(source)) == "table"
@@ -149,7 +149,7 @@ def test_a_folder_with_one_table_is_that_table(tmp_path: Path) -> None:
     assert len(images.samples) == 2
 
 
-def test_json_beside_pictures_is_a_table_only_when_it_is_one(tmp_path: Path) -> None:
+def test_json_beside_images_is_a_table_only_when_it_is_one(tmp_path: Path) -> None:
     rows = json.dumps([{"image": "a.png", "question": "What?", "answer": "red"}]).encode()
     for name, text, kind in (
         ("rows", rows, "table"),
@@ -164,7 +164,7 @@ def test_json_beside_pictures_is_a_table_only_when_it_is_one(tmp_path: Path) -> 
     )
 
 
-def test_pictures_of_a_zip_keep_their_names_and_folders(tmp_path: Path) -> None:
+def test_images_of_a_zip_keep_their_names_and_folders(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "z.zip", {"cats/tom.png": PNG, "cats/no.png": b"text"})
     loaded = load(source, tmp_path / "cache", SourceSettings(question="Where is {name} of {folder}?"))
     (sample,) = loaded.samples
@@ -189,7 +189,7 @@ def test_nothing_is_unpacked_before_there_is_a_question(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_pictures_of_a_table_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_images_of_a_table_may_lie_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "far" / "img").mkdir(parents=True)
     (tmp_path / "far" / "img" / "a.png").write_bytes(PNG)
     (tmp_path / "q.csv").write_bytes(TABLE)
@@ -217,7 +217,7 @@ def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
     assert Path(item.image.path).is_file(), "what an import before has unpacked stays"
 
 
-def test_no_picture_is_unpacked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_unpacked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {"q.csv": b"image,question\na.png,What?\nno.png,What?\n", "a.png": PNG, "no.png": b"text"}
     source = make_zip(tmp_path / "z.zip", entries)
     read: list[str] = []

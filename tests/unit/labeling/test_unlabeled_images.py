@@ -12,7 +12,7 @@ from tests.images import encoded
 PNG = encoded(Image.new("RGB", (8, 6)), "PNG")
 
 
-def test_every_picture_below_a_folder_is_asked_about(tmp_path: Path) -> None:
+def test_every_image_below_a_folder_is_asked_about(tmp_path: Path) -> None:
     (tmp_path / "set" / "cats").mkdir(parents=True)
     for name in ("b.png", "cats/tom.PNG"):
         (tmp_path / "set" / name).write_bytes(PNG)
@@ -41,7 +41,7 @@ def test_a_template_is_no_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["gone", "empty"])
-def test_a_folder_without_pictures(tmp_path: Path, folder: str) -> None:
+def test_a_folder_without_images(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
         load_unlabeled_images(tmp_path / folder, "?")

@@ -110,7 +110,7 @@ def test_a_damaged_entry_is_a_bad_row(tmp_path: Path) -> None:
     assert [bad.row for bad in invalid_rows] == ["a.png"]
 
 
-def test_what_the_system_added_is_no_picture(tmp_path: Path) -> None:
+def test_what_the_system_added_is_no_image(tmp_path: Path) -> None:
     entries = {
         "a.png": PNG,
         "__MACOSX/._a.png": b"attributes",

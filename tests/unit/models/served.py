@@ -19,8 +19,8 @@ def noise(width: int, height: int, seed: int = 0, budget: tuple[int, int] = (64 
     return ImageInput(Image.fromarray(pixels), *budget)
 
 
-def question(text: str, *pictures: ImageInput) -> ChatRequest:
-    return ChatRequest((Message("user", (*pictures, text)),))
+def question(text: str, *images: ImageInput) -> ChatRequest:
+    return ChatRequest((Message("user", (*images, text)),))
 
 
 def settings_of(server: FakeEndpoint, **more: Any) -> ServedSettings:

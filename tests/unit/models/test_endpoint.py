@@ -108,7 +108,7 @@ def test_a_server_that_drips(server: FakeEndpoint) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_nobody_listens() -> None:
+def test_no_one_listens() -> None:
     with serving() as gone:
         settings = settings_of(gone)
     assert "no connection" in refusal(settings)
@@ -175,7 +175,7 @@ def test_no_proxy_between_programs_of_one_machine(server: FakeEndpoint, monkeypa
     assert b"choices" in post(settings_of(server))
 
 
-def test_an_attempt_that_nobody_waits_for_is_the_last(server: FakeEndpoint) -> None:
+def test_an_attempt_that_no_one_waits_for_is_the_last(server: FakeEndpoint) -> None:
     server.failures = [Answer(status=503, headers={"retry-after": "30"})] * 9
     is_over = threading.Event()
     is_over.set()

@@ -36,7 +36,7 @@ def processor_of(tiny_folder: Callable[[str], Path]) -> Callable[[str], Any]:
     return lambda key: AutoProcessor.from_pretrained(tiny_folder(key))
 
 
-def picture(width: int, height: int, budget: PixelBudget) -> ImageInput:
+def image(width: int, height: int, budget: PixelBudget) -> ImageInput:
     pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return ImageInput(Image.fromarray(pixels), *budget)
 
@@ -44,7 +44,7 @@ def picture(width: int, height: int, budget: PixelBudget) -> ImageInput:
 @pytest.mark.parametrize(
     ("key", "size_wh", "budget", "expected"),
     [
-        ("qwen3_vl", (4096, 3072), TINY, (4096, 3072)),  # the processor resizes ordinary pictures itself
+        ("qwen3_vl", (4096, 3072), TINY, (4096, 3072)),  # the processor resizes ordinary images itself
         ("qwen3_vl", (1, 1), TINY, (32, 32)),
         ("qwen3_vl", (10, 20), TINY, (32, 64)),
         # 49 tokens allow 49:1. 9800 x 10 becomes 9800 x 200, then shrinks to 50,176 pixels: 1568 x 32.
@@ -133,7 +133,7 @@ def test_qwen_model_size_is_the_patch_grid(
 ) -> None:
     processor, family = processor_of(key), FAMILIES[key]
     budget = PixelBudget(8 * family.resize_factor**2, 40 * family.resize_factor**2)
-    made = process_image(processor, family, picture(*size_wh, budget), is_alone=True)
+    made = process_image(processor, family, image(*size_wh, budget), is_alone=True)
     _, rows, columns = made.tensors["image_grid_thw"][0].tolist()
     patch = processor.image_processor.patch_size
     assert made.size_wh == (columns * patch, rows * patch)
@@ -143,8 +143,8 @@ def test_qwen_model_size_is_the_patch_grid(
 
 def test_two_budgets_in_one_conversation(processor_of: Callable[[str], Any]) -> None:
     processor, family = processor_of("qwen3_vl"), FAMILIES["qwen3_vl"]
-    small = process_image(processor, family, picture(640, 640, PixelBudget(1024, 4 * 1024)), is_alone=False)
-    large = process_image(processor, family, picture(640, 640, PixelBudget(1024, 64 * 1024)), is_alone=False)
+    small = process_image(processor, family, image(640, 640, PixelBudget(1024, 4 * 1024)), is_alone=False)
+    large = process_image(processor, family, image(640, 640, PixelBudget(1024, 64 * 1024)), is_alone=False)
     assert (small.size_wh, large.size_wh) == ((64, 64), (256, 256))
     assert (small.visual_tokens, large.visual_tokens) == (4, 64)
 
@@ -166,16 +166,16 @@ def test_internvl_budget_is_a_number_of_tiles(
     tiles: int,
 ) -> None:
     budget = PixelBudget(56 * 56, max_tiles * 56 * 56)
-    made = process_image(processor_of("internvl"), FAMILIES["internvl"], picture(*size_wh, budget), is_alone=True)
+    made = process_image(processor_of("internvl"), FAMILIES["internvl"], image(*size_wh, budget), is_alone=True)
     assert made.size_wh == canvas_wh
     assert made.tensors["pixel_values"].shape[0] == tiles
     assert made.visual_tokens == 4 * tiles
     assert len(made.placeholder_ids) == 4 * tiles + 2  # <img> and </img>
 
 
-def test_llava_reads_a_picture_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
+def test_llava_reads_a_image_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
     processor, family = processor_of("llava_onevision"), FAMILIES["llava_onevision"]
-    shown = picture(160, 110, PixelBudget(56 * 56, 9 * 56 * 56))
+    shown = image(160, 110, PixelBudget(56 * 56, 9 * 56 * 56))
     alone = process_image(processor, family, shown, is_alone=True)
     in_company = process_image(processor, family, shown, is_alone=False)
     # Alone: 160 x 110 fills a canvas of 3 x 2 tiles, 163 x 112 of its 168 x 112.
@@ -188,19 +188,19 @@ def test_llava_reads_a_picture_in_company_as_one_padded_tile(processor_of: Calla
 
 
 def _decoded(processor: Any, request: ChatRequest) -> str:
-    pictures = sum(isinstance(part, ImageInput) for message in request.messages for part in message.parts)
-    ids = tokenize(processor, request, [[processor.image_token_id]] * pictures)
+    images = sum(isinstance(part, ImageInput) for message in request.messages for part in message.parts)
+    ids = tokenize(processor, request, [[processor.image_token_id]] * images)
     return str(processor.tokenizer.decode(ids))
 
 
-def test_pictures_stand_where_the_prompt_has_them(processor_of: Callable[[str], Any]) -> None:
-    one, two = picture(40, 40, TINY), picture(50, 40, TINY)
+def test_images_stand_where_the_prompt_has_them(processor_of: Callable[[str], Any]) -> None:
+    one, two = image(40, 40, TINY), image(50, 40, TINY)
     request = ChatRequest((Message("user", ("before ", one, two, " after")),))
     assert _decoded(processor_of("qwen3_vl"), request) == (
         "<|im_start|>user\nbefore <|vision_start|><|image_pad|><|vision_end|><|vision_start|><|image_pad|>"
         "<|vision_end|> after<|im_end|>\n<|im_start|>assistant\n"
     )
-    # LLaVA's template puts the pictures of a message first.
+    # LLaVA's template puts the images of a message first.
     assert _decoded(processor_of("llava_onevision"), request) == (
         "<|im_start|>user\n<image>\n<image>\nbefore  after<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -224,11 +224,11 @@ def test_a_conversation_must_end_with_the_user(processor_of: Callable[[str], Any
             tokenize(processor, request, [])
 
 
-def test_a_template_without_pictures_is_a_model_error(processor_of: Callable[[str], Any]) -> None:
+def test_a_template_without_images_is_a_model_error(processor_of: Callable[[str], Any]) -> None:
     processor = processor_of("qwen3_vl")
     processor.chat_template = "{% for message in messages %}{{ message.role }}{% endfor %}"
-    with pytest.raises(ModelError, match="show 1 pictures, got 0"):
-        tokenize(processor, ChatRequest((Message("user", (picture(40, 40, TINY),)),)), [[7]])
+    with pytest.raises(ModelError, match="show 1 images, got 0"):
+        tokenize(processor, ChatRequest((Message("user", (image(40, 40, TINY),)),)), [[7]])
 
 
 def test_a_broken_template_is_a_model_error(processor_of: Callable[[str], Any]) -> None:

@@ -31,7 +31,7 @@ def broken(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder("qwen3_vl"), tmp_path / "model"))
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "tiny", "", "~nobody-here/model", "a\0b", "x" * 5000])
+@pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "tiny", "", "~no one-here/model", "a\0b", "x" * 5000])
 def test_a_name_that_is_nothing(name: str) -> None:
     with pytest.raises(ModelError, match=r"expected a folder or a hub id such as .* there is no such folder"):
         load_model(name)
@@ -155,7 +155,7 @@ def test_a_processor_of_another_model(broken: Path, tiny_folder: Callable[[str],
         shutil.copy(tiny_folder("qwen2_vl") / file, broken / file)
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps({**config, "image_token_id": 7}))
-    with pytest.raises(ModelError, match=r"expected the picture token 7 .*belong to different models"):
+    with pytest.raises(ModelError, match=r"expected the image token 7 .*belong to different models"):
         load_model(str(broken))
 
 
@@ -208,7 +208,7 @@ def test_hub_failures(monkeypatch: pytest.MonkeyPatch, error: Exception, message
 def test_downloads_can_be_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="found neither, and downloads are off"):
-        load_model("owner/model-that-nobody-has", allow_download=False)
+        load_model("owner/model-that-no one-has", allow_download=False)
 
 
 def test_a_hub_model_is_checked_before_its_weights_are_fetched(
@@ -238,7 +238,7 @@ def test_code_in_a_model_folder_is_never_run(broken: Path, file: str) -> None:
     assert not marker.exists()
 
 
-def test_nobody_is_asked_about_remote_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_one_is_asked_about_remote_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Transformers asks on the terminal where an inner call does not say whether remote code may run."""
     monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked"))
     with pytest.raises(ValueError, match="trust_remote_code"):

@@ -13,7 +13,7 @@ from hart_studio.models.rope import rope_position_ids
 GRID = torch.tensor([[1, 4, 6]])  # patches; two by three visual tokens
 WIDE = torch.tensor([[1, 2, 4]])  # one by two
 
-# text text [2 x 3] text [1 x 2] text: after a picture, text goes on one beyond its longest side.
+# text text [2 x 3] text [1 x 2] text: after an image, text continues one beyond its longest side.
 BY_HAND = [
     [0, 1, 2, 2, 2, 2, 2, 2, 5, 6, 6, 8],
     [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 6, 8],
@@ -21,8 +21,8 @@ BY_HAND = [
 ]
 
 
-def sequence(picture: int) -> list[int]:
-    return [65, 66, *[picture] * 6, 67, *[picture] * 2, 68]
+def sequence(image: int) -> list[int]:
+    return [65, 66, *[image] * 6, 67, *[image] * 2, 68]
 
 
 @pytest.mark.integration

@@ -128,7 +128,7 @@ def test_a_small_processor_lowers_the_budgets(server: FakeEndpoint) -> None:
     assert model.overview_budget == model.crop_budget == PixelBudget(36_864, 50_176)
 
 
-def test_a_server_that_shrinks_pictures(server: FakeEndpoint) -> None:
+def test_a_server_that_shrinks_images(server: FakeEndpoint) -> None:
     server.script = lambda _: Answer(usage={"prompt_tokens": 50, "completion_tokens": 1})
     request = question("q", noise(280, 280, budget=(280 * 280, 280 * 280)))  # 100 tokens of 28 x 28
     with pytest.raises(ModelError, match=r"expected hart at .* to see 100 tokens .* has 50: .* raise max_pixels"):
@@ -149,11 +149,11 @@ def test_the_model_is_looked_up_when_it_is_not_named(server: FakeEndpoint) -> No
 def test_one_refused_request_names_its_reason(server: FakeEndpoint) -> None:
     def script(seen: Seen) -> Answer:
         is_bad = seen.text == "q1"
-        return Answer(status=400, body=b"picture too large") if is_bad else Answer(delay_seconds=0.01)
+        return Answer(status=400, body=b"image too large") if is_bad else Answer(delay_seconds=0.01)
 
     server.script = script
     model = ServedChatModel(settings_of(server, concurrency=1, retries=3))
-    with pytest.raises(ModelError, match="HTTP 400: picture too large"):
+    with pytest.raises(ModelError, match="HTTP 400: image too large"):
         said(model, 40, GREEDY)
     assert len(server.seen) < 10  # the rest is not asked for
     assert said(model, 1, GREEDY) == [["B"]]  # and the model is of use again

@@ -28,9 +28,9 @@ def processor_of(factor: int, budget: tuple[int, int]) -> Qwen2VLImageProcessor:
 def test_a_processor_makes_the_same_of_what_is_sent(family: object, wh: tuple[int, int]) -> None:
     assert isinstance(family, type(AREA[0]))
     budget = PixelBudget(64 * family.resize_factor**2, 256 * family.resize_factor**2)
-    picture = noise(*wh, budget=budget)
-    in_process = processor_of(family.resize_factor, budget)(images=[picture.pixels], return_tensors="pt")
-    sent = encode_image(picture, family, None, "png")
+    image = noise(*wh, budget=budget)
+    in_process = processor_of(family.resize_factor, budget)(images=[image.pixels], return_tensors="pt")
+    sent = encode_image(image, family, None, "png")
     generous = processor_of(family.resize_factor, (1, 10**8))  # of the server, which leaves our size alone
     served = generous(images=[opened(sent.url)], return_tensors="pt")
     assert torch.equal(served["image_grid_thw"], in_process["image_grid_thw"])
@@ -43,11 +43,11 @@ def test_a_processor_makes_the_same_of_what_is_sent(family: object, wh: tuple[in
 
 
 @pytest.mark.parametrize("family", OTHERS, ids=lambda family: family.key)
-def test_families_of_tiles_get_the_picture_as_it_is(family: object) -> None:
+def test_families_of_tiles_get_the_image_as_it_is(family: object) -> None:
     assert isinstance(family, type(OTHERS[0]))
-    picture = noise(301, 203, budget=family.overview_budget)
-    sent = encode_image(picture, family, None, "png")
-    assert np.array_equal(np.array(opened(sent.url)), np.array(picture.pixels))
+    image = noise(301, 203, budget=family.overview_budget)
+    sent = encode_image(image, family, None, "png")
+    assert np.array_equal(np.array(opened(sent.url)), np.array(image.pixels))
     assert (sent.size_wh, sent.visual_tokens) == ((301, 203), 0)
 
 
@@ -62,15 +62,15 @@ def test_strips_and_dots_are_made_usable(family: object) -> None:
 
 def test_a_narrower_processor_is_foreseen() -> None:
     # 512 x 512 is 16 x 16 tokens; a processor of at most 100 tokens makes 10 x 10 of them.
-    picture = noise(512, 512, budget=(512 * 512, 512 * 512))
-    sent = encode_image(picture, FAMILIES["qwen3_vl"], PixelBudget(32 * 32, 100 * 32 * 32), "png")
+    image = noise(512, 512, budget=(512 * 512, 512 * 512))
+    sent = encode_image(image, FAMILIES["qwen3_vl"], PixelBudget(32 * 32, 100 * 32 * 32), "png")
     assert opened(sent.url).size == (512, 512)
     assert (sent.size_wh, sent.visual_tokens) == ((320, 320), 100)
 
 
 def test_jpeg_when_asked_for_and_rgb_always() -> None:
-    picture = ImageInput(Image.new("RGBA", (64, 64), (255, 0, 0, 255)), 64 * 64, 64 * 64)
-    sent = encode_image(picture, FAMILIES["qwen3_vl"], None, "jpeg")
+    image = ImageInput(Image.new("RGBA", (64, 64), (255, 0, 0, 255)), 64 * 64, 64 * 64)
+    sent = encode_image(image, FAMILIES["qwen3_vl"], None, "jpeg")
     found = opened(sent.url)
     assert (found.format, found.mode, found.size) == ("JPEG", "RGB", (64, 64))
     red, green, blue = np.array(found)[32, 32].tolist()
@@ -78,16 +78,16 @@ def test_jpeg_when_asked_for_and_rgb_always() -> None:
     assert max(green, blue) < 5
 
 
-def test_each_picture_is_cached_once_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_cached_once_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[ImageInput] = []
     encode = served_images.encode_image
 
-    def spy(picture: ImageInput, *how: object) -> object:
-        made.append(picture)
-        return encode(picture, *how)  # type: ignore[arg-type]
+    def spy(image: ImageInput, *how: object) -> object:
+        made.append(image)
+        return encode(image, *how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(served_images, "encode_image", spy)
-    shared, lone = noise(64, 64), noise(64, 64)  # equal pixels, but two pictures
+    shared, lone = noise(64, 64), noise(64, 64)  # equal pixels, but two images
     pictures = SentImageCache([shared] * 8 + [lone], FAMILIES["qwen3_vl"], None, "png")
     threads = [threading.Thread(target=pictures.get, args=(shared,)) for _ in range(8)]
     for thread in threads:

@@ -26,15 +26,15 @@ def test_a_longer_run_starts_with_the_same_questions() -> None:
     assert list(iterate_items("test", 3, seed=1)) != list(iterate_items("test", 3))
 
 
-def test_the_command_writes_pictures_and_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_images_and_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "needle"
     assert main(["--split", "val", "--count", "4", "--out", str(out), *TINY]) == 0
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"needle-val-0-{index:05d}" for index in range(4)]
     assert set(rows[0]) == {"id", "image", "question", "choices", "answer", "kind", "category", "gold_boxes"}
     for row in rows:
-        with Image.open(out / row["image"]) as picture:
-            assert picture.size == (320, 240)
+        with Image.open(out / row["image"]) as image:
+            assert image.size == (320, 240)
         assert read_image_domain(out / row["image"]) == NEEDLE_CUSTOM
         assert row["kind"] in {"detail", "gist"}
         assert all(0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for x1, y1, x2, y2 in row["gold_boxes"])

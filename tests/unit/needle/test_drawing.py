@@ -50,7 +50,7 @@ def test_gold_boxes_are_tight_around_the_drawn_object(seed: int) -> None:
         assert drawn == pytest.approx(item.box().xyxy, abs=2.5)
 
 
-def test_the_object_has_its_colour() -> None:
+def test_the_object_has_its_color() -> None:
     scene = scene_of(2)
     pixels = draw_scene(scene, (1024, 768))
     for item in scene.objects:

@@ -40,7 +40,7 @@ def test_details_lie_inside_their_objects_box() -> None:
         assert box.x_min < item.detail_x < box.x_max and box.y_min < item.detail_y < box.y_max
 
 
-def test_a_mark_never_has_the_colour_of_its_object() -> None:
+def test_a_mark_never_has_the_color_of_its_object() -> None:
     marks = [item for seed in range(40) for item in scene_of(seed).objects if item.detail == "mark"]
     assert marks and all(item.value != item.color for item in marks)
 

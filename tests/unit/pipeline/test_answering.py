@@ -25,13 +25,13 @@ UNKNOWN = Sample(id="s", image="x.png", question="Which digit?", choices=("3", "
 OPTIONS = f"Which digit?\n(A) 3\n(B) 7\n{CHOICE_HINT}"
 
 
-def make_picture() -> ImageInput:
+def make_image() -> ImageInput:
     return ImageInput(Image.new("RGB", (64, 64)), 1, 4096)
 
 
 def make_crops(count: int) -> Crops:
     boxes = tuple(Box.from_xyxy((64 * i, 0, 64 * i + 64, 64)) for i in range(count))
-    return Crops(boxes, tuple(make_picture() for _ in boxes))
+    return Crops(boxes, tuple(make_image() for _ in boxes))
 
 
 def complete(text: str, finish: Literal["stop", "length"] = "stop") -> Completion:
@@ -39,7 +39,7 @@ def complete(text: str, finish: Literal["stop", "length"] = "stop") -> Completio
 
 
 def test_direct_is_one_turn_over_the_full_image() -> None:
-    overview = make_picture()
+    overview = make_image()
     assert direct_request(CLOSED, overview) == ChatRequest((Message("user", (overview, OPTIONS)),))
 
 
@@ -55,7 +55,7 @@ def test_crops_only_needs_a_crop() -> None:
 
 
 def test_full_and_crops_goes_on_with_the_same_conversation_and_overview() -> None:
-    overview, crops = make_picture(), make_crops(2)
+    overview, crops = make_image(), make_crops(2)
     first = grounding_request(overview, CLOSED.question)
     said = complete("[[0, 0, 500, 500]]")
     grounding = parse_grounding(first, said, FAMILIES["qwen3_vl"], (64, 64))
@@ -89,7 +89,7 @@ def test_every_way_that_an_answer_can_end(
     extracted: str | None,
     outcome: str,
 ) -> None:
-    answer = parse_answer(sample, direct_request(sample, make_picture()), complete(text, finish))
+    answer = parse_answer(sample, direct_request(sample, make_image()), complete(text, finish))
     assert (answer.score.value, answer.score.extracted, answer.outcome) == (value, extracted, outcome)
     assert answer.turn.kind == "answer"
     assert answer.turn.text == text

@@ -11,7 +11,7 @@ from hart_studio.models.chat import ImageInput
 from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import PROTOCOLS, Outcome, Protocol, Rollout, Sample, Score
-from tests.fakes import Reply, ScriptedModel, pictures_in
+from tests.fakes import Reply, ScriptedModel, images_in
 from tests.unit.pipeline.conftest import boxes_text
 
 BOX = boxes_text((100, 200, 300, 400))
@@ -30,7 +30,7 @@ def run_one(model: ScriptedModel, sample: Sample, protocol: Protocol, settings: 
     return rollout
 
 
-def test_crops_only_from_picture_to_reward(sample: Sample) -> None:
+def test_crops_only_from_image_to_reward(sample: Sample) -> None:
     model = make_model()
     rollout = run_one(model, sample, "crops_only")
     assert model.kinds() == [["grounding"], ["crops_only"]]
@@ -62,10 +62,10 @@ def test_pointing_alone_is_the_first_turn_of_the_loop_and_cuts_nothing(
 def test_the_crop_is_cut_from_the_original_not_from_the_overview(sample: Sample, picture: Path) -> None:
     model = make_model()
     run_one(model, sample, "crops_only")
-    (crop,) = pictures_in(model.requests("crops_only")[0])
+    (crop,) = images_in(model.requests("crops_only")[0])
     original = np.asarray(Image.open(picture))[180:360, 120:360]
     np.testing.assert_array_equal(np.asarray(crop.pixels), original)
-    (overview,) = pictures_in(model.requests("grounding")[0])
+    (overview,) = images_in(model.requests("grounding")[0])
     enlarged = overview.pixels.resize((1200, 900)).crop((120, 180, 360, 360))
     assert np.abs(np.asarray(enlarged).astype(int) - original).mean() > 20
 
@@ -84,8 +84,8 @@ def test_full_and_crops_keeps_the_overview_object_and_the_models_own_words(sampl
     (first,), (second,) = model.requests("grounding"), model.requests("full_and_crops")
     assert second.messages[0] is first.messages[0]
     assert second.messages[1].parts == (BOX,)
-    overview, crop = pictures_in(second)
-    assert overview is pictures_in(first)[0]
+    overview, crop = images_in(second)
+    assert overview is images_in(first)[0]
     assert crop.pixels.size == (240, 180)
     assert len(rollout.turns[1].image_sizes_wh) == 2
 
@@ -122,7 +122,7 @@ def test_a_fallback_that_was_asked_for_is_told(sample: Sample, protocol: Protoco
     assert rollout.outcome == "no_box"
     assert rollout.score.value == 1.0
     assert rollout.crops == ()
-    assert pictures_in(model.requests("direct")[0])[0] is pictures_in(model.requests("grounding")[0])[0]
+    assert images_in(model.requests("direct")[0])[0] is images_in(model.requests("grounding")[0])[0]
 
 
 def test_a_fallback_is_not_used_when_there_is_a_box(sample: Sample) -> None:
@@ -157,11 +157,11 @@ def test_a_group_is_two_calls_whatever_its_size(sample: Sample) -> None:
     assert [rollout.score.value for rollout in group.rollouts] == [1.0, 0.0, 0.0, 0.0]
     assert [len(rollout.crops) for rollout in group.rollouts] == [1, 0, 2, 1]
     first, second, last = model.requests("crops_only")
-    assert pictures_in(first)[0] is pictures_in(last)[0], "equal crops of a group are one picture"
-    assert len(pictures_in(second)) == 2
+    assert images_in(first)[0] is images_in(last)[0], "equal crops of a group are one image"
+    assert len(images_in(second)) == 2
 
 
-def test_samples_of_one_picture_share_its_overview_and_its_file(sample: Sample, tmp_path: Path) -> None:
+def test_samples_of_one_image_share_its_overview_and_its_file(sample: Sample, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (640, 480), "red").save(other)
     samples = [
@@ -179,7 +179,7 @@ def test_samples_of_one_picture_share_its_overview_and_its_file(sample: Sample, 
     groups = closed_loop.run(model, samples, "crops_only", LoopSettings(), group_size=2, open_image=open_image)
     assert opened == [sample.image, str(other)]
     assert model.kinds() == [["grounding"] * 3, ["crops_only"] * 6]
-    first, second, third = (pictures_in(request)[0] for request in model.requests("grounding"))
+    first, second, third = (images_in(request)[0] for request in model.requests("grounding"))
     assert first is third
     assert first is not second
     assert [group.sample_id for group in groups] == ["s1", "s2", "s3"]
@@ -190,12 +190,12 @@ def test_samples_of_one_picture_share_its_overview_and_its_file(sample: Sample, 
     ]
 
 
-def test_of_several_pictures_one_original_is_decoded_at_a_time(sample: Sample, tmp_path: Path) -> None:
+def test_of_several_images_one_original_is_decoded_at_a_time(sample: Sample, tmp_path: Path) -> None:
     paths = [sample.image]
     for index in range(2):
         paths.append(str(tmp_path / f"{index}.png"))
         Image.new("RGB", (640, 480), "red").save(paths[-1])
-    order = [0, 1, 0, 2, 1]  # pictures of different samples are interleaved
+    order = [0, 1, 0, 2, 1]  # images of different samples are interleaved
     samples = [sample.model_copy(update={"id": str(i), "image": paths[index]}) for i, index in enumerate(order)]
     images = {path: SourceImage(path) for path in paths}
     groups = closed_loop.run(make_model(), samples, "crops_only", LoopSettings(), open_image=images.__getitem__)
@@ -203,7 +203,7 @@ def test_of_several_pictures_one_original_is_decoded_at_a_time(sample: Sample, t
     assert all(image._pixels is None for image in images.values())
 
 
-def test_only_a_lone_picture_stays_decoded_between_overview_and_crops(sample: Sample, tmp_path: Path) -> None:
+def test_only_a_lone_image_stays_decoded_between_overview_and_crops(sample: Sample, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (640, 480), "red").save(other)
     samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
@@ -213,7 +213,7 @@ def test_only_a_lone_picture_stays_decoded_between_overview_and_crops(sample: Sa
         assert [image._pixels is not None for image in images.values()] == [len(together) == 1] * len(together)
 
 
-def test_a_lone_picture_that_will_be_cropped_is_decoded_ahead(sample: Sample, tmp_path: Path) -> None:
+def test_a_lone_image_that_will_be_cropped_is_decoded_ahead(sample: Sample, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (640, 480), "red").save(other)
     samples = [sample, sample.model_copy(update={"id": "s2", "image": str(other)})]
@@ -225,11 +225,11 @@ def test_a_lone_picture_that_will_be_cropped_is_decoded_ahead(sample: Sample, tm
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_unreadable_picture_is_an_error_rollout_and_the_others_go_on(
+def test_an_unreadable_image_is_an_error_rollout_and_the_others_go_on(
     sample: Sample, tmp_path: Path, protocol: Protocol
 ) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not an image")
     samples = [
         sample.model_copy(update={"id": "broken", "image": str(broken)}),
         sample,
@@ -246,7 +246,7 @@ def test_an_unreadable_picture_is_an_error_rollout_and_the_others_go_on(
     assert groups[0].rollouts[0].score == Score(value=None, extracted=None, expected="B", rule="none")
 
 
-def test_a_picture_that_breaks_after_turn_1_is_an_error_rollout(sample: Sample, tmp_path: Path) -> None:
+def test_a_image_that_breaks_after_turn_1_is_an_error_rollout(sample: Sample, tmp_path: Path) -> None:
     # A JPEG whose reduced overview decodes, while the file is cut short before the crops are taken.
     path = tmp_path / "photo.jpg"
     noise = np.random.default_rng(1).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
@@ -275,7 +275,7 @@ def test_one_grounding_serves_two_protocols(sample: Sample) -> None:
     assert model.kinds() == [["grounding"], ["crops_only"], ["full_and_crops"]]
     assert crops_only[0].rollouts[0].crops == both[0].rollouts[0].crops
     assert crops_only[0].rollouts[0].turns[0] == both[0].rollouts[0].turns[0]
-    assert pictures_in(model.requests("crops_only")[0]) == pictures_in(model.requests("full_and_crops")[0])[1:]
+    assert images_in(model.requests("crops_only")[0]) == images_in(model.requests("full_and_crops")[0])[1:]
 
 
 def test_stages_equal_the_whole(sample: Sample) -> None:
@@ -295,11 +295,11 @@ def test_no_sample_no_rollout(protocol: Protocol) -> None:
     assert closed_loop.run(ScriptedModel(), [], protocol, LoopSettings()) == []
 
 
-def test_every_picture_carries_its_own_budget(sample: Sample) -> None:
+def test_every_image_carries_its_own_budget(sample: Sample) -> None:
     settings = LoopSettings(overview_max_pixels=40_000, crop_max_pixels=10_000)
     model = make_model()
     run_one(model, sample, "full_and_crops", settings)
-    overview, crop = pictures_in(model.requests("full_and_crops")[0])
+    overview, crop = images_in(model.requests("full_and_crops")[0])
     assert isinstance(overview, ImageInput)
     assert (overview.max_pixels, crop.max_pixels) == (40_000, 10_000)
     assert overview.pixels.size[0] * overview.pixels.size[1] <= 40_000

@@ -57,23 +57,23 @@ def test_no_box_no_region() -> None:
     assert select_crop_regions([], WH, QWEN3, LoopSettings()) == ()
 
 
-def test_crops_are_the_originals_own_pixels(picture: Path) -> None:
-    original = np.asarray(Image.open(picture))
+def test_crops_are_the_originals_own_pixels(image: Path) -> None:
+    original = np.asarray(Image.open(image))
     plan = (Box.from_xyxy((10, 20, 110, 220)), Box.from_xyxy((1000, 700, 1200, 900)))
-    (crops,) = extract_crops(SourceImage(picture), [plan], ScriptedModel(), LoopSettings())
+    (crops,) = extract_crops(SourceImage(image), [plan], ScriptedModel(), LoopSettings())
     assert crops.boxes == plan
     np.testing.assert_array_equal(np.asarray(crops.images[0].pixels), original[20:220, 10:110])
     np.testing.assert_array_equal(np.asarray(crops.images[1].pixels), original[700:900, 1000:1200])
 
 
-def test_equal_regions_of_several_rollouts_are_one_picture(picture: Path) -> None:
+def test_equal_regions_of_several_rollouts_are_one_image(image: Path) -> None:
     shared = (10.0, 20.0, 110.0, 220.0)
     plans = [
         (Box.from_xyxy(shared, label="sign"),),
         (Box.from_xyxy((0, 0, 64, 64)), Box.from_xyxy(shared, label="plate")),
         (),
     ]
-    first, second, third = extract_crops(SourceImage(picture), plans, ScriptedModel(), LoopSettings())
+    first, second, third = extract_crops(SourceImage(image), plans, ScriptedModel(), LoopSettings())
     assert first.images[0] is second.images[1]
     assert [box.label for box in (*first.boxes, *second.boxes)] == ["sign", "", "plate"]
     assert third == Crops()

@@ -10,22 +10,22 @@ from hart_studio.pipeline.closed_loop import PreparedSample, prepare_samples
 from hart_studio.pipeline.given_boxes import answer_from_boxes, answer_without_boxes
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.records import Box, Sample
-from tests.fakes import ScriptedModel, pictures_in
+from tests.fakes import ScriptedModel, images_in
 from tests.unit.pipeline.conftest import HEIGHT, WIDTH
 
 LEFT, RIGHT = Box.from_xyxy((0, 0, 600, 900)), Box.from_xyxy((600, 0, 1200, 900))
 GREEDY = LoopSettings()
 
 
-def test_the_crops_are_those_of_the_boxes_in_native_pixels(sample: Sample, picture: Path) -> None:
+def test_the_crops_are_those_of_the_boxes_in_native_pixels(sample: Sample, image: Path) -> None:
     model = ScriptedModel(crops_only="B")
     box = Box.from_xyxy((100, 200, 300, 350))
     ((rollout,),) = answer_from_boxes(model, prepare_samples(model, [sample], GREEDY), [[box]], GREEDY)
     assert (rollout.boxes, rollout.crops, rollout.outcome, rollout.score.value) == ((box,), (box,), "ok", 1.0)
     assert rollout.grounding_turn is None
     ((request,),) = [call.requests for call in model.calls]
-    (crop,) = pictures_in(request)
-    with Image.open(picture) as whole:
+    (crop,) = images_in(request)
+    with Image.open(image) as whole:
         assert np.array_equal(np.asarray(crop.pixels), np.asarray(whole)[200:350, 100:300])
 
 
@@ -38,7 +38,7 @@ def test_one_call_for_everything_and_groups_stay_with_their_samples(sample: Samp
     groups = answer_from_boxes(model, views, [[LEFT], [LEFT, RIGHT]], LoopSettings(temperature=1.0), 3)
     assert [[rollout.sample_id for rollout in group] for group in groups] == [["s1"] * 3, ["s2"] * 3]
     assert [(len(call.requests), call.group_size) for call in model.calls] == [(2, 3)]
-    assert len(pictures_in(model.calls[0].requests[1])) == 2
+    assert len(images_in(model.calls[0].requests[1])) == 2
 
 
 def test_no_box_is_no_answer_and_wrong(sample: Sample) -> None:
@@ -50,7 +50,7 @@ def test_no_box_is_no_answer_and_wrong(sample: Sample) -> None:
     assert sum(len(call.requests) for call in model.calls) == 0
 
 
-def test_a_picture_that_fails_takes_no_other_along(sample: Sample, tmp_path: Path) -> None:
+def test_a_image_that_fails_takes_no_other_along(sample: Sample, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.jpg"
     Image.effect_noise((900, 900), 90).convert("RGB").save(damaged)
     damaged.write_bytes(damaged.read_bytes()[:60_000])
@@ -76,7 +76,7 @@ def test_what_is_painted_over_is_gone_and_nothing_else_is(sample: Sample) -> Non
     before = np.asarray(view.overview.pixels).copy()
     answer_without_boxes(model, [view], [[LEFT]], GREEDY)
     ((request,),) = [call.requests for call in model.calls]
-    shown = np.asarray(pictures_in(request)[0].pixels)
+    shown = np.asarray(images_in(request)[0].pixels)
     middle = shown.shape[1] // 2
     assert len(np.unique(shown[:, : middle - 1].reshape(-1, 3), axis=0)) == 1
     assert np.array_equal(shown[:, middle + 1 :], before[:, middle + 1 :])

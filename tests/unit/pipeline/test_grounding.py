@@ -23,7 +23,7 @@ from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.prompts import GROUNDING_INSTRUCTION
 from hart_studio.records import Outcome
 from tests.examples import example_count
-from tests.fakes import ScriptedModel, pictures_in, text_of
+from tests.fakes import ScriptedModel, images_in, text_of
 
 ORIGINAL_WH = (1200, 900)
 
@@ -42,8 +42,8 @@ def read(completion: Completion, family_key: str = "qwen3_vl") -> GroundingResul
     return parse_grounding(make_request(), completion, FAMILIES[family_key], ORIGINAL_WH)
 
 
-def test_the_overview_is_the_whole_picture_within_the_budget(picture: Path) -> None:
-    overview = make_overview(SourceImage(picture), ScriptedModel(), LoopSettings())
+def test_the_overview_is_the_whole_image_within_the_budget(image: Path) -> None:
+    overview = make_overview(SourceImage(image), ScriptedModel(), LoopSettings())
     width, height = overview.pixels.size
     assert width * height <= 256 * 256 < (width + 2) * (height + 2)
     assert width / height == pytest.approx(1200 / 900, rel=0.01)
@@ -60,7 +60,7 @@ def test_turn_1_asks_in_the_papers_words_and_hides_the_choices() -> None:
     request = make_request()
     assert text_of(request) == f"{GROUNDING_INSTRUCTION}\nWhich digit?"
     assert len(request.messages) == 1
-    assert len(pictures_in(request)) == 1
+    assert len(images_in(request)) == 1
 
 
 def test_thousandths_become_original_pixels() -> None:
@@ -88,7 +88,7 @@ def test_model_pixels_are_read_in_the_frame_that_the_processor_produced() -> Non
         ("", "stop", "no_box"),
         ("[]", "stop", "no_box"),
         ("[[200, 200, 100, 100]]", "stop", "bad_box"),
-        ("[[2000, 2000, 2100, 2100]]", "stop", "bad_box"),  # outside the picture
+        ("[[2000, 2000, 2100, 2100]]", "stop", "bad_box"),  # outside the image
         ("[[100, 100, 100, 200]]", "stop", "bad_box"),
         ("Let me think about", "length", "truncated"),
         ("[[100, 10", "length", "truncated"),
@@ -103,7 +103,7 @@ def test_every_way_that_turn_1_can_end(text: str, finish: Literal["stop", "lengt
 
 @settings(max_examples=example_count(cost=2))
 @given(st.text(alphabet=st.sampled_from('[]{}(),.:"-0123456789abxy_ \n')), st.sampled_from(sorted(FAMILIES)))
-def test_no_text_raises_and_no_box_leaves_the_picture(text: str, family_key: str) -> None:
+def test_no_text_raises_and_no_box_leaves_the_image(text: str, family_key: str) -> None:
     grounding = read(complete(text), family_key)
     assert bool(grounding.boxes) == (grounding.outcome == "ok")
     for box in grounding.boxes:

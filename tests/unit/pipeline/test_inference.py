@@ -13,7 +13,7 @@ from hart_studio.pipeline.inference import ask_question, build_sample
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.trace import Trace
 from hart_studio.records import PROTOCOLS, Protocol
-from tests.fakes import ScriptedModel, pictures_in
+from tests.fakes import ScriptedModel, images_in
 from tests.unit.pipeline.conftest import boxes_text
 
 BOX = boxes_text((100, 200, 300, 400))
@@ -40,9 +40,9 @@ def test_all_protocols_share_one_overview_and_one_grounding(picture: Path) -> No
     model = make_model()
     trace = ask(model, picture)
     assert model.kinds() == [["grounding"], ["crops_only"], ["direct"], ["full_and_crops"], ["direct"]]
-    overviews = [pictures_in(model.requests(kind)[0])[0] for kind in ("grounding", "direct", "full_and_crops")]
+    overviews = [images_in(model.requests(kind)[0])[0] for kind in ("grounding", "direct", "full_and_crops")]
     assert overviews[0] is overviews[1] is overviews[2]
-    assert pictures_in(model.requests("crops_only")[0]) == pictures_in(model.requests("full_and_crops")[0])[1:]
+    assert images_in(model.requests("crops_only")[0]) == images_in(model.requests("full_and_crops")[0])[1:]
     assert {name: rollout.score.value for name, rollout in trace.protocols.items()} == {
         "crops_only": 1.0,
         "direct": 0.0,
@@ -124,19 +124,19 @@ def test_progress_only_grows_and_ends_at_one(picture: Path) -> None:
     assert len(set(stages)) == len(stages) == 7
 
 
-def test_a_caller_may_share_an_open_picture(picture: Path) -> None:
+def test_a_caller_may_share_an_open_image(picture: Path) -> None:
     image = SourceImage(picture)
     full = image.full()
     ask(make_model(), picture, open_image=lambda _: image)
-    assert image.full() is full, "a lone picture stays decoded"
+    assert image.full() is full, "a lone image stays decoded"
 
 
-def test_an_unreadable_picture_is_raised(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_raised(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"nowhere\.png"):
         ask(make_model(), tmp_path / "nowhere.png")
 
 
-def test_a_picture_that_breaks_on_the_way_is_raised(picture: Path) -> None:
+def test_a_image_that_breaks_on_the_way_is_raised(picture: Path) -> None:
     image = SourceImage(picture)
 
     def cut_short(_: object) -> str:

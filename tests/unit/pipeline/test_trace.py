@@ -31,7 +31,7 @@ FILES = ["images/crop_1.png", "images/crop_2.png", "images/overview.png", "trace
 
 
 def make_trace(
-    picture: Path, protocols: tuple[Protocol, ...] = PROTOCOLS, grounding: str | None = None, question: str = "Which?"
+    image: Path, protocols: tuple[Protocol, ...] = PROTOCOLS, grounding: str | None = None, question: str = "Which?"
 ) -> Trace:
     model = ScriptedModel(
         grounding=grounding or boxes_text((100, 200, 300, 400), (500, 500, 1000, 1000)),
@@ -39,32 +39,32 @@ def make_trace(
         direct=NASTY,
         full_and_crops=r"\boxed{A}",
     )
-    return ask_question(model, str(picture), question, ("3", "7"), "B", protocols, LoopSettings())
+    return ask_question(model, str(image), question, ("3", "7"), "B", protocols, LoopSettings())
 
 
 def files_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_trace_comes_back_as_it_was(picture: Path, tmp_path: Path) -> None:
-    trace = make_trace(picture, question=f"What is {NASTY.strip(chr(0))}?")
+def test_a_trace_comes_back_as_it_was(image: Path, tmp_path: Path) -> None:
+    trace = make_trace(image, question=f"What is {NASTY.strip(chr(0))}?")
     folder = tmp_path / "deep" / "trace"
-    save_trace(trace, folder, render_images(trace, SourceImage(picture)))
+    save_trace(trace, folder, render_images(trace, SourceImage(image)))
     assert files_below(folder) == FILES
     saved = load_trace(folder)
     assert saved.trace == trace
-    original = np.asarray(Image.open(picture))
+    original = np.asarray(Image.open(image))
     np.testing.assert_array_equal(np.asarray(Image.open(saved.crops[0])), original[180:360, 120:360])
     np.testing.assert_array_equal(np.asarray(Image.open(saved.crops[1])), original[450:900, 600:1200])
     with Image.open(saved.overview) as overview:
         assert overview.size == (288, 192), "the size that the processor produced"
 
 
-def test_the_zip_holds_the_same_files(picture: Path, tmp_path: Path) -> None:
-    trace = make_trace(picture)
-    pictures = render_images(trace, SourceImage(picture))
-    save_trace(trace, tmp_path / "folder", pictures)
-    with zipfile.ZipFile(io.BytesIO(zip_trace(trace, pictures))) as archive:
+def test_the_zip_holds_the_same_files(image: Path, tmp_path: Path) -> None:
+    trace = make_trace(image)
+    images = render_images(trace, SourceImage(image))
+    save_trace(trace, tmp_path / "folder", images)
+    with zipfile.ZipFile(io.BytesIO(zip_trace(trace, images))) as archive:
         assert sorted(archive.namelist()) == FILES
         assert archive.testzip() is None
         for name in FILES:
@@ -79,27 +79,27 @@ def test_the_zip_holds_the_same_files(picture: Path, tmp_path: Path) -> None:
         (("full_and_crops",), None, FILES),
     ],
 )
-def test_a_trace_without_crops_has_no_crop_pictures(
-    picture: Path, tmp_path: Path, protocols: tuple[Protocol, ...], grounding: str | None, files: list[str]
+def test_a_trace_without_crops_has_no_crop_images(
+    image: Path, tmp_path: Path, protocols: tuple[Protocol, ...], grounding: str | None, files: list[str]
 ) -> None:
-    trace = make_trace(picture, protocols, grounding)
-    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
+    trace = make_trace(image, protocols, grounding)
+    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(image)))
     assert files_below(tmp_path / "trace") == files
     assert load_trace(tmp_path / "trace").trace == trace
 
 
-def test_a_newer_trace_replaces_an_older_one(picture: Path, tmp_path: Path) -> None:
+def test_a_newer_trace_replaces_an_older_one(image: Path, tmp_path: Path) -> None:
     for protocols in (PROTOCOLS, ("direct",)):
-        trace = make_trace(picture, protocols)
-        save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
+        trace = make_trace(image, protocols)
+        save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(image)))
         assert load_trace(tmp_path / "trace").trace == trace
     assert load_trace(tmp_path / "trace").crops == ()
 
 
 @pytest.fixture
-def saved_folder(picture: Path, tmp_path: Path) -> Path:
-    trace = make_trace(picture)
-    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(picture)))
+def saved_folder(image: Path, tmp_path: Path) -> Path:
+    trace = make_trace(image)
+    save_trace(trace, tmp_path / "trace", render_images(trace, SourceImage(image)))
     return tmp_path / "trace"
 
 
@@ -146,13 +146,13 @@ def test_a_trace_without_any_protocol_is_refused(saved_folder: Path) -> None:
         load_trace(saved_folder)
 
 
-def test_a_missing_picture_is_told(saved_folder: Path) -> None:
+def test_a_missing_image_is_told(saved_folder: Path) -> None:
     (saved_folder / "images" / "crop_2.png").unlink()
     with pytest.raises(DataError, match=r"crop_2\.png.*incomplete"):
         load_trace(saved_folder)
 
 
-def test_a_picture_that_leads_out_of_the_folder_is_refused(saved_folder: Path, tmp_path: Path) -> None:
+def test_a_image_that_leads_out_of_the_folder_is_refused(saved_folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     Image.new("RGB", (4, 4)).save(secret)
     link = saved_folder / "images" / "overview.png"
@@ -162,8 +162,8 @@ def test_a_picture_that_leads_out_of_the_folder_is_refused(saved_folder: Path, t
         load_trace(saved_folder)
 
 
-def test_the_summary_is_plain_json_with_the_boxes_in_original_pixels(picture: Path) -> None:
-    trace = make_trace(picture)
+def test_the_summary_is_plain_json_with_the_boxes_in_original_pixels(image: Path) -> None:
+    trace = make_trace(image)
     summary = summarize_trace(trace)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["image"] == {"name": "noise.png", "width": 1200, "height": 900}
@@ -188,7 +188,7 @@ def test_the_summary_is_plain_json_with_the_boxes_in_original_pixels(picture: Pa
     assert summary["verification"]["evidence"] == "known_answer"
 
 
-def test_the_summary_without_boxes_tells_the_outcome(picture: Path) -> None:
-    assert summarize_trace(make_trace(picture, ("direct",)))["outcome"] == "ok"
-    lost = summarize_trace(make_trace(picture, ("direct", "crops_only"), "nowhere"))
+def test_the_summary_without_boxes_tells_the_outcome(image: Path) -> None:
+    assert summarize_trace(make_trace(image, ("direct",)))["outcome"] == "ok"
+    lost = summarize_trace(make_trace(image, ("direct", "crops_only"), "nowhere"))
     assert (lost["outcome"], lost["boxes"], lost["protocols"]["crops_only"]["text"]) == ("no_box", [], None)

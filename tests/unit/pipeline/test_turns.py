@@ -8,24 +8,24 @@ from hart_studio.pipeline.turns import compose_message, record_turn
 from hart_studio.prompts import IMAGE
 
 
-def make_picture() -> ImageInput:
+def make_image() -> ImageInput:
     return ImageInput(Image.new("RGB", (64, 64)), 1, 4096)
 
 
-def test_pictures_stand_where_the_prompt_has_them() -> None:
-    first, second = make_picture(), make_picture()
+def test_images_stand_where_the_prompt_has_them() -> None:
+    first, second = make_image(), make_image()
     message = compose_message(("look ", IMAGE, IMAGE, " and answer"), [first, second])
     assert message == Message("user", ("look ", first, second, " and answer"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_slots_and_pictures_must_match(count: int) -> None:
-    with pytest.raises(ValueError, match=f"got {count} pictures for 2 slots"):
-        compose_message((IMAGE, "or", IMAGE), [make_picture()] * count)
+def test_slots_and_images_must_match(count: int) -> None:
+    with pytest.raises(ValueError, match=f"got {count} images for 2 slots"):
+        compose_message((IMAGE, "or", IMAGE), [make_image()] * count)
 
 
 def test_a_turn_shows_the_last_message_and_counts_the_whole_conversation() -> None:
-    overview, crop = make_picture(), make_picture()
+    overview, crop = make_image(), make_image()
     request = ChatRequest(
         (
             Message("user", (overview, "where?")),

@@ -12,7 +12,7 @@ from hart_studio.pipeline import closed_loop
 from hart_studio.pipeline.settings import LoopSettings
 from hart_studio.pipeline.verification import Verification, answer_masked, verify, verify_rollouts, verify_samples
 from hart_studio.records import Box, GoldSample, Protocol, Rollout, Sample, Score
-from tests.fakes import ScriptedModel, pictures_in
+from tests.fakes import ScriptedModel, images_in
 from tests.unit.pipeline.conftest import boxes_text
 
 WARM = LoopSettings(temperature=1.0)
@@ -61,13 +61,13 @@ def test_unknown_answer_sufficiency_is_the_agreement() -> None:
     assert verification.majority_answer == "A"
 
 
-def test_one_rollout_agrees_with_nobody() -> None:
+def test_one_rollout_agrees_with_no_one() -> None:
     assert judge(["B"]).agreement is None
     assert judge(["B"]).sufficiency == 1.0
     assert judge(["B"], expected=None).sufficiency is None
 
 
-def test_nobody_answered() -> None:
+def test_no_one_answered() -> None:
     verification = judge([None, None])
     assert (verification.sufficiency, verification.agreement, verification.majority_answer) == (0.0, 0.0, None)
 
@@ -87,7 +87,7 @@ def test_an_answer_from_the_full_image_is_no_evidence_for_the_crops() -> None:
         ("B", "A", "C", None),
         (None, "A", "B", True),  # the answer changes
         (None, "A", "A", False),
-        ("B", "B", None, None),  # the masked picture was not asked
+        ("B", "B", None, None),  # the masked image was not asked
         ("B", None, "A", None),  # the full image was not asked
     ],
 )
@@ -107,7 +107,7 @@ def test_an_answer_that_becomes_unreadable_is_spoiled(expected: str | None, nece
 
 
 def test_consensus_and_area() -> None:
-    # 40 x 40 and 40 x 40 shifted by 20: overlap 800, union 2400; each covers 0.16 of the picture.
+    # 40 x 40 and 40 x 40 shifted by 20: overlap 800, union 2400; each covers 0.16 of the image.
     boxes = Box.from_xyxy((0, 0, 40, 40)), Box.from_xyxy((20, 0, 60, 40))
     verification = verify_rollouts([make_rollout("B", boxes=(box,)) for box in boxes], None, None, (100, 100))
     assert verification.consensus == pytest.approx(800 / 2400)
@@ -116,7 +116,7 @@ def test_consensus_and_area() -> None:
     assert (alone.consensus, alone.area_share) == (None, None)
 
 
-def test_the_whole_check_of_one_sample(sample: Sample, picture: Path) -> None:
+def test_the_whole_check_of_one_sample(sample: Sample, image: Path) -> None:
     model = ScriptedModel(
         grounding=[boxes_text(LEFT), boxes_text(LEFT), boxes_text(RIGHT)],
         crops_only=[r"\boxed{B}", r"\boxed{B}", r"\boxed{A}"],
@@ -130,10 +130,10 @@ def test_the_whole_check_of_one_sample(sample: Sample, picture: Path) -> None:
     assert verification.area_share == pytest.approx(0.5)
     assert verification.necessity is True
     assert len(verification.rollouts) == 3
-    overview, masked = (pictures_in(request)[0] for request in model.requests("direct"))
+    overview, masked = (images_in(request)[0] for request in model.requests("direct"))
     before, after = np.asarray(overview.pixels), np.asarray(masked.pixels)
     half = after.shape[1] // 2
-    assert (after[:, :half] == after[0, 0]).all(), "the region is one colour"
+    assert (after[:, :half] == after[0, 0]).all(), "the region is one color"
     np.testing.assert_array_equal(after[:, half + 1 :], before[:, half + 1 :])
     assert (masked.min_pixels, masked.max_pixels) == (overview.min_pixels, overview.max_pixels)
 
@@ -143,13 +143,13 @@ def test_what_the_crops_showed_is_masked_and_not_the_smaller_box(sample: Sample)
     settings = LoopSettings(padding=0.5)
     attempts = closed_loop.ground_and_crop(model, closed_loop.prepare_samples(model, [sample], settings), settings)
     assert isinstance(answer_masked(model, attempts, settings)[0], Rollout)
-    pixels = np.asarray(pictures_in(model.requests("direct")[0])[0].pixels)
+    pixels = np.asarray(images_in(model.requests("direct")[0])[0].pixels)
     height, width, _ = pixels.shape
     region = pixels[int(0.31 * height) : int(0.69 * height), int(0.31 * width) : int(0.69 * width)]
     assert (region == region[0, 0]).all()
 
 
-def test_a_batch_is_four_calls_and_a_bad_picture_measures_nothing(sample: Sample, tmp_path: Path) -> None:
+def test_a_batch_is_four_calls_and_a_bad_image_measures_nothing(sample: Sample, tmp_path: Path) -> None:
     missing = sample.model_copy(update={"id": "missing", "image": str(tmp_path / "nowhere.png")})
     lost = sample.model_copy(update={"id": "lost", "question": "Lost?"})
     model = ScriptedModel(
@@ -197,9 +197,9 @@ def test_a_verification_survives_json(sample: Sample) -> None:
     assert Verification.model_validate_json(verification.model_dump_json()) == verification
 
 
-def test_the_masked_picture_is_a_copy(sample: Sample, picture: Path) -> None:
+def test_the_masked_image_is_a_copy(sample: Sample, image: Path) -> None:
     model = ScriptedModel(grounding=boxes_text((0, 0, 1000, 1000)), crops_only="x", direct="y")
     verify(model, sample, LoopSettings())
-    overview = np.asarray(pictures_in(model.requests("grounding")[0])[0].pixels)
+    overview = np.asarray(images_in(model.requests("grounding")[0])[0].pixels)
     assert overview.std() > 5
-    assert np.asarray(Image.open(picture)).std() > 5
+    assert np.asarray(Image.open(image)).std() > 5

@@ -30,7 +30,7 @@ PROVENANCE = Provenance(
 
 @pytest.fixture
 def layout(tmp_path: Path) -> RunLayout:
-    """A new training run of 10 steps that nobody has started."""
+    """A new training run of 10 steps that no one has started."""
     return create_run(tmp_path / "runs", "training", RunConfig(), "ap_grpo+sft", total=10)
 
 

@@ -222,7 +222,7 @@ def test_what_a_look_costs_does_not_grow_with_the_run(layout: RunLayout) -> None
         sizes.append(len(json.dumps(found)))
     ordinary = sorted(sizes[1:])
     assert ordinary[len(ordinary) // 2] < 400 and max(sizes) < 100_000
-    assert sum(size > 400 for size in sizes) < 10, "all rows are sent anew only when they were put together"
+    assert sum(size > 400 for size in sizes) < 10, "all rows are sent again only when they were put together"
 
 
 def test_the_pace_is_that_of_the_last_steps(layout: RunLayout) -> None:

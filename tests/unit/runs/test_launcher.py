@@ -99,7 +99,7 @@ def test_a_job_runs_in_its_own_session_and_prints_into_its_log(
     assert (status.state, status.exit_code, status.attempt, status.pid) == ("completed", 0, 1, queued.pid)
     text = read_log(layout, 1).text
     assert text.startswith(f"$ {sys.executable} -c ")
-    assert text.endswith("xend True blue\n"), "more than a pipe holds, and nobody had to read it"
+    assert text.endswith("xend True blue\n"), "more than a pipe holds, and no one had to read it"
     with pytest.raises(InputError, match="which is completed"):
         start("finish")
 
@@ -234,7 +234,7 @@ def test_what_ends_a_job_that_was_to_save_is_told(
     assert status.error == error + ("attempt_1.log says more" if state == "failed" else "")
 
 
-def test_a_kill_by_somebody_else_is_told_also_after_a_job_was_told_to_end(
+def test_a_kill_by_someone_else_is_told_also_after_a_job_was_told_to_end(
     layout: RunLayout, start: Callable[[str], RunStatus]
 ) -> None:
     pid = start("deaf").pid
@@ -293,7 +293,7 @@ def test_a_job_outlives_who_started_it_and_is_found_again(
     assert read_status(layout).exit_code == 0
 
 
-def test_a_killed_job_that_nobody_watched_is_lost_and_can_be_resumed(
+def test_a_killed_job_that_no_one_watched_is_lost_and_can_be_resumed(
     layout: RunLayout, spawn: Callable[..., subprocess.Popen[bytes]], start: Callable[[str], RunStatus]
 ) -> None:
     assert spawn(LAUNCH, str(layout.folder), WORK, "polite").wait(120) == 0
@@ -308,13 +308,13 @@ def test_a_killed_job_that_nobody_watched_is_lost_and_can_be_resumed(
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_a_job_that_nobody_watched_is_ended_on_request_or_lost(
+def test_a_job_that_no_one_watched_is_ended_on_request_or_lost(
     layout: RunLayout,
     spawn: Callable[..., subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
     is_ours: bool,
 ) -> None:
-    monkeypatch.setattr(launcher, "_WATCH_SECONDS", 0.0)  # there is nobody to wait for
+    monkeypatch.setattr(launcher, "_WATCH_SECONDS", 0.0)  # there is no one to wait for
     assert spawn(LAUNCH, str(layout.folder), WORK, "deaf").wait(120) == 0
     wait_until(lambda: read_events(layout).events)
     pid = read_status(layout).pid
@@ -325,7 +325,7 @@ def test_a_job_that_nobody_watched_is_ended_on_request_or_lost(
         return
     killing = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
     killing.start()
-    assert stop_run(layout, save_seconds=120) == "lost", "nobody knows why it is gone"
+    assert stop_run(layout, save_seconds=120) == "lost", "no one knows why it is gone"
     killing.join()
 
 

@@ -22,7 +22,7 @@ def test_a_short_run_keeps_every_entry() -> None:
     assert (table.width, table.revision, table.version) == (1, 0, 3)
 
 
-def test_a_long_run_puts_neighbours_together() -> None:
+def test_a_long_run_puts_neighbors_together() -> None:
     table = MetricSeries(max_rows=4)
     for step in range(1, 8):
         table.add(step, {"reward": float(step)})

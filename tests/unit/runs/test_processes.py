@@ -64,7 +64,7 @@ def test_a_process_is_known_by_number_and_start(source: str, spawn: Spawn) -> No
     assert not is_alive(None, start)
 
 
-def test_an_ended_process_that_nobody_collected_is_gone(source: str, spawn: Spawn) -> None:
+def test_an_ended_process_that_no_one_collected_is_gone(source: str, spawn: Spawn) -> None:
     process = spawn(SLEEP)
     os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: get_process_start(process.pid) is None)

@@ -60,7 +60,7 @@ def test_one_run_at_a_time_on_the_cpu(root: Path) -> None:
     assert queue.start_next() == [], "the device is taken"
     assert queue.position_of(second) == 1 and queue.position_of(first) is None
     stop_run(first, save_seconds=0.0)
-    assert RunQueue(root).start_next() == [second.run_id], "another server goes on with the queue"
+    assert RunQueue(root).start_next() == [second.run_id], "another server continues with the queue"
 
 
 def test_a_stop_that_an_earlier_server_was_asked_for_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_other_processors_are_not_waited_for(root: Path) -> None:
         taken.append(plan)
 
 
-def test_nobody_overtakes_a_run_that_waits_for_two_processors(root: Path) -> None:
+def test_no_one_overtakes_a_run_that_waits_for_two_processors(root: Path) -> None:
     ids = sorted(make(root, None).run_id for _ in range(4))
     one, both, other, third = (RunLayout(root / run_id) for run_id in ids)
     for layout, gpus in ((one, (0,)), (both, (0, 1)), (other, (1,)), (third, (2,))):

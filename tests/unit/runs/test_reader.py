@@ -160,7 +160,7 @@ def test_a_log_from_its_end_in_portions_or_not_there(layout: RunLayout) -> None:
     assert read_log(layout, 1, -3) == ("89�", 11)
     assert read_log(layout, 1, -100).text == "0123456789�"
     assert read_log(layout, 1, 2, max_bytes=3) == ("234", 5)
-    assert read_log(layout, 1, 99).text == "0123456789�", "a shorter file is read anew"
+    assert read_log(layout, 1, 99).text == "0123456789�", "a shorter file is read again"
 
 
 @pytest.mark.parametrize("name", ["attempt", "step", "total", "exit_code"])

@@ -41,7 +41,7 @@ def record(
     return store
 
 
-def test_a_group_comes_back_with_its_pictures(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
+def test_a_group_comes_back_with_its_images(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
     record(layout, sample, group, [[noise(1), noise(2)], []], noise(0, (4096, 512)))
     (saved,) = read_groups(layout, 10)
     assert (saved.sample, saved.group, saved.image_wh) == (sample, group, (4096, 3072))
@@ -56,19 +56,19 @@ def test_a_group_comes_back_with_its_pictures(layout: RunLayout, sample: Sample,
     assert list_rollout_steps(layout) == [10]
 
 
-def test_a_picture_without_colour_or_with_transparency_is_stored(layout: RunLayout) -> None:
+def test_a_image_without_color_or_with_transparency_is_stored(layout: RunLayout) -> None:
     store = ImageStore(layout.images, PLENTY)
     assert store.save(Image.new("L", (3, 3)))
     assert store.save(Image.new("RGBA", (1, 2000)))
 
 
-def test_equal_pictures_are_stored_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
+def test_equal_images_are_stored_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
     record(layout, sample, group, [[noise(1)], [noise(1), noise(2)]], noise(0))
     record(layout, sample, group, [[noise(1)], []], noise(0))
     assert len(list(layout.images.iterdir())) == 3
 
 
-def test_pictures_stay_within_their_share_of_the_disk(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
+def test_images_stay_within_their_share_of_the_disk(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
     size = len((layout.images / (ImageStore(layout.images, PLENTY).save(noise(0)) or "")).read_bytes())
     store = record(layout, sample, group, [[noise(1), noise(2)], [noise(3)]], noise(0), max_bytes=int(2.5 * size))
     (saved,) = read_groups(layout, 10)

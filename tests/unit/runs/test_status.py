@@ -56,7 +56,7 @@ def test_a_run_that_ended_keeps_its_state(layout: RunLayout, state: str) -> None
     assert get_state(layout)[0] == state
 
 
-def test_a_run_that_nobody_started_is_queued(layout: RunLayout) -> None:
+def test_a_run_that_no_one_started_is_queued(layout: RunLayout) -> None:
     assert get_state(layout)[0] == "queued"
     assert check_startable(layout).attempt == 0
 

@@ -123,7 +123,7 @@ def test_a_clock_that_was_put_back_gives_no_more_than_the_whole_time(layout: Run
     assert asked == [SAVE_SECONDS["training"]]
 
 
-def test_a_run_that_nobody_asked_to_stop_goes_on(layout: RunLayout, asked: list[float]) -> None:
+def test_a_run_that_no_one_asked_to_stop_goes_on(layout: RunLayout, asked: list[float]) -> None:
     resume_stop(layout)
     resume_stop(RunLayout(layout.folder / "gone"))
     time.sleep(0.1)

@@ -353,14 +353,14 @@ def test_checkpoints_count_when_they_are_whole_and_old_ones_go(layout: RunLayout
     ]
 
 
-def test_full_pictures_are_told_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
+def test_full_images_are_told_once(layout: RunLayout, sample: Sample, group: RolloutGroup) -> None:
     images = GroupImages(sample, group, (8, 8), Image.new("RGB", (8, 8)), ((), ()))
     with RunWriter(layout, total=9, image_mb=0) as run:
         for step in (1, 2):
             run.log_rollouts(step, [images])
     assert payloads(layout)[:3] == [
         RolloutsSaved(groups=1),
-        Warned(message="the images of rollouts fill their 0 MB; records go on without"),
+        Warned(message="the images of rollouts fill their 0 MB; records continue without"),
         RolloutsSaved(groups=1),
     ]
     assert read_groups(layout, 2)[0].overview is None

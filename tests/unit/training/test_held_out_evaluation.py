@@ -26,7 +26,7 @@ def sample(folder: Path, name: str, *golds: Box) -> GoldSample:
 
 def measure(*given: Any, **options: Any) -> dict[str, float]:
     found = evaluate_held_out(*given, **options)
-    assert found is not None, "nobody asked it to end early"
+    assert found is not None, "no one asked it to end early"
     return found
 
 

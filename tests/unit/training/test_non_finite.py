@@ -107,4 +107,4 @@ def test_the_reason_says_what_where_and_what_to_do() -> None:
     assert "step 9 is the last finite checkpoint" in told and "optim.sft_learning_rate (now 1e-05)" in told
     told = describe_failure((WEIGHTS,), 1, 1, rate_setting="x", rate=0.1, run_id="R", saved=None)
     assert told.startswith("step 1: weights not finite. ") and "no checkpoint was saved before" in told
-    assert "--resume R goes on from the beginning" in told
+    assert "--resume R continues from the beginning" in told

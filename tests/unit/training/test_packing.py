@@ -22,7 +22,7 @@ def counting(sequences: Sequence[TrainingSequence]) -> list[torch.Tensor]:
     return [torch.arange(len(sequence.ids))[None] for sequence in sequences]
 
 
-def make_picture() -> ProcessedImage:
+def make_image() -> ProcessedImage:
     return ProcessedImage({"pixel_values": torch.zeros(1, 3)}, [9], 1, (28, 28))
 
 
@@ -103,9 +103,9 @@ def test_positions_are_those_of_the_unshared_sequences() -> None:
         moved = [torch.tensor([steps.get(token, (1, 1, 1)) for token in sequence.ids]).T for sequence in sequences]
         return [steps.cumsum(1) for steps in moved]
 
-    prompt = Prompt((1, 9, 2), (make_picture(),))
+    prompt = Prompt((1, 9, 2), (make_image(),))
     said = (10, 9, 11)
-    sequence = TrainingSequence(prompt, said, (True, False, True), (make_picture(),))
+    sequence = TrainingSequence(prompt, said, (True, False, True), (make_image(),))
     layout = pack([turn_sequence(prompt, (20, 21)), sequence], jumping)
     assert layout.input_ids.tolist() == [[1, 9, 2, 20, 2, 10, 9]]
     assert layout.positions[:, 0].tolist() == [
@@ -116,8 +116,8 @@ def test_positions_are_those_of_the_unshared_sequences() -> None:
     assert layout.labels.tolist() == [[OUT, OUT, 20, 21, 10, OUT, 11]]
 
 
-def test_pictures_stand_in_the_order_of_their_placeholders() -> None:
-    one, two, crop, other = (make_picture() for _ in range(4))
+def test_images_stand_in_the_order_of_their_placeholders() -> None:
+    one, two, crop, other = (make_image() for _ in range(4))
     sequences = [
         turn_sequence(Prompt((1, 9, 2), (one,)), (10,)),
         TrainingSequence(Prompt((1, 9, 9, 3, 4), (two, one)), (11, 9, 12), (True, False, True), (crop,)),
@@ -130,8 +130,8 @@ def test_pictures_stand_in_the_order_of_their_placeholders() -> None:
     assert len(plain.images) == 1 + 3 + 3
 
 
-def test_a_prompt_is_shared_only_with_the_same_picture_object() -> None:
-    one, two = make_picture(), make_picture()
+def test_a_prompt_is_shared_only_with_the_same_image_object() -> None:
+    one, two = make_image(), make_image()
     prompts = [Prompt((1, 9, 2), (image,)) for image in (one, two, one)]
     sequences = [turn_sequence(prompt, (10 + index,)) for index, prompt in enumerate(prompts)]
     assert group_by_prompt(sequences, range(3)) == [[0, 2], [1]]
@@ -175,18 +175,30 @@ def test_batches_keep_groups_whole_and_the_budget(
     assert sorted(index for batch in batches for index in batch) == list(range(len(sequences)))
     for batch in batches:
         chosen = [sequences[index] for index in batch]
-        groups = group_by_prompt(chosen, range(len(chosen))) if share else [[index] for index in range(len(chosen))]
+        trained = [index for index, sequence in enumerate(chosen) if sequence.trained_count]
+        groups = group_by_prompt(chosen, trained) if share else [[index] for index in trained]
         size = pack(chosen, counting, share=share).input_ids.numel()
-        assert size <= token_budget or len(groups) == 1
+        assert size <= token_budget or len(groups) <= 1
     if share:
         homes = {
             shape[0]: {number for number, batch in enumerate(batches) for index in batch if shapes[index] == shape}
             for shape in shapes
+            if shape[1]
         }
         assert all(len(home) == 1 for home in homes.values())
 
 
-def test_batches_put_neighbours_in_length_together() -> None:
+def test_sequences_without_a_trained_token_do_not_count_in_a_batch() -> None:
+    # Counted as a token, the third sequence makes its row longer, and the second fits beside the first: 2 x 16 tokens.
+    # Without it rows are 15 long and the second needs one of its own: 3 x 15.
+    prompts = [Prompt(tuple(range(1, 3 + 4 * number))) for number in range(4)]
+    shapes = [(0, 1), (2, 5), (3, 0), (3, 2)]
+    sequences = [turn_sequence(prompts[prompt], range(100, 100 + length)) for prompt, length in shapes]
+    assert split_by_tokens(sequences, 32) == [[0, 1], [3, 2]]
+    assert split_by_tokens(sequences[2:3], 1) == [[0]]
+
+
+def test_batches_put_neighbors_in_length_together() -> None:
     lengths = [40, 5, 38, 6]
     sequences = [turn_sequence(Prompt(tuple(range(1, length + 1))), (7,)) for length in lengths]
     assert split_by_tokens(sequences, 90, share=False) == [[1, 3], [2, 0]]  # 2 x 6 and 2 x 40

@@ -66,9 +66,9 @@ def test_a_run_that_would_work_is_good_everywhere(tmp_path: Path) -> None:
         (["method.area_penalty=1"], 1, "Settings", "bad", "preference_scale"),
         (["method.beta=0"], 1, "Settings", "check", "method.beta is 0"),
         (["model.device=cuda"], 1, "Device", "bad", "no GPU here"),
-        (["model.id=nobody/nothing"], 1, "Model", "check", "not on this machine"),
+        (["model.id=no one/nothing"], 1, "Model", "check", "not on this machine"),
         (["data.source=jsonl", "data.path=/no/such/file"], 1, "Samples", "bad", "/no/such/file"),
-        (["data.source=hf", "data.path=nobody/nothing"], 1, "Samples", "check", "would be fetched"),
+        (["data.source=hf", "data.path=no one/nothing"], 1, "Samples", "check", "would be fetched"),
     ],
 )
 def test_a_fault_is_named(
@@ -96,7 +96,7 @@ def test_rows_that_are_none_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "state"), [(0, "bad"), (3, "check"), (6, "good")])
-def test_pictures_are_opened(tmp_path: Path, images: int, state: str) -> None:
+def test_images_are_opened(tmp_path: Path, images: int, state: str) -> None:
     changes = jsonl(tmp_path, rows(6), images=6)
     for number in range(images, 6):
         (tmp_path / f"{number}.png").write_bytes(b"not an image")

@@ -9,11 +9,11 @@ from hart_studio.models.inputs import ProcessedImage
 from hart_studio.training.sequences import IGNORED, Prompt, TrainingSequence, turn_sequence, two_turn_sequences
 
 
-def make_picture() -> ProcessedImage:
+def make_image() -> ProcessedImage:
     return ProcessedImage({"pixel_values": torch.zeros(1, 3)}, [9], 1, (28, 28))
 
 
-OVERVIEW, CROP = make_picture(), make_picture()
+OVERVIEW, CROP = make_image(), make_image()
 FIRST = Prompt((1, 9, 2), (OVERVIEW,))
 SECOND = Prompt((1, 9, 2, 10, 11, 3, 9, 4), (OVERVIEW, CROP))
 
@@ -50,7 +50,7 @@ def test_one_turn_can_be_left_out_of_training() -> None:
     ("said", "second"),
     [
         ((10, 99), SECOND),  # the text of the answer encodes to other tokens than were sampled
-        ((10, 11), Prompt(SECOND.ids, (make_picture(), CROP))),  # the overview is read in another way
+        ((10, 11), Prompt(SECOND.ids, (make_image(), CROP))),  # the overview is read in another way
         ((10, 11, 3, 9, 4, 5), SECOND),  # more was said than the second prompt shows
     ],
 )
@@ -65,7 +65,7 @@ def test_turns_with_different_beginnings_are_scored_each_after_its_own_prompt(
     assert only.prompt is second
 
 
-def test_a_second_prompt_with_fewer_pictures_is_another_conversation() -> None:
+def test_a_second_prompt_with_fewer_images_is_another_conversation() -> None:
     assert len(two_turn_sequences(FIRST, [10], Prompt((1, 2)), [12])) == 2
 
 

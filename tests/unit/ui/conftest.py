@@ -88,11 +88,11 @@ def outputs(api: EvaluationApi, tmp_path: Path) -> EvaluationResultsApi:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     return draw_image(tmp_path / "sign.png")
 
 
 @pytest.fixture
-def layout(api: EvaluationApi, picture: Path) -> RunLayout:
+def layout(api: EvaluationApi, image: Path) -> RunLayout:
     """A complete evaluation of twelve questions."""
-    return write_evaluation(api.launch.runs_root, make_records(picture), title="Made up")
+    return write_evaluation(api.launch.runs_root, make_records(image), title="Made up")

@@ -19,7 +19,7 @@ import sys, time
 from pathlib import Path
 from hart_studio.ui.cache import open_cache
 with open_cache(Path(sys.argv[1])) as folder:
-    (folder / "served.jpg").write_bytes(b"picture")
+    (folder / "served.jpg").write_bytes(b"image")
     print(folder, flush=True)
     time.sleep(600)
 """
@@ -66,7 +66,7 @@ def test_the_next_server_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
         kill(living)
     assert (precious / "thesis.txt").read_text() == "years"
     assert (tmp_path / "hart-studio-link").is_symlink() and trap.exists() and (tmp_path / "hart-studio-pipe").exists()
-    assert (tmp_path / "hart-studio-runs" / "status.json").exists(), "a folder without a lock is somebody else's"
+    assert (tmp_path / "hart-studio-runs" / "status.json").exists(), "a folder without a lock is someone else's"
     assert remove_orphans(tmp_path) == [used]
 
 
@@ -129,13 +129,13 @@ def test_what_is_used_again_is_young_again(tmp_path: Path, clock: Clock) -> None
     clock.now += 2 * MIN_AGE_SECONDS
     before = used.stat().st_mtime_ns
     renew(used)
-    assert used.stat().st_mtime_ns == before, "views of a picture are found by it"
+    assert used.stat().st_mtime_ns == before, "views of an image are found by it"
     renew(tmp_path / "gone")
     sweeper.sweep()
     assert used.exists() and not unused.exists()
 
 
-def test_age_is_counted_by_a_clock_that_nobody_sets(
+def test_age_is_counted_by_a_clock_that_no_one_sets(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweeper = CacheCleaner(tmp_path, 1000, max_age_seconds=3600, clock=clock)
@@ -175,7 +175,7 @@ def test_the_bound_holds_for_files_that_are_spared(tmp_path: Path, clock: Clock)
     assert left == ["6", "7"]
 
 
-def test_an_upload_without_room_is_refused_and_pushes_nobody_out(tmp_path: Path, clock: Clock) -> None:
+def test_an_upload_without_room_is_refused_and_pushes_no_one_out(tmp_path: Path, clock: Clock) -> None:
     sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
     write(tmp_path, "a/b/old", 500)
     sweeper.sweep()

@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse
 
 from hart_studio.ui import call_limits
 from hart_studio.ui.call_limits import CALLS_PATH, JSON_SCOPE_KEY, CallLimits
+from tests.asgi import run_async
 
 
 class Client:
@@ -70,7 +71,7 @@ def run(scene, **kwargs):
         application = Application(**kwargs)
         await asyncio.wait_for(scene(CallLimits(application), application), 20)
 
-    asyncio.run(play())
+    run_async(play())
 
 
 def test_a_call_passes_and_takes_no_place_among_the_visits():
@@ -115,7 +116,7 @@ def test_one_heavy_call_of_a_tab_or_a_project_runs_at_a_time():
         assert len(application.begun) == 2, "two of all clients"
         light = Client(limits, "poll", {"project": "p"}, session="z")
         await settle()
-        assert len(application.begun) == 3, "what is quick goes on meanwhile"
+        assert len(application.begun) == 3, "what is quick continues meanwhile"
         application.go.set()
         await asyncio.gather(*(each.task for each in (*same_tab, *same_project, light)))
         assert len(application.begun) == 14

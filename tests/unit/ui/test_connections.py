@@ -8,6 +8,7 @@ import uvicorn
 
 from hart_studio.ui import connections
 from hart_studio.ui.connections import install_connection_limits, raise_file_limit
+from tests.asgi import run_async
 
 
 async def answer(scope, receive, send):
@@ -46,7 +47,7 @@ def served(monkeypatch):
                 server.should_exit = True
                 await task
 
-        asyncio.run(run())
+        run_async(run())
 
     return play
 

@@ -11,7 +11,7 @@ from hart_studio.ui.error_reporting import describe
 @pytest.mark.parametrize(
     ("error", "title"),
     [
-        (ImageError("expected a picture, got SVG; save it as PNG"), "This picture cannot be used"),
+        (ImageError("expected an image, got SVG; save it as PNG"), "This image cannot be used"),
         (InputError("expected a question, got empty text"), "The question is not complete"),
         (ModelError("expected a model, got nothing"), "The model cannot be used"),
         (BoxError("expected a box"), "The regions cannot be used"),
@@ -43,14 +43,14 @@ def test_running_out_of_memory_says_what_to_turn_down():
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_says_so_and_names_no_path(number):
-    failure = describe(OSError(number, "No space left on device", "/home/somebody/secret.txt"))
+    failure = describe(OSError(number, "No space left on device", "/home/someone/secret.txt"))
     assert failure.title == "The disk is full"
     assert "Nothing that was saved before is lost" in failure.message and "secret" not in failure.message
 
 
 def test_an_unexpected_error_shows_a_number_and_logs_the_stack(caplog):
     try:
-        raise KeyError("/home/somebody/secret.txt")
+        raise KeyError("/home/someone/secret.txt")
     except KeyError as error:
         with caplog.at_level(logging.ERROR):
             failure = describe(error)

@@ -43,7 +43,7 @@ def test_no_catalogue_means_no_examples(folders):
     ("entries", "error"),
     [
         ({"title": "no list"}, DataError),
-        ([{"title": "no picture", "question": "q"}], DataError),
+        ([{"title": "no image", "question": "q"}], DataError),
         ([{**ENTRY, "choises": []}], DataError),
         ([{**ENTRY, "image": "../outside.jpg"}], InputError),
         ([{**ENTRY, "image": "/etc/passwd"}], InputError),

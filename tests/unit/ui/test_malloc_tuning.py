@@ -22,7 +22,7 @@ def open_picture():
     for _ in range(2):
         block = libc.malloc(20 << 20)
         ctypes.memset(block, 1, 20 << 20)
-        kept.append(libc.malloc(4096))  # the trace of an answer, which lies behind the picture
+        kept.append(libc.malloc(4096))  # the trace of an answer, which lies behind the image
         libc.free(block)
         barrier.wait()
 
@@ -41,5 +41,5 @@ def measure(how: str) -> float:
     return float(told.stdout)
 
 
-def test_pictures_of_many_threads_do_not_stay_in_memory() -> None:
+def test_images_of_many_threads_do_not_stay_in_memory() -> None:
     assert measure("bound") < measure("plain") - 100

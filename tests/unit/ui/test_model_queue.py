@@ -86,11 +86,11 @@ def test_who_finds_the_line_full_is_told_how_full_and_does_not_wait() -> None:
     second_model.wait_until_told()
     for visitor in [*visitors, second_model]:
         visitor.leave()
-    with line.turn(lambda text: pytest.fail("nobody is before")):
+    with line.turn(lambda text: pytest.fail("no one is before")):
         pass
     with pytest.raises(ValueError, match="work"), line.turn(lambda text: None):
         raise ValueError("work that fails ends its turn, too")
-    with line.turn(lambda text: pytest.fail("nobody is before")):
+    with line.turn(lambda text: pytest.fail("no one is before")):
         pass
 
 

@@ -140,7 +140,7 @@ def test_a_card_warns_of_what_a_reader_must_know(one, note):
     assert shown.answer == ("five" if one.score.extracted else "")
 
 
-def test_pictures_carry_the_size_that_the_model_saw():
+def test_images_carry_the_size_that_the_model_saw():
     saved = SavedTrace(trace(rollout()), Path("overview.png"), (Path("crop_1.png"),))
     shown = build_model_inputs(saved)
     assert (shown.overview.width, shown.overview.height) == (256, 192)
@@ -182,7 +182,7 @@ def test_only_measured_checks_become_badges_and_always_whether_the_region_is_nee
         ),
     ],
 )
-def test_a_region_of_which_nobody_knows_whether_it_is_needed_says_why(measured, value, help_):
+def test_a_region_of_which_no_one_knows_whether_it_is_needed_says_why(measured, value, help_):
     check = checks(**measured)["Needed?"]
     assert (check.value, check.state) == (value, "neutral")
     assert check.help.startswith("Are the regions needed?") and help_ in check.help
@@ -198,9 +198,9 @@ def test_a_region_of_which_nobody_knows_whether_it_is_needed_says_why(measured, 
         ({"consensus": 0.875}, "Same regions?", "IoU 0.88", "good"),
         ({"consensus": 0.1}, "Same regions?", "IoU 0.10", "bad"),
         ({"agreement": 0.75}, "Same answer?", "75 % of 1", "good"),
-        ({"area_share": 0.0213}, "Area", "2.1 % of the picture", "neutral"),
-        ({"area_share": 0.0004}, "Area", "0.04 % of the picture", "neutral"),
-        ({"area_share": 1.0}, "Area", "100.0 % of the picture", "bad"),
+        ({"area_share": 0.0213}, "Area", "2.1 % of the image", "neutral"),
+        ({"area_share": 0.0004}, "Area", "0.04 % of the image", "neutral"),
+        ({"area_share": 1.0}, "Area", "100.0 % of the image", "bad"),
     ],
 )
 def test_a_badge_says_what_was_measured(measured, name, value, state):

@@ -104,7 +104,7 @@ def test_every_cycle_has_as_many_questions(tmp_path: Path) -> None:
     loaded = load_benchmark("hr_bench_4k", str(path), cache=tmp_path / "cache")
     cycles = Counter(sample.category.rpartition("/")[2] for sample in loaded.samples)
     assert cycles == {f"cycle {cycle}": 3 for cycle in range(4)}
-    assert len(list((tmp_path / "cache").iterdir())) == 3, "the cycles of a question share one picture"
+    assert len(list((tmp_path / "cache").iterdir())) == 3, "the cycles of a question share one image"
 
 
 def test_places_of_bad_rows_name_the_file_where_there_are_several(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_places_of_bad_rows_name_the_file_where_there_are_several(tmp_path: Path
     assert [bad.row for bad in loaded.invalid_rows] == ["gqa.json row 3"]
 
 
-def test_pictures_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     (tmp_path / "lists").mkdir()
     benchmark_files.write_visual_cot(tmp_path / "all")

@@ -50,7 +50,7 @@ def test_cycles_of_one_question_are_questions_of_their_own(pictures: ImageResolv
         ({"D": ""}, None),
         ({"B": ""}, "every choice to have text"),
         ({"cycle_category": None}, "expected text in 'cycle_category'"),
-        ({"image": None}, "expected a picture"),
+        ({"image": None}, "expected an image"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(

@@ -8,7 +8,7 @@ from hart_studio.data.benchmarks.images import ImageResolver, content_id
 from tests.benchmark_images import draw
 
 
-def test_pictures_of_cells_go_to_the_cache_once(tmp_path: Path) -> None:
+def test_images_of_cells_go_to_the_cache_once(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     pictures = ImageResolver(tmp_path, tmp_path / "cache")
     found = {pictures.locate(value) for value in (draw(1).jpeg, draw(1).base64, {"bytes": draw(1).jpeg})}
@@ -16,7 +16,7 @@ def test_pictures_of_cells_go_to_the_cache_once(tmp_path: Path) -> None:
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".jpeg"]
 
 
-def test_without_a_cache_only_files_are_pictures(tmp_path: Path) -> None:
+def test_without_a_cache_only_files_are_images(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(draw(1).jpeg)
     assert ImageResolver(tmp_path).locate("a.jpg") == str((tmp_path / "a.jpg").resolve())
     with pytest.raises(ValueError, match="expected text in 'image'"):

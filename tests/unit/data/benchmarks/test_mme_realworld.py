@@ -68,7 +68,7 @@ def test_the_answer_is_a_letter_even_where_options_are_letters(pictures: ImageRe
     assert read_mme_realworld_row(row, pictures).answer == "A"
 
 
-def test_pictures_stay_inside_their_folder(pictures: ImageResolver) -> None:
+def test_images_stay_inside_their_folder(pictures: ImageResolver) -> None:
     with pytest.raises(InputError, match="expected the name of a file"):
         read_mme_realworld_row({**ROW, "Image": "../a.jpg"}, pictures)
 
@@ -86,7 +86,7 @@ def test_a_row_of_a_table(pictures: ImageResolver, options: Any) -> None:
 
 
 @pytest.mark.parametrize("image", [draw(1).base64, draw(1).jpeg, {"bytes": draw(1).jpeg, "path": None}, "a.jpg"])
-def test_the_picture_may_be_in_image_in_any_form(pictures: ImageResolver, image: Any) -> None:
+def test_the_image_may_be_in_image_in_any_form(pictures: ImageResolver, image: Any) -> None:
     sample = read_mme_realworld_row(table_row(bytes=..., image=image), pictures)
     assert Path(sample.image).is_file()
 

@@ -43,7 +43,7 @@ def test_options_in_columns(pictures: ImageResolver, question: str) -> None:
     assert sample.choices == ("Left view", "Top view, front", "Bottom view", "none")
 
 
-def test_options_that_are_letters_of_the_picture(pictures: ImageResolver) -> None:
+def test_options_that_are_letters_of_the_image(pictures: ImageResolver) -> None:
     sample = read_mmstar_row(row(question="Which one? Options: A: A, B: B, C: C, D: D"), pictures)
     assert sample.choices == ("A", "B", "C", "D")
 

@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_row_is_said(pictures: ImageResolver, changes: dict
         read_visual_cot_row(changes, pictures)
 
 
-def test_pictures_stay_inside_their_folder(pictures: ImageResolver) -> None:
+def test_images_stay_inside_their_folder(pictures: ImageResolver) -> None:
     with pytest.raises(InputError, match="expected the name of a file"):
         read_visual_cot_row(row(image=["../x.jpg", "../x.jpg###[1, 2, 3, 4]"]), pictures)
 

@@ -65,14 +65,14 @@ def test_the_instruction_is_taken_off_in_every_spelling(pictures: ImageResolver)
         {"A": "left", "B": "right", "C": None, "D": None, "answer": "B"},
     ],
 )
-def test_tables_hold_their_pictures_and_no_boxes(pictures: ImageResolver, options: dict[str, Any]) -> None:
+def test_tables_hold_their_images_and_no_boxes(pictures: ImageResolver, options: dict[str, Any]) -> None:
     row = {"index": 3, "image": draw(2).base64, "question": "Which side?", "category": "relative_position", **options}
     sample = read_vstar_row(row, pictures)
     assert (sample.id, sample.question) == ("relative_position/3", "Which side?")
     assert (sample.choices, sample.answer, sample.gold_boxes) == (("left", "right"), "B", ())
 
 
-def test_a_picture_without_notes_has_no_boxes(pictures: ImageResolver) -> None:
+def test_a_image_without_notes_has_no_boxes(pictures: ImageResolver) -> None:
     (pictures.root / "direct_attributes" / "sa_1.json").unlink()
     assert read_vstar_row(line(), pictures).gold_boxes == ()
 

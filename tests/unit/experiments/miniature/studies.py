@@ -64,7 +64,7 @@ for n in range(count):
 
 
 def commands(failing: str = "", waiting: str = "", measure_after: Path | None = None) -> Commands:
-    """Commands of which the trainings of one variant fail, or those of one variant go on until they are stopped.
+    """Commands of which the trainings of one variant fail, or those of one variant continue until they are stopped.
 
     Args:
         failing: Name of a variant.

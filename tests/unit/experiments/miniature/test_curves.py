@@ -12,6 +12,6 @@ def test_seeds_are_joined_step_by_step() -> None:
     assert join_seeds("x", []) == Series("x", ())
 
 
-def test_smoothing_is_a_mean_of_neighbours() -> None:
+def test_smoothing_is_a_mean_of_neighbors() -> None:
     line = join_seeds("x", [{1: 0.0, 2: 3.0, 3: 6.0}], window=3)
     assert [mean for _, mean, *_ in line.points] == pytest.approx([1.5, 3.0, 4.5])

@@ -87,7 +87,7 @@ def test_a_cell_that_fails_takes_only_its_dependants_along_and_is_resumed(study:
     statuses, _ = run(study, names, commands())
     assert statuses["seed 0 grpo"] == statuses["seed 0 grpo_sft"] == "done"
     assert statuses["seed 0 base"] == statuses["seed 0 sft"] == "found"
-    assert run_of(study, "grpo") == failed, "the same run went on"
+    assert run_of(study, "grpo") == failed, "the same run continued"
     assert read_status(failed).attempt == 2
 
 

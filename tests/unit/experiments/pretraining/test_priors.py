@@ -37,7 +37,7 @@ def test_linear_layers_are_scaled_to_their_inputs(model) -> None:
 
 
 def test_a_place_and_its_number_share_a_code(model) -> None:
-    """Column 5 of the vision table and the number at its centre differ by a constant factor only."""
+    """Column 5 of the vision table and the number at its center differ by a constant factor only."""
     table = model.model.visual.pos_embed.weight.data.view(16, 16, -1)
     numbers = model.get_input_embeddings().weight.data[number_token_ids(build_tokenizer())]
     column = table[0, 5, 64:]

@@ -44,8 +44,8 @@ def test_the_saved_model_loads_with_the_auto_classes(tokenizer, tmp_path: Path) 
         AutoModelForImageTextToText.from_pretrained(tmp_path),
         AutoProcessor.from_pretrained(tmp_path),
     )
-    picture = Image.new("RGB", (4096, 3072))
-    message = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "Where?"}]}]
+    image = Image.new("RGB", (4096, 3072))
+    message = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Where?"}]}]
     inputs = processor.apply_chat_template(
         message, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
     )
@@ -60,7 +60,7 @@ def test_the_seed_decides_the_weights(tokenizer) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
-def test_neighbouring_numbers_start_with_similar_embeddings(tokenizer) -> None:
+def test_neighboring_numbers_start_with_similar_embeddings(tokenizer) -> None:
     table = build_model(tokenizer, 0).get_input_embeddings().weight[number_token_ids(tokenizer)]
     cosine = torch.nn.functional.cosine_similarity(table[500][None], table)
     assert cosine.argmax() == 500

@@ -57,12 +57,12 @@ def parts():
     return tokenizer, processor, build_model(tokenizer, 3).eval(), Packer(tokenizer, processor.image_processor)
 
 
-def picture(seed: int, width: int, height: int) -> np.ndarray:
+def image(seed: int, width: int, height: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def two_picture_row() -> PackedRow:
-    return PackedRow(("look ", picture(0, 96, 64), " and ", picture(1, 64, 128)), tuple(BRANCHES.values()))
+def two_image_row() -> PackedRow:
+    return PackedRow(("look ", image(0, 96, 64), " and ", image(1, 64, 128)), tuple(BRANCHES.values()))
 
 
 BRANCHES = {
@@ -87,7 +87,7 @@ def hidden_of(model, batch) -> torch.Tensor:
 
 def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
     _, _, model, packer = parts
-    row = two_picture_row()
+    row = two_image_row()
     (packed,) = packer.pack([row])
     together = hidden_of(model, packed)[0]
     for number, branch in BRANCHES.items():
@@ -110,7 +110,7 @@ def test_a_packed_branch_equals_its_conversation_alone(parts) -> None:
 @pytest.mark.parametrize("siblings", ["branches of a stem", "stems"])
 def test_branches_would_differ_if_they_saw_each_other(parts, siblings: str) -> None:
     _, _, model, packer = parts
-    (packed,) = packer.pack([two_picture_row()])
+    (packed,) = packer.pack([two_image_row()])
     right = hidden_of(model, packed)
     merged = packed.branch // STEM_STRIDE * STEM_STRIDE if siblings == "branches of a stem" else STEM_STRIDE
     packed.branch = np.where(packed.branch > 0, merged, packed.branch)
@@ -119,7 +119,7 @@ def test_branches_would_differ_if_they_saw_each_other(parts, siblings: str) -> N
 
 def test_labels_say_what_comes_next(parts) -> None:
     tokenizer, _, _, packer = parts
-    (packed,) = packer.pack([two_picture_row()])
+    (packed,) = packer.pack([two_image_row()])
     for number, branch in BRANCHES.items():
         labels = packed.labels[0][(packed.branch[0] == number)]
         assert tokenizer.decode(labels[labels != IGNORED]) == branch.reply + "<|im_end|>"
@@ -149,7 +149,7 @@ def template_text(processor, messages) -> list[int]:
 
 def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
     _, processor, _, packer = parts
-    shown = picture(2, 256, 192)
+    shown = image(2, 256, 192)
     for prompt in (
         prompts.grounding_prompt("Where is the red star?"),
         prompts.direct_prompt("What colour is the star?", ("red", "blue")),
@@ -169,7 +169,7 @@ def test_lessons_use_the_same_tokens_as_the_chat_template(parts) -> None:
         assert packed.input_ids[0][: len(expected)].tolist() == expected
 
 
-def test_the_soft_target_prefers_the_value_and_its_neighbours(parts) -> None:
+def test_the_soft_target_prefers_the_value_and_its_neighbors(parts) -> None:
     tokenizer, _, model, packer = parts
     numbers = torch.tensor(number_token_ids(tokenizer))
     (batch,) = packer.pack([overview_row(np.random.default_rng(0), LEVELS[-1])])
@@ -280,7 +280,7 @@ def test_points_and_names_agree_with_the_scene() -> None:
 def test_only_the_first_coordinate_of_a_box_counts_as_a_hit(parts) -> None:
     tokenizer, _, model, packer = parts
     row = PackedRow(
-        ("x", picture(0, 64, 64)), (Branch("a\n", "[1, 2, 3, 4] [5, 6, 7, 8]", True), Branch("b\n", "[9, 9]", True))
+        ("x", image(0, 64, 64)), (Branch("a\n", "[1, 2, 3, 4] [5, 6, 7, 8]", True), Branch("b\n", "[9, 9]", True))
     )
     (batch,) = packer.pack([row])
     assert batch.coordinates[batch.is_first].tolist() == [1, 5, 9]
@@ -301,8 +301,8 @@ def test_crop_and_conversation_rows_withhold_or_keep_the_overview() -> None:
     crop = crop_row(rng, 1.0)
     assert "supposed to answer" in str(crop.prefix[0])
     talk = conversation_row(rng, LEVELS[-1])
-    pictures = [part.shape for part in talk.prefix if isinstance(part, np.ndarray)]
-    assert len(pictures) == 2 and pictures[0] == (192, 256, 3)
+    images = [part.shape for part in talk.prefix if isinstance(part, np.ndarray)]
+    assert len(images) == 2 and images[0] == (192, 256, 3)
 
 
 @pytest.mark.extended

@@ -116,7 +116,7 @@ def test_a_bad_annotation_is_counted(bad: Any, reason: str, tmp_path: Path) -> N
         raise ValueError(found.reason)
 
 
-def test_a_box_that_reaches_past_the_picture_is_clipped(tmp_path: Path) -> None:
+def test_a_box_that_reaches_past_the_image_is_clipped(tmp_path: Path) -> None:
     loaded = load_coco(document(tmp_path, [annotation([60, 40, 100, 100])]))
     assert loaded.samples[0].boxes[0].xyxy == (60, 40, 64, 48)
 
@@ -128,12 +128,12 @@ def test_names_that_lead_out_or_nowhere(name: Any, tmp_path: Path) -> None:
         load_coco(document(tmp_path / "in", [annotation([1, 2, 3, 4])], file_name=name))
 
 
-def test_a_picture_of_another_size_is_not_guessed_about(tmp_path: Path) -> None:
+def test_a_image_of_another_size_is_not_guessed_about(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="64 x 48 pixels, got a stated size of 48 x 64"):
         load_coco(document(tmp_path, [annotation([1, 2, 3, 4])], width=48, height=64))
 
 
-def test_a_picture_without_annotations(tmp_path: Path) -> None:
+def test_a_image_without_annotations(tmp_path: Path) -> None:
     path = document(tmp_path, [])
     with pytest.raises(DataError, match=NOTHING_TO_ASK):
         load_coco(path)

@@ -12,7 +12,7 @@ from hart_studio.labeling.formats.reading import ImportOptions
 from tests.labels import draw_image, make_item, make_plan
 
 
-def test_shards_are_bounded_and_pictures_are_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_bounded_and_images_are_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [make_item(draw_image(tmp_path / "in" / f"{n}.png"), [(1, 2, 3, 4)]) for n in range(5)]
     size = max(Path(item.image.path).stat().st_size for item in items)
     monkeypatch.setattr(hf_parquet, "SHARD_BYTES", 2 * size)
@@ -34,7 +34,7 @@ def test_types_do_not_depend_on_the_rows(tmp_path: Path) -> None:
     assert len(schemas) == 2 and all(schema.equals(features_of(("sign",)).arrow_schema) for schema in schemas)
 
 
-def test_a_place_for_pictures_is_needed(tmp_path: Path) -> None:
+def test_a_place_for_images_is_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected image_cache"):
         load_hf_parquet(tmp_path)
 

@@ -113,7 +113,7 @@ def test_a_bad_region_is_counted(bad: dict[str, Any], reason: str, tmp_path: Pat
     "image",
     ["../a b.png", "/data/local-files/?d=%2e%2e/a%20b.png", "https://host/a.png", "/data/local-files/?d=%00", 3],
 )
-def test_pictures_that_are_not_fetched(image: Any, tmp_path: Path) -> None:
+def test_images_that_are_not_fetched(image: Any, tmp_path: Path) -> None:
     draw_image(tmp_path / "a b.png")
     with pytest.raises(DataError, match="at least one sample"):
         load_label_studio(tasks(tmp_path / "in", task([region()], image=image)))
@@ -150,11 +150,11 @@ def test_other_shapes_are_counted_and_are_no_negative(about: dict[str, Any], tmp
     assert loaded.invalid_rows[0].reason == "expected a rectangle, got 'polygonlabels'"
 
 
-def test_a_task_that_nobody_has_labeled_is_no_negative(tmp_path: Path) -> None:
+def test_a_task_that_no_one_has_labeled_is_no_negative(tmp_path: Path) -> None:
     skipped = task([])
     skipped["annotations"][0]["was_cancelled"] = True
     made = (task([]), skipped, {**task([]), "annotations": []})
     loaded = load_label_studio(tasks(tmp_path, *made), ImportOptions(negative_question="Is there anything?"))
     assert len(loaded.samples) == 1
     assert [bad.row for bad in loaded.invalid_rows] == ["task 2", "task 3"]
-    assert "nobody has labeled" in loaded.invalid_rows[0].reason
+    assert "no one has labeled" in loaded.invalid_rows[0].reason

@@ -62,7 +62,7 @@ def resized(wh: tuple[int, int]) -> tuple[int, int]:
 @pytest.mark.parametrize("name", WRITTEN)
 @settings(max_examples=example_count(cost=40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=st.lists(st.lists(boxes(), min_size=1, max_size=4), min_size=1, max_size=3))
-def test_boxes_of_a_huge_picture_come_back(
+def test_boxes_of_a_huge_image_come_back(
     name: str, labels: list[list[Box]], large: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """``export_labels`` compares; here the comparison is made a second time, by hand."""
@@ -102,7 +102,7 @@ def test_stated_tolerances(name: str, across: float, down: float) -> None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_nasty_text_several_questions_and_a_turned_picture(name: str, tmp_path: Path) -> None:
+def test_nasty_text_several_questions_and_a_turned_image(name: str, tmp_path: Path) -> None:
     turned = draw_image(tmp_path / "in" / "turned & <odd>.jpg", (48, 64), orientation=6)
     assert (image_file(turned).width, image_file(turned).height) == (64, 48)
     items = [full_item(turned), full_item(turned, 'Another "question" & <more>?\n第二')]
@@ -166,7 +166,7 @@ def test_nothing_but_negatives(name: str, status: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(name for name in WRITTEN if FORMATS[name].can_reference))
-def test_pictures_may_stay_where_they_are(name: str, tmp_path: Path) -> None:
+def test_images_may_stay_where_they_are(name: str, tmp_path: Path) -> None:
     paths = [draw_image(tmp_path / "in" / f"{n % 2} é %41" / f"p{n}#?.png") for n in range(4)]
     items = [make_item(path, [(1, 2, 30, 40)]) for path in paths]
     options = ExportOptions(splits={"train": 1}, images="reference")

@@ -32,7 +32,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     save_yolo(plan, tmp_path / "out")
     assert (tmp_path / "out" / "data.yaml").read_text() == "train: images/train\nval: images/val\nnames:\n  0: sign\n"
     texts = {file.stem: file.read_text() for file in (tmp_path / "out" / "labels").glob("*/*.txt")}
-    # centre (625, 1320) of 4000 x 3000 is (0.15625, 0.44), 250 x 240 is (0.0625, 0.08)
+    # center (625, 1320) of 4000 x 3000 is (0.15625, 0.44), 250 x 240 is (0.0625, 0.08)
     assert texts == {"0": ""} | {str(n): "0 0.156250 0.440000 0.062500 0.080000\n" for n in range(1, 8)}
 
 
@@ -84,7 +84,7 @@ def test_classes_with_odd_names(tmp_path: Path) -> None:
     assert {sample.question for sample in loaded.samples} == set(names)
 
 
-def test_boxes_are_read_in_pixels_of_the_upright_picture(tmp_path: Path) -> None:
+def test_boxes_are_read_in_pixels_of_the_upright_image(tmp_path: Path) -> None:
     draw_image(tmp_path / "images" / "a.jpg", (50, 100), orientation=6)  # upright 100 x 50
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("\ufeff1 0.5 0.5 0.2 0.4\n\n0 0.05 0.1 0.1 0.2\n", "utf-8")
@@ -132,7 +132,7 @@ def test_no_other_key_is_obeyed(tmp_path: Path) -> None:
     assert [Path(sample.image).name for sample in loaded.samples] == ["train.png", "val.png"]
 
 
-def test_a_list_of_pictures(tmp_path: Path) -> None:
+def test_a_list_of_images(tmp_path: Path) -> None:
     config = "train: train.txt\nnames: [roi]\n"
     folder = data_set(tmp_path / "d", "0 0.5 0.5 0.2 0.4\n", config)
     draw_image(tmp_path / "out.png")

@@ -160,7 +160,7 @@ def test_a_server_that_is_not_there() -> None:
     assert TOKEN not in str(caught.value) and TOKEN not in repr(loader)
 
 
-def test_pictures_inside_of_tasks() -> None:
+def test_images_inside_of_tasks() -> None:
     loader = ImageLoader(max_bytes=4000)
     data = base64.b64encode(png()).decode()
     assert loader.open(f"data:image/png;base64,{data}").wh == (40, 30)

@@ -130,7 +130,7 @@ def test_the_models_own_calibration_gives_the_score_inside_of_its_domain(image: 
     assert "score" not in other, "agreement was not calibrated"
 
 
-def test_percent_is_exact_on_a_large_picture(tmp_path: Path) -> None:
+def test_percent_is_exact_on_a_large_image(tmp_path: Path) -> None:
     wh = (8192, 5460)
     Image.new("L", wh).save(tmp_path / "large.png")
     model = scripted(grounding=boxes_text((123, 457, 391, 777)))

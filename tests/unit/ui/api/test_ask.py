@@ -70,7 +70,7 @@ def test_what_is_left_out_means_all_protocols_and_the_models_own_budget(picture)
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"image": None}, "no picture yet"),
+        ({"image": None}, "no image yet"),
         ({"question": ""}, "no question yet"),
         ({"question": None}, "no question yet"),
         ({"question": "\n\t "}, "no question yet"),
@@ -95,7 +95,7 @@ def test_a_form_that_cannot_be_asked_is_refused(picture, changes, text):
         read_form(**{"image": picture, "question": "Which?", **changes})
 
 
-def test_a_picture_is_shown_by_copies_and_kept_as_it_is(service, picture):
+def test_a_image_is_shown_by_copies_and_kept_as_it_is(service, picture):
     before = hashlib.sha256(picture.read_bytes()).hexdigest()
     scene = service.open_image(picture)
     assert (scene.width, scene.height, scene.name) == (1600, 900, "street.png")
@@ -104,7 +104,7 @@ def test_a_picture_is_shown_by_copies_and_kept_as_it_is(service, picture):
     assert service.folder in scene.preview.path.parents
 
 
-def test_copies_of_a_large_picture_are_limited(service, tmp_path):
+def test_copies_of_a_large_image_are_limited(service, tmp_path):
     path = tmp_path / "tall.jpg"
     Image.new("RGB", (1000, 6000)).save(path)
     scene = service.open_image(path)
@@ -131,7 +131,7 @@ def test_a_swept_copy_is_made_anew(service, picture):
     assert service.open_image(picture).preview.path.exists()
 
 
-def test_no_picture_is_an_image_error(service, tmp_path):
+def test_no_image_is_an_image_error(service, tmp_path):
     (tmp_path / "notes.png").write_text("words", "utf-8")
     with pytest.raises(ImageError, match=r"notes\.png"):
         service.open_image(tmp_path / "notes.png")
@@ -285,7 +285,7 @@ def test_a_look_is_one_turn_and_decodes_no_original(service, picture, monkeypatc
     assert (told.outcome, told.image.width, told.model) == ("ok", 1600, "scripted")
 
 
-def test_boxes_of_a_program_are_cut_to_the_picture_and_asked_about(service, picture):
+def test_boxes_of_a_program_are_cut_to_the_image_and_asked_about(service, picture):
     form = read_form(picture, "Which number?", "five\nsix", "five")
     told = service.verify(form, [Box.from_xyxy((400, 450, 9000, 675))], "scripted", quiet)
     assert (told.crops_answer, told.full_answer, told.sufficient) == ("A", "B", True)
@@ -296,7 +296,7 @@ def test_boxes_of_a_program_are_cut_to_the_picture_and_asked_about(service, pict
 
 
 @pytest.mark.parametrize("call", ["answer", "locate", "verify"])
-def test_what_is_no_picture_is_refused_by_every_call(service, tmp_path, call):
+def test_what_is_no_image_is_refused_by_every_call(service, tmp_path, call):
     (tmp_path / "notes.png").write_text("words", "utf-8")
     form = read_form(tmp_path / "notes.png", "What?")
     boxes = [[Box.from_xyxy((0, 0, 9, 9))]] if call == "verify" else []
@@ -305,7 +305,7 @@ def test_what_is_no_picture_is_refused_by_every_call(service, tmp_path, call):
 
 
 @pytest.mark.parametrize("call", ["open_picture", "ask", "answer", "locate", "verify"])
-def test_a_service_has_bounds_of_its_own_on_pictures_and_hands_them_on(service, picture, loads, tmp_path, call):
+def test_a_service_has_bounds_of_its_own_on_images_and_hands_them_on(service, picture, loads, tmp_path, call):
     def use(limits):
         bounded = AskService(tmp_path / "bounded", service._load, limits=limits).with_folder(tmp_path / "visitor")
         if call == "open_picture":
@@ -313,7 +313,7 @@ def test_a_service_has_bounds_of_its_own_on_pictures_and_hands_them_on(service, 
         boxes = [[Box.from_xyxy((0, 0, 900, 900))]] if call == "verify" else []
         return getattr(bounded, call)(read_form(picture, "What?"), *boxes, "scripted", quiet)
 
-    with pytest.raises(ImageError, match="at most 1,439,999 pixels, got 1,600 x 900; scale the picture down"):
+    with pytest.raises(ImageError, match="at most 1,439,999 pixels, got 1,600 x 900; scale the image down"):
         use(ImageLimits(max_pixels=1600 * 900 - 1))
     assert loads == [], "no model is loaded for it"
     assert use(ImageLimits(max_pixels=1600 * 900))
@@ -373,4 +373,4 @@ def test_a_question_above_the_context_gets_no_turn(tmp_path, picture):
     assert not model.calls, "nothing was computed, also not while the model was loaded for it"
     service.answer(fitting, "m", quiet)
     with service._model_queue.turn(lambda text: None), pytest.raises(InputError, match="400 tokens"):
-        service.answer(long, "m", quiet)  # somebody else's turn is not waited for
+        service.answer(long, "m", quiet)  # someone else's turn is not waited for

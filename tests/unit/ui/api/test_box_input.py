@@ -62,11 +62,11 @@ def test_whatever_is_sent_gives_boxes_or_a_clear_error(value: Any) -> None:
         assert all(isinstance(box, Box) for box in found)
 
 
-def test_boxes_are_cut_to_the_picture() -> None:
+def test_boxes_are_cut_to_the_image() -> None:
     assert [box.xyxy for box in clip_boxes([Box.from_xyxy((-5, 10, 50, 2000), "sign")], (100, 80))] == [(0, 10, 50, 80)]
 
 
 @pytest.mark.parametrize("edges", [(100, 0, 120, 10), (-9, -9, 0, 0), (0, 80, 5, 90)])
-def test_a_box_beside_the_picture_is_named(edges: tuple[float, float, float, float]) -> None:
-    with pytest.raises(InputError, match=r"inside the picture of 100 x 80 pixels, got box 2 outside of it"):
+def test_a_box_beside_the_image_is_named(edges: tuple[float, float, float, float]) -> None:
+    with pytest.raises(InputError, match=r"inside the image of 100 x 80 pixels, got box 2 outside of it"):
         clip_boxes([Box.from_xyxy((0, 0, 1, 1)), Box.from_xyxy(edges)], (100, 80))

@@ -53,7 +53,7 @@ def test_what_goes_wrong_is_told(project: Project) -> None:
         raise InputError("no room")
 
     def vanish(report: ProgressCallback) -> str:
-        raise FileNotFoundError(2, "gone", "/home/somebody/secret")
+        raise FileNotFoundError(2, "gone", "/home/someone/secret")
 
     jobs = BulkJobs()
     assert jobs.start(project, "accept", 2, refuse).error == "no room"

@@ -115,7 +115,7 @@ def test_a_filter_that_cannot_be_used(outputs: EvaluationResultsApi, layout: Run
         ask(outputs, layout, **wrong)
 
 
-def test_a_question_comes_with_its_picture_both_kinds_of_boxes_and_every_answer(
+def test_a_question_comes_with_its_image_both_kinds_of_boxes_and_every_answer(
     outputs: EvaluationResultsApi, layout: RunLayout
 ) -> None:
     shown = outputs.failure({"run": layout.run_id, "sample": "q004"})
@@ -132,7 +132,7 @@ def test_a_question_comes_with_its_picture_both_kinds_of_boxes_and_every_answer(
     assert (outputs.service.folder / shown["image"]["detail"]["path"]).read_bytes()[:2] == b"\xff\xd8"
 
 
-def test_a_picture_that_is_gone_leaves_the_answers(
+def test_a_image_that_is_gone_leaves_the_answers(
     outputs: EvaluationResultsApi, layout: RunLayout, picture: Path
 ) -> None:
     picture.unlink()
@@ -142,7 +142,7 @@ def test_a_picture_that_is_gone_leaves_the_answers(
         outputs.prefill_ask({"run": layout.run_id, "sample": "q004"})
 
 
-def test_a_file_that_is_no_picture_is_never_served(
+def test_a_file_that_is_no_image_is_never_served(
     api: EvaluationApi, outputs: EvaluationResultsApi, tmp_path: Path
 ) -> None:
     (tmp_path / "secret.txt").write_text("secret")
@@ -162,7 +162,7 @@ def test_a_question_of_another_evaluation_is_none(
         outputs.failure({"run": layout.run_id, "sample": sample})
 
 
-def test_the_path_of_a_picture_is_never_the_client_s(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
+def test_the_path_of_a_image_is_never_the_client_s(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
     with pytest.raises(InputError, match="cannot be used"):
         outputs.failure({"run": layout.run_id, "sample": "q004", "image": "/etc/passwd"})
 
@@ -179,7 +179,7 @@ def test_a_question_is_asked_again_with_the_original(
     assert found.model == "built-in"
 
 
-def test_a_model_that_somebody_else_wrote_is_not_filled_in(
+def test_a_model_that_someone_else_wrote_is_not_filled_in(
     api: EvaluationApi, outputs: EvaluationResultsApi, picture: Path
 ) -> None:
     """One click on the Ask tab would fetch it."""

@@ -168,8 +168,8 @@ def test_the_command_line_does_the_same_and_is_quoted(api: EvaluationApi) -> Non
     assert "'--path=/data/$(rm -rf x)'" in line
 
 
-def test_one_that_ended_early_goes_on(api: EvaluationApi, picture: Path) -> None:
-    layout = write_evaluation(api.launch.runs_root, make_records(picture, 4), total=9)
+def test_one_that_ended_early_goes_on(api: EvaluationApi, image: Path) -> None:
+    layout = write_evaluation(api.launch.runs_root, make_records(image, 4), total=9)
     (row,) = look(api)["evaluations"]
     assert (row["state"], row["step"], row["total"]) == ("stopped", 4, 9)
     assert row["warnings"] == ["q999: the image is missing"]
@@ -188,9 +188,9 @@ def test_a_complete_one_is_not_resumed_but_deleted(api: EvaluationApi, layout: R
     assert not layout.folder.exists() and look(api)["evaluations"] == []
 
 
-def test_one_behind_an_address_is_not_resumed_from_a_page(api: EvaluationApi, picture: Path) -> None:
+def test_one_behind_an_address_is_not_resumed_from_a_page(api: EvaluationApi, image: Path) -> None:
     served = {"url": "http://127.0.0.1:9/v1", "model": "far", "family": "qwen2_5_vl"}
-    layout = write_evaluation(api.launch.runs_root, make_records(picture, 4), total=9, served=served)
+    layout = write_evaluation(api.launch.runs_root, make_records(image, 4), total=9, served=served)
     with pytest.raises(InputError, match="Resume it in a terminal"):
         api.resume({"run": layout.run_id})
 
@@ -242,26 +242,26 @@ def test_a_public_page_shows_and_makes_nothing(
     ],
 )
 def test_a_public_page_tells_no_folders(
-    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
 ) -> None:
     for is_open, expected in ((True, place), (False, told)):
         folder = tmp_path / str(is_open)
         api = make_api(folder, is_open=is_open, monkeypatch=monkeypatch)
-        write_evaluation(api.launch.runs_root, make_records(picture, 4), model=place, path=place)
+        write_evaluation(api.launch.runs_root, make_records(image, 4), model=place, path=place)
         (row,) = look(api)["evaluations"]
         assert (row["model"], row["path"]) == (expected, expected)
 
 
-def test_a_local_folder_may_look_like_a_hub_id(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_may_look_like_a_hub_id(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "private" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     closed = make_api(tmp_path, is_open=False, monkeypatch=monkeypatch)
-    write_evaluation(closed.launch.runs_root, make_records(picture, 4), model="private/mine")
+    write_evaluation(closed.launch.runs_root, make_records(image, 4), model="private/mine")
     assert look(closed)["evaluations"][0]["model"] == "mine"
 
 
-def test_figures_stay_until_the_next_attempt_has_some(api: EvaluationApi, picture: Path) -> None:
-    layout = write_evaluation(api.launch.runs_root, make_records(picture, 4), total=9)
+def test_figures_stay_until_the_next_attempt_has_some(api: EvaluationApi, image: Path) -> None:
+    layout = write_evaluation(api.launch.runs_root, make_records(image, 4), total=9)
     before = look(api)["evaluations"][0]["figures"]
     assert before
     with RunWriter(layout, 9) as run:

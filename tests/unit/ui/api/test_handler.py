@@ -83,7 +83,7 @@ def test_who_is_refused_learns_nothing_and_does_nothing():
     assert call({"x": 1}, "ada") is None and called == [{"x": 1}]
 
 
-def test_a_fault_while_looking_who_asks_lets_nobody_in():
+def test_a_fault_while_looking_who_asks_lets_no_one_in():
     def admit(person):
         raise AttributeError(SECRET)
 

@@ -71,4 +71,4 @@ def test_the_model_of_the_newest_run(project: Project) -> None:
     with pytest.raises(InputError, match="owner/other"):
         find_model(root, project, anything)
     layout.config.write_text("{")
-    assert find_model(root, project, anything) == ("", BUILT_IN_HART), "settings that nobody can read name no model"
+    assert find_model(root, project, anything) == ("", BUILT_IN_HART), "settings that no one can read name no model"

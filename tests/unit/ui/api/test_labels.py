@@ -106,7 +106,7 @@ def test_an_import_goes_on_in_the_background_and_tells_what_became_of_it(label_a
     assert (state["statuses"], state["evidence"]) == ({"new": 2}, {"agreement": 1, "known_answer": 1})
 
 
-def test_pictures_of_a_table_lie_in_a_folder_that_a_person_names(
+def test_images_of_a_table_lie_in_a_folder_that_a_person_names(
     label_api: LabelApi, table: Path, tmp_path: Path
 ) -> None:
     label_api.create({"name": "p"})
@@ -118,7 +118,7 @@ def test_pictures_of_a_table_lie_in_a_folder_that_a_person_names(
     assert label_api.preview_source({"source": str(moved), "image_root": str(table.parent)})["found"] == 2
     assert bring(label_api, "p", moved, image_root=str(table.parent))["message"].startswith("2 added")
     for ask in (label_api.preview_source, label_api.start_import):
-        with pytest.raises(InputError, match="expected a folder of pictures"):
+        with pytest.raises(InputError, match="expected a folder of images"):
             ask({"project": "p", "source": str(moved), "image_root": "/gone/away"})
 
 
@@ -295,7 +295,7 @@ def test_a_labeling_run_that_hangs_is_ended_from_the_page_and_can_be_resumed(
         assert state() == "stopping"
         monkeypatch.setitem(stopping.SAVE_SECONDS, "labeling", 0.0)
         monkeypatch.setattr(stopping, "_stopping", {})  # as after a restart of the server
-        wait_until(lambda: state() == "stopped")  # the look goes on with the stop
+        wait_until(lambda: state() == "stopped")  # the look continues with the stop
         label_api.resume(request)
         wait_until(lambda: state() == "running")
         os.kill(read_status(layout).pid or 0, signal.SIGSTOP)

@@ -99,7 +99,7 @@ def test_a_check_that_is_cut_short_is_no_good_check(launcher: RunLauncher, monke
         list(launcher.check(LaunchRequest(DEMO, "cpu-demo")))
 
 
-def test_a_check_that_nobody_waits_for_ends_with_its_children(
+def test_a_check_that_no_one_waits_for_ends_with_its_children(
     launcher: RunLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = "import time; time.sleep(600)"
@@ -117,7 +117,7 @@ def test_a_check_that_nobody_waits_for_ends_with_its_children(
         if get_process_start(pid) is None:
             return
         time.sleep(0.05)
-    pytest.fail("the child goes on")
+    pytest.fail("the child continues")
 
 
 def test_an_order_becomes_a_run_that_waits(launcher: RunLauncher) -> None:

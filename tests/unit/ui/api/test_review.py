@@ -320,7 +320,7 @@ def test_what_chance_explains_is_told(calls: ReviewApi, project: Project) -> Non
     assert answer["chance"][0] == "1 of 2 options: right by chance 50 %."
 
 
-def test_a_picture_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:
+def test_a_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:
     Path(next(project.items()).image.path).unlink()
     with pytest.raises(InputError, match="the item is kept"):
         calls.next_item(request())

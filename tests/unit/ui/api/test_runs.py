@@ -109,7 +109,7 @@ def test_the_log_comes_in_parts_as_it_was_printed(watch: RunMonitor, layout: Run
     assert part == {"log": {"attempt": 1, "is_first": False, "text": "ä<b>", "offset": layout.log_of(1).stat().st_size}}
 
 
-def test_rollouts_come_with_pictures_that_the_server_may_serve(watch: RunMonitor, layout: RunLayout) -> None:
+def test_rollouts_come_with_images_that_the_server_may_serve(watch: RunMonitor, layout: RunLayout) -> None:
     (group,) = watch.rollouts({"run": layout.run_id, "step": 2})
     assert group["sample"] == {
         "id": "seen",
@@ -295,7 +295,7 @@ def test_no_name_from_a_browser_leads_out_of_the_runs(
     assert layout.folder.is_dir()
 
 
-def test_a_picture_outside_of_the_run_is_not_served(watch: RunMonitor, layout: RunLayout, tmp_path: Path) -> None:
+def test_a_image_outside_of_the_run_is_not_served(watch: RunMonitor, layout: RunLayout, tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     path = layout.rollouts_of(2)
     line = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What a data set looks like before a run: some of every part, blind, with small pictures."""
+"""What a data set looks like before a run: some of every part, blind, with small images."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def test_some_of_every_part_are_shown(folder: Path) -> None:
     assert not any("gold" in name for name in vars(card)), "a true box is no part of what training gets"
 
 
-def test_rows_that_are_left_out_and_pictures_that_do_not_open_are_said(folder: Path) -> None:
-    (folder / "broken.png").write_bytes(b"no picture")
+def test_rows_that_are_left_out_and_images_that_do_not_open_are_said(folder: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
     rows = [row(str(number), image="broken.png") for number in range(6)] + [row("x", answer="Z")]
     preview = preview_samples(config_of(folder, rows), folder / "served")
     assert len(preview.left_out) == 1 and preview.left_out[0].startswith("1 rows left out: ")
     assert all(card.image is None and "broken.png" in card.problem for card in preview.cards)
 
 
-def test_a_picture_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None:
+def test_a_image_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None:
     config = config_of(folder, [row(str(number)) for number in range(6)])
     before = preview_samples(config, folder / "served").cards[0].image
     Image.new("RGB", (2000, 1000), "red").save(folder / "a.png")

@@ -48,7 +48,7 @@ def test_without_one_they_are_enough_when_they_say_what_the_full_image_says(
         image, "mine", [BOX], BoxCheck(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full), []
     )
     assert told.sufficient is sufficient
-    assert (told.crops_right, told.full_right) == (None, None), "nobody knows"
+    assert (told.crops_right, told.full_right) == (None, None), "no one knows"
 
 
 def test_every_field_is_described_to_clients() -> None:

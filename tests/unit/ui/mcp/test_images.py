@@ -19,29 +19,29 @@ from hart_studio.ui.mcp.images import (
 )
 from tests.images import encoded
 
-PICTURE = base64.b64encode(encoded(Image.new("RGB", (40, 30), (200, 10, 10)), "PNG")).decode("ascii")
+IMAGE = base64.b64encode(encoded(Image.new("RGB", (40, 30), (200, 10, 10)), "PNG")).decode("ascii")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        PICTURE,
-        f"data:image/png;base64,{PICTURE}",
-        f"data:image/svg+xml;base64,{PICTURE}",
-        f"data:;base64,{PICTURE}",
-        f"DATA:image/png;name=x.png;BASE64,{PICTURE}",
-        re.sub("(.{7})", "\\1\r\n\t ", PICTURE),
+        IMAGE,
+        f"data:image/png;base64,{IMAGE}",
+        f"data:image/svg+xml;base64,{IMAGE}",
+        f"data:;base64,{IMAGE}",
+        f"DATA:image/png;name=x.png;BASE64,{IMAGE}",
+        re.sub("(.{7})", "\\1\r\n\t ", IMAGE),
     ],
 )
 def test_the_bytes_come_as_they_were_sent_and_the_file_goes(tmp_path: Path, text: str) -> None:
     with open_base64_image(text, tmp_path) as path:
-        assert path.read_bytes() == base64.b64decode(PICTURE)
+        assert path.read_bytes() == base64.b64decode(IMAGE)
         assert tmp_path in path.parents
     assert not list(tmp_path.iterdir())
 
 
 def test_the_file_goes_when_the_question_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), open_base64_image(PICTURE, tmp_path):
+    with pytest.raises(RuntimeError), open_base64_image(IMAGE, tmp_path):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 
@@ -51,20 +51,20 @@ def test_the_file_goes_when_the_question_fails(tmp_path: Path) -> None:
     [
         "/etc/passwd.",
         "../../secret.png",
-        "C:\\pictures\\a.png",
+        "C:\\images\\a.png",
         "file:///etc/passwd",
         "http://127.0.0.1:1/a.png",
         "https://example.org/a.png",
         "data:image/png,%89PNG",
-        "data:image/png;base64;" + PICTURE,
-        "data:" + "x" * 100 + ";base64," + PICTURE,
-        PICTURE[:-3],
-        PICTURE + "=",
-        "=" + PICTURE,
+        "data:image/png;base64;" + IMAGE,
+        "data:" + "x" * 100 + ";base64," + IMAGE,
+        IMAGE[:-3],
+        IMAGE + "=",
+        "=" + IMAGE,
         "ß" * 8,
         "\ud800" * 4,
         "\0" * 8,
-        PICTURE.replace("/", "_").replace("+", "-") + "__-_",
+        IMAGE.replace("/", "_").replace("+", "-") + "__-_",
     ],
 )
 def test_what_is_no_base64_is_refused_and_nothing_is_opened(tmp_path: Path, text: str) -> None:
@@ -94,9 +94,9 @@ def test_no_text_takes_long(tmp_path: Path, text: str) -> None:
 
 
 def test_crops_are_cut_from_the_original_few_and_small(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (3000, 200))
-    picture.paste((250, 0, 0), (100, 50, 140, 90))
-    picture.save(tmp_path / "wide.png")
+    image = Image.new("RGB", (3000, 200))
+    image.paste((250, 0, 0), (100, 50, 140, 90))
+    image.save(tmp_path / "wide.png")
     sign, wide = Box.from_xyxy((100, 50, 140, 90)), Box.from_xyxy((0, 0, 3000, 200))
     crops = [Image.open(io.BytesIO(data)) for data in cut_crops(tmp_path / "wide.png", [sign, wide, *[sign] * 9])]
     assert len(crops) == MAX_SHOWN

@@ -19,9 +19,9 @@ ASK, LOCATE, VERIFY = TOOLS
 
 
 def draw() -> str:
-    picture = Image.new("RGB", (1600, 900), (40, 60, 80))
-    picture.paste((255, 0, 200), (400, 450, 600, 675))
-    return base64.b64encode(encoded(picture, "PNG")).decode("ascii")
+    image = Image.new("RGB", (1600, 900), (40, 60, 80))
+    image.paste((255, 0, 200), (400, 450, 600, 675))
+    return base64.b64encode(encoded(image, "PNG")).decode("ascii")
 
 
 QUESTION = {"image": draw(), "question": "Which number?"}
@@ -98,7 +98,7 @@ def test_verify_looks_into_all_of_the_boxes(desk: Desk) -> None:
     assert reply.found["boxes"][1] == {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 900, "label": ""}
 
 
-def test_without_a_region_there_is_no_picture(desk: Desk) -> None:
+def test_without_a_region_there_is_no_image(desk: Desk) -> None:
     desk.model.grounding = "I do not know."
     reply = desk(LOCATE, **QUESTION)
     assert (reply.found["outcome"], reply.found["boxes"], reply.crops) == ("no_box", [], ())
@@ -109,7 +109,7 @@ def test_only_the_models_of_the_operator_are_opened(desk: Desk, tool: Tool) -> N
     schema = desk.toolbox.describe(tool)["properties"]["model"]
     assert (schema["enum"], schema["default"]) == (["mine", "built-in"], "mine")
     more = {"boxes": [EDGES]} if tool is VERIFY else {}
-    for name in ("/etc", "somebody/else", "served:http://127.0.0.1:1", " mine"):
+    for name in ("/etc", "someone/else", "served:http://127.0.0.1:1", " mine"):
         with pytest.raises(InputError, match="one of the models mine, built-in"):
             desk(tool, **QUESTION, **more, model=name)
     assert desk.loaded == []

@@ -39,7 +39,7 @@ def test_named_hosts_are_the_only_ones() -> None:
 
 
 def test_a_space_is_public() -> None:
-    access = load_auth_config("0.0.0.0", {"SPACE_ID": "somebody/studio"})  # noqa: S104 - nothing listens
+    access = load_auth_config("0.0.0.0", {"SPACE_ID": "someone/studio"})  # noqa: S104 - nothing listens
     assert (access.profile, access.hosts, access.login) == ("space", None, None)
 
 

@@ -49,7 +49,7 @@ def test_on_a_page_of_ones_own_everybody_works(profile: Any) -> None:
     permissions.require_owner(None)
 
 
-def test_on_a_space_the_owner_trains_and_nobody_else() -> None:
+def test_on_a_space_the_owner_trains_and_no_one_else() -> None:
     permissions = load_permissions("space", {**SPACE, **SIGN_IN})
     permissions.require_write_access(person("ada"))
     for other in (None, *map(person, ["bob", "Ada", "ADA", "ada ", " ada", "ada/hart", "", "hart", "аda"])):
@@ -74,8 +74,8 @@ def test_without_the_variable_or_on_borrowed_hardware_the_owner_sees_and_makes_n
 
 
 @pytest.mark.parametrize("missing", SIGN_IN_VARIABLES)
-def test_where_nobody_can_sign_in_nobody_is_the_owner(missing: str) -> None:
-    """Without its secret, say, gradio would sign sessions with a word that everybody knows."""
+def test_where_no_one_can_sign_in_no_one_is_the_owner(missing: str) -> None:
+    """Without its secret, say, gradio would sign sessions with a word that everyone knows."""
     permissions = load_permissions("space", {**SPACE, **SIGN_IN, missing: ""})
     assert not permissions.owners and not permissions.can_write
     assert refuses(permissions.require_owner, person("ada")) and refuses(
@@ -83,16 +83,16 @@ def test_where_nobody_can_sign_in_nobody_is_the_owner(missing: str) -> None:
     )
 
 
-def test_off_a_space_nobody_is_the_owner_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_a_space_no_one_is_the_owner_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "get_space", lambda: None)
     assert not load_permissions("space", {**SPACE, **SIGN_IN}).owners
 
 
-def test_pictures_on_a_space_are_smaller() -> None:
+def test_images_on_a_space_are_smaller() -> None:
     assert load_permissions("local").image_limits == load_permissions("lab").image_limits == DEFAULT_LIMITS
     limits = load_permissions("space", {**SPACE, **SIGN_IN}).image_limits
     assert SourceImage(png(8000, 6250, b""), limits).wh == (8000, 6250)
-    with pytest.raises(ImageError, match="at most 50,000,000 pixels, got 8,000 x 6,251; scale the picture down"):
+    with pytest.raises(ImageError, match="at most 50,000,000 pixels, got 8,000 x 6,251; scale the image down"):
         SourceImage(png(8000, 6251, b""), limits)
 
 

@@ -250,7 +250,7 @@ def test_a_fault_of_the_application_is_not_hidden_and_the_request_counts_no_more
 def test_what_a_broken_upload_left_goes_and_nothing_else_does(limit, tmp_path):
     left, other = tmp_path / "tmpab12_x9z", tmp_path / "tmpab12_x9z.png"
     kept = [other, tmp_path / "work", tmp_path / "tmplinked12", tmp_path / "TMPAB12_X9Z"]
-    left.write_text("half a picture")
+    left.write_text("half an image")
     other.write_text("x")
     kept[1].mkdir()
     kept[2].symlink_to(other)
@@ -303,7 +303,7 @@ def drip(limit, count, *, size=1, stated=None, client=("10.0.0.1", 1)):
 
 
 @pytest.mark.usefixtures("small")
-def test_stated_sizes_keep_nobody_out_and_remove_nothing(tmp_path):
+def test_stated_sizes_keep_no_one_out_and_remove_nothing(tmp_path):
     now = SimpleNamespace(seconds=0.0)
     sweeper = CacheCleaner(tmp_path / "cache", 500, clock=lambda: now.seconds)
     (tmp_path / "cache").mkdir()

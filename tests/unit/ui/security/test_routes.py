@@ -61,4 +61,4 @@ def test_no_address_of_a_file_names_another_server(address):
 
 def test_a_percent_sign_that_is_left_is_a_sign_like_any_other():
     assert is_served("/gradio_api/file=/srv/100%2e%2e.png")
-    assert is_served("/assets/%2e%2e/x.js"), "the server has decoded once, and nobody decodes twice"
+    assert is_served("/assets/%2e%2e/x.js"), "the server has decoded once, and no one decodes twice"

@@ -1,4 +1,4 @@
-"""Evaluations that everybody may make: one at a time, each model once, on the shipped examples."""
+"""Evaluations that everyone may make: one at a time, each model once, on the shipped examples."""
 
 from __future__ import annotations
 

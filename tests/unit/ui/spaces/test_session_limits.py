@@ -38,7 +38,7 @@ def test_for_one_more_visitor_the_room_goes_whose_visitor_has_been_away_longest(
     assert len(list(sessions.root.iterdir())) == 3
 
 
-def test_many_tickets_drive_nobody_out(sessions: SessionStore, session_token: str, clock: Clock) -> None:
+def test_many_tickets_drive_no_one_out(sessions: SessionStore, session_token: str, clock: Clock) -> None:
     clock.now += AWAY_SECONDS - 1
     made = []
     for _ in range(2):
@@ -68,7 +68,7 @@ def test_a_room_that_cannot_be_made_leaves_nothing_of_the_one_that_went(
     assert len(left) == 2 and left < kept
 
 
-def test_nobody_keeps_the_only_run(
+def test_no_one_keeps_the_only_run(
     sessions: SessionStore, session_token: str, running: Callable[[str], dict[str, str]], clock: Clock
 ) -> None:
     run = running(session_token)["run"]
@@ -123,7 +123,7 @@ def test_open_files_of_rooms_have_a_bound_and_are_closed_with_them(
 
 
 def is_kept(session: Session) -> int:
-    """Decoded pictures of a visitor's calls that are in memory after garbage is gone."""
+    """Decoded images of a visitor's calls that are in memory after garbage is gone."""
     gc.collect()
     return sum(
         isinstance(each, SourceImage) and each._pixels is not None and str(session.folder) in str(each.path)
@@ -138,7 +138,7 @@ def any_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("any_image")
-def test_no_decoded_picture_stays_in_memory(sessions: SessionStore, session_token: str, uploads: Path) -> None:
+def test_no_decoded_image_stays_in_memory(sessions: SessionStore, session_token: str, uploads: Path) -> None:
     bring(sessions, session_token, upload_zip(uploads, 1))
     item = call(sessions, session_token, "list_items", project="signs")["rows"][0]["id"]
     shown = {"project": "signs", "reviewer": "Ada", "item": item}
@@ -148,13 +148,13 @@ def test_no_decoded_picture_stays_in_memory(sessions: SessionStore, session_toke
     with sessions.enter(session_token) as session:
         assert session is not None
         assert is_kept(session) == 0
-        with SourceImage(next((session.folder / "signs" / "images").rglob("*.png"))) as picture:
-            picture.full()
+        with SourceImage(next((session.folder / "signs" / "images").rglob("*.png"))) as image:
+            image.full()
             assert is_kept(session) == 1, "one that is held would have been found"
 
 
 @pytest.mark.parametrize(("most", "told"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 bad rows")])
-def test_pictures_of_visitors_have_the_bounds_of_the_page(
+def test_images_of_visitors_have_the_bounds_of_the_page(
     sessions: SessionStore, uploads: Path, monkeypatch: pytest.MonkeyPatch, most: int, told: str
 ) -> None:
     monkeypatch.setattr(sessions._service, "limits", ImageLimits(max_pixels=most))
@@ -163,7 +163,7 @@ def test_pictures_of_visitors_have_the_bounds_of_the_page(
     state = bring(sessions, visitor, upload_zip(uploads, 1))
     assert state["message"].startswith(told)
     reasons = [reason for _, reason in state["invalid_rows"]]
-    assert reasons == [] or "at most 1,199 pixels, got 40 x 30; scale the picture down" in reasons[0]
+    assert reasons == [] or "at most 1,199 pixels, got 40 x 30; scale the image down" in reasons[0]
 
 
 @pytest.mark.usefixtures("any_image")
@@ -205,7 +205,7 @@ def test_checks_of_one_visitor_have_bounds(
         assert sum("check" in each.result(20) for each in calls if each not in refused) == 2
 
 
-def test_an_export_of_a_visitor_takes_its_pictures_along(sessions: SessionStore, session_token: str) -> None:
+def test_an_export_of_a_visitor_takes_its_images_along(sessions: SessionStore, session_token: str) -> None:
     for name in ("describe_export_loss", "export"):
         with pytest.raises(InputError, match="take them along"):
             call(sessions, session_token, name, project="signs", format="native", is_referring=True)

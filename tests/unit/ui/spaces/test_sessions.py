@@ -20,7 +20,7 @@ from tests.space_sessions import (
     Clock,
     bring,
     call,
-    make_picture,
+    make_image,
     make_session_token,
     state_of,
     upload_table,
@@ -91,11 +91,11 @@ def test_what_is_served_lies_under_a_name_that_cannot_be_guessed(
     assert all(session.name not in name for name in served for session in sessions.root.iterdir())
 
 
-def test_pictures_come_in_the_file_and_from_nowhere_else(
+def test_images_come_in_the_file_and_from_nowhere_else(
     sessions: SessionStore, session_token: str, uploads: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "secret.png").write_bytes(make_picture(9))
-    inside = base64.b64encode(make_picture(1)).decode()
+    (tmp_path / "secret.png").write_bytes(make_image(9))
+    inside = base64.b64encode(make_image(1)).decode()
     rows = [{"image": image, "question": f"What {n}?", "answer": "red"} for n, image in enumerate(
         [inside, str(tmp_path / "secret.png"), "../secret.png", "/etc/passwd", "http://127.0.0.1:1/x"])]  # fmt: skip
     told = bring(sessions, session_token, upload_table(uploads, rows))
@@ -111,13 +111,13 @@ def zip_with(uploads: Path, entries: dict[str, bytes]) -> Path:
     return folder / "set.zip"
 
 
-def test_a_table_in_a_zip_names_pictures_in_it_and_no_others(
+def test_a_table_in_a_zip_names_images_in_it_and_no_others(
     sessions: SessionStore, session_token: str, uploads: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "secret.png").write_bytes(make_picture(9))
+    (tmp_path / "secret.png").write_bytes(make_image(9))
     names = ["img/a.png", "../img/a.png", "../../../secret.png", str(tmp_path / "secret.png"), "img/none.png"]
     table = "image,question\n" + "".join(f"{name},What {n}?\n" for n, name in enumerate(names))
-    source = zip_with(uploads, {"q.csv": table.encode(), "img/a.png": make_picture(1)})
+    source = zip_with(uploads, {"q.csv": table.encode(), "img/a.png": make_image(1)})
     peeked = call(
         sessions, session_token, "preview_source", project="signs", source=str(source), image_root=str(tmp_path)
     )
@@ -141,7 +141,7 @@ def test_a_table_in_a_zip_names_pictures_in_it_and_no_others(
 def test_tables_in_a_zip_have_bounds(
     sessions: SessionStore, session_token: str, uploads: Path, entries: dict[str, bytes], message: str
 ) -> None:
-    source = zip_with(uploads, {**entries, "a.png": make_picture(1)})
+    source = zip_with(uploads, {**entries, "a.png": make_image(1)})
     for act in ("preview_source", "start_import"):
         with pytest.raises(InputError, match=message):
             call(sessions, session_token, act, project="signs", source=str(source), question="What?")
@@ -168,11 +168,11 @@ def test_no_link_leads_out_of_the_uploads(
 
 
 @pytest.mark.parametrize("kind", ["hugging_face", "native", "coco", "yolo", "folder", "images"])
-def test_kinds_that_name_pictures_elsewhere_are_refused(
+def test_kinds_that_name_images_elsewhere_are_refused(
     sessions: SessionStore, session_token: str, uploads: Path, kind: str
 ) -> None:
     source = upload_table(uploads, [{"image": "a", "question": "b"}])
-    with pytest.raises(InputError, match="expected a zip of pictures"):
+    with pytest.raises(InputError, match="expected a zip of images"):
         call(sessions, session_token, "start_import", project="signs", source=str(source), kind=kind)
 
 
@@ -243,7 +243,7 @@ def test_a_visitor_names_built_in_models_only(sessions: SessionStore, session_to
             call(sessions, session_token, "start", project="signs", model=model, rollouts=2)
 
 
-def test_a_run_of_somebody_who_left_makes_room(
+def test_a_run_of_someone_who_left_makes_room(
     sessions: SessionStore, session_token: str, running: Callable[[str], dict[str, str]], clock: Clock
 ) -> None:
     running(session_token)
@@ -260,7 +260,7 @@ def test_a_room_goes_when_it_was_idle(
 ) -> None:
     bring(sessions, session_token, upload_zip(uploads))
     shown = uploads / "work" / call(sessions, session_token, "quality", project="signs")["report"]
-    monkeypatch.setattr(time, "time", lambda: 4e9)  # the clock of the wall is nobody's business
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # the clock of the wall is no one's business
     assert sessions.sweep() == 1
     clock.now += IDLE_SECONDS - 1
     assert sessions.sweep() == 1
@@ -275,7 +275,7 @@ def test_a_room_goes_when_it_was_idle(
     assert call(sessions, session_token, "create", name="Signs") == {"id": "signs"}
 
 
-def test_nobodys_room_goes_while_they_are_in_it(sessions: SessionStore, session_token: str, clock: Clock) -> None:
+def test_no_ones_room_goes_while_they_are_in_it(sessions: SessionStore, session_token: str, clock: Clock) -> None:
     with sessions.enter(session_token):
         clock.now += 10 * IDLE_SECONDS
         assert sessions.sweep() == 1
