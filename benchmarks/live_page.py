@@ -85,7 +85,7 @@ def append_step(log: EventLog, step: int) -> None:
 
 def measure(studio: Studio, layout: RunLayout, tabs: int, seconds: int, is_writing: bool) -> dict[str, float]:
     """Look from so many tabs once a second; returns medians per look."""
-    pages = [Tab(studio.client, studio.component_of("poll"), layout.run_id) for _ in range(tabs)]
+    pages = [Tab(studio.client, studio.component_of("poll", "rollouts"), layout.run_id) for _ in range(tabs)]
     log = EventLog(layout.events)
     step = read_status(layout).step
     with ThreadPoolExecutor(tabs) as pool:
@@ -123,7 +123,7 @@ def main() -> int:
             first = {}
             for steps, layout in layouts.items():
                 began = time.monotonic()
-                tab = Tab(studio.client, studio.component_of("poll"), layout.run_id)
+                tab = Tab(studio.client, studio.component_of("poll", "rollouts"), layout.run_id)
                 while tab.look()[1]:
                     pass
                 first[steps] = time.monotonic() - began

@@ -14,7 +14,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.files import replace_unencodable_output
 from hart_studio.formatting import format_percent
 from hart_studio.imaging import SourceImage
-from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.catalog import BUILT_IN_MODEL, resolve_model_name
 from hart_studio.models.chat import ChatModel
 from hart_studio.pipeline.guessing import guess_probability
 from hart_studio.pipeline.inference import ask_question, build_sample
@@ -76,7 +76,7 @@ def _run(flags: argparse.Namespace) -> str:
         set_phase = _no_progress if flags.json else progress.set_phase
         set_phase("loading the model")
         trace = ask_question(
-            load_model(flags.model, flags.device),
+            load_model(resolve_model_name(flags.model), flags.device),
             flags.image,
             flags.question,
             flags.choice,

@@ -73,9 +73,12 @@ class Target:
             found += [(number, name) for name, each in vars(block).items() if getattr(each, "_is_server_fn", False)]
         return found
 
-    def call(self, name: str, data: Any, client: httpx.Client | None = None) -> httpx.Response:
-        """Call a server function as a script of the page does."""
-        number = next(number for number, each in self.server_functions if each == name)
+    def call(self, name: str, data: Any, client: httpx.Client | None = None, beside: str = "") -> httpx.Response:
+        """Call a server function as a script of the page does; ``beside``: another function of the same component."""
+        functions = self.server_functions
+        number = next(
+            number for number, each in functions if each == name and (not beside or (number, beside) in functions)
+        )
         body = {"component_id": number, "fn_name": name, "session_hash": "attack", "data": data}
         return (client or httpx).post(f"{self.url}gradio_api/component_server", json=body, timeout=60)
 

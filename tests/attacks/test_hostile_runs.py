@@ -49,7 +49,7 @@ def ask_everything(target: Target, run: str, *names: str) -> str:
     for name, data in requests.items():
         if names and name not in names:
             continue
-        answer = target.call(name, data)
+        answer = target.call(name, data, beside="rollouts" if name == "poll" else "")  # the Label page has a poll, too
         assert answer.status_code == 200, (name, answer.text)
         told += answer.text
     assert time.monotonic() - started < NEVER_SECONDS
@@ -168,8 +168,8 @@ def test_a_run_that_is_a_link_is_no_run(target: Target) -> None:
 
 def test_records_of_an_evaluation_serve_images_only(target: Target) -> None:
     layout = RunLayout(target.root / "runs" / target.evaluation)
-    part = next((layout.folder / "records").glob("part_*.jsonl"), None) or next(layout.folder.rglob("part_*.jsonl"))
-    whole = part.read_text()
+    shard = next((layout.folder / "records").glob("shard_*.jsonl"))
+    whole = shard.read_text()
     lines = whole.splitlines()
     try:
         for place in (
@@ -182,14 +182,14 @@ def test_records_of_an_evaluation_serve_images_only(target: Target) -> None:
         ):
             first = json.loads(lines[0])
             first["image"] = place
-            part.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+            shard.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
             told = target.call("failure", {"run": target.evaluation, "sample": first["sample_id"]})
             assert told.status_code == 200 and told.json()["image"] is None, place
             assert SECRET not in told.text and "root:x" not in told.text
         served = [path.read_bytes() for path in target.cache.rglob("*") if path.is_file()]
         assert not any(SECRET.encode() in content for content in served)
     finally:
-        part.write_text(whole)
+        shard.write_text(whole)
 
 
 def test_a_pipe_does_not_stop_the_page(target: Target, hostile: RunLayout) -> None:

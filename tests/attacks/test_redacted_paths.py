@@ -41,7 +41,7 @@ def told(closed_target: Target) -> Iterator[Target]:
     run = write_run(root, "from elsewhere", text=words, data={"source": "jsonl", "path": PLACES[1]})
     fail(run, words)
     run.logs.mkdir(exist_ok=True)
-    run.log_of(1).write_text(f'Traceback:\n  File "{PLACES[0]}/x.py"\n{words}\n')
+    run.log_of(1).write_text(f'Failed:\n  File "{PLACES[0]}/x.py"\n{words}\n')
     broken = RunLayout(root / make_run_id("evaluation", datetime(2026, 1, 3, tzinfo=UTC)))
     broken.folder.mkdir()
     broken.status.write_text("{}")
@@ -72,8 +72,8 @@ def answers_of(target: Target) -> Iterator[tuple[str, str]]:
     ]
     with httpx.Client() as client:
         for name, data in asked:
-            # Both lists of runs have a look of their own; the label page is asked with its name for a project.
-            yield f"{name} {data}", target.call(name, data, client).text
+            beside = "rollouts" if name == "poll" else ""  # the Label page has a poll, too
+            yield f"{name} {data}", target.call(name, data, client, beside).text
 
 
 def test_no_answer_names_a_folder(told: Target) -> None:

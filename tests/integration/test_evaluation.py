@@ -133,7 +133,7 @@ def test_one_that_was_killed_goes_on_and_ends_as_it_would_have(tmp_path: Path) -
     )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
-        parts = list(torn.glob("*/measured/shard_00000.jsonl"))
+        parts = list(torn.glob("*/records/shard_00000.jsonl"))
         if parts and parts[0].read_bytes().count(b"\n") >= 4:
             break
         time.sleep(0.02)

@@ -12,7 +12,7 @@ from PIL import Image
 from hart_studio import ask
 from hart_studio.errors import ModelError
 from hart_studio.image_domains import NEEDLE, embed_domain
-from hart_studio.models.catalog import BUILT_IN_MODEL
+from hart_studio.models.catalog import BUILT_IN_HART, BUILT_IN_MODEL, TRAINED_MODEL
 from hart_studio.pipeline.trace import load_trace
 from tests.fakes import ScriptedModel
 from tests.images import encoded
@@ -70,6 +70,11 @@ def test_json_is_one_object_with_everything(
     }
     assert all(found["visual_tokens"] > 0 and found["seconds"] > 0 for found in reply["protocols"].values())
     assert loaded == [(BUILT_IN_MODEL, "auto")]
+
+
+def test_built_in_models_have_names(picture: Path, loaded: list[tuple[str, str]]) -> None:
+    assert ask.main([str(picture), "Which digit?", *CHOICES, "--model", BUILT_IN_HART]) == 0
+    assert loaded == [(TRAINED_MODEL, "auto")]
 
 
 def test_a_model_that_was_not_made_for_the_image_is_warned_of_first(
