@@ -16,25 +16,25 @@ from hart_studio.errors import DataError
 from hart_studio.files import open_regular_file
 
 MAX_CELL_BYTES: Final = 64 * 2**20
-"""Size of one cell of a table, which may be an image (project default)."""
+"""Size of one cell of a table, which may be an image. Project default."""
 
 MAX_ROW_BYTES: Final = 256 * 2**20
-"""Size of all cells of one row (project default)."""
+"""Size of all cells of one row. Project default."""
 
 MAX_ROWS: Final = 5_000_000
 """Rows of a file (project default): a few bytes can stand for a row, and each becomes a sample or a reason in memory."""
 
 MAX_COLUMNS: Final = 4096
-"""Columns of a table, fields of structs counted one by one (project default)."""
+"""Columns of a table, fields of structs counted one by one. Project default."""
 
 MAX_NESTING: Final = 32
-"""Lists and structs one in the other (project default)."""
+"""Lists and structs one in the other. Project default."""
 
 MAX_LIST_VALUES: Final = 64_000_000
-"""Values in the lists of one column of one row group: nothing tells how many of them one row holds (project default)."""
+"""Values in the lists of one column of one row group: nothing tells how many of them one row holds. Project default."""
 
 MAX_UNPACKED_BYTES: Final = 128 * 2**20
-"""Unpacked size of the largest pages of a row group's columns together, which are in memory at the same time (project default)."""
+"""Unpacked size of the largest pages of a row group's columns together, which are in memory at the same time. Project default."""
 
 MAX_COMPRESSION_RATIO: Final = 20
 """A row group may unpack to more than that as long as it is at most this many times its packed size (project default): images

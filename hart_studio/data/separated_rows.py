@@ -22,16 +22,16 @@ LARGEST_CELL: Final = 64 * 1024 * 1024
 """Characters of one cell (project default): an image in base64 is one cell."""
 
 LONGEST_ROW: Final = 4 * LARGEST_CELL
-"""Characters of one row (project default)."""
+"""Characters of one row. Project default."""
 
 MOST_CELLS: Final = 1_000_000
-"""Cells of one row (project default)."""
+"""Cells of one row. Project default."""
 
 FEWEST_COLUMNS_TO_RESYNC: Final = 3
-"""In a table with fewer columns, ordinary text with commas looks like a row (project default)."""
+"""In a table with fewer columns, ordinary text with commas looks like a row. Project default."""
 
 MOST_READ_AGAIN: Final = 1_000_000
-"""Lines of one file that are read again because a quotation mark before them is never closed (project default)."""
+"""Lines of one file that are read again because a quotation mark before them is never closed. Project default."""
 
 _LONGEST_HEADER: Final = 64 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024

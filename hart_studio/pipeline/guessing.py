@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from hart_studio.formatting import format_percent
 
 HIGH_GUESS_PROBABILITY: Final = 0.05
-"""Probability of guessing from which on one right answer is no proof of a region (project default)."""
+"""Probability of guessing from which on one right answer is no proof of a region. Project default."""
 
 
 class CorrectAnswer(NamedTuple):

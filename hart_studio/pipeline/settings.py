@@ -15,18 +15,18 @@ GROUNDING_SEED_OFFSET: Final = 2**32
 """Distance between the seeds of the two turns; beyond every seed, so that no two runs share a stream by accident."""
 
 MAX_PIXELS: Final = 100_000_000
-"""Greatest budget that can be set, as in the settings of a run (project default)."""
+"""Greatest budget that can be set, as in the settings of a run. Project default."""
 
 
 class LoopSettings(Record):
     """How the loop looks, cuts and decodes. Every default is ours: the paper states none of these values."""
 
     overview_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Greatest area of the overview I_f in pixels; None = the model's own budget (project default)."""
+    """Greatest area of the overview I_f in pixels; None = the model's own budget. Project default."""
     crop_max_pixels: int | None = Field(default=None, ge=28 * 28, le=MAX_PIXELS)
-    """Greatest area in pixels at which the model reads one crop; None = the model's own budget (project default)."""
+    """Greatest area in pixels at which the model reads one crop; None = the model's own budget. Project default."""
     padding: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Margin added to every side of a box, as a share of that box's width or height (project default)."""
+    """Margin added to every side of a box, as a share of that box's width or height. Project default."""
     min_side: int = Field(default=28, ge=1, le=100_000)
     """Least side of a crop in original pixels; a smaller box grows around its center (project default). A family may ask more."""
     max_aspect: float = Field(default=20.0, gt=1.0)
@@ -34,11 +34,11 @@ class LoopSettings(Record):
     max_boxes: int = Field(default=4, ge=1, le=1024)
     """Crops per rollout, in the order of the output (project default). A family may allow fewer."""
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature of both turns; 0 is greedy (project default)."""
+    """Sampling temperature of both turns; 0 is greedy. Project default."""
     max_new_tokens: int = Field(default=512, ge=1, le=1_000_000)
-    """Token limit of each turn (project default)."""
+    """Token limit of each turn. Project default."""
     seed: int | None = Field(default=None, ge=0, lt=GROUNDING_SEED_OFFSET)
-    """Makes sampling repeatable; None draws a fresh seed for each turn (project default)."""
+    """Makes sampling repeatable; None draws a fresh seed for each turn. Project default."""
     fallback: Literal["none", "direct"] = "none"
     """What to do without a usable box (project default): end the rollout with r = 0, or answer from the full image and say so
     (``Rollout.used_fallback``). Never ``direct`` while training: it reopens the leak that withholding the image

@@ -12,7 +12,7 @@ from hart_studio.runs.layout import RunLayout
 from hart_studio.runs.redaction import redact
 
 MOST_CHANGES: Final = 20
-"""Changed settings that are named; the others are counted (project default)."""
+"""Changed settings that are named; the others are counted. Project default."""
 
 _LONGEST_VALUE: Final = 80
 

@@ -21,7 +21,7 @@ Chain = Literal["sft", "grpo", "mgpo", "ap_grpo", "ap_grpo+sft", "sft+ap_grpo", 
 Switch = Literal["auto", "on", "off"]
 SampleColumn = Literal["id", "image", "question", "choices", "answer", "category", "gold_boxes"]
 MAX_COUNT: Final = 1_000_000_000
-"""Greatest number of samples, and of steps between two records, far above what anyone trains (project default)."""
+"""Greatest number of samples, and of steps between two records, far above what anyone trains. Project default."""
 
 Pixels = Annotated[int, Field(ge=28 * 28, le=100_000_000)]
 
@@ -60,13 +60,13 @@ class ModelConfig(Section):
     lora: Switch = "auto"
     """Train low-rank adapters instead of the weights. auto = from a billion weights on (ours; paper, Table 8)."""
     lora_r: int = Field(default=16, ge=1, le=1024)
-    """Rank of the adapters (project default)."""
+    """Rank of the adapters. Project default."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
-    """Scale of the adapters, before division by their rank (project default)."""
+    """Scale of the adapters, before division by their rank. Project default."""
     trainable_part: Literal["language_model", "all"] = "language_model"
-    """What is trained, by adapters or in full. language_model leaves the vision tower as it is (project default)."""
+    """What is trained, by adapters or in full. language_model leaves the vision tower as it is. Project default."""
     gradient_checkpointing: Switch = "auto"
-    """Recompute activations to save memory. auto = from a billion weights on (project default)."""
+    """Recompute activations to save memory. auto = from a billion weights on. Project default."""
 
     @model_validator(mode="after")
     def _check_attn_implementation(self) -> Self:
@@ -91,7 +91,7 @@ class DataConfig(Section):
     sft_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples of the SFT stage, disjoint from the RL stage's. None = all that remain."""
     eval_samples: int = Field(default=200, ge=0, le=MAX_COUNT)
-    """Samples held out for evaluation (project default)."""
+    """Samples held out for evaluation. Project default."""
     split_by_image: bool = False
     """Keep all questions about one image in one part (project default). Otherwise parts are disjoint by question only."""
     image_root: str = Field(default="", max_length=1000)
@@ -124,19 +124,19 @@ class RolloutConfig(Section):
     group_size: int = Field(default=8, ge=2, le=256)
     """Rollouts of one question, G in Eq. 1; the advantage compares them with each other."""
     temperature: float = Field(default=1.0, gt=0, le=5)
-    """Sampling temperature of both turns (project default)."""
+    """Sampling temperature of both turns. Project default."""
     max_grounding_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the grounding turn (project default)."""
+    """Token limit of the grounding turn. Project default."""
     max_answer_tokens: int = Field(default=256, ge=1, le=32_768)
-    """Token limit of the answer turn (project default)."""
+    """Token limit of the answer turn. Project default."""
     overview_max_pixels: Pixels | None = None
-    """Greatest area of the overview in pixels. None = the model's own budget (project default)."""
+    """Greatest area of the overview in pixels. None = the model's own budget. Project default."""
     crop_max_pixels: Pixels | None = None
-    """Greatest area in pixels at which one crop is read. None = the model's own budget (project default)."""
+    """Greatest area in pixels at which one crop is read. None = the model's own budget. Project default."""
     padding: float = Field(default=0.0, ge=0, le=1)
-    """Margin on every side of a box, as a share of its width or height (project default)."""
+    """Margin on every side of a box, as a share of its width or height. Project default."""
     max_boxes: int = Field(default=4, ge=1, le=64)
-    """Crops per rollout, in the order of the output (project default)."""
+    """Crops per rollout, in the order of the output. Project default."""
     prefix_sharing: bool = True
     """Compute the prompt that a group has in common once. The result is the same; off is slower."""
 
@@ -149,20 +149,20 @@ class MethodConfig(Section):
     preference_scale: float = Field(default=0.6, ge=0, lt=1)
     """k of Eq. 5 and 6 for ap_grpo. 0 is GRPO; below 1, so that every weight stays positive."""
     beta: float = Field(default=0.04, ge=0, le=10)
-    """Weight of the KL term in Eq. 2 and 4 (project default)."""
+    """Weight of the KL term in Eq. 2 and 4. Project default."""
     clip_epsilon: float = Field(default=0.2, gt=0, lt=1)
-    """Clip range of the probability ratio (project default)."""
+    """Clip range of the probability ratio. Project default."""
     trained_turns: Literal["both", "grounding", "answer"] = "both"
-    """Turns whose tokens carry the loss (project default)."""
+    """Turns whose tokens carry the loss. Project default."""
     loss_aggregation: Literal["row", "joint"] = "row"
-    """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both (project default)."""
+    """row = each turn is averaged by itself, so both weigh the same; joint = over the tokens of both. Project default."""
     answer_format: Literal["auto", "letter", "words"] = "auto"
     """What SFT teaches to write where there are choices: letter = the option's words and its boxed letter; words = the
     option's words alone, for models that do not name letters. auto = words for the built-in model, else letter
-    (project default)."""
+   . Project default."""
     sft_target: Literal["answer", "grounded"] = "answer"
     """What SFT teaches: answer = the answer, from the full image (Eq. 8); grounded = two turns, the boxes of accepted
-    labels and then the answer from their crops alone, for data with label_boxes (project default)."""
+    labels and then the answer from their crops alone, for data with label_boxes. Project default."""
     format_reward: float = Field(default=0.0, ge=0, le=1)
     """Reward for boxes that can be read, beside the answer's. Off in the paper."""
     area_penalty: float = Field(default=0.0, ge=0, le=1)

@@ -32,7 +32,7 @@ MAX_WARNINGS: Final = 100
 """The newest warnings that are kept; all are counted."""
 
 FINGERPRINT_LENGTH: Final = 12
-"""Hexadecimal digits of a fingerprint that tell held-out sets apart (project default)."""
+"""Hexadecimal digits of a fingerprint that tell held-out sets apart. Project default."""
 
 PACE_STEPS: Final = 32
 """Steps that the time per step is taken over."""

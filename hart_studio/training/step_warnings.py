@@ -9,9 +9,9 @@ from typing import Final
 from hart_studio.runs.config import RunConfig
 
 STREAK_STEPS: Final = 10
-"""Steps in a row with the same trouble, after which it is told, once until it is over (project default)."""
+"""Steps in a row with the same trouble, after which it is told, once until it is over. Project default."""
 HIGH_KL: Final = 10.0
-"""Mean KL to reference, in nats per token, from which on the policy has left it (project default)."""
+"""Mean KL to reference, in nats per token, from which on the policy has left it. Project default."""
 
 Metrics = Mapping[str, float]
 

@@ -15,9 +15,9 @@ from hart_studio.runs.reader import drop_superseded, read_events
 from hart_studio.runs.status import read_status
 
 MEAN_STEPS: Final = 10
-"""Steps at either end of a stage that its first and last metrics are means of (project default)."""
+"""Steps at either end of a stage that its first and last metrics are means of. Project default."""
 MAX_WARNINGS: Final = 5
-"""Newest warnings that are repeated (project default)."""
+"""Newest warnings that are repeated. Project default."""
 
 _HELD_OUT: Final = (
     ("iog_above_0.3", "IoG > 0.3"),

@@ -111,10 +111,10 @@ def swap_data(*_: object) -> None:
 
 PROVOKED: dict[str, Provoke] = {
     "expected the training to fit": run_out(explain_out_of_memory),
-    "expected the model and its batch": run_out(memory_errors),
-    "expected access to owner/model": ask_for_permission,
-    "expected 'owner/model' as a local folder": be_offline,
-    "expected a checkpoint without remote code": bring_code,
+    "Out of memory on cuda:0. Lower the overview": run_out(memory_errors),
+    "Access to owner/model is restricted": ask_for_permission,
+    "Model 'owner/model' is neither a local folder": be_offline,
+    "OpenGVLab/InternVL3-8B needs remote code": bring_code,
     "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
     "expected a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
     "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),

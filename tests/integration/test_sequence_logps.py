@@ -348,5 +348,5 @@ def test_unusable_calls(one_policy: TrainableModel) -> None:
         compute_logps(one_policy.model, sequences, temperature=0)
     with pytest.raises(ValueError, match="expected at least one sequence"):
         compute_logps(one_policy.model, [])
-    with pytest.raises(ModelError, match="expected a transformers model, wrapped or not, got Linear"):
+    with pytest.raises(ModelError, match="expected a transformers model or a wrapper of one, got Linear"):
         compute_logps(torch.nn.Linear(2, 2), sequences)

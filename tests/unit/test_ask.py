@@ -114,7 +114,7 @@ def test_the_table_is_short_and_safe_for_a_terminal(
         ("Somewhere in the middle.", "region    none predicted (outcome: no_box): the model wrote no box"),
         (
             '[{"bbox_2d": [300, 200, 100, 100], "label": "x"}]',
-            "region    none predicted (outcome: bad_box): the model wrote boxes that cannot be used",
+            "region    none predicted (outcome: bad_box): the model wrote no valid box",
         ),
     ],
 )
@@ -181,8 +181,8 @@ def test_a_saved_trace_can_be_reopened(image: Path, loaded: list[tuple[str, str]
 BAD_INPUT: list[tuple[list[str], str]] = [
     (["{folder}/nowhere.png", "Which?"], "nowhere.png"),
     (["{folder}", "Which?"], "a folder"),
-    (["{folder}/empty.png", "Which?"], "an empty file"),
-    (["{folder}/text.png", "Which?"], "no image"),
+    (["{folder}/empty.png", "Which?"], "the file is empty"),
+    (["{folder}/text.png", "Which?"], "not an image"),
     (["{image}", ""], "expected a question"),
     (["{image}", "Which?", "--choice", "red"], "2 to 26"),
     (["{image}", "Which?", "--choice", "red", "--choice", " "], "every choice to have text"),
@@ -267,7 +267,7 @@ def test_a_trace_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "file").touch()
     assert ask.main([str(image), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
-    assert "expected a folder to write the trace to" in capsys.readouterr().err
+    assert "Cannot write the trace to" in capsys.readouterr().err
     assert loaded == [], "told before the model has been asked"
 
 

@@ -345,7 +345,7 @@ def test_after_its_digest_was_computed_no_other_file_is_read(tmp_path: Path) -> 
     (tmp_path / "b.png").write_bytes(other)
     (tmp_path / "b.png").replace(path)
     assert source.has_changed
-    with pytest.raises(ImageError, match="do not change it while it is in use"):
+    with pytest.raises(ImageError, match="the file has changed since it was opened"):
         source.full()
     path.unlink()
     assert source.has_changed

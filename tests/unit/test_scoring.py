@@ -120,7 +120,7 @@ def test_score_of_an_open_answer():
         (COLORS, "b", "got 'b'"),
         (COLORS, "AB", "got 'AB'"),
         (COLORS, "", "got ''"),
-        ((), " ", "expected an answer with text"),
+        ((), " ", "expected a non-empty answer"),
     ],
 )
 def test_an_answer_that_nothing_could_match_is_an_error_not_a_zero(choices, answer, message):

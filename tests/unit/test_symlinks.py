@@ -43,7 +43,7 @@ def test_links_that_lead_out_are_named(tmp_path: Path, place: str, target: str) 
     link = root / place
     link.parent.mkdir(parents=True)
     link.symlink_to(link if target == "loop" else root / target)
-    with pytest.raises(InputError, match=rf"run holds a symbolic link that leads out of its folder: {place}\. Nothing"):
+    with pytest.raises(InputError, match=rf"run contains a symbolic link out of its folder: {place}\. Nothing"):
         reject_external_symlinks(root)
 
 

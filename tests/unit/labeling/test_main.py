@@ -216,7 +216,7 @@ def test_a_served_model_labels(tmp_path: Path, table: Path, capsys: pytest.Captu
     with serving(script) as server:
         run = ["run", project, "--rollouts", "2", "--served", server.url, "--served-model", "hart"]
         assert command.main(run) == 2
-        assert "expected --served-family" in capsys.readouterr().err
+        assert "--served needs --served-family" in capsys.readouterr().err
         assert command.main([*run, "--served-family", "qwen3_vl"]) == 0
     assert {seen.body["model"] for seen in server.seen} == {"hart"}
     (finished,) = list_runs(Project(Path(project)).runs)

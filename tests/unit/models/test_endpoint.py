@@ -62,7 +62,7 @@ def test_failures_that_pass_are_tried_again(server: FakeEndpoint, failure: Answe
 def test_attempts_come_to_an_end(server: FakeEndpoint) -> None:
     server.failures = [Answer(status=500, body=b"out of\n  memory\x00")] * 9
     assert refusal(settings_of(server, retries=2)) == (
-        f"expected an answer from {server.url}{PATH}, got HTTP 500: out of memory after 3 attempts"
+        f"No answer from {server.url}{PATH}: HTTP 500: out of memory after 3 attempts"
     )
     assert len(server.seen) == 3
 
@@ -72,7 +72,7 @@ def test_attempts_come_to_an_end(server: FakeEndpoint) -> None:
     [
         (400, "HTTP 400: no"),
         (401, "the environment variable OPENAI_API_KEY"),
-        (404, "mostly ends with /v1"),
+        (404, "usually ends with /v1"),
         (422, "422"),
     ],
 )
@@ -126,7 +126,7 @@ def test_an_answer_without_end_is_cut(server: FakeEndpoint, monkeypatch: pytest.
 )
 def test_only_plain_json_is_read(server: FakeEndpoint, headers: dict[str, str]) -> None:
     server.failures = [Answer(headers=headers)]
-    assert "where plain JSON was expected" in refusal(settings_of(server, retries=3))
+    assert "instead of plain JSON" in refusal(settings_of(server, retries=3))
     assert len(server.seen) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_key_in_a_header_of_the_answer(server: FakeEndpoint) -> None:
 @pytest.mark.parametrize("key", [f"{KEY}\nx: y", f"{KEY}\x7f", f"{KEY}é"])
 def test_a_key_that_no_header_can_hold(server: FakeEndpoint, key: str) -> None:
     text = refusal(settings_of(server), key)
-    assert "expected a key of plain characters in OPENAI_API_KEY" in text
+    assert "The key in OPENAI_API_KEY must be printable ASCII" in text
     assert KEY not in text
 
 
