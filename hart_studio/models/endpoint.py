@@ -141,7 +141,9 @@ class Endpoint:
                     )
                 return found
         except httpx.TimeoutException:
-            reason = f"no response within {self._settings.timeout_seconds:g} s; raise timeout_seconds or lower concurrency"
+            reason = (
+                f"no response within {self._settings.timeout_seconds:g} s; raise timeout_seconds or lower concurrency"
+            )
             raise _RequestError(reason, is_retryable=True) from None
         except httpx.TransportError as error:
             reason = (

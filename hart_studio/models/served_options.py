@@ -85,7 +85,9 @@ def read_served(options: argparse.Namespace) -> ServedSettings | None:
 def describe_endpoint(served: ServedSettings, environment: Mapping[str, str] = os.environ) -> str:
     """One line with the endpoint and the environment variable of its key, to print before the first request."""
     state = "set" if environment.get(served.api_key_variable, "").strip() else "not set, no key is sent"
-    return f"endpoint: {served.url} receives the images; key from environment variable {served.api_key_variable} ({state})"
+    return (
+        f"endpoint: {served.url} receives the images; key from environment variable {served.api_key_variable} ({state})"
+    )
 
 
 def _read_fields(pairs: list[str]) -> dict[str, Any]:

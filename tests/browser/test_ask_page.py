@@ -105,7 +105,11 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     pick_example(page)
     alert = page.get_by_role("alert")
     for model, title, text in [
-        ("absent/model", "The model cannot be used", "Model 'absent/model' not found, neither as a folder nor on the Hub'"),
+        (
+            "absent/model",
+            "The model cannot be used",
+            "Model 'absent/model' not found, neither as a folder nor on the Hub'",
+        ),
         ("unreachable/model", "The model cannot be used", "the hub cannot be reached"),
         ("full", "Out of memory", "Lower the overview budget"),
         ("broken", "Something went wrong", "The log has it as"),

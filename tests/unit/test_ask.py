@@ -141,7 +141,7 @@ def test_progress_is_shown_in_a_terminal_and_never_with_json(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert ask.main([str(image), "Which?"]) == 0
     err = capsys.readouterr().err
-    assert "loading the model" in err and "Answering from the crops alone" in err
+    assert "loading the model" in err and "Answering from the crops only" in err
     assert ask.main([str(image), "Which?", "--json"]) == 0
     assert capsys.readouterr().err == ""
 

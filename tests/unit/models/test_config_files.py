@@ -73,7 +73,9 @@ def test_what_names_something_else_is_refused(tmp_path: Path, file: str, content
 )
 def test_only_classes_of_the_families_are_loaded(tmp_path: Path, file: str, key: str, value: Any) -> None:
     (tmp_path / file).write_text(json.dumps({"inside": [{key: value}]}))
-    with pytest.raises(ModelError, match=f"{file} of it names an unsupported processor or tokenizer class: {key} = .*it is not loaded"):
+    with pytest.raises(
+        ModelError, match=f"{file} of it names an unsupported processor or tokenizer class: {key} = .*it is not loaded"
+    ):
         check_config_files("it", tmp_path)
 
 
@@ -81,9 +83,7 @@ def test_only_classes_of_the_families_are_loaded(tmp_path: Path, file: str, key:
 def test_only_parts_of_the_families_are_built(tmp_path: Path, kind: Any) -> None:
     content = {"model_type": "llava_onevision", "text_config": {"model_type": kind}}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(
-        ModelError, match=r"config.json of it has a part with the unsupported model"
-    ):
+    with pytest.raises(ModelError, match=r"config.json of it has a part with the unsupported model"):
         check_config_files("it", tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_adapter_weights_are_one_file(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").touch()
     check_adapter_weights("it", tmp_path)
     (tmp_path / "adapter_model.bin").symlink_to("nowhere")
-    with pytest.raises(ModelError, match=r"got adapter_model.bin; They are never loaded"):
+    with pytest.raises(ModelError, match=r"got adapter_model.bin. They are never loaded"):
         check_adapter_weights("it", tmp_path)
     (tmp_path / "adapter_model.bin").unlink()
     (tmp_path / "default").mkdir()
@@ -131,5 +131,5 @@ def test_adapter_weights_are_one_file(tmp_path: Path) -> None:
 def test_a_base_is_a_whole_model(tmp_path: Path) -> None:
     check_base_folder("it", tmp_path)
     (tmp_path / "adapter_config.json").touch()
-    with pytest.raises(ModelError, match=r"The base model it is itself an adapter (adapter_config.json). Merge"):
+    with pytest.raises(ModelError, match=r"The base model it is itself an adapter \(adapter_config.json\). Merge"):
         check_base_folder("it", tmp_path)

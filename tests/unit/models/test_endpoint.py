@@ -97,14 +97,14 @@ def test_retry_after_is_honoured(server: FakeEndpoint) -> None:
 
 def test_a_server_that_is_slow(server: FakeEndpoint) -> None:
     server.failures = [Answer(delay_seconds=0.6)] * 2
-    assert "none within 0.2 seconds" in refusal(settings_of(server, timeout_seconds=0.2, retries=1))
+    assert "no response within 0.2 s" in refusal(settings_of(server, timeout_seconds=0.2, retries=1))
     assert len(server.seen) == 2
 
 
 def test_a_server_that_drips(server: FakeEndpoint) -> None:
     server.failures = [Answer(is_dripping=True)]
     began = time.monotonic()
-    assert "none within 0.3 seconds" in refusal(settings_of(server, timeout_seconds=0.3))
+    assert "no response within 0.3 s" in refusal(settings_of(server, timeout_seconds=0.3))
     assert time.monotonic() - began < 5
 
 

@@ -220,7 +220,7 @@ def test_control_tokens_in_a_text_are_plain_characters(processor_of: Callable[[s
 def test_a_conversation_must_end_with_the_user(processor_of: Callable[[str], Any]) -> None:
     processor = processor_of("qwen3_vl")
     for request in (ChatRequest(()), ChatRequest((Message("user", ("hi",)), Message("assistant", ("ho",))))):
-        with pytest.raises(InputError, match="ends with a user message"):
+        with pytest.raises(InputError, match="must end with a user message"):
             tokenize(processor, request, [])
 
 

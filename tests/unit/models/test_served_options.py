@@ -52,7 +52,7 @@ def test_every_flag() -> None:
     ("words", "told"),
     [
         (["--served-model", "a"], "The options model need --served URL"),
-        (["--served-n"], "got supports_n alone"),
+        (["--served-n"], "The options supports_n need --served URL"),
         (["--served", URL], "--served needs --served-family"),
         ([*NEEDED, "--served-concurrency", "0"], "the concurrency of the served model: .*greater than or equal to 1"),
         ([*NEEDED, "--served-field", "min_p"], "there is no NAME="),

@@ -104,7 +104,7 @@ def saved_folder(image: Path, tmp_path: Path) -> Path:
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected a trace with trace\.json"):
+    with pytest.raises(DataError, match=r"Cannot read trace\.json"):
         load_trace(tmp_path / "nowhere")
 
 
