@@ -115,5 +115,5 @@ def _check_shapes(logps: torch.Tensor, tensors: Mapping[str, torch.Tensor | None
     for name, tensor in tensors.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
-                f"expected {name} of shape {list(shape)} for logps {list(logps.shape)}, got {list(tensor.shape)}"
+                f"expected {name} of shape {list(shape)} beside logps {list(logps.shape)}, got {list(tensor.shape)}"
             )

@@ -74,4 +74,4 @@ def read_settings(**values: Any) -> LoopSettings:
         return LoopSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"Invalid value {first['input']!r} of setting {first['loc'][0]}: {first['msg']}") from error
+        raise InputError(f"the setting {first['loc'][0]} is {first['input']!r}: {first['msg']}") from error

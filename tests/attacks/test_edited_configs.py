@@ -202,7 +202,7 @@ def test_a_run_that_is_edited_while_it_waits_is_not_started(
     assert RunQueue(launch.runs_root).start_next() == []
     for layout in (evaluation, training):
         status = read_status(layout)
-        assert status.state == "failed" and "changed after it was put into the queue" in status.error
+        assert status.state == "failed" and "changed after it was queued" in status.error
 
 
 def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(

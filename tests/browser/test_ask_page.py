@@ -110,7 +110,7 @@ def test_a_model_that_fails_is_explained(studio, open_page):
             "The model cannot be used",
             "Model 'absent/model' not found, neither as a folder nor on the Hub'",
         ),
-        ("unreachable/model", "The model cannot be used", "the hub cannot be reached"),
+        ("unreachable/model", "The model cannot be used", "the Hub cannot be reached"),
         ("full", "Out of memory", "Lower the overview budget"),
         ("broken", "Something went wrong", "The log has it as"),
     ]:

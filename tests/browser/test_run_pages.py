@@ -200,7 +200,7 @@ def test_a_checkpoint_is_published_with_the_visitors_token(
         hub.refuses = 403
         page.fill("#publish-token input", token)
         page.click("#publish-button")
-        expect(page.locator(".hs-status-failed")).to_contain_text("the hub refused it")
+        expect(page.locator(".hs-status-failed")).to_contain_text("no write permission")
         assert token not in page.content()
         hub.shutdown()
     assert not any(token.encode() in path.read_bytes() for path in shelf.rglob("*") if path.is_file())
@@ -334,7 +334,7 @@ def test_a_name_of_any_language_is_taken_and_another_answered_in_words(open_page
     page.keyboard.press("Tab")
     expect(problem).to_contain_text("Run name")
     expect(problem).to_contain_text("letters, digits, spaces, dots, hyphens and underscores")
-    expect(problem).to_contain_text("take 'Versuch 3 neu', for example")
+    expect(problem).to_contain_text("for example 'Versuch 3 neu'")
     assert "[A-Z" not in str(page.locator(".hs-report").text_content())
     name.fill("Müller Versuch")
     page.keyboard.press("Tab")
@@ -380,7 +380,7 @@ def test_red_findings_block_and_samples_are_shown(
     fill_form(page, tmp_path, "blocked", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
     page.click("#train-start")
     expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail", timeout=RUN_MS)
-    expect(page.locator(".hs-finding-bad")).to_contain_text("expected at least one sample")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("No valid rows")
     assert len(list_runs(shelf)) == before
     fill_form(page, tmp_path, "shown")
     page.click("#train-preview")

@@ -115,14 +115,14 @@ PROVOKED: dict[str, Provoke] = {
     "Access to owner/model is restricted": ask_for_permission,
     "Model 'owner/model' is neither a local folder": be_offline,
     "OpenGVLab/InternVL3-8B needs remote code": bring_code,
-    "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
+    "the value has the form of an access token": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
     "expected a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
     "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
     "rollout.group_size": change("rollout.group_size=1"),
-    "expected counts that add up": lambda *_: split_samples(
+    "expected counts with a sum": lambda *_: split_samples(
         samples(4), eval_samples=2, rl_samples=4, sft_samples=4, seed=0, split_by_image=False
     ),
-    "expected the data set with fingerprint": swap_data,
+    "The dataset has changed since the split": swap_data,
     "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
 }  # fmt: skip
 """Beginning of an error -> what raises it."""

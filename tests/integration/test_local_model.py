@@ -131,5 +131,5 @@ def test_out_of_memory_is_a_model_error(
 def test_weights_that_give_no_numbers(tiny_folder: Callable[[str], Path]) -> None:
     model = load_model(str(tiny_folder("qwen2_vl")), device="cpu")
     model.model.model.language_model.layers[0].mlp.up_proj.weight.data[:] = torch.nan
-    with pytest.raises(ModelError, match="The logits of .* are NaN"):
+    with pytest.raises(ModelError, match=r"The logits of .* are NaN"):
         model.generate([one_image(model)], GREEDY)

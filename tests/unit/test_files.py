@@ -251,7 +251,7 @@ def test_names_inside(name: str, below: str, root: Path) -> None:
     ],
 )
 def test_names_that_leave_are_refused(name: str, root: Path) -> None:
-    with pytest.raises(InputError, match="Invalid file name .*: use a relative path inside 'runs'") as caught:
+    with pytest.raises(InputError, match=r"Invalid file name .*: use a relative path inside 'runs'") as caught:
         resolve_inside(root, name)
     assert str(root.parent) not in str(caught.value)
 

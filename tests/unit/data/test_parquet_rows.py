@@ -56,8 +56,8 @@ def write_bomb(kind: str, path: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("cell", "134,217,728 bytes in the pages"),
-        ("list", "64,000,000 values in the lists"),
+        ("cell", "decompressed bytes in the pages"),
+        ("list", "values in the lists"),
         ("list of texts", "0 rows"),
         ("repeated text", "2000 rows"),
     ],
@@ -119,7 +119,7 @@ def test_rows_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(parquet_rows, "MAX_ROWS", 2)
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"id": [1, 2, 3]}), path)
-    with pytest.raises(DataError, match="at most 2 rows"):
+    with pytest.raises(DataError, match="at most 2 are allowed"):
         open_parquet(path)
 
 

@@ -109,7 +109,7 @@ def test_a_labeling_run_that_could_not_begin_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(command, "load_model", no_model)
         assert command.main(["run", str(project.folder)]) == 2
-    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert "had done no work and was removed" in capsys.readouterr().err
     assert list_runs(project.runs) == []
     counts = "SELECT (SELECT COUNT(*) FROM runs) + (SELECT COUNT(*) FROM predictions)"
     with project.database.reading() as connection:

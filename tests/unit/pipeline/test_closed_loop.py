@@ -59,11 +59,11 @@ def test_pointing_alone_is_the_first_turn_of_the_loop_and_cuts_nothing(
     assert (first.outcome, second.outcome, second.boxes) == ("ok", "no_box", ())
 
 
-def test_the_crop_is_cut_from_the_original_not_from_the_overview(sample: Sample, picture: Path) -> None:
+def test_the_crop_is_cut_from_the_original_not_from_the_overview(sample: Sample, image: Path) -> None:
     model = make_model()
     run_one(model, sample, "crops_only")
     (crop,) = images_in(model.requests("crops_only")[0])
-    original = np.asarray(Image.open(picture))[180:360, 120:360]
+    original = np.asarray(Image.open(image))[180:360, 120:360]
     np.testing.assert_array_equal(np.asarray(crop.pixels), original)
     (overview,) = images_in(model.requests("grounding")[0])
     enlarged = overview.pixels.resize((1200, 900)).crop((120, 180, 360, 360))

@@ -148,7 +148,7 @@ def test_a_trace_without_any_protocol_is_refused(saved_folder: Path) -> None:
 
 def test_a_missing_image_is_told(saved_folder: Path) -> None:
     (saved_folder / "images" / "crop_2.png").unlink()
-    with pytest.raises(DataError, match=r"crop_2\.png.*incomplete"):
+    with pytest.raises(DataError, match=r"incomplete.*crop_2\.png"):
         load_trace(saved_folder)
 
 

@@ -25,7 +25,7 @@ def fail(layout: RunLayout, work: Callable[[RunWriter], object], error: BaseExce
 
 def test_a_run_that_failed_before_it_did_anything_is_removed(layout: RunLayout) -> None:
     told = fail(layout, lambda _: None, ModelError("no such model"))
-    assert told == [f"{layout.run_id} had done nothing and was removed"]
+    assert told == [f"Run {layout.run_id} had done no work and was removed"]
     assert not layout.folder.exists()
 
 

@@ -100,7 +100,7 @@ def test_a_job_runs_in_its_own_session_and_prints_into_its_log(
     text = read_log(layout, 1).text
     assert text.startswith(f"$ {sys.executable} -c ")
     assert text.endswith("xend True blue\n"), "more than a pipe holds, and no one had to read it"
-    with pytest.raises(InputError, match="which is completed"):
+    with pytest.raises(InputError, match="is completed"):
         start("finish")
 
 
@@ -121,7 +121,7 @@ def test_a_job_that_is_killed_is_failed_and_the_next_attempt_goes_on(
     os.kill(pid, signal.SIGKILL)
     status = wait_for_end(layout)
     assert (status.state, status.exit_code) == ("failed", -9)
-    assert status.error.startswith("ended by SIGKILL, which often means that memory ran out; ")
+    assert status.error.startswith("ended by SIGKILL, which often means out of memory; ")
     second = start("finish")
     assert second.attempt == 2
     assert wait_for_end(layout).state == "completed"
@@ -212,7 +212,7 @@ def test_a_job_that_saves_after_all_once_it_is_signalled_has_just_stopped(
 @pytest.mark.parametrize(
     ("number", "state", "exit_code", "error"),
     [
-        (signal.SIGKILL, "failed", -9, "ended by SIGKILL, which often means that memory ran out; the end of logs/"),
+        (signal.SIGKILL, "failed", -9, "ended by SIGKILL, which often means out of memory; see the end of logs/"),
         (signal.SIGSEGV, "failed", -11, "ended by SIGSEGV; the end of logs/"),
         (signal.SIGTERM, "stopped", 143, "ended by SIGTERM"),
     ],
@@ -246,7 +246,7 @@ def test_a_kill_by_someone_else_is_told_also_after_a_job_was_told_to_end(
     stopping.join(120)
     status = read_status(layout)
     assert (status.state, status.exit_code) == ("failed", -9)
-    assert status.error.startswith("ended by SIGKILL, which often means that memory ran out; ")
+    assert status.error.startswith("ended by SIGKILL, which often means out of memory; ")
 
 
 @pytest.mark.parametrize(("is_told", "state"), [(True, "stopped"), (False, "failed")])

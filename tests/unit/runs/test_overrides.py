@@ -88,7 +88,7 @@ def test_the_command_names_only_what_differs() -> None:
         "--preset", "cpu-demo", "--set", changes[0], "--set", changes[1], "--set", changes[2],
     ]  # fmt: skip
     assert list_overrides(RunConfig(name="a"), RunConfig(name="b")) == ["name=a"]
-    with pytest.raises(InputError, match="expected a preset, one of cpu-demo"):
+    with pytest.raises(InputError, match="choose one of cpu-demo"):
         to_arguments(demo, "gpu-demo")
 
 
@@ -140,10 +140,10 @@ def test_the_last_of_several_wins() -> None:
         ("optim.learnin_rate", "did you mean optim.learning_rate"),
         ("learning_rate", "did you mean optim.learning_rate or optim.sft_learning_rate"),
         ("group_size", "did you mean rollout.group_size"),
-        ("method.k", "there are method.chain, method.preference_scale, "),
+        ("method.k", "available: method.chain, method.preference_scale, "),
         ("optimm.betas", "did you mean optim.betas"),
-        ("optim", "there are optim.learning_rate, "),
-        ("", "there are model.id, "),
+        ("optim", "available: optim.learning_rate, "),
+        ("", "available: model.id, "),
     ],
 )
 def test_an_unknown_name_is_told_the_near_ones(name: str, near: str) -> None:
@@ -188,7 +188,7 @@ def test_all_problems_are_named_at_once() -> None:
 def test_a_file_that_is_no_settings(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="holds no usable settings"):
+    with pytest.raises(InputError, match="contains invalid settings"):
         load_config(path)
 
 

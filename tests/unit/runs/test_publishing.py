@@ -72,7 +72,7 @@ def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Pa
                     (folder / "config.json").write_text("{}")
     (checkpoint,) = list_checkpoints(layout)
     card = write_card(layout, checkpoint, config)
-    assert "| held-out figure (n = 8, set a1b2c3) | step 0 | step 4 |" in card
+    assert "| held-out metric (n = 8, set a1b2c3) | step 0 | step 4 |" in card
     assert "| accuracy | 0.2500 | 0.5000 |" in card
     assert "| iou | – | 0.4000 |" in card and "0.7500" not in card and "nan" not in card
     assert "from base," in card and "somebody" not in card and "base_model" not in card

@@ -136,7 +136,7 @@ def test_runs_are_listed_newest_first_and_a_broken_one_does_not_hide_them(tmp_pa
     assert found[0].status
     assert found[0].status.job == "evaluation"
     assert found[2].status is None
-    assert "is no status of a run" in found[2].problem
+    assert "is not a valid run status" in found[2].problem
     assert summarize_run(made) == found[1]
 
 
@@ -169,7 +169,7 @@ def test_a_number_that_no_page_could_be_sent_is_no_status(tmp_path: Path, name: 
     write_status(made, RunStatus(job="training", state="queued", total=5).replace(**{name: 10**20}))
     (found,) = list_runs(tmp_path)
     assert (found.state, found.status) == ("unreadable", None)
-    assert f"{name}: expected less than 2**53" in found.problem
+    assert f"{name} must be less than 2**53" in found.problem
 
 
 def test_a_log_is_shown_without_the_values_of_secret_variables(

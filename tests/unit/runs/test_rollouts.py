@@ -128,7 +128,7 @@ def test_a_line_that_is_no_group_is_named(layout: RunLayout, sample: Sample, gro
     value = json.loads(layout.rollouts_of(10).read_text())
     with layout.rollouts_of(10).open("a") as file:
         file.write(json.dumps(value | {"image_wh": [1]}) + "\n")
-    with pytest.raises(DataError, match="line 2 is no group of rollouts: image_wh"):
+    with pytest.raises(DataError, match="line 2 is not a valid rollout group: image_wh"):
         read_groups(layout, 10)
     with pytest.raises(DataError, match="No such file"):
         read_groups(layout, 11)

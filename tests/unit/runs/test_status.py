@@ -116,7 +116,7 @@ def test_an_attempt_that_begins_between_two_looks_is_seen(layout: RunLayout, mon
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"job": "training", "state": "lost", "total": 1}', "[]"])
 def test_a_status_that_is_none(layout: RunLayout, content: str) -> None:
     layout.status.write_text(content)
-    with pytest.raises(DataError, match="is no status of a run"):
+    with pytest.raises(DataError, match="is not a valid run status"):
         read_status(layout)
 
 
@@ -128,7 +128,7 @@ def test_a_folder_without_status(tmp_path: Path) -> None:
 def test_who_may_start(layout: RunLayout) -> None:
     for state in ("queued", "running", "stopping"):
         write(layout, state=state, attempt=1, **OWN)
-        with pytest.raises(InputError, match=f"got process {os.getpid()}; stop it first"):
+        with pytest.raises(InputError, match=f"process {os.getpid()}.. Stop it first"):
             check_startable(layout)
         write(layout, state=state, attempt=1, **GONE)
         assert check_startable(layout).attempt == 1
@@ -136,5 +136,5 @@ def test_who_may_start(layout: RunLayout) -> None:
         write(layout, state=state, attempt=3, **GONE)
         assert check_startable(layout).attempt == 3
     write(layout, state="completed", attempt=1, **GONE)
-    with pytest.raises(InputError, match="which is completed; start a new run"):
+    with pytest.raises(InputError, match=r"is completed. Start a new run"):
         check_startable(layout)

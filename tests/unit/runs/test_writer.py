@@ -117,7 +117,7 @@ def test_an_attempt_from_start_to_end(layout: RunLayout) -> None:
 def test_a_completed_run_is_not_started_again(layout: RunLayout) -> None:
     with RunWriter(layout, total=1):
         pass
-    with pytest.raises(InputError, match="which is completed"), RunWriter(layout, total=1):
+    with pytest.raises(InputError, match="is completed"), RunWriter(layout, total=1):
         pass
 
 
@@ -301,7 +301,7 @@ def test_two_writers_never_work_at_once(layout: RunLayout) -> None:
     with RunWriter(layout, total=9) as first:
         first.log_step(1, "", {})
         before = layout.events.read_bytes(), layout.status.read_bytes()
-        with pytest.raises(InputError, match="one that still runs; stop it first"), RunWriter(layout, total=9):
+        with pytest.raises(InputError, match=r"is still running. Stop it first"), RunWriter(layout, total=9):
             pass
         assert (layout.events.read_bytes(), layout.status.read_bytes()) == before
     assert read_status(layout).attempt == 1
@@ -315,10 +315,10 @@ def test_the_job_of_a_launcher_keeps_its_attempt_its_group_and_a_stop(
         job="training", state="queued", pid=leader, pid_start=get_process_start(leader), attempt=4, step=3, total=0
     )
     write_status(layout, queued)
-    with pytest.raises(InputError, match="no other attempt"), RunWriter(layout, total=9):
+    with pytest.raises(InputError, match="Another attempt of"), RunWriter(layout, total=9):
         pass
     monkeypatch.setenv(ATTEMPT_VARIABLE, "3")
-    with pytest.raises(InputError, match="no other attempt"), RunWriter(layout, total=9):
+    with pytest.raises(InputError, match="Another attempt of"), RunWriter(layout, total=9):
         pass
     monkeypatch.setenv(ATTEMPT_VARIABLE, "4")
     layout.stop.touch()
@@ -360,7 +360,7 @@ def test_full_images_are_told_once(layout: RunLayout, sample: Sample, group: Rol
             run.log_rollouts(step, [images])
     assert payloads(layout)[:3] == [
         RolloutsSaved(groups=1),
-        Warned(message="the images of rollouts fill their 0 MB; records continue without"),
+        Warned(message="rollout images have reached 0 MB; recording continues without images"),
         RolloutsSaved(groups=1),
     ]
     assert read_groups(layout, 2)[0].overview is None

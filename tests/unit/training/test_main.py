@@ -116,7 +116,7 @@ def test_a_training_that_could_not_begin_leaves_nothing(tmp_path: Path, capsys: 
     data = write_jsonl(tmp_path / "data", 8)
     root = ["--runs-root", str(tmp_path / "runs")]
     assert main([*set_options(tmp_path / "no-model", data), *root]) == 2
-    assert "had done nothing and was removed" in capsys.readouterr().err
+    assert "had done no work and was removed" in capsys.readouterr().err
     assert main([*set_options(tmp_path / "no-model", tmp_path / "none.jsonl"), *root]) == 2
     assert list((tmp_path / "runs").iterdir()) == []
 
