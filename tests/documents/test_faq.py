@@ -110,7 +110,7 @@ def swap_data(*_: object) -> None:
 
 
 PROVOKED: dict[str, Provoke] = {
-    "expected the training to fit": run_out(explain_out_of_memory),
+    "Out of memory on cuda:0 during training": run_out(explain_out_of_memory),
     "Out of memory on cuda:0. Lower the overview": run_out(memory_errors),
     "Access to owner/model is restricted": ask_for_permission,
     "Model 'owner/model' is neither a local folder": be_offline,
@@ -152,7 +152,7 @@ def test_it_is_a_message_of_the_sources(told: str) -> None:
 
 def test_a_resumed_run_keeps_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert training.main(["--resume", "20260131-120000-ap_grpo-4f1c2a", "--set", "seed=1"]) == 2
-    (told,) = (text for text in ERRORS if text.startswith("expected --resume without --set"))
+    (told,) = (text for text in ERRORS if text.startswith("--resume cannot be combined with --set"))
     assert told in " ".join(capsys.readouterr().err.split())
 
 

@@ -196,7 +196,7 @@ def test_a_signal_to_one_process_stops_both_and_the_run_says_so(
         assert job.returncode == 0, told[-4000:]
     status = read_status(layout)
     assert (status.state, status.exit_code) == ("stopped", 0) and 0 < status.step < config.total_steps
-    assert status.error == "a signal told another of its processes to stop"
+    assert status.error == "another process of the run received a stop signal"
     assert newest_step(layout) == status.step
 
 

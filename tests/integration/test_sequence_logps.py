@@ -104,7 +104,7 @@ def test_shared_rows_equal_plain_ones_and_the_library(policy: TrainableModel) ->
     expected = library_outcome(policy.model, sequences)
     assert_equal(shared, expected)
     plain = outcome(policy.model, sequences, share=False)
-    assert plain.prefix_sharing_blocker == "prefix sharing is switched off"
+    assert plain.prefix_sharing_blocker == "prefix sharing is disabled"
     assert_equal(plain, expected)
     assert any(name.startswith("model.vis") for name in shared.gradients)
 
@@ -168,7 +168,7 @@ def test_features_of_a_frozen_tower_are_used_again(policy: TrainableModel) -> No
     assert_equal(from_features, from_pixels)
     assert not any("vis" in name for name in from_features.gradients)
     policy.model.requires_grad_(True)
-    with pytest.raises(ValueError, match="expected pixels of every image while the vision tower is trained"):
+    with pytest.raises(ValueError, match="Training the vision tower needs pixels of every image"):
         compute_logps(policy.model, known)
 
 
@@ -308,7 +308,7 @@ def test_a_model_with_sliding_windows_does_not_share(tiny_folder: Callable[[str]
     policy = TrainableModel(model, make_policy(folder).processor, "sliding")
     sequences = mixed_sequences(policy)
     actual = outcome(model, sequences)
-    assert actual.prefix_sharing_blocker == "layers of the kind sliding_attention need a mask of their own"
+    assert actual.prefix_sharing_blocker == "layers of type sliding_attention need their own mask"
     assert_equal(actual, library_outcome(model, sequences))
 
 
@@ -317,17 +317,17 @@ def test_what_else_stands_in_the_way(one_policy: TrainableModel) -> None:
     assert prefix_sharing_blocker(model) is None
     text = model.config.get_text_config()
     text.attention_dropout = 0.1
-    assert prefix_sharing_blocker(model) == "dropout would hit all completions of a group alike"
+    assert prefix_sharing_blocker(model) == "dropout would affect all completions of a group equally"
     model.eval()
     assert prefix_sharing_blocker(model) is None
     text._attn_implementation = "flash_attention_2"
-    assert "'flash_attention_2' takes no mask of our own; sdpa and eager do" in str(prefix_sharing_blocker(model))
+    assert "'flash_attention_2' does not accept custom masks; sdpa and eager do" in str(prefix_sharing_blocker(model))
     text._attn_implementation, text.attention_dropout = "sdpa", 0.0
     clean = copy.deepcopy(model)
     assert prefix_sharing_blocker(unwrap_model(add_lora(model))) is None
     assert (
         prefix_sharing_blocker(unwrap_model(add_lora(clean, dropout=0.1)))
-        == "dropout would hit all completions of a group alike"
+        == "dropout would affect all completions of a group equally"
     )
 
 

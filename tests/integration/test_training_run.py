@@ -134,7 +134,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_uninterrupted_one(
     assert list_rollout_steps(whole) == [5, 6, 7, 8]
     groups = read_groups(whole, list_rollout_steps(whole)[0])
     assert all(group.group.credits and group.overview for group in groups)
-    with pytest.raises(InputError, match="expected a new run"):
+    with pytest.raises(InputError, match="already has checkpoints"):
         run(config, whole.folder)
 
 
@@ -285,7 +285,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
     assert [found.manifest.step for found in list_checkpoints(layout)][-1] == step, "its last step is saved"
     assert step not in evaluations(layout)
     warned = [event.payload.message for event in read_events(layout).events if isinstance(event.payload, Warned)]
-    assert warned == [f"the stop cut the evaluation at step {step} short: its figures are missing"]
+    assert warned == [f"the stop request cancelled the evaluation at step {step} short: its figures are missing"]
     if step < 4:
         assert run(long_measuring, layout.folder, resume=True).step == 4
         assert [at for at, *_ in losses(layout)] == [1, 2, 3, 4]
@@ -293,7 +293,7 @@ def test_a_stop_does_not_wait_for_the_evaluation_of_a_stage(
 
 def test_out_of_memory_names_the_knobs() -> None:
     cpu = torch.device("cpu")
-    with pytest.raises(ModelError, match=r"lower schedule\.rl_micro_batch_size"), explain_out_of_memory(cpu):
+    with pytest.raises(ModelError, match=r"Lower schedule\.rl_micro_batch_size"), explain_out_of_memory(cpu):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
     with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory(cpu):
         raise RuntimeError("something else")
@@ -304,6 +304,6 @@ def test_an_adapter_is_no_model_to_begin_with(tmp_path: Path, jsonl: Path) -> No
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     config = small_config(tmp_path / "adapter", data={"source": "jsonl", "path": str(jsonl)})
     layout = start(config, tmp_path)
-    with pytest.raises(ModelError, match="is itself an adapter"):
+    with pytest.raises(ModelError, match="model.id is the adapter"):
         run(config, layout.folder)
     assert read_status(layout).state == "failed"

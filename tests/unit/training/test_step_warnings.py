@@ -29,9 +29,9 @@ def test_rewards_that_are_all_zero_are_told_once_with_the_outcomes_as_evidence()
     ((step, text),) = check([ALL_WRONG] * 35)
     assert step == STREAK_STEPS
     assert text.startswith("steps 1 to 10: none of 320 rollouts was right, so all advantages are 0")
-    assert "240 without a box (no_box), 40 with an unusable box (bad_box), 80 cut off" in text
+    assert "240 without a box (no_box), 40 with an invalid box (bad_box), 80 cut off" in text
     causes = text.split("Likely causes")[1]
-    assert causes.index("boxes are missing") < causes.index("turns are cut off") < causes.index("answers are wrong")
+    assert causes.index("boxes are missing") < causes.index("turns are truncated") < causes.index("answers are wrong")
 
 
 def test_a_spell_that_comes_back_is_told_again_with_its_own_counts() -> None:

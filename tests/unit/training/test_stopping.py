@@ -17,7 +17,7 @@ def test_the_first_signal_is_a_wish_and_the_second_one_acts(number: signal.Signa
             assert signals.received is None
             os.kill(os.getpid(), number)
             assert (signals.received, reached) == (number, [])
-            assert told == [f"{number.name}: stopping after this step, then saving; again to end at once"]
+            assert told == [f"{number.name}: stopping after this step and saving; send it again to end at once"]
             os.kill(os.getpid(), number)
             assert reached == [number]
         os.kill(os.getpid(), number)
