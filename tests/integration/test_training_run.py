@@ -304,6 +304,6 @@ def test_an_adapter_is_no_model_to_begin_with(tmp_path: Path, jsonl: Path) -> No
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     config = small_config(tmp_path / "adapter", data={"source": "jsonl", "path": str(jsonl)})
     layout = start(config, tmp_path)
-    with pytest.raises(ModelError, match="model.id is the adapter"):
+    with pytest.raises(ModelError, match=r"model.id is the adapter"):
         run(config, layout.folder)
     assert read_status(layout).state == "failed"

@@ -125,10 +125,10 @@ def test_progress_only_grows_and_ends_at_one(image: Path) -> None:
 
 
 def test_a_caller_may_share_an_open_image(image: Path) -> None:
-    image = SourceImage(image)
-    full = image.full()
-    ask(make_model(), image, open_image=lambda _: image)
-    assert image.full() is full, "a lone image stays decoded"
+    source = SourceImage(image)
+    full = source.full()
+    ask(make_model(), image, open_image=lambda _: source)
+    assert source.full() is full, "a lone image stays decoded"
 
 
 def test_an_unreadable_image_is_raised(tmp_path: Path) -> None:
@@ -136,16 +136,16 @@ def test_an_unreadable_image_is_raised(tmp_path: Path) -> None:
         ask(make_model(), tmp_path / "nowhere.png")
 
 
-def test_a_image_that_breaks_on_the_way_is_raised(image: Path) -> None:
-    image = SourceImage(image)
+def test_an_image_that_breaks_on_the_way_is_raised(image: Path) -> None:
+    source = SourceImage(image)
 
     def cut_short(_: object) -> str:
-        image.close()
+        source.close()
         image.write_bytes(image.read_bytes()[:5000])
         return BOX
 
     with pytest.raises(ImageError, match=r"noise\.png"):
-        ask(make_model(grounding=cut_short), image, open_image=lambda _: image)
+        ask(make_model(grounding=cut_short), image, open_image=lambda _: source)
 
 
 def test_no_protocol_is_refused(image: Path) -> None:

@@ -59,7 +59,7 @@ def test_an_id_without_a_run_or_with_a_link_out_is_refused(tmp_path: Path) -> No
     root.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (root / run_id).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="expected the name of a file below"):
+    with pytest.raises(InputError, match="Invalid file name"):
         find_run(root, run_id)
 
 

@@ -149,7 +149,7 @@ def test_the_last_of_several_wins() -> None:
 def test_an_unknown_name_is_told_the_near_ones(name: str, near: str) -> None:
     with pytest.raises(InputError) as caught:
         apply_overrides(RunConfig(), [f"{name}=1"])
-    assert f"got {name!r}" in str(caught.value)
+    assert f"unknown setting {name!r}" in str(caught.value)
     assert near in str(caught.value)
 
 

@@ -87,7 +87,9 @@ def test_the_token_is_nowhere_on_disk(
     assert TOKEN not in repr(Destination("me/model", TOKEN))
 
 
-@pytest.mark.parametrize(("status", "text"), [(401, "may write"), (403, "may write"), (400, "answered 400")])
+@pytest.mark.parametrize(
+    ("status", "text"), [(401, "no write permission"), (403, "no write permission"), (400, "with status 400")]
+)
 def test_a_hub_that_refuses_is_explained_without_the_token(
     hub: FakeHub, layout: RunLayout, status: int, text: str
 ) -> None:
@@ -100,11 +102,11 @@ def test_a_hub_that_refuses_is_explained_without_the_token(
 @pytest.mark.parametrize(
     ("repo", "token", "step", "text"),
     [
-        ("model", TOKEN, 2, "such as owner/name"),
-        ("../x/y", TOKEN, 2, "such as owner/name"),
-        ("me/<b>", TOKEN, 2, "such as owner/name"),
+        ("model", TOKEN, 2, "use owner/name"),
+        ("../x/y", TOKEN, 2, "use owner/name"),
+        ("me/<b>", TOKEN, 2, "use owner/name"),
         ("me/model", "  ", 2, "access token"),
-        ("me/model", TOKEN, 7, "got step 7"),
+        ("me/model", TOKEN, 7, "no complete checkpoint of step 7"),
     ],
 )
 def test_what_cannot_be_published_is_said(layout: RunLayout, repo: str, token: str, step: int, text: str) -> None:
@@ -121,7 +123,7 @@ def test_a_machine_that_is_offline(layout: RunLayout, monkeypatch: pytest.Monkey
 def test_a_hub_that_is_not_there(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="can be reached"):
+    with pytest.raises(ModelError, match="cannot be reached"):
         publish_checkpoint(layout, 2, Destination("me/model", TOKEN))
 
 

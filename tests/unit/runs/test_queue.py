@@ -227,6 +227,6 @@ def test_a_plan_of_other_making_tells_its_devices_and_is_not_started(root: Path)
     layout = make(root, LaunchPlan(argv=SLEEP, gpus=(1, 2)))
     (root / KEY_FILE).unlink()
     assert load_verified_plan(layout) is None
-    told = read_unverified_plan(layout)
-    assert told is not None and told.gpus == (1, 2)
-    assert RunQueue(root).start_next() == [] and "resume the run" in read_status(layout).error
+    plan = read_unverified_plan(layout)
+    assert plan is not None and told.gpus == (1, 2)
+    assert RunQueue(root).start_next() == [] and "Resume the run" in read_status(layout).error

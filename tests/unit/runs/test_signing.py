@@ -35,7 +35,7 @@ def test_only_the_owner_reads_the_key_and_nothing_else_is_left(tmp_path: Path) -
 
 def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"short")
-    with pytest.raises(DataError, match="remove the file"):
+    with pytest.raises(DataError, match="Remove the file"):
         sign_plan(tmp_path, "run", PLAN)
     assert not is_signed(tmp_path, "run", PLAN, "0" * 64)
 

@@ -122,11 +122,18 @@ def test_a_training_that_could_not_begin_leaves_nothing(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--set", "optim.learning_rat=1"], ["--config", "/nowhere.json"], ["--resume", ".."]]
+    ("wrong", "message"),
+    [
+        (["--set", "optim.learning_rat=1"], "error: unknown setting 'optim.learning_rat'"),
+        (["--config", "/nowhere.json"], "error: Cannot read the settings file /nowhere.json"),
+        (["--resume", ".."], "error: Invalid run id '..'"),
+    ],
 )
-def test_what_cannot_be_used_ends_with_2(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_end_with_2(
+    wrong: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*wrong, "--runs-root", str(tmp_path)]) == 2
-    assert "error: " in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

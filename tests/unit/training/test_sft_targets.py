@@ -34,7 +34,7 @@ def test_boxes_can_be_taught_only_where_there_are_some() -> None:
     grounded = RunConfig.model_validate({"method": {"chain": "sft", "sft_target": "grounded"}})
     check_sft_samples([plain], RunConfig())
     check_sft_samples([plain, labeled], grounded)
-    with pytest.raises(DataError, match=r"label_boxes for method\.sft_target=grounded"):
+    with pytest.raises(DataError, match=r"method\.sft_target=grounded needs samples with label_boxes"):
         check_sft_samples([plain], grounded)
-    with pytest.raises(DataError, match=r"raise data\.sft_samples"):
+    with pytest.raises(DataError, match=r"Raise data\.sft_samples"):
         check_sft_samples([], RunConfig())
