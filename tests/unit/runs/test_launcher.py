@@ -373,7 +373,7 @@ def test_a_run_that_was_never_started_is_stopped_without_a_signal(layout: RunLay
 def test_a_program_that_cannot_be_started_leaves_the_run_as_it_was(layout: RunLayout) -> None:
     before = read_status(layout)
     for argv in ([], ["/nowhere/python"], ["python", "a\0b"]):
-        with pytest.raises(InputError, match="expected a program|Cannot start the program"):
+        with pytest.raises(InputError, match=r"expected a program|Cannot start the program"):
             start_run(layout, argv)
     assert read_status(layout) == before
 

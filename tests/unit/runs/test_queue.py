@@ -228,5 +228,5 @@ def test_a_plan_of_other_making_tells_its_devices_and_is_not_started(root: Path)
     (root / KEY_FILE).unlink()
     assert load_verified_plan(layout) is None
     plan = read_unverified_plan(layout)
-    assert plan is not None and told.gpus == (1, 2)
+    assert plan is not None and plan.gpus == (1, 2)
     assert RunQueue(root).start_next() == [] and "Resume the run" in read_status(layout).error

@@ -67,7 +67,7 @@ def test_a_study_from_beginning_to_end_and_once_more(study: StudyFolder) -> None
     runs = sorted(study.runs.iterdir())
     statuses, said = run(study, ["ap_grpo_060_sft", "sft"], commands(), seeds=2)
     assert set(statuses.values()) == {"found"}
-    assert said == ["7 of 7 variants are complete already"]
+    assert said == ["7 of 7 variants are already complete"]
     assert sorted(study.runs.iterdir()) == runs
 
 
@@ -130,7 +130,7 @@ def test_questions_that_cannot_be_drawn_end_the_study(study: StudyFolder) -> Non
 
 def test_another_study_needs_another_folder(study: StudyFolder) -> None:
     run(study, ["base"], commands())
-    with pytest.raises(InputError, match="name another --out"):
+    with pytest.raises(InputError, match="Choose another --out"):
         run(StudyFolder(study.folder, QUICK), ["base"], commands())
 
 
