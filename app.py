@@ -77,7 +77,7 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--allow-model", action="append", default=[], metavar="NAME",
-        help="model folder or Hub id that clients may load in addition to the built-in list; repeatable (default: clients "
+        help="model folder or Hub id that clients may load beyond the built-in list; repeatable (default: clients "
         "on this machine may load any)",
     )  # fmt: skip
     parser.add_argument(
@@ -92,11 +92,11 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--without-login", action="store_true",
-        help="allow access without a login; otherwise serving a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
+        help="allow access without a login; otherwise a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
     )  # fmt: skip
     parser.add_argument(
         "--mcp", action="store_true",
-        help="serve the tools ask, locate and verify to MCP clients at /mcp, protected by the token in HART_STUDIO_MCP_TOKEN",
+        help="serve the tools ask, locate and verify to MCP clients at /mcp, with the token in HART_STUDIO_MCP_TOKEN",
     )  # fmt: skip
     parser.add_argument(
         "--cache-mb", type=int, default=2048, metavar="MB",

@@ -48,7 +48,7 @@ class RunStatus(Record):
     total: int = Field(ge=0)
     """Total steps; 0 = unknown."""
     phase: str = Field(default="", max_length=200)
-    """Activity other than steps, such as ``measuring held-out questions, 16 of 40``; empty = its
+    """Activity other than steps, such as ``evaluating held-out questions, 16 of 40``; empty = its
     steps."""
     heartbeat: AwareDatetime | None = None
     """Time of the last progress, UTC."""

@@ -22,7 +22,7 @@ def main(out: Path, folder: Path) -> None:
     state = PartialState(cpu=True)
     config = small_config(folder, method={"chain": "ap_grpo+sft"})
     with state.main_process_first():
-        samples = make_samples(out / "pictures")
+        samples = make_samples(out / "images")
     samples[2] = samples[2].model_copy(update={"image": str(out / "gone.png")})
     trainer: Any = make_trainer(config, samples, out / "rl", processes=state.num_processes)
     train(trainer, out / "rl", state)

@@ -126,7 +126,7 @@ def test_a_crop_inside_a_branch(policy: TrainableModel) -> None:
     assert_equal(outcome(policy.model, sequences, share=False), shared)
 
 
-def test_one_call_encodes_a_image_once_and_projects_labels_only(policy: TrainableModel) -> None:
+def test_one_call_encodes_an_image_once_and_projects_labels_only(policy: TrainableModel) -> None:
     overview = image(policy, 160, 110)
     prompts = [policy.read(request(policy, overview)) for request in (asking("Where?"), asking("Which?"))]
     sequences = [turn_sequence(prompt, random_ids(3, seed)) for seed, prompt in enumerate(prompts * 2)]

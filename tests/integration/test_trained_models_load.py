@@ -77,18 +77,18 @@ def ask_it(model: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> dict
 
 
 def test_adapters_are_one_function_however_they_are_loaded(adapters: Trained, tmp_path: Path) -> None:
-    told = json.loads((adapters.model / "adapter_config.json").read_text())
-    assert Path(told["base_model_name_or_path"]) == adapters.base.resolve()
+    settings = json.loads((adapters.model / "adapter_config.json").read_text())
+    assert Path(settings["base_model_name_or_path"]) == adapters.base.resolve()
     by_peft = logits(PeftModel.from_pretrained(plain(adapters.base), adapters.model).eval(), adapters)
-    ours = logits(load_model(str(adapters.model), device="cpu").model, adapters)
+    own = logits(load_model(str(adapters.model), device="cpu").model, adapters)
     out = tmp_path / "merged"
     assert merging.main([adapters.run_id, "--runs-root", str(adapters.runs_root), "--out", str(out)]) == 0
     merged = logits(plain(out), adapters)
     untrained = logits(plain(adapters.base), adapters)
     moved = float((by_peft - untrained).abs().max())
     assert moved > 1e-3, "the run has trained nothing"
-    assert float((ours - by_peft).abs().max()) < 0.01 * moved
-    assert torch.equal(merged, ours)
+    assert float((own - by_peft).abs().max()) < 0.01 * moved
+    assert torch.equal(merged, own)
     assert not list(out.glob("adapter*")) and [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 

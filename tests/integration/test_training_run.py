@@ -232,20 +232,20 @@ def long_measuring(
 
 
 def stop_while_measuring(monkeypatch: pytest.MonkeyPatch, step: int) -> list[tuple[int, str]]:
-    """Ask for a stop when the first batch of the evaluation at a step is done; gives (step, phase) of all told."""
-    told: list[tuple[int, str]] = []
+    """Ask for a stop when the first batch of the evaluation at a step is done; returns (step, phase) of all reports."""
+    reports: list[tuple[int, str]] = []
     set_phase = RunWriter.set_phase
 
-    def tell_and_ask(self: RunWriter, phase: str) -> None:
+    def record_and_request(self: RunWriter, phase: str) -> None:
         set_phase(self, phase)
         now = read_status(self.layout)
-        told.append((now.step, now.phase))
-        if now.step == step and phase.startswith("measuring held-out questions, 1 of"):
+        reports.append((now.step, now.phase))
+        if now.step == step and phase.startswith("evaluating held-out questions, 1 of"):
             self.layout.stop.touch()
 
     monkeypatch.setattr(writer_module, "STATUS_PERIOD_SECONDS", 0.0)
-    monkeypatch.setattr(RunWriter, "set_phase", tell_and_ask)
-    return told
+    monkeypatch.setattr(RunWriter, "set_phase", record_and_request)
+    return reports
 
 
 def evaluations(layout: RunLayout) -> list[int]:
@@ -257,15 +257,15 @@ def test_a_stop_does_not_wait_for_the_first_evaluation(
 ) -> None:
     layout = start(long_measuring, tmp_path)
     with monkeypatch.context() as patch:
-        told = stop_while_measuring(patch, 0)
+        reports = stop_while_measuring(patch, 0)
         result = run(long_measuring, layout.folder)
-    assert told[:4] == [
+    assert reports[:4] == [
         (0, "reading the samples"),
         (0, "loading the model"),
-        (0, "measuring held-out questions, 0 of 2"),
-        (0, "measuring held-out questions, 1 of 2"),
+        (0, "evaluating held-out questions, 0 of 2"),
+        (0, "evaluating held-out questions, 1 of 2"),
     ]
-    assert len(told) == 4 and (result.step, result.model) == (0, None)
+    assert len(reports) == 4 and (result.step, result.model) == (0, None)
     status = read_status(layout)
     assert (status.state, status.step, status.error, status.phase) == ("stopped", 0, "", "")
     assert not list_checkpoints(layout) and evaluations(layout) == []

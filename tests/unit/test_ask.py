@@ -216,7 +216,7 @@ def test_bad_input_is_exit_code_2_and_one_line(
     assert message in err
 
 
-def test_bad_input_is_told_before_a_model_is_loaded(image: Path, loaded: list[Any]) -> None:
+def test_bad_input_is_reported_before_a_model_is_loaded(image: Path, loaded: list[Any]) -> None:
     assert ask.main([str(image), "Which?", "--choice", "red", "--choice", "blue", "--answer", "green"]) == 2
     assert ask.main([str(image.with_name("nowhere.png")), "Which?"]) == 2
     assert ask.main([str(image), "Which?", "--rollouts", "2"]) == 2
@@ -230,7 +230,7 @@ def test_bad_input_is_told_before_a_model_is_loaded(image: Path, loaded: list[An
         (["a.png"], "required: QUESTION"),
         (["a.png", "Which?", "--protocol", "guess"], "'guess'"),
         (["a.png", "Which?", "--padding", "wide"], "'wide'"),
-        (["a.png", "Which?", "--colour", "red"], "--colour"),
+        (["a.png", "Which?", "--shade", "red"], "--shade"),
     ],
 )
 def test_wrong_flags_are_exit_code_2_and_one_line(
@@ -255,20 +255,20 @@ def test_a_model_error_is_one_line_even_when_its_text_is_not(
     assert capsys.readouterr().err == "ask: expected a model, got a sandwich\n"
 
 
-def test_a_real_missing_model_is_told(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_missing_model_is_reported(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask.main([str(image), "Which?", "--model", str(tmp_path / "no-model")]) == 2
     err = capsys.readouterr().err
     assert "no-model" in err
     assert err.count("\n") == 1
 
 
-def test_a_trace_that_cannot_be_written_is_told(
+def test_a_trace_that_cannot_be_written_is_reported(
     image: Path, loaded: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     assert ask.main([str(image), "Which?", "--save", str(tmp_path / "file" / "trace")]) == 2
     assert "Cannot write the trace to" in capsys.readouterr().err
-    assert loaded == [], "told before the model has been asked"
+    assert loaded == [], "reported before the model is called"
 
 
 @pytest.mark.parametrize("name", ["trace.json", "images/overview.png"])

@@ -63,8 +63,8 @@ def test_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatch: p
 
 def test_written_file_has_the_usual_access_rights(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    write_atomically(tmp_path / "ours", "x")
-    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    write_atomically(tmp_path / "own", "x")
+    assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
 
 def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_any_name_is_inside_or_refused(name: str, tmp_path_factory: pytest.TempP
         "//host/x", "\\\\host\\share", "\\/host/x", "/\\host/x", "\t//host/x", "ab:/",
     ],
 )  # fmt: skip
-def test_an_address_is_told_from_a_file(name: str) -> None:
+def test_an_address_is_distinguished_from_a_file(name: str) -> None:
     assert is_url(name)
 
 

@@ -134,7 +134,7 @@ def test_pixel_cap_is_exact() -> None:
         SourceImage(PNG, ImageLimits(max_pixels=64 * 48 - 1))
 
 
-def test_pillows_own_guard_neither_warns_nor_stops_a_image_within_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_own_guard_neither_warns_nor_stops_an_image_within_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow alone would refuse 64 x 48
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -172,7 +172,7 @@ SEEDS += [
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @given(seed=st.sampled_from(SEEDS), data=st.data())
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_damaged_bytes_give_a_image_or_an_image_error(seed: bytes, data: st.DataObject) -> None:
+def test_damaged_bytes_give_an_image_or_an_image_error(seed: bytes, data: st.DataObject) -> None:
     damaged = bytearray(seed)
     # Headers are where decoders break, so half of the edits go there.
     places = st.integers(0, len(seed) - 1) | st.integers(0, 63)

@@ -59,7 +59,7 @@ def test_open(text, value, rule):
 
 
 @pytest.mark.parametrize(
-    ("text", "normalised"),
+    ("text", "normalized"),
     [
         ("The Red Triangle", "red triangle"),  # case, article
         ("  a \n b  ", "b"),  # blanks
@@ -86,8 +86,8 @@ def test_open(text, value, rule):
         ("   ", ""),  # nothing
     ],
 )
-def test_normalised_text(text, normalised):
-    assert normalize_text(text) == normalised
+def test_normalized_text(text, normalized):
+    assert normalize_text(text) == normalized
 
 
 # ---- scores ----

@@ -57,7 +57,7 @@ def test_links_that_stay_inside_and_the_folder_itself_are_allowed(tmp_path: Path
     reject_external_symlinks(tmp_path / "other")
 
 
-def test_only_what_is_named_is_looked_at(tmp_path: Path) -> None:
+def test_only_what_is_named_is_read(tmp_path: Path) -> None:
     (tmp_path / "run" / "a").mkdir(parents=True)
     (tmp_path / "run" / "a" / "link").symlink_to(tmp_path)
     reject_external_symlinks(tmp_path / "run", ["b", "c"])

@@ -158,10 +158,10 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_ap_grpo_without_preference_is_grpo_bit_for_bit() -> None:
-    ours, theirs = batch(scale=0.0), batch(method=METHODS["grpo"])
-    loss, expected = policy_loss(**ours).loss, policy_loss(**theirs).loss
+    own, reference = batch(scale=0.0), batch(method=METHODS["grpo"])
+    loss, expected = policy_loss(**own).loss, policy_loss(**reference).loss
     assert torch.equal(loss, expected)
-    assert torch.equal(gradient_of(loss, ours), gradient_of(expected, theirs))
+    assert torch.equal(gradient_of(loss, own), gradient_of(expected, reference))
     assert not torch.equal(loss, policy_loss(**batch()).loss), "preference does something"
 
 
@@ -253,8 +253,8 @@ def test_sft_is_cross_entropy() -> None:
     loss = sft_loss(logps, torch.ones(1, 5, dtype=torch.bool), row_weight=torch.tensor([1 / 5], dtype=torch.float64))
     expected = torch.nn.functional.cross_entropy(logits, labels)
     torch.testing.assert_close(loss, expected)
-    (ours,), (theirs,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
-    torch.testing.assert_close(ours, theirs)
+    (own,), (reference,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(own, reference)
 
 
 def test_sft_refuses_what_would_be_broadcast() -> None:

@@ -54,7 +54,7 @@ def write_bomb(kind: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("cell", "decompressed bytes in the pages"),
         ("list", "values in the lists"),
@@ -62,17 +62,17 @@ def write_bomb(kind: str, path: Path) -> Path:
         ("repeated text", "2000 rows"),
     ],
 )
-def test_a_bomb_stays_within_the_memory(kind: str, told: str, tmp_path: Path) -> None:
+def test_a_bomb_stays_within_the_memory(kind: str, message: str, tmp_path: Path) -> None:
     path = write_bomb(kind, tmp_path / "bomb.parquet")
     assert path.stat().st_size < 100_000
     done = subprocess.run([sys.executable, "-c", _PROBE, str(path)], capture_output=True, text=True, check=True)
     said, added = done.stdout.strip().rsplit("\n", 1)
-    assert told in said
+    assert message in said
     assert int(added) < MOST_MIB
 
 
 def test_metadata_that_lies_about_the_size_is_not_believed(tmp_path: Path) -> None:
-    """The total in the metadata is made small; the page headers tell the truth, and these are counted."""
+    """The total in the metadata is made small; the page headers have the real sizes, which are summed."""
     path = tmp_path / "liar.parquet"
     size = 200_000_000
     pq.write_table(pa.table({"question": ["x" * size]}), path, compression="zstd", use_dictionary=False)

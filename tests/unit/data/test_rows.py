@@ -110,7 +110,7 @@ def test_a_image_must_exist_below_its_folder(tmp_path: Path) -> None:
             resolve_image_path(tmp_path / "in", name)
 
 
-def test_bad_rows_are_counted_and_the_others_kept() -> None:
+def test_invalid_rows_are_counted_and_the_others_kept() -> None:
     rows = [("a", "one"), ("b", "bad"), ("c", "one"), ("d", "none"), ("e", "two"), ("f", "bad")]
 
     def read(row: str) -> GoldSample:

@@ -1,4 +1,4 @@
-"""CSV and TSV that people and spreadsheets made: a bad row costs no other row, and is counted."""
+"""CSV and TSV that people and spreadsheets made: an invalid row does not affect other rows, and is counted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_another_quotation_mark_further_down_changes_nothing(table: Path, later:
 
 
 def test_cells_with_line_breaks_and_quotation_marks_are_whole(table: Path) -> None:
-    question = 'He said "look, there"\n\nand:\r\na, b\u2028c'
+    question = 'He said "here, there"\n\nand:\r\na, b\u2028c'
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerows(

@@ -33,13 +33,13 @@ def write(folder: Path, *rows: object) -> Path:
 
 
 def test_a_line_is_a_sample(folder: Path) -> None:
-    full = {**GOOD, "id": 7, "kind": "detail", "category": "digit", "gold_boxes": [[0, 0, 2, 1.5]], "note": "ours"}
+    full = {**GOOD, "id": 7, "kind": "detail", "category": "digit", "gold_boxes": [[0, 0, 2, 1.5]], "note": "own"}
     loaded = load_jsonl(write(folder, GOOD, "", full))
     first, second = loaded.samples
     assert loaded.invalid_rows == () and loaded.source == "set"
-    picture = str((folder / "x.png").resolve())
+    path = str((folder / "x.png").resolve())
     assert first == GoldSample(
-        id="a", image=picture, question="Which?", choices=("1", "2"), answer="B", source="set", gold_boxes=()
+        id="a", image=path, question="Which?", choices=("1", "2"), answer="B", source="set", gold_boxes=()
     )
     assert (second.id, second.category) == ("7", "detail")
     assert second.gold_boxes == (Box.from_xyxy((0, 0, 2, 1.5)),)
@@ -187,7 +187,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ({"question": "q" * (MAX_QUESTION_CHARS + 1)}, "question: expected at most 20,000 characters, got 20,001"),
     ],
 )
-def test_texts_that_no_one_can_ask_are_bad_rows(folder: Path, change: dict[str, Any], reason: str) -> None:
+def test_texts_that_no_one_can_ask_are_invalid_rows(folder: Path, change: dict[str, Any], reason: str) -> None:
     loaded = load_jsonl(write(folder, GOOD, {**GOOD, "id": "b", **change}))
     assert len(loaded.samples) == 1
     (bad,) = loaded.invalid_rows

@@ -39,7 +39,7 @@ def ids(split: Split) -> tuple[list[str], list[str], list[str]]:
     return evaluation, rl, sft
 
 
-pictures = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+image_numbers = st.lists(st.integers(0, 9), min_size=1, max_size=30)
 """The image of each sample."""
 
 
@@ -83,22 +83,22 @@ def test_another_seed_is_another_split() -> None:
 
 
 @unhurried
-@given(pictures, st.data())
-def test_no_image_is_in_two_parts(pictures: list[int], data: st.DataObject) -> None:
-    samples = [make_sample(f"s{index}", image=f"p{picture}") for index, picture in enumerate(pictures)]
+@given(image_numbers, st.data())
+def test_no_image_is_in_two_parts(numbers: list[int], data: st.DataObject) -> None:
+    samples = [make_sample(f"s{index}", image=f"p{number}") for index, number in enumerate(numbers)]
     eval_samples = data.draw(st.integers(0, len(samples)))
     rl_samples = data.draw(st.integers(0, len(samples) - eval_samples))
     sft_samples = data.draw(st.none() | st.integers(0, len(samples) - eval_samples - rl_samples))
     try:
         split = split_samples(samples, rl_samples, sft_samples, eval_samples, seed=1, split_by_image=True)
     except InputError:
-        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(pictures).values()) > 1
+        assert eval_samples + rl_samples + (sft_samples or 0) == 0 or max(Counter(numbers).values()) > 1
         return
     parts = [split.evaluation, split.rl, split.sft]
     images = [{sample.image for sample in part} for part in parts]
     assert sum(map(len, images)) == len(set().union(*images))
     assert split.manifest.shared_images == 0
-    # A part that stopped short had no room for any image that was dealt out after it.
+    # A part that stopped short is too small for any image that was assigned after it.
     questions = Counter(sample.image for sample in samples)
     assert all(
         len([s for s in part if s.image == image]) == questions[image]
@@ -129,10 +129,10 @@ def test_the_held_out_part_does_not_depend_on_the_training_parts(
 
 
 def test_images_in_several_parts_are_counted() -> None:
-    samples = [make_sample(name, image=picture) for name, picture in zip("abcdef", "111223", strict=True)]
+    samples = [make_sample(name, image=image) for name, image in zip("abcdef", "111223", strict=True)]
     manifest = split_samples(samples, 3, None, 0, seed=0, split_by_image=False).manifest
-    pictures = dict(zip("abcdef", "111223", strict=True))
-    shared = {pictures[name] for name in manifest.rl_ids} & {pictures[name] for name in manifest.sft_ids}
+    image_of = dict(zip("abcdef", "111223", strict=True))
+    shared = {image_of[name] for name in manifest.rl_ids} & {image_of[name] for name in manifest.sft_ids}
     assert manifest.shared_images == len(shared) > 0
 
 

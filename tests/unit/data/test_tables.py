@@ -65,7 +65,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(folder: Path) -> None:
     assert load_table(folder / "t.csv", folder / "cache").samples[0].question == "What?"
 
 
-def test_bad_rows_are_counted_with_their_places(folder: Path) -> None:
+def test_invalid_rows_are_counted_with_their_places(folder: Path) -> None:
     lines = [json.dumps(ROWS[0]), "{", "[1]", json.dumps({**ROWS[0], "image": "gone.png"}), '{"image": NaN', "", "5"]
     (folder / "t.jsonl").write_text("\n".join(lines))
     loaded = load_table(folder / "t.jsonl", folder / "cache")
@@ -97,7 +97,7 @@ def test_columns_can_be_mapped(folder: Path) -> None:
         load_table(path, folder / "cache")
 
 
-def test_peeking_names_the_columns_of_the_first_rows(folder: Path) -> None:
+def test_preview_names_the_columns_of_the_first_rows(folder: Path) -> None:
     path = write(folder, ".jsonl", [{"image": "a.png"}, {"image": "b.png", "question": "?"}] * 10)
     names, rows = preview_table(path)
     assert (names, len(rows)) == (["image", "question"], 5)
@@ -144,7 +144,7 @@ def test_options_in_one_cell(folder: Path, choices: str) -> None:
     assert (sample.choices, sample.answer) == (("five", "six"), "B")
 
 
-def test_one_option_is_told(folder: Path) -> None:
+def test_one_option_is_reported(folder: Path) -> None:
     (folder / "t.csv").write_text("image,question,choices,answer\na.png,Which?,five or six,six\n")
     with pytest.raises(DataError, match="at least two options in the column 'choices', got one: 'five or six'"):
         load_table(folder / "t.csv", folder / "cache")
@@ -158,7 +158,7 @@ def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("long.csv", b"image,question\n" + b"a" * 5000, "or 100 cells"),
         ("wide.tsv", b"image\tquestion\n" + b"\t" * 300, "100 cells"),
@@ -169,14 +169,14 @@ def test_tables_of_other_countries(folder: Path, encoding: str) -> None:
     ],
 )
 def test_tables_without_end_are_refused(
-    name: str, content: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(separated_rows, "LONGEST_ROW", 2000)
     monkeypatch.setattr(separated_rows, "MOST_CELLS", 100)
     monkeypatch.setattr(tables, "MAX_ROWS", 50)
     monkeypatch.setattr(tables, "MAX_DOCUMENT_BYTES", 20_000)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         list(tables.read_rows(tmp_path / name))
 
 

@@ -68,7 +68,7 @@ def test_attempts_come_to_an_end(server: FakeEndpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [
         (400, "HTTP 400: no"),
         (401, "the environment variable OPENAI_API_KEY"),
@@ -76,9 +76,9 @@ def test_attempts_come_to_an_end(server: FakeEndpoint) -> None:
         (422, "422"),
     ],
 )
-def test_a_refused_request_is_not_tried_again(server: FakeEndpoint, status: int, told: str) -> None:
+def test_a_refused_request_is_not_tried_again(server: FakeEndpoint, status: int, message: str) -> None:
     server.failures = [Answer(status=status, body=b"no")]
-    assert told in refusal(settings_of(server, retries=5))
+    assert message in refusal(settings_of(server, retries=5))
     assert len(server.seen) == 1
 
 

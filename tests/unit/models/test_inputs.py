@@ -173,7 +173,7 @@ def test_internvl_budget_is_a_number_of_tiles(
     assert len(made.placeholder_ids) == 4 * tiles + 2  # <img> and </img>
 
 
-def test_llava_reads_a_image_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
+def test_llava_reads_an_image_in_company_as_one_padded_tile(processor_of: Callable[[str], Any]) -> None:
     processor, family = processor_of("llava_onevision"), FAMILIES["llava_onevision"]
     shown = image(160, 110, PixelBudget(56 * 56, 9 * 56 * 56))
     alone = process_image(processor, family, shown, is_alone=True)

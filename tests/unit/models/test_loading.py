@@ -48,9 +48,9 @@ def test_a_name_that_is_nothing(name: str) -> None:
     ],
     ids=lambda name: name[:20],
 )  # fmt: skip
-def test_an_address_is_refused_before_anything_is_looked_for(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_address_is_refused_before_any_access(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def never(*_: object, **__: object) -> str:
-        raise AssertionError("it was looked for")
+        raise AssertionError("it was accessed")
 
     for use in ("snapshot_download", "_local_folder"):
         monkeypatch.setattr(loading, use, never)
@@ -91,7 +91,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ('{"model_type": "internvl_chat"}', r"needs remote code.*suffix -hf, such as OpenGVLab/InternVL3-8B-hf"),
     ],
 )
-def test_a_config_that_is_not_ours(tmp_path: Path, config: str, message: str) -> None:
+def test_a_config_that_is_not_supported(tmp_path: Path, config: str, message: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelError, match=message):
         load_model(str(tmp_path))
@@ -437,7 +437,7 @@ def test_the_model_inside_its_wrappers(adapter: Path, tiny_folder: Callable[[str
     assert get_family(base) is FAMILIES["qwen3_vl"]
 
 
-def test_what_is_no_model_of_ours() -> None:
+def test_what_is_no_model_of_the_project() -> None:
     with pytest.raises(ModelError, match="expected a transformers model or a wrapper of one, got Linear around Linear"):
         unwrap_model(torch.nn.Linear(1, 1))
     with pytest.raises(ModelError, match="got DataParallel around Linear"):

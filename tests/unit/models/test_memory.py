@@ -23,7 +23,7 @@ def test_out_of_memory_names_what_to_turn_down(error: Exception) -> None:
         raise error
 
 
-def test_a_real_failed_allocation_on_the_cpu_is_recognised() -> None:
+def test_a_real_failed_allocation_on_the_cpu_is_recognized() -> None:
     with pytest.raises(ModelError, match="Out of memory"), memory_errors(torch.device("cpu")):
         torch.empty(2**60, dtype=torch.uint8)
 

@@ -138,7 +138,7 @@ def test_a_server_that_shrinks_images(server: FakeEndpoint) -> None:
     ServedChatModel(settings_of(server, family="qwen2_vl")).generate([request], GREEDY)  # whose boxes do not mind
 
 
-def test_the_model_is_looked_up_when_it_is_not_named(server: FakeEndpoint) -> None:
+def test_the_model_is_queried_when_it_is_not_named(server: FakeEndpoint) -> None:
     assert ServedChatModel(settings_of(server)).name == f"hart at {server.url}"
     server.models = ("a", "b")
     with pytest.raises(ModelError, match="lists a, b instead of one model"):

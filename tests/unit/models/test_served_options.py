@@ -49,7 +49,7 @@ def test_every_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--served-model", "a"], "The options model need --served URL"),
         (["--served-n"], "The options supports_n need --served URL"),
@@ -61,8 +61,8 @@ def test_every_flag() -> None:
         ([*NEEDED, "--served-field", "seed=1"], "the extra_fields of the served model"),
     ],
 )
-def test_unusable_flags(words: list[str], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_unusable_flags(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read(*words)
 
 
@@ -75,6 +75,6 @@ def test_a_password_in_the_url_is_not_repeated() -> None:
 
 def test_the_endpoint_and_the_variable_of_its_key_are_named_and_the_key_is_not() -> None:
     settings = ServedSettings(url=URL, family="qwen2_5_vl", api_key_variable="MY_KEY")
-    told = describe_endpoint(settings, {"MY_KEY": "the-key"})
-    assert told == f"endpoint: {URL} receives the images; key from environment variable MY_KEY (set)"
+    line = describe_endpoint(settings, {"MY_KEY": "the-key"})
+    assert line == f"endpoint: {URL} receives the images; key from environment variable MY_KEY (set)"
     assert "not set" in describe_endpoint(settings, {"MY_KEY": " "}) and "not set" in describe_endpoint(settings, {})

@@ -197,7 +197,7 @@ def test_an_answer_is_a_letter_or_a_text(choices: tuple[str, ...], answer: str |
         ("Which?", ("red", "red"), "red", "matches A and B"),
     ],
 )
-def test_what_cannot_be_asked_is_told_in_one_sentence(
+def test_what_cannot_be_asked_is_reported_in_one_sentence(
     question: str, choices: tuple[str, ...], answer: str | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

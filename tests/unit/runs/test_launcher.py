@@ -32,20 +32,20 @@ from hart_studio.runs.writer import RunWriter
 layout, habit = RunLayout(Path(sys.argv[1])), sys.argv[2]
 with RunWriter(layout, total=3) as run:
     if habit == "finish":
-        print("x" * 200_000 + "end", os.getsid(0) == os.getpid(), os.environ["COLOUR"])
+        print("x" * 200_000 + "end", os.getsid(0) == os.getpid(), os.environ["SHADE"])
         run.log_step(3, "", {})
     elif habit == "yielding":
         run.mark_stopping()
     elif habit == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif habit == "slow":
-        told = []
-        signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+        received = []
+        signal.signal(signal.SIGTERM, lambda *_: received.append(1))
     run.log_step(1, "", {}) if habit != "finish" else None
     while habit in ("busy", "deaf", "yielding") or (habit == "polite" and not run.is_stop_requested):
         time.sleep(0.02)
     if habit == "slow":
-        while not told:
+        while not received:
             time.sleep(0.02)
         assert run.is_stop_requested
 if habit == "polite":
@@ -68,7 +68,7 @@ def start(layout: RunLayout) -> Callable[[str], RunStatus]:
     """Start the job with one of the habits of ``WORK`` and wait until it works."""
 
     def run(habit: str) -> RunStatus:
-        status = start_run(layout, [sys.executable, "-c", WORK, str(layout.folder), habit], {"COLOUR": "blue"})
+        status = start_run(layout, [sys.executable, "-c", WORK, str(layout.folder), habit], {"SHADE": "blue"})
         if habit != "finish":
             wait_until(lambda: read_events(layout).events)
         return status
@@ -174,7 +174,7 @@ def test_what_waits_for_its_next_attempt_is_not_ended_by_the_last_one(
     (layout.folder / "lingers").unlink()
     stopping.join(30.0)
     wait_until(lambda: not is_alive(status.pid, status.pid_start))
-    time.sleep(0.5)  # for whoever watched the process
+    time.sleep(0.5)  # for the thread that waits for the process
     assert read_status(layout).state == "queued"
     ends = [event.payload for event in read_events(layout).events if isinstance(event.payload, Finished)]
     assert ends == [Finished(state="stopped", exit_code=0)]
@@ -217,7 +217,7 @@ def test_a_job_that_saves_after_all_once_it_is_signalled_has_just_stopped(
         (signal.SIGTERM, "stopped", 143, "ended by SIGTERM"),
     ],
 )
-def test_what_ends_a_job_that_was_to_save_is_told(
+def test_what_ends_a_job_that_was_to_save_is_reported(
     layout: RunLayout,
     start: Callable[[str], RunStatus],
     number: signal.Signals,
@@ -234,7 +234,7 @@ def test_what_ends_a_job_that_was_to_save_is_told(
     assert status.error == error + ("attempt_1.log" if state == "failed" else "")
 
 
-def test_a_kill_by_someone_else_is_told_also_after_a_job_was_told_to_end(
+def test_a_kill_by_someone_else_is_reported_also_after_a_job_was_terminated(
     layout: RunLayout, start: Callable[[str], RunStatus]
 ) -> None:
     pid = start("deaf").pid
@@ -249,9 +249,9 @@ def test_a_kill_by_someone_else_is_told_also_after_a_job_was_told_to_end(
     assert status.error.startswith("ended by SIGKILL, which often means out of memory; ")
 
 
-@pytest.mark.parametrize(("is_told", "state"), [(True, "stopped"), (False, "failed")])
-def test_a_program_with_an_exit_code_of_its_own_has_failed_unless_it_was_told_to_end(
-    layout: RunLayout, tmp_path: Path, is_told: bool, state: str
+@pytest.mark.parametrize(("is_terminated", "state"), [(True, "stopped"), (False, "failed")])
+def test_a_program_with_an_exit_code_of_its_own_has_failed_unless_it_was_terminated(
+    layout: RunLayout, tmp_path: Path, is_terminated: bool, state: str
 ) -> None:
     ready = tmp_path / "ready"
     code = (
@@ -261,7 +261,7 @@ def test_a_program_with_an_exit_code_of_its_own_has_failed_unless_it_was_told_to
     pid = start_run(layout, [sys.executable, "-c", code, str(ready)]).pid
     assert pid
     wait_until(ready.exists)
-    if is_told:
+    if is_terminated:
         assert stop_run(layout, save_seconds=0, end_seconds=120) == "stopped"
     else:
         request_stop(layout)
@@ -307,19 +307,19 @@ def test_a_killed_job_that_no_one_watched_is_lost_and_can_be_resumed(
     assert wait_for_end(layout).state == "completed"
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("is_own", [True, False])
 def test_a_job_that_no_one_watched_is_ended_on_request_or_lost(
     layout: RunLayout,
     spawn: Callable[..., subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
-    is_ours: bool,
+    is_own: bool,
 ) -> None:
     monkeypatch.setattr(launcher, "_WATCH_SECONDS", 0.0)  # there is no one to wait for
     assert spawn(LAUNCH, str(layout.folder), WORK, "deaf").wait(120) == 0
     wait_until(lambda: read_events(layout).events)
     pid = read_status(layout).pid
     assert pid
-    if is_ours:
+    if is_own:
         assert stop_run(layout, save_seconds=0, end_seconds=1) == "stopped"
         assert (read_status(layout).exit_code, read_status(layout).error) == (None, KILLED_ON_REQUEST)
         return

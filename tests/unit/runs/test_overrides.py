@@ -146,14 +146,14 @@ def test_the_last_of_several_wins() -> None:
         ("", "available: model.id, "),
     ],
 )
-def test_an_unknown_name_is_told_the_near_ones(name: str, near: str) -> None:
+def test_an_unknown_name_gets_similar_names(name: str, near: str) -> None:
     with pytest.raises(InputError) as caught:
         apply_overrides(RunConfig(), [f"{name}=1"])
     assert f"unknown setting {name!r}" in str(caught.value)
     assert near in str(caught.value)
 
 
-def test_an_unknown_key_in_a_file_is_told_the_near_ones(tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_file_gets_similar_names(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"optimm": {}, "optim": {"learning-rate": 1}}))
     with pytest.raises(InputError, match=r"'optimm'; did you mean optim\?") as caught:

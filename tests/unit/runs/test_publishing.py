@@ -58,8 +58,8 @@ def test_the_model_goes_with_a_card_and_without_the_trainers_state(hub: FakeHub,
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Path) -> None:
-    base = tmp_path / "somebody" / "base"
+def test_the_card_contains_nothing_that_was_measured_later_and_no_path(tmp_path: Path) -> None:
+    base = tmp_path / "someone" / "base"
     base.mkdir(parents=True)
     config = RunConfig.model_validate({"model": {"id": str(base)}, "method": {"chain": "ap_grpo"}})
     layout = create_run(tmp_path / "runs", "training", config, "ap_grpo", total=9)
@@ -75,7 +75,7 @@ def test_the_card_tells_nothing_that_was_measured_later_and_no_path(tmp_path: Pa
     assert "| held-out metric (n = 8, set a1b2c3) | step 0 | step 4 |" in card
     assert "| accuracy | 0.2500 | 0.5000 |" in card
     assert "| iou | – | 0.4000 |" in card and "0.7500" not in card and "nan" not in card
-    assert "from base," in card and "somebody" not in card and "base_model" not in card
+    assert "from base," in card and "someone" not in card and "base_model" not in card
 
 
 def test_the_token_is_nowhere_on_disk(
@@ -128,7 +128,7 @@ def test_a_hub_that_is_not_there(layout: RunLayout, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("folder", ["/home/alice.miller/secret/model", "C:\\Users\\alice.miller\\secret\\model"])
-def test_no_file_tells_a_folder_of_this_machine(hub: FakeHub, tmp_path: Path, folder: str) -> None:
+def test_no_file_contains_a_folder_of_this_machine(hub: FakeHub, tmp_path: Path, folder: str) -> None:
     base = {"model": {"id": folder}, "data": {"source": "jsonl", "path": "/home/alice.miller/secret/x.jsonl"}}
     base["data"]["image_root"] = "/home/alice.miller/secret/images"
     config = RunConfig.model_validate(base)

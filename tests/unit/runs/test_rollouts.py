@@ -78,7 +78,7 @@ def test_images_stay_within_their_share_of_the_disk(layout: RunLayout, sample: S
     assert sum(path.stat().st_size for path in layout.images.iterdir()) <= 2.5 * size
     again = ImageStore(layout.images, int(2.5 * size))
     assert again.save(noise(4)) is None, "a later attempt counts what is there"
-    assert again.save(noise(1)) == saved.crops[0][0], "what is there already needs no room"
+    assert again.save(noise(1)) == saved.crops[0][0], "an existing image needs no space"
 
 
 def test_the_same_step_of_a_later_attempt_replaces_the_record(

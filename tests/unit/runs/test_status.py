@@ -90,7 +90,7 @@ def test_who_stops_a_run_notes_the_signals_that_it_sends(layout: RunLayout, tmp_
     assert recorded_signals(layout) == frozenset() and elsewhere.read_text() == "SIGTERM"
 
 
-def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ends_between_two_reads_is_not_lost(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     write(layout, state="running", attempt=1, **OWN)
 
     def die_well(pid: int, start: str) -> bool:
@@ -101,7 +101,7 @@ def test_a_job_that_ends_between_two_looks_is_not_lost(layout: RunLayout, monkey
     assert get_state(layout)[0] == "completed"
 
 
-def test_an_attempt_that_begins_between_two_looks_is_seen(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_begins_between_two_reads_is_seen(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     write(layout, state="running", attempt=1, **GONE)
 
     def next_attempt(pid: int, start: str) -> bool:

@@ -35,11 +35,11 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     }
     overrides = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     assert main([*overrides, "--dry-run", "--runs-root", str(tmp_path / "runs")]) == 0
-    told = capsys.readouterr().out
-    config = RunConfig.model_validate_json(told[: told.index("\n}\n") + 2])
+    output = capsys.readouterr().out
+    config = RunConfig.model_validate_json(output[: output.index("\n}\n") + 2])
     assert (config.model.lora, config.data.rl_samples) == ("on", 4)
-    assert "samples: 4 for RL, 3 for SFT, 2 held out" in told
-    assert "device: CPU" in told and "(adapters)" in told and "reference 0.00" in told
+    assert "samples: 4 for RL, 3 for SFT, 2 held out" in output
+    assert "device: CPU" in output and "(adapters)" in output and "reference 0.00" in output
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -88,11 +88,16 @@ def test_a_training_shows_progress_and_ends_with_its_figures(
     assert lines[:2] == [f"run: {folder}", "steps: 2 of 2"] and lines[-1] == f"done: {folder / 'model'}"
     assert lines[2].startswith("sft: loss ") and lines[3].startswith("held-out, 2 questions, step 0 -> 2: ")
     assert f"checkpoint: {folder / 'checkpoints' / 'step_000002'}" in lines
-    assert "warnings: 1" in lines and "1 rows of" in lines[-2], "a bad row is told in the last lines"
-    told = [line.split(" (")[0] for line in err.splitlines()]
-    phases = ["reading the samples", "loading the model", "measuring held-out questions, 0 of 2", "saving a checkpoint"]
-    assert [line for line in told if line in phases] == phases
-    assert any(line.startswith("warning: 1 rows of") for line in told)
+    assert "warnings: 1" in lines and "1 invalid rows of" in lines[-2], "an invalid row is reported in the last lines"
+    shown = [line.split(" (")[0] for line in err.splitlines()]
+    phases = [
+        "reading the samples",
+        "loading the model",
+        "evaluating held-out questions, 0 of 2",
+        "saving a checkpoint",
+    ]
+    assert [line for line in shown if line in phases] == phases
+    assert any(line.startswith("warning: 1 invalid rows of") for line in shown)
 
 
 def test_a_training_that_is_not_finite_ends_with_1_and_says_why(
@@ -145,7 +150,7 @@ def test_a_dry_run_of_samples_that_cannot_be_read_ends_with_2(
     samples = ["--set", "data.source=jsonl", "--set", "model.device=cpu", "--runs-root", str(tmp_path / "runs")]
     for path in (tmp_path / "nowhere.jsonl", broken):
         assert main([*samples, "--set", f"data.path={path}", "--dry-run"]) == 2
-        assert "samples: expected" in capsys.readouterr().out
+        assert "samples: No valid rows" in capsys.readouterr().out
 
 
 def test_help_says_what_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:

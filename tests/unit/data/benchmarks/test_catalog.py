@@ -107,7 +107,7 @@ def test_every_cycle_has_as_many_questions(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 3, "the cycles of a question share one image"
 
 
-def test_places_of_bad_rows_name_the_file_where_there_are_several(tmp_path: Path) -> None:
+def test_places_of_invalid_rows_name_the_file_where_there_are_several(tmp_path: Path) -> None:
     benchmark_files.write_visual_cot(tmp_path)
     loaded = load_benchmark("visual_cot", str(tmp_path), cache=tmp_path / "cache")
     assert [bad.row for bad in loaded.invalid_rows] == ["gqa.json row 3"]
@@ -298,7 +298,7 @@ FIELDS = sorted(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
     root = tmp_path_factory.mktemp("fuzz")
     (root / "a.jpg").write_bytes(draw(1).jpeg)
     (root / "cache").mkdir()
@@ -311,24 +311,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageResolver:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(row=st.dictionaries(st.sampled_from(FIELDS), CELLS) | CELLS)
-def test_no_row_raises_anything_that_stops_a_load(name: str, pictures: ImageResolver, row: Any) -> None:
+def test_no_row_raises_anything_that_stops_a_load(name: str, images: ImageResolver, row: Any) -> None:
     benchmark = BENCHMARKS[name]
     with suppress(ValueError, HartError):
         if benchmark.is_included is not None:
             benchmark.is_included(row, benchmark.subsets)
-        benchmark.read(row, pictures)
+        benchmark.read(row, images)
 
 
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "needle"])
 @settings(max_examples=example_count(cost=10), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_good_row_with_one_odd_cell_is_read_or_refused(
-    name: str, pictures: ImageResolver, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject
+    name: str, images: ImageResolver, good_rows: dict[str, list[dict[str, Any]]], data: st.DataObject
 ) -> None:
     row = dict(data.draw(st.sampled_from(good_rows[name])))
     row[data.draw(st.sampled_from(sorted(row)))] = data.draw(CELLS)
     with suppress(ValueError, HartError):
-        sample = BENCHMARKS[name].read(row, pictures)
+        sample = BENCHMARKS[name].read(row, images)
         assert sample.answer and sample.question.strip()
 
 
