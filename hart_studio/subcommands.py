@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 
 class Subcommand(NamedTuple):
-    """A command that is the first argument of ``python -m``."""
+    """A subcommand, the first argument of ``python -m``."""
 
     run: Callable[[Sequence[str]], int]
-    """Takes the arguments after the name, and returns the exit code."""
+    """Takes the arguments after the name; returns the exit code."""
     text: str
-    """What it does, for the list in --help."""
+    """Description for the list in --help."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -35,7 +35,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class SubcommandHelpFormatter(argparse.HelpFormatter):
-    """Help whose epilog keeps its lines, so that each command has one."""
+    """Help formatter that keeps the lines of the epilog."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith(TITLE):
@@ -47,6 +47,6 @@ TITLE = "other commands, each with its own --help:"
 
 
 def format_subcommands(commands: Mapping[str, Subcommand]) -> str:
-    """The list of commands for the epilog of a parser with ``SubcommandHelpFormatter``."""
+    """Format the list of commands for the epilog of a parser with ``SubcommandHelpFormatter``."""
     width = max(map(len, commands))
     return "\n".join([TITLE, *(f"  {name:<{width}}  {command.text}" for name, command in commands.items())])

@@ -99,7 +99,7 @@ def call(
 
 
 async def accepting(scope: Any, receive: Any, send: Any) -> None:
-    """An application that reads all of a request, and says 200 and what it has read; who has gone is told nothing."""
+    """An application that reads all of a request, and says 200 and what it has read; nothing if the client is gone."""
     read = b""
     while True:
         message = await receive()

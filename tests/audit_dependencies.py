@@ -1,4 +1,4 @@
-"""Looks at what is installed: ``python -m tests.audit_dependencies``; needs no network.
+"""Audit the installed packages: ``python -m tests.audit_dependencies``; needs no network.
 
 Everything that requirements.txt brings must be within its ranges, have a licence that it names, not be a version with
 a known hole, and run nothing of its own when Python starts. With ``HART_STUDIO_PIP_AUDIT=1`` pip-audit asks its
@@ -42,7 +42,7 @@ def find_unbounded(requirements: Iterable[Requirement]) -> list[str]:
 
 
 def list_installed(requirements: Iterable[Requirement]) -> dict[str, Distribution]:
-    """The distributions that requirements bring with everything that these need, by canonical name.
+    """Distributions of the requirements with all dependencies, by canonical name.
 
     Raises:
         PackageNotFoundError: If a requirement itself is not installed.
@@ -60,7 +60,7 @@ def list_installed(requirements: Iterable[Requirement]) -> dict[str, Distributio
         try:
             found[name] = distribution(requirement.name)
         except PackageNotFoundError:
-            continue  # for another system, or told by find_outside
+            continue  # for another system, or reported by find_outside
         needed = [Requirement(line) for line in found[name].requires or []]
         waiting += [
             each
@@ -83,10 +83,10 @@ def find_licence(found: Distribution) -> str:
     """What a distribution says of its licence, in any of the ways to say it; at least the name of the file with it."""
     data = found.metadata
     classifiers = [line for line in data.get_all("Classifier") or [] if line.startswith("License")]
-    told = (
+    declared = (
         data["License-Expression"] or " ".join(classifiers) or (data["License"] or "").strip() or data["License-File"]
     )
-    return told or KNOWN_LICENCES.get(canonicalize_name(data["Name"]), "")
+    return declared or KNOWN_LICENCES.get(canonicalize_name(data["Name"]), "")
 
 
 def find_vulnerable(installed: dict[str, Distribution], path: Path = KNOWN) -> Iterator[str]:
@@ -113,18 +113,18 @@ def audit() -> list[str]:
     installed = list_installed(requirements)
     return [
         *(f"no upper bound: {name}" for name in find_unbounded(requirements)),
-        *(f"out of range: {told}" for told in find_outside(requirements, installed)),
+        *(f"out of range: {problem}" for problem in find_outside(requirements, installed)),
         *(f"no licence: {name}" for name, found in sorted(installed.items()) if not find_licence(found)),
-        *(f"known hole: {told}" for told in find_vulnerable(installed)),
-        *(f"runs when Python starts: {told}" for told in find_startup_code(installed)),
+        *(f"known hole: {problem}" for problem in find_vulnerable(installed)),
+        *(f"runs when Python starts: {problem}" for problem in find_startup_code(installed)),
     ]
 
 
 def main() -> int:
     """Print what is wrong; 1 when something is."""
     problems = audit()
-    for told in problems:
-        print(told)  # noqa: T201 - this is the command line
+    for problem in problems:
+        print(problem)  # noqa: T201 - this is the command line
     print(f"{len(list_installed(read_requirements()))} distributions, {len(problems)} problems")  # noqa: T201
     code = 0
     if os.environ.get(AUDIT_VARIABLE) == "1":

@@ -130,7 +130,7 @@ class PointingModel:
 
 
 def turn_kind(request: ChatRequest) -> TurnKind:
-    """Which turn of the loop a request is, told from its words."""
+    """Turn of a request, detected from its text."""
     text = text_of(request)
     if text.startswith(CROPS_ONLY_BEFORE):
         return "crops_only"

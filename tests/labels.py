@@ -63,7 +63,7 @@ def make_item(
     history: tuple[Label, ...] = (),
     **label: Any,
 ) -> Item:
-    """An item about an image on disk; ``file`` saves looking at it again."""
+    """An item about an image on disk; ``file`` avoids reading it again."""
     file = file or image_file(path)
     key = f"{file.sha256}{question}{choices}"
     sample = Sample(id=f"q-{key[:4]}", image=str(path), question=question, choices=choices, answer=answer, source="s")
@@ -122,7 +122,7 @@ def full_item(path: Path, question: str = NASTY) -> Item:
 
 
 def make_plan(items: Sequence[Item], **options: Any) -> ExportPlan:
-    """A plan with every item in train unless told otherwise."""
+    """A plan with every item in train unless given otherwise."""
     return plan_export(items, ExportOptions(**{"splits": TRAIN_ONLY, **options}))
 
 

@@ -1,4 +1,4 @@
-"""What tests do as a visitor of a Space: a ticket, uploads, calls to a room."""
+"""Actions of a visitor of a Space in tests: session token, uploads, calls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_image(number: int = 0) -> bytes:
     return data.getvalue()
 
 
-def upload_zip(uploads: Path, count: int = 2, name: str = "pictures.zip") -> Path:
+def upload_zip(uploads: Path, count: int = 2, name: str = "images.zip") -> Path:
     folder = uploads / secrets.token_hex(8)
     folder.mkdir()
     with zipfile.ZipFile(folder / name, "w") as archive:

@@ -116,7 +116,7 @@ def summarize_training(layout: RunLayout, model: str = "") -> TrainingSummary:
         model: Folder of the trained model; empty while steps are left.
 
     Raises:
-        DataError: If its status cannot be read.
+        DataError: If the status cannot be read.
     """
     status = read_status(layout)
     every = list(_read_all(layout))

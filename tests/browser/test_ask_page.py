@@ -105,8 +105,12 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     pick_example(page)
     alert = page.get_by_role("alert")
     for model, title, text in [
-        ("absent/model", "The model cannot be used", "Expected a folder or a hub model, found no 'absent/model'"),
-        ("unreachable/model", "The model cannot be used", "the hub cannot be reached"),
+        (
+            "absent/model",
+            "The model cannot be used",
+            "Model 'absent/model' not found, neither as a folder nor on the Hub'",
+        ),
+        ("unreachable/model", "The model cannot be used", "the Hub cannot be reached"),
         ("full", "Out of memory", "Lower the overview budget"),
         ("broken", "Something went wrong", "The log has it as"),
     ]:

@@ -1,6 +1,6 @@
 """The promise of the method: in the crops-only turn the model sees no pixel of the full image (method, Sec. 2.3).
 
-Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part looks at
+Everything outside the region carries a signature that occurs nowhere inside it: full red. The first part checks
 what the loop hands to any model, the second at the tensors that enter a real one. Both show first that the detector
 fires where the image is NOT withheld, so that its silence means something.
 """
@@ -248,7 +248,7 @@ def test_what_lies_outside_the_regions_cannot_change_a_single_number(
     assert any(tensor.is_floating_point() for tensor in first.tensors), "the features of the crops are among them"
     for one, two in zip(first.tensors, second.tensors, strict=True):
         assert torch.equal(one, two)
-    # The same comparison tells two overviews apart.
+    # The same comparison distinguishes two overviews.
     first, _ = watch_answer_turn(real_model, image, "full_and_crops")
     second, _ = watch_answer_turn(real_model, other, "full_and_crops")
     assert not all(torch.equal(one, two) for one, two in zip(first.tensors, second.tensors, strict=False))

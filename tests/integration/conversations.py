@@ -17,7 +17,7 @@ GREEDY = SamplingParams(max_new_tokens=16)
 WARM = SamplingParams(temperature=1.3, max_new_tokens=16, seed=7)
 
 
-def image_input(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageInput:
+def make_image(model: ChatModel, width: int, height: int, seed: int = 0) -> ImageInput:
     """Noise at a low resolution, enlarged, so that a resize keeps it different from other seeds."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
@@ -26,14 +26,14 @@ def image_input(model: ChatModel, width: int, height: int, seed: int = 0) -> Ima
 
 def one_image(model: ChatModel) -> ChatRequest:
     # 168 x 112 fills a canvas of the tiny LLaVA, so that nothing is resized before its processor.
-    return ChatRequest((Message("user", (image_input(model, 168, 112), "Output the coordinates.\nWhich color?")),))
+    return ChatRequest((Message("user", (make_image(model, 168, 112), "Output the coordinates.\nWhich color?")),))
 
 
 def two_images_in_text(model: ChatModel) -> ChatRequest:
     parts = (
         "You can only see ",
-        image_input(model, 120, 90, 1),
-        image_input(model, 90, 150, 2),
+        make_image(model, 120, 90, 1),
+        make_image(model, 90, 150, 2),
         " relevant to it. Which?",
     )
     return ChatRequest((Message("user", parts),))
@@ -42,9 +42,9 @@ def two_images_in_text(model: ChatModel) -> ChatRequest:
 def two_turns(model: ChatModel) -> ChatRequest:
     return ChatRequest(
         (
-            Message("user", (image_input(model, 160, 110, 3), "Where is it?")),
+            Message("user", (make_image(model, 160, 110, 3), "Where is it?")),
             Message("assistant", ('```json\n[{"bbox_2d": [1, 2, 30, 40]}]\n```',)),
-            Message("user", ("The region: ", image_input(model, 70, 60, 4), "\nAnswer é🙂.")),
+            Message("user", ("The region: ", make_image(model, 70, 60, 4), "\nAnswer é🙂.")),
         )
     )
 

@@ -51,13 +51,16 @@ class Reader:
 
 @contextmanager
 def serve(folder, *tags):
-    """Start the server as the page says, on a free port, and find out what it was told."""
+    """Start the server as the page says, on a free port, and record its environment."""
     (place,) = find(*tags)
     for name in ("app.py", "assets"):
         (folder / name).symlink_to(PROJECT_ROOT / name)
-    told = " ".join(f'"{name}=${{{name}:-}}"' for name in VARIABLES)
+    pairs = " ".join(f'"{name}=${{{name}:-}}"' for name in VARIABLES)
     code = re.sub(
-        r"^python app\.py", f"printf '%s\\\\n' {told}\nexec python app.py", BLOCKS[place].code, flags=re.MULTILINE
+        r"^python app\.py",
+        f"printf '%s\\\\n' {pairs}\nexec python app.py",
+        BLOCKS[place].code,
+        flags=re.MULTILINE,
     )
     environment = {
         **{name: value for name, value in os.environ.items() if name not in VARIABLES},
@@ -141,11 +144,11 @@ def test_what_it_shows_behind_a_login_happens_there(friend, place):
 
 def test_an_mcp_client_gets_in_with_the_configuration_of_the_page(reader):
     (place,) = find("config", languages=("json",))
-    (told,) = json.loads(BLOCKS[place].code)["mcpServers"].values()
-    assert told["type"] == "http"
-    address = told["url"].replace(PORT, reader.port)
+    (server,) = json.loads(BLOCKS[place].code)["mcpServers"].values()
+    assert server["type"] == "http"
+    address = server["url"].replace(PORT, reader.port)
     scheme, token = re.sub(
-        r"\$\{(\w+)\}", lambda found: reader.environment[found[1]], told["headers"]["Authorization"]
+        r"\$\{(\w+)\}", lambda found: reader.environment[found[1]], server["headers"]["Authorization"]
     ).split()
     assert scheme == "Bearer"
     listed = talk(address.removesuffix("mcp"), lambda client: client.list_tools(), token=token)

@@ -79,7 +79,7 @@ def wait_for(service: AskService, count: int) -> None:
         time.sleep(0.02)
 
 
-def test_places_are_told_and_the_one_too_many_is_refused(
+def test_places_are_reported_and_the_one_too_many_is_refused(
     page: Page, service: AskService, image: dict[str, Any]
 ) -> None:
     with ThreadPoolExecutor(MAX_WAITING + 1) as pool:

@@ -199,7 +199,7 @@ def test_a_step_in_which_everything_fails_changes_nothing(
     assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.named_parameters())
 
 
-def test_a_strip_of_a_image_is_trained_on_like_any_other(
+def test_a_strip_of_an_image_is_trained_on_like_any_other(
     tiny_folder: Callable[[str], Path], samples: Any, tmp_path: Path
 ) -> None:
     strip = tmp_path / "strip.png"

@@ -57,7 +57,7 @@ def test_three_cells_are_trained_measured_and_reported(
     capsys.readouterr()
 
     assert main(arguments) == 0
-    assert "3 of 3 variants are complete already" in capsys.readouterr().out
+    assert "3 of 3 variants are already complete" in capsys.readouterr().out
     assert len(list_runs(tmp_path / "runs")) == 2, "nothing was done again"
 
 

@@ -11,7 +11,7 @@ from hart_studio.runs.config import DataConfig, RunConfig
 NEEDLE = DataConfig(needle_samples=6, rl_samples=3, sft_samples=2, eval_samples=1)
 
 
-def test_scenes_are_the_same_again_and_drawn_when_they_are_looked_at(tmp_path: Path) -> None:
+def test_scenes_are_the_same_again_and_drawn_on_first_use(tmp_path: Path) -> None:
     source = load_samples(NEEDLE, tmp_path / "images")
     again = load_samples(NEEDLE, tmp_path / "images")
     assert source.loaded == again.loaded
@@ -32,7 +32,7 @@ def test_scenes_are_the_same_again_and_drawn_when_they_are_looked_at(tmp_path: P
         source.open_image(str(tmp_path / "elsewhere.jpg"))
 
 
-def test_a_look_makes_no_folder(tmp_path: Path) -> None:
+def test_loading_creates_no_folder(tmp_path: Path) -> None:
     load_samples(NEEDLE, tmp_path / "images", makes_folder=False)
     assert list(tmp_path.iterdir()) == []
 

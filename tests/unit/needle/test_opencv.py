@@ -29,7 +29,7 @@ for item in iterate_items("val", 1):
 """
 
 
-def test_who_draws_is_told_what_to_install() -> None:
+def test_who_draws_gets_installation_advice() -> None:
     with pytest.raises(DataError, match="apt-get install libgl1"):
         MissingOpenCv("libGL.so.1 is not there").resize()
     assert not hasattr(MissingOpenCv("x"), "__path__")

@@ -16,7 +16,7 @@ from tests.unit.pipeline.conftest import boxes_text
 
 BOX = boxes_text((100, 200, 300, 400))
 """On 1200 x 900: [120, 180, 360, 360]."""
-PROSE = "I cannot tell."
+PROSE = "I do not know."
 
 
 def make_model(**scripts: object) -> ScriptedModel:
@@ -114,7 +114,7 @@ def test_without_a_usable_box_there_is_no_answer_turn(
 
 
 @pytest.mark.parametrize("protocol", ["crops_only", "full_and_crops"])
-def test_a_fallback_that_was_asked_for_is_told(sample: Sample, protocol: Protocol) -> None:
+def test_a_fallback_that_was_asked_for_is_reported(sample: Sample, protocol: Protocol) -> None:
     model = make_model(grounding=PROSE, direct=r"\boxed{B}")
     rollout = run_one(model, sample, protocol, LoopSettings(fallback="direct"))
     assert model.kinds() == [["grounding"], ["direct"]]

@@ -193,11 +193,11 @@ def test_an_answer_is_a_letter_or_a_text(choices: tuple[str, ...], answer: str |
         ("Which?", ("red", "  "), None, "expected every choice to have text"),
         ("Which?", ("red", "blue"), "green", r"expected the answer to be one of \(A\) red, \(B\) blue, got 'green'"),
         ("Which?", ("red", "blue"), "C", "got 'C'"),
-        ("Which?", ("B", "A"), "A", r"'A' fits A and B; write the letter in parentheses"),
-        ("Which?", ("red", "red"), "red", "fits A and B"),
+        ("Which?", ("B", "A"), "A", r"'A' matches A and B; write the letter in parentheses"),
+        ("Which?", ("red", "red"), "red", "matches A and B"),
     ],
 )
-def test_what_cannot_be_asked_is_told_in_one_sentence(
+def test_what_cannot_be_asked_is_reported_in_one_sentence(
     question: str, choices: tuple[str, ...], answer: str | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Rows written out by hand: tokens, branches, positions, labels and who sees whom."""
+"""Rows written out by hand: tokens, branches, positions, labels and attention."""
 
 from __future__ import annotations
 

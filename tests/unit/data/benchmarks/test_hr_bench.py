@@ -16,7 +16,7 @@ def images(tmp_path: Path) -> ImageResolver:
 def row(**changes: Any) -> dict[str, Any]:
     return {
         "index": 40,
-        "question": "What is the number on the door?",
+        "question": "What is the number on the gate?",
         "answer": "C",
         "category": "single",
         "A": "12",
@@ -32,7 +32,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def test_a_row(images: ImageResolver) -> None:
     sample = read_hr_bench_row(row(), images)
     assert (sample.id, sample.category) == ("40/cycle 2", "single/cycle 2")
-    assert (sample.question, sample.choices) == ("What is the number on the door?", ("12", "13", "14", "15"))
+    assert (sample.question, sample.choices) == ("What is the number on the gate?", ("12", "13", "14", "15"))
     assert (sample.answer, sample.gold_boxes, sample.source) == ("C", (), "HR-Bench")
     assert Path(sample.image).read_bytes() == draw(1).jpeg
 

@@ -59,7 +59,7 @@ def test_the_other_spelling_of_the_axis(images: ImageResolver) -> None:
         ({"question": "Which view is it?"}, "the letter of one of 0 options"),
         ({"question": "Which? Options: A: , B: x"}, "every choice to have text"),
         ({"answer": "E"}, "the letter of one of 4 options"),
-        ({"l2_category": ...}, "no field 'l2-category'"),
+        ({"l2_category": ...}, "missing field 'l2-category'"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(images: ImageResolver, changes: dict[str, Any], message: str) -> None:

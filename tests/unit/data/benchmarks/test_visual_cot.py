@@ -74,7 +74,7 @@ def test_boxes_are_repaired(images: ImageResolver, box: str, repaired: tuple[flo
         (row(image=[NAME]), "expected two entries in 'image'"),
         (row(image=["gone.jpg", "gone.jpg###[1, 2, 3, 4]"]), "the image is missing"),
         (row(conversations=said()[:3]), "expected four turns"),
-        (row(conversations=[{}] * 4), "no field 'value'"),
+        (row(conversations=[{}] * 4), "missing field 'value'"),
         (row(conversations=said(answer=" ")), "expected an answer or None"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_a_row_is_said(images: ImageResolver, changes: dict[s
 
 
 def test_images_stay_inside_their_folder(images: ImageResolver) -> None:
-    with pytest.raises(InputError, match="expected the name of a file"):
+    with pytest.raises(InputError, match="Invalid file name"):
         read_visual_cot_row(row(image=["../x.jpg", "../x.jpg###[1, 2, 3, 4]"]), images)
 
 

@@ -72,7 +72,7 @@ def test_tables_hold_their_images_and_no_boxes(images: ImageResolver, options: d
     assert (sample.choices, sample.answer, sample.gold_boxes) == (("left", "right"), "B", ())
 
 
-def test_an_image_without_notes_has_no_boxes(images: ImageResolver) -> None:
+def test_a_image_without_notes_has_no_boxes(images: ImageResolver) -> None:
     (images.root / "direct_attributes" / "sa_1.json").unlink()
     assert read_vstar_row(line(), images).gold_boxes == ()
 
@@ -87,7 +87,7 @@ def test_a_box_that_reaches_out_is_clipped(images: ImageResolver) -> None:
 @pytest.mark.parametrize(
     "notes", ["{", "[]", "{}", '{"bbox": 3}', '{"bbox": [["a", "b", "c", "d"]]}', '{"bbox": [[1, 1, 0, 5]]}']
 )
-def test_damaged_notes_make_a_bad_row(images: ImageResolver, notes: str) -> None:
+def test_damaged_notes_make_an_invalid_row(images: ImageResolver, notes: str) -> None:
     (images.root / "direct_attributes" / "sa_1.json").write_text(notes)
     with pytest.raises(ValueError, match=r".+"):
         read_vstar_row(line(), images)

@@ -24,10 +24,10 @@ def study(tmp_path: Path) -> StudyFolder:
 
 
 def run(
-    study: StudyFolder, names: list[str], told: Commands, seeds: int = 1, jobs: int = 2
+    study: StudyFolder, names: list[str], processes: Commands, seeds: int = 1, jobs: int = 2
 ) -> tuple[dict[str, JobStatus], list[str]]:
     said: list[str] = []
-    statuses = run_study(study, select_variants(names), seeds, jobs, said.append, told)
+    statuses = run_study(study, select_variants(names), seeds, jobs, said.append, processes)
     return {job.label: ending for job, ending in statuses.items()}, said
 
 
@@ -67,7 +67,7 @@ def test_a_study_from_beginning_to_end_and_once_more(study: StudyFolder) -> None
     runs = sorted(study.runs.iterdir())
     statuses, said = run(study, ["ap_grpo_060_sft", "sft"], commands(), seeds=2)
     assert set(statuses.values()) == {"found"}
-    assert said == ["7 of 7 variants are complete already"]
+    assert said == ["7 of 7 variants are already complete"]
     assert sorted(study.runs.iterdir()) == runs
 
 
@@ -96,9 +96,9 @@ def test_a_study_that_is_interrupted_stops_its_trainings_and_goes_on_later(study
         if line.startswith("finished seed 0 base"):
             raise KeyboardInterrupt
 
-    told = commands(waiting="grpo", measure_after=study.runs)
+    processes = commands(waiting="grpo", measure_after=study.runs)
     with pytest.raises(KeyboardInterrupt):
-        run_study(study, select_variants(["grpo"]), 1, 2, report, told)
+        run_study(study, select_variants(["grpo"]), 1, 2, report, processes)
     layout = run_of(study, "grpo")
     assert read_status(layout).state == "stopped"
     statuses, _ = run(study, ["grpo"], commands())
@@ -119,18 +119,18 @@ def test_measuring_that_is_interrupted_is_ended(study: StudyFolder) -> None:
 
 
 def test_questions_that_cannot_be_drawn_end_the_study(study: StudyFolder) -> None:
-    told = commands()
-    broken = Commands(told.train, told.measure, lambda *_: ["/bin/sh", "-c", "echo no ink; exit 3"])
+    processes = commands()
+    broken = Commands(processes.train, processes.measure, lambda *_: ["/bin/sh", "-c", "echo no ink; exit 3"])
     with pytest.raises(HartError, match="exit code 3") as error:
         run(study, ["base"], broken)
     assert "no ink" in str(error.value)
     assert not study.test.exists(), "half a data set is none"
-    assert run(study, ["base"], told)[0] == {"seed 0 base": "done"}
+    assert run(study, ["base"], processes)[0] == {"seed 0 base": "done"}
 
 
 def test_another_study_needs_another_folder(study: StudyFolder) -> None:
     run(study, ["base"], commands())
-    with pytest.raises(InputError, match="name another --out"):
+    with pytest.raises(InputError, match="Choose another --out"):
         run(StudyFolder(study.folder, QUICK), ["base"], commands())
 
 

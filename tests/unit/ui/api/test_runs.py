@@ -216,8 +216,8 @@ def test_a_page_is_told_what_a_run_does_and_on_what(watch: RunMonitor) -> None:
         assert (first["status"]["phase"], first["about"]["device"]) == ("loading the model", "2 GPUs: NVIDIA A100")
         run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
         assert look(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
-        run.set_phase("measuring held-out questions, 0 of 40")
-        assert look(watch, layout, first)["status"]["phase"] == "measuring held-out questions, 0 of 40"
+        run.set_phase("evaluating held-out questions, 0 of 40")
+        assert look(watch, layout, first)["status"]["phase"] == "evaluating held-out questions, 0 of 40"
         assert "phase" not in (watch.list_runs({}) or {})["runs"][0], "the list is not sent again for each batch"
     write_status(layout, read_status(layout).replace(phase="loading the model"))
     assert look(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
