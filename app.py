@@ -1,4 +1,4 @@
-"""Open HART Studio in a browser: ``python app.py``; ``python app.py --help`` says what can be chosen."""
+"""Start HART Studio: ``python app.py``; see ``python app.py --help`` for the options."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parse_flags(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # into a file or a pipe, too, the address goes at once
-    # All of these are read while gradio and huggingface_hub are imported, so they come before those imports.
+        sys.stdout.reconfigure(line_buffering=True)  # print the URL at once, also into a file or pipe
+    # gradio and huggingface_hub read these on import.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # Gradio makes a table of this many past events again after each one.
+    # Gradio rebuilds a table of this many past events after each event.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
-    # A service manager's stop ends the program like Ctrl+C does, so that the cache goes too; and Ctrl+C works even
-    # where a shell started the program in the background with the signal switched off.
+    # SIGTERM ends the program like Ctrl+C, which also removes the cache. Set SIGINT too, because a shell may start
+    # background programs with SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
-        from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - after the environment, as all that follows
+        from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - imported after the environment is set
         from hart_studio.ui.connections import raise_file_limit  # noqa: PLC0415
         from hart_studio.ui.malloc_tuning import limit_malloc_arenas  # noqa: PLC0415
 
@@ -48,76 +48,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"app.py: expected files and folders that can be read and written, got: {error}", file=sys.stderr)  # noqa: T201
+        print(f"app.py: cannot read or write: {error}", file=sys.stderr)  # noqa: T201
         return 2
 
 
 def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="app.py", description="Open HART Studio in a browser.")
+    parser = argparse.ArgumentParser(prog="app.py", description="Start the HART Studio web app.")
     on_spaces = bool(os.environ.get("SPACE_ID"))
     parser.add_argument(
         "--host",
-        default="0.0.0.0" if on_spaces else "127.0.0.1",  # noqa: S104 - a Space is reached from outside, by design
-        help="address to listen on (default: this machine only; on Hugging Face Spaces all addresses)",
+        default="0.0.0.0" if on_spaces else "127.0.0.1",  # noqa: S104 - a Space is public
+        help="address to listen on (default: 127.0.0.1, on Hugging Face Spaces 0.0.0.0)",
     )
-    parser.add_argument("--port", type=_read_port, default=None, help="port (default: the first free one from 7860)")
+    parser.add_argument("--port", type=_read_port, default=None, help="port (default: first free port from 7860)")
     parser.add_argument(
         "--runs-root",
         type=Path,
         default=Path(os.environ.get("HART_STUDIO_RUNS") or "runs"),
-        help="folder of the runs (default: the variable HART_STUDIO_RUNS, which a Space can set, or runs)",
+        help="folder of the runs (default: environment variable HART_STUDIO_RUNS, or runs)",
     )
     parser.add_argument(
         "--labels-root", type=Path, default=Path("labels"), help="folder of the labeling projects (default: labels)"
     )
-    parser.add_argument(
-        "--model", default="built-in", help="model chosen at the start: built-in, a folder, or a hub id"
-    )
+    parser.add_argument("--model", default="built-in", help="preselected model: built-in, a folder, or a Hub id")
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME",
-        help="host name under which the page is reached; repeat (default: on a network any)",
+        help="accepted host name, repeatable (default: any in a network)",
     )  # fmt: skip
     parser.add_argument(
         "--allow-model", action="append", default=[], metavar="NAME",
-        help="folder or hub id of a model that may be opened beside those of the list; repeat (default: this machine "
-        "alone may open any)",
+        help="additional allowed model, folder or Hub id, repeatable (default: any model on a local page)",
     )  # fmt: skip
     parser.add_argument(
         "--proxy", action="append", default=[], metavar="IP",
-        help="address of a reverse proxy in front of the page, whose X-Forwarded-Proto is used; repeat (default: no "
-        "such header is used)",
+        help="IP address of a reverse proxy whose X-Forwarded-Proto is trusted, repeatable (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--trust-forwarded-for", action="store_true",
-        help="count limits by the last address in X-Forwarded-For of the --proxy, which must set that header itself "
-        "(nginx: proxy_set_header X-Forwarded-For $remote_addr;); default: all clients of a proxy count as one",
+        help="apply limits per client address from X-Forwarded-For of the --proxy, which must set that header itself "
+        "(nginx: proxy_set_header X-Forwarded-For $remote_addr;); default: all clients of a proxy share the limits",
     )  # fmt: skip
     parser.add_argument(
         "--without-login", action="store_true",
-        help="let everyone in who reaches the page; else a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
+        help="disable the login (default: a page in a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD)",
     )  # fmt: skip
     parser.add_argument(
         "--mcp", action="store_true",
-        help="serve the tools ask, locate and verify to MCP clients at /mcp, behind the token HART_STUDIO_MCP_TOKEN",
+        help="serve the MCP tools ask, locate and verify at /mcp; needs a token in HART_STUDIO_MCP_TOKEN",
     )  # fmt: skip
     parser.add_argument(
         "--cache-mb", type=int, default=2048, metavar="MB",
-        help="most room for uploads and served copies, the oldest of which then go (default: 2048)",
+        help="size limit of uploads and served copies; the oldest are removed (default: 2048)",
     )  # fmt: skip
-    parser.add_argument("--share", action="store_true", help="also open a public link through gradio.live")
+    parser.add_argument("--share", action="store_true", help="also create a public gradio.live link")
     return parser.parse_args(argv)
 
 
 def _read_port(text: str) -> int:
-    """A port that there is."""
+    """Parse a port number."""
     if not (text.isascii() and text.isdecimal()) or int(text[:6]) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"expected a port up to {_LAST_PORT}, got {text[:20]!r}; 7860 is usual")
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {_LAST_PORT}, got {text[:20]!r}")
     return int(text)
 
 
 def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
-    """Build the pages and block until the server stops; what is to end with it is left in ``closing``."""
-    from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
+    """Build the pages and serve until the server stops; cleanup is registered in ``closing``."""
+    from hart_studio.errors import InputError  # noqa: PLC0415 - imported after the environment is set
     from hart_studio.labeling.project_lifecycle import purge_trash  # noqa: PLC0415
     from hart_studio.ui.api.ask import AskService  # noqa: PLC0415
     from hart_studio.ui.api.labels import LabelApi  # noqa: PLC0415
@@ -148,7 +144,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
-        # The tunnel of --share is a program of this machine, which says that browsers use https.
+        # The tunnel of --share runs on this machine and sets X-Forwarded-Proto.
         proxies = flags.proxy or (["127.0.0.1"] if flags.share else [])
         proxying = load_proxy_config(proxies, os.environ, sets_client=flags.trust_forwarded_for)
     except InputError as error:
@@ -169,8 +165,8 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     if space is not None:
         closing.callback(space.close)
     app = build_app(service, examples, models, launcher, labels, permissions, space)
-    sweeper = CacheCleaner(cache, flags.cache_mb * 2**20)
-    sweeper.start()
+    cleaner = CacheCleaner(cache, flags.cache_mb * 2**20)
+    cleaner.start()
     tools = Toolbox(service, operator_models(flags.model, added))
     mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
     try:
@@ -178,13 +174,11 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, sweeper, proxying),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, cleaner, proxying),
         )
     except OSError as error:
         message = (
-            f"{str(error).split('. ')[0]}. Choose another one with --port, or leave it out"
-            if flags.port
-            else str(error)
+            f"{str(error).split('. ')[0]}. Choose another port with --port, or omit it." if flags.port else str(error)
         )
         print(f"app.py: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2

@@ -41,7 +41,7 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(2)).to_contain_text("Right")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Right answer from the crop (chance 33 %)")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficient?yes (chance 33 %)")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (chance 33 %)")
     expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the image")
 
@@ -87,7 +87,7 @@ def test_two_models_stand_side_by_side(studio, open_page):
     page.wait_for_selector("#result-b .hs-card")
     expect(page.locator("#result-a .hs-model")).to_have_text("scripted")
     expect(page.locator("#result-b .hs-model")).to_have_text("blind")
-    expect(page.locator("#result-b .hs-card").nth(0)).to_contain_text("The model named no region.")
+    expect(page.locator("#result-b .hs-card").nth(0)).to_contain_text("No region predicted.")
     expect(page.locator("#result-b .hs-card").nth(1)).to_contain_text("no answer")
     left, right = (page.locator(f"#result-{slot}").bounding_box() for slot in "ab")
     assert right["x"] >= left["x"] + left["width"]
@@ -105,10 +105,10 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     pick_example(page)
     alert = page.get_by_role("alert")
     for model, title, text in [
-        ("absent/model", "The model cannot be used", "Expected a folder or a hub model, found no 'absent/model'"),
-        ("unreachable/model", "The model cannot be used", "the hub cannot be reached"),
-        ("full", "Out of memory", "Lower the overview budget"),
-        ("broken", "Something went wrong", "The log has it as"),
+        ("absent/model", "Model unavailable", "Expected a folder or a hub model, found no 'absent/model'"),
+        ("unreachable/model", "Model unavailable", "the hub cannot be reached"),
+        ("full", "Out of memory", "Lower the Overview max pixels"),
+        ("broken", "Something went wrong", "Search the log for"),
     ]:
         choose_model(page, model)
         page.click("#ask-button")
@@ -142,8 +142,8 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
     pick_example(page)
     choose_model(page, "blind")
     ask(page)
-    badge = page.locator("#result-a .hs-badge", has_text="Needed?")
-    expect(badge.locator(".hs-badge-value")).to_have_text("not known: no region")
+    badge = page.locator("#result-a .hs-badge", has_text="Necessary")
+    expect(badge.locator(".hs-badge-value")).to_have_text("unknown: no region")
     page.get_by_role("button", name="Settings").first.click()
     page.get_by_label("Full image", exact=True).uncheck()
     ask(page)
@@ -156,12 +156,12 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
 def test_a_form_that_is_not_complete_is_explained(studio, open_page):
     page = open_page(studio)
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is no image yet")
+    expect(page.get_by_role("alert")).to_contain_text("There is No image")
     pick_example(page)
     expect(page.get_by_role("alert")).to_have_count(0)
     page.fill("#ask-question textarea", "   ")
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is no question yet")
+    expect(page.get_by_role("alert")).to_contain_text("There is No question")
     page.fill("#ask-question textarea", "Which number?")
     page.fill("#ask-answer input", "nine")
     page.click("#ask-button")
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_image_is_explained(studio, open_page, tmp_path, name,
     page = open_page(studio)
     page.set_input_files("#ask-image input[type=file]", tmp_path / name)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("This image cannot be used")
+    expect(alert).to_contain_text("Invalid image")
     expect(alert).to_contain_text(re.compile(text, re.IGNORECASE))
     expect(alert).not_to_contain_text("/work")
     expect(page.locator("#result-a .hs-empty")).to_be_visible()

@@ -41,12 +41,12 @@ def studio(serve: Callable[..., str], image_folder: Path, labels: Path) -> str:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    pictures = {f"img/{name}.png": encoded(Image.new("RGB", (64, 48), name), "PNG") for name in ("red", "navy")}
-    table = "image,question,answer\n" + "".join(f"{name},Which color?,{name[4:-4]}\n" for name in pictures)
-    for name, data in pictures.items():
+    images = {f"img/{name}.png": encoded(Image.new("RGB", (64, 48), name), "PNG") for name in ("red", "navy")}
+    table = "image,question,answer\n" + "".join(f"{name},Which color?,{name[4:-4]}\n" for name in images)
+    for name, data in images.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    for name, entries in {"plain": pictures, "whole": {**pictures, "questions.csv": table.encode()}}.items():
+    for name, entries in {"plain": images, "whole": {**images, "questions.csv": table.encode()}}.items():
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
             for entry, data in entries.items():
                 archive.writestr(entry, data)
@@ -65,7 +65,7 @@ def test_images_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-preview")).to_have_text("2 images: img/navy.png, img/red.png")
     expect(page.locator(".hs-question")).to_be_visible()
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-label-message")).to_have_text("Type the question to ask about each image.")
+    expect(page.locator(".hs-label-message")).to_have_text("Enter a question for the images.")
     expect(page.locator(".hs-question")).to_have_attribute("placeholder", QUESTION)
     page.locator(".hs-question").fill("Where is the {label}?")
     page.locator(".hs-import-button").click()
@@ -75,7 +75,7 @@ def test_images_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-import-message")).to_contain_text("2 added")
     page.locator("[data-panel=review]").click()
     expect(page.locator(".hs-list tbody")).to_contain_text("navy.png")
-    assert {Path(item.image.path).name for item in Project(labels / "zip-of-pictures").items()} == {
+    assert {Path(item.image.path).name for item in Project(labels / "zip-of-images").items()} == {
         "navy.png",
         "red.png",
     }
@@ -128,12 +128,12 @@ def test_a_table_without_heads_asks_for_its_columns(open_page: Callable[..., Pag
     create(page, "Bare table")
     page.locator(".hs-source").fill(str(sources / "bare.csv"))
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the image: choose it.")
-    for field, title, column in (("image", "picture", "img/none.png"), ("question", "question", "What is it?")):
+    expect(page.locator(".hs-preview > p")).to_have_text("Image column not detected. Choose it.")
+    for field, title, column in (("image", "image", "img/none.png"), ("question", "question", "What is it?")):
         select = page.locator(f"[data-field={field}]")
         expect(select).to_have_value("")
         page.locator(".hs-import-button").click()
-        expect(page.locator(".hs-label-message")).to_have_text(f"Choose the column of the {title}.")
+        expect(page.locator(".hs-label-message")).to_have_text(f"Choose the {title} column.")
         select.select_option(column)
     expect(page.locator(".hs-preview > p")).to_contain_text("1 found")
     page.locator(".hs-import-button").click()

@@ -482,6 +482,6 @@ def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labe
         expect(page.locator(".hs-label-run-line", has_text=f"{model} ")).to_have_count(0)
         expect(page.locator(".hs-pill-completed")).to_have_count(1 + (model == "built-in-hart"), timeout=RUN_MS)
     page.locator(".hs-compare-start").click()
-    expect(page.locator(".hs-label-diff")).to_contain_text("fixed: verified now")
+    expect(page.locator(".hs-label-diff")).to_contain_text("Fixed (now verified)")
     numbers = page.locator(".hs-label-diff tbody tr").first.locator("td").all_inner_texts()[1:]
     assert sum(int(number) for number in numbers) == 4

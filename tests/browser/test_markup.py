@@ -32,10 +32,10 @@ TABS = ("Ask", "Label", "Train", "Watch", "Runs", "Evaluate")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A studio whose files, projects, evaluations, statuses and bad rows are full of markup."""
     with serve_target(tmp_path_factory.mktemp("evil")) as target:
-        picture = draw_image(target.root / "pictures" / NAME)
+        image = draw_image(target.root / "images" / NAME)
         records = [
             make_record(
-                n, picture, float(n % 2), question=EVIL.replace("{", "(").replace("}", ")"), category=f"{EVIL}/{EVIL}",
+                n, image, float(n % 2), question=EVIL.replace("{", "(").replace("}", ")"), category=f"{EVIL}/{EVIL}",
                 choices=(EVIL, "six"), error=EVIL if n == 2 else "", sample_id=f"{n}{EVIL}",
             )
             for n in range(3)
@@ -50,7 +50,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             layout.events.read_text().replace("q999: the image is missing", json.dumps(EVIL)[1:-1])
         )
         project = create_project(target.root / "labels" / "evil", EVIL[:100])
-        sample = Sample(id=EVIL, image=str(picture), question=EVIL, choices=(EVIL, "b"), answer="A", category=EVIL[:90])
+        sample = Sample(id=EVIL, image=str(image), question=EVIL, choices=(EVIL, "b"), answer="A", category=EVIL[:90])
         import_samples(project, LoadedSamples("evil", (sample,)))
         yield target
 

@@ -88,7 +88,7 @@ def test_a_run_is_started_watched_and_found_again(
         expect(shown.locator(".hs-chart svg").first).to_be_visible()
     page.select_option("select[aria-label='Which rollouts']", "held-out")
     expect(page.locator(".hs-step")).to_have_text("step 3, held out")
-    page.get_by_role("button", name="Follow this question").click()
+    page.get_by_role("button", name="Track question").click()
     expect(page.locator(".hs-step")).to_contain_text("records")
     page.get_by_role("button", name="Gold boxes").click()
     page.wait_for_selector(".hs-gold rect", state="attached")

@@ -201,7 +201,7 @@ def test_a_bulk_accept_is_taken_back_from_the_review(review: tuple[Page, Project
     page, project = review
     accept_all(project, "Ada", ItemFilter(), 5)
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-message")).to_have_text("Taken back: accept of 5 labels")
+    expect(page.locator(".hs-review-message")).to_have_text("Undone: accept of 5 labels")
     assert labels_of(project) == ["proposed"] * 5
 
 
@@ -217,7 +217,7 @@ def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> No
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 4?")
     page.keyboard.press("1")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".hs-review-facts dd").first).to_have_text("none: a person drew or changed the boxes")
+    expect(page.locator(".hs-review-facts dd").first).to_have_text("none (boxes edited by a person)")
     page.keyboard.press("a")
     expect(page.locator(".hs-review-question")).to_have_text("Queue empty")
     expect(page.locator(".hs-edited")).to_have_count(0)
@@ -243,14 +243,14 @@ def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Proje
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
-    expect(page.locator(".hs-review-message")).to_have_text("Taken back: reject")
+    expect(page.locator(".hs-review-message")).to_have_text("Undone: reject")
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
     assert labels_of(project)[:2] == ["proposed", "proposed"]
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-message")).to_have_text("there is nothing to take back")
+    expect(page.locator(".hs-review-message")).to_have_text("Nothing to undo")
     page.keyboard.press("y")
-    expect(page.locator(".hs-review-message")).to_have_text("Done again: accept")
+    expect(page.locator(".hs-review-message")).to_have_text("Redone: accept")
     assert labels_of(project)[:2] == ["accepted", "proposed"]
 
 
@@ -393,7 +393,7 @@ def test_a_image_that_is_gone_is_told_and_the_next_item_can_be_reached(
     open_label_tab(page, "gone")
     start_review(page)
     expect(page.locator(".hs-review-message")).to_contain_text("no file of that name")
-    expect(page.locator(".hs-review-message")).to_contain_text("the item is kept")
+    expect(page.locator(".hs-review-message")).to_contain_text("The item is kept")
 
 
 def test_a_point_of_the_original_is_where_the_screen_shows_it(review: tuple[Page, Project]) -> None:

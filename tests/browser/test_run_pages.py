@@ -103,7 +103,7 @@ def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, s
     page.select_option("select[aria-label='Filter']", "all")
     page.select_option("select[aria-label='Which rollouts']", "held-out")
     expect(page.locator(".hs-step")).to_have_text("step 5, held out")
-    page.get_by_role("button", name="Follow this question").click()
+    page.get_by_role("button", name="Track question").click()
     expect(page.locator(".hs-step")).to_have_text("step 5, held out · 2 records")
     page.get_by_role("button", name="Earlier step").click()
     expect(page.locator(".hs-step")).to_contain_text("step 0, held out")
@@ -134,17 +134,17 @@ def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> 
     expect(page.locator(".hs-differences tbody tr")).to_have_count(1)
     expect(page.locator(".hs-differences tbody tr")).to_contain_text("method.preference_scale")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Curves as CSV").click()
+        page.get_by_role("button", name="Download CSV").click()
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0] == "run,title,kind,step,figure,mean,least,greatest,questions,question_set"
     assert sum(",plain,evaluation," in line and line.endswith(",8,a1b2c3") for line in lines) == 8
     assert sum(",plain,step," in line and ",reward," in line for line in lines) == 5
     with page.expect_download() as download:
-        page.get_by_role("button", name="Figures as SVG").click()
+        page.get_by_role("button", name="Download SVG").click()
     figure = Path(download.value.path()).read_text()
     assert figure.startswith("<svg") and all(f">{text}</text>" in figure for text in ("Reward", "plain", "other"))
     with page.expect_download() as download:
-        page.get_by_role("button", name="Figures as PNG").click()
+        page.get_by_role("button", name="Download PNG").click()
     assert Path(download.value.path()).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page.get_by_role("button", name="plain", exact=True).click()
     expect(page.locator(".hs-run-title")).to_have_text("plain")
@@ -403,11 +403,11 @@ def test_a_public_page_shows_runs_and_starts_none(
 ) -> None:
     page = open_page(serve(None, image_folder, tmp_path, False))
     open_tab(page, "Watch")
-    expect(page.locator(".hs-no-run p")).to_contain_text("Training is switched off on this page")
+    expect(page.locator(".hs-no-run p")).to_contain_text("Training is disabled on this page")
     expect(page.locator(".hs-go-to-train")).to_be_hidden()
     write_run(tmp_path, "plain")
     open_tab(page, "Train")
-    expect(page.locator(".hs-outcome-bad")).to_contain_text("switched off on a public page")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("disabled on a public page")
     for button in ("#train-start", "#train-check", "#train-preview"):
         expect(page.locator(button)).to_be_disabled()
     watch(page, "plain")
@@ -439,4 +439,4 @@ def test_a_start_waits_visibly_for_the_check_that_runs(
         goes_on.set()
     expect(start).to_be_enabled()
     expect(start).to_have_text("Start training")
-    expect(page.locator(".hs-outcome")).to_have_text("Ready to start; 1 point to look at.")
+    expect(page.locator(".hs-outcome")).to_have_text("Ready to start with 1 warning.")

@@ -55,13 +55,13 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
         page.locator(".hs-step"),
     )
     expect(page.locator(".hs-run-title")).to_have_text("new")
-    expect(phase).to_have_text("starting soon")
-    expect(empty).to_contain_text("Now: starting soon. Held-out questions appear first")
+    expect(phase).to_have_text("starting")
+    expect(empty).to_contain_text("Now: starting. Held-out questions appear first")
     choose(page, "other")
     expect(step).to_have_text("step 2")
     page.evaluate(KEEP_TEXTS)
     choose(page, "new")
-    expect(empty).to_contain_text("Now: starting soon.")
+    expect(empty).to_contain_text("Now: starting.")
     with RunWriter(layout, total=4) as run:
         run.set_phase("loading the model")
         expect(empty).to_contain_text("Now: loading the model.")

@@ -31,7 +31,7 @@ def space(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Itera
 
 @pytest.fixture
 def open_tab(browser: Browser, space: Space) -> Iterator[Callable[..., Page]]:
-    """``open_tab()``: the Label tab for one more visitor; with ``sign_in(name)``, as that person sees it."""
+    """``open_tab()``: the Label tab for Too many visitors; with ``sign_in(name)``, as that person sees it."""
     contexts = []
 
     def load(session: dict[str, str] | None = None) -> Page:
@@ -66,9 +66,9 @@ def test_a_tab_has_projects_of_its_own(
         page.locator(".hs-create").click()
         expect(page.locator(".hs-project option")).to_have_text([f"{name} (0)"])
 
-    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.write(image_folder / "street.png", "street.png")
-    first.locator(".hs-file").set_input_files(tmp_path / "pictures.zip")
+    first.locator(".hs-file").set_input_files(tmp_path / "images.zip")
     first.locator(".hs-question").fill("Which number is on the sign?")
     first.locator(".hs-import-button").click()
     expect(first.locator(".hs-import-message")).to_contain_text("1 added")
@@ -100,10 +100,10 @@ def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., P
     page.get_by_role("tab", name="Ask", exact=True).click()
     expect(page.locator(".hs-label")).to_be_hidden()
     page.wait_for_timeout(2000)  # a look that was on its way
-    looks: list[str] = []
-    page.on("request", lambda request: looks.append(request.url) if '"poll"' in (request.post_data or "") else None)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url) if '"poll"' in (request.post_data or "") else None)
     page.wait_for_timeout(4000)
-    assert not looks, "not every second or two while no one sees it"
+    assert not requests, "not every second or two while no one sees it"
     with page.expect_request(lambda request: '"poll"' in (request.post_data or "")):
         page.clock.fast_forward(61_000)
 

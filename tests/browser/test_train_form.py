@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)
 OpenPage = Callable[..., Page]
 FINDING = {"topic": "Memory", "state": "good", "text": "enough", "advice": ""}
-NEEDS_DATA = "This preset needs your own data: there is nothing at data/MME-RealWorld. Choose a data set under Data."
+NEEDS_DATA = "This preset needs your own dataset: data/MME-RealWorld does not exist. Choose a dataset under Data."
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     expect(problem).to_have_text(f"✕Data{NEEDS_DATA}")
     expect(start).to_be_disabled()
     expect(page.locator(".hs-facts")).to_contain_text("MME-RealWorld folder: data/MME-RealWorld")
-    expect(page.locator(".hs-facts")).to_contain_text("10,000 RL, the rest SFT, 200 held out")
+    expect(page.locator(".hs-facts")).to_contain_text("10,000 RL, remaining SFT, 200 held out")
     expect(notes).to_contain_text("Replaced by the preset: “Needle samples”.")
     expect(page.locator("#set-data-path input, #set-data-path textarea")).to_be_visible()  # the group has opened
     expect(needles).to_be_hidden()
@@ -71,11 +71,11 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     expect(start).to_be_enabled()
 
     choose_preset(page, "InternVL3-8B, LoRA")
-    expect(notes).to_contain_text(f"Kept: your data set {own} with its counts.")
+    expect(notes).to_contain_text(f"Kept: your dataset {own} with its sample counts.")
     expect(start).to_be_enabled()
     choose_preset(page, "CPU demo, 10 minutes")
-    expect(notes).to_contain_text(f"Not used by this preset: your data set {own}.")
-    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 1,000 drawn for the run")
+    expect(notes).to_contain_text(f"Your dataset {own}.")
+    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 1,000 generated for the run")
     expect(needles).to_have_value("1000")
     expect(start).to_be_enabled()
     choose_preset(page, "Qwen2.5-VL-3B, LoRA")

@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.chromium import BROWSER_FLAGS, find_chromium
-from tests.browser.screenshots.images import IMAGES, Picture
+from tests.browser.screenshots.catalog import SCREENSHOTS, Screenshot
 from tests.browser.screenshots.work import PROJECT_ROOT, Work
 
 SCALE: Final = 1.5
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, help="keep the data here, and use what is there (default: made and removed)"
     )
-    parser.add_argument("--only", action="append", choices=[image.name for image in IMAGES], help="repeat")
+    parser.add_argument("--only", action="append", choices=[each.name for each in SCREENSHOTS], help="repeat")
     options = parser.parse_args(argv)
     chromium = find_chromium()
     if chromium is None:
@@ -59,39 +59,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"expected no {folder}, found one; remove it, or use it with --work {folder}", file=sys.stderr)
         return 2
     try:
-        _take_images(Work(folder), options.out, options.only, chromium)
+        _take_screenshots(Work(folder), options.out, options.only, chromium)
     finally:
         if options.work is None:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-def _take_images(work: Work, out: Path, only: Sequence[str] | None, chromium: str) -> None:
+def _take_screenshots(work: Work, out: Path, only: Sequence[str] | None, chromium: str) -> None:
     began = time.monotonic()
     for name in work.prepare():
         print(f"{time.monotonic() - began:5.0f} s  making: {name}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with work.serve(_free_port()) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
-        for image in IMAGES:
-            if not only or image.name in only:
-                size = _take(browser, url, image, work, out)
-                print(f"{time.monotonic() - began:5.0f} s  {image.file}: {size:,} bytes", flush=True)
+        for target in SCREENSHOTS:
+            if not only or target.name in only:
+                size = _take(browser, url, target, work, out)
+                print(f"{time.monotonic() - began:5.0f} s  {target.file}: {size:,} bytes", flush=True)
         browser.close()
     if not only:
         for path in out.iterdir():
-            if path.name not in {image.file for image in IMAGES}:
+            if path.name not in {each.file for each in SCREENSHOTS}:
                 path.unlink()
 
 
-def _take(browser: Browser, url: str, image: Picture, work: Work, out: Path) -> int:
+def _take(browser: Browser, url: str, target: Screenshot, work: Work, out: Path) -> int:
     """Take one image in a browser that has seen nothing before; its bytes.
 
     Raises:
         ValueError: If it is too large for a document.
     """
     context = browser.new_context(
-        viewport={"width": image.width, "height": image.window},
+        viewport={"width": target.width, "height": target.window},
         device_scale_factor=SCALE,
         timezone_id="UTC",
         locale="en-GB",
@@ -99,20 +99,20 @@ def _take(browser: Browser, url: str, image: Picture, work: Work, out: Path) -> 
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
-    page.goto(f"{url}?__theme={image.theme}")
+    page.goto(f"{url}?__theme={target.theme}")
     page.wait_for_selector("#ask-button")
-    image.pose(page, work)
+    target.pose(page, work)
     page.mouse.move(0, 0)
     page.wait_for_timeout(SETTLE_MS)
     whole = page.screenshot(full_page=True, animations="disabled", caret="hide")
     top = int(page.evaluate("window.scrollY") * SCALE)
     context.close()
     with Image.open(io.BytesIO(whole)) as shot:
-        bottom = min(shot.height, top + int(image.height * SCALE))
-        shot.convert("RGB").crop((0, top, shot.width, bottom)).save(out / image.file, quality=QUALITY, method=6)
-    size = (out / image.file).stat().st_size
+        bottom = min(shot.height, top + int(target.height * SCALE))
+        shot.convert("RGB").crop((0, top, shot.width, bottom)).save(out / target.file, quality=QUALITY, method=6)
+    size = (out / target.file).stat().st_size
     if size > MAX_BYTES:
-        raise ValueError(f"expected at most {MAX_BYTES:,} bytes in {image.file}, got {size:,}; cut it lower")
+        raise ValueError(f"expected at most {MAX_BYTES:,} bytes in {target.file}, got {size:,}; cut it lower")
     return size
 
 

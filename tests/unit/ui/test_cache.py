@@ -60,7 +60,7 @@ def test_the_next_server_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
         with open_cache(tmp_path) as own:
             assert not orphan.exists()
             assert own.stat().st_mode & 0o777 == 0o700
-            assert (used / "served.jpg").read_bytes() == b"picture"
+            assert (used / "served.jpg").read_bytes() == b"image"
         assert not own.exists()
     finally:
         kill(living)

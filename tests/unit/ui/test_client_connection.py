@@ -36,7 +36,7 @@ def test_an_event_whose_stream_no_one_opens_is_gone(event):
     caller = ClientConnection()
     assert not caller.is_gone
     began = time.monotonic()
-    with pytest.raises(ClientDisconnectedError, match="open the stream"):
+    with pytest.raises(ClientDisconnectedError, match="reading the event stream"):
         caller.wait_for_reader()
     assert 0.2 < time.monotonic() - began < 5
     event.enqueue_time -= 1  # it waited in the queue before

@@ -18,7 +18,7 @@ if sys.argv[1] == "bound" and not limit_malloc_arenas():
     sys.exit(3)
 kept, barrier = [], threading.Barrier(16)
 
-def open_picture():
+def open_image():
     for _ in range(2):
         block = libc.malloc(20 << 20)
         ctypes.memset(block, 1, 20 << 20)
@@ -26,7 +26,7 @@ def open_picture():
         libc.free(block)
         barrier.wait()
 
-threads = [threading.Thread(target=open_picture) for _ in range(16)]
+threads = [threading.Thread(target=open_image) for _ in range(16)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -65,12 +65,12 @@ def test_turns_come_in_the_order_of_asking_and_places_are_told() -> None:
     line, journal = ModelQueue(), []
     visitors = wait_in_order(line, journal, "abcd")
     assert [visitor.told[0] for visitor in visitors[1:]] == [
-        "Busy: 1 question before yours",
-        "Busy: 2 questions before yours",
-        "Busy: 3 questions before yours",
+        "Queued: 1 question ahead",
+        "Queued: 2 questions ahead",
+        "Queued: 3 questions ahead",
     ]
     visitors[0].leave()  # from now on it is known how long a turn takes
-    visitors[3].wait_until_told(start="Busy: 2 questions before yours, about ")
+    visitors[3].wait_until_told(start="Queued: 2 questions ahead, about ")
     for visitor in visitors[1:]:
         assert visitor.has_turn.wait(30)
         visitor.leave()
@@ -111,7 +111,7 @@ def test_who_goes_away_while_waiting_leaves_the_line_at_once() -> None:
     leaving.thread.join(30)
     assert isinstance(leaving.error, ConnectionError)
     deadline = time.monotonic() + 30
-    while last.told[-1] != "Busy: 1 question before yours":
+    while last.told[-1] != "Queued: 1 question ahead":
         assert time.monotonic() < deadline
         time.sleep(0.01)
     first.leave()
@@ -125,6 +125,6 @@ def test_a_clock_that_is_set_changes_no_place_and_no_estimate(monkeypatch: pytes
     with line.turn(lambda text: None):
         monkeypatch.setattr(time, "time", lambda: 4e9)
     visitors = wait_in_order(line, [], "ab")
-    assert visitors[1].told[0] == "Busy: 1 question before yours, about 1 s"
+    assert visitors[1].told[0] == "Queued: 1 question ahead, about 1 s"
     for visitor in visitors:
         visitor.leave()

@@ -108,7 +108,7 @@ def test_what_the_form_does_not_show_is_kept() -> None:
         ("optim__learning_rate", "fast", "RL learning rate"),
         ("method__chain", "ppo", "Method"),
         ("name", "<script>", "Run name"),
-        ("model__id", "hf_" + "a" * 34, "Model (folder or Hub id)"),
+        ("model__id", "hf_" + "a" * 34, "Base model"),
         ("trackers", ["mlflow"], "Settings"),
     ],
 )
@@ -142,12 +142,12 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
         (
             "schedule: expected rl_batch_size to be a multiple of rl_micro_batch_size = 8, got 2",
             "Schedule",
-            "expected “Prompts per RL step” to be a multiple of “Micro-batch size” = 8, got 2",
+            "expected “RL batch size” to be a multiple of “RL micro-batch size” = 8, got 2",
         ),
         (
             "data: expected a path for source=jsonl, got none; set data.path",
             "Data",
-            "expected a path for source=jsonl, got none; set “File, folder or hub id”",
+            "expected a path for source=jsonl, got none; set “Dataset path”",
         ),
         (
             "settings: expected data.rl_samples above 0 for the chain ap_grpo+sft, got 0",

@@ -67,4 +67,4 @@ def test_a_fault_of_the_program_ends_it(project: Project) -> None:
         raise RuntimeError("secret")
 
     job = BulkJobs().start(project, "accept", 2, fail)
-    assert job.is_over and "fault of the program" in job.error and "secret" not in job.error
+    assert job.is_over and "This is a bug" in job.error and "secret" not in job.error

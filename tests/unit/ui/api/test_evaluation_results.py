@@ -39,8 +39,8 @@ def test_tables_and_figures_travel_as_texts(outputs: EvaluationResultsApi, layou
 def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
     api: EvaluationApi, outputs: EvaluationResultsApi, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "x.png"
-    records = [make_record(0, picture), make_record(1, picture, None, error="the model failed")]
+    image = tmp_path / "x.png"
+    records = [make_record(0, image), make_record(1, image, None, error="the model failed")]
     layout = write_evaluation(api.launch.runs_root, records, total=9, title="Half")
     asked = DatasetInfo(benchmark="needle", samples=9, fingerprint="f" * 64, bad_count=1)
     write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
@@ -71,9 +71,9 @@ def test_one_to_six_are_compared(outputs: EvaluationResultsApi, layout: RunLayou
 def test_one_that_has_not_begun_is_a_note(api: EvaluationApi, outputs: EvaluationResultsApi, layout: RunLayout) -> None:
     waiting = api.start({"benchmark": "needle", "model": "built-in", "protocols": ["direct"], "title": "Later"})["run"]
     answer = outputs.tables({"runs": [waiting, layout.run_id]})
-    assert answer["notes"] == ["Later has not read its questions yet"] and answer["tables"]
+    assert answer["notes"] == ["Later has not loaded its questions yet"] and answer["tables"]
     assert outputs.tables({"runs": [waiting]})["tables"] == []
-    with pytest.raises(InputError, match="Later has not read"):
+    with pytest.raises(InputError, match="Later has not loaded"):
         outputs.report({"runs": [waiting]})
 
 
@@ -132,10 +132,8 @@ def test_a_question_comes_with_its_image_both_kinds_of_boxes_and_every_answer(
     assert (outputs.service.folder / shown["image"]["detail"]["path"]).read_bytes()[:2] == b"\xff\xd8"
 
 
-def test_a_image_that_is_gone_leaves_the_answers(
-    outputs: EvaluationResultsApi, layout: RunLayout, picture: Path
-) -> None:
-    picture.unlink()
+def test_a_image_that_is_gone_leaves_the_answers(outputs: EvaluationResultsApi, layout: RunLayout, image: Path) -> None:
+    image.unlink()
     shown = outputs.failure({"run": layout.run_id, "sample": "q004"})
     assert shown["image"] is None and "sign.png" in shown["problem"] and len(shown["answers"]) == 2
     with pytest.raises(HartError):
@@ -163,27 +161,27 @@ def test_a_question_of_another_evaluation_is_none(
 
 
 def test_the_path_of_a_image_is_never_the_client_s(outputs: EvaluationResultsApi, layout: RunLayout) -> None:
-    with pytest.raises(InputError, match="cannot be used"):
+    with pytest.raises(InputError, match="Invalid settings: image"):
         outputs.failure({"run": layout.run_id, "sample": "q004", "image": "/etc/passwd"})
 
 
 def test_a_question_is_asked_again_with_the_original(
-    api: EvaluationApi, outputs: EvaluationResultsApi, picture: Path
+    api: EvaluationApi, outputs: EvaluationResultsApi, image: Path
 ) -> None:
-    record = make_record(3, picture, choices=("two\nlines", "six", "seven"))
+    record = make_record(3, image, choices=("two\nlines", "six", "seven"))
     layout = write_evaluation(api.launch.runs_root, [record], model="built-in")
     found = outputs.prefill_ask({"run": layout.run_id, "sample": "q003"})
-    assert found.image.read_bytes() == picture.read_bytes() and found.image != picture
+    assert found.image.read_bytes() == image.read_bytes() and found.image != image
     assert found.image.is_relative_to(outputs.service.folder) and found.image.name == "sign.png"
     assert (found.question, found.choices, found.answer) == ("Which number is on sign 3?", "two lines\nsix\nseven", "A")
     assert found.model == "built-in"
 
 
 def test_a_model_that_someone_else_wrote_is_not_filled_in(
-    api: EvaluationApi, outputs: EvaluationResultsApi, picture: Path
+    api: EvaluationApi, outputs: EvaluationResultsApi, image: Path
 ) -> None:
     """One click on the Ask tab would fetch it."""
-    layout = write_evaluation(api.launch.runs_root, [make_record(3, picture)], model="owner/model")
+    layout = write_evaluation(api.launch.runs_root, [make_record(3, image)], model="owner/model")
     wanted = {"run": layout.run_id, "sample": "q003"}
     found = outputs.prefill_ask(wanted)
     assert found.model is None and found.question == "Which number is on sign 3?"
@@ -197,17 +195,17 @@ def test_a_model_that_someone_else_wrote_is_not_filled_in(
 
 
 def test_new_records_are_seen(
-    api: EvaluationApi, outputs: EvaluationResultsApi, layout: RunLayout, picture: Path
+    api: EvaluationApi, outputs: EvaluationResultsApi, layout: RunLayout, image: Path
 ) -> None:
     assert ask(outputs, layout)["count"] == 12
-    append_records(shard_path(layout, 1), [make_record(50, picture)])
+    append_records(shard_path(layout, 1), [make_record(50, image)])
     assert ask(outputs, layout)["count"] == 13
 
 
-def test_one_without_gold_boxes_or_crops(api: EvaluationApi, outputs: EvaluationResultsApi, picture: Path) -> None:
+def test_one_without_gold_boxes_or_crops(api: EvaluationApi, outputs: EvaluationResultsApi, image: Path) -> None:
     bare = [
-        make_record(n, picture, gold_boxes=(), boxes=(), is_pointed=False, category="").model_copy(
-            update={"answers": {"direct": make_record(n, picture).answers["direct"]}}
+        make_record(n, image, gold_boxes=(), boxes=(), is_pointed=False, category="").model_copy(
+            update={"answers": {"direct": make_record(n, image).answers["direct"]}}
         )
         for n in range(3)
     ]
@@ -228,10 +226,10 @@ def test_the_report_is_written_where_it_is_served(outputs: EvaluationResultsApi,
     assert "report.html" in names and "report.md" in names and any(name.endswith(".csv") for name in names)
 
 
-def test_boxes_carry_their_labels_as_text(api: EvaluationApi, outputs: EvaluationResultsApi, picture: Path) -> None:
+def test_boxes_carry_their_labels_as_text(api: EvaluationApi, outputs: EvaluationResultsApi, image: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     layout = write_evaluation(
-        api.launch.runs_root, [make_record(1, picture, boxes=(Box.from_xyxy(GOLD_XYXY, label=evil),))], title=evil
+        api.launch.runs_root, [make_record(1, image, boxes=(Box.from_xyxy(GOLD_XYXY, label=evil),))], title=evil
     )
     assert outputs.failure({"run": layout.run_id, "sample": "q001"})["boxes"][0]["label"] == evil
     assert api.evaluations({"signature": ""})["evaluations"][0]["title"] == evil, (

@@ -112,7 +112,7 @@ def test_starting_makes_a_run_that_waits_in_the_queue(api: EvaluationApi) -> Non
     assert plan.argv[1:] == ("-m", "hart_studio.evaluation", "--resume", run, "--runs-root", root)
     assert (read_status(layout).job, read_status(layout).state) == ("evaluation", "queued")
     (row,) = look(api)["evaluations"]
-    assert (row["state"], row["phase"]) == ("queued", "starting soon")
+    assert (row["state"], row["phase"]) == ("queued", "starting")
 
 
 def test_a_double_click_starts_one(api: EvaluationApi) -> None:
@@ -213,9 +213,9 @@ def test_no_id_from_a_browser_leads_out_of_the_evaluations(
 def test_a_training_run_is_no_evaluation(api: EvaluationApi, outputs: EvaluationResultsApi) -> None:
     run = create_run(api.launch.runs_root, "training", RunConfig(), "sft", total=1).run_id
     for act in (api.stop, api.resume, api.delete):
-        with pytest.raises(InputError, match="expected an evaluation"):
+        with pytest.raises(InputError, match="is not an evaluation"):
             act({"run": run})
-    with pytest.raises(InputError, match="expected an evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         outputs.tables({"runs": [run]})
 
 
@@ -224,7 +224,7 @@ def test_a_public_page_shows_and_makes_nothing(
 ) -> None:
     closed = make_api(tmp_path, is_open=False, monkeypatch=monkeypatch)
     for act in (closed.command, closed.start, closed.stop, closed.resume, closed.delete):
-        with pytest.raises(InputError, match="switched off"):
+        with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
             act({**WANTED, "run": layout.run_id})
     assert len(look(closed)["evaluations"]) == 1
     assert EvaluationResultsApi(closed, AskService(tmp_path / "seen")).tables({"runs": [layout.run_id]})["tables"]

@@ -35,8 +35,8 @@ def test_what_is_no_object_never_reaches_the_function(request_):
     def poll(request):
         raise AssertionError("it was called")
 
-    told = f"expected an object from the page, got {type(request_).__name__}; reload the page"
-    assert api_handler(poll)(request_) == {"error": told}
+    message = f"Invalid request: expected a JSON object, got {type(request_).__name__}. Reload the page."
+    assert api_handler(poll)(request_) == {"error": message}
 
 
 @pytest.mark.parametrize("kind", [InputError, DataError, ImageError, ModelError, BusyError])
@@ -50,11 +50,11 @@ def test_errors_for_people_come_back_word_for_word(kind):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (KeyError(SECRET), "This is a fault of the program"),
-        (FileNotFoundError(errno.ENOENT, "No such file", SECRET), "This is a fault of the program"),
-        (OSError(errno.ENOSPC, "No space left on device", SECRET), "There is no room left on the server."),
-        (MemoryError(SECRET), "need more memory than is free"),
-        (RecursionError(SECRET), "This is a fault of the program"),
+        (KeyError(SECRET), "This is a bug"),
+        (FileNotFoundError(errno.ENOENT, "No such file", SECRET), "This is a bug"),
+        (OSError(errno.ENOSPC, "No space left on device", SECRET), "The disk of the server is full."),
+        (MemoryError(SECRET), "need more memory than is available"),
+        (RecursionError(SECRET), "This is a bug"),
     ],
 )
 def test_all_other_errors_become_words_without_a_place(error, words, redact_paths, caplog):

@@ -111,7 +111,7 @@ def test_classes_of_a_project_are_set_on_the_page_and_exported(tmp_path: Path) -
     }
     assert project.settings.classes == ("car", "traffic light")
     for bad in ("", " , ", "a" * 101, "a\nb", None):
-        with pytest.raises(InputError, match="needs at least one class"):
+        with pytest.raises(InputError, match="Invalid classes"):
             outputs.change_classes({"project": "signs", "classes": bad})
     assert project.settings.classes == ("car", "traffic light")
 

@@ -63,7 +63,7 @@ def test_a_project_is_made_listed_and_opened(label_api: LabelApi) -> None:
 
 @pytest.mark.parametrize("name", ["", "   "])
 def test_a_project_without_a_name(label_api: LabelApi, name: str) -> None:
-    with pytest.raises(InputError, match="expected a name"):
+    with pytest.raises(InputError, match="Enter a name"):
         label_api.create({"name": name})
 
 
@@ -118,7 +118,7 @@ def test_images_of_a_table_lie_in_a_folder_that_a_person_names(
     assert label_api.preview_source({"source": str(moved), "image_root": str(table.parent)})["found"] == 2
     assert bring(label_api, "p", moved, image_root=str(table.parent))["message"].startswith("2 added")
     for ask in (label_api.preview_source, label_api.start_import):
-        with pytest.raises(InputError, match="expected a folder of images"):
+        with pytest.raises(InputError, match="is not a folder"):
             ask({"project": "p", "source": str(moved), "image_root": "/gone/away"})
 
 
@@ -139,7 +139,7 @@ def test_peeking_shows_columns_and_rows(label_api: LabelApi, table: Path) -> Non
     assert (found["kind"], found["names"]) == ("table", ["image", "question", "answer"])
     assert found["columns"]["answer"] == "answer"
     assert found["rows"][0] == {"image": "a.png", "question": "What?", "answer": "red"}
-    with pytest.raises(InputError, match="got nothing"):
+    with pytest.raises(InputError, match="No source"):
         label_api.preview_source({"source": " "})
 
 
@@ -226,7 +226,7 @@ def test_projects_that_are_moved_away_and_back_are_what_is_there_now(label_api: 
 )
 def test_settings_that_cannot_be_used(label_api: LabelApi, wrong: dict[str, Any]) -> None:
     label_api.create({"name": "p"})
-    with pytest.raises(InputError, match="cannot be used"):
+    with pytest.raises(InputError, match="Invalid settings: "):
         label_api.start({"project": "p", **wrong})
 
 
@@ -244,10 +244,10 @@ def test_what_the_scores_rest_on_is_known_before_a_run(label_api: LabelApi, tabl
     assert other["basis"] == "" and "no calibration of this model" in other["cautions"][0]
     with pytest.raises(InputError, match="rollouts: Input should be greater than or equal to 2"):
         label_api.describe_score_basis({"project": "p", "rollouts": 1})
-    with pytest.raises(InputError, match="expected a model, got 'xxx"):
+    with pytest.raises(InputError, match="Cannot read the model 'xxx"):
         label_api.describe_score_basis({"project": "p", "model": "x" * 299})
     closed = LabelApi(label_api.root, is_open=False)
-    with pytest.raises(InputError, match="switched off"):
+    with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
         closed.describe_score_basis({"project": "p"})
 
 
@@ -312,7 +312,7 @@ def test_a_public_page_makes_nothing(tmp_path: Path, table: Path) -> None:
     closed = LabelApi(tmp_path / "labels", is_open=False)
     assert closed.poll({"project": "p"}) is not None
     for act in (closed.create, closed.preview_source, closed.start_import, closed.start, closed.resume):
-        with pytest.raises(InputError, match="switched off"):
+        with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
             act({"project": "p", "name": "x", "source": str(table), "run": "x"})
 
 

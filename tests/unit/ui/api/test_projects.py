@@ -76,7 +76,7 @@ def test_only_projects_of_the_list(api: ProjectApi, project: Any) -> None:
 def test_nothing_on_a_closed_page(api: ProjectApi) -> None:
     api.label_api.is_open = False
     for call in (api.rename, api.duplicate, api.archive, api.delete, api.trash, api.restore):
-        with pytest.raises(InputError, match="switched off"):
+        with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
             call({"project": "signs", "name": "x", "confirmation": "Signs", "entry": "x"})
 
 

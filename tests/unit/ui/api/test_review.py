@@ -36,12 +36,12 @@ def model() -> ScriptedModel:
 
 @pytest.fixture
 def calls(tmp_path: Path, model: ScriptedModel) -> ReviewApi:
-    picture = tmp_path / "street.png"
-    Image.new("RGB", WH, "white").save(picture)
+    image = tmp_path / "street.png"
+    Image.new("RGB", WH, "white").save(image)
     label_api = LabelApi(tmp_path / "labels")
     label_api.create({"name": "p"})
     project = label_api.open_project("p")
-    import_samples(project, LoadedSamples("s", tuple(ask(picture, number) for number in range(3))))
+    import_samples(project, LoadedSamples("s", tuple(ask(image, number) for number in range(3))))
     with project.database.writing() as connection:  # images that the built-in model was made for
         connection.execute("UPDATE images SET domain = ?", (NEEDLE,))
     for number, item in enumerate(list(project.items())):
@@ -78,8 +78,8 @@ def test_decisions_go_on_to_the_next_item(calls: ReviewApi, project: Project) ->
     assert after["item"]["question"] == "Which digit is on sign 1?"
     assert (after["waiting"], after["done"]) == (2, 1)
     undone = calls.undo(request())
-    assert (undone["item"]["id"], undone["message"]) == (item["id"], "Taken back: accept")
-    assert calls.redo(request())["message"] == "Done again: accept"
+    assert (undone["item"]["id"], undone["message"]) == (item["id"], "Undone: accept")
+    assert calls.redo(request())["message"] == "Redone: accept"
     assert project.count_by("status") == {"accepted": 1, "proposed": 2}
 
 
@@ -117,9 +117,9 @@ def test_another_file_of_the_same_size_is_not_shown_in_the_place_of_an_image(
 
 
 def test_nothing_to_undo(calls: ReviewApi) -> None:
-    with pytest.raises(InputError, match="nothing to take back"):
+    with pytest.raises(InputError, match="Nothing to undo"):
         calls.undo(request())
-    with pytest.raises(InputError, match="nothing to do again"):
+    with pytest.raises(InputError, match="Nothing to redo"):
         calls.redo(request())
 
 
@@ -146,7 +146,7 @@ def test_a_built_in_model_gives_no_verdict_on_photographs(calls: ReviewApi, proj
     with pytest.raises(ModelError, match="made for drawn needle scenes"):
         calls.check(request(item=item.id, boxes=[DRAWN]))
     answer = calls.decide(request(item=item.id, revision=1, decision="edit", boxes=[DRAWN]))
-    assert answer["message"].startswith("Saved without a check by the model: hart-tiny was made for")
+    assert answer["message"].startswith("Saved without verification: hart-tiny was made for")
     label = project.item(item.id).label
     assert (label.status, label.check) == ("edited", None)
 
@@ -215,11 +215,11 @@ def test_the_list_and_accepting_all(calls: ReviewApi, project: Project) -> None:
     assert calls.bulk_progress(request()) == done
     assert project.count_by("status") == {"accepted": 2, "proposed": 1}
     for wrong in ("all", None, -1, True):
-        with pytest.raises(InputError, match="number of labels that were confirmed"):
+        with pytest.raises(InputError, match="confirmed number of labels"):
             calls.accept_all(request(expected=wrong))
     undone = calls.undo(request())
-    assert undone["message"] == "Taken back: accept of 2 labels" and undone["waiting"] == 3
-    assert calls.redo(request())["message"] == "Done again: accept of 2 labels"
+    assert undone["message"] == "Undone: accept of 2 labels" and undone["waiting"] == 3
+    assert calls.redo(request())["message"] == "Redone: accept of 2 labels"
 
 
 def test_a_long_undo_is_polled(calls: ReviewApi, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_an_edit_is_saved_also_when_the_model_is_gone(calls: ReviewApi, project:
     calls.served = calls.service.folder
     item = calls.next_item(request())["item"]
     answer = calls.decide(request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN]))
-    assert answer["message"].startswith("Saved without a check by the model: expected a folder")
+    assert answer["message"].startswith("Saved without verification: expected a folder")
     label = project.item(item["id"]).label
     assert (label.status, label.check) == ("edited", None)
 
@@ -322,7 +322,7 @@ def test_what_chance_explains_is_told(calls: ReviewApi, project: Project) -> Non
 
 def test_a_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:
     Path(next(project.items()).image.path).unlink()
-    with pytest.raises(InputError, match="the item is kept"):
+    with pytest.raises(InputError, match="The item is kept"):
         calls.next_item(request())
     assert project.count_by("status") == {"proposed": 3}
 
@@ -342,7 +342,7 @@ def test_quality_losses_and_export(calls: ReviewApi, project: Project, tmp_path:
     assert (first["items"], first["boxes"], first["losses"]) == (1, 1, [])
     assert first["archive"] != second["archive"]
     assert (tmp_path / "served" / first["archive"]).is_file()
-    with pytest.raises(InputError, match="add up to 100 %, got 90, 20, 10; change them"):
+    with pytest.raises(InputError, match="add up to 100 %, got 90, 20, 10"):
         outputs.describe_export_loss({"project": "p", "format": "yolo", "splits": [0.9, 0.2, 0.1]})
     wrongs: list[dict[str, Any]] = [{"format": "gone"}, {"splits": [0.5, 0.1, 0.1]}, {"statuses": ["x"]}]
     for wrong in wrongs:

@@ -36,7 +36,7 @@ def turn(kind: str, text: str) -> Turn:
     )  # fmt: skip
 
 
-def pictures(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
+def group_images(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
     sample = Sample(id=sample_id, image="x.png", question="Which?", choices=("red", "blue"), answer="A")
     box = Box.from_xyxy((10.0, 20.0, 30.0, 40.0), "star")
     rollouts = tuple(
@@ -66,13 +66,13 @@ def layout(watch: RunMonitor) -> RunLayout:
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
         run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8, "a1b2c3")
-        run.log_rollouts(0, [pictures("held", is_held_out=True)], is_held_out=True)
+        run.log_rollouts(0, [group_images("held", is_held_out=True)], is_held_out=True)
         for step in (1, 2, 3):
             run.log_step(step, "ap_grpo", {"reward": step / 4})
             if step == 2:
-                run.log_rollouts(2, [pictures("seen")])
+                run.log_rollouts(2, [group_images("seen")])
         run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8, "a1b2c3")
-        run.log_rollouts(3, [pictures("held", is_held_out=True)], is_held_out=True)
+        run.log_rollouts(3, [group_images("held", is_held_out=True)], is_held_out=True)
         with run.saving_checkpoint(3, "ap_grpo", is_kept=True) as folder:
             (folder / "weights").write_text("x")
     return layout
@@ -231,11 +231,11 @@ def test_a_run_in_the_queue_says_how_many_come_before_it(watch: RunMonitor) -> N
         layouts.append(layout)
     layouts.sort(key=lambda layout: layout.run_id)
     phases = [look(watch, layout)["status"]["phase"] for layout in layouts]
-    assert phases[0] == "starting soon"
-    assert phases[1:] == ["waiting for 1 other run on its device", "waiting for 2 other runs on its device"]
+    assert phases[0] == "starting"
+    assert phases[1:] == ["queued behind 1 run on this device", "queued behind 2 runs on this device"]
     seen = look(watch, layouts[1])
     write_status(layouts[0], read_status(layouts[0]).replace(state="stopped"))
-    assert look(watch, layouts[1], seen)["status"]["phase"] == "starting soon", "a new place is news"
+    assert look(watch, layouts[1], seen)["status"]["phase"] == "starting", "a new place is news"
 
 
 def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> None:
@@ -268,7 +268,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
     start_run(layout, [sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert read_status(layout).state == "queued", "its process has not said a word yet"
-        with pytest.raises(InputError, match="stop it first"):
+        with pytest.raises(InputError, match="Stop it before"):
             watch.delete({"run": layout.run_id})
     finally:
         stop_run(layout, save_seconds=0.0)
@@ -277,7 +277,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
 
 def test_a_run_that_goes_on_is_not(watch: RunMonitor) -> None:
     layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=1)
-    with RunWriter(layout, total=1), pytest.raises(InputError, match="stop it first"):
+    with RunWriter(layout, total=1), pytest.raises(InputError, match="Stop it before"):
         watch.delete({"run": layout.run_id})
     assert layout.folder.is_dir()
 
@@ -316,5 +316,5 @@ def test_a_step_without_a_record_is_said(watch: RunMonitor, layout: RunLayout) -
         watch.rollouts({"run": layout.run_id, "step": 1})
     answer = api_handler(watch.rollouts)({"run": layout.run_id, "step": 1})
     assert "error" in answer and api_handler(watch.rollouts).__name__ == "rollouts"
-    with pytest.raises(InputError, match="expected a RolloutsRequest"):
+    with pytest.raises(InputError, match="Invalid request \\(RolloutsRequest\\)"):
         watch.rollouts({"run": layout.run_id, "step": -1})

@@ -41,8 +41,8 @@ def test_some_of_every_part_are_shown(folder: Path) -> None:
     card = preview.cards[0]
     assert (card.question, card.choices, card.answer, card.problem) == ("Which?", ("red", "blue"), "B", "")
     assert card.image is not None
-    with Image.open(card.image) as picture:
-        assert max(picture.size) <= THUMBNAIL_SIDE
+    with Image.open(card.image) as image:
+        assert max(image.size) <= THUMBNAIL_SIDE
     assert not any("gold" in name for name in vars(card)), "a true box is no part of what training gets"
 
 
@@ -50,7 +50,7 @@ def test_rows_that_are_left_out_and_images_that_do_not_open_are_said(folder: Pat
     (folder / "broken.png").write_bytes(b"no image")
     rows = [row(str(number), image="broken.png") for number in range(6)] + [row("x", answer="Z")]
     preview = preview_samples(config_of(folder, rows), folder / "served")
-    assert len(preview.left_out) == 1 and preview.left_out[0].startswith("1 rows left out: ")
+    assert len(preview.left_out) == 1 and preview.left_out[0].startswith("1 row skipped: ")
     assert all(card.image is None and "broken.png" in card.problem for card in preview.cards)
 
 
@@ -60,8 +60,8 @@ def test_a_image_that_was_repainted_is_shown_as_it_is_now(folder: Path) -> None:
     Image.new("RGB", (2000, 1000), "red").save(folder / "a.png")
     after = preview_samples(config, folder / "served").cards[0].image
     assert before and after and before != after
-    with Image.open(after) as picture:
-        assert picture.getpixel((5, 5))[0] > 200  # type: ignore[index]
+    with Image.open(after) as image:
+        assert image.getpixel((5, 5))[0] > 200  # type: ignore[index]
 
 
 def test_a_source_that_cannot_be_read(folder: Path) -> None:

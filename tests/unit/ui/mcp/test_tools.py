@@ -58,7 +58,7 @@ def test_locate_asks_one_turn(desk: Desk) -> None:
     assert desk.model.kinds() == [["grounding"]]
     assert reply.found["boxes"] == [{**EDGES, "label": "sign"}]
     assert (reply.found["outcome"], reply.found["model"]) == ("ok", "mine")
-    assert reply.found["image"] == {"name": "picture", "width": 1600, "height": 900}
+    assert reply.found["image"] == {"name": "image", "width": 1600, "height": 900}
     (crop,) = reply.crops
     assert Image.open(io.BytesIO(crop)).size == (200, 225)
     assert Image.open(io.BytesIO(crop)).getpixel((100, 100))[0] > 230
@@ -110,7 +110,7 @@ def test_only_the_models_of_the_operator_are_opened(desk: Desk, tool: Tool) -> N
     assert (schema["enum"], schema["default"]) == (["mine", "built-in"], "mine")
     more = {"boxes": [EDGES]} if tool is VERIFY else {}
     for name in ("/etc", "someone/else", "served:http://127.0.0.1:1", " mine"):
-        with pytest.raises(InputError, match="one of the models mine, built-in"):
+        with pytest.raises(InputError, match="one of mine, built-in"):
             desk(tool, **QUESTION, **more, model=name)
     assert desk.loaded == []
 
@@ -118,24 +118,24 @@ def test_only_the_models_of_the_operator_are_opened(desk: Desk, tool: Tool) -> N
 @pytest.mark.parametrize(
     ("tool", "changes", "text"),
     [
-        (ASK, {"image": None}, "got image: "),
-        (ASK, {"image": {"path": "/etc/passwd"}}, "got image: "),
-        (ASK, {"question": " "}, "no question yet"),
-        (ASK, {"question": "x" * 20_001}, "got question: "),
-        (ASK, {"question": "\ud800"}, "got question: "),
+        (ASK, {"image": None}, "argument image: "),
+        (ASK, {"image": {"path": "/etc/passwd"}}, "argument image: "),
+        (ASK, {"question": " "}, "No question"),
+        (ASK, {"question": "x" * 20_001}, "argument question: "),
+        (ASK, {"question": "\ud800"}, "argument question: "),
         (ASK, {"choices": ["one"]}, "2 to 26"),
-        (ASK, {"choices": ["a"] * 27}, "got choices: "),
+        (ASK, {"choices": ["a"] * 27}, "argument choices: "),
         (ASK, {"choices": ["a", "b"], "answer": "z"}, "'z'"),
-        (ASK, {"protocols": ["sideways"]}, "got protocols.0: "),
+        (ASK, {"protocols": ["sideways"]}, "argument protocols.0: "),
         (ASK, {"protocols": []}, "at least one"),
-        (ASK, {"folder": "/etc"}, "got folder: "),
-        (LOCATE, {"answer": "a"}, "got answer: "),
-        (VERIFY, {}, "got boxes: "),
-        (VERIFY, {"boxes": []}, "got boxes: "),
-        (VERIFY, {"boxes": [EDGES] * 17}, "got boxes: "),
-        (VERIFY, {"boxes": [{**EDGES, "x_min": 1e400}]}, "got boxes.0.x_min: "),
+        (ASK, {"folder": "/etc"}, "argument folder: "),
+        (LOCATE, {"answer": "a"}, "argument answer: "),
+        (VERIFY, {}, "argument boxes: "),
+        (VERIFY, {"boxes": []}, "argument boxes: "),
+        (VERIFY, {"boxes": [EDGES] * 17}, "argument boxes: "),
+        (VERIFY, {"boxes": [{**EDGES, "x_min": 1e400}]}, "argument boxes.0.x_min: "),
         (VERIFY, {"boxes": [{**EDGES, "x_max": 1}]}, "box 1: expected x_min < x_max"),
-        (VERIFY, {"boxes": [{**EDGES, "x_min": 2000, "x_max": 3000}]}, "got box 1 outside"),
+        (VERIFY, {"boxes": [{**EDGES, "x_min": 2000, "x_max": 3000}]}, "is outside the image of 1600 x 900 pixels"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named_and_not_repeated(

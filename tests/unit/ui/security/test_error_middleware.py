@@ -34,7 +34,7 @@ def application(*steps):
 def incident_of(answer):
     assert answer.status == 400
     assert answer.headers[b"content-type"] == b"application/json" and b"x-own" not in answer.headers
-    told = re.fullmatch(r"This request cannot be answered\. The log has it as ([0-9a-f]{8})\.", answer.detail)
+    told = re.fullmatch(r"Request failed\. Search the server log for ([0-9a-f]{8})\.", answer.detail)
     assert told, answer.detail
     return told[1]
 

@@ -63,7 +63,7 @@ def test_where_others_come_in_those_of_the_list_may(profile: Any, runs_root: Pat
     for name in (*BUILT_IN_FOLDERS, "owner/added", " built-in "):
         assert allowed.check(name) == name.strip()
     for name in HOSTILE:
-        with pytest.raises(InputError, match="allowed here"):
+        with pytest.raises(InputError, match="not allowed on this server"):
             allowed.check(name)
 
 
@@ -165,5 +165,5 @@ def load(name: str) -> ScriptedModel:
 )
 def test_it_holds_at_every_place_that_a_name_enters(act: Act, tmp_path: Path) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "p.png")
-    with pytest.raises(InputError, match="allowed here"):
+    with pytest.raises(InputError, match="not allowed on this server"):
         act(ModelAllowlist(("built-in",), None, "--allow-model"), tmp_path, "owner/other")

@@ -51,7 +51,7 @@ def test_json_of_exactly_the_limit_passes_and_a_byte_more_does_not(limit):
     refused = call(limit, [part(json_of(most + 1), is_last=True)], headers=[JSON, length(most + 1)])
     assert (refused.status, refused.detail, refused.unread) == (
         413,
-        "Expected at most 1 MB, got more. Send less at once.",
+        "Request too large: at most 1 MB are allowed. Send less at once.",
         1,
     )
     assert refused.headers[b"connection"] == b"close", "what is left of it is never read"
@@ -125,7 +125,7 @@ def test_json_is_nested_so_deep_and_no_deeper(limit, depth):
 )
 def test_what_is_no_plain_json_is_refused_in_words(limit, text):
     refused = call(limit, in_parts(text.encode(), 1000), headers=[JSON])
-    assert (refused.status, refused.detail) == (400, "Expected JSON without NaN, infinity and double names.")
+    assert (refused.status, refused.detail) == (400, "Invalid JSON, or JSON with NaN, infinity or duplicate names.")
 
 
 def test_a_call_without_a_body_is_for_the_application_to_judge(limit):

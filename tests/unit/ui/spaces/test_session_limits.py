@@ -45,7 +45,7 @@ def test_many_tickets_drive_no_one_out(sessions: SessionStore, session_token: st
         made.append(make_session_token())
         call(sessions, made[-1], "create", name="Signs")
     for _ in range(50):
-        with pytest.raises(InputError, match="one more visitor"):
+        with pytest.raises(InputError, match="Too many visitors"):
             call(sessions, make_session_token(), "create", name="Signs")
     assert all(call(sessions, each, "projects") for each in (session_token, *made))
 
@@ -200,12 +200,12 @@ def test_checks_of_one_visitor_have_bounds(
         while sum(each.done() for each in calls) < 2:
             time.sleep(0.01)
         refused = [each for each in calls if each.done()]
-        assert all("one check" in str(each.exception()) for each in refused) and len(refused) == 2
+        assert all("Another verification is running" in str(each.exception()) for each in refused) and len(refused) == 2
         go_on.set()
         assert sum("check" in each.result(20) for each in calls if each not in refused) == 2
 
 
 def test_an_export_of_a_visitor_takes_its_images_along(sessions: SessionStore, session_token: str) -> None:
     for name in ("describe_export_loss", "export"):
-        with pytest.raises(InputError, match="take them along"):
+        with pytest.raises(InputError, match="copies of images"):
             call(sessions, session_token, name, project="signs", format="native", is_referring=True)

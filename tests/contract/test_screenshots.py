@@ -1,4 +1,4 @@
-"""The images of the documents are those that the script takes, no more and no fewer, and each is shown somewhere."""
+"""Screenshots in the documents are exactly those that the script takes, and each is used in a document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.browser.screenshots.__main__ import MAX_BYTES, SCALE
-from tests.browser.screenshots.images import PICTURES, Picture
+from tests.browser.screenshots.catalog import SCREENSHOTS, Screenshot
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -21,14 +21,14 @@ SHOWN = {
 
 
 def test_the_folder_holds_what_the_script_takes() -> None:
-    assert sorted(path.name for path in IMAGES.iterdir()) == sorted(picture.file for picture in PICTURES)
+    assert sorted(path.name for path in IMAGES.iterdir()) == sorted(each.file for each in SCREENSHOTS)
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
-def test_a_image_is_shown_and_small(picture: Picture) -> None:
-    path = IMAGES / picture.file
+@pytest.mark.parametrize("screenshot", SCREENSHOTS, ids=lambda each: each.name)
+def test_a_screenshot_is_shown_and_small(screenshot: Screenshot) -> None:
+    path = IMAGES / screenshot.file
     assert path in SHOWN, "no document shows it"
     assert path.stat().st_size <= MAX_BYTES
     with Image.open(path) as image:
-        assert image.width == picture.width * SCALE
-        assert image.height <= picture.height * SCALE
+        assert image.width == screenshot.width * SCALE
+        assert image.height <= screenshot.height * SCALE

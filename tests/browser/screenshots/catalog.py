@@ -16,13 +16,13 @@ Theme = Literal["light", "dark"]
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image of the documents."""
+class Screenshot:
+    """A screenshot for the documents."""
 
     name: str
     """Name of the file, without its ending."""
     pose: Callable[[Page, Work], Any]
-    """Brings the page there."""
+    """Prepare the page."""
     height: int
     """Most pixels of the page that it shows, from where the pose has scrolled to."""
     theme: Theme = "light"
@@ -38,18 +38,18 @@ class Image:
         return f"{self.name}.webp"
 
 
-IMAGES: Final = (
-    Image("ask", poses.ask, 1346),
-    Image("label", poses.label, 760),
-    Image("review", poses.review, 860, window=860),
-    Image("quality", poses.quality, 860),
-    Image("train", poses.train, 1070),
+SCREENSHOTS: Final = (
+    Screenshot("ask", poses.ask, 1346),
+    Screenshot("label", poses.label, 760),
+    Screenshot("review", poses.review, 860, window=860),
+    Screenshot("quality", poses.quality, 860),
+    Screenshot("train", poses.train, 1070),
     # As wide as three cards beside the image need, so that all eight rollouts are in sight.
-    Image("watch", poses.watch, 1058, width=1600, window=1058),
-    Image("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
-    Image("curves", poses.curves, 812),
-    Image("runs", poses.runs, 980),
-    Image("evaluate", poses.evaluate, 795),
-    Image("failures", poses.failures, 1306),
+    Screenshot("watch", poses.watch, 1058, width=1600, window=1058),
+    Screenshot("watch-dark", poses.watch, 1058, "dark", width=1600, window=1058),
+    Screenshot("curves", poses.curves, 812),
+    Screenshot("runs", poses.runs, 980),
+    Screenshot("evaluate", poses.evaluate, 795),
+    Screenshot("failures", poses.failures, 1306),
 )
 """All of them, in the order of the tabs."""
