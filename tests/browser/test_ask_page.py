@@ -18,7 +18,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 def test_the_page_opens_with_an_invitation(studio, open_page):
     page = open_page(studio)
-    expect(page.locator("#result-a .hs-empty")).to_contain_text("See where the answer comes from")
+    expect(page.locator("#result-a .hs-empty")).to_contain_text("No image selected")
     expect(page.locator(".hs-example")).to_have_count(1)
     expect(page.locator("#result-b")).to_be_hidden()
     assert page.title() == "HART Studio"
@@ -94,7 +94,7 @@ def test_two_models_stand_side_by_side(studio, open_page):
     assert right["width"] == pytest.approx(left["width"], abs=2)
 
     choose_model(page, "", "ask-model-b")
-    page.locator("#ask-model-b input").fill("No second model")
+    page.locator("#ask-model-b input").fill("None")
     page.keyboard.press("Enter")
     page.click("#ask-button")
     expect(page.locator("#result-b")).to_be_hidden()
@@ -127,12 +127,12 @@ def test_of_two_models_the_one_that_fails_is_named(studio, open_page):
     alert = page.get_by_role("alert")
     choose_model(page, "absent/model", "ask-model-b")
     page.click("#ask-button")
-    expect(alert.locator("strong")).to_have_text("Second model, absent/model: the model cannot be used")
+    expect(alert.locator("strong")).to_have_text("Second model, absent/model: model unavailable")
     expect(alert).to_contain_text("The answers of scripted are below.")
     expect(page.locator("#result-a .hs-card")).to_have_count(3)
     choose_model(page, "broken")
     page.click("#ask-button")
-    expect(alert.locator("strong")).to_have_text("First model, broken: something went wrong")
+    expect(alert.locator("strong")).to_have_text("First model, broken: internal error")
     expect(alert).to_contain_text("absent/model was not asked.")
     expect(page.locator("#result-a .hs-card")).to_have_count(0)
 
@@ -156,12 +156,12 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
 def test_a_form_that_is_not_complete_is_explained(studio, open_page):
     page = open_page(studio)
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is No image")
+    expect(page.get_by_role("alert")).to_contain_text("No image")
     pick_example(page)
     expect(page.get_by_role("alert")).to_have_count(0)
     page.fill("#ask-question textarea", "   ")
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is No question")
+    expect(page.get_by_role("alert")).to_contain_text("No question")
     page.fill("#ask-question textarea", "Which number?")
     page.fill("#ask-answer input", "nine")
     page.click("#ask-button")

@@ -1,4 +1,4 @@
-"""Import on the Label page: what a look inside tells, zips, images that lie elsewhere; one class for an export."""
+"""Import on the Label page: previews, zips, images in other folders; single class of an export."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, l
     create(page, "Zip with a table")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview")).to_contain_text("Images of the first 2 rows: 2 found.")
+    expect(page.locator(".hs-preview")).to_contain_text("Images in the first 2 rows: 2 found.")
     expect(page.locator("[data-field=answer]")).to_have_value("answer")
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
@@ -102,7 +102,7 @@ def test_a_table_alone_asks_for_the_folder_of_its_images(
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("the image is missing in ")
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview")).to_contain_text("Name the folder that they start from")
+    expect(page.locator(".hs-preview")).to_contain_text("Set Image folder")
     expect(page.locator(".hs-import-message")).to_be_empty()
     expect(page.locator(".hs-question")).to_be_hidden()
     page.locator("[data-field=answer]").select_option("question")

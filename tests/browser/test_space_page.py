@@ -19,7 +19,7 @@ from tests.spaces import OWNER, Space, serve_space, sign_in
 pytestmark = pytest.mark.browser
 
 WELL_KNOWN = re.compile(r"^https://(fonts\.googleapis\.com|huggingface\.co)/")
-"""What gradio's own page asks for on a Space; ours refuses it by its policy, and this machine has no such hosts."""
+"""Requests of gradio's own page on a Space; the content policy blocks them, and this machine has no such hosts."""
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +87,19 @@ def test_a_tab_has_projects_of_its_own(
     first.reload()
     first.wait_for_selector("#ask-button", state="attached")  # the page comes back on the Label tab
     expect(first.locator(".hs-project option")).to_have_text(["Signs of mine (1)"])
-    second.goto(first.url)  # with the name of the project in the address, but without the ticket
+    second.goto(first.url)  # with the name of the project in the address, but without the session token
     second.wait_for_selector("#ask-button", state="attached")
     expect(second.locator(".hs-project option")).to_have_text(["Others (0)"])
 
 
-def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., Page]) -> None:
+def test_a_page_in_a_background_tab_keeps_its_session(open_tab: Callable[..., Page]) -> None:
     page = open_tab()
     page.locator(".hs-new-name").fill("Signs of mine")
     page.locator(".hs-create").click()
     expect(page.locator(".hs-project option")).to_have_text(["Signs of mine (0)"])
     page.get_by_role("tab", name="Ask", exact=True).click()
     expect(page.locator(".hs-label")).to_be_hidden()
-    page.wait_for_timeout(2000)  # a look that was on its way
+    page.wait_for_timeout(2000)  # a poll that was on its way
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if '"poll"' in (request.post_data or "") else None)
     page.wait_for_timeout(4000)
@@ -108,15 +108,15 @@ def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., P
         page.clock.fast_forward(61_000)
 
 
-def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callable[..., Page]) -> None:
+def test_visitors_see_that_runs_belong_to_the_owner(open_tab: Callable[..., Page]) -> None:
     page = open_tab()
     expect(page.locator("#space-login")).to_be_visible()
     expect(page.locator("#space-duplicate")).to_be_visible()
     page.get_by_role("tab", name="Watch", exact=True).click()
-    expect(page.locator(".hs-no-run")).to_contain_text("belongs to the owner of the Space")
+    expect(page.locator(".hs-no-run")).to_contain_text("Only the owner of this Space")
     page.get_by_role("tab", name="Train", exact=True).click()
     page.locator("#train-start").click()
-    expect(page.locator("#train-report")).to_contain_text("belongs to the owner of the Space")
+    expect(page.locator("#train-report")).to_contain_text("Only the owner of this Space")
 
 
 def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_view_each(
@@ -140,12 +140,12 @@ def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_vi
                 expect(place.get_by_label(f"Show {title}", exact=True)).to_be_checked()
             expect(place.get_by_role("tab", name=view)).to_have_attribute("aria-selected", "true")
 
-    page.get_by_text("Evaluations of the owner").click()
+    page.get_by_text("Owner evaluations").click()
     owners.get_by_role("tab", name="Figures").click()
     for place, titles in ((owners, ("Mine", "Mine too")), (examples, ("One", "Two"))):
         for title in titles:
             place.get_by_label(f"Show {title}", exact=True).check()
     expect_choices()
     page.reload()
-    page.get_by_text("Evaluations of the owner").click()
+    page.get_by_text("Owner evaluations").click()
     expect_choices()

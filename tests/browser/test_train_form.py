@@ -1,4 +1,4 @@
-"""The Train form: presets bring their data, and the start button agrees with the reason that is shown."""
+"""The Train form: presets set their data, and the start button agrees with the reason that is shown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     page.locator("#train-form button.label-wrap", has_text="Data").click()
     needles.fill("2000")
     page.keyboard.press("Tab")
-    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 2,000 drawn for the run")
+    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 2,000 generated for the run")
     page.click("#train-preview")
     expect(page.locator(".hs-sample img").first).to_be_visible()
     page.locator("#train-form button.label-wrap", has_text="Data").click()
@@ -92,7 +92,7 @@ def test_settings_from_a_file_leave_no_preset_chosen_and_a_preset_no_file(
     expect(page.locator("#train-preset input")).to_have_value("")
     choose_preset(page, "CPU demo, 10 minutes")
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value("")
-    expect(page.locator("#train-form input[type=file]")).to_be_attached()  # room for another file
+    expect(page.locator("#train-form input[type=file]")).to_be_attached()  # the field is empty again
     expect(page.locator("#train-command textarea")).to_have_value(re.compile(r"--preset cpu-demo --runs-root"))
 
 
@@ -140,7 +140,7 @@ def test_start_is_off_after_a_check_that_failed_until_something_changes(
     open_tab(page, "Train")
     start = page.locator("#train-start")
     page.click("#train-check")
-    expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("Preflight failed")
     expect(start).to_be_disabled()
     monkeypatch.setattr(RunLauncher, "check", lambda launcher, launch_request: iter([FINDING]))
     page.click("#train-check")

@@ -16,7 +16,7 @@ from hart_studio.ui.error_reporting import describe
         (ModelError("expected a model, got nothing"), "Model unavailable"),
         (BoxError("expected a box"), "Invalid boxes"),
         (DataError("expected JSON"), "Cannot read file"),
-        (BusyError("expected room"), "Server busy"),
+        (BusyError("queue full"), "Server busy"),
         (HartError("other"), "Request failed"),
     ],
 )

@@ -35,10 +35,10 @@ print(pages * 4096 / 2**20)
 
 
 def measure(how: str) -> float:
-    told = subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, text=True, check=False)
-    if told.returncode == 3 or not sys.platform.startswith("linux"):
+    done = subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, text=True, check=False)
+    if done.returncode == 3 or not sys.platform.startswith("linux"):
         pytest.skip("the C library is not that of GNU")
-    return float(told.stdout)
+    return float(done.stdout)
 
 
 def test_images_of_many_threads_do_not_stay_in_memory() -> None:

@@ -137,7 +137,7 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
 
 
 @pytest.mark.parametrize(
-    ("text", "label", "told"),
+    ("text", "label", "message"),
     [
         (
             "schedule: expected rl_batch_size to be a multiple of rl_micro_batch_size = 8, got 2",
@@ -157,8 +157,8 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
         ("no rollout.unheard at /data/rl_samples.json or data.path.txt", "Settings", ""),
     ],
 )
-def test_settings_in_a_problem_are_called_what_the_form_calls_them(text: str, label: str, told: str) -> None:
-    assert label_problems(text) == [(label, told or text)]
+def test_settings_in_a_problem_are_called_what_the_form_calls_them(text: str, label: str, message: str) -> None:
+    assert label_problems(text) == [(label, message or text)]
 
 
 def test_settings_in_an_advice_are_called_what_the_form_calls_them() -> None:

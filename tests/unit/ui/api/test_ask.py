@@ -126,7 +126,7 @@ def test_copies_are_made_once_and_again_when_the_file_changes(service, image):
     assert (again.width, again.height) == (40, 30)
 
 
-def test_a_swept_copy_is_made_anew(service, image):
+def test_a_swept_copy_is_made_again(service, image):
     service.open_image(image).preview.path.unlink()
     assert service.open_image(image).preview.path.exists()
 
@@ -268,29 +268,29 @@ def test_a_checkpoint_is_found_with_the_model_that_its_run_began_with(tmp_path):
 def test_a_program_gets_the_same_answer_and_no_file_is_written(service, image):
     form = read_form(image, "Which number?", "five\nsix", "five")
     before = sorted(service.folder.rglob("*"))
-    told = service.answer(form, " scripted ", quiet)
+    response = service.answer(form, " scripted ", quiet)
     assert sorted(service.folder.rglob("*")) == before
     reply = service.ask(form, "scripted", quiet)
-    assert told == reply.summary
+    assert response == reply.summary
 
 
-def test_a_look_is_one_turn_and_decodes_no_original(service, image, monkeypatch):
+def test_locate_is_one_turn_and_decodes_no_original(service, image, monkeypatch):
     form = read_form(image, "Which number?", "five\nsix")
     model = service._get_model("scripted", quiet)
     monkeypatch.setattr("hart_studio.imaging.SourceImage.start_decoding", lambda self: pytest.fail("decoded ahead"))
     monkeypatch.setattr("hart_studio.imaging.SourceImage.crops", lambda self, boxes: pytest.fail("cut"))
-    told = service.locate(form, "scripted", quiet)
+    response = service.locate(form, "scripted", quiet)
     assert model.kinds() == [["grounding"]]
-    assert [(box.x_min, box.y_max, box.label) for box in told.boxes] == [(400, 675, "sign")]
-    assert (told.outcome, told.image.width, told.model) == ("ok", 1600, "scripted")
+    assert [(box.x_min, box.y_max, box.label) for box in response.boxes] == [(400, 675, "sign")]
+    assert (response.outcome, response.image.width, response.model) == ("ok", 1600, "scripted")
 
 
 def test_boxes_of_a_program_are_cut_to_the_image_and_asked_about(service, image):
     form = read_form(image, "Which number?", "five\nsix", "five")
-    told = service.verify(form, [Box.from_xyxy((400, 450, 9000, 675))], "scripted", quiet)
-    assert (told.crops_answer, told.full_answer, told.sufficient) == ("A", "B", True)
-    assert told.boxes[0].x_max == 1600
-    assert told.cautions == ("touches_border",)
+    response = service.verify(form, [Box.from_xyxy((400, 450, 9000, 675))], "scripted", quiet)
+    assert (response.crops_answer, response.full_answer, response.sufficient) == ("A", "B", True)
+    assert response.boxes[0].x_max == 1600
+    assert response.cautions == ("touches_border",)
     with pytest.raises(InputError, match=r"Box 1 .* is outside"):
         service.verify(form, [Box.from_xyxy((1600, 0, 1700, 10))], "scripted", quiet)
 

@@ -79,11 +79,11 @@ def test_who_is_refused_learns_nothing_and_does_nothing():
     call = api_handler(called.append, admit)
     refusal = {"error": "this belongs to the owner"}
     assert call({"person": "ada"}) == call("no object") == call({}, None) == call({}, "eve") == refusal
-    assert called == [], "the person is told by the session and not by what is sent"
+    assert called == [], "the user comes from the session, not from the request"
     assert call({"x": 1}, "ada") is None and called == [{"x": 1}]
 
 
-def test_a_fault_while_looking_who_asks_lets_no_one_in():
+def test_an_error_in_the_permission_check_lets_no_one_in():
     def admit(person):
         raise AttributeError(SECRET)
 
@@ -93,7 +93,9 @@ def test_a_fault_while_looking_who_asks_lets_no_one_in():
 
 @pytest.mark.parametrize(("redact_paths", "shown"), [(False, SECRET), (True, "secret.txt")])
 def test_a_discreet_page_says_the_names_of_files_alone(redact_paths, shown):
-    look = api_handler(lambda request: {"path": SECRET, "rows": [f"cannot read {SECRET}"]}, redact_paths=redact_paths)
-    assert look({}) == {"path": shown, "rows": [f"cannot read {shown}"]}
+    handler = api_handler(
+        lambda request: {"path": SECRET, "rows": [f"cannot read {SECRET}"]}, redact_paths=redact_paths
+    )
+    assert handler({}) == {"path": shown, "rows": [f"cannot read {shown}"]}
     refuse = api_handler(raising(DataError(f"expected JSON in {SECRET}, got text")), redact_paths=redact_paths)
     assert refuse({}) == {"error": f"expected JSON in {shown}, got text"}

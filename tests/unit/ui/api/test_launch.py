@@ -30,7 +30,7 @@ CHANGED = apply_overrides(DEMO, ["rollout.group_size=4", "name=my run"])
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[RunLauncher]:
-    """A desk whose queue starts nothing."""
+    """A launcher whose queue starts nothing."""
     launcher = RunLauncher(tmp_path / "runs", is_open=False, find_gpus=list)
     launcher.is_open = True
     yield launcher
@@ -74,7 +74,7 @@ def test_the_line_to_copy_runs_where_the_page_would(
     assert line.startswith(f"cd {tmp_path} && PYTHONPATH={launch_module.PACKAGE_PARENT} {sys.executable} -m ")
 
 
-def test_a_check_looks_at_files_from_the_same_folder_as_the_run(
+def test_a_check_reads_files_from_the_same_folder_as_the_run(
     launcher: RunLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

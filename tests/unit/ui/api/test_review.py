@@ -93,11 +93,11 @@ def test_what_waits_and_what_is_audited_are_counted_apart(calls: ReviewApi, proj
     assert (answer["waiting"], answer["audits"], answer["done"]) == (1, 1, 1)
     state = calls.label_api.poll({"project": "p"})
     assert state is not None
-    assert (state["statuses"]["proposed"], state["audits"]) == (1, 1), "the page tells the same in both places"
+    assert (state["statuses"]["proposed"], state["audits"]) == (1, 1), "the page shows the same in both places"
     assert answer["item"]["id"] == first
 
 
-def test_the_list_tells_what_keeps_a_sure_label_waiting(calls: ReviewApi, project: Project) -> None:
+def test_the_list_shows_what_keeps_a_sure_label_waiting(calls: ReviewApi, project: Project) -> None:
     first = next(project.items()).id
     add_label(project, first, score=0.98, check=make_check(sufficiency=1.0, cautions=("touches_border", "scattered")))
     rows = {row["id"]: row for row in calls.list_items(request())["rows"]}
@@ -231,14 +231,14 @@ def test_a_long_undo_is_polled(calls: ReviewApi, project: Project, monkeypatch: 
     assert project.count_by("status") == {"proposed": 3}
 
 
-def test_a_bulk_accept_that_ended_early_is_told(calls: ReviewApi, project: Project) -> None:
+def test_a_bulk_accept_that_ended_early_is_reported(calls: ReviewApi, project: Project) -> None:
     with pytest.raises(InputError, match="No bulk action is running"):
         calls.bulk_progress(request())
     calls.accept_all(request(expected=3))
     with project.database.writing() as connection:
         connection.execute("UPDATE bulk_actions SET is_finished = 0, expected = 9, updated = 0")
-    told = calls.list_items(request())["unfinished"]
-    assert "by Ada, ended early: 3 of 9 labels were accepted" in told
+    message = calls.list_items(request())["unfinished"]
+    assert "by Ada, ended early: 3 of 9 labels were accepted" in message
     fresh = ReviewApi(calls.label_api, calls.service)  # after a restart
     with pytest.raises(InputError, match="ended early"):
         fresh.bulk_progress(request())
@@ -274,7 +274,7 @@ def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewApi, project: 
     assert check is not None and (check.model, check.crops_right) == ("y", True)
 
 
-def test_a_changed_name_of_a_box_is_asked_about_anew(calls: ReviewApi, model: ScriptedModel, project: Project) -> None:
+def test_a_changed_name_of_a_box_is_verified_again(calls: ReviewApi, model: ScriptedModel, project: Project) -> None:
     item_id = next(project.items()).id
     calls.check(request(item=item_id, boxes=[DRAWN]))
     asked = len(model.calls)
@@ -307,7 +307,7 @@ def test_accepting_nothing_needs_a_flag(calls: ReviewApi, project: Project) -> N
     assert project.item(first).label.status == "accepted"
 
 
-def test_what_chance_explains_is_told(calls: ReviewApi, project: Project) -> None:
+def test_what_chance_explains_is_shown(calls: ReviewApi, project: Project) -> None:
     first = next(project.items()).id
     add_label(project, first, score=0.0, check=make_check(rollouts=4, sufficiency=0.5, crops_right=True))
     item = calls.next_item(request())["item"]

@@ -1,4 +1,4 @@
-"""What a data set looks like before a run: some of every part, blind, with small images."""
+"""Preview of a dataset before a run: samples of every split without gold boxes, with small images."""
 
 from __future__ import annotations
 

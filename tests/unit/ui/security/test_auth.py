@@ -47,7 +47,7 @@ def test_a_space_is_public() -> None:
     "given",
     [variables(user=""), variables(password=""), variables(password="short")],  # noqa: S106 - of this test alone
 )
-def test_half_a_login_and_a_short_password_are_refused_without_being_told(given: dict[str, str]) -> None:
+def test_half_a_login_and_a_short_password_are_refused_without_being_shown(given: dict[str, str]) -> None:
     with pytest.raises(InputError) as caught:
         load_auth_config("127.0.0.1", given)
     assert "short" not in str(caught.value)

@@ -106,7 +106,7 @@ def labeling(**changes: Any) -> LabelingConfig:
         (RunConfig(data=DataConfig(source="jsonl", path="a\0b")), "is an address"),
     ],
 )
-def test_what_no_page_starts_whoever_has_made_it(config: Any, match: str) -> None:
+def test_what_no_page_starts(config: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         check_config(config, ModelAllowlist(("built-in", "built-in-hart"), None, "--allow-model"))
 

@@ -19,7 +19,7 @@ def test_tries_are_counted_for_each_address_and_forgotten_in_time() -> None:
     assert [limiter.admit("a") for _ in range(4)] == [True, True, True, False], "refused tries did not count"
 
 
-def test_asking_for_room_counts_nothing() -> None:
+def test_checking_the_limit_counts_nothing() -> None:
     clock = Clock()
     limiter = RateLimiter(tries=1, clock=clock)
     assert all(limiter.is_below_limit("a") for _ in range(5))
