@@ -38,15 +38,15 @@ IDLE_LOOKS = 20
 DEPARTING = 20
 TRAINING = {
     "set-method-chain": "ap_grpo",
-    "set-data-rl-count": 64,
-    "set-data-eval-count": 0,
-    "set-data-needle-count": 64,
+    "set-data-rl-samples": 64,
+    "set-data-eval-samples": 0,
+    "set-data-needle-samples": 64,
     "set-rollout-group-size": 4,
     "set-schedule-rl-steps": 4,
-    "set-schedule-prompts-per-step": 8,
-    "set-schedule-evaluate-every": 0,
-    "set-schedule-rollouts-every": 0,
-    "set-schedule-checkpoint-every": 0,
+    "set-schedule-rl-batch-size": 8,
+    "set-schedule-eval-steps": 0,
+    "set-schedule-rollout-log-steps": 0,
+    "set-schedule-save-steps": 0,
 }
 """Fields of the page -> values of a training of a minute or two."""
 

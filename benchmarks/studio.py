@@ -90,13 +90,17 @@ class Page:
 
         Returns:
             What the server told, in order.
+
+        Raises:
+            ValueError: If the button does not take one of the fields.
         """
         parts = {part["id"]: part["props"] for part in self.config["components"]}
         (number,) = [key for key, props in parts.items() if props.get("elem_id") == button]
         (wired,) = [wire for wire in self.config["dependencies"] if [number, "click"] in wire["targets"]]
-        values = [
-            (changes or {}).get(parts[key].get("elem_id", ""), parts[key].get("value")) for key in wired["inputs"]
-        ]
+        fields = [(parts[key].get("elem_id", ""), parts[key].get("value")) for key in wired["inputs"]]
+        if unknown := set(changes or {}) - {field for field, _ in fields}:
+            raise ValueError(f"The button {button} takes no field {', '.join(sorted(unknown))}.")
+        values = [(changes or {}).get(field, value) for field, value in fields]
         session = uuid.uuid4().hex
         body = {"data": values, "fn_index": wired["id"], "session_hash": session, "trigger_id": number}
         self.client.post("/gradio_api/queue/join", json=body).raise_for_status()

@@ -364,7 +364,7 @@ async function list(offset) {
   find(".hs-list-next").disabled = offset + response.rows.length >= response.count;
   const button = find(".hs-accept-all");
   button.disabled = !response.acceptable.labels || isAccepting;
-  button.textContent = `Accept all ${formatCount(response.acceptable.labels)}`;
+  button.textContent = response.acceptable.labels ? `Accept all ${formatCount(response.acceptable.labels)}` : "Accept all";
   button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are left out." : "";
   if (response.unfinished && !isAccepting) showMessage(response.unfinished, true);
   find(".hs-list tbody").replaceChildren(...(response.rows.length ? response.rows.map((row) => build("tr", {}, [

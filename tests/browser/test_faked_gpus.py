@@ -69,7 +69,7 @@ def start_on(page: Page, folder: Path, name: str, gpu: int, steps: int = 500) ->
     expect(page.locator(".hs-run-title")).to_have_text(name, timeout=RUN_MS)
 
 
-def read_unverified_plan(layout: RunLayout) -> dict[str, object]:
+def read_plan(layout: RunLayout) -> dict[str, object]:
     plan: dict[str, object] = json.loads(layout.launch.read_text())
     return plan
 
@@ -117,7 +117,7 @@ def test_a_run_waits_for_its_processor_and_for_no_other(
     start_on(page, tmp_path, "other", 1)
     state_is(page, "running")
     first, second, other = (find_layout(root, name) for name in ("first", "second", "other"))
-    assert [read_unverified_plan(layout)["gpus"] for layout in (first, second, other)] == [[0], [0], [1]]
+    assert [read_plan(layout)["gpus"] for layout in (first, second, other)] == [[0], [0], [1]]
     expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
     for layout, seen in ((first, "0"), (other, "1")):
         environment = json.loads(layout.provenance.read_text())["environment"]

@@ -298,12 +298,12 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.locator("[data-panel=review]").click()
     tags = page.locator(".hs-list .hs-caution")
     expect(tags).to_have_text(["scattered"])
-    expect(tags).to_have_attribute("title", "Never auto-accepted: rollouts point at different places, or at none")
+    expect(tags).to_have_attribute("title", "Never auto-accepted: rollouts predict different regions, or none")
     page.locator(".hs-reviewer").fill("Ada")
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
     expect(page.locator(".hs-review-facts")).to_contain_text(
-        "Region necessary (masking test)not known: the full image is wrong already"
+        "Region necessary (masking test)unknown: the full image is already wrong"
     )
 
 
@@ -471,7 +471,7 @@ def test_nothing_is_wider_than_the_window(
 
 def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labels: Path, needle: Path) -> None:
     page = open_page(studio)
-    create(page, "ComparedModels")
+    create(page, "Compared")
     import_source(page, needle)
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")

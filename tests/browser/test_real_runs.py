@@ -86,7 +86,7 @@ def test_a_run_is_started_watched_and_found_again(
         expect(shown.locator(".hs-rollout")).to_have_count(4)
         assert shown.evaluate("[...document.querySelectorAll('.hs-rollout img')].every((one) => one.naturalWidth > 0)")
         expect(shown.locator(".hs-chart svg").first).to_be_visible()
-    page.select_option("select[aria-label='Which rollouts']", "held-out")
+    page.select_option("select[aria-label='Rollout source']", "held-out")
     expect(page.locator(".hs-step")).to_have_text("step 3, held-out")
     page.get_by_role("button", name="Track question").click()
     expect(page.locator(".hs-step")).to_contain_text("records")

@@ -101,7 +101,7 @@ def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, s
     expect(page.locator(".hs-rollout")).to_have_count(1)
     expect(page.locator(".hs-verdict")).to_have_text("wrong")
     page.select_option("select[aria-label='Filter']", "all")
-    page.select_option("select[aria-label='Which rollouts']", "held-out")
+    page.select_option("select[aria-label='Rollout source']", "held-out")
     expect(page.locator(".hs-step")).to_have_text("step 5, held-out")
     page.get_by_role("button", name="Track question").click()
     expect(page.locator(".hs-step")).to_have_text("step 5, held-out · 2 records")

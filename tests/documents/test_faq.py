@@ -116,7 +116,7 @@ PROVOKED: dict[str, Provoke] = {
     "expected 'owner/model' as a local folder": be_offline,
     "expected a checkpoint without remote code": bring_code,
     "expected no secret": change("name=hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"),
-    "expected a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
+    "A page that is reachable from the network at 0.0.0.0 needs a login": lambda *_: load_auth_config("0.0.0.0", {}),  # noqa: S104 - refused is what is tested
     "schedule: expected rl_batch_size": change("schedule.rl_micro_batch_size=3"),
     "rollout.group_size": change("rollout.group_size=1"),
     "expected counts that add up": lambda *_: split_samples(

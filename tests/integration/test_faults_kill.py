@@ -31,14 +31,14 @@ from hart_studio.runs.reader import RunSummary, list_runs
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 TRAINING = {
-    "set-data-rl-count": 8,
-    "set-data-eval-count": 0,
-    "set-data-needle-count": 8,
+    "set-data-rl-samples": 8,
+    "set-data-eval-samples": 0,
+    "set-data-needle-samples": 8,
     "set-rollout-group-size": 2,
     "set-schedule-rl-steps": 3,
-    "set-schedule-prompts-per-step": 8,
-    "set-schedule-evaluate-every": 0,
-    "set-schedule-checkpoint-every": 1,
+    "set-schedule-rl-batch-size": 8,
+    "set-schedule-eval-steps": 0,
+    "set-schedule-save-steps": 1,
 }
 OVER = {"completed", "stopped", "failed", "lost"}
 

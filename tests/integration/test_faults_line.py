@@ -90,7 +90,7 @@ def test_places_are_told_and_the_one_too_many_is_refused(
         began = time.monotonic()
         name, refusal = page.ask(image, "Which number?")
         assert (name, refusal["title"]) == ("error", "Busy")
-        assert f"got {MAX_WAITING} that wait already" in refusal["error"] and "ask again later" in refusal["error"]
+        assert f"Queue full ({MAX_WAITING} waiting" in refusal["error"] and "Try again later" in refusal["error"]
         told = page.press("ask-button", {**FIELDS, "ask-image": image})
         assert '"title": "Busy"' in json.dumps(told), "the page says it in its own line, too"
         assert page.client.get("/").status_code == page.client.get("/config").status_code == 200
@@ -100,7 +100,7 @@ def test_places_are_told_and_the_one_too_many_is_refused(
         answers = [each.result(60) for each in waiting]
         statuses = json.dumps(pressed.result(60))
     assert [name for name, _ in answers] == ["complete"] * MAX_WAITING
-    assert f"Busy: {MAX_WAITING} questions before yours" in statuses
+    assert f"Queued: {MAX_WAITING} questions ahead" in statuses
     assert "\\\\boxed{5}" in statuses or "boxed{5}" in statuses, "and then it has its answer"
     assert count_in_line(service) == 0
 
