@@ -177,8 +177,8 @@ def use_page(url: str, folder: Path, *, is_thorough: bool) -> None:
     check(told.startswith("1 added"), "and brings an image in")
     check(call(url, label, "projects", {"session_token": stranger}) == [], "a stranger's list is empty")
     for name in ("poll", "export", "list_items"):
-        check("browser tab has no projects" in call(url, label, name, {**project, "session_token": stranger}).get("error", ""),
-              f"and {name} of that project is refused")  # fmt: skip
+        answer = call(url, label, name, {**project, "session_token": stranger})
+        check("browser tab has no projects" in answer.get("error", ""), f"and {name} of that project is refused")
     check("Session expired" in call(url, label, "projects", {}).get("error", ""), "without one nothing is answered")
     refused = call(url, label, "start_import", {**project, "source": "/etc/passwd"})
     check("uploaded here" in refused.get("error", ""), "no other file of the machine is read")

@@ -142,7 +142,7 @@ def test_what_locate_found_can_be_verified(client, picture):
         ([[0, 0, 9, 9]], "box 1"),
         ([EDGES, {**EDGES, "x_max": -1}], "box 2"),
         ([{**EDGES, "x_max": "wide"}], "box 1: x_max"),
-        ([{**EDGES, "x_min": 1600, "x_max": 1700}], "inside the image of 1600 x 900 pixels"),
+        ([{**EDGES, "x_min": 1600, "x_max": 1700}], "outside the image of 1600 x 900 pixels"),
     ],
 )
 def test_boxes_that_cannot_be_are_one_clear_line(client, picture, boxes, text):

@@ -62,7 +62,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
             return service.answer(form, model or default_model, _stop_on_disconnect())
 
     def locate(image: dict[str, Any], question: str, choices: list[str] | str = "", model: str = "") -> dict[str, Any]:
-        """Predict the regions for a question, without answering it.
+        """Ask for the regions of a question, without an answer.
 
         Args:
             image: The uploaded image.
@@ -86,7 +86,7 @@ def build_endpoints(service: AskService, default_model: str) -> None:
         answer: str = "",
         model: str = "",
     ) -> dict[str, Any]:
-        """Verify given boxes: whether their crops are sufficient and necessary for the answer.
+        """Ask whether given boxes are sufficient and necessary for the answer.
 
         Args:
             image: The uploaded image.
