@@ -1,4 +1,4 @@
-"""Start HART Studio: ``python app.py``. ``python app.py --help`` lists the options."""
+"""Start HART Studio: ``python app.py``; see ``python app.py --help`` for the options."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parse_flags(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # print the address at once into a file or a pipe too
-    # All of these are read while gradio and huggingface_hub are imported, so they come before those imports.
+        sys.stdout.reconfigure(line_buffering=True)  # print the URL at once, also into a file or pipe
+    # gradio and huggingface_hub read these on import.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # Gradio copies up to this many past events into a table after each event.
+    # Gradio rebuilds a table of this many past events after each event.
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
-    # SIGTERM ends the program like Ctrl+C, so that the cache is removed. Ctrl+C works even
-    # if a shell started the program in the background with SIGINT ignored.
+    # SIGTERM ends the program like Ctrl+C, which also removes the cache. Set SIGINT too, because a shell may start
+    # background programs with SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
-        from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - after the environment, as all that follows
+        from hart_studio.ui.cache import open_cache  # noqa: PLC0415 - imported after the environment is set
         from hart_studio.ui.connections import raise_file_limit  # noqa: PLC0415
         from hart_studio.ui.malloc_tuning import limit_malloc_arenas  # noqa: PLC0415
 
@@ -50,21 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"app.py: a file or folder cannot be read or written: {error}", file=sys.stderr)  # noqa: T201
+        print(f"app.py: cannot read or write: {error}", file=sys.stderr)  # noqa: T201
         return 2
 
 
 def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
-        prog="app.py", description="Open HART Studio in a browser.", example="python app.py --port 7860"
+        prog="app.py",
+        description="Start the HART Studio web app.",
+        example="python app.py --port 7860",
     )
     on_spaces = bool(os.environ.get("SPACE_ID"))
     parser.add_argument(
         "--host",
-        default="0.0.0.0" if on_spaces else "127.0.0.1",  # noqa: S104 - a Space is reached from outside, by design
-        help="address to listen on (default: 127.0.0.1; on Hugging Face Spaces all addresses)",
+        default="0.0.0.0" if on_spaces else "127.0.0.1",  # noqa: S104 - a Space is public
+        help="address to listen on (default: 127.0.0.1, on Hugging Face Spaces 0.0.0.0)",
     )
-    parser.add_argument("--port", type=_read_port, default=None, help="port (default: the first free one from 7860)")
+    parser.add_argument("--port", type=_read_port, default=None, help="port (default: first free port from 7860)")
     parser.add_argument(
         "--runs-root",
         type=Path,
@@ -74,52 +76,50 @@ def _parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--labels-root", type=Path, default=Path("labels"), help="folder of the labeling projects (default: labels)"
     )
-    parser.add_argument("--model", default="built-in", help="model selected at start: built-in, a folder, or a Hub id")
+    parser.add_argument("--model", default="built-in", help="preselected model: built-in, a folder, or a Hub id")
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME",
-        help="allowed host name of the page; repeatable (default: any when serving a network)",
+        help="accepted host name, repeatable (default: any in a network)",
     )  # fmt: skip
     parser.add_argument(
         "--allow-model", action="append", default=[], metavar="NAME",
-        help="model folder or Hub id that clients may load beyond the built-in list; repeatable (default: clients "
-        "on this machine may load any)",
+        help="additional allowed model, folder or Hub id, repeatable (default: any model on a local page)",
     )  # fmt: skip
     parser.add_argument(
         "--proxy", action="append", default=[], metavar="IP",
-        help="address of a trusted reverse proxy, whose X-Forwarded-Proto header is used; repeatable (default: the "
-        "header is ignored)",
+        help="IP address of a reverse proxy whose X-Forwarded-Proto is trusted, repeatable (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--trust-forwarded-for", action="store_true",
-        help="apply rate limits per last address in X-Forwarded-For of the --proxy, which must set that header itself "
-        "(nginx: proxy_set_header X-Forwarded-For $remote_addr;); default: one limit for all clients of a proxy",
+        help="apply limits per client address from X-Forwarded-For of the --proxy, which must set that header itself "
+        "(nginx: proxy_set_header X-Forwarded-For $remote_addr;); default: all clients of a proxy share the limits",
     )  # fmt: skip
     parser.add_argument(
         "--without-login", action="store_true",
-        help="allow access without a login; otherwise a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD",
+        help="disable the login (default: a page in a network needs HART_STUDIO_USER and HART_STUDIO_PASSWORD)",
     )  # fmt: skip
     parser.add_argument(
         "--mcp", action="store_true",
-        help="serve the tools ask, locate and verify to MCP clients at /mcp, with the token in HART_STUDIO_MCP_TOKEN",
+        help="serve the MCP tools ask, locate and verify at /mcp; needs a token in HART_STUDIO_MCP_TOKEN",
     )  # fmt: skip
     parser.add_argument(
         "--cache-mb", type=int, default=2048, metavar="MB",
-        help="disk space for uploads and served copies, in MiB; the oldest are deleted first (default: 2048)",
+        help="size limit of uploads and served copies; the oldest are removed (default: 2048)",
     )  # fmt: skip
-    parser.add_argument("--share", action="store_true", help="also open a public link through gradio.live")
+    parser.add_argument("--share", action="store_true", help="also create a public gradio.live link")
     return parser.parse_args(argv)
 
 
 def _read_port(text: str) -> int:
     """Parse a port number."""
     if not (text.isascii() and text.isdecimal()) or int(text[:6]) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"expected a port up to {_LAST_PORT}, got {text[:20]!r}; 7860 is usual")
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {_LAST_PORT}, got {text[:20]!r}")
     return int(text)
 
 
 def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
-    """Build the pages and serve them until the server stops; cleanup is registered in ``closing``."""
-    from hart_studio.errors import InputError  # noqa: PLC0415 - see main: the environment comes first
+    """Build the pages and serve until the server stops; cleanup is registered in ``closing``."""
+    from hart_studio.errors import InputError  # noqa: PLC0415 - imported after the environment is set
     from hart_studio.labeling.project_lifecycle import purge_trash  # noqa: PLC0415
     from hart_studio.ui.api.ask import AskService  # noqa: PLC0415
     from hart_studio.ui.api.labels import LabelApi  # noqa: PLC0415
@@ -150,7 +150,7 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             serves_mcp=flags.mcp,
         )
         mcp_server = find_server() if flags.mcp else None
-        # The tunnel of --share runs on this machine and forwards https requests.
+        # The tunnel of --share runs on this machine and sets X-Forwarded-Proto.
         proxies = flags.proxy or (["127.0.0.1"] if flags.share else [])
         proxying = load_proxy_config(proxies, os.environ, sets_client=flags.trust_forwarded_for)
     except InputError as error:
@@ -171,8 +171,8 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
     if space is not None:
         closing.callback(space.close)
     app = build_app(service, examples, models, launcher, labels, permissions, space)
-    sweeper = CacheCleaner(cache, flags.cache_mb * 2**20)
-    sweeper.start()
+    cleaner = CacheCleaner(cache, flags.cache_mb * 2**20)
+    cleaner.start()
     tools = Toolbox(service, operator_models(flags.model, added))
     mcp = (mcp_server(tools), access.mcp_token) if mcp_server else None
     try:
@@ -180,13 +180,11 @@ def _serve(flags: argparse.Namespace, cache: Path, closing: ExitStack) -> int:
             server_name=flags.host,
             server_port=flags.port,
             share=flags.share,
-            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, sweeper, proxying),
+            **launch_options(PROJECT_ROOT, access.hosts, access.login, mcp, cleaner, proxying),
         )
     except OSError as error:
         message = (
-            f"{str(error).split('. ')[0]}. Choose another port with --port, or omit the option"
-            if flags.port
-            else str(error)
+            f"{str(error).split('. ')[0]}. Choose another port with --port, or omit it." if flags.port else str(error)
         )
         print(f"app.py: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
         return 2

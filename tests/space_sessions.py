@@ -57,7 +57,7 @@ def upload_table(uploads: Path, rows: list[dict[str, Any]]) -> Path:
     return folder / "table.jsonl"
 
 
-def bring(sessions: SessionStore, session_token: str, source: Path, **more: Any) -> dict[str, Any]:
+def import_source(sessions: SessionStore, session_token: str, source: Path, **more: Any) -> dict[str, Any]:
     call(sessions, session_token, "start_import", project="signs", source=str(source), question="What?", **more)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

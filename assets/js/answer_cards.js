@@ -1,4 +1,4 @@
-// Self-check badges, then one card per answer protocol. Everything a model wrote is shown as text.
+// Self-check badges, then one card per protocol. Model output is shown as text only.
 const board = element.querySelector(".hs-answers");
 
 function badge(check) {
@@ -21,7 +21,7 @@ function transcript(turns) {
     build("summary", { text: "Raw output" }),
     ...turns.flatMap((turn) => [
       build("h4", { text: turn.title }),
-      build("pre", { tabindex: "0", text: turn.text || "(nothing)" }),
+      build("pre", { tabindex: "0", text: turn.text || "(empty)" }),
     ]),
   ]);
 }

@@ -1,4 +1,4 @@
-// An image with numbered boxes, to look at: zoom, pan, keyboard.
+// Image viewer with numbered boxes: zoom, pan, keyboard.
 const stage = element.querySelector(".hs-canvas");
 const shapes = stage.querySelector("svg g");
 const list = element.querySelector(".hs-box-list");

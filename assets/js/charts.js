@@ -1,5 +1,5 @@
-// Line charts as SVG: raw points faint, the smoothed line on top, a band from least to greatest where a point stands for
-// many steps. No library: one run has fifteen charts that change every second, and they must look like the page.
+// Line charts as SVG: raw points faint, the smoothed line on top, a min-max band where a point stands for
+// many steps. No library: a run has fifteen charts that change every second and use the theme of the page.
 const CHART_WIDTH = 420;
 const CHART_HEIGHT = 190;
 const CHART_EDGE = { left: 46, right: 10, top: 10, bottom: 24 };
@@ -52,8 +52,7 @@ const swatch = ({ label, color, dash }) => build("span", { class: "hs-legend" },
   build("span", { text: label }),
 ]);
 
-// The current value of a chart of one line, with what it is: of steps the mean of the last ones, as the server computed it
-// for every page; of held-out questions the newest evaluation.
+// Current value of a chart with one line: the mean of the last steps, computed by the server, or the newest evaluation.
 const meanOf = (count) => (count === 1 ? "last step" : `mean of last ${formatCount(count)} steps`);
 const formatCurrent = (value, unit) => (unit === "share" ? formatShare(value) : formatValue(value, unit));
 function currentValue(chart, item) {
@@ -67,15 +66,15 @@ function currentValue(chart, item) {
   return recent ? `${formatCurrent(recent[0], chart.unit)} · ${meanOf(recent[1])}` : "";
 }
 
-// What a held-out set is called: its size, and the beginning of its fingerprint where two of one size stand together.
+// Name of a held-out set: its size, plus the start of its fingerprint if two sets have the same size.
 const setKey = (item) => (item.held_out ? `${item.held_out.samples} ${item.held_out.fingerprint}` : "");
 function setName(heldOut, others) {
   const hasTwin = others.some((other) => other.samples === heldOut.samples && other.fingerprint !== heldOut.fingerprint);
   return `n = ${formatCount(heldOut.samples)}${hasTwin ? `, set ${heldOut.fingerprint.slice(0, 6)}` : ""}`;
 }
 
-// Draws one chart, which has at least one point, into a figure. chart: {title, unit, note, current?: text beside the title,
-// lines: [{label, points: [[x, y, low?, high?]], color, dash?}], legend?: what to show in place of the lines' own names}.
+// Draw a chart with at least one point into a figure. chart: {title, unit, note, current?: text beside the title,
+// lines: [{label, points: [[x, y, low?, high?]], color, dash?}], legend?: overrides the names of the lines}.
 function drawChart(figure, chart, weight) {
   const lines = chart.lines.filter((line) => line.points.length);
   figure.shownLines = lines;
@@ -156,13 +155,13 @@ function drawChart(figure, chart, weight) {
     const here = figure.dataset.step === undefined ? steps.length : steps.indexOf(Number(figure.dataset.step));
     showStep(steps[Math.min(Math.max(here + move, 0), steps.length - 1)]);
   });
-  // The chart that was replaced may have had the focus, and told of a step.
+  // Restore focus and crosshair of the replaced chart.
   if (hadFocus) svg.focus({ preventScroll: true });
   if (shownStep === undefined) clearStep();
   else showStep(nearest(Number(shownStep)));
 }
 
-// Rows that came in columns -> points of one figure.
+// Column table -> points of one metric.
 function pointsOf(table, name) {
   const figure = table.metrics[name];
   if (!figure) return [];
@@ -171,19 +170,19 @@ function pointsOf(table, name) {
   return points.filter(([, value]) => value !== null && value !== undefined);
 }
 
-// Puts news of a table into what a page has: rows from first_row on are replaced.
-function mergeTable(table, news) {
-  const rows = news.first_row;
+// Merge a delta into a table: rows from first_row on are replaced.
+function mergeTable(table, delta) {
+  const rows = delta.first_row;
   table.steps.length = Math.min(table.steps.length, rows);
-  table.steps.push(...news.steps);
-  for (const name of new Set([...Object.keys(table.metrics), ...Object.keys(news.metrics)])) {
+  table.steps.push(...delta.steps);
+  for (const name of new Set([...Object.keys(table.metrics), ...Object.keys(delta.metrics)])) {
     const kept = (table.metrics[name] ??= { mean: [] });
     for (const part of ["mean", "low", "high"]) {
-      const fresh = news.metrics[name]?.[part];
+      const fresh = delta.metrics[name]?.[part];
       if (!kept[part] && !fresh) continue;
       const old = (kept[part] ?? []).slice(0, rows);
       while (old.length < rows) old.push(null);
-      kept[part] = [...old, ...(fresh ?? news.steps.map(() => null))];
+      kept[part] = [...old, ...(fresh ?? delta.steps.map(() => null))];
     }
   }
 }

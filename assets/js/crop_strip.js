@@ -1,4 +1,4 @@
-// What the model was shown: the overview at its real size, then every crop at native resolution.
+// Model inputs: the overview at its real size, then every crop at native resolution.
 const strip = element.querySelector(".hs-model-inputs");
 
 function figure(image, title, lines) {

@@ -1,5 +1,5 @@
-// Put in front of every component script. Nodes are built one by one and text goes in as text:
-// no string is ever parsed as HTML here, so a question, a label or a model's answer cannot become markup.
+// Prepended to every component script. Text is inserted as text nodes; no string is parsed as HTML, so questions, labels
+// and model output cannot become markup.
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
 // build("p", {class: "x", text: "…", onclick: f}, [children]); "svg:rect" makes an SVG node.
@@ -19,7 +19,7 @@ function build(tag, attributes = {}, children = []) {
 
 const present = (nodes) => nodes.filter((node) => node !== null && node !== undefined);
 
-// Fills a list of choices, [value, text] each. One that shows them already is left alone: someone may have it open.
+// Fill a select with [value, text] pairs. An unchanged list is left alone, because it may be open.
 function fillSelect(select, options, value) {
   const now = JSON.stringify(options);
   if (select.filledWith !== now) {
@@ -33,14 +33,15 @@ function fillSelect(select, options, value) {
 const openTab = (name) => [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")].find((tab) => tab.textContent.trim() === name)?.click();
 
 const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const toSentence = (text) => capitalize(text) + (/[.!?…]$/.test(text) ? "" : ".");
 
-// Keys with one of these belong to the browser: Alt and an arrow goes back a page.
+// Keys with these modifiers belong to the browser.
 const hasModifier = (event) => event.altKey || event.ctrlKey || event.metaKey;
 
 const formatCount = (value) => Math.round(value).toLocaleString("en-US");
 const formatSize = (width, height) => `${formatCount(width)} × ${formatCount(height)} px`;
 
-// Rounds as the server does, whose tables stand beside what scripts write: a tie goes to the even digit, 31.25 -> "31.2".
+// Round half to even like the server: 31.25 -> "31.2".
 function toRounded(value, digits) {
   const doubled = value * 2 ** (digits + 1);
   if (!Number.isInteger(doubled) || doubled % 2 === 0) return value.toFixed(digits);
@@ -48,7 +49,7 @@ function toRounded(value, digits) {
   return ((below % 2 === 0 ? below : below + 1) / 10 ** digits).toFixed(digits);
 }
 
-// 0.0213 -> "2.1 %". Small shares keep two digits: a needle must not read as "0.0 %".
+// 0.0213 -> "2.1 %". Shares below 1 % keep two digits.
 function formatShare(share) {
   const percent = share * 100;
   if (percent > 0 && percent < 0.01) return "< 0.01 %";
@@ -60,9 +61,9 @@ const formatSeconds = (seconds) => `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
 // Components of one result column talk through DOM events on their common ancestor.
 const resultColumn = () => element.closest(".hs-result") ?? element;
 
-// Waits for an answer of the server. The page's client turns a failed call into undefined; nothing new is null.
+// Await a response. Gradio's client returns undefined for a failed call; null means nothing new.
 async function responseOf(call) {
   const answer = await call;
-  if (answer === undefined) throw new Error("the server does not answer");
+  if (answer === undefined) throw new Error("Server not responding");
   return answer;
 }

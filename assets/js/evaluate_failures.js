@@ -1,4 +1,4 @@
-// The failure browser: questions of an evaluation, the most telling first, each with its image, boxes and answers.
+// Failure browser: questions of an evaluation, worst first, each with its image, boxes and answers.
 const PAGE_ROWS = 50;
 const TYPING_MILLISECONDS = 250;
 const FAILURES_AGAIN_MILLISECONDS = 10000;
@@ -8,8 +8,8 @@ const VERDICT_CLASSES = {
   "no usable box": "wrong", "wrong answer": "wrong", unscored: "none", "right answer": "right", "right answer, right box": "right",
 };
 const OUTCOMES = {
-  no_box: "The model named no region.", bad_box: "The model wrote coordinates, but none of them is a region of this image.",
-  truncated: "The token limit cut the text off.", error: "The question could not be run.",
+  no_box: "No region predicted.", bad_box: "Invalid coordinates: no predicted box lies on the image.",
+  truncated: "Output truncated by the token limit.", error: "This question failed to run.",
 };
 
 // call(name, request): asks the server. addressOf(path): of a served file. titleOf(protocol): for people.
@@ -37,14 +37,14 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     category: find(".hs-ev-category").value, text: find(".hs-ev-text").value, offset,
   });
 
-  // What is ticked in the list of evaluations; called with every look.
+  // Show the selected evaluations; called with every poll.
   function show(found) {
     evaluations = found.filter((row) => row.protocols.length);
     const names = evaluations.map((row) => [row.id, `${row.title} · ${row.benchmark}`]);
     const kept = evaluations.some((row) => row.id === find(".hs-ev-run").value) ? find(".hs-ev-run").value : names[0]?.[0] ?? "";
     fillSelect(find(".hs-ev-run"), names, kept);
     page.classList.toggle("hs-ev-no-choice", !evaluations.length);
-    if (!evaluations.length) return clear("Tick an evaluation above to see its questions.");
+    if (!evaluations.length) return clear("Select an evaluation above to see its questions.");
     const now = run();
     const key = `${now.id} ${now.step} ${now.state}`;
     if (key === loadedKey) return;
@@ -57,7 +57,7 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const protocols = run().protocols;
     const before = find(".hs-ev-protocol").value;
     fillSelect(find(".hs-ev-protocol"), protocols.map((name) => [name, titleOf(name)]), protocols.includes(before) ? before : protocols[0]);
-    fillSelect(find(".hs-ev-verdict"), [["", "Any outcome"]], "");
+    fillSelect(find(".hs-ev-verdict"), [["", "All outcomes"]], "");
     fillSelect(find(".hs-ev-category"), [["", "All categories"]], "");
     find(".hs-ev-text").value = "";
     offset = 0;
@@ -72,25 +72,25 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const number = ++listings;
     const answer = await call("failures", filter());
     if (number !== listings) return; // a newer filter has been asked for since
-    if (!answer?.rows) return clear("Nothing can be shown yet.");
+    if (!answer?.rows) return clear("No results yet.");
     ({ rows, count } = answer);
     const verdict = find(".hs-ev-verdict").value;
     const verdicts = Object.entries(answer.verdicts).map(([name, total]) => [name, `${name} (${formatCount(total)})`]);
     const all = Object.values(answer.verdicts).reduce((sum, total) => sum + total, 0);
     if (verdict && !answer.verdicts[verdict]) verdicts.push([verdict, `${verdict} (0)`]);
-    fillSelect(find(".hs-ev-verdict"), [["", `Any outcome (${formatCount(all)})`], ...verdicts], verdict);
+    fillSelect(find(".hs-ev-verdict"), [["", `All outcomes (${formatCount(all)})`], ...verdicts], verdict);
     fillSelect(find(".hs-ev-category"), [["", "All categories"], ...answer.categories.map((name) => [name, name])], find(".hs-ev-category").value);
     const place = wanted === "last" ? rows.length - 1 : Math.max(0, rows.findIndex((row) => row.id === selected));
     drawList();
     if (rows.length) select(place);
-    else clear(all ? "No question matches." : "Nothing has been measured yet.");
+    else clear(all ? "No matching questions." : "No results yet.");
   }
 
   function drawList() {
     list.replaceChildren(...rows.map((row, index) => build("div", { role: "option", id: `hs-ev-option-${index}`, "aria-selected": row.id === selected, class: "hs-ev-item", onclick: () => { select(index); list.focus({ preventScroll: true }); } }, [
       build("span", { class: `hs-ev-pill hs-ev-${VERDICT_CLASSES[row.verdict] ?? "none"}`, text: row.verdict }),
       build("span", { class: "hs-ev-question-text", text: row.question || row.id }),
-      build("span", { class: "hs-muted", text: [row.category, row.extracted !== null || row.answer !== null ? `said ${row.extracted ?? "–"}, expected ${row.answer ?? "–"}` : ""].filter(Boolean).join(" · ") }),
+      build("span", { class: "hs-muted", text: [row.category, row.extracted !== null || row.answer !== null ? `predicted ${row.extracted ?? "–"}, expected ${row.answer ?? "–"}` : ""].filter(Boolean).join(" · ") }),
     ])));
     find(".hs-ev-range").textContent = count ? `${formatCount(offset + 1)}–${formatCount(offset + rows.length)} of ${formatCount(count)}` : "none";
     find(".hs-ev-previous").disabled = offset === 0;
@@ -153,11 +153,11 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const found = shown.matches.filter((match) => match.is_found).length;
     const iou = shown.matches.length ? shown.matches.reduce((sum, match) => sum + match.iou, 0) / shown.matches.length : null;
     find(".hs-ev-legend").replaceChildren(...present([
-      key("hs-ev-legend-box", boxes.length ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ${formatShare(shown.area_share)} of the image` : shown.is_pointed ? "No usable box was predicted" : "Nobody was asked to point"),
-      gold.length ? key("hs-ev-legend-gold", `Gold, evaluation only: ${shown.matches.length ? `${found} of ${gold.length} found (IoG > 0.3), mean IoU ${iou.toFixed(2)}` : gold.length}`) : build("span", { class: "hs-muted", text: "This benchmark has no gold boxes" }),
+      key("hs-ev-legend-box", boxes.length ? `Predicted: ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}, ${formatShare(shown.area_share)} of the image` : shown.is_pointed ? "No valid box predicted" : "No grounding turn"),
+      gold.length ? key("hs-ev-legend-gold", `Gold, evaluation only: ${shown.matches.length ? `${found} of ${gold.length} found (IoG > 0.3), mean IoU ${iou.toFixed(2)}` : gold.length}`) : build("span", { class: "hs-muted", text: "No gold boxes in this benchmark" }),
     ]));
     find(".hs-ev-options").replaceChildren(...shown.choices.map((text, index) => build("li", { class: LETTERS[index] === shown.answer ? "hs-known-answer" : null, text: `${LETTERS[index]}  ${text}` })),
-      ...(shown.choices.length ? [] : [build("li", { class: shown.answer ? "hs-known-answer" : null, text: shown.answer ?? "The answer is not known" })]));
+      ...(shown.choices.length ? [] : [build("li", { class: shown.answer ? "hs-known-answer" : null, text: shown.answer ?? "Answer unknown" })]));
     find(".hs-ev-answers").replaceChildren(...shown.answers.map(drawAnswer));
   }
 
@@ -168,14 +168,14 @@ function createFailureBrowser(page, call, addressOf, titleOf, showMessage) {
     const { score, official } = answer;
     return build("article", { class: "hs-card", "aria-label": answer.title }, present([
       build("header", {}, [build("h3", { text: answer.title }), build("span", { class: `hs-verdict hs-${verdict(score)}`, text: verdict(score) })]),
-      build("p", { class: "hs-answer" }, [score.extracted === null ? build("span", { class: "hs-none", text: "no answer read" }) : build("span", { text: formatAnswer(score.extracted) })]),
+      build("p", { class: "hs-answer" }, [score.extracted === null ? build("span", { class: "hs-none", text: "no answer parsed" }) : build("span", { text: formatAnswer(score.extracted) })]),
       OUTCOMES[answer.outcome] || answer.used_fallback ? build("p", { class: "hs-note", text: [OUTCOMES[answer.outcome], answer.used_fallback ? "Answered from the full image instead." : ""].filter(Boolean).join(" ") }) : null,
       build("pre", { class: "hs-ev-raw-output", tabindex: 0, text: answer.text || "(no answer turn)" }),
       build("dl", { class: "hs-ev-scores" }, [
         build("dt", { text: "Strict" }), build("dd", { text: `${score.extracted ?? "–"} by ${score.rule}` }),
         ...(official ? [build("dt", { text: "Official" }), build("dd", { text: `${official.extracted ?? "–"} by ${official.rule}: ${verdict(official)}` })] : []),
         build("dt", { text: "Outcome" }), build("dd", { text: answer.verdict }),
-        build("dt", { text: "Cost" }), build("dd", { text: `${formatCount(answer.visual_tokens)} visual tokens, ${formatCount(answer.completion_tokens)} written, ${formatSeconds(answer.seconds)}` }),
+        build("dt", { text: "Cost" }), build("dd", { text: `${formatCount(answer.visual_tokens)} visual tokens, ${formatCount(answer.completion_tokens)} output tokens, ${formatSeconds(answer.seconds)}` }),
       ]),
     ]));
   }

@@ -1,9 +1,9 @@
-// The Evaluate page: start evaluations, watch them, and see up to six together as tables, figures and failures.
+// Evaluate page: start and follow evaluations; compare up to six as tables, figures and failures.
 const POLL_MILLISECONDS = 1500;
 const HIDDEN_POLL_MILLISECONDS = 8000;
 const REDRAW_MILLISECONDS = 10000; // between two sets of tables of evaluations that still run
 const MAX_SELECTED = 6;
-const MAX_MISSED_POLLS = 4; // looks without an answer, from which on it is no hiccup
+const MAX_MISSED_POLLS = 4; // polls without a response before an error is shown
 const ACTIVE = ["queued", "running", "stopping"];
 const VIEWS = ["tables", "figures", "failures"];
 
@@ -11,17 +11,17 @@ const page = element.querySelector(".hs-evaluate");
 const find = (name) => page.querySelector(name);
 let rows = null; // null until the server has answered once
 let signature = "";
-let unreadable = 0; // evaluations that are there and cannot be listed
-let missed = 0; // looks in a row without an answer
-let listError = ""; // about the list; goes with the first answer
+let unreadable = 0; // evaluations that cannot be read
+let missed = 0; // consecutive polls without a response
+let listError = ""; // error of the list; cleared by the next response
 let chosen = [];
 let view = "tables";
-let shownKey = null; // of what the tables and figures were made from
+let shownKey = null; // key of the shown tables and figures
 let shownAt = 0;
 let isLoading = false;
 let isPolling = false;
-let counted = {}; // run -> questions that the tables were made from; the list may have been read before them
-let reported = ""; // evaluations that the links of the report are of
+let counted = {}; // run -> questions in the tables; the list may be older than the tables
+let reported = ""; // evaluations of the linked report
 let isReporting = false;
 
 const base = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
@@ -38,13 +38,13 @@ function showMessage(text, isBad = false) {
   message.classList.toggle("hs-bad", isBad);
 }
 
-// What keeps the list from being read stays until it can be, and is told once.
+// Show an error of the list once, until the list can be read again.
 function showListError(text) {
   if (text !== listError) showMessage(text, Boolean(text));
   listError = text;
 }
 
-// Calls the server; what it has to complain about is shown, and undefined comes back.
+// Call the server. An error is shown and undefined is returned.
 async function call(name, request, button) {
   if (button) button.disabled = true;
   try {
@@ -53,7 +53,7 @@ async function call(name, request, button) {
     if (answer?.error && Object.keys(answer).length === 1) { showMessage(answer.error, true); return undefined; }
     return answer ?? {};
   } catch {
-    showMessage("The server does not answer. Nothing is lost; try again.", true);
+    showMessage("Server not responding. Nothing is lost. Try again.", true);
     return undefined;
   } finally {
     if (button) button.disabled = false;
@@ -62,7 +62,7 @@ async function call(name, request, button) {
 
 // ---- address: a reload shows the same -----------------------------------------------------------------------------
 
-// On a Space the examples' page stands beside its owner's, and each keeps to words of its own.
+// On a Space the page of the examples and the owner's page use different parameter names.
 const wordOf = (name) => (props.value.examples.length ? `examples-${name}` : name);
 
 function remember() {
@@ -105,13 +105,13 @@ async function poll() {
     refresh();
   } catch {
     page.classList.add("hs-offline");
-    if (++missed === MAX_MISSED_POLLS) showListError("The list of evaluations does not come. Either the server is away, or something in it is broken, which its log names. It is tried again.");
+    if (++missed === MAX_MISSED_POLLS) showListError("Cannot load the evaluations: the server is not responding or failed. Check its log. Retrying…");
   } finally {
     isPolling = false;
   }
 }
 
-// The card of an evaluation never shows fewer answers than the tables below it were made from.
+// The card of an evaluation never shows fewer answers than the tables below it.
 function updateCounts() {
   for (const row of rows) row.step = Math.max(row.step ?? 0, counted[row.id] ?? 0);
 }
@@ -129,7 +129,7 @@ function draw() {
   page.classList.toggle("hs-ev-none", !rows.length && !unreadable);
   find(".hs-ev-count").textContent = present([
     rows.length ? formatCount(rows.length) : null,
-    unreadable ? `${formatCount(unreadable)} cannot be read: the Runs tab or the log says why` : null,
+    unreadable ? `${formatCount(unreadable)} unreadable; see the Runs tab or the server log` : null,
   ]).join(" · ");
   list.replaceChildren(...rows.map(drawRow));
   if (focused) [...list.querySelectorAll("button, input")].find((node) => node.dataset.key === focused)?.focus();
@@ -181,7 +181,7 @@ function drawRow(row) {
     ]),
     build("dl", { class: "hs-ev-metrics" }, figuresOf(row).map(([name, value]) => build("div", {}, [build("dt", { text: name }), build("dd", { text: value })]))),
     build("div", { class: "hs-ev-commands" }, [
-      isOn ? command("stop", row.state === "stopping" ? "Stop now" : "Stop", { title: row.state === "stopping" ? "Does not wait for the batch" : "Ends after its batch; what is measured is kept" }) : null,
+      isOn ? command("stop", row.state === "stopping" ? "Force stop" : "Stop", { title: row.state === "stopping" ? "Stop without finishing the batch" : "Stop after this batch; results are kept" }) : null,
       ["stopped", "failed", "lost"].includes(row.state) && !row.is_served ? command("resume", "Resume") : null,
       isOn ? null : command("delete", "Delete"),
     ]),
@@ -194,7 +194,7 @@ function drawRow(row) {
 }
 
 async function act(name, row, button) {
-  if (name === "delete" && !confirm(`Delete the evaluation ${row.title} with everything that it measured?`)) return;
+  if (name === "delete" && !confirm(`Delete the evaluation “${row.title}” and its results?`)) return;
   showMessage("");
   if (await call(name, { run: row.id, ...(name === "stop" ? { now: row.state === "stopping" } : {}) }, button)) { signature = ""; poll(); }
 }
@@ -208,8 +208,8 @@ function openView(name) {
   refresh(true);
 }
 
-// Tables follow an evaluation that runs every few seconds, not with every batch: intervals take a while. A note that one
-// has nothing yet goes with its first batch.
+// Tables of a running evaluation are updated every few seconds, not with every batch: intervals are slow to compute. A
+// note that there are no results yet is removed with the first batch.
 async function refresh(isWanted = false) {
   if (!rows?.length) return;
   updateReport();
@@ -222,11 +222,11 @@ async function refresh(isWanted = false) {
     shownKey = key;
     showNotes([]);
     showGaps([]);
-    for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-placeholder", text: "Tick an evaluation above to see its figures." }));
+    for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-placeholder", text: "Select an evaluation above to see its results." }));
     return;
   }
   isLoading = true;
-  if (!isSameChoice) for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-placeholder", text: "Making tables and intervals…" }));
+  if (!isSameChoice) for (const name of ["tables", "figures"]) find(`#hs-ev-${name}`).replaceChildren(build("p", { class: "hs-ev-placeholder", text: "Computing tables and intervals…" }));
   try {
     const answer = await call("tables", { runs: chosen });
     if (!answer?.tables) return;
@@ -242,7 +242,7 @@ async function refresh(isWanted = false) {
   } finally {
     isLoading = false;
   }
-  refresh(); // something else may have been ticked meanwhile
+  refresh(); // the selection may have changed meanwhile
 }
 
 function showNotes(notes) {
@@ -266,13 +266,13 @@ function showTables(tables) {
   }
 }
 
-const nothing = () => build("p", { class: "hs-ev-placeholder", text: "Nothing has been measured yet. The first figures come with the first batch of questions." });
+const nothing = () => build("p", { class: "hs-ev-placeholder", text: "No results yet. They appear after the first batch." });
 
 function drawTable(table) {
   return build("section", { class: "hs-ev-table", "aria-label": table.title }, [
     build("h3", { text: table.title }),
     build("p", { class: "hs-muted", text: table.caption }),
-    build("div", { class: "hs-ev-table-frame" }, [build("div", { class: "hs-ev-table-host", tabindex: 0, role: "group", "aria-label": `${table.title}, scrolls sideways`, "data-table": table.name }, [build("table", {}, [
+    build("div", { class: "hs-ev-table-frame" }, [build("div", { class: "hs-ev-table-host", tabindex: 0, role: "group", "aria-label": `${table.title}, scrollable`, "data-table": table.name }, [build("table", {}, [
       build("thead", {}, [build("tr", {}, table.columns.map((text) => build("th", { scope: "col", text })))]),
       build("tbody", {}, table.rows.map((row) => build("tr", { class: row.kind === "published" ? "hs-ev-published" : null }, row.cells.map((text, index) => index
         ? drawCell(text)
@@ -282,7 +282,7 @@ function drawTable(table) {
   ]);
 }
 
-// How many columns a table hides on its right, so that no one takes what is in sight for all of it.
+// Show how many columns are hidden on the right.
 function showHiddenColumns(host) {
   const frame = host.parentElement;
   const end = host.getBoundingClientRect().right;
@@ -290,12 +290,12 @@ function showHiddenColumns(host) {
   frame.classList.toggle("hs-ev-overflows", hidden > 0);
   const message = frame.nextElementSibling;
   message.hidden = host.scrollWidth <= host.clientWidth + 1;
-  message.textContent = hidden ? `${hidden} more ${hidden === 1 ? "column" : "columns"} on the right: scroll sideways, or use the arrow keys.` : "The last columns are in sight; the first ones are on the left.";
+  message.textContent = hidden ? `${hidden} more ${hidden === 1 ? "column" : "columns"} on the right. Scroll or use the arrow keys.` : "Last columns shown. Scroll left for the first ones.";
 }
 
 const tableObserver = new ResizeObserver((entries) => entries.forEach((entry) => showHiddenColumns(entry.target)));
 
-// The figure stands out; its error and its interval are quieter.
+// Emphasize the value over its error and interval.
 function drawCell(text) {
   const [, figure, rest] = /^([+-]?[\d.,]+)( [±[].*)?$/.exec(text) ?? [];
   return build("td", {}, figure === undefined ? [build("span", { text })] : [build("span", { class: "hs-number", text: figure }), rest ? build("small", { text: rest }) : null]);
@@ -308,10 +308,10 @@ function showFigures(figures) {
       node.append(build("p", { class: "hs-muted", text: figure.caption }));
       return node;
     }))
-    : build("p", { class: "hs-ev-placeholder", text: "No figure can be drawn: figures need gold boxes and a protocol that points." }));
+    : build("p", { class: "hs-ev-placeholder", text: "No figures: they need gold boxes and a protocol with crops." }));
 }
 
-// The button writes what is ticked, and links to a report of other evaluations go.
+// The button exports the selected evaluations; links to a report of other evaluations are removed.
 function updateReport() {
   find(".hs-ev-report").disabled = isReporting || !chosen.length;
   if (reported !== chosen.join()) find(".hs-ev-links").replaceChildren();
@@ -326,11 +326,11 @@ async function makeReport() {
   isReporting = false;
   updateReport();
   if (!answer?.archive) return;
-  if (runs.join() !== chosen.join()) return showMessage("Others are ticked by now: write the report again.");
+  if (runs.join() !== chosen.join()) return showMessage("The selection changed. Export the report again.");
   showMessage("");
   reported = runs.join();
   const link = (path, text) => build("a", { class: "hs-link", href: addressOf(path), download: path.split("/").at(-1), text });
-  find(".hs-ev-links").replaceChildren(link(answer.page, "One HTML page"), link(answer.archive, "Everything as a zip"));
+  find(".hs-ev-links").replaceChildren(link(answer.page, "Download HTML"), link(answer.archive, "Download zip"));
 }
 
 // ---- the form -------------------------------------------------------------------------------------------------------
@@ -347,37 +347,36 @@ function request() {
   };
 }
 
-// How many questions would be asked, and about how long that takes, as far as it is known before it begins.
+// Number of questions and time estimate, as far as they are known before the start.
 function describeCount({ count, seconds }) {
   const limit = find(".hs-ev-limit").value;
-  const counted = count !== null ? `${limit === "" ? "All " : ""}${formatCount(count)} ${count === 1 ? "question" : "questions"}`
-    : `${limit === "" ? "All questions of that place" : `At most ${formatCount(Number(limit))} questions`}, counted when it starts`;
-  return seconds === null ? `${counted}; the time is told once it runs` : `${counted}, ${aboutTime(seconds)} at the pace of the last evaluation like it`;
+  const counted = count !== null ? `${formatCount(count)} ${count === 1 ? "question" : "questions"}`
+    : `${limit === "" ? "All questions" : `Up to ${formatCount(Number(limit))} questions`}, counted at the start`;
+  return seconds === null ? `${counted}. Time estimate available after the first batch` : `${counted}, ${aboutTime(seconds)}, based on the last similar evaluation`;
 }
 
 let commandTimer = null;
-let commandsAsked = 0; // an answer to an earlier form comes too late
+let commandsAsked = 0; // responses to earlier forms are ignored
 function describe() {
   const benchmark = props.value.benchmarks.find((item) => item.name === find(".hs-ev-benchmark").value);
-  find(".hs-ev-path-label").textContent = benchmark.hub_id ? "File, folder or hub id; empty: the published one is fetched" : benchmark.name === "needle" ? "Folder; empty: questions are drawn for you" : "File or folder";
-  find(".hs-ev-path").placeholder = benchmark.hub_id || (benchmark.name === "needle" ? "drawn questions" : "/data/…");
-  const tell = (foreseen) => {
+  find(".hs-ev-path").placeholder = benchmark.hub_id ? `empty: download ${benchmark.hub_id}` : benchmark.name === "needle" ? "empty: generate questions" : "file or folder";
+  const showEstimate = (estimate) => {
     find(".hs-ev-about").textContent = present([
-      foreseen && describeCount(foreseen),
-      benchmark.has_boxes ? "Gold boxes: answers and boxes are judged" : "No gold boxes: answers alone are judged",
-      protocols().length > 1 ? "Protocols with crops share one grounding turn" : null,
+      estimate && describeCount(estimate),
+      benchmark.has_boxes ? "Scores answers and boxes" : "Scores answers only (no gold boxes)",
+      protocols().length > 1 ? "Crop protocols share one grounding turn" : null,
     ]).join(" · ");
   };
   find(".hs-ev-fallback").disabled = !protocols().some((name) => name !== "direct");
   find(".hs-ev-start").disabled = !protocols().length;
-  if (!props.value.is_open) return tell(null);
+  if (!props.value.is_open) return showEstimate(null);
   clearTimeout(commandTimer);
   commandTimer = setTimeout(async () => {
     const number = ++commandsAsked;
     const answer = await Promise.resolve(server.command(request())).catch(() => undefined);
     if (number !== commandsAsked) return;
     const line = find(".hs-ev-command code");
-    tell(answer?.line ? answer : null);
+    showEstimate(answer?.line ? answer : null);
     if (find(".hs-ev-limit").value === "") find(".hs-ev-limit").placeholder = answer?.count ? `all ${formatCount(answer.count)}` : "all";
     line.textContent = answer?.line ?? answer?.error ?? "";
     line.classList.toggle("hs-bad", Boolean(answer?.error));
@@ -427,7 +426,7 @@ function load() {
   find(".hs-ev-closed").hidden = value.is_open || value.examples.length > 0;
   find(".hs-ev-examples").hidden = !value.examples.length;
   find(".hs-ev-example-count").textContent = formatCount(value.example_count);
-  find(".hs-ev-model-label").textContent = value.model_label;
+  find(".hs-ev-model").placeholder = value.model_hint;
   fillSelect(find(".hs-ev-example-model"), value.examples.map(([title, name]) => [name, title]), value.examples.at(-1)?.[1] ?? "");
   describe();
 }
@@ -435,7 +434,7 @@ function load() {
 find(".hs-ev-form").addEventListener("submit", start);
 find(".hs-ev-examples").addEventListener("submit", evaluateExamples);
 find(".hs-ev-form").addEventListener("input", describe);
-find(".hs-ev-copy").addEventListener("click", () => navigator.clipboard?.writeText(find(".hs-ev-command code").textContent).then(() => showMessage("Copied."), () => showMessage("The browser does not let pages copy; select the line instead.", true)));
+find(".hs-ev-copy").addEventListener("click", () => navigator.clipboard?.writeText(find(".hs-ev-command code").textContent).then(() => showMessage("Copied."), () => showMessage("Copying is blocked by the browser. Select the command and copy it.", true)));
 find(".hs-ev-report").addEventListener("click", makeReport);
 recall();
 watch("value", load);

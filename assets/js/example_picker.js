@@ -1,4 +1,4 @@
-// The committed examples as cards; choosing one fills the form.
+// Example cards; choosing one fills the form.
 const container = element.querySelector(".hs-examples");
 
 function load() {

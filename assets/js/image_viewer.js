@@ -12,7 +12,7 @@ function createImageViewer(stage, draw) {
   const imageNode = svg.querySelector("image");
   let scene = null;
   let view = { x: 0, y: 0, width: 1, height: 1 };
-  let isFitted = true; // a view of the whole image stays one when the stage changes its size
+  let isFitted = true; // a fitted view stays fitted when the stage is resized
 
   const screenPerPixel = () => svg.getScreenCTM()?.a || 1;
 
@@ -29,7 +29,7 @@ function createImageViewer(stage, draw) {
     return { x: (scene.width - width) / 2, y: (scene.height - height) / 2, width, height };
   }
 
-  // Keeps the image in sight: no further out than the fitted view, no pan past an edge.
+  // Clamp the view: no zoom out beyond the fitted view, no pan past an edge.
   function setView(next) {
     const fitted = fittedView();
     const width = clamp(next.width, fitted.width / MAX_ZOOM, fitted.width);
@@ -54,11 +54,11 @@ function createImageViewer(stage, draw) {
   const pan = (columns, rows) =>
     setView({ ...view, x: view.x + columns * PAN_STEP * view.width, y: view.y + rows * PAN_STEP * view.height });
 
-  // Brings a rectangle of the original to the middle, with as much room around it again.
-  function showArea(area, room = 2.2) {
+  // Center a rectangle of the original, with a margin around it.
+  function showArea(area, margin = 2.2) {
     const fitted = fittedView();
     const aspect = fitted.width / fitted.height;
-    const width = room * Math.max(area.x_max - area.x_min, (area.y_max - area.y_min) * aspect);
+    const width = margin * Math.max(area.x_max - area.x_min, (area.y_max - area.y_min) * aspect);
     const [x, y] = [(area.x_min + area.x_max) / 2, (area.y_min + area.y_max) / 2];
     setView({ x: x - width / 2, y: y - width / aspect / 2, width });
   }
@@ -84,7 +84,7 @@ function createImageViewer(stage, draw) {
       delete imageNode.dataset.url;
       return;
     }
-    if (!isSame) imageNode.removeAttribute("href"); // never the last image under the next one's boxes
+    if (!isSame) imageNode.removeAttribute("href"); // never show the old image under new boxes
     imageNode.setAttribute("width", scene.width);
     imageNode.setAttribute("height", scene.height);
     if (isSame) setView(view);
@@ -108,7 +108,7 @@ function createImageViewer(stage, draw) {
   };
 }
 
-// A number in a box's corner, as large on the screen at every zoom.
+// Number in the corner of a box, with constant screen size.
 function drawNumber(shapes, stage, box, number, className = "") {
   const unit = 1 / stage.screenPerPixel();
   const width = (String(number).length * 8 + 12) * unit;

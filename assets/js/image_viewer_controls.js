@@ -1,7 +1,7 @@
-// Looking at a stage: arrow keys, + - f, the wheel, dragging, a double click. What else keys and clicks do is the caller's.
+// Zoom and pan controls of an image viewer: arrow keys, + - f, wheel, drag, double click.
 
-// image: from makeStage. isOn: whether there is an image. onKey: takes a key and says whether it was one of the
-// caller's. onClick: gets the node that was clicked without a drag. Returns the commands by their keys.
+// viewer: from createImageViewer. isOn: whether there is an image. onKey: handles a key and returns whether it did.
+// onClick: gets the clicked node. Returns the commands by key.
 function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick = () => {} }) {
   const commands = {
     "+": () => viewer.zoomAt(1.4), "=": () => viewer.zoomAt(1.4), "-": () => viewer.zoomAt(1 / 1.4), f: viewer.fit,
@@ -19,7 +19,7 @@ function addViewerControls(stage, viewer, { isOn, onKey = () => false, onClick =
     event.preventDefault();
   });
 
-  // Plain scrolling belongs to the page until the image has the focus.
+  // Without focus on the image, the wheel scrolls the page.
   stage.addEventListener("wheel", (event) => {
     if (!isOn() || !(event.ctrlKey || stage.contains(document.activeElement))) return;
     event.preventDefault();

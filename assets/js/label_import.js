@@ -1,22 +1,22 @@
-// The Import panel of the Label page: look into a source, map its columns, bring it in, and say what became of it.
+// Import panel of the Label page: preview a source, map its columns, import it, show the result.
 const QUESTIONS_OF_KINDS = {
-  images: ["Question, with {name} or {folder} of each image filled in", "Where is the {name}?"],
-  auto: ["Question, with {name} and {folder} of an image, or {label} of a box, filled in", "Where is the key region?"],
+  images: ["Question template: {name}, {folder}", "Where is the {name}?"],
+  auto: ["Question template: {name}, {folder}, {label}", "Where is the key region?"],
 };
-const QUESTION_OF_LABELS = ["Question, with the {label} of each box filled in", "Where is the {label}?"];
-const COLUMN_TITLES = { image: "Image", question: "Question", answer: "Answer", choices: "Options", id: "Id", category: "Category" };
+const QUESTION_OF_LABELS = ["Question template: {label}", "Where is the {label}?"];
+const COLUMN_TITLES = { image: "Image", question: "Question", answer: "Answer", choices: "Choices", id: "ID", category: "Category" };
 
-// makeImport(page, { call, say, upload, isVisitor, onBegin }): call(name, request, button) asks the server and shows its
-// complaints; upload(file) gives the file's path there; onBegin runs when an import has begun.
+// call(name, request, button): calls the server and shows errors. upload(file): returns the path on the server. onBegin:
+// called when an import has started.
 function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin }) {
   const find = (name) => page.querySelector(name);
-  let preview = null; // what a look inside has found
-  let isGuessed = false; // whether the kind is what a look inside made of the source
-  let importState = null; // the last import of the project, as the server tells it
-  let dismissed = "null"; // what it was when another source was looked at: it is not told any more
+  let preview = null; // preview of the source
+  let isGuessed = false; // whether the source type was detected by the preview
+  let importState = null; // newest import of the project, from the server
+  let dismissed = "null"; // import state when another source was chosen; it is hidden from then on
   let earlierInvalidRows = [];
-  let looks = 0; // an answer to an earlier look comes too late
-  let isAsked = false; // whether the last import has asked for a question, and been led to it
+  let previewCount = 0; // responses to earlier previews are ignored
+  let isAsked = false; // whether the question field was opened for the last import
 
   function draw(found) {
     importState = found;
@@ -29,29 +29,29 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     isAsked = needsQuestion;
     const rows = shown ? shown.invalid_rows : earlierInvalidRows;
     find(".hs-invalid-rows").replaceChildren(...(rows.length
-      ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Why it was left out" })])]),
+      ? [build("table", {}, [build("thead", {}, [build("tr", {}, [build("th", { scope: "col", text: "Row" }), build("th", { scope: "col", text: "Reason" })])]),
         build("tbody", {}, rows.map(([place, reason]) => build("tr", {}, [build("td", { text: place }), build("td", { text: reason })])))])]
       : []));
   }
 
   async function previewSource() {
     forgetImport();
-    const number = looks;
+    const number = previewCount;
     const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot() }, find(".hs-preview-button"));
-    if (!answer || number !== looks) return;
+    if (!answer || number !== previewCount) return;
     preview = answer;
     find(".hs-kind").value = answer.kind;
     isGuessed = true;
     drawPreview();
   }
 
-  // The images of another folder or column; the columns stay as they were mapped.
+  // Count the images of another folder or column; the column mapping stays.
   async function countImages() {
     if (!preview?.names) return;
-    const number = ++looks;
+    const number = ++previewCount;
     const column = find("[data-field=image]")?.value ?? "";
     const answer = await call("preview_source", { source: find(".hs-source").value, image_root: imageRoot(), image_column: column });
-    if (!answer?.names || number !== looks) return;
+    if (!answer?.names || number !== previewCount) return;
     Object.assign(preview, { found: answer.found, missing: answer.missing });
     find(".hs-preview > p").replaceWith(previewLine());
   }
@@ -59,7 +59,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   const previewLine = () => build("p", { class: preview.missing ? "hs-bad" : "hs-muted", text: describePreview() });
 
   function forgetPreview() {
-    looks += 1;
+    previewCount += 1;
     preview = null;
     find(".hs-preview").replaceChildren();
     showFields();
@@ -71,7 +71,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     draw(importState);
   }
 
-  // Of what a source may need more, the fields that this one can use.
+  // Show the import options that this type of source uses.
   function showFields() {
     const isImageFolder = find(".hs-kind").value === "images";
     for (const field of page.querySelectorAll(".hs-question-field")) field.hidden = Boolean(preview?.names) && !isImageFolder;
@@ -89,17 +89,17 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
     find(".hs-question").focus();
   }
 
-  // What a look inside has found, as one line for people.
+  // One-line summary of the preview.
   function describePreview() {
     if (preview.kind === "images") {
       const names = preview.shown.join(", ") + (preview.count > preview.shown.length ? ", …" : "");
       return preview.count ? `${formatCount(preview.count)} ${preview.count === 1 ? "image" : "images"}: ${names}` : "No images found.";
     }
-    if (!preview.names) return `Taken for ${preview.kind.replaceAll("_", " ")}.`;
-    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "No column was taken for the image: choose it.";
-    const found = `Images of the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
+    if (!preview.names) return `Detected type: ${preview.kind.replaceAll("_", " ")}.`;
+    if (preview.columns && !(find("[data-field=image]")?.value ?? preview.columns.image)) return "Image column not detected. Choose it.";
+    const found = `Images in the first ${preview.rows.length === 1 ? "row" : `${preview.rows.length} rows`}: ${preview.found} found`;
     if (!preview.missing) return `${found}.`;
-    return `${found}; ${preview.missing}. ${isVisitor() ? "Send a zip of the table with its images." : "Name the folder that they start from, or bring a zip of the table with its images."}`;
+    return `${found}; ${preview.missing}. ${isVisitor() ? "Upload a zip of the table with its images." : "Set Image folder, or upload a zip of the table with its images."}`;
   }
 
   function drawPreview() {
@@ -115,7 +115,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
         const empty = isOptional ? [["", "none"]] : preview.columns[field] ? [] : [["", "choose…"]];
         const options = [...empty, ...preview.names.map((name) => [name, name])];
         const value = preview.columns[field] ?? "";
-        if (value && !preview.names.includes(value)) options.push([value, value]); // several columns of options
+        if (value && !preview.names.includes(value)) options.push([value, value]); // several choice columns
         const select = build("select", { "data-field": field, "aria-label": title }, options.map(([name, text]) => build("option", { value: name, text })));
         select.value = value;
         if (field === "image") select.addEventListener("change", countImages);
@@ -131,12 +131,12 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   async function startImport() {
     if (asksOneQuestion()) {
       askForQuestion();
-      return showMessage("Type the question to ask about each image.", true);
+      return showMessage("Enter a question for the images.", true);
     }
     const unchosen = ["image", "question"].map((field) => find(`[data-field=${field}]`)).find((select) => select && !select.value);
     if (unchosen) {
       unchosen.focus();
-      return showMessage(`Choose the column of the ${unchosen.getAttribute("aria-label").toLowerCase()}.`, true);
+      return showMessage(`Choose the ${unchosen.getAttribute("aria-label").toLowerCase()} column.`, true);
     }
     const columns = Object.fromEntries([...page.querySelectorAll("[data-field]")].map((select) => [select.dataset.field, select.value]));
     const answer = await call("start_import", {
@@ -159,7 +159,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
       showMessage("");
       previewSource();
     } catch {
-      showMessage(`The file could not be uploaded; it may be too large. ${isVisitor() ? "Send a smaller one." : "Give its path instead."}`, true);
+      showMessage(`Upload failed; the file may be too large. ${isVisitor() ? "Upload a smaller file." : "Enter its path instead."}`, true);
     }
   }
 
@@ -181,7 +181,7 @@ function createImportPanel(page, { call, showMessage, upload, isVisitor, onBegin
   return {
     draw,
     showFields,
-    // Another project: nothing of the one before stays.
+    // Reset for another project.
     open() {
       importState = null;
       dismissed = "null";

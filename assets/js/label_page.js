@@ -1,4 +1,4 @@
-// The Label page: choose a project; bring questions in; let boxes be proposed and verified; review; measure; export.
+// Label page: choose a project, import questions, propose and verify boxes, review, measure quality, export.
 const POLL_MILLISECONDS = 1500;
 const HIDDEN_POLL_MILLISECONDS = 6000;
 const AWAY_POLL_MILLISECONDS = 60000;
@@ -45,12 +45,12 @@ function showMessage(text, isBad = false) {
   message.classList.toggle("hs-bad", isBad);
 }
 
-// Where projects are private to a tab, every call shows the tab's ticket: 256 random bits that are kept nowhere else.
-// No cookie: a Space is framed by another site, where browsers hold cookies back.
+// Where projects are private to a tab, every call sends the tab's session token: 256 random bits, stored only in the tab.
+// No cookie: a Space is shown in a frame of another site, where browsers block cookies.
 let sessionToken = "";
 function withSessionToken(request) {
   if (!props.value?.note) return request;
-  try { sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? ""; } catch { /* it lasts until the page is loaded again */ }
+  try { sessionToken ||= sessionStorage.getItem(SESSION_TOKEN_KEY) ?? ""; } catch { /* kept until the page is reloaded */ }
   if (!/^[0-9a-f]{64}$/.test(sessionToken)) {
     sessionToken = [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     try { sessionStorage.setItem(SESSION_TOKEN_KEY, sessionToken); } catch { /* as above */ }
@@ -58,7 +58,7 @@ function withSessionToken(request) {
   return { ...request, session_token: sessionToken };
 }
 
-// Calls the server; what it has to complain about is shown, and undefined comes back.
+// Call the server. An error is shown and undefined is returned.
 async function call(name, request, button) {
   if (button) button.disabled = true;
   const asked = project;
@@ -67,10 +67,10 @@ async function call(name, request, button) {
     if (asked !== project && !["projects", "create", "trash", "restore"].includes(name)) return undefined; // of the project chosen before
     if (response === undefined) throw new Error("no answer");
     if (response?.error) { showMessage(response.error, true); return undefined; }
-    if (button || message.classList.contains("hs-bad")) showMessage(""); // what was done stays until someone does something else
+    if (button || message.classList.contains("hs-bad")) showMessage(""); // the result of an action stays until the next action
     return response ?? {};
   } catch {
-    showMessage("The server does not answer. Nothing is lost; try again.", true);
+    showMessage("Server not responding. Nothing is lost. Try again.", true);
     return undefined;
   } finally {
     if (button) button.disabled = false;
@@ -114,7 +114,7 @@ function choose(id) {
   openPanel(tabs.open() ?? "import"); // what it shows is the other project's
 }
 
-// What earlier imports left out stays to be seen, also after the server was started again.
+// Rows that earlier imports skipped stay visible, also after a restart of the server.
 async function showEarlierInvalidRows(id) {
   const rows = await call("invalid_rows", {});
   if (!Array.isArray(rows) || id !== project) return;
@@ -138,9 +138,9 @@ function openPanel(name) {
   if (name === "export") losses();
 }
 
-// ---- look -----------------------------------------------------------------------------------------------------------
+// ---- poll -----------------------------------------------------------------------------------------------------------
 
-// A visitor's page keeps looking from behind another tab, because what no one looks at for long ends.
+// A visitor's page keeps polling in a background tab: runs and projects that are not polled for long are removed.
 const isInBackground = () => page.offsetParent === null && !(props.value?.note && performance.now() - polledAt >= AWAY_POLL_MILLISECONDS);
 
 async function poll() {
@@ -190,10 +190,10 @@ function draw() {
   drawRuns();
   drawComparison();
   fillSelect(find(".hs-filter-category"), [["", "All categories"], ...state.categories.map((name) => [name, name])], find(".hs-filter-category").value);
-  fillSelect(find(".hs-filter-reviewer"), [["", "Everybody"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
+  fillSelect(find(".hs-filter-reviewer"), [["", "All reviewers"], ...state.reviewers.map((name) => [name, name])], find(".hs-filter-reviewer").value);
 }
 
-// The built-in model is suggested only for images that it was made for; for others a person chooses.
+// The built-in model is suggested only for images of its own domain.
 function suggestModel() {
   const input = find(".hs-label-model");
   const suggested = state.image_domains.every((domain) => props.value.made_for.includes(domain)) ? props.value.model : "";
@@ -222,7 +222,7 @@ function drawRuns() {
         build("span", { class: "hs-muted", text: [run.model, etaOf(run)].filter(Boolean).join(" · ") }),
         build("span", { class: "hs-spacer" }),
         isOn && !isStopping && !props.value?.note ? command("pause", run.is_paused ? "Resume" : "Pause") : null,
-        isOn ? command("stop", isStopping ? "Force stop" : "Stop", isStopping ? "Does not wait for the batch" : "Ends after its batch; finished labels are kept", { now: isStopping }) : null,
+        isOn ? command("stop", isStopping ? "Force stop" : "Stop", isStopping ? "Stop without finishing the batch" : "Stop after this batch; finished labels are kept", { now: isStopping }) : null,
         ["stopped", "failed", "lost"].includes(run.state) ? command("resume", "Resume") : null,
       ]),
       build("div", { class: "hs-progress", role: "progressbar", "aria-label": "Items", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(share * 100) }, [build("div", { style: `width:${share * 100}%` })]),
@@ -231,7 +231,7 @@ function drawRuns() {
   }));
 }
 
-const DIFFERENCES = { fixed: "fixed: verified now", broken: "broken: no longer verified", moved: "moved elsewhere", same: "same", unclear: "could not be asked" };
+const DIFFERENCES = { fixed: "Fixed (now verified)", broken: "Broken (no longer verified)", moved: "Moved", same: "Unchanged", unclear: "Unclear" };
 
 function drawComparison() {
   const done = state.runs.filter((run) => run.step > 0 && !ACTIVE_RUNS.includes(run.state));
@@ -257,7 +257,7 @@ async function compareRuns() {
   );
 }
 
-// From how far a run has come between two looks; steady after a few of them.
+// Estimated from the progress between polls; steady after a few of them.
 const seenSteps = new Map();
 function etaOf(run) {
   if (run.state !== "running" || run.is_paused) { seenSteps.delete(run.id); return ""; }
@@ -289,12 +289,12 @@ async function startRun() {
   if (response) { signature = ""; poll(); } else removeDuplicateNotes();
 }
 
-// A complaint is shown once: above, not among the notes too.
+// Show an error once: above, not in the notes as well.
 function removeDuplicateNotes() {
   for (const note of page.querySelectorAll(".hs-score-notes li")) if (note.textContent === message.textContent) note.remove();
 }
 
-// What the scores would rest on, before anyone waits for them; of what was asked last.
+// Show what the scores would be based on, before a run starts. Only the newest request counts.
 let scoresAsked = 0;
 async function describeScoreBasis() {
   const host = find(".hs-score-notes");
@@ -302,7 +302,7 @@ async function describeScoreBasis() {
   drawStart();
   if (!project || !props.value.is_open) return host.replaceChildren();
   if (!find(".hs-label-model").value.trim()) {
-    return host.replaceChildren(build("li", { class: "hs-warning", text: `Choose a model. ${props.value.model_hint}` }));
+    return host.replaceChildren(build("li", { class: "hs-warning", text: `Choose a model. ${props.value.domain_hint}` }));
   }
   const response = await Promise.resolve(server.describe_score_basis(withSessionToken({ project, ...runRequest() }))).catch(() => undefined);
   if (asked !== scoresAsked) return;
@@ -338,7 +338,7 @@ const reviewer = () => find(".hs-reviewer").value.trim();
 
 function startReview() {
   if (!reviewer()) {
-    showMessage("Type your name first, so that your decisions can be told from others'.", true);
+    showMessage("Enter your name first. It is saved with each decision.", true);
     return find(".hs-reviewer").focus();
   }
   withStorage((storage) => storage.setItem(REVIEWER_KEY, reviewer()));
@@ -351,7 +351,7 @@ async function openItem(id) {
   return review.open({ project, reviewer: reviewer(), filter: filter() }, id);
 }
 
-// What is odd about a label keeps it waiting, however sure its score is.
+// A label with a caution waits for review, whatever its score.
 const tagsOf = (row) => (row.status === "proposed" ? row.cautions : []).map((name) => build("span", { class: "hs-tag hs-caution", text: CAUTION_TAGS[name] ?? name, title: `Never auto-accepted: ${CAUTIONS[name] ?? name}` }));
 
 async function list(offset) {
@@ -364,7 +364,7 @@ async function list(offset) {
   find(".hs-list-next").disabled = offset + response.rows.length >= response.count;
   const button = find(".hs-accept-all");
   button.disabled = !response.acceptable.labels || isAccepting;
-  button.textContent = `Accept these ${formatCount(response.acceptable.labels)}`;
+  button.textContent = response.acceptable.labels ? `Accept all ${formatCount(response.acceptable.labels)}` : "Accept all";
   button.title = response.acceptable.auto_accepted ? "Auto-accepted labels are left out." : "";
   if (response.unfinished && !isAccepting) showMessage(response.unfinished, true);
   find(".hs-list tbody").replaceChildren(...(response.rows.length ? response.rows.map((row) => build("tr", {}, [
@@ -373,18 +373,18 @@ async function list(offset) {
     build("td", {}, [build("i", { class: `hs-dot hs-part-${row.status}` }), build("span", { text: STATUS_TITLES[row.status] }), ...tagsOf(row)]),
     build("td", { class: "hs-number", text: row.score_text, title: row.score_reason || null }),
     build("td", { text: row.reviewer || row.note, title: row.note || null, class: "hs-truncate" }),
-  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-muted", text: state && total() ? "No item matches." : "No item yet. Import questions first." })])]));
+  ])) : [build("tr", {}, [build("td", { colspan: 5, class: "hs-muted", text: state && total() ? "No matching items." : "No items yet. Import a dataset first." })])]));
 }
 
-// What a bulk accept would do, before it is done.
+// Confirmation text of a bulk accept.
 function describeAccept({ labels, unscored, empty, auto_accepted: autoAccepted }) {
   const count = (number, one, many) => `${formatCount(number)} ${number === 1 ? one : many}`;
   return present([
-    `Accept ${count(labels, "label", "labels")} as they are, in the name of ${reviewer()}?`,
-    unscored ? `${count(unscored, "has", "have")} no calibrated score: nothing says how often such boxes are right.` : null,
-    empty ? `${count(empty, "label without a box is", "labels without a box are")} left for a decision of their own.` : null,
-    autoAccepted ? `${count(autoAccepted, "auto-accepted label stays as it is", "auto-accepted labels stay as they are")}: the audit counts single decisions only.` : null,
-    "One undo in the review takes all of them back.",
+    `Accept ${count(labels, "label", "labels")} as ${reviewer()}?`,
+    unscored ? `${count(unscored, "has", "have")} no calibrated score, so the error rate is unknown.` : null,
+    empty ? `${count(empty, "label without a box is", "labels without a box are")} skipped; review ${empty === 1 ? "it" : "them"} one by one.` : null,
+    autoAccepted ? `${count(autoAccepted, "auto-accepted label is", "auto-accepted labels are")} skipped; the audit counts only individual decisions.` : null,
+    "One undo in the review reverts all of them.",
   ]).join("\n\n");
 }
 
@@ -421,10 +421,10 @@ const table = (heads, rows) => build("div", { class: "hs-table-host" }, [build("
   build("tbody", {}, rows.map((row) => build("tr", {}, row.map((text) => build("td", { text }))))),
 ])]);
 
-// How the error rate of labels auto-accepted comes to be known.
+// How to get an error rate of auto-accepted labels.
 function howToAudit() {
-  if (state?.audits) return ` “Start review” brings ${formatCount(state.audits)} that ${state.audits === 1 ? "was" : "were"} drawn for it, after all others.`;
-  return state?.statuses.auto_accepted ? " In Review, list the status “auto-accepted” and decide them." : "";
+  if (state?.audits) return ` Start review ends with ${formatCount(state.audits)} randomly drawn ${state.audits === 1 ? "label" : "labels"} to audit.`;
+  return state?.statuses.auto_accepted ? " In Review, filter by the status auto-accepted and review these labels." : "";
 }
 
 async function measure() {
@@ -433,15 +433,15 @@ async function measure() {
   const response = await call("quality", {});
   if (!response?.figures) return;
   host.replaceChildren(
-    build("p", { class: "hs-muted", text: "Known answers and agreement are different evidence and are never put together. Intervals are 95 % Wilson intervals." }),
-    table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full image right", "Lift", "Region necessary (masking test)"], response.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
-    build("p", { text: response.audited ? `Audit: of ${formatCount(response.audited)} auto-accepted labels that people decided one by one, ${response.audit} stayed as they were.` : "Audit: no label that was auto-accepted has been decided by a person yet, so their error rate is not known." + howToAudit() }),
-    ...(response.gold.length ? [table(["Beside gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accepted: right", "Right: auto-accepted"], response.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
+    build("p", { class: "hs-muted", text: "Known-answer and agreement evidence are reported separately. Intervals are 95 % Wilson intervals." }),
+    table(["Evidence", "Labels", "Uncalibrated", "Verified by crops", "Full-image accuracy", "Lift", "Region necessary (masking test)"], response.evidence.map((row) => [row.kind, formatCount(row.labels), formatCount(row.uncalibrated), row.verified, row.full_image, row.lift, row.needed])),
+    build("p", { text: response.audited ? `Audit: of ${formatCount(response.audited)} auto-accepted labels reviewed one by one, ${response.audit} were confirmed.` : "Audit: no auto-accepted label has been reviewed yet, so the error rate is unknown." + howToAudit() }),
+    ...(response.gold.length ? [table(["Gold boxes", "IoG > 0.3", "Mean IoU", "Auto-accept precision", "Auto-accept recall"], response.gold.map((row) => [row.kind, row.found, row.iou, row.precision, row.recall]))] : []),
     ...(response.reviewers.length ? [table(["Reviewer", "Actions", "Median time"], response.reviewers.map((row) => [row.reviewer, Object.entries(row.decisions).map(([name, count]) => `${count} ${name.replace("_", " ")}`).join(", "), row.seconds === null ? "–" : formatSeconds(row.seconds)]))] : []),
-    ...(response.agreement.items ? [build("p", { text: `${response.agreement.items} items decided by two: mean IoU ${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
+    ...(response.agreement.items ? [build("p", { text: `Inter-annotator agreement on ${response.agreement.items} items: mean IoU ${response.agreement.iou?.toFixed(2) ?? "–"}, Cohen's kappa ${response.agreement.kappa?.toFixed(2) ?? "–"}.` })] : []),
     build("div", { class: "hs-figures" }, Object.entries(response.figures).map(([name, text]) => svgFigure(name.replaceAll("_", " "), text))),
     ...(response.missing ? [build("p", { class: "hs-muted", text: response.missing })] : []),
-    build("p", {}, [build("a", { class: "hs-link", href: addressOf(response.report), download: "quality.html", text: "The report as one HTML file" })]),
+    build("p", {}, [build("a", { class: "hs-link", href: addressOf(response.report), download: "quality.html", text: "Download report (HTML)" })]),
   );
 }
 
@@ -462,13 +462,13 @@ async function losses() {
   const host = find(".hs-export-loss");
   if (!response?.losses) return host.replaceChildren();
   host.replaceChildren(
-    build("p", {}, [build("strong", { text: `${formatCount(response.items)} labels. ` }), build("span", { text: response.losses.length ? "This format drops of them:" : "This format keeps everything of them." })]),
+    build("p", {}, [build("strong", { text: `${formatCount(response.items)} labels. ` }), build("span", { text: response.losses.length ? "Not stored in this format:" : "This format stores everything." })]),
     build("ul", {}, response.losses.map((text) => build("li", { text }))),
     ...leftOut(response.excluded),
   );
 }
 
-const leftOut = (reasons) => Object.entries(reasons).map(([reason, count]) => build("p", { class: "hs-muted", text: `${formatCount(count)} left out: ${reason}` }));
+const leftOut = (reasons) => Object.entries(reasons).map(([reason, count]) => build("p", { class: "hs-muted", text: `${formatCount(count)} excluded: ${reason}` }));
 
 async function changeClasses() {
   const response = await call("change_classes", { classes: find(".hs-classes").value });
@@ -482,10 +482,10 @@ async function exportLabels() {
   if (!response?.archive) return;
   const images = Object.entries(response.images).map(([split, count]) => `${count} ${split}`).join(", ");
   find(".hs-export-message").replaceChildren(
-    build("p", {}, [build("strong", { text: "Written, read back and found equal. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.` })]),
+    build("p", {}, [build("strong", { text: "Exported and verified by reading it back. " }), build("span", { text: `${formatCount(response.items)} questions, ${formatCount(response.boxes)} boxes, images: ${images}.` })]),
     ...leftOut(response.excluded),
     ...response.notes.map((text) => build("p", { class: "hs-muted", text })),
-    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(response.archive), download: response.archive.split("/").at(-1), text: "Download the zip" }), build("span", { class: "hs-muted", text: response.folder ? ` It also lies in ${response.folder}` : "" })]),
+    build("p", {}, [build("a", { class: "hs-download-link", href: addressOf(response.archive), download: response.archive.split("/").at(-1), text: "Download zip" }), build("span", { class: "hs-muted", text: response.folder ? ` Also saved in ${response.folder}` : "" })]),
   );
 }
 
@@ -499,14 +499,15 @@ function load() {
   find(".hs-filter-status").replaceChildren(build("option", { value: "", text: "All statuses" }), ...Object.entries(STATUS_TITLES).map(([name, title]) => build("option", { value: name, text: title })));
   for (const node of page.querySelectorAll(".hs-requires-write")) node.hidden = !value.is_open;
   find(".hs-label-closed").hidden = value.is_open;
-  find(".hs-model-label").textContent = value.model_label;
+  find(".hs-label-model").placeholder = value.model_hint;
   find(".hs-rollouts").max = value.max_rollouts;
   find(".hs-session-note").textContent = value.note;
   find(".hs-source-field").hidden = find(".hs-train-on").hidden = find(".hs-keep-image-paths-field").hidden = Boolean(value.note);
   importing.showFields();
   find(".hs-session-note").hidden = !value.note;
   if (value.note) {
-    find(".hs-file-label").textContent = "A zip of pictures, with a table of questions or without, or a table that holds its pictures (CSV, TSV, JSONL)";
+    find(".hs-file-label").textContent = "Upload file (.zip, .csv, .tsv, .jsonl)";
+    find(".hs-file").title = "A zip of images, with or without a table of questions, or a table with embedded images.";
     find(".hs-file").accept = ".zip,.csv,.tsv,.jsonl";
   }
 }

@@ -1,7 +1,7 @@
-// What a run would be, line by line: settings first, then each finding of the check as it comes.
+// Report of a planned run: its settings, then each finding of the preflight check as it arrives.
 const report = element.querySelector(".hs-report");
 const MARKS = { good: "✓", check: "!", bad: "✕" };
-const WORDS = { good: "well", check: "look at this", bad: "stops the run" };
+const WORDS = { good: "OK", check: "warning", bad: "error" };
 
 const line = (state, topic, text, advice) =>
   build("li", { class: `hs-finding hs-finding-${state}` }, [
@@ -31,7 +31,7 @@ function load() {
       value.is_checking
         ? build("p", { class: "hs-checking" }, [
             build("span", { class: "hs-spinner", "aria-hidden": "true" }),
-            build("span", { text: value.findings.length ? "Checking…" : "Checking: the libraries are being loaded…" }),
+            build("span", { text: value.findings.length ? "Checking…" : "Checking: loading libraries…" }),
           ])
         : null,
       value.outcome

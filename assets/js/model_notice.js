@@ -1,5 +1,5 @@
-// Why the answers below mean nothing, a sentence group for each chosen model. The warnings of all listed models come with
-// the image, so that choosing a model needs no call to the server.
+// Warnings about the chosen models and this image. The warnings of all listed models come with the image, so that
+// choosing a model needs no call to the server.
 const notice = element.querySelector(".hs-model-notice");
 const FIELDS = ["#ask-model-a input", "#ask-model-b input"];
 const POLL_MS = 300; // a list sets the text of its field without an event

@@ -1,8 +1,8 @@
 // Runs once when the page has loaded: retries of refused calls, the color scheme button, the tab in the address, the
 // Ctrl+Enter shortcut.
 () => {
-  // A call of a component script that the server refuses is repeated when the server is busy. In the end its message
-  // comes as the answer: Gradio's client would drop it.
+  // Retry component calls while the server is busy. If it still refuses, return its message as the response, because
+  // Gradio's client would drop it.
   const CALLS = "/gradio_api/component_server";
   const TRIES = 3;
   const send = window.fetch.bind(window);
@@ -26,7 +26,7 @@
 
   const KEY = "hart-studio-theme";
   const apply = (theme) => document.body.classList.toggle("dark", theme === "dark");
-  // A browser that lets a framed page store nothing throws already when it is asked.
+  // Accessing storage throws in a frame without storage access.
   const stored = (act) => {
     try {
       return act(localStorage);
@@ -43,7 +43,7 @@
     stored((storage) => storage.setItem(KEY, theme));
     apply(theme);
   });
-  // The open tab stands in the address, so that a reload or a second browser shows the same view.
+  // Keep the open tab in the address, so that a reload shows the same view.
   const tabs = () => [...document.querySelectorAll("#tabs > .tab-wrapper [role=tab]")];
   const nameOf = (tab) => tab.textContent.trim().toLowerCase();
   const remember = (tab) => {
@@ -61,7 +61,7 @@
     }).observe(bar, { subtree: true, attributes: true, attributeFilter: ["aria-selected"] });
   }
 
-  // Captured before a text box can turn the key into a new line.
+  // Capture phase: before a text box inserts a new line.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     const ask = document.querySelector("#ask-button:not([disabled])");

@@ -1,4 +1,4 @@
-// One quiet line above the results: what is happening now, or what went wrong and what to do.
+// Status line above the results: progress, or an error with advice.
 const box = element.querySelector(".hs-status");
 
 function running(value) {
@@ -28,7 +28,7 @@ function load() {
   box.setAttribute("role", state === "failed" ? "alert" : "status");
   const isNew = box.childElementCount === 0 || state === "failed";
   box.replaceChildren(...(state === "running" ? running(value) : state === "failed" ? failed(value) : []));
-  // The button may be far below the line that it starts.
+  // The button may be far below the status line.
   if (state !== "idle" && isNew) box.scrollIntoView({ block: "nearest" });
   document.querySelectorAll(".hs-result").forEach((column) => column.classList.toggle("hs-busy", state === "running"));
 }

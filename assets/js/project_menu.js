@@ -1,5 +1,5 @@
-// Project menu of the Label page: rename, duplicate, archive, delete, restore. One dialog asks for what each needs.
-// current(): the entry of the chosen project in the list, or undefined; problem(): what the last call complained about.
+// Project menu of the Label page: rename, duplicate, archive, delete, restore. All use one dialog.
+// current(): list entry of the selected project, or undefined. problem(): error of the last call.
 function createProjectMenu(page, { call, problem, showMessage, current, refresh, isVisitor }) {
   const host = page.querySelector(".hs-project-menu");
   const button = host.querySelector(".hs-menu-button");
@@ -56,7 +56,7 @@ function createProjectMenu(page, { call, problem, showMessage, current, refresh,
     event.stopPropagation();
   });
 
-  // Asks with one text field; act(value, button) says whether it is done. What is wrong stands in the dialog.
+  // Dialog with one text field. act(value, button) returns whether it succeeded; errors are shown in the dialog.
   function ask({ title, text, label, value = "", verb, isBad = false, isReady = (now) => now.trim() !== "", act }) {
     const input = build("input", { maxlength: 120, "aria-label": label, autocomplete: "off" });
     input.value = value;
@@ -92,7 +92,7 @@ function createProjectMenu(page, { call, problem, showMessage, current, refresh,
   function rename() {
     const chosen = current();
     ask({
-      title: "Rename project", text: [`The folder of the project stays “${chosen.id}”.`], label: "New name", value: chosen.name, verb: "Rename",
+      title: "Rename project", text: [`The project folder stays “${chosen.id}”.`], label: "New name", value: chosen.name, verb: "Rename",
       act: async (name, go) => {
         const response = await call("rename", { name }, go);
         if (response?.id) await refresh(response.id);
@@ -105,11 +105,11 @@ function createProjectMenu(page, { call, problem, showMessage, current, refresh,
     const chosen = current();
     ask({
       title: "Duplicate project",
-      text: ["Copied: items, labels with their history, decisions, images in the project’s folder, labeling runs. Not copied: exports and logs.", "Others can continue reviewing meanwhile."],
+      text: ["Copied: items, labels with their history, decisions, images in the project’s folder, labeling runs. Not copied: exports and logs.", "Review can continue during the copy."],
       label: "Name of the copy", value: `${chosen.name} copy`.slice(0, 120), verb: "Duplicate",
       act: async (name, go) => {
         const response = await call("duplicate", { name }, go);
-        if (response?.id) { await refresh(response.id); showMessage(`“${chosen.name}” was copied to “${name}”.`); }
+        if (response?.id) { await refresh(response.id); showMessage(`“${chosen.name}” copied to “${name}”.`); }
         return Boolean(response?.id);
       },
     });
@@ -120,20 +120,20 @@ function createProjectMenu(page, { call, problem, showMessage, current, refresh,
     const response = await call("archive", { is_archived }, button);
     if (!response?.id) return;
     await refresh(is_archived && !isArchivedShown ? null : response.id);
-    showMessage(is_archived ? `“${chosen.name}” is archived. Project menu, Show archived brings it back into the list.` : `“${chosen.name}” is in the list again.`);
+    showMessage(is_archived ? `“${chosen.name}” archived. To list it, choose Show archived in the project menu.` : `“${chosen.name}” unarchived.`);
   }
 
   function remove() {
     const chosen = current();
-    const after = isVisitor() ? "It is removed for good." : "It goes to the trash and can be restored for 7 days.";
+    const after = isVisitor() ? "It is deleted permanently." : "It is moved to the trash and can be restored for 7 days.";
     ask({
       title: "Delete project", text: [`“${chosen.name}” has ${formatCount(chosen.items)} item${chosen.items === 1 ? "" : "s"}. ${after}`],
-      label: `Type the name of the project: ${chosen.name}`, verb: "Delete", isBad: true, isReady: (now) => now.trim() === chosen.name,
+      label: `Type the project name: ${chosen.name}`, verb: "Delete", isBad: true, isReady: (now) => now.trim() === chosen.name,
       act: async (confirmation, go) => {
         const response = await call("delete", { confirmation }, go);
         if (!response) return false;
         await refresh(null);
-        showMessage(isVisitor() ? `“${chosen.name}” is deleted.` : `“${chosen.name}” is in the trash for 7 days: Project menu, Trash.`);
+        showMessage(isVisitor() ? `“${chosen.name}” deleted.` : `“${chosen.name}” moved to the trash. Restore it within 7 days: project menu, Trash.`);
         return true;
       },
     });
@@ -153,10 +153,10 @@ function createProjectMenu(page, { call, problem, showMessage, current, refresh,
       if (!response?.id) { message.textContent = problem(); return; }
       dialog.close();
       await refresh(response.id);
-      showMessage(`“${entry.name}” is restored.`);
+      showMessage(`“${entry.name}” restored.`);
     };
     show("Trash", [
-      build("p", { text: found.length ? "Deleted projects are removed for good after 7 days." : "The trash is empty. Deleted projects stay here for 7 days." }),
+      build("p", { text: found.length ? "Projects are deleted permanently after 7 days." : "Trash is empty. Deleted projects stay here for 7 days." }),
       build("ul", { class: "hs-trash" }, found.map((entry) => build("li", {}, [
         build("span", { class: "hs-trash-name", text: entry.name }),
         build("span", { class: "hs-muted", text: `deleted ${new Date(entry.deleted_at).toLocaleDateString("en-CA")}, ${entry.days_left} day${entry.days_left === 1 ? "" : "s"} left` }),

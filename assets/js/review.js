@@ -1,28 +1,28 @@
-// One item fills the screen: the image with boxes to edit, crops, question, answers, verdicts. Decisions by key.
+// Full-screen review of one item: image with editable boxes, crops, question, answers, verification. Keyboard shortcuts.
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
-const MIN_DRAG_PX = 4; // on the screen; less is a click
-const BULK_UNDO_POLL_MILLISECONDS = 500; // milliseconds between two looks at a bulk action
-const CHECK_AFTER_MILLISECONDS = 250; // of quiet, so that a drag asks the model once
+const MIN_DRAG_PX = 4; // screen pixels; a shorter drag is a click
+const BULK_UNDO_POLL_MILLISECONDS = 500;
+const CHECK_AFTER_MILLISECONDS = 250; // after the last edit, so that a drag verifies once
 const KEYS = [
-  ["A", "accept what you see, edited or not"], ["R", "reject: no good box"], ["B", "bad question"],
-  ["E", "edit: to the first box"], ["S", "skip: leave it to others"], ["N", "next one, undecided"],
-  ["U", "undo, across items (Ctrl+Z: the last change of a box first)"], ["Y", "redo (Ctrl+Shift+Z)"],
-  ["Drag", "draw a box; with Shift: move the picture"], ["1–9", "select a box"], ["Arrows", "move it by a pixel, with Shift by ten"],
-  ["Alt+Arrows", "move its right and lower edges"], ["Delete", "remove it"], ["Wheel, + −", "zoom"], ["F", "whole picture"],
-  ["G", "to the box"], ["Escape", "deselect, then close"], ["?", "this list"],
+  ["A", "accept the boxes as shown"], ["R", "reject: no good box"], ["B", "bad question"],
+  ["E", "edit the first box"], ["S", "skip: leave it to other reviewers"], ["N", "next, without a decision"],
+  ["U", "undo (Ctrl+Z): box edits first, then decisions"], ["Y", "redo (Ctrl+Shift+Z)"],
+  ["Drag", "draw a box; with Shift: pan the image"], ["1–9", "select a box"], ["Arrows", "move the box by 1 px, with Shift by 10 px"],
+  ["Alt+Arrows", "move its right and bottom edges"], ["Delete", "delete the box"], ["Wheel, + −", "zoom"], ["F", "fit the image"],
+  ["G", "zoom to the box"], ["Escape", "deselect, then close"], ["?", "show shortcuts"],
 ];
 const REASONS = {
-  disagreement: "crops and full image disagree", no_box: "no rollout predicted a box", low_agreement: "the rollouts disagree", odd_size: "odd size or place",
-  unsure: "not sure enough", audit: "audit: auto-accepted, drawn at random",
+  disagreement: "crops and full image disagree", no_box: "no rollout predicted a box", low_agreement: "the rollouts disagree", odd_size: "unusual size or position",
+  unsure: "low score", audit: "random audit of an auto-accepted label",
 };
 const CAUTION_TAGS = { touches_border: "at the border", covers_half: "over half", scattered: "scattered", no_box: "no box" };
 const CAUTIONS = {
   touches_border: "touches the border", covers_half: "covers over half of the image",
-  scattered: "rollouts point at different places, or at none",
+  scattered: "rollouts predict different regions, or none",
   no_box: "no rollout predicted a box",
 };
 
-// host: an element to fill. ask(name, request): calls the server. addressOf(path): of a served image. onClose: afterwards.
+// host: parent element. ask(name, request): calls the server. addressOf(path): URL of a served file. onClose: callback.
 function createReview(host, ask, addressOf, onClose) {
   const title = build("strong", { class: "hs-review-question" });
   const about = build("span", { class: "hs-muted" });
@@ -35,17 +35,17 @@ function createReview(host, ask, addressOf, onClose) {
   const counter = build("span", { class: "hs-muted hs-review-count" });
   const zoomLabel = build("output", { class: "hs-zoom", "aria-label": "Zoom factor" });
   const shapes = build("svg:g");
-  const stage = build("div", { class: "hs-canvas", tabindex: "0", role: "application", "aria-label": "Picture with boxes to edit" }, [
+  const stage = build("div", { class: "hs-canvas", tabindex: "0", role: "application", "aria-label": "Image with editable boxes" }, [
     build("svg:svg", { preserveAspectRatio: "xMidYMid meet" }, [build("svg:image", { preserveAspectRatio: "none", x: "0", y: "0" }), shapes]),
   ]);
   const finished = build("div", { class: "hs-review-finished" }, [
     build("p", { text: "Queue empty. Your decisions are saved." }),
     build("button", { type: "button", class: "hs-primary", onclick: close, text: "Close" }),
   ]);
-  const help = build("div", { class: "hs-review-help", role: "dialog", "aria-label": "Keys", hidden: true }, [
+  const help = build("div", { class: "hs-review-help", role: "dialog", "aria-label": "Keyboard shortcuts", hidden: true }, [
     build("table", {}, [build("tbody", {}, KEYS.map(([key, text]) => build("tr", {}, [build("th", { scope: "row" }, [build("kbd", { text: key })]), build("td", { text })])))]),
   ]);
-  // Accepting a label without a box says that nothing is there, which is rarely what a slip of a finger means.
+  // Accepting without a box means "nothing here", so it has to be confirmed.
   const empty = build("div", { class: "hs-review-empty", role: "alertdialog", "aria-label": "No box drawn", hidden: true }, [
     build("p", { text: "No box drawn. Accept as “nothing here”?" }),
     build("div", {}, [
@@ -59,7 +59,7 @@ function createReview(host, ask, addressOf, onClose) {
     command("Accept", "A", () => decide("accept"), "hs-primary-command"), command("Reject", "R", () => decide("reject")),
     command("Bad question", "B", () => decide("bad_question")), command("Skip", "S", () => leave("skip")),
     command("Next", "N", () => leave("next")), command("Undo", "U", () => step("undo")), command("Redo", "Y", () => step("redo")),
-    command("Keys", "?", toggleHelp),
+    command("Shortcuts", "?", toggleHelp),
   ]);
   const root = build("section", { class: "hs-review", role: "dialog", "aria-modal": "true", "aria-label": "Review", hidden: true }, [
     build("header", {}, [title, about, build("span", { class: "hs-spacer" }), counter, zoomLabel, build("button", { type: "button", "aria-label": "Close", onclick: close, text: "Close" })]),
@@ -68,7 +68,7 @@ function createReview(host, ask, addressOf, onClose) {
   ]);
   host.append(root);
   const viewer = createImageViewer(stage, draw);
-  const context = {}; // what is asked with every call: project, reviewer, filter
+  const context = {}; // sent with every call: project, reviewer, filter
   let item = null;
   let boxes = [];
   let selected = -1;
@@ -81,14 +81,14 @@ function createReview(host, ask, addressOf, onClose) {
   let checkTimer = null;
   let checks = 0;
   let isChecking = false;
-  let deferred = []; // over in this sitting: they come again after all others
+  let deferred = []; // ids passed over in this session; they come last
 
-  // The item that is needed most, or a certain one.
+  // Open the item with the highest review priority, or the given one.
   async function open(request, id) {
     Object.assign(context, request);
     deferred = [];
     root.hidden = false;
-    root.classList.remove("hs-review-done"); // of an earlier sitting
+    root.classList.remove("hs-review-done"); // from an earlier session
     stage.focus({ preventScroll: true });
     await (id ? go("open_item", { item: id }) : go("next_item", {}));
   }
@@ -116,18 +116,18 @@ function createReview(host, ask, addressOf, onClose) {
       let answer = await ask(name, { ...context, deferred, ...request });
       let summary = null;
       while (answer?.bulk) { // undo or redo of a bulk accept
-        showMessage(`${name === "undo" ? "Taking back" : "Doing again"}: ${formatCount(answer.bulk.done)} labels…`);
+        showMessage(`${name === "undo" ? "Undoing" : "Redoing"}: ${formatCount(answer.bulk.done)} labels…`);
         await new Promise((resolve) => setTimeout(resolve, BULK_UNDO_POLL_MILLISECONDS));
         const bulk = await ask("bulk_progress", { ...context });
         if (bulk?.error) return showMessage(bulk.error, true);
-        if (bulk?.is_over) summary = `${name === "undo" ? "Taken back" : "Done again"}: ${bulk.summary}`;
+        if (bulk?.is_over) summary = `${name === "undo" ? "Undone" : "Redone"}: ${bulk.summary}`;
         answer = bulk?.is_over ? await ask("next_item", { ...context, deferred }) : { bulk };
       }
       if (answer?.error) return showMessage(answer.error, true);
       take(summary ? { ...answer, message: summary } : answer);
       return true;
     } catch {
-      return showMessage("The server does not answer. Nothing is lost: what was decided is saved. Try again.", true);
+      return showMessage("Server not responding. Your decisions are saved. Try again.", true);
     } finally {
       isBusy = false;
       root.classList.remove("hs-busy");
@@ -144,7 +144,7 @@ function createReview(host, ask, addressOf, onClose) {
     showMessage(answer.message ?? "");
     counter.textContent = answer.waiting === undefined ? "" : present([`${formatCount(answer.waiting)} waiting`, answer.audits ? `${formatCount(answer.audits)} to audit` : null, `${formatCount(answer.done)} decided`]).join(" · ");
     item = answer.item ?? null;
-    if (item && deferred.includes(item.id)) deferred = []; // all others were passed over too
+    if (item && deferred.includes(item.id)) deferred = []; // all other items were passed over as well
     root.classList.toggle("hs-review-done", !item);
     boxes = item ? item.boxes.map((box) => ({ ...box })) : [];
     past = [];
@@ -167,13 +167,13 @@ function createReview(host, ask, addressOf, onClose) {
       facts.replaceChildren();
       shapes.replaceChildren();
       viewer.show(null);
-      finished.querySelector("button").focus(); // the image is gone, and with it whatever had the focus
+      finished.querySelector("button").focus(); // the focused element may have been removed with the image
       return;
     }
     if (!root.contains(document.activeElement) || document.activeElement.closest("header")) stage.focus({ preventScroll: true });
     const copy = (found) => ({ url: addressOf(found.path), width: found.width });
     title.textContent = item.question;
-    // Why it waits comes first: what there is no room for is cut off at the end.
+    // The review reason comes first: text that does not fit is cut off at the end.
     about.textContent = present([REASONS[item.reason] ?? item.status.replace("_", " "), item.name, formatSize(item.width, item.height), item.category || null]).join(" · ");
     about.title = about.textContent;
     viewer.show({ width: item.width, height: item.height, preview: copy(item.preview), detail: copy(item.detail) });
@@ -183,13 +183,13 @@ function createReview(host, ask, addressOf, onClose) {
     draw();
   }
 
-  // What the model says of the boxes as they are. While it is asked again the old verdict must not be read as the new one.
+  // Show the verification of the boxes. While they are verified again, do not show the old result as current.
   function showCheck(check, isChecking, { chance: notes, is_weak: isWeak } = { chance: [], is_weak: false }) {
-    const states = check === null || check.crops_right === null ? ["unknown", check?.crops_answer ? `crops say ${formatAnswer(check.crops_answer)}` : "not verified"]
+    const states = check === null || check.crops_right === null ? ["unknown", check?.crops_answer ? `crop answer: ${formatAnswer(check.crops_answer)}` : "not verified"]
       : check.crops_right ? [isWeak ? "weak" : "right", check.kind === "known_answer" ? "crops give the right answer" : "crops agree with most rollouts"]
       : ["wrong", check.kind === "known_answer" ? "crops give a wrong answer" : "crops disagree with most rollouts"];
     badge.className = `hs-review-badge hs-badge-${isChecking ? "checking" : states[0]}`;
-    badge.textContent = isChecking ? "checking…" : states[1];
+    badge.textContent = isChecking ? "verifying…" : states[1];
     chance.replaceChildren(...(isChecking ? [] : notes).map((text) => build("li", { text })));
     item.check = check;
     drawFacts(check);
@@ -203,25 +203,25 @@ function createReview(host, ask, addressOf, onClose) {
   const whichRight = (check) => (check.rollouts && check.sufficiency !== null ? `${percent(check.sufficiency)}, ${Math.round(check.sufficiency * check.rollouts)} of ${check.rollouts}` : null);
   const percent = (value) => (value === null || value === undefined ? null : `${Math.round(value * 100)} %`);
 
-  // Why no one can tell whether the region is needed.
-  const whyUnknown = (check) => check.full_answer === null ? "not known: no answer from the full image"
-    : check.masked_answer === null && !boxes.length ? "not known: no region to leave out"
-    : check.full_right === false ? "not known: the full image is wrong already" : "not known";
+  // Why the necessity is unknown.
+  const whyUnknown = (check) => check.full_answer === null ? "unknown: no answer from the full image"
+    : check.masked_answer === null && !boxes.length ? "unknown: no region to mask"
+    : check.full_right === false ? "unknown: the full image is already wrong" : "unknown";
 
   function drawFacts(check) {
     const rows = check === null ? [] : [
       ["Crops alone", check.crops_answer && formatAnswer(check.crops_answer) + mark(check.crops_right)],
       ["Full image", check.full_answer && formatAnswer(check.full_answer) + mark(check.full_right)],
-      ["Without the boxes", check.masked_answer && formatAnswer(check.masked_answer)],
+      ["Boxes masked", check.masked_answer && formatAnswer(check.masked_answer)],
       ["Region necessary (masking test)", check.necessity === null ? whyUnknown(check) : check.necessity ? "yes" : "no"],
       [check.kind === "known_answer" ? "Rollouts right" : "Rollouts agree", whichRight(check)],
-      ["Rollouts pointing here", percent(check.support)],
+      ["Rollout support", percent(check.support)],
       ["Area", formatShare(check.area_share)],
-      ["Look at", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
-      ["Checked by", check.model || null],
+      ["Warnings", check.cautions.map((name) => CAUTIONS[name]).join(", ") || null],
+      ["Verified by", check.model || null],
     ];
-    const isHuman = isEdited || item.status === "edited"; // a score is of the model's boxes
-    facts.replaceChildren(...[["Score", isHuman ? "none: a person drew or changed the boxes" : [item.score_text, item.score_reason].filter(Boolean).join(": ")], ...rows, ["Proposed by", item.model], ["Decided by", item.reviewer || null], ["Note", item.note || null]]
+    const isHuman = isEdited || item.status === "edited"; // scores only hold for boxes of the model
+    facts.replaceChildren(...[["Score", isHuman ? "none (boxes edited by a person)" : [item.score_text, item.score_reason].filter(Boolean).join(": ")], ...rows, ["Proposed by", item.model], ["Reviewer", item.reviewer || null], ["Note", item.note || null]]
       .filter(([, value]) => value)
       .flatMap(([name, value]) => [build("dt", { text: name }), build("dd", { text: value })]));
   }
@@ -230,7 +230,7 @@ function createReview(host, ask, addressOf, onClose) {
     options.replaceChildren(...item.choices.map((text, index) => {
       const letter = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index];
       return build("li", { class: letter === item.answer ? "hs-known-answer" : null, text: `${letter}  ${text}` });
-    }), ...(item.choices.length ? [] : [build("li", { class: item.answer ? "hs-known-answer" : null, text: item.answer ?? "The answer is not known" })]));
+    }), ...(item.choices.length ? [] : [build("li", { class: item.answer ? "hs-known-answer" : null, text: item.answer ?? "Answer unknown" })]));
   }
 
   const showCrops = (found) => crops.replaceChildren(...found.map((crop, index) =>
@@ -259,7 +259,7 @@ function createReview(host, ask, addressOf, onClose) {
     y: name.includes("n") ? box.y_min : name.includes("s") ? box.y_max : (box.y_min + box.y_max) / 2,
   });
 
-  // Whole pixels of the original, inside of it, at least one pixel each way.
+  // Round to whole pixels, clip to the image, keep at least 1 px per side.
   function tidy(box) {
     const span = (low, high, limit) => {
       const [a, b] = [Math.round(Math.min(low, high)), Math.round(Math.max(low, high))];
@@ -273,7 +273,7 @@ function createReview(host, ask, addressOf, onClose) {
 
   const copyBoxes = () => boxes.map((box) => ({ ...box }));
 
-  // Takes a new list of boxes; what was there can be had back.
+  // Replace the boxes; the change can be undone.
   function change(next, before = copyBoxes()) {
     if (JSON.stringify(next) === JSON.stringify(before)) return draw();
     past.push(before);
@@ -294,13 +294,13 @@ function createReview(host, ask, addressOf, onClose) {
 
   async function recheck() {
     const asked = ++checks;
-    if (isChecking) { // one check at a time; the newest boxes are next
+    if (isChecking) { // one verification at a time; the newest boxes come next
       checkTimer = setTimeout(recheck, CHECK_AFTER_MILLISECONDS);
       return;
     }
     isChecking = true;
     const answer = await ask("check", { ...context, item: item.id, boxes })
-      .catch(() => ({ error: "The server does not answer; the boxes are not verified." }))
+      .catch(() => ({ error: "Server not responding. The boxes were not verified." }))
       .finally(() => { isChecking = false; });
     if (asked !== checks || !item) return; // changed again meanwhile
     if (!answer || answer.error) {
@@ -413,10 +413,10 @@ function createReview(host, ask, addressOf, onClose) {
     event.stopPropagation();
   });
 
-  // Enter or A again accepts, Escape goes back; no other key decides anything meanwhile.
+  // Enter or A accepts, Escape cancels; other keys are ignored.
   function answerEmpty(event) {
     if (event.key === "Tab") return keepFocus(event);
-    const isOnButton = event.key === "Enter" && event.target.closest("button"); // the button answers for itself
+    const isOnButton = event.key === "Enter" && event.target.closest("button"); // the button handles it
     if (isOnButton || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!event.repeat && (event.key === "Enter" || event.key.toLowerCase() === "a")) decide("accept", true);
     else if (event.key === "Escape") closeEmpty();
@@ -424,7 +424,7 @@ function createReview(host, ask, addressOf, onClose) {
     event.stopPropagation();
   }
 
-  // The page behind is covered: Tab goes round in here.
+  // Keep the Tab key inside the dialog.
   function keepFocus(event) {
     const stops = (empty.hidden ? [stage, ...root.querySelectorAll("button")] : [...empty.querySelectorAll("button")]).filter((node) => node.offsetParent !== null);
     const [first, last] = [stops[0], stops.at(-1)];

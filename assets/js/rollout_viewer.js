@@ -1,5 +1,5 @@
-// The rollout viewer: what the G rollouts of a question saw, pointed at, answered and earned, step by step.
-// Everything that a model wrote goes in as text.
+// Rollout viewer: crops, boxes, answers and rewards of the G rollouts of a question, step by step.
+// Model output is inserted as text only.
 const ROLLOUT_COLORS = [
   "#4d68ff", "#e07a1f", "#1f9d69", "#c2418f", "#00a3b8", "#b0892b", "#8a63d2", "#d94848",
   "#5f8f2f", "#3f7fbf", "#a65f2e", "#7a7f8f", "#d16ba5", "#2f9e9e", "#9a8f00", "#6a5acd",
@@ -8,8 +8,7 @@ const PLAY_MILLISECONDS = 1100;
 const colorOf = (index) => ROLLOUT_COLORS[index % ROLLOUT_COLORS.length];
 const formatSigned = (value) => `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
 
-// JSON without the fence around it and without line breaks, which its texts cannot hold; null for anything else, and
-// for what is one line already.
+// JSON on one line, without code fence; null for other text and for text that is one line already.
 function inOneLine(text) {
   const inner = text.trim().replace(/^```[a-z]*\s/i, "").replace(/```$/, "").trim();
   try {
@@ -21,26 +20,26 @@ function inOneLine(text) {
   return line === text.trim() ? null : line;
 }
 
-// ask: {rollouts, follow, gold} -> promises; urlOf: name of an image -> its address; describeNone: whether held-out
-// questions are wanted -> [title, text] while there is no record to show.
+// ask: {rollouts, track_question, gold_boxes} -> promises. urlOf: image name -> URL. describeNone: held-out? -> [title,
+// text] of the placeholder.
 function createRolloutViewer(host, ask, urlOf, describeNone) {
   const state = {
     run: null, trained: [], heldOut: [], isHeldOut: false, step: null, group: 0, groups: [], filter: "all",
     followed: null, trail: [], gold: null, showsGold: false, isLive: true, isChosen: false, timer: null, lastRequest: 0,
-    problem: "", // why the chosen record cannot be shown
-    shownNone: "", // what stands in place of a record
+    problem: "", // why the selected step cannot be shown
+    shownNone: "", // placeholder that is shown
   };
   const slider = build("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Recorded step", oninput: () => goTo(Number(slider.value)) });
   const stepLabel = build("output", { class: "hs-step" });
   const play = build("button", { type: "button", text: "Play", onclick: () => togglePlay() });
-  const source = build("select", { "aria-label": "Which rollouts", onchange: () => chooseSource(source.value === "held-out") }, [
-    build("option", { value: "training", text: "Rollouts of training" }),
-    build("option", { value: "held-out", text: "Held-out questions, greedy" }),
+  const source = build("select", { "aria-label": "Rollout source", onchange: () => chooseSource(source.value === "held-out") }, [
+    build("option", { value: "training", text: "Training rollouts" }),
+    build("option", { value: "held-out", text: "Held-out (greedy)" }),
   ]);
   const picker = build("select", { "aria-label": "Question", onchange: () => { state.group = Number(picker.value); state.followed = null; drawGroup(); } });
   const filter = build("select", { "aria-label": "Filter", onchange: () => { state.filter = filter.value; drawGroup(); } });
-  const follow = build("button", { type: "button", text: "Follow this question", "aria-pressed": "false", onclick: () => toggleFollow() });
-  const gold = build("button", { type: "button", text: "Gold boxes", "aria-pressed": "false", title: "Evaluation only: training never sees them", onclick: () => toggleGold() });
+  const follow = build("button", { type: "button", text: "Track question", "aria-pressed": "false", onclick: () => toggleFollow() });
+  const gold = build("button", { type: "button", text: "Gold boxes", "aria-pressed": "false", title: "Evaluation only; never used in training", onclick: () => toggleGold() });
   const stage = build("div", { class: "hs-rollout-viewer-image" });
   const cards = build("div", { class: "hs-rollouts" });
   const bar = build("div", { class: "hs-rollout-viewer-bar" }, [
@@ -62,26 +61,26 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     event.preventDefault();
   });
 
-  // Recorded (step, held-out) pairs that the slider goes over.
+  // Recorded (step, held-out) pairs of the slider.
   const recordedSteps = () =>
     state.followed ? state.trail : (state.isHeldOut ? state.heldOut : state.trained).map((step) => [step, state.isHeldOut]);
   const stepIndex = () => recordedSteps().findIndex(([step, heldOut]) => step === state.step && heldOut === state.isHeldOut);
 
   function reset(run) {
     stop();
-    state.lastRequest++; // an answer about the run before is on its way perhaps
+    state.lastRequest++; // ignore pending responses of the previous run
     Object.assign(state, { run, trained: [], heldOut: [], step: null, group: 0, groups: [], followed: null, trail: [], gold: null, isLive: true, isChosen: false, isHeldOut: false });
     source.value = "training";
     drawBar();
     drawGroup();
   }
 
-  // What has been recorded so far; follows the newest record while no one has chosen another.
+  // Update the recorded steps; shows the newest one unless another was chosen.
   function setMarks(trained, heldOut) {
     const before = String(recordedSteps());
     state.trained = trained;
     state.heldOut = heldOut;
-    // The first record is one of held-out questions; those of training take its place as soon as there are any.
+    // Held-out questions are recorded first; switch to training rollouts once there are any.
     if (!state.isChosen && !state.followed && state.isLive) state.isHeldOut = !trained.length && heldOut.length > 0;
     source.value = state.isHeldOut ? "held-out" : "training";
     const now = recordedSteps();
@@ -89,8 +88,8 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     else drawBar();
   }
 
-  // What stands in place of a record, and changes while the run continues.
-  const none = () => (state.problem ? ["This record cannot be shown", state.problem] : state.step !== null ? ["Loading rollouts…", ""] : describeNone(state.isHeldOut));
+  // Placeholder without a record; it changes while the run continues.
+  const none = () => (state.problem ? ["Cannot show this step", state.problem] : state.step !== null ? ["Loading rollouts…", ""] : describeNone(state.isHeldOut));
 
   function refresh() {
     if (!state.groups.length && none().join("\n") !== state.shownNone) drawGroup(state.problem);
@@ -115,8 +114,8 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     if (requestNumber !== state.lastRequest) return; // another step was chosen meanwhile
     if (!Array.isArray(answer)) {
       state.groups = [];
-      if (!answer) state.step = null; // the next news brings the newest record
-      drawGroup(answer?.error ?? "The server does not answer. Choose the step again.");
+      if (!answer) state.step = null; // the next poll loads the newest step
+      drawGroup(answer?.error ?? "Server not responding. Choose the step again.");
       return;
     }
     state.groups = answer;
@@ -168,8 +167,8 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     play.disabled = recordedSteps().length < 2;
     const where = state.followed ? ` · ${recordedSteps().length} records` : "";
     bar.hidden = !state.trained.length && !state.heldOut.length;
-    stepLabel.textContent = state.step === null ? "no record yet" : `step ${formatCount(state.step)}${state.isHeldOut ? ", held out" : ""}${where}`;
-    follow.textContent = state.followed ? "Stop following" : "Follow this question";
+    stepLabel.textContent = state.step === null ? "no rollouts yet" : `step ${formatCount(state.step)}${state.isHeldOut ? ", held-out" : ""}${where}`;
+    follow.textContent = state.followed ? "Stop tracking" : "Track question";
   }
 
   function fillPickers(group) {
@@ -200,14 +199,14 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     fillPickers(group);
     drawStage(group);
     cards.replaceChildren(...group.rollouts.map((rollout, index) => [rollout, index]).filter(([rollout]) => passes(rollout)).map(([rollout, index]) => card(rollout, index, group)));
-    if (!cards.childElementCount) cards.append(build("p", { class: "hs-muted", text: "No rollout of this question passes the filter." }));
+    if (!cards.childElementCount) cards.append(build("p", { class: "hs-muted", text: "No rollout matches the filter." }));
     if (state.showsGold) {
       const boxes = await ask.gold_boxes({ run: state.run, sample: group.sample.id });
       if (state.groups[state.group] === group && Array.isArray(boxes)) drawGold(boxes);
     }
   }
 
-  // The nodes of an image stay while only its boxes change, so that boxes glide when a question is followed.
+  // Reuse the nodes of an image while only its boxes change, so that box moves are animated.
   function drawStage(group) {
     const [width, height] = group.wh;
     const key = `${group.sample.id} ${group.overview}`;
@@ -256,7 +255,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     layer.replaceChildren(...boxes.map(([left, top, right, bottom]) => build("svg:rect", { x: left, y: top, width: right - left, height: bottom - top })));
     const question = stage.querySelector(".hs-rollout-viewer-question");
     question.querySelector(".hs-gold-note")?.remove();
-    question.append(build("p", { class: "hs-gold-note", text: boxes.length ? "Dashed, on top: the true box. Evaluation only, training never sees it. Dotted: boxes of wrong answers." : "This data has no true boxes." }));
+    question.append(build("p", { class: "hs-gold-note", text: boxes.length ? "Dashed: gold box (evaluation only, never used in training). Dotted: boxes of wrong answers." : "No gold boxes in this dataset." }));
   }
 
   function highlight(index) {
@@ -265,11 +264,11 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
     });
   }
 
-  // JSON in one line, with the words themselves one click away; whatever else a model wrote, as it wrote it.
+  // Show JSON on one line, raw output on click; show other output unchanged.
   function pointing(text) {
     const line = inOneLine(text);
     const raw = build("pre", { tabindex: 0, text });
-    return line === null ? raw : build("details", { class: "hs-grounding-output" }, [build("summary", { title: "Shows it as the model wrote it", text: line }), raw]);
+    return line === null ? raw : build("details", { class: "hs-grounding-output" }, [build("summary", { title: "Show raw output", text: line }), raw]);
   }
 
   function card(rollout, index, group) {
@@ -291,11 +290,11 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
         ]) : null,
       ]),
       build("div", { class: "hs-rollout-crops" }, rollout.images.length
-        ? rollout.images.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-muted", text: "image not kept" })))
+        ? rollout.images.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-muted", text: "image not saved" })))
         : [build("span", { class: "hs-muted", text: rollout.error || (group.protocol === "direct" ? "answered from the full image" : "no crop") })]),
-      build("p", { class: "hs-answer-text" }, [build("span", { class: "hs-muted", text: "says " }), build("span", { text: rollout.answer ?? "nothing" })]),
+      build("p", { class: "hs-answer-text" }, [build("span", { class: "hs-muted", text: "output: " }), build("span", { text: rollout.answer ?? "nothing" })]),
       rollout.grounding === null ? null : pointing(rollout.grounding),
-      build("footer", { class: "hs-muted", text: `read as ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual` }),
+      build("footer", { class: "hs-muted", text: `parsed: ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual` }),
     ]);
     node.dataset.rollout = index;
     return node;

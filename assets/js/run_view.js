@@ -1,10 +1,10 @@
-// One run, live: its state, its rollouts, its curves, its log. Looks at the run every second and is told what is new.
+// Live view of one run: state, rollouts, curves, log. Polls every second for what is new.
 const POLL_MILLISECONDS = 1000;
 const HIDDEN_POLL_MILLISECONDS = 5000;
-const RUN_LIST_EVERY = 4; // looks
+const RUN_LIST_EVERY = 4; // polls
 const MAX_LOG_CHARACTERS = 200000;
 const ACTIVE_STATES = ["queued", "running", "stopping"];
-const OUT_OF_MEMORY_ADVICE = "Memory ran out. Lower schedule.rl_micro_batch_size, rollout.group_size, or the pixel budgets; set LoRA and gradient checkpointing on; or take a smaller model.";
+const OUT_OF_MEMORY_ADVICE = "Out of memory. Lower schedule.rl_micro_batch_size, rollout.group_size or the pixel budgets, enable LoRA and gradient checkpointing, or use a smaller model.";
 
 const view = element.querySelector(".hs-run");
 const find = (name) => view.querySelector(name);
@@ -18,7 +18,7 @@ let warnings = { count: 0, newest: [] };
 let markers = [];
 let steps = emptyTable();
 let evaluations = emptyTable();
-let recent = {}; // figure -> [mean, steps] of the last steps
+let recent = {}; // metric -> [mean, steps] of the last steps
 let heldOut = null; // identity of the held-out questions
 let weight = 0.6;
 let pollCount = 0;
@@ -26,10 +26,10 @@ let runs = [];
 let signature = "";
 let isPolling = false;
 let choices = 0;
-let lastLine = ""; // of the log, as it was printed
+let lastLine = ""; // last line of the log, unprocessed
 let statusAt = 0;
-let messageStates = null; // states of the run in which what was told of a command stays true; null = all
-let checkpoint = null; // that someone has chosen; else the newest one is shown
+let messageStates = null; // run states in which the shown message stays; null = all
+let checkpoint = null; // selected step; null = the newest
 
 const imageBase = () => props.value?.marker?.url?.replace(/[^/]*$/, "") ?? "";
 const rolloutViewer = createRolloutViewer(find(".hs-rollout-viewer-host"), server_calls(), (name) => imageBase() + encodeURIComponent(name), describeNoRollouts);
@@ -81,30 +81,30 @@ async function poll() {
     }
     view.classList.remove("hs-offline");
   } catch {
-    view.classList.add("hs-offline"); // the server is away; the next look tries again
+    view.classList.add("hs-offline"); // the server is not responding; the next poll tries again
   } finally {
     isPolling = false;
   }
 }
 
-// Runs of a Space are its owner's: whoever is not signed in is told so, where the first run would be.
+// On a Space only the owner sees runs: show visitors the reason instead of a run.
 function showEmptyReason(reason) {
-  find(".hs-no-run strong").textContent = "No runs to see here";
-  find(".hs-no-run p").textContent = `${capitalize(reason)}.`;
+  find(".hs-no-run strong").textContent = "Runs not available";
+  find(".hs-no-run p").textContent = toSentence(reason);
   find(".hs-go-to-train").hidden = true;
   view.classList.add("hs-run-none");
 }
 
-// Where no one may train, there is no way to send people on.
+// Hide the button to the Train tab where training is disabled.
 function showEmptyHint() {
   const mayAct = Boolean(props.value?.can_control);
   find(".hs-go-to-train").hidden = !mayAct;
-  if (!mayAct) find(".hs-no-run p").textContent = "Training is switched off on this page. A run that is started on this machine in a terminal shows up here within seconds.";
+  if (!mayAct) find(".hs-no-run p").textContent = "Training is disabled on this page. Runs started in a terminal on this machine appear here within seconds.";
 }
 
 function fillPicker() {
   const listed = runs.map((item) => [item.id, `${item.title} · ${item.chain} · ${item.state}`]);
-  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No run yet"]], run ?? "");
+  fillSelect(find(".hs-run-picker"), listed.length ? listed : [["", "No runs"]], run ?? "");
 }
 
 async function pollRuns() {
@@ -131,7 +131,7 @@ function applyResponse(response) {
     status = response.status;
     statusAt = Date.now();
     known.status = status.signature;
-    // The list of runs is asked for less often, and must not show another state beside the run's own.
+    // The list of runs is polled less often; keep its state consistent with the run.
     const listed = runs.find((item) => item.id === run);
     if (listed && listed.state !== status.state) {
       listed.state = status.state;
@@ -167,7 +167,7 @@ function applyDelta(delta, cursor) {
 function appendLog(part) {
   const pre = find(".hs-log pre");
   const isAtEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
-  // A progress bar writes over its line with carriage returns; what stands there in the end is what is shown.
+  // Progress bars overwrite their line with carriage returns; show the final text.
   const before = part.is_first ? "" : pre.textContent.slice(0, pre.textContent.lastIndexOf("\n") + 1);
   const lines = ((part.is_first ? "" : lastLine) + part.text).split("\n");
   lastLine = lines.at(-1).slice(lines.at(-1).lastIndexOf("\r", lines.at(-1).length - 2) + 1);
@@ -184,24 +184,24 @@ const span = (seconds) => {
   return `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`;
 };
 
-// What the run does now. A run names what it does beside its steps; its steps are counted here.
+// Current activity. The run reports phases other than steps; steps are counted here.
 function phaseOf() {
   if (status.phase || !ACTIVE_STATES.includes(status.state)) return status.phase ?? "";
   if (!status.total) return "";
-  return status.step >= status.total ? "finishing" : `working on step ${formatCount(status.step + 1)}`;
+  return status.step >= status.total ? "finishing" : `running step ${formatCount(status.step + 1)}`;
 }
 
-// What stands where the rollouts will be: [title, text]. Only a run that has ended is said to have ended.
+// Placeholder of the rollout viewer: [title, text].
 function describeNoRollouts(isHeldOut) {
   if (!run || !status) return ["Loading the run…", ""];
   const { schedule, method } = about?.settings ?? {};
   const isOff = schedule && (isHeldOut ? !schedule.eval_steps : !schedule.rollout_log_steps);
   const isSft = method && !isHeldOut && method.chain === "sft";
   const reason = isSft ? "SFT trains without rollouts. Held-out questions are recorded with every evaluation."
-    : isOff ? `Recording is off: “${isHeldOut ? "Evaluate every" : "Log rollouts every"}” is 0.` : "";
-  if (!ACTIVE_STATES.includes(status.state)) return ["No rollouts were recorded", reason || "The run ended before its first record."];
+    : isOff ? `Recording is off: “${isHeldOut ? "Eval steps" : "Rollout log steps"}” is 0.` : "";
+  if (!ACTIVE_STATES.includes(status.state)) return ["No rollouts recorded", reason || "The run ended before its first record."];
   const phase = phaseOf();
-  const next = reason || `${status.step === 0 && schedule?.eval_steps ? "Held-out questions appear first, then rollouts of training from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
+  const next = reason || `${status.step === 0 && schedule?.eval_steps ? "Held-out questions appear first, then training rollouts from step 1 on" : "Rollouts appear here"}: the image, every box, the crops and the answers.`;
   return ["No rollouts yet", `${phase ? `Now: ${phase}. ` : ""}${next}`];
 }
 
@@ -210,12 +210,12 @@ function drawTiming() {
   const age = typeof status.age === "number" ? status.age + (Date.now() - statusAt) / 1000 : null;
   const isRunning = status.state === "running" || status.state === "stopping";
   const parts = [];
-  if (pace) parts.push(`${formatNumber(pace)} s a step`);
+  if (pace) parts.push(`${formatNumber(pace)} s/step`);
   if (isRunning && pace && status.step < status.total) parts.push(`about ${span((status.total - status.step) * pace)} left`);
-  if (isRunning && age !== null) parts.push(age < 10 ? "working" : `last sign of life ${span(age)} ago`);
+  if (isRunning && age !== null) parts.push(age < 10 ? "active" : `last heartbeat ${span(age)} ago`);
   if (status.attempt > 1) parts.push(`attempt ${status.attempt}`);
   find(".hs-run-timing").textContent = parts.join(" · ");
-  // A screen reader is told of phases, not of every step.
+  // A screen reader announces phases, not every step.
   find(".hs-run-phase").setAttribute("aria-live", status.phase ? "polite" : "off");
   find(".hs-run-phase").textContent = phaseOf();
   rolloutViewer.refresh();
@@ -251,7 +251,7 @@ function drawHead() {
 
 const stepsOf = (kind) => [...new Set(markers.filter(([name]) => name === kind).map(([, step]) => step))].sort((a, b) => a - b);
 
-// Why a run is over before its time. One that someone ended has not failed, and is not shown as if it had.
+// Why a run ended early. A stopped run is not shown as failed.
 function drawEnd(state, mayAct) {
   const end = find(".hs-run-outcome");
   const isBad = ["failed", "lost", "unreadable"].includes(state);
@@ -261,19 +261,19 @@ function drawEnd(state, mayAct) {
   end.setAttribute("role", isBad ? "alert" : "status");
   const saved = stepsOf("checkpoint").at(-1);
   const rest = state === "unreadable" ? "" : saved === undefined
-    ? `Nothing was saved yet${mayAct ? "; Resume begins again" : ""}.`
-    : `The last checkpoint is step ${formatCount(saved)}${mayAct ? "; Resume continues from there" : ""}.`;
-  const cause = state === "lost" ? "The process is gone and could not say why. It may have been killed, or the machine was restarted." : status.error;
+    ? `No checkpoint saved yet${mayAct ? "; Resume starts over" : ""}.`
+    : `Last checkpoint: step ${formatCount(saved)}${mayAct ? "; Resume continues from it" : ""}.`;
+  const cause = state === "lost" ? "The process ended without an error message. It may have been killed, or the machine was restarted." : status.error;
   const lines = find(".hs-log pre").textContent.trimEnd().split("\n").slice(-4).join("\n");
   end.replaceChildren(...(isBad
     ? present([
-        build("strong", { text: `This run ${{ lost: "was lost", unreadable: "cannot be read" }[state] ?? "failed"}` }),
+        build("strong", { text: `Run ${{ lost: "lost", unreadable: "unreadable" }[state] ?? "failed"}` }),
         build("p", { text: cause }),
         /memory/i.test(cause) ? build("p", { text: OUT_OF_MEMORY_ADVICE }) : null,
         rest ? build("p", { text: rest }) : null,
         lines ? build("pre", { text: lines }) : null,
       ])
-    : [build("strong", { text: `${capitalize(cause || "stopped on request")}.` }), build("span", { text: ` ${rest}` })]));
+    : [build("strong", { text: toSentence(cause || "stopped on request") }), build("span", { text: ` ${rest}` })]));
 }
 
 function drawCheckpoints(list) {
@@ -300,7 +300,7 @@ function drawCharts() {
   find(".hs-section-bar label").hidden = isEmpty;
 }
 
-// What a command came to; given states, it goes once the run is in another one.
+// Show the result of a command; with states, only while the run is in one of them.
 function showMessage(text, states = null, isBad = false) {
   messageStates = states;
   find(".hs-run-message").textContent = text;
@@ -309,13 +309,13 @@ function showMessage(text, states = null, isBad = false) {
 
 async function command(name) {
   if (!run) return;
-  if (name === "delete" && !confirm(`Delete the run ${about?.title ?? run} with its checkpoints? This cannot be undone.`)) return;
+  if (name === "delete" && !confirm(`Delete the run “${about?.title ?? run}” and its checkpoints? This cannot be undone.`)) return;
   const now = name === "stop" && status?.state === "stopping";
-  if (now && !confirm("End this run without waiting for its step and its checkpoint?")) return;
+  if (now && !confirm("Stop now, without finishing the step or saving a checkpoint?")) return;
   const response = await responseOf(server[name]({ run, now })).catch((error) => ({ error: error.message }));
   if (response?.error) showMessage(response.error, null, true);
-  else if (name === "stop") showMessage(now ? "Told to end at once." : "Asked to finish its step, save, and end.", ACTIVE_STATES);
-  else if (name === "resume") showMessage("Put into the queue.", ["queued"]);
+  else if (name === "stop") showMessage(now ? "Stopping now." : "Stopping after this step and a checkpoint.", ACTIVE_STATES);
+  else if (name === "resume") showMessage("Queued.", ["queued"]);
   else showMessage("Deleted.");
   if (name === "delete" && !response?.error) run = null;
   pollCount = 0;
@@ -326,16 +326,16 @@ view.querySelectorAll("[data-command]").forEach((button) => button.addEventListe
 find(".hs-go-to-train").addEventListener("click", () => openTab("Train"));
 find(".hs-open-checkpoint button").addEventListener("click", () => trigger("open_model", { run, step: Number(find(".hs-checkpoints").value) }));
 find(".hs-checkpoints").addEventListener("change", (event) => { checkpoint = Number(event.target.value); });
-find(".hs-run-picker").addEventListener("change", (event) => chooseAnew(event.target.value));
+find(".hs-run-picker").addEventListener("change", (event) => selectRun(event.target.value));
 find(".hs-smoothing").addEventListener("input", (event) => { weight = Number(event.target.value); drawCharts(); });
 
-// Someone has chosen: what was told of another run goes.
-function chooseAnew(id) {
+// Select another run and clear the message of the last one.
+function selectRun(id) {
   showMessage("");
   choose(id);
 }
 
-watch("value", () => { if (props.value?.run && props.value.run !== run) chooseAnew(props.value.run); drawCharts(); });
+watch("value", () => { if (props.value?.run && props.value.run !== run) selectRun(props.value.run); drawCharts(); });
 if (props.value?.run) choose(props.value.run);
 drawHead();
 drawCharts();

@@ -1,4 +1,4 @@
-// All runs: search, filter, choose up to six, and see them on shared axes with the settings in which they differ.
+// Table of all runs: search, filter, compare up to six on shared axes with their differing settings.
 const POLL_MILLISECONDS = 2000;
 const MAX_COMPARED = 6;
 const COLUMNS = [
@@ -16,14 +16,14 @@ let chosen = [];
 let order = { key: null, isDown: true };
 const SMOOTHING = 0.6;
 let shown = [];
-let problem = ""; // why there are none to be seen
+let problem = ""; // why no runs can be shown
 
 const percent = (value) => (value === undefined || value === null ? "–" : formatShare(value));
 const change = (item, name) => {
   const [first, last] = [item.first[name], item.last[name]];
   return last === undefined ? "–" : first === undefined || first === last ? percent(last) : `${percent(first)} → ${percent(last)}`;
 };
-// Held-out figures; the first of them with the questions that they are over: runs may have been measured on different ones.
+// Held-out metrics; accuracy also names the question set, because runs may use different ones.
 function measured(item, name) {
   const set = item.held_out && setName(item.held_out, runs.map((other) => other.held_out).filter(Boolean));
   return build("td", { class: "hs-number" }, [
@@ -31,7 +31,7 @@ function measured(item, name) {
     set && name === "accuracy" ? build("small", { class: "hs-muted", text: set }) : null,
   ]);
 }
-// The mean of fewer steps than the head of the column says is marked.
+// Mark a mean over fewer steps than the column header states.
 const reward = (item) => build("td", { class: "hs-number" }, present([
   spark(item.spark),
   build("span", { text: percent(item.reward), title: item.reward_steps ? meanOf(item.reward_steps) : null }),
@@ -81,7 +81,7 @@ function draw() {
   const valueOf = (item) => item.last[order.key] ?? item[order.key] ?? "";
   let list = runs.filter((item) => (!state || item.state === state) && words.every((word) => `${item.title} ${item.id} ${item.model} ${item.chain}`.toLowerCase().includes(word)));
   if (order.key) list = list.toSorted((a, b) => (valueOf(a) > valueOf(b) ? 1 : valueOf(a) < valueOf(b) ? -1 : 0) * (order.isDown ? -1 : 1));
-  body.replaceChildren(...(list.length ? list.map(row) : [build("tr", {}, [build("td", { colspan: COLUMNS.length, class: "hs-muted", text: problem || (runs.length ? "No run matches." : "No run yet. Start one on the Train tab.") })])]));
+  body.replaceChildren(...(list.length ? list.map(row) : [build("tr", {}, [build("td", { colspan: COLUMNS.length, class: "hs-muted", text: problem || (runs.length ? "No matching runs." : "No runs yet. Start one on the Train tab.") })])]));
   if (focused) [...table.querySelectorAll("button, input")].find((node) => node.dataset.key === focused)?.focus();
   find(".hs-runs-count").textContent = runs.length ? `${list.length} of ${runs.length} runs` : "";
   const button = find(".hs-compare");
@@ -101,7 +101,7 @@ async function compare() {
   compared.scrollIntoView({ block: "start", behavior: "smooth" });
 }
 
-// A setting as JSON, for people: a text needs no quotation marks unless it is empty.
+// A JSON value as text; strings lose their quotation marks unless empty.
 const plain = (json) => (json === undefined ? "–" : /^".+"$/.test(json) ? JSON.parse(json) : json);
 
 const flatten = (settings, prefix = "") =>
@@ -118,23 +118,23 @@ function drawCompared() {
     build("div", { class: "hs-section-bar" }, [
       build("h3", { text: `${shown.length} run${shown.length > 1 ? "s" : ""} compared` }),
       build("div", { class: "hs-comparison-names" }, shown.map((item, index) => swatch({ label: item.title, color: CHART_COLORS[index] }))),
-      build("button", { type: "button", text: "Curves as CSV", onclick: () => saveFile("curves.csv", toCsv(), "text/csv") }),
-      build("button", { type: "button", text: "Figures as SVG", onclick: () => saveFigures(false) }),
-      build("button", { type: "button", text: "Figures as PNG", onclick: () => saveFigures(true) }),
+      build("button", { type: "button", text: "Download CSV", onclick: () => saveFile("curves.csv", toCsv(), "text/csv") }),
+      build("button", { type: "button", text: "Download SVG", onclick: () => saveFigures(false) }),
+      build("button", { type: "button", text: "Download PNG", onclick: () => saveFigures(true) }),
     ]),
     build("div", { class: "hs-differences-host" }, [build("table", { class: "hs-differences" }, [
       build("thead", {}, [build("tr", {}, [build("th", { text: "Setting" }), ...shown.map((item) => build("th", { text: item.title }))])]),
       build("tbody", {}, differing.length
         ? differing.map((name) => build("tr", {}, [build("th", { scope: "row", text: name }), ...settings.map((map) => build("td", { text: plain(map.get(name)) }))]))
-        : [build("tr", {}, [build("td", { colspan: shown.length + 1, class: "hs-muted", text: shown.length > 1 ? "All settings are equal." : "Choose another run to see in what they differ." })])]),
+        : [build("tr", {}, [build("td", { colspan: shown.length + 1, class: "hs-muted", text: shown.length > 1 ? "All settings are identical." : "Select another run to compare settings." })])]),
     ])]),
     ...present([warnOfSets(sets)]),
     build("div", { class: "hs-charts" }, present(figures)),
   );
 }
 
-// Runs by the held-out questions that they were measured on, most runs first. Curves of different questions are not
-// comparable, so each set has charts of its own.
+// Group runs by their held-out questions, largest group first. Curves of different questions are not comparable, so each
+// set has its own charts.
 function heldOutSets() {
   const sets = new Map();
   for (const item of shown.filter((one) => one.held_out)) {
@@ -146,7 +146,7 @@ function heldOutSets() {
 
 const nameOfSet = (set, sets) => setName(set.heldOut, sets.map((other) => other.heldOut));
 
-// One chart of some runs; null when none of them has its figures.
+// One chart of several runs; null if none of them has the metric.
 function drawFigure(chart, set, sets) {
   const figure = build("figure", { class: "hs-chart" });
   const lines = set.items.flatMap((item) => chart.lines.map(([name, label], place) => ({
@@ -154,20 +154,20 @@ function drawFigure(chart, set, sets) {
     points: pointsOf(chart.is_held_out ? item.evaluations : item.steps, name), isSparse: chart.is_held_out,
   })));
   if (!lines.some((line) => line.points.length)) return null;
-  // The colors of the runs are explained once, above all charts.
+  // The legend of run colors is above all charts.
   const legend = chart.lines.length > 1 ? chart.lines.map(([, label], place) => ({ label, dash: DASHES[place] })) : [];
   const title = set.heldOut ? `${chart.title} (${nameOfSet(set, sets)})` : chart.title;
   const current = set.items.length === 1 ? currentValue(chart, set.items[0]) : "";
-  const note = set.heldOut && sets.length > 1 ? `Only of ${set.items.map((item) => item.title).join(", ")}: the others have other held-out questions. ${chart.note}`.trim() : chart.note;
+  const note = set.heldOut && sets.length > 1 ? `Only ${set.items.map((item) => item.title).join(", ")}; other runs use different held-out questions. ${chart.note}`.trim() : chart.note;
   drawChart(figure, { ...chart, title, note, lines, legend, current }, SMOOTHING);
   return figure;
 }
 
-// Says once, above the charts, which runs must not be compared by their held-out figures.
+// Warn above the charts that some runs use different held-out questions.
 function warnOfSets(sets) {
   if (sets.length < 2) return null;
   const parts = sets.map((set) => `${set.items.map((item) => item.title).join(", ")} on ${nameOfSet(set, sets)}`);
-  return build("p", { class: "hs-set-warning", role: "note", text: `These runs were measured on different held-out questions: ${parts.join("; ")}. Their held-out figures are not comparable and are drawn in separate charts.` });
+  return build("p", { class: "hs-set-warning", role: "note", text: `These runs use different held-out questions: ${parts.join("; ")}. Their held-out metrics are not comparable and are shown in separate charts.` });
 }
 
 function saveFile(name, content, type) {
@@ -176,7 +176,7 @@ function saveFile(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
-// A spreadsheet takes a cell that begins with = + - @ for a formula, so a run's name gets an apostrophe in front.
+// Prefix cells that begin with = + - @ with an apostrophe, so that spreadsheets do not run them as formulas.
 const cell = (value) => {
   const text = String(value ?? "");
   const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
@@ -184,7 +184,7 @@ const cell = (value) => {
 };
 
 function toCsv() {
-  const lines = ["run,title,kind,step,figure,mean,least,greatest,questions,question_set"];
+  const lines = ["run,title,kind,step,metric,mean,min,max,questions,question_set"];
   for (const item of shown) for (const [kind, table] of [["step", item.steps], ["evaluation", item.evaluations]]) {
     for (const name of Object.keys(table.metrics)) for (const [step, mean, low, high] of pointsOf(table, name)) {
       const set = kind === "evaluation" && item.held_out ? [item.held_out.samples, item.held_out.fingerprint] : ["", ""];
@@ -196,7 +196,7 @@ function toCsv() {
 
 const figuresShown = () => [...compared.querySelectorAll(".hs-chart")].filter((figure) => figure.querySelector(":scope > svg"));
 
-// A figure by itself: the colors of the page are written into it, with its title and what each line is.
+// Standalone SVG of a chart: page colors inlined, with title and legend.
 function standalone(figure) {
   const svg = figure.querySelector(":scope > svg").cloneNode(true);
   const originals = [...figure.querySelector(":scope > svg").querySelectorAll("*")];
@@ -242,9 +242,9 @@ async function poll() {
   if (page.offsetParent === null) return;
   const response = await responseOf(server.list_runs({ signature }));
   if (!response) return;
-  problem = response.error ? `${capitalize(response.error)}.` : "";
+  problem = response.error ? toSentence(response.error) : "";
   if (problem) {
-    signature = ""; // the next look tells all again, and so that it is over
+    signature = ""; // the next poll loads the full list
     return draw();
   }
   ({ signature, runs } = response);

@@ -5,7 +5,7 @@ const card = (sample) =>
   build("figure", { class: "hs-sample" }, [
     sample.image
       ? build("img", { src: sample.image.url, alt: "", loading: "lazy" })
-      : build("div", { class: "hs-sample-broken", text: sample.problem || "no picture" }),
+      : build("div", { class: "hs-sample-broken", text: sample.problem || "no image" }),
     build("figcaption", {}, [
       build("span", { class: "hs-tag", text: sample.part }),
       build("p", { text: sample.question }),

@@ -1,4 +1,4 @@
-// An SVG as an image: no script in it could run, and none of its styles reaches the page.
+// SVG as an <img>: scripts in it do not run and its styles do not affect the page.
 function svgFigure(name, text) {
   const image = build("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`, alt: name });
   const file = name.replaceAll(" ", "_");

@@ -1,5 +1,5 @@
-// Tabs inside a page. Arrow keys go around and open what they come to; only the open one is a stop of the Tab key.
-// makeTabs(page, "view", "#hs-ev-", open) wires [data-view] to panels #hs-ev-<name>, and calls open(name).
+// Tabs inside a page. Arrow keys switch tabs; only the open tab is reachable with the Tab key.
+// createTabs(page, "view", "#hs-ev-", open) connects [data-view] to panels #hs-ev-<name> and calls open(name).
 function createTabs(page, key, panels, open) {
   const tabs = [...page.querySelectorAll(`[data-${key}]`)];
   const nameOf = (tab) => tab.dataset[key];
@@ -15,7 +15,7 @@ function createTabs(page, key, panels, open) {
     });
   });
   return {
-    // The name of the one that is open; undefined before the first.
+    // Name of the open tab; undefined before the first.
     open: () => tabs.find((tab) => tab.getAttribute("aria-selected") === "true")?.dataset[key],
     show(name) {
       for (const tab of tabs) {

@@ -1,4 +1,4 @@
-"""The pages put together, and the way they are served."""
+"""Assemble the pages and define how they are served."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from hart_studio.ui.mcp.server import McpServer
 
 MAX_QUEUED: Final = 256
-"""Clicks of all visitors that may wait for a free thread; questions wait in a line of their own, see ``line``."""
+"""Events of all visitors that may wait for a free thread; questions wait in ``ModelQueue``."""
 
 MAX_THREADS: Final = MAX_MODEL_CALLS + sum(MAX_RUNNING.values()) + 16
-"""Threads for events and for calls of page scripts: questions and calls that wait leave some for all other events."""
+"""Threads for events and component calls; waiting questions and calls leave some threads for other events."""
 
 MAX_SESSIONS: Final = 200
-"""Visits that Gradio remembers, 0.3 MB each, the oldest going first. Calls of page scripts share one, see
+"""Sessions kept by Gradio, 0.3 MB each; the oldest are dropped first. Component calls share one, see
 ``call_limits``."""
 
 _HEADER: Final = """
@@ -59,8 +59,9 @@ _HEADER: Final = """
   <svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" fill="#3a4cc4"></rect>
   <path d="M8 12V8h4M20 8h4v4M24 20v4h-4M12 24H8v-4" fill="none" stroke="#fff" stroke-width="2.4"
   stroke-linecap="round" stroke-linejoin="round"></path><circle cx="16" cy="16" r="3.4" fill="#fff"></circle></svg>
-  <div><h1>HART Studio</h1><p>Ask about a large image, and see which regions the answer rests on.</p></div>
-  <button type="button" id="theme-button" aria-label="Switch between light and dark">Light / dark</button>
+  <div><h1>HART Studio</h1><p>Visual question answering on large images, with the regions that support each
+  answer.</p></div> <button type="button" id="theme-button" aria-label="Switch between light and dark">Light /
+  dark</button>
 </header>
 """
 
@@ -81,9 +82,9 @@ def build_app(
         examples: Offered on the Ask tab.
         models: (title, name) of the models in the lists; the first is the default everywhere.
         launcher: Starts runs.
-        labels: Knows labeling projects.
-        permissions: Says who may do what; None = everyone may all that the desks may.
-        space: Desks of a Space's visitors; None = this is none.
+        labels: Reads and changes labeling projects.
+        permissions: Who may do what; None = no restrictions.
+        space: Services for visitors of a Space; None = not a Space.
     """
     permissions = permissions or Permissions()
     watch = RunMonitor(launcher.runs_root, service.folder / "runs")
@@ -124,7 +125,7 @@ def build_app(
                 base = check_checkpoint(layout, trained, base, service.allowed, launcher.runs_root)
                 title = watch.describe_checkpoint(Path(trained))
             except HartError as error:
-                raise gr.Error(str(error), title="This checkpoint cannot be opened", print_exception=False) from error
+                raise gr.Error(str(error), title="Cannot open checkpoint", print_exception=False) from error
             listed = gr.update(choices=[NO_COMPARISON_MODEL, (title, trained), *models], value=trained)
             return {tabs: gr.update(selected="ask"), ask.model_a: base, ask.model_b: listed}
 
@@ -134,7 +135,7 @@ def build_app(
                 wanted = event._data if isinstance(event._data, dict) else {}
                 config = outputs.training_config(wanted)
             except HartError as error:
-                raise gr.Error(str(error), title="Nothing to train on", print_exception=False) from error
+                raise gr.Error(str(error), title="No training data", print_exception=False) from error
             return [gr.update(selected="train"), *train.fill(config)]
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -154,15 +155,15 @@ def launch_options(
     cache: CacheCleaner | None = None,
     proxying: ProxyConfig = NO_PROXY,
 ) -> dict[str, Any]:
-    """Arguments of ``Blocks.launch`` that make the pages look right and keep the machine closed.
+    """Arguments of ``Blocks.launch``: theme, scripts, limits and security middleware.
 
     Args:
-        project_root: Never served, whatever a handler returns.
-        hosts: Host names that are answered; None = all, see ``OriginCheckMiddleware``.
-        login: Name and password that every visitor must give; None = no one is asked.
-        mcp: Tools for MCP clients, and the token that these must send; None = they are not served.
-        cache: Bounds the folder of uploads; None = it has no bound.
-        proxying: Which headers of proxies are used.
+        project_root: Folder that is never served.
+        hosts: Accepted host names; None = all, see ``OriginCheckMiddleware``.
+        login: User name and password; None = no login.
+        mcp: MCP server and its token; None = no MCP.
+        cache: Limits the size of the upload folder; None = no limit.
+        proxying: Trusted proxy headers.
     """
     install_connection_limits()
     middleware = [
@@ -183,7 +184,7 @@ def launch_options(
         "js": (ASSETS / "js" / "page.js").read_text("utf-8"),
         "favicon_path": ASSETS / "favicon.svg",
         "ssr_mode": False,
-        # Our own errors are shown all the same; the text of any other exception would leak paths.
+        # gr.Error is shown anyway; the text of other exceptions could leak paths.
         "show_error": False,
         "max_file_size": UPLOAD_LIMIT_BYTES,
         "max_threads": MAX_THREADS,

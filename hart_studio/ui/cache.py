@@ -1,7 +1,7 @@
-"""The folder of served copies: one for each server, bounded in size, and gone when its server is.
+"""Cache folder of uploads and served copies: one per server, limited in size, removed at exit.
 
-It holds what visitors upload and what the pages show of it. A server that was killed leaves its folder behind; the next
-one removes it. Imported before Gradio, which reads the name of the folder once.
+Folders of killed servers are removed by the next server. Must be imported before Gradio, which reads the folder name on
+import.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from typing import Final
 from hart_studio.runs.processes import hold_lock
 
 PREFIX: Final = "hart-studio-"
-"""Beginning of the folder's name, in the system's folder for temporary files."""
+"""Prefix of the folder name in the temporary folder of the system."""
 
 MAX_SECONDS: Final = 24 * 3600.0
-"""Age at which a file goes in any case."""
+"""Age at which a file is always removed."""
 
 MIN_AGE_SECONDS: Final = 180.0
-"""A file younger than this stays while there is room: it may be on its way to a page, or be asked about."""
+"""A younger file is kept while space is left, because it may be in use by a page or a question."""
 
 USED_SECONDS: Final = 20.0
-"""A file younger than this stays in any case: it may be written now. ``renew`` makes a file young."""
+"""A younger file is always kept, because it may be written. ``renew`` resets the age."""
 
 CLEANUP_INTERVAL_SECONDS: Final = 30.0
-"""Between two sweeps."""
+"""Interval of the cleanup."""
 
 _LOCK: Final = ".hart-studio-lock"
 
 
 @contextmanager
 def open_cache(root: Path | None = None) -> Iterator[Path]:
-    """A new folder, removed at the end, after those that killed servers have left behind.
+    """Create a folder that is removed at the end; also removes folders of killed servers.
 
     Args:
-        root: Where; None = the system's folder for temporary files.
+        root: Parent folder; None = the temporary folder of the system.
 
     Raises:
-        OSError: If no folder can be made there.
+        OSError: If the folder cannot be created.
     """
     root = root or Path(tempfile.gettempdir())
     remove_orphans(root)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        # Named once it is held: another server never finds a lock of a living one that is free.
+        # Renamed once it is held, so that other servers never see a free lock of a running server.
         stack.enter_context(hold_lock(folder / f"{_LOCK}.new"))
         (folder / f"{_LOCK}.new").rename(folder / _LOCK)
         yield folder
 
 
 def remove_orphans(root: Path) -> list[Path]:
-    """Remove the folders of servers that are gone; returns them.
+    """Remove the folders of ended servers; returns them.
 
-    Only real folders of this user are looked at, and only those go whose lock no one holds: the system lets go of it
-    when the server ends in whatever way. A folder without a lock is someone else's.
+    Only folders of this user with a free lock file are removed; the system releases the lock when a server ends in any
+    way. Folders without a lock file are ignored.
     """
     removed = []
     for folder in sorted(root.glob(f"{PREFIX}*")):
@@ -76,7 +76,7 @@ def remove_orphans(root: Path) -> list[Path]:
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[bool]:
-    """Whether no one holds the lock of a folder; it is held here while the block runs."""
+    """Try to acquire the lock of a folder for the block; yields whether it was free."""
     if not _is_own(folder.lstat(), stat.S_ISDIR):
         yield False
         return
@@ -98,17 +98,16 @@ def _is_own(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
 
 
 def renew(path: Path) -> None:
-    """Say that a file is in use. Its content and the time of its last change stay as they are."""
+    """Mark a file as used, without changing its content and modification time."""
     with suppress(OSError):
         status = path.stat()
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 class CacheCleaner:
-    """Keeps the folder below a size: the oldest files go first, and an upload that would not fit is refused.
+    """Limits the size of the folder: removes the oldest files first and refuses uploads that do not fit.
 
-    Ages are counted from when a file was first seen as it is now, by a clock that cannot be set; ``renew`` makes
-    it young.
+    The age of a file starts when its current version is first seen (monotonic clock); ``renew`` resets it.
     """
 
     def __init__(
@@ -118,13 +117,13 @@ class CacheCleaner:
         max_age_seconds: float = MAX_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What is there already belongs to the pages themselves, such as the examples, and stays.
+        """Existing files belong to the pages, such as the examples, and are never removed.
 
         Args:
             folder: The folder.
-            max_bytes: Size above which the oldest files go.
-            max_age_seconds: Age at which a file goes in any case.
-            clock: The seam for tests.
+            max_bytes: Size limit.
+            max_age_seconds: Age at which a file is always removed.
+            clock: Replaced in tests.
         """
         self._folder, self.max_bytes, self._most_seconds, self._clock = folder, max_bytes, max_age_seconds, clock
         self._seen: dict[str, tuple[int, float]] = {}
@@ -134,29 +133,29 @@ class CacheCleaner:
         self._reserved = 0
 
     def start(self) -> None:
-        """Sweep from time to time, in a thread that ends with the program."""
-        threading.Thread(target=self._run_cleanup_loop, name="cache-sweeper", daemon=True).start()
+        """Start the cleanup in a daemon thread."""
+        threading.Thread(target=self._run_cleanup_loop, name="cache-cleanup", daemon=True).start()
 
     def stop(self) -> None:
-        """Sweep no more."""
+        """Stop the cleanup."""
         self._is_over.set()
 
     def fits(self, size: int) -> bool:
-        """Whether an upload of that many bytes would have room now. Nothing is reserved and nothing is removed."""
+        """Whether an upload of this size would fit now, without reserving or removing anything."""
         with self._lock:
-            return self._has_room(size)
+            return self._has_space(size)
 
     def reserve(self, size: int) -> bool:
-        """Make room for bytes of an upload that have arrived, and keep it until ``release``.
+        """Reserve space for received bytes of an upload until ``release``.
 
-        Only files older than ``MIN_AGE_SECONDS`` go for it: who sends much must not push out what others just sent.
-        None goes for bytes that are refused.
+        Removes only files older than ``MIN_AGE_SECONDS``, so that large uploads do not evict recent files of others,
+        and none if the bytes are refused.
 
         Returns:
-            Whether there is room.
+            Whether the space was reserved.
         """
         with self._lock:
-            if not self._has_room(size):
+            if not self._has_space(size):
                 return False
             left = self._remove(self.max_bytes - self._reserved - size, MIN_AGE_SECONDS)
             if left + self._reserved + size > self.max_bytes:
@@ -164,32 +163,31 @@ class CacheCleaner:
             self._reserved += size
             return True
 
-    def _has_room(self, size: int) -> bool:
-        """Whether that many bytes fit beside the reserved ones and the files that must stay for now."""
+    def _has_space(self, size: int) -> bool:
+        """Whether this many bytes fit beside reserved bytes and files that cannot be removed yet."""
         now = self._clock()
         spared = sum(taken for first, _, _, taken in self._scan(now) if now - first < MIN_AGE_SECONDS)
         return spared + self._reserved + size <= self.max_bytes
 
     def release(self, size: int) -> None:
-        """The bytes are on the disk, or the upload has ended; what it has written is counted as it lies there."""
+        """Release reserved bytes that are on disk, or whose upload has ended."""
         with self._lock:
             self._reserved -= size
 
     def sweep(self) -> int:
-        """Remove what is too old or too much.
+        """Remove old files, and the oldest ones above the size limit.
 
-        Where that is not enough, files younger than ``MIN_AGE_SECONDS`` go, too, the oldest first, but for those that
-        are in use.
+        If that is not enough, also removes files younger than ``MIN_AGE_SECONDS``, oldest first, except those in use.
 
         Returns:
-            Bytes that are left, without what belongs to the pages themselves.
+            Remaining bytes, without files of the pages.
         """
         with self._lock:
             left = self._remove(self.max_bytes, MIN_AGE_SECONDS)
             return left if left <= self.max_bytes else self._remove(self.max_bytes, USED_SECONDS)
 
     def _remove(self, max_bytes: int, spared_seconds: float) -> int:
-        """Remove the oldest files until the others take that many bytes, and those that are too old in any case."""
+        """Remove files above the age limit, and the oldest ones until the size limit is met."""
         now = self._clock()
         files = self._scan(now)
         total = sum(size for _, _, _, size in files)
@@ -205,7 +203,7 @@ class CacheCleaner:
         return total
 
     def _scan(self, now: float) -> list[tuple[float, int, str, int]]:
-        """(first seen, time of the last change in ns, path, bytes) of each file, the oldest first."""
+        """(first seen, modification time in ns, path, bytes) of each file, oldest first."""
         seen, files = {}, []
         for file in _walk(self._folder):
             if file.path in self._kept:
@@ -220,7 +218,7 @@ class CacheCleaner:
         return sorted(files)
 
     def _prune(self, folder: Path) -> None:
-        """Remove folders that hold nothing any more; the upper two levels are the pages' own."""
+        """Remove empty folders below the upper two levels."""
         while len(folder.relative_to(self._folder).parts) > 2:
             try:
                 folder.rmdir()
@@ -235,7 +233,7 @@ class CacheCleaner:
 
 
 def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    """Every file below a folder; links are not followed, and a folder that goes meanwhile is left out."""
+    """All files below a folder; does not follow links, ignores folders that disappear."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)

@@ -1,8 +1,8 @@
-"""ASGI middleware that bounds the calls of page scripts: how many wait, how many run, and how large an answer is.
+"""ASGI middleware that limits component calls: waiting, running, and size of the response.
 
-Gradio runs every call of ``/gradio_api/component_server`` in a thread, without a limit of the calls that wait for one,
-and it runs a call whose client has left. Here a call waits in the event loop. It starts when a slot is free, and it is
-dropped if its client disconnects before.
+Gradio runs every call of ``/gradio_api/component_server`` in a thread, without a limit on waiting calls, and even if
+its client has disconnected. Here a call waits in the event loop until a slot is free, and is dropped if its client
+disconnects.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CALLS_PATH: Final = "/gradio_api/component_server"
-"""Where the scripts of the page call the server."""
+"""Path of component calls."""
 
 JSON_SCOPE_KEY: Final = "hart_studio.json"
 """Key of the ASGI scope under which ``RequestLimitMiddleware`` leaves the parsed JSON body."""
 
 MAX_CALLS: Final = 256
-"""Calls of all clients that wait, run, or send their answer. Project default."""
+"""Open calls of all clients: waiting, running, or sending a response. Project default."""
 
 MAX_CALLS_PER_ADDRESS: Final = 64
-"""Calls of one address, which may be a whole class behind one proxy. Project default."""
+"""Open calls of one address, which may be a proxy with many users. Project default."""
 
 MAX_CALLS_PER_SESSION: Final = 16
-"""Calls of one browser tab; a tab has at most about 6 at once. Project default."""
+"""Open calls of one browser tab; a tab has at most about 6. Project default."""
 
 MAX_ANSWER_BYTES: Final = 8 * 2**20
-"""Size of one answer; the largest of the page's own has some hundred KB. Project default."""
+"""Size of one response; the largest of the pages has some hundred KB. Project default."""
 
 SEND_BLOCK_BYTES: Final = 64 * 1024
-"""Answers are passed on in blocks of this size, each of which waits until the client has read those before."""
+"""Responses are sent in blocks of this size; each waits until the client has read the previous ones."""
 
 RETRY_SECONDS: Final = 2
 """``Retry-After`` of refused calls."""
@@ -54,21 +54,21 @@ MODEL_CALLS: Final = frozenset({"check"})
 Kind = Literal["light", "heavy", "model"]
 
 MAX_RUNNING: Final[Mapping[Kind, int]] = {"light": 24, "heavy": 2, "model": 16}
-"""Calls of all clients that run at once; each takes a thread. Project default."""
+"""Running calls of all clients; each uses a thread. Project default."""
 
 MAX_RUNNING_PER_ADDRESS: Final[Mapping[Kind, int]] = {"light": 12, "heavy": 2, "model": 8}
-"""Calls of one address that run at once. Project default."""
+"""Running calls of one address. Project default."""
 
 MAX_RUNNING_PER_SESSION: Final[Mapping[Kind, int]] = {"light": 12, "heavy": 1, "model": 4}
-"""Calls of one browser tab or one project that run at once. Project default."""
+"""Running calls of one browser tab or project. Project default."""
 
 _SHARED_SESSION: Final = "component-calls"
-"""Session of every call. The functions of the page keep nothing in a session, and Gradio forgets the oldest ones."""
+"""Session of all component calls. They store nothing in a session, and Gradio drops the oldest sessions."""
 
 
 @dataclass(eq=False)
 class _Call:
-    """One call that waits or runs."""
+    """A waiting or running call."""
 
     kind: Kind
     address: str
@@ -78,7 +78,7 @@ class _Call:
 
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
-        """What else limits how many run: the tab, and the project or run that the call works on."""
+        """Keys with their own limits: the tab, and the project or run of the call."""
         return tuple(pair for pair in (("session", self.session), ("project", self.project)) if pair[1])
 
 
@@ -92,7 +92,7 @@ class CallLimits:
         self._running: set[_Call] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 429 to a client with too many calls, 503 if there are too many in all, 413 for too large an answer."""
+        """Answer 429 to a client with too many calls, 503 if there are too many in total, 413 for a large response."""
         is_call = scope["type"] == "http" and scope["method"] == "POST" and scope["path"].rstrip("/") == CALLS_PATH
         body = scope.get(JSON_SCOPE_KEY)
         if not is_call or not isinstance(body, dict):
@@ -112,7 +112,7 @@ class CallLimits:
         same_address = sum(each.address == call.address for each in self._calls)
         same_session = sum((each.address, each.session) == (call.address, call.session) for each in self._calls)
         if same_address >= MAX_CALLS_PER_ADDRESS or same_session >= MAX_CALLS_PER_SESSION:
-            return _refuse(429, "Too many requests from this browser or network are running. Try again in a moment.")
+            return _refuse(429, "Too many requests from this browser or network. Try again in a moment.")
         if len(self._calls) >= MAX_CALLS:
             return _refuse(503, "The server is busy. Try again in a moment.")
         return None
@@ -121,7 +121,7 @@ class CallLimits:
         message = await receive()
         if message["type"] != "http.request":
             return
-        # The connection is watched from here on, and what it says is kept for the application.
+        # Watch the connection from here on, and keep its messages for the application.
         client = asyncio.ensure_future(receive())
         self._waiting.append(call)
         self._start_calls()
@@ -129,7 +129,7 @@ class CallLimits:
         try:
             await asyncio.wait({client, started}, return_when=asyncio.FIRST_COMPLETED)
             if not client.done():
-                await asyncio.wait({client}, timeout=0)  # a client that left meanwhile is noticed first
+                await asyncio.wait({client}, timeout=0)  # notice a disconnected client first
             if not started.done() or (client.done() and client.result()["type"] == "http.disconnect"):
                 return
             data = json.dumps({**body, "session_hash": _SHARED_SESSION}).encode()
@@ -149,7 +149,7 @@ class CallLimits:
             self._release(call)
 
     def _answering(self, call: _Call, send: Send) -> Send:
-        """Pass an answer on in blocks; its slot is free as soon as it begins, and one that is too large is replaced."""
+        """Send a response in blocks; frees the slot at its start, and replaces a response that is too large."""
         passed_on = _in_blocks(send)
         is_too_large = False
 
@@ -160,7 +160,7 @@ class CallLimits:
                 if _stated_length(message) > MAX_ANSWER_BYTES:
                     is_too_large = True
                     refused = JSONResponse(
-                        {"detail": f"The answer is larger than {MAX_ANSWER_BYTES >> 20} MiB. Ask for less at once."},
+                        {"detail": f"The response is larger than {MAX_ANSWER_BYTES >> 20} MiB. Request less at once."},
                         413,
                     )
                     await refused({"type": "http"}, _receive_nothing, send)
@@ -170,14 +170,14 @@ class CallLimits:
         return send_bounded
 
     def _release(self, call: _Call) -> None:
-        """Free what a call holds, and start those that waited for it."""
+        """Free the slot of a call and start waiting calls."""
         if call in self._waiting:
             self._waiting.remove(call)
         self._running.discard(call)
         self._start_calls()
 
     def _start_calls(self) -> None:
-        """Start what may run: first calls of addresses of which the fewest run, then in the order of arrival."""
+        """Start waiting calls: first of addresses with the fewest running calls, then in order of arrival."""
         while True:
             count = Counter((each.kind, each.address) for each in self._running)
             ready = [each for each in self._waiting if self._may_run(each)]

@@ -1,4 +1,4 @@
-"""The charts of a run, in the order in which they matter for this method."""
+"""Chart definitions of a run, most important first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Chart:
     """One chart.
 
     Attributes:
-        title: Above it.
-        lines: (figure, what the legend calls it).
-        unit: ``share`` is shown in percent; else a word behind the number.
-        note: What a reader should know, below it.
-        is_held_out: Whether the figures are those of evaluations.
+        title: Title.
+        lines: (metric, legend label).
+        unit: ``share`` is shown in percent; other units follow the number.
+        note: Caption.
+        is_held_out: Whether the metrics come from evaluations.
     """
 
     title: str
@@ -30,35 +30,35 @@ CHARTS: Final = (
         "Reward",
         (("reward", "reward"),),
         "share",
-        "Right answers of the rollouts. Under AP-GRPO an answer sees the crops alone: evidence for the boxes.",
+        "Share of rollouts with a right answer. In AP-GRPO, answers use the crops only.",
     ),
     Chart(
         "Held-out accuracy",
         (("accuracy", "accuracy"),),
         "share",
-        "Each stage answers as it trains: AP-GRPO from the crops, MGPO from crops and full image, GRPO and SFT from "
-        "the full image.",
+        "Uses the protocol of the training stage: crops for AP-GRPO, crops and full image for MGPO, full image for "
+        "GRPO and SFT.",
         is_held_out=True,
     ),
     Chart(
         "Held-out grounding",
         (("iog_above_0.3", "IoG > 0.3"), ("iou", "mean IoU")),
         "share",
-        "Measured with true boxes, which training never sees.",
+        "Measured with gold boxes, which training never uses.",
         is_held_out=True,
     ),
     Chart(
         "Box area",
         (("area_share", "share of the image"),),
         "share",
-        "Watch it: IoG can be gained by large boxes, IoU cannot.",
+        "Large boxes raise IoG but not IoU.",
     ),
     Chart("Valid boxes", (("valid_box_rate", "valid"),), "share"),
     Chart(
         "Zero-variance groups",
         (("zero_variance_share", "all rewards equal"),),
         "share",
-        "Such a group has no advantage: only the KL term acts on it.",
+        "All advantages in such a group are 0: only the KL term trains.",
     ),
     Chart("KL to reference", (("kl_right", "right"), ("kl_wrong", "wrong"), ("kl", "all"))),
     Chart(
@@ -75,8 +75,8 @@ CHARTS: Final = (
     Chart(
         "Loss",
         (("loss", "loss"),),
-        note="About 0 is normal for GRPO: the advantages of a group add up to 0, and with one update per rollout "
-        "the ratio is 1. The reward says whether it learns.",
+        note="Values near 0 are normal for GRPO: the advantages of a group sum to 0, and the ratio is 1 with one "
+        "update per rollout. Use the reward to judge progress.",
     ),
     Chart("Gradient norm", (("grad_norm", "norm before clipping"),)),
     Chart("Learning rate", (("learning_rate", "rate"),)),

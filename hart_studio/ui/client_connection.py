@@ -1,4 +1,4 @@
-"""Whoever asked may have gone since: then no one is there to read the answer, and others wait for the model."""
+"""Detect disconnected clients, so that no work is done for them while others wait for the model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from hart_studio.errors import HartError
 from hart_studio.ui.progress_stream import Progress
 
 UNREAD_SECONDS: Final = 15.0
-"""How long messages of an event may wait for someone to read them. The page and ``gradio_client`` open the stream of
-events at once; with two commands of curl it takes a moment. Project default."""
+"""How long messages of an event may stay unread. The page and ``gradio_client`` open the event stream at once; with two
+curl commands it takes a moment. Project default."""
 
-_LOOK_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 _READ_SECONDS: Final = 1.0
 
 
 class ClientDisconnectedError(HartError):
-    """No one waits for this answer any more."""
+    """The client has disconnected."""
 
 
 class ClientConnection:
-    """Whoever the handler of an event works for."""
+    """Connection of the client whose event is being handled."""
 
     def __init__(self) -> None:
-        """Remember the event that is handled in this thread; outside of a handler the caller always stays."""
+        """Find the event of this thread; outside a handler the client counts as connected."""
         blocks, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
         self._event: Any = None
         self._queue: Any = None
@@ -37,7 +37,7 @@ class ClientConnection:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the connection over which the answer would go was closed, or no one has opened it."""
+        """Whether the client has closed its event stream, or has not opened it."""
         if self._event is None:
             return False
         if not self._event.alive:
@@ -50,10 +50,10 @@ class ClientConnection:
         return time.monotonic() - self._unread_since > UNREAD_SECONDS and not self._is_read_soon()
 
     def _is_read_soon(self) -> bool:
-        """Whether the messages were only just written: a reader takes them within a moment."""
+        """Whether unread messages are read within a moment, because they were just written."""
         end = time.monotonic() + _READ_SECONDS
         while self._is_unread and time.monotonic() < end:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         if self._is_unread:
             return False
         self._unread_since = None
@@ -61,36 +61,36 @@ class ClientConnection:
 
     @property
     def _is_unread(self) -> bool:
-        """Whether messages wait, such as the one that the event has begun: a stream that is open takes them at once."""
+        """Whether there are unread messages; an open stream takes them at once."""
         messages = self._queue.pending_messages_per_session.get(self._event.session_hash)
         return messages is not None and messages.qsize() > 0
 
     def wait_for_reader(self) -> None:
-        """Wait until someone reads what this event says: before that nothing is computed for it.
+        """Wait until the client reads the messages of this event, before anything is computed.
 
         Raises:
-            ClientDisconnectedError: If no one does in time.
+            ClientDisconnectedError: If it does not in time.
         """
         while self._event is not None and self._is_unread:
             is_late = self._unread_since is not None and time.monotonic() - self._unread_since > UNREAD_SECONDS
             # An event that waited longer than that for its turn has only just written its first message.
             if not self._event.alive or (is_late and not self._is_read_soon()):
-                raise ClientDisconnectedError("no one waits for the answer; open the stream of events, and ask again")
-            time.sleep(_LOOK_SECONDS)
+                raise ClientDisconnectedError(
+                    "No client is reading the event stream. Open it and send the request again."
+                )
+            time.sleep(_POLL_SECONDS)
 
     def watch(self, progress: Progress) -> Progress:
-        """The same reports, which end the work once the caller has gone, with ``ClientDisconnectedError``.
+        """Wrap a progress callback so that it raises ``ClientDisconnectedError`` once the client has disconnected.
 
-        A report that says the same as the last one is not passed on.
+        Repeated reports are not passed on.
         """
         last_report: tuple[float, str] | None = None
 
         def report(fraction: float, stage: str) -> None:
             nonlocal last_report
             if self.is_gone:
-                raise ClientDisconnectedError(
-                    "expected someone who waits for the answer, got a closed connection; ask again"
-                )
+                raise ClientDisconnectedError("Client disconnected. Send the request again.")
             if last_report != (fraction, stage):
                 last_report = fraction, stage
                 progress(fraction, stage)

@@ -1,7 +1,7 @@
-"""Close connections that hold resources for nothing: those that send no request, and those that read no answer.
+"""Close idle connections: those that send no request, and those that do not read the response.
 
-uvicorn has a timeout for the time between two requests, but none for the first one, and none for a client that stops
-reading. So its protocol class is replaced by a subclass of it.
+uvicorn has a timeout between two requests, but none before the first one and none for clients that stop reading, so its
+protocol class is replaced by a subclass.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import uvicorn.config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 IDLE_SECONDS: Final = 30.0
-"""How long a connection may be open without a complete request head, before the first request and between two."""
+"""Timeout for a complete request head, before the first request and between two."""
 
 READ_SECONDS: Final = 60.0
-"""How long a client may read nothing of an answer that waits for it."""
+"""Timeout for a client that does not read a pending response."""
 
 SHUTDOWN_SECONDS: Final = 1.0
-"""How long a server that ends waits for answers; without it a stream of events would keep the server."""
+"""How long a stopping server waits for responses; else event streams would keep it running."""
 
 MAX_FILES: Final = 65_536
-"""Open files and connections that the process asks the system for, at most."""
+"""Upper limit of the open files and connections to request from the system."""
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -33,7 +33,7 @@ else:
 
 
 class BoundedProtocol(_Protocol):
-    """The web server's protocol for one connection, with both timeouts."""
+    """uvicorn protocol with both timeouts."""
 
     _bounded: asyncio.Transport
     _idle_timer: asyncio.TimerHandle | None = None
@@ -41,7 +41,7 @@ class BoundedProtocol(_Protocol):
     _last_cycle: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start the timeout of the first request."""
         super().connection_made(transport)
         self._bounded = transport
         self._idle_timer = self.loop.call_later(IDLE_SECONDS, self._check_idle)
@@ -54,25 +54,25 @@ class BoundedProtocol(_Protocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """The server ends: answers that do not, such as streams of events, are cut off a moment later."""
+        """Abort responses that do not end shortly after a server stop, such as event streams."""
         super().shutdown()
         self.loop.call_later(SHUTDOWN_SECONDS, self._bounded.abort)
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than the answer comes: it has to read something in time."""
+        """Start the read timeout: the client reads more slowly than the server sends."""
         super().pause_writing()
         if self._read_timer is None:
             self._read_timer = self.loop.call_later(READ_SECONDS, self._bounded.abort)
 
     def resume_writing(self) -> None:
-        """The client has read what was sent."""
+        """Stop the read timeout: the client has caught up."""
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
         super().resume_writing()
 
     def _check_idle(self) -> None:
-        """Close a connection on which nothing was asked since the last look and nothing is being answered."""
+        """Close a connection without a request since the last check and without a pending response."""
         cycle = self.cycle
         if (cycle is None or cycle.response_complete) and cycle is self._last_cycle:
             self._bounded.abort()
@@ -82,12 +82,12 @@ class BoundedProtocol(_Protocol):
 
 
 def install_connection_limits() -> None:
-    """Make servers that start from now on in this process use ``BoundedProtocol``; Gradio offers no option for it."""
+    """Make servers started later in this process use ``BoundedProtocol``; Gradio has no option for it."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of open files to the hard one; many systems start programs with 1,024."""
+    """Raise the soft limit of open files to the hard limit; the default of many systems is 1,024."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:

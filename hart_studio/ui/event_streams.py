@@ -1,9 +1,8 @@
-"""ASGI middleware that keeps events of the page from being lost while their stream of results closes.
+"""ASGI middleware that prevents lost events while their event stream is closing.
 
-Gradio sends the results of a session's queued events through one stream, and closes it as soon as no event is open. A
-client that presses a button in that moment joins the queue while its script still takes the stream for open: then it
-opens no new one, and the result is never fetched. So a join is answered only when the client has surely read that the
-stream is closed.
+Gradio sends the results of queued events of a session through one stream and closes it when no event is open. A client
+that joins the queue at that moment still considers the stream open, opens no new one, and never gets the result. So a
+join is delayed until the client has read that the stream is closed.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ JOIN_PATH: Final = "/gradio_api/queue/join"
 STREAM_PATH: Final = "/gradio_api/queue/data"
 
 SETTLE_SECONDS: Final = 0.25
-"""How long after the end of a stream the answers to joins are held back. Project default."""
+"""How long responses to joins are delayed after the end of a stream. Project default."""
 
 MAX_SESSIONS: Final = 4096
-"""Sessions whose last end of a stream is remembered. Project default."""
+"""Number of sessions whose last stream end is stored. Project default."""
 
 _CLOSING: Final = b'"close_stream"'
 
@@ -38,7 +37,7 @@ class EventStreams:
         self._closed: OrderedDict[str, float] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch streams for their end; let joins wait for it before they are passed on and before an answer."""
+        """Record the end of streams; delay joins before the application and before the response."""
         path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
         if path == STREAM_PATH:
             await self.app(scope, receive, self._watching(_read_session(scope), send))

@@ -1,4 +1,4 @@
-"""The examples of the Ask tab, read from ``assets/examples`` and copied to where the server may serve them."""
+"""Load the examples of the Ask tab from ``assets/examples`` and copy them to the served folder."""
 
 from __future__ import annotations
 
@@ -33,24 +33,23 @@ def load_examples(folder: Path, served: Path) -> tuple[Example, ...]:
 
     Args:
         folder: Holds ``examples.json`` and the images that it names.
-        served: An existing folder that the server may serve; gets the images and their thumbnails, because the
-            project's own folder is never served.
+        served: Existing served folder for the images and their thumbnails; the project folder itself is never served.
 
     Returns:
-        The examples in file order; none when there is no ``examples.json``.
+        The examples in file order; empty without ``examples.json``.
 
     Raises:
         DataError: If the file is not a list of examples.
-        InputError: If an image's name leads out of the folder.
+        InputError: If an image path leads out of the folder.
         ImageError: If an image cannot be read.
     """
-    catalogue = folder / "examples.json"
-    if not catalogue.exists():
+    catalog_path = folder / "examples.json"
+    if not catalog_path.exists():
         return ()
     try:
-        entries = TypeAdapter(tuple[_Entry, ...]).validate_python(json.loads(catalogue.read_text("utf-8")))
+        entries = TypeAdapter(tuple[_Entry, ...]).validate_python(json.loads(catalog_path.read_text("utf-8")))
     except (ValueError, ValidationError) as error:
-        raise DataError(f"expected a list of examples in {catalogue.name}, got: {error}; repair the file") from error
+        raise DataError(f"{catalog_path.name} is not a valid list of examples: {error}. Fix the file.") from error
     return tuple(_prepare(entry, folder, served) for entry in entries)
 
 

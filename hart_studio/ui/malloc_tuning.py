@@ -1,7 +1,7 @@
-"""Memory that an image took goes back to the system when the image goes.
+"""Tune malloc so that memory of freed images is returned to the system.
 
-The C library keeps what a thread frees for that thread, and images are opened in whatever thread a visitor's click is
-handled: after some hundred questions dozens of threads would each hold tens of megabytes of nothing.
+glibc keeps freed memory per thread arena, and images are opened in many threads, so that after some hundred questions
+dozens of arenas would each hold tens of unused megabytes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import ctypes
 from typing import Final
 
 ARENAS: Final = 2
-"""Heaps that all threads share; the C library's own choice is eight for each core."""
+"""Number of arenas; the default of glibc is eight per core."""
 
 MAPPED_BYTES: Final = 1 << 20
-"""A block of this size or more is mapped by itself, and unmapped when it is freed. Without the fixed size the C library
-raises it to that of the largest image."""
+"""Blocks of at least this size are mapped, and unmapped when freed. If it is not set, glibc raises the threshold to the
+size of the largest freed block."""
 
 _ARENA_MAX: Final = -8
 _MMAP_THRESHOLD: Final = -3
 
 
 def limit_malloc_arenas() -> bool:
-    """Set both for this process; to be called before it has threads.
+    """Set both limits for this process; call it before threads are started.
 
     Returns:
-        Whether the C library could be told; only that of GNU knows how.
+        Whether they were set; only glibc supports them.
     """
-    tell = getattr(ctypes.CDLL(None), "mallopt", None)
-    return tell is not None and bool(tell(_ARENA_MAX, ARENAS)) and bool(tell(_MMAP_THRESHOLD, MAPPED_BYTES))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_ARENA_MAX, ARENAS)) and bool(mallopt(_MMAP_THRESHOLD, MAPPED_BYTES))

@@ -1,4 +1,4 @@
-"""Questions wait for the model one behind the other, and know how many come before them."""
+"""Queue of questions for the model, with position and estimated waiting time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Final
 from hart_studio.errors import BusyError
 
 MAX_WAITING: Final = 32
-"""Questions that may wait; project default: with the small model the last one waits for about a minute."""
+"""Maximum number of waiting questions; about a minute with the small model. Project default."""
 
 MAX_MODEL_CALLS: Final = MAX_WAITING + 16
-"""Calls of a model that the server takes in at once: those that wait, the one whose turn it is, and some to refuse."""
+"""Model calls that the server accepts at once: waiting ones, the running one, and some to refuse."""
 
 POLL_SECONDS: Final = 1.0
-"""Between two looks whether whoever waits is still there."""
+"""Interval of updates while waiting, which also detect disconnected clients."""
 
 _NEWEST_SHARE: Final = 0.2
-"""Weight of the newest turn in the time that a turn is expected to take."""
+"""Weight of the newest turn in the moving average of turn times."""
 
 
 class ModelQueue:
-    """One turn at a time, in the order in which they were asked for."""
+    """First in, first out; one turn at a time."""
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
-        """No one waits yet.
+        """Create an empty queue.
 
         Args:
-            max_waiting: How many may wait beside the one whose turn it is.
+            max_waiting: Maximum number of waiting entries, without the running one.
         """
         self._most = max_waiting
         self._changed = threading.Condition()
@@ -40,14 +40,14 @@ class ModelQueue:
 
     @contextmanager
     def turn(self, on_update: Callable[[str], None], *, bypass_limit: bool = False) -> Iterator[None]:
-        """Wait for a turn, and have it while the block runs.
+        """Wait for the turn and hold it during the block.
 
         Args:
-            on_update: Told how many come before, once a second while there are any. What it raises ends the waiting.
-            bypass_limit: Whether this continues with what had a turn before, and is not refused half-way.
+            on_update: Called every second with the queue position; an exception ends the waiting.
+            bypass_limit: Whether to ignore the queue limit, for the second model of a comparison.
 
         Raises:
-            BusyError: If too many wait already.
+            BusyError: If the queue is full.
         """
         entry = object()
         with self._changed:
@@ -57,7 +57,7 @@ class ModelQueue:
             self._entries.append(entry)
         try:
             while before := self._count_before(entry):
-                on_update(f"Busy: {before} question{'s' * (before > 1)} before yours{self._format_wait(before)}")
+                on_update(f"Queued: {before} question{'s' * (before > 1)} ahead{self._format_wait(before)}")
                 with self._changed:
                     self._changed.wait_for(partial(self._has_moved, entry, before), POLL_SECONDS)
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Fill the training form from a preset: which values that a person entered stay, and which are replaced."""
+"""Fill the training form from a preset and keep some of the entered values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hart_studio.runs.presets import PRESETS
 from hart_studio.ui.train_form import FIELDS, name_labels, normalize_values, write_values
 
 KEPT_SETTINGS: Final = ("name", "trackers")
-"""Settings that fit every preset."""
+"""Settings that are kept with every preset."""
 
 _PRESET_PATHS: Final = frozenset(preset.config.data.path for preset in PRESETS.values())
 
@@ -23,9 +23,9 @@ class FilledForm:
     """The form after a preset was chosen.
 
     Attributes:
-        base: Settings that later entries are compared with; has what the form does not show.
-        values: One per row of ``form.FIELDS``.
-        notes: What was kept and what was replaced, for the report.
+        base: Settings that later entries are compared with; also has those that the form does not show.
+        values: One per row of ``FIELDS``.
+        notes: Kept and replaced entries, for the report.
     """
 
     base: RunConfig
@@ -36,12 +36,12 @@ class FilledForm:
 def fill_from_preset(values: Sequence[Any], base: RunConfig, preset: RunConfig) -> FilledForm:
     """Fill the form from a preset.
 
-    A preset brings every setting, its data included. Two things stay: settings that fit every preset, and a data set of
-    the person's own when the preset needs one. Everything else that was entered is replaced, and named in the notes.
+    A preset replaces all settings, including the data. Kept are ``KEPT_SETTINGS``, and the user's dataset if the preset
+    needs one. All other entries are replaced and listed in the notes.
 
     Args:
-        values: The form as it is, from the browser.
-        base: Settings that it was filled from last.
+        values: Current form values, from the browser.
+        base: Settings that the form was last filled from.
         preset: Settings of the chosen preset.
     """
     names = [field.name for field in FIELDS]
@@ -55,17 +55,15 @@ def fill_from_preset(values: Sequence[Any], base: RunConfig, preset: RunConfig) 
     has_own_data = current["data.source"] != "needle" and current["data.path"] not in _PRESET_PATHS
     data = [name for name in names if name.startswith("data.")] if has_own_data else []
     if has_own_data and preset.data.source == "needle":
-        notes.append(
-            f"Not used by this preset: your data set {current['data.path']}. It trains on drawn needle scenes."
-        )
+        notes.append(f"Your dataset {current['data.path']} is not used: this preset trains on generated needle scenes.")
     elif has_own_data:
         try:
             new_base = _with_data({name: current[name] for name in data}, base, preset)
         except InputError as error:
-            notes.append(f"Your data set was not kept: {name_labels(str(error))}")
+            notes.append(f"Your dataset was not kept: {name_labels(str(error))}")
         else:
             kept += data
-            notes.append(f"Kept: your data set {current['data.path']} with its counts.")
+            notes.append(f"Kept: your dataset {current['data.path']} with its sample counts.")
     written = dict(zip(names, normalize_values(list(filled.values())), strict=True))
     replaced = [name for name in entered if name not in {*kept, *data} and current[name] != written[name]]
     if replaced:
@@ -75,7 +73,7 @@ def fill_from_preset(values: Sequence[Any], base: RunConfig, preset: RunConfig) 
 
 
 def _with_data(data: dict[str, Any], base: RunConfig, preset: RunConfig) -> RunConfig:
-    """The preset with another data section; the columns, which the form does not show, go with their data set.
+    """Replace the data section of a preset; the column mapping, which is not on the form, stays with its dataset.
 
     Raises:
         InputError: If the section is not valid.

@@ -1,4 +1,4 @@
-"""A long call followed step by step, so that a page can show its stages while it runs."""
+"""Run a long call in a thread and yield its progress."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hart_studio.ui.components.progress_status import Running
 
 Result = TypeVar("Result")
 Progress = Callable[[float, str], None]
-"""Called with the share done, in [0, 1], and the stage in words."""
+"""Called with the completed share in [0, 1] and the name of the stage."""
 
 
 def follow(work: Callable[[Progress], Result]) -> Generator[Running, None, Result]:
     """Run ``work`` in a thread and yield each progress report.
 
-    A reader that stops listening (a closed tab) does not stop a model call, which cannot be interrupted. Whether the
-    work ends before its next one is up to its reports; see ``callers``.
+    Closing the generator (a closed tab) does not interrupt a running model call. The work stops at its next progress
+    report if the callback raises; see ``client_connection``.
 
     Args:
-        work: Gets a progress callback; may be called from its thread only.
+        work: Gets a progress callback, to be called from its own thread only.
 
     Returns:
         What ``work`` returned.

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 MAX_PREVIEWS: Final = 16
-"""Previews that are kept, each some KB; the one that was not used for longest goes first. Project default."""
+"""Maximum number of cached previews, some KB each; the least recently used is evicted. Project default."""
 
 
 class SourcePreviews:
-    """Keeps the newest previews; one is made at a time."""
+    """LRU cache of previews; creates one preview at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,9 +25,9 @@ class SourcePreviews:
         Only a zip is kept: the preview of a table depends on the images beside it, too.
 
         Args:
-            source: What the page sent; only ``make`` decides whether it may be read.
-            column: Column of the images that a person has chosen.
-            make: Checks and reads the source. What it raises is raised, and nothing is kept.
+            source: Untrusted value from the page; ``make`` checks it.
+            column: Selected column of images.
+            make: Checks and reads the source; its exceptions are passed on and not cached.
         """
         with self._lock:
             key = _find_key(source, column)

@@ -1,4 +1,4 @@
-"""The look of the pages: one theme, one style sheet, one page script; nothing is fetched from outside."""
+"""Gradio theme and asset folder of the pages; nothing is loaded from other servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradio.themes.utils.colors import Color
 from gradio.themes.utils.fonts import LocalFont
 
 ASSETS: Final = Path(__file__).parents[2] / "assets"
-"""Style sheet, scripts and examples that ship with the project."""
+"""Style sheets, scripts and examples."""
 
 ACCENT: Final = Color(
     name="hart_accent",
@@ -43,7 +43,7 @@ NEUTRAL: Final = Color(
 
 
 def build_theme() -> gr.themes.Base:
-    """The theme; its fonts are files that Gradio ships and serves itself (of Plex, 400 and 700 are the whole ones)."""
+    """Build the theme. Fonts are files that Gradio ships; only weights 400 and 700 of Plex are complete."""
     theme = gr.themes.Base(
         primary_hue=ACCENT,
         secondary_hue=ACCENT,

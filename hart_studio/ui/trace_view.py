@@ -1,4 +1,4 @@
-"""A trace as the Ask page shows it: pure functions from records to the values of the display components."""
+"""Convert traces to values of the display components of the Ask page."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ PROTOCOL_TITLES: Final[dict[Protocol, str]] = {
     "direct": "Full image",
     "full_and_crops": "Full image + crops",
 }
-"""Names for people."""
+"""Display names."""
 
 _SUBTITLES: Final[dict[Protocol, str]] = {
-    "crops_only": "The image is withheld; only the regions are visible.",
-    "direct": "One look at the down-sampled image, no regions.",
-    "full_and_crops": "The down-sampled image and the regions together.",
+    "crops_only": "The model sees only the crops, not the image.",
+    "direct": "The downsampled full image, without crops.",
+    "full_and_crops": "The downsampled full image and the crops.",
 }
 
 _WITHOUT_REGION: Final = {
-    "no_box": "The model named no region.",
-    "bad_box": "The model wrote coordinates, but none of them is a region of this image.",
-    "truncated": "The token limit cut the text off before a region was named.",
+    "no_box": "No region predicted.",
+    "bad_box": "Invalid coordinates: no predicted box lies on the image.",
+    "truncated": "Output truncated by the token limit before a region was predicted.",
 }
 
 STABLE: Final = 0.5
-"""A share or an IoU from here on counts as a good sign (project default)."""
+"""Shares and IoUs of at least this count as good. Project default."""
 
 LARGE_AREA: Final = 0.5
-"""Regions that cover this share of the image prove little (project default)."""
+"""Regions that cover at least this share of the image are marked as bad. Project default."""
 
 
 def build_model_inputs(saved: SavedTrace) -> ModelInputs:
-    """What the model was shown: the overview at its real size and the crops."""
+    """Model inputs: the overview at its real size and the crops."""
     trace = saved.trace
     seen_wh = next(turn.image_sizes_wh[0] for rollout in trace.protocols.values() for turn in rollout.turns)
     grounded = trace.grounded
@@ -50,7 +50,7 @@ def build_model_inputs(saved: SavedTrace) -> ModelInputs:
         crops=tuple(Crop(path, area) for path, area in zip(saved.crops, trace.crops, strict=True)),
         no_crops_reason=_WITHOUT_REGION.get(grounded.outcome, "")
         if grounded
-        else "No answer from crops was asked for.",
+        else "No protocol with crops was selected.",
     )
 
 
@@ -59,7 +59,7 @@ def build_answers_panel(trace: Trace, model_name: str) -> AnswersPanel:
 
     Args:
         trace: The trace.
-        model_name: What the person at the page calls the model.
+        model_name: Display name of the model.
     """
     return AnswersPanel(
         model=model_name,
@@ -86,7 +86,7 @@ def _card(trace: Trace, rollout: Rollout) -> AnswerCard:
         seconds=rollout.seconds,
         turns=tuple(
             TranscriptTurn(
-                f"{'Where to look' if turn.kind == 'grounding' else 'Answer'} · {turn.visual_tokens:,} visual tokens",
+                f"{'Grounding' if turn.kind == 'grounding' else 'Answer'} · {turn.visual_tokens:,} visual tokens",
                 turn.text,
             )
             for turn in rollout.turns
@@ -96,7 +96,7 @@ def _card(trace: Trace, rollout: Rollout) -> AnswerCard:
 
 
 def _judge(trace: Trace, rollout: Rollout) -> tuple[Literal["right", "unproven", "wrong", ""], str]:
-    """The verdict of a card: ``right`` only if guessing is unlikely and the model was made for the image."""
+    """Verdict of a card: ``right`` only if guessing is unlikely and the model supports the image domain."""
     if rollout.score.value is None:
         return "", ""
     if rollout.score.value != 1.0:
@@ -111,21 +111,21 @@ def _necessity(trace: Trace) -> bool | None:
 
 
 def _note(rollout: Rollout) -> str:
-    """What a reader must know before trusting the answer; empty when there is nothing."""
+    """Caveat of an answer, or empty."""
     if rollout.outcome == "error":
         return rollout.error
     if rollout.protocol != "direct" and not rollout.crops:
         reason = _WITHOUT_REGION.get(rollout.outcome, "")
         return f"{reason} This answer is from the full image." if rollout.used_fallback else reason
     if rollout.outcome == "truncated":
-        return "The token limit cut the answer off."
+        return "Answer truncated by the token limit."
     if rollout.score.extracted is None:
-        return "No answer could be read from the text."
+        return "No answer could be parsed from the output."
     return ""
 
 
 def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
-    """The self-checks that could be measured, in plain language; of the necessity always something, or why not."""
+    """Badges of the measured self-checks; the necessity is always included, with a reason if unknown."""
     verification = trace.verification
     if verification is None:
         return (_check_necessity(None, trace),)
@@ -135,12 +135,14 @@ def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
         checks.append(_check_sufficiency(verification.sufficiency, count, trace))
     checks.append(_check_necessity(verification.necessity, trace))
     if verification.consensus is not None:
-        text = f"Mean overlap (IoU) of the regions of {count} samples. Who knows where to look points there again."
-        checks.append(_share_check("Same regions?", f"IoU {verification.consensus:.2f}", verification.consensus, text))
+        text = f"Mean IoU of the regions of {count} samples. High if the model predicts the same regions each time."
+        checks.append(
+            _share_check("Consistent regions", f"IoU {verification.consensus:.2f}", verification.consensus, text)
+        )
     if verification.agreement is not None:
         value = f"{format_percent(verification.agreement, 0)} of {count}"
         text = f"Share of {count} crops-only samples that give the most frequent answer."
-        checks.append(_share_check("Same answer?", value, verification.agreement, text))
+        checks.append(_share_check("Consistent answer", value, verification.agreement, text))
     if verification.area_share is not None:
         checks.append(_check_area(verification.area_share))
     return tuple(checks)
@@ -148,51 +150,51 @@ def _checks(trace: Trace) -> tuple[SelfCheckBadge, ...]:
 
 def _check_sufficiency(share: float, count: int, trace: Trace) -> SelfCheckBadge:
     value = f"{format_percent(share, 0)} of {count}" if count > 1 else ("yes" if share == 1.0 else "no")
-    text = "Are the regions enough? Yes when the answer from the crops alone, with the image withheld, is right."
-    check = _share_check("Sufficient?", value, share, text)
+    text = "Whether the crops alone, without the image, give the right answer."
+    check = _share_check("Sufficient", value, share, text)
     chance = guess_probability(len(trace.choices))
     if chance is not None and share > 0:
         guessing = format_percent(chance, 0)
-        check = replace(check, value=f"{value} (chance {guessing})", help=f"{text} A guess is right in {guessing}.")
+        check = replace(check, value=f"{value} (chance {guessing})", help=f"{text} Guessing is right in {guessing}.")
     right = describe_correct_answer(len(trace.choices), _necessity(trace), is_from_crop=True)
     return check if right.is_proof else _to_neutral(check)
 
 
 def _to_neutral(check: SelfCheckBadge) -> SelfCheckBadge:
-    """The check without the sign of a good one."""
+    """The check, neutral instead of good."""
     return replace(check, state="neutral") if check.state == "good" else check
 
 
 def _check_necessity(is_necessary: bool | None, trace: Trace) -> SelfCheckBadge:
     text = (
-        "Are the regions needed? They are painted over and the full image is asked again. "
-        "Yes when that spoils the answer; no when the model answers the same without them."
+        "Masking test: the regions are painted over and the full image is asked again. "
+        "Yes if that breaks the answer, no if the answer stays the same."
     )
     if is_necessary is None:
         value, reason = _explain_missing_checks(trace)
-        return SelfCheckBadge("Needed?", value, "neutral", f"{text} {reason}")
-    return SelfCheckBadge("Needed?", "yes" if is_necessary else "no", "good" if is_necessary else "bad", text)
+        return SelfCheckBadge("Necessary", value, "neutral", f"{text} {reason}")
+    return SelfCheckBadge("Necessary", "yes" if is_necessary else "no", "good" if is_necessary else "bad", text)
 
 
 def _explain_missing_checks(trace: Trace) -> tuple[str, str]:
-    """Why it cannot be told whether the regions are needed: in a few words, and in a sentence with what would help."""
+    """Why the necessity is unknown: a short value and a sentence with advice."""
     verification = trace.verification
     if verification is None or verification.full_image is None:
         crops, full = PROTOCOL_TITLES["crops_only"], PROTOCOL_TITLES["direct"]
         missing = crops if verification is None else full
         return f"not checked without {missing}", f"To check it, choose {crops} and {full} under Settings, Answer from."
     if verification.masked is None:
-        return "not known: no region", "The model named no region that could be painted over."
+        return "unknown: no region", "No region was predicted, so nothing could be masked."
     if verification.full_image.score.extracted is None:
-        return "not known: full image unreadable", "No answer could be read from the text about the full image."
-    return "not known: full image wrong", "The full image alone is answered wrongly, so there is nothing to spoil."
+        return "unknown: no full-image answer", "No answer could be parsed from the full-image output."
+    return "unknown: full image wrong", "The full-image answer is already wrong, so masking shows nothing."
 
 
 def _check_area(share: float) -> SelfCheckBadge:
     value = format_percent(share, 1 if share >= 0.01 else 2)
     text = (
-        "Share of the image that the regions cover. Small is convincing: "
-        "a region over the whole image passes the other checks for nothing."
+        "Share of the image covered by the regions. Smaller is better evidence: "
+        "a region that covers the whole image passes the other checks trivially."
     )
     return SelfCheckBadge("Area", f"{value} of the image", "bad" if share >= LARGE_AREA else "neutral", text)
 

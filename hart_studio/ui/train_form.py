@@ -1,8 +1,7 @@
-"""The settings of a run as a form: one table says which widget shows which setting.
+"""Training form: table of the settings and their widgets.
 
-Texts and choices come from ``RunConfig`` itself, which also refuses what is out of
-bounds, so a form cannot disagree with a file or a command line. A
-setting without a row here must be in ``HIDDEN``; a test compares both with ``RunConfig``.
+Help texts, choices and limits come from ``RunConfig``, so that the form agrees with files and the command line.
+Settings without a row here must be in ``HIDDEN``; a test compares both with ``RunConfig``.
 """
 
 from __future__ import annotations
@@ -30,11 +29,12 @@ class FormField:
 
     Attributes:
         name: Full name, such as ``optim.learning_rate``.
-        label: For people.
-        group: One of ``GROUPS``; those of the first are always open.
-        titles: Value -> what a list calls it, where the value does not say enough.
-        stage: The stage, or the kind of stages, that alone looks at it; empty = all.
-        data: ``drawn`` or ``files`` when it is only used with drawn needle scenes, or only with any other source.
+        label: Display name.
+        group: One of ``GROUPS``; the first group is always open.
+        titles: Value -> display name, for values that need one.
+        stage: The stage, or kind of stages, that uses the setting; empty = all.
+        data: ``drawn`` if it is only used with generated needle scenes, ``files`` if only with other sources; empty =
+            all.
     """
 
     name: str
@@ -45,11 +45,11 @@ class FormField:
     data: Literal["", "drawn", "files"] = ""
 
     def is_used(self, chain: str, source: str) -> bool:
-        """Whether the setting does anything in a run.
+        """Whether a run uses the setting.
 
         Args:
-            chain: Its stages, joined by ``+``.
-            source: Its ``data.source``.
+            chain: Stages of the run, joined by ``+``.
+            source: ``data.source`` of the run.
         """
         if self.data and (self.data == "drawn") != (source == "needle"):
             return False
@@ -60,41 +60,39 @@ class FormField:
 
 
 SHORT_TITLES: Final = {name: title.split(" (", 1)[0] for name, title in CHAIN_TITLES.items()}
-"""The same for narrow places."""
+"""Short titles, without the note in parentheses."""
 
 SOURCE_TITLES: Final = {
-    "needle": "Needle: drawn scenes, built in",
+    "needle": "Needle (synthetic, built in)",
     "jsonl": "JSONL file",
     "mme_realworld": "MME-RealWorld folder",
-    "hf": "Hugging Face data set",
+    "hf": "Hugging Face dataset",
 }
 
 FIELDS: Final = (
     FormField("method.chain", "Method", "Method", CHAIN_TITLES),
     FormField("method.preference_scale", "Preference scale k", "Method", stage="ap_grpo"),
-    FormField("method.beta", "KL weight beta", "Method", stage="rl"),
+    FormField("method.beta", "KL coefficient beta", "Method", stage="rl"),
     FormField("rollout.group_size", "Group size G", "Method", stage="rl"),
     FormField("schedule.rl_steps", "RL steps", "Method", stage="rl"),
     FormField("schedule.sft_steps", "SFT steps", "Method", stage="sft"),
     FormField("name", "Run name", "Method"),
-    FormField("model.id", "Model (folder or Hub id)", "Model"),
+    FormField("model.id", "Base model", "Model"),
     FormField("model.device", "Device", "Model"),
     FormField("model.lora", "LoRA", "Model"),
     FormField("model.lora_r", "LoRA rank", "Model"),
     FormField("model.lora_alpha", "LoRA alpha", "Model"),
-    FormField(
-        "model.trainable_part", "Trainable part", "Model", {"language_model": "language model", "all": "everything"}
-    ),
+    FormField("model.trainable_part", "Trainable modules", "Model", {"language_model": "language model", "all": "all"}),
     FormField("model.dtype", "Precision (dtype)", "Model"),
     FormField("model.attn_implementation", "Attention implementation", "Model"),
     FormField("model.gradient_checkpointing", "Gradient checkpointing", "Model"),
     FormField("data.source", "Source", "Data", SOURCE_TITLES),
-    FormField("data.path", "File, folder or hub id", "Data"),
+    FormField("data.path", "Dataset path", "Data"),
     FormField("data.image_root", "Image folder", "Data", data="files"),
     FormField("data.rl_samples", "RL samples", "Data", stage="rl"),
     FormField("data.sft_samples", "SFT samples", "Data", stage="sft"),
     FormField("data.eval_samples", "Held-out samples", "Data"),
-    FormField("data.split_by_image", "Group questions by image", "Data"),
+    FormField("data.split_by_image", "Split by image", "Data"),
     FormField("data.needle_samples", "Needle samples", "Data", data="drawn"),
     FormField("data.needle_seed", "Scene seed", "Data", data="drawn"),
     FormField("rollout.temperature", "Temperature", "Rollouts", stage="rl"),
@@ -111,14 +109,14 @@ FIELDS: Final = (
         "method.sft_target",
         "SFT target",
         "Rollouts",
-        {"answer": "answers", "grounded": "boxes, then answers"},
+        {"answer": "answers", "grounded": "boxes and answers"},
         stage="sft",
     ),
     FormField(
         "method.loss_aggregation",
         "Loss aggregation",
         "Rollouts",
-        {"row": "each turn", "joint": "both turns"},
+        {"row": "per turn", "joint": "joint"},
         stage="rl",
     ),
     FormField("method.format_reward", "Format reward", "Rollouts", stage="rl"),
@@ -131,17 +129,17 @@ FIELDS: Final = (
     FormField("optim.max_grad_norm", "Max grad norm", "Optimizer"),
     FormField("optim.max_nonfinite_steps", "Max non-finite steps", "Optimizer"),
     FormField("method.clip_epsilon", "Clip range", "Optimizer", stage="rl"),
-    FormField("schedule.rl_batch_size", "Prompts per RL step", "Schedule", stage="rl"),
-    FormField("schedule.rl_micro_batch_size", "Micro-batch size", "Schedule", stage="rl"),
+    FormField("schedule.rl_batch_size", "RL batch size", "Schedule", stage="rl"),
+    FormField("schedule.rl_micro_batch_size", "RL micro-batch size", "Schedule", stage="rl"),
     FormField("schedule.sft_batch_size", "SFT batch size", "Schedule", stage="sft"),
     FormField("schedule.sft_micro_batch_size", "SFT micro-batch size", "Schedule", stage="sft"),
     FormField("seed", "Seed", "Schedule"),
     FormField("schedule.eval_steps", "Eval steps", "Logging"),
     FormField("schedule.save_steps", "Save steps", "Logging"),
     FormField("schedule.save_total_limit", "Max checkpoints", "Logging"),
-    FormField("schedule.rollout_log_steps", "Log rollouts every", "Logging", stage="rl"),
-    FormField("schedule.rollout_log_prompts", "Prompts per rollout log", "Logging"),
-    FormField("schedule.rollout_image_mb", "Image storage, MB", "Logging"),
+    FormField("schedule.rollout_log_steps", "Rollout log steps", "Logging", stage="rl"),
+    FormField("schedule.rollout_log_prompts", "Logged prompts", "Logging"),
+    FormField("schedule.rollout_image_mb", "Image storage (MB)", "Logging"),
     FormField("trackers", "Trackers", "Logging"),
 )
 """The form, in order."""
@@ -156,25 +154,25 @@ _SECTION_TITLES: Final = {
     "settings": "Settings",
 }
 _NAME: Final = re.compile(r"(?<![\w./-])(?:[a-z]+\.[a-z_]+|[a-z]+(?:_[a-z]+)+)(?![\w/-]|\.\w)")
-"""A word that may be the name of a setting: it has a dot or an underscore in it, and is no part of a path."""
+"""Matches possible names of settings: words with a dot or an underscore that are not part of a path."""
 
 HIDDEN: Final = {
-    "data.columns": "a mapping of names; in a file or on the command line",
-    "optim.betas": "a pair of numbers that no one turns; in a file or on the command line",
+    "data.columns": "mapping of names; only in a file or on the command line",
+    "optim.betas": "pair of numbers, rarely changed; only in a file or on the command line",
 }
-"""Settings that the form leaves as they are -> why."""
+"""Settings that are not on the form -> reason."""
 
 
 @dataclass(frozen=True)
 class Widget:
-    """What a page needs to draw a setting.
+    """Widget of a setting.
 
     Attributes:
         field: Its row in the table.
-        kind: What it is.
-        info: What it means.
-        choices: (title, value) of a choice or of several.
-        is_whole: Whether numbers are whole.
+        kind: Kind of widget.
+        info: Help text.
+        choices: (title, value) pairs of a choice.
+        is_whole: Whether the number is an integer.
     """
 
     field: FormField
@@ -185,19 +183,19 @@ class Widget:
 
 
 def list_widgets() -> list[Widget]:
-    """A widget for every row of the table, in order."""
+    """Widgets of all rows, in order."""
     return [_make_widget(field) for field in FIELDS]
 
 
 def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
-    """The settings that a filled form means.
+    """Read the settings from form values.
 
     Args:
         values: One per row of ``FIELDS``, from the browser.
-        base: Gives what the form does not show.
+        base: Settings that the form does not show.
 
     Raises:
-        InputError: If a value is refused; every problem is named, one a line, by its setting.
+        InputError: If a value is invalid; one line per problem, with the name of the setting.
     """
     nested = base.model_dump()
     for widget, value in zip(list_widgets(), values, strict=True):
@@ -210,7 +208,7 @@ def read_values(values: Sequence[Any], base: RunConfig) -> RunConfig:
 
 
 def write_values(config: RunConfig) -> list[Any]:
-    """What the widgets show for some settings, in the order of ``FIELDS``."""
+    """Form values of settings, in the order of ``FIELDS``."""
     found = []
     for field in FIELDS:
         value: Any = config
@@ -225,7 +223,7 @@ def write_values(config: RunConfig) -> list[Any]:
 
 
 def normalize_values(values: Sequence[Any]) -> list[Any]:
-    """Values of a form in the types of the settings, so that they can be compared; an invalid one stays as it is."""
+    """Convert form values to the types of the settings for comparison; invalid values are unchanged."""
 
     def normalize(widget: Widget, value: Any) -> Any:
         try:
@@ -238,7 +236,7 @@ def normalize_values(values: Sequence[Any]) -> list[Any]:
 
 
 def label_problems(text: str) -> list[tuple[str, str]]:
-    """The lines of an ``InputError`` about settings as (label on the form, what is wrong)."""
+    """Convert the lines of an ``InputError`` to (form label, problem) pairs."""
     labels = {field.name: field.label for field in FIELDS}
     problems = []
     for line in text.splitlines():
@@ -251,12 +249,11 @@ def label_problems(text: str) -> list[tuple[str, str]]:
 
 
 def name_labels(text: str, section: str = "") -> str:
-    """A text for people with the names of settings put as the form has them.
+    """Replace names of settings in a message by their form labels.
 
     Args:
-        text: Names settings in full, such as ``data.path``; those of its section also by their last part, when that is
-            no plain word.
-        section: The section that it speaks of, or a setting of it.
+        text: Contains full names such as ``data.path``, or last parts with an underscore for settings of ``section``.
+        section: Section of the message, or a setting in it.
     """
     labels = {field.name: field.label for field in FIELDS}
     inside = section.split(".")[0]
@@ -270,7 +267,7 @@ def name_labels(text: str, section: str = "") -> str:
 
 
 def setting_fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting by its full name."""
+    """All settings by full name."""
 
     def walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
         for name, info in section.model_fields.items():
@@ -304,7 +301,7 @@ def _make_widget(field: FormField) -> Widget:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """The kinds of a union, without what annotates them."""
+    """Members of a union, without annotations."""
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(member for part in get_args(annotation) for member in _members(part))
     if hasattr(annotation, "__metadata__"):
@@ -319,9 +316,9 @@ def _titles(field: FormField, values: Sequence[str]) -> tuple[tuple[str, str], .
 
 
 def _read_value(widget: Widget, value: Any) -> Any:
-    """A browser's value as a setting: numbers come as floats, an empty field as None."""
+    """Convert a value from the browser: numbers arrive as floats, empty fields as None."""
     if widget.kind == "number or nothing":
-        # A text field: a page's field for numbers turns an empty one into 0.
+        # A text field, because a number field turns an empty value into 0.
         return value.strip() or None if isinstance(value, str) else value
     if widget.kind == "number":
         if value is None or value == "":

@@ -26,7 +26,7 @@ def ask(page: Page) -> None:
 
 
 def screen_box(page: Page, xyxy, slot: str = "a") -> list[float]:
-    """Where a rectangle of ORIGINAL pixels is on the screen, told by the browser's own transform of the image."""
+    """Where a rectangle of ORIGINAL pixels is on the screen, from the browser's own transform of the image."""
     return page.evaluate(
         """([slot, [x0, y0, x1, y1]]) => {
           const matrix = document.querySelector(`#result-${slot} .hs-canvas > svg`).getScreenCTM();

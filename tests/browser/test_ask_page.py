@@ -18,7 +18,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 def test_the_page_opens_with_an_invitation(studio, open_page):
     page = open_page(studio)
-    expect(page.locator("#result-a .hs-empty")).to_contain_text("See where the answer comes from")
+    expect(page.locator("#result-a .hs-empty")).to_contain_text("No image selected")
     expect(page.locator(".hs-example")).to_have_count(1)
     expect(page.locator("#result-b")).to_be_hidden()
     assert page.title() == "HART Studio"
@@ -41,7 +41,7 @@ def test_an_example_gives_regions_crops_and_three_answers(studio, open_page):
     expect(cards.nth(2)).to_contain_text("Right")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_text("Right answer from the crop (chance 33 %)")
     expect(cards.nth(0).locator(".hs-verdict")).to_have_class("hs-verdict hs-unproven")
-    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficient?yes (chance 33 %)")
+    expect(page.locator("#result-a .hs-badges")).to_contain_text("Sufficientyes (chance 33 %)")
     expect(page.locator(".hs-warning")).to_have_count(0)
     expect(page.locator("#result-a .hs-badges")).to_contain_text("Area3.1 % of the image")
 
@@ -87,14 +87,14 @@ def test_two_models_stand_side_by_side(studio, open_page):
     page.wait_for_selector("#result-b .hs-card")
     expect(page.locator("#result-a .hs-model")).to_have_text("scripted")
     expect(page.locator("#result-b .hs-model")).to_have_text("blind")
-    expect(page.locator("#result-b .hs-card").nth(0)).to_contain_text("The model named no region.")
+    expect(page.locator("#result-b .hs-card").nth(0)).to_contain_text("No region predicted.")
     expect(page.locator("#result-b .hs-card").nth(1)).to_contain_text("no answer")
     left, right = (page.locator(f"#result-{slot}").bounding_box() for slot in "ab")
     assert right["x"] >= left["x"] + left["width"]
     assert right["width"] == pytest.approx(left["width"], abs=2)
 
     choose_model(page, "", "ask-model-b")
-    page.locator("#ask-model-b input").fill("No second model")
+    page.locator("#ask-model-b input").fill("None")
     page.keyboard.press("Enter")
     page.click("#ask-button")
     expect(page.locator("#result-b")).to_be_hidden()
@@ -105,14 +105,10 @@ def test_a_model_that_fails_is_explained(studio, open_page):
     pick_example(page)
     alert = page.get_by_role("alert")
     for model, title, text in [
-        (
-            "absent/model",
-            "The model cannot be used",
-            "Model 'absent/model' not found, neither as a folder nor on the Hub'",
-        ),
-        ("unreachable/model", "The model cannot be used", "the Hub cannot be reached"),
-        ("full", "Out of memory", "Lower the overview budget"),
-        ("broken", "Something went wrong", "The log has it as"),
+        ("absent/model", "Model unavailable", "Model 'absent/model' not found, neither as a folder nor on the Hub"),
+        ("unreachable/model", "Model unavailable", "the Hub cannot be reached"),
+        ("full", "Out of memory", "Lower the Overview max pixels"),
+        ("broken", "Internal error", "Search the log for"),
     ]:
         choose_model(page, model)
         page.click("#ask-button")
@@ -131,12 +127,12 @@ def test_of_two_models_the_one_that_fails_is_named(studio, open_page):
     alert = page.get_by_role("alert")
     choose_model(page, "absent/model", "ask-model-b")
     page.click("#ask-button")
-    expect(alert.locator("strong")).to_have_text("Second model, absent/model: the model cannot be used")
+    expect(alert.locator("strong")).to_have_text("Second model, absent/model: model unavailable")
     expect(alert).to_contain_text("The answers of scripted are below.")
     expect(page.locator("#result-a .hs-card")).to_have_count(3)
     choose_model(page, "broken")
     page.click("#ask-button")
-    expect(alert.locator("strong")).to_have_text("First model, broken: something went wrong")
+    expect(alert.locator("strong")).to_have_text("First model, broken: internal error")
     expect(alert).to_contain_text("absent/model was not asked.")
     expect(page.locator("#result-a .hs-card")).to_have_count(0)
 
@@ -146,8 +142,8 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
     pick_example(page)
     choose_model(page, "blind")
     ask(page)
-    badge = page.locator("#result-a .hs-badge", has_text="Needed?")
-    expect(badge.locator(".hs-badge-value")).to_have_text("not known: no region")
+    badge = page.locator("#result-a .hs-badge", has_text="Necessary")
+    expect(badge.locator(".hs-badge-value")).to_have_text("unknown: no region")
     page.get_by_role("button", name="Settings").first.click()
     page.get_by_label("Full image", exact=True).uncheck()
     ask(page)
@@ -160,12 +156,12 @@ def test_whether_the_region_is_needed_is_never_left_out_in_silence(studio, open_
 def test_a_form_that_is_not_complete_is_explained(studio, open_page):
     page = open_page(studio)
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is no image yet")
+    expect(page.get_by_role("alert")).to_contain_text("No image")
     pick_example(page)
     expect(page.get_by_role("alert")).to_have_count(0)
     page.fill("#ask-question textarea", "   ")
     page.click("#ask-button")
-    expect(page.get_by_role("alert")).to_contain_text("There is no question yet")
+    expect(page.get_by_role("alert")).to_contain_text("No question")
     page.fill("#ask-question textarea", "Which number?")
     page.fill("#ask-answer input", "nine")
     page.click("#ask-button")
@@ -192,7 +188,7 @@ def test_a_file_that_is_no_image_is_explained(studio, open_page, tmp_path, name,
     page = open_page(studio)
     page.set_input_files("#ask-image input[type=file]", tmp_path / name)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("This image cannot be used")
+    expect(alert).to_contain_text("Invalid image")
     expect(alert).to_contain_text(re.compile(text, re.IGNORECASE))
     expect(alert).not_to_contain_text("/work")
     expect(page.locator("#result-a .hs-empty")).to_be_visible()

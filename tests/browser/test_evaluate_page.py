@@ -81,7 +81,7 @@ def test_from_the_form_to_a_failure_in_ask(
 
     with page.expect_download() as download:
         page.locator(".hs-ev-report").click()
-        page.get_by_text("Everything as a zip").click(timeout=RUN_MS)
+        page.get_by_text("Download zip").click(timeout=RUN_MS)
     download.value.save_as(tmp_path / "report.zip")
     assert "report.html" in zipfile.ZipFile(tmp_path / "report.zip").namelist()
 
@@ -114,19 +114,19 @@ def test_how_many_questions_and_about_how_long_before_the_start(
     expect(page.locator(".hs-ev-row")).to_have_count(1)
     page.locator(".hs-ev-new > summary").click()
     about = page.locator(".hs-ev-about")
-    expect(about).to_contain_text("All 200 questions; the time is told once it runs")
+    expect(about).to_contain_text("200 questions. Time estimate available after the first batch")
     expect(page.locator(".hs-ev-limit")).to_have_attribute("placeholder", "all 200")
     page.get_by_label("Full image", exact=True).check()
-    expect(about).to_contain_text(re.compile("All 200 questions, about .* at the pace of the last evaluation like it"))
+    expect(about).to_contain_text(re.compile("200 questions, about .*, based on the last similar evaluation"))
     page.locator(".hs-ev-limit").fill("8")
     expect(about).to_contain_text(re.compile("^8 questions"))
     page.locator(".hs-ev-path").fill("/data/own")
-    expect(about).to_contain_text("At most 8 questions, counted when it starts")
+    expect(about).to_contain_text("Up to 8 questions, counted at the start")
     page.locator(".hs-ev-limit").fill("")
-    expect(about).to_contain_text("All questions of that place, counted when it starts")
+    expect(about).to_contain_text("All questions, counted at the start")
     page.locator(".hs-ev-path").fill("")
     page.locator(".hs-ev-benchmark").select_option("vstar")
-    expect(about).to_contain_text("All 191 questions")
+    expect(about).to_contain_text("191 questions")
 
 
 def test_tables_fit_or_say_that_they_go_on(
@@ -149,7 +149,7 @@ def test_tables_fit_or_say_that_they_go_on(
     first = wide.locator("tbody th").first
     left = first.bounding_box()
     host.evaluate("(node) => { node.scrollLeft = node.scrollWidth; }")
-    expect(more).to_contain_text("The last columns are in sight")
+    expect(more).to_contain_text("Last columns shown")
     assert first.bounding_box() == left, "the first column stays"
     page.wait_for_function(f"(node) => {edge} === '0'", arg=host.element_handle())
     page.set_viewport_size({"width": 2600, "height": 900})
@@ -223,15 +223,15 @@ def test_filters_and_protocols(open_page: Callable[..., Page], studio: str, root
     expect(page.locator(".hs-ev-item")).to_have_count(1)
     expect(page.locator(".hs-ev-question")).to_have_text("Which number is on sign 10?")
     page.locator(".hs-ev-text").fill("nothing like it")
-    expect(page.locator(".hs-ev-questions")).to_have_text("No question matches.")
+    expect(page.locator(".hs-ev-questions")).to_have_text("No matching questions.")
     expect(page.locator(".hs-ev-detail")).to_be_hidden()
     page.locator(".hs-ev-text").fill("")
     page.locator(".hs-ev-protocol").select_option("direct")
-    expect(page.locator(".hs-ev-verdict option").first).to_have_text("Any outcome (12)")
+    expect(page.locator(".hs-ev-verdict option").first).to_have_text("All outcomes (12)")
     expect(page.locator(".hs-ev-item").first).to_contain_text("wrong answer, right box")
 
 
-def test_boxes_of_both_kinds_look_different(
+def test_boxes_of_both_kinds_have_different_styles(
     open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
     write_evaluation(root, [make_record(1, image, on_gold=False)], title="One")
@@ -281,10 +281,10 @@ def test_states(open_page: Callable[..., Page], studio: str, root: Path, image: 
     expect(row_of(page, "Stopped")).to_contain_text("5 of 9")
     expect(row_of(page, "Failed").locator("[role=alert]")).to_have_text("expected a model that answers")
     expect(row_of(page, "Lost").locator(".hs-pill")).to_have_text("lost")
-    expect(page.locator("#hs-ev-tables")).to_have_text("Tick an evaluation above to see its figures.")
+    expect(page.locator("#hs-ev-tables")).to_have_text("Select an evaluation above to see its results.")
     row_of(page, "Lost").locator("input").check()
-    expect(page.locator("#hs-ev-tables")).to_contain_text("Nothing has been measured yet")
-    expect(page.locator(".hs-ev-notes")).to_contain_text("Lost has not read its questions yet")
+    expect(page.locator("#hs-ev-tables")).to_contain_text("No results yet")
+    expect(page.locator(".hs-ev-notes")).to_contain_text("Lost has not loaded its questions yet")
     row_of(page, "Stopped").locator("input").check()
     expect(page.locator("#hs-ev-tables tbody")).not_to_have_count(0)
     expect(page.locator("#hs-ev-tables")).to_contain_text("partial")
@@ -302,18 +302,18 @@ def test_a_list_that_is_partly_or_not_at_all_readable_says_so(
     broken.status.write_text(broken.status.read_text().replace('"total": 200', f'"total": {10**20}'))
     page = open_page(studio)
     open_tab(page, "Evaluate")
-    expect(page.locator(".hs-ev-count")).to_have_text("1 · 1 cannot be read: the Runs tab or the log says why")
+    expect(page.locator(".hs-ev-count")).to_have_text("1 · 1 unreadable; see the Runs tab or the server log")
     expect(row_of(page, "Fine")).to_be_visible()
     page.locator(".hs-ev-new > summary").click()
     page.locator(".hs-ev-limit").fill("100000000000000000000")
     expect(page.locator(".hs-ev-command code")).to_contain_text("limit: Input should be less than or equal to")
     page.route("**/component_server**", lambda route: route.abort())
-    expect(page.locator(".hs-ev-message")).to_contain_text("The list of evaluations does not come", timeout=20_000)
+    expect(page.locator(".hs-ev-message")).to_contain_text("Cannot load the evaluations", timeout=20_000)
     page.unroute("**/component_server**")
     expect(page.locator(".hs-ev-message")).to_have_text("")
 
 
-def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
+def test_progress_is_shown_and_the_first_results_remove_the_note(
     open_page: Callable[..., Page], studio: str, root: Path, image: Path
 ) -> None:
     layout = write_evaluation(root, [], total=9, title="Slow")
@@ -325,7 +325,7 @@ def test_what_goes_on_is_told_and_the_first_figures_take_the_note_away(
         open_tab(page, "Evaluate")
         expect(row_of(page, "Slow")).to_contain_text("0 of 9 answered · loading the model")
         row_of(page, "Slow").locator("input").check()
-        expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has not measured a question yet")
+        expect(page.locator(".hs-ev-notes")).to_contain_text("Slow on needle has no results yet")
         append_records(shard_path(layout, 0), make_records(image, 5))
         write_status(layout, begun.replace(step=5))
         expect(page.locator(".hs-ev-notes")).to_be_hidden()
@@ -359,10 +359,10 @@ def test_card_table_and_questions_name_the_same_counts(
         expect(gaps.nth(0)).to_contain_text("partial: 16 of 30 questions are measured")
         expect(gaps.nth(1)).to_contain_text("2 invalid rows of the benchmark left out")
         expect(gaps.nth(2)).to_contain_text("1 of 16 questions are unscored (1 x the model failed)")
-        page.wait_for_timeout(3500)  # two more looks at a list that still counts none
+        page.wait_for_timeout(3500)  # two more polls of a list that still counts none
         expect(card).to_contain_text("16 of 30 answered")
         page.get_by_role("tab", name="Failures").click()
-        expect(page.locator(".hs-ev-verdict option").first).to_have_text("Any outcome (16)")
+        expect(page.locator(".hs-ev-verdict option").first).to_have_text("All outcomes (16)")
     finally:
         job.kill()
         job.wait()

@@ -28,14 +28,14 @@ OpenPage = Callable[..., Page]
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """``nvidia-smi`` of a machine with two processors of one kind."""
     program = tmp_path_factory.mktemp("driver") / "nvidia-smi"
-    tell_memory(program, 4096, 0)
+    set_memory(program, 4096, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(program.parent), prepend=os.pathsep)
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         yield program
 
 
-def tell_memory(program: Path, *used_mib: int) -> None:
+def set_memory(program: Path, *used_mib: int) -> None:
     lines = "".join(f"echo '{index}, NVIDIA L4, 24576, {used}'\n" for index, used in enumerate(used_mib))
     program.write_text(f"#!/bin/sh\n{lines}")
     program.chmod(0o755)
@@ -82,7 +82,7 @@ def test_the_processors_are_listed_with_the_memory_that_is_free_now(
     labels = page.locator("#train-gpus label")
     expect(labels).to_have_text(["0: NVIDIA L4 (20 of 24 GB free)", "1: NVIDIA L4 (24 of 24 GB free)"])
     expect(page.locator(".hs-facts")).to_contain_text("1 GPU")
-    tell_memory(driver, 4096, 12288)
+    set_memory(driver, 4096, 12288)
     open_tab(page, "Runs")
     open_tab(page, "Train")
     expect(labels.nth(1)).to_have_text("1: NVIDIA L4 (12 of 24 GB free)")
@@ -120,8 +120,10 @@ def test_a_run_waits_for_its_processor_and_for_no_other(
     assert [read_plan(layout)["gpus"] for layout in (first, second, other)] == [[0], [0], [1]]
     expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
     for layout, seen in ((first, "0"), (other, "1")):
-        told = json.loads(layout.provenance.read_text())["environment"]
-        assert (told["CUDA_VISIBLE_DEVICES"], told["CUDA_DEVICE_ORDER"]) == (seen, "PCI_BUS_ID"), "as the job sees it"
+        environment = json.loads(layout.provenance.read_text())["environment"]
+        assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (seen, "PCI_BUS_ID"), (
+            "as the job sees it"
+        )
     page.select_option(".hs-run-picker", second.run_id)
     state_is(page, "queued")
     page.select_option(".hs-run-picker", first.run_id)

@@ -123,5 +123,5 @@ def test_an_image_of_45_megapixels_stays_light(studio, open_page, tmp_path):
     for _ in range(30):
         page.keyboard.press("ArrowRight")
     page.evaluate("new Promise(requestAnimationFrame)")
-    # Far under a tenth of a second each, with room for a machine that is busy otherwise.
+    # Far under a tenth of a second each, with a margin for a busy machine.
     assert (time.monotonic() - started) / 30 < 0.5

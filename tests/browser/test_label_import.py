@@ -1,4 +1,4 @@
-"""Import on the Label page: what a look inside tells, zips, images that lie elsewhere; one class for an export."""
+"""Import on the Label page: previews, zips, images in other folders; single class of an export."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_images_of_a_zip_are_counted_asked_about_and_keep_their_names(
     expect(page.locator(".hs-preview")).to_have_text("2 images: img/navy.png, img/red.png")
     expect(page.locator(".hs-question")).to_be_visible()
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-label-message")).to_have_text("Type the question to ask about each image.")
+    expect(page.locator(".hs-label-message")).to_have_text("Enter a question for the images.")
     expect(page.locator(".hs-question")).to_have_attribute("placeholder", QUESTION)
     page.locator(".hs-question").fill("Where is the {label}?")
     page.locator(".hs-import-button").click()
@@ -86,7 +86,7 @@ def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, l
     create(page, "Zip with a table")
     page.locator(".hs-source").fill(str(sources / "whole.zip"))
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview")).to_contain_text("Images of the first 2 rows: 2 found.")
+    expect(page.locator(".hs-preview")).to_contain_text("Images in the first 2 rows: 2 found.")
     expect(page.locator("[data-field=answer]")).to_have_value("answer")
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
@@ -102,7 +102,7 @@ def test_a_table_alone_asks_for_the_folder_of_its_images(
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("the image is missing in ")
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview")).to_contain_text("Name the folder that they start from")
+    expect(page.locator(".hs-preview")).to_contain_text("Set Image folder")
     expect(page.locator(".hs-import-message")).to_be_empty()
     expect(page.locator(".hs-question")).to_be_hidden()
     page.locator("[data-field=answer]").select_option("question")
@@ -128,12 +128,12 @@ def test_a_table_without_heads_asks_for_its_columns(open_page: Callable[..., Pag
     create(page, "Bare table")
     page.locator(".hs-source").fill(str(sources / "bare.csv"))
     page.locator(".hs-preview-button").click()
-    expect(page.locator(".hs-preview > p")).to_have_text("No column was taken for the image: choose it.")
+    expect(page.locator(".hs-preview > p")).to_have_text("Image column not detected. Choose it.")
     for field, title, column in (("image", "image", "img/none.png"), ("question", "question", "What is it?")):
         select = page.locator(f"[data-field={field}]")
         expect(select).to_have_value("")
         page.locator(".hs-import-button").click()
-        expect(page.locator(".hs-label-message")).to_have_text(f"Choose the column of the {title}.")
+        expect(page.locator(".hs-label-message")).to_have_text(f"Choose the {title} column.")
         select.select_option(column)
     expect(page.locator(".hs-preview > p")).to_contain_text("1 found")
     page.locator(".hs-import-button").click()

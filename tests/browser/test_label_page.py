@@ -58,7 +58,7 @@ def default_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bring(page: Page, source: Path) -> None:
+def import_source(page: Page, source: Path) -> None:
     page.locator(".hs-source").fill(str(source))
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text("added", timeout=60_000)
@@ -70,10 +70,10 @@ def test_from_the_first_row_to_the_export(
 ) -> None:
     page = open_page(studio)
     create(page, "Whole path")
-    bring(page, needle)
+    import_source(page, needle)
     expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 bad rows")
-    bring_again = page.locator(".hs-import-button")
-    bring_again.click()
+    import_again = page.locator(".hs-import-button")
+    import_again.click()
     expect(page.locator(".hs-import-message")).to_have_text("0 added, 0 updated, 4 known, 0 bad rows", timeout=60_000)
 
     page.locator("[data-panel=propose]").click()
@@ -102,8 +102,8 @@ def test_from_the_first_row_to_the_export(
     expect(page.locator(".hs-review")).to_be_hidden()
 
     page.locator("[data-panel=quality]").click()
-    expect(page.locator(".hs-quality")).to_contain_text("Known answers")
-    expect(page.locator(".hs-quality")).to_contain_text("Beside gold boxes")
+    expect(page.locator(".hs-quality")).to_contain_text("Known-answer")
+    expect(page.locator(".hs-quality")).to_contain_text("Gold boxes")
     expect(page.locator(".hs-figures img")).not_to_have_count(0)
     assert page.evaluate("[...document.querySelectorAll('.hs-figures img')].every((image) => image.naturalWidth > 0)")
 
@@ -173,7 +173,7 @@ def test_what_was_left_out_is_there_in_another_studio(
     expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
 
 
-def test_a_source_that_is_not_there_is_told(open_page: Callable[..., Page], studio: str) -> None:
+def test_a_missing_source_is_reported(open_page: Callable[..., Page], studio: str) -> None:
     page = open_page(studio)
     create(page, "Nowhere")
     page.locator(".hs-source").fill("/no/such/place.csv")
@@ -203,10 +203,10 @@ def test_the_list_is_filtered_and_accepted_at_once_after_a_question(
     page.locator(".hs-filter-score").fill("0.23")
     page.locator(".hs-filter-score").blur()
     expect(page.locator(".hs-list-count")).to_have_text("2 items")
-    expect(page.locator(".hs-accept-all")).to_have_text("Accept these 1")
+    expect(page.locator(".hs-accept-all")).to_have_text("Accept all 1")
     page.locator(".hs-filter-score").fill("")
     page.locator(".hs-filter-score").blur()
-    expect(page.locator(".hs-accept-all")).to_have_text("Accept these 5")
+    expect(page.locator(".hs-accept-all")).to_have_text("Accept all 5")
     asked: list[str] = []
     page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     page.locator(".hs-accept-all").click()
@@ -270,21 +270,21 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     project.change_settings(project.settings.model_copy(update={"audit_share": 1.0}))
     items = list(project.items())
     for item, status, cautions in ((items[0], "proposed", ("scattered",)), (items[1], "auto_accepted", ())):
-        told = {"cautions": cautions, "necessity": None, "full_right": False}
-        check = item.label.check and item.label.check.model_copy(update=told)
+        changes = {"cautions": cautions, "necessity": None, "full_right": False}
+        check = item.label.check and item.label.check.model_copy(update=changes)
         changed = {"revision": 2, "status": status, "score": 0.98, "check": check}
         with project.database.writing() as connection:
             project.append_label(connection, item.id, item.label.model_copy(update=changed))
     page = open_page(studio)
     open_label_tab(page, "waiting")
     head, bar = page.locator(".hs-label-head").bounding_box(), page.locator(".hs-status-bar").bounding_box()
-    assert head and bar and 0 <= bar["y"] - head["y"] - head["height"] <= 16, "no empty band while nothing is told"
+    assert head and bar and 0 <= bar["y"] - head["y"] - head["height"] <= 16, "no empty band while there is no message"
     expect(page.locator(".hs-status-list")).to_contain_text("3waiting for review")
     expect(page.locator(".hs-status-list")).to_contain_text("1auto-accepted, 1 of them to audit")
 
     page.locator("[data-panel=propose]").click()
     notes = page.locator(".hs-score-notes")
-    expect(notes).to_contain_text("Choose a model. The built-in models were made for drawn needle scenes")
+    expect(notes).to_contain_text("Choose a model. The built-in models only support drawn needle scenes")
     expect(page.locator(".hs-label-model")).to_have_value("")
     expect(page.locator(".hs-start-run")).to_be_disabled()
     page.locator(".hs-label-model").fill("built-in-hart")
@@ -298,12 +298,12 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     page.locator("[data-panel=review]").click()
     tags = page.locator(".hs-list .hs-caution")
     expect(tags).to_have_text(["scattered"])
-    expect(tags).to_have_attribute("title", "Never auto-accepted: rollouts point at different places, or at none")
+    expect(tags).to_have_attribute("title", "Never auto-accepted: rollouts predict different regions, or none")
     page.locator(".hs-reviewer").fill("Ada")
     page.get_by_role("button", name="Which number is on sign 0?").click()
     expect(page.locator(".hs-review > header")).to_contain_text("3 waiting · 1 to audit · 0 decided")
     expect(page.locator(".hs-review-facts")).to_contain_text(
-        "Region necessary (masking test)not known: the full image is wrong already"
+        "Region necessary (masking test)unknown: the full image is already wrong"
     )
 
 
@@ -341,7 +341,7 @@ def test_the_built_in_model_is_suggested_for_drawn_scenes(
 ) -> None:
     page = open_page(studio)
     create(page, "Drawn scenes")
-    bring(page, default_scene)
+    import_source(page, default_scene)
     page.locator("[data-panel=propose]").click()
     expect(page.locator(".hs-label-model")).to_have_value("built-in-hart")
     expect(page.locator(".hs-start-run")).to_be_enabled()
@@ -360,7 +360,7 @@ def test_the_built_in_model_is_suggested_for_scenes_with_other_settings_and_give
 ) -> None:
     page = open_page(studio)
     create(page, "Smaller scenes")
-    bring(page, needle)
+    import_source(page, needle)
     page.locator("[data-panel=propose]").click()
     expect(page.locator(".hs-label-model")).to_have_value("built-in-hart")
     expect(page.locator(".hs-score-notes")).to_contain_text("4 of 4 items will be uncalibrated")
@@ -425,7 +425,7 @@ def test_an_edit_is_verified_by_the_built_in_model_in_two_seconds(
             return performance.now() - started;
         }"""
     )
-    # 0.25 s of it is the wait for the next change; the limit leaves room for a machine that is busy.
+    # 0.25 s of it is the wait for the next change; the limit leaves a margin for a busy machine.
     assert took < 6000, f"{took:.0f} ms"
 
 
@@ -472,7 +472,7 @@ def test_nothing_is_wider_than_the_window(
 def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labels: Path, needle: Path) -> None:
     page = open_page(studio)
     create(page, "Compared")
-    bring(page, needle)
+    import_source(page, needle)
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")
     for model in ("built-in", "built-in-hart"):
@@ -482,6 +482,6 @@ def test_two_runs_are_compared(open_page: Callable[..., Page], studio: str, labe
         expect(page.locator(".hs-label-run-line", has_text=f"{model} ")).to_have_count(0)
         expect(page.locator(".hs-pill-completed")).to_have_count(1 + (model == "built-in-hart"), timeout=RUN_MS)
     page.locator(".hs-compare-start").click()
-    expect(page.locator(".hs-label-diff")).to_contain_text("fixed: verified now")
+    expect(page.locator(".hs-label-diff")).to_contain_text("Fixed (now verified)")
     numbers = page.locator(".hs-label-diff tbody tr").first.locator("td").all_inner_texts()[1:]
     assert sum(int(number) for number in numbers) == 4

@@ -91,7 +91,7 @@ def test_an_uploaded_name_and_an_error_are_text(evil: Target, open_page: Callabl
     bad = tmp_path / NAME
     bad.write_text(EVIL)
     page.set_input_files("#ask-image input[type=file]", bad)
-    expect(page.locator("#ask-results")).to_contain_text("cannot be used")
+    expect(page.locator("#ask-results")).to_contain_text("Invalid image")
     check(page)
     page.get_by_role("tab", name="Watch", exact=True).click()
     expect(page.locator(".hs-run-outcome")).to_contain_text("onerror")

@@ -108,7 +108,7 @@ def test_rollouts_of_the_run_before_are_dropped(open_page: OpenPage, shelf_url: 
         shutil.rmtree(new.folder)
 
 
-def test_a_progress_bar_writes_over_itself_from_look_to_look(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
+def test_a_progress_bar_writes_over_itself_between_polls(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
     layout = write_run(shelf, "bar")
     log = layout.log_of(1)
     log.write_text("loading\n 10%\r 20%")
@@ -217,16 +217,16 @@ def test_keys_of_the_browser_are_left_to_it(open_page: OpenPage, shelf_url: str)
     expect(page.locator(".hs-step")).to_have_text("step 3")
 
 
-def test_focus_stays_where_it_is_when_something_is_drawn_anew(open_page: OpenPage, shelf_url: str) -> None:
+def test_focus_stays_where_it_is_when_something_is_redrawn(open_page: OpenPage, shelf_url: str) -> None:
     page = open_page(shelf_url)
     watch(page, "early")
     page.locator(".hs-chart svg").first.focus()
     page.keyboard.press("ArrowLeft")
-    told = page.locator(".hs-chart output").first.text_content()
-    assert told and told.startswith("step 3")
+    value = page.locator(".hs-chart output").first.text_content()
+    assert value and value.startswith("step 3")
     page.locator(".hs-smoothing").evaluate("(node) => node.dispatchEvent(new Event('input'))")
     assert page.evaluate("document.activeElement.tagName") == "svg"
-    assert page.locator(".hs-chart output").first.text_content() == told
+    assert page.locator(".hs-chart output").first.text_content() == value
     open_tab(page, "Runs")
     head = page.locator(".hs-runs thead button", has_text="Reward")
     head.focus()
@@ -235,7 +235,7 @@ def test_focus_stays_where_it_is_when_something_is_drawn_anew(open_page: OpenPag
     assert page.evaluate("document.activeElement.textContent") == "Reward"
 
 
-def test_what_was_told_of_a_run_goes_with_it(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
+def test_the_message_of_a_run_goes_with_it(open_page: OpenPage, shelf_url: str, shelf: Path) -> None:
     write_run(shelf, "short").log_of(1).write_text("log of short\n")
     page = open_page(shelf_url)
     watch(page, "short")
@@ -256,13 +256,15 @@ def test_a_busy_server_is_asked_again_and_its_words_are_shown_in_the_end(open_pa
             route.continue_()
             return
         asked.append(route.request.url)
-        detail = json.dumps({"detail": "Too many requests are running. Try again in a moment."})
+        detail = json.dumps({"detail": "Too many requests from this browser or network. Try again in a moment."})
         headers = {"retry-after": "0.1", "content-type": "application/json"}
         route.fulfill(status=429, headers=headers, body=detail)
 
     page.route(re.compile("component_server"), refuse)
     page.locator(".hs-new-name").fill("Busy")
     page.locator(".hs-create").click()
-    expect(page.locator(".hs-label-message")).to_have_text("Too many requests are running. Try again in a moment.")
+    expect(page.locator(".hs-label-message")).to_have_text(
+        "Too many requests from this browser or network. Try again in a moment."
+    )
     assert len(asked) == 3
     page.unroute(re.compile("component_server"))

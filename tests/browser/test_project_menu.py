@@ -56,18 +56,18 @@ def test_rename_duplicate_archive_delete_and_restore(open_page: Callable[..., Pa
 
     choose(page, "Duplicate…")
     answer(page, "Second")
-    expect(page.locator(".hs-label-message")).to_contain_text("“Street signs” was copied to “Second”")
+    expect(page.locator(".hs-label-message")).to_contain_text("“Street signs” copied to “Second”")
     expect(listed).to_have_value("second")
     expect(page.locator(".hs-status-list")).to_contain_text("3waiting for review")
 
     choose(page, "Archive")
-    expect(page.locator(".hs-label-message")).to_contain_text("is archived")
+    expect(page.locator(".hs-label-message")).to_contain_text("archived.")
     expect(listed).not_to_contain_text("Second")
     choose(page, "Show archived")
     expect(listed).to_contain_text("Second (3) · archived")
     listed.select_option("second")
     choose(page, "Unarchive")
-    expect(page.locator(".hs-label-message")).to_contain_text("in the list again")
+    expect(page.locator(".hs-label-message")).to_contain_text("unarchived")
     choose(page, "Show archived")
 
     choose(page, "Delete…")
@@ -75,14 +75,14 @@ def test_rename_duplicate_archive_delete_and_restore(open_page: Callable[..., Pa
     page.locator(".hs-project-dialog input").fill("secon")
     expect(page.locator(".hs-project-dialog [type=submit]")).to_be_disabled()
     answer(page, "Second")
-    expect(page.locator(".hs-label-message")).to_contain_text("in the trash for 7 days")
+    expect(page.locator(".hs-label-message")).to_contain_text("moved to the trash")
     expect(listed).not_to_contain_text("Second")
     assert not (labels / "second").exists()
 
     choose(page, "Trash…")
     page.get_by_role("button", name="Restore Second").click()
     expect(listed).to_have_value("second")
-    expect(page.locator(".hs-label-message")).to_contain_text("is restored")
+    expect(page.locator(".hs-label-message")).to_contain_text("restored")
     assert Project(labels / "second").count() == 3
 
 

@@ -61,7 +61,7 @@ def test_a_run_is_started_watched_and_found_again(
 ) -> None:
     page = open_page(studio_url)
     open_tab(page, "Watch")
-    expect(page.locator(".hs-no-run strong")).to_have_text("Nothing has been trained yet")
+    expect(page.locator(".hs-no-run strong")).to_have_text("No runs yet")
     page.get_by_role("button", name="Train a model").click()
     expect(page.locator("#train-start")).to_be_visible()
     fill_form(page, tmp_path, "first")
@@ -86,9 +86,9 @@ def test_a_run_is_started_watched_and_found_again(
         expect(shown.locator(".hs-rollout")).to_have_count(4)
         assert shown.evaluate("[...document.querySelectorAll('.hs-rollout img')].every((one) => one.naturalWidth > 0)")
         expect(shown.locator(".hs-chart svg").first).to_be_visible()
-    page.select_option("select[aria-label='Which rollouts']", "held-out")
-    expect(page.locator(".hs-step")).to_have_text("step 3, held out")
-    page.get_by_role("button", name="Follow this question").click()
+    page.select_option("select[aria-label='Rollout source']", "held-out")
+    expect(page.locator(".hs-step")).to_have_text("step 3, held-out")
+    page.get_by_role("button", name="Track question").click()
     expect(page.locator(".hs-step")).to_contain_text("records")
     page.get_by_role("button", name="Gold boxes").click()
     page.wait_for_selector(".hs-gold rect", state="attached")
@@ -108,7 +108,7 @@ def test_a_stop_saves_and_touches_nothing_else(
     try:
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
         page.get_by_role("button", name="Stop and save").click()
-        expect(page.locator(".hs-run-message")).to_have_text("Asked to finish its step, save, and end.")
+        expect(page.locator(".hs-run-message")).to_have_text("Stopping after this step and a checkpoint.")
         state_is(page, "stopped")
         expect(page.locator(".hs-run-message")).to_have_text("")
         assert foreign.poll() is None, "a program that only names the run continues"
@@ -166,15 +166,15 @@ def test_a_second_run_waits_for_the_first(
     fill_form(page, tmp_path, "behind", schedule={"rl_steps": 1, "eval_steps": 0})
     page.click("#train-start")
     open_tab(page, "Ask")
-    told = page.locator("[data-testid=toast-body]")
-    expect(told).to_contain_text("behind waits for 1 other run. It is on the Watch tab.", timeout=RUN_MS)
+    toast = page.locator("[data-testid=toast-body]")
+    expect(toast).to_contain_text("behind is queued behind 1 run. Follow it on the Watch tab.", timeout=RUN_MS)
     expect(page.get_by_role("tab", name="Ask", exact=True)).to_have_attribute("aria-selected", "true")
     open_tab(page, "Watch")
     page.select_option(".hs-run-picker", find_layout(root, "behind").run_id)
     state_is(page, "queued")
-    expect(page.locator(".hs-run-phase")).to_have_text("waiting for 1 other run on its device")
+    expect(page.locator(".hs-run-phase")).to_have_text("queued behind 1 run on this device")
     open_tab(page, "Train")
-    expect(page.locator(".hs-outcome")).to_contain_text("behind waits for 1 other run")
+    expect(page.locator(".hs-outcome")).to_contain_text("behind is queued behind 1 run")
     page.fill("#set-rollout-group-size input", "1")
     page.keyboard.press("Tab")
     expect(page.locator("#train-start")).to_be_disabled()
@@ -194,7 +194,7 @@ def test_the_studio_is_killed_and_started_again_while_a_run_goes_on(
     request.addfinalizer(lambda: end_runs(root))
     log = tmp_path / "log"
     with StudioProcess(root, log=log) as first:
-        assert first.url in log.read_text(), "a log that someone follows tells the address at once"
+        assert first.url in log.read_text(), "a log that someone follows shows the address at once"
         page = open_page(first.url)
         start(page, tmp_path, "survivor", schedule={"rl_steps": 500})
         expect(page.locator(".hs-run-steps")).to_contain_text("1 of 500", timeout=RUN_MS)
@@ -232,7 +232,7 @@ class StudioProcess:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         argv = [sys.executable, "-c", START_APP, "--port", str(self.port), "--runs-root", str(root)]
-        # Where Python is told to keep nothing back, it would not show whether the page itself does.
+        # Where Python output is unbuffered, it would not show whether the page itself does.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with (log or Path(os.devnull)).open("w") as output:
             self.process = subprocess.Popen(

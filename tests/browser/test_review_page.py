@@ -70,7 +70,7 @@ def box_count(page: Page) -> int:
     return page.locator(".hs-review [data-box]").count()
 
 
-def test_the_item_shows_what_speaks_for_it_and_against_it(review: tuple[Page, Project]) -> None:
+def test_the_item_shows_evidence_for_and_against_it(review: tuple[Page, Project]) -> None:
     page, _ = review
     assert badge(page) == "crops give a wrong answer"
     expect(page.locator(".hs-review-options .hs-known-answer")).to_have_text("A  five")
@@ -167,18 +167,18 @@ def test_accepting_without_a_box_asks_first(review: tuple[Page, Project]) -> Non
 
 def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], studio: str, labels: Path) -> None:
     project = make_project(labels, "chance", 2)
-    for item, told in zip(
+    for item, changes in zip(
         list(project.items()),
         ({"rollouts": 8, "sufficiency": 0.375, "crops_answer": "A", "crops_right": True, "full_right": False},
          {"rollouts": 8, "consensus": 0.0, "support": None, "crops_answer": None, "crops_right": None,
           "cautions": ("no_box",)}),
         strict=True,
     ):  # fmt: skip
-        check = item.label.check and item.label.check.model_copy(update=told)
+        check = item.label.check and item.label.check.model_copy(update=changes)
         changed = {
             "revision": 2,
             "check": check,
-            **({} if told.get("crops_right") else {"boxes": (), "score": None, "uncalibrated": "images"}),
+            **({} if changes.get("crops_right") else {"boxes": (), "score": None, "uncalibrated": "images"}),
         }
         with project.database.writing() as connection:
             project.append_label(connection, item.id, item.label.model_copy(update=changed))
@@ -186,7 +186,7 @@ def test_what_chance_explains_is_no_green_badge(open_page: Callable[..., Page], 
     open_label_tab(page, "chance")
     start_review(page)
     expect(page.locator(".hs-review > header")).to_contain_text("no rollout predicted a box")
-    expect(page.locator(".hs-review-facts")).to_contain_text("Look atno rollout predicted a box")
+    expect(page.locator(".hs-review-facts")).to_contain_text("Warningsno rollout predicted a box")
     expect(page.locator(".hs-review-facts")).to_contain_text("ScoreUncalibrated: other images than the calibration was")
     assert "different places" not in page.locator(".hs-review").inner_text()
     page.keyboard.press("n")
@@ -201,7 +201,7 @@ def test_a_bulk_accept_is_taken_back_from_the_review(review: tuple[Page, Project
     page, project = review
     accept_all(project, "Ada", ItemFilter(), 5)
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-message")).to_have_text("Taken back: accept of 5 labels")
+    expect(page.locator(".hs-review-message")).to_have_text("Undone: accept of 5 labels")
     assert labels_of(project) == ["proposed"] * 5
 
 
@@ -217,7 +217,7 @@ def test_keys_decide_and_the_next_item_comes(review: tuple[Page, Project]) -> No
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 4?")
     page.keyboard.press("1")
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".hs-review-facts dd").first).to_have_text("none: a person drew or changed the boxes")
+    expect(page.locator(".hs-review-facts dd").first).to_have_text("none (boxes edited by a person)")
     page.keyboard.press("a")
     expect(page.locator(".hs-review-question")).to_have_text("Queue empty")
     expect(page.locator(".hs-edited")).to_have_count(0)
@@ -243,14 +243,14 @@ def test_undo_and_redo_across_items_and_after_a_reload(review: tuple[Page, Proje
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 2?")
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 1?")
-    expect(page.locator(".hs-review-message")).to_have_text("Taken back: reject")
+    expect(page.locator(".hs-review-message")).to_have_text("Undone: reject")
     page.keyboard.press("u")
     expect(page.locator(".hs-review-question")).to_have_text("Which number is on sign 0?")
     assert labels_of(project)[:2] == ["proposed", "proposed"]
     page.keyboard.press("u")
-    expect(page.locator(".hs-review-message")).to_have_text("there is nothing to take back")
+    expect(page.locator(".hs-review-message")).to_have_text("Nothing to undo")
     page.keyboard.press("y")
-    expect(page.locator(".hs-review-message")).to_have_text("Done again: accept")
+    expect(page.locator(".hs-review-message")).to_have_text("Redone: accept")
     assert labels_of(project)[:2] == ["accepted", "proposed"]
 
 
@@ -366,9 +366,9 @@ def test_a_label_that_changed_meanwhile_is_not_overwritten(review: tuple[Page, P
 def test_the_keys_are_listed_and_the_focus_stays_inside(review: tuple[Page, Project]) -> None:
     page, _ = review
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_hidden()
     for _ in range(14):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.closest('.hs-review') !== null")
@@ -384,7 +384,7 @@ def test_text_of_a_question_is_never_markup(open_page: Callable[..., Page], stud
     assert page.title() != "owned"
 
 
-def test_an_image_that_is_gone_is_told_and_the_next_item_can_be_reached(
+def test_a_image_that_is_missing_is_reported_and_the_next_item_can_be_reached(
     open_page: Callable[..., Page], studio: str, labels: Path
 ) -> None:
     project = make_project(labels, "gone", 2)
@@ -393,7 +393,7 @@ def test_an_image_that_is_gone_is_told_and_the_next_item_can_be_reached(
     open_label_tab(page, "gone")
     start_review(page)
     expect(page.locator(".hs-review-message")).to_contain_text("no file of that name")
-    expect(page.locator(".hs-review-message")).to_contain_text("the item is kept")
+    expect(page.locator(".hs-review-message")).to_contain_text("The item is kept")
 
 
 def test_a_point_of_the_original_is_where_the_screen_shows_it(review: tuple[Page, Project]) -> None:

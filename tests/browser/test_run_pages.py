@@ -36,7 +36,7 @@ expect.set_options(timeout=PATIENCE_MS)
 OpenPage = Callable[..., Page]
 
 SHOWN_BY_CHAIN = ("schedule-rl-steps", "schedule-sft-steps", "method-preference-scale")
-"""Fields of a setting that RL stages look at, one that SFT looks at, and one that AP-GRPO alone looks at."""
+"""Fields of a setting used by RL stages, one used by SFT, and one used by AP-GRPO only."""
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,12 @@ def test_a_question_is_followed_and_rollouts_are_filtered(open_page: OpenPage, s
     expect(page.locator(".hs-rollout")).to_have_count(1)
     expect(page.locator(".hs-verdict")).to_have_text("wrong")
     page.select_option("select[aria-label='Filter']", "all")
-    page.select_option("select[aria-label='Which rollouts']", "held-out")
-    expect(page.locator(".hs-step")).to_have_text("step 5, held out")
-    page.get_by_role("button", name="Follow this question").click()
-    expect(page.locator(".hs-step")).to_have_text("step 5, held out · 2 records")
+    page.select_option("select[aria-label='Rollout source']", "held-out")
+    expect(page.locator(".hs-step")).to_have_text("step 5, held-out")
+    page.get_by_role("button", name="Track question").click()
+    expect(page.locator(".hs-step")).to_have_text("step 5, held-out · 2 records")
     page.get_by_role("button", name="Earlier step").click()
-    expect(page.locator(".hs-step")).to_contain_text("step 0, held out")
+    expect(page.locator(".hs-step")).to_contain_text("step 0, held-out")
 
 
 def test_text_of_a_model_never_becomes_markup(open_page: OpenPage, shelf_url: str) -> None:
@@ -134,17 +134,17 @@ def test_runs_are_searched_and_compared(open_page: OpenPage, shelf_url: str) -> 
     expect(page.locator(".hs-differences tbody tr")).to_have_count(1)
     expect(page.locator(".hs-differences tbody tr")).to_contain_text("method.preference_scale")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Curves as CSV").click()
+        page.get_by_role("button", name="Download CSV").click()
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0] == "run,title,kind,step,figure,mean,least,greatest,questions,question_set"
     assert sum(",plain,evaluation," in line and line.endswith(",8,a1b2c3") for line in lines) == 8
     assert sum(",plain,step," in line and ",reward," in line for line in lines) == 5
     with page.expect_download() as download:
-        page.get_by_role("button", name="Figures as SVG").click()
+        page.get_by_role("button", name="Download SVG").click()
     figure = Path(download.value.path()).read_text()
     assert figure.startswith("<svg") and all(f">{text}</text>" in figure for text in ("Reward", "plain", "other"))
     with page.expect_download() as download:
-        page.get_by_role("button", name="Figures as PNG").click()
+        page.get_by_role("button", name="Download PNG").click()
     assert Path(download.value.path()).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page.get_by_role("button", name="plain", exact=True).click()
     expect(page.locator(".hs-run-title")).to_have_text("plain")
@@ -224,14 +224,14 @@ def test_a_run_that_someone_ended_is_not_shown_as_a_failure(
     page = open_page(shelf_url)
     end = page.locator(".hs-run-outcome")
     watch(page, "ended")
-    expect(end).to_have_text("Ended at once, on request. The last checkpoint is step 2; Resume continues from there.")
+    expect(end).to_have_text("Ended at once, on request. Last checkpoint: step 2; Resume continues from it.")
     expect(end).to_have_attribute("role", "status")
     neutral = color_of(page, ".hs-run-outcome")
     watch(page, "went down")
-    expect(end).to_contain_text("Ended by SIGTERM. The last checkpoint is step 2")
+    expect(end).to_contain_text("Ended by SIGTERM. Last checkpoint: step 2")
     assert color_of(page, ".hs-run-outcome") == neutral
     watch(page, "broken")
-    expect(end).to_contain_text("This run failed")
+    expect(end).to_contain_text("Run failed")
     expect(end).to_have_attribute("role", "alert")
     assert color_of(page, ".hs-run-outcome") != neutral
     open_tab(page, "Runs")
@@ -269,7 +269,7 @@ def test_a_run_says_what_it_does_beside_its_steps(
             with run.saving_checkpoint(step, "ap_grpo"):
                 pass
             expect(page.locator(".hs-checkpoints")).to_have_value(str(step))  # the newest, until someone chooses
-        expect(phase).to_have_text("working on step 3")
+        expect(phase).to_have_text("running step 3")
         expect(clock).to_contain_text("left")
         expect(page.locator(".hs-chart:visible")).to_have_count(1)
         run.log_step(3, "ap_grpo", {"reward": 0.5})
@@ -374,12 +374,12 @@ def test_red_findings_block_and_samples_are_shown(
     before = len(list_runs(shelf))
     page = open_page(shelf_url)
     fill_form(page, tmp_path, "absent", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
-    expect(page.locator(".hs-finding-bad")).to_contain_text("There is no file or folder at")
+    expect(page.locator(".hs-finding-bad")).to_contain_text("does not exist")
     expect(page.locator("#train-start")).to_be_disabled()
     (tmp_path / "none.jsonl").write_text("{}\n")
     fill_form(page, tmp_path, "blocked", data={"source": "jsonl", "path": str(tmp_path / "none.jsonl")})
     page.click("#train-start")
-    expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail", timeout=RUN_MS)
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("Preflight failed", timeout=RUN_MS)
     expect(page.locator(".hs-finding-bad")).to_contain_text("No valid rows")
     assert len(list_runs(shelf)) == before
     fill_form(page, tmp_path, "shown")
@@ -403,11 +403,11 @@ def test_a_public_page_shows_runs_and_starts_none(
 ) -> None:
     page = open_page(serve(None, image_folder, tmp_path, False))
     open_tab(page, "Watch")
-    expect(page.locator(".hs-no-run p")).to_contain_text("Training is switched off on this page")
+    expect(page.locator(".hs-no-run p")).to_contain_text("Training is disabled on this page")
     expect(page.locator(".hs-go-to-train")).to_be_hidden()
     write_run(tmp_path, "plain")
     open_tab(page, "Train")
-    expect(page.locator(".hs-outcome-bad")).to_contain_text("switched off on a public page")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("disabled on a public page")
     for button in ("#train-start", "#train-check", "#train-preview"):
         expect(page.locator(button)).to_be_disabled()
     watch(page, "plain")
@@ -433,10 +433,10 @@ def test_a_start_waits_visibly_for_the_check_that_runs(
     start = page.locator("#train-start")
     try:
         expect(start).to_be_disabled()
-        expect(start).to_have_text("Start after this check")
+        expect(start).to_have_text("Preflight running…")
         expect(page.locator(".hs-findings")).to_contain_text("Lower “Group size G”.")
     finally:
         goes_on.set()
     expect(start).to_be_enabled()
     expect(start).to_have_text("Start training")
-    expect(page.locator(".hs-outcome")).to_have_text("Ready to start; 1 point to look at.")
+    expect(page.locator(".hs-outcome")).to_have_text("Ready to start with 1 warning.")

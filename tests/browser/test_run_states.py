@@ -18,11 +18,11 @@ expect.set_options(timeout=PATIENCE_MS)
 OpenPage = Callable[..., Page]
 
 KEEP_TEXTS = """() => {
-  window.told = [];
+  window.shownTexts = [];
   const host = document.querySelector('.hs-rollout-viewer-host');
   new MutationObserver(() => {
     const text = host.querySelector('.hs-rollout-viewer-empty')?.textContent;
-    if (text && window.told.at(-1) !== text) window.told.push(text);
+    if (text && window.shownTexts.at(-1) !== text) window.shownTexts.push(text);
   }).observe(host, { childList: true, subtree: true });
 }"""
 """Keeps every text that stands where the rollouts will be, however short it is there."""
@@ -55,13 +55,13 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
         page.locator(".hs-step"),
     )
     expect(page.locator(".hs-run-title")).to_have_text("new")
-    expect(phase).to_have_text("starting soon")
-    expect(empty).to_contain_text("Now: starting soon. Held-out questions appear first")
+    expect(phase).to_have_text("starting")
+    expect(empty).to_contain_text("Now: starting. Held-out questions appear first")
     choose(page, "other")
     expect(step).to_have_text("step 2")
     page.evaluate(KEEP_TEXTS)
     choose(page, "new")
-    expect(empty).to_contain_text("Now: starting soon.")
+    expect(empty).to_contain_text("Now: starting.")
     with RunWriter(layout, total=4) as run:
         run.set_phase("loading the model")
         expect(empty).to_contain_text("Now: loading the model.")
@@ -69,23 +69,23 @@ def test_a_run_says_what_it_does_from_the_first_second(open_page: OpenPage, url:
         run.set_phase("evaluating held-out questions, 16 of 120")
         expect(empty).to_contain_text("Now: evaluating held-out questions, 16 of 120.")
         run.log_rollouts(0, [make_group("held", "star", "Which?", 0, is_held_out=True)], is_held_out=True)
-        expect(step).to_have_text("step 0, held out")
+        expect(step).to_have_text("step 0, held-out")
         expect(page.locator(".hs-rollout")).to_have_count(1)
         run.log_evaluation(0, {"accuracy": 0.5}, 120, "f" * 64)
         run.set_phase("")
-        expect(phase).to_have_text("working on step 1")
+        expect(phase).to_have_text("running step 1")
         run.log_step(1, "ap_grpo", {"reward": 0.5})
         run.log_rollouts(1, [make_group("q1", "star", "Which?", 1)])
         expect(step).to_have_text("step 1")
-        expect(phase).to_have_text("working on step 2")
-    told = page.evaluate("window.told")
-    assert told[0].startswith("Loading the run…")
-    assert not any("ended" in text or "No rollouts were" in text for text in told), told
+        expect(phase).to_have_text("running step 2")
+    texts = page.evaluate("window.shownTexts")
+    assert texts[0].startswith("Loading the run…")
+    assert not any("ended" in text or "No rollouts recorded" in text for text in texts), texts
 
 
 def test_why_there_are_no_rollouts(open_page: OpenPage, url: str, root: Path) -> None:
     for name, settings, text in (
-        ("off", {"schedule": {"rollout_log_steps": 0, "eval_steps": 0}}, "“Log rollouts every” is 0"),
+        ("off", {"schedule": {"rollout_log_steps": 0, "eval_steps": 0}}, "“Rollout log steps” is 0"),
         ("sft", {"method": {"chain": "sft"}}, "SFT trains without rollouts"),
         ("short", {}, "The run ended before its first record."),
     ):
@@ -168,5 +168,5 @@ def test_a_run_whose_status_cannot_be_read_says_so(open_page: OpenPage, url: str
     layout.status.write_text("{")
     page = open_page(url)
     open_tab(page, "Watch")
-    expect(page.locator(".hs-run-outcome")).to_contain_text("This run cannot be read")
+    expect(page.locator(".hs-run-outcome")).to_contain_text("Run unreadable")
     expect(page.locator(".hs-run-outcome")).to_contain_text("is not a valid run status")

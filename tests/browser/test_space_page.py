@@ -19,7 +19,7 @@ from tests.spaces import OWNER, Space, serve_space, sign_in
 pytestmark = pytest.mark.browser
 
 WELL_KNOWN = re.compile(r"^https://(fonts\.googleapis\.com|huggingface\.co)/")
-"""What gradio's own page asks for on a Space; ours refuses it by its policy, and this machine has no such hosts."""
+"""Requests of gradio's own page on a Space; the content policy blocks them, and this machine has no such hosts."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def space(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Itera
 
 @pytest.fixture
 def open_tab(browser: Browser, space: Space) -> Iterator[Callable[..., Page]]:
-    """``open_tab()``: the Label tab for one more visitor; with ``sign_in(name)``, as that person sees it."""
+    """``open_tab()``: the Label tab for Too many visitors; with ``sign_in(name)``, as that person sees it."""
     contexts = []
 
     def load(session: dict[str, str] | None = None) -> Page:
@@ -66,9 +66,9 @@ def test_a_tab_has_projects_of_its_own(
         page.locator(".hs-create").click()
         expect(page.locator(".hs-project option")).to_have_text([f"{name} (0)"])
 
-    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.write(image_folder / "street.png", "street.png")
-    first.locator(".hs-file").set_input_files(tmp_path / "pictures.zip")
+    first.locator(".hs-file").set_input_files(tmp_path / "images.zip")
     first.locator(".hs-question").fill("Which number is on the sign?")
     first.locator(".hs-import-button").click()
     expect(first.locator(".hs-import-message")).to_contain_text("1 added")
@@ -87,36 +87,36 @@ def test_a_tab_has_projects_of_its_own(
     first.reload()
     first.wait_for_selector("#ask-button", state="attached")  # the page comes back on the Label tab
     expect(first.locator(".hs-project option")).to_have_text(["Signs of mine (1)"])
-    second.goto(first.url)  # with the name of the project in the address, but without the ticket
+    second.goto(first.url)  # with the name of the project in the address, but without the session token
     second.wait_for_selector("#ask-button", state="attached")
     expect(second.locator(".hs-project option")).to_have_text(["Others (0)"])
 
 
-def test_a_page_keeps_its_room_from_behind_another_tab(open_tab: Callable[..., Page]) -> None:
+def test_a_page_in_a_background_tab_keeps_its_session(open_tab: Callable[..., Page]) -> None:
     page = open_tab()
     page.locator(".hs-new-name").fill("Signs of mine")
     page.locator(".hs-create").click()
     expect(page.locator(".hs-project option")).to_have_text(["Signs of mine (0)"])
     page.get_by_role("tab", name="Ask", exact=True).click()
     expect(page.locator(".hs-label")).to_be_hidden()
-    page.wait_for_timeout(2000)  # a look that was on its way
-    looks: list[str] = []
-    page.on("request", lambda request: looks.append(request.url) if '"poll"' in (request.post_data or "") else None)
+    page.wait_for_timeout(2000)  # a poll that was on its way
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url) if '"poll"' in (request.post_data or "") else None)
     page.wait_for_timeout(4000)
-    assert not looks, "not every second or two while no one sees it"
+    assert not requests, "not every second or two while no one sees it"
     with page.expect_request(lambda request: '"poll"' in (request.post_data or "")):
         page.clock.fast_forward(61_000)
 
 
-def test_whoever_is_not_the_owner_is_told_whose_runs_these_are(open_tab: Callable[..., Page]) -> None:
+def test_visitors_see_that_runs_belong_to_the_owner(open_tab: Callable[..., Page]) -> None:
     page = open_tab()
     expect(page.locator("#space-login")).to_be_visible()
     expect(page.locator("#space-duplicate")).to_be_visible()
     page.get_by_role("tab", name="Watch", exact=True).click()
-    expect(page.locator(".hs-no-run")).to_contain_text("belongs to the owner of the Space")
+    expect(page.locator(".hs-no-run")).to_contain_text("Only the owner of this Space")
     page.get_by_role("tab", name="Train", exact=True).click()
     page.locator("#train-start").click()
-    expect(page.locator("#train-report")).to_contain_text("belongs to the owner of the Space")
+    expect(page.locator("#train-report")).to_contain_text("Only the owner of this Space")
 
 
 def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_view_each(
@@ -140,12 +140,12 @@ def test_the_owners_evaluations_and_those_of_the_examples_have_a_choice_and_a_vi
                 expect(place.get_by_label(f"Show {title}", exact=True)).to_be_checked()
             expect(place.get_by_role("tab", name=view)).to_have_attribute("aria-selected", "true")
 
-    page.get_by_text("Evaluations of the owner").click()
+    page.get_by_text("Owner evaluations").click()
     owners.get_by_role("tab", name="Figures").click()
     for place, titles in ((owners, ("Mine", "Mine too")), (examples, ("One", "Two"))):
         for title in titles:
             place.get_by_label(f"Show {title}", exact=True).check()
     expect_choices()
     page.reload()
-    page.get_by_text("Evaluations of the owner").click()
+    page.get_by_text("Owner evaluations").click()
     expect_choices()

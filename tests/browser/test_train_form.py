@@ -1,4 +1,4 @@
-"""The Train form: presets bring their data, and the start button agrees with the reason that is shown."""
+"""The Train form: presets set their data, and the start button agrees with the reason that is shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)
 OpenPage = Callable[..., Page]
 FINDING = {"topic": "Memory", "state": "good", "text": "enough", "advice": ""}
-NEEDS_DATA = "This preset needs your own data: there is nothing at data/MME-RealWorld. Choose a data set under Data."
+NEEDS_DATA = "This preset needs your own dataset: data/MME-RealWorld does not exist. Choose a dataset under Data."
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     page.locator("#train-form button.label-wrap", has_text="Data").click()
     needles.fill("2000")
     page.keyboard.press("Tab")
-    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 2,000 drawn for the run")
+    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 2,000 generated for the run")
     page.click("#train-preview")
     expect(page.locator(".hs-sample img").first).to_be_visible()
     page.locator("#train-form button.label-wrap", has_text="Data").click()
@@ -57,7 +57,7 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     expect(problem).to_have_text(f"✕Data{NEEDS_DATA}")
     expect(start).to_be_disabled()
     expect(page.locator(".hs-facts")).to_contain_text("MME-RealWorld folder: data/MME-RealWorld")
-    expect(page.locator(".hs-facts")).to_contain_text("10,000 RL, the rest SFT, 200 held out")
+    expect(page.locator(".hs-facts")).to_contain_text("10,000 RL, remaining SFT, 200 held out")
     expect(notes).to_contain_text("Replaced by the preset: “Needle samples”.")
     expect(page.locator("#set-data-path input, #set-data-path textarea")).to_be_visible()  # the group has opened
     expect(needles).to_be_hidden()
@@ -71,11 +71,11 @@ def test_a_preset_brings_its_data_and_start_waits_for_what_is_missing(
     expect(start).to_be_enabled()
 
     choose_preset(page, "InternVL3-8B, LoRA")
-    expect(notes).to_contain_text(f"Kept: your data set {own} with its counts.")
+    expect(notes).to_contain_text(f"Kept: your dataset {own} with its sample counts.")
     expect(start).to_be_enabled()
     choose_preset(page, "CPU demo, 10 minutes")
-    expect(notes).to_contain_text(f"Not used by this preset: your data set {own}.")
-    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 1,000 drawn for the run")
+    expect(notes).to_contain_text(f"Your dataset {own}.")
+    expect(page.locator(".hs-facts")).to_contain_text("needle scenes, 1,000 generated for the run")
     expect(needles).to_have_value("1000")
     expect(start).to_be_enabled()
     choose_preset(page, "Qwen2.5-VL-3B, LoRA")
@@ -92,7 +92,7 @@ def test_settings_from_a_file_leave_no_preset_chosen_and_a_preset_no_file(
     expect(page.locator("#train-preset input")).to_have_value("")
     choose_preset(page, "CPU demo, 10 minutes")
     expect(page.locator("#set-name input, #set-name textarea")).to_have_value("")
-    expect(page.locator("#train-form input[type=file]")).to_be_attached()  # room for another file
+    expect(page.locator("#train-form input[type=file]")).to_be_attached()  # the field is empty again
     expect(page.locator("#train-command textarea")).to_have_value(re.compile(r"--preset cpu-demo --runs-root"))
 
 
@@ -140,7 +140,7 @@ def test_start_is_off_after_a_check_that_failed_until_something_changes(
     open_tab(page, "Train")
     start = page.locator("#train-start")
     page.click("#train-check")
-    expect(page.locator(".hs-outcome-bad")).to_contain_text("The run would fail")
+    expect(page.locator(".hs-outcome-bad")).to_contain_text("Preflight failed")
     expect(start).to_be_disabled()
     monkeypatch.setattr(RunLauncher, "check", lambda launcher, launch_request: iter([FINDING]))
     page.click("#train-check")

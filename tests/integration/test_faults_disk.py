@@ -39,7 +39,7 @@ from tests.unit.ui.api.test_labels import bring
 from tests.unit.ui.api.test_launch import DEMO
 
 pytestmark = pytest.mark.integration
-FULL = "There is no room left on the server. Nothing that was saved before is lost; free some space, and try again."
+FULL = "The disk of the server is full. Saved data is intact. Free some space and try again."
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def test_a_question(tmp_path: Path, image: Path) -> None:
     with full_disk():
         with pytest.raises(OSError) as caught:
             service.ask(form, "m", lambda fraction, stage: None)
-        assert describe(caught.value).title == "The disk is full"
+        assert describe(caught.value).title == "Disk full"
         assert describe(caught.value).message == FULL
     assert contents(tmp_path / "work").keys() == set() or all(
         not data for data in contents(tmp_path / "work").values()
@@ -174,7 +174,7 @@ def test_a_decision_and_an_export(tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     with full_disk(), pytest.raises(OSError) as caught:
         export_labels(project.items(), "native", folder)
-    assert describe(caught.value).title == "The disk is full"
+    assert describe(caught.value).title == "Disk full"
     assert not folder.exists() and not list(tmp_path.glob(".exported*")), "nothing half is left"
     assert export_labels(project.items(), "native", folder).items == 1
     assert project.item(item.id).label.reviewer == "Ada"

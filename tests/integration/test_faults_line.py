@@ -100,7 +100,7 @@ def test_places_are_reported_and_the_one_too_many_is_refused(
         answers = [each.result(60) for each in waiting]
         statuses = json.dumps(pressed.result(60))
     assert [name for name, _ in answers] == ["complete"] * MAX_WAITING
-    assert f"Busy: {MAX_WAITING} questions before yours" in statuses
+    assert f"Queued: {MAX_WAITING} questions ahead" in statuses
     assert "\\\\boxed{5}" in statuses or "boxed{5}" in statuses, "and then it has its answer"
     assert count_in_line(service) == 0
 

@@ -153,8 +153,8 @@ def test_progress_is_reported_while_a_tool_works(studio):
         messages.append((progress, message))
 
     talk(studio.url, lambda client: client.call_tool("ask", QUESTION, progress_callback=note))
-    assert "Predicting the region" in [message for _, message in messages]
-    assert messages[-1] == (1.0, "Done")
+    assert "Locating the region" in [message for _, message in told]
+    assert told[-1] == (1.0, "Done")
 
 
 @pytest.mark.parametrize("token", [None, TOKEN[:-1], TOKEN + "x", "x" * 24])
@@ -193,18 +193,18 @@ def test_other_sites_and_other_names_are_refused(studio):
 @pytest.mark.parametrize(
     ("tool", "changes", "text"),
     [
-        ("ask", {"image": "/etc/passwd"}, "paths and addresses are not opened here"),
-        ("ask", {"image": "http://127.0.0.1:1/x.png"}, "paths and addresses are not opened here"),
-        ("ask", {"image": "QUFBQQ=="}, "not an image"),
+        ("ask", {"image": "/etc/passwd"}, "Paths and URLs are not opened"),
+        ("ask", {"image": "http://127.0.0.1:1/x.png"}, "Paths and URLs are not opened"),
+        ("ask", {"image": "QUFBQQ=="}, "a file that is no image"),
         ("locate", {"image": read(STREET)[:4000]}, "cut short"),
         ("locate", {"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "SVG"),
-        ("locate", {"question": ""}, "no question yet"),
-        ("locate", {"model": "someone/else"}, "one of the models scripted, broken, built-in"),
-        ("locate", {"model": "broken"}, "The log has it as"),
-        ("verify", {"boxes": [{**EDGES, "x_min": 1600, "x_max": 1700}]}, "inside the image of 1600 x 900 pixels"),
+        ("locate", {"question": ""}, "No question"),
+        ("locate", {"model": "someone/else"}, "Choose one of scripted, broken, built-in"),
+        ("locate", {"model": "broken"}, "Search the log for"),
+        ("verify", {"boxes": [{**EDGES, "x_min": 1600, "x_max": 1700}]}, "outside the image of 1600 x 900 pixels"),
         ("verify", {"boxes": []}, "boxes"),
         ("verify", {"boxes": [{**EDGES, "x_min": "wide"}]}, "boxes.0.x_min"),
-        ("ask", {"path": "/etc/passwd"}, "got path"),
+        ("ask", {"path": "/etc/passwd"}, "argument path"),
     ],
 )
 def test_bad_arguments_are_errors_of_the_tool_in_clear_words(studio, tool, changes, text):
@@ -296,7 +296,7 @@ def test_a_second_call_waits_for_the_first_and_is_notified(studio):
     finally:
         studio.should_continue.set()
     assert [result.is_error for result in results] == [False, False]
-    assert messages[0].startswith("Busy: 1 question before yours")
+    assert told[0].startswith("Queued: 1 question ahead")
 
 
 def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_carried_out(studio):

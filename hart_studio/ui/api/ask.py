@@ -1,6 +1,6 @@
-"""What the pages may ask for: open an image, ask a model. The only door from ``ui`` to the pipeline and the models.
+"""Open images and ask models: the only interface from ``ui`` to the pipeline and the models.
 
-Nothing here imports torch before a model is asked for, so the page is up in seconds.
+torch is imported with the first model, so that the page starts within seconds.
 """
 
 from __future__ import annotations
@@ -47,48 +47,48 @@ from hart_studio.ui.spaces.zero_gpu import load_model_here
 from hart_studio.ui.trace_view import build_answers_panel, build_model_inputs
 
 PREVIEW_SIDE: Final = 2048
-"""Greatest side of the copy that the viewer shows first, pixels."""
+"""Greatest side of the first copy in the viewer, pixels."""
 
 DETAIL_SIDE: Final = 4096
-"""Greatest side of the copy that the viewer zooms into, pixels; crops are shown at native resolution beside it."""
+"""Greatest side of the copy for zooming, pixels; crops are shown at native resolution."""
 
 MODEL_SLOTS: Final = 2
-"""Models kept in memory: the two that the page can compare."""
+"""Models kept in memory: the two that can be compared."""
 
 DECODING: Final = threading.BoundedSemaphore(2)
-"""Held while an original is decoded for the pages: uploads that come at once do not fill the memory at once."""
+"""Limits how many originals are decoded at once for the pages, which limits memory."""
 
 MIN_COUNTED_CHARS: Final = 500
 """Shorter questions fit into every context; their tokens are not counted."""
 
 _LOADING_SHARE: Final = 0.3
-"""Part of the progress bar that loading a model takes."""
+"""Share of the progress bar for loading a model."""
 
 LoadModel = Callable[[str], ChatModel]
 
 
 @dataclass(frozen=True)
 class AskForm:
-    """A checked question."""
+    """A validated question."""
 
     image: Path
     question: str
     choices: tuple[str, ...]
     answer: str
-    """A letter, a text, or empty when unknown."""
+    """A letter, a text, or empty if unknown."""
     protocols: tuple[Protocol, ...]
     settings: LoopSettings
     rollouts: int
 
     @property
     def sample(self) -> Sample:
-        """The question as the loop takes it."""
+        """The question as a ``Sample``."""
         return build_sample(str(self.image), self.question, self.choices, self.answer)
 
 
 @dataclass(frozen=True)
 class AskResult:
-    """One model's answers, ready to be shown."""
+    """Answers of one model, ready for display."""
 
     scene: ViewerImage
     shown: ModelInputs
@@ -108,7 +108,7 @@ def read_form(
     rollouts: float = 1,
     **settings: Any,
 ) -> AskForm:
-    """Check what came from a page or a script, before a model is loaded for it.
+    """Validate a request of a page or a script before a model is loaded.
 
     Args:
         image: Path of an uploaded image.
@@ -124,15 +124,15 @@ def read_form(
             choices, or a setting is out of range.
     """
     if image is None:
-        raise InputError("there is no image yet; upload one or pick an example")
+        raise InputError("No image. Upload one or choose an example.")
     if not question or not question.strip():
-        raise InputError("there is no question yet; type what you want to know about the image")
+        raise InputError("No question. Enter a question about the image.")
     size = len(question) + len(answer or "")
     size += len(choices) if isinstance(choices, str) else sum(len(str(choice)) for choice in choices or ())
     if size > MAX_QUESTION_CHARS:
         raise InputError(
-            f"the question with its choices and answer has {size:,} characters, at most {MAX_QUESTION_CHARS:,} are "
-            "accepted; shorten it"
+            f"Question too long: {size:,} characters with choices and answer, at most {MAX_QUESTION_CHARS:,} are "
+            "allowed. Shorten it."
         )
     options = choices.splitlines() if isinstance(choices, str) else [str(choice) for choice in choices or ()]
     names = PROTOCOLS if protocols is None else tuple(protocols)
@@ -147,17 +147,17 @@ def read_form(
         settings=read_settings(**settings),
         rollouts=int(rollouts),
     )
-    _ = form.sample  # raises what is wrong with it
+    _ = form.sample  # raises InputError if the sample is invalid
     renew(form.image)
     check_rollout_count(form.rollouts, form.settings)
     return form
 
 
 def check_context(model: ChatModel, sample: Sample) -> None:
-    """Refuse a question that does not fit into a model's context.
+    """Raise if a question does not fit into the context of a model.
 
     Raises:
-        InputError: If its text alone takes more tokens than the model can read.
+        InputError: If the text alone has more tokens than the context.
     """
     if not isinstance(model, CountsTokens) or model.context_tokens is None:
         return
@@ -167,13 +167,13 @@ def check_context(model: ChatModel, sample: Sample) -> None:
     tokens = model.count_tokens(text)
     if tokens > model.context_tokens:
         raise InputError(
-            f"the question with its choices has {tokens:,} tokens, and the model reads at most "
-            f"{model.context_tokens:,}; shorten it, or choose another model"
+            f"Question too long: {tokens:,} tokens with choices; the context of the model has "
+            f"{model.context_tokens:,}. Shorten it or choose another model."
         )
 
 
 def default_comparison_model(model: str) -> str:
-    """What a model is compared with at first: the built-in one with what HART made of it, others with nothing."""
+    """Preselected comparison model: the HART-trained one for the built-in model, none for others."""
     return BUILT_IN_HART if model == BUILT_IN else ""
 
 
@@ -181,9 +181,9 @@ class AskService:
     """Opens images and asks models, one question at a time.
 
     Attributes:
-        folder: Where everything that the page shows is written; the server serves it.
-        allowed: Models that may be opened.
-        limits: What images may be.
+        folder: Served folder for all files that the page shows.
+        allowed: Models that may be loaded.
+        limits: Limits of image size and format.
     """
 
     def __init__(
@@ -197,9 +197,9 @@ class AskService:
 
         Args:
             folder: Inside the server's cache folder, so that its files are served in place.
-            load: From a name to a model; raises ``ModelError``.
-            allowed: Models that may be opened; None = any.
-            limits: What images may be.
+            load: Loads a model by name; raises ``ModelError``.
+            allowed: Models that may be loaded; None = any.
+            limits: Limits of image size and format.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -210,14 +210,14 @@ class AskService:
         self._model_queue = ModelQueue()
 
     def with_folder(self, folder: Path) -> AskService:
-        """The same models in the same line, with another folder for what is shown, such as one of a visitor's own."""
+        """A copy with the same models and queue and another served folder, such as that of one visitor."""
         folder.mkdir(parents=True, exist_ok=True)
         twin = copy(self)
         twin.folder = folder
         return twin
 
     def open_image(self, path: Path) -> ViewerImage:
-        """An image as the viewer shows it, without regions. The file itself is left as it is.
+        """Prepare an image for the viewer, without regions. The file is not changed.
 
         Raises:
             ImageError: If it is no readable image of a supported format and size.
@@ -227,7 +227,7 @@ class AskService:
         key = hashlib.sha256(f"{to_stored_path(path)}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()[
             :20
         ]
-        folder = self.folder / "pictures" / key
+        folder = self.folder / "images" / key
         detail, preview = folder / "detail.jpg", folder / "preview.jpg"
         if not (detail.exists() and preview.exists()):
             folder.mkdir(parents=True, exist_ok=True)
@@ -240,11 +240,11 @@ class AskService:
         return ViewerImage(image.name, image.width, image.height, _copy(preview), _copy(detail))
 
     def find_warnings(self, image: Path, model_names: Sequence[str]) -> list[str]:
-        """Warnings of models that were not made for an image, before anything is asked.
+        """Warnings about models that do not support the domain of an image.
 
         Args:
             image: An uploaded image.
-            model_names: From a page; a model that may not be opened here is left out, and nothing of it is read.
+            model_names: From a page; models that are not allowed are skipped without reading them.
         """
         names = [name for name in dict.fromkeys(model_names) if self._is_allowed(name)]
         return list(dict.fromkeys(text for name in names for text in get_domain_warnings(name.strip(), image)))
@@ -257,16 +257,16 @@ class AskService:
         return True
 
     def ask(self, form: AskForm, model_name: str, progress: Progress, *, bypass_limit: bool = False) -> AskResult:
-        """Ask one model; callers have their turns one after another, in the order in which they came.
+        """Ask one model; requests are answered one at a time, in order of arrival.
 
         Args:
             form: The question.
             model_name: The built-in model, a folder or a hub id; loaded when it is not in memory.
-            progress: Told about each stage.
-            bypass_limit: Whether the same question had a turn with another model before, and is not refused half-way.
+            progress: Called at each stage.
+            bypass_limit: Whether to ignore the queue limit, for the second model of a comparison.
 
         Raises:
-            BusyError: If too many wait already.
+            BusyError: If the queue is full.
             HartError: If the image, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
@@ -279,7 +279,7 @@ class AskService:
                 archive.parent.mkdir(parents=True)
                 archive.write_bytes(zip_trace(trace, render_images(trace, image)))
         with zipfile.ZipFile(archive) as files:
-            files.extractall(archive.parent)  # our own archive, written two lines above
+            files.extractall(archive.parent)  # written two lines above
         return AskResult(
             scene=replace(scene, boxes=trace.boxes, crops=trace.crops),
             shown=build_model_inputs(load_trace(archive.parent)),
@@ -289,10 +289,10 @@ class AskService:
         )
 
     def answer(self, form: AskForm, model_name: str, progress: Progress) -> dict[str, Any]:
-        """Ask as ``ask`` does, and keep no images of it: what ``/ask`` returns.
+        """Ask like ``ask`` without saving images; returns the response of ``/ask``.
 
         Raises:
-            BusyError: If too many wait already.
+            BusyError: If the queue is full.
             HartError: If the image, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
@@ -301,10 +301,10 @@ class AskService:
             return {**summarize_trace(self._run_loop(form, name, image, progress)), "model": name}
 
     def locate(self, form: AskForm, model_name: str, progress: Progress) -> LocateResponse:
-        """Where a model looks: the grounding turn alone, for which no original is decoded in full.
+        """Run the grounding turn only; the original is not decoded in full.
 
         Raises:
-            BusyError: If too many wait already.
+            BusyError: If the queue is full.
             HartError: If the image, the question or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
@@ -312,7 +312,7 @@ class AskService:
         with SourceImage(form.image, self.limits) as image, self._model_queue.turn(lambda text: progress(0.0, text)):
             model = self._get_model(name, progress)
             check_context(model, form.sample)
-            progress(_LOADING_SHARE, "Predicting the region")
+            progress(_LOADING_SHARE, "Locating the region")
             views = prepare_samples(model, [form.sample], form.settings, lambda _: image, will_crop=False)
             if isinstance(views[0], FailedSample):
                 raise ImageError(views[0].reason)
@@ -320,16 +320,16 @@ class AskService:
             return to_locate_response(image, name, grounding, get_domain_warnings(name, form.image))
 
     def verify(self, form: AskForm, boxes: Sequence[Box], model_name: str, progress: Progress) -> VerifyResponse:
-        """What speaks for boxes that a program has given.
+        """Verify given boxes.
 
         Args:
             form: The question.
-            boxes: In original pixels; what lies outside of the image is cut off.
+            boxes: Original pixels; clipped to the image.
             model_name: As for ``ask``.
-            progress: Told who waits, and what happens.
+            progress: Called with the queue position and each stage.
 
         Raises:
-            BusyError: If too many wait already.
+            BusyError: If the queue is full.
             HartError: If the image, the question, a box or the model is not usable.
         """
         name, progress = self.allowed.check(model_name), _touching(form.image, progress)
@@ -349,24 +349,24 @@ class AskService:
         open_image: ImageOpener,
         progress: Progress = lambda fraction, stage: None,
     ) -> tuple[BoxCheck, str]:
-        """What a model says of boxes that a person or a program has drawn; see ``self_verify.verify_drawn_boxes``.
+        """Verify boxes drawn by a person or a program; see ``self_verify.verify_drawn_boxes``.
 
         Raises:
             HartError: If the model is not usable.
         """
         settings = LoopSettings()
-        # All of them: an answer from the first few would not be about these boxes.
+        # Use all boxes, not just the first max_boxes.
         settings = settings.model_copy(update={"max_boxes": max(len(boxes), settings.max_boxes)})
         self._check_loaded(model_name, sample)
         with self._model_queue.turn(lambda text: progress(0.0, text)):
             model = self._get_model(model_name, progress)
             check_context(model, sample)
-            progress(_LOADING_SHARE, "Looking into the boxes")
+            progress(_LOADING_SHARE, "Verifying the boxes")
             return verify_drawn_boxes(model, sample, boxes, settings, before, open_image)
 
     @staticmethod
     def find_checkpoint_model(runs_root: Path, run_id: str, step: int | None) -> tuple[str, str]:
-        """Names of a checkpoint's model and of the model that its run began with, for the lists of the Ask tab.
+        """Names of the model of a checkpoint and of its base model, for the Ask tab.
 
         Args:
             runs_root: Folder of all runs.
@@ -379,11 +379,11 @@ class AskService:
         layout = find_run(runs_root, run_id)
         found = [mark for mark in list_checkpoints(layout) if step in (None, mark.manifest.step)]
         if not found:
-            raise InputError(f"expected a complete checkpoint of {run_id}, got step {step}; choose another one")
+            raise InputError(f"No complete checkpoint of {run_id} at step {step}. Choose another one.")
         return str(found[-1].folder), load_config(layout.config).model.id or BUILT_IN
 
     def _run_loop(self, form: AskForm, name: str, image: SourceImage, progress: Progress) -> Trace:
-        """Every turn of a question, for whoever has the line's turn."""
+        """Run all turns of a question; the caller holds the queue."""
         model = self._get_model(name, progress)
         check_context(model, form.sample)
         return ask_question(
@@ -400,16 +400,16 @@ class AskService:
         )
 
     def _check_loaded(self, name: str, sample: Sample) -> None:
-        """Refuse a question that is too long before it waits, if its model is in memory; else once it is loaded."""
+        """Check the question length before queueing if the model is loaded; else this happens after loading."""
         model = self._models.get(name)
         if model is not None:
             check_context(model, sample)
 
     def _get_model(self, name: str, progress: Progress) -> ChatModel:
-        """The model from memory, or loaded after the least recently used one has made room.
+        """Return a loaded model, or load it and evict the least recently used one.
 
         Raises:
-            InputError: If it may not be opened here.
+            InputError: If the model is not allowed.
         """
         name = self.allowed.check(name)
         if name not in self._models:
@@ -422,7 +422,7 @@ class AskService:
 
 
 def _touching(path: Path, progress: Progress) -> Progress:
-    """The same reports, each of which keeps an uploaded file from the sweep of the cache: waiting may take long."""
+    """Wrap a callback so that each report also keeps the uploaded file from being evicted from the cache."""
 
     def report(fraction: float, stage: str) -> None:
         renew(path)

@@ -1,4 +1,4 @@
-"""Boxes that someone drew or wrote down: checked before anything is asked about them."""
+"""Validate boxes sent by clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EDGES: Final = "x_min, y_min, x_max and y_max in pixels of the original image"
 
 
 class BoxInput(Record):
-    """A box as a client sends it, original pixels."""
+    """Box of a request, original pixels."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -28,22 +28,22 @@ class BoxInput(Record):
     y_max: float
     """Bottom edge, beyond y_min."""
     label: str = Field(default="", max_length=200)
-    """What it shows. Text only, never HTML."""
+    """Label. Text only, never HTML."""
 
 
 def parse_boxes(value: Any, most: int, least: int = 0) -> tuple[Box, ...]:
-    """Boxes from what a client sent.
+    """Parse boxes of a request.
 
     Args:
-        value: A list of boxes in the form of ``BoxInput``.
+        value: List of ``BoxInput`` objects, untrusted.
         most: Greatest number of boxes.
         least: Smallest number of boxes.
 
     Raises:
-        InputError: If it is no such list, or a box has edges that are not finite or not in order.
+        InputError: If it is not such a list, or a box has edges that are not finite or not in order.
     """
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"expected a list of boxes, each with {_EDGES}, got {type(value).__name__}")
+        raise InputError(f"Expected a list of boxes, each with {_EDGES}, got {type(value).__name__}.")
     if not least <= len(value) <= most:
         bounds = f"{least} to {most}" if least else f"at most {most}"
         raise InputError(f"expected {bounds} boxes, got {len(value)}")
@@ -54,19 +54,19 @@ def parse_boxes(value: Any, most: int, least: int = 0) -> tuple[Box, ...]:
         except ValidationError as error:
             first = error.errors()[0]
             message = ": ".join([f"box {number}", *map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
-            raise InputError(f"expected boxes with {_EDGES}, got others: {message}") from error
+            raise InputError(f"Invalid boxes: {message}. Each box needs {_EDGES}.") from error
     return tuple(boxes)
 
 
 def clip_boxes(boxes: Iterable[Box], wh: WH) -> tuple[Box, ...]:
-    """The parts of the boxes inside the image.
+    """Clip boxes to the image.
 
     Args:
         boxes: In original pixels.
         wh: Size of the image, pixels.
 
     Raises:
-        InputError: If a box has none.
+        InputError: If a box lies outside the image.
     """
     kept = []
     for number, box in enumerate(boxes, start=1):
@@ -74,8 +74,8 @@ def clip_boxes(boxes: Iterable[Box], wh: WH) -> tuple[Box, ...]:
         if inside is None:
             edges = ", ".join(f"{edge:g}" for edge in box.xyxy)
             raise InputError(
-                f"expected boxes inside the image of {wh[0]} x {wh[1]} pixels, got box {number} outside of it: "
-                f"[{edges}]; give coordinates of the original image"
+                f"Box {number} [{edges}] is outside the image of {wh[0]} x {wh[1]} pixels. Use pixel coordinates of "
+                "the original image."
             )
         kept.append(inside)
     return tuple(kept)

@@ -14,7 +14,7 @@ from hart_studio.labeling.review_history import ProgressCallback
 from hart_studio.ui.error_reporting import describe
 
 WAIT_SECONDS: Final = 1.0
-"""A bulk action that takes no longer is answered at once."""
+"""How long a request waits for a bulk action to finish."""
 
 
 @dataclass
@@ -50,13 +50,13 @@ class BulkJobs:
         self._jobs: dict[Path, BulkJob] = {}
 
     def start(self, project: Project, kind: str, total: int, work: Callable[[ProgressCallback], str]) -> BulkJob:
-        """Start a bulk action, and wait a moment for it.
+        """Start a bulk action, and wait up to ``WAIT_SECONDS`` for it.
 
         Args:
             project: The project.
             kind: ``accept``, ``undo`` or ``redo``.
             total: Items; 0 = not known.
-            work: Does it, reports its progress, and returns the summary.
+            work: Runs the action, reports progress, and returns the summary.
 
         Raises:
             InputError: If one is running in this project.
@@ -90,7 +90,7 @@ def _run(project: Project, job: BulkJob, work: Callable[[ProgressCallback], str]
         job.summary = work(report)
     except HartError as error:
         job.error = str(error)
-    except Exception as error:  # the page waits for an answer; the log has the rest
+    except Exception as error:  # the page waits for a response; details are in the log
         job.error = describe(error).message
     finally:
         job.is_over = True

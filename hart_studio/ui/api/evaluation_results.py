@@ -1,4 +1,4 @@
-"""What comes out of evaluations on the Evaluate page: tables, figures, single questions, and a report to take away."""
+"""JSON API of the Evaluate page for results: tables, figures, failures, report."""
 
 from __future__ import annotations
 
@@ -47,37 +47,37 @@ LIST_ROWS: Final = 50
 """Questions in one page of the list."""
 
 MAX_KEPT: Final = 8
-"""Evaluations whose records are kept in memory, and sets whose tables are."""
+"""Maximum number of cached evaluations and of cached sets of tables."""
 
 MAX_CATEGORIES: Final = 300
 
 
 class SelectedRunsRequest(Record):
-    """Evaluations that a person compares."""
+    """Selected evaluations."""
 
     runs: tuple[str, ...] = Field(min_length=1, max_length=MAX_COMPARED)
-    """Their ids, in the order of the tables."""
+    """Ids in the order of the tables."""
 
 
 class FailuresRequest(Record):
-    """Questions that a person looks for."""
+    """Request for a page of failures."""
 
     run: str = Field(max_length=200)
     """The evaluation."""
     protocol: Protocol
     """Protocol of the answers."""
     verdict: Verdict | None = None
-    """How they ended; None = anyhow."""
+    """Verdict; None = any."""
     category: str = Field(default="", max_length=300)
     """Category, or the first levels of one."""
     text: str = Field(default="", max_length=200)
-    """Words."""
+    """Search text."""
     offset: int = Field(default=0, ge=0)
-    """Questions before the page."""
+    """Number of questions before this page."""
 
 
 class FailureRequest(Record):
-    """One question."""
+    """Request for one question."""
 
     run: str = Field(max_length=200)
     """The evaluation."""
@@ -87,24 +87,24 @@ class FailureRequest(Record):
 
 @dataclass(frozen=True)
 class AskPrefill:
-    """A question of an evaluation as the Ask tab takes it."""
+    """Values of the Ask tab for a question of an evaluation."""
 
     image: Path
-    """A copy of the original that the server may serve."""
+    """Served copy of the original."""
     question: str
     choices: str
     """One per line."""
     answer: str
-    """A letter, a text, or empty when it is not known."""
+    """A letter, a text, or empty if unknown."""
     model: str | None
-    """None when a server answered, which the Ask tab does not reach, or when it may not be named or opened here."""
+    """None for served models and for models that may not be shown or loaded here."""
 
 
 class EvaluationResultsApi:
-    """Answers the panels below the list of evaluations.
+    """Handles the result panels of the Evaluate page.
 
     Attributes:
-        api: Knows the evaluations.
+        api: Finds evaluations.
         service: Opens images.
     """
 
@@ -118,14 +118,14 @@ class EvaluationResultsApi:
         self._reporting = threading.Lock()
 
     def tables(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Tables as texts and figures as SVG documents, of one to six evaluations.
+        """Tables as text and figures as SVG of one to six evaluations.
 
         Args:
             request: A ``SelectedRunsRequest``.
 
         Returns:
-            ``tables``, ``figures``, and in ``notes`` why an evaluation is not among them; ``answered``, run ->
-            (questions answered, questions in all) of the tables; ``gaps``, what their figures do not cover.
+            ``tables``, ``figures``; ``notes``, why an evaluation is missing; ``answered``, run -> (answered questions,
+            all questions); ``gaps``, what the metrics do not cover.
         """
         evaluations, notes = self._choose(request)
         key = tuple((each.run_id, len(each.records), each.total) for each in evaluations)
@@ -146,13 +146,13 @@ class EvaluationResultsApi:
         return {**shown, "notes": notes, "answered": answered, "gaps": gaps}
 
     def failures(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A page of an evaluation's questions, those first that are most worth a look.
+        """A page of the questions of an evaluation, worst first.
 
         Args:
             request: A ``FailuresRequest``.
 
         Returns:
-            ``verdicts`` with the count of each, ``categories``, ``count`` of what the filter holds for, and ``rows``.
+            ``verdicts`` with counts, ``categories``, ``count`` of matching questions, and ``rows``.
         """
         wanted: FailuresRequest = read_request(FailuresRequest, request)
         evaluation = self._load(self.api.find(wanted.run))
@@ -171,10 +171,10 @@ class EvaluationResultsApi:
         }
 
     def failure(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """One question: its image with predicted and gold boxes, and what was answered under every protocol.
+        """One question: image, predicted and gold boxes, and the answer of each protocol.
 
         Args:
-            request: A ``FailureRequest``. The image is the one that the record names, never one of the request.
+            request: A ``FailureRequest``. The image path comes from the record, never from the request.
         """
         evaluation, record = self._find(request)
         scores = [answer_result.score for answer_result in record.answers.values()]
@@ -199,7 +199,7 @@ class EvaluationResultsApi:
         }
 
     def report(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the report of one to six evaluations where the server may serve it; an unchanged one is written once.
+        """Write the report of one to six evaluations to the served folder; an unchanged report is reused.
 
         Args:
             request: A ``SelectedRunsRequest``.
@@ -211,9 +211,9 @@ class EvaluationResultsApi:
         if not evaluations:
             raise InputError("; ".join(notes))
         key = tuple((each.run_id, repr(_stamp(self.api.find(each.run_id)))) for each in evaluations)
-        with self._reporting:  # one at a time: it takes seconds of the processor
+        with self._reporting:  # one at a time: takes seconds of CPU
             page = self._reports.get(key)
-            if page is None or not (page.exists() and _archive_of(page).exists()):  # the cache may have removed it
+            if page is None or not (page.exists() and _archive_of(page).exists()):  # may be evicted from the cache
                 folder = self.service.folder / "evaluations" / uuid.uuid4().hex / "report"
                 folder.mkdir(parents=True)
                 page = write_report(evaluations, folder)
@@ -226,20 +226,20 @@ class EvaluationResultsApi:
         return {**found, "notes": notes}
 
     def prefill_ask(self, request: Mapping[str, Any]) -> AskPrefill:
-        """A question of an evaluation for the Ask tab.
+        """Values of the Ask tab for a question.
 
         Args:
             request: A ``FailureRequest``.
 
         Raises:
             InputError: If there is no such question.
-            ImageError: If its image cannot be read any more.
+            ImageError: If its image cannot be read.
         """
         _, record = self._find(request)
-        # The config is read again, not taken from what is kept: it is checked as it is now.
+        # Do not use the cached config: check the current file.
         model = find_offered_model(self.api.find(request.get("run")), self.service.allowed, self.api.launch.runs_root)
         source = from_stored_path(record.image)
-        with SourceImage(record.image) as image:  # nothing but an image is ever copied to where it is served
+        with SourceImage(record.image) as image:  # copy only valid images to the served folder
             name = image.name
         key = hashlib.sha256(f"{source}\n{source.stat().st_mtime_ns}".encode()).hexdigest()[:20]
         copy = self.service.folder / "asked" / key / name
@@ -257,13 +257,13 @@ class EvaluationResultsApi:
         )
 
     def _choose(self, request: Mapping[str, Any]) -> tuple[list[Evaluation], list[str]]:
-        """Evaluations that have something to show, and why others have not."""
+        """Evaluations with results, and notes on those without."""
         wanted: SelectedRunsRequest = read_request(SelectedRunsRequest, request)
         found, notes = [], []
         for layout in [self.api.find(run_id) for run_id in dict.fromkeys(wanted.runs)]:
             try:
                 if not (layout.folder / DATASET_INFO_FILE).exists():
-                    notes.append(f"{self.api.config(layout).shown_title} has not read its questions yet")
+                    notes.append(f"{self.api.config(layout).shown_title} has not loaded its questions yet")
                     continue
                 evaluation = self._load(layout)
             except HartError as error:
@@ -272,17 +272,17 @@ class EvaluationResultsApi:
             if evaluation.records:
                 found.append(evaluation)
             else:
-                notes.append(f"{evaluation.title} on {evaluation.benchmark} has not measured a question yet")
+                notes.append(f"{evaluation.title} on {evaluation.benchmark} has no results yet")
         return found, notes
 
     def _load(self, layout: RunLayout) -> Evaluation:
-        """The records of an evaluation, from memory while its files are what they were."""
+        """Load an evaluation, cached while its files are unchanged."""
         stamp = _stamp(layout)
         with self._lock:
             known = self._loaded.get(layout.run_id)
         if known is None or known[0] != stamp:
             evaluation = load_evaluation(layout)
-            if not self.api.is_open:  # its report is a file, which no one looks through on its way out
+            if not self.api.is_open:  # paths in the report file are not redacted by the handler
                 title, model = redact_absolute_paths([evaluation.title, evaluation.model])
                 records = tuple(
                     each.model_copy(update={"error": redact_absolute_paths(each.error)}) for each in evaluation.records
@@ -299,7 +299,7 @@ class EvaluationResultsApi:
         for record in evaluation.records:
             if record.sample_id == wanted.sample:
                 return evaluation, record
-        raise InputError(f"expected a question of this evaluation, got {wanted.sample[:60]!r}; choose another")
+        raise InputError(f"Question {wanted.sample[:60]!r} is not in this evaluation. Choose another one.")
 
     def _show_image(self, record: SampleResult) -> dict[str, Any]:
         try:
@@ -315,7 +315,7 @@ class EvaluationResultsApi:
 
 
 def _stamp(layout: RunLayout) -> list[tuple[str, int, int]]:
-    """What changes when an evaluation measures more: name, size and time of its files."""
+    """Name, size and time of the record files; changes with new results."""
     parts = sorted((layout.folder / RECORDS_FOLDER).glob("shard_*.jsonl"))
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
 
@@ -326,7 +326,7 @@ def _archive_of(page: Path) -> Path:
 
 
 def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
-    """Remember the newest few."""
+    """Insert into an LRU cache."""
     kept[key] = value
     kept.move_to_end(key)
     while len(kept) > MAX_KEPT:
@@ -380,7 +380,7 @@ def _show_box(box: Box) -> dict[str, Any]:
 
 
 def _expected(record: SampleResult) -> str | None:
-    """The known answer, which every score repeats."""
+    """The known answer, or None."""
     return next(
         (answer_result.score.expected for answer_result in record.answers.values() if answer_result.score.expected),
         None,
@@ -392,7 +392,7 @@ def _in_order(evaluation: Evaluation, answers: Mapping[Protocol, AnswerResult]) 
 
 
 def _list_categories(records: Sequence[SampleResult]) -> list[str]:
-    """All categories with every level above them, in order: ``Perception`` before ``Perception/Attributes``."""
+    """All categories and their parents, sorted: ``Perception`` before ``Perception/Attributes``."""
     found = set()
     for category in {record.category for record in records}:
         levels = category.split("/") if category else []

@@ -1,7 +1,7 @@
-"""What the Evaluate page may ask for of evaluations: the list of them, starting, stopping, resuming and deleting them.
+"""JSON API of the Evaluate page: list, start, stop, resume and delete evaluations.
 
-Every function takes what a browser sent, so nothing in it is trusted: ids are looked up, and have to be those of
-evaluations. Evaluations wait in the same queue as training, so that both never take the same device.
+Requests are untrusted: run ids are checked against existing evaluations. Evaluations share the queue of training runs,
+so that both do not use the same device.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ from hart_studio.ui.error_reporting import describe
 from hart_studio.ui.security.config_check import check_config, check_resumable, hash_new_config
 
 MODULE: Final = "hart_studio.evaluation"
-"""What ``python -m`` starts to evaluate."""
+"""Module that ``python -m`` runs for evaluation."""
 
 SHOWN_WARNINGS: Final = 20
-"""Newest warnings that the list shows; the log has all of them."""
+"""Number of newest warnings in the list; the log has all."""
 
 TAIL_BYTES: Final = 64 * 1024
-"""How much of the end of the events is read: the last hundred steps or so."""
+"""Bytes read from the end of the events, about a hundred steps."""
 
 _MAX_SECONDS: Final = 1e9
-"""Thirty years; a number that is much longer cannot be sent."""
+"""About thirty years; bounds the estimate so that it can be sent as JSON."""
 
 _EMPTY_SUMMARY: Final[dict[str, Any]] = {"figures": {}, "pace": None, "warnings": []}
 
 
 class EvaluationRequest(Record):
-    """What a person wants measured. A served model is no choice here: it would let a page make the server call out."""
+    """Request for an evaluation. Served models cannot be chosen: the page would make the server contact any URL."""
 
     benchmark: str = Field(max_length=80)
     """Name of the benchmark."""
     path: str = Field(default="", max_length=1000)
     """File, folder or hub id; empty = as ``EvaluationConfig.path``."""
     model: str = Field(default=BUILT_IN_HART, min_length=1, max_length=300)
-    """A folder, a hub id, or a name of the catalogue."""
+    """A folder, a hub id, or a name in the catalog."""
     title: str = Field(default="", max_length=200)
-    """What tables call it."""
+    """Display name in tables."""
     protocols: tuple[Protocol, ...] = Field(default=("crops_only",), min_length=1)
-    """How the answer turn sees the image."""
+    """Protocols to evaluate."""
     limit: int | None = Field(default=None, ge=1, le=MAX_QUESTIONS)
     """Max questions."""
     fallback: bool = False
-    """Whether a question without a usable box is answered from the full image."""
+    """Whether to answer from the full image if no valid box is predicted."""
     gpu: int | None = Field(default=None, ge=0, le=1024)
-    """The processor by the driver's number; None = the CPU."""
+    """GPU index of the driver; None = CPU."""
 
     @field_validator("path", "model", "title")
     @classmethod
@@ -81,7 +81,7 @@ class EvaluationRequest(Record):
 
     @property
     def config(self) -> EvaluationConfig:
-        """The settings of the run."""
+        """Settings of the evaluation."""
         return EvaluationConfig(
             benchmark=self.benchmark,
             path=self.path,
@@ -95,19 +95,19 @@ class EvaluationRequest(Record):
 
 
 class EvaluationApi:
-    """Answers the list and the form of the Evaluate page.
+    """Lists and starts evaluations.
 
     Attributes:
-        launch: Places runs; says whether visitors may make anything here.
+        launch: Queues runs; knows whether runs may be started.
         watch: Deletes runs.
     """
 
     def __init__(self, launch: RunLauncher, watch: RunMonitor) -> None:
-        """Read nothing yet.
+        """Create the API.
 
         Args:
-            launch: Its queue starts evaluations too.
-            watch: Of the same runs.
+            launch: Launcher whose queue also starts evaluations.
+            watch: Monitor of the same runs.
         """
         self.launch = launch
         self.watch = watch
@@ -119,11 +119,11 @@ class EvaluationApi:
 
     @property
     def is_open(self) -> bool:
-        """Whether visitors may start and stop evaluations."""
+        """Whether evaluations may be started and stopped."""
         return self.launch.is_open
 
     def find(self, run_id: Any) -> RunLayout:
-        """The evaluation of that id, which comes from a browser.
+        """Find an evaluation by its untrusted id.
 
         Raises:
             InputError: If there is none.
@@ -131,18 +131,17 @@ class EvaluationApi:
         layout = find_run(self.launch.runs_root, str(run_id))
         status = summarize_run(layout).status
         if status is None or status.job != "evaluation":
-            raise InputError(f"expected an evaluation, got {layout.run_id}, which is none; choose one from the list")
+            raise InputError(f"Run {layout.run_id} is not an evaluation. Choose one from the list.")
         return layout
 
     def evaluations(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """All evaluations with their figures so far, newest first; None when nothing has changed.
+        """All evaluations with their current metrics, newest first; None if nothing has changed.
 
         Args:
-            request: ``signature`` from the last answer.
+            request: ``signature`` of the last response.
 
         Returns:
-            ``signature``, ``evaluations``, and in ``unreadable`` how many could not be read: one that is broken must
-            not take the others along.
+            ``signature``, ``evaluations``, and ``unreadable``, the number of evaluations that could not be read.
         """
         runs = list_runs(self.launch.runs_root)
         found = [run for run in runs if is_evaluation(run)]
@@ -155,7 +154,7 @@ class EvaluationApi:
                 unreadable += 1
                 if run.layout.run_id not in self._broken:
                     self._broken.add(run.layout.run_id)
-                    describe(error)  # its text goes to the log, once
+                    describe(error)  # logs it, once per run
         for gone in self._summaries.keys() - {run.layout.run_id for run in found}:
             self._summaries.pop(gone, None)
             self._configs.pop(gone, None)
@@ -165,18 +164,17 @@ class EvaluationApi:
         return {"signature": now, "evaluations": rows, "unreadable": unreadable}
 
     def command(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What would be started.
+        """Preview of an evaluation before it is started.
 
         Args:
             request: An ``EvaluationRequest``.
 
         Returns:
-            ``line``, the command that does the same in a terminal, to copy; ``count``, its questions, None until they
-            have been read; ``seconds``, how long they took where the same was evaluated before, None where not.
+            ``line``, the equivalent terminal command; ``count``, the number of questions, None if not known before the
+            start; ``seconds``, an estimate from the last similar evaluation, None without one.
 
         Raises:
-            InputError: If nothing may be started here, where folders of this machine are no one's business, or the
-                settings cannot be used.
+            InputError: If evaluations may not be started here, or the settings are invalid.
         """
         self.launch.ensure_open()
         wanted = _read(request)
@@ -196,16 +194,16 @@ class EvaluationApi:
         }
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Make an evaluation and put it into the queue.
+        """Create an evaluation and queue it.
 
         Args:
             request: An ``EvaluationRequest``.
 
         Returns:
-            The id of its run; that of the last one when the same was asked for a moment ago.
+            The run id; that of the last run if the same request was sent a moment ago.
 
         Raises:
-            InputError: If nothing may be started here, or the settings cannot be used.
+            InputError: If evaluations may not be started here, or the settings are invalid.
         """
         self.launch.ensure_open()
         wanted = _read(request)
@@ -220,22 +218,22 @@ class EvaluationApi:
                 )  # fmt: skip
             except OSError as error:
                 root = self.launch.runs_root
-                raise InputError(f"expected a folder of runs at {root}, got {error.strerror}") from error
+                raise InputError(f"Cannot create a run in {root}: {error.strerror}. Check --runs-root.") from error
             self._last = (wanted, time.monotonic(), layout.run_id)
         return {"run": layout.run_id}
 
     def stop(self, request: Mapping[str, Any]) -> None:
-        """Ask an evaluation to end after its batch; what is measured is kept.
+        """Request an evaluation to stop after its batch; results are kept.
 
         Args:
-            request: ``run``, and ``now`` when it is not to be waited for.
+            request: ``run``, and ``now`` to stop without waiting.
         """
         self.launch.ensure_open()
         layout = self.find(request.get("run"))
         self.launch.stop({"run": layout.run_id, "now": request.get("now")})
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Put the next attempt of an evaluation that ended early into the queue: it continues with what is left.
+        """Queue the next attempt of an evaluation that ended early; it continues with the remaining questions.
 
         Raises:
             InputError: If there is none, it is complete or still runs, or its config may not be used here
@@ -249,12 +247,12 @@ class EvaluationApi:
         enqueue_launch(layout, self._plan(layout, earlier.gpus if earlier else (), sha256))
 
     def delete(self, request: Mapping[str, Any]) -> None:
-        """Remove an evaluation that has ended, with everything in it."""
+        """Delete an ended evaluation with all its files."""
         self.launch.ensure_open()
         self.watch.delete({"run": self.find(request.get("run")).run_id})
 
     def config(self, layout: RunLayout) -> EvaluationConfig:
-        """The settings of an evaluation, which never change.
+        """Settings of an evaluation, cached.
 
         Raises:
             InputError: If they cannot be read.
@@ -283,15 +281,15 @@ class EvaluationApi:
         status = status_to_dict(run, self.launch.queue_position(run.layout.run_id) if run.state == "queued" else None)
         status.pop("signature")
         status.pop("heartbeat", None)
-        glance = self._summary(run.layout)
-        # The figures and their number of questions come from the same event; the status is written later, or not.
-        answered = max(status["step"], int(glance["figures"].get("questions", 0)))
-        pace = glance["pace"]
+        summary = self._summary(run.layout)
+        # Metrics and their number of questions come from the same event; the status may be older.
+        answered = max(status["step"], int(summary["figures"].get("questions", 0)))
+        pace = summary["pace"]
         left = max(0, status["total"] - answered) if run.state == "running" else 0
         return {
             **self._about(run.layout),
             **status,
-            **glance,
+            **summary,
             "id": run.layout.run_id,
             "step": answered,
             "eta_seconds": round(min(pace * left, _MAX_SECONDS)) if pace and left else None,
@@ -315,15 +313,15 @@ class EvaluationApi:
             "limit": config.limit,
         }
 
-    def display_name(self, place: str) -> str:
-        """A model or a benchmark's place; of a local path a public page tells the last part."""
+    def display_name(self, name: str) -> str:
+        """Name of a model or dataset; on a public page only the last part of a local path."""
         # os.path.exists, because Path.exists raises where a name is longer than the system allows.
-        if self.is_open or (is_hub_id(place) and not os.path.exists(place)):  # noqa: PTH110
-            return place
-        return PureWindowsPath(place).name  # which knows both separators
+        if self.is_open or (is_hub_id(name) and not os.path.exists(name)):  # noqa: PTH110
+            return name
+        return PureWindowsPath(name).name  # handles both separators
 
     def _summary(self, layout: RunLayout) -> dict[str, Any]:
-        """What the newest events say, kept until there are newer ones: a list of any length is quick."""
+        """Summary of the newest events, cached until the file changes."""
         try:
             file = layout.events.stat()
         except OSError:
@@ -337,7 +335,7 @@ class EvaluationApi:
 
 
 def _summarize_events(events: Sequence[RunEvent]) -> dict[str, Any]:
-    """Figures so far, of any attempt; seconds per question and warnings of the last one; all from the newest events."""
+    """Newest metrics of any attempt, and seconds per question and warnings of the last attempt."""
     steps: list[RunEvent] = []
     start: RunEvent | None = None
     warnings: list[str] = []
@@ -352,7 +350,7 @@ def _summarize_events(events: Sequence[RunEvent]) -> dict[str, Any]:
             warnings.append(event.payload.message)
     if not steps:
         return {**_EMPTY_SUMMARY, "figures": figures, "warnings": warnings[-SHOWN_WARNINGS:]}
-    # The time of the first step has that of loading the model in it: good enough until there is a second one.
+    # The first step includes loading the model; its time is used until there is a second step.
     first, last = (start or steps[0]) if len(steps) == 1 else steps[0], steps[-1]
     done = last.step - first.step
     return {
@@ -363,10 +361,10 @@ def _summarize_events(events: Sequence[RunEvent]) -> dict[str, Any]:
 
 
 def _read(request: Mapping[str, Any]) -> EvaluationRequest:
-    """What the form sent, whose settings can be used.
+    """Validate a request of the form.
 
     Raises:
-        InputError: If they cannot.
+        InputError: If the settings are invalid.
     """
     wanted: EvaluationRequest = read_request(EvaluationRequest, request)
     if wanted.benchmark not in BENCHMARKS:
@@ -374,7 +372,7 @@ def _read(request: Mapping[str, Any]) -> EvaluationRequest:
     try:
         _ = wanted.config
     except ValidationError as error:
-        raise InputError(f"expected settings of an evaluation, got: {error.errors()[0]['msg']}; change them") from error
+        raise InputError(f"Invalid settings: {error.errors()[0]['msg']}") from error
     return wanted
 
 

@@ -1,6 +1,6 @@
-"""Gold boxes of a run's questions, for people to compare with. The page reads them from the data set itself.
+"""Load gold boxes of the questions of a run from the dataset, for display.
 
-A run's own files hold none: training never sees them, and what training writes cannot contain them.
+The files of a run contain no gold boxes, because training never gets them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from hart_studio.runs.config import RunConfig
 from hart_studio.runs.layout import RunLayout
 
 MAX_RUNS: Final = 4
-"""Data sets that are kept in memory."""
+"""Datasets kept in memory."""
 
 MAX_BYTES: Final = 64 * 2**20
-"""Largest file of samples that is read for this, project default: the process of the pages reads it."""
+"""Largest dataset file that the server reads for this. Project default."""
 
 
 class GoldBoxLoader:
-    """Reads a data set when it is first asked about, and remembers the boxes."""
+    """Loads datasets on demand and caches their gold boxes."""
 
     def __init__(self) -> None:
-        """Read nothing yet."""
+        """Create an empty cache."""
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, tuple[Box, ...]]] = {}
 
     def find(self, layout: RunLayout, config: RunConfig, sample_id: str) -> tuple[Box, ...]:
-        """The true boxes of a question; none when the data set has none, is too large, or cannot be read any more."""
+        """Gold boxes of a question; empty if the dataset has none, is too large, or cannot be read."""
         if config.data.source == "needle" and not config.data.path:
-            # Reading a data set imports libraries, which takes seconds.
+            # Imports libraries, which takes seconds.
             from hart_studio.data.run_samples import get_needle_sample  # noqa: PLC0415
 
-            # Settings that someone copied here may ask for a million scenes: only this one is made.
+            # The config may ask for a million scenes: generate only this one.
             sample = get_needle_sample(config.data, sample_id, layout.folder)
             return sample.gold_boxes if sample else ()
         key = config.data.model_dump_json()
@@ -48,10 +48,10 @@ class GoldBoxLoader:
 
 
 def _load(layout: RunLayout, config: RunConfig) -> dict[str, tuple[Box, ...]]:
-    # Reading a data set of the hub imports its library, which takes seconds.
+    # Imports libraries, which takes seconds.
     from hart_studio.data.run_samples import load_samples  # noqa: PLC0415
 
-    if config.data.source == "hf":  # it might be fetched, which no one asked for
+    if config.data.source == "hf":  # avoid a download
         return {}
     path = Path(config.data.path)
     files = [path, *path.glob("*.json*")] if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""Functions as scripts of a page call them: who asks, what is sent, and what leaves."""
+"""Wrap functions that page scripts call: permissions, validation, path redaction, errors as JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from hart_studio.ui.security.permissions import PermissionCheck, allow_all
 
 
 def api_handler(answer: Any, admit: PermissionCheck = allow_all, *, redact_paths: bool = False) -> Any:
-    """A function as a page calls it: the one door through which answers to its scripts leave.
-
-    Who asks is looked at, an error that is meant for people comes back, and of any other only its number in the log.
+    """Wrap a page handler: check permissions, validate the request, redact paths, return errors as JSON.
 
     Args:
-        answer: Gets the object that the page sent, and nothing in it is trusted.
-        admit: Refuses who may not call it.
-        redact_paths: Whether folders of this machine are no one's business here.
+        answer: Handler; gets untrusted JSON from the page.
+        admit: Permission check; raises ``InputError``.
+        redact_paths: Whether to remove absolute paths from responses.
 
     Returns:
-        A function of the same name, whose answer is ``{"error": text}`` when it refuses.
+        A function of the same name. A ``HartError`` becomes ``{"error": text}``; for any other exception the text has
+        only the incident number in the log.
     """
 
     def call(request: Any = None, user: gr.OAuthProfile | None = None) -> Any:
@@ -45,5 +44,5 @@ def _check_request(request: Any) -> Mapping[str, Any]:
     if request is None:
         return {}
     if not isinstance(request, dict):
-        raise InputError(f"expected an object from the page, got {type(request).__name__}; reload the page")
+        raise InputError(f"Invalid request: expected a JSON object, got {type(request).__name__}. Reload the page.")
     return request

@@ -1,4 +1,4 @@
-"""What comes out of a labeling project on the Label page: figures of its quality, and exports as archives."""
+"""JSON API of the Label page for quality reports and exports."""
 
 from __future__ import annotations
 
@@ -35,40 +35,40 @@ from hart_studio.ui.api.labels import LabelApi, read_request
 
 
 class ExportRequest(Record):
-    """What a person wants exported."""
+    """Request for an export."""
 
     project: str = Field(max_length=80)
-    """The project."""
+    """Id of the project."""
     format: str = Field(max_length=40)
     """Key of ``FORMATS``."""
     statuses: tuple[Status, ...] = USABLE_STATUSES
-    """Labels of these."""
+    """Exported statuses."""
     min_score: float | None = Field(default=None, ge=0, le=1)
-    """Of labels that no one has decided on."""
+    """Minimum score of labels without a human decision."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
     box_class: str = Field(default="", max_length=MAX_CLASS_LENGTH)
-    """The one class of all boxes; empty = each box's own label."""
+    """Single class of all boxes; empty = the label of each box."""
     is_referring: bool = False
-    """Whether images stay where they are, in formats that can name them there."""
+    """Whether to reference images by path instead of copying, in formats that support it."""
 
 
 _NUMBERED: Final = re.compile(r"(\d{1,9})-")
 
 MAX_SHOWN_CHANGES: Final = 200
 MAX_HELD_OUT: Final = 200
-"""Questions of a training set that are held out for its evaluation, at most, and at most one of ``HELD_OUT_PART``."""
+"""Maximum number of held-out questions of a training set; also at most one in ``HELD_OUT_PART``."""
 HELD_OUT_PART: Final = 5
 
 
 class LabelExportApi:
-    """Answers the panels for quality and export.
+    """Handles the panels for quality and export.
 
     Attributes:
-        label_api: Knows the projects.
-        served: Folder that the server serves; names of files start from it.
-        folder: Folder in it for figures and archives.
-        shows_paths: Whether the page is told where on this machine things lie.
+        label_api: Opens projects.
+        served: Served folder; file names are relative to it.
+        folder: Subfolder for figures and archives.
+        shows_paths: Whether responses contain paths of this machine.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LabelExportApi:
         self.shows_paths = shows_paths
 
     def quality(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Figures of the labels: texts, drawings as SVG documents, and the name of the report's file."""
+        """Quality metrics of the labels, figures as SVG, and the file name of the report."""
         project = self.label_api.open_project(request.get("project"))
         quality, gold = measure_quality(project), measure_against_gold(project)
         calibration = self._find_calibration(project)
@@ -122,7 +122,7 @@ class LabelExportApi:
         }
 
     def describe_export_loss(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What an export would drop, how many labels it would hold, and how many it would leave out and why."""
+        """Number of labels of an export, what its format cannot store, and excluded labels by reason."""
         wanted = self._read_export(request)
         project = self.label_api.open_project(wanted.project)
         options = _export_options(wanted, project)
@@ -137,13 +137,13 @@ class LabelExportApi:
         """Set the classes of boxes in exports.
 
         Args:
-            request: ``project``, and ``classes``, names with commas between them, the default one first.
+            request: ``project``, and ``classes``, comma-separated, the default class first.
 
         Returns:
-            The classes as they are kept.
+            The saved classes.
 
         Raises:
-            InputError: If there is none, or one is no name.
+            InputError: If there is none, or a name is invalid.
         """
         self.label_api.check_open()
         project = self.label_api.open_project(request.get("project"))
@@ -152,13 +152,13 @@ class LabelExportApi:
             project.change_classes(names)
         except ValidationError as error:
             raise InputError(
-                f"A project needs at least one class, and each at most {MAX_CLASS_LENGTH} printable characters. Write "
-                "the names with commas between them, the default one first."
+                f"Invalid classes. Enter at least one, separated by commas, each with at most {MAX_CLASS_LENGTH} "
+                "printable characters."
             ) from error
         return {"classes": list(project.settings.classes)}
 
     def export(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Write an export into the project and offer it as a zip."""
+        """Write an export into the project folder, and a zip for download."""
         self.label_api.check_open()
         wanted = self._read_export(request)
         project = self.label_api.open_project(wanted.project)
@@ -168,7 +168,7 @@ class LabelExportApi:
         try:
             report = export_project(project, wanted.format, folder, options)
         except BaseException:
-            with suppress(OSError):  # nothing was written into it
+            with suppress(OSError):  # remove the empty folder
                 folder.rmdir()
             raise
         target = self.folder / project.folder.name / folder.name
@@ -186,7 +186,7 @@ class LabelExportApi:
         }
 
     def diff_labels(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What a later run of the project made of the same items: fixed, broken, moved.
+        """Compare the labels of two runs of a project: fixed, broken, moved.
 
         Args:
             request: ``project``, and the ids of the runs ``before`` and ``after``.
@@ -208,12 +208,12 @@ class LabelExportApi:
         }
 
     def training_config(self, request: Mapping[str, Any]) -> RunConfig:
-        """Settings of a training run on a project's good labels, which are written to a file for it.
+        """Settings of a training run on the accepted labels of a project; writes the training set.
 
-        Reinforcement learning gets half of their questions, SFT the boxes and answers of the others.
+        RL gets half of the questions, SFT the boxes and answers of the other half.
 
         Raises:
-            InputError: If there is no project, or nothing in it to train on.
+            InputError: If the project does not exist or has no training data.
         """
         self.label_api.check_open()
         found = write_training_set(self.label_api.open_project(request.get("project")))
@@ -239,16 +239,16 @@ class LabelExportApi:
 
     @property
     def formats(self) -> list[tuple[str, str]]:
-        """(title, name) of the formats that can be written."""
+        """(title, name) of the export formats."""
         return [(info.title, name) for name, info in FORMATS.items() if info.save]
 
     def _read_export(self, request: Mapping[str, Any]) -> ExportRequest:
         wanted: ExportRequest = read_request(ExportRequest, request)
-        if wanted.is_referring and not self.shows_paths:  # the export would name folders of this machine
-            raise InputError("expected an export with its images, got one that leaves them here; take them along")
+        if wanted.is_referring and not self.shows_paths:  # the export would contain paths of this machine
+            raise InputError("This server only exports copies of images. Turn off Keep image paths.")
         if not math.isclose(sum(wanted.splits), 1, abs_tol=1e-6):
             percent = ", ".join(f"{100 * share:g}" for share in wanted.splits)
-            raise InputError(f"expected shares of train, val and test that add up to 100 %, got {percent}; change them")
+            raise InputError(f"The split must add up to 100 %, got {percent}. Change train, val or test.")
         return wanted
 
     def _name(self, path: Path) -> str:
@@ -264,9 +264,9 @@ class LabelExportApi:
 
 
 def make_export_folder(exports: Path, format_name: str) -> Path:
-    """Make an empty folder for the next export, numbered after the highest number that is there.
+    """Create an empty folder for an export with the next free number.
 
-    Another process that takes the same number first makes this one take the next.
+    If another process takes the number first, the next one is used.
     """
     exports.mkdir(exist_ok=True)
     numbers = [int(found[1]) for path in exports.iterdir() if (found := _NUMBERED.match(path.name))]

@@ -1,4 +1,4 @@
-"""An import of the Label page: read in the background, and told while it continues."""
+"""Background imports of the Label page, with progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_SHOWN_INVALID_ROWS: Final = 200
 
 @dataclass
 class ImportState:
-    """An import that continues in the background."""
+    """Progress and result of a background import."""
 
     done: int = 0
     total: int = 0
@@ -29,7 +29,7 @@ class ImportState:
 
 
 def read_folder(value: Any) -> Path | None:
-    """A folder that a person named; None when they named none.
+    """Validate a folder entered by a user; None if empty.
 
     Raises:
         InputError: If there is no such folder.
@@ -38,7 +38,7 @@ def read_folder(value: Any) -> Path | None:
         return None
     folder = Path(value.strip()).expanduser()
     if "\0" in value or not folder.is_dir():
-        raise InputError(f"expected a folder of images, got {value.strip()!r}, which is none; check the path")
+        raise InputError(f"{value.strip()!r} is not a folder. Check the path of the image folder.")
     return folder
 
 
@@ -50,7 +50,7 @@ def run_import(
     max_items: int | None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> None:
-    """Read a source and add its rows; whatever happens is told."""
+    """Import a source and record progress and errors in ``state``."""
 
     def progress(done: int, total: int) -> None:
         state.done, state.total = done, total
@@ -63,8 +63,8 @@ def run_import(
         state.error = str(error)
     except OSError as error:
         state.error = describe(error).message
-    except Exception as error:  # the page waits for a word
-        state.error = f"the import ended by an error of the program: {type(error).__name__}"
+    except Exception as error:  # the page waits for a result
+        state.error = f"Import failed with an internal error: {type(error).__name__}. See the server log."
         raise
     finally:
         state.is_over = True

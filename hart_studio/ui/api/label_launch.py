@@ -19,7 +19,7 @@ from hart_studio.ui.security.config_check import Origin, check_config, check_res
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 MODULE: Final = "hart_studio.labeling"
-"""What ``python -m`` starts to label."""
+"""Module that ``python -m`` runs for labeling."""
 
 Command = tuple[tuple[str, ...], dict[str, str]]
 """Program with arguments, and environment variables."""
@@ -28,16 +28,16 @@ _MAX_SHOWN_LENGTH: Final = 80
 
 
 def sign_run(root: Path, project: Project, layout: RunLayout, config_sha256: str) -> Command:
-    """Sign how a labeling run is started.
+    """Write a signed launch plan of a labeling run.
 
     Args:
         root: Folder of all projects, which holds the signing key.
         project: The project that was opened.
         layout: A run of this project.
-        config_sha256: Of the config that was checked.
+        config_sha256: Hash of the checked config.
 
     Returns:
-        What to start.
+        The command to start.
     """
     argv = (sys.executable, "-m", MODULE, "run", str(project.folder), "--resume", layout.run_id)
     write_plan(layout, LaunchPlan(argv=argv, config_sha256=config_sha256), root)
@@ -48,7 +48,7 @@ def check_run(root: Path, project: Project, layout: RunLayout, allowed: ModelAll
     """Check the config of a labeling run that is about to be resumed; arguments as for ``sign_run``.
 
     Returns:
-        SHA-256 of the config that was checked.
+        SHA-256 of the checked config.
 
     Raises:
         InputError: As for ``check_resumable``.
@@ -59,16 +59,15 @@ def check_run(root: Path, project: Project, layout: RunLayout, allowed: ModelAll
 
 
 def find_model(root: Path, project: Project, allowed: ModelAllowlist) -> tuple[str, str]:
-    """(id, model) of the newest run of a project, so that a person's boxes are judged as the model's own were.
+    """(run id, model) of the newest run of a project; edited boxes are verified with the same model.
 
     Args:
         root: Folder of all projects, which holds the signing key.
         project: The project.
-        allowed: Models that may be opened.
+        allowed: Models that may be loaded.
 
     Raises:
-        InputError: If the model may not be opened here, or a config that this server did not sign names a model that is
-            not one of this server.
+        InputError: If the model is not allowed, or an unsigned config names a model that is not local.
     """
     for run in list_runs(project.runs):
         with suppress(HartError):
@@ -82,6 +81,6 @@ def find_model(root: Path, project: Project, allowed: ModelAllowlist) -> tuple[s
         name = config.model[:_MAX_SHOWN_LENGTH]
         raise InputError(
             f"The newest labeling run, {run.layout.run_id}, was not started by this server, so its model {name!r} is "
-            f"not opened here. If you trust it, start the server with --allow-model {name}, or label with another one."
+            f"not loaded. If you trust it, start the server with --allow-model {name}, or label with another model."
         )
     return run.layout.run_id, config.model

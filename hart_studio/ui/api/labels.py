@@ -1,7 +1,7 @@
-"""What the Label page may ask for: projects, imports, labeling runs.
+"""JSON API of the Label page: projects, imports, labeling runs.
 
-Every function takes what a browser sent, so nothing in it is trusted: projects are names of folders below one root,
-runs are looked up, and sources are read only where visitors may work on this machine's files.
+Requests are untrusted: projects are names of folders below one root, run ids are checked against existing runs, and
+sources are read only if the user may use files of this machine.
 """
 
 from __future__ import annotations
@@ -42,37 +42,37 @@ from hart_studio.ui.security.config_check import check_config, hash_new_config
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 from hart_studio.ui.source_previews import SourcePreviews
 
-CLOSED: Final = "labeling is switched off on this public page; run python app.py yourself"
-"""Why nothing is made here."""
+CLOSED: Final = "Labeling is disabled on this public page. Run python app.py on your own machine."
+"""Message of disabled functions."""
 
 
 class RunRequest(Record):
-    """How a person wants items labeled."""
+    """Request for a labeling run."""
 
     project: str = Field(max_length=80)
-    """The project."""
+    """Id of the project."""
     model: str = Field(default=BUILT_IN_HART, min_length=1, max_length=300)
     """The model."""
     rollouts: int = Field(default=8, ge=2, le=64)
-    """K."""
+    """Rollouts per question, K."""
     is_refining: bool = False
-    """Whether boxes are shrunk while they stay sufficient."""
+    """Whether to shrink boxes as long as they stay sufficient."""
     is_auto_accepting: bool = True
-    """Whether sure labels are auto-accepted."""
+    """Whether to auto-accept labels with a high score."""
     statuses: tuple[Status, ...] = ("new", "failed")
-    """Items of these are labeled."""
+    """Statuses of the labeled items."""
 
 
 class LabelApi:
-    """Answers the Label page.
+    """Handles projects, imports and labeling runs.
 
     Attributes:
         root: Folder of all projects.
-        store: Finds and makes them.
-        is_open: Whether visitors may make anything here.
-        allowed: Models that may label.
-        max_items: Items that all projects together may hold; None = any number.
-        limits: What images may be.
+        store: Opens and creates projects.
+        is_open: Whether users may change anything.
+        allowed: Allowed models.
+        max_items: Maximum number of items in all projects; None = no limit.
+        limits: Limits of image size and format.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class LabelApi:
         max_items: int | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Nothing is made before someone makes a project.
+        """Create the API; the root is created with the first project.
 
         Args:
             root: May be missing.
-            is_open: Whether visitors may make anything here.
-            allowed: Models that may label; None = any.
-            max_items: Items that all projects together may hold; None = any number.
-            limits: What images may be.
+            is_open: Whether users may change anything.
+            allowed: Allowed models; None = any.
+            max_items: Maximum number of items in all projects; None = no limit.
+            limits: Limits of image size and format.
         """
         self.root = root
         self.store = ProjectStore(root)
@@ -104,7 +104,7 @@ class LabelApi:
         self._previews = SourcePreviews()
 
     def open_project(self, name: Any) -> Project:
-        """The project of that name, which comes from a browser; opened again each time, so it is what is there now.
+        """Open a project by its untrusted name; not cached, so it reflects the current files.
 
         Raises:
             InputError: If there is none.
@@ -113,36 +113,36 @@ class LabelApi:
         return self.store.open_project(name)
 
     def projects(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All projects by name, with what is in them; one that cannot be opened with its problem."""
+        """All projects by name with their number of items; unreadable ones with their problem."""
         return [entry._asdict() for entry in self.store.list_projects()]
 
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Make a project.
+        """Create a project.
 
         Args:
-            request: ``name``, and optionally ``classes``, names with commas between them.
+            request: ``name``, and optionally ``classes``, comma-separated.
 
         Raises:
-            InputError: If its name or a class is not usable, or the name is taken.
+            InputError: If the name or a class is invalid, or the name is taken.
         """
         self.check_open()
         name = str(request.get("name", "")).strip()
         if not name:
-            raise InputError("expected a name for the project, got none; type one")
+            raise InputError("Enter a name for the project.")
         names = [each.strip() for each in str(request.get("classes") or "").split(",") if each.strip()]
         settings = read_request(ProjectSettings, {"classes": tuple(dict.fromkeys(names))} if names else {})
         return {"id": self.store.create_project(name, settings).folder.name}
 
     def poll(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What is in a project now; None when nothing has changed since the signature.
+        """State of a project; None if nothing has changed.
 
         Args:
-            request: ``project``, and ``signature`` from the last answer.
+            request: ``project``, and ``signature`` of the last response.
         """
         project = self.open_project(request.get("project"))
         runs = [run for run in list_runs(project.runs) if run.status]
         for run in runs:
-            if run.state == "stopping":  # asked for before this server was started, perhaps
+            if run.state == "stopping":  # may have been requested before a restart
                 resume_stop(run.layout)
         state: dict[str, Any] = {
             "name": project.name,
@@ -162,14 +162,14 @@ class LabelApi:
         return None if short == request.get("signature") else {**state, "signature": short}
 
     def invalid_rows(self, request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-        """(source, place, reason) of rows that could not be used, the newest import first."""
+        """(source, row, reason) of invalid rows, newest import first."""
         return get_bad_rows(self.open_project(request.get("project")), MAX_SHOWN_INVALID_ROWS)
 
     def preview_source(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What a source most likely is, and what can be seen of it at once.
+        """Detect the type of a source and preview it.
 
         Args:
-            request: ``source``, ``image_root``, and ``image_column``, where a person chose one.
+            request: ``source``, ``image_root``, and ``image_column``, the selected column.
         """
         self.check_open()
         source, folder = request.get("source"), request.get("image_root")
@@ -181,13 +181,13 @@ class LabelApi:
         return make() if folder else self._previews.get(source, column, make)
 
     def start_import(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Begin an import; ``look`` tells how far it is.
+        """Start an import; ``poll`` returns its progress.
 
         Args:
             request: ``project``, ``source``, ``kind``, ``columns``, ``image_root``, ``question``, ``choices``.
 
         Raises:
-            InputError: If one continues already.
+            InputError: If an import is already running.
         """
         self.check_open()
         project = self.open_project(request.get("project"))
@@ -215,13 +215,13 @@ class LabelApi:
         return {}
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Make a labeling run and start it.
+        """Create and start a labeling run.
 
         Args:
             request: A ``RunRequest``.
 
         Raises:
-            InputError: If a run is at work already, or nothing is to be labeled.
+            InputError: If a run is active already, or there is nothing to label.
         """
         project, config = self._read_run(request)
         with reserve_start(project):
@@ -229,49 +229,51 @@ class LabelApi:
             try:
                 start_run(layout, *sign_run(self.root, project, layout, hash_new_config(config)))
             except (HartError, OSError):
-                shutil.rmtree(layout.folder, ignore_errors=True)  # it would look as if it were about to begin
+                shutil.rmtree(layout.folder, ignore_errors=True)  # else it would be listed as queued
                 raise
         return {"run": layout.run_id}
 
     def describe_score_basis(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What the scores of a run would rest on, before it is started.
+        """Describe what the scores of a run would be based on.
 
         Args:
             request: A ``RunRequest``.
 
         Returns:
-            ``basis``, a sentence or nothing, and ``cautions``.
+            ``basis``, a sentence or empty, ``cautions`` and ``warnings``.
 
         Raises:
-            InputError: If there is no such model or project, or the settings cannot be used.
+            InputError: If the model or project does not exist, or the settings are invalid.
         """
         project, config = self._read_run(request)
         try:
             return config.describe_score_basis(project)._asdict()
-        except OSError as error:  # a name that is longer than the system allows
-            raise InputError(f"expected a model, got {config.model[:40]!r}: {error.strerror}; change it") from error
+        except OSError as error:  # name too long for the file system
+            raise InputError(
+                f"Cannot read the model {config.model[:40]!r}: {error.strerror}. Choose another one."
+            ) from error
 
     def pause(self, request: Mapping[str, Any]) -> None:
-        """Let a run wait, with its model in memory, or continue."""
+        """Pause a run with its model in memory, or resume it."""
         layout = self._find_run(request)
         try:
-            layout.pause.touch(exist_ok=False)  # a link that leads nowhere is not followed then
+            layout.pause.touch(exist_ok=False)  # does not follow broken links
         except FileExistsError:
             layout.pause.unlink(missing_ok=True)
 
     def stop(self, request: Mapping[str, Any]) -> None:
-        """Ask a run to end after its batch, and make it end when it does not; everything done is kept.
+        """Request a run to stop after its batch, and kill it if it does not; finished labels are kept.
 
         Args:
-            request: ``project``, ``run``, and ``now`` when the batch is not to be waited for.
+            request: ``project``, ``run``, and ``now`` to stop without waiting for the batch.
         """
         stop_in_background(self._find_run(request), now=request.get("now") is True)
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Resume with a run that was stopped or lost.
+        """Resume a run that was stopped or lost.
 
         Raises:
-            InputError: If it is completed, or at work, or its config may not be used here (``check_run``).
+            InputError: If it is completed or active, or its config may not be used here (``check_run``).
         """
         self.check_open()
         project, layout = self.open_project(request.get("project")), self._find_run(request)
@@ -281,11 +283,11 @@ class LabelApi:
             start_run(layout, *sign_run(self.root, project, layout, sha256))
 
     def find_model(self, project: Project) -> tuple[str, str]:
-        """(run id, model) that judges boxes which a person draws; see ``label_launch.find_model``."""
+        """(run id, model) for verifying drawn boxes; see ``label_launch.find_model``."""
         return find_model(self.root, project, self.allowed)
 
     def _read_run(self, request: Mapping[str, Any]) -> tuple[Project, LabelingConfig]:
-        """The project of a ``RunRequest``, and the settings of the run."""
+        """Project and settings of a ``RunRequest``."""
         self.check_open()
         wanted = read_request(RunRequest, request)
         project = self.open_project(wanted.project)
@@ -311,33 +313,33 @@ class LabelApi:
 
     def _find_source(self, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise InputError("expected a file, a folder or a hub id, got nothing; type one, or choose a file")
+            raise InputError("No source. Enter a file, folder or Hub id, or upload a file.")
         return value.strip()
 
     def check_open(self) -> None:
-        """Refuse where visitors may not make anything.
+        """Raise unless users may create something.
 
         Raises:
-            InputError: If they may not.
+            InputError: If creating is disabled or storage is full.
         """
         self.require_editable()
 
     def require_editable(self) -> None:
-        """Refuse where visitors may not change anything, also not make room.
+        """Raise unless users may change something, even with full storage.
 
         Raises:
-            InputError: If they may not.
+            InputError: If changes are disabled.
         """
         if not self.is_open:
             raise InputError(CLOSED)
 
     def clear_import(self, project: Project) -> None:
-        """Forget the last import of a project that is deleted: another one may get its place."""
+        """Drop the import state of a deleted project, because its id may be reused."""
         with self._lock:
             self._imports.pop(project.folder.name, None)
 
     def check_duplicate(self, project: Project) -> None:
-        """Refuse a copy of a project where it would be too much.
+        """Raise if a copy of a project would exceed the limits.
 
         Raises:
             InputError: If it would.
@@ -364,10 +366,10 @@ def _show_run(run: RunSummary) -> dict[str, Any]:
 
 
 def read_request(kind: Callable[..., Any], request: Mapping[str, Any]) -> Any:
-    """What a page sent as a record.
+    """Validate a request as a record.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is invalid.
     """
     try:
         return kind(**request)
@@ -376,4 +378,4 @@ def read_request(kind: Callable[..., Any], request: Mapping[str, Any]) -> Any:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = ": ".join([*map(str, first["loc"]), first["msg"]])
-        raise InputError(f"the page sent settings that cannot be used: {reason}; change them") from error
+        raise InputError(f"Invalid settings: {reason}") from error

@@ -1,4 +1,4 @@
-"""Starting, stopping and resuming runs for the pages: everything goes through the queue and the launcher."""
+"""Start, stop and resume training runs through the queue."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from hart_studio.ui.security.model_allowlist import ModelAllowlist
 from hart_studio.ui.security.permissions import CLOSED
 
 TRAINING_MODULE: Final = "hart_studio.training"
-"""What ``python -m`` starts to train."""
+"""Module that ``python -m`` runs for training."""
 
 SETUPS: Final = {
-    "ddp": "DDP: a whole model on every GPU",
-    "fsdp": "FSDP: weights shared out",
-    "deepspeed_zero2": "DeepSpeed ZeRO-2: optimizer shared out",
-    "deepspeed_zero3": "DeepSpeed ZeRO-3: weights shared out",
+    "ddp": "DDP: full model on each GPU",
+    "fsdp": "FSDP: sharded weights",
+    "deepspeed_zero2": "DeepSpeed ZeRO-2: sharded optimizer",
+    "deepspeed_zero3": "DeepSpeed ZeRO-3: sharded weights",
 }
-"""How several GPUs share a model: the files of accelerate that come with the package -> what they do."""
+"""Multi-GPU strategies: name of the accelerate config in the package -> title."""
 
 DOUBLE_CLICK_SECONDS: Final = 3.0
-"""The same command twice within this time is one wish."""
+"""The same command twice within this time starts one run."""
 
 _SETUP_FOLDER: Final = PACKAGE_PARENT / "hart_studio" / "training" / "accelerate_configs"
 _PREFLIGHT_SECONDS: Final = 300.0
@@ -50,13 +50,13 @@ _PREFLIGHT_SECONDS: Final = 300.0
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """A run that someone wants.
+    """A run to start.
 
     Attributes:
-        config: Its settings.
-        preset: Name of the preset that the command starts from.
-        gpus: Processors by the driver's numbers; none = the CPU.
-        setup: Key of ``SETUPS``, used with several processors.
+        config: Settings of the run.
+        preset: Preset that the command line is based on.
+        gpus: GPU indices of the driver; empty = CPU.
+        setup: Key of ``SETUPS``, used with more than one GPU.
     """
 
     config: RunConfig
@@ -66,13 +66,13 @@ class LaunchRequest:
 
 
 class RunLauncher:
-    """Takes orders.
+    """Starts, stops and resumes training runs.
 
     Attributes:
         runs_root: Folder of all runs, absolute.
-        queue: Starts what is ordered.
-        is_open: Whether runs may be started here, by anyone; who may is for ``rights`` to say.
-        allowed: Models that they may begin with.
+        queue: Starts the queued runs.
+        is_open: Whether runs may be started here at all; ``Permissions`` decides who may.
+        allowed: Base models that runs may use.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class RunLauncher:
         find_gpus: Callable[[], list[Gpu]] = list_gpus,
         allowed: ModelAllowlist | None = None,
     ) -> None:
-        """Open the queue, so that what waits from before continues.
+        """Open the queue, which continues with runs that were waiting.
 
         Args:
             runs_root: May be missing.
             is_open: Whether runs may be started here.
-            find_gpus: The seam for tests.
-            allowed: Models that runs may begin with; None = any.
+            find_gpus: Replaced in tests.
+            allowed: Base models that runs may use; None = any.
         """
         self.runs_root = runs_root.resolve()
         self.is_open = is_open
@@ -103,11 +103,11 @@ class RunLauncher:
             self.queue.open()
 
     def close(self) -> None:
-        """Start nothing any more. Jobs continue, and what waits stays in the queue."""
+        """Stop starting runs. Running jobs continue, and waiting runs stay in the queue."""
         self.queue.close()
 
     def ensure_open(self) -> None:
-        """Refuse what only someone may do who may also start runs.
+        """Raise unless runs may be started here.
 
         Raises:
             InputError: If this is a public page.
@@ -116,24 +116,24 @@ class RunLauncher:
             raise InputError(CLOSED)
 
     def gpus(self) -> list[Gpu]:
-        """The processors of this machine, with the memory that is taken now."""
+        """GPUs of this machine with their current memory use."""
         found = self._find_gpus()
         self._has_gpus = bool(found)
         return found
 
     def command(self, launch_request: LaunchRequest) -> list[str]:
-        """The command that is run for an order, and that does the same in a terminal."""
+        """Command of a run, for the queue and for a terminal."""
         if launch_request.setup not in SETUPS:
             raise InputError(f"expected one of {', '.join(SETUPS)}, got {launch_request.setup!r}")
         arguments = [*to_arguments(launch_request.config, launch_request.preset), "--runs-root", str(self.runs_root)]
         return [*_program(launch_request.gpus, launch_request.setup), *arguments]
 
     def command_line(self, launch_request: LaunchRequest) -> str:
-        """The command as a line to copy, with the processors that it sees, from the folder in which it would run."""
+        """Shell command line of a run, with GPU selection and working folder."""
         return self.shell_line(self._plan(launch_request))
 
     def shell_line(self, plan: LaunchPlan) -> str:
-        """What a plan does, as a line for a shell."""
+        """Shell command line of a plan."""
         variables = plan.environment if plan.gpus or self._has_gpus else {}
         place = Path.cwd()
         if place != PACKAGE_PARENT:
@@ -142,14 +142,14 @@ class RunLauncher:
         return f"cd {shlex.quote(str(place))} && {' '.join(words)}"
 
     def check(self, launch_request: LaunchRequest) -> Iterator[dict[str, str]]:
-        """Findings of ``--preflight``, one at a time as they come; the last one is bad when the check was cut short.
+        """Run ``--preflight`` and yield its findings; the last one is bad if the check ended early.
 
         Yields:
             ``topic``, ``state`` (good, check, bad), ``text`` and ``advice``.
 
         Raises:
-            InputError: If runs cannot be started here (a check reads whatever files its settings name), or the check
-                itself cannot run.
+            InputError: If runs cannot be started here, because a check reads the files that its settings name, or if
+                the check cannot run.
         """
         self.ensure_open()
         check_config(launch_request.config, self.allowed)
@@ -175,16 +175,21 @@ class RunLauncher:
                 _end_group(process)
         if process.returncode == 0 or "bad" in states:
             return
-        end = f"ended with {process.returncode} before it was done: {last[:300]}"
+        end = f"ended early with exit code {process.returncode}: {last[:300]}"
         if not states:
-            raise InputError(f"expected the check to run, it {end}")
-        yield {"topic": "Check", "state": "bad", "text": f"It {end}", "advice": "The same may happen to the run."}
+            raise InputError(f"Preflight check {end}")
+        yield {
+            "topic": "Check",
+            "state": "bad",
+            "text": f"Preflight check {end}",
+            "advice": "The run may fail in the same way.",
+        }
 
     def enqueue(self, launch_request: LaunchRequest) -> str:
-        """Put an order into the queue.
+        """Queue a run.
 
         Returns:
-            The id of its run; that of the last one when the same order came a moment ago.
+            The run id; that of the last run if the same request was sent a moment ago.
 
         Raises:
             InputError: If runs cannot be started here, the settings may not be used here (``check_config``), or the
@@ -203,15 +208,17 @@ class RunLauncher:
                     lambda layout: write_plan(layout, plan),
                 )  # fmt: skip
             except OSError as error:
-                raise InputError(f"expected a folder of runs at {self.runs_root}, got {error.strerror}") from error
+                raise InputError(
+                    f"Cannot create a run in {self.runs_root}: {error.strerror}. Check --runs-root."
+                ) from error
             self._last = (plan, time.monotonic(), layout.run_id)
         return layout.run_id
 
     def stop(self, request: Mapping[str, Any]) -> None:
-        """Ask a run to save and to end, and make it end when it does not; returns at once.
+        """Request a run to save and stop, and kill it if it does not; returns at once.
 
         Args:
-            request: ``run``, and ``now`` when it is not to be waited for.
+            request: ``run``, and ``now`` to stop without waiting.
 
         Raises:
             InputError: If there is no such run.
@@ -221,11 +228,11 @@ class RunLauncher:
         stop_in_background(layout, now=request.get("now") is True)
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Put the next attempt of a run that ended early into the queue: it continues from its newest checkpoint.
+        """Queue the next attempt of a run that ended early; it continues from the newest checkpoint.
 
         Raises:
-            InputError: If there is no such run, it is completed or still runs, it was started in a terminal on
-                processors that no one here knows, or its config may not be used here (``check_resumable``).
+            InputError: If there is no such run, it is completed or running, it was started in a terminal on GPUs, or
+                its config may not be used here (``check_resumable``).
         """
         self.ensure_open()
         layout = find_run(self.runs_root, str(request.get("run")))
@@ -235,8 +242,8 @@ class RunLauncher:
         if earlier is None and "cuda" in device:
             again = shlex.join(["--resume", layout.run_id, "--runs-root", str(self.runs_root)])
             raise InputError(
-                f"expected a run that this page can place, got one from a terminal on {device}; continue with it there, "
-                f"with the same command and {again}"
+                f"This run was started in a terminal on {device}, so this page cannot choose its GPUs. Resume it in a "
+                f"terminal with the same command and {again}"
             )
         gpus = earlier.gpus if earlier else ()
         setup = next((name for name in SETUPS if earlier and f"{name}.yaml" in " ".join(earlier.argv)), "ddp")
@@ -244,18 +251,18 @@ class RunLauncher:
         enqueue_launch(layout, LaunchPlan(argv=tuple(argv), gpus=gpus, config_sha256=sha256))
 
     def queue_position(self, run_id: str) -> int | None:
-        """How many runs come before this one; None when it does not wait."""
+        """Number of runs before this one; None if it is not waiting."""
         try:
             return self.queue.position_of(find_run(self.runs_root, run_id))
         except HartError:
             return None
 
     def origin(self, layout: RunLayout, module: str) -> Origin:
-        """Where a run of this root lies, and how a terminal resumes it.
+        """Location of a run, and the command that resumes it in a terminal.
 
         Args:
             layout: The run.
-            module: What ``python -m`` starts.
+            module: Module that ``python -m`` runs.
         """
         argv = ("python", "-m", module, "--resume", layout.run_id, "--runs-root", str(self.runs_root))
         return Origin(self.runs_root, (self.runs_root,), self.runs_root, argv)
@@ -287,7 +294,7 @@ def _read_finding(line: str) -> dict[str, str] | None:
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    """End a check with the processes that it has started, as one for several processors does."""
+    """Kill a check and its child processes."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Content of the report on the Train tab: what the settings mean, why they cannot start, what the check found."""
+"""Content of the report on the Train tab: summary of the settings, problems, findings of the preflight check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hart_studio.ui.train_form import SOURCE_TITLES, label_problems, name_labels
 
 
 def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
-    """What the settings come to."""
+    """Summarize the settings."""
     config = launch_request.config
     schedule, has_rl = config.schedule, any(stage != "sft" for stage in config.method.stages)
     rollouts = schedule.rl_batch_size * config.rollout.group_size
@@ -33,8 +33,8 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
         *(
             [
                 (
-                    "Rollouts of a step",
-                    f"{schedule.rl_batch_size} questions × {config.rollout.group_size} = {rollouts}",
+                    "Rollouts per step",
+                    f"{schedule.rl_batch_size} prompts × {config.rollout.group_size} = {rollouts}",
                 )
             ]
             * has_rl
@@ -46,32 +46,30 @@ def summarize_launch(launch_request: LaunchRequest) -> LaunchState:
     ]
     notes = tuple(map(name_labels, config.warnings))
     if config.data.source == "needle" and is_hub_id(config.model.id) and not os.path.exists(config.model.id):  # noqa: PTH110
-        notes += (
-            "The data are drawn needle scenes, made for the built-in model. Choose your own data for this model.",
-        )
+        notes += ("Needle scenes are made for the built-in model. Choose your own dataset for this model.",)
     return LaunchState(CHAIN_TITLES[config.method.chain], tuple(facts), notes=notes)
 
 
 def find_data_problem(config: RunConfig) -> str:
-    """What keeps the data from being read that can be seen at once; empty when nothing does.
+    """Find a missing data path; empty if there is none.
 
-    It looks at this machine's files, so it is for people only who may start a run here.
+    Reads the file system, so call it only for users who may start a run.
     """
     missing = find_missing_path(config.data)
     if not missing:
         return ""
     if missing in {preset.config.data.path for preset in PRESETS.values()}:
-        return f"This preset needs your own data: there is nothing at {missing}. Choose a data set under Data."
-    return f"There is no file or folder at {missing}. Correct the path under Data."
+        return f"This preset needs your own dataset: {missing} does not exist. Choose a dataset under Data."
+    return f"{missing} does not exist. Correct the path under Data."
 
 
 def sample_key(config: RunConfig) -> str:
-    """What decides which samples a run gets: a preview with another key does not show this run's samples."""
+    """Key of the settings that determine the samples of a run; a preview with another key is stale."""
     return json.dumps([config.data.model_dump(mode="json"), config.method.stages, config.seed])
 
 
 def stream_preflight(launcher: RunLauncher, launch_request: LaunchRequest) -> Iterator[LaunchState]:
-    """The report as the findings of the check come in."""
+    """Run the preflight check and yield the report after each finding."""
     state = replace(summarize_launch(launch_request), notes=(), is_checking=True)
     yield state
     for found in launcher.check(launch_request):
@@ -81,33 +79,33 @@ def stream_preflight(launcher: RunLauncher, launch_request: LaunchRequest) -> It
 
 
 def has_bad_finding(state: LaunchState) -> bool:
-    """Whether the check found what would make the run fail."""
+    """Whether the check found an error."""
     return any(finding["state"] == "bad" for finding in state.findings)
 
 
 def summarize_findings(state: LaunchState) -> str:
-    """What the findings come to, in one sentence."""
+    """Summarize the findings in one sentence."""
     unsure = sum(finding["state"] == "check" for finding in state.findings)
     if has_bad_finding(state):
-        return "The run would fail. Change what is marked, or check again once it is mended."
-    return "Ready to start" + (f"; {unsure} point{'s' * (unsure > 1)} to look at." if unsure else ".")
+        return "Preflight failed. Fix the errors above and run preflight again."
+    return "Ready to start" + (f" with {unsure} warning{'s' * (unsure > 1)}." if unsure else ".")
 
 
 def describe_launch_error(error: Exception) -> LaunchState:
-    """The report of an order that cannot be started."""
+    """Report of a run that cannot be started."""
     if not isinstance(error, HartError):
         failed = describe(error)
         return LaunchState(failed.title, outcome=failed.message, is_refused=True)
     text = str(error)
     problems = tuple(label_problems(text)) if isinstance(error, InputError) else (("Samples", text),)
-    return LaunchState("This cannot be started", problems=problems, is_refused=True)
+    return LaunchState("Cannot start the run", problems=problems, is_refused=True)
 
 
 def _describe_data(config: RunConfig) -> str:
     data = config.data
     if data.source == "needle" and not data.path:
-        return f"needle scenes, {data.needle_samples:,} drawn for the run"
-    return f"{SOURCE_TITLES[data.source].partition(':')[0]}: {data.path}"
+        return f"needle scenes, {data.needle_samples:,} generated for the run"
+    return f"{SOURCE_TITLES[data.source].partition(' (')[0]}: {data.path}"
 
 
 def _describe_parts(config: RunConfig) -> str:
@@ -116,6 +114,6 @@ def _describe_parts(config: RunConfig) -> str:
     if any(stage != "sft" for stage in stages):
         parts.append(f"{data.rl_samples:,} RL")
     if "sft" in stages:
-        parts.append("the rest SFT" if data.sft_samples is None else f"{data.sft_samples:,} SFT")
+        parts.append("remaining SFT" if data.sft_samples is None else f"{data.sft_samples:,} SFT")
     parts.append(f"{data.eval_samples:,} held out")
     return ", ".join(parts)

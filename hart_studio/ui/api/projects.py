@@ -1,4 +1,4 @@
-"""Requests of the project menu of the Label page: rename, duplicate, archive, delete, restore."""
+"""JSON API of the project menu of the Label page: rename, duplicate, archive, delete, restore."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hart_studio.ui.api.labels import LabelApi
 
 
 class ProjectApi:
-    """Answers the project menu.
+    """Handles the project menu.
 
     Attributes:
-        label_api: Knows the projects, and whether anything may be changed.
-        is_kept: Whether a deleted project goes to the trash; else it is removed for good.
+        label_api: Opens projects; knows whether changes are allowed.
+        is_kept: Whether deleted projects go to the trash instead of being removed permanently.
     """
 
     def __init__(self, label_api: LabelApi, *, is_kept: bool = True) -> None:
@@ -25,7 +25,7 @@ class ProjectApi:
         """Change the name of ``project`` to ``name``.
 
         Raises:
-            InputError: If the name cannot be used, or a labeling run or an import works on the project.
+            InputError: If the name is invalid, or a labeling run or an import uses the project.
         """
         self.label_api.check_open()
         project = self.label_api.open_project(request.get("project"))
@@ -36,7 +36,7 @@ class ProjectApi:
         """Copy ``project`` under ``name``.
 
         Raises:
-            InputError: If the name cannot be used.
+            InputError: If the name is invalid.
             DataError: If the copy cannot be written.
         """
         self.label_api.check_open()
@@ -48,7 +48,7 @@ class ProjectApi:
         """Archive ``project``, or with ``is_archived`` false take it out of the archive.
 
         Raises:
-            InputError: If a labeling run or an import works on the project.
+            InputError: If a labeling run or an import uses the project.
         """
         self.label_api.check_open()
         project = self.label_api.open_project(request.get("project"))
@@ -59,7 +59,7 @@ class ProjectApi:
         """Move ``project`` to the trash; ``confirmation`` is its name, typed by a person.
 
         Raises:
-            InputError: If it is another name, or a labeling run or an import works on the project.
+            InputError: If the name does not match, or a labeling run or an import uses the project.
         """
         self.label_api.require_editable()
         project = self.label_api.open_project(request.get("project"))

@@ -1,4 +1,4 @@
-"""What the review screen may ask for: the next item, decisions, undo, the model's word on boxes that are drawn."""
+"""JSON API of the review: next item, decisions, undo, verification of drawn boxes."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from hart_studio.ui.api.bulk_jobs import BulkJobs
 from hart_studio.ui.api.labels import LabelApi
 
 MAX_KEPT_CHECKS: Final = 256
-"""Verdicts on drawn boxes that are kept until they are saved."""
+"""Cached verifications of drawn boxes."""
 
 CROP_SIDE: Final = 1024
-"""Greatest side of a crop on the page; smaller ones are shown at native resolution."""
+"""Greatest side of a crop on the page, pixels; smaller crops keep native resolution."""
 
 LIST_ROWS: Final = 50
 """Items in one page of the list."""
 
 
 class ReviewApi:
-    """Answers the review screen.
+    """Handles the review screen.
 
     Attributes:
-        label_api: Knows the projects.
+        label_api: Opens projects.
         service: Opens images and asks models.
-        served: Folder that the server serves; names of files start from it.
-        max_boxes_per_item: Boxes that may be drawn for one question.
+        served: Served folder; file names are relative to it.
+        max_boxes_per_item: Maximum number of boxes per question.
     """
 
     max_boxes_per_item: int = MAX_BOXES
@@ -65,7 +65,7 @@ class ReviewApi:
         self._image: tuple[str, SourceImage] | None = None
 
     def next_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The item that needs this person most, ready to be shown; without ``item`` nothing waits."""
+        """Claim the item with the highest review priority; no ``item`` if the queue is empty."""
         project, review, reviewer = self._open(request)
         deferred = request.get("deferred")
         ids = [str(each)[:40] for each in deferred] if isinstance(deferred, list) else []
@@ -73,25 +73,25 @@ class ReviewApi:
         return self._answer(project, review, reviewer, item)
 
     def open_item(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A certain item, claimed and ready to be shown."""
+        """Claim a given item."""
         project, review, reviewer = self._open(request)
         return self._answer(project, review, reviewer, review.open_item(reviewer, str(request.get("item"))))
 
     def decide(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Save a decision and continue to the next item."""
+        """Save a decision and return the next item."""
         project, review, reviewer = self._open(request)
         item = project.item(str(request.get("item")))
         decision = request.get("decision")
         boxes = parse_boxes(request.get("boxes"), self.max_boxes_per_item) if decision == "edit" else None
         revision = request.get("revision")
         if not isinstance(revision, int):
-            raise InputError("expected the revision that was looked at, got none; reload the page")
+            raise InputError("The revision of the label is missing. Reload the page.")
         check, problem = None, ""
         if boxes is not None:
             try:
                 check = self._check(project, item, boxes)
-            except ModelError as error:  # a person's decision does not depend on a model that is gone
-                problem = f"Saved without a check by the model: {error}"
+            except ModelError as error:  # save the decision even if the model is unavailable
+                problem = f"Saved without verification: {error}"
         review.decide(
             reviewer, item.id, revision, decision, boxes, check,  # type: ignore[arg-type]
             seconds=_read_seconds(request), allow_empty=request.get("allow_empty") is True,
@@ -100,38 +100,38 @@ class ReviewApi:
         return {**answer, "message": problem} if problem else answer
 
     def skip(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave an item to others and continue."""
+        """Leave an item to other reviewers and return the next one."""
         _, review, reviewer = self._open(request)
         review.skip(reviewer, str(request.get("item")), _read_seconds(request))
         return self.next_item(request)
 
     def undo(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Take back the last action of this person, and show its item.
+        """Undo the last action of this reviewer and return its item.
 
-        A bulk accept is taken back as a whole. While that takes longer, ``bulk`` holds its progress in place of an
-        item; ``bulk_progress`` tells when it is over.
+        A bulk accept is undone as a whole. If that takes long, the response has its progress in ``bulk`` instead of an
+        item; poll ``bulk_progress`` until it is over.
         """
         project, review, reviewer = self._open(request)
         if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=True):
             return self._step_bulk(request, "undo", lambda report: _describe(review.undo(reviewer, report)))
         undone = review.undo(reviewer)
         if undone is None:
-            raise InputError("there is nothing to take back")
+            raise InputError("Nothing to undo.")
         answer = self._answer(project, review, reviewer, project.item(undone.item_id))
-        return {**answer, "message": f"Taken back: {_describe(undone)}"}
+        return {**answer, "message": f"Undone: {_describe(undone)}"}
 
     def redo(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Do again what this person took back, and continue; a bulk accept as with ``undo``."""
+        """Redo the last undone action of this reviewer and return the next item; a bulk accept as with ``undo``."""
         project, review, reviewer = self._open(request)
         if is_next_action_bulk(project, check_reviewer(reviewer), is_undo=False):
             return self._step_bulk(request, "redo", lambda report: _describe(review.redo(reviewer, report)))
         redone = review.redo(reviewer)
         if redone is None:
-            raise InputError("there is nothing to do again")
-        return {**self.next_item(request), "message": f"Done again: {_describe(redone)}"}
+            raise InputError("Nothing to redo.")
+        return {**self.next_item(request), "message": f"Redone: {_describe(redone)}"}
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What the model says of boxes as they are drawn, with their crops."""
+        """Verify drawn boxes, and return the result with the crops."""
         project, _, _ = self._open(request)
         item = project.item(str(request.get("item")))
         boxes = parse_boxes(request.get("boxes"), self.max_boxes_per_item)
@@ -139,7 +139,7 @@ class ReviewApi:
         return {"check": check.model_dump(mode="json"), "crops": self._cut(item, boxes), **_show_chance(item, check)}
 
     def list_items(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A page of the list: what a filter holds for, and how much of it could be accepted at once."""
+        """A page of the list of items that match a filter, with the number that a bulk accept would accept."""
         project, _, _ = self._open(request)
         wanted = _read_filter(request)
         offset = request.get("offset")
@@ -166,10 +166,10 @@ class ReviewApi:
         }
 
     def accept_all(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Accept everything that a filter matches; ``bulk_progress`` tells how far it is.
+        """Accept all items that match a filter; poll ``bulk_progress`` for progress.
 
         Args:
-            request: ``filter``, and ``expected``, the number of labels that the person confirmed.
+            request: ``filter``, and ``expected``, the confirmed number of labels.
 
         Returns:
             A ``BulkJob``.
@@ -177,13 +177,13 @@ class ReviewApi:
         project, _, reviewer = self._open(request)
         expected = request.get("expected")
         if not isinstance(expected, int) or isinstance(expected, bool) or expected < 0:
-            raise InputError("expected the number of labels that were confirmed, got none; reload the page")
+            raise InputError("The confirmed number of labels is missing. Reload the page.")
         who, wanted = check_reviewer(reviewer), _read_filter(request)
 
         def accept(report: ProgressCallback) -> str:
             result = bulk_accept.accept_all(project, who, wanted, expected, report)
             message = f"{result.accepted:,} label{'' if result.accepted == 1 else 's'} accepted."
-            why = "changed meanwhile, or open with another reviewer"
+            why = "changed meanwhile, or open in another review"
             return f"{message} {result.skipped:,} skipped: {why}." if result.skipped else message
 
         job = self._jobs.start(project, "accept", expected, accept)
@@ -200,11 +200,11 @@ class ReviewApi:
         project, _, _ = self._open(request)
         job = self._jobs.last(project)
         if job is None:
-            raise InputError(self._find_unfinished(project) or "No bulk action is running. Look at the list again.")
+            raise InputError(self._find_unfinished(project) or "No bulk action is running. Reload the list.")
         return job.to_dict()
 
     def close(self) -> None:
-        """Let go of the image that is kept open."""
+        """Close the cached image."""
         with self._lock:
             if self._image is not None:
                 self._image[1].close()
@@ -224,11 +224,11 @@ class ReviewApi:
             return {"bulk": job.to_dict()}
         if job.error:
             raise InputError(job.error)
-        verb = "Taken back" if kind == "undo" else "Done again"
+        verb = "Undone" if kind == "undo" else "Redone"
         return {**self.next_item(request), "message": f"{verb}: {job.summary}"}
 
     def _find_unfinished(self, project: Project) -> str:
-        """What to know of a bulk accept that runs in another process, or that ended early; else nothing."""
+        """Message about a bulk accept that runs in another process or ended early; else empty."""
         last, job = bulk_accept.read_last(project), self._jobs.last(project)
         if last is None or last.is_finished or not last.is_kept or (job is not None and not job.is_over):
             return ""
@@ -252,13 +252,13 @@ class ReviewApi:
         return answer
 
     def _show(self, project: Project, item: Item, label: Label) -> dict[str, Any]:
-        file = item.image
+        stored = item.image
         try:
-            open_verified_image(file)  # another file must not be shown in its place
-            scene = self.service.open_image(Path(file.path))
+            open_verified_image(stored)  # raises if the file has changed
+            scene = self.service.open_image(Path(stored.path))
             crops = self._cut(item, label.boxes)
         except ImageError as error:
-            raise InputError(f"{error}; the item is kept, press N for the next one") from error
+            raise InputError(f"{str(error).rstrip('.')}. The item is kept; press N for the next one.") from error
         with project.database.reading() as connection:
             audit_hash = connection.execute("SELECT audit_hash FROM items WHERE id = ?", (item.id,)).fetchone()[0]
         return {
@@ -268,9 +268,9 @@ class ReviewApi:
             "choices": list(item.sample.choices),
             "answer": item.sample.answer,
             "category": item.sample.category,
-            "name": Path(file.path).name,
-            "width": file.width,
-            "height": file.height,
+            "name": Path(stored.path).name,
+            "width": stored.width,
+            "height": stored.height,
             "preview": {"path": self._name(scene.preview.path), "width": scene.preview.width},
             "detail": {"path": self._name(scene.detail.path), "width": scene.detail.width},
             "boxes": [box.model_dump(exclude={"score"}) for box in label.boxes],
@@ -288,17 +288,17 @@ class ReviewApi:
         }
 
     def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> BoxCheck:
-        """The model's verdict, from memory when it was asked about these very boxes before."""
+        """Verify boxes with the model of the project, cached per boxes."""
         try:
             run_id, model = self.label_api.find_model(project)
         except InputError as error:
-            raise ModelError(f"Drawn boxes are not checked. {error}") from error
+            raise ModelError(f"Drawn boxes are not verified. {error}") from error
         if mismatch := describe_domain_mismatch(model, item.image.domain, "this image"):
             raise ModelError(mismatch)
         before = next(
             (label.check for label in (item.label, *reversed(project.history(item.id))) if _is_sampled(label)), None
         )
-        # Everything that a verdict depends on: another project may ask another model about the same item.
+        # Everything that the result depends on; another project may use another model for the same item.
         file = project.database.path.stat()
         key = (file.st_dev, file.st_ino, run_id, model, item.id, item.sample, boxes, before)
         with self._lock:
@@ -318,7 +318,7 @@ class ReviewApi:
         return check
 
     def _open_image(self, item: Item) -> SourceImage:
-        """The original, decoded once for all edits of the item that is open."""
+        """The original of the open item, decoded once."""
         with self._lock:
             if self._image is None or self._image[0] != item.id or self._image[1].has_changed:
                 if self._image is not None:
@@ -328,7 +328,7 @@ class ReviewApi:
             return self._image[1]
 
     def _cut(self, item: Item, boxes: tuple[Box, ...]) -> list[dict[str, Any]]:
-        """Crops of the original at native resolution, as files that the server serves."""
+        """Crops of the original at native resolution, as served files."""
         wh = (item.image.width, item.image.height)
         found, missing = [], {}
         for box in plan_crops(boxes, wh, padding=0.0, min_side=1, max_aspect=1e9, max_boxes=MAX_BOXES):
@@ -366,7 +366,7 @@ def _show_chance(item: Item, check: BoxCheck | None) -> dict[str, Any]:
 def _describe(undone: UndoneAction | None) -> str:
     if undone is None:
         return "nothing"
-    kept = f". {undone.skipped:,} kept: someone has changed them since" if undone.skipped else ""
+    kept = f". {undone.skipped:,} kept because they were changed since" if undone.skipped else ""
     return f"{undone.kind.replace('_', ' ')}{kept}"
 
 
@@ -379,8 +379,8 @@ def _read_filter(request: Mapping[str, Any]) -> ItemFilter:
         return ItemFilter.model_validate(request.get("filter") or {})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole of it"
-        raise InputError(f"expected a filter, got {str(first['input'])[:60]!r} for {where}; change it") from error
+        where = ".".join(map(str, first["loc"])) or "the filter"
+        raise InputError(f"Invalid filter: {where} cannot be {str(first['input'])[:60]!r}. Change it.") from error
 
 
 def _read_seconds(request: Mapping[str, Any]) -> float | None:

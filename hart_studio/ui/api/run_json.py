@@ -1,4 +1,4 @@
-"""What run directories hold, in the shape in which a page gets it: plain JSON, texts as they are."""
+"""Convert run data to JSON for the pages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hart_studio.runs.status import RunStatus
 
 
 def status_to_dict(summary: RunSummary, ahead: int | None = None) -> dict[str, Any]:
-    """The state as a page shows it; its signature changes when anything in it does.
+    """Status of a run as JSON, with a signature that changes with any field.
 
     Args:
         summary: The run.
-        ahead: Runs that come before it on its device; None when it does not wait, or it is not known.
+        ahead: Runs before it on the same device; None if it is not waiting or unknown.
     """
     status = summary.status
     shown: dict[str, Any] = {"state": summary.state, "error": summary.problem}
@@ -41,14 +41,14 @@ def status_to_dict(summary: RunSummary, ahead: int | None = None) -> dict[str, A
 
 
 def _describe_phase(status: RunStatus, ahead: int | None) -> str:
-    """What an active run does beside its steps, from the moment it is made; empty = its steps."""
+    """Phase of an active run outside its steps; empty during steps."""
     if status.phase or status.state != "queued":
         return status.phase
-    return f"waiting for {ahead} other {'run' if ahead == 1 else 'runs'} on its device" if ahead else "starting soon"
+    return f"queued behind {ahead} {'run' if ahead == 1 else 'runs'} on this device" if ahead else "starting"
 
 
 def read_device(layout: RunLayout) -> str:
-    """What the newest attempt ran on; empty before it has said so."""
+    """Device of the newest attempt; empty if not recorded yet."""
     try:
         return Provenance.model_validate_json(read_regular_file(layout.provenance)).device
     except (OSError, ValidationError):
@@ -56,23 +56,23 @@ def read_device(layout: RunLayout) -> str:
 
 
 def format_run_time(run_id: str) -> str:
-    """``20260824-101500-...`` -> ``24 Aug 10:15:00 UTC``: what an id says of its time."""
+    """``20260824-101500-...`` -> ``24 Aug 10:15:00 UTC``: start time in a run id."""
     return f"{datetime.strptime(run_id[:15], '%Y%m%d-%H%M%S'):%-d %b %H:%M:%S} UTC"
 
 
-def select_metrics(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures that the list of runs shows."""
-    return {name: figures[name] for name in ("accuracy", "iog_above_0.3", "iou", "area_share") if name in figures}
+def select_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics shown in the list of runs."""
+    return {name: metrics[name] for name in ("accuracy", "iog_above_0.3", "iou", "area_share") if name in metrics}
 
 
 def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
-    """What the rollout theatre draws: boxes are ``[x_min, y_min, x_max, y_max, label]`` in original pixels."""
+    """Rollout as JSON for the rollout viewer: boxes are ``[x_min, y_min, x_max, y_max, label]`` in original pixels."""
     grounding, answer = rollout.grounding_turn, rollout.answer_turn
     return {
         "outcome": rollout.outcome,
         "error": rollout.error,
-        "boxes": [_show_box(box) for box in rollout.boxes],
-        "crops": [_show_box(box) for box in rollout.crops],
+        "boxes": [_box_to_list(box) for box in rollout.boxes],
+        "crops": [_box_to_list(box) for box in rollout.crops],
         "grounding": grounding.text if grounding else None,
         "answer": answer.text if answer else None,
         "extracted": rollout.score.extracted,
@@ -83,5 +83,5 @@ def rollout_to_dict(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def _show_box(box: Box) -> list[Any]:
+def _box_to_list(box: Box) -> list[Any]:
     return [*box.xyxy, box.label]

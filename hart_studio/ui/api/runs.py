@@ -1,7 +1,7 @@
-"""What the Watch and Runs pages are told: JSON made from run directories, in answer to a look.
+"""JSON API of the Watch and Runs tabs, read from run directories.
 
-Every function here takes what a browser sent, so nothing in it is trusted: ids are checked against the runs that exist,
-names of images against the folder that they lie in. Nothing new is answered with None.
+Requests are untrusted: run ids are checked against existing runs, image names against their folder. None means nothing
+new.
 """
 
 from __future__ import annotations
@@ -43,75 +43,75 @@ from hart_studio.ui.api.run_json import (
 from hart_studio.ui.train_form import SHORT_TITLES
 
 FIRST_LOG_BYTES: Final = 64 * 1024
-"""How much of a log the first look shows; the rest of the file stays on disk."""
+"""Bytes of the log in the first response."""
 
 MAX_LOG_BYTES: Final = 64 * 1024
-"""Most of a log in one answer."""
+"""Maximum bytes of the log per response."""
 
 MAX_DIGESTS: Final = 64
-"""Runs whose figures are kept in memory."""
+"""Runs whose metrics are kept in memory."""
 
 TIMEOUT_SECONDS: Final = 0.4
-"""How long one answer may continue reading events; what is left comes with the next one."""
+"""Time limit for reading events per response; the rest is read by the next request."""
 
 SPARK_POINTS: Final = 48
-"""Points of the small curve in the list of runs."""
+"""Points of the sparkline in the list of runs."""
 
 EMPTY_SUMMARY: Final[dict[str, Any]] = {
     "spark": [], "reward": None, "reward_steps": 0, "held_out": None, "first": {}, "last": {}, "warnings": 0,
 }  # fmt: skip
-"""Of a run without events, or one whose turn to be read comes with the next look."""
+"""Summary of a run without events, or not read yet."""
 
 MAX_TRACKED_RECORDS: Final = 400
-"""Newest records that are searched for a question that is followed."""
+"""Number of newest records searched for a tracked question."""
 
 MAX_TRACKED_BYTES: Final = 512 * 2**20
-"""Largest of them that is searched. Project default."""
+"""Largest record file that is searched. Project default."""
 
 
 class PollRequest(Record):
-    """What a page says when it looks at a run."""
+    """Poll of a run."""
 
     run: str = Field(max_length=200)
     """Id of the run."""
     cursor: dict[str, Any] | None = None
-    """From the last answer, as it was; None at first."""
+    """Cursor of the last response; None at first."""
     status: str = Field(default="", max_length=2000)
-    """Signature of the status in the last answer."""
+    """Status signature of the last response."""
     attempt: int = Field(default=0, ge=0)
-    """Attempt whose log was read."""
+    """Attempt of the last log."""
     log_offset: int = Field(default=0, ge=0)
-    """How far."""
+    """Offset in the log."""
 
 
 class RolloutsRequest(Record):
-    """Which recorded rollouts a page wants."""
+    """Request for recorded rollouts."""
 
     run: str = Field(max_length=200)
     """Id of the run."""
     step: int = Field(ge=0)
     """The step."""
     is_held_out: bool = False
-    """Those of the held-out questions."""
+    """Whether to load rollouts of held-out questions."""
 
 
 _CURSOR: Final = TypeAdapter(Cursor)
 
 
 class RunMonitor:
-    """Answers looks at runs.
+    """Reads runs for the pages.
 
     Attributes:
         runs_root: Folder of all runs.
-        image_folder: Folder for copies of images, which the server serves.
+        image_folder: Served folder for copies of images.
     """
 
     def __init__(self, runs_root: Path, image_folder: Path) -> None:
-        """Look at nothing yet.
+        """Create the monitor.
 
         Args:
             runs_root: May be missing.
-            image_folder: Made when missing.
+            image_folder: Created if missing.
         """
         image_folder.mkdir(parents=True, exist_ok=True)
         self.runs_root = runs_root
@@ -121,17 +121,17 @@ class RunMonitor:
         self._configs: dict[str, RunConfig | None] = {}
         self._summaries: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._gold = GoldBoxLoader()
-        self._queue = RunQueue(runs_root)  # only asked for places, never opened
+        self._queue = RunQueue(runs_root)  # only for queue positions, never opened
 
     def poll(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What is new about a run since the page looked last.
+        """Changes of a run since the last poll.
 
         Args:
-            request: A ``Look``.
+            request: A ``PollRequest``.
 
         Returns:
-            None when nothing is; else ``status``, ``news`` with ``cursor`` (see ``RunHistory.news``), ``log``, and with
-            the first look and each new attempt ``about``: each only when there is something in it.
+            None if nothing has changed; else those of ``status``, ``delta`` with ``cursor`` (see ``RunHistory.delta``),
+            and ``log`` that have changed, and ``about`` for the first poll and each new attempt.
 
         Raises:
             InputError: If there is no such run.
@@ -143,18 +143,18 @@ class RunMonitor:
         while history.refresh() and time.monotonic() < deadline:
             pass
         answer: dict[str, Any] = {}
-        news = history.delta(_read_cursor(query.cursor))
-        if news is not None:
-            answer["delta"], cursor = news
+        found = history.delta(_read_cursor(query.cursor))
+        if found is not None:
+            answer["delta"], cursor = found
             answer["cursor"] = asdict(cursor)
-            # An attempt may run on another device than the one before, which is known once it has begun.
+            # A new attempt may run on another device.
             if answer["delta"]["is_full"] or any(kind == "started" for kind, *_ in answer["delta"]["markers"]["items"]):
                 answer["about"] = self._about(layout)
         summary = summarize_run(layout)
         status = status_to_dict(summary, self._queue.position_of(layout) if is_waiting(summary) else None)
         if status["signature"] != query.status:
             beat = summary.status and summary.status.heartbeat
-            # The page's clock may be another one, so it gets an age, not a time.
+            # An age, because the clock of the browser may differ.
             age = max(0.0, (datetime.now(UTC) - beat).total_seconds()) if beat else None
             answer["status"] = {**status, "age": age}
         attempt = summary.status.attempt if summary.status else 0
@@ -172,12 +172,12 @@ class RunMonitor:
         return answer or None
 
     def list_runs(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """All training runs with their results, newest first; None when nothing has changed.
+        """All training runs with their results, newest first; None if nothing has changed.
 
-        One whose status cannot be read may be any kind of run, so it is listed too.
+        Runs with an unreadable status are listed too.
 
         Args:
-            request: ``signature`` from the last answer.
+            request: ``signature`` of the last response.
         """
         deadline = time.monotonic() + TIMEOUT_SECONDS
         found = [run for run in list_runs(self.runs_root) if run.status is None or run.status.job == "training"]
@@ -188,7 +188,7 @@ class RunMonitor:
         return None if now == request.get("signature") else {"signature": now, "runs": rows}
 
     def rollouts(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The recorded groups of a step, with the names of their images, ready to be drawn.
+        """The recorded groups of a step, with the names of their images.
 
         Args:
             request: A ``RolloutsRequest``.
@@ -203,7 +203,7 @@ class RunMonitor:
         return [self._show_group(layout, group) for group in groups]
 
     def track_question(self, request: Mapping[str, Any]) -> list[list[Any]]:
-        """Where a question was recorded: (step, whether held out), in order.
+        """Records of a question as (step, is held out), in order.
 
         Args:
             request: ``run``, and ``sample``, the id of the question.
@@ -213,7 +213,7 @@ class RunMonitor:
         found = []
         for is_held_out in (True, False):
             for step in list_rollout_steps(layout, is_held_out=is_held_out)[-MAX_TRACKED_RECORDS:]:
-                with suppress(OSError):  # gone by now, or no file that a run writes
+                with suppress(OSError):  # deleted or not a regular file
                     if wanted in read_regular_file(
                         layout.rollouts_of(step, is_held_out=is_held_out), MAX_TRACKED_BYTES
                     ):
@@ -221,9 +221,9 @@ class RunMonitor:
         return sorted(found)
 
     def gold_boxes(self, request: Mapping[str, Any]) -> list[list[float]]:
-        """Gold boxes of a question, ``[x_min, y_min, x_max, y_max]`` in original pixels; none when the data has none.
+        """Gold boxes of a question, ``[x_min, y_min, x_max, y_max]`` in original pixels; empty if there are none.
 
-        For people to compare with; training cannot reach this.
+        For display only; training does not use them.
 
         Args:
             request: ``run``, and ``sample``, the id of the question.
@@ -234,15 +234,15 @@ class RunMonitor:
         return [list(box.xyxy) for box in boxes]
 
     def delete(self, request: Mapping[str, Any]) -> None:
-        """Remove a run that has ended, with everything in it.
+        """Delete an ended run with all its files.
 
         Raises:
-            InputError: If there is no such run, or it still runs.
+            InputError: If there is no such run, or it is still running.
         """
         layout = find_run(self.runs_root, str(request.get("run")))
-        with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):  # no one starts it meanwhile
+        with hold_lock(layout.lock, SHORT_LOCK_TIMEOUT_SECONDS):  # prevents a start meanwhile
             if is_running(summarize_run(layout)):
-                raise InputError("expected a run that has ended; stop it first, then delete it")
+                raise InputError("The run is still active. Stop it before you delete it.")
             shutil.rmtree(layout.folder)
         for image in self.image_folder.glob(f"{layout.run_id}-*"):
             image.unlink(missing_ok=True)
@@ -251,14 +251,14 @@ class RunMonitor:
             self._configs.pop(layout.run_id, None)
 
     def compare(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Whole curves and settings of some runs, for one chart.
+        """Full curves and settings of several runs, for comparison.
 
         Args:
             request: ``runs``, up to six ids.
         """
         ids = request.get("runs")
         if not isinstance(ids, list) or not 1 <= len(ids) <= 6:
-            raise InputError("expected 1 to 6 runs to compare; choose fewer")
+            raise InputError("Select 1 to 6 runs to compare.")
         compared = []
         for run_id in ids:
             layout = find_run(self.runs_root, str(run_id))
@@ -269,7 +269,7 @@ class RunMonitor:
         return compared
 
     def describe_checkpoint(self, folder: Path) -> str:
-        """What a list of models calls a checkpoint of a run here: the run's name and the step."""
+        """Title of a checkpoint: name of the run and step."""
         return f"{self._about(RunLayout(folder.parents[1]))['title']}, step {read_step(folder.name)}"
 
     def _digest(self, layout: RunLayout) -> RunHistory:
@@ -281,7 +281,7 @@ class RunMonitor:
             return history
 
     def _config(self, layout: RunLayout) -> RunConfig | None:
-        """Settings of a run, which never change; None when they cannot be read."""
+        """Settings of a run, cached; None if they cannot be read."""
         if layout.run_id not in self._configs:
             try:
                 self._configs[layout.run_id] = load_config(layout.config)
@@ -321,7 +321,7 @@ class RunMonitor:
         }
 
     def _summary(self, layout: RunLayout, deadline: float) -> dict[str, Any]:
-        """What the list shows of a run's events, kept until there are new ones: a list of any length is quick."""
+        """Summary of the events of a run, cached until the file changes."""
         try:
             file = layout.events.stat()
         except OSError:
@@ -358,7 +358,7 @@ class RunMonitor:
         }
 
     def _serve(self, layout: RunLayout, name: str | None) -> str | None:
-        """Copy an image to where the server may serve it; its name there, or None when it is gone."""
+        """Copy an image to the served folder; returns its name there, or None if it is missing."""
         if name is None:
             return None
         served = f"{layout.run_id}-{Path(name).name}"
@@ -378,9 +378,7 @@ def _read(kind: type[Any], request: Mapping[str, Any]) -> Any:
     try:
         return kind.model_validate(request)
     except ValidationError as error:
-        raise InputError(
-            f"expected a {kind.__name__} from the page, got another: {error.errors()[0]['msg']}"
-        ) from error
+        raise InputError(f"Invalid request ({kind.__name__}): {error.errors()[0]['msg']}. Reload the page.") from error
 
 
 def _read_cursor(value: dict[str, Any] | None) -> Cursor:

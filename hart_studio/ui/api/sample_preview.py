@@ -1,4 +1,4 @@
-"""A few samples of a data set with their images, and how they would be split, before a run is started."""
+"""Preview of a dataset before a run: a few samples with images, and the sizes of the splits."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from hart_studio.runs.config import RunConfig
 
 SAMPLES: Final = 5
 THUMBNAIL_SIDE: Final = 480
-"""Greatest side of a preview's image, pixels."""
+"""Greatest side of a preview image, pixels."""
 
 
 @dataclass(frozen=True)
 class PreviewCard:
-    """One sample, blind: a true box is never shown as a part of what training gets."""
+    """One sample without gold boxes, which training does not get either."""
 
     question: str
     choices: tuple[str, ...]
     answer: str
     part: str
-    """Which stage gets it."""
+    """Stage that uses the sample."""
     image: Path | None
-    """Small copy; None when it does not open."""
+    """Scaled copy; None if the image cannot be opened."""
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a data source gives."""
+    """Preview of a data source."""
 
     headline: str
     cards: tuple[PreviewCard, ...]
     left_out: tuple[str, ...]
-    """Why rows were left out, with their numbers."""
+    """Reasons for skipped rows, with counts."""
 
 
 def preview_samples(config: RunConfig, folder: Path) -> Preview:
-    """Read the source, split it, and draw the first samples of each part.
+    """Read the source, split it, and render the first samples of each split.
 
     Args:
         config: Source and sizes.
-        folder: Where images may be written; the server serves it.
+        folder: Served folder for the images.
 
     Raises:
         DataError: If the source cannot be read.
@@ -70,18 +70,20 @@ def preview_samples(config: RunConfig, folder: Path) -> Preview:
         for (name, samples), count in zip(filled.items(), shares, strict=True)
         for sample in samples[:count]
     ]
-    reasons = tuple(f"{count:,} rows left out: {reason}" for reason, count in source.loaded.reasons.most_common(3))
+    reasons = tuple(
+        f"{count:,} row{'s' * (count != 1)} skipped: {reason}" for reason, count in source.loaded.reasons.most_common(3)
+    )
     return Preview(headline, tuple(cards), reasons)
 
 
 def _share(total: int, parts: int) -> Sequence[int]:
-    """Whole numbers that add up to the total, the first ones larger."""
+    """Split a total into integers that differ by at most 1, larger ones first."""
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
 def _make_card(sample: Sample, part: str, open_image: ImageOpener, folder: Path) -> PreviewCard:
     source = from_stored_path(sample.image)
-    version = source.stat().st_mtime_ns if source.exists() else 0  # an image may be repainted; one drawn for us is not
+    version = source.stat().st_mtime_ns if source.exists() else 0  # the file may have changed
     name = f"preview-{hashlib.sha256(f'{source} {version}'.encode()).hexdigest()[:20]}.jpg"
     thumbnail: Path | None = folder / name
     problem = ""

@@ -1,4 +1,4 @@
-"""What programs are told: the answers of ``/locate`` and ``/verify``, and the shape of that of ``/ask``."""
+"""Response schemas of ``/ask``, ``/locate`` and ``/verify``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _EDGES = {"x_min", "y_min", "x_max", "y_max"}
 
 
 class ApiModel(Record):
-    """A part of an answer; its JSON schema has the words under each field."""
+    """Base of the response models; field docstrings become descriptions in the JSON schema."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class ImageInfo(ApiModel):
-    """The image that was asked about."""
+    """Name and size of the image."""
 
     name: str
     """File name without folders."""
@@ -49,89 +49,89 @@ class Region(Area):
     """A box with a name."""
 
     label: str = ""
-    """What its maker called it. Text only, never HTML."""
+    """Label. Text only, never HTML."""
 
 
 class LocateResponse(ApiModel):
-    """Where a model looks, from the grounding turn alone."""
+    """Result of the grounding turn."""
 
     image: ImageInfo
     """The image."""
     model: str
-    """The model, as it was named in the question."""
+    """The model, as named in the request."""
     outcome: Outcome
     """How the turn ended."""
     boxes: tuple[Region, ...]
-    """Where to look, in the order of the output; empty unless the outcome is ``ok``."""
+    """Predicted regions in output order; empty unless the outcome is ``ok``."""
     text: str
     """Raw output. Text only, never HTML."""
     visual_tokens: int
-    """What the image cost."""
+    """Visual tokens of the image."""
     seconds: float
     """Time of the turn."""
     warnings: tuple[str, ...]
-    """Read these first: why the boxes may mean nothing, such as a model that was not made for such images."""
+    """Why the boxes may be meaningless, such as a model that does not support this image domain."""
 
 
 class VerifyResponse(ApiModel):
-    """What speaks for given boxes. None = could not be said."""
+    """Verification of given boxes. None = unknown."""
 
     image: ImageInfo
     """The image."""
     model: str
-    """The model, as it was named in the question."""
+    """The model, as named in the request."""
     boxes: tuple[Region, ...]
-    """The boxes that were asked about: those given, cut to the image."""
+    """The given boxes, clipped to the image."""
     evidence: Literal["known_answer", "agreement"]
-    """What answers were compared with: the known answer, or, without one, the answer from the full image."""
+    """Reference of the comparison: the known answer, or, without one, the answer from the full image."""
     crops_answer: str | None
-    """The answer from the crops of these boxes alone: a letter or normalised text."""
+    """The answer from the crops of these boxes alone: a letter or normalized text."""
     full_answer: str | None
     """The answer from the full image."""
     masked_answer: str | None
-    """The answer from the full image with the boxes painted over."""
+    """The answer from the full image with the boxes masked."""
     crops_right: bool | None
     """Whether the answer from the crops is the known one; None without a known one."""
     full_right: bool | None
     """Whether the answer from the full image is; None without a known one."""
     sufficient: bool | None
-    """Whether the crops alone are enough: they give the known answer, or, without one, that of the full image."""
+    """Whether the crops alone give the known answer, or, without one, that of the full image."""
     necessary: bool | None
-    """Whether painting the boxes over spoils the answer from the full image."""
+    """Whether masking the boxes breaks the answer from the full image."""
     area_share: float
-    """Share of the image that the boxes cover, in [0, 1]. A box over everything is sufficient for nothing."""
+    """Share of the image that the boxes cover, in [0, 1]. A box over the whole image is trivially sufficient."""
     cautions: tuple[Caution, ...]
-    """What is odd about the boxes."""
+    """Cautions about the boxes."""
     warnings: tuple[str, ...]
-    """Read these first: why the answers may mean nothing, such as a model that was not made for such images."""
+    """Why the answers may be meaningless, such as a model that does not support this image domain."""
 
 
 class ProtocolAnswer(ApiModel):
-    """What one protocol says."""
+    """Answer of one protocol."""
 
     answer: str | None
-    """What was read from the text: a letter when there are choices; None when nothing could be read."""
+    """Parsed answer: a letter for multiple choice; None if no answer could be parsed."""
     text: str | None
     """Raw output. Text only, never HTML."""
     value: float | None
     """1 right, 0 wrong, None when the answer is not known."""
     used_fallback: bool
-    """Whether this is an answer from the full image in place of one from crops."""
+    """Whether the answer comes from the full image because no valid box was predicted."""
     visual_tokens: int
-    """What the images of all turns cost."""
+    """Visual tokens of all turns."""
     seconds: float
     """Time of all turns."""
 
 
 class SelfCheck(ApiModel):
-    """What speaks for the boxes of ``/ask``. None = could not be measured."""
+    """Self-check of ``/ask``. None = not measured."""
 
     evidence: Literal["known_answer", "agreement"]
-    """What answers were compared with."""
+    """Reference of the comparison."""
     sufficiency: float | None
-    """Share of the answers from crops that are right."""
+    """Share of right answers from crops."""
     necessity: bool | None
-    """Whether painting the region over spoils the answer from the full image."""
+    """Whether masking the region breaks the answer from the full image."""
     consensus: float | None
     """Mean IoU of the regions of several rollouts."""
     agreement: float | None
@@ -141,30 +141,30 @@ class SelfCheck(ApiModel):
 
 
 class AskResponse(ApiModel):
-    """Where a model looks, and what it answers: the object that ``pipeline.trace.summarize_trace`` makes."""
+    """Regions and answers of a model, as made by ``pipeline.trace.summarize_trace``."""
 
     image: ImageInfo
     """The image."""
     model: str
-    """The model, as it was named in the question."""
+    """The model, as named in the request."""
     outcome: Outcome
-    """How it ended."""
+    """Outcome of the grounding turn."""
     boxes: tuple[Region, ...]
-    """Where to look, in the order of the output."""
+    """Predicted regions in output order."""
     crops: tuple[Area, ...]
-    """What was cut for the answer."""
+    """Crops used for the answer."""
     protocols: dict[Protocol, ProtocolAnswer]
-    """Answers by how the image is seen: crops alone, full image, or both."""
+    """Answers by protocol: crops alone, full image, or both."""
     verification: SelfCheck | None
-    """The self-check; None when ``crops_only`` was not asked for."""
+    """The self-check; None without the protocol ``crops_only``."""
     warnings: tuple[str, ...]
-    """Read these first: why the answers may mean nothing, such as a model that was not made for such images."""
+    """Why the answers may be meaningless, such as a model that does not support this image domain."""
 
 
 def to_locate_response(
     image: SourceImage, model: str, grounding: GroundingResult, warnings: Sequence[str]
 ) -> LocateResponse:
-    """The answer of ``/locate``."""
+    """Response of ``/locate``."""
     return LocateResponse(
         image=_describe(image),
         model=model,
@@ -180,13 +180,13 @@ def to_locate_response(
 def to_verify_response(
     image: SourceImage, model: str, boxes: Sequence[Box], check: BoxCheck, warnings: Sequence[str]
 ) -> VerifyResponse:
-    """The answer of ``/verify``.
+    """Response of ``/verify``.
 
     Args:
         image: The image.
         model: The model, as it was named in the question.
-        boxes: What was asked about.
-        check: What came out.
+        boxes: The verified boxes.
+        check: Result of the verification.
         warnings: From ``models.catalog.find_warnings``.
     """
     is_known = check.kind == "known_answer"

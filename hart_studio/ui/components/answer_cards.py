@@ -18,7 +18,7 @@ class SelfCheckBadge:
     value: str
     state: Literal["good", "bad", "neutral"]
     help: str
-    """What the check means, in plain language."""
+    """Tooltip that explains the check."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class AnswerCard:
     letter: str
     """The option letter, or empty for an open question or no answer."""
     answer: str
-    """The option's or the extracted text; empty when nothing could be read."""
+    """Text of the option or the extracted text; empty if none could be parsed."""
     verdict: Literal["right", "unproven", "wrong", ""]
-    """``unproven``: right, which alone proves little. Empty when the known answer is not given."""
+    """``unproven``: right, but possibly by guessing. Empty without a known answer."""
     verdict_text: str
     """The verdict in words, with the chance of guessing it."""
     note: str
-    """What a reader must know about this answer: a fallback, a cut-off text, an error."""
+    """Caveat of this answer: a fallback, a truncated output, an error."""
     visual_tokens: int
     seconds: float
     turns: tuple[TranscriptTurn, ...]
     is_primary: bool
-    """The card that the page is about: crops only."""
+    """Whether this is the highlighted card, crops only."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class AnswersPanel:
     checks: tuple[SelfCheckBadge, ...]
     cards: tuple[AnswerCard, ...]
     warnings: tuple[str, ...] = ()
-    """Why the answers may mean nothing; shown above them."""
+    """Why the answers may be meaningless; shown above them."""
 
 
 class AnswerCards(Display):
@@ -74,5 +74,5 @@ class AnswerCards(Display):
         super().__init__(_TEMPLATE, "answer_cards.js", **layout)
 
     def postprocess(self, value: AnswersPanel | None) -> dict[str, Any] | None:  # type: ignore[override]
-        """The board as JSON."""
+        """The panel as JSON."""
         return None if value is None else asdict(value)

@@ -1,4 +1,4 @@
-"""An image of any size with numbered boxes: zoom, pan, keyboard, all in original pixel coordinates."""
+"""Image viewer with numbered boxes: zoom, pan, keyboard. Coordinates are original pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEMPLATE: Final = """
       <button type="button" data-command="-" aria-label="Zoom out" title="Zoom out (-)">&#8722;</button>
       <output class="hs-zoom" aria-label="Zoom factor">1.0&#215;</output>
       <button type="button" data-command="+" aria-label="Zoom in" title="Zoom in (+)">+</button>
-      <button type="button" data-command="f" title="Fit the whole image (f)">Fit</button>
+      <button type="button" data-command="f" title="Fit image (f)">Fit</button>
     </div>
   </header>
   <div class="hs-canvas" tabindex="0" role="application" aria-label="Image">
@@ -30,13 +30,13 @@ _TEMPLATE: Final = """
         <path d="M8 84l36-32 26 22 30-36 52 46"></path><circle cx="48" cy="34" r="9"></circle>
         <rect class="hs-empty-roi" x="92" y="24" width="40" height="32" rx="3"></rect>
       </svg>
-      <strong>See where the answer comes from</strong>
-      <p>Choose an image or an example, then ask. The model points at the regions it needs, and has to answer
-      from those regions alone.</p>
+      <strong>No image selected</strong>
+      <p>Choose an image or an example and ask a question. The model predicts the regions it needs and answers from
+      their crops.</p>
     </div>
   </div>
   <p class="hs-viewer-help">Click the image, then scroll to zoom &#183; drag or arrow keys to pan &#183;
-  1-9 to go to a region &#183; f to fit</p>
+  1-9 to zoom to a region &#183; f to fit</p>
   <ol class="hs-box-list" aria-label="Regions"></ol>
 </section>
 """
@@ -44,7 +44,7 @@ _TEMPLATE: Final = """
 
 @dataclass(frozen=True)
 class ImageCopy:
-    """A smaller copy of an image as the page shows it."""
+    """A scaled copy of an image for the page."""
 
     path: Path
     width: int
@@ -53,13 +53,13 @@ class ImageCopy:
 
 @dataclass(frozen=True)
 class ViewerImage:
-    """An image and what was found on it."""
+    """An image and its predicted regions."""
 
     name: str
     width: int
-    """Of the ORIGINAL upright image, pixels."""
+    """Pixels of the ORIGINAL upright image."""
     height: int
-    """Of the ORIGINAL upright image, pixels."""
+    """Pixels of the ORIGINAL upright image."""
     preview: ImageCopy
     """Shown first."""
     detail: ImageCopy
@@ -67,7 +67,7 @@ class ViewerImage:
     boxes: tuple[Box, ...] = ()
     """Predicted regions, numbered in this order."""
     crops: tuple[Box, ...] = ()
-    """Regions that were cut, drawn as thin outlines."""
+    """Cropped regions, drawn as thin outlines."""
 
 
 class BoxViewer(Display):

@@ -1,4 +1,4 @@
-"""The images that the model was given: the overview at its real size and the crops at native resolution."""
+"""Model inputs: the overview at its real size and the crops at native resolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from hart_studio.records import Box
 from hart_studio.ui.components.display import Display, serve
 
-_TEMPLATE: Final = '<section class="hs-model-inputs" aria-label="What the model was shown"></section>'
+_TEMPLATE: Final = '<section class="hs-model-inputs" aria-label="Model inputs"></section>'
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Overview:
 
     path: Path
     width: int
-    """Pixels as the model's processor really produced them."""
+    """Pixels after the model's image processor."""
     height: int
-    """Pixels as the model's processor really produced them."""
+    """Pixels after the model's image processor."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Crop:
 
     path: Path
     area: Box
-    """Where it was cut, original pixels."""
+    """Cropped rectangle, original pixels."""
 
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Everything that the model was shown for one question."""
+    """All images the model got for one question."""
 
     original_wh: tuple[int, int]
     """(width, height) of the original image, pixels."""
     overview: Overview
     crops: tuple[Crop, ...]
     no_crops_reason: str = ""
-    """Said when there is no crop."""
+    """Shown if there is no crop."""
 
 
 class CropStrip(Display):
-    """Shows what the model was shown; ``None`` draws nothing."""
+    """Shows the model inputs; ``None`` draws nothing."""
 
     def __init__(self, **layout: Any) -> None:
         super().__init__(_TEMPLATE, "crop_strip.js", **layout)

@@ -1,7 +1,7 @@
-"""What every display component shares: data out to the page, nothing back.
+"""Base class of the display components: data to the page, nothing back.
 
-``gr.HTML`` evaluates its templates as code, so a template here is a constant and never sees a value. The value
-travels as JSON to the component's script, which builds the nodes with ``textContent``.
+``gr.HTML`` evaluates its templates as code, so a template here is a constant and contains no value. The value is sent
+as JSON to the script of the component, which builds the nodes with ``textContent``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Display(gr.HTML):
         )
 
     def preprocess(self, payload: Any) -> None:
-        """Nothing that the browser sends back for a display is used."""
+        """Ignore whatever the browser sends back."""
         return
 
     def api_info(self) -> dict[str, Any]:
@@ -43,9 +43,9 @@ class Display(gr.HTML):
 
 
 def serve(path: Path) -> dict[str, Any]:
-    """A file as the page gets it: Gradio adds the URL on the way out.
+    """JSON of a file for the page; Gradio adds the URL.
 
     Args:
-        path: A file that this program wrote, inside Gradio's cache folder, so that it is served in place.
+        path: A file written by this program inside Gradio's cache folder, so that it is served in place.
     """
     return FileData(path=str(path)).model_dump()

@@ -1,4 +1,4 @@
-"""The Evaluate page: its script asks ``EvaluationApi`` and ``EvaluationResultsApi``, and looks every second or two."""
+"""Component of the Evaluate tab; its script polls ``EvaluationApi`` and ``EvaluationResultsApi``."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from hart_studio.ui.components.page_component import PageComponent
 
 @dataclass(frozen=True)
 class EvaluateChoices:
-    """What the page offers."""
+    """Options shown on the page."""
 
     benchmarks: list[dict[str, Any]]
     """``name``, ``title``, ``hub_id`` and ``has_boxes`` of each benchmark."""
     benchmark: str
-    """Name of the one that is chosen at first."""
+    """Name of the preselected benchmark."""
     models: list[tuple[str, str]]
     """(title, name) of the models."""
     model: str
-    """The one that is chosen at first."""
+    """Preselected model."""
     protocols: list[tuple[str, str]]
-    """(name, title) of the protocols; the first is chosen at first."""
+    """(name, title) of the protocols; the first is preselected."""
     gpus: list[tuple[int, str]]
-    """(number, title) of the processors; none = everything runs on the CPU."""
-    model_label: str = "Model"
-    """Label of its field: what may be named there."""
+    """(index, title) of the GPUs; empty = CPU only."""
+    model_hint: str = ""
+    """Placeholder of the model field."""
     examples: list[tuple[str, str]] = field(default_factory=list)
-    """(title, name) of the models that everyone may evaluate on the shipped examples; none = no one may."""
+    """(title, name) of the models that every visitor may evaluate on the examples; empty = none."""
     example_count: int = 0
-    """Number of those examples."""
+    """Number of examples."""
 
 
 class EvaluatePage(PageComponent):

@@ -1,4 +1,4 @@
-"""The examples as cards with a thumbnail; the ``pick`` event carries the index of the chosen one."""
+"""Example cards with thumbnails; the ``pick`` event carries the index of the chosen example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TEMPLATE: Final = '<div class="hs-examples" role="group" aria-label="Examples">
 
 @dataclass(frozen=True)
 class Example:
-    """A ready question about an image."""
+    """An example question about an image."""
 
     title: str
     image: Path

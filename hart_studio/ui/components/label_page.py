@@ -1,4 +1,4 @@
-"""The Label page: its script asks ``LabelApi`` and ``ReviewApi``, and looks at the project every second or two."""
+"""Component of the Label tab; its script polls ``LabelApi`` and ``ReviewApi``."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from hart_studio.ui.components.page_component import PageComponent
 
 @dataclass(frozen=True)
 class LabelChoices:
-    """What the page offers."""
+    """Options shown on the page."""
 
     formats: list[tuple[str, str]]
-    """(title, name) of the formats that can be written."""
+    """(title, name) of the export formats."""
     kinds: list[str]
-    """What a source can be."""
+    """Source types."""
     models: list[tuple[str, str]]
     """(title, name) of the models."""
     model: str
-    """The one that is suggested for images that it was made for."""
+    """Model suggested for images of its own domain."""
     made_for: tuple[str, ...] = ()
-    """Image domains of those images."""
-    model_hint: str = ""
+    """Image domains of the suggested model."""
+    domain_hint: str = ""
     """Why no model is suggested for other images."""
-    model_label: str = "Model"
-    """Label of its field: what may be named there."""
+    model_hint: str = ""
+    """Placeholder of the model field."""
     note: str = ""
-    """What visitors are told of projects that are theirs alone and go again; empty where projects stay."""
+    """Notice about temporary projects of visitors; empty where projects are kept."""
     max_rollouts: int = 64
-    """Rollouts for each question."""
+    """Greatest number of rollouts per question."""
 
 
 class LabelPage(PageComponent):
-    """Shows projects, and the review over the whole window."""
+    """Shows projects, and the full-screen review."""
 
     template = "label_page.html"
     scripts = (

@@ -1,4 +1,4 @@
-"""What is known of a run before it starts: what the settings mean, what is wrong with them, what the check found."""
+"""Report on a run before it starts: summary of the settings, problems, and findings of the preflight check."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _SAMPLES_TEMPLATE: Final = '<div class="hs-samples"></div>'
 
 @dataclass(frozen=True)
 class LaunchState:
-    """What the report shows."""
+    """Content of the report."""
 
     headline: str = ""
     facts: tuple[tuple[str, str], ...] = ()
-    """(name, value) of what the settings come to."""
+    """(name, value) pairs that summarize the settings."""
     problems: tuple[tuple[str, str], ...] = ()
-    """(label, text) of settings that are refused."""
+    """(label, text) of invalid settings."""
     notes: tuple[str, ...] = ()
-    """What is allowed but probably not meant."""
+    """Valid but unusual settings."""
     findings: tuple[dict[str, str], ...] = ()
-    """Of the check, as they come."""
+    """Findings of the preflight check so far."""
     is_checking: bool = False
     outcome: str = ""
-    """How the last order ended, for people."""
+    """Result of the last start or check."""
     is_refused: bool = False
-    """Whether it ended without a run."""
+    """Whether no run can be started."""
 
 
 class LaunchReport(Display):
@@ -44,7 +44,7 @@ class LaunchReport(Display):
 
 
 class SampleCards(Display):
-    """Shows a ``Preview``; ``None`` takes no room."""
+    """Shows a ``Preview``; ``None`` draws nothing."""
 
     def __init__(self, **layout: Any) -> None:
         super().__init__(_SAMPLES_TEMPLATE, "sample_cards.js", **layout)

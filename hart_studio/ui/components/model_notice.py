@@ -1,4 +1,4 @@
-"""The notice above the answers of the Ask tab: the chosen model was not made for the image."""
+"""Warning above the answers of the Ask tab: a chosen model does not support the domain of the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TEMPLATE: Final = '<div class="hs-model-notice" role="status" aria-live="polite
 
 
 class ModelNotice(Display):
-    """Shows the warnings of the models that are chosen in the two fields; without one it takes no room."""
+    """Shows the warnings of the two selected models; empty without warnings."""
 
     def __init__(self, **layout: Any) -> None:
         super().__init__(_TEMPLATE, "model_notice.js", **layout)

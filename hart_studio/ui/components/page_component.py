@@ -1,4 +1,4 @@
-"""A whole tab as one display: its script does everything through the functions that it is given."""
+"""A whole tab as one component; its script calls the given server functions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hart_studio.ui.theme import ASSETS
 
 
 class PageComponent(Display):
-    """What the tabs of this kind share; each names its files.
+    """Base class of whole-tab components.
 
     Attributes:
-        template: File of ``assets/html`` with the constant part of the page.
-        scripts: Files of ``assets/js``, each building on those before it.
+        template: File in ``assets/html``.
+        scripts: Files in ``assets/js``, in loading order.
     """
 
     template: ClassVar[str]
@@ -24,13 +24,13 @@ class PageComponent(Display):
     def __init__(
         self, marker: Path, choices: object, answers: Sequence[Callable[..., Any]], *, is_open: bool, **layout: Any
     ) -> None:
-        """Prepare.
+        """Load the template and the scripts.
 
         Args:
-            marker: A file in the folder of served files; the page finds the others beside its address.
-            choices: What the page offers, a data class.
-            answers: What the script may call, by their names.
-            is_open: Whether visitors may make or start anything here.
+            marker: A file in the served folder; the page derives the URLs of other files from it.
+            choices: Options of the page, a data class.
+            answers: Functions that the script may call by name.
+            is_open: Whether visitors may create or start anything.
             **layout: As for ``gr.HTML``.
         """
         self._marker = marker
@@ -39,5 +39,5 @@ class PageComponent(Display):
         super().__init__(template, self.scripts, choices, server_functions=list(answers), **layout)
 
     def postprocess(self, value: object) -> dict[str, Any]:  # type: ignore[override]
-        """The choices, with where served files lie."""
+        """The options and the URL of the marker file."""
         return {**vars(value), "marker": serve(self._marker), "is_open": self._is_open}

@@ -1,4 +1,4 @@
-"""The line above the results: idle, running with a stage, or failed with what to do."""
+"""Status line above the results: idle, running with a stage, or failed with advice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Failed:
-    """What went wrong, in words for the person at the page."""
+    """An error, for the user."""
 
     title: str
     message: str
@@ -30,7 +30,7 @@ class Failed:
 
 
 class ProgressStatus(Display):
-    """Shows ``Running`` or ``Failed``; ``None`` is idle and takes no room."""
+    """Shows ``Running`` or ``Failed``; ``None`` is idle and draws nothing."""
 
     def __init__(self, **layout: Any) -> None:
         super().__init__(_TEMPLATE, "progress_status.js", **layout)

@@ -1,4 +1,4 @@
-"""One run, live: the page's script looks at it every second, and gets what is new from ``RunMonitor``."""
+"""Component of the Watch tab; its script polls ``RunMonitor`` every second for what is new."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _TEMPLATE: Final = """
   <div class="hs-run-bar">
     <label>Run <select class="hs-run-picker" aria-label="Run"></select></label>
     <span class="hs-run-message" role="status"></span>
-    <span class="hs-offline-note">The server does not answer. Trying again…</span>
+    <span class="hs-offline-note">Server not responding. Retrying…</span>
   </div>
   <div class="hs-no-run">
     <svg viewBox="0 0 160 84" aria-hidden="true"><path d="M14 6v64h134"></path>
     <path class="hs-no-run-curve" d="M22 62c22-2 28-12 42-16s22-22 40-24 24-6 38-8"></path></svg>
-    <strong>Nothing has been trained yet</strong>
-    <p>A run shows up here within seconds: what it does now, every rollout with its boxes and crops, its curves and its
-    checkpoints. It may also be started in a terminal: <code>python -m hart_studio.training</code></p>
+    <strong>No runs yet</strong>
+    <p>Runs appear here within seconds of their start, with status, rollouts, boxes, crops, curves and checkpoints.
+    You can also start one in a terminal: <code>python -m hart_studio.training</code></p>
     <button type="button" class="hs-go-to-train">Train a model</button>
   </div>
   <div class="hs-run-body">
@@ -35,8 +35,8 @@ _TEMPLATE: Final = """
       </div>
       <div class="hs-run-commands" role="toolbar" aria-label="Run">
         <span class="hs-open-checkpoint" hidden><select class="hs-checkpoints" aria-label="Checkpoint"></select>
-        <button type="button" title="Opens it on the Ask tab beside the model it began with">Open in Ask</button></span>
-        <button type="button" data-command="stop" hidden>Stop and save</button>
+        <button type="button" title="Compare this checkpoint with its base model on the Ask tab">Open in
+        Ask</button></span> <button type="button" data-command="stop" hidden>Stop and save</button>
         <button type="button" data-command="resume" hidden>Resume</button>
         <button type="button" data-command="delete" hidden>Delete</button>
       </div>
@@ -53,7 +53,7 @@ _TEMPLATE: Final = """
       <label class="hs-muted">Smoothing <input type="range" class="hs-smoothing" min="0" max="0.95" step="0.05"
       value="0.6"></label></div>
       <div class="hs-charts"></div>
-      <p class="hs-no-charts hs-muted" hidden>Curves begin with the first step and the first evaluation.</p>
+      <p class="hs-no-charts hs-muted" hidden>Curves appear after the first step and the first evaluation.</p>
     </section>
     <section class="hs-log" aria-label="Log"><details><summary>Log</summary><pre tabindex="0"></pre></details></section>
   </div>
@@ -65,7 +65,7 @@ _STAMPS = itertools.count()
 
 @dataclass(frozen=True)
 class RunChoice:
-    """Which run a page is to show; a new one each time, so that the same run can be chosen again."""
+    """Selected run. The stamp makes each selection new, so that the same run can be selected again."""
 
     run: str
     stamp: int = field(default_factory=lambda: next(_STAMPS))
@@ -77,11 +77,11 @@ class RunView(Display):
     def __init__(
         self, marker: Path, answers: Sequence[Callable[..., Any]], *, can_control: bool = True, **layout: Any
     ) -> None:
-        """Prepare.
+        """Load the template and the scripts.
 
         Args:
-            marker: A file in the folder of served images; the page finds the others beside its address.
-            answers: What the script may call, by their names: list_runs, poll, rollouts, track_question, gold_boxes,
+            marker: A file in the served folder of images; the page derives the URLs of other files from it.
+            answers: Functions that the script may call by name: list_runs, poll, rollouts, track_question, gold_boxes,
                 stop, resume, delete.
             can_control: Whether runs may be stopped, resumed and deleted here.
             **layout: As for ``gr.HTML``.
@@ -92,7 +92,7 @@ class RunView(Display):
         super().__init__(_TEMPLATE, scripts, RunChoice(""), server_functions=list(answers), **layout)
 
     def postprocess(self, value: RunChoice) -> dict[str, Any]:  # type: ignore[override]
-        """The choice, with what the script needs to draw."""
+        """The selection and the chart definitions as JSON."""
         return {
             "run": value.run,
             "stamp": value.stamp,

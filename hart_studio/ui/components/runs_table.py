@@ -1,4 +1,4 @@
-"""All runs in a table, to search, filter and compare."""
+"""Component of the Runs tab: a table of all runs to search, filter and compare."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class RunsTable(Display):
     """Shows all runs; fires ``open_run`` with ``run``."""
 
     def __init__(self, answers: Sequence[Callable[..., Any]], **layout: Any) -> None:
-        """Prepare.
+        """Load the template and the scripts.
 
         Args:
-            answers: What the script may call, by their names: list_runs, compare.
+            answers: Functions that the script may call by name: list_runs, compare.
             **layout: As for ``gr.HTML``.
         """
         super().__init__(_TEMPLATE, ("charts.js", "runs_table.js"), {}, server_functions=list(answers), **layout)
 
     def postprocess(self, value: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        """The charts that runs are compared on, and the number of steps that current values are the mean of."""
+        """Chart definitions, and the number of steps that current values are averaged over."""
         return {"charts": chart_table(), "recent_steps": RECENT_STEPS}

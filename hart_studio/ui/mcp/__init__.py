@@ -1,1 +1,1 @@
-"""The tools ``ask``, ``locate`` and ``verify`` for language models that speak MCP, behind a token of their own."""
+"""MCP server with the tools ``ask``, ``locate`` and ``verify``, protected by a token."""

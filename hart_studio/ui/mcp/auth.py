@@ -1,7 +1,7 @@
-"""The door of ``/mcp``: only who sends the token is heard, and guesses at it are slowed down.
+"""ASGI middleware for ``/mcp``: bearer token authentication with a rate limit on wrong tokens.
 
-The page's login is no help here: a program has no session, and gradio's check does not stand in front of what a
-middleware answers. So the token is asked for with and without a login, before a byte of the body is read.
+The login of the page does not apply here: MCP clients have no session, and gradio does not check requests that a
+middleware answers. The token is required with and without a login, before the body is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hart_studio.ui.security.rate_limiter import PERIOD_SECONDS, RateLimiter
 
 MCP_PATH: Final = "/mcp"
-"""Where MCP clients go."""
+"""Path of the MCP endpoint."""
 
 _SCHEME: Final = b"bearer "
 
@@ -24,18 +24,18 @@ class TokenAuth:
     """ASGI middleware that answers requests to ``MCP_PATH``; all others pass untouched.
 
     Attributes:
-        app: What answers all other paths.
-        tools: What answers those with the token.
+        app: Application for all other paths.
+        tools: MCP application.
     """
 
     def __init__(self, app: ASGIApp, token: str, tools: ASGIApp, wrong_tokens: RateLimiter | None = None) -> None:
-        """Open the door.
+        """Create the middleware.
 
         Args:
-            app: What answers all other paths.
-            token: What a client must send, plain ASCII.
-            tools: What answers those who do.
-            wrong_tokens: Counts wrong tokens by address.
+            app: Application for all other paths.
+            token: Required token, ASCII.
+            tools: MCP application.
+            wrong_tokens: Counts wrong tokens per address.
         """
         self.app, self.tools = app, tools
         self._token = token.encode("ascii")
@@ -50,19 +50,19 @@ class TokenAuth:
         await (refusal or self.tools)(scope, receive, send)
 
     def _refuse(self, scope: Scope) -> JSONResponse | None:
-        """The answer to a request that goes no further; None lets it in."""
+        """Response to a refused request; None if it is accepted."""
         address = (scope.get("client") or ("unknown",))[0]
-        if not self._wrong_tokens.has_room(address):
+        if not self._wrong_tokens.is_below_limit(address):
             wait = {"retry-after": f"{PERIOD_SECONDS:.0f}"}
             return JSONResponse({"detail": "Too many wrong tokens. Wait a minute."}, 429, wait)
         sent = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
         if sent[: len(_SCHEME)].lower() != _SCHEME:
             asks = {"www-authenticate": 'Bearer realm="HART Studio"'}
-            return JSONResponse({"detail": "Expected the header Authorization: Bearer TOKEN."}, 401, asks)
+            return JSONResponse({"detail": "Missing header Authorization: Bearer TOKEN."}, 401, asks)
         if not secrets.compare_digest(sent[len(_SCHEME) :].strip(), self._token):
             self._wrong_tokens.admit(address)
             asks = {"www-authenticate": 'Bearer realm="HART Studio", error="invalid_token"'}
-            return JSONResponse({"detail": "This is not the token of this server."}, 401, asks)
+            return JSONResponse({"detail": "Wrong token."}, 401, asks)
         if scope["method"] != "POST":
-            return JSONResponse({"detail": "Expected POST: there are no sessions here."}, 405, {"allow": "POST"})
+            return JSONResponse({"detail": "Use POST: this endpoint has no sessions."}, 405, {"allow": "POST"})
         return None

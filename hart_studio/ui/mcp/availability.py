@@ -1,4 +1,4 @@
-"""Whether the tools can be served at all: nothing else needs their protocol's library, which may be missing."""
+"""Import the MCP server only if its optional package is installed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ if TYPE_CHECKING:
 
 
 def find_server() -> type[McpServer]:
-    """The server's class.
+    """Return the class of the MCP server.
 
     Raises:
-        InputError: If its library is not installed, or is of another version.
+        InputError: If the package ``mcp`` is missing or has another version.
     """
     try:
         from hart_studio.ui.mcp.server import McpServer  # noqa: PLC0415 - imports the library
     except ImportError as error:
-        raise InputError(
-            "expected the package mcp of version 2 for --mcp, got none or another version; run pip install -r "
-            "requirements-mcp.txt"
-        ) from error
+        raise InputError("--mcp needs the package mcp, version 2. Run pip install -r requirements-mcp.txt") from error
     return McpServer

@@ -1,6 +1,6 @@
-"""Images that travel inside a message: from base64 to a file of the server's own, and crops back.
+"""Images in MCP messages: decode base64 to a temporary file, and encode crops.
 
-A client sends pixels, never a path or an address: the server would open or fetch it in the client's place.
+Clients send image bytes, never a path or URL, which the server would have to open or fetch.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hart_studio.imaging import SourceImage
 from hart_studio.records import Box
 
 MAX_IMAGE_BYTES: Final = 24 * 2**20
-"""Largest image, project default; an 8192 x 5460 JPEG has about 15 MB."""
+"""Largest image file; an 8192 x 5460 JPEG has about 15 MB. Project default."""
 
 MAX_TEXT: Final = MAX_IMAGE_BYTES // 3 * 4 + 4096
-"""Characters of the largest image in base64, with room for the beginning of a ``data:`` URI and line breaks."""
+"""Characters of the largest image in base64, including a ``data:`` prefix and line breaks."""
 
 MAX_SHOWN: Final = 4
-"""Crops that are sent back, project default; a model reads each of them."""
+"""Maximum number of returned crops. Project default."""
 
 SHOWN_SIDE: Final = 1024
-"""Greatest side of a crop that is sent back, pixels; smaller ones are sent at native resolution."""
+"""Greatest side of a returned crop, pixels; smaller crops keep native resolution."""
 
 _DATA_URI: Final = re.compile(r"data:[\w.+/-]{0,64}(?:;[\w.+=-]{1,64}){0,4};base64,", re.IGNORECASE | re.ASCII)
 _BLANKS: Final = b" \t\r\n"
@@ -37,15 +37,14 @@ _BLANKS: Final = b" \t\r\n"
 
 @contextmanager
 def open_base64_image(text: str, folder: Path) -> Iterator[Path]:
-    """An image from a message as a file, which is gone after the block.
+    """Write an image from a message to a file that is removed after the block.
 
     Args:
-        text: The file's bytes as a ``data:`` URI, or in base64 alone. What the URI says of its kind is not believed:
-            ``imaging`` looks at the content.
-        folder: The service's own.
+        text: The file as a ``data:`` URI or plain base64. The media type of the URI is ignored; ``imaging`` detects it.
+        folder: Folder for the temporary file.
 
     Raises:
-        ImageError: If it is too large, or no base64.
+        ImageError: If it is too large or not base64.
     """
     data = _decode(text)
     with tempfile.TemporaryDirectory(prefix="received-", dir=folder) as place:
@@ -55,7 +54,7 @@ def open_base64_image(text: str, folder: Path) -> Iterator[Path]:
 
 
 def cut_crops(path: Path, boxes: Sequence[Box]) -> list[bytes]:
-    """The first few regions as JPEG, for the reader of an answer to see what it rests on.
+    """Encode the first regions as JPEG.
 
     Args:
         path: The original.
@@ -77,8 +76,8 @@ def cut_crops(path: Path, boxes: Sequence[Box]) -> list[bytes]:
 def _decode(text: str) -> bytes:
     if len(text) > MAX_TEXT:
         raise ImageError(
-            f"expected an image of at most {MAX_IMAGE_BYTES >> 20} MiB, got about {len(text) * 3 // 4 >> 20} MiB; "
-            "send a smaller copy or save it as JPEG"
+            f"Image too large: about {len(text) * 3 // 4 >> 20} MiB, at most {MAX_IMAGE_BYTES >> 20} MiB are allowed. "
+            "Send a smaller copy or a JPEG."
         )
     beginning = _DATA_URI.match(text)
     try:
@@ -86,6 +85,5 @@ def _decode(text: str) -> bytes:
         return base64.b64decode(content, validate=True)
     except (ValueError, binascii.Error) as error:
         raise ImageError(
-            "expected the image's bytes in base64 or as a data: URI, got something else; paths and addresses are "
-            "not opened here: read the file, and send what is in it"
+            "The image is not base64 or a data: URI. Paths and URLs are not opened; read the file and send its bytes."
         ) from error

@@ -1,4 +1,4 @@
-"""What the tools take, and how they are carried out: the same calls of the service as the endpoints for programs."""
+"""MCP tools: arguments and calls of ``AskService``, as for the API endpoints."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ _MAX_CHOICES: Final = 26
 
 
 class Question(Record):
-    """What every tool takes; a client is shown the words under each field."""
+    """Arguments of every tool; field docstrings are sent to the client."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str
     """The image's bytes: a data: URI such as data:image/jpeg;base64,... or the base64 alone. PNG, JPEG, WebP, TIFF,
-    BMP or GIF of at most 24 MiB. No path and no address."""
+    BMP or GIF of at most 24 MiB. Not a path or URL."""
     question: str = Field(max_length=MAX_QUESTION_CHARS)
     """The question about the image, without its choices."""
     choices: tuple[str, ...] = Field(default=(), max_length=_MAX_CHOICES)
     """2 to 26 options without letters; none for an open question."""
     model: str = ""
-    """Which model is asked; leave it out for the server's own choice."""
+    """Model to ask; omit it for the default of the server."""
 
 
 class AnswerableQuestion(Question):
-    """A question that may come with its answer."""
+    """A question with an optional known answer."""
 
     answer: str = Field(default="", max_length=MAX_QUESTION_CHARS)
     """The right answer if it is known: an option's letter or text."""
 
 
 class AskArguments(AnswerableQuestion):
-    """What ``ask`` takes."""
+    """Arguments of ``ask``."""
 
     protocols: tuple[Protocol, ...] = ("crops_only", "direct")
-    """How the image is seen: the crops alone, the full image, or both. Each one takes time."""
+    """What the answer is based on: the crops alone, the full image, or both. Each one takes time."""
 
 
 class VerifyArguments(AnswerableQuestion):
-    """What ``verify`` takes."""
+    """Arguments of ``verify``."""
 
     boxes: tuple[BoxInput, ...] = Field(min_length=1, max_length=MAX_BOXES)
-    """The boxes to look into, in pixels of the original image."""
+    """The boxes to verify, in pixels of the original image."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool, as a client sees it."""
+    """One MCP tool."""
 
     name: str
-    """What it is called by."""
+    """Name in calls."""
     title: str
-    """Its name for people."""
+    """Display name."""
     description: str
-    """What a language model reads to choose it."""
+    """Description for the language model."""
     arguments: type[Question]
-    """What it takes."""
+    """Arguments."""
     reply: type[Record]
-    """What it returns."""
+    """Result."""
 
 
 TOOLS: Final = (
@@ -80,7 +80,7 @@ TOOLS: Final = (
         "Ask about an image",
         "Answer a question about a large image. A vision model points at the decisive region, the region is cut from "
         "the original at full resolution, and the answer comes from that crop alone; the answer from the whole image "
-        "stands beside it. Returns the boxes in pixels of the original, the answers, a self-check, and the crops.",
+        "is returned as well. Returns the boxes in pixels of the original, the answers, a self-check, and the crops.",
         AskArguments,
         AskResponse,
     ),
@@ -88,7 +88,7 @@ TOOLS: Final = (
         "locate",
         "Find the region",
         "Find the region of a large image that a question is about, without answering it: the fastest tool. Returns "
-        "boxes in pixels of the original, and the regions cut at full resolution for you to look at.",
+        "boxes in pixels of the original, and the regions cut at full resolution as images.",
         Question,
         LocateResponse,
     ),
@@ -102,29 +102,29 @@ TOOLS: Final = (
         VerifyResponse,
     ),
 )
-"""The tools by the order in which they are listed."""
+"""All tools, in listing order."""
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool has found."""
+    """Result of a tool."""
 
     found: dict[str, Any]
-    """One JSON object, of the tool's ``reply``."""
+    """JSON object of type ``Tool.reply``."""
     crops: tuple[bytes, ...]
-    """Regions that the answer rests on, JPEG."""
+    """Crops of the regions, JPEG."""
 
 
 class Toolbox:
-    """Carries the tools out.
+    """Calls the tools.
 
     Attributes:
-        models: Names that a client may choose from; the first is the default. They are few: whoever can name any model
-            can make the server fetch it.
+        models: Models that a client may choose; the first is the default. The list is fixed, because a free choice
+            would let clients make the server download models.
     """
 
     def __init__(self, service: AskService, models: Sequence[str]) -> None:
-        """Nothing is asked yet.
+        """Create the toolbox.
 
         Args:
             service: Asks models.
@@ -134,18 +134,18 @@ class Toolbox:
         self.models = tuple(dict.fromkeys(models))
 
     def describe(self, tool: Tool) -> dict[str, Any]:
-        """JSON schema of what a tool takes."""
+        """JSON schema of the arguments of a tool."""
         schema = tool.arguments.model_json_schema()
         schema["properties"]["model"] |= {"enum": list(self.models), "default": self.models[0]}
         return schema
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], progress: Progress) -> ToolResult:
-        """Carry a tool out; takes as long as the model does.
+        """Call a tool; blocks until the model has answered.
 
         Args:
             tool: One of ``TOOLS``.
-            arguments: From a client.
-            progress: Told about each stage.
+            arguments: Arguments from the client.
+            progress: Called at each stage.
 
         Raises:
             HartError: If an argument or the image is not usable.
@@ -153,9 +153,7 @@ class Toolbox:
         given = _read(tool.arguments, arguments)
         model = given.model or self.models[0]
         if model not in self.models:
-            raise InputError(
-                f"expected one of the models {', '.join(self.models)}, got another one; choose one of them"
-            )
+            raise InputError(f"Unknown model. Choose one of {', '.join(self.models)}.")
         with open_base64_image(given.image, self._service.folder) as path:
             found = self._ask(given, path, model, progress)
             boxes = tuple(Box(**box) for box in found["boxes"])
@@ -177,7 +175,7 @@ def _form(given: Question, path: Path, answer: str = "", protocols: Sequence[Pro
 
 
 def _read(kind: type[Question], arguments: Mapping[str, Any]) -> Question:
-    """Check the arguments; what a client sent is never repeated to it in full: an image is megabytes of text."""
+    """Validate the arguments; errors do not repeat the input, which may be megabytes."""
     try:
         return kind.model_validate(dict(arguments))
     except ValidationError as error:
@@ -185,4 +183,4 @@ def _read(kind: type[Question], arguments: Mapping[str, Any]) -> Question:
         where = ".".join(map(str, first["loc"]))[:80] or "the arguments"
         names = ", ".join(kind.model_fields)
         reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"expected arguments of the tool ({names}), got {where}: {reason}") from error
+        raise InputError(f"Invalid argument {where}: {reason}. The arguments are {names}.") from error

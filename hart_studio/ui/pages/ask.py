@@ -1,4 +1,4 @@
-"""The Ask tab: an image and a question in, regions, crops and three answers out."""
+"""The Ask tab: an image and a question as input; regions, crops and three answers as output."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from hart_studio.ui.model_queue import MAX_MODEL_CALLS
 from hart_studio.ui.progress_stream import Progress, follow
 from hart_studio.ui.trace_view import PROTOCOL_TITLES
 
-NO_COMPARISON_MODEL: Final = ("No second model", "")
-"""(title, name) of asking one model alone."""
+NO_COMPARISON_MODEL: Final = ("None", "")
+"""(title, name) for no comparison."""
 
 _ORDINALS: Final = ("First", "Second")
 
 
 @dataclass(frozen=True)
 class ResultColumn:
-    """The displays of one model."""
+    """Output components of one model."""
 
     column: gr.Column
     viewer: BoxViewer
@@ -42,7 +42,7 @@ class ResultColumn:
     download: gr.DownloadButton
 
     def show(self, reply: AskResult) -> dict[Any, Any]:
-        """Updates that draw a reply."""
+        """Updates that show a result."""
         return {
             self.column: _place(is_shown=True),
             self.viewer: reply.scene,
@@ -52,21 +52,21 @@ class ResultColumn:
         }
 
     def clear(self) -> dict[Any, Any]:
-        """Updates that remove an old answer and keep the image."""
+        """Updates that remove the previous result and keep the image."""
         return {self.strip: None, self.cards: None, self.download: gr.update(visible=False)}
 
 
 @dataclass(frozen=True)
 class ComparedModels:
-    """The models of a question, and which of them has its turn."""
+    """The models of a question and the index of the current one."""
 
     names: tuple[str, ...]
-    """One or two; none before any is asked."""
+    """One or two names; empty before the first is asked."""
     number: int = 0
-    """Of the one that is asked."""
+    """Index of the current model."""
 
     def blame(self, failed: Failed) -> Failed:
-        """The failure with the model that it is about, where two are compared."""
+        """Add the name of the failing model if two are compared."""
         if len(self.names) < 2:
             return failed
         model = f"{_ORDINALS[self.number]} model, {self.names[self.number]}"
@@ -77,7 +77,7 @@ class ComparedModels:
 
 @dataclass(frozen=True)
 class AskInputs:
-    """The fields that another tab can fill: with a checkpoint, or with a question."""
+    """Input fields that other tabs fill with a checkpoint or a question."""
 
     image_file: gr.File
     question: gr.Textbox
@@ -88,7 +88,7 @@ class AskInputs:
 
 
 def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: list[tuple[str, str]]) -> AskInputs:
-    """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
+    """Build the tab inside the current ``gr.Blocks`` and connect its events.
 
     Args:
         service: Opens images and asks models.
@@ -97,7 +97,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
     """
     with gr.Row(elem_id="ask-page"):
         with gr.Column(elem_id="ask-form"):
-            image_file = gr.File(label="Picture", file_types=["image"], type="filepath", height=92, elem_id="ask-image")
+            image_file = gr.File(label="Image", file_types=["image"], type="filepath", height=92, elem_id="ask-image")
             picker = ExamplePicker(examples)
             question = gr.Textbox(
                 label="Question", placeholder="Which character is on the red triangle?", lines=2, max_lines=6,
@@ -108,13 +108,13 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 max_lines=8, elem_id="ask-choices",
             )  # fmt: skip
             answer = gr.Textbox(
-                label="Known answer", placeholder="A letter or the text, to mark right and wrong", lines=1,
+                label="Known answer", placeholder="Letter or text, to score the answers", lines=1,
                 max_lines=1, elem_id="ask-answer",
             )  # fmt: skip
             model_a = gr.Dropdown(
                 models, value=models[0][1],
-                info="The built-in models were made for drawn needle scenes only.",
-                label=service.allowed.label, allow_custom_value=True,
+                info=f"{service.allowed.hint}. Built-in models support synthetic needle scenes only.",
+                label="Model", allow_custom_value=True,
                 elem_id="ask-model-a",
             )  # fmt: skip
             model_b = gr.Dropdown(
@@ -125,15 +125,19 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
                 protocols = gr.CheckboxGroup(
                     [(PROTOCOL_TITLES[name], name) for name in PROTOCOLS], value=list(PROTOCOLS), label="Answer from"
                 )
-                overview = gr.Number(0, minimum=0, precision=0, label="Overview budget (pixels; 0: the model's own)")
-                padding = gr.Slider(0.0, 1.0, 0.0, step=0.05, label="Padding around a region")
+                overview = gr.Number(
+                    0, minimum=0, precision=0, label="Overview max pixels", info="0 uses the default of the model.",
+                )  # fmt: skip
+                padding = gr.Slider(0.0, 1.0, 0.0, step=0.05, label="Box padding")
                 max_boxes = gr.Slider(1, 16, 4, step=1, label="Max regions")
                 temperature = gr.Slider(0.0, 1.5, 0.0, step=0.05, label="Temperature")
                 rollouts = gr.Slider(
                     1, 8, 1, step=1, label="Self-check samples",
-                    info="With a temperature above 0: how stable are the regions and the answer?",
+                    info="Measures how consistent regions and answer are; needs a temperature above 0.",
                 )  # fmt: skip
-                fallback = gr.Checkbox(False, label="Without a region, answer from the full image")
+                fallback = gr.Checkbox(
+                    False, label="Full-image fallback", info="Answer from the full image if no region is predicted.",
+                )  # fmt: skip
             ask_button = gr.Button("Ask", variant="primary", size="lg", elem_id="ask-button")
         with gr.Column(elem_id="ask-results"):
             notice = ModelNotice(elem_id="ask-notice")
@@ -163,7 +167,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             return {**updates, first.viewer: None, status: describe(error)}
 
     def find_warnings(path: str, *chosen: str | None) -> dict[str, str]:
-        """Text of each model field -> the warning of that model, of the models in the lists and the chosen ones."""
+        """Model field text -> warning, for the listed and the chosen models."""
         named = {text: name for title, name in models for text in (title, name)}
         named |= {name: name for name in (*BUILT_IN_FOLDERS, *chosen) if name and name not in named}
         found = {text: service.find_warnings(Path(path), [name]) for text, name in named.items()}
@@ -206,8 +210,8 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
             )
             names = tuple(name for name in (name_a, name_b) if name)
             if not names:
-                raise InputError("there is no model yet; choose one from the list")
-            # The image stands in every column at once, before the first model has answered.
+                raise InputError("No model selected. Choose one from the list.")
+            # Show the image in all columns before the first model has answered.
             scene = service.open_image(form.image)
             beside = {second.column: _place(is_shown=len(names) > 1), second.viewer: scene, **second.clear()}
             yield {status: Running(0.0, "Starting"), first.viewer: scene, **first.clear(), **beside}
@@ -235,7 +239,7 @@ def build_ask_tab(service: AskService, examples: tuple[Example, ...], models: li
 
 
 def _build_result_column(slot: str, is_shown: bool) -> ResultColumn:
-    """The displays of one model, drawn empty."""
+    """Build the output components of one model, empty."""
     classes = _place(is_shown=is_shown)["elem_classes"]
     with gr.Column(elem_classes=classes, elem_id=f"result-{slot}") as column:
         with gr.Row(elem_classes="hs-evidence"):
@@ -247,9 +251,9 @@ def _build_result_column(slot: str, is_shown: bool) -> ResultColumn:
 
 
 def _place(*, is_shown: bool) -> dict[str, Any]:
-    """An update that shows a column or takes it out of the way.
+    """Update that shows or hides a column.
 
-    Never by ``visible``: what is not visible leaves the page, and comes back with a part of its values only.
+    Does not use ``visible``: a component that is not visible is removed from the page and loses a part of its values.
     """
     update: dict[str, Any] = gr.update(elem_classes=["hs-result"] if is_shown else ["hs-result", "hs-hidden"])
     return update
@@ -258,7 +262,7 @@ def _place(*, is_shown: bool) -> dict[str, Any]:
 def _ask_one(
     service: AskService, form: AskForm, name: str, number: int, count: int, status: ProgressStatus
 ) -> Generator[dict[Any, Any], None, AskResult]:
-    """Ask one of ``count`` models, showing its progress as its part of the whole bar."""
+    """Ask one of ``count`` models; its progress is a share of the whole progress bar."""
 
     def work(progress: Progress) -> AskResult:
         return service.ask(form, name, caller.watch(progress), bypass_limit=number > 0)
@@ -276,8 +280,8 @@ def _ask_one(
 
 
 def _example_index(event: gr.EventData, count: int) -> int:
-    """The chosen card; the number comes from the browser, so it is checked."""
+    """Index of the chosen example; validated because it comes from the browser."""
     index = event._data.get("index") if isinstance(event._data, dict) else None
     if not isinstance(index, int) or not 0 <= index < count:
-        raise gr.Error("That example does not exist.", print_exception=False)
+        raise gr.Error("Unknown example. Reload the page.", print_exception=False)
     return index

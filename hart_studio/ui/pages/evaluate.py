@@ -1,4 +1,4 @@
-"""The Evaluate tab: one display, whose script does everything through the functions that it is given."""
+"""The Evaluate tab: one component and the functions that its script calls."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hart_studio.ui.spaces.example_evaluations import ExampleEvaluations
 from hart_studio.ui.trace_view import PROTOCOL_TITLES
 
 _MODEL_LEFT: Final = (
-    "The evaluation used a served model, or a model that is not allowed here, or this server did not start it with "
-    "these settings. Choose a model on the Ask tab. If you trust the settings, enter the name that they give."
+    "The evaluation used a served model, a model that is not allowed here, or settings that this server did not sign. "
+    "Choose a model on the Ask tab. If you trust the settings, enter the name of their model."
 )
 
 
@@ -36,23 +36,23 @@ def build_evaluate_tab(
     permissions: Permissions,
     examples: ExampleEvaluations | None = None,
 ) -> None:
-    """Build the tab: on a Space the evaluations of the examples, and below them those of its owner.
+    """Build the tab; on a Space with public evaluations of the examples and, below, those of its owner.
 
     Args:
-        api: Knows the evaluations of this page's runs.
+        api: Reads and starts evaluations.
         service: Opens images.
         models: (title, name) of the models in the list.
-        tabs: Where the Ask tab is selected when a question is opened there.
-        ask: Its fields.
-        permissions: Says who may see and make evaluations.
-        examples: Evaluations that everyone may make and see.
+        tabs: The tabs of the page.
+        ask: Fields of the Ask tab.
+        permissions: Who may see and start evaluations.
+        examples: Public evaluations of the examples; None = not on a Space.
     """
     if examples is None:
         _build_page(api, service, models, tabs, ask, permissions)
         return
     _build_page(examples.api, service, models, tabs, ask, Permissions(), examples)
     if permissions.owners:
-        with gr.Accordion("Evaluations of the owner", open=False, elem_id="evaluate-owner"):
+        with gr.Accordion("Owner evaluations", open=False, elem_id="evaluate-owner"):
             _build_page(api, service, models, tabs, ask, permissions)
 
 
@@ -65,18 +65,18 @@ def _build_page(
     permissions: Permissions,
     examples: ExampleEvaluations | None = None,
 ) -> None:
-    """One list of evaluations with what comes out of them; arguments as for ``build_evaluate_tab``."""
+    """Build one page of evaluations and results; arguments as for ``build_evaluate_tab``."""
     marker = service.folder / "evaluate_marker.txt"
-    marker.write_text("Files of the Evaluate page lie beside this one.\n", encoding="utf-8")
+    marker.write_text("Files of the Evaluate page are next to this one.\n", encoding="utf-8")
     outputs = EvaluationResultsApi(api, service)
-    looks: list[Callable[[Mapping[str, Any]], Any]] = [
+    readers: list[Callable[[Mapping[str, Any]], Any]] = [
         api.evaluations,
         *(outputs.tables, outputs.failures, outputs.failure, outputs.report),
     ]
-    makes: list[Callable[[Mapping[str, Any]], Any]] = [api.command, api.start, api.stop, api.resume, api.delete]
+    actions: list[Callable[[Mapping[str, Any]], Any]] = [api.command, api.start, api.stop, api.resume, api.delete]
     redact_paths = permissions.is_public or examples is not None or not api.is_open
-    answers = [api_handler(look, permissions.require_owner, redact_paths=redact_paths) for look in looks]
-    answers += [api_handler(make, permissions.require_write_access) for make in makes if api.is_open]
+    answers = [api_handler(each, permissions.require_owner, redact_paths=redact_paths) for each in readers]
+    answers += [api_handler(each, permissions.require_write_access) for each in actions if api.is_open]
     if examples is not None:
         answers.append(api_handler(examples.evaluate_examples, redact_paths=True))
     choices = EvaluateChoices(
@@ -89,7 +89,7 @@ def _build_page(
         model=BUILT_IN_HART,
         protocols=[(name, PROTOCOL_TITLES[name]) for name in PROTOCOLS],
         gpus=[(gpu.index, gpu.title) for gpu in api.launch.gpus()] if api.is_open else [],
-        model_label=service.allowed.label,
+        model_hint=service.allowed.hint,
         examples=[] if examples is None else [(title, name) for title, name in models if name in BUILT_IN_FOLDERS],
         example_count=0 if examples is None else examples.count,
     )
@@ -102,10 +102,10 @@ def _build_page(
             permissions.require_owner(user)
             found = outputs.prefill_ask({name: wanted.get(name) for name in ("run", "sample")})
         except HartError as error:
-            raise gr.Error(str(error), title="This question cannot be opened", print_exception=False) from error
+            raise gr.Error(str(error), title="Cannot open question", print_exception=False) from error
         model: Any = found.model
         if model is None:
-            gr.Warning(_MODEL_LEFT, title="The model is not filled in")
+            gr.Warning(_MODEL_LEFT, title="Model not set")
             model = gr.skip()
         texts = [found.question, found.choices, found.answer]
         return [gr.update(selected="ask"), str(found.image), *texts, model]

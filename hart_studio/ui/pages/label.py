@@ -1,4 +1,4 @@
-"""The Label tab: one display, whose script does everything through the functions that it is given."""
+"""The Label tab: one component and the functions that its script calls."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hart_studio.ui.spaces import session_labels as bounds
 from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, SessionStore
 
 NOTE: Final = (
-    "Projects here are private to this browser tab, and they do not last: the disk of a Space is temporary. A project "
-    f"goes after {IDLE_SECONDS / 3600:.0f} hours without you, when the Space restarts, and when you close the tab; a "
-    f"run ends when you are away for {AWAY_SECONDS / 60:.0f} minutes. Export your labels to keep them. For each "
-    f"visitor: {bounds.MAX_PROJECTS} projects, {bounds.MAX_ITEMS} questions, {bounds.MAX_BYTES >> 20} MiB; one "
-    "visitor's run at a time."
+    "Projects are private to this browser tab and temporary. They are deleted "
+    f"after {IDLE_SECONDS / 3600:.0f} hours without activity, when the Space restarts, and when you close the tab. A "
+    f"run stops after {AWAY_SECONDS / 60:.0f} minutes without activity. Export your labels to keep them. Limits per "
+    f"visitor: {bounds.MAX_PROJECTS} projects, {bounds.MAX_ITEMS} questions, {bounds.MAX_BYTES >> 20} MiB. Only one "
+    "visitor can run labeling at a time."
 )
-"""What visitors of a Space are told where they make a project."""
+"""Notice to visitors of a Space above their projects."""
 
 
 def build_label_tab(
@@ -38,20 +38,20 @@ def build_label_tab(
     """Build the tab.
 
     Args:
-        label_api: Knows the projects.
-        outputs: Measures and exports them.
+        label_api: Reads and changes projects.
+        outputs: Quality and exports.
         service: Opens images and asks models.
         models: (title, name) of the models in the list.
-        visitors: Where everyone has projects of their own, they answer, and the desk does not.
+        visitors: Sessions with private projects, used instead of ``label_api``; None = shared projects.
     """
     marker = service.folder / "marker.txt"
-    marker.write_text("Files of the Label page lie beside this one.\n", encoding="utf-8")
+    marker.write_text("Files of the Label page are next to this one.\n", encoding="utf-8")
     calls, projects = ReviewApi(label_api, service), ProjectApi(label_api)
-    looks: list[Callable[[Mapping[str, Any]], Any]] = [
+    readers: list[Callable[[Mapping[str, Any]], Any]] = [
         *(label_api.projects, label_api.poll, label_api.invalid_rows),
         *(outputs.quality, outputs.describe_export_loss, outputs.diff_labels, calls.list_items),
     ]
-    makes: list[Callable[[Mapping[str, Any]], Any]] = [
+    actions: list[Callable[[Mapping[str, Any]], Any]] = [
         *(
             label_api.create,
             label_api.preview_source,
@@ -67,11 +67,11 @@ def build_label_tab(
         *(calls.check, calls.accept_all, calls.bulk_progress),
         *(projects.rename, projects.duplicate, projects.archive, projects.delete, projects.trash, projects.restore),
     ]
-    answers = looks + makes if label_api.is_open else looks
+    answers = readers + actions if label_api.is_open else readers
     kinds = [kind for kind in KINDS if kind != "auto"]
     note, max_rollouts = "", LabelChoices.max_rollouts
     if visitors is not None:
-        answers = [visitors.handler_for(answer.__name__) for answer in looks + makes]
+        answers = [visitors.handler_for(answer.__name__) for answer in readers + actions]
         kinds = [kind for kind in bounds.KINDS if kind != "auto"]
         note, max_rollouts = NOTE, bounds.MAX_ROLLOUTS
     made_for = read_intended_domain(BUILT_IN_HART)
@@ -81,9 +81,9 @@ def build_label_tab(
         models,
         BUILT_IN_HART,
         supported_domains(made_for),
-        f"The built-in models were made for {DOMAIN_TITLES[made_for]}, and this project has other images. "
-        f"For photographs take a model such as {GENERAL_MODEL}.",
-        service.allowed.label,
+        f"The built-in models only support {DOMAIN_TITLES[made_for]}, and this project has other images. "
+        f"For photographs use a model such as {GENERAL_MODEL}.",
+        service.allowed.hint,
         note,
         max_rollouts,
     )

@@ -1,4 +1,4 @@
-"""The form that puts a checkpoint on a hub, with the visitor's own token."""
+"""Form that uploads a checkpoint to the Hugging Face Hub with the user's token."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from hart_studio.ui.security.permissions import Permissions
 
 
 def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
-    """Lay out the form inside the current ``gr.Blocks`` and wire its events.
+    """Build the form inside the current ``gr.Blocks`` and connect its events.
 
     Args:
-        watch: Knows the runs.
-        permissions: Says who may publish.
+        watch: Reads runs.
+        permissions: Who may publish.
     """
-    with gr.Accordion("Publish a checkpoint", open=False, elem_id="publish"):
-        run = gr.Dropdown([], label="Run with a checkpoint", elem_id="publish-run")
+    with gr.Accordion("Publish checkpoint", open=False, elem_id="publish"):
+        run = gr.Dropdown([], label="Run", elem_id="publish-run")
         with gr.Row():
             repo = gr.Textbox(label="Repository", placeholder="owner/name", max_lines=1, elem_id="publish-repo")
             token = gr.Textbox(
                 label="Access token", type="password", max_lines=1, elem_id="publish-token",
-                info="Your own, with the right to write. It is used once and written nowhere.",
+                info="Hugging Face token with write access; used once and not stored.",
             )  # fmt: skip
             is_private = gr.Checkbox(True, label="Private", scale=0)
-        button = gr.Button("Publish its newest checkpoint", elem_id="publish-button")
+        button = gr.Button("Publish latest checkpoint", elem_id="publish-button")
         status = ProgressStatus()
         done = gr.Markdown(visible=False, elem_id="publish-done")
 
@@ -48,15 +48,15 @@ def build_publish_form(watch: RunMonitor, permissions: Permissions) -> None:
         try:
             permissions.require_write_access(user)
             if not run_id:
-                raise InputError("expected a run, got none; choose one from the list")
+                raise InputError("No run selected. Choose one from the list.")
             layout = find_run(watch.runs_root, run_id)
             destination = Destination((name or "").strip(), secret or "", hidden)
-            yield {status: Running(0.1, "Uploading the model"), done: gr.update(visible=False)}
+            yield {status: Running(0.1, "Uploading"), done: gr.update(visible=False)}
             address = publish_checkpoint(layout, None, destination)
             yield {status: None, token: "", done: gr.update(value=f"Published: `{address}`", visible=True)}
         except HartError as error:
             found = describe(error)
-            yield {status: Failed("This was not published", found.message)}
+            yield {status: Failed("Publishing failed", found.message)}
         except Exception as error:
             yield {status: describe(error)}
 

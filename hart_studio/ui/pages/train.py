@@ -1,4 +1,4 @@
-"""The Train tab: settings in, a checked and running job out. The page writes no setting of its own."""
+"""The Train tab: edit settings, run preflight, start a run. The page itself adds no settings."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ from hart_studio.ui.train_form import (
 )
 
 TOAST_SECONDS: Final = 8.0
-"""How long someone on another tab is told that a run has started."""
+"""Duration of the toast about a started run, if another tab is open."""
 
-_NOT_STARTED: Final = ("", "The run was not started. The Train tab says why.")
-"""In place of the id of a run and what is said of it."""
+_NOT_STARTED: Final = ("", "Run not started. See the Train tab.")
+"""(run id, message) if no run was started."""
 
 _IS_TAB_OPEN: Final = "(placed) => [placed, Boolean(document.querySelector('#train-start')?.offsetParent)]"
-"""Asked of the page when a run has started: the checks before it take a while, and one continues with something else."""
+"""JavaScript that returns whether the Train tab is still open once a run has started."""
 
 _START: Final = "Start training"
-_START_LATER: Final = "Start after this check"
-"""Told in place of the other while a check runs: a start has one of its own, and both at once are slow."""
+_CHECKING: Final = "Preflight running…"
+"""Label of the start button during a preflight check; a start runs its own check, and two at once are slow."""
 
 _SHARDED_PRESETS: Final = {"full-finetune-zero3": "deepspeed_zero3"}
 
 
 _Base = tuple[str, dict[str, Any], tuple[str, ...]]
-"""What the form was filled from: name of the preset for the command, settings, notes for the report. The page holds it
-and sends it with each event: Gradio forgets the state of a session when many others come."""
+"""What the form was filled from: preset name for the command, settings, notes for the report. The page stores it and
+sends it with each event, because Gradio drops the state of old sessions."""
 
 _MAX_NOTES: Final = 20
 _MAX_NOTE_CHARS: Final = 1000
@@ -69,11 +69,11 @@ _MAX_NOTE_CHARS: Final = 1000
 
 @dataclass(frozen=True)
 class TrainForm:
-    """The form, for whoever fills it from another tab.
+    """The form, for other tabs that fill it.
 
     Attributes:
-        outputs: What ``fill`` gives values for.
-        fill: From settings to the values of ``outputs``.
+        outputs: Components that ``fill`` returns values for.
+        fill: Convert settings to values of ``outputs``.
     """
 
     outputs: list[Any]
@@ -83,14 +83,14 @@ class TrainForm:
 def build_train_tab(
     launcher: RunLauncher, watch: RunMonitor, pages: RunComponents, tabs: gr.Tabs, permissions: Permissions
 ) -> TrainForm:
-    """Lay out the tab inside the current ``gr.Blocks`` and wire its events.
+    """Build the tab inside the current ``gr.Blocks`` and connect its events.
 
     Args:
-        launcher: Takes orders.
-        watch: Knows the runs, and has a folder that the server serves.
-        pages: The Watch tab shows a run that was started here.
-        tabs: Of the whole page.
-        permissions: Says who may train, and who may see earlier runs.
+        launcher: Starts runs.
+        watch: Reads runs; has a served folder.
+        pages: Components of the Watch tab, which shows a started run.
+        tabs: The tabs of the page.
+        permissions: Who may train and who may see earlier runs.
 
     Returns:
         The form.
@@ -100,7 +100,7 @@ def build_train_tab(
     gpus = launcher.gpus()
 
     def command_for_user(launch_request: LaunchRequest, user: gr.OAuthProfile | None) -> str:
-        """The command for who may run it here: it names folders of this machine, which are no one else's business."""
+        """The command line, or empty for users who may not train: it contains paths of this machine."""
         return launcher.command_line(launch_request) if launcher.is_open and permissions.is_owner(user) else ""
 
     base = gr.JSON([DEFAULT_PRESET, base_config.model_dump(mode="json"), []], visible="hidden", elem_id="train-base")
@@ -110,11 +110,11 @@ def build_train_tab(
     with gr.Row(elem_id="train-page"):
         with gr.Column(elem_id="train-form"):
             preset = gr.Dropdown(
-                [(found.title, name) for name, found in PRESETS.items()], value=DEFAULT_PRESET, label="Start from",
-                info="A preset fills the form; change what you like.", elem_id="train-preset",
+                [(found.title, name) for name, found in PRESETS.items()], value=DEFAULT_PRESET, label="Preset",
+                info="Fills the form; you can change every setting.", elem_id="train-preset",
             )  # fmt: skip
             with gr.Accordion("Load settings", open=False):
-                earlier = gr.Dropdown([], label="Earlier run", elem_id="train-earlier")
+                earlier = gr.Dropdown([], label="Previous run", elem_id="train-earlier")
                 file = gr.File(label="Settings file", file_types=[".json"], type="filepath", height=90)
             inputs, groups = _build_fields(widgets, base_config)
             with gr.Group(elem_id="train-device"):
@@ -127,10 +127,10 @@ def build_train_tab(
                     visible=len(gpus) > 1, elem_id="train-setup",
                 )  # fmt: skip
                 if not gpus:
-                    gr.Markdown("No GPU was found: runs use the CPU of this machine.", elem_classes="hs-no-gpu")
+                    gr.Markdown("No GPU found. Runs use the CPU.", elem_classes="hs-no-gpu")
         with gr.Column(elem_id="train-plan"):
             first = LaunchRequest(base_config, DEFAULT_PRESET, tuple(gpu.index for gpu in gpus[:1]))
-            closed = "" if launcher.is_open else f"{CLOSED[0].upper()}{CLOSED[1:]}."
+            closed = "" if launcher.is_open else CLOSED
             report = LaunchReport(
                 replace(summarize_launch(first), outcome=closed, is_refused=True), elem_id="train-report"
             )
@@ -139,7 +139,7 @@ def build_train_tab(
                     _START, variant="primary", size="lg", interactive=launcher.is_open, elem_id="train-start"
                 )
                 check = gr.Button("Run preflight", size="lg", interactive=launcher.is_open, elem_id="train-check")
-                look = gr.Button("Preview samples", size="lg", interactive=launcher.is_open, elem_id="train-preview")
+                preview = gr.Button("Preview samples", size="lg", interactive=launcher.is_open, elem_id="train-preview")
             samples = SampleCards(elem_id="train-samples")
             command = gr.Textbox(
                 value=command_for_user(first, None), label="Command line", lines=2, max_lines=14,
@@ -163,18 +163,18 @@ def build_train_tab(
         user: gr.OAuthProfile | None, launch_request: LaunchRequest, notes: tuple[str, ...]
     ) -> LaunchState:
         state = summarize_launch(launch_request)
-        # Files of this machine are looked at for people only who may start a run on them.
+        # Check files of this machine only for users who may start a run with them.
         problem = find_data_problem(launch_request.config) if may_start(user) else ""
         return replace(state, notes=(*notes, *state.notes), problems=(("Data", problem),) if problem else ())
 
     def review(user: gr.OAuthProfile | None, shown_samples: str, *given: Any) -> dict[Any, Any]:
-        """Update the report, the start button and the command; the button is off for the reason that is shown."""
+        """Update the report, the start button and the command; the report shows why the button is disabled."""
         waiting = gr.update(value=_START, interactive=False)
         try:
             launch_request = read_launch_request(*given)
         except InputError as error:
             problems = tuple(label_problems(str(error)))
-            state = LaunchState("These settings cannot be used", problems=problems)
+            state = LaunchState("Invalid settings", problems=problems)
             return {report: state, command: "", save: gr.update(interactive=False), start: waiting}
         state = describe_form(user, launch_request, read_base(given[0])[2])
         is_stale = bool(shown_samples) and shown_samples != sample_key(launch_request.config)
@@ -187,7 +187,7 @@ def build_train_tab(
         }
 
     def fill(config: RunConfig) -> list[Any]:
-        """Values of ``filled``: settings that come from no preset."""
+        """Values of ``filled`` for settings that do not come from a preset."""
         return [None, None, None, "ddp", [DEFAULT_PRESET, config.model_dump(mode="json"), []], *write_values(config)]
 
     bound = [
@@ -204,12 +204,12 @@ def build_train_tab(
     ) -> dict[Any, Any]:
         try:
             settings_before = read_config(read_base(before)[1])
-        except InputError:  # the preset replaces them
+        except InputError:  # replaced by the preset
             settings_before = base_config
         found = fill_from_preset(values, settings_before, get_preset(name).config)
         settings = [name, found.base.model_dump(mode="json"), list(found.notes)]
         shared = _SHARDED_PRESETS.get(name, "ddp")
-        # With the report and the start button in the same answer: neither speaks of the settings from before.
+        # Report and start button are part of the same update, so that they match the new settings.
         reviewed = review(user, shown_samples, settings, gpus, shared, *found.values)
         opened = {groups["Data"]: gr.update(open=True)} if reviewed[report].problems else {}
         values_now = dict(zip(inputs, found.values, strict=True))
@@ -223,7 +223,7 @@ def build_train_tab(
             values = fill(load_config(find_run(launcher.runs_root, run_id).config))
             return [values[0], gr.skip(), *values[2:]]
         except InputError as error:
-            raise gr.Error(str(error), title="This run cannot be used", print_exception=False) from error
+            raise gr.Error(str(error), title="Cannot load run", print_exception=False) from error
 
     def use_file(path: str | None) -> list[Any]:
         if not path:
@@ -232,9 +232,7 @@ def build_train_tab(
             values = fill(load_config(Path(path)))
             return [*values[:2], gr.skip(), *values[3:]]
         except InputError as error:
-            raise gr.Error(
-                str(error).split("\n", 1)[-1], title="This file cannot be used", print_exception=False
-            ) from error
+            raise gr.Error(str(error).split("\n", 1)[-1], title="Cannot load file", print_exception=False) from error
 
     def list_earlier(user: gr.OAuthProfile | None = None) -> Any:
         if not permissions.is_owner(user):
@@ -249,9 +247,9 @@ def build_train_tab(
             permissions.require_write_access(user)
             launcher.ensure_open()
             launch_request = read_launch_request(*given)
-            preview = preview_samples(launch_request.config, watch.image_folder)
+            found = preview_samples(launch_request.config, watch.image_folder)
             shown = describe_form(user, launch_request, read_base(given[0])[2])
-            return {report: shown, samples: preview, previewed: sample_key(launch_request.config)}
+            return {report: shown, samples: found, previewed: sample_key(launch_request.config)}
         except Exception as error:
             return {report: describe_launch_error(error), samples: None, previewed: ""}
 
@@ -262,7 +260,7 @@ def build_train_tab(
             launch_request = read_launch_request(*given)
             state = LaunchState()
             for state in stream_preflight(launcher, launch_request):
-                yield {report: state, start: gr.update(value=_START_LATER, interactive=False)}
+                yield {report: state, start: gr.update(value=_CHECKING, interactive=False)}
             judged = replace(
                 state, is_checking=False, outcome=summarize_findings(state), is_refused=has_bad_finding(state)
             )
@@ -287,15 +285,17 @@ def build_train_tab(
             waiting = launcher.queue_position(run_id)
             called = launch_request.config.name or run_id
             outcome = (
-                f"{called} waits for {waiting} other run{'s' * (waiting > 1)}." if waiting else f"{called} is starting."
+                f"{called} is queued behind {waiting} run{'s' * (waiting > 1)}."
+                if waiting
+                else f"{called} is starting."
             )
-            message = f"{outcome} It is on the Watch tab."
+            message = f"{outcome} Follow it on the Watch tab."
             yield {report: replace(state, is_checking=False, outcome=outcome), queued_run: [run_id, message]}
         except Exception as error:
             yield {report: describe_launch_error(error), queued_run: list(_NOT_STARTED)}
 
     def show_started_run(sent: Any, is_here: bool) -> dict[Any, Any]:
-        """Show the run that was started, to someone who is still here; whoever has gone on gets a notice."""
+        """Open the Watch tab if the Train tab is still open, else show a toast."""
         match sent:
             case [str(run_id), str(message)]:
                 pass
@@ -317,7 +317,7 @@ def build_train_tab(
     checked = check.click(run_preflight, form_inputs, [report, start], **quiet)
     changes = [block.change for block in (*inputs, chosen, setup)]
     reviewed = [report, command, save, start, samples, previewed]
-    # A check of settings that have changed since says nothing about those in the form.
+    # Cancel a preflight check when settings change.
     gr.on(changes, review, [previewed, *form_inputs], reviewed, cancels=[checked], trigger_mode="always_last", **quiet)
     by_name = {widget.field.name: block for widget, block in zip(widgets, inputs, strict=True)}
     deciding = [by_name["method.chain"], by_name["data.source"]]
@@ -329,7 +329,7 @@ def build_train_tab(
     earlier.focus(list_earlier, None, earlier, **quiet)
     earlier.input(use_run, earlier, filled, **quiet)
     file.upload(use_file, file, filled, **quiet)
-    look.click(
+    preview.click(
         show_sample_preview,
         form_inputs,
         [report, samples, previewed],
@@ -342,15 +342,15 @@ def build_train_tab(
 
 
 def read_base(sent: Any) -> _Base:
-    """Check what the page sent as that from which the form was filled; its settings are checked by ``read_config``.
+    """Validate what the page sent as the base of the form; ``read_config`` validates its settings.
 
     Raises:
-        InputError: If it is missing or of another form. Nothing is started with other settings than the page shows.
+        InputError: If it is missing or malformed. A run never starts with settings that the page does not show.
     """
     match sent:
         case [str(name), dict(settings), list(notes) | tuple(notes)] if name in PRESETS and len(notes) <= _MAX_NOTES:
             return name, settings, tuple(str(note)[:_MAX_NOTE_CHARS] for note in notes)
-    raise InputError("the settings that the form was filled from are missing; reload the page and choose them again")
+    raise InputError("The base settings of the form are missing. Reload the page and choose the preset again.")
 
 
 def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:
@@ -358,7 +358,7 @@ def _list_choices(gpus: list[Gpu]) -> list[tuple[str, int]]:
 
 
 def _write_settings(config: RunConfig, folder: Path) -> str:
-    """The settings as a file to save, in a folder named by what is in it: another visitor has another file."""
+    """Write the settings to a file for download, in a folder named by its hash, so that visitors do not share files."""
     text = dump_config(config)
     form_inputs = folder / "settings" / hashlib.sha256(text.encode()).hexdigest()[:20]
     form_inputs.mkdir(parents=True, exist_ok=True)
@@ -368,7 +368,7 @@ def _write_settings(config: RunConfig, folder: Path) -> str:
 
 
 def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], dict[str, Any]]:
-    """The widgets of every group, and the groups by name: the first group open, the others folded away."""
+    """Widgets in order, and groups by name; the first group is always open, the others are accordions."""
     made: dict[str, Any] = {}
     groups: dict[str, Any] = {}
     pairs = list(zip(widgets, write_values(config), strict=True))
@@ -390,7 +390,7 @@ def _build_fields(widgets: list[Widget], config: RunConfig) -> tuple[list[Any], 
 
 
 def _find_visibility(widget: Widget, chain: str, source: str) -> bool | Literal["hidden"]:
-    """A setting that a run never looks at keeps its place on the page, and its value, out of sight."""
+    """Unused settings are hidden but stay on the page with their value."""
     return True if widget.field.is_used(chain, source) else "hidden"
 
 
@@ -416,5 +416,5 @@ def _build_field(widget: Widget, value: Any, visible: bool | Literal["hidden"]) 
 
 
 def _step_of(value: float) -> float:
-    """What an arrow key adds to a number: one unit of its leading digit."""
+    """Step of a number field: one unit of the leading digit."""
     return 10.0 ** math.floor(math.log10(value)) if value > 0 else 0.01

@@ -1,4 +1,4 @@
-"""The Watch and Runs tabs: what scripts of the page look at, and the few things that they start."""
+"""The Watch and Runs tabs: components and the functions that their scripts call."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from hart_studio.ui.security.permissions import Permissions
 
 @dataclass(frozen=True)
 class RunComponents:
-    """The displays of both tabs, made before they are placed."""
+    """Components of both tabs, created before they are placed."""
 
     view: RunView
     table: RunsTable
 
 
 def build_run_components(watch: RunMonitor, launcher: RunLauncher, permissions: Permissions) -> RunComponents:
-    """Make the displays of both tabs; ``render`` them where they belong.
+    """Create the components of both tabs; call ``render`` where they belong.
 
     Args:
-        watch: Knows the runs.
+        watch: Reads runs.
         launcher: Stops and resumes them.
-        permissions: Says who may see runs, and who may act on them.
+        permissions: Who may see and control runs.
     """
     marker = Path(watch.image_folder) / "marker.txt"
-    marker.write_text("Images of rollouts lie beside this file.\n", encoding="utf-8")
+    marker.write_text("Images of rollouts are next to this file.\n", encoding="utf-8")
     redact_paths = permissions.is_public or not launcher.is_open
-    looks = (watch.list_runs, watch.poll, watch.rollouts, watch.track_question, watch.gold_boxes)
-    acts = (launcher.stop, launcher.resume, watch.delete) if launcher.is_open else ()
-    answers = [api_handler(look, permissions.require_owner, redact_paths=redact_paths) for look in looks]
-    answers += [api_handler(act, permissions.require_write_access) for act in acts]
+    readers = (watch.list_runs, watch.poll, watch.rollouts, watch.track_question, watch.gold_boxes)
+    actions = (launcher.stop, launcher.resume, watch.delete) if launcher.is_open else ()
+    answers = [api_handler(each, permissions.require_owner, redact_paths=redact_paths) for each in readers]
+    answers += [api_handler(each, permissions.require_write_access) for each in actions]
     view = RunView(marker, answers, can_control=launcher.is_open, render=False, elem_id="run-view")
     lists = [
-        api_handler(look, permissions.require_owner, redact_paths=redact_paths)
-        for look in (watch.list_runs, watch.compare)
+        api_handler(each, permissions.require_owner, redact_paths=redact_paths)
+        for each in (watch.list_runs, watch.compare)
     ]
     table = RunsTable(lists, render=False, elem_id="runs-table")
     return RunComponents(view, table)
 
 
 def read_run(event: gr.EventData) -> str:
-    """The id of a run from the browser; whoever uses it looks it up."""
+    """Run id from the browser, not validated."""
     return str(event._data.get("run", "")) if isinstance(event._data, dict) else ""
 
 
 def read_step(event: gr.EventData) -> int | None:
-    """The step of a checkpoint from the browser."""
+    """Checkpoint step from the browser, or None if invalid."""
     step = event._data.get("step") if isinstance(event._data, dict) else None
     return step if isinstance(step, int) and step >= 0 else None
 

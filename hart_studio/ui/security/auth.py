@@ -1,7 +1,7 @@
-"""Who may reach the page: only this machine, a network behind a login, or everyone on a Space.
+"""Authentication settings by server profile: this machine only, a network with a login, or a public Space.
 
-A page can start trainings and read the files that a person names, so it never listens to a network without a login
-unless someone says in so many words that it should.
+A page can start training and read files of this machine, so it does not listen on a network without a login unless the
+operator disables the login explicitly.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from hart_studio.errors import InputError
 from hart_studio.ui.security.origin_check import LOOPBACK_HOSTS
 
 Profile = Literal["local", "lab", "space"]
-"""``local``: this machine alone. ``lab``: a network, behind a login. ``space``: a public page, see ``space``."""
+"""``local``: this machine only. ``lab``: a network, with a login. ``space``: a public Hugging Face Space."""
 
 USER_VARIABLE: Final = "HART_STUDIO_USER"
-"""Environment variable with the name of the login."""
+"""Environment variable with the user name of the login."""
 
 PASSWORD_VARIABLE: Final = "HART_STUDIO_PASSWORD"  # noqa: S105 - the name of a variable
-"""Environment variable with its password. A flag would be shown to everyone who lists processes."""
+"""Environment variable with the password. A flag would be visible in the process list."""
 
 MCP_TOKEN_VARIABLE: Final = "HART_STUDIO_MCP_TOKEN"  # noqa: S105 - the name of a variable
-"""Environment variable with the token that MCP clients send."""
+"""Environment variable with the token of MCP clients."""
 
 MIN_TOKEN_LENGTH: Final = 24
-"""Characters of the token; project default: no one has to remember it."""
+"""Minimum number of characters of the token. Project default."""
 
 MIN_PASSWORD_LENGTH: Final = 12
-"""Characters of a password; project default: guesses are slowed down, not stopped (``throttle``)."""
+"""Minimum number of characters of the password; ``RateLimiter`` slows down guessing. Project default."""
 
 
 @dataclass(frozen=True)
 class AuthConfig:
-    """How the page is reached."""
+    """Authentication settings."""
 
     profile: Profile
-    """What the rest follows from."""
+    """Server profile."""
     hosts: frozenset[str] | None
-    """Host names that are answered; None = all, because a server cannot know under which names a network reaches it."""
+    """Accepted host names; None = all, because a server cannot know its names in a network."""
     login: tuple[str, str] | None = field(default=None, repr=False)
-    """Name and password; None = no one is asked."""
+    """User name and password; None = no login."""
     mcp_token: str = field(default="", repr=False)
-    """What MCP clients must send; empty = the tools are not served."""
+    """Token of MCP clients; empty = no MCP."""
 
 
 def load_auth_config(
@@ -55,20 +55,20 @@ def load_auth_config(
     allow_anonymous: bool = False,
     serves_mcp: bool = False,
 ) -> AuthConfig:
-    """How a page with these settings may be reached.
+    """Load the authentication settings.
 
-    The password and the token are taken out of the environment, so that no job that the page starts has them.
+    The password and the token are removed from the environment, so that jobs do not inherit them.
 
     Args:
         host: Address to listen on.
         environment: Variables of this process; changed.
-        names: Host names under which a network reaches the page; none = any.
-        is_tunneled: Whether a public tunnel leads to the page.
-        allow_anonymous: Whether someone said that no login is wanted.
-        serves_mcp: Whether the tools are to be served to MCP clients.
+        names: Host names of the page in the network; empty = any.
+        is_tunneled: Whether the page has a public tunnel (``--share``).
+        allow_anonymous: Whether the login is disabled explicitly.
+        serves_mcp: Whether MCP is enabled.
 
     Raises:
-        InputError: If a network would reach the page without a login, or the login or the token cannot be used.
+        InputError: If a network could reach the page without a login, or the login or the token is invalid.
     """
     user, password = environment.get(USER_VARIABLE, ""), environment.pop(PASSWORD_VARIABLE, "")
     token = environment.pop(MCP_TOKEN_VARIABLE, "")
@@ -80,8 +80,8 @@ def load_auth_config(
         return AuthConfig("local", LOOPBACK_HOSTS | {name.lower() for name in names}, login, mcp_token)
     if login is None and not allow_anonymous:
         raise InputError(
-            f"expected a login for a page that others can reach, got none; set {USER_VARIABLE} and "
-            f"{PASSWORD_VARIABLE}, or start it with --without-login to let everyone in who reaches {host}"
+            f"A page that is reachable from the network at {host} needs a login. Set {USER_VARIABLE} and "
+            f"{PASSWORD_VARIABLE}, or start with --without-login to allow everyone."
         )
     hosts = frozenset(name.lower() for name in names) | LOOPBACK_HOSTS if names else None
     return AuthConfig("lab", hosts, login, mcp_token)
@@ -89,32 +89,32 @@ def load_auth_config(
 
 def _check_login(user: str, password: str) -> tuple[str, str] | None:
     if bool(user) != bool(password):
-        raise InputError(f"expected both {USER_VARIABLE} and {PASSWORD_VARIABLE} or none, got one; set the other")
+        raise InputError(f"Only one of {USER_VARIABLE} and {PASSWORD_VARIABLE} is set. Set both or none.")
     if not user:
         return None
     if len(password) < MIN_PASSWORD_LENGTH:
         raise InputError(
-            f"expected at least {MIN_PASSWORD_LENGTH} characters in {PASSWORD_VARIABLE}, got {len(password)}; "
-            "choose a longer one"
+            f"{PASSWORD_VARIABLE} has {len(password)} characters, at least {MIN_PASSWORD_LENGTH} are required. Choose "
+            "a longer password."
         )
     return user, password
 
 
 def _check_token(token: str) -> str:
-    """The token, fit to be sent in a header; what is wrong with it is said without it."""
+    """Validate the token for use in a header; errors never contain it."""
     if not token:
         raise InputError(
-            f"expected the token of MCP clients in {MCP_TOKEN_VARIABLE} for --mcp, got none; set it to at least "
-            f"{MIN_TOKEN_LENGTH} random characters"
+            f"--mcp needs a token for MCP clients. Set {MCP_TOKEN_VARIABLE} to at least {MIN_TOKEN_LENGTH} random "
+            "characters."
         )
     if not all("!" <= sign <= "~" for sign in token):
         raise InputError(
-            f"expected letters, digits and signs of ASCII without blanks in {MCP_TOKEN_VARIABLE}, got others; make "
-            "another one"
+            f"{MCP_TOKEN_VARIABLE} contains characters other than ASCII letters, digits and punctuation. Create "
+            "another token."
         )
     if len(token) < MIN_TOKEN_LENGTH:
         raise InputError(
-            f"expected at least {MIN_TOKEN_LENGTH} characters in {MCP_TOKEN_VARIABLE}, got {len(token)}; "
-            "make a longer one"
+            f"{MCP_TOKEN_VARIABLE} has {len(token)} characters, at least {MIN_TOKEN_LENGTH} are required. Create a "
+            "longer token."
         )
     return token

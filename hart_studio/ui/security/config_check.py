@@ -1,8 +1,8 @@
 """Check what the config of a run reaches (models, data, endpoints, environment variables) before a page starts it.
 
 Training, labeling and evaluation all pass through ``check_config``, when a run is made and every time it is resumed. A
-``config.json`` may have been edited, or may come from someone else, so a run that this server did not sign is resumed
-only if its config reaches nothing outside this server's own folders.
+``config.json`` may have been edited or copied from elsewhere, so an unsigned run is resumed only if its config reaches
+nothing outside this server's own folders.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAX_SHOWN_LENGTH: Final = 80
 
 @dataclass(frozen=True)
 class ConfigResources:
-    """What a run opens or contacts, as its config names it."""
+    """Models, data, endpoints, variables and services named in a config."""
 
     models: tuple[str, ...] = ()
     """Folders, hub ids or names of the catalog."""
@@ -55,7 +55,7 @@ class ConfigResources:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run that is resumed lies, and how it is resumed without a page.
+    """Location of a resumed run, and the command that resumes it without a page.
 
     Attributes:
         root: Folder with the signing key of its kind of run.
@@ -90,7 +90,7 @@ def list_resources(config: Config) -> ConfigResources:
 
 
 def check_config(config: Config, allowed: ModelAllowlist, command: str = "") -> None:
-    """Refuse a config that a page may not start, whoever has made it.
+    """Raise if a page may not start a config, whether it is signed or not.
 
     Args:
         config: Of a new run, or of one that is resumed.
@@ -237,7 +237,7 @@ def find_offered_model(layout: RunLayout, allowed: ModelAllowlist, runs_root: Pa
 
 
 def _find_outside(config: Config, allowed: ModelAllowlist, origin: Origin) -> str:
-    """What a config reaches outside of this server's folders, in words; empty = nothing."""
+    """Describe what a config reaches outside this server's folders; empty = nothing."""
     found = list_resources(config)
     if found.trackers:
         return f"it sends metrics to {found.trackers[0]} with the key in {found.variables[0]}"

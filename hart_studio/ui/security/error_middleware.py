@@ -1,6 +1,6 @@
-"""Faults of the web server as one plain line: no stack trace, no text of an exception, no broken connection.
+"""ASGI middleware that replaces unhandled exceptions by a short JSON error without stack trace.
 
-Gradio answers requests that no page would send, such as an event of a component that does not exist, with an exception.
+Gradio raises exceptions for malformed requests, such as an event of a component that does not exist.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _logger = logging.getLogger(__name__)
 
 _INTENDED: Final = frozenset({503, 507})
-"""Server errors that are sent on purpose: the queue is full, or the space for uploads is full."""
+"""Intended server errors: queue full, upload space full."""
 
 _UNPROCESSABLE: Final = 422
-_INVALID: Final = "The request does not have the fields of this address. Check their names and types."
+_INVALID: Final = "Invalid request. Check the names and types of its fields."
 
 
 class ErrorMiddleware:
-    """ASGI middleware that answers 400 where the application behind it fails; streams pass through as they come."""
+    """ASGI middleware that answers 400 if the application fails; streams are passed through."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on; an exception is logged under a number, and the number is the answer."""
+        """Call the application; log an exception under an incident number and return the number."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -40,7 +40,7 @@ class ErrorMiddleware:
             nonlocal is_started, is_failed, is_invalid
             if message["type"] == "http.response.start":
                 is_invalid = message["status"] == _UNPROCESSABLE
-                if is_invalid:  # the application's own answer would repeat all of the input
+                if is_invalid:  # the application's own response would repeat the whole input
                     is_started = True
                     await JSONResponse({"detail": _INVALID}, _UNPROCESSABLE)(scope, receive, send)
                 is_failed = message["status"] >= 500 and message["status"] not in _INTENDED
@@ -52,10 +52,10 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, send_plainly)
         except ClientDisconnect:
-            return  # no one is there to be told
+            return
         except Exception as error:
             if is_started:
-                # The end of an event stream that was asked for by a wrong name is one, and has told so.
+                # An event stream with an unknown name ends with HTTPException after it has sent its error.
                 if not isinstance(error, HTTPException):
                     _log(scope, error)
                 return
@@ -72,4 +72,4 @@ def _log(scope: Scope, error: Exception | None) -> str:
 
 
 def _answer(incident: str) -> JSONResponse:
-    return JSONResponse({"detail": f"This request cannot be answered. The log has it as {incident}."}, 400)
+    return JSONResponse({"detail": f"Request failed. Search the server log for {incident}."}, 400)

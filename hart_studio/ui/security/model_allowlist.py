@@ -1,7 +1,7 @@
-"""Which models may be opened: any on a page of one's own, those of a list where others come in.
+"""Allowlist of models: any model on a local page, listed models on a shared page.
 
-A name of a model is a path or a hub id, so whoever may choose it makes the server read, or fetch and keep, what they
-name. Every place that a name enters asks here before anything is opened.
+A model name is a path or a hub id, so a user who chooses it makes the server read or download it. Every model name is
+checked here before anything is opened.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hart_studio.runs.layout import find_run
 from hart_studio.ui.security.auth import Profile
 
 MODELS_VARIABLE: Final = "HART_STUDIO_MODELS"
-"""Environment variable of a Space with further models that may be opened, by commas."""
+"""Environment variable of a Space: additional allowed models, comma-separated."""
 
 MODEL_FLAG: Final = "--allow-model"
-"""The same as a flag of ``app.py``, repeated."""
+"""Flag of ``app.py`` for the same, repeatable."""
 
 _TITLES: Final = {"built-in": "Built-in (hart-tiny-base)", "built-in-hart": "Built-in, trained with HART (hart-tiny)"}
 _SHOWN_NAMES: Final = 12
@@ -32,29 +32,29 @@ _SHOWN_NAMES: Final = 12
 
 @dataclass(frozen=True)
 class ModelAllowlist:
-    """Models that may be opened; the default is any."""
+    """Models that may be loaded; any by default."""
 
     names: tuple[str, ...] | None = None
-    """Exactly these; None = any."""
+    """Allowed names; None = any."""
     runs_root: Path | None = None
-    """Folder of runs whose checkpoints may be opened, too, where only some models are allowed; None = of none."""
+    """Folder of runs whose checkpoints are allowed in addition to ``names``; None = no checkpoints."""
     how_to_add: str = ""
-    """What the operator does to allow another one."""
+    """Flag or variable that allows another model."""
     trusted: tuple[str, ...] = ()
-    """Names that the operator gave when the server was started; see ``operator_models``."""
+    """Models chosen by the operator; see ``operator_models``."""
 
     @property
-    def label(self) -> str:
-        """The label of a field for a model's name."""
+    def hint(self) -> str:
+        """Help text of a model field."""
         if self.names is None:
-            return "Model: built-in, local folder or hub id"
-        return "Model: one of the list" + (", or a checkpoint of a run here" if self.runs_root else "")
+            return "Built-in model, local folder or Hub id"
+        return "Model from the list" + (", or checkpoint of a run here" if self.runs_root else "")
 
     def check(self, name: str) -> str:
-        """The name without blanks around it.
+        """Return the stripped name of an allowed model.
 
         Raises:
-            InputError: If the model may not be opened here.
+            InputError: If the model is not allowed.
         """
         wanted = name.strip()
         if self.names is None or wanted in self.names:
@@ -63,15 +63,15 @@ class ModelAllowlist:
             return wanted
         shown = ", ".join(self.names[:_SHOWN_NAMES]) + (", …" if len(self.names) > _SHOWN_NAMES else "")
         raise InputError(
-            f"expected a model that is allowed here ({shown}), got {wanted[:80]!r}; choose one from the list, or have "
-            f"the operator add it with {self.how_to_add}"
+            f"Model {wanted[:80]!r} is not allowed on this server. Choose one of {shown}, or ask the administrator to "
+            f"allow it with {self.how_to_add}."
         )
 
     def is_local(self, name: str, runs_root: Path) -> bool:
-        """Whether opening a model reads only what is on this machine already or what the operator named.
+        """Whether a model is built in, chosen by the operator, or a local checkpoint.
 
         Args:
-            name: A folder or hub id, from a file that anyone may have written.
+            name: A folder or hub id from an untrusted file.
             runs_root: Folder of runs whose checkpoints are local.
         """
         known = (*BUILT_IN_FOLDERS, *BUILT_IN_FOLDERS.values(), *self.trusted)
@@ -79,9 +79,9 @@ class ModelAllowlist:
 
     @staticmethod
     def _is_checkpoint(name: str, runs_root: Path, bases: Collection[str]) -> bool:
-        """Whether this is the folder of a complete checkpoint of a run here; one of an adapter, on one of these bases.
+        """Whether this is a complete checkpoint of a run here; an adapter must have one of the given base models.
 
-        An adapter names its base model in a file of its own, and loading it opens that model too.
+        Loading an adapter also loads the base model named in its config.
         """
         if "\0" in name:
             return False
@@ -102,7 +102,7 @@ class ModelAllowlist:
             return False
         if not isinstance(base, str):
             return False
-        # The base of an adapter is a whole model, so one more look is enough: no base, no further one.
+        # The base of an adapter is a full model, so one recursion with no allowed bases is enough.
         return base in (*bases, *BUILT_IN_FOLDERS.values()) or (
             place != Path(base).resolve() and ModelAllowlist._is_checkpoint(base, runs_root, ())
         )
@@ -111,11 +111,11 @@ class ModelAllowlist:
 def offered_models(
     default: str = BUILT_IN, profile: Profile = "local", added: Collection[str] = ()
 ) -> list[tuple[str, str]]:
-    """(title, name) of the models in the lists: the default, the built-in ones, those added, one of each family.
+    """(title, name) of the models in the lists: default, built-in, added, and one of each family.
 
     Args:
-        default: The one that is chosen at first.
-        profile: On a Space no model of another family is offered unless it was added.
+        default: Preselected model.
+        profile: On a Space only built-in and added models are offered.
         added: Names from ``parse_added_models``.
     """
     families = () if profile == "space" else (family.checkpoint for family in FAMILIES.values())
@@ -124,17 +124,17 @@ def offered_models(
 
 
 def operator_models(default: str, added: Collection[str]) -> tuple[str, ...]:
-    """Names of the models that the operator stands for, without those that are there to be tried.
+    """Names of the models that the operator chose: default, built-in and added.
 
     Args:
-        default: The one that is chosen at first.
+        default: Preselected model.
         added: Names from ``parse_added_models``.
     """
     return tuple(dict.fromkeys([default, *BUILT_IN_FOLDERS, *added]))
 
 
 def parse_added_models(profile: Profile, flags: Collection[str], environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of models that the operator has added, by flags or, on a Space, by a variable."""
+    """Models added by the operator with flags or, on a Space, with the environment variable."""
     named = environment.get(MODELS_VARIABLE, "").split(",") if profile == "space" else []
     return tuple(dict.fromkeys(name.strip() for name in (*flags, *named) if name.strip()))
 
@@ -142,12 +142,12 @@ def parse_added_models(profile: Profile, flags: Collection[str], environment: Ma
 def build_allowlist(
     profile: Profile, offered: Collection[tuple[str, str]], runs_root: Path, trusted: Collection[str] = ()
 ) -> ModelAllowlist:
-    """What may be opened on a page that is reached in this way.
+    """Build the allowlist of a server profile.
 
     Args:
         profile: From ``load_auth_config``.
         offered: From ``offered_models``.
-        runs_root: Folder of the runs, whose checkpoints a lab may open.
+        runs_root: Folder of the runs; ``lab`` allows their checkpoints.
         trusted: From ``operator_models``.
     """
     named = tuple(trusted)

@@ -1,10 +1,9 @@
-"""The door of the web server: which hosts it answers to, which pages may call it, which headers it adds.
+"""ASGI middleware: host and origin checks, login, response headers.
 
-A page on this machine can start models and read images, so two browser attacks matter: a foreign site that
-calls the local port, and a foreign name that is re-pointed at 127.0.0.1 (DNS rebinding). The first is stopped by
-comparing ``Origin`` with ``Host``, the second by answering only to known host names. Guesses at a login are slowed
-down. Where there is a login, it is asked for here, in front of everything, and not once per address. Headers by which a
-client could tell the server its own address are dropped (``forwarding``).
+The server can run models and read images, so two browser attacks matter: another site that calls the local port, and a
+foreign host name that resolves to 127.0.0.1 (DNS rebinding). The first is stopped by comparing ``Origin`` with
+``Host``, the second by accepting only known host names. Login attempts are rate limited. The login is checked here,
+before all routes. Untrusted forwarding headers are dropped (``proxy_headers``).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from hart_studio.ui.security.rate_limiter import RateLimiter
 from hart_studio.ui.security.routes import is_open, is_served
 
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Names under which a page on this machine is opened."""
+"""Host names of a local page."""
 
 _CONTENT_POLICY: Final = "; ".join(
     [
@@ -49,15 +48,15 @@ _HEADERS: Final = (
 )
 
 _API_INFO: Final = re.compile(rb"(<script>window\.gradio_api_info = ).*?(;</script>)", re.DOTALL)
-"""Where Gradio writes the API of the page into its HTML, also into the login page."""
+"""API description that Gradio writes into its HTML, also into the login page."""
 
 
 class OriginCheckMiddleware:
     """ASGI middleware; written without ``BaseHTTPMiddleware``, which would buffer the event stream.
 
     Attributes:
-        hosts: Host names, without port, that are answered; None answers to all (a public server cannot know its names).
-        proxying: Which headers of proxies are used.
+        hosts: Accepted host names without port; None = all, because a public server cannot know its names.
+        proxying: Trusted proxy headers.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] | None, proxying: ProxyConfig = NO_PROXY) -> None:
@@ -67,20 +66,20 @@ class OriginCheckMiddleware:
         self._logins = RateLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse what ``_find_refusal`` finds; else pass on and add the headers."""
+        """Refuse requests by ``_find_refusal``, or call the application and add response headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         cleaned = strip_proxy_headers(scope, self.proxying)
         refusal = self._find_refusal(scope, (cleaned.get("client") or ("unknown",))[0])
 
-        is_stranger = not _may_pass(scope)
+        is_anonymous = not _may_pass(scope)
         start: Message | None = None
         page = b""
 
         async def send_with_headers(message: Message) -> None:
             nonlocal start, page
-            if message["type"] == "http.response.start" and is_stranger and _is_html(message):
+            if message["type"] == "http.response.start" and is_anonymous and _is_html(message):
                 start = message
                 return
             if start is not None:
@@ -107,38 +106,37 @@ class OriginCheckMiddleware:
         await self.app(cleaned, receive, send_with_headers)
 
     def _find_refusal(self, scope: Scope, address: str) -> tuple[int, str] | None:
-        """Why a request is not answered, as status and words; None when it is.
+        """Status and message of a refused request; None if it is accepted.
 
         Args:
             scope: The request with the headers that the client sent.
-            address: Of the client, see ``strip_proxy_headers``.
+            address: Client address, see ``strip_proxy_headers``.
 
-        A foreign host gets 400, another site 403, an address that is not served 404, too many logins 429, and whoever
-        has not logged in where that is needed 401.
+        An unknown host gets 400, another site 403, an unknown path 404, too many logins 429, a missing login 401.
         """
         pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = dict(pairs)
         host, path = headers.get("host", ""), scope.get("path", "")
         named = [value for name, value in pairs if name in {"host", "x-forwarded-host"}]
         if self.hosts is not None and not (host and all(_host_name(name) in self.hosts for name in named)):
-            return 400, "This server does not answer to that host name; start it with --allow-host NAME."
+            return 400, "Unknown host name. Start the server with --allow-host NAME to accept it."
         if host and not is_host(host):
             return 400, "The Host header is not a host name."
         if _is_foreign(scope["method"], path, headers, host):
-            return 403, "Requests from other sites are refused. A proxy has to pass on the Host that the browser named."
+            return 403, "Requests from other sites are refused. A proxy must pass on the Host header of the browser."
         if not is_served(path):
             return 404, "Not found."
         if scope["method"] == "POST" and path.rstrip("/") == "/login" and not self._logins.admit(address):
-            return 429, "Too many tries. Wait a minute."
+            return 429, "Too many attempts. Wait a minute."
         if not is_open(path) and not _may_pass(scope):
             return 401, "Log in first."
         return None
 
 
 def _is_foreign(method: str, path: str, headers: dict[str, str], host: str) -> bool:
-    """Whether a page of another site sends this. Only opening the page itself is for everyone to do.
+    """Whether another site sends this request; opening the page from a link is allowed.
 
-    Programs that are no browsers name no origin, and are not led by a foreign page.
+    Clients other than browsers send no origin.
     """
     origin = headers.get("origin")
     if origin is not None:
@@ -162,7 +160,7 @@ def _may_pass(scope: Scope) -> bool:
 
 
 def _is_logged_in(app: Any, cookies: str) -> bool:
-    """Whether a request may pass an application of gradio: it asks no one, or knows the request's token."""
+    """Whether gradio needs no login, or the request has a valid token."""
     if app is None or (getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None):
         return True
     jar = cookie_parser(cookies)
@@ -171,9 +169,9 @@ def _is_logged_in(app: Any, cookies: str) -> bool:
 
 
 def _tighten(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """A header of the answer; a cookie of the login goes to this site's own pages only.
+    """Set ``SameSite=Lax`` on cookies.
 
-    Except where the page lies in a frame of Hugging Face: there it would never be sent.
+    Not on a Space, where the page is in a frame of Hugging Face and the cookie would not be sent.
     """
     if name.lower() != b"set-cookie" or os.environ.get("SPACE_ID"):
         return name, value
@@ -182,7 +180,7 @@ def _tighten(name: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 
 def _netloc(address: str) -> str:
-    """Host and port of an address, in lower case; ``null`` and what is malformed -> empty text."""
+    """Host and port of a URL in lower case; empty for ``null`` and malformed values."""
     try:
         return urlsplit(address).netloc.lower()
     except ValueError:
@@ -190,7 +188,7 @@ def _netloc(address: str) -> str:
 
 
 def _host_name(host: str) -> str:
-    """``localhost:7860`` -> ``localhost``, ``[::1]:7860`` -> ``::1``; a malformed value -> empty text."""
+    """``localhost:7860`` -> ``localhost``, ``[::1]:7860`` -> ``::1``; malformed values -> empty."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

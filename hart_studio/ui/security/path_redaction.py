@@ -1,7 +1,6 @@
-"""Answers without the folders of this machine: what a public page may say of a file is its name.
+"""Replace absolute paths in responses of a public page by file names.
 
-Texts of errors, logs and settings name files as the machine knows them, which helps whoever runs the page and tells
-strangers how it is built.
+Errors, logs and settings contain absolute paths. They help the operator, but disclose the file system to visitors.
 """
 
 from __future__ import annotations
@@ -12,24 +11,24 @@ from typing import Any, Final
 _START: Final = r"(?: (?:file:)?/{1,3} | [A-Za-z]:[\\/] | \\\\ | ~[\w.-]*/ )"
 _PLACE: Final = re.compile(
     rf"""
-    (?<![\w/.<~\\]) (?!(?<=:)//)          # not the middle of a word, of an address or of a relative path
+    (?<![\w/.<~\\]) (?!(?<=:)//)          # not inside a word, a URL or a relative path
     {_START}
     (?: [^\s/\\"'`<>|:;,()\[\]{{}}]+ [/\\]+ )+
     (?P<name> [^\s/\\"'`<>|:;,()\[\]{{}}]* )
     """,
     re.VERBOSE,
 )
-# Folders with blanks or brackets in their names can be told only where the end is: in quotes, or of the whole text.
+# Paths with blanks or brackets are recognized only in quotes or as the whole text, where their end is known.
 _PART: Final = r"""[^\n/\\"'`<>|:;,]"""
 _WITH_BLANKS: Final = rf"(?!\s) {_PART}+ (?:[/\\]+ {_PART}+)* [/\\]+ (?P<name> {_PART}*)"
 _QUOTED: Final = re.compile(rf"""(?P<mark>["'`]) {_START} {_WITH_BLANKS} (?P=mark)""", re.VERBOSE)
-_WHOLE: Final = re.compile(rf"(?!.*\s{_START}) {_START} {_WITH_BLANKS}", re.VERBOSE)  # one place, not several
+_WHOLE: Final = re.compile(rf"(?!.*\s{_START}) {_START} {_WITH_BLANKS}", re.VERBOSE)  # one path only
 
 
 def redact_absolute_paths(value: Any) -> Any:
-    """The same JSON, or text, in which absolute paths are their last parts: ``/srv/runs/a.json`` -> ``a.json``.
+    """Replace absolute paths in JSON or text by their last part: ``/srv/runs/a.json`` -> ``a.json``.
 
-    Addresses of web pages, relative paths and single slashes stay.
+    URLs, relative paths and single slashes are unchanged.
     """
     if isinstance(value, str):
         return _hide(value) if "/" in value or "\\" in value else value

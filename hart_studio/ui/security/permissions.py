@@ -1,7 +1,7 @@
-"""Who may do what. On a page of one's own everyone who gets in; on a Space its owner, and visitors what is light.
+"""Permissions: everyone who can log in to a private page may do everything; on a Space only the owner may train.
 
-Who asks is told by the session alone, which the server signs: ``api_handler`` and the handlers of events get it as a
-``gr.OAuthProfile`` from gradio, and nothing that a browser sends can put another name there.
+The user comes from the signed session: gradio passes it to ``api_handler`` and to event handlers as a
+``gr.OAuthProfile``, which a browser cannot forge.
 """
 
 from __future__ import annotations
@@ -19,73 +19,74 @@ from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.ui.security.auth import Profile
 
 OPEN_VARIABLE: Final = "HART_STUDIO_TRAINING"
-"""Environment variable with which the owner of a Space switches training on, when it is 1."""
+"""Environment variable of a Space; 1 enables training."""
 
 OWNERS_VARIABLE: Final = "HART_STUDIO_OWNERS"
-"""Environment variable with the user names of a Space's owners, by commas: an organisation cannot sign in."""
+"""Environment variable of a Space: user names of the owners, comma-separated. Organizations cannot sign in."""
 
 SECRET_VARIABLE: Final = "OAUTH_CLIENT_SECRET"  # noqa: S105 - the name of a variable
-"""Environment variable that gradio signs sessions with. It has read it by now, and no job is to inherit it."""
+"""Environment variable with the key for signed sessions. Gradio has read it on import; jobs must not inherit it."""
 
 SIGN_IN_VARIABLES: Final = (SECRET_VARIABLE, "OAUTH_CLIENT_ID", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
-"""Environment variables of a Space whose README says ``hf_oauth: true``; without all of them no one can sign in."""
+"""Environment variables set by ``hf_oauth: true`` in the README of a Space; sign-in needs all of them."""
 
 CLOSED: Final = (
-    "this is switched off on a public page; duplicate the Space onto hardware of your own, set "
-    f"{OPEN_VARIABLE}=1 there and sign in, or run python app.py yourself"
+    "This is disabled on a public page. Duplicate the Space onto your own hardware, set "
+    f"{OPEN_VARIABLE}=1 there and sign in, or run python app.py on your own machine."
 )
-"""Why nothing is made here."""
+"""Message of disabled functions."""
 
-OWNER_ONLY: Final = "this belongs to the owner of the Space; sign in as the owner, or duplicate the Space"
-"""Why it is not made or shown for this person."""
+OWNER_ONLY: Final = "Only the owner of this Space can see and use this. Sign in as the owner, or duplicate the Space."
+"""Message of functions that only the owner may use."""
 
 PUBLIC_IMAGE_LIMITS: Final = ImageLimits(max_pixels=50_000_000)
-"""Images on a Space (project default). To decode one takes 9 to 37 bytes a pixel, as measured, and four may be decoded at once,
-two for the pages, one for a question, one by a labeling run: at most 8 of the 16 GB that the smallest Space has."""
+"""Image limits on a Space. Decoding takes 9 to 37 bytes per pixel (measured), and at most four images are decoded at
+once: two for the pages, one for a question, one by a labeling run. That is at most 8 of the 16 GB of the smallest
+Space. Project default."""
 
 PermissionCheck = Callable[["gr.OAuthProfile | None"], None]
-"""Refuses, by an ``InputError``, who may not do something."""
+"""Raises ``InputError`` if the user may not do something."""
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """Who may do what here; the default is a page of one's own."""
+    """Permissions of this server; by default those of a local page."""
 
     profile: Profile = "local"
-    """How the page is reached."""
+    """Server profile."""
     owners: frozenset[str] = frozenset()
-    """User names of the owners of a Space; none where no one can sign in."""
+    """User names of the owners of a Space; empty without sign-in."""
     can_write: bool = True
-    """Whether anyone at all may train, evaluate and publish here."""
+    """Whether training, evaluation and publishing are enabled."""
 
     @property
     def is_public(self) -> bool:
-        """Whether anyone can come here."""
+        """Whether this is a public Space."""
         return self.profile == "space"
 
     @property
     def image_limits(self) -> ImageLimits:
-        """What an image may be: on a Space all of them have to fit into its memory."""
+        """Limits of images; lower on a Space."""
         return PUBLIC_IMAGE_LIMITS if self.is_public else DEFAULT_LIMITS
 
     def is_owner(self, user: gr.OAuthProfile | None) -> bool:
-        """Whether the runs of this page are this person's business."""
+        """Whether the user may see the runs."""
         return not self.is_public or (user is not None and user.username in self.owners)
 
     def require_owner(self, user: gr.OAuthProfile | None) -> None:
-        """Refuse everyone else.
+        """Raise unless the user is an owner.
 
         Raises:
-            InputError: If this is a Space and the person is not its owner, signed in.
+            InputError: If this is a Space and the user is not signed in as an owner.
         """
         if not self.is_owner(user):
             raise InputError(OWNER_ONLY if self.owners else CLOSED)
 
     def require_write_access(self, user: gr.OAuthProfile | None) -> None:
-        """Refuse whoever may not train, evaluate or publish.
+        """Raise unless the user may train, evaluate and publish.
 
         Raises:
-            InputError: If no one may, or this person may not.
+            InputError: If it is disabled, or the user is not an owner.
         """
         if not self.can_write:
             raise InputError(CLOSED)
@@ -93,12 +94,12 @@ class Permissions:
 
 
 def load_permissions(profile: Profile, environment: MutableMapping[str, str] = os.environ) -> Permissions:
-    """Who may do what on a page that is reached in this way.
+    """Load the permissions of a server profile.
 
     Args:
         profile: From ``load_auth_config``.
-        environment: Variables of this process. Without the secret of the sign-in afterwards, which gradio has read
-            while it was imported, so that no job has it.
+        environment: Variables of this process; the OAuth secret is removed, so that jobs do not inherit it. Gradio has
+            read it on import.
     """
     if profile != "space":
         return Permissions(profile)
@@ -112,9 +113,9 @@ def load_permissions(profile: Profile, environment: MutableMapping[str, str] = o
 
 
 def is_zero_gpu(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether this is a Space on ZeroGPU, which lends a processor to single calls: no job of its own can use it."""
+    """Whether this is a ZeroGPU Space, where only single calls get a GPU and jobs cannot use it."""
     return environment.get("SPACES_ZERO_GPU", "").lower() in {"1", "t", "true"}
 
 
 def allow_all(user: gr.OAuthProfile | None) -> None:
-    """Refuse no one: for what is meant for every visitor."""
+    """Allow every user."""

@@ -1,4 +1,4 @@
-"""Drop what a client could use to tell the server its own address, and redirect targets that lead to another site.
+"""Drop untrusted forwarding headers, and redirect targets on other sites.
 
 Gradio builds the root address of the page from ``X-Forwarded-Host``, ``X-Gradio-Server`` and ``X-Forwarded-Proto``, and
 redirects to ``_target_url`` after a sign-in. A client may send any of them. They are dropped here. Exceptions are those

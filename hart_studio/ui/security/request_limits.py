@@ -1,7 +1,6 @@
-"""How much and how slowly a client may send: bounds on requests before anything is made of them.
+"""ASGI middleware that limits size, rate and JSON nesting of request bodies.
 
-A request that drips holds memory and a connection for as long as its sender likes, one without end fills the disk, and
-JSON that is nested deep enough stops the program that reads it. None of that may keep others from the pages.
+Slow requests hold memory and connections, endless requests fill the disk, and deeply nested JSON can crash the parser.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ UPLOAD_LIMIT_BYTES: Final = 200 * 2**20
 """Largest file; an 8192 x 5460 JPEG has about 15 MB, a PNG of that size up to 130 MB."""
 
 MAX_UPLOADED_BYTES: Final = 2 * UPLOAD_LIMIT_BYTES
-"""Largest request with files; project default: a page sends all that were chosen at once."""
+"""Largest request with files; a page sends all chosen files at once. Project default."""
 
 MAX_JSON_BYTES: Final = 2**20
-"""Largest request without files, project default; the largest of the pages' own has some hundred KB."""
+"""Largest request without files; the largest of the pages has some hundred KB. Project default."""
 
 MAX_OPEN_BYTES: Final = 8 * 1024
-"""Largest request to an address that needs no login; a login form has less than 1 KB. Project default."""
+"""Largest request to a path that needs no login; a login form has less than 1 KB. Project default."""
 
 MAX_INLINE_BYTES: Final = 16 * 1024
 """Larger JSON is parsed in a thread, so that other requests do not wait for it. Project default."""
@@ -45,22 +44,22 @@ MIN_BYTES_PER_SECOND: Final = 2048
 
 MAX_SECONDS: Final = 900.0
 """How long a body may take after ``TIMEOUT_SECONDS``. A client must keep the rate at which the stated size arrives in
-that time: 230 KB/s for 200 MB, project default."""
+that time: 230 KB/s for 200 MB. Project default."""
 
 MAX_UNFINISHED: Final = 256
-"""Requests of all clients whose body is still on its way, project default. For one more the slowest is ended."""
+"""Unfinished requests of all clients; beyond that the slowest is ended. Project default."""
 
 MAX_UNFINISHED_PER_CLIENT: Final = 64
-"""The same of one address, which may be a whole class behind one proxy."""
+"""Unfinished requests of one address, which may be a proxy with many users."""
 
 MAX_UPLOADS_PER_CLIENT: Final = 16
-"""Requests with files of one address whose body is still on its way, project default."""
+"""Unfinished uploads of one address. Project default."""
 
 MAX_SHARE_PER_CLIENT: Final = 0.5
-"""Part of the space for uploads that the unfinished uploads of one address may take, project default."""
+"""Share of the upload space that unfinished uploads of one address may use. Project default."""
 
 RESERVED_STEP_BYTES: Final = 2**20
-"""Space for an upload is reserved each time so many bytes have arrived. Project default."""
+"""Upload space is reserved in steps of this many received bytes. Project default."""
 
 _UPLOAD: Final = "/gradio_api/upload"
 _FORMS: Final = (b"multipart/form-data", b"application/x-www-form-urlencoded")
@@ -70,7 +69,7 @@ _LEFT_OVER: Final = re.compile(r"tmp[a-z0-9_]{8}")
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware that bounds the bodies of requests; answers pass through as they come."""
+    """ASGI middleware that limits request bodies; responses are passed through."""
 
     def __init__(
         self,
@@ -81,14 +80,14 @@ class RequestLimitMiddleware:
         max_per_client: int = MAX_UNFINISHED_PER_CLIENT,
         cache: CacheCleaner | None = None,
     ) -> None:
-        """Nothing is on its way yet.
+        """Create the middleware.
 
         Args:
-            app: What gets the requests.
+            app: The application.
             patience: Seconds, see ``TIMEOUT_SECONDS``.
             max_unfinished: See ``MAX_UNFINISHED``.
             max_per_client: See ``MAX_UNFINISHED_PER_CLIENT``.
-            cache: Bounds the folder of uploads; None = it has no bound.
+            cache: Limits the upload folder; None = no limit.
         """
         self.app = app
         self._cache = cache
@@ -97,9 +96,10 @@ class RequestLimitMiddleware:
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413 to too much, 408 to too slowly, 400 and 415 to what is no JSON; else pass on.
+        """Limit the request body, then call the application.
 
-        The slowest of too many requests gets 503, and an upload that the cache has no room for 507.
+        Large bodies get 413, slow ones 408, other content than JSON 400 or 415.
+        The slowest of too many requests gets 503, and an upload that does not fit into the cache gets 507.
         """
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             await self.app(scope, receive, send)
@@ -122,7 +122,7 @@ class RequestLimitMiddleware:
         self._uploads += is_upload
         try:
             self._begin(address, body)
-            if stated > most:  # what lies about its size is counted as it comes
+            if stated > most:  # a wrong Content-Length is noticed while reading
                 _refuse_large(most)
             if space is not None:
                 await space.check(stated)
@@ -142,10 +142,9 @@ class RequestLimitMiddleware:
                 _sweep(Path(get_upload_folder()))
 
     def _begin(self, address: str, body: _Body) -> None:
-        """Count a request, and end the slowest one where there are too many.
+        """Count a request, and end the slowest one if there are too many.
 
-        Requests that drip go before the others, and no one is kept out by those who drip, not even where all clients
-        have the address of one proxy.
+        Ending the slowest keeps the server usable even if all clients share the address of one proxy.
         """
         same = self._unfinished.get(address, [])
         uploads = [each for each in same if each.is_upload]
@@ -158,7 +157,7 @@ class RequestLimitMiddleware:
         self._unfinished.setdefault(address, []).append(body)
 
     def _bound_bytes(self, address: str) -> None:
-        """End the slowest upload of an address whose unfinished uploads take too much of the space."""
+        """End the slowest upload of an address whose unfinished uploads use too much space."""
         uploads = [each for each in self._unfinished.get(address, []) if each.is_upload]
         if self._cache is not None and len(uploads) > 1:
             share = MAX_SHARE_PER_CLIENT * self._cache.max_bytes
@@ -172,23 +171,23 @@ class RequestLimitMiddleware:
 
 
 class _UploadSpace:
-    """Space for one upload: reserved in steps for bytes that have arrived, and freed once they are on the disk."""
+    """Space of one upload: reserved in steps as bytes arrive, and released once they are on disk."""
 
     def __init__(self, cache: CacheCleaner) -> None:
         self._cache = cache
         self._arrived = self._reserved = 0
 
     async def check(self, stated: int) -> None:
-        """Refuse at once what has no room. A promise reserves nothing: the client may never keep it."""
+        """Refuse an upload that does not fit; nothing is reserved, because the client may send less."""
         if not await asyncio.to_thread(self._cache.fits, stated):
             _refuse_full()
 
     async def take(self, size: int, *, is_last: bool) -> None:
-        """Count bytes that have arrived, before the application writes them."""
+        """Count received bytes before the application writes them."""
         self._arrived += size
         if self._arrived and (is_last or self._arrived >= RESERVED_STEP_BYTES):
             arrived, self._arrived = self._arrived, 0
-            self.release()  # the sweeper finds these in the folder
+            self.release()  # from now on the cleaner finds these bytes in the folder
             if not await asyncio.to_thread(self._cache.reserve, arrived):
                 _refuse_full()
             self._reserved = arrived
@@ -201,13 +200,13 @@ class _UploadSpace:
 
 
 class _Body:
-    """The body of a request as it comes, counted and timed.
+    """Request body, counted and timed while it arrives.
 
     Attributes:
-        is_upload: Whether it brings files.
-        size: Bytes that have arrived.
-        on_close: Called once, when the body is not on its way any more.
-        on_arrival: Called when a part of an upload has arrived.
+        is_upload: Whether it contains files.
+        size: Received bytes.
+        on_close: Called once when the body is complete or ended.
+        on_arrival: Called for each received part of an upload.
     """
 
     def __init__(
@@ -226,11 +225,11 @@ class _Body:
 
     @property
     def rate(self) -> float:
-        """Bytes per second; a second is added, so that a request does not look fast by having just begun."""
+        """Bytes per second; one second is added, so that new requests do not appear fast."""
         return self.size / (time.monotonic() - self._began + 1)
 
     async def receive(self) -> Message:
-        """The next message; once the body is whole, the application waits for the end of the connection, as it may."""
+        """Return the next message; after the complete body the application may wait for the end of the connection."""
         if self._kept:
             return self._kept.pop(0)
         if self._is_whole:
@@ -270,23 +269,23 @@ class _Body:
             self._waiting = None
 
     def end(self) -> None:
-        """Take no more of it: its client gets 503, and it does not count from now on."""
+        """End the request: its client gets 503, and it is not counted any more."""
         self._is_ended = True
         self.close()
         if self._waiting is not None:
             self._loop.call_soon_threadsafe(self._waiting.cancel)
 
     def close(self) -> None:
-        """It is not on its way any more."""
+        """Mark the body as complete or ended."""
         if not self._is_closed:
             self._is_closed = True
             self.on_close()
 
     async def read_json(self, *, takes_files: bool) -> Any:
-        """Read all of it, and refuse what is no JSON that a page would send.
+        """Read the whole body and parse it as JSON.
 
         Args:
-            takes_files: Whether gradio looks for files in it.
+            takes_files: Whether gradio reads files named in the body.
 
         Returns:
             The parsed value; None for an empty body.
@@ -315,20 +314,20 @@ def _find_size_limit(path: str, *, is_upload: bool) -> int:
 
 
 def _is_form(scope: Scope) -> bool:
-    """Whether the body is a form, which only files and logins may be; all others are JSON, and say so.
+    """Whether the body is a form (uploads and logins only); all others must be declared as JSON.
 
-    A page of another site can send forms and plain text without being asked, JSON it cannot.
+    Other sites can send forms and plain text across origins, but not JSON.
     """
     kind = next((value for name, value in scope["headers"] if name.lower() == b"content-type"), b"").lower()
     if kind.startswith(_FORMS) and scope["path"].rstrip("/") in _FORM_PATHS:
         return True
     if kind and not kind.startswith(b"application/json"):
-        raise BodyError(415, "Expected JSON, got something else.")
+        raise BodyError(415, "Expected JSON. Set the header Content-Type: application/json.")
     return False
 
 
 def _stated_length(scope: Scope) -> int:
-    """The size that a request states, the largest one where it states several; 0 = it states none."""
+    """Content-Length; the largest of several, 0 if missing."""
     found = [value for name, value in scope["headers"] if name.lower() == b"content-length" and value.isdigit()]
     return max((int(value[:20]) for value in found), default=0)
 
@@ -339,7 +338,7 @@ def _end_slowest(bodies: list[_Body]) -> None:
 
 def _refuse_large(most: int) -> NoReturn:
     size = f"{most / 2**20:.0f} MB" if most >= 2**20 else f"{most / 2**10:.0f} KB"
-    raise BodyError(413, f"Expected at most {size}, got more. Send less at once.")
+    raise BodyError(413, f"Request too large: at most {size} are allowed. Send less at once.")
 
 
 def _refuse_slow() -> NoReturn:
@@ -347,7 +346,7 @@ def _refuse_slow() -> NoReturn:
 
 
 def _refuse_slowest() -> NoReturn:
-    raise BodyError(503, "Too many requests are being sent, and this was the slowest. Send it again in a moment.")
+    raise BodyError(503, "Too many unfinished requests, and this was the slowest. Send it again in a moment.")
 
 
 def _refuse_full() -> NoReturn:
@@ -355,12 +354,12 @@ def _refuse_full() -> NoReturn:
 
 
 def _answer(refused: BodyError) -> JSONResponse:
-    # What is left of the body is not read, so the connection cannot be used again.
+    # The rest of the body is not read, so the connection cannot be reused.
     return JSONResponse({"detail": str(refused)}, refused.status, {"connection": "close"})
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what uploads that were broken off have left; whole ones lie in folders of their own by now."""
+    """Remove temporary files of aborted uploads; complete uploads are in their own folders."""
     if folder.is_dir():
         for path in folder.iterdir():
             if _LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():

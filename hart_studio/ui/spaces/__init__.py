@@ -1,1 +1,1 @@
-"""What only a Hugging Face Space has: private sessions, sign-in, ZeroGPU."""
+"""Hugging Face Spaces: private sessions, sign-in, ZeroGPU."""

@@ -1,4 +1,4 @@
-"""What everyone may evaluate on a Space: a built-in model on the shipped examples, as an evaluation like any other."""
+"""Public evaluations on a Space: built-in models on the examples."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _TITLE: Final = "{model} on the examples"
 
 
 class ExampleEvaluations:
-    """Evaluates built-in models on the examples, one at a time, and each of them once.
+    """Evaluates built-in models on the examples, one at a time and once per model.
 
     Attributes:
-        api: Knows the evaluations; starts none itself.
-        count: Number of the questions.
+        api: Lists the evaluations.
+        count: Number of questions.
     """
 
     def __init__(self, root: Path, served: Path, examples: Sequence[Example]) -> None:
-        """Write the questions down.
+        """Write the questions to a dataset.
 
         Args:
-            root: An existing folder of this server alone.
-            served: Folder that the server serves.
+            root: Existing private folder of this server.
+            served: Served folder.
             examples: The questions.
         """
         self.count = len(examples)
@@ -63,16 +63,16 @@ class ExampleEvaluations:
         self._lock = threading.Lock()
 
     def evaluate_examples(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Evaluate a built-in model, unless that was done before.
+        """Evaluate a built-in model, or return its finished evaluation.
 
         Args:
             request: ``model``, a name of ``BUILT_IN_FOLDERS``.
 
         Returns:
-            ``run``, the id of the evaluation, and ``told``, when it was made.
+            ``run``, the id of the evaluation, and ``message``, when it was made.
 
         Raises:
-            InputError: If this is no built-in model, or another one is evaluated now.
+            InputError: If it is not a built-in model, or another evaluation is running.
         """
         model = request.get("model")
         if not isinstance(model, str) or model not in BUILT_IN_FOLDERS:
@@ -81,11 +81,11 @@ class ExampleEvaluations:
             found = list_evaluations(self.api.launch.runs_root)
             for run in found:
                 if run.state in {"queued", "running", "stopping"}:
-                    raise InputError("one such evaluation continues, and there is one at a time; wait until it is done")
+                    raise InputError("Another evaluation of the examples is running. Wait until it is done.")
                 if run.state == "completed" and read_config(run.layout).model == model:
                     return {
                         "run": run.layout.run_id,
-                        "message": f"Measured before, at {format_run_time(run.layout.run_id)}.",
+                        "message": f"Already evaluated at {format_run_time(run.layout.run_id)}.",
                     }
             config = EvaluationConfig(
                 benchmark="needle",
@@ -102,6 +102,6 @@ class ExampleEvaluations:
         return {"run": layout.run_id, "message": ""}
 
     def close(self) -> None:
-        """End what continues."""
+        """Stop running evaluations."""
         for run in list_evaluations(self.api.launch.runs_root):
             stop_immediately(run.layout)

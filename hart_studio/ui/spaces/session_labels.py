@@ -1,4 +1,4 @@
-"""The Label page's desk for one visitor of a Space: the same work, on what they uploaded alone, and within bounds."""
+"""Label API of one Space visitor: uploaded files only, with limits."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ from hart_studio.ui.api.labels import LabelApi, RunRequest, read_request
 from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 MAX_PROJECTS: Final = 3
-"""Projects of one visitor (ours, as all bounds here: the disk and the processor of a Space are everyone's)."""
+"""Projects per visitor. Project default, like all limits here: visitors share disk and CPU of the Space."""
 
 MAX_ITEMS: Final = 200
-"""Questions of one visitor."""
+"""Questions per visitor."""
 
 MAX_BYTES: Final = 256 << 20
-"""Bytes of the images of one visitor, and of all else that is kept here when images come."""
+"""Stored bytes per visitor above which no images are imported."""
 
 MAX_KEPT_BYTES: Final = 2 * MAX_BYTES
-"""Bytes with exports, from which on nothing more is made."""
+"""Stored bytes per visitor, with exports, above which nothing is created."""
 
 MAX_SOURCE_BYTES: Final = 64 << 20
-"""Bytes of one file that is read."""
+"""Bytes of one imported file."""
 
 MAX_LINES: Final = 5000
-"""Lines of one table."""
+"""Rows of one table."""
 
 MAX_ROLLOUTS: Final = 8
-"""Rollouts for each question."""
+"""Rollouts per question."""
 
 ENDINGS: Final = (".zip", ".csv", ".tsv", ".jsonl")
-"""Files that a visitor may bring, in a zip too. The others are plain text, so none is larger inside than outside."""
+"""Accepted file types, also inside a zip. All but zip are plain text, so they do not expand."""
 
 KINDS: Final = ("auto", "images", "table", "questions")
-"""What they may be: their images lie in them. Others may name images elsewhere on this machine."""
+"""Accepted source types: those that contain their images. Others could name images on this machine."""
 
 BUSY: Final = (
-    "labels are being proposed already, by you or another visitor, and there is one such run at a time; "
-    "nothing is lost, try again in a few minutes"
+    "Another labeling run, yours or another visitor's, is active, and only one can run at a time. Nothing is lost. Try "
+    "again in a few minutes."
 )
-"""Why a run does not start."""
+"""Error if a run is active."""
 
 _END_SECONDS: Final = 2.0
 
 
 class SessionLabelApi(LabelApi):
-    """Answers the Label page for one visitor."""
+    """Label API of one visitor."""
 
     def __init__(
         self,
@@ -70,28 +70,28 @@ class SessionLabelApi(LabelApi):
         reserve: Callable[[], AbstractContextManager[None]],
         limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Nothing is made before the visitor makes a project.
+        """Create the API; the root is created with the first project.
 
         Args:
             root: Folder of the visitor's projects.
-            allowed: Models that may label.
-            reserve: A context in which no one else may start a run; raises ``InputError`` when one is at work.
-            limits: What images may be.
+            allowed: Allowed models.
+            reserve: Context manager for the right to start a run; raises ``InputError`` if one is active.
+            limits: Limits of image size and format.
         """
         super().__init__(root, allowed=allowed, max_items=MAX_ITEMS, limits=limits)
         self._reserve = reserve
 
     def create(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Make a project.
+        """Create a project.
 
         Raises:
-            InputError: If its name cannot be used, or there are too many.
+            InputError: If the name is invalid, or there are too many projects.
         """
         self._check_count()
         return super().create(request)
 
     def check_duplicate(self, project: Project) -> None:
-        """Refuse a copy of a project where it would be too much.
+        """Raise if a copy of a project would exceed the limits.
 
         Raises:
             InputError: If there are too many projects, questions or bytes.
@@ -99,61 +99,63 @@ class SessionLabelApi(LabelApi):
         self._check_count()
         super().check_duplicate(project)
         if count_bytes(self.root) + count_bytes(project.folder) > MAX_BYTES:
-            raise InputError(f"A copy would exceed {MAX_BYTES >> 20} MiB of one visitor. Delete a project first.")
+            raise InputError(
+                f"A copy would exceed the limit of {MAX_BYTES >> 20} MiB per visitor. Delete a project first."
+            )
 
     def _check_count(self) -> None:
         if len(self.projects({})) >= MAX_PROJECTS:
-            raise InputError(f"expected at most {MAX_PROJECTS} projects of one visitor, got one more; use one of yours")
+            raise InputError(f"At most {MAX_PROJECTS} projects per visitor are allowed. Use or delete an existing one.")
 
     def start_import(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Begin an import of an uploaded file, which holds its images itself.
+        """Start an import of an uploaded file that contains its images.
 
         Raises:
-            InputError: If it is another kind of file, or too much.
+            InputError: If it is another type of file or too large.
         """
         source = self._find_source(request.get("source"))
         asked = str(request.get("kind") or "auto")
         kind = detect_source_kind(source) if asked == "auto" else asked
         if kind not in KINDS or (kind == "images" and not is_zip(Path(source))):
-            raise InputError(f"expected a zip of images, or a table with its images inside, got {kind!r}; {_HOW}")
+            raise InputError(f"Source type {kind!r} is not supported here. {_HOW}")
         self._check_bytes(Path(source))
         return super().start_import({**request, "kind": kind, "image_root": ""})
 
     def preview_source(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """A look at an uploaded file, and at nothing else on this machine."""
+        """Preview an uploaded file; other files of this machine are not readable."""
         return super().preview_source({**request, "image_root": ""})
 
     def start(self, request: Mapping[str, Any]) -> dict[str, str]:
-        """Make a labeling run and start it, when no other visitor's is at work.
+        """Create and start a labeling run.
 
         Raises:
-            InputError: If one is, or more is asked for than a visitor may.
+            InputError: If a run of any visitor is active, or the request exceeds the limits.
         """
         wanted = read_request(RunRequest, request)
         if wanted.rollouts > MAX_ROLLOUTS:
-            raise InputError(f"expected at most {MAX_ROLLOUTS} rollouts here, got {wanted.rollouts}; ask for fewer")
+            raise InputError(f"At most {MAX_ROLLOUTS} rollouts per question are allowed here, got {wanted.rollouts}.")
         with self._reserve():
             return super().start(request)
 
     def pause(self, request: Mapping[str, Any]) -> None:
-        """Refuse: there is one run of all visitors, and one that waits would keep it from the others.
+        """Refuse: only one visitor can run at a time, and a paused run would block the others.
 
         Raises:
             InputError: Always.
         """
-        raise InputError("expected a run to continue or to end here, got a pause; stop it, and resume it later")
+        raise InputError("Runs cannot be paused here. Stop the run and resume it later.")
 
     def resume(self, request: Mapping[str, Any]) -> None:
-        """Resume with a run, when no other visitor's is at work.
+        """Resume a run.
 
         Raises:
-            InputError: If one is.
+            InputError: If a run of any visitor is active.
         """
         with self._reserve():
             super().resume(request)
 
     def check_open(self) -> None:
-        """Refuse when the visitor's room is full.
+        """Raise if the storage of the visitor is full.
 
         Raises:
             InputError: If it is.
@@ -161,38 +163,38 @@ class SessionLabelApi(LabelApi):
         super().check_open()
         if count_bytes(self.root) > MAX_KEPT_BYTES:
             raise InputError(
-                f"expected at most {MAX_KEPT_BYTES >> 20} MiB with all exports of one visitor, got more; save what "
-                "you exported, and continue in a new browser tab"
+                f"Storage full: at most {MAX_KEPT_BYTES >> 20} MiB per visitor, with exports. Download your exports "
+                "and continue in a new browser tab."
             )
 
     def all_runs(self) -> Iterator[RunSummary]:
-        """The runs of all projects. No database is opened for it, for others' threads ask too."""
-        with suppress(FileNotFoundError):  # the room is being removed
+        """Runs of all projects; opens no database, so it is safe from any thread."""
+        with suppress(FileNotFoundError):  # the session is being removed
             for folder in self.root.iterdir():
                 yield from list_runs(folder / RUNS)
 
     @property
     def is_importing(self) -> bool:
-        """Whether a file is being read."""
+        """Whether an import is running."""
         return any(not each.is_over for each in list(self._imports.values()))
 
     @property
     def has_run(self) -> bool:
-        """Whether a run is at work, or about to be."""
+        """Whether a run is active or queued."""
         return any(is_run_active(run) for run in self.all_runs())
 
     def stop_runs(self) -> None:
-        """End all runs, without waiting until they have saved."""
+        """Kill all runs without waiting."""
         for run in self.all_runs():
             stop_immediately(run.layout)
 
     def close(self) -> None:
-        """End all runs and let go of all files, before the folder is removed."""
+        """Kill all runs and close all databases, before the folder is removed."""
         self.stop_runs()
         CONNECTION_POOL.close_idle(self.root.absolute())
 
     def _find_source(self, value: Any) -> str:
-        """An uploaded file of a kind that a visitor may bring; no other path, no hub id, no address."""
+        """Validate an uploaded file; other paths, hub ids and URLs are refused."""
         path = Path(super()._find_source(value))
         try:
             file = path.resolve(strict=True)
@@ -201,9 +203,11 @@ class SessionLabelApi(LabelApi):
         except (OSError, ValueError, RuntimeError):
             is_uploaded, size = False, 0
         if not is_uploaded or path.suffix.lower() not in ENDINGS:
-            raise InputError(f"expected a file that was uploaded here, one of {', '.join(ENDINGS)}; {_HOW}")
+            raise InputError(f"Only uploaded files of type {', '.join(ENDINGS)} can be imported here. {_HOW}")
         if size > MAX_SOURCE_BYTES:
-            raise InputError(f"expected at most {MAX_SOURCE_BYTES >> 20} MiB in one file, got {size >> 20}; split it")
+            raise InputError(
+                f"File too large: {size >> 20} MiB, at most {MAX_SOURCE_BYTES >> 20} MiB are allowed. Split it."
+            )
         if is_zip(file):
             with ZipArchive(file) as archive:
                 _check_archive(archive)
@@ -213,10 +217,12 @@ class SessionLabelApi(LabelApi):
         return str(file)
 
     def _check_bytes(self, source: Path) -> None:
-        """See that the visitor may keep what the file holds; no entry of a zip is read beyond the size that it states.
+        """Raise if the contents of a file would exceed the storage limit.
+
+        Zip entries are never read beyond their stated size.
 
         Raises:
-            InputError: If it is too much.
+            InputError: If they would.
         """
         size = source.stat().st_size
         if is_zip(source):
@@ -225,51 +231,54 @@ class SessionLabelApi(LabelApi):
         kept = count_bytes(self.root)
         if kept + size > MAX_BYTES:
             raise InputError(
-                f"expected at most {MAX_BYTES >> 20} MiB of one visitor, got {(kept + size) >> 20}; bring less"
+                f"At most {MAX_BYTES >> 20} MiB per visitor are allowed, this would be {(kept + size) >> 20} MiB. "
+                "Import less."
             )
 
 
 _HOW: Final = (
-    "choose a file of yours: a zip of images, with a table of questions in it or without, or a table whose image "
-    "column holds them in base64"
+    "Upload a zip of images, with or without a table of questions, or a table with base64 images in its image column."
 )
 
 
 def _check_archive(archive: ZipArchive) -> None:
-    """See that a zip can be looked into: few files, and tables that are not much larger when they are read.
+    """Check the number of files and the unpacked size of the tables in a zip.
 
     Raises:
-        InputError: If it is too much.
+        InputError: If a limit is exceeded.
     """
     if len(archive.files) > MAX_LINES:
-        raise InputError(f"expected at most {MAX_LINES:,} files in a zip, got {len(archive.files):,}; split it")
+        raise InputError(
+            f"Too many files in the zip: {len(archive.files):,}, at most {MAX_LINES:,} are allowed. Split it."
+        )
     tables = [name for name in archive.files if Path(name).suffix.lower() in TABLES]
     for name in tables:
         if Path(name).suffix.lower() not in ENDINGS:
-            raise InputError(f"expected images and a table (CSV, TSV, JSONL) in a zip, got {name!r}; leave it out")
+            raise InputError(f"{name!r} in the zip is not supported. Only images and tables (CSV, TSV, JSONL) are.")
     size = sum(archive.files[name].file_size for name in tables)
     if size > MAX_SOURCE_BYTES:
         raise InputError(
-            f"expected at most {MAX_SOURCE_BYTES >> 20} MiB of tables in a zip, got {size >> 20}; split it"
+            f"Tables in the zip too large: {size >> 20} MiB, at most {MAX_SOURCE_BYTES >> 20} MiB are allowed. "
+            "Split them."
         )
     for name in tables:
-        with suppress(ValueError):  # damaged; whoever looks for it says so
+        with suppress(ValueError):  # damaged; reported by other checks
             _check_lines([archive.read(name)])
 
 
 def _check_lines(blocks: Iterable[bytes]) -> None:
     if sum(block.count(b"\n") for block in blocks) > MAX_LINES:
-        raise InputError(f"expected at most {MAX_LINES:,} lines in a table, got more; split it")
+        raise InputError(f"Table too long: at most {MAX_LINES:,} lines are allowed. Split it.")
 
 
 def stop_immediately(layout: RunLayout) -> None:
-    """End a run without waiting until it has saved; one that cannot be ended shows as running."""
+    """Kill a run without waiting; a run that cannot be killed keeps the state running."""
     with suppress(HartError, OSError):
         stop_run(layout, save_seconds=0.0, end_seconds=_END_SECONDS)
 
 
 def count_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; what goes meanwhile counts nothing."""
+    """Bytes of all files below a folder; files that disappear are ignored."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):

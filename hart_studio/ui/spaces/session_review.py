@@ -1,4 +1,4 @@
-"""The review screen for one visitor of a Space: no image stays in memory, and few boxes are asked about at once."""
+"""Review API of one Space visitor: no cached images, few boxes per item."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from hart_studio.ui.api.labels import LabelApi
 from hart_studio.ui.api.review import ReviewApi
 
 MAX_CHECKED_BOXES: Final = 16
-"""Boxes that a visitor may draw for one question (project default): each is one more image in a turn of the model."""
+"""Maximum number of boxes per question; each is one more image for the model. Project default."""
 
 
 class SessionReviewApi(ReviewApi):
-    """Answers the review screen of one visitor."""
+    """Review API of one visitor."""
 
     max_boxes_per_item = MAX_CHECKED_BOXES
 
     def __init__(self, label_api: LabelApi, service: AskService, served: Path | None = None) -> None:
         super().__init__(label_api, service, served)
         self._checking = threading.Lock()
-        self._places = threading.BoundedSemaphore(2)  # one that asks the model, one that waits: a save behind a check
+        self._slots = threading.BoundedSemaphore(2)  # one running and one waiting: a save behind a check
 
     def _check(self, project: Project, item: Item, boxes: tuple[Box, ...]) -> BoxCheck:
-        """One check at a time, so that one visitor does not fill the line of all.
+        """Verify boxes, one request at a time, so that one visitor does not fill the shared queue.
 
         Raises:
-            InputError: If one waits already.
+            InputError: If another request is waiting.
         """
-        if not self._places.acquire(blocking=False):
-            raise InputError("expected one check of boxes at a time, got more; wait until it is done")
+        if not self._slots.acquire(blocking=False):
+            raise InputError("Another verification is running. Wait until it is done.")
         try:
             with self._checking:
                 return super()._check(project, item, boxes)
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _open_image(self, item: Item) -> SourceImage:
-        """The original for one call: decoded images of all visitors together would fill the memory."""
+        """Open the original for one call; caching decoded images of all visitors would need too much memory."""
         return open_verified_image(item.image)

@@ -1,8 +1,8 @@
-"""Visitors' rooms: each browser tab that labels on a Space has projects of its own, which no one else finds.
+"""Sessions of Space visitors: each browser tab has private labeling projects.
 
-A tab makes itself a random ticket of 256 bits and shows it with every call. The server knows a room by the ticket's
-SHA-256 alone and never lists rooms, so there is nothing to guess and nothing to find. Rooms lie in a folder that is not
-served, go when they were idle for a while, and all go with the server.
+A tab generates a random 256-bit session token and sends it with every call. The server stores only the SHA-256 of the
+token and never lists sessions, so tokens cannot be guessed or enumerated. Session folders are not served. They are
+removed after an idle time and when the server ends.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from hart_studio.ui.spaces.session_labels import BUSY, SessionLabelApi
 from hart_studio.ui.spaces.session_review import SessionReviewApi
 
 IDLE_SECONDS: Final = 2 * 3600.0
-"""A room goes when no one has been in it for so long (project default)."""
+"""A session expires after this time without calls. Project default."""
 
 AWAY_SECONDS: Final = 15 * 60.0
-"""After so long a visitor counts as away: the run ends, and the room may go for another visitor's (project default). The open page
-looks every second or two, and once a minute from behind another tab."""
+"""After this time without calls a visitor counts as away: their run stops, and the session may be evicted for another
+visitor. An open page polls every second or two, and once a minute in a background tab. Project default."""
 
 RUN_SECONDS: Final = 20 * 60.0
-"""A run ends after so long, because others wait for it; what is labeled stays, and it can be resumed (project default)."""
+"""Time limit of a run, because other visitors wait; labels are kept and the run can be resumed. Project default."""
 
 MAX_SESSIONS_PER_SPACE: Final = 40
-"""Rooms; for one more the one goes whose visitor has been away longest (project default)."""
+"""Maximum number of sessions; beyond that the longest idle one is evicted. Project default."""
 
 MAX_IMPORTS: Final = 2
-"""Files that are read at once, of all visitors (project default)."""
+"""Concurrent imports of all visitors. Project default."""
 
 CLEANUP_INTERVAL_SECONDS: Final = 30.0
-"""Between two looks for rooms that go."""
+"""Interval of the cleanup."""
 
 SESSION_FIELD: Final = "session_token"
-"""Field of a request with the ticket."""
+"""Request field with the session token."""
 
 GONE: Final = (
-    "expected a project of this browser tab, got none: projects here go after two idle hours, when the Space restarts, "
-    "and with the tab; make a new one"
+    "This browser tab has no projects any more. Projects are deleted after two idle hours, when the Space restarts, "
+    "and when the tab is closed. Create a new one."
 )
-"""What a call without a room is told."""
+"""Error of a call without a session."""
 
 _TOKEN_PATTERN: Final = re.compile(r"[0-9a-f]{64}")
 _logger = logging.getLogger(__name__)
@@ -62,35 +62,35 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Session:
-    """What one visitor has here."""
+    """Session of one visitor."""
 
     folder: Path
-    """Folder of the projects, not served."""
+    """Folder of the projects; not served."""
     shown: Path
-    """Folder of what the page shows of them, served under a name that no one can guess."""
+    """Served folder for displayed files, with an unguessable name."""
     label_api: SessionLabelApi
     outputs: LabelExportApi
     calls: SessionReviewApi
     projects: ProjectApi
     seen: float
-    """When someone was last in it, by a clock that cannot be set."""
+    """Time of the last call, monotonic clock."""
     busy: int = 0
-    """Calls at work in it."""
+    """Number of running calls."""
     run_since: float | None = None
-    """When a run was first seen at work in it, by the same clock; None without one."""
+    """When the active run was first seen, same clock; None without one."""
 
     def answer(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
-        """What answers a call of that name."""
+        """Handler with the given name."""
         owner = next(each for each in (self.label_api, self.outputs, self.calls, self.projects) if hasattr(each, name))
         found: Callable[[Mapping[str, Any]], Any] = getattr(owner, name)
         return found
 
 
 class SessionStore:
-    """Knows the rooms.
+    """Creates, finds and removes sessions.
 
     Attributes:
-        root: Folder of all rooms, which the server must not serve.
+        root: Folder of all sessions; must not be served.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class SessionStore:
         max_sessions: int = MAX_SESSIONS_PER_SPACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """There is no room yet.
+        """Create an empty store.
 
         Args:
             root: An existing folder of this server alone.
             service: Opens images and asks models; its folder is served.
             allowed: Models that may label.
-            max_sessions: Rooms.
-            clock: The seam for tests.
+            max_sessions: Maximum number of sessions.
+            clock: Replaced in tests.
         """
         self.root = root
         self._service, self._allowed, self._most, self._clock = service, allowed, max_sessions, clock
@@ -118,16 +118,15 @@ class SessionStore:
         self._is_over = threading.Event()
 
     def handler_for(self, name: str) -> Callable[[Any], Any]:
-        """A function of that name as the page calls it: it answers from the room of the ticket.
+        """Handler that runs in the session of the token.
 
         Args:
-            name: Of a function of ``LabelApi``, ``LabelExportApi``, ``ReviewApi`` or ``ProjectApi``; never from a
-                browser.
+            name: Method of ``LabelApi``, ``LabelExportApi``, ``ReviewApi`` or ``ProjectApi``; never from a browser.
         """
 
         def answer(request: Any) -> Any:
             if not isinstance(request, dict):
-                raise InputError("expected a request of the page, got another; reload it")
+                raise InputError("Invalid request. Reload the page.")
             asked = {key: value for key, value in request.items() if key != SESSION_FIELD}
             with self.enter(request.get(SESSION_FIELD), makes=name == "create") as session:
                 if session is None:
@@ -135,7 +134,7 @@ class SessionStore:
                         return []
                     raise InputError(GONE)
                 if name == "start_import" and self._count_imports() >= MAX_IMPORTS:
-                    raise InputError("other visitors' files are being read; try again in a minute")
+                    raise InputError("Too many imports are running. Try again in a minute.")
                 return session.answer(name)(asked)
 
         answer.__name__ = name
@@ -143,17 +142,17 @@ class SessionStore:
 
     @contextmanager
     def enter(self, session_token: Any, *, makes: bool = False) -> Iterator[Session | None]:
-        """Be in the room of a ticket; no one removes it meanwhile.
+        """Hold the session of a token, so that it is not removed.
 
         Args:
             session_token: From a browser.
-            makes: Whether a room is made where there is none.
+            makes: Whether to create a missing session.
 
         Yields:
-            The room; None when there is none.
+            The session; None if there is none.
 
         Raises:
-            InputError: If this is no ticket, or there is no place for one more room.
+            InputError: If the token is malformed, or there are too many sessions.
         """
         if not isinstance(session_token, str) or not _TOKEN_PATTERN.fullmatch(session_token):
             raise InputError("Session expired. Reload the page.")
@@ -180,26 +179,26 @@ class SessionStore:
                     session.seen = self._clock()
 
     def start(self) -> None:
-        """Look for rooms that go from time to time, in a thread that ends with the program."""
-        threading.Thread(target=self._run_cleanup_loop, name="visitors", daemon=True).start()
+        """Start the cleanup in a daemon thread."""
+        threading.Thread(target=self._run_cleanup_loop, name="session-cleanup", daemon=True).start()
 
     def close(self) -> None:
-        """End all runs and remove all rooms."""
+        """Stop all runs and remove all sessions."""
         self._is_over.set()
         with self._lock:
             leaving, self._sessions = list(self._sessions.values()), {}
         self._clear(leaving)
 
     def sweep(self) -> int:
-        """Remove rooms that were idle for too long, and end runs that last too long or whose visitor has gone.
+        """Remove idle sessions, and stop runs that exceed the time limit or whose visitor is away.
 
         Returns:
-            The number of rooms that are left.
+            The number of remaining sessions.
         """
         now = self._clock()
         with self._lock:
             sessions = dict(self._sessions)
-        # Looked at without the lock, because it reads from disk; whoever comes back meanwhile is seen below.
+        # Checked without the lock, because it reads from disk; returning visitors are checked again below.
         for session in sessions.values():
             if not session.label_api.has_run:
                 session.run_since = None
@@ -216,12 +215,12 @@ class SessionStore:
         return left
 
     def _is_idle(self, key: str, seconds: float) -> bool:
-        """Whether no one was in a room for so long, and no file is being read there."""
+        """Whether a session had no call for this time and no import is running."""
         session = self._sessions[key]
         return not (session.busy or session.label_api.is_importing) and self._clock() - session.seen > seconds
 
     def _find_idle(self) -> list[str]:
-        """Where all places are taken, rooms that may go for one more; without the lock, because it reads from disk."""
+        """Sessions that may be evicted if the store is full; called without the lock, because it reads from disk."""
         with self._lock:
             is_full = len(self._sessions) >= self._most
             absent = {
@@ -230,16 +229,16 @@ class SessionStore:
         return [key for key, session in absent.items() if not session.label_api.has_run]
 
     def _evict_idle(self, idle: Collection[str]) -> list[Session]:
-        """Take out the room whose visitor has been away longest if there is no place for one more; with the lock held.
+        """Remove the longest idle session if the store is full; the lock must be held.
 
-        No one loses a room that they may come back to at once, so many new tickets drive no one out.
+        Sessions of active visitors are never evicted, whatever the number of new tokens.
         """
         if len(self._sessions) < self._most:
             return []
-        # Looked at again: someone may have come back meanwhile.
+        # Check again: visitors may have returned.
         going = [key for key in idle if key in self._sessions and self._is_idle(key, AWAY_SECONDS)]
         if not going:
-            raise InputError("expected a free place for one more visitor, got none; try again in a few minutes")
+            raise InputError("Too many visitors. Try again in a few minutes.")
         return [self._sessions.pop(min(going, key=lambda key: self._sessions[key].seen))]
 
     def _build(self, key: str) -> Session:
@@ -250,11 +249,11 @@ class SessionStore:
         label_api = SessionLabelApi(folder, self._allowed, self._reserve, self._service.limits)
         outputs = LabelExportApi(label_api, served, shown / "labels", shows_paths=False)
         calls = SessionReviewApi(label_api, self._service.with_folder(shown), served)
-        # What is deleted makes room at once: a visitor has few bytes, and all of them go soon.
+        # Deleted projects free storage at once, without trash.
         return Session(folder, shown, label_api, outputs, calls, ProjectApi(label_api, is_kept=False), self._clock())
 
     def _clear(self, sessions: list[Session]) -> None:
-        """Remove rooms that no one can enter any more."""
+        """Delete sessions that were removed from the store."""
         for session in sessions:
             session.label_api.close()
             session.calls.close()
@@ -263,10 +262,10 @@ class SessionStore:
 
     @contextmanager
     def _reserve(self) -> Iterator[None]:
-        """Let no one else start a run meanwhile.
+        """Hold the right to start a run.
 
         Raises:
-            InputError: If a run is at work.
+            InputError: If a run of any visitor is active.
         """
         with self._turn:
             with self._lock:
@@ -285,4 +284,4 @@ class SessionStore:
             try:
                 self.sweep()
             except Exception:
-                _logger.exception("the rooms of visitors could not be looked at; trying again")
+                _logger.exception("session cleanup failed; trying again")

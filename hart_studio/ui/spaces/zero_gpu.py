@@ -1,9 +1,8 @@
-"""ZeroGPU of Hugging Face Spaces, which lends a processor to one call at a time; elsewhere a call is just a call.
+"""ZeroGPU of Hugging Face Spaces, which provides a GPU for single calls; elsewhere calls run directly.
 
-The ``spaces`` package has to be imported before torch and patches it then, so this module is imported with the page.
-What runs on the processor runs in another process, forked when it likes: arguments and answers are pickled, and so a
-turn is sent by the name of its model, never with the model itself. Written from the package's documentation and code;
-it has not been run on ZeroGPU.
+The ``spaces`` package patches torch and must be imported before it, so this module is imported with the page. GPU calls
+run in forked processes with pickled arguments and results, so a call names its model instead of passing it. Written
+from the documentation and code of the package; not tested on ZeroGPU.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from hart_studio.models.chat import ChatModel, ChatRequest, Completion, CountsTo
 from hart_studio.ui.security.permissions import is_zero_gpu
 
 TURN_SECONDS: Final = 60
-"""How long one turn may take; a visitor's quota has to have this much left."""
+"""Time limit of a turn in seconds; the quota of the visitor must have this much left."""
 
 _logger = logging.getLogger(__name__)
 
@@ -31,12 +30,12 @@ def load_local_model(name: str) -> ChatModel:
 
 
 def load_model_here(name: str) -> ChatModel:
-    """Load a model so that it answers on this machine: on ZeroGPU every turn borrows the processor."""
+    """Load a model; on ZeroGPU every turn requests the GPU."""
     return ZeroGpuModel(name, load_local_model(name)) if is_zero_gpu() else load_local_model(name)
 
 
 class ZeroGpuModel:
-    """A ``ChatModel`` whose turns run where ZeroGPU lends a processor.
+    """A ``ChatModel`` whose turns run on ZeroGPU.
 
     Attributes:
         name: As of the model.
@@ -46,11 +45,11 @@ class ZeroGpuModel:
     """
 
     def __init__(self, name: str, model: ChatModel) -> None:
-        """Keep the model where the turns find it.
+        """Register the model for the GPU processes.
 
         Args:
-            name: What it was loaded by.
-            model: Loaded in this process, so that processes forked later have it.
+            name: Name passed to the loader.
+            model: Loaded in this process; processes forked later inherit it.
         """
         self.name, self.family = model.name, model.family
         self.overview_budget, self.crop_budget = model.overview_budget, model.crop_budget
@@ -59,7 +58,7 @@ class ZeroGpuModel:
         _models[name] = model
 
     def count_tokens(self, text: str) -> int:
-        """Number of tokens of a text; 0 if the model cannot tell."""
+        """Number of tokens of a text; 0 if the model cannot count them."""
         return self._model.count_tokens(text) if isinstance(self._model, CountsTokens) else 0
 
     def generate(
@@ -71,28 +70,28 @@ class ZeroGpuModel:
 
 
 _models: WeakValueDictionary[str, ChatModel] = WeakValueDictionary()
-"""Models by what they were loaded by, as long as a ``ZeroGpuModel`` keeps them."""
+"""Loaded models by name; weak, so they live as long as their ``ZeroGpuModel``."""
 
 
 def _generate(
     name: str, requests: list[ChatRequest], sampling: SamplingParams, group_size: int
 ) -> list[list[Completion]]:
-    """One turn, in the process that has the processor. One that was forked before the model was loaded loads it."""
+    """Run one turn in the GPU process; loads the model if the process was forked before it was loaded."""
     model = _models.get(name) or load_local_model(name)
     return model.generate(requests, sampling, group_size)
 
 
 def _decorate_zero_gpu(turn: Callable[..., Any]) -> Callable[..., Any]:
-    """The turn as the ``spaces`` package runs it on ZeroGPU."""
+    """Wrap the function with ``spaces.GPU`` on ZeroGPU."""
     if not is_zero_gpu():
         return turn
     try:
         spaces = import_module("spaces")
     except ImportError:
-        _logger.warning("this is a ZeroGPU Space without the spaces package: no processor can be borrowed")
+        _logger.warning("ZeroGPU Space without the spaces package: no GPU available")
         return turn
-    lent: Callable[..., Any] = spaces.GPU(duration=TURN_SECONDS)(turn)
-    return lent
+    decorated: Callable[..., Any] = spaces.GPU(duration=TURN_SECONDS)(turn)
+    return decorated
 
 
 _take_turn = _decorate_zero_gpu(_generate)

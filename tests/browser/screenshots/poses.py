@@ -63,7 +63,7 @@ def train(page: Page, work: Work) -> None:
 def watch(page: Page, work: Work) -> None:
     """The rollouts of the question about which they disagree most."""
     _open_run(page, work)
-    step, place = _find_lesson(work)
+    step, place = _find_rollout_step(work)
     page.get_by_label("Recorded step").fill(str(step))
     page.locator("select[aria-label='Question']").select_option(str(place))
     _scroll_to(page, ".hs-run-head")
@@ -135,7 +135,7 @@ def _find_run_id(work: Work) -> str:
     return next(run.layout.run_id for run in list_runs(work.runs) if "ap_grpo" in run.layout.run_id)
 
 
-def _find_lesson(work: Work) -> tuple[int, int]:
+def _find_rollout_step(work: Work) -> tuple[int, int]:
     """Where the rollouts disagree most: about half of them are right.
 
     Returns:

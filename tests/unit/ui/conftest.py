@@ -1,4 +1,4 @@
-"""Rooms of visitors, and an Evaluate page with an evaluation, for the tests of the pages."""
+"""Fixtures for tests of the pages: sessions of visitors, and an Evaluate page with an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hart_studio.ui.security.model_allowlist import ModelAllowlist
 from hart_studio.ui.spaces.sessions import SessionStore
 from tests.evaluations import draw_image, make_records, write_evaluation
 from tests.fakes import ScriptedModel
-from tests.space_sessions import Clock, bring, call, make_session_token, sleep_instead, upload_zip
+from tests.space_sessions import Clock, call, import_source, make_session_token, sleep_instead, upload_zip
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def session_token(sessions: SessionStore) -> str:
 def running(
     sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], dict[str, str]]:
-    """``running(ticket)``: a run of that visitor, which sleeps."""
+    """``running(token)``: a run of that visitor, which sleeps."""
     monkeypatch.setattr(labels_module, "start_run", sleep_instead)
 
     def start(visitor: str) -> dict[str, str]:
         if visitor != session_token:
             call(sessions, visitor, "create", name="Signs")
-        bring(sessions, visitor, upload_zip(uploads, 1))
+        import_source(sessions, visitor, upload_zip(uploads, 1))
         return dict(call(sessions, visitor, "start", project="signs", rollouts=2))
 
     return start

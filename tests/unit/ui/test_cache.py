@@ -106,47 +106,47 @@ def write(folder: Path, name: str, size: int, mtime: float | None = None) -> Pat
 
 def test_above_its_size_the_oldest_go_and_empty_folders_with_them(tmp_path: Path, clock: Clock) -> None:
     example = write(tmp_path, "work/1-character.jpg", 5000)
-    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
+    cleaner = CacheCleaner(tmp_path, 1000, clock=clock)
     old = write(tmp_path, "work/traces/old/images/crop.png", 400, mtime=200)
     older = write(tmp_path, "upload/street.jpg", 400, mtime=100)
-    assert sweeper.sweep() == 800
+    assert cleaner.sweep() == 800
     clock.now += 2 * MIN_AGE_SECONDS
     new = write(tmp_path, "work/traces/new/images/crop.png", 400)
-    assert sweeper.sweep() == 800
+    assert cleaner.sweep() == 800
     assert not older.exists() and old.exists() and new.exists() and example.exists()
     write(tmp_path, "work/traces/newest/trace.json", 900)
-    assert sweeper.sweep() == 1300, "what is young stays, it may be on its way to a page"
+    assert cleaner.sweep() == 1300, "what is young stays, it may be on its way to a page"
     assert not old.parents[1].exists() and (tmp_path / "work" / "traces").is_dir()
     clock.now += 2 * MIN_AGE_SECONDS
-    assert sweeper.sweep() == 900
+    assert cleaner.sweep() == 900
     assert not new.exists()
 
 
 def test_what_is_used_again_is_young_again(tmp_path: Path, clock: Clock) -> None:
-    sweeper = CacheCleaner(tmp_path, 500, clock=clock)
+    cleaner = CacheCleaner(tmp_path, 500, clock=clock)
     used, unused = write(tmp_path, "a/1", 300, mtime=100), write(tmp_path, "b/2", 300, mtime=200)
-    sweeper.sweep()
+    cleaner.sweep()
     clock.now += 2 * MIN_AGE_SECONDS
     before = used.stat().st_mtime_ns
     renew(used)
     assert used.stat().st_mtime_ns == before, "views of an image are found by it"
     renew(tmp_path / "gone")
-    sweeper.sweep()
+    cleaner.sweep()
     assert used.exists() and not unused.exists()
 
 
 def test_age_is_counted_by_a_clock_that_no_one_sets(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweeper = CacheCleaner(tmp_path, 1000, max_age_seconds=3600, clock=clock)
+    cleaner = CacheCleaner(tmp_path, 1000, max_age_seconds=3600, clock=clock)
     past, future = write(tmp_path, "a/1", 1, mtime=0), write(tmp_path, "b/2", 1, mtime=4e9)
-    sweeper.sweep()
+    cleaner.sweep()
     monkeypatch.setattr(time, "time", lambda: 4e9)
     clock.now += 3599
-    assert sweeper.sweep() == 2
+    assert cleaner.sweep() == 2
     monkeypatch.setattr(time, "time", lambda: 0.0)
     clock.now += 2
-    assert sweeper.sweep() == 0
+    assert cleaner.sweep() == 0
     assert not past.exists() and not future.exists()
 
 
@@ -154,57 +154,57 @@ def test_links_are_swept_as_links(tmp_path: Path, clock: Clock) -> None:
     outside = write(tmp_path / "outside", "thesis.txt", 9)
     cache = tmp_path / "cache"
     cache.mkdir()
-    sweeper = CacheCleaner(cache, 0, clock=clock)
+    cleaner = CacheCleaner(cache, 0, clock=clock)
     (cache / "folder").symlink_to(outside.parent)
     (cache / "file").symlink_to(outside)
-    sweeper.sweep()
+    cleaner.sweep()
     clock.now += 2 * MIN_AGE_SECONDS
-    sweeper.sweep()
+    cleaner.sweep()
     assert not list(cache.iterdir()) and outside.exists()
 
 
 def test_the_bound_holds_for_files_that_are_spared(tmp_path: Path, clock: Clock) -> None:
     """Much is written within three minutes: the oldest go all the same, but not what may be written now."""
-    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
+    cleaner = CacheCleaner(tmp_path, 1000, clock=clock)
     for number in range(8):
         write(tmp_path, f"a/b/{number}", 400)
-        sweeper.sweep()
+        cleaner.sweep()
         clock.now += 10
-    assert sweeper.sweep() <= 1000
+    assert cleaner.sweep() <= 1000
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["6", "7"]
 
 
-def test_an_upload_without_room_is_refused_and_pushes_no_one_out(tmp_path: Path, clock: Clock) -> None:
-    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
+def test_an_upload_that_does_not_fit_is_refused_and_evicts_nothing(tmp_path: Path, clock: Clock) -> None:
+    cleaner = CacheCleaner(tmp_path, 1000, clock=clock)
     write(tmp_path, "a/b/old", 500)
-    sweeper.sweep()
+    cleaner.sweep()
     clock.now += 2 * MIN_AGE_SECONDS
     write(tmp_path, "a/b/new", 400)
-    assert sweeper.reserve(500), "the old one makes room"
+    assert cleaner.reserve(500), "the old file is evicted"
     assert not (tmp_path / "a/b/old").exists()
-    assert not sweeper.reserve(200), "the first upload is on its way"
+    assert not cleaner.reserve(200), "the first upload is on its way"
     assert (tmp_path / "a/b/new").exists()
-    sweeper.release(500)
-    assert sweeper.reserve(600)
-    assert not sweeper.reserve(1)
+    cleaner.release(500)
+    assert cleaner.reserve(600)
+    assert not cleaner.reserve(1)
 
 
 def test_uploads_at_the_same_time_stay_below_the_bound(tmp_path: Path) -> None:
-    sweeper = CacheCleaner(tmp_path, 1000)
+    cleaner = CacheCleaner(tmp_path, 1000)
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: sweeper.reserve(100), range(40)))
+        taken = list(pool.map(lambda _: cleaner.reserve(100), range(40)))
     assert sum(taken) == 10
 
 
 def test_whether_an_upload_fits_is_asked_without_removing_or_reserving(tmp_path: Path, clock: Clock) -> None:
-    sweeper = CacheCleaner(tmp_path, 1000, clock=clock)
+    cleaner = CacheCleaner(tmp_path, 1000, clock=clock)
     old = write(tmp_path, "a/b/old", 500)
-    sweeper.sweep()
+    cleaner.sweep()
     clock.now += 2 * MIN_AGE_SECONDS
     new = write(tmp_path, "a/b/new", 400)
-    assert all(sweeper.fits(600) for _ in range(5)) and not sweeper.fits(601)
-    assert not sweeper.reserve(601)
+    assert all(cleaner.fits(600) for _ in range(5)) and not cleaner.fits(601)
+    assert not cleaner.reserve(601)
     assert old.exists() and new.exists(), "nothing goes for bytes that are refused"
-    assert sweeper.reserve(600) and not old.exists() and new.exists()
-    assert sweeper.fits(0) and not sweeper.fits(1)
+    assert cleaner.reserve(600) and not old.exists() and new.exists()
+    assert cleaner.fits(0) and not cleaner.fits(1)

@@ -124,7 +124,7 @@ def test_one_heavy_call_of_a_tab_or_a_project_runs_at_a_time():
     run(scene)
 
 
-def test_an_address_with_many_calls_leaves_room_for_others():
+def test_an_address_with_many_calls_leaves_slots_for_others():
     async def scene(limits, application):
         many = [Client(limits, session=f"s{n}") for n in range(call_limits.MAX_CALLS_PER_ADDRESS)]
         await settle()

@@ -36,7 +36,7 @@ def test_an_event_whose_stream_no_one_opens_is_gone(event):
     caller = ClientConnection()
     assert not caller.is_gone
     began = time.monotonic()
-    with pytest.raises(ClientDisconnectedError, match="open the stream"):
+    with pytest.raises(ClientDisconnectedError, match="reading the event stream"):
         caller.wait_for_reader()
     assert 0.2 < time.monotonic() - began < 5
     event.enqueue_time -= 1  # it waited in the queue before
@@ -49,7 +49,7 @@ def test_an_event_whose_stream_no_one_opens_is_gone(event):
 
 
 def test_an_event_that_waited_long_for_its_turn_has_a_moment_for_its_reader(event):
-    """Its first message has only just been written when the handler looks."""
+    """Its first message has only just been written when the handler checks."""
     event.enqueue_time -= 60
     timer = threading.Timer(0.1, event.messages.get)
     timer.start()
@@ -78,10 +78,10 @@ def test_an_event_whose_messages_are_read_goes_on(event):
 
 def test_a_closed_stream_is_gone_and_ends_the_work(event):
     event.messages.get()
-    told = []
-    report = ClientConnection().watch(lambda fraction, stage: told.append(stage))
+    stages = []
+    report = ClientConnection().watch(lambda fraction, stage: stages.append(stage))
     report(0.1, "a")
     event.alive = False
     with pytest.raises(ClientDisconnectedError):
         report(0.2, "b")
-    assert told == ["a"]
+    assert stages == ["a"]

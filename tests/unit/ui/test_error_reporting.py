@@ -11,13 +11,13 @@ from hart_studio.ui.error_reporting import describe
 @pytest.mark.parametrize(
     ("error", "title"),
     [
-        (ImageError("expected an image, got SVG; save it as PNG"), "This image cannot be used"),
-        (InputError("expected a question, got empty text"), "The question is not complete"),
-        (ModelError("expected a model, got nothing"), "The model cannot be used"),
-        (BoxError("expected a box"), "The regions cannot be used"),
-        (DataError("expected JSON"), "The file cannot be read"),
-        (BusyError("expected room"), "Busy"),
-        (HartError("other"), "This did not work"),
+        (ImageError("expected an image, got SVG; save it as PNG"), "Invalid image"),
+        (InputError("expected a question, got empty text"), "Invalid input"),
+        (ModelError("expected a model, got nothing"), "Model unavailable"),
+        (BoxError("expected a box"), "Invalid boxes"),
+        (DataError("expected JSON"), "Cannot read file"),
+        (BusyError("queue full"), "Server busy"),
+        (HartError("other"), "Request failed"),
     ],
 )
 def test_our_own_errors_are_shown_as_sentences(error, title):
@@ -37,15 +37,15 @@ def test_running_out_of_memory_says_what_to_turn_down():
     for error in (MemoryError(), OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")):
         failure = describe(error)
         assert failure.title == "Out of memory"
-        assert "overview budget" in failure.message
+        assert "Overview max pixels" in failure.message
         assert "GiB" not in failure.message
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_says_so_and_names_no_path(number):
     failure = describe(OSError(number, "No space left on device", "/home/someone/secret.txt"))
-    assert failure.title == "The disk is full"
-    assert "Nothing that was saved before is lost" in failure.message and "secret" not in failure.message
+    assert failure.title == "Disk full"
+    assert "Saved data is intact" in failure.message and "secret" not in failure.message
 
 
 def test_an_unexpected_error_shows_a_number_and_logs_the_stack(caplog):
@@ -55,7 +55,7 @@ def test_an_unexpected_error_shows_a_number_and_logs_the_stack(caplog):
         with caplog.at_level(logging.ERROR):
             failure = describe(error)
     assert "secret" not in failure.title + failure.message
-    incident = re.search(r"log has it as ([0-9a-f]{8})", failure.message).group(1)
+    incident = re.search(r"Search the log for ([0-9a-f]{8})", failure.message).group(1)
     assert incident in caplog.text
     assert "secret.txt" in caplog.text
     assert "Traceback" in caplog.text

@@ -14,7 +14,7 @@ def test_a_body_is_parsed():
 def test_many_values_are_refused_before_they_are_parsed(unit):
     body = b"[" + unit * (2**20 // len(unit)) + b"1]"
     began = time.process_time()
-    with pytest.raises(BodyError, match="at most 20,000 values") as caught:
+    with pytest.raises(BodyError, match="at most 20,000 JSON values") as caught:
         parse_body(body, takes_files=True)
     assert caught.value.status == 413
     assert time.process_time() - began < 0.05, "counting takes a few milliseconds, parsing some hundred"
@@ -28,9 +28,9 @@ def test_as_many_values_as_are_allowed_pass():
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"[" * 70 + b"]" * 70, "nested at most 64 deep"),
-        (b"[NaN]", "without NaN"),
-        (b'{"a": 1, "a": 2}', "double names"),
+        (b"[" * 70 + b"]" * 70, "at most 64 levels"),
+        (b"[NaN]", "with NaN"),
+        (b'{"a": 1, "a": 2}', "duplicate names"),
         (b'{"data": [{"path": "http://169.254.169.254/"}]}', "got an address"),
     ],
 )

@@ -18,7 +18,7 @@ if sys.argv[1] == "bound" and not limit_malloc_arenas():
     sys.exit(3)
 kept, barrier = [], threading.Barrier(16)
 
-def open_picture():
+def open_image():
     for _ in range(2):
         block = libc.malloc(20 << 20)
         ctypes.memset(block, 1, 20 << 20)
@@ -26,7 +26,7 @@ def open_picture():
         libc.free(block)
         barrier.wait()
 
-threads = [threading.Thread(target=open_picture) for _ in range(16)]
+threads = [threading.Thread(target=open_image) for _ in range(16)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -35,10 +35,10 @@ print(pages * 4096 / 2**20)
 
 
 def measure(how: str) -> float:
-    told = subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, text=True, check=False)
-    if told.returncode == 3 or not sys.platform.startswith("linux"):
+    done = subprocess.run([sys.executable, "-c", WORK, how], capture_output=True, text=True, check=False)
+    if done.returncode == 3 or not sys.platform.startswith("linux"):
         pytest.skip("the C library is not that of GNU")
-    return float(told.stdout)
+    return float(done.stdout)
 
 
 def test_images_of_many_threads_do_not_stay_in_memory() -> None:

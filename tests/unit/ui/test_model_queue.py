@@ -1,4 +1,4 @@
-"""The line before the model: turns in order, places told, too many refused, those who have gone leave no gap."""
+"""Model queue: order, positions, limit, disconnected clients."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from hart_studio.ui.model_queue import ModelQueue
 
 
 class Visitor:
-    """Has a turn in a thread of its own, for as long as it is told to."""
+    """Holds a turn in a thread until it is released."""
 
     def __init__(
-        self, line: ModelQueue, journal: list[str], name: str, tell=None, *, bypass_limit: bool = False
+        self, model_queue: ModelQueue, journal: list[str], name: str, on_message=None, *, bypass_limit: bool = False
     ) -> None:
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self.error: Exception | None = None
         self.may_end = threading.Event()
         self.has_turn = threading.Event()
-        self._work = (line, journal, name, tell or (lambda text: None), bypass_limit)
+        self._work = (model_queue, journal, name, on_message or (lambda text: None), bypass_limit)
         self.thread = threading.Thread(target=self._visit, daemon=True)
         self.thread.start()
 
     def _visit(self) -> None:
-        line, journal, name, tell, bypass_limit = self._work
+        model_queue, journal, name, on_message, bypass_limit = self._work
 
         def hear(text: str) -> None:
-            self.told.append(text)
-            tell(text)
+            self.messages.append(text)
+            on_message(text)
 
         try:
-            with line.turn(hear, bypass_limit=bypass_limit):
+            with model_queue.turn(hear, bypass_limit=bypass_limit):
                 journal.append(name)
                 self.has_turn.set()
                 assert self.may_end.wait(30)
         except Exception as error:
             self.error = error
 
-    def wait_until_told(self, count: int = 1, start: str = "") -> None:
+    def wait_for_message(self, count: int = 1, start: str = "") -> None:
         deadline = time.monotonic() + 30
-        while sum(text.startswith(start) for text in self.told) < count:
+        while sum(text.startswith(start) for text in self.messages) < count:
             assert time.monotonic() < deadline
             time.sleep(0.002)
 
@@ -51,67 +51,70 @@ class Visitor:
         self.thread.join(30)
 
 
-def wait_in_order(line: ModelQueue, journal: list[str], names: str) -> list[Visitor]:
+def wait_in_order(model_queue: ModelQueue, journal: list[str], names: str) -> list[Visitor]:
     """The first has its turn, the others wait, each behind the one before."""
-    visitors = [Visitor(line, journal, names[0])]
+    visitors = [Visitor(model_queue, journal, names[0])]
     assert visitors[0].has_turn.wait(30)
     for name in names[1:]:
-        visitors.append(Visitor(line, journal, name))
-        visitors[-1].wait_until_told()
+        visitors.append(Visitor(model_queue, journal, name))
+        visitors[-1].wait_for_message()
     return visitors
 
 
-def test_turns_come_in_the_order_of_asking_and_places_are_told() -> None:
-    line, journal = ModelQueue(), []
-    visitors = wait_in_order(line, journal, "abcd")
-    assert [visitor.told[0] for visitor in visitors[1:]] == [
-        "Busy: 1 question before yours",
-        "Busy: 2 questions before yours",
-        "Busy: 3 questions before yours",
+def test_turns_come_in_the_order_of_asking_and_positions_are_reported() -> None:
+    model_queue, journal = ModelQueue(), []
+    visitors = wait_in_order(model_queue, journal, "abcd")
+    assert [visitor.messages[0] for visitor in visitors[1:]] == [
+        "Queued: 1 question ahead",
+        "Queued: 2 questions ahead",
+        "Queued: 3 questions ahead",
     ]
     visitors[0].leave()  # from now on it is known how long a turn takes
-    visitors[3].wait_until_told(start="Busy: 2 questions before yours, about ")
+    visitors[3].wait_for_message(start="Queued: 2 questions ahead, about ")
     for visitor in visitors[1:]:
         assert visitor.has_turn.wait(30)
         visitor.leave()
     assert journal == list("abcd")
 
 
-def test_who_finds_the_line_full_is_told_how_full_and_does_not_wait() -> None:
-    line = ModelQueue(max_waiting=2)
-    visitors = wait_in_order(line, [], "abc")
-    with pytest.raises(BusyError, match=r"Queue full \(2 waiting\). Try again later"), line.turn(lambda text: None):
-        pytest.fail("there was no room")
-    second_model = Visitor(line, [], "d", bypass_limit=True)
-    second_model.wait_until_told()
+def test_a_full_queue_is_refused_with_its_length() -> None:
+    model_queue = ModelQueue(max_waiting=2)
+    visitors = wait_in_order(model_queue, [], "abc")
+    with (
+        pytest.raises(BusyError, match=r"Queue full \(2 waiting\). Try again later"),
+        model_queue.turn(lambda text: None),
+    ):
+        pytest.fail("the queue was full")
+    second_model = Visitor(model_queue, [], "d", bypass_limit=True)
+    second_model.wait_for_message()
     for visitor in [*visitors, second_model]:
         visitor.leave()
-    with line.turn(lambda text: pytest.fail("no one is before")):
+    with model_queue.turn(lambda text: pytest.fail("no one is before")):
         pass
-    with pytest.raises(ValueError, match="work"), line.turn(lambda text: None):
+    with pytest.raises(ValueError, match="work"), model_queue.turn(lambda text: None):
         raise ValueError("work that fails ends its turn, too")
-    with line.turn(lambda text: pytest.fail("no one is before")):
+    with model_queue.turn(lambda text: pytest.fail("no one is before")):
         pass
 
 
 def test_who_goes_away_while_waiting_leaves_the_line_at_once() -> None:
-    line, journal, gone = ModelQueue(), [], threading.Event()
+    model_queue, journal, gone = ModelQueue(), [], threading.Event()
 
-    def tell(text: str) -> None:
+    def on_message(text: str) -> None:
         if gone.is_set():
             raise ConnectionError("closed")
 
-    first = Visitor(line, journal, "first")
+    first = Visitor(model_queue, journal, "first")
     assert first.has_turn.wait(30)
-    leaving = Visitor(line, journal, "leaving", tell)
-    leaving.wait_until_told()
-    last = Visitor(line, journal, "last")
-    last.wait_until_told()
+    leaving = Visitor(model_queue, journal, "leaving", on_message)
+    leaving.wait_for_message()
+    last = Visitor(model_queue, journal, "last")
+    last.wait_for_message()
     gone.set()
     leaving.thread.join(30)
     assert isinstance(leaving.error, ConnectionError)
     deadline = time.monotonic() + 30
-    while last.told[-1] != "Busy: 1 question before yours":
+    while last.messages[-1] != "Queued: 1 question ahead":
         assert time.monotonic() < deadline
         time.sleep(0.01)
     first.leave()
@@ -120,11 +123,11 @@ def test_who_goes_away_while_waiting_leaves_the_line_at_once() -> None:
 
 
 def test_a_clock_that_is_set_changes_no_place_and_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = ModelQueue()
+    model_queue = ModelQueue()
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    with line.turn(lambda text: None):
+    with model_queue.turn(lambda text: None):
         monkeypatch.setattr(time, "time", lambda: 4e9)
-    visitors = wait_in_order(line, [], "ab")
-    assert visitors[1].told[0] == "Busy: 1 question before yours, about 1 s"
+    visitors = wait_in_order(model_queue, [], "ab")
+    assert visitors[1].messages[0] == "Queued: 1 question ahead, about 1 s"
     for visitor in visitors:
         visitor.leave()

@@ -59,12 +59,12 @@ def test_an_own_data_set_stays_where_a_preset_needs_one(tmp_path: Path) -> None:
     config = read(found)
     assert config.model.id == "Qwen/Qwen2.5-VL-3B-Instruct"
     assert (config.data.source, config.data.path, config.data.rl_samples) == ("jsonl", str(tmp_path), 20)
-    assert found.notes == (f"Kept: your data set {tmp_path} with its counts.",)
+    assert found.notes == (f"Kept: your dataset {tmp_path} with its sample counts.",)
     again = read(fill_from_preset(found.values, found.base, PRESETS["internvl3-8b-lora"].config))
     assert again.data == config.data, "it stays with every preset that needs data"
     dropped = fill_from_preset(found.values, found.base, DEMO)
     assert read(dropped).data == DEMO.data
-    assert dropped.notes[0] == f"Not used by this preset: your data set {tmp_path}. It trains on drawn needle scenes."
+    assert dropped.notes[0] == f"Your dataset {tmp_path} is not used: this preset trains on generated needle scenes."
 
 
 def test_columns_go_with_their_data_set() -> None:
@@ -78,5 +78,5 @@ def test_a_form_that_is_not_valid_is_filled_too() -> None:
     values = values_of(DEMO, rollout__group_size=None, data__source="jsonl", data__eval_samples="many", data__path="x")
     found = fill_from_preset(values, DEMO, PAPER)
     assert read(found) == PAPER
-    assert found.notes[0].startswith("Your data set was not kept: ")
+    assert found.notes[0].startswith("Your dataset was not kept: ")
     assert "“Group size G”" in found.notes[-1]

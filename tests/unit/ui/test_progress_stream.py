@@ -17,11 +17,11 @@ def run(work):
 
 def test_reports_arrive_in_order_and_the_result_last():
     def work(progress):
-        progress(0.25, "looking")
+        progress(0.25, "locating")
         progress(0.5, "answering")
         return "five"
 
-    assert run(work) == ([Running(0.25, "looking"), Running(0.5, "answering")], "five")
+    assert run(work) == ([Running(0.25, "locating"), Running(0.5, "answering")], "five")
 
 
 def test_a_share_outside_zero_to_one_is_clamped():
@@ -31,11 +31,11 @@ def test_a_share_outside_zero_to_one_is_clamped():
 
 def test_an_error_reaches_the_reader_after_the_reports():
     def work(progress):
-        progress(0.1, "looking")
+        progress(0.1, "locating")
         raise ValueError("broken")
 
     steps = follow(work)
-    assert next(steps).stage == "looking"
+    assert next(steps).stage == "locating"
     with pytest.raises(ValueError, match="broken"):
         next(steps)
 
@@ -44,7 +44,7 @@ def test_work_goes_on_when_the_reader_leaves():
     left, finished = threading.Event(), threading.Event()
 
     def work(progress):
-        progress(0.1, "looking")
+        progress(0.1, "locating")
         left.wait(30)
         finished.set()
 

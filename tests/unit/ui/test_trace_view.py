@@ -73,7 +73,7 @@ def test_a_card_says_letter_option_verdict_and_the_cost_of_all_turns():
     assert (shown.letter, shown.answer, shown.note) == ("A", "five", "")
     assert (shown.verdict, shown.verdict_text) == ("unproven", "Right answer from the crop (chance 50 %)")
     assert (shown.visual_tokens, shown.seconds) == (88, 1.0)
-    assert [said.title for said in shown.turns] == ["Where to look · 40 visual tokens", "Answer · 48 visual tokens"]
+    assert [said.title for said in shown.turns] == ["Grounding · 40 visual tokens", "Answer · 48 visual tokens"]
     assert shown.is_primary
 
 
@@ -122,15 +122,18 @@ def test_cards_come_in_the_order_of_the_story():
 @pytest.mark.parametrize(
     ("one", "note"),
     [
-        (rollout(outcome="no_box", crops=(), extracted=None, value=0.0, answered=False), "The model named no region."),
-        (rollout(outcome="bad_box", crops=(), extracted=None, value=0.0, answered=False), "none of them is a region"),
+        (rollout(outcome="no_box", crops=(), extracted=None, value=0.0, answered=False), "No region predicted."),
+        (
+            rollout(outcome="bad_box", crops=(), extracted=None, value=0.0, answered=False),
+            "no predicted box lies on the image",
+        ),
         (
             rollout(outcome="truncated", crops=(), extracted=None, value=0.0, answered=False),
-            "before a region was named",
+            "before a region was predicted",
         ),
         (rollout(outcome="no_box", crops=(), used_fallback=True), "This answer is from the full image."),
-        (rollout(outcome="truncated", extracted=None, value=0.0), "cut the answer off"),
-        (rollout("direct", None, 0.0), "No answer could be read"),
+        (rollout(outcome="truncated", extracted=None, value=0.0), "Answer truncated"),
+        (rollout("direct", None, 0.0), "No answer could be parsed"),
         (rollout("direct", None, None, outcome="error", answered=False, error="the file is damaged"), "is damaged"),
     ],
 )
@@ -151,8 +154,11 @@ def test_images_carry_the_size_that_the_model_saw():
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
-        (rollout(outcome="bad_box", crops=(), extracted=None, value=0.0, answered=False), "none of them is a region"),
-        (rollout("direct"), "No answer from crops was asked for."),
+        (
+            rollout(outcome="bad_box", crops=(), extracted=None, value=0.0, answered=False),
+            "no predicted box lies on the image",
+        ),
+        (rollout("direct"), "No protocol with crops was selected."),
     ],
 )
 def test_missing_crops_are_explained(one, reason):
@@ -160,8 +166,8 @@ def test_missing_crops_are_explained(one, reason):
 
 
 def test_only_measured_checks_become_badges_and_always_whether_the_region_is_needed():
-    assert set(checks(sufficiency=None)) == {"Needed?"}
-    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient?", "Needed?", "Area"}
+    assert set(checks(sufficiency=None)) == {"Necessary"}
+    assert set(checks(sufficiency=1.0, area_share=0.02)) == {"Sufficient", "Necessary", "Area"}
 
 
 @pytest.mark.parametrize(
@@ -169,35 +175,35 @@ def test_only_measured_checks_become_badges_and_always_whether_the_region_is_nee
     [
         ({}, "not checked without Crops only", "choose Crops only and Full image under Settings"),
         ({"area_share": 0.1}, "not checked without Full image", "choose Crops only and Full image under Settings"),
-        ({"full_image": rollout("direct")}, "not known: no region", "no region that could be painted over"),
+        ({"full_image": rollout("direct")}, "unknown: no region", "nothing could be masked"),
         (
             {"full_image": rollout("direct", None, 0.0), "masked": rollout("direct")},
-            "not known: full image unreadable",
-            "No answer could be read",
+            "unknown: no full-image answer",
+            "No answer could be parsed",
         ),
         (
             {"full_image": rollout("direct", "B", 0.0), "masked": rollout("direct")},
-            "not known: full image wrong",
-            "there is nothing to spoil",
+            "unknown: full image wrong",
+            "masking shows nothing",
         ),
     ],
 )
 def test_a_region_of_which_no_one_knows_whether_it_is_needed_says_why(measured, value, help_):
-    check = checks(**measured)["Needed?"]
+    check = checks(**measured)["Necessary"]
     assert (check.value, check.state) == (value, "neutral")
-    assert check.help.startswith("Are the regions needed?") and help_ in check.help
+    assert check.help.startswith("Masking test:") and help_ in check.help
 
 
 @pytest.mark.parametrize(
     ("measured", "name", "value", "state"),
     [
-        ({"sufficiency": 1.0}, "Sufficient?", "yes (chance 50 %)", "neutral"),
-        ({"sufficiency": 0.0}, "Sufficient?", "no", "bad"),
-        ({"necessity": True}, "Needed?", "yes", "good"),
-        ({"necessity": False}, "Needed?", "no", "bad"),
-        ({"consensus": 0.875}, "Same regions?", "IoU 0.88", "good"),
-        ({"consensus": 0.1}, "Same regions?", "IoU 0.10", "bad"),
-        ({"agreement": 0.75}, "Same answer?", "75 % of 1", "good"),
+        ({"sufficiency": 1.0}, "Sufficient", "yes (chance 50 %)", "neutral"),
+        ({"sufficiency": 0.0}, "Sufficient", "no", "bad"),
+        ({"necessity": True}, "Necessary", "yes", "good"),
+        ({"necessity": False}, "Necessary", "no", "bad"),
+        ({"consensus": 0.875}, "Consistent regions", "IoU 0.88", "good"),
+        ({"consensus": 0.1}, "Consistent regions", "IoU 0.10", "bad"),
+        ({"agreement": 0.75}, "Consistent answer", "75 % of 1", "good"),
         ({"area_share": 0.0213}, "Area", "2.1 % of the image", "neutral"),
         ({"area_share": 0.0004}, "Area", "0.04 % of the image", "neutral"),
         ({"area_share": 1.0}, "Area", "100.0 % of the image", "bad"),
@@ -210,7 +216,7 @@ def test_a_badge_says_what_was_measured(measured, name, value, state):
 
 
 def test_agreement_alone_is_not_called_sufficiency():
-    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {"Needed?", "Same answer?"}
+    assert set(checks(evidence="agreement", sufficiency=0.5, agreement=0.5)) == {"Necessary", "Consistent answer"}
 
 
 def test_sufficiency_over_samples_is_a_share():

@@ -108,7 +108,7 @@ def test_what_the_form_does_not_show_is_kept() -> None:
         ("optim__learning_rate", "fast", "RL learning rate"),
         ("method__chain", "ppo", "Method"),
         ("name", "<script>", "Run name"),
-        ("model__id", "hf_" + "a" * 34, "Model (folder or Hub id)"),
+        ("model__id", "hf_" + "a" * 34, "Base model"),
         ("trackers", ["mlflow"], "Settings"),
     ],
 )
@@ -137,17 +137,17 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
 
 
 @pytest.mark.parametrize(
-    ("text", "label", "told"),
+    ("text", "label", "message"),
     [
         (
             "schedule: expected rl_batch_size to be a multiple of rl_micro_batch_size = 8, got 2",
             "Schedule",
-            "expected “Prompts per RL step” to be a multiple of “Micro-batch size” = 8, got 2",
+            "expected “RL batch size” to be a multiple of “RL micro-batch size” = 8, got 2",
         ),
         (
             "data: source=jsonl needs a path; set data.path",
             "Data",
-            "source=jsonl needs a path; set “File, folder or hub id”",
+            "source=jsonl needs a path; set “Dataset path”",
         ),
         (
             "settings: expected data.rl_samples above 0 for the chain ap_grpo+sft, got 0",
@@ -157,8 +157,8 @@ def test_whatever_a_browser_sends_is_settings_or_a_clear_refusal(values: list[ob
         ("no rollout.unheard at /data/rl_samples.json or data.path.txt", "Settings", ""),
     ],
 )
-def test_settings_in_a_problem_are_called_what_the_form_calls_them(text: str, label: str, told: str) -> None:
-    assert label_problems(text) == [(label, told or text)]
+def test_settings_in_a_problem_are_called_what_the_form_calls_them(text: str, label: str, message: str) -> None:
+    assert label_problems(text) == [(label, message or text)]
 
 
 def test_settings_in_an_advice_are_called_what_the_form_calls_them() -> None:

@@ -70,10 +70,10 @@ def test_what_is_left_out_means_all_protocols_and_the_models_own_budget(image):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"image": None}, "no image yet"),
-        ({"question": ""}, "no question yet"),
-        ({"question": None}, "no question yet"),
-        ({"question": "\n\t "}, "no question yet"),
+        ({"image": None}, "No image"),
+        ({"question": ""}, "No question"),
+        ({"question": None}, "No question"),
+        ({"question": "\n\t "}, "No question"),
         ({"choices": "only one"}, "2 to 26"),
         ({"choices": "\n".join(str(number) for number in range(27))}, "got 27"),
         ({"choices": ["a", "b"], "answer": "z"}, "'z'"),
@@ -95,7 +95,7 @@ def test_a_form_that_cannot_be_asked_is_refused(image, changes, text):
         read_form(**{"image": image, "question": "Which?", **changes})
 
 
-def test_an_image_is_shown_by_copies_and_kept_as_it_is(service, image):
+def test_a_image_is_shown_by_copies_and_kept_as_it_is(service, image):
     before = hashlib.sha256(image.read_bytes()).hexdigest()
     scene = service.open_image(image)
     assert (scene.width, scene.height, scene.name) == (1600, 900, "street.png")
@@ -126,7 +126,7 @@ def test_copies_are_made_once_and_again_when_the_file_changes(service, image):
     assert (again.width, again.height) == (40, 30)
 
 
-def test_a_swept_copy_is_made_anew(service, image):
+def test_a_swept_copy_is_made_again(service, image):
     service.open_image(image).preview.path.unlink()
     assert service.open_image(image).preview.path.exists()
 
@@ -234,7 +234,7 @@ def test_a_second_question_waits_and_says_so(tmp_path, image):
 
     service.ask(form, "a", note)
     first.join(60)
-    assert stages[0] == "Busy: 1 question before yours"
+    assert stages[0] == "Queued: 1 question ahead"
     assert not any(stage.startswith("Loading") for stage in stages)
 
 
@@ -268,30 +268,30 @@ def test_a_checkpoint_is_found_with_the_model_that_its_run_began_with(tmp_path):
 def test_a_program_gets_the_same_answer_and_no_file_is_written(service, image):
     form = read_form(image, "Which number?", "five\nsix", "five")
     before = sorted(service.folder.rglob("*"))
-    told = service.answer(form, " scripted ", quiet)
+    response = service.answer(form, " scripted ", quiet)
     assert sorted(service.folder.rglob("*")) == before
     reply = service.ask(form, "scripted", quiet)
-    assert told == reply.summary
+    assert response == reply.summary
 
 
-def test_a_look_is_one_turn_and_decodes_no_original(service, image, monkeypatch):
+def test_locate_is_one_turn_and_decodes_no_original(service, image, monkeypatch):
     form = read_form(image, "Which number?", "five\nsix")
     model = service._get_model("scripted", quiet)
     monkeypatch.setattr("hart_studio.imaging.SourceImage.start_decoding", lambda self: pytest.fail("decoded ahead"))
     monkeypatch.setattr("hart_studio.imaging.SourceImage.crops", lambda self, boxes: pytest.fail("cut"))
-    told = service.locate(form, "scripted", quiet)
+    response = service.locate(form, "scripted", quiet)
     assert model.kinds() == [["grounding"]]
-    assert [(box.x_min, box.y_max, box.label) for box in told.boxes] == [(400, 675, "sign")]
-    assert (told.outcome, told.image.width, told.model) == ("ok", 1600, "scripted")
+    assert [(box.x_min, box.y_max, box.label) for box in response.boxes] == [(400, 675, "sign")]
+    assert (response.outcome, response.image.width, response.model) == ("ok", 1600, "scripted")
 
 
 def test_boxes_of_a_program_are_cut_to_the_image_and_asked_about(service, image):
     form = read_form(image, "Which number?", "five\nsix", "five")
-    told = service.verify(form, [Box.from_xyxy((400, 450, 9000, 675))], "scripted", quiet)
-    assert (told.crops_answer, told.full_answer, told.sufficient) == ("A", "B", True)
-    assert told.boxes[0].x_max == 1600
-    assert told.cautions == ("touches_border",)
-    with pytest.raises(InputError, match="got box 1 outside"):
+    response = service.verify(form, [Box.from_xyxy((400, 450, 9000, 675))], "scripted", quiet)
+    assert (response.crops_answer, response.full_answer, response.sufficient) == ("A", "B", True)
+    assert response.boxes[0].x_max == 1600
+    assert response.cautions == ("touches_border",)
+    with pytest.raises(InputError, match=r"Box 1 .* is outside"):
         service.verify(form, [Box.from_xyxy((1600, 0, 1700, 10))], "scripted", quiet)
 
 
@@ -304,11 +304,11 @@ def test_what_is_no_image_is_refused_by_every_call(service, tmp_path, call):
         getattr(service, call)(form, *boxes, "scripted", quiet)
 
 
-@pytest.mark.parametrize("call", ["open_picture", "ask", "answer", "locate", "verify"])
+@pytest.mark.parametrize("call", ["open_image", "ask", "answer", "locate", "verify"])
 def test_a_service_has_bounds_of_its_own_on_images_and_hands_them_on(service, image, loads, tmp_path, call):
     def use(limits):
         bounded = AskService(tmp_path / "bounded", service._load, limits=limits).with_folder(tmp_path / "visitor")
-        if call == "open_picture":
+        if call == "open_image":
             return bounded.open_image(image)
         boxes = [[Box.from_xyxy((0, 0, 900, 900))]] if call == "verify" else []
         return getattr(bounded, call)(read_form(image, "What?"), *boxes, "scripted", quiet)
@@ -350,7 +350,7 @@ def test_originals_that_come_at_once_are_not_decoded_at_once(service, tmp_path, 
     ],
 )
 def test_a_question_has_a_greatest_length_wherever_it_comes_from(image, texts):
-    with pytest.raises(InputError, match="at most 20,000 are accepted; shorten it"):
+    with pytest.raises(InputError, match="at most 20,000 are allowed"):
         read_form(image, **texts)
 
 
@@ -368,7 +368,7 @@ def test_a_question_above_the_context_gets_no_turn(tmp_path, image):
     service = AskService(tmp_path / "work", lambda name: model)
     long, fitting = read_form(image, "word " * 400), read_form(image, "word " * 90)
     for ask in (service.answer, service.locate, service.ask):
-        with pytest.raises(InputError, match="has 400 tokens, and the model reads at most 100"):
+        with pytest.raises(InputError, match="400 tokens with choices; the context of the model has 100"):
             ask(long, "m", quiet)
     assert not model.calls, "nothing was computed, also not while the model was loaded for it"
     service.answer(fitting, "m", quiet)

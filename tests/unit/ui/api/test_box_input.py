@@ -57,7 +57,7 @@ def test_whatever_is_sent_gives_boxes_or_a_clear_error(value: Any) -> None:
     try:
         found = parse_boxes(value, most=4)
     except InputError as error:
-        assert str(error).startswith("expected ")
+        assert str(error).startswith(("Expected ", "expected ", "Invalid boxes: "))
     else:
         assert all(isinstance(box, Box) for box in found)
 
@@ -68,5 +68,5 @@ def test_boxes_are_cut_to_the_image() -> None:
 
 @pytest.mark.parametrize("edges", [(100, 0, 120, 10), (-9, -9, 0, 0), (0, 80, 5, 90)])
 def test_a_box_beside_the_image_is_named(edges: tuple[float, float, float, float]) -> None:
-    with pytest.raises(InputError, match=r"inside the image of 100 x 80 pixels, got box 2 outside of it"):
+    with pytest.raises(InputError, match=r"Box 2 .* is outside the image of 100 x 80 pixels"):
         clip_boxes([Box.from_xyxy((0, 0, 1, 1)), Box.from_xyxy(edges)], (100, 80))

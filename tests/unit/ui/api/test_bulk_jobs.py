@@ -48,15 +48,15 @@ def test_a_long_one_is_polled_and_keeps_others_out(project: Project, monkeypatch
     assert jobs.start(project, "undo", 0, lambda report: "again").is_over
 
 
-def test_what_goes_wrong_is_told(project: Project) -> None:
+def test_errors_are_reported(project: Project) -> None:
     def refuse(report: ProgressCallback) -> str:
-        raise InputError("no room")
+        raise InputError("storage full")
 
     def vanish(report: ProgressCallback) -> str:
         raise FileNotFoundError(2, "gone", "/home/someone/secret")
 
     jobs = BulkJobs()
-    assert jobs.start(project, "accept", 2, refuse).error == "no room"
+    assert jobs.start(project, "accept", 2, refuse).error == "storage full"
     assert "secret" not in jobs.start(project, "accept", 2, vanish).error
     last = jobs.last(project)
     assert last is not None and last.is_over
@@ -67,4 +67,4 @@ def test_a_fault_of_the_program_ends_it(project: Project) -> None:
         raise RuntimeError("secret")
 
     job = BulkJobs().start(project, "accept", 2, fail)
-    assert job.is_over and "fault of the program" in job.error and "secret" not in job.error
+    assert job.is_over and "This is a bug" in job.error and "secret" not in job.error

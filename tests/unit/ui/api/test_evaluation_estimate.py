@@ -1,4 +1,4 @@
-"""What the Evaluate page tells before an evaluation begins: how many questions, and about how long."""
+"""Estimates of the Evaluate page before an evaluation starts: number of questions and time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def foresee(api: EvaluationApi, **more: Any) -> tuple[int | None, int | None]:
     return answer["count"], answer["seconds"]
 
 
-def test_the_number_of_questions_is_told_where_it_is_known(api: EvaluationApi) -> None:
+def test_the_number_of_questions_is_shown_where_it_is_known(api: EvaluationApi) -> None:
     assert foresee(api) == (DRAWN_QUESTIONS, None)
     assert foresee(api, limit=8) == (8, None)
     assert foresee(api, benchmark="treebench") == (405, None)
     assert foresee(api, path="/data/own") == (None, None)
 
 
-def test_a_queued_evaluation_tells_it_before_anything_is_read(api: EvaluationApi) -> None:
+def test_a_queued_evaluation_has_it_before_anything_is_read(api: EvaluationApi) -> None:
     run = api.start(WANTED)["run"]
     assert read_status(api.find(run)).total == DRAWN_QUESTIONS
     (row,) = api.evaluations({})["evaluations"]  # type: ignore[index]

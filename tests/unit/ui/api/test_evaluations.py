@@ -1,4 +1,4 @@
-"""What the Evaluate page is told and may do, and that nothing a browser sends is trusted."""
+"""JSON API of the Evaluate page; requests are not trusted."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tests.unit.ui.conftest import make_api
 WANTED = {"benchmark": "needle", "model": "built-in", "protocols": ["crops_only", "direct"], "limit": 8}
 
 
-def look(api: EvaluationApi, signature: str = "") -> Any:
+def poll(api: EvaluationApi, signature: str = "") -> Any:
     return api.evaluations({"signature": signature})
 
 
-def test_the_list_tells_figures_so_far_and_then_nothing_new(api: EvaluationApi, layout: RunLayout) -> None:
+def test_the_list_has_current_metrics_and_then_nothing_new(api: EvaluationApi, layout: RunLayout) -> None:
     create_run(api.launch.runs_root, "training", RunConfig(), "ap_grpo", total=3)
-    first = look(api)
+    first = poll(api)
     (row,) = first["evaluations"]
     assert (row["id"], row["title"], row["state"], row["benchmark"]) == (
         layout.run_id,
@@ -56,25 +56,25 @@ def test_the_list_tells_figures_so_far_and_then_nothing_new(api: EvaluationApi, 
     assert row["figures"]["crops_only/unscored"] == 1.0
     assert row["eta_seconds"] is None, "it has ended"
     json.dumps(first)
-    assert look(api, first["signature"]) is None
+    assert poll(api, first["signature"]) is None
 
 
 def test_the_time_that_is_left_comes_from_the_pace(api: EvaluationApi, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = prepare_run(api.launch.runs_root, EvaluationConfig())
     with RunWriter(layout, 100) as run:
-        assert look(api)["evaluations"][0]["eta_seconds"] is None, "no pace is known yet"
+        assert poll(api)["evaluations"][0]["eta_seconds"] is None, "no pace is known yet"
         run.start(PROVENANCE)
         log = EventLog(layout.events)
         begun = read_events(layout).events[0]
         first = log.append(StepDone(stage="", metrics={}), 10)
-        loading = look(api)["evaluations"][0]["pace"]
+        loading = poll(api)["evaluations"][0]["pace"]
         assert loading == pytest.approx((first.at - begun.at).total_seconds() / 10), (
             "from the start, until there are two"
         )
         second = log.append(StepDone(stage="", metrics={"crops_only/accuracy": 0.5}), 30)
         write_status(layout, read_status(layout).replace(step=30))
         pace = (second.at - first.at).total_seconds() / 20
-        (row,) = look(api)["evaluations"]
+        (row,) = poll(api)["evaluations"]
         assert row["state"] == "running" and row["pace"] == pytest.approx(pace)
         assert row["eta_seconds"] == (round(pace * 70) or 0)
         assert row["figures"] == {"crops_only/accuracy": 0.5}
@@ -89,13 +89,13 @@ def test_the_count_of_a_card_is_that_of_its_figures(api: EvaluationApi, tmp_path
             StepDone(stage="", metrics=compute_metrics(make_records(tmp_path / "x.png", 16))), 16
         )
         assert read_status(layout).step == 0, "the status is written less often"
-        (row,) = look(api)["evaluations"]
+        (row,) = poll(api)["evaluations"]
         assert (row["step"], row["figures"]["questions"], row["total"]) == (16, 16, 30)
 
 
 def test_an_evaluation_whose_settings_are_gone_is_listed_with_the_reason(api: EvaluationApi, layout: RunLayout) -> None:
     layout.config.write_text("{}x")
-    (row,) = look(api)["evaluations"]
+    (row,) = poll(api)["evaluations"]
     assert row["title"] == layout.run_id and "expected the settings" in row["problem"]
 
 
@@ -111,8 +111,8 @@ def test_starting_makes_a_run_that_waits_in_the_queue(api: EvaluationApi) -> Non
     root = str(api.launch.runs_root)
     assert plan.argv[1:] == ("-m", "hart_studio.evaluation", "--resume", run, "--runs-root", root)
     assert (read_status(layout).job, read_status(layout).state) == ("evaluation", "queued")
-    (row,) = look(api)["evaluations"]
-    assert (row["state"], row["phase"]) == ("queued", "starting soon")
+    (row,) = poll(api)["evaluations"]
+    assert (row["state"], row["phase"]) == ("queued", "starting")
 
 
 def test_a_double_click_starts_one(api: EvaluationApi) -> None:
@@ -170,7 +170,7 @@ def test_the_command_line_does_the_same_and_is_quoted(api: EvaluationApi) -> Non
 
 def test_one_that_ended_early_goes_on(api: EvaluationApi, image: Path) -> None:
     layout = write_evaluation(api.launch.runs_root, make_records(image, 4), total=9)
-    (row,) = look(api)["evaluations"]
+    (row,) = poll(api)["evaluations"]
     assert (row["state"], row["step"], row["total"]) == ("stopped", 4, 9)
     assert row["warnings"] == ["q999: the image is missing"]
     api.resume({"run": layout.run_id})
@@ -185,7 +185,7 @@ def test_a_complete_one_is_not_resumed_but_deleted(api: EvaluationApi, layout: R
     with pytest.raises(InputError, match="completed"):
         api.resume({"run": layout.run_id})
     api.delete({"run": layout.run_id})
-    assert not layout.folder.exists() and look(api)["evaluations"] == []
+    assert not layout.folder.exists() and poll(api)["evaluations"] == []
 
 
 def test_one_behind_an_address_is_not_resumed_from_a_page(api: EvaluationApi, image: Path) -> None:
@@ -213,9 +213,9 @@ def test_no_id_from_a_browser_leads_out_of_the_evaluations(
 def test_a_training_run_is_no_evaluation(api: EvaluationApi, outputs: EvaluationResultsApi) -> None:
     run = create_run(api.launch.runs_root, "training", RunConfig(), "sft", total=1).run_id
     for act in (api.stop, api.resume, api.delete):
-        with pytest.raises(InputError, match="expected an evaluation"):
+        with pytest.raises(InputError, match="is not an evaluation"):
             act({"run": run})
-    with pytest.raises(InputError, match="expected an evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         outputs.tables({"runs": [run]})
 
 
@@ -224,14 +224,14 @@ def test_a_public_page_shows_and_makes_nothing(
 ) -> None:
     closed = make_api(tmp_path, is_open=False, monkeypatch=monkeypatch)
     for act in (closed.command, closed.start, closed.stop, closed.resume, closed.delete):
-        with pytest.raises(InputError, match="switched off"):
+        with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
             act({**WANTED, "run": layout.run_id})
-    assert len(look(closed)["evaluations"]) == 1
+    assert len(poll(closed)["evaluations"]) == 1
     assert EvaluationResultsApi(closed, AskService(tmp_path / "seen")).tables({"runs": [layout.run_id]})["tables"]
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "shown"),
     [
         ("/home/ann/models/mine/", "mine"),
         ("../models/mine", "mine"),
@@ -241,35 +241,35 @@ def test_a_public_page_shows_and_makes_nothing(
         ("built-in-hart", "built-in-hart"),
     ],
 )
-def test_a_public_page_tells_no_folders(
-    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+def test_a_public_page_shows_no_folders(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, place: str, shown: str
 ) -> None:
-    for is_open, expected in ((True, place), (False, told)):
+    for is_open, expected in ((True, place), (False, shown)):
         folder = tmp_path / str(is_open)
         api = make_api(folder, is_open=is_open, monkeypatch=monkeypatch)
         write_evaluation(api.launch.runs_root, make_records(image, 4), model=place, path=place)
-        (row,) = look(api)["evaluations"]
+        (row,) = poll(api)["evaluations"]
         assert (row["model"], row["path"]) == (expected, expected)
 
 
-def test_a_local_folder_may_look_like_a_hub_id(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_may_resemble_a_hub_id(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "private" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     closed = make_api(tmp_path, is_open=False, monkeypatch=monkeypatch)
     write_evaluation(closed.launch.runs_root, make_records(image, 4), model="private/mine")
-    assert look(closed)["evaluations"][0]["model"] == "mine"
+    assert poll(closed)["evaluations"][0]["model"] == "mine"
 
 
 def test_figures_stay_until_the_next_attempt_has_some(api: EvaluationApi, image: Path) -> None:
     layout = write_evaluation(api.launch.runs_root, make_records(image, 4), total=9)
-    before = look(api)["evaluations"][0]["figures"]
+    before = poll(api)["evaluations"][0]["figures"]
     assert before
     with RunWriter(layout, 9) as run:
         run.start(PROVENANCE, resumed_from=4)
-        (row,) = look(api)["evaluations"]
+        (row,) = poll(api)["evaluations"]
         assert (row["figures"], row["pace"], row["warnings"]) == (before, None, [])
         EventLog(layout.events).append(StepDone(stage="", metrics={"crops_only/accuracy": 0.25}), 6)
-        assert look(api)["evaluations"][0]["figures"] == {"crops_only/accuracy": 0.25}
+        assert poll(api)["evaluations"][0]["figures"] == {"crops_only/accuracy": 0.25}
 
 
 def test_a_limit_beyond_all_bounds_is_refused_before_anything_is_made(api: EvaluationApi) -> None:
@@ -287,11 +287,11 @@ def test_one_broken_evaluation_does_not_take_the_list_along(
     huge.status.write_text(huge.status.read_text().replace('"total": 200', f'"total": {10**20}'))
     nowhen = huge.folder.with_name("20269999-999999-evaluation-abcdef")
     shutil.copytree(layout.folder, nowhen)
-    found = look(api)
+    found = poll(api)
     orjson.dumps(found)  # what the server makes of an answer
     assert [row["id"] for row in found["evaluations"]] == [layout.run_id] and found["unreadable"] == 2
-    assert look(api, found["signature"]) is None
-    assert sum("incident" in record.message for record in caplog.records) == 1, "told once, not with every look"
+    assert poll(api, found["signature"]) is None
+    assert sum("incident" in record.message for record in caplog.records) == 1, "logged once, not with every poll"
 
 
 def test_a_pace_from_a_broken_clock_is_a_time_that_can_be_sent(api: EvaluationApi) -> None:
@@ -304,13 +304,13 @@ def test_a_pace_from_a_broken_clock_is_a_time_that_can_be_sent(api: EvaluationAp
         lines = layout.events.read_text().splitlines()
         lines[-1] = re.sub(r'"at": ?"\d{4}', '"at": "9000', lines[-1])
         layout.events.write_text("\n".join(lines) + "\n")
-        row = next(row for row in look(api)["evaluations"] if row["id"] == layout.run_id)
+        row = next(row for row in poll(api)["evaluations"] if row["id"] == layout.run_id)
     assert row["pace"] > 1e11 and row["eta_seconds"] == 10**9
 
 
-def test_what_an_evaluation_does_before_its_first_answer_is_told(api: EvaluationApi) -> None:
+def test_what_an_evaluation_does_before_its_first_answer_is_shown(api: EvaluationApi) -> None:
     layout = prepare_run(api.launch.runs_root, EvaluationConfig())
     with RunWriter(layout, 200) as run:
         run.set_phase("loading the model")
-        row = next(row for row in look(api)["evaluations"] if row["id"] == layout.run_id)
+        row = next(row for row in poll(api)["evaluations"] if row["id"] == layout.run_id)
     assert (row["step"], row["phase"]) == (0, "loading the model")

@@ -35,8 +35,8 @@ def test_what_is_no_object_never_reaches_the_function(request_):
     def poll(request):
         raise AssertionError("it was called")
 
-    told = f"expected an object from the page, got {type(request_).__name__}; reload the page"
-    assert api_handler(poll)(request_) == {"error": told}
+    message = f"Invalid request: expected a JSON object, got {type(request_).__name__}. Reload the page."
+    assert api_handler(poll)(request_) == {"error": message}
 
 
 @pytest.mark.parametrize("kind", [InputError, DataError, ImageError, ModelError, BusyError])
@@ -50,11 +50,11 @@ def test_errors_for_people_come_back_word_for_word(kind):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (KeyError(SECRET), "This is a fault of the program"),
-        (FileNotFoundError(errno.ENOENT, "No such file", SECRET), "This is a fault of the program"),
-        (OSError(errno.ENOSPC, "No space left on device", SECRET), "There is no room left on the server."),
-        (MemoryError(SECRET), "need more memory than is free"),
-        (RecursionError(SECRET), "This is a fault of the program"),
+        (KeyError(SECRET), "This is a bug"),
+        (FileNotFoundError(errno.ENOENT, "No such file", SECRET), "This is a bug"),
+        (OSError(errno.ENOSPC, "No space left on device", SECRET), "The disk of the server is full."),
+        (MemoryError(SECRET), "need more memory than is available"),
+        (RecursionError(SECRET), "This is a bug"),
     ],
 )
 def test_all_other_errors_become_words_without_a_place(error, words, redact_paths, caplog):
@@ -79,11 +79,11 @@ def test_who_is_refused_learns_nothing_and_does_nothing():
     call = api_handler(called.append, admit)
     refusal = {"error": "this belongs to the owner"}
     assert call({"person": "ada"}) == call("no object") == call({}, None) == call({}, "eve") == refusal
-    assert called == [], "the person is told by the session and not by what is sent"
+    assert called == [], "the user comes from the session, not from the request"
     assert call({"x": 1}, "ada") is None and called == [{"x": 1}]
 
 
-def test_a_fault_while_looking_who_asks_lets_no_one_in():
+def test_an_error_in_the_permission_check_lets_no_one_in():
     def admit(person):
         raise AttributeError(SECRET)
 
@@ -93,7 +93,9 @@ def test_a_fault_while_looking_who_asks_lets_no_one_in():
 
 @pytest.mark.parametrize(("redact_paths", "shown"), [(False, SECRET), (True, "secret.txt")])
 def test_a_discreet_page_says_the_names_of_files_alone(redact_paths, shown):
-    look = api_handler(lambda request: {"path": SECRET, "rows": [f"cannot read {SECRET}"]}, redact_paths=redact_paths)
-    assert look({}) == {"path": shown, "rows": [f"cannot read {shown}"]}
+    handler = api_handler(
+        lambda request: {"path": SECRET, "rows": [f"cannot read {SECRET}"]}, redact_paths=redact_paths
+    )
+    assert handler({}) == {"path": shown, "rows": [f"cannot read {shown}"]}
     refuse = api_handler(raising(DataError(f"expected JSON in {SECRET}, got text")), redact_paths=redact_paths)
     assert refuse({}) == {"error": f"expected JSON in {shown}, got text"}

@@ -65,7 +65,7 @@ def test_the_model_of_the_newest_run(project: Project) -> None:
     assert find_model(root, project, ModelAllowlist(trusted=("owner/name",))) == (layout.run_id, "owner/name")
     sign_run(root, project, layout, hash_new_config(config))
     assert find_model(root, project, anything) == (layout.run_id, "owner/name")
-    with pytest.raises(InputError, match="allowed here"):
+    with pytest.raises(InputError, match="not allowed on this server"):
         find_model(root, project, ModelAllowlist((BUILT_IN,), None, "--allow-model"))
     layout.config.write_text(json.dumps({**json.loads(layout.config.read_text()), "model": "owner/other"}))
     with pytest.raises(InputError, match="owner/other"):

@@ -30,7 +30,7 @@ CHANGED = apply_overrides(DEMO, ["rollout.group_size=4", "name=my run"])
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[RunLauncher]:
-    """A desk whose queue starts nothing."""
+    """A launcher whose queue starts nothing."""
     launcher = RunLauncher(tmp_path / "runs", is_open=False, find_gpus=list)
     launcher.is_open = True
     yield launcher
@@ -74,7 +74,7 @@ def test_the_line_to_copy_runs_where_the_page_would(
     assert line.startswith(f"cd {tmp_path} && PYTHONPATH={launch_module.PACKAGE_PARENT} {sys.executable} -m ")
 
 
-def test_a_check_looks_at_files_from_the_same_folder_as_the_run(
+def test_a_check_reads_files_from_the_same_folder_as_the_run(
     launcher: RunLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -92,10 +92,14 @@ def test_a_check_that_is_cut_short_is_no_good_check(launcher: RunLauncher, monke
     code = f"import json, os; {FINDING}; print('out of memory', flush=True); os.abort()"
     monkeypatch.setattr(launcher, "command", lambda launch_request: [sys.executable, "-c", code])
     good, bad = launcher.check(LaunchRequest(DEMO, "cpu-demo"))
-    assert good["state"] == "good" and bad["state"] == "bad" and bad["text"].startswith("It ended with -6 before")
+    assert (
+        good["state"] == "good"
+        and bad["state"] == "bad"
+        and bad["text"].startswith("Preflight check ended early with exit code -6")
+    )
     assert "out of memory" in bad["text"]
     code = "import os, time; print('boom', flush=True); os.close(1); os.close(2); time.sleep(0.3); os._exit(7)"
-    with pytest.raises(InputError, match="expected the check to run, it ended with 7 before it was done: boom"):
+    with pytest.raises(InputError, match="Preflight check ended early with exit code 7: boom"):
         list(launcher.check(LaunchRequest(DEMO, "cpu-demo")))
 
 
@@ -162,7 +166,7 @@ def test_a_run_of_a_terminals_gpu_is_not_put_on_the_cpu(launcher: RunLauncher) -
             layout.stop.touch()
             assert run.is_stop_requested
         if "cuda" in device:
-            with pytest.raises(InputError, match=f"from a terminal on 1 x cuda.*--resume {layout.run_id}"):
+            with pytest.raises(InputError, match=f"in a terminal on 1 x cuda.*--resume {layout.run_id}"):
                 launcher.resume({"run": layout.run_id})
     launcher.resume({"run": layout.run_id})
     assert read_status(layout).state == "queued"
@@ -195,7 +199,7 @@ def test_a_public_page_starts_nothing(tmp_path: Path) -> None:
         lambda: launcher.enqueue(LaunchRequest(DEMO, "cpu-demo")),
         lambda: launcher.stop({"run": "x"}), lambda: launcher.resume({}),
                 lambda: list(launcher.check(LaunchRequest(DEMO, "cpu-demo")))):  # fmt: skip
-        with pytest.raises(InputError, match="switched off on a public page"):
+        with pytest.raises(InputError, match="disabled on a public page"):
             act()
     assert not (tmp_path / "runs").exists()
 
@@ -211,7 +215,7 @@ def test_the_folder_of_runs_may_be_impossible(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     launcher = RunLauncher(tmp_path / "file", is_open=False, find_gpus=list)
     launcher.is_open = True
-    with pytest.raises(InputError, match="expected a folder of runs"):
+    with pytest.raises(InputError, match="Cannot create a run in"):
         launcher.enqueue(LaunchRequest(DEMO, "cpu-demo"))
 
 

@@ -30,14 +30,14 @@ def config_of(**sections: Any) -> RunConfig:
 def test_the_summary_names_model_data_and_counts() -> None:
     facts = dict(summarize_launch(LaunchRequest(PRESETS["cpu-demo"].config, "cpu-demo")).facts)
     assert facts["Model"] == "built-in (hart-tiny-base)"
-    assert facts["Data"] == "needle scenes, 1,000 drawn for the run"
+    assert facts["Data"] == "needle scenes, 1,000 generated for the run"
     assert facts["Samples"] == "480 RL, 200 held out"
     paper = summarize_launch(LaunchRequest(PRESETS["qwen2.5-vl-7b-lora"].config, "qwen2.5-vl-7b-lora", (0, 1)))
     assert dict(paper.facts)["Data"] == "MME-RealWorld folder: data/MME-RealWorld"
-    assert dict(paper.facts)["Samples"] == "10,000 RL, the rest SFT, 200 held out"
+    assert dict(paper.facts)["Samples"] == "10,000 RL, remaining SFT, 200 held out"
     assert dict(paper.facts)["Device"] == "2 GPUs" and paper.notes == ()
     sft = summarize_launch(LaunchRequest(config_of(method={"chain": "sft"}, data={"sft_samples": 9}), "cpu-demo"))
-    assert dict(sft.facts)["Samples"] == "9 SFT, 200 held out" and "Rollouts of a step" not in dict(sft.facts)
+    assert dict(sft.facts)["Samples"] == "9 SFT, 200 held out" and "Rollouts per step" not in dict(sft.facts)
 
 
 def test_a_model_and_data_that_do_not_go_together_are_noted(tmp_path: Path) -> None:
@@ -53,13 +53,13 @@ def test_missing_data_is_named_before_anything_starts(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     paper = PRESETS["qwen2.5-vl-7b-lora"].config
     assert find_data_problem(paper) == (
-        "This preset needs your own data: there is nothing at data/MME-RealWorld. Choose a data set under Data."
+        "This preset needs your own dataset: data/MME-RealWorld does not exist. Choose a dataset under Data."
     )
     (tmp_path / "data" / "MME-RealWorld").mkdir(parents=True)
     assert find_data_problem(paper) == ""
     assert find_data_problem(PRESETS["cpu-demo"].config) == ""
     mine = config_of(data={"source": "jsonl", "path": "my.jsonl"})
-    assert find_data_problem(mine) == "There is no file or folder at my.jsonl. Correct the path under Data."
+    assert find_data_problem(mine) == "my.jsonl does not exist. Correct the path under Data."
     (tmp_path / "my.jsonl").touch()
     assert find_data_problem(mine) == ""
     assert "gone" in find_data_problem(config_of(data={"source": "jsonl", "path": "my.jsonl", "image_root": "gone"}))
@@ -87,12 +87,12 @@ def test_findings_are_collected_and_judged(tmp_path: Path, monkeypatch: pytest.M
     assert states[1].findings[0]["advice"] == "Lower “Group size G”."
     assert [has_bad_finding(state) for state in states] == [False, False, True]
     assert summarize_findings(states[0]) == "Ready to start."
-    assert summarize_findings(states[1]) == "Ready to start; 1 point to look at."
-    assert summarize_findings(states[2]).startswith("The run would fail.")
+    assert summarize_findings(states[1]) == "Ready to start with 1 warning."
+    assert summarize_findings(states[2]).startswith("Preflight failed.")
 
 
 def test_a_refusal_says_why() -> None:
-    assert describe_launch_error(InputError("data.path: gone")).problems == (("File, folder or hub id", "gone"),)
+    assert describe_launch_error(InputError("data.path: gone")).problems == (("Dataset path", "gone"),)
     assert describe_launch_error(DataError("no rows")).problems == (("Samples", "no rows"),)
     unknown = describe_launch_error(RuntimeError("secret"))
     assert isinstance(unknown, LaunchState) and unknown.is_refused and "secret" not in unknown.outcome

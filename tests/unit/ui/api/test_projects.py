@@ -49,7 +49,7 @@ def test_the_life_of_a_project(api: ProjectApi) -> None:
     assert len(shown(api)) == 2
 
 
-def test_a_deleted_project_leaves_no_news_of_its_import(api: ProjectApi) -> None:
+def test_a_deleted_project_leaves_no_state_of_its_import(api: ProjectApi) -> None:
     api.label_api._imports["signs"] = ImportState(message="3 added", is_over=True)
     api.delete({"project": "signs", "confirmation": "Signs"})
     api.label_api.create({"name": "Signs"})
@@ -76,7 +76,7 @@ def test_only_projects_of_the_list(api: ProjectApi, project: Any) -> None:
 def test_nothing_on_a_closed_page(api: ProjectApi) -> None:
     api.label_api.is_open = False
     for call in (api.rename, api.duplicate, api.archive, api.delete, api.trash, api.restore):
-        with pytest.raises(InputError, match="switched off"):
+        with pytest.raises(InputError, match=r"disabled on (a|this) public page"):
             call({"project": "signs", "name": "x", "confirmation": "Signs", "entry": "x"})
 
 

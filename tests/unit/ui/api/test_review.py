@@ -78,8 +78,8 @@ def test_decisions_go_on_to_the_next_item(calls: ReviewApi, project: Project) ->
     assert after["item"]["question"] == "Which digit is on sign 1?"
     assert (after["waiting"], after["done"]) == (2, 1)
     undone = calls.undo(request())
-    assert (undone["item"]["id"], undone["message"]) == (item["id"], "Taken back: accept")
-    assert calls.redo(request())["message"] == "Done again: accept"
+    assert (undone["item"]["id"], undone["message"]) == (item["id"], "Undone: accept")
+    assert calls.redo(request())["message"] == "Redone: accept"
     assert project.count_by("status") == {"accepted": 1, "proposed": 2}
 
 
@@ -93,11 +93,11 @@ def test_what_waits_and_what_is_audited_are_counted_apart(calls: ReviewApi, proj
     assert (answer["waiting"], answer["audits"], answer["done"]) == (1, 1, 1)
     state = calls.label_api.poll({"project": "p"})
     assert state is not None
-    assert (state["statuses"]["proposed"], state["audits"]) == (1, 1), "the page tells the same in both places"
+    assert (state["statuses"]["proposed"], state["audits"]) == (1, 1), "the page shows the same in both places"
     assert answer["item"]["id"] == first
 
 
-def test_the_list_tells_what_keeps_a_sure_label_waiting(calls: ReviewApi, project: Project) -> None:
+def test_the_list_shows_what_keeps_a_sure_label_waiting(calls: ReviewApi, project: Project) -> None:
     first = next(project.items()).id
     add_label(project, first, score=0.98, check=make_check(sufficiency=1.0, cautions=("touches_border", "scattered")))
     rows = {row["id"]: row for row in calls.list_items(request())["rows"]}
@@ -117,9 +117,9 @@ def test_another_file_of_the_same_size_is_not_shown_in_the_place_of_an_image(
 
 
 def test_nothing_to_undo(calls: ReviewApi) -> None:
-    with pytest.raises(InputError, match="nothing to take back"):
+    with pytest.raises(InputError, match="Nothing to undo"):
         calls.undo(request())
-    with pytest.raises(InputError, match="nothing to do again"):
+    with pytest.raises(InputError, match="Nothing to redo"):
         calls.redo(request())
 
 
@@ -146,7 +146,7 @@ def test_a_built_in_model_gives_no_verdict_on_photographs(calls: ReviewApi, proj
     with pytest.raises(ModelError, match="made for drawn needle scenes"):
         calls.check(request(item=item.id, boxes=[DRAWN]))
     answer = calls.decide(request(item=item.id, revision=1, decision="edit", boxes=[DRAWN]))
-    assert answer["message"].startswith("Saved without a check by the model: hart-tiny was made for")
+    assert answer["message"].startswith("Saved without verification: hart-tiny was made for")
     label = project.item(item.id).label
     assert (label.status, label.check) == ("edited", None)
 
@@ -215,11 +215,11 @@ def test_the_list_and_accepting_all(calls: ReviewApi, project: Project) -> None:
     assert calls.bulk_progress(request()) == done
     assert project.count_by("status") == {"accepted": 2, "proposed": 1}
     for wrong in ("all", None, -1, True):
-        with pytest.raises(InputError, match="number of labels that were confirmed"):
+        with pytest.raises(InputError, match="confirmed number of labels"):
             calls.accept_all(request(expected=wrong))
     undone = calls.undo(request())
-    assert undone["message"] == "Taken back: accept of 2 labels" and undone["waiting"] == 3
-    assert calls.redo(request())["message"] == "Done again: accept of 2 labels"
+    assert undone["message"] == "Undone: accept of 2 labels" and undone["waiting"] == 3
+    assert calls.redo(request())["message"] == "Redone: accept of 2 labels"
 
 
 def test_a_long_undo_is_polled(calls: ReviewApi, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,14 +231,14 @@ def test_a_long_undo_is_polled(calls: ReviewApi, project: Project, monkeypatch: 
     assert project.count_by("status") == {"proposed": 3}
 
 
-def test_a_bulk_accept_that_ended_early_is_told(calls: ReviewApi, project: Project) -> None:
+def test_a_bulk_accept_that_ended_early_is_reported(calls: ReviewApi, project: Project) -> None:
     with pytest.raises(InputError, match="No bulk action is running"):
         calls.bulk_progress(request())
     calls.accept_all(request(expected=3))
     with project.database.writing() as connection:
         connection.execute("UPDATE bulk_actions SET is_finished = 0, expected = 9, updated = 0")
-    told = calls.list_items(request())["unfinished"]
-    assert "by Ada, ended early: 3 of 9 labels were accepted" in told
+    message = calls.list_items(request())["unfinished"]
+    assert "by Ada, ended early: 3 of 9 labels were accepted" in message
     fresh = ReviewApi(calls.label_api, calls.service)  # after a restart
     with pytest.raises(InputError, match="ended early"):
         fresh.bulk_progress(request())
@@ -274,7 +274,7 @@ def test_a_verdict_is_that_of_the_projects_own_model(calls: ReviewApi, project: 
     assert check is not None and (check.model, check.crops_right) == ("y", True)
 
 
-def test_a_changed_name_of_a_box_is_asked_about_anew(calls: ReviewApi, model: ScriptedModel, project: Project) -> None:
+def test_a_changed_name_of_a_box_is_verified_again(calls: ReviewApi, model: ScriptedModel, project: Project) -> None:
     item_id = next(project.items()).id
     calls.check(request(item=item_id, boxes=[DRAWN]))
     asked = len(model.calls)
@@ -290,7 +290,7 @@ def test_an_edit_is_saved_also_when_the_model_is_gone(calls: ReviewApi, project:
     calls.served = calls.service.folder
     item = calls.next_item(request())["item"]
     answer = calls.decide(request(item=item["id"], revision=1, decision="edit", boxes=[DRAWN]))
-    assert answer["message"].startswith("Saved without a check by the model: expected a folder")
+    assert answer["message"].startswith("Saved without verification: expected a folder")
     label = project.item(item["id"]).label
     assert (label.status, label.check) == ("edited", None)
 
@@ -307,7 +307,7 @@ def test_accepting_nothing_needs_a_flag(calls: ReviewApi, project: Project) -> N
     assert project.item(first).label.status == "accepted"
 
 
-def test_what_chance_explains_is_told(calls: ReviewApi, project: Project) -> None:
+def test_what_chance_explains_is_shown(calls: ReviewApi, project: Project) -> None:
     first = next(project.items()).id
     add_label(project, first, score=0.0, check=make_check(rollouts=4, sufficiency=0.5, crops_right=True))
     item = calls.next_item(request())["item"]
@@ -322,7 +322,7 @@ def test_what_chance_explains_is_told(calls: ReviewApi, project: Project) -> Non
 
 def test_an_image_that_is_gone_keeps_its_item(calls: ReviewApi, project: Project) -> None:
     Path(next(project.items()).image.path).unlink()
-    with pytest.raises(InputError, match="the item is kept"):
+    with pytest.raises(InputError, match="The item is kept"):
         calls.next_item(request())
     assert project.count_by("status") == {"proposed": 3}
 
@@ -342,7 +342,7 @@ def test_quality_losses_and_export(calls: ReviewApi, project: Project, tmp_path:
     assert (first["items"], first["boxes"], first["losses"]) == (1, 1, [])
     assert first["archive"] != second["archive"]
     assert (tmp_path / "served" / first["archive"]).is_file()
-    with pytest.raises(InputError, match="add up to 100 %, got 90, 20, 10; change them"):
+    with pytest.raises(InputError, match="add up to 100 %, got 90, 20, 10"):
         outputs.describe_export_loss({"project": "p", "format": "yolo", "splits": [0.9, 0.2, 0.1]})
     wrongs: list[dict[str, Any]] = [{"format": "gone"}, {"splits": [0.5, 0.1, 0.1]}, {"statuses": ["x"]}]
     for wrong in wrongs:

@@ -1,4 +1,4 @@
-"""What the pages are told about runs, and that nothing a browser sends is trusted."""
+"""JSON API of the Watch and Runs tabs; requests are not trusted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def turn(kind: str, text: str) -> Turn:
     )  # fmt: skip
 
 
-def images(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
+def group_images(sample_id: str, *, is_held_out: bool = False) -> GroupImages:
     sample = Sample(id=sample_id, image="x.png", question="Which?", choices=("red", "blue"), answer="A")
     box = Box.from_xyxy((10.0, 20.0, 30.0, 40.0), "star")
     rollouts = tuple(
@@ -66,27 +66,27 @@ def layout(watch: RunMonitor) -> RunLayout:
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE)
         run.log_evaluation(0, {"accuracy": 0.25, "iou": 0.1}, 8, "a1b2c3")
-        run.log_rollouts(0, [images("held", is_held_out=True)], is_held_out=True)
+        run.log_rollouts(0, [group_images("held", is_held_out=True)], is_held_out=True)
         for step in (1, 2, 3):
             run.log_step(step, "ap_grpo", {"reward": step / 4})
             if step == 2:
-                run.log_rollouts(2, [images("seen")])
+                run.log_rollouts(2, [group_images("seen")])
         run.log_evaluation(3, {"accuracy": 0.75, "iou": 0.3}, 8, "a1b2c3")
-        run.log_rollouts(3, [images("held", is_held_out=True)], is_held_out=True)
+        run.log_rollouts(3, [group_images("held", is_held_out=True)], is_held_out=True)
         with run.saving_checkpoint(3, "ap_grpo", is_kept=True) as folder:
             (folder / "weights").write_text("x")
     return layout
 
 
-def look(watch: RunMonitor, layout: RunLayout, answer: dict[str, Any] | None = None, **more: Any) -> Any:
+def poll_run(watch: RunMonitor, layout: RunLayout, answer: dict[str, Any] | None = None, **more: Any) -> Any:
     seen: dict[str, Any] = {"run": layout.run_id, **more}
     if answer:
         seen |= {"cursor": json.loads(json.dumps(answer["cursor"])), "status": answer["status"]["signature"]}
     return watch.poll(seen)
 
 
-def test_a_first_look_tells_all_and_a_second_nothing(watch: RunMonitor, layout: RunLayout) -> None:
-    first = look(watch, layout)
+def test_a_first_poll_returns_all_and_a_second_nothing(watch: RunMonitor, layout: RunLayout) -> None:
+    first = poll_run(watch, layout)
     assert first["delta"]["is_full"] and first["delta"]["steps"]["metrics"]["reward"]["mean"] == [0.25, 0.5, 0.75]
     assert [item[:2] for item in first["delta"]["markers"]["items"]] == [
         ["started", 0], ["held_out", 0], ["stage", 1], ["rollouts", 2], ["held_out", 3], ["checkpoint", 3],
@@ -96,16 +96,16 @@ def test_a_first_look_tells_all_and_a_second_nothing(watch: RunMonitor, layout: 
     assert first["about"]["settings"]["data"]["needle_samples"] == 700
     assert (first["status"]["state"], first["status"]["step"], first["status"]["total"]) == ("completed", 3, 3)
     json.dumps(first)  # all of it can travel
-    assert look(watch, layout, first, attempt=1, log_offset=0) is None
+    assert poll_run(watch, layout, first, attempt=1, log_offset=0) is None
 
 
 def test_the_log_comes_in_parts_as_it_was_printed(watch: RunMonitor, layout: RunLayout) -> None:
     layout.log_of(1).write_bytes(b"$ train\nstep 1\rstep 2\rstep 3\n")
-    first = look(watch, layout)
+    first = poll_run(watch, layout)
     assert first["log"]["text"] == "$ train\nstep 1\rstep 2\rstep 3\n" and first["log"]["is_first"]
     with layout.log_of(1).open("ab") as file:
         file.write("ä<b>".encode())
-    part = look(watch, layout, first, attempt=1, log_offset=first["log"]["offset"])
+    part = poll_run(watch, layout, first, attempt=1, log_offset=first["log"]["offset"])
     assert part == {"log": {"attempt": 1, "is_first": False, "text": "ä<b>", "offset": layout.log_of(1).stat().st_size}}
 
 
@@ -202,25 +202,25 @@ def test_a_run_whose_turn_has_not_come_keeps_its_row(
 def test_a_page_gets_the_age_of_the_last_sign_of_life(watch: RunMonitor, layout: RunLayout) -> None:
     status = read_status(layout)
     write_status(layout, status.replace(heartbeat=datetime.now(UTC) - timedelta(seconds=90)))
-    assert look(watch, layout)["status"]["age"] == pytest.approx(90, abs=20)
+    assert poll_run(watch, layout)["status"]["age"] == pytest.approx(90, abs=20)
     write_status(layout, status.replace(heartbeat=None))
-    assert look(watch, layout)["status"]["age"] is None
+    assert poll_run(watch, layout)["status"]["age"] is None
 
 
-def test_a_page_is_told_what_a_run_does_and_on_what(watch: RunMonitor) -> None:
+def test_a_page_gets_phase_and_device_of_a_run(watch: RunMonitor) -> None:
     layout = create_run(watch.runs_root, "training", RunConfig(), "sft", total=3)
     with RunWriter(layout, total=3) as run:
         run.start(PROVENANCE.model_copy(update={"device": "2 x cuda: NVIDIA A100"}))
         run.set_phase("loading the model")
-        first = look(watch, layout)
+        first = poll_run(watch, layout)
         assert (first["status"]["phase"], first["about"]["device"]) == ("loading the model", "2 GPUs: NVIDIA A100")
         run.start(PROVENANCE.model_copy(update={"device": "1 x cpu"}))
-        assert look(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
+        assert poll_run(watch, layout, first)["about"]["device"] == "CPU", "an attempt somewhere else says so"
         run.set_phase("evaluating held-out questions, 0 of 40")
-        assert look(watch, layout, first)["status"]["phase"] == "evaluating held-out questions, 0 of 40"
+        assert poll_run(watch, layout, first)["status"]["phase"] == "evaluating held-out questions, 0 of 40"
         assert "phase" not in (watch.list_runs({}) or {})["runs"][0], "the list is not sent again for each batch"
     write_status(layout, read_status(layout).replace(phase="loading the model"))
-    assert look(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
+    assert poll_run(watch, layout)["status"]["phase"] == "", "whatever it was at, it is over"
 
 
 def test_a_run_in_the_queue_says_how_many_come_before_it(watch: RunMonitor) -> None:
@@ -230,12 +230,12 @@ def test_a_run_in_the_queue_says_how_many_come_before_it(watch: RunMonitor) -> N
         enqueue_launch(layout, LaunchPlan(argv=(sys.executable, "train")))
         layouts.append(layout)
     layouts.sort(key=lambda layout: layout.run_id)
-    phases = [look(watch, layout)["status"]["phase"] for layout in layouts]
-    assert phases[0] == "starting soon"
-    assert phases[1:] == ["waiting for 1 other run on its device", "waiting for 2 other runs on its device"]
-    seen = look(watch, layouts[1])
+    phases = [poll_run(watch, layout)["status"]["phase"] for layout in layouts]
+    assert phases[0] == "starting"
+    assert phases[1:] == ["queued behind 1 run on this device", "queued behind 2 runs on this device"]
+    seen = poll_run(watch, layouts[1])
     write_status(layouts[0], read_status(layouts[0]).replace(state="stopped"))
-    assert look(watch, layouts[1], seen)["status"]["phase"] == "starting soon", "a new place is news"
+    assert poll_run(watch, layouts[1], seen)["status"]["phase"] == "starting", "a new queue position is a change"
 
 
 def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> None:
@@ -244,7 +244,7 @@ def test_a_broken_run_is_shown_as_one(watch: RunMonitor, layout: RunLayout) -> N
     fresh = RunMonitor(watch.runs_root, watch.image_folder)
     (row,) = (fresh.list_runs({}) or {})["runs"]
     assert row["state"] == "unreadable" and "status" in row["error"]
-    assert look(fresh, layout)["status"]["state"] == "unreadable"
+    assert poll_run(fresh, layout)["status"]["state"] == "unreadable"
 
 
 def test_runs_are_compared(watch: RunMonitor, layout: RunLayout) -> None:
@@ -268,7 +268,7 @@ def test_a_run_that_has_just_been_started_is_not(watch: RunMonitor) -> None:
     start_run(layout, [sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert read_status(layout).state == "queued", "its process has not said a word yet"
-        with pytest.raises(InputError, match="stop it first"):
+        with pytest.raises(InputError, match="Stop it before"):
             watch.delete({"run": layout.run_id})
     finally:
         stop_run(layout, save_seconds=0.0)
@@ -307,7 +307,7 @@ def test_an_image_outside_of_the_run_is_not_served(watch: RunMonitor, layout: Ru
 
 
 @pytest.mark.parametrize("cursor", [{}, {"token": 1}, {"steps": "x"}, {"token": "a", "version": 2, "steps": [9, 9]}])
-def test_a_cursor_of_anybody_is_a_look_from_the_beginning(watch: RunMonitor, layout: RunLayout, cursor: Any) -> None:
+def test_an_unknown_cursor_starts_from_the_beginning(watch: RunMonitor, layout: RunLayout, cursor: Any) -> None:
     assert watch.poll({"run": layout.run_id, "cursor": cursor})["delta"]["is_full"]
 
 
@@ -316,5 +316,5 @@ def test_a_step_without_a_record_is_said(watch: RunMonitor, layout: RunLayout) -
         watch.rollouts({"run": layout.run_id, "step": 1})
     answer = api_handler(watch.rollouts)({"run": layout.run_id, "step": 1})
     assert "error" in answer and api_handler(watch.rollouts).__name__ == "rollouts"
-    with pytest.raises(InputError, match="expected a RolloutsRequest"):
+    with pytest.raises(InputError, match="Invalid request \\(RolloutsRequest\\)"):
         watch.rollouts({"run": layout.run_id, "step": -1})

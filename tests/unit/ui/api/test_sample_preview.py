@@ -1,4 +1,4 @@
-"""What a data set looks like before a run: some of every part, blind, with small images."""
+"""Preview of a dataset before a run: samples of every split without gold boxes, with small images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_rows_that_are_left_out_and_images_that_do_not_open_are_said(folder: Pat
     (folder / "broken.png").write_bytes(b"no image")
     rows = [row(str(number), image="broken.png") for number in range(6)] + [row("x", answer="Z")]
     preview = preview_samples(config_of(folder, rows), folder / "served")
-    assert len(preview.left_out) == 1 and preview.left_out[0].startswith("1 rows left out: ")
+    assert len(preview.left_out) == 1 and preview.left_out[0].startswith("1 row skipped: ")
     assert all(card.image is None and "broken.png" in card.problem for card in preview.cards)
 
 

@@ -27,10 +27,10 @@ def test_with_a_known_answer_the_crops_are_enough_when_they_are_right(image: Sou
         full_answer="B",
         full_right=not is_right,
     )
-    told = to_verify_response(image, "mine", [BOX], check, ["read this"])
-    assert told.warnings == ("read this",)
-    assert (told.sufficient, told.crops_right, told.full_right) == (is_right, is_right, not is_right)
-    assert told.model_dump(include={"image", "model", "boxes"}) == {
+    response = to_verify_response(image, "mine", [BOX], check, ["read this"])
+    assert response.warnings == ("read this",)
+    assert (response.sufficient, response.crops_right, response.full_right) == (is_right, is_right, not is_right)
+    assert response.model_dump(include={"image", "model", "boxes"}) == {
         "image": {"name": "street.png", "width": 80, "height": 60},
         "model": "mine",
         "boxes": ({"x_min": 1, "y_min": 2, "x_max": 30, "y_max": 40, "label": "sign"},),
@@ -44,11 +44,11 @@ def test_with_a_known_answer_the_crops_are_enough_when_they_are_right(image: Sou
 def test_without_one_they_are_enough_when_they_say_what_the_full_image_says(
     image: SourceImage, crops: str | None, full: str | None, sufficient: bool | None
 ) -> None:
-    told = to_verify_response(
+    response = to_verify_response(
         image, "mine", [BOX], BoxCheck(kind="agreement", rollouts=0, crops_answer=crops, full_answer=full), []
     )
-    assert told.sufficient is sufficient
-    assert (told.crops_right, told.full_right) == (None, None), "no one knows"
+    assert response.sufficient is sufficient
+    assert (response.crops_right, response.full_right) == (None, None), "no one knows"
 
 
 def test_every_field_is_described_to_clients() -> None:

@@ -12,13 +12,13 @@ RIGHT = f"Bearer {TOKEN}"
 
 
 class Knock:
-    """Requests through a door: ``answered`` says by whom each one was."""
+    """Send requests; ``answered`` names the component that answered."""
 
     def __init__(self, tries: int = 3) -> None:
         self.now = 0.0
         self.answered = ""
         wrong = RateLimiter(tries=tries, seconds=60.0, clock=lambda: self.now)
-        self._door = TokenAuth(self._answer_as("page"), TOKEN, self._answer_as("tools"), wrong)
+        self._auth = TokenAuth(self._answer_as("page"), TOKEN, self._answer_as("tools"), wrong)
 
     def __call__(
         self,
@@ -44,10 +44,10 @@ class Knock:
             "client": (address, 1),
             "headers": [] if value is None else [(b"authorization", value)],
         }
-        self.answered = "door"
+        self.answered = "auth"
         # In a thread of its own: browser tests of the same process keep an event loop running in this one.
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(asyncio.run, self._door(scope, receive, send)).result()
+            pool.submit(asyncio.run, self._auth(scope, receive, send)).result()
         return sent[0]["status"], dict(sent[0]["headers"])
 
     def _answer_as(self, name: str) -> Any:
@@ -70,7 +70,7 @@ def test_without_a_token_it_is_asked_for(sent: str | None) -> None:
     knock = Knock()
     for _ in range(10):  # a client that asks first is no guesser
         status, headers = knock(sent)
-        assert (status, headers[b"www-authenticate"], knock.answered) == (401, b'Bearer realm="HART Studio"', "door")
+        assert (status, headers[b"www-authenticate"], knock.answered) == (401, b'Bearer realm="HART Studio"', "auth")
     assert knock()[0] == 200
 
 
@@ -80,7 +80,7 @@ def test_without_a_token_it_is_asked_for(sent: str | None) -> None:
 def test_a_wrong_token_is_refused_whatever_it_is(sent: str | bytes) -> None:
     knock = Knock()
     status, headers = knock(sent)
-    assert (status, knock.answered) == (401, "door")
+    assert (status, knock.answered) == (401, "auth")
     assert b"invalid_token" in headers[b"www-authenticate"]
 
 
@@ -88,7 +88,7 @@ def test_guesses_are_slowed_down_for_each_address_and_a_right_one_among_them_doe
     knock = Knock(tries=3)
     assert [knock("Bearer guess")[0] for _ in range(5)] == [401, 401, 401, 429, 429]
     status, headers = knock()
-    assert (status, knock.answered, headers[b"retry-after"]) == (429, "door", b"60")
+    assert (status, knock.answered, headers[b"retry-after"]) == (429, "auth", b"60")
     assert knock(address="10.0.0.2")[0] == 200
     knock.now = 60.0
     assert knock()[0] == 200
@@ -103,8 +103,8 @@ def test_right_tokens_are_not_counted() -> None:
 def test_there_is_nothing_but_posts(method: str) -> None:
     knock = Knock()
     status, headers = knock(method=method)
-    assert (status, headers[b"allow"], knock.answered) == (405, b"POST", "door")
-    assert knock(None, method=method)[0] == 401, "and no stranger is told"
+    assert (status, headers[b"allow"], knock.answered) == (405, b"POST", "auth")
+    assert knock(None, method=method)[0] == 401, "and unauthenticated clients get no hint"
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/mcp/other", "/mcpx", "/gradio_api/mcp"])

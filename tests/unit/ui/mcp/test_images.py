@@ -68,7 +68,7 @@ def test_the_file_goes_when_the_question_fails(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_base64_is_refused_and_nothing_is_opened(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ImageError, match="paths and addresses are not opened here"), open_base64_image(text, tmp_path):
+    with pytest.raises(ImageError, match="Paths and URLs are not opened"), open_base64_image(text, tmp_path):
         pass
     assert not list(tmp_path.iterdir())
 

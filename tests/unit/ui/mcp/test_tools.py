@@ -31,7 +31,7 @@ def quiet(fraction: float, stage: str) -> None:
     pass
 
 
-class Desk:
+class ToolClient:
     """A toolbox over a scripted model."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,13 +49,13 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "work")
+def client(tmp_path: Path) -> ToolClient:
+    return ToolClient(tmp_path / "work")
 
 
-def test_locate_asks_one_turn(desk: Desk) -> None:
-    reply = desk(LOCATE, **QUESTION)
-    assert desk.model.kinds() == [["grounding"]]
+def test_locate_asks_one_turn(client: ToolClient) -> None:
+    reply = client(LOCATE, **QUESTION)
+    assert client.model.kinds() == [["grounding"]]
     assert reply.found["boxes"] == [{**EDGES, "label": "sign"}]
     assert (reply.found["outcome"], reply.found["model"]) == ("ok", "mine")
     assert reply.found["image"] == {"name": "image", "width": 1600, "height": 900}
@@ -64,102 +64,103 @@ def test_locate_asks_one_turn(desk: Desk) -> None:
     assert Image.open(io.BytesIO(crop)).getpixel((100, 100))[0] > 230
 
 
-def test_every_tool_warns_of_a_model_that_was_not_made_for_the_image(desk: Desk) -> None:
-    desk.model.name = "built-in"
+def test_every_tool_warns_of_a_model_that_was_not_made_for_the_image(client: ToolClient) -> None:
+    client.model.name = "built-in"
     box = {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 50}
     for tool, more in ((ASK, {}), (LOCATE, {}), (VERIFY, {"boxes": [box]})):
-        (warning,) = desk(tool, **QUESTION, **more, model="built-in").found["warnings"]
+        (warning,) = client(tool, **QUESTION, **more, model="built-in").found["warnings"]
         assert warning.startswith("hart-tiny-base was made for drawn needle scenes.")
-    desk.model.name = "mine"
+    client.model.name = "mine"
     for tool, more in ((ASK, {}), (LOCATE, {}), (VERIFY, {"boxes": [box]})):
-        assert desk(tool, **QUESTION, **more).found["warnings"] == []
+        assert client(tool, **QUESTION, **more).found["warnings"] == []
 
 
-def test_ask_answers_from_the_crops_beside_the_full_image(desk: Desk) -> None:
-    reply = desk(ASK, **QUESTION, choices=["five", "six"], answer="five")
-    assert {name: told["answer"] for name, told in reply.found["protocols"].items()} == {
+def test_ask_answers_from_the_crops_beside_the_full_image(client: ToolClient) -> None:
+    reply = client(ASK, **QUESTION, choices=["five", "six"], answer="five")
+    assert {name: result["answer"] for name, result in reply.found["protocols"].items()} == {
         "crops_only": "A",
         "direct": "B",
     }
     assert reply.found["verification"]["sufficiency"] == 1.0
     assert len(reply.crops) == 1
-    assert set(desk(ASK, **QUESTION, protocols=["full_and_crops"]).found["protocols"]) == {"full_and_crops"}
+    assert set(client(ASK, **QUESTION, protocols=["full_and_crops"]).found["protocols"]) == {"full_and_crops"}
 
 
-def test_verify_looks_into_all_of_the_boxes(desk: Desk) -> None:
+def test_verify_uses_all_boxes(client: ToolClient) -> None:
     boxes = [{"x_min": 100 * n, "y_min": 10, "x_max": 100 * n + 50, "y_max": 5000} for n in range(9)]
-    reply = desk(VERIFY, **QUESTION, choices=["five", "six"], answer="B", boxes=boxes)
-    assert desk.model.kinds() == [["crops_only"], ["direct"], ["direct"]]
+    reply = client(VERIFY, **QUESTION, choices=["five", "six"], answer="B", boxes=boxes)
+    assert client.model.kinds() == [["crops_only"], ["direct"], ["direct"]]
     assert (
-        len([part for part in desk.model.requests("crops_only")[0].messages[0].parts if not isinstance(part, str)]) == 9
+        len([part for part in client.model.requests("crops_only")[0].messages[0].parts if not isinstance(part, str)])
+        == 9
     )
     assert (reply.found["sufficient"], reply.found["full_right"], reply.found["masked_answer"]) == (False, True, "B")
     assert reply.found["necessary"] is False
     assert reply.found["boxes"][1] == {"x_min": 100, "y_min": 10, "x_max": 150, "y_max": 900, "label": ""}
 
 
-def test_without_a_region_there_is_no_image(desk: Desk) -> None:
-    desk.model.grounding = "I do not know."
-    reply = desk(LOCATE, **QUESTION)
+def test_without_a_region_there_is_no_image(client: ToolClient) -> None:
+    client.model.grounding = "I do not know."
+    reply = client(LOCATE, **QUESTION)
     assert (reply.found["outcome"], reply.found["boxes"], reply.crops) == ("no_box", [], ())
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_only_the_models_of_the_operator_are_opened(desk: Desk, tool: Tool) -> None:
-    schema = desk.toolbox.describe(tool)["properties"]["model"]
+def test_only_the_models_of_the_operator_are_opened(client: ToolClient, tool: Tool) -> None:
+    schema = client.toolbox.describe(tool)["properties"]["model"]
     assert (schema["enum"], schema["default"]) == (["mine", "built-in"], "mine")
     more = {"boxes": [EDGES]} if tool is VERIFY else {}
     for name in ("/etc", "someone/else", "served:http://127.0.0.1:1", " mine"):
-        with pytest.raises(InputError, match="one of the models mine, built-in"):
-            desk(tool, **QUESTION, **more, model=name)
-    assert desk.loaded == []
+        with pytest.raises(InputError, match="one of mine, built-in"):
+            client(tool, **QUESTION, **more, model=name)
+    assert client.loaded == []
 
 
 @pytest.mark.parametrize(
     ("tool", "changes", "text"),
     [
-        (ASK, {"image": None}, "got image: "),
-        (ASK, {"image": {"path": "/etc/passwd"}}, "got image: "),
-        (ASK, {"question": " "}, "no question yet"),
-        (ASK, {"question": "x" * 20_001}, "got question: "),
-        (ASK, {"question": "\ud800"}, "got question: "),
+        (ASK, {"image": None}, "argument image: "),
+        (ASK, {"image": {"path": "/etc/passwd"}}, "argument image: "),
+        (ASK, {"question": " "}, "No question"),
+        (ASK, {"question": "x" * 20_001}, "argument question: "),
+        (ASK, {"question": "\ud800"}, "argument question: "),
         (ASK, {"choices": ["one"]}, "2 to 26"),
-        (ASK, {"choices": ["a"] * 27}, "got choices: "),
+        (ASK, {"choices": ["a"] * 27}, "argument choices: "),
         (ASK, {"choices": ["a", "b"], "answer": "z"}, "'z'"),
-        (ASK, {"protocols": ["sideways"]}, "got protocols.0: "),
+        (ASK, {"protocols": ["sideways"]}, "argument protocols.0: "),
         (ASK, {"protocols": []}, "at least one"),
-        (ASK, {"folder": "/etc"}, "got folder: "),
-        (LOCATE, {"answer": "a"}, "got answer: "),
-        (VERIFY, {}, "got boxes: "),
-        (VERIFY, {"boxes": []}, "got boxes: "),
-        (VERIFY, {"boxes": [EDGES] * 17}, "got boxes: "),
-        (VERIFY, {"boxes": [{**EDGES, "x_min": 1e400}]}, "got boxes.0.x_min: "),
+        (ASK, {"folder": "/etc"}, "argument folder: "),
+        (LOCATE, {"answer": "a"}, "argument answer: "),
+        (VERIFY, {}, "argument boxes: "),
+        (VERIFY, {"boxes": []}, "argument boxes: "),
+        (VERIFY, {"boxes": [EDGES] * 17}, "argument boxes: "),
+        (VERIFY, {"boxes": [{**EDGES, "x_min": 1e400}]}, "argument boxes.0.x_min: "),
         (VERIFY, {"boxes": [{**EDGES, "x_max": 1}]}, "box 1: expected x_min < x_max"),
-        (VERIFY, {"boxes": [{**EDGES, "x_min": 2000, "x_max": 3000}]}, "got box 1 outside"),
+        (VERIFY, {"boxes": [{**EDGES, "x_min": 2000, "x_max": 3000}]}, "is outside the image of 1600 x 900 pixels"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named_and_not_repeated(
-    desk: Desk, tool: Tool, changes: dict[str, Any], text: str
+    client: ToolClient, tool: Tool, changes: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(HartError) as caught:
-        desk(tool, **{**QUESTION, **changes})
+        client(tool, **{**QUESTION, **changes})
     assert text in str(caught.value)
     assert len(str(caught.value)) < 500
-    assert str(desk.folder) not in str(caught.value)
-    assert desk.model.calls == []
+    assert str(client.folder) not in str(caught.value)
+    assert client.model.calls == []
 
 
-def test_nothing_stays_on_the_disk(desk: Desk) -> None:
-    before = sorted(desk.folder.rglob("*"))
-    desk(ASK, **QUESTION)
+def test_nothing_stays_on_the_disk(client: ToolClient) -> None:
+    before = sorted(client.folder.rglob("*"))
+    client(ASK, **QUESTION)
     with pytest.raises(HartError):
-        desk(ASK, **{**QUESTION, "image": "AAAA"})
-    assert sorted(desk.folder.rglob("*")) == before
+        client(ASK, **{**QUESTION, "image": "AAAA"})
+    assert sorted(client.folder.rglob("*")) == before
 
 
-def test_clients_are_told_the_bounds_and_the_meaning_of_every_argument(desk: Desk) -> None:
+def test_the_schema_has_limits_and_descriptions_of_every_argument(client: ToolClient) -> None:
     for tool in TOOLS:
-        schema = desk.toolbox.describe(tool)
+        schema = client.toolbox.describe(tool)
         assert f"at most {MAX_IMAGE_BYTES >> 20} MiB" in schema["properties"]["image"]["description"]
         assert all(field["description"] for field in schema["properties"].values())
         assert schema["additionalProperties"] is False

@@ -20,7 +20,7 @@ def test_this_machine_needs_no_login_and_answers_to_its_own_names(host: str) -> 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "lab.example"])  # noqa: S104 - nothing listens
 def test_a_network_is_not_let_in_without_a_login(host: str) -> None:
-    with pytest.raises(InputError, match=rf"set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or .*--without-login"):
+    with pytest.raises(InputError, match=rf"Set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or .*--without-login"):
         load_auth_config(host, {})
     access = load_auth_config(host, variables())
     assert (access.profile, access.hosts, access.login) == ("lab", None, ("ada", PASSWORD))
@@ -28,7 +28,7 @@ def test_a_network_is_not_let_in_without_a_login(host: str) -> None:
 
 
 def test_a_tunnel_is_a_network() -> None:
-    with pytest.raises(InputError, match="expected a login"):
+    with pytest.raises(InputError, match="needs a login"):
         load_auth_config("127.0.0.1", {}, is_tunneled=True)
     assert load_auth_config("127.0.0.1", variables(), is_tunneled=True).hosts is None
 
@@ -47,7 +47,7 @@ def test_a_space_is_public() -> None:
     "given",
     [variables(user=""), variables(password=""), variables(password="short")],  # noqa: S106 - of this test alone
 )
-def test_half_a_login_and_a_short_password_are_refused_without_being_told(given: dict[str, str]) -> None:
+def test_half_a_login_and_a_short_password_are_refused_without_being_shown(given: dict[str, str]) -> None:
     with pytest.raises(InputError) as caught:
         load_auth_config("127.0.0.1", given)
     assert "short" not in str(caught.value)
@@ -76,7 +76,7 @@ def test_tools_are_served_behind_a_token_with_and_without_a_login(host: str) -> 
 def test_a_token_alone_serves_nothing_and_is_no_login() -> None:
     given = {MCP_TOKEN_VARIABLE: TOKEN}
     assert load_auth_config("127.0.0.1", given).mcp_token == "" and not given
-    with pytest.raises(InputError, match="expected a login"):
+    with pytest.raises(InputError, match="needs a login"):
         load_auth_config("0.0.0.0", {MCP_TOKEN_VARIABLE: TOKEN}, serves_mcp=True)  # noqa: S104 - nothing listens
 
 

@@ -96,9 +96,9 @@ def labeling(**changes: Any) -> LabelingConfig:
     [
         (EvaluationConfig(served=SERVED), "served model.*SECRET_OF_THE_SERVER.*terminal"),
         (labeling(served=SERVED), "served model.*http://127.0.0.1:9/v1"),
-        (EvaluationConfig(model="evil/model"), "allowed here"),
-        (labeling(model="evil/model"), "allowed here"),
-        (RunConfig(model=ModelConfig(id="evil/model")), "allowed here"),
+        (EvaluationConfig(model="evil/model"), "not allowed on this server"),
+        (labeling(model="evil/model"), "not allowed on this server"),
+        (RunConfig(model=ModelConfig(id="evil/model")), "not allowed on this server"),
         (EvaluationConfig(path="http://evil.example/x"), "is an address"),
         (EvaluationConfig(without="ftp://evil.example/x"), "is an address"),
         (RunConfig(data=DataConfig(source="hf", path="hf://datasets/evil/x")), "is an address"),
@@ -106,7 +106,7 @@ def labeling(**changes: Any) -> LabelingConfig:
         (RunConfig(data=DataConfig(source="jsonl", path="a\0b")), "is an address"),
     ],
 )
-def test_what_no_page_starts_whoever_has_made_it(config: Any, match: str) -> None:
+def test_what_no_page_starts(config: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         check_config(config, ModelAllowlist(("built-in", "built-in-hart"), None, "--allow-model"))
 
@@ -190,7 +190,7 @@ def test_an_adapter_opens_its_base_too(root: Root) -> None:
         if is_own:
             assert lab.check(str(folder)) == str(folder)
         else:
-            with pytest.raises(InputError, match="allowed here"):
+            with pytest.raises(InputError, match="not allowed on this server"):
                 lab.check(str(folder))
 
 
@@ -240,7 +240,7 @@ def test_what_the_operator_named_is_trusted(root: Root) -> None:
 
 def test_a_signed_run_is_checked_against_the_models_of_today(root: Root) -> None:
     layout = root.make(EvaluationConfig(model="owner/name"), signed=True)
-    with pytest.raises(InputError, match="allowed here"):
+    with pytest.raises(InputError, match="not allowed on this server"):
         root.check(layout, EvaluationConfig, ModelAllowlist(("built-in",), root.root, "--allow-model"))
 
 

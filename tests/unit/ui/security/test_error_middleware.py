@@ -34,9 +34,9 @@ def application(*steps):
 def incident_of(answer):
     assert answer.status == 400
     assert answer.headers[b"content-type"] == b"application/json" and b"x-own" not in answer.headers
-    told = re.fullmatch(r"This request cannot be answered\. The log has it as ([0-9a-f]{8})\.", answer.detail)
-    assert told, answer.detail
-    return told[1]
+    match = re.fullmatch(r"Request failed\. Search the server log for ([0-9a-f]{8})\.", answer.detail)
+    assert match, answer.detail
+    return match[1]
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_every_fault_has_a_number_of_its_own():
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 504, 505, 506, 508, 599])
-def test_an_answer_that_tells_of_a_fault_is_replaced_in_whole(status, caplog):
+def test_an_error_response_is_replaced_in_whole(status, caplog):
     body = {"type": "http.response.body", "body": SECRET.encode()}
     answer = call(ErrorMiddleware(application(start(status), body, body)))
     assert incident_of(answer) in caplog.text and len(answer.messages) == 2
     assert b"secret" not in answer.body
 
 
-def test_an_exception_behind_such_an_answer_is_told_once(caplog):
+def test_an_exception_behind_such_an_answer_is_logged_once(caplog):
     answer = call(ErrorMiddleware(application(start(500), PIECE, ValueError(SECRET))))
     assert incident_of(answer) in caplog.text and len(caplog.records) == 1
     assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.body"]

@@ -63,7 +63,7 @@ def test_where_others_come_in_those_of_the_list_may(profile: Any, runs_root: Pat
     for name in (*BUILT_IN_FOLDERS, "owner/added", " built-in "):
         assert allowed.check(name) == name.strip()
     for name in HOSTILE:
-        with pytest.raises(InputError, match="allowed here"):
+        with pytest.raises(InputError, match="not allowed on this server"):
             allowed.check(name)
 
 
@@ -119,41 +119,43 @@ def check_boxes(allowed: ModelAllowlist, root: Path, name: str) -> object:
 
 
 def label(allowed: ModelAllowlist, root: Path, name: str) -> object:
-    desk = LabelApi(root / "labels", allowed=allowed)
-    desk.create({"name": "p"})
+    label_api = LabelApi(root / "labels", allowed=allowed)
+    label_api.create({"name": "p"})
     sample = Sample(id="s", image=str(root / "p.png"), question="What?", answer="red")
-    import_samples(desk.open_project("p"), LoadedSamples("x", (sample,)))
-    return desk.start({"project": "p", "model": name})
+    import_samples(label_api.open_project("p"), LoadedSamples("x", (sample,)))
+    return label_api.start({"project": "p", "model": name})
 
 
-def launch_desk(allowed: ModelAllowlist, root: Path) -> RunLauncher:
-    desk = RunLauncher(root / "runs", is_open=False, find_gpus=list, allowed=allowed)
-    desk.is_open = True
-    return desk
+def make_launcher(allowed: ModelAllowlist, root: Path) -> RunLauncher:
+    launcher = RunLauncher(root / "runs", is_open=False, find_gpus=list, allowed=allowed)
+    launcher.is_open = True
+    return launcher
 
 
 def train(allowed: ModelAllowlist, root: Path, name: str) -> object:
-    return launch_desk(allowed, root).enqueue(LaunchRequest(RunConfig(model=ModelConfig(id=name)), "cpu-demo"))
+    return make_launcher(allowed, root).enqueue(LaunchRequest(RunConfig(model=ModelConfig(id=name)), "cpu-demo"))
 
 
 def check_training(allowed: ModelAllowlist, root: Path, name: str) -> object:
-    return list(launch_desk(allowed, root).check(LaunchRequest(RunConfig(model=ModelConfig(id=name)), "cpu-demo")))
+    return list(make_launcher(allowed, root).check(LaunchRequest(RunConfig(model=ModelConfig(id=name)), "cpu-demo")))
 
 
 def go_on_training(allowed: ModelAllowlist, root: Path, name: str) -> object:
     layout = create_run(root / "runs", "training", RunConfig(model=ModelConfig(id=name)), "ap_grpo", 10)
-    return launch_desk(allowed, root).resume({"run": layout.run_id})
+    return make_launcher(allowed, root).resume({"run": layout.run_id})
 
 
 def evaluate(allowed: ModelAllowlist, root: Path, name: str) -> object:
-    desk = launch_desk(allowed, root)
-    return EvaluationApi(desk, RunMonitor(desk.runs_root, root / "seen")).start({"benchmark": "needle", "model": name})
+    launcher = make_launcher(allowed, root)
+    return EvaluationApi(launcher, RunMonitor(launcher.runs_root, root / "seen")).start(
+        {"benchmark": "needle", "model": name}
+    )
 
 
 def go_on_evaluating(allowed: ModelAllowlist, root: Path, name: str) -> object:
-    desk = launch_desk(allowed, root)
-    layout: RunLayout = prepare_run(desk.runs_root, EvaluationConfig(model=name))
-    return EvaluationApi(desk, RunMonitor(desk.runs_root, root / "seen")).resume({"run": layout.run_id})
+    launcher = make_launcher(allowed, root)
+    layout: RunLayout = prepare_run(launcher.runs_root, EvaluationConfig(model=name))
+    return EvaluationApi(launcher, RunMonitor(launcher.runs_root, root / "seen")).resume({"run": layout.run_id})
 
 
 def load(name: str) -> ScriptedModel:
@@ -165,5 +167,5 @@ def load(name: str) -> ScriptedModel:
 )
 def test_it_holds_at_every_place_that_a_name_enters(act: Act, tmp_path: Path) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "p.png")
-    with pytest.raises(InputError, match="allowed here"):
+    with pytest.raises(InputError, match="not allowed on this server"):
         act(ModelAllowlist(("built-in",), None, "--allow-model"), tmp_path, "owner/other")

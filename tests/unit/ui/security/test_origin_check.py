@@ -38,7 +38,7 @@ def test_other_names_are_refused_by_a_private_server(host):
 
 
 def test_a_public_server_answers_to_any_name():
-    assert answer(hosts=None, host="somebody-studio.hf.space")[0] == 200
+    assert answer(hosts=None, host="owner-studio.hf.space")[0] == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:9999", "null", "http://127.0.0.1"])
@@ -53,7 +53,7 @@ def test_posts_from_the_page_itself_and_from_scripts_pass(hosts):
 
 
 def test_a_foreign_page_cannot_post_to_a_public_server_either():
-    assert answer("POST", None, host="somebody-studio.hf.space", origin="https://evil.example")[0] == 403
+    assert answer("POST", None, host="owner-studio.hf.space", origin="https://evil.example")[0] == 403
 
 
 def test_headers_are_added_and_own_ones_kept():

@@ -52,7 +52,7 @@ def test_what_is_no_place_stays(text):
     assert redact_absolute_paths(text) == text
 
 
-def test_names_and_values_at_any_depth_are_looked_at_and_the_rest_stays_what_it_is():
+def test_names_and_values_at_any_depth_are_redacted_and_the_rest_is_unchanged():
     reply = {"/srv/a/b": [{"x": ("/srv/c/d", 1, 0.5, None, True)}], 7: "/srv/e/f"}
     assert redact_absolute_paths(reply) == {"b": [{"x": ["d", 1, 0.5, None, True]}], 7: "f"}
     assert reply == {"/srv/a/b": [{"x": ("/srv/c/d", 1, 0.5, None, True)}], 7: "/srv/e/f"}, "the caller's own stays"

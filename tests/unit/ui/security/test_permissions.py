@@ -42,7 +42,7 @@ def refuses(act: Any, *given: Any) -> bool:
 
 
 @pytest.mark.parametrize("profile", ["local", "lab"])
-def test_on_a_page_of_ones_own_everybody_works(profile: Any) -> None:
+def test_on_a_local_page_everyone_may_work(profile: Any) -> None:
     permissions = load_permissions(profile, {**SPACE, **SIGN_IN})
     assert permissions.can_write and not permissions.is_public
     permissions.require_write_access(None)
@@ -116,7 +116,7 @@ def test_no_job_inherits_the_secret_that_signs_sessions() -> None:
 @pytest.mark.parametrize(
     ("value", "is_zero"), [("", False), ("0", False), ("false", False), ("true", True), ("1", True)]
 )
-def test_zero_gpu_is_told_by_its_variable(value: str, is_zero: bool) -> None:
+def test_zero_gpu_is_detected_by_its_variable(value: str, is_zero: bool) -> None:
     assert is_zero_gpu({"SPACES_ZERO_GPU": value}) is is_zero
     assert not is_zero_gpu({})
 

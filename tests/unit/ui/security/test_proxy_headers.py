@@ -47,7 +47,7 @@ def clean(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("proxying", [NO_PROXY, PROXIED, SETS_CLIENT, SPACE])
-def test_no_header_of_a_client_tells_the_address_of_the_page(name: str, proxying: ProxyConfig) -> None:
+def test_no_header_of_a_client_sets_the_address_of_the_page(name: str, proxying: ProxyConfig) -> None:
     headers: dict[str, Any] = {name.replace("-", "_"): "evil.example", "cookie": "a=b"}
     cleaned = clean(proxying, **headers)
     assert "evil.example" not in cleaned.values() and cleaned["cookie"] == "a=b"

@@ -51,7 +51,7 @@ def test_json_of_exactly_the_limit_passes_and_a_byte_more_does_not(limit):
     refused = call(limit, [part(json_of(most + 1), is_last=True)], headers=[JSON, length(most + 1)])
     assert (refused.status, refused.detail, refused.unread) == (
         413,
-        "Expected at most 1 MB, got more. Send less at once.",
+        "Request too large: at most 1 MB are allowed. Send less at once.",
         1,
     )
     assert refused.headers[b"connection"] == b"close", "what is left of it is never read"
@@ -125,7 +125,7 @@ def test_json_is_nested_so_deep_and_no_deeper(limit, depth):
 )
 def test_what_is_no_plain_json_is_refused_in_words(limit, text):
     refused = call(limit, in_parts(text.encode(), 1000), headers=[JSON])
-    assert (refused.status, refused.detail) == (400, "Expected JSON without NaN, infinity and double names.")
+    assert (refused.status, refused.detail) == (400, "Invalid JSON, or JSON with NaN, infinity or duplicate names.")
 
 
 def test_a_call_without_a_body_is_for_the_application_to_judge(limit):
@@ -185,7 +185,7 @@ def test_silence_has_an_end():
     assert call(limit, [5]).status == 408
 
 
-def test_who_has_gone_is_told_nothing(limit):
+def test_a_disconnected_client_gets_nothing(limit):
     assert call(limit, [part(b"[")], headers=[JSON]).messages == []
     assert call(limit, []).messages == []
     assert not limit._unfinished, "and is not counted any more"
@@ -204,7 +204,7 @@ def test_so_many_requests_may_be_on_their_way():
     one, other, third = ("10.0.0.1", 1), ("10.0.0.2", 1), None
     assert send_together(one, one) == [200, 200]
     assert send_together(one, one, one) == [200, 200, 503], "one address has two"
-    assert send_together(third, third, third) == [200, 200, 503], "and whoever has none counts as one"
+    assert send_together(third, third, third) == [200, 200, 503], "and requests without an address count as one client"
     assert send_together(one, one, other, third) == [200, 200, 200, 503], "all together have three"
     assert send_together(one, one) == [200, 200] and not limit._unfinished
 
@@ -221,7 +221,7 @@ def test_who_sends_has_bounds_by_whatever_name(limit, method):
     assert call(limit, in_parts(json_of(101)), method=method).status == 413
 
 
-def test_other_protocols_are_not_looked_at(limit):
+def test_other_protocols_are_passed_through(limit):
     assert call(limit, [part(b"no JSON", is_last=True)], kind="lifespan").status == 200
 
 
@@ -263,7 +263,7 @@ def test_what_a_broken_upload_left_goes_and_nothing_else_does(limit, tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-def test_an_upload_that_the_cache_has_no_room_for_is_refused_in_words(tmp_path):
+def test_an_upload_that_does_not_fit_into_the_cache_is_refused(tmp_path):
     sweeper = CacheCleaner(tmp_path / "cache", 150)
     limit = RequestLimitMiddleware(accepting, cache=sweeper)
 

@@ -14,12 +14,12 @@ ABSENT = [
 
 
 @pytest.mark.parametrize("path", PAGE)
-def test_what_the_page_is_drawn_with_is_for_everybody(path):
+def test_what_the_page_is_drawn_with_is_public(path):
     assert is_open(path) and is_served(path)
 
 
 @pytest.mark.parametrize("path", WORK + FILES)
-def test_what_the_pages_call_is_there_and_not_for_everybody(path):
+def test_what_the_pages_call_is_served_and_not_public(path):
     assert is_served(path) and not is_open(path)
 
 
@@ -39,7 +39,7 @@ def test_slashes_at_the_end_change_nothing():
     "rest",
     ["../config", "..", "a/../../config", "..\\config", "a\\..\\..\\b", "x\0.js", "\0", "a\nb", "a\x7f", "/../x"],
 )
-def test_nothing_leads_out_of_what_everybody_may_have(start, rest):
+def test_nothing_leads_out_of_what_is_public(start, rest):
     assert not is_served(start + rest)
 
 

@@ -1,4 +1,4 @@
-"""What one visitor of a Space cannot take from the others: rooms, the run, memory, open files, turns of the model."""
+"""Limits per visitor of a Space: sessions, runs, memory, open files, model turns."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from hart_studio.labeling.connection_pool import MAX_OPEN_CONNECTIONS
 from hart_studio.ui.api.ask import AskService
 from hart_studio.ui.spaces.session_review import MAX_CHECKED_BOXES
 from hart_studio.ui.spaces.sessions import AWAY_SECONDS, RUN_SECONDS, Session, SessionStore
-from tests.space_sessions import Clock, bring, call, make_session_token, state_of, upload_zip
+from tests.space_sessions import Clock, call, import_source, make_session_token, state_of, upload_zip
 
 
-def test_for_one_more_visitor_the_room_goes_whose_visitor_has_been_away_longest(
-    sessions: SessionStore, session_token: str, clock: Clock
-) -> None:
+def test_a_full_store_evicts_the_longest_idle_session(sessions: SessionStore, session_token: str, clock: Clock) -> None:
     others = []
     for _ in range(2):
         clock.now += 1
@@ -38,19 +36,19 @@ def test_for_one_more_visitor_the_room_goes_whose_visitor_has_been_away_longest(
     assert len(list(sessions.root.iterdir())) == 3
 
 
-def test_many_tickets_drive_no_one_out(sessions: SessionStore, session_token: str, clock: Clock) -> None:
+def test_many_tokens_evict_no_active_session(sessions: SessionStore, session_token: str, clock: Clock) -> None:
     clock.now += AWAY_SECONDS - 1
     made = []
     for _ in range(2):
         made.append(make_session_token())
         call(sessions, made[-1], "create", name="Signs")
     for _ in range(50):
-        with pytest.raises(InputError, match="one more visitor"):
+        with pytest.raises(InputError, match="Too many visitors"):
             call(sessions, make_session_token(), "create", name="Signs")
     assert all(call(sessions, each, "projects") for each in (session_token, *made))
 
 
-def test_a_room_that_cannot_be_made_leaves_nothing_of_the_one_that_went(
+def test_a_session_that_cannot_be_created_leaves_nothing_of_the_evicted_one(
     sessions: SessionStore, session_token: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
@@ -96,7 +94,7 @@ def count_open(folder: Path) -> int:
     return found
 
 
-def test_open_files_of_rooms_have_a_bound_and_are_closed_with_them(
+def test_open_files_of_sessions_have_a_limit_and_are_closed_with_them(
     sessions: SessionStore, session_token: str, uploads: Path, clock: Clock, running: Callable[[str], dict[str, str]]
 ) -> None:
     running(session_token)
@@ -139,7 +137,7 @@ def any_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("any_image")
 def test_no_decoded_image_stays_in_memory(sessions: SessionStore, session_token: str, uploads: Path) -> None:
-    bring(sessions, session_token, upload_zip(uploads, 1))
+    import_source(sessions, session_token, upload_zip(uploads, 1))
     item = call(sessions, session_token, "list_items", project="signs")["rows"][0]["id"]
     shown = {"project": "signs", "reviewer": "Ada", "item": item}
     call(sessions, session_token, "open_item", **shown)
@@ -153,15 +151,15 @@ def test_no_decoded_image_stays_in_memory(sessions: SessionStore, session_token:
             assert is_kept(session) == 1, "one that is held would have been found"
 
 
-@pytest.mark.parametrize(("most", "told"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 bad rows")])
+@pytest.mark.parametrize(("most", "message"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 bad rows")])
 def test_images_of_visitors_have_the_bounds_of_the_page(
-    sessions: SessionStore, uploads: Path, monkeypatch: pytest.MonkeyPatch, most: int, told: str
+    sessions: SessionStore, uploads: Path, monkeypatch: pytest.MonkeyPatch, most: int, message: str
 ) -> None:
     monkeypatch.setattr(sessions._service, "limits", ImageLimits(max_pixels=most))
     visitor = make_session_token()
     call(sessions, visitor, "create", name="Signs")
-    state = bring(sessions, visitor, upload_zip(uploads, 1))
-    assert state["message"].startswith(told)
+    state = import_source(sessions, visitor, upload_zip(uploads, 1))
+    assert state["message"].startswith(message)
     reasons = [reason for _, reason in state["invalid_rows"]]
     assert reasons == [] or "at most 1,199 pixels, got 40 x 30; scale the image down" in reasons[0]
 
@@ -170,7 +168,7 @@ def test_images_of_visitors_have_the_bounds_of_the_page(
 def test_checks_of_one_visitor_have_bounds(
     sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring(sessions, session_token, upload_zip(uploads, 1))
+    import_source(sessions, session_token, upload_zip(uploads, 1))
     item = call(sessions, session_token, "list_items", project="signs")["rows"][0]["id"]
     shown = {"project": "signs", "reviewer": "Ada", "item": item, "revision": 0, "decision": "edit"}
 
@@ -200,12 +198,12 @@ def test_checks_of_one_visitor_have_bounds(
         while sum(each.done() for each in calls) < 2:
             time.sleep(0.01)
         refused = [each for each in calls if each.done()]
-        assert all("one check" in str(each.exception()) for each in refused) and len(refused) == 2
+        assert all("Another verification is running" in str(each.exception()) for each in refused) and len(refused) == 2
         go_on.set()
         assert sum("check" in each.result(20) for each in calls if each not in refused) == 2
 
 
 def test_an_export_of_a_visitor_takes_its_images_along(sessions: SessionStore, session_token: str) -> None:
     for name in ("describe_export_loss", "export"):
-        with pytest.raises(InputError, match="take them along"):
+        with pytest.raises(InputError, match="copies of images"):
             call(sessions, session_token, name, project="signs", format="native", is_referring=True)

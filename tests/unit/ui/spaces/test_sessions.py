@@ -1,4 +1,4 @@
-"""Rooms of a Space's visitors: private, bounded, and gone in time."""
+"""Sessions of Space visitors: private, limited, temporary."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hart_studio.ui.spaces import sessions as sessions_module
 from hart_studio.ui.spaces.sessions import AWAY_SECONDS, IDLE_SECONDS, SessionStore
 from tests.space_sessions import (
     Clock,
-    bring,
     call,
+    import_source,
     make_image,
     make_session_token,
     state_of,
@@ -33,7 +33,7 @@ from tests.space_sessions import (
     [None, "", 7, ["a" * 64], {"a": 1}, "a" * 63, "a" * 65, "A" * 64, "../" * 21 + "a", "a" * 64 + "\n", "g" * 64],
 )
 @pytest.mark.parametrize("name", ["projects", "create", "poll", "decide"])
-def test_without_a_ticket_nothing_is_answered(sessions: SessionStore, wrong: Any, name: str) -> None:
+def test_without_a_token_nothing_is_answered(sessions: SessionStore, wrong: Any, name: str) -> None:
     with pytest.raises(InputError, match="Session expired"):
         sessions.handler_for(name)({"visitor": wrong, "name": "x", "project": "signs"})
     assert not list(sessions.root.iterdir())
@@ -56,7 +56,7 @@ def test_a_stranger_finds_nothing(sessions: SessionStore, session_token: str) ->
         "next_item",
         "preview_source",
     ):
-        with pytest.raises(InputError, match="of this browser tab"):
+        with pytest.raises(InputError, match="browser tab has no projects"):
             call(sessions, stranger, name, project="signs")
     call(sessions, stranger, "create", name="Own")
     assert [each["id"] for each in call(sessions, stranger, "projects")] == ["own"]
@@ -65,23 +65,23 @@ def test_a_stranger_finds_nothing(sessions: SessionStore, session_token: str) ->
             call(sessions, stranger, "poll", project=project)
 
 
-def test_the_folder_does_not_tell_the_ticket(sessions: SessionStore, session_token: str) -> None:
+def test_the_folder_does_not_reveal_the_token(sessions: SessionStore, session_token: str) -> None:
     (session,) = sessions.root.iterdir()
     assert session_token not in session.name
     assert session.stat().st_mode & 0o077 == 0
-    with pytest.raises(InputError, match="of this browser tab"):
+    with pytest.raises(InputError, match="browser tab has no projects"):
         call(sessions, session.name, "poll", project="signs")
 
 
 def test_what_is_served_lies_under_a_name_that_cannot_be_guessed(
     sessions: SessionStore, session_token: str, uploads: Path
 ) -> None:
-    bring(sessions, session_token, upload_zip(uploads))
+    import_source(sessions, session_token, upload_zip(uploads))
     other = make_session_token()
     call(sessions, other, "create", name="Signs")
     names = [call(sessions, each, "quality", project="signs")["report"] for each in (session_token, other)]
     archive = call(sessions, session_token, "export", project="signs", format="native", statuses=["new"])
-    assert archive["folder"] == "", "no folder of this machine is told"
+    assert archive["folder"] == "", "no folder of this machine is shown"
     shown = call(sessions, session_token, "open_item", project="signs", reviewer="Ada", item=call(
         sessions, session_token, "list_items", project="signs")["rows"][0]["id"])["item"]  # fmt: skip
     served = [*names, archive["archive"], shown["preview"]["path"], shown["detail"]["path"]]
@@ -98,8 +98,8 @@ def test_images_come_in_the_file_and_from_nowhere_else(
     inside = base64.b64encode(make_image(1)).decode()
     rows = [{"image": image, "question": f"What {n}?", "answer": "red"} for n, image in enumerate(
         [inside, str(tmp_path / "secret.png"), "../secret.png", "/etc/passwd", "http://127.0.0.1:1/x"])]  # fmt: skip
-    told = bring(sessions, session_token, upload_table(uploads, rows))
-    assert told["message"].startswith("1 added") and told["message"].endswith("4 bad rows")
+    report = import_source(sessions, session_token, upload_table(uploads, rows))
+    assert report["message"].startswith("1 added") and report["message"].endswith("4 bad rows")
 
 
 def zip_with(uploads: Path, entries: dict[str, bytes]) -> Path:
@@ -118,23 +118,23 @@ def test_a_table_in_a_zip_names_images_in_it_and_no_others(
     names = ["img/a.png", "../img/a.png", "../../../secret.png", str(tmp_path / "secret.png"), "img/none.png"]
     table = "image,question\n" + "".join(f"{name},What {n}?\n" for n, name in enumerate(names))
     source = zip_with(uploads, {"q.csv": table.encode(), "img/a.png": make_image(1)})
-    peeked = call(
+    preview = call(
         sessions, session_token, "preview_source", project="signs", source=str(source), image_root=str(tmp_path)
     )
-    assert (peeked["kind"], peeked["found"]) == ("table", 1)
-    told = bring(sessions, session_token, source, image_root=str(tmp_path))
-    assert told["message"].startswith("1 added") and told["message"].endswith("4 bad rows")
+    assert (preview["kind"], preview["found"]) == ("table", 1)
+    report = import_source(sessions, session_token, source, image_root=str(tmp_path))
+    assert report["message"].startswith("1 added") and report["message"].endswith("4 bad rows")
     assert call(sessions, session_token, "list_items", project="signs")["rows"][0]["name"] == "a.png"
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"q.csv": b"image,question\n" * 6000}, "lines in a table"),
+        ({"q.csv": b"image,question\n" * 6000}, "Table too long"),
         ({"a.csv": b"image\n" * 3000, "b.csv": b"image\n" * 3000}, "one table of questions"),
-        ({"q.json": b"[" * 1000}, "leave it out"),
-        ({"q.parquet": b"PAR1"}, "leave it out"),
-        ({"q.csv": b"x" * (65 << 20)}, "MiB of tables"),
+        ({"q.json": b"[" * 1000}, "in the zip is not supported"),
+        ({"q.parquet": b"PAR1"}, "in the zip is not supported"),
+        ({"q.csv": b"x" * (65 << 20)}, "Tables in the zip too large"),
     ],
     ids=["lines", "two", "json", "parquet", "large"],
 )
@@ -163,7 +163,7 @@ def test_no_link_leads_out_of_the_uploads(
     (uploads / "link.zip").symlink_to(outside)
     (uploads / "up").symlink_to(tmp_path)
     for source in (uploads / "link.zip", uploads / "up" / outside.relative_to(tmp_path), uploads / ".." / outside.name):
-        with pytest.raises(InputError, match="uploaded here"):
+        with pytest.raises(InputError, match="Only uploaded files"):
             call(sessions, session_token, "start_import", project="signs", source=str(source))
 
 
@@ -172,7 +172,7 @@ def test_kinds_that_name_images_elsewhere_are_refused(
     sessions: SessionStore, session_token: str, uploads: Path, kind: str
 ) -> None:
     source = upload_table(uploads, [{"image": "a", "question": "b"}])
-    with pytest.raises(InputError, match="expected a zip of images"):
+    with pytest.raises(InputError, match="is not supported here"):
         call(sessions, session_token, "start_import", project="signs", source=str(source), kind=kind)
 
 
@@ -181,22 +181,22 @@ def test_bounds_of_one_visitor(
 ) -> None:
     for name in ("two", "three"):
         call(sessions, session_token, "create", name=name)
-    with pytest.raises(InputError, match="at most 3 projects"):
+    with pytest.raises(InputError, match="At most 3 projects"):
         call(sessions, session_token, "create", name="four")
     monkeypatch.setattr(session_labels, "MAX_SOURCE_BYTES", 100)
-    with pytest.raises(InputError, match="in one file"):
+    with pytest.raises(InputError, match="File too large"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
     monkeypatch.undo()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
     monkeypatch.setattr(session_labels, "MAX_LINES", 3)
     rows = [{"image": "a", "question": "b"}] * 5
-    with pytest.raises(InputError, match="lines in a table"):
+    with pytest.raises(InputError, match="Table too long"):
         call(sessions, session_token, "preview_source", project="signs", source=str(upload_table(uploads, rows)))
-    with pytest.raises(InputError, match="files in a zip"):
+    with pytest.raises(InputError, match="files in the zip"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads, 5)))
     monkeypatch.setattr(session_labels, "MAX_LINES", 5000)
     monkeypatch.setattr(session_labels, "MAX_BYTES", 10)
-    with pytest.raises(InputError, match="of one visitor"):
+    with pytest.raises(InputError, match="per visitor"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
 
 
@@ -207,7 +207,7 @@ def test_questions_of_all_projects_count_together(
     session_token = make_session_token()
     for name in ("other", "signs"):
         call(sessions, session_token, "create", name=name)
-    assert "2 added" in bring(sessions, session_token, upload_zip(uploads, 2))["message"]
+    assert "2 added" in import_source(sessions, session_token, upload_zip(uploads, 2))["message"]
     call(sessions, session_token, "start_import", project="other", source=str(upload_zip(uploads, 2)), question="What?")
     deadline = time.monotonic() + 20
     while not (call(sessions, session_token, "poll", project="other")["import"] or {}).get("is_over"):
@@ -216,11 +216,11 @@ def test_questions_of_all_projects_count_together(
     assert "room for 2 questions, got 1" in call(sessions, session_token, "poll", project="other")["import"]["error"]
 
 
-def test_a_full_room_makes_nothing_more(
+def test_full_storage_refuses_new_work(
     sessions: SessionStore, session_token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_labels, "MAX_KEPT_BYTES", 10)
-    with pytest.raises(InputError, match="with all exports"):
+    with pytest.raises(InputError, match="with exports"):
         call(sessions, session_token, "export", project="signs", format="native")
 
 
@@ -231,19 +231,19 @@ def test_one_run_at_a_time_over_all_visitors(
     other = make_session_token()
     with pytest.raises(InputError, match="another visitor"):
         running(other)
-    with pytest.raises(InputError, match="at most 8 rollouts"):
+    with pytest.raises(InputError, match="At most 8 rollouts"):
         call(sessions, other, "start", project="signs", rollouts=9)
     assert call(sessions, session_token, "poll", project="signs")["runs"][0]["id"] == run["run"]
 
 
 def test_a_visitor_names_built_in_models_only(sessions: SessionStore, session_token: str, uploads: Path) -> None:
-    bring(sessions, session_token, upload_zip(uploads, 1))
+    import_source(sessions, session_token, upload_zip(uploads, 1))
     for model in ("/etc", "owner/model", str(uploads)):
-        with pytest.raises(InputError, match="allowed here"):
+        with pytest.raises(InputError, match="not allowed on this server"):
             call(sessions, session_token, "start", project="signs", model=model, rollouts=2)
 
 
-def test_a_run_of_someone_who_left_makes_room(
+def test_a_run_of_someone_who_left_frees_the_slot(
     sessions: SessionStore, session_token: str, running: Callable[[str], dict[str, str]], clock: Clock
 ) -> None:
     running(session_token)
@@ -255,10 +255,10 @@ def test_a_run_of_someone_who_left_makes_room(
     assert state_of(sessions, session_token) == "stopped"
 
 
-def test_a_room_goes_when_it_was_idle(
+def test_an_idle_session_expires(
     sessions: SessionStore, session_token: str, clock: Clock, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring(sessions, session_token, upload_zip(uploads))
+    import_source(sessions, session_token, upload_zip(uploads))
     shown = uploads / "work" / call(sessions, session_token, "quality", project="signs")["report"]
     monkeypatch.setattr(time, "time", lambda: 4e9)  # the clock of the wall is no one's business
     assert sessions.sweep() == 1
@@ -270,25 +270,25 @@ def test_a_room_goes_when_it_was_idle(
     clock.now += 2
     assert sessions.sweep() == 0
     assert not list(sessions.root.iterdir()) and not shown.exists()
-    with pytest.raises(InputError, match="of this browser tab"):
+    with pytest.raises(InputError, match="browser tab has no projects"):
         call(sessions, session_token, "poll", project="signs")
     assert call(sessions, session_token, "create", name="Signs") == {"id": "signs"}
 
 
-def test_no_ones_room_goes_while_they_are_in_it(sessions: SessionStore, session_token: str, clock: Clock) -> None:
+def test_no_session_expires_during_a_call(sessions: SessionStore, session_token: str, clock: Clock) -> None:
     with sessions.enter(session_token):
         clock.now += 10 * IDLE_SECONDS
         assert sessions.sweep() == 1
     assert sessions.sweep() == 1, "it was left a moment ago"
 
 
-def test_when_all_are_at_work_one_more_is_told_so(
+def test_with_all_sessions_busy_one_more_is_refused(
     sessions: SessionStore, session_token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
         call(sessions, make_session_token(), "create", name="Signs")
     monkeypatch.setattr(session_labels.SessionLabelApi, "has_run", property(lambda self: True))
-    with pytest.raises(InputError, match="one more visitor"):
+    with pytest.raises(InputError, match="Too many visitors"):
         call(sessions, make_session_token(), "create", name="Signs")
     assert call(sessions, session_token, "projects")
     monkeypatch.undo()
@@ -299,7 +299,7 @@ def test_few_files_are_read_at_once(
 ) -> None:
     monkeypatch.setattr(sessions_module, "MAX_IMPORTS", 1)
     monkeypatch.setattr(session_labels.SessionLabelApi, "is_importing", property(lambda self: True))
-    with pytest.raises(InputError, match="being read"):
+    with pytest.raises(InputError, match="Too many imports"):
         call(sessions, session_token, "start_import", project="signs", source=str(upload_zip(uploads)))
     monkeypatch.undo()
 
@@ -323,13 +323,13 @@ def test_everything_goes_with_the_server(
         call(sessions, session_token, "poll", project="signs")
 
 
-def test_a_deleted_project_of_a_visitor_makes_room_at_once(
+def test_a_deleted_project_of_a_visitor_frees_storage_at_once(
     sessions: SessionStore, session_token: str, uploads: Path
 ) -> None:
-    bring(sessions, session_token, upload_zip(uploads))
+    import_source(sessions, session_token, upload_zip(uploads))
     for name in ("two", "three"):
         call(sessions, session_token, "create", name=name)
-    with pytest.raises(InputError, match="at most 3 projects"):
+    with pytest.raises(InputError, match="At most 3 projects"):
         call(sessions, session_token, "duplicate", project="signs", name="four")
     call(sessions, session_token, "delete", project="three", confirmation="three")
     assert call(sessions, session_token, "trash") == []
@@ -341,14 +341,14 @@ def test_a_deleted_project_of_a_visitor_makes_room_at_once(
         "Signs": False,
         "two": False,
     }
-    with pytest.raises(InputError, match=r"expected a project of this browser tab|which is not there"):
+    with pytest.raises(InputError, match=r"browser tab has no projects|which is not there"):
         call(sessions, make_session_token(), "delete", project="signs", confirmation="Signs")
 
 
 def test_a_copy_counts_against_what_a_visitor_may_keep(
     sessions: SessionStore, session_token: str, uploads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring(sessions, session_token, upload_zip(uploads, 2))
+    import_source(sessions, session_token, upload_zip(uploads, 2))
     monkeypatch.setattr(session_labels, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="A copy would exceed"):
         call(sessions, session_token, "duplicate", project="signs", name="copy")
@@ -357,6 +357,6 @@ def test_a_copy_counts_against_what_a_visitor_may_keep(
     monkeypatch.setattr(session_labels, "MAX_ITEMS", 3)
     newer = make_session_token()
     call(sessions, newer, "create", name="signs")
-    bring(sessions, newer, upload_zip(uploads, 2))
+    import_source(sessions, newer, upload_zip(uploads, 2))
     with pytest.raises(InputError, match="A copy would exceed"):
         call(sessions, newer, "duplicate", project="signs", name="copy")

@@ -20,7 +20,7 @@ PIXELS = Image.new("RGB", (64, 48))
 
 
 @pytest.fixture
-def lent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def gpu_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The module as on ZeroGPU, with a stand-in of the package that pickles as the real one does; names of turns."""
     turns: list[str] = []
 
@@ -58,16 +58,16 @@ def test_elsewhere_a_call_is_just_a_call(monkeypatch: pytest.MonkeyPatch) -> Non
     assert zero_gpu.load_model_here("built-in") is model
 
 
-def test_every_turn_borrows_the_processor(lent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_turn_borrows_the_processor(gpu_calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel(name="m", direct="\\boxed{A}", grounding="\\boxed{A}")
     monkeypatch.setattr(zero_gpu, "load_local_model", lambda name: model)
     found = zero_gpu.load_model_here("folder")
     assert (found.name, found.family, found.crop_budget) == ("m", model.family, model.crop_budget)
     assert found.generate([request()], SamplingParams(), 2) == model.generate([request()], SamplingParams(), 2)
-    assert lent == ["folder"]
+    assert gpu_calls == ["folder"]
 
 
-def test_a_process_that_does_not_have_the_model_loads_it(lent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_have_the_model_loads_it(gpu_calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
 
     def load(name: str) -> ScriptedModel:

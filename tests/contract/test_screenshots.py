@@ -1,4 +1,4 @@
-"""The images of the documents are those that the script takes, no more and no fewer, and each is shown somewhere."""
+"""Screenshots in the documents are exactly those that the script takes, and each is used in a document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.screenshots.__main__ import MAX_BYTES, SCALE
 from tests.browser.screenshots.catalog import SCREENSHOTS, Screenshot
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "docs" / "images"
+IMAGES = ROOT / "docs" / "images"
 SHOWN = {
     (path.parent / target).resolve()
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -21,14 +21,14 @@ SHOWN = {
 
 
 def test_the_folder_holds_what_the_script_takes() -> None:
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(image.file for image in SCREENSHOTS)
+    assert sorted(path.name for path in IMAGES.iterdir()) == sorted(each.file for each in SCREENSHOTS)
 
 
-@pytest.mark.parametrize("shot", SCREENSHOTS, ids=lambda shot: shot.name)
-def test_an_image_is_shown_and_small(shot: Screenshot) -> None:
-    path = FOLDER / shot.file
+@pytest.mark.parametrize("screenshot", SCREENSHOTS, ids=lambda each: each.name)
+def test_a_screenshot_is_shown_and_small(screenshot: Screenshot) -> None:
+    path = IMAGES / screenshot.file
     assert path in SHOWN, "no document shows it"
     assert path.stat().st_size <= MAX_BYTES
     with Image.open(path) as image:
-        assert image.width == shot.width * SCALE
-        assert image.height <= shot.height * SCALE
+        assert image.width == screenshot.width * SCALE
+        assert image.height <= screenshot.height * SCALE
