@@ -31,7 +31,7 @@ def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo) -> list[str
     reasons = Counter(record.error for record in records if record.error)
     lines = [
         f"questions: {len(records):,} of {evaluation.total:,} measured, {reasons.total():,} failed, "
-        f"{asked.bad_count:,} invalid rows left out"
+        f"{asked.invalid_count:,} invalid rows left out"
     ]
     for protocol in evaluation.protocols:
         found = count_accuracy(records, protocol)

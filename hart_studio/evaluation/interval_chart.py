@@ -14,7 +14,7 @@ _LEFT: Final = 300.0
 _RIGHT: Final = 660.0
 _TOP: Final = 52.0
 _STEP: Final = 34.0
-_MAX_LABEL_LENGTH: Final = 38
+_MAX_LABEL_CHARS: Final = 38
 """Letters of a label that have room beside the bars."""
 
 
@@ -70,7 +70,7 @@ def _draw_bar(bar: IntervalBar, top: float, axis: Axis) -> list[str]:
     color = SERIES_STYLES[bar.series % len(SERIES_STYLES)][0]
     return [
         f'<text x="{_LEFT - 10:.1f}" y="{middle + 4:.1f}" text-anchor="end">'
-        f"{html.escape(shorten(bar.label, _MAX_LABEL_LENGTH))}</text>",
+        f"{html.escape(shorten(bar.label, _MAX_LABEL_CHARS))}</text>",
         f'<rect fill="{color}" fill-opacity="0.75" x="{start:.1f}" y="{middle - 9:.1f}" '
         f'width="{max(0.0, end - start):.1f}" height="18"/>',
         f'<path class="axis" fill="none" stroke-width="1.5" d="M{low:.1f} {middle - 5:.1f}V{middle + 5:.1f}'

@@ -13,7 +13,7 @@ _WH: Final = (860, 440)
 _PLOT: Final = (64.0, 48.0, 600.0, 384.0)
 """Left, top, right, bottom of the axes; the legend is on their right."""
 _TICKS: Final = 5
-_MAX_NAME_LENGTH: Final = 28
+_MAX_NAME_CHARS: Final = 28
 """Letters of a name that have room in the legend."""
 
 SERIES_STYLES: Final = (
@@ -139,7 +139,7 @@ def _draw_lines(series: Sequence[Series], axes: tuple[Axis, Axis]) -> list[str]:
             f'<polygon fill="{color}" fill-opacity="0.15" points="{_write(upper + lower)}"/>',
             f'<polyline fill="none" {pen} points="{_write(means)}"/>',
             f'<line {pen} x1="{right + 20:.0f}" y1="{y:.0f}" x2="{right + 52:.0f}" y2="{y:.0f}"/>',
-            f'<text x="{right + 60:.0f}" y="{y + 4:.0f}">{html.escape(shorten(one.name, _MAX_NAME_LENGTH))}</text>',
+            f'<text x="{right + 60:.0f}" y="{y + 4:.0f}">{html.escape(shorten(one.name, _MAX_NAME_CHARS))}</text>',
         ]
     return found
 
@@ -148,12 +148,12 @@ LIST_TEXT_CHARS: Final = 300
 """Characters of a question in a list; opened alone it is shown in full. Project default."""
 
 
-def shorten(text: str, max_length: int) -> str:
+def shorten(text: str, max_chars: int) -> str:
     """A text with its middle left out when it is longer than there is room for."""
-    if len(text) <= max_length:
+    if len(text) <= max_chars:
         return text
-    front = (max_length - 1) // 2
-    return f"{text[:front]}…{text[len(text) - (max_length - 1 - front) :]}"
+    front = (max_chars - 1) // 2
+    return f"{text[:front]}…{text[len(text) - (max_chars - 1 - front) :]}"
 
 
 def _write(points: Sequence[tuple[float, float]]) -> str:

@@ -130,7 +130,7 @@ def _import(options: argparse.Namespace) -> int:
     print(report.describe())
     for line in list_reasons(report.reasons, _MAX_REASONS, lambda reason, count: f"{count} x {reason}"):
         print(f"  {line}")
-    return BAD_INPUT if report.bad_count and not report.added + report.updated + report.known else 0
+    return BAD_INPUT if report.invalid_count and not report.added + report.updated + report.known else 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -60,9 +60,9 @@ _VERSION_2: Final = (
     "CREATE TABLE gold_boxes (item TEXT PRIMARY KEY REFERENCES items (id), boxes TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE imports (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, source TEXT NOT NULL, added INTEGER NOT NULL, known INTEGER NOT NULL,
-        bad INTEGER NOT NULL
+        invalid INTEGER NOT NULL
     )""",
-    """CREATE TABLE bad_rows (
+    """CREATE TABLE invalid_rows (
         import INTEGER NOT NULL REFERENCES imports (id), location TEXT NOT NULL, reason TEXT NOT NULL
     )""",
     "CREATE TABLE runs (id TEXT PRIMARY KEY, at TEXT NOT NULL, model TEXT NOT NULL) WITHOUT ROWID",

@@ -15,7 +15,7 @@ from hart_studio.files import from_stored_path, open_regular_file
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import ImageFile
 
-_MAX_STEM_LENGTH: Final = 80
+_MAX_STEM_CHARS: Final = 80
 _SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -66,7 +66,7 @@ def common_folder(paths: Sequence[str]) -> Path:
 def unique_names(files: Sequence[tuple[ImageFile, str]]) -> list[str]:
     """File names with different stems, whatever the case: label files are named after them."""
     stems = [
-        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_MAX_STEM_LENGTH] or "image" for file, _ in files
+        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_MAX_STEM_CHARS] or "image" for file, _ in files
     ]
     count = Counter(stem.casefold() for stem in stems)
     used: set[str] = set()

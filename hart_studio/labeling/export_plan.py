@@ -17,7 +17,7 @@ from hart_studio.geometry import WH, clip
 from hart_studio.labeling.export_files import check_image, common_folder, unique_names
 from hart_studio.labeling.records import (
     DEFAULT_CLASS,
-    MAX_CLASS_LENGTH,
+    MAX_CLASS_CHARS,
     REVIEWED_STATUSES,
     USABLE_STATUSES,
     ImageFile,
@@ -90,9 +90,9 @@ class ExportOptions:
         if self.images not in ("copy", "reference"):
             raise InputError(f"expected images to be 'copy' or 'reference', got {self.images!r}; choose one")
         for name in (self.box_class, *self.classes):
-            if len(name) > MAX_CLASS_LENGTH or not name.isprintable():
+            if len(name) > MAX_CLASS_CHARS or not name.isprintable():
                 raise InputError(
-                    f"expected a class name of at most {MAX_CLASS_LENGTH} printable characters, got {name[:40]!r}"
+                    f"expected a class name of at most {MAX_CLASS_CHARS} printable characters, got {name[:40]!r}"
                 )
         if self.chat_family not in FAMILIES:
             raise InputError(f"expected one of the families {', '.join(FAMILIES)}, got {self.chat_family!r}")

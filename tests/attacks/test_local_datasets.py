@@ -186,7 +186,7 @@ def test_a_table_whose_columns_lie_in_another_file_is_refused(folder: Path, tmp_
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp", "https"])
-def test_images_that_are_addresses_are_bad_rows(tmp_path: Path, listener: Listener, scheme: str) -> None:
+def test_images_that_are_addresses_are_invalid_rows(tmp_path: Path, listener: Listener, scheme: str) -> None:
     address = f"{scheme}://{listener.place}/x.png"
     rows = [
         {"image": image, "question": "What?", "answer": "x"} for image in (address, {"bytes": None, "path": address})

@@ -89,7 +89,7 @@ def test_a_table_in_a_zip_is_read(open_page: Callable[..., Page], studio: str, l
     expect(page.locator(".hs-preview")).to_contain_text("Images of the first 2 rows: 2 found.")
     expect(page.locator("[data-field=answer]")).to_have_value("answer")
     page.locator(".hs-import-button").click()
-    expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 bad rows")
+    expect(page.locator(".hs-import-message")).to_contain_text("2 added, 0 updated, 0 known, 0 invalid rows")
     assert {item.sample.answer for item in Project(labels / "zip-with-a-table").items()} == {"navy", "red"}
 
 

@@ -71,10 +71,12 @@ def test_from_the_first_row_to_the_export(
     page = open_page(studio)
     create(page, "Whole path")
     bring(page, needle)
-    expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 bad rows")
+    expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 invalid rows")
     bring_again = page.locator(".hs-import-button")
     bring_again.click()
-    expect(page.locator(".hs-import-message")).to_have_text("0 added, 0 updated, 4 known, 0 bad rows", timeout=60_000)
+    expect(page.locator(".hs-import-message")).to_have_text(
+        "0 added, 0 updated, 4 known, 0 invalid rows", timeout=60_000
+    )
 
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")
@@ -155,7 +157,7 @@ def test_columns_are_guessed_shown_and_mapped(
     page.locator("[data-field=answer]").select_option("said")
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text(
-        "1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000
+        "1 added, 0 updated, 0 known, 1 invalid rows", timeout=60_000
     )
     expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"

@@ -104,7 +104,7 @@ def load_label_studio(path: Path, options: ImportOptions | None = None) -> Loade
     """Read tasks: what is imported into Label Studio, or what its JSON export gives.
 
     Of a task the newest annotation that was not skipped counts, else the newest prediction. Each older annotation and
-    each region that is no rectangle is a bad row; a task with regions and no rectangle is left out. The question is
+    each region that is no rectangle is an invalid row; a task with regions and no rectangle is left out. The question is
     ``data.question``, else the template asks for each label.
 
     Args:

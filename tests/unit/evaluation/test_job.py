@@ -246,7 +246,7 @@ def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfi
     layout = prepare_run(tmp_path / "runs", config)
     run_evaluation(layout, lambda _: model())
     asked = json.loads((layout.folder / "dataset_info.json").read_text())
-    assert (asked["samples"], asked["bad_count"]) == (QUESTIONS, 1)
+    assert (asked["samples"], asked["invalid_count"]) == (QUESTIONS, 1)
     assert asked["invalid_rows"][0][0] == f"line {QUESTIONS + 1}"
 
 

@@ -357,7 +357,7 @@ def test_a_file_that_a_checkpoint_extends_is_not_taken_for_a_damaged_one(filled:
         for number in range(40):
             with filled.database.writing() as connection:
                 connection.execute(
-                    "INSERT INTO imports (at, source, added, known, bad) VALUES ('', ?, 0, 0, 0)", (BIG,)
+                    "INSERT INTO imports (at, source, added, known, invalid) VALUES ('', ?, 0, 0, 0)", (BIG,)
                 )
             with filled.database.reading() as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

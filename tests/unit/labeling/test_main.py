@@ -39,7 +39,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     assert command.main(["create", project, "--name", "Streets"]) == 0
     assert command.main(["import", project, str(table)]) == 0
     told = capsys.readouterr().out
-    assert "2 added, 0 updated, 0 known, 1 bad rows" in told
+    assert "2 added, 0 updated, 0 known, 1 invalid rows" in told
     assert "1 x the image is missing" in told
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
@@ -182,7 +182,7 @@ def test_an_import_that_can_use_no_row_is_an_error(
     (copy / "street.png").write_bytes(b"junk")
     (copy / "questions.csv").write_text("image,question\nstreet.png,What?\n")
     assert command.main(["import", project, str(copy / "questions.csv")]) == 2
-    assert "0 added, 0 updated, 0 known, 1 bad rows" in capsys.readouterr().out
+    assert "0 added, 0 updated, 0 known, 1 invalid rows" in capsys.readouterr().out
     assert command.main(["import", project, str(table)]) == 0, "some rows are good"
     assert command.main(["import", project, str(table)]) == 0, "all good rows are known"
 
@@ -250,5 +250,5 @@ def test_reasons_of_bad_rows_that_are_not_shown_are_counted(tmp_path: Path, caps
     capsys.readouterr()
     assert command.main(["import", project, str(tmp_path / "q.jsonl")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1 added") and lines[0].endswith("10 bad rows")
+    assert lines[0].startswith("1 added") and lines[0].endswith("10 invalid rows")
     assert lines[-1] == "  and 2 other reasons"

@@ -96,7 +96,7 @@ def test_everything_comes_back_from_every_format(name: str, decided: Project, tm
     if name == "grounded_chat":  # has no form for "nothing here"
         before = {item: labels for item, labels in before.items() if labels[0].status != "rejected"}
     assert after == before
-    assert report.changed == report.bad_count == 0
+    assert report.changed == report.invalid_count == 0
     assert report.added == len(before)
     assert report.restored == (0 if name == "native" else len(before))
     assert report.unsupported == 0
@@ -191,7 +191,7 @@ def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Pat
         draw_image(tmp_path / f"other{number}" / "x.png", (640, 480)).replace(path)
     _, report = bring_back(folder, "yolo", tmp_path / "again")
     assert report.restored == 0
-    assert report.bad_count == 2  # rejected ones, which have neither a box nor a question
+    assert report.invalid_count == 2  # rejected ones, which have neither a box nor a question
 
 
 @pytest.mark.parametrize("name", ["native", "coco"])
@@ -199,7 +199,7 @@ def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided
     folder = export(decided, name, tmp_path / "out")
     again = create_project(tmp_path / "again", "Again")
     report = import_source(again, str(folder), SourceSettings(kind=name))
-    assert (report.added, report.bad_count, report.unsupported) == (8, 0, 8)
+    assert (report.added, report.invalid_count, report.unsupported) == (8, 0, 8)
     assert "8 without the score or acceptance that the file states" in report.describe()
     assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
     labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]

@@ -72,7 +72,7 @@ def test_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) ->
         assert len(written) + len(invalid_rows) == len(archive.namelist()), "no image is lost without a word"
 
 
-def test_a_bomb_is_a_bad_row(tmp_path: Path) -> None:
+def test_a_bomb_is_an_invalid_row(tmp_path: Path) -> None:
     entries = {"bomb.png": PNG + b"\0" * 50_000_000, "good.png": PNG, "no.png": b"text", "bomb.csv": b"\n" * 50_000_000}
     folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
     assert files_below(folder) == ["good.png"]
@@ -99,7 +99,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
             ZipArchive(path)
 
 
-def test_a_damaged_entry_is_a_bad_row(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_an_invalid_row(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "z.zip", {"a.png": PNG, "b.png": PNG[:-1] + b"x"})
     data = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
