@@ -43,11 +43,12 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their fault."""
+"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their
+fault."""
 
 MAX_FAILING_SECONDS: Final = 900.0
-"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server takes minutes
-for every question."""
+"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server
+takes minutes for every question."""
 
 DATASET_INFO_FILE: Final = "dataset_info.json"
 """File of the run that says what was asked and what was left out."""

@@ -45,7 +45,8 @@ COVERS_HALF: Final = 0.5
 BORDER_PX: Final = 1.0
 """A box this near to the image's edge touches it (project default)."""
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items' fault."""
+"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items'
+fault."""
 
 _MAX_REASON_CHARS: Final = 500
 

@@ -31,7 +31,8 @@ MAX_BYTES: Final = 64 * 2**30
 """Size of all files of an archive together, unpacked (project default)."""
 
 MAX_RATIO: Final = 200
-"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (project default)."""
+"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (project
+default)."""
 
 MAX_NAME_CHARS: Final = 1000
 """Characters of a name with its folders (project default)."""

@@ -232,7 +232,7 @@ def test_one_class_for_all_boxes_of_an_export(
     page.locator(".hs-format").select_option("native")
     expect(page.locator(".hs-label-message")).to_contain_text("keeps every label as it is")
     page.locator(".hs-format").select_option("coco")
-    expect(page.locator(".hs-export-loss")).to_contain_text("labels of 2 boxes, written all as 'road sign'")
+    expect(page.locator(".hs-export-loss")).to_contain_text("labels of 2 boxes, exported as 'road sign'")
     page.locator(".hs-export").click()
     with page.expect_download() as download:
         page.locator(".hs-download-link").click()

@@ -123,7 +123,7 @@ PROVOKED: dict[str, Provoke] = {
         samples(4), eval_samples=2, rl_samples=4, sft_samples=4, seed=0, split_by_image=False
     ),
     "expected the data set with fingerprint": swap_data,
-    "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
+    "No labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
 }  # fmt: skip
 """Beginning of an error -> what raises it."""
 

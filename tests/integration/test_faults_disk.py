@@ -166,7 +166,7 @@ def test_a_decision_and_an_export(tmp_path: Path) -> None:
     desk = ReviewQueue(project)
     item = desk.next_item("Ada")
     assert item is not None
-    with no_room(), pytest.raises(DataError, match="what was saved before is kept"):
+    with no_room(), pytest.raises(DataError, match="Saved data is kept"):
         desk.decide("Ada", item.id, item.label.revision, "accept")
     assert project.item(item.id).label == item.label
     desk.decide("Ada", item.id, item.label.revision, "accept")

@@ -57,7 +57,7 @@ def test_auto_accepted_labels_are_left_for_the_audit(filled: Project, item_ids: 
 
 
 def test_more_labels_than_were_confirmed_are_refused(filled: Project) -> None:
-    with pytest.raises(ConflictError, match="expected 2 labels to accept, got 3"):
+    with pytest.raises(ConflictError, match="3 labels match now, but you confirmed 2"):
         accept_all(filled, "Ada", ItemFilter(min_score=0.4), expected=2)
     assert filled.count_by("status") == {"proposed": 6}
 
@@ -100,7 +100,7 @@ def test_one_that_ended_early_is_told_and_can_be_undone_or_finished(
         accept_all(filled, "Ada", ALL_ITEMS, 6, fail)
     last = read_last(filled)
     assert last is not None and (last.accepted, last.expected, last.is_finished, last.is_running) == (2, 6, False, True)
-    with pytest.raises(InputError, match="A bulk accept of Ada is running: 2 of 6"):
+    with pytest.raises(InputError, match="Bulk accept of Ada is running: 2 of 6"):
         accept_all(filled, "Bo", ALL_ITEMS, 4)
     now = time.time()
     monkeypatch.setattr("hart_studio.labeling.bulk_accept.time.time", lambda: now + SILENT_SECONDS + 1)

@@ -353,7 +353,7 @@ def test_sure_labels_are_accepted_unseen(twenty: Project) -> None:
 def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -> None:
     save_calibration(twenty.folder / CALIBRATION, make_calibration(rollouts=3))
     (told,) = warnings(run(twenty))
-    assert "20 of 20 items will be uncalibrated" in told and "another number of rollouts" in told
+    assert "20 of 20 items will be uncalibrated" in told and "number of rollouts or temperature" in told
     labels = [item.label for item in twenty.items()]
     assert {(label.status, label.score, label.uncalibrated) for label in labels} == {("proposed", None, "sampling")}
 
@@ -368,7 +368,7 @@ def test_the_calibration_of_another_model_gives_no_score(twenty: Project) -> Non
     calibrated(twenty, model="another")
     layout = run(twenty)
     assert twenty.count_by("status") == {"proposed": 20}
-    assert any("no calibration of this model" in message for message in warnings(layout))
+    assert any("no calibration for this model" in message for message in warnings(layout))
     labels = [item.label for item in twenty.items()]
     assert {(label.score, label.uncalibrated, label.is_uncalibrated) for label in labels} == {(None, "model", True)}
     assert twenty.count(ItemFilter(is_uncalibrated=True)) == 20

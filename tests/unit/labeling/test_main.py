@@ -46,7 +46,7 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     assert "WARNING: hart-tiny was made for drawn needle scenes." in told
     assert "1 uncalibrated: no score" not in told
-    found = json.loads(told.split("fitted on\n")[-1])
+    found = json.loads(told.split("of the calibration\n")[-1])
     assert found["scores"] == {"calibrated": 0, "uncalibrated": 2}
     assert (found["name"], found["items"], found["statuses"]) == ("Streets", 2, {"proposed": 2})
     assert command.main(["report", project, str(tmp_path / "report.html")]) == 0
@@ -93,7 +93,7 @@ def test_a_run_ends_with_its_figures_and_the_reasons_of_failures(
     assert "  2 failed: " in out and out.splitlines()[-1] == "2 failed"
     assert "loading the model" in err.splitlines() and "proposing the first boxes" in err.splitlines()
     assert command.main(["export", project, str(tmp_path / "out"), "--status", "failed"]) in (0, 2)
-    assert "writing and reading back" in capsys.readouterr().err
+    assert "writing and verifying" in capsys.readouterr().err
 
 
 def test_a_labeling_run_that_could_not_begin_leaves_nothing(
@@ -133,7 +133,7 @@ def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(
     monkeypatch.setattr(command, "load_model", load)
     command.main(["run", project, "--rollouts", "2"])
     assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in told[0]
-    assert "note: 2 of 2 items will be uncalibrated and wait for review: other images than" in told[0]
+    assert "note: 2 of 2 items will be uncalibrated and need review: images differ" in told[0]
     assert "Scores are" not in told[0]
     draw_marked(table.parent / "street.png")
     scenes = str(tmp_path / "scenes")
@@ -142,15 +142,15 @@ def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(
     command.main(["run", scenes, "--rollouts", "8"])
     assert "Scores are calibrated on needle" in told[1] and "note:" not in told[1] and "WARNING" not in told[1]
     command.main(["run", project, "--model", "org/other"])
-    assert "note: no calibration of this model" in told[2] and "Scores are" not in told[2]
+    assert "note: no calibration for this model" in told[2] and "Scores are" not in told[2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stats", "gone"], "create one first"),
+        (["stats", "gone"], "Create a project first"),
         (["create", "p", "--audit-share", "2"], "audit_share"),
-        (["import", "gone", "t.csv"], "create one first"),
+        (["import", "gone", "t.csv"], "Create a project first"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -42,20 +42,20 @@ def test_a_name_must_be_a_line(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_without_a_project(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="create one first"):
+    with pytest.raises(DataError, match="Create a project first"):
         Project(tmp_path)
 
 
 def test_a_foreign_file_is_no_project(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(b"not a database" * 100)
-    with pytest.raises(DataError, match="damaged or foreign"):
+    with pytest.raises(DataError, match="is no labeling project, or damaged"):
         Project(tmp_path)
 
 
 def test_a_project_of_a_newer_version_is_left_alone(project: Project) -> None:
     with project.database.writing() as connection:
         connection.execute(f"PRAGMA user_version = {newest_version() + 1}")
-    with pytest.raises(DataError, match="update HART Studio"):
+    with pytest.raises(DataError, match="Update HART Studio"):
         Project(project.folder)
 
 
@@ -83,7 +83,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_there(filled: Project) -> None:
     with filled.database.reading() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(DataError, match="the disk is full"):
+        with pytest.raises(DataError, match="The disk is full"):
             for _ in range(1000):
                 add_label(filled, next(filled.items()).id, note="x" * 1900)
         connection.execute("PRAGMA max_page_count = 1000000")
@@ -237,4 +237,4 @@ def test_a_migration_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(2):
         database = Database(project.folder / DATABASE)
         with database.reading() as connection:
-            assert "colour" in {row["name"] for row in connection.execute("PRAGMA table_info(items)")}
+            assert "color" in {row["name"] for row in connection.execute("PRAGMA table_info(items)")}

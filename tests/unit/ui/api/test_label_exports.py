@@ -77,7 +77,7 @@ def test_the_page_is_told_what_the_labels_lose(tmp_path: Path) -> None:
     outputs = LabelExportApi(LabelApi(tmp_path / "projects"), tmp_path / "served")
     told = outputs.describe_export_loss({"project": "large", "format": "coco", "statuses": ["accepted"]})
     assert told["items"] == 50
-    assert "evidence of 50 labels, but for the answer from the crops" in told["losses"]
+    assert "evidence of 50 labels, except the answer from the crops" in told["losses"]
     assert sum(told["excluded"].values()) == 50 and all(reason.startswith("status ") for reason in told["excluded"])
 
 

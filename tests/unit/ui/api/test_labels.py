@@ -241,7 +241,7 @@ def test_what_the_scores_rest_on_is_known_before_a_run(label_api: LabelApi, tabl
     state = label_api.poll({"project": "p"})
     assert state is not None and state["image_domains"] == [""], "so the page suggests no built-in model"
     other = label_api.describe_score_basis({"project": "p", "model": "org/other"})
-    assert other["basis"] == "" and "no calibration of this model" in other["cautions"][0]
+    assert other["basis"] == "" and "no calibration for this model" in other["cautions"][0]
     with pytest.raises(InputError, match="rollouts: Input should be greater than or equal to 2"):
         label_api.describe_score_basis({"project": "p", "rollouts": 1})
     with pytest.raises(InputError, match="expected a model, got 'xxx"):
