@@ -86,12 +86,12 @@ class Target:
         if joined.status_code != 200:
             return joined.text
         with httpx.stream("GET", f"{self.url}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
-            told = ""
+            reported = ""
             for line in stream.iter_lines():
-                told += line + "\n"
+                reported += line + "\n"
                 if '"process_completed"' in line or '"close_stream"' in line or "unexpected_error" in line:
                     break
-        return told
+        return reported
 
     def ask(self, image: Any, endpoint: str = "ask") -> str:
         """Call an endpoint with this in the place of the image; its whole event stream, or the refusal."""
@@ -112,12 +112,12 @@ class Target:
 
 
 def leaks(text: str, target: Target, *, names_roots: bool = False) -> list[str]:
-    """What an answer tells that it must not: words of a secret file, a stack trace, a place on this machine.
+    """Find leaks in a response: words of a secret file, a stack trace, a path on this machine.
 
     Args:
         text: The answer.
         target: Whose it is.
-        names_roots: Whether the folders of runs and labels may be named, as to whoever works there.
+        names_roots: Whether the folders of runs and labels may be named, as in an authenticated response.
     """
     plain = text.replace("\\/", "/")
     # The names of served files are in the cache folder: gradio's addresses are made of them.
@@ -143,16 +143,16 @@ def open_by_name(name: str) -> ChatModel:
 @contextmanager
 def serve_target(root: Path, *, is_open: bool = True, login: tuple[str, str] | None = None) -> Iterator[Target]:
     """Make the data and serve the studio until the block ends."""
-    for name in ("runs", "labels", "cache", "private", "pictures"):
+    for name in ("runs", "labels", "cache", "private", "images"):
         (root / name).mkdir()
     (root / "private" / "secret.txt").write_text(SECRET, "utf-8")
-    picture = draw_image(root / "pictures" / "street.png")
-    Image.open(picture).save(root / "private" / "secret.png")
+    image = draw_image(root / "images" / "street.png")
+    Image.open(image).save(root / "private" / "secret.png")
     run = write_run(root / "runs", "ordinary")
-    evaluation = write_evaluation(root / "runs", make_records(picture), model="scripted")
+    evaluation = write_evaluation(root / "runs", make_records(image), model="scripted")
     project = create_project(root / "labels" / "signs", "signs")
     samples = tuple(
-        Sample(id=f"q{n}", image=str(picture), question=f"Which number {n}?", choices=("five", "six"), answer="A")
+        Sample(id=f"q{n}", image=str(image), question=f"Which number {n}?", choices=("five", "six"), answer="A")
         for n in range(3)
     )
     import_samples(project, LoadedSamples("signs", samples))

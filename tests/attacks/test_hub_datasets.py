@@ -130,7 +130,7 @@ def test_nothing_in_the_image_column_is_decoded(
     }[form]
     serve(monkeypatch, make(feature, cell, "image"))
     with pytest.raises(DataError):
-        load_hugging_face("a/b", tmp_path / "cache", COLUMNS, image_root=tmp_path / "pictures")
+        load_hugging_face("a/b", tmp_path / "cache", COLUMNS, image_root=tmp_path / "images")
 
 
 def test_a_good_data_set_of_the_hub_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

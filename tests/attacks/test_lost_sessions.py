@@ -49,7 +49,7 @@ def test_a_question_whose_answer_no_one_reads_is_not_asked(target: Target, monke
         return answer(self, *arguments)
 
     monkeypatch.setattr(AskService, "answer", note)
-    path = target.upload("x.png", (target.root / "pictures" / "street.png").read_bytes()).json()[0]
+    path = target.upload("x.png", (target.root / "images" / "street.png").read_bytes()).json()[0]
     image = {"path": path, "meta": {"_type": "gradio.FileData"}}
     for _ in range(3):
         body = {"data": [image, "What?", "", "", "scripted", None]}

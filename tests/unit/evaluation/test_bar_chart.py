@@ -51,7 +51,7 @@ def test_the_axis_of_counts_has_whole_numbers_and_no_bar_leaves_it(counts: list[
     assert bar_heights(root) == pytest.approx([axis_height(root) * count / top for count in counts], abs=0.1)
 
 
-def test_the_axis_of_shares_ends_where_it_is_told() -> None:
+def test_the_axis_of_shares_ends_where_it_should() -> None:
     root = ET.fromstring(draw_bars("t", "x", "y", [Bar("a", 0.3)], top=1.0))  # noqa: S314 - our own
     assert [tick.text for tick in ticks_of(root)] == ["0", "0.25", "0.5", "0.75", "1"]
 

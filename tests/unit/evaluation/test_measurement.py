@@ -89,7 +89,7 @@ def test_both_extractors_judge_the_same_text(tmp_path: Path) -> None:
     assert answer_result.official.extracted == "B", "the benchmark's own takes the first letter that it meets"
 
 
-def test_a_image_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_unscored_not_wrong(tmp_path: Path) -> None:
     broken = sample(tmp_path, "one", Box.from_xyxy((0, 0, 9, 9))).model_copy(
         update={"image": str(tmp_path / "gone.png")}
     )

@@ -102,7 +102,7 @@ def test_one_answer_is_a_greedy_one(image: Path) -> None:
     assert {call.sampling.temperature for call in model.calls} == {0.0}
 
 
-def test_a_image_that_failed_keeps_its_boxes() -> None:
+def test_an_image_that_failed_keeps_its_boxes() -> None:
     failure = FailedSample(Sample(id="s", image="gone.png", question="?"), "gone")
     found = refine_boxes(
         ScriptedModel(), [failure], [(LOOSE,)], [[(POINTED,)]], [is_right], LoopSettings(), BoxRefinementSettings()

@@ -113,9 +113,9 @@ def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSampl
     assert set(made.curves) == {"known_answer"}, "four labels make no curve of agreement"
     assert found.shortages == {"agreement": found.shortages["agreement"]}
     assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in found.shortages["agreement"]
-    told = describe_calibration(made)
-    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) right" in told
-    assert "auto-accept disabled: no threshold reliably reaches precision 0.95" in told, "54 of 60 share a score"
+    reported = describe_calibration(made)
+    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) right" in reported
+    assert "auto-accept disabled: no threshold reliably reaches precision 0.95" in reported, "54 of 60 share a score"
 
 
 def mix(record: EvaluatedProposal, count: int) -> list[EvaluatedProposal]:
@@ -160,14 +160,14 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
     assert any("a box lies outside of the image" in reason for reason in found.excluded)
 
 
-def test_nothing_to_calibrate_on_is_told_before_the_model_is_loaded(
+def test_nothing_to_calibrate_on_is_reported_before_the_model_is_loaded(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))
     path = write_samples(tmp_path / "gold", samples, **{f"s{number}": {"gold_boxes": []} for number in range(4)})
     assert main(["calibrate", "--data", str(path.parent), "--out", str(tmp_path / "c.json")]) == 2
-    told = capsys.readouterr().err
-    assert "Too few samples for a calibration: 0 of 'gold' are usable, 100 are needed; 4 x no gold box." in told
+    reported = capsys.readouterr().err
+    assert "Too few samples for a calibration: 0 of 'gold' are usable, 100 are needed; 4 x no gold box." in reported
     for target in ("0", "1", "-1", "2", "nan"):
         assert main(["calibrate", "--data", str(path.parent), "--target-precision", target]) == 2
         assert "--target-precision must be above 0 and below 1" in capsys.readouterr().err
@@ -183,9 +183,9 @@ def test_the_command_makes_no_calibration_from_labels_that_are_all_right(
     path = write_samples(tmp_path / "gold", samples, s1={"gold_boxes": []})
     command = ["calibrate", "--data", str(path.parent), "--rollouts", "2", "--out", str(tmp_path / "c.json")]
     assert main(command) == 2
-    told = capsys.readouterr()
-    assert "1 excluded: no gold box" in told.out
-    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in told.err
+    reported = capsys.readouterr()
+    assert "1 excluded: no gold box" in reported.out
+    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in reported.err
     assert not (tmp_path / "c.json").exists()
 
 

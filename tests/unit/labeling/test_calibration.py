@@ -201,7 +201,7 @@ def test_labels_of_one_score_are_accepted_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fit_right", "fit_wrong", "test_right", "test_wrong", "told"),
+    ("fit_right", "fit_wrong", "test_right", "test_wrong", "reported"),
     [
         (2, 0, 2, 0, "2 to fit on, 2 of them right and 0 wrong"),
         (49, 0, 60, 10, "49 to fit on"),
@@ -211,11 +211,11 @@ def test_labels_of_one_score_are_accepted_together() -> None:
     ],
 )
 def test_too_few_labels_make_no_curve(
-    fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, told: str
+    fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, reported: str
 ) -> None:
     good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
     bad = CalibrationExample(make_check(sufficiency=0.25), False)
-    with pytest.raises(DataError, match=f"Too few labels to calibrate: {told}"):
+    with pytest.raises(DataError, match=f"Too few labels to calibrate: {reported}"):
         fit_curve([good] * fit_right + [bad] * fit_wrong, [good] * test_right + [bad] * test_wrong)
 
 

@@ -1,4 +1,4 @@
-"""What is told of the scores of a run before anyone waits for it."""
+"""What is reported of the scores of a run before anyone waits for it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_other_settings_than_the_calibrations_leave_no_score(drawn: Project, pro
     assert "number of rollouts or temperature differs from the calibration (8 rollouts" in caution
 
 
-def test_tightening_is_told(drawn: Project) -> None:
+def test_tightening_is_reported(drawn: Project) -> None:
     (caution,) = describe_score_basis(TRAINED_MODEL, drawn, settings(is_refining=True)).cautions
     assert "box refinement differs" in caution
 
@@ -86,7 +86,7 @@ def test_what_is_inside_and_outside_is_counted(project: Project, image: Path, dr
     assert any("images differ" in text for text in found.cautions)
 
 
-def test_evidence_that_no_threshold_is_known_for_is_told_when_it_occurs(project: Project, image: Path) -> None:
+def test_evidence_that_no_threshold_is_known_for_is_reported_when_it_occurs(project: Project, image: Path) -> None:
     curve = make_calibration().curves["known_answer"].model_copy(update={"threshold": None})
     save_calibration(project.folder / CALIBRATION, make_calibration(curves={"known_answer": curve}))
     assert describe_score_basis("m", project, settings(4)).cautions == (), "there is no label yet that it could concern"
@@ -100,7 +100,7 @@ def test_evidence_that_no_threshold_is_known_for_is_told_when_it_occurs(project:
     assert unsure.startswith("no auto-accept threshold for a label with a known answer")
 
 
-def test_a_model_without_its_own_calibration_is_told_alone(filled: Project) -> None:
+def test_a_model_without_its_own_calibration_is_reported_alone(filled: Project) -> None:
     found = describe_score_basis("org/another-model", filled, settings(3, 0.5))
     assert (found.basis, found.warnings) == ("", ())
     (caution,) = found.cautions

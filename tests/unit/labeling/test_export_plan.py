@@ -20,7 +20,7 @@ def test_shares_of_the_splits() -> None:
     assert any(moved)
 
 
-def test_a_image_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path: Path) -> None:
+def test_an_image_keeps_its_split_when_others_join_and_is_never_in_two(tmp_path: Path) -> None:
     items = [
         make_item(draw_image(tmp_path / f"{n}.png"), [(1, 2, 3, 4)], question)
         for n in range(40)

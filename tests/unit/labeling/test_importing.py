@@ -48,7 +48,7 @@ def test_a_copy_of_the_image_is_the_same_image(project: Project, image: Path) ->
     assert next(project.items()).image.path == str(image)
 
 
-def test_a_image_that_moved_is_found_again(project: Project, image: Path) -> None:
+def test_an_image_that_moved_is_found_again(project: Project, image: Path) -> None:
     import_samples(project, load(ask(image)))
     moved = image.with_name("moved.png")
     image.rename(moved)
@@ -69,7 +69,7 @@ def test_an_image_whose_old_path_holds_another_file_now_is_found_again(project: 
     assert import_samples(project, load(ask(moved, 0))).known == 1
 
 
-def test_items_of_another_project_bring_a_lost_image_back(project: Project, image: Path, tmp_path: Path) -> None:
+def test_items_of_another_project_restore_a_lost_image(project: Project, image: Path, tmp_path: Path) -> None:
     import_samples(project, load(ask(image)))
     moved = image.with_name("moved.png")
     shutil.copyfile(image, moved)
@@ -99,7 +99,7 @@ def test_invalid_rows_are_counted_listed_and_stop_nothing(project: Project, imag
     assert "check the path" in stored[2][2]
 
 
-def test_another_answer_to_the_same_question_is_told(project: Project, image: Path) -> None:
+def test_another_answer_to_the_same_question_is_reported(project: Project, image: Path) -> None:
     report = import_samples(project, load(ask(image, answer="B"), ask(image, answer="A")))
     assert (report.added, report.invalid_count) == (1, 1)
     assert "with the answer 'B', and comes with 'A'" in report.invalid_rows[0].reason
@@ -146,12 +146,12 @@ def test_gold_boxes_go_where_no_item_has_them(project: Project, image: Path) -> 
 
 def test_progress_reaches_the_end(project: Project, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hart_studio.labeling.importing.BATCH", 2)
-    told: list[tuple[int, int]] = []
-    import_samples(project, load(*(ask(image, number) for number in range(5))), lambda *done: told.append(done))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    reported: list[tuple[int, int]] = []
+    import_samples(project, load(*(ask(image, number) for number in range(5))), lambda *done: reported.append(done))
+    assert reported == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_looking_at_a_image_turns_it_upright(tmp_path: Path) -> None:
+def test_inspecting_an_image_turns_it_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
@@ -161,10 +161,10 @@ def test_looking_at_a_image_turns_it_upright(tmp_path: Path) -> None:
 
 
 def test_a_project_moves_to_another_with_its_whole_history(filled: Project, image: Path, tmp_path: Path) -> None:
-    desk = ReviewQueue(filled)
+    queue = ReviewQueue(filled)
     for item, decision in zip(list(filled.items()), ("accept", "reject"), strict=False):
-        desk.decide("Ada", item.id, 1, decision)  # type: ignore[arg-type]
-    desk.undo("Ada")
+        queue.decide("Ada", item.id, 1, decision)  # type: ignore[arg-type]
+    queue.undo("Ada")
     items = list(filled.items(with_history=True))
     everything = ExportOptions(statuses=("accepted", "proposed"), splits={"train": 1.0})
     export_labels(items, "native", tmp_path / "out", everything)

@@ -38,15 +38,15 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     project = str(tmp_path / "project")
     assert command.main(["create", project, "--name", "Streets"]) == 0
     assert command.main(["import", project, str(table)]) == 0
-    told = capsys.readouterr().out
-    assert "2 added, 0 updated, 0 known, 1 invalid rows" in told
-    assert "1 x the image is missing" in told
+    reported = capsys.readouterr().out
+    assert "2 added, 0 updated, 0 known, 1 invalid rows" in reported
+    assert "1 x the image is missing" in reported
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
-    told = capsys.readouterr().out
-    assert "WARNING: hart-tiny was made for drawn needle scenes." in told
-    assert "1 uncalibrated: no score" not in told
-    found = json.loads(told.split("of the calibration\n")[-1])
+    reported = capsys.readouterr().out
+    assert "WARNING: hart-tiny was made for drawn needle scenes." in reported
+    assert "1 uncalibrated: no score" not in reported
+    found = json.loads(reported.split("of the calibration\n")[-1])
     assert found["scores"] == {"calibrated": 0, "uncalibrated": 2}
     assert (found["name"], found["items"], found["statuses"]) == ("Streets", 2, {"proposed": 2})
     assert command.main(["report", project, str(tmp_path / "report.html")]) == 0
@@ -118,31 +118,33 @@ def test_a_labeling_run_that_could_not_begin_leaves_nothing(
     assert len(list_runs(project.runs)) == 1
 
 
-def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(
+def test_warnings_about_the_scores_are_printed_before_the_model_is_loaded(
     tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = str(tmp_path / "project")
     command.main(["create", project])
     command.main(["import", project, str(table)])
-    told: list[str] = []
+    reported: list[str] = []
 
     def load(name: str, device: str) -> ScriptedModel:
-        told.append(capsys.readouterr().out)
+        reported.append(capsys.readouterr().out)
         return ScriptedModel()
 
     monkeypatch.setattr(command, "load_model", load)
     command.main(["run", project, "--rollouts", "2"])
-    assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in told[0]
-    assert "note: 2 of 2 items will be uncalibrated and need review: images differ" in told[0]
-    assert "Scores are" not in told[0]
+    assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in reported[0]
+    assert "note: 2 of 2 items will be uncalibrated and need review: images differ" in reported[0]
+    assert "Scores are" not in reported[0]
     draw_marked(table.parent / "street.png")
     scenes = str(tmp_path / "scenes")
     command.main(["create", scenes])
     command.main(["import", scenes, str(table)])
     command.main(["run", scenes, "--rollouts", "8"])
-    assert "Scores are calibrated on needle" in told[1] and "note:" not in told[1] and "WARNING" not in told[1]
+    assert (
+        "Scores are calibrated on needle" in reported[1] and "note:" not in reported[1] and "WARNING" not in reported[1]
+    )
     command.main(["run", project, "--model", "org/other"])
-    assert "note: no calibration for this model" in told[2] and "Scores are" not in told[2]
+    assert "note: no calibration for this model" in reported[2] and "Scores are" not in reported[2]
 
 
 @pytest.mark.parametrize(
@@ -162,9 +164,9 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert command.main(arguments) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert message in reported
+    assert reported.count("\n") == 1
 
 
 def test_an_import_that_can_use_no_row_is_an_error(
@@ -175,8 +177,8 @@ def test_an_import_that_can_use_no_row_is_an_error(
     bad = tmp_path / "bad.csv"
     bad.write_text("image,question\ngone.png,What?\nlost.png,Where?\n")
     assert command.main(["import", project, str(bad)]) == 2
-    told = capsys.readouterr()
-    assert "the image is missing" in told.out + told.err
+    reported = capsys.readouterr()
+    assert "the image is missing" in reported.out + reported.err
     copy = tmp_path / "broken"
     copy.mkdir()
     (copy / "street.png").write_bytes(b"junk")

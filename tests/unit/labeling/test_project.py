@@ -165,7 +165,7 @@ def test_the_id_is_of_image_question_and_choices(image: Path) -> None:
     assert make_item_id("a" * 64, "q", ("a,b",)) != make_item_id("a" * 64, "q", ("a", "b"))
 
 
-def test_lots_are_spread_and_repeatable() -> None:
+def test_audit_hashes_are_spread_and_repeatable() -> None:
     hashes = [compute_audit_hash(0, f"{number:016x}") for number in range(2000)]
     assert all(0 <= audit_hash < 1 for audit_hash in hashes)
     assert 0.07 < sum(audit_hash < 0.1 for audit_hash in hashes) / 2000 < 0.13
@@ -199,13 +199,13 @@ def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, it
     add_label(filled, lowest, status="auto_accepted", score=0.99)
     filled.sample_audit()
     assert filled.get_audit_threshold() > hashes[lowest]
-    desk = ReviewQueue(filled)
-    opened = desk.next_item("Ada", ItemFilter(statuses=("auto_accepted",)))
+    queue = ReviewQueue(filled)
+    opened = queue.next_item("Ada", ItemFilter(statuses=("auto_accepted",)))
     assert opened is not None
     assert opened.id == lowest, "one is enough: the other one waits no longer"
-    desk.decide("Ada", lowest, 2, "accept")
+    queue.decide("Ada", lowest, 2, "accept")
     assert measure_quality(filled).audited == 1
-    desk.undo("Ada")
+    queue.undo("Ada")
     assert filled.count_waiting() == {"proposed": 4, "auto_accepted": 1}
     filled.change_settings(ProjectSettings(audit_share=0.0))
     assert filled.count_waiting() == {"proposed": 4}

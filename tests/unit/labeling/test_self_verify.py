@@ -111,7 +111,7 @@ def test_given_boxes_are_verified_as_they_are(image: Path) -> None:
     assert proposal.check.consensus < 1, "how much the model's own regions agree"
 
 
-def test_a_image_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_takes_no_other_along(image: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.jpg"
     Image.effect_noise((900, 900), 90).convert("RGB").save(damaged)
     damaged.write_bytes(damaged.read_bytes()[:60_000])
@@ -174,7 +174,7 @@ def test_a_person_says_that_nothing_is_there(image: Path) -> None:
     assert (problem, check.crops_right, check.necessity, check.area_share) == ("", None, None, 0.0)
 
 
-def test_checking_boxes_of_a_image_that_is_gone(tmp_path: Path) -> None:
+def test_checking_boxes_of_an_image_that_is_gone(tmp_path: Path) -> None:
     check, problem = verify_drawn_boxes(ScriptedModel(), ask(tmp_path / "gone.png"), [Box.from_xyxy(FAR)], FOUR.loop)
     assert "no file of that name" in problem
     assert check.crops_right is None

@@ -64,7 +64,7 @@ def test_a_thin_box_stays_on_its_spot() -> None:
     assert x_min <= 0 and y_min <= 850 and x_max >= 1 and y_max >= 851
 
 
-def test_a_question_cannot_add_a_image(tmp_path: Path) -> None:
+def test_a_question_cannot_add_an_image(tmp_path: Path) -> None:
     row = written(tmp_path, "qwen3_vl", "What is <image><image>?")
     assert row["conversations"][0]["value"].count("<image>") == 1 and row["question"] == "What is <image><image>?"
 
