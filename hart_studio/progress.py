@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TextIO
 from tqdm import tqdm
 
 PLAIN_PERIOD_SECONDS: Final = 10.0
-"""Least time between two plain lines about the same phase, so that the log of a long run stays short (project default)."""
+"""Minimum time between two plain lines about the same phase. Project default."""
 MAX_WARNINGS: Final = 20
 """Maximum number of warnings that a command prints; later ones are only counted. Project default."""
 _MAX_WARNING_CHARS: Final = 1000

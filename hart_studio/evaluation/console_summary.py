@@ -138,7 +138,7 @@ def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo, *, is_done:
         model=evaluation.model,
         measured=len(records),
         total=evaluation.total,
-        invalid_rows=asked.bad_count,
+        invalid_rows=asked.invalid_count,
         accuracy=tuple(accuracy),
         boxes=boxes
         and BoxSummary(

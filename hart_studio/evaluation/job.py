@@ -43,11 +43,12 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their fault."""
+"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their
+fault."""
 
 MAX_FAILING_SECONDS: Final = 900.0
-"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server takes minutes
-for every question."""
+"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server
+takes minutes for every question."""
 
 DATASET_INFO_FILE: Final = "dataset_info.json"
 """File of the run that says what was asked and what was left out."""
@@ -60,7 +61,7 @@ REPORT_SECONDS: Final = 1.0
 not ask for them after every batch."""
 
 _POLL_SECONDS: Final = 0.2
-_MAX_REASON_LENGTH: Final = 500
+_MAX_REASON_CHARS: Final = 500
 
 OpenModel = Callable[[EvaluationConfig], ChatModel]
 """Loads the model of an evaluation, or connects to it."""
@@ -75,7 +76,7 @@ class DatasetInfo(Record):
     """Questions that are asked."""
     fingerprint: str
     """SHA-256 of them, hexadecimal: two evaluations with the same one asked the same."""
-    bad_count: int = 0
+    invalid_count: int = 0
     """Rows that are no question."""
     invalid_rows: tuple[tuple[str, str], ...] = ()
     """(place, reason) of the first of them."""
@@ -177,7 +178,7 @@ def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
         yield
     except BaseException as error:
         write_worker_error(
-            layout, shard, f"process {shard.rank}: {str(error) or type(error).__name__}"[:_MAX_REASON_LENGTH]
+            layout, shard, f"process {shard.rank}: {str(error) or type(error).__name__}"[:_MAX_REASON_CHARS]
         )
         raise
 
@@ -261,7 +262,7 @@ class _Worker:
                 if len(samples) > 1:
                     half = len(samples) // 2
                     return ask(samples[:half]) + ask(samples[half:])
-                return [record_model_error(samples[0], config.protocols, text[:_MAX_REASON_LENGTH])]
+                return [record_model_error(samples[0], config.protocols, text[:_MAX_REASON_CHARS])]
             self._failures, self._failing_since = 0, None
             return records
 
@@ -275,7 +276,7 @@ class _Worker:
         if self._failures >= MAX_CONSECUTIVE_FAILURES or now - self._failing_since > MAX_FAILING_SECONDS:
             raise ModelError(
                 f"expected a model that answers, the last {self._failures or 'batches of'} questions all failed: "
-                f"{reason[:_MAX_REASON_LENGTH]}; put it right, and resume the evaluation"
+                f"{reason[:_MAX_REASON_CHARS]}; put it right, and resume the evaluation"
             )
 
 
@@ -316,7 +317,7 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         benchmark=config.benchmark,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
-        bad_count=len(loaded.invalid_rows),
+        invalid_count=len(loaded.invalid_rows),
         invalid_rows=tuple(_show(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
@@ -351,7 +352,7 @@ def _ignore_phase(phase: str) -> None:
 
 
 def _show(bad: InvalidRow) -> tuple[str, str]:
-    return bad.row, bad.reason[:_MAX_REASON_LENGTH]
+    return bad.row, bad.reason[:_MAX_REASON_CHARS]
 
 
 def _report_progress(writer: RunWriter, shards: ShardReader) -> None:

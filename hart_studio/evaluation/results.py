@@ -66,7 +66,7 @@ def load_evaluation(layout: RunLayout) -> Evaluation:
         records=tuple(records),
         total=asked.samples,
         is_complete=len(records) >= asked.samples,
-        left_out=asked.bad_count,
+        left_out=asked.invalid_count,
     )
 
 

@@ -26,7 +26,7 @@ _QUIET: Final = "#677285"
 _HALO: Final = "#ffffff"
 _MIN_BOX_PX: Final = 8
 _PANEL_PX: Final = 460
-_MAX_TEXT_LENGTH: Final = 400
+_MAX_TEXT_CHARS: Final = 400
 """Letters of a question, an option or an answer that are shown."""
 
 
@@ -210,4 +210,4 @@ def _count_boxes(count: int, name: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT_LENGTH else f"{text[:_MAX_TEXT_LENGTH]}…"
+    return text if len(text) <= _MAX_TEXT_CHARS else f"{text[:_MAX_TEXT_CHARS]}…"

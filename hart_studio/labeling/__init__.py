@@ -1,1 +1,1 @@
-"""Boxes from questions and answers alone: proposed, self-verified, reviewed, exported."""
+"""Grounding labels from questions and answers alone: propose boxes, verify them, review, export."""

@@ -1,4 +1,4 @@
-"""Boxes from questions and answers: ``python -m hart_studio.labeling create|import|run|report|export|...``."""
+"""Grounding labels from questions and answers: ``python -m hart_studio.labeling create|import|run|export|...``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hart_studio.labeling.calibrate import (
     describe_calibration,
     evaluate_proposals,
     infer_calibration_domain,
-    is_judged_record,
+    is_evaluated_proposal,
     make_calibration,
     select_gold_samples,
 )
@@ -67,15 +67,15 @@ BAD_INPUT: Final = 2
 _MAX_REASONS: Final = 8
 
 Command = Callable[[argparse.Namespace], int | None]
-"""Does what the options say; returns an exit code, None = 0."""
+"""Run a subcommand with its parsed options; returns an exit code, None = 0."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a subcommand.
 
     Returns:
-        0 = done, or stopped by its stop file; 1 = a labeling run failed at every item; 2 = unusable input, or an import
-        that could use no row; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = a labeling run failed on every item; 2 = invalid input, or an import
+            without a valid row; 130 = interrupted.
     """
     replace_unencodable_output()
     options = _build_parser().parse_args(argv)
@@ -90,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"error: {error.strerror or error}; what was saved before is kept", file=sys.stderr)
+        print(f"error: {error.strerror or error}. Saved results are kept.", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; what was saved is kept, a run continues with --resume", file=sys.stderr)
+        print("Interrupted. Saved results are kept. Continue a run with --resume RUN.", file=sys.stderr)
         return 130
 
 
@@ -130,7 +130,7 @@ def _import(options: argparse.Namespace) -> int:
     print(report.describe())
     for line in list_reasons(report.reasons, _MAX_REASONS, lambda reason, count: f"{count} x {reason}"):
         print(f"  {line}")
-    return BAD_INPUT if report.bad_count and not report.added + report.updated + report.known else 0
+    return BAD_INPUT if report.invalid_count and not report.added + report.updated + report.known else 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
     if run_id:
         layout = find_run(project.runs, run_id)
         read_config(layout)
-        if run_id != os.environ.get(RUN_VARIABLE):  # a page has looked before it started this process
+        if run_id != os.environ.get(RUN_VARIABLE):  # the page checked this before it started the process
             with reserve_start(project, run_id):
                 pass
     else:
@@ -154,7 +154,9 @@ def _run(options: argparse.Namespace) -> int:
     messages = (*(f"WARNING: {text}" for text in notes.warnings), *(f"note: {text}" for text in notes.cautions))
     for line in (notes.basis, *messages):
         if line:
-            print(line, file=notes_stream, flush=True)  # before the model is loaded: some would choose otherwise
+            print(
+                line, file=notes_stream, flush=True
+            )  # before the model loads, so that the user can still change the settings
     try:
         with nullcontext() if run_id else removing_empty_run(layout, _report_removal):
             run_labeling(layout, load_model, ProgressReporter("item", shown=("accepted", "failed")))
@@ -229,18 +231,18 @@ def _export(options: argparse.Namespace) -> None:
     )
     preview = preview_export(project, options.format, chosen)
     for loss in preview.losses:
-        print(f"  loses {loss.text}")
+        print(f"  loss: {loss.text}")
     if options.dry_run:
         for reason, count in preview.excluded.items():
-            print(f"  {count} left out: {reason}")
+            print(f"  {count} excluded: {reason}")
         return
     with ProgressReporter("item") as progress:
-        progress.set_phase("writing and reading back")
+        progress.set_phase("writing and verifying")
         report = export_project(project, options.format, options.out, chosen)
     images = ", ".join(f"{count} {split}" for split, count in report.images.items())
-    print(f"{report.items} questions, {report.boxes} boxes on {images} images in {report.folder}; read back and equal")
+    print(f"{report.items} questions, {report.boxes} boxes on {images} images in {report.folder}; files verified")
     for reason, count in report.excluded.items():
-        print(f"  {count} left out: {reason}")
+        print(f"  {count} excluded: {reason}")
     for note in report.notes:
         print(f"  {note}")
 
@@ -248,7 +250,7 @@ def _export(options: argparse.Namespace) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     check_output(options.out, "a calibration", is_calibration)
     if options.records:
-        check_output(options.records, "a file of calibration records", is_judged_record)
+        check_output(options.records, "a file of calibration records", is_evaluated_proposal)
     served = read_served(options)
     if served is not None:
         print(describe_endpoint(served), flush=True)
@@ -257,7 +259,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         raise InputError(f"--target-precision must be above 0 and below 1, got {options.target_precision:g}.")
     samples, excluded = select_gold_samples(load_jsonl(options.data / "samples.jsonl"))
     for reason, count in excluded.items():
-        print(f"  {count} left out: {reason}", flush=True)
+        print(f"  {count} excluded: {reason}", flush=True)
     settings = ProposalSettings(
         rollouts=options.rollouts,
         loop=LoopSettings(temperature=options.temperature, max_new_tokens=options.max_new_tokens, seed=options.seed),
@@ -286,13 +288,13 @@ def _calibrate(options: argparse.Namespace) -> None:
     print(describe_calibration(calibration))
     for kind, reason in shortages.items():
         print(f"{kind}: uncalibrated. {reason}")
-    silent = sum(record.example is None for record in records)
-    print(f"{len(records):,} proposals for {len(samples):,} questions, {silent:,} of them failed or without a box")
+    unscored = sum(record.example is None for record in records)
+    print(f"{len(records):,} proposals for {len(samples):,} questions, {unscored:,} of them failed or without a box")
     print(f"wrote {options.out}")
 
 
 def _serve_ml_backend(options: argparse.Namespace) -> None:
-    from hart_studio.labeling.ml_backend import images, server  # noqa: PLC0415 - a web server, for this command alone
+    from hart_studio.labeling.ml_backend import images, server  # noqa: PLC0415 - only this command needs a web server
 
     credentials = server.read_credentials(os.environ, options.host)
     token = os.environ.get("LABEL_STUDIO_API_KEY", "")
@@ -304,7 +306,7 @@ def _serve_ml_backend(options: argparse.Namespace) -> None:
     )
     calibration = get_calibration(name, Path(name))
     if calibration is None:
-        print("no calibration of this model: predictions have no score")
+        print("No calibration found for this model. Predictions have no score.")
     model = load_model(name, options.device)
     backend = server.HartBackend(model, identify_model(name).name, loader, settings, calibration)
     server.serve(server.build_app(backend, credentials), options.host, options.port)
@@ -318,7 +320,7 @@ def load_model(name: str, device: str) -> ChatModel:
 def _split_pair(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not found:
-        raise InputError(f"expected FIELD=COLUMN such as image=photo, got {text!r}")
+        raise InputError(f"Invalid --column {text!r}. Write FIELD=COLUMN, such as image=photo.")
     return name.strip(), value.strip()
 
 
@@ -336,15 +338,20 @@ def _build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    create = add("create", _create, "make an empty project", "labels/signs --name Signs")
-    create.add_argument("project", type=Path, help="folder of the project")
-    create.add_argument("--name", default="", help="what people call it; the folder's name by default")
-    create.add_argument("--seed", type=int, default=0, help="draws the audit and the overlap (%(default)s)")
+    create = add(
+        "create",
+        _create,
+        "create an empty project",
+        "labels/signs --name Signs",
+    )
+    create.add_argument("project", type=Path, help="project folder")
+    create.add_argument("--name", default="", help="display name (default: the folder's name)")
+    create.add_argument("--seed", type=int, default=0, help="seed of the audit and double-review samples (%(default)s)")
     create.add_argument(
-        "--audit-share", type=float, default=0.1, help="share of labels auto-accepted that are checked (%(default)s)"
+        "--audit-share", type=float, default=0.1, help="share of auto-accepted labels to audit (%(default)s)"
     )
     create.add_argument(
-        "--overlap-share", type=float, default=0.0, help="share of items that two people decide (%(default)s)"
+        "--overlap-share", type=float, default=0.0, help="share of items that two people review (%(default)s)"
     )
 
     create.add_argument(
@@ -353,7 +360,7 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"a class of the boxes in exports, the first is the default; repeat ({DEFAULT_CLASS})",
+        help=f"class of exported boxes; repeatable, the first is the default ({DEFAULT_CLASS})",
     )
 
     add_project_commands(add)
@@ -361,113 +368,158 @@ def _build_parser() -> argparse.ArgumentParser:
     source = add(
         "import",
         _import,
-        "add questions and images; rows that are there already change nothing",
+        "import questions and images; rows already in the project are skipped",
         "labels/signs questions.jsonl",
     )
-    source.add_argument("project", type=Path, help="folder of the project")
-    source.add_argument("source", help="a table, a folder or zip of images, another tool's labels, or a hub id")
-    source.add_argument("--kind", choices=KINDS, default="auto", help="what the source is (%(default)s)")
+    source.add_argument("project", type=Path, help="project folder")
+    source.add_argument("source", help="table, folder or zip of images, labels of another tool, or hub id")
+    source.add_argument("--kind", choices=KINDS, default="auto", help="type of the source (%(default)s)")
     source.add_argument(
-        "--column", action="append", default=[], metavar="FIELD=COLUMN", help="where the guess is wrong"
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="override the detected column of a field; repeatable",
     )
-    source.add_argument("--image-root", type=Path, help="folder that images' paths start from")
+    source.add_argument("--image-root", type=Path, help="base folder of relative image paths")
     source.add_argument(
         "--question",
         default="",
-        help="asked about each image, with its {name} and {folder} filled in, or about each box, with its {label}",
+        help="question template: per image with {name} and {folder}, or per box with {label}",
     )
-    source.add_argument("--choice", action="append", default=[], metavar="TEXT", help="an option of that question")
-    source.add_argument("--split", help="split of a data set that has several")
-    source.add_argument("--config", help="configuration of a data set that has several")
+    source.add_argument(
+        "--choice", action="append", default=[], metavar="TEXT", help="answer option of that question; repeatable"
+    )
+    source.add_argument("--split", help="split of a hub data set")
+    source.add_argument("--config", help="configuration of a hub data set")
 
-    run = add("run", _run, "propose boxes, verify them, accept the sure ones", "labels/signs --rollouts 8")
-    run.add_argument("project", type=Path, help="folder of the project")
-    run.add_argument("--resume", metavar="RUN", help="id of a run to continue with, with the settings that it has")
+    run = add(
+        "run",
+        _run,
+        "propose boxes, verify them, auto-accept confident labels",
+        "labels/signs --rollouts 8",
+    )
+    run.add_argument("project", type=Path, help="project folder")
+    run.add_argument("--resume", metavar="RUN", help="run id to resume with its saved settings")
     run.add_argument(
         "--status",
         action="append",
         choices=get_args(Status),
-        help="label items of these, not New and failed; repeat",
+        help="label items of this status instead of new and failed; repeatable",
     )
-    run.add_argument("--batch", type=int, default=16, help="items in memory together (%(default)s)")
-    run.add_argument("--refine-boxes", action="store_true", help="shrink boxes while they stay sufficient")
-    run.add_argument("--review-all", action="store_true", help="accept no label unseen")
+    run.add_argument("--batch", type=int, default=16, help="items per batch (%(default)s)")
+    run.add_argument("--refine-boxes", action="store_true", help="shrink boxes while their crops still give the answer")
+    run.add_argument("--review-all", action="store_true", help="disable auto-accept")
     run.add_argument(
-        "--overview-max-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
+        "--overview-max-pixels", type=int, metavar="N", help="max pixels of the overview (default: the model's own)"
     )
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     _add_model(run)
     add_served_options(run)
 
-    stats = add("stats", _stats, "say what is in a project", "labels/signs --json")
-    stats.add_argument("project", type=Path, help="folder of the project")
-    stats.add_argument("--json", action="store_true", help="print one JSON object")
+    stats = add(
+        "stats",
+        _stats,
+        "print counts of a project",
+        "labels/signs --json",
+    )
+    stats.add_argument("project", type=Path, help="project folder")
+    stats.add_argument("--json", action="store_true", help="print JSON")
 
     report = add(
-        "report", _report, "write the quality of a project's labels as one HTML file", "labels/signs report.html"
+        "report",
+        _report,
+        "write a label quality report as one HTML file",
+        "labels/signs report.html",
     )
-    report.add_argument("project", type=Path, help="folder of the project")
-    report.add_argument("out", type=Path, help="file to write")
-    report.add_argument("--calibration", type=Path, help="calibration whose reliability diagrams are shown")
+    report.add_argument("project", type=Path, help="project folder")
+    report.add_argument("out", type=Path, help="output file")
+    report.add_argument("--calibration", type=Path, help="calibration file whose reliability diagrams are shown")
 
     export = add(
-        "export", _export, "write labels for other tools, and read them back", "labels/signs out --format coco"
+        "export",
+        _export,
+        "export labels for other tools and verify the files",
+        "labels/signs out --format coco",
     )
-    export.add_argument("project", type=Path, help="folder of the project")
-    export.add_argument("out", type=Path, help="folder to make")
+    export.add_argument("project", type=Path, help="project folder")
+    export.add_argument("out", type=Path, help="output folder")
     export.add_argument(
         "--format",
         choices=[name for name, info in FORMATS.items() if info.save],
         default="native",
-        help="(%(default)s)",
+        help="export format (%(default)s)",
     )
-    export.add_argument("--status", action="append", choices=get_args(Status), help="labels of these; repeat")
-    export.add_argument("--min-score", type=float, help="of labels that no one has decided on")
-    export.add_argument("--splits", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
-    export.add_argument("--reference", action="store_true", help="leave images where they are")
+    export.add_argument(
+        "--status", action="append", choices=get_args(Status), help="export labels of this status; repeatable"
+    )
+    export.add_argument("--min-score", type=float, help="minimum score of labels without a review")
+    export.add_argument(
+        "--splits",
+        type=float,
+        nargs=3,
+        default=(0.8, 0.1, 0.1),
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of the splits (0.8 0.1 0.1)",
+    )
+    export.add_argument("--reference", action="store_true", help="reference images instead of copying them")
     export.add_argument("--class", dest="box_class", default="", metavar="NAME", help="one class for all boxes")
-    export.add_argument("--dry-run", action="store_true", help="only say what the format would lose")
+    export.add_argument("--dry-run", action="store_true", help="print what the format cannot hold, and write nothing")
 
     calibrate = add(
         "calibrate",
         _calibrate,
-        "calibrate the score of a model where gold boxes are known",
+        "calibrate the scores of a model on gold boxes",
         "--data needle-test --out calibration.json",
     )
-    calibrate.add_argument("--data", type=Path, required=True, help="folder with samples.jsonl, with gold boxes")
-    calibrate.add_argument("--refine-boxes", action="store_true", help="for runs that shrink boxes")
-    calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="file to write (%(default)s)")
-    calibrate.add_argument("--records", type=Path, help="file for the evidence and the truth of every label")
-    calibrate.add_argument("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
-    calibrate.add_argument("--target-precision", type=float, default=TARGET_PRECISION, help="in (0, 1) (%(default)s)")
+    calibrate.add_argument("--data", type=Path, required=True, help="folder with samples.jsonl that has gold boxes")
+    calibrate.add_argument("--refine-boxes", action="store_true", help="calibrate for runs with --refine-boxes")
+    calibrate.add_argument("--out", type=Path, default=Path(CALIBRATION), help="output file (%(default)s)")
+    calibrate.add_argument(
+        "--records", type=Path, help="output file for the evidence and the gold result of each label"
+    )
+    calibrate.add_argument("--batch", type=int, default=16, help="questions per batch (%(default)s)")
+    calibrate.add_argument(
+        "--target-precision",
+        type=float,
+        default=TARGET_PRECISION,
+        help="target precision of auto-accepted labels, in (0, 1) (%(default)s)",
+    )
     _add_model(calibrate)
     add_served_options(calibrate)
 
     backend = add(
         "serve-ml-backend",
         _serve_ml_backend,
-        "answer Label Studio as its ML backend",
+        "run a Label Studio ML backend",
         "--image-root images --port 9090",
     )
-    backend.add_argument("--host", default="127.0.0.1", help="others need BASIC_AUTH_USER and _PASS (%(default)s)")
-    backend.add_argument("--port", type=int, default=9090, help="(%(default)s)")
-    backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of images that tasks may name")
     backend.add_argument(
-        "--label-studio-url", default="", metavar="URL", help="server that images may come from: http://HOST:PORT"
+        "--host",
+        default="127.0.0.1",
+        help="address to bind; others need BASIC_AUTH_USER and BASIC_AUTH_PASS (%(default)s)",
+    )
+    backend.add_argument("--port", type=int, default=9090, help="port (%(default)s)")
+    backend.add_argument("--image-root", type=Path, metavar="DIR", help="folder of images that tasks may refer to")
+    backend.add_argument(
+        "--label-studio-url",
+        default="",
+        metavar="URL",
+        help="Label Studio server that serves images, as http://HOST:PORT",
     )
     _add_model(backend)
     return parser
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=BUILT_IN_HART, metavar="NAME", help="a folder or a hub id (%(default)s)")
+    parser.add_argument("--model", default=BUILT_IN_HART, metavar="NAME", help="model folder or hub id (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--rollouts", type=int, default=8, metavar="K", help="rollouts per question (%(default)s)")
     parser.add_argument(
-        "--rollouts", type=int, default=8, metavar="K", help="sampled passes per question (%(default)s)"
+        "--temperature", type=float, default=1.0, help="sampling temperature of the rollouts (%(default)s)"
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the rollouts (%(default)s)")
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="limit of each turn (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the rollouts (%(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="max new tokens per turn (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="sampling seed of the rollouts (%(default)s)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether two lists hold the same boxes within a tolerance, in time that grows with their length."""
+"""Compare two lists of boxes within a tolerance, in linear time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 from hart_studio.geometry import XYXY
 
 NamedBox = tuple[str, XYXY]
-"""Class of a box, and its edges in pixels."""
+"""Class and edges of a box, pixels."""
 
 _ROUNDING: Final = 1e-9
-"""Added to a tolerance where cells are found, pixels: a difference as large as the tolerance is never missed."""
+"""Added to a tolerance in the cell lookup, pixels, so that a difference equal to the tolerance is found."""
 
 _GridCell = tuple[str, int, int, int, int]
 
@@ -22,15 +22,13 @@ _GridCell = tuple[str, int, int, int, int]
 def get_unmatched_box(
     boxes: Sequence[NamedBox], others: Sequence[NamedBox], tolerance: tuple[float, float]
 ) -> NamedBox | None:
-    """Find a box that equals none of the others.
+    """Return the first box without an equal one in ``others``, or None.
 
     Args:
-        boxes: Each of them is looked up.
-        others: What they are looked up in. One of them may equal several boxes.
-        tolerance: By how much edges may differ across and down, pixels.
+        boxes: Boxes to find.
+        others: Boxes to search. One of them may equal several boxes.
+        tolerance: Maximum difference of edges, horizontal and vertical, pixels.
 
-    Returns:
-        The first box without an equal one, or None.
     """
     across, down = tolerance
     limits = (across, down, across, down)
@@ -52,7 +50,7 @@ def _cell_size(limit: float) -> float:
 
 
 def _get_grid_cells(box: NamedBox, limits: XYXY) -> Iterator[_GridCell]:
-    """Cells that hold every box within the tolerance: for each edge the one or two that its range touches."""
+    """Cells that can hold a box within the tolerance: each edge falls in one or two."""
     spans = []
     for edge, limit in zip(box[1], limits, strict=True):
         size, reach = _cell_size(limit), limit + _ROUNDING / 2

@@ -1,8 +1,8 @@
-"""Shrink boxes that are enough while they stay enough, because IoG rewards large boxes and people want tight ones.
+"""Shrink boxes while their crops still give the answer: IoG rewards large boxes, people want tight ones.
 
-Side by side, a binary search moves each edge inward as far as the crop still gives the answer. Answers alone would cut
-objects in two, for a part of one often tells as much; so no edge moves past what the rollouts themselves point at, but
-for a share that the settings allow. Every round asks about all labels in one call of the model.
+A binary search per side moves each edge inward. The answer alone would each objects in two, because a part of an object
+often suffices. So no edge moves past the median box that the rollouts predict, except for the ``overshoot``. Each step
+asks about all labels in one call of the model.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from hart_studio.records import Box, Record, Rollout
 
 
 class BoxRefinementSettings(Record):
-    """How far to go. The values are ours."""
+    """Settings of the box refinement. Project defaults."""
 
     steps: int = Field(default=2, ge=1, le=6)
-    """Questions per side: the greatest move first, then halfway between what is enough and what is not."""
+    """Binary search steps per side; the first step makes the greatest move."""
     overshoot: float = Field(default=0.0, ge=0, lt=0.5)
-    """How far an edge may go past what the rollouts point at, as a share of the box's width or height."""
+    """How far an edge may move past the median predicted box, as a share of the box's width or height."""
     answers: int = Field(default=3, ge=1, le=16)
-    """Sampled answers that must all be the wanted one for a smaller box to count as enough."""
+    """Sampled answers that must all be the expected one for a smaller box to count as sufficient."""
 
     @property
     def calls(self) -> int:
-        """Calls of the model, whatever the number of labels."""
+        """Model calls, independent of the number of labels."""
         return 1 + 4 * self.steps
 
 
 IsSufficient = Callable[[Rollout], bool]
-"""Whether an answer is the wanted one."""
+"""Whether a rollout gives the expected answer."""
 
 _MOSTLY_INSIDE: Final = 0.5
 _MAX_MOVE: Final = 0.45  # two edges that move toward each other never meet
 
 SIDES: Final = (0, 1, 2, 3)
-"""Of ``xyxy``: left, top, right, bottom."""
+"""Indices of ``xyxy``: left, top, right, bottom."""
 
 
 @dataclass(frozen=True)
 class CachedRegion:
-    """A part of an original image in memory, so that its file is decoded once however many crops follow.
+    """Part of an original image in memory: the file is decoded once for all crops.
 
     Attributes:
-        box: The part, whole pixels of the original.
+        box: Region of the original, whole pixels.
         pixels: Its native pixels.
     """
 
@@ -64,7 +64,7 @@ class CachedRegion:
     pixels: Image.Image
 
     def crops(self, boxes: Iterable[Box]) -> tuple[Image.Image, ...]:
-        """Native pixels of regions inside the part, given in whole pixels of the original."""
+        """Crop regions inside the part, given in whole pixels of the original."""
         left, top = int(self.box.x_min), int(self.box.y_min)
         return tuple(
             self.pixels.crop((int(box.x_min) - left, int(box.y_min) - top, int(box.x_max) - left, int(box.y_max) - top))
@@ -74,7 +74,7 @@ class CachedRegion:
 
 @dataclass
 class _Search:
-    """The search for one label: how far each edge has moved and may move, as shares of the boxes' own sizes."""
+    """Search state of one label: how far each edge has moved and may move, as shares of the box size."""
 
     view: PreparedSample
     boxes: tuple[Box, ...]
@@ -96,21 +96,21 @@ def refine_boxes(
     settings: LoopSettings,
     refinement: BoxRefinementSettings,
 ) -> list[tuple[Box, ...]]:
-    """Shrink the boxes of each label whose crops give the wanted answer.
+    """Shrink the boxes of each label whose crops give the expected answer.
 
-    All boxes of a label move together, each by the same share of its own size.
+    All boxes of a label move together, each by the same share of its size.
 
     Args:
         model: The model.
-        views: Open images; each original is decoded once and closed again.
+        views: Prepared images; each original is decoded once and closed again.
         boxes: Per view, the boxes in original pixels.
-        predicted: Per view and rollout, the boxes that the model predicted at, in original pixels.
-        are_sufficient: Per view, whether an answer is the wanted one.
-        settings: Of the answer turns; their temperature is used when several answers are asked for.
-        refinement: How far to go.
+        predicted: Per view and rollout, the predicted boxes in original pixels.
+        are_sufficient: Per view, whether a rollout gives the expected answer.
+        settings: Settings of the answer turns; their temperature is used when several answers are sampled.
+        refinement: Settings of the refinement.
 
     Returns:
-        Per view, the smaller boxes, or the same ones where the crops never gave the answer.
+        Per view, the smaller boxes, or the same ones where the crops never gave the expected answer.
     """
     sampled = settings if refinement.answers > 1 else settings.model_copy(update={"temperature": 0.0})
     searches = [
@@ -144,20 +144,20 @@ def refine_boxes(
 
 
 def compute_limits(boxes: Sequence[Box], predicted: Sequence[Sequence[Box]], overshoot: float) -> list[float]:
-    """How far each side of some boxes may move inward: left, top, right, bottom, as shares of their width or height.
+    """Return how far each side of the boxes may move inward: left, top, right, bottom, as shares of width or height.
 
-    For each box it is the way to the median of what the rollouts point at inside of it, and of several boxes the
-    shortest way, because they move together.
+    The limit of one box is the distance to the median of the predicted boxes inside it. Several boxes move together, so
+    the shortest distance counts.
 
     Args:
-        boxes: Of one label.
-        predicted: Per rollout, the boxes that the model predicted at.
-        overshoot: What is added.
+        boxes: Boxes of one label.
+        predicted: Per rollout, the predicted boxes.
+        overshoot: Added to the limit.
 
     Returns:
-        Four shares in [0, 0.45]; 0 for a box in which no rollout points at anything.
+        Four shares in [0, 0.45]; 0 for a box that holds no predicted box.
     """
-    ways = []
+    distances = []
     for box in boxes:
         inside = [
             each for sets in predicted for each in sets if intersection_area(each, box) >= _MOSTLY_INSIDE * each.area
@@ -165,7 +165,7 @@ def compute_limits(boxes: Sequence[Box], predicted: Sequence[Sequence[Box]], ove
         if not inside:
             return [0.0] * len(SIDES)
         left, top, right, bottom = (median(edges) for edges in zip(*(each.xyxy for each in inside), strict=True))
-        ways.append(
+        distances.append(
             (
                 (left - box.x_min) / box.width,
                 (top - box.y_min) / box.height,
@@ -173,7 +173,7 @@ def compute_limits(boxes: Sequence[Box], predicted: Sequence[Sequence[Box]], ove
                 (box.y_max - bottom) / box.height,
             )
         )
-    return [min(_MAX_MOVE, max(0.0, min(way) + overshoot)) for way in zip(*ways, strict=True)]
+    return [min(_MAX_MOVE, max(0.0, min(distance) + overshoot)) for distance in zip(*distances, strict=True)]
 
 
 def _begin(
@@ -184,7 +184,7 @@ def _begin(
     model: ChatModel,
     settings: LoopSettings,
 ) -> _Search | None:
-    """Keep the pixels around the boxes; None when nothing may move, or the image or so many crops cannot be read."""
+    """Load the pixels around the boxes; None when no side may move, or the crops are too many or unreadable."""
     if max(limits) == 0 or len(boxes) > min(settings.max_boxes, model.family.max_crops or settings.max_boxes):
         return None
     try:
@@ -197,22 +197,25 @@ def _begin(
 
 
 def _cache_region(view: PreparedSample, box: Box, min_side: int) -> CachedRegion:
-    """The box with room for crops that must grow because the box has become small or thin."""
-    room = max(min_side, max(box.width, box.height) / 4)
-    part = Box.from_xyxy((box.x_min - room, box.y_min - room, box.x_max + room, box.y_max + room))
+    """Crop the box with a margin, because the crop of a small or thin box grows."""
+    margin = max(min_side, max(box.width, box.height) / 4)
+    part = Box.from_xyxy((box.x_min - margin, box.y_min - margin, box.x_max + margin, box.y_max + margin))
     whole = snap_to_pixels(clip(part, view.image.wh) or part, view.image.wh)
     return CachedRegion(whole, view.image.crop(whole))
 
 
 def _ask(model: ChatModel, searches: Sequence[_Search], settings: LoopSettings, answers: int) -> list[bool]:
-    """Whether all answers from the moved boxes are the wanted one, for every search in one call."""
+    """Whether all answers from the moved boxes are the expected one, for all searches in one call."""
     asked = []
     for search in searches:
-        cuts = [
+        crops_by_box = [
             crop_given_boxes(model, region, search.view.image.wh, [_move(box, search.moves)], settings)
             for box, region in zip(search.boxes, search.regions, strict=True)
         ]
-        crops = Crops(tuple(box for cut in cuts for box in cut.boxes), tuple(pic for cut in cuts for pic in cut.images))
+        crops = Crops(
+            tuple(box for each in crops_by_box for box in each.boxes),
+            tuple(image for each in crops_by_box for image in each.images),
+        )
         asked.append((search.view.sample, crops))
     groups = answer_crops(model, asked, settings, answers)
     return [

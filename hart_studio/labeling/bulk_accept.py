@@ -1,11 +1,11 @@
-"""Accept every proposed label that a filter matches, in short transactions, while other reviewers continue working.
+"""Accept all proposed labels that match a filter, in short transactions, while other reviewers keep working.
 
-Auto-accepted labels are left out: they are usable as they are, and those that are drawn for the audit need a decision
-of their own, or the audit would measure nothing.
+Auto-accepted labels are excluded: they are usable as they are, and those in the audit sample need individual decisions
+for the audit to mean anything.
 
-The labels to accept are listed once at the start. Each transaction takes a few hundred of them and leaves alone those
-that have changed since, or that another reviewer has open. So an accept that ends early has accepted the first part of
-its list, and the row in ``bulk_actions`` says how many. Undo takes back the whole bulk action (``review_history``).
+The labels are listed once at the start. Each transaction accepts a few hundred of them and skips those that have
+changed since, or that another reviewer has open. If the process ends early, the first part of the list is accepted and
+the row in ``bulk_actions`` holds the count. Undo reverts the whole bulk action (``review_history``).
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from hart_studio.labeling.project import Project
 from hart_studio.labeling.review_history import FIRST_CHUNK, PAUSE_SECONDS, ProgressCallback, next_chunk_size
 
 SILENT_SECONDS: Final = 60.0
-"""A bulk action without progress for that long has ended with its process. Project default."""
+"""Time after which a bulk action without progress counts as dead. Project default."""
 
 _ACCEPTABLE: Final = "items.status = 'proposed' AND items.boxes > 0"
 _CHOSEN: Final = "items.number IN (SELECT value FROM json_each(:chosen))"
-# Both keep the JSON of the label as it is but for these keys, which every label has.
+# These keep the JSON of the label except for keys that every label has.
 _ACCEPTED: Final = """json_set(items.label, '$.revision', items.revision + 1, '$.status', 'accepted',
     '$.reviewer', :who, '$.at', :at)"""
 
 
 class Acceptable(NamedTuple):
-    """What a bulk accept of a filter would do."""
+    """Preview of a bulk accept."""
 
     labels: int
     """Labels that would be accepted."""
     unscored: int
     """Those of them without a calibrated score."""
     empty: int
-    """Proposed labels without a box, which only a single decision can accept."""
+    """Proposed labels without a box; only an individual decision can accept them."""
     auto_accepted: int
-    """Auto-accepted labels, which are left out."""
+    """Auto-accepted labels; excluded."""
 
 
 class BulkAccept(NamedTuple):
@@ -52,21 +52,21 @@ class BulkAccept(NamedTuple):
     reviewer: str
     """Who started it."""
     expected: int
-    """Number of labels that the reviewer confirmed."""
+    """Labels that the reviewer confirmed."""
     accepted: int
     """Labels accepted so far."""
     skipped: int
-    """Labels left alone: changed meanwhile, or open with another reviewer."""
+    """Labels skipped: changed since, or open with another reviewer."""
     is_finished: bool
-    """Whether the whole list was gone through."""
+    """Whether all labels were processed."""
     is_running: bool
-    """Whether it continues."""
+    """Whether it is still running."""
     is_kept: bool = True
-    """Whether any of it is left: it was not undone."""
+    """Whether any part of it has not been undone."""
 
 
 def count_acceptable(project: Project, item_filter: ItemFilter) -> Acceptable:
-    """Count the labels that ``accept_all`` would accept, and those it would leave alone."""
+    """Count the labels that ``accept_all`` would accept or exclude."""
     clause, values = item_filter.to_sql()
     query = f"""SELECT TOTAL({_ACCEPTABLE}), TOTAL({_ACCEPTABLE} AND items.score IS NULL),
         TOTAL(items.status = 'proposed' AND items.boxes = 0), TOTAL(items.status = 'auto_accepted')
@@ -82,33 +82,32 @@ def accept_all(
     expected: int,
     report: ProgressCallback = lambda accepted, skipped: None,
 ) -> BulkAccept:
-    """Accept every proposed label with a box that a filter matches, as one bulk action.
+    """Accept all proposed labels with a box that match a filter, as one bulk action.
 
     Args:
         project: The project.
         reviewer: The name of the reviewer.
-        item_filter: Which labels.
-        expected: Number of labels that the reviewer confirmed. Where others have decided some of them meanwhile, the
-            rest is accepted.
-        report: Progress, after each transaction.
+        item_filter: Labels to accept.
+        expected: Number of labels that the reviewer confirmed. Labels that others have decided since are skipped.
+        report: Progress callback, called after each transaction.
 
     Returns:
-        How many were accepted and skipped.
+        Counts of accepted and skipped labels.
 
     Raises:
-        ConflictError: If there are more labels by now than the reviewer confirmed.
+        ConflictError: If more labels match than the reviewer confirmed.
         InputError: If another bulk accept is running in this project.
     """
     who = check_reviewer(reviewer)
     clause, values = item_filter.to_sql()
-    # By id, which is the order of the tables of labels and actions: far fewer pages are written.
+    # Ordered by id like the tables of labels and actions: writes far fewer pages.
     query = f"SELECT number, revision FROM items WHERE {clause} AND {_ACCEPTABLE} ORDER BY id"  # noqa: S608
     with project.database.reading() as connection:
         rows = [(row["number"], row["revision"]) for row in connection.execute(query, values)]
     if len(rows) > expected:
         raise ConflictError(
-            f"expected {expected:,} labels to accept, got {len(rows):,}: the project has changed meanwhile. "
-            "Look at the list again."
+            f"{len(rows):,} labels match now, but you confirmed {expected:,}: the project has changed. "
+            "Reload the list and confirm again."
         )
     bulk = _begin(project, who, expected, expected - len(rows))
     accepted, skipped = 0, expected - len(rows)
@@ -122,14 +121,14 @@ def accept_all(
             time.sleep(PAUSE_SECONDS)
         _end(project, bulk, is_finished=True)
     except DataError:
-        with suppress(DataError):  # a full disk keeps this too: then it counts as running for SILENT_SECONDS
+        with suppress(DataError):  # fails too on a full disk: then it counts as running for SILENT_SECONDS
             _end(project, bulk, is_finished=False)
         raise
     return BulkAccept(who, expected, accepted, skipped, is_finished=True, is_running=False)
 
 
 def read_last(project: Project) -> BulkAccept | None:
-    """The newest bulk accept of a project, by whatever process; None when there is none."""
+    """Return the newest bulk accept of a project, started by any process; None without one."""
     query = """SELECT *, EXISTS (SELECT 1 FROM actions WHERE bulk = bulk_actions.id AND undone = 0) AS is_kept
         FROM bulk_actions ORDER BY id DESC LIMIT 1"""
     with project.database.reading() as connection:
@@ -148,7 +147,7 @@ def _begin(project: Project, who: str, expected: int, skipped: int) -> int:
         last = read_last(project)
         if last is not None and last.is_running:
             raise InputError(
-                f"A bulk accept of {last.reviewer} is running: {last.accepted:,} of {last.expected:,}. "
+                f"Bulk accept of {last.reviewer} is running: {last.accepted:,} of {last.expected:,} labels. "
                 "Wait until it has finished."
             )
         cursor = connection.execute(
@@ -167,7 +166,7 @@ def _accept_chunk(project: Project, who: str, bulk: int, chunk: Sequence[tuple[i
     """Accept some labels in one transaction.
 
     Returns:
-        How many of them were still as listed and free, and for how many seconds the write lock was held.
+        Number of labels accepted, and seconds that the write lock was held.
     """
     revisions = dict(chunk)
     with project.database.writing() as connection:
@@ -191,7 +190,7 @@ def _accept_chunk(project: Project, who: str, bulk: int, chunk: Sequence[tuple[i
             WHERE {_CHOSEN} ORDER BY id""",  # noqa: S608
             values,
         )
-        connection.execute(  # an accepted label does not wait for review: `compute_review_priority` of it is None
+        connection.execute(  # an accepted label needs no review: its `compute_review_priority` is None
             f"""UPDATE items SET label = {_ACCEPTED}, revision = revision + 1, status = 'accepted', reviewer = :who,
             review_priority = NULL WHERE {_CHOSEN}""",  # noqa: S608
             values,

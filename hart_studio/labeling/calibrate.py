@@ -1,7 +1,7 @@
-"""Calibrate the score of labels where gold boxes are known: ``python -m hart_studio.labeling calibrate``.
+"""Calibrate label scores on gold boxes: ``python -m hart_studio.labeling calibrate``.
 
-Proposals are made from blind samples, once with the known answers and once with them taken away. Only then are they set
-beside the gold boxes.
+Boxes are proposed from samples without gold boxes, once with the known answers and once without. Only then are they
+compared with the gold boxes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hart_studio.evaluation.grounding_metrics import best_iou, is_found
 from hart_studio.files import from_stored_path
 from hart_studio.image_domains import CALIBRATED_DOMAINS, DOMAIN_TITLES, read_image_domain
 from hart_studio.imaging import SourceImage
-from hart_studio.labeling.calibration import LEAST_LABELS, TARGET_PRECISION, Calibration, CalibrationExample, fit_curve
+from hart_studio.labeling.calibration import MIN_LABELS, TARGET_PRECISION, Calibration, CalibrationExample, fit_curve
 from hart_studio.labeling.calibration_domain import CalibrationDomain, get_answer_form
 from hart_studio.labeling.import_validation import clip_imported_boxes
 from hart_studio.labeling.importing import inspect_image
@@ -36,20 +36,20 @@ from hart_studio.records import GoldSample, Record, Sample
 
 
 class EvaluatedProposal(Record):
-    """A proposal beside the truth: one line of the records that a calibration is made from."""
+    """A proposal compared with the gold boxes: one line of the calibration records."""
 
     kind: EvidenceKind
-    """Whether the model's answers were compared with the known one."""
+    """Whether the answers were compared with the known one or with each other."""
     sample_id: str
-    """The question."""
+    """Id of the question."""
     example: CalibrationExample | None
-    """None when the model could not be asked, or found no box: there is nothing to score."""
+    """None when the model failed or proposed no box."""
     iou: float
-    """Mean over the gold boxes of the best IoU; 0 without boxes."""
+    """Best IoU per gold box, averaged; 0 without boxes."""
 
 
-def is_judged_record(content: bytes) -> bool:
-    """Whether the first line of a file is a ``EvaluatedProposal``."""
+def is_evaluated_proposal(content: bytes) -> bool:
+    """Whether the first line of a file is an ``EvaluatedProposal``."""
     try:
         EvaluatedProposal.model_validate_json(content.split(b"\n", 1)[0])
     except ValidationError:
@@ -58,31 +58,31 @@ def is_judged_record(content: bytes) -> bool:
 
 
 class GoldSelection(NamedTuple):
-    """Samples that a calibration can use."""
+    """Samples that are usable for a calibration."""
 
     samples: tuple[GoldSample, ...]
-    """With a readable image, an answer and gold boxes inside of the image."""
+    """Samples with a readable image, an answer, and gold boxes inside the image."""
     excluded: Mapping[str, int]
-    """Reason -> number of rows that it cannot use."""
+    """Reason -> number of excluded rows."""
 
 
 class MadeCalibration(NamedTuple):
     """Result of ``make_calibration``."""
 
     calibration: Calibration
-    """Has curves of the kinds of evidence that there were enough labels of."""
+    """Curves of the kinds of evidence with enough labels."""
     shortages: Mapping[EvidenceKind, str]
-    """Kind of evidence without a curve -> why."""
+    """Kind of evidence without a curve -> reason."""
 
 
 def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
-    """Choose the samples that a calibration can use. Every image is decoded once.
+    """Select the samples that are usable for a calibration. Each image is decoded once.
 
     Args:
         loaded: From ``load_jsonl``.
 
     Raises:
-        DataError: If there are too few, however good their labels will be.
+        DataError: If there are too few.
     """
     excluded = loaded.reasons
     files: dict[str, ImageFile | str] = {}
@@ -92,21 +92,21 @@ def select_gold_samples(loaded: LoadedSamples[GoldSample]) -> GoldSelection:
             excluded[reason] += 1
         else:
             samples.append(sample)
-    if len(samples) < 2 * LEAST_LABELS:
+    if len(samples) < 2 * MIN_LABELS:
         reasons = "".join(f"; {count} x {reason}" for reason, count in excluded.most_common(3))
         raise DataError(
-            f"{len(samples)} samples of {loaded.source!r} can be used for a calibration, at least {2 * LEAST_LABELS} "
-            f"are needed{reasons}. Each needs a readable image, an answer, and gold_boxes."
+            f"Too few samples for a calibration: {len(samples)} of {loaded.source!r} are usable, {2 * MIN_LABELS} are "
+            f"needed{reasons}. Each sample needs a readable image, an answer, and gold_boxes."
         )
     return GoldSelection(tuple(samples), dict(excluded.most_common()))
 
 
 def _find_problem(sample: GoldSample, files: dict[str, ImageFile | str]) -> str:
-    """Why a sample cannot be used; empty when it can.
+    """Why a sample is unusable; empty when it is usable.
 
     Args:
-        sample: With an answer.
-        files: Images that were decoded so far, or why they cannot be; gets this one.
+        sample: Sample with an answer.
+        files: Images inspected so far, or why they are unreadable; this one is added.
     """
     if not sample.gold_boxes:
         return "no gold box"
@@ -123,7 +123,7 @@ def _find_problem(sample: GoldSample, files: dict[str, ImageFile | str]) -> str:
 
 
 def _decode(path: str) -> ImageFile | str:
-    """The file of an image, or why it cannot be decoded. ``inspect_image`` reads its header only."""
+    """Decode an image and return its file, or why it is unreadable. ``inspect_image`` reads only the header."""
     try:
         with SourceImage(path) as image:
             image.full()
@@ -137,19 +137,19 @@ def _decode(path: str) -> ImageFile | str:
 def evaluate_proposals(
     model: ChatModel, samples: Sequence[GoldSample], settings: ProposalSettings, batch: int
 ) -> Iterator[list[EvaluatedProposal]]:
-    """Propose boxes for samples whose gold boxes are known, with and without their answers.
+    """Propose boxes for samples with gold boxes, with and without their answers.
 
     Args:
         model: The model.
-        samples: With gold boxes and known answers, from ``select_gold_samples``.
-        settings: How to propose.
-        batch: Questions whose images are in memory together.
+        samples: Samples from ``select_gold_samples``.
+        settings: Settings of the proposals.
+        batch: Questions per batch.
 
     Yields:
-        The records of a batch. A question at which the model fails has no label.
+        The records of a batch. A question on which the model fails has no example.
 
     Raises:
-        ModelError: If the model fails at at least ``MAX_CONSECUTIVE_FAILURES`` proposals in a row.
+        ModelError: If the model fails on ``MAX_CONSECUTIVE_FAILURES`` proposals in a row or more.
     """
     failures = 0
     for start in range(0, len(samples), batch):
@@ -162,33 +162,33 @@ def evaluate_proposals(
             proposals = propose_by_halves(asked, lambda some: propose(model, some, settings), lambda sample: sample.id)
             failures = failures + len(asked) if all(proposal.is_unexpected for proposal in proposals) else 0
             if failures >= MAX_CONSECUTIVE_FAILURES:
-                raise ModelError(f"The model failed at the last {failures} proposals: {proposals[-1].failure}")
-            records += [_judge(kind, sample, proposal) for sample, proposal in zip(gold, proposals, strict=True)]
+                raise ModelError(f"The model failed on the last {failures} proposals: {proposals[-1].failure}")
+            records += [_evaluate(kind, sample, proposal) for sample, proposal in zip(gold, proposals, strict=True)]
         yield records
 
 
 def infer_calibration_domain(samples: Sequence[Sample], data_set: str, settings: ProposalSettings) -> CalibrationDomain:
-    """Find out what a calibration on these samples is valid for.
+    """Infer the domain that a calibration on these samples is valid for.
 
     Args:
-        samples: What it is fitted and tested on; their image files are read for evidence of their domain.
-        data_set: Name that a project gives the same rows, ``Sample.source``.
-        settings: How boxes are proposed.
+        samples: Samples to fit and test on; their image files are read to detect the image domain.
+        data_set: Name of the data set in a project, ``Sample.source``.
+        settings: Settings of the proposals.
 
     Raises:
-        DataError: If images of an image domain are mixed with others, or if no score can be valid for the domain,
-            because its images differ too much from each other.
+        DataError: If the image domains are mixed, or if no score can be valid for the domain because its images differ
+            too much.
     """
     domains = {read_image_domain(image) for image in {sample.image for sample in samples}}
     if len(domains) > 1:
         titles = ", ".join(DOMAIN_TITLES.get(domain, "other images") for domain in sorted(domains))
-        raise DataError(f"expected images of one kind, got {titles}; calibrate with each of them alone")
+        raise DataError(f"The samples mix image domains: {titles}. Calibrate on each domain alone.")
     images = domains.pop() if domains else ""
     if images and images not in CALIBRATED_DOMAINS:
         titles = ", ".join(DOMAIN_TITLES[domain] for domain in CALIBRATED_DOMAINS)
         raise DataError(
-            f"cannot calibrate on {DOMAIN_TITLES[images]}: a score would not be valid for other settings; draw scenes "
-            f"with the default settings ({titles}), or take other images"
+            f"Cannot calibrate on {DOMAIN_TITLES[images]}: the scores would not be valid for other scene settings. Use "
+            f"scenes with the default settings ({titles}), or other images."
         )
     return CalibrationDomain(
         images=images,
@@ -207,18 +207,18 @@ def make_calibration(
     settings: ProposalSettings,
     target_precision: float = TARGET_PRECISION,
 ) -> MadeCalibration:
-    """Fit on every other question, and test on the rest.
+    """Fit on every other question and test on the rest.
 
     Args:
         records: From ``evaluate_proposals``.
         model: From ``identify_model``.
-        data: Where the truth comes from, in words.
+        data: Description of the gold data.
         domain: From ``infer_calibration_domain``.
-        settings: How boxes were proposed.
-        target_precision: What the thresholds are chosen for, in (0, 1).
+        settings: Settings of the proposals.
+        target_precision: Precision that the thresholds must reach, in (0, 1).
 
     Raises:
-        DataError: If there are too few records of every kind of evidence.
+        DataError: If every kind of evidence has too few records.
     """
     curves, shortages = {}, {}
     for kind in sorted({record.kind for record in records}):
@@ -244,7 +244,7 @@ def make_calibration(
 
 
 def describe_calibration(calibration: Calibration) -> str:
-    """The figures of a calibration as text, with 95 % Wilson intervals."""
+    """Format the metrics of a calibration, with 95 % Wilson intervals."""
     lines = []
     for kind, curve in calibration.curves.items():
         lines.append(
@@ -253,17 +253,17 @@ def describe_calibration(calibration: Calibration) -> str:
         )
         if curve.threshold is None:
             lines.append(
-                f"  auto-accepts nothing: no threshold is sure to reach a precision of {calibration.target_precision:g}"
+                f"  auto-accept disabled: no threshold reliably reaches precision {calibration.target_precision:g}"
             )
         else:
             lines.append(
-                f"  auto-accepts from {curve.threshold:.3f} on: precision {format_estimate(curve.precision_estimate)}, "
-                f"recall {format_estimate(curve.recall_estimate)}"
+                f"  auto-accept threshold {curve.threshold:.3f}: precision "
+                f"{format_estimate(curve.precision_estimate)}, recall {format_estimate(curve.recall_estimate)}"
             )
     return "\n".join(lines)
 
 
-def _judge(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> EvaluatedProposal:
+def _evaluate(kind: EvidenceKind, sample: GoldSample, proposal: Proposal) -> EvaluatedProposal:
     gold, boxes = sample.gold_boxes, proposal.boxes
     example = None
     if proposal.check is not None and boxes:

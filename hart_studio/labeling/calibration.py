@@ -1,9 +1,9 @@
-"""From evidence to a calibrated score: the chance that the boxes of a label are right.
+"""Calibrated score of a label: the estimated probability that its boxes are right.
 
-The score is a logistic regression on the evidence of a ``BoxCheck``, fitted where gold boxes are known (the needle
-validation split) and applied where they are not, inside the calibration's domain only. Known answers and agreement are
-two kinds of evidence with a regression each. The threshold for auto-accepting a label comes from questions that the
-regression was not fitted on: from it on, the lower end of a one-sided 95 % Wilson interval of the precision reaches the
+The score is a logistic regression on the evidence of a ``BoxCheck``. It is fitted on data with gold boxes (the needle
+validation split) and applied only inside the calibration's domain. Known answers and agreement are two kinds of
+evidence with one regression each. The auto-accept threshold is chosen on questions that the regression was not fitted
+on: it is the lowest score from which the lower end of a one-sided 95 % Wilson interval of the precision reaches the
 target.
 """
 
@@ -27,22 +27,22 @@ from hart_studio.models.model_identity import identify_model
 from hart_studio.records import Record
 
 FEATURES: Final = ("intercept", "sufficiency", "consensus", "support", "crops_right", "needed", "not_needed", "area")
-"""What the regression sees."""
+"""Features of the regression."""
 
 TARGET_PRECISION: Final = 0.95
-"""Share of the auto-accepted labels that should be right. Project default."""
+"""Target share of right labels among the auto-accepted ones. Project default."""
 
-LEAST_LABELS: Final = 50
-"""Labels that a fit, and a test, need at least. Project default."""
+MIN_LABELS: Final = 50
+"""Minimum number of labels to fit on, and to test on. Project default."""
 
-LEAST_OF_EACH: Final = 5
-"""Right labels, and wrong ones, that a fit, and a test, need at least. Project default."""
+MIN_RIGHT_AND_WRONG: Final = 5
+"""Minimum number of right labels and of wrong labels to fit on, and to test on. Project default."""
 
 BINS: Final = 10
-"""Of a reliability diagram."""
+"""Bins of a reliability diagram."""
 
 _SIGNS: Final = (0, 1, 1, 1, 1, 1, -1, 0)
-"""Sign that the weight of each feature may have; 0 = any. More evidence for the boxes never lowers the score."""
+"""Allowed sign of each feature's weight; 0 = any. More evidence for the boxes never lowers the score."""
 
 _RIDGE: Final = 1.0
 _NEWTON_STEPS: Final = 50
@@ -50,64 +50,63 @@ _SATURATED_AREA: Final = 0.1
 
 
 class CalibrationExample(NamedTuple):
-    """A label of which the truth is known."""
+    """A label whose boxes were compared with gold boxes."""
 
     check: BoxCheck
     """The evidence."""
     is_right: bool
-    """Whether every gold box is found, IoG > 0.3 (paper, Sec. 4.1)."""
+    """Whether all gold boxes are found, IoG > 0.3 (paper, Sec. 4.1)."""
 
 
 class CalibrationBin(Record):
-    """Labels with about the same score."""
+    """One bin of a reliability diagram."""
 
     low: float
-    """Least score, inclusive."""
+    """Lowest score, inclusive."""
     high: float
-    """Greatest, exclusive but for 1."""
+    """Highest score, exclusive except for 1."""
     count: int
-    """Labels in it."""
+    """Labels in the bin."""
     score: float | None
-    """Their mean score; None without labels."""
+    """Mean score of the labels; None if the bin is empty."""
     right: float | None
-    """Share of them that are right."""
+    """Share of right labels; None if the bin is empty."""
 
 
 class CalibrationCurve(Record):
-    """How to score one kind of evidence, and how well that works."""
+    """Regression of one kind of evidence, and its test metrics."""
 
     weights: tuple[float, ...]
-    """One per feature of ``FEATURES``."""
+    """One weight per feature of ``FEATURES``."""
     fitted_on: int
-    """Questions that the weights come from."""
+    """Questions that the weights were fitted on."""
     tested_on: int
-    """Questions that everything below comes from; none of those above."""
+    """Questions of the test metrics; disjoint from those of the fit."""
     scored: int
-    """Tested labels that get a score, because their evidence does not contradict them."""
+    """Tested labels with a score: their evidence does not contradict them."""
     base_rate: Share
-    """Share of the tested labels that are right."""
+    """Share of right labels among the tested ones."""
     threshold: float | None
-    """From this score on a label is auto-accepted; None when no threshold reaches the target, see
-    ``choose_threshold``."""
+    """Auto-accept threshold of the score; None when no threshold reaches the target, see ``choose_threshold``."""
     precision: Share | None
-    """Share of the auto-accepted labels that are right, of the labels that the threshold was chosen on."""
+    """Share of right labels among the auto-accepted ones, on the labels that the threshold was chosen on."""
     recall: Share | None
-    """Share of the right labels that are auto-accepted."""
+    """Share of auto-accepted labels among the right ones."""
     brier: float
-    """Mean squared difference of score and truth over the scored labels; the lower the better."""
+    """Brier score: mean squared difference of score and outcome over the scored labels."""
     calibration_error: float
-    """Mean distance of a bin's score from its share of right labels, weighted by its labels."""
+    """Expected calibration error: mean difference of score and share of right labels over bins, weighted by count."""
     bins: tuple[CalibrationBin, ...]
-    """The reliability diagram."""
+    """Reliability diagram."""
 
     @property
     def right_estimate(self) -> Estimate | None:
-        """``base_rate`` with its 95 % Wilson interval; None where the numbers of a file do not fit together."""
+        """``base_rate`` with its 95 % Wilson interval; None when the numbers of a file are inconsistent."""
         return _estimate(self._right_count, self.tested_on)
 
     @property
     def precision_estimate(self) -> Estimate | None:
-        """The same of ``precision``; None, too, when no label is accepted."""
+        """``precision`` with its 95 % Wilson interval; None, too, when no label is accepted."""
         if not self.precision or self.recall is None:
             return None
         kept = round(self.recall * self._right_count)
@@ -115,7 +114,7 @@ class CalibrationCurve(Record):
 
     @property
     def recall_estimate(self) -> Estimate | None:
-        """The same of ``recall``; None, too, when no tested label is right."""
+        """``recall`` with its 95 % Wilson interval; None, too, when no tested label is right."""
         return None if self.recall is None else _estimate(round(self.recall * self._right_count), self._right_count)
 
     @property
@@ -124,47 +123,47 @@ class CalibrationCurve(Record):
 
 
 class LabelScore(NamedTuple):
-    """The score of a label, or why it has none."""
+    """Score of a label, or why it has none."""
 
     score: float | None
     """Calibrated probability that the boxes are right, in [0, 1]."""
     uncalibrated: Uncalibrated | None
-    """Why there is no score; None with one, and for a label without evidence of rollouts."""
+    """Reason for a missing score; None with a score, and for a label without evidence of rollouts."""
 
 
 class Calibration(Record):
-    """What ``calibration.json`` holds."""
+    """Content of ``calibration.json``."""
 
     model: str
-    """The model that it was made with, ``ModelIdentity.name``; for a folder a title only."""
+    """``ModelIdentity.name`` of the model; for a folder only a title."""
     model_digest: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     """Digest of a local model, ``models.model_identity.digest_model``; empty for a hub model and a served one."""
     model_revision: str = ""
     """Revision of a hub model; empty where it is unknown."""
     data: str
-    """Where the truth came from."""
+    """Description of the gold data."""
     domain: CalibrationDomain
-    """Images, answer forms and box refinement that it is valid for."""
+    """Images, answer formats and box refinement that the scores are valid for."""
     rollouts: int
-    """K."""
+    """Rollouts per question (K)."""
     temperature: float
-    """Of the rollouts."""
+    """Sampling temperature of the rollouts."""
     target_precision: float = Field(gt=0, lt=1)
-    """Precision that the thresholds were chosen for."""
+    """Target precision of the thresholds."""
     curves: dict[EvidenceKind, CalibrationCurve]
-    """One for each kind of evidence."""
+    """One curve per kind of evidence."""
 
     def score_label(self, check: BoxCheck | None, has_boxes: bool, origin: LabelOrigin) -> LabelScore:
         """Score a label inside the domain.
 
         Args:
-            check: The evidence.
+            check: Evidence of the label.
             has_boxes: Whether the label has boxes; without any the score is 0.
-            origin: Where the label comes from.
+            origin: Origin of the label.
 
         Returns:
-            The score; none without evidence of rollouts, outside of the domain, or when the evidence contradicts the
-            boxes.
+            The score. It is missing without evidence of rollouts, outside the domain, and when the evidence contradicts
+                the boxes.
         """
         if check is None or not check.rollouts:
             return LabelScore(None, None)
@@ -183,10 +182,10 @@ class Calibration(Record):
         return LabelScore(_sigmoid(float(read_features(check) @ np.array(curve.weights))), None)
 
     def matches_model(self, model: str) -> bool:
-        """Whether it was made with this model.
+        """Whether the calibration was made with this model.
 
-        A folder is compared by the content of its files, wherever it lies and whatever it is called. Any other model is
-        compared by its name, and by its revision where both are known.
+        A local model is compared by the content of its files, independent of its path. Any other model is compared by
+        its name, and by its revision where both are known.
         """
         found = identify_model(model)
         if found.digest or self.model_digest or Path(model).is_dir():
@@ -195,7 +194,7 @@ class Calibration(Record):
         return self.model == found.name and is_same_revision
 
     def auto_accepts(self, check: BoxCheck | None, score: float | None) -> bool:
-        """Whether a label is good enough to be auto-accepted; never one with a caution or contradicting evidence."""
+        """Whether a label is auto-accepted; never with a caution or contradicting evidence."""
         curve = self.curves.get(check.kind) if check else None
         if check is None or score is None or curve is None or curve.threshold is None:
             return False
@@ -205,7 +204,7 @@ class Calibration(Record):
 
 
 def read_features(check: BoxCheck) -> NDArray[np.float64]:
-    """The evidence as numbers ``[F]``; what could not be measured is 0."""
+    """Features ``[F]`` of the evidence; 0 for missing measurements."""
     return np.array(
         [
             1.0,
@@ -225,28 +224,28 @@ def fit_curve(
     tested: Sequence[CalibrationExample],
     target_precision: float = TARGET_PRECISION,
 ) -> CalibrationCurve:
-    """Fit on one part of the questions, choose the threshold and measure on the other.
+    """Fit on one part of the labels, choose the threshold and measure on the other.
 
-    The weights come from all labels. The figures count those that get a score: labels whose evidence contradicts them
-    get none, but right ones among them count as not accepted.
+    The weights are fitted on all labels. The test metrics count labels with a score. Labels with contradicting evidence
+    have no score; right ones among them count as not accepted.
 
-    Args:
-        fitted: Labels for the weights.
-        tested: Labels for everything else.
+    fitted: Labels for the fit.
+        tested: Labels for the threshold and the metrics.
+        target_precision: Target precision of the threshold.
         target_precision: What the threshold is chosen for.
 
     Raises:
-        DataError: If a part has fewer labels than ``LEAST_LABELS``, or fewer right or wrong ones than
-            ``LEAST_OF_EACH``.
+        DataError: If a part has fewer labels than ``MIN_LABELS``, or fewer right or wrong ones than
+            ``MIN_RIGHT_AND_WRONG``.
     """
     for part, labels in (("fit", fitted), ("test", tested)):
         right = sum(example.is_right for example in labels)
         wrong = len(labels) - right
-        if len(labels) < LEAST_LABELS or min(right, wrong) < LEAST_OF_EACH:
+        if len(labels) < MIN_LABELS or min(right, wrong) < MIN_RIGHT_AND_WRONG:
             raise DataError(
                 f"Too few labels to calibrate: {len(labels)} to {part} on, {right} of them right and {wrong} wrong. At "
-                f"least {LEAST_LABELS} are needed, {LEAST_OF_EACH} of them right and {LEAST_OF_EACH} wrong. Add "
-                "questions with gold boxes; half of them are for the fit, half for the test."
+                f"least {MIN_LABELS} are needed, {MIN_RIGHT_AND_WRONG} of them right and {MIN_RIGHT_AND_WRONG} wrong. "
+                "Add questions with gold boxes. Half of them are used for the fit, half for the test."
             )
     weights = fit_signed(_matrix(fitted), _truth(fitted), _SIGNS)
     return measure_curve(weights, len(fitted), tested, target_precision)
@@ -258,20 +257,20 @@ def measure_curve(
     tested: Sequence[CalibrationExample],
     target_precision: float = TARGET_PRECISION,
 ) -> CalibrationCurve:
-    """Choose the threshold of fitted weights, and measure them.
+    """Choose the threshold for fitted weights, and measure them.
 
     Args:
-        weights: ``[F]``.
-        fitted_on: Number of questions that they come from.
-        tested: Labels that they do not come from.
-        target_precision: What the threshold is chosen for.
+        weights: Weights ``[F]``.
+        fitted_on: Number of questions that they were fitted on.
+        tested: Labels that they were not fitted on.
+        target_precision: Target precision of the threshold.
 
     Raises:
-        DataError: If no tested label gets a score.
+        DataError: If no tested label has a score.
     """
     scored = [example for example in tested if not contradicts(example.check)]
     if not scored:
-        raise DataError(f"expected tested labels that get a score, got none of {len(tested)}; name more data")
+        raise DataError(f"None of the {len(tested)} tested labels has a score. Add more data.")
     all_right = sum(example.is_right for example in tested)
     truth = _truth(scored)
     scores = np.array([_sigmoid(value) for value in _matrix(scored) @ weights])
@@ -295,7 +294,7 @@ def measure_curve(
 
 
 def fit_signed(features: NDArray[np.float64], truth: NDArray[np.float64], signs: Sequence[int]) -> NDArray[np.float64]:
-    """Weights of a logistic regression whose signs are given: features with the wrong sign are left out, one by one.
+    """Fit a logistic regression with given weight signs: features with the wrong sign are dropped one by one.
 
     Args:
         features: ``[N, F]``, the first column 1.
@@ -303,27 +302,27 @@ def fit_signed(features: NDArray[np.float64], truth: NDArray[np.float64], signs:
         signs: Per feature 1, -1, or 0 for any.
 
     Returns:
-        ``[F]``; 0 for a feature that was left out.
+        Weights ``[F]``; 0 for a dropped feature.
     """
     kept = list(range(features.shape[1]))
     while True:
         weights = np.zeros(features.shape[1])
         weights[kept] = fit_logistic(features[:, kept], truth)
-        wrong = [place for place in kept if weights[place] * signs[place] < 0]
+        wrong = [column for column in kept if weights[column] * signs[column] < 0]
         if not wrong:
             return weights
-        kept.remove(max(wrong, key=lambda place: abs(weights[place])))
+        kept.remove(max(wrong, key=lambda column: abs(weights[column])))
 
 
 def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of a logistic regression by Newton's method, with a ridge on all but the intercept.
+    """Fit a logistic regression by Newton's method, with a ridge penalty on all weights but the intercept.
 
     Args:
         features: ``[N, F]``, the first column 1.
         truth: ``[N]``, 0 or 1.
 
     Returns:
-        ``[F]``.
+        Weights ``[F]``.
     """
     ridge = np.full(features.shape[1], _RIDGE)
     ridge[0] = 1e-6  # keeps the system solvable when all labels are right, or all wrong
@@ -340,10 +339,10 @@ def fit_logistic(features: NDArray[np.float64], truth: NDArray[np.float64]) -> N
 
 
 def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], target_precision: float) -> float | None:
-    """The least score from which on the precision is sure to reach the target; None when there is none.
+    """Return the lowest score from which the precision reaches the target with confidence; None when there is none.
 
-    Sure: the lower end of the one-sided 95 % Wilson interval of the share of right labels is not below the target. For
-    a target of 95 % that takes at least 52 labels, all right. The search takes the least of many scores, so the
+    The lower end of the one-sided 95 % Wilson interval of the share of right labels must not be below the target. For a
+    target of 95 % that takes at least 52 labels, all right. The search takes the lowest of many scores, so the
     precision measured on the same labels is slightly optimistic.
 
     Args:
@@ -354,18 +353,18 @@ def choose_threshold(scores: NDArray[np.float64], truth: NDArray[np.float64], ta
     order = np.argsort(-scores, kind="stable")
     right = np.cumsum(truth[order])
     bounds = np.array([wilson(int(found), count, ONE_SIDED_Z).low for count, found in enumerate(right, start=1)])
-    # Labels of one score are accepted together, so a threshold is only possible at the last of them.
+    # Labels with equal scores are accepted together: only the last of them can be the threshold.
     is_last = np.append(np.diff(scores[order]) < 0, True) if len(order) else np.zeros(0, dtype=bool)
     good = np.flatnonzero((bounds >= target_precision) & is_last)
     return float(scores[order][good[-1]]) if len(good) else None
 
 
 def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
-    """The reliability diagram: ten equal bins of the score, with the share of right labels in each."""
-    place = np.minimum((scores * BINS).astype(int), BINS - 1)
+    """Compute the reliability diagram: ten equal bins of the score with the share of right labels in each."""
+    bin_of = np.minimum((scores * BINS).astype(int), BINS - 1)
     bins = []
     for index in range(BINS):
-        inside = place == index
+        inside = bin_of == index
         found = bool(inside.any())
         bins.append(
             CalibrationBin(
@@ -380,18 +379,18 @@ def make_bins(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[
 
 
 def load_calibration(path: Path) -> Calibration:
-    """Read what ``save_calibration`` wrote.
+    """Load a calibration.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it is unreadable.
     """
     try:
         found = Calibration.model_validate_json(read_regular_file(path, follow_symlinks=True))
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
-        raise DataError(f"expected a calibration at {path.name!r}, got: {reason}; make it again") from error
+        raise DataError(f"Cannot read calibration {path.name!r}: {reason}. Create it again.") from error
     if any(len(curve.weights) != len(FEATURES) for curve in found.curves.values()):
-        raise DataError(f"expected {len(FEATURES)} weights in {path.name!r}, got another number; make it again")
+        raise DataError(f"Calibration {path.name!r} does not have {len(FEATURES)} weights. Create it again.")
     return found
 
 
@@ -405,7 +404,7 @@ def is_calibration(content: bytes) -> bool:
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
-    """Write it as JSON, atomically."""
+    """Write a calibration as JSON, atomically."""
     write_json(path, calibration.model_dump(mode="json"))
 
 

@@ -1,7 +1,6 @@
-"""The domain of a calibration: for which labels its score is a measured probability.
+"""Domain of a calibration: the labels for which its score is a measured probability.
 
-A score is given inside the domain only. Outside of it a label has none and is shown as uncalibrated, whatever its
-evidence is.
+A label has a score only inside the domain. Outside, it is shown as uncalibrated, independent of its evidence.
 """
 
 from __future__ import annotations
@@ -15,58 +14,58 @@ from hart_studio.labeling.records import BoxCheck, Label, Uncalibrated
 from hart_studio.records import Record, Sample
 
 AnswerFormat = Literal["multiple_choice", "free_text"]
-"""How questions are answered: with an option's letter, or in free text."""
+"""Answer with an option's letter, or in free text."""
 
 UNCALIBRATED: Final = "Uncalibrated"
-"""What stands in the place of a score outside of every domain."""
+"""Shown instead of a score outside the domain."""
 
 REASONS: Final[dict[Uncalibrated, str]] = {
-    "model": "no calibration of this model",
-    "images": "other images than the calibration was fitted on",
-    "answer_format": "another answer form than the calibration was fitted on",
-    "evidence": "a kind of evidence that the calibration was not fitted on",
-    "sampling": "another number of rollouts or another temperature than the calibration was fitted with",
-    "refinement": "other refinement settings than the calibration was fitted with",
-    "given_boxes": "imported boxes, and the calibration was fitted on boxes that the model proposed",
+    "model": "no calibration for this model",
+    "images": "images differ from those of the calibration",
+    "answer_format": "answer format differs from that of the calibration",
+    "evidence": "the calibration does not cover this kind of evidence",
+    "sampling": "number of rollouts or temperature differs from the calibration",
+    "refinement": "box refinement differs from the calibration",
+    "given_boxes": "imported boxes; the calibration covers only proposed boxes",
     "contradiction": "the evidence contradicts the boxes",
 }
-"""Why a label has no score, in words."""
+"""Why a label has no score, as text."""
 
 _FORM_TITLES: Final[dict[AnswerFormat, str]] = {"multiple_choice": "multiple choice", "free_text": "free text"}
 
 
 class CalibrationDomain(Record):
-    """Labels that a calibration is valid for. Model, kinds of evidence, K and temperature are in ``Calibration``."""
+    """Labels that a calibration is valid for. ``Calibration`` holds model, kinds of evidence, K and temperature."""
 
     images: str = Field(pattern=f"^({'|'.join(CALIBRATED_DOMAINS)})?$")
-    """Image domain that the evidence in the files must show; empty for a data set of other images."""
+    """Image domain detected from the files; empty for a data set of other images."""
     data_set: str = Field(max_length=500)
-    """Name of the data set, ``Sample.source``. It decides only if ``images`` is empty, and only for a calibration in
-    the project's own folder: a name alone is no evidence."""
+    """Name of the data set, ``Sample.source``. Used only if ``images`` is empty, and only for a calibration in the
+    project folder: a name alone is no evidence."""
     answer_forms: tuple[AnswerFormat, ...] = Field(min_length=1)
-    """Answer forms of the questions that it was fitted and tested on."""
+    """Answer formats of the questions that it was fitted and tested on."""
     is_refined: bool = False
     """Whether boxes were refined."""
 
     def describe(self) -> str:
-        """The images and answer forms in words."""
+        """The images and answer formats as text."""
         images = DOMAIN_TITLES[self.images] if self.images else f"images of the data set {self.data_set!r}"
         return f"{images}, {' and '.join(_FORM_TITLES[form] for form in self.answer_forms)}"
 
 
 class LabelOrigin(NamedTuple):
-    """Where a label comes from, as far as a calibration's domain depends on it."""
+    """Properties of a label that a calibration's domain depends on."""
 
     image_domain: str
     """From ``image_domains.read_image_domain``; empty for photographs."""
     data_set: str
     """``Sample.source``."""
     answer_format: AnswerFormat
-    """Of the question."""
+    """Answer format of the question."""
     rollouts: int
-    """K."""
+    """Rollouts per question (K)."""
     temperature: float
-    """Of the rollouts."""
+    """Sampling temperature of the rollouts."""
     is_refined: bool = False
     """Whether boxes were refined."""
     is_given: bool = False
@@ -74,14 +73,14 @@ class LabelOrigin(NamedTuple):
 
 
 def get_answer_form(sample: Sample) -> AnswerFormat:
-    """The answer form of a question."""
+    """Answer format of a question."""
     return "multiple_choice" if sample.choices else "free_text"
 
 
 def get_domain_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncalibrated | None:
-    """Why a label is outside of a domain; None inside.
+    """Why a label is outside a domain; None inside.
 
-    K and temperature are compared by ``Calibration.score_label``, which holds them.
+    ``Calibration.score_label`` compares K and temperature.
     """
     is_same_data_set = bool(domain.images) or origin.data_set == domain.data_set
     if origin.image_domain != domain.images or not is_same_data_set:
@@ -94,17 +93,17 @@ def get_domain_mismatch(domain: CalibrationDomain, origin: LabelOrigin) -> Uncal
 
 
 def contradicts(check: BoxCheck) -> bool:
-    """Whether the evidence speaks against the boxes that it is about.
+    """Whether the evidence contradicts the boxes.
 
-    Their own crop gives a wrong answer (``known_answer``) or not that of most rollouts (``agreement``), or no rollout
-    answered as wanted. A regression may still add the other evidence up to a high score, because such labels are rare
-    where it was fitted; so such a label has no score and is never accepted without review.
+    The crops of the boxes give a wrong answer (``known_answer``), or not the majority answer (``agreement``), or no
+    rollout gave the expected answer. Such labels are rare in the fitted data, so a regression could still give them a
+    high score. They have no score and are never auto-accepted.
     """
     return check.crops_right is False or check.sufficiency == 0.0
 
 
 def describe_score(label: Label) -> str:
-    """The score of a label for people: a number, that it is uncalibrated, or a dash where nothing was measured."""
+    """Format a score: a number, "Uncalibrated", or a dash without evidence."""
     if label.score is not None:
         return f"{label.score:.2f}"
     return UNCALIBRATED if label.is_uncalibrated else "–"

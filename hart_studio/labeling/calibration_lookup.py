@@ -1,4 +1,4 @@
-"""Which calibration belongs to a model: the project's own, or the one in its folder; for which items it is valid."""
+"""Find the calibration for a model: the project's own, or the one in the model folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hart_studio.labeling.self_verify import Proposal, ProposalSettings
 from hart_studio.models.catalog import describe_domain_mismatch
 
 CALIBRATION: Final = "calibration.json"
-"""File in a model's or a project's folder."""
+"""File name in a model or project folder."""
 
 CALIBRATE_COMMAND: Final = "python -m hart_studio.labeling calibrate"
-"""The command that makes one."""
+"""Command that creates a calibration."""
 
 _LABELS: Final[dict[EvidenceKind, str]] = {
     "known_answer": "a label with a known answer",
@@ -26,32 +26,32 @@ _LABELS: Final[dict[EvidenceKind, str]] = {
 
 
 class ScoreBasis(NamedTuple):
-    """What to know of the scores of a labeling run before it begins."""
+    """Notes about the scores of a labeling run, shown before it starts."""
 
     basis: str
-    """Where they come from, a sentence; empty when no item gets a score."""
+    """Source of the scores, one sentence; empty when no item gets a score."""
     cautions: tuple[str, ...]
-    """What gets no score, or is not accepted without review, and why."""
+    """Labels without a score or without auto-accept, and why."""
     warnings: tuple[str, ...] = ()
-    """Why the answers themselves mean nothing: the model was not made for these images."""
+    """Why the answers are unreliable: the model was not made for these images."""
 
 
 def describe_score_basis(model: str, project: Project, proposals: ProposalSettings) -> ScoreBasis:
-    """Describe what the scores of a run rest on.
+    """Describe the source of the scores of a run.
 
     Args:
-        model: A folder or a hub id.
-        project: Whose items are labeled.
-        proposals: How boxes are proposed.
+        model: Model folder or hub id.
+        project: Project to label.
+        proposals: Settings of the proposals.
 
     Raises:
-        DataError: If a calibration is there and cannot be read.
+        DataError: If a calibration exists and is unreadable.
     """
     warnings = _find_warnings(model, project)
     found = get_calibration(model, project.folder)
     if found is None:
         caution = (
-            f"{REASONS['model']}: every label is uncalibrated and waits for review; make one with: {CALIBRATE_COMMAND}"
+            f"{REASONS['model']}: all labels are uncalibrated and need review. Create one with: {CALIBRATE_COMMAND}"
         )
         return ScoreBasis("", (caution,), warnings)
     outside: Counter[Uncalibrated] = Counter()
@@ -65,7 +65,7 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
             inside[evidence] += count
     total = sum(outside.values()) + sum(inside.values())
     cautions = [
-        f"{count:,} of {total:,} items will be uncalibrated and wait for review: {REASONS[reason]}"
+        f"{count:,} of {total:,} items will be uncalibrated and need review: {REASONS[reason]}"
         + (f" ({found.rollouts} rollouts at temperature {found.temperature:g})" if reason == "sampling" else "")
         for reason, count in outside.items()
     ]
@@ -78,29 +78,29 @@ def describe_score_basis(model: str, project: Project, proposals: ProposalSettin
     for kind, text in _LABELS.items():
         curve = found.curves.get(kind)
         if kind in inside and curve is not None and curve.threshold is None:
-            cautions.append(f"no score of {text} was sure enough to accept it unseen: all of them wait for you")
+            cautions.append(f"no auto-accept threshold for {text}: all of them need review")
     if outside and not inside:
         return ScoreBasis("", tuple(cautions), warnings)
     return ScoreBasis(
         f"Scores are calibrated on {found.data}, with {found.rollouts} rollouts at temperature "
-        f"{found.temperature:g}. They are valid for {found.domain.describe()}; any other label is uncalibrated.",
+        f"{found.temperature:g}. They are valid for {found.domain.describe()}; other labels are uncalibrated.",
         tuple(cautions),
         warnings,
     )
 
 
 def get_calibration(model: str, project: Path) -> Calibration | None:
-    """Find the calibration of a model: the project's own, else the one in the model's folder.
+    """Return the calibration of a model: the project's own, else the one in the model folder.
 
-    One for a data set of other images counts in the project's folder alone, where someone put it on purpose: only the
-    name of the data set says what it is valid for.
+    A calibration for a data set of other images counts only in the project folder, where someone put it on purpose: its
+    domain is only the name of the data set.
 
     Args:
-        model: A folder or a hub id.
-        project: Folder of the project.
+        model: Model folder or hub id.
+        project: Project folder.
 
     Raises:
-        DataError: If a calibration is there and cannot be read.
+        DataError: If a calibration exists and is unreadable.
     """
     for folder in (project, Path(model)):
         path = folder / CALIBRATION
@@ -114,13 +114,13 @@ def get_calibration(model: str, project: Path) -> Calibration | None:
 def score_label(
     calibration: Calibration | None, item: Item, proposal: Proposal, proposals: ProposalSettings
 ) -> LabelScore:
-    """Score the label that a run makes of an item; see ``Calibration.score_label``.
+    """Score the proposal of a run for an item; see ``Calibration.score_label``.
 
     Args:
-        calibration: Of the run's model.
+        calibration: Calibration of the run's model.
         item: The item.
-        proposal: The boxes and the evidence for them.
-        proposals: How boxes are proposed.
+        proposal: Proposed boxes and their evidence.
+        proposals: Settings of the proposals.
     """
     if calibration is None:
         return LabelScore(None, "model" if proposal.check and proposal.check.rollouts else None)
@@ -136,12 +136,12 @@ def _sampling(proposals: ProposalSettings) -> tuple[int, float, bool]:
 
 
 def _find_mismatch(calibration: Calibration, origin: LabelOrigin, evidence: str) -> Uncalibrated | None:
-    """Why no label of such an origin gets a score, before there is any evidence."""
+    """Why labels of this origin have no score, known before there is any evidence."""
     kind = next(kind for kind in get_args(EvidenceKind) if kind == evidence)
     return calibration.score_label(BoxCheck(kind=kind, rollouts=1), True, origin).uncalibrated
 
 
 def _find_warnings(model: str, project: Project) -> tuple[str, ...]:
-    """The warning of a model that was not made for images of the project."""
+    """Warning if the model was not made for the images of the project."""
     found = {describe_domain_mismatch(model, domain, "images of this project") for domain in project.image_domains()}
     return tuple(sorted(found - {""}))

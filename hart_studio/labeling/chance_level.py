@@ -1,4 +1,4 @@
-"""How easily an answer is right by chance: what a reviewer is told beside the evidence of a label."""
+"""Probability that an answer is right by chance, shown to reviewers beside the evidence of a label."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from hart_studio.labeling.records import BoxCheck
 from hart_studio.pipeline.guessing import HIGH_GUESS_PROBABILITY, guess_probability
 
 SIGNIFICANCE: Final = 0.05
-"""Answers that guessing reaches with a greater probability are no better than chance."""
+"""If guessing reaches a result with a greater probability, it counts as no better than chance."""
 
 
 class ChanceLevelNotes(NamedTuple):
-    """What weakens the evidence of a label."""
+    """Notes on weak evidence of a label."""
 
     texts: tuple[str, ...]
-    """One sentence each."""
+    """One sentence per note."""
     is_weak: bool
-    """Whether the answers could as well be guesses, or do not depend on the boxes."""
+    """Whether the answers may be guesses, or do not depend on the boxes."""
 
 
 def binomial_tail(successes: int, trials: int, probability: float) -> float:
-    """Probability of at least that many successes in independent trials.
+    """Return the probability of at least that many successes in independent trials.
 
     Args:
         successes: k, 0 to ``trials``.
@@ -39,14 +39,14 @@ def binomial_tail(successes: int, trials: int, probability: float) -> float:
 
 
 def majority_tail(votes: int, trials: int, options: int) -> float:
-    """Probability that some option gets at least that many votes when each trial picks an option at random.
+    """Return the probability that some option gets at least that many votes when each trial picks one at random.
 
     Args:
         votes: Of the option with the most votes, at least 1.
         trials: n.
         options: Options of equal probability.
     """
-    # Ways to give n trials to the options with fewer than `votes` for each: n! times the coefficient of x^n in
+    # Number of ways to distribute n trials with fewer than `votes` for each option: n! times the coefficient of x^n in
     # (sum over i < votes of x^i / i!)^options, in whole numbers.
     ways = [1] + [0] * trials
     for _ in range(options):
@@ -58,11 +58,11 @@ def majority_tail(votes: int, trials: int, options: int) -> float:
 
 
 def describe_chance_level(check: BoxCheck, options: int) -> ChanceLevelNotes:
-    """Describe how far the answers of a check could be guesses.
+    """Describe whether the answers of a check could be guesses.
 
     Args:
-        check: The evidence.
-        options: Options of the question; 0 for a free answer, which has no known chance level.
+        check: Evidence of the label.
+        options: Number of options; 0 for a free-text answer, whose chance level is unknown.
     """
     texts, is_weak = [], False
     is_known = check.kind == "known_answer"
@@ -84,7 +84,7 @@ def describe_chance_level(check: BoxCheck, options: int) -> ChanceLevelNotes:
             )
             is_weak = True
     if check.crops_right and check.full_right and check.necessity is False:
-        texts.append("The full image gives the same answer with the boxes painted over: it does not need this region.")
+        texts.append("The full image gives the same answer with the boxes masked: the region is not necessary.")
         is_weak = True
     return ChanceLevelNotes(tuple(texts), is_weak)
 

@@ -1,15 +1,16 @@
-"""Connection pool for the SQLite files of labeling projects: one bound for the whole process, checks at every use.
+"""Connection pool for the SQLite files of labeling projects: one limit per process, file checks on every use.
 
 A connection keeps working after its file was deleted, moved or overwritten, and then writes into a file that no one
-finds. So every lease compares the file at the path with the one that the connection was opened on:
+finds. So every acquire compares the file at the path with the one that the connection was opened on:
 
-- Device and inode tell a deleted, moved or renamed file.
-- A file that was overwritten in place keeps both. Every transaction increments a number in the header of the file (the
+- Device and inode identify a deleted, moved or renamed file.
+- A file that was overwritten in place keeps both. So every transaction increments a number in the header of the file
+(the
   application id), which starts at a random value. Checkpoints are the only regular writes to the file. After one, the
-  header of the file is that in the newest copied frame of the log, see ``write_ahead_log``. Any other change of the
-  header is an error. With the same header, the file holds the state that it held before, and the log applies to it.
-
-The write-ahead log of the earlier file would be applied to the new one. It is moved away before the new file is opened,
+  header equals that in the newest copied frame of the log, see ``write_ahead_log``. Any other change of the header is
+  an error. With the same header, the file holds the same state as before, and the log applies to it.
+The write-ahead log of the earlier file would be applied to the new one. So it is moved away before the new file is
+opened, also when the process that wrote it has ended.
 also when the process that wrote it has ended.
 
 One file because the checks, the leases and the moving of logs share one lock and one table of connections.
@@ -51,7 +52,7 @@ MAX_OPEN_CONNECTIONS: Final = 20
 """Open connections of the process. Each has up to five open files. Project default."""
 
 LOCK_TIMEOUT_SECONDS: Final = 30.0
-"""How long to wait for a lock of the file, or for a free connection."""
+"""Timeout for a lock of the file, and for a free connection."""
 
 _LOCKED_RANGE: Final = (0x40000002, 510)
 """First byte and number of the bytes of the file on which SQLite takes its shared and exclusive locks."""
@@ -65,14 +66,14 @@ _logger = logging.getLogger(__name__)
 
 
 class FileIdentity(NamedTuple):
-    """Which file is at a path."""
+    """Identifies the file at a path."""
 
     device: int
     """Device number."""
     inode: int
     """Inode number."""
     generation: int
-    """How often the file was overwritten in place while it was open in this process."""
+    """Number of times that the file was overwritten in place while it was open in this process."""
 
 
 class _FileStamp(NamedTuple):
@@ -82,7 +83,7 @@ class _FileStamp(NamedTuple):
 
 
 class _OpenFile:
-    """A file with open connections, and what was last known of it."""
+    """A file with open connections, and its last known state."""
 
     def __init__(self, descriptor: int, key: tuple[int, int]) -> None:
         self.descriptor = descriptor
@@ -105,9 +106,9 @@ class _OpenFile:
         return None if self.index_descriptor is None else read_index(self.index_descriptor)
 
     def block_checkpoint(self) -> None:
-        """Keep SQLite from writing the log into the file when the last connection is closed.
+        """Prevent SQLite from writing the log into the file when the last connection is closed.
 
-        It takes an exclusive lock for that. A lock of our descriptor conflicts with it, also within one process.
+        SQLite takes an exclusive lock for that. A lock on our descriptor conflicts with it, also within one process.
         """
         kind = (fcntl.F_RDLCK, os.SEEK_SET)
         lock = (
@@ -126,12 +127,12 @@ class _OpenFile:
 
 
 class PooledConnection:
-    """A connection that one thread uses at a time.
+    """A connection; one thread uses it at a time.
 
     Attributes:
         connection: The connection.
         path: Path of the file.
-        identity: The file at the time of opening.
+        identity: The file when the connection was opened.
         number: Transaction number in the file, without its write-ahead log.
     """
 
@@ -144,15 +145,15 @@ class PooledConnection:
         self.log: tuple[int, int] | None = None
 
     def close(self) -> None:
-        """Close it. SQLite writes the log into the file when this is the last connection and the file is in place."""
+        """Close the connection. If it is the last one and the file is in place, SQLite writes the log into the file."""
         with suppress(sqlite3.Error):
             self.connection.close()
 
 
 class ConnectionPool:
-    """Opens at most ``max_open`` connections, and closes the least recently used one for another.
+    """Opens at most ``max_open`` connections. At the limit it closes the least recently used idle one.
 
-    A thread that has a lease already gets another connection in any case: it would wait for itself otherwise.
+    A thread that already holds a connection may exceed the limit, because it would wait for itself otherwise.
     """
 
     def __init__(self, max_open: int = MAX_OPEN_CONNECTIONS) -> None:
@@ -167,12 +168,12 @@ class ConnectionPool:
 
     @property
     def open_count(self) -> int:
-        """Number of open connections, with those that are being opened."""
+        """Number of open connections, including those being opened."""
         with self._condition:
             return len(self._idle) + len(self._in_use) + self._opening
 
     def identify(self, path: Path) -> FileIdentity:
-        """Which file is at a path.
+        """Return the identity of the file at a path.
 
         Raises:
             DataError: If there is none.
@@ -182,7 +183,7 @@ class ConnectionPool:
         return FileIdentity(*key, self._generations[key])
 
     def acquire(self, path: Path) -> PooledConnection:
-        """A connection to the file at a path, until ``release``.
+        """Acquire a connection to the file at a path. Release it with ``release``.
 
         Args:
             path: Absolute path of the file.
@@ -199,7 +200,7 @@ class ConnectionPool:
         try:
             if oldest is not None:
                 self._close(oldest)
-            found = self._open_evicting_idle(path)  # without the lock: another program may keep this file busy
+            found = self._open_evicting_idle(path)  # without the lock: another program may have locked this file
         finally:
             with self._condition:
                 self._opening -= 1
@@ -214,7 +215,7 @@ class ConnectionPool:
         return found
 
     def release(self, pooled: PooledConnection) -> None:
-        """End a lease, from any thread. The connection stays open for the next one."""
+        """Release a connection, from any thread. It stays open for the next acquire."""
         with suppress(sqlite3.Error):
             if pooled.connection.in_transaction:
                 pooled.connection.execute("ROLLBACK")
@@ -235,7 +236,7 @@ class ConnectionPool:
             self._close(pooled)
 
     def check(self, pooled: PooledConnection) -> None:
-        """See that the file at the path is still the one of a lease.
+        """Check that the file at the path is still the one that the connection was opened on.
 
         Raises:
             DataError: If it is gone, was replaced, or was overwritten.
@@ -256,7 +257,7 @@ class ConnectionPool:
                 raise DataError((_log_gone_message if is_log_gone else replaced_message)(pooled.path))
 
     def close_idle(self, path: Path) -> None:
-        """Close the connections to a file, or to the files below a folder, that no lease holds."""
+        """Close idle connections to a file, or to the files below a folder."""
         path = path.resolve()
         with self._condition:
             for key, each in list(self._idle.items()):
@@ -265,7 +266,7 @@ class ConnectionPool:
                     self._close(each)
 
     def _pop_idle(self, path: Path) -> PooledConnection | None:
-        """An idle connection to the very file that is at the path; those to an earlier file are closed."""
+        """Take an idle connection to the file at the path; close those to an earlier file."""
         try:
             current = self.identify(path)
         except DataError:
@@ -274,7 +275,7 @@ class ConnectionPool:
         others = [each for each in (*self._idle.values(), *self._in_use.values()) if each.path == path]
         if stale := [each for each in others if each.identity != current]:
             if any(each.identity[:2] == current[:2] for each in stale if id(each) in self._in_use):
-                raise DataError(replaced_message(path))  # SQLite would share the state of the file that is gone
+                raise DataError(replaced_message(path))  # SQLite would share state with the earlier file
             logs = {each.log for each in stale if each.log}
             if _find_file(_sibling(path, "-wal")) in logs:
                 _move_log_away(path)
@@ -289,7 +290,7 @@ class ConnectionPool:
         return None
 
     def _wait_for_slot(self) -> PooledConnection | None:
-        """Wait until one more may be opened; the least recently used connection, if it is to be closed for it."""
+        """Wait until another connection may be opened; return the least recently used one if it must be closed."""
         deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while self.open_count >= self._max_open:
             if self._idle:
@@ -303,7 +304,7 @@ class ConnectionPool:
         return None
 
     def _open_evicting_idle(self, path: Path) -> PooledConnection:
-        """Open a connection; close idle ones, the least recently used first, while descriptors are lacking."""
+        """Open a connection; when descriptors run out, close idle connections, least recently used first."""
         while True:
             try:
                 return self._open(path)
@@ -350,11 +351,8 @@ class ConnectionPool:
             try:
                 if is_current and opened.log is not None and not self._is_in_place(opened):
                     self._mark_stale(opened)
-            except (
-                DataError,
-                OSError,
-                sqlite3.Error,
-            ) as error:  # the log stays, and is checked when the file is opened again
+            # The log stays, and is checked when the file is opened again.
+            except (DataError, OSError, sqlite3.Error) as error:
                 with suppress(OSError):
                     self._files[opened.identity[:2]].block_checkpoint()
                 _logger.warning("%s was closed without a checkpoint: %s", opened.path, error)
@@ -362,10 +360,10 @@ class ConnectionPool:
         self._close_file(opened.identity)
 
     def _open_file(self, path: Path, identity: FileIdentity) -> None:
-        """Keep a descriptor of the file as long as a connection to it is open, to read its header.
+        """Keep a descriptor of the file open while it has connections, to read its header.
 
-        The system releases all locks that a process holds on a file when it closes any descriptor of it, also those
-        that SQLite holds. So this one is closed after the last connection.
+        When a process closes any descriptor of a file, the system releases all its locks on that file, also those of
+        SQLite. So this descriptor is closed after the last connection.
         """
         key = identity[:2]
         with self._condition:
@@ -394,7 +392,7 @@ class ConnectionPool:
                 file.close()
 
     def _register_log(self, opened: PooledConnection) -> None:
-        """Protect the log and its index, keep a descriptor of the index, and note the state of the file."""
+        """Protect the log and its index, keep a descriptor of the index, and record the state of the file."""
         index = _sibling(opened.path, "-shm")
         with self._condition:
             file = self._files[opened.identity[:2]]
@@ -403,19 +401,19 @@ class ConnectionPool:
                 if each is not None:
                     file.protected.add(each)
                     PROTECTED_FILES.add(each)
-            # SQLite makes a new index when its last connection was closed while this one was being opened.
+            # SQLite creates a new index if its last connection was closed while this one was being opened.
             if opened.log is not None and (file.index_descriptor is None or file.index_file != index_file):
                 descriptor = os.open(index, os.O_RDONLY | os.O_CLOEXEC)
                 if file.index_descriptor is not None:
                     file.earlier_descriptors.append(file.index_descriptor)
                 file.index_descriptor, file.index_file = descriptor, index_file
             if file.stamp is None:
-                # The stamp is left to the check, which compares the header once more.
+                # `check` sets the stamp after it has compared the header again.
                 file.header, file.index = file.read_header(), file.read_index()
                 file.newest = get_number(file.header)
 
     def _is_in_place(self, opened: PooledConnection) -> bool:
-        """Whether the log is that of the connection, and only checkpoints have written to the file since last time."""
+        """Whether the log is in place, and only checkpoints have written to the file since the last check."""
         if opened.log is not None and _find_file(_sibling(opened.path, "-wal")) != opened.log:
             return False
         file, log = self._files[opened.identity[:2]], _sibling(opened.path, "-wal")
@@ -429,13 +427,12 @@ class ConnectionPool:
                 _record_state(file, stamp, header, index, log)
                 opened.number = get_number(header)
                 return True
-            if (
-                index is None and opened.log is not None
-            ):  # a process is writing it, or ended meanwhile: SQLite repairs it
+            # Another process is writing the index, or ended while it did: SQLite repairs it.
+            if index is None and opened.log is not None:
                 opened.connection.execute("PRAGMA application_id").fetchone()
             else:
                 reads += 1
-            # A checkpoint may write the header at this very moment, and the pages behind it a little later.
+            # A checkpoint may be writing the header now, and the pages after it.
             if (is_whole and reads >= _READS) or time.monotonic() - began > _CHECKPOINT_SECONDS:
                 return False
             time.sleep(_READ_PAUSE_SECONDS)
@@ -447,15 +444,15 @@ class ConnectionPool:
         return is_checkpoint(header, index, file.index, file.newest, log)
 
     def _mark_stale(self, stale: PooledConnection) -> None:
-        """Part from a file that was overwritten in place: its log must reach the new content by no way.
+        """Detach from a file that was overwritten in place, so that its log never reaches the new content.
 
         Raises:
-            DataError: If the log cannot be moved away. Then nothing has changed, and the next check tries again.
+            DataError: If the log cannot be moved away. Then nothing has changed, and the next check retries.
         """
         key = stale.identity[:2]
         log, file = _find_file(_sibling(stale.path, "-wal")), self._files[key]
-        # No one has written to the file after someone deleted its log: SQLite still has the log open, and copies it
-        # into the file when the last connection is closed.
+        # If the log was deleted and the file was not written since: SQLite still has the log open, and copies it into
+        # the file when the last connection is closed.
         if log is not None or _stamp(stale.path) != file.stamp:
             file.block_checkpoint()
         if log is not None and log == stale.log:
@@ -475,7 +472,7 @@ def _record_state(file: _OpenFile, stamp: _FileStamp, header: bytes, index: LogI
 
 
 def _check_log(path: Path, file: _OpenFile) -> None:
-    """Move the log away that a process left which has ended, when another file was put in the place of its own.
+    """Move away the log of a process that has ended, if the file it belongs to was replaced.
 
     Raises:
         DataError: If it cannot be moved.
@@ -484,7 +481,7 @@ def _check_log(path: Path, file: _OpenFile) -> None:
     log = _sibling(path, "-wal")
     seen: tuple[bytes, tuple[bytes, ...]] | None = None
     reads, began = 0, time.monotonic()
-    # A process that is alive may be writing: only what stays as it is counts.
+    # A live process may be writing: only a stable state counts.
     while time.monotonic() - began < _CHECKPOINT_SECONDS:
         found = (file.read_header(), read_headers(log))
         if is_log_of(*found):
@@ -497,7 +494,7 @@ def _check_log(path: Path, file: _OpenFile) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a connection with the settings that every one must have. The file must exist.
+    """Open a connection to an existing file with the required settings.
 
     Raises:
         sqlite3.Error: If it cannot be opened.
@@ -514,8 +511,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA cache_size = -16384")  # KiB
-        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # pages; a bulk action writes many of them repeatedly
-        connection.execute("PRAGMA synchronous = FULL")  # every action of a person is on the disk when it is answered
+        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # pages; a bulk action rewrites many of them
+        connection.execute("PRAGMA synchronous = FULL")  # an action is on disk before it is confirmed
     except BaseException:
         connection.close()
         raise
@@ -523,28 +520,28 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def make_first_number() -> int:
-    """The transaction number of a new file: random, so that files are told apart, with room to grow."""
+    """Return a random transaction number for a new file: distinguishes files, and can grow."""
     return secrets.randbelow(1 << 30) + 1
 
 
 def count_transaction(connection: sqlite3.Connection) -> None:
-    """Increment the transaction number, inside a transaction; a new file gets its first one."""
+    """Increment the transaction number inside a transaction; initialize it in a new file."""
     (number,) = connection.execute("PRAGMA application_id").fetchone()
     connection.execute(f"PRAGMA application_id = {number + 1 if number else make_first_number():d}")
 
 
 def replaced_message(path: Path) -> str:
-    """What is said when another file is at the path of an open project."""
+    """Error message when another file is at the path of an open project."""
     return (
         f"The project at {path.parent} was replaced while it was open, by a backup or another project. The last change "
-        "was not saved. Open the project again, and check its labels."
+        "was not saved. Open the project again and check its labels."
     )
 
 
 def _log_gone_message(path: Path) -> str:
     return (
         f"The write-ahead log {path.name}-wal of the project at {path.parent} was deleted or replaced while it was "
-        "open. The last change was not saved. Open the project again, and check its labels."
+        "open. The last change was not saved. Open the project again and check its labels."
     )
 
 
@@ -554,7 +551,7 @@ def _stat(path: Path) -> os.stat_result:
     except OSError as error:
         raise DataError(
             f"The project at {path.parent} is gone: {path.name} cannot be found ({error.strerror}). The last change "
-            "was not saved. If the folder was moved, move it back or open it at its new place."
+            "was not saved. If the folder was moved, move it back or open it at its new path."
         ) from error
 
 
@@ -576,9 +573,9 @@ def _find_file(path: Path) -> tuple[int, int] | None:
 
 
 def _move_log_away(path: Path) -> None:
-    """Move the log of the earlier file away, and the index of the log, which the connections of that file keep.
+    """Move away the log of the earlier file, and delete the index of the log.
 
-    A rename needs no space on the disk.
+    A rename needs no disk space.
 
     Raises:
         DataError: If it cannot be moved.
@@ -590,12 +587,12 @@ def _move_log_away(path: Path) -> None:
     except OSError as error:
         raise DataError(
             f"The project at {path.parent} was replaced, and the write-ahead log of the earlier content cannot be "
-            f"moved away: {error.strerror}. Check the access rights of the folder, and open the project again."
+            f"moved away: {error.strerror}. Check the permissions of the folder and open the project again."
         ) from error
-    _logger.warning("%s was replaced; changes of the earlier file that it did not hold yet are in %s", path, kept)
+    _logger.warning("%s was replaced; uncommitted changes of the earlier file were moved to %s", path, kept)
 
 
 CONNECTION_POOL: Final = ConnectionPool()
-"""The pool of this process."""
+"""Connection pool of this process."""
 
 atexit.register(CONNECTION_POOL.close_idle, Path("/"))  # with the checks that precede a checkpoint

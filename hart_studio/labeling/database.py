@@ -1,7 +1,7 @@
-"""The SQLite file of a labeling project: schema, connections, transactions.
+"""SQLite file of a labeling project: schema, connections, transactions.
 
-Many processes may use one project: writers wait for each other, readers for no one (write-ahead log). A transaction
-that was committed survives the end of the process, and of the machine.
+Many processes may use one project: writers wait for each other, readers never wait (write-ahead log). A committed
+transaction survives a crash of the process and of the machine.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from hart_studio.labeling.connection_pool import (
 )
 
 DATABASE: Final = "project.sqlite"
-"""File of the project's folder."""
+"""File name in the project folder."""
 
 _VERSION_2: Final = (
     """CREATE TABLE project (
         only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL, created_at TEXT NOT NULL,
         archived_at TEXT, settings TEXT NOT NULL
     )""",
-    # Paths inside the folder of the project are relative to it, so that a copy finds its own images.
+    # Paths inside the project folder are relative to it, so that a copied project finds its images.
     """CREATE TABLE images (
         id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, path TEXT NOT NULL,
         width INTEGER NOT NULL, height INTEGER NOT NULL, domain TEXT NOT NULL DEFAULT ''
     )""",
-    # Columns beside the JSON repeat what lists are filtered and ordered by; they are written together with it.
+    # Columns beside the JSON repeat values for filters and sorting; both are written together.
     """CREATE TABLE items (
         number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, image INTEGER NOT NULL REFERENCES images (id),
         sample TEXT NOT NULL, category TEXT NOT NULL, search_text TEXT NOT NULL, evidence TEXT NOT NULL,
@@ -43,7 +43,7 @@ _VERSION_2: Final = (
         reviewer TEXT NOT NULL, review_priority REAL, required_reviews INTEGER NOT NULL DEFAULT 1,
         boxes INTEGER GENERATED ALWAYS AS (json_array_length(label, '$.boxes')) VIRTUAL
     )""",
-    # The review queue. Status, score and category are in it so that a filter on them reads no row of the table.
+    # Review queue. It contains status, score and category so that filters on them read no table rows.
     """CREATE INDEX items_by_priority ON items (review_priority DESC, number, status, score, category)
         WHERE review_priority IS NOT NULL""",
     "CREATE INDEX items_waiting ON items (status) WHERE review_priority IS NOT NULL",
@@ -56,17 +56,17 @@ _VERSION_2: Final = (
         reviewer TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (item, revision)
     ) WITHOUT ROWID""",
     "CREATE INDEX labels_auto_accepted ON labels (item) WHERE status = 'auto_accepted'",
-    # Read by the quality report alone; see `gold`.
+    # Only the quality report reads this table; see `gold_metrics`.
     "CREATE TABLE gold_boxes (item TEXT PRIMARY KEY REFERENCES items (id), boxes TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE imports (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, source TEXT NOT NULL, added INTEGER NOT NULL, known INTEGER NOT NULL,
-        bad INTEGER NOT NULL
+        invalid INTEGER NOT NULL
     )""",
-    """CREATE TABLE bad_rows (
+    """CREATE TABLE invalid_rows (
         import INTEGER NOT NULL REFERENCES imports (id), location TEXT NOT NULL, reason TEXT NOT NULL
     )""",
     "CREATE TABLE runs (id TEXT PRIMARY KEY, at TEXT NOT NULL, model TEXT NOT NULL) WITHOUT ROWID",
-    # One row per item that the run has to do; its label is there once it is done.
+    # One row per item of the run; the label is set when the item is done.
     """CREATE TABLE predictions (
         run TEXT NOT NULL REFERENCES runs (id), item TEXT NOT NULL REFERENCES items (id), label TEXT,
         PRIMARY KEY (run, item)
@@ -74,7 +74,7 @@ _VERSION_2: Final = (
     """CREATE TABLE item_locks (
         item TEXT PRIMARY KEY REFERENCES items (id), reviewer TEXT NOT NULL, expires_at REAL NOT NULL
     ) WITHOUT ROWID""",
-    # `undone` is 0, or the id of the reviewer's newest action when the action was undone.
+    # `undone` is 0, or the id of the reviewer's newest action at the time of the undo.
     """CREATE TABLE actions (
         id INTEGER PRIMARY KEY, reviewer TEXT NOT NULL, item TEXT NOT NULL REFERENCES items (id), kind TEXT NOT NULL,
         before INTEGER NOT NULL, after INTEGER NOT NULL, undone INTEGER NOT NULL DEFAULT 0, seconds REAL,
@@ -94,50 +94,50 @@ FIRST_VERSION: Final = 2
 """Oldest version that can be opened. Version 1 had other tables."""
 
 MIGRATIONS: Final[tuple[Sequence[str], ...]] = (_VERSION_2,)
-"""Statements that create the first version and lead from each version to the next. Only ever added to."""
+"""Statements that create the first version and upgrade each version to the next. Append only."""
 
 
 class Database:
-    """A project's file. Connections come from the pool of the process; threads may share the object.
+    """SQLite database of a project. Uses the connection pool of the process. Thread-safe.
 
     Attributes:
-        path: The file, absolute.
+        path: Absolute path of the file.
     """
 
     def __init__(self, path: Path, pool: ConnectionPool = CONNECTION_POOL) -> None:
-        """Open the file, and bring it to the newest version.
+        """Open the file and migrate it to the newest version.
 
         Args:
             path: The file.
-            pool: The seam for tests.
+            pool: Connection pool; tests pass their own.
 
         Raises:
-            DataError: If it is missing, a link, no project, of a newer version, or cannot be written.
+            DataError: If the file is missing, a link, not a project, of a newer version, or cannot be written.
         """
         self.path = path.absolute()
         self._pool = pool
         self._own = threading.local()
         if not path.is_file():
-            raise DataError(f"expected a project at {path.parent}, got a folder without {DATABASE}; create one first")
+            raise DataError(f"No project at {path.parent}: the folder has no {DATABASE}. Create a project first.")
         for ending in ("", "-wal", "-shm", "-journal"):
             if path.with_name(path.name + ending).is_symlink():
                 raise DataError(
                     f"The file {path.name}{ending} of the project at {path.parent} is a symbolic link. Nothing was "
-                    "written. Replace it with a copy of what it leads to."
+                    "written. Replace it with a copy of its target."
                 )
         self._identity = pool.identify(self.path)
         self._number = 0
         with self.reading() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != newest_version():  # a project that is up to date can be read where it cannot be written
+        if version != newest_version():  # a read-only project of the newest version can be opened
             with self.writing() as connection:
                 migrate(connection, path)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection to read what was committed; inside ``writing``, its connection, which sees its own changes.
+        """Acquire a connection to read committed data; inside ``writing``, the same connection with its own changes.
 
-        Read all rows inside the block: the connection is another thread's afterwards.
+        Fetch all rows inside the block: afterwards the connection may belong to another thread.
 
         Raises:
             DataError: If the file is gone, was replaced, or cannot be read.
@@ -159,11 +159,11 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is kept, or, with an exception, nothing.
+        """Run a transaction: committed at the end, rolled back on an exception.
 
         Raises:
-            DataError: If the disk is full, the file is damaged or may not be written, others keep it too long, or it is
-                gone or was replaced meanwhile. Then nothing was saved.
+            DataError: If the disk is full, the file is damaged, read-only or locked for too long, or it is gone or was
+                replaced since. Then nothing was saved.
         """
         with self.reading() as connection:
             pooled: PooledConnection = self._own.pooled
@@ -177,30 +177,30 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            self._pool.check(pooled)  # a change in a file that no one finds must not count as saved
+            self._pool.check(pooled)  # a change in a deleted file must not count as saved
 
     def close(self) -> None:
-        """Close the connections that no one uses now."""
+        """Close the idle connections to the file."""
         self._pool.close_idle(self.path)
 
     def _check_identity(self, pooled: PooledConnection) -> None:
-        """See that the file is the one that this object was made for."""
+        """Check that the file is the one that this object was created for."""
         if pooled.identity != self._identity or pooled.number < self._number:
             raise DataError(replaced_message(self.path))
         self._number = pooled.number
 
 
 def newest_version() -> int:
-    """Version of a new project."""
+    """Schema version of a new project."""
     return FIRST_VERSION + len(MIGRATIONS) - 1
 
 
 def create_database(path: Path) -> Database:
-    """Make an empty file of the newest version.
+    """Create an empty database of the newest version.
 
     Raises:
         DataError: If the folder cannot be written.
-        FileExistsError: If there is one already.
+        FileExistsError: If the file exists.
     """
     try:
         path.open("xb").close()
@@ -214,10 +214,10 @@ def create_database(path: Path) -> Database:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Apply what the file's version lacks; to be called inside a transaction.
+    """Upgrade the database to the newest version. Call inside a transaction.
 
     Raises:
-        DataError: If the file is of a newer version than this program, or of one that it cannot read any more.
+        DataError: If the version is newer than this program, or no longer supported.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if 0 < version < FIRST_VERSION:
@@ -227,8 +227,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version > newest_version():
         raise DataError(
-            f"expected a project of version {newest_version()} or older at {path.parent}, got version {version}; "
-            "update HART Studio"
+            f"The project at {path.parent} has version {version}, but this HART Studio reads only version "
+            f"{newest_version()} or older. Update HART Studio."
         )
     for statements in MIGRATIONS[max(0, version - FIRST_VERSION + 1) :]:
         for statement in statements:
@@ -238,14 +238,14 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
-    """Read every page of a database, and refuse one that is damaged. Takes about a second per GiB.
+    """Check every page of a database. Takes about a second per GiB.
 
     Args:
-        connection: To the file, or to a copy of it.
-        path: The file that the message names.
+        connection: Connection to the file, or to a copy of it.
+        path: File named in the error message.
 
     Raises:
-        DataError: If it is damaged.
+        DataError: If the database is damaged.
     """
     with translate_sqlite_errors(path):
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -258,24 +258,24 @@ def refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def translate_sqlite_errors(path: Path) -> Iterator[None]:
-    """Turns what SQLite says into what a person can do."""
+    """Translate SQLite errors into messages that say what to do."""
     try:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
         if "full" in text:
-            reason, remedy = "the disk is full", "free some space; what was saved before is kept"
+            reason, remedy = "The disk is full", "Free some space. Saved data is kept"
         elif "disk I/O" in text:
-            reason = "it could not be read or written"
-            remedy = "see whether the disk is full or damaged; what was saved before is kept"
+            reason = "Reading or writing failed"
+            remedy = "Check whether the disk is full or damaged. Saved data is kept"
         elif "readonly" in text or "unable to open" in text:
-            reason, remedy = "it cannot be written", "check the access rights of the folder and of its files"
+            reason, remedy = "It cannot be written", "Check the permissions of the folder and its files"
         elif "locked" in text or "busy" in text:
-            reason, remedy = "other programs keep it busy", "try again, or end them"
+            reason, remedy = "Other programs have locked it", "Try again, or close them"
         else:
-            reason, remedy = text, "try again"
-        raise DataError(f"expected to use the project at {path.parent}, but {reason}; {remedy}") from error
+            reason, remedy = text, "Try again"
+        raise DataError(f"Cannot use the project at {path.parent}. {reason}. {remedy}.") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise
-        raise DataError(f"expected a labeling project in {path}, got a damaged or foreign file ({error})") from error
+        raise DataError(f"{path} is no labeling project, or damaged ({error}). Restore it from a backup.") from error

@@ -1,4 +1,4 @@
-"""Items of a project that an export excludes by their status: how many, and on which images."""
+"""Count the items that an export excludes by status, and the images they are on."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hart_studio.labeling.records import Status
 
 
 class Exclusions(NamedTuple):
-    """Excluded items, counted."""
+    """Counts of excluded items."""
 
     statuses: Mapping[Status, int]
     """Status -> number of items."""
     open_questions: Mapping[str, int]
-    """SHA-256 of an image -> number of its excluded questions that may have a region, see ``may_have_region``."""
+    """SHA-256 of an image -> number of excluded questions that may have a region, see ``may_have_region``."""
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Reason -> number of items, in the words of an export."""
+        """Reason -> number of items, as shown in an export."""
         return {describe_status(status): count for status, count in self.statuses.items()}
 
 
 NOTHING_EXCLUDED: Final = Exclusions({}, {})
-"""Every item is given to the export."""
+"""No item is excluded."""
 
 
 def read_exclusions(project: Project, statuses: tuple[Status, ...]) -> Exclusions:
-    """Count what an export of certain statuses excludes, without reading the labels.
+    """Count the items that an export excludes by status, without reading the labels.
 
     Args:
         project: The project.
-        statuses: Statuses that are exported.
+        statuses: Statuses to export.
 
     Raises:
         DataError: If the project cannot be read.

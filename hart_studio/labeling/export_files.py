@@ -1,4 +1,4 @@
-"""Original images of an export: whether they are still what was imported, and their file names in the export."""
+"""Check the original images of an export, and choose their file names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hart_studio.files import from_stored_path, open_regular_file
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.records import ImageFile
 
-_MAX_STEM_LENGTH: Final = 80
+_MAX_STEM_CHARS: Final = 80
 _SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -27,14 +27,14 @@ _SUFFIXES: Final = {
 
 
 def check_image(file: ImageFile) -> tuple[str, bool]:
-    """Make sure that the original is what was imported.
+    """Check that an original image is unchanged since the import.
 
     Returns:
-        The suffix of its format, kept as it was written when it is a usual one, and whether EXIF turns it.
+        Suffix of its format, kept as written when it is a common one, and whether EXIF rotates the image.
 
     Raises:
-        DataError: If it is gone or has changed.
-        ImageError: If it cannot be decoded.
+        DataError: If the file is gone or has changed.
+        ImageError: If the image cannot be decoded.
     """
     digest = hashlib.sha256()
     try:
@@ -52,21 +52,23 @@ def check_image(file: ImageFile) -> tuple[str, bool]:
 
 
 def common_folder(paths: Sequence[str]) -> Path:
-    """The folder that all files lie in, themselves or in its folders.
+    """Return the deepest folder that contains all files.
 
     Raises:
-        InputError: If there is none, as on two drives.
+        InputError: If there is none, for instance with two drives.
     """
     try:
         return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()
-    except ValueError as error:  # relative and absolute ones, or two drives
-        raise InputError("expected images below one folder, got two drives; export them apart") from error
+    except ValueError as error:  # relative and absolute paths, or two drives
+        raise InputError(
+            "The images are on two drives and have no common folder. Export them separately, or copy them."
+        ) from error
 
 
 def unique_names(files: Sequence[tuple[ImageFile, str]]) -> list[str]:
-    """File names with different stems, whatever the case: label files are named after them."""
+    """File names with case-insensitively unique stems, because label files are named after them."""
     stems = [
-        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_MAX_STEM_LENGTH] or "image" for file, _ in files
+        re.sub(r"[^\w.-]+|^[.]+|[.]+$", "_", Path(file.path).stem)[:_MAX_STEM_CHARS] or "image" for file, _ in files
     ]
     count = Counter(stem.casefold() for stem in stems)
     used: set[str] = set()

@@ -1,6 +1,6 @@
-"""What an export would lose, counted on the very labels that it would write.
+"""Count what an export would lose, on the labels that it would write.
 
-Labels are read one after another and only counts are kept, so the preview of a large project is quick and small.
+Labels are streamed and only counts are kept, so the preview of a large project is fast and needs little memory.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from hart_studio.labeling.records import Item, Origin, Status
 from hart_studio.records import Box
 
 NOISE_PX: Final = 1e-6
-"""An edge that moves less than this has not been rounded."""
+"""Smaller differences of an edge do not count as rounding, pixels."""
 
 _MAX_CACHED_CLASSES: Final = 10_000
 
 
 @dataclass(frozen=True)
 class ExportLoss:
-    """One thing that does not come through.
+    """One kind of data that a format cannot hold.
 
     Attributes:
-        what: Short name.
-        count: How many.
-        text: For people.
+        what: Identifier of the kind.
+        count: Number of lost values.
+        text: Description to show.
     """
 
     what: str
@@ -53,25 +53,25 @@ class ExportLoss:
 
 
 class LabelKind(NamedTuple):
-    """What the losses of one label depend on, apart from its boxes. A project has a few kinds, however many labels."""
+    """Properties of a label, apart from its boxes, that its losses depend on. Few kinds occur, however many labels."""
 
     status: Status
     origin: Origin
     is_scored: bool
     has_boxes: bool
     has_usable_boxes: bool
-    """Whether there is one that a data set can hold."""
+    """Whether any box is exportable."""
     is_checked: bool
-    """Whether there is evidence."""
+    """Whether it has evidence."""
     is_made: bool
-    """Whether a model is behind it."""
+    """Whether a model made it."""
     is_reviewed: bool
     """Whether it has a reviewer or a note."""
     has_history: bool
 
 
 class LabelSummary(NamedTuple):
-    """A label as it is counted."""
+    """A label as counted."""
 
     kind: LabelKind
     image: str
@@ -80,12 +80,12 @@ class LabelSummary(NamedTuple):
     """Upright (width, height) of the image, pixels."""
     score: float | None
     boxes: Sequence[Box]
-    """Those that a data set can hold, clipped to the image."""
+    """Exportable boxes, clipped to the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class _StoredBox:
-    """A box of the database without the checks of ``Box``, which it has passed when it was written."""
+    """A box from the database. Skips the validation of ``Box``, which ran when it was written."""
 
     x_min: float
     y_min: float
@@ -108,13 +108,13 @@ class _StoredBox:
 
 
 class ExportPreview(NamedTuple):
-    """What an export would hold and lose, as far as the labels tell; images are not opened."""
+    """Content and losses of an export, computed from the labels; images are not opened."""
 
     items: int
-    """Labels that the options choose and the format has a form for."""
+    """Labels that match the options and that the format can hold."""
     losses: tuple[ExportLoss, ...]
     excluded: Mapping[str, int]
-    """Reason -> number of items that are not exported, but for those that the losses count."""
+    """Reason -> number of excluded items, except those counted as losses."""
 
 
 def export_losses(
@@ -123,29 +123,29 @@ def export_losses(
     options: ExportOptions | None = None,
     open_questions: Mapping[str, int] | None = None,
 ) -> tuple[ExportLoss, ...]:
-    """What of these labels a format cannot hold. The records beside the export still have it.
+    """Count what a format cannot hold of these labels. The metadata file beside the export keeps it.
 
     Args:
         format_name: Key of ``FORMATS``.
-        items: Any items; those that the options do not choose do not count.
-        options: What would be exported.
-        open_questions: As in ``plan_export``.
+        items: Items; those that the options exclude are not counted.
+        options: Options of the export.
+        open_questions: See ``plan_export``.
 
     Returns:
-        One loss for each thing that is really lost, none for a format that holds everything.
+        One entry for each kind of data that is lost; empty for a format that holds everything.
 
     Raises:
-        InputError: If there is no such format, or the options do not fit it.
+        InputError: If the format does not exist, or the options do not fit it.
     """
     chosen, images = options or ExportOptions(), open_questions or {}
     return _count_losses(format_name, map(_read_item, items), chosen, images).losses
 
 
 def preview_export(project: Project, format_name: str, options: ExportOptions) -> ExportPreview:
-    """What an export of a project would hold and lose.
+    """Preview the content and losses of an export of a project.
 
     Raises:
-        InputError: If there is no such format, or the options do not fit it.
+        InputError: If the format does not exist, or the options do not fit it.
         DataError: If the project cannot be read.
     """
     exclusions = read_exclusions(project, options.statuses)
@@ -155,7 +155,7 @@ def preview_export(project: Project, format_name: str, options: ExportOptions) -
 
 
 def fits(planned: PlannedItem, info: FormatInfo) -> bool:
-    """Whether a format has a form for an item at all."""
+    """Whether a format can hold an item."""
     return _fits(info, planned.item.label.status, bool(planned.item.label.boxes), bool(planned.boxes))
 
 
@@ -167,7 +167,7 @@ def _fits(info: FormatInfo, status: Status, has_boxes: bool, has_usable_boxes: b
 
 def _read_item(item: Item) -> LabelSummary:
     label, wh = item.label, (item.image.width, item.image.height)
-    boxes = _cut(label.boxes, wh, label.status)
+    boxes = _clip_boxes(label.boxes, wh, label.status)
     kind = LabelKind(
         status=label.status,
         origin=label.origin,
@@ -183,7 +183,7 @@ def _read_item(item: Item) -> LabelSummary:
 
 
 def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelSummary]:
-    """Labels as they lie in the database, which has checked them when they were written: no record is made of them."""
+    """Read labels as JSON without creating records: they were validated when written."""
     clause, values = ItemFilter(statuses=options.statuses).to_sql()
     query = f"""SELECT items.label, images.sha256, items.revision, images.width, images.height FROM items
         JOIN images ON images.id = items.image WHERE {clause}"""  # noqa: S608 - placeholders
@@ -202,7 +202,9 @@ def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelSum
             )  # fmt: skip
             is_plain = inside and status != "rejected"
             boxes = (
-                cast("list[Box]", stored) if is_plain else _cut([Box(**each) for each in label["boxes"]], wh, status)
+                cast("list[Box]", stored)
+                if is_plain
+                else _clip_boxes([Box(**each) for each in label["boxes"]], wh, status)
             )
             kind = LabelKind(
                 status,
@@ -218,7 +220,7 @@ def _read_project(project: Project, options: ExportOptions) -> Iterator[LabelSum
             yield LabelSummary(kind, image, wh, label["score"], boxes)
 
 
-def _cut(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
+def _clip_boxes(boxes: Sequence[Box], wh: WH, status: Status) -> list[Box]:
     found = () if status == "rejected" else (clip_box(box, wh) for box in boxes)
     return [box for box in found if box is not None]
 
@@ -261,7 +263,7 @@ def _count_losses(
 
 
 class _ImageStates:
-    """Which images would wrongly become background images: without a box, and with a question that may have a region.
+    """Tracks images that would wrongly become background images: no box, but a question that may have a region.
 
     Mirrors ``exporting.fit_plan``, without opening an image.
     """
@@ -272,25 +274,25 @@ class _ImageStates:
         self._negatives: list[tuple[str, LabelKind]] = []
 
     def add_open(self, image: str, kind: LabelKind) -> None:
-        """Add a label that is not exported."""
+        """Add a label that is excluded."""
         if may_have_region(kind.status, kind.has_boxes):
             self._open.add(image)
 
     def add_fitting(self, image: str, kind: LabelKind) -> None:
-        """Add a label that the format has a form for."""
+        """Add a label that the format can hold."""
         if kind.has_usable_boxes:
             self._with_boxes.add(image)
         else:
             self._negatives.append((image, kind))
 
     def list_false_background(self) -> list[tuple[str, LabelKind]]:
-        """Labels without a box, of such images."""
+        """Labels without a box on images that would wrongly become background."""
         false_background = self._open - self._with_boxes
         return [(image, kind) for image, kind in self._negatives if image in false_background]
 
 
 def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatInfo) -> None:
-    """Add so many labels of a kind."""
+    """Count labels of one kind."""
     if not _fits(info, kind.status, kind.has_boxes, kind.has_usable_boxes):
         counts["excluded"] += count
         return
@@ -305,11 +307,11 @@ def _count_kind(counts: Counter[str], kind: LabelKind, count: int, info: FormatI
 
 
 class _BoxCounter:
-    """Counts what becomes of boxes.
+    """Counts changes of boxes.
 
     Attributes:
         counts: ``renamed``, ``named``, ``box_scores`` and ``moved`` -> number of boxes.
-        furthest: How far an edge moves at most, pixels.
+        furthest: Largest shift of an edge, pixels.
     """
 
     def __init__(self, info: FormatInfo, options: ExportOptions) -> None:
@@ -319,7 +321,7 @@ class _BoxCounter:
         self._renamed: dict[tuple[str, Origin], bool] = {}
 
     def add(self, box: Box, origin: Origin, score: float | None, wh: WH) -> None:
-        """Count one."""
+        """Count a box."""
         counts, written_box = self.counts, self._info.written
         key = box.label, origin
         is_renamed = self._renamed.get(key)
@@ -345,23 +347,25 @@ def _describe_losses(
 ) -> list[ExportLoss]:
     keeps, items = info.preserves, counts["items"]
     losses = [
-        ExportLoss("excluded", counts["excluded"], f"{_count(counts['excluded'], 'item')} that it has no form for")
+        ExportLoss("excluded", counts["excluded"], f"{_count(counts['excluded'], 'item')} that the format cannot hold")
     ]
     if "questions" not in keeps:
         losses.append(ExportLoss("questions", items, f"question and answer of {_count(items, 'item')}"))
-        losses.append(
-            ExportLoss("merged", merged, f"{_count(merged, 'image')} with several questions, whose boxes are merged")
-        )
+        losses.append(ExportLoss("merged", merged, f"{_count(merged, 'image')} with several questions (boxes merged)"))
     if info.name == "native":
         return losses
     renamed, named, moved = counts["renamed"], counts["named"], counts["moved"]
-    manner = f"all as {options.box_class!r}" if options.box_class else "as classes of the project"
-    losses.append(ExportLoss("labels", renamed, f"labels of {_count(renamed, 'box')}, written {manner}"))
+    manner = f"as {options.box_class!r}" if options.box_class else "as project classes"
+    losses.append(ExportLoss("labels", renamed, f"labels of {_count(renamed, 'box')}, exported {manner}"))
     if "classes" not in keeps:
         losses.append(
-            ExportLoss("classes", named, f"labels of {_count(named, 'box')}, as far as the family's text has no place")
+            ExportLoss(
+                "classes",
+                named,
+                f"labels of {_count(named, 'box')}, if the model family's text format has no field for them",
+            )
         )
-    losses.append(ExportLoss("rounded", moved, f"{_count(moved, 'box')} rounded, by up to {furthest:.2g} px"))
+    losses.append(ExportLoss("rounded", moved, f"{_count(moved, 'box')} rounded by up to {furthest:.2g} px"))
     losses.append(ExportLoss("box_scores", counts["box_scores"], f"{_count(counts['box_scores'], 'score')} of boxes"))
     has_all = counts["kept_scores"] == items
     kept = counts["kept_scores"] if "scores" in keeps or ("scores_if_all_known" in keeps and has_all) else 0
@@ -372,9 +376,9 @@ def _describe_losses(
     rejected, checked, made = counts["rejected"], counts["checked"], counts["made"]
     return [
         *losses,
-        ExportLoss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, written as nothing here"),
-        ExportLoss("evidence", checked, f"evidence of {_count(checked, 'label')}, but for the answer from the crops"),
-        ExportLoss("provenance", made, f"model and settings behind {_count(made, 'label')}"),
+        ExportLoss("rejected", rejected, f"boxes of {_count(rejected, 'rejected label')}, exported as negatives"),
+        ExportLoss("evidence", checked, f"evidence of {_count(checked, 'label')}, except the answer from the crops"),
+        ExportLoss("provenance", made, f"model and settings of {_count(made, 'label')}"),
         ExportLoss("reviews", counts["reviewed"], f"reviewer and note of {_count(counts['reviewed'], 'label')}"),
         ExportLoss("history", counts["histories"], f"review history of {_count(counts['histories'], 'item')}"),
     ]

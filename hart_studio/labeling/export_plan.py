@@ -1,4 +1,4 @@
-"""What an export writes, decided before a byte is written: which labels, in which split, under which file names."""
+"""Plan of an export, made before anything is written: which labels, in which split, under which file names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hart_studio.geometry import WH, clip
 from hart_studio.labeling.export_files import check_image, common_folder, unique_names
 from hart_studio.labeling.records import (
     DEFAULT_CLASS,
-    MAX_CLASS_LENGTH,
+    MAX_CLASS_CHARS,
     REVIEWED_STATUSES,
     USABLE_STATUSES,
     ImageFile,
@@ -29,41 +29,42 @@ from hart_studio.models.families import FAMILIES
 from hart_studio.records import Box
 
 SPLITS: Final = ("train", "val", "test")
-"""Names of splits, in the order in which they share the hash out."""
+"""Names of the splits, in hash order."""
 
 MIN_SIDE_PX: Final = 1e-3
-"""A box with a shorter side is the noise of a float, not a region; no format but ours can hold it."""
+"""Smaller boxes are rounding noise, not regions. Only the native format can hold them."""
 
 _WAITING: Final[frozenset[Status]] = frozenset({"new", "proposed", "failed"})
 MAY_HAVE_REGION_SQL: Final = (
     f"(items.status IN ({', '.join(repr(status) for status in sorted(_WAITING))}) OR "
     f"(items.boxes > 0 AND items.status IN ({', '.join(repr(status) for status in USABLE_STATUSES)})))"
 )
-"""Condition of ``may_have_region`` on the table ``items``."""
+"""SQL condition of ``may_have_region`` on the table ``items``."""
 NO_BACKGROUND: Final = "no box on an image with undecided questions, or with boxes that are not exported"
-"""Reason for which a format without questions gets no label of an image."""
+"""Exclusion reason in formats without questions, for images that would wrongly become background."""
 
 _UNLABELED: Final[frozenset[Status]] = frozenset({"new", "failed", "bad_question"})
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export.
+    """Options of an export.
 
     Attributes:
-        statuses: Items of these statuses.
-        min_score: Least ``Label.score`` of a label that no person decided on; None = any, also an unknown one.
-        splits: Share of the images for each of ``SPLITS``, adding up to 1. An image's split is a hash of its
-            content: it is never in two, and stays in its own when others join.
-        images: ``copy`` them into the export, or write their paths below their common folder (``reference``). Links
-            are not offered: some trainers rewrite damaged JPEGs in place and would reach the originals through them.
-        salt: Another text gives another split.
-        classes: Classes of the project, see ``class_of``; empty = those that people and other tools gave to boxes.
-        box_class: The one class of all boxes; empty = see ``class_of``. Our own format keeps labels as they are.
-        chat_family: For grounded conversations: key of ``models.families``.
-        model_wh_of: For grounded conversations of a family that writes pixels of its resized input (Qwen2.5-VL):
-            upright original (width, height) -> the size that the model sees, from the processor's real output, as
-            ``models.inputs.process_image(processor, family, overview, is_alone=True).size_wh`` gives it.
+        statuses: Statuses of the items to export.
+        min_score: Minimum ``Label.score`` of labels without a review; None = any, also an unknown one.
+        splits: Share of the images per split of ``SPLITS``, sum 1. The split of an image is a hash of its content: an
+            image is in one split only, and stays there when others are added.
+        images: ``copy`` them into the export, or write their paths below the common folder (``reference``). Links are
+            not
+            offered: some trainers rewrite damaged JPEGs in place and would change the originals.
+        salt: Another salt gives other splits.
+        classes: Classes of the project, see ``class_of``; empty = the box labels of reviewers and other tools.
+        box_class: One class for all boxes; empty = see ``class_of``. The native format keeps labels as they are.
+        chat_family: Model family of grounded conversations: key of ``models.families``.
+        model_wh_of: For grounded conversations of a family whose boxes are pixels of the resized input (Qwen2.5-VL):
+            upright original (width, height) -> size of the model input, from the output of the processor, as in
+            ``models.inputs.process_image(processor, family, overview, is_alone=True).size_wh``.
     """
 
     statuses: tuple[Status, ...] = USABLE_STATUSES
@@ -78,34 +79,32 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if not self.statuses or not set(self.statuses) <= set(get_args(Status)):
-            raise InputError(f"expected statuses among {', '.join(get_args(Status))}, got {self.statuses}; choose some")
+            raise InputError(f"expected statuses among {', '.join(get_args(Status))}, got {self.statuses}")
         if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise InputError(f"expected a least score in [0, 1] or none, got {self.min_score}; change it")
+            raise InputError(f"expected a minimum score from 0 to 1, or none, got {self.min_score}")
         shares = tuple(self.splits.values())
         is_whole = all(share >= 0 for share in shares) and math.isclose(sum(shares), 1, abs_tol=1e-6)
         if not is_whole or not set(self.splits) <= set(SPLITS):
-            raise InputError(
-                f"expected shares of {', '.join(SPLITS)} that add up to 1, got {dict(self.splits)}; change them"
-            )
+            raise InputError(f"expected shares of {', '.join(SPLITS)} that add up to 1, got {dict(self.splits)}")
         if self.images not in ("copy", "reference"):
-            raise InputError(f"expected images to be 'copy' or 'reference', got {self.images!r}; choose one")
+            raise InputError(f"expected images to be 'copy' or 'reference', got {self.images!r}")
         for name in (self.box_class, *self.classes):
-            if len(name) > MAX_CLASS_LENGTH or not name.isprintable():
+            if len(name) > MAX_CLASS_CHARS or not name.isprintable():
                 raise InputError(
-                    f"expected a class name of at most {MAX_CLASS_LENGTH} printable characters, got {name[:40]!r}"
+                    f"expected a class name of at most {MAX_CLASS_CHARS} printable characters, got {name[:40]!r}"
                 )
         if self.chat_family not in FAMILIES:
-            raise InputError(f"expected one of the families {', '.join(FAMILIES)}, got {self.chat_family!r}")
+            raise InputError(f"expected a model family among {', '.join(FAMILIES)}, got {self.chat_family!r}")
 
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """An item as the formats see it.
+    """An item to export.
 
     Attributes:
-        item: The item, untouched.
-        boxes: Its boxes clipped to the image, with their class as the label and the score that is exported; none for
-            a rejected label, whose boxes are known to be wrong.
+        item: The item, unchanged.
+        boxes: Its boxes clipped to the image, with the exported class and score; none for a rejected label, whose boxes
+            are wrong.
     """
 
     item: Item
@@ -113,32 +112,32 @@ class PlannedItem:
 
     @property
     def score(self) -> float | None:
-        """The score that is exported, see ``exported_score``."""
+        """The exported score, see ``exported_score``."""
         return exported_score(self.item.label.origin, self.item.label.score)
 
     @property
     def is_negative(self) -> bool:
-        """Whether it says "nothing here": rejected, or usable without ever having had a box."""
+        """Whether it is a negative: rejected, or usable without ever having had a box."""
         return is_negative(self.item.label.status, bool(self.item.label.boxes))
 
     @property
     def is_labeled(self) -> bool:
-        """Whether a data set can use it: it has boxes that no one called wrong, or is a confirmed negative."""
+        """Whether a data set can use it: it has boxes that were not rejected, or is a confirmed negative."""
         return is_labeled(self.item.label.status, bool(self.item.label.boxes), bool(self.boxes))
 
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image with everything that is exported of it.
+    """An image with all its exported items.
 
     Attributes:
-        file: The original.
-        name: Its file name in the export, unique by its stem whatever the case. With ``images="reference"`` its
-            path below ``ExportPlan.image_root`` instead, with forward slashes.
+        file: The original image.
+        name: File name in the export, with a case-insensitively unique stem. With ``images="reference"`` its path below
+            ``ExportPlan.image_root``, with forward slashes.
         split: One of ``SPLITS``.
         items: Its questions.
-        waiting: Questions of this image that are left out and may have a region, see ``may_have_region``.
-        is_rotated: Whether only its EXIF orientation makes it upright.
+        waiting: Excluded questions of this image that may have a region, see ``may_have_region``.
+        is_rotated: Whether the file is upright only with its EXIF orientation.
     """
 
     file: ImageFile
@@ -155,7 +154,7 @@ class PlannedImage:
 
     @property
     def merged_boxes(self) -> tuple[Box, ...]:
-        """Boxes of all questions, for formats without questions; equal ones of one class count once."""
+        """Boxes of all questions, for formats without questions, without duplicates of the same class."""
         unique = {(class_name(box), box.xyxy): box for planned in self.items for box in planned.boxes}
         return tuple(unique.values())
 
@@ -166,10 +165,10 @@ class ExportPlan:
 
     Attributes:
         images: Sorted by name.
-        options: What was asked for.
-        image_root: Common folder of the originals; names start there when images are referred to.
-        excluded: Reason -> number of items that are not exported.
-        notes: What else a person should know.
+        options: Options of the export.
+        image_root: Common folder of the originals; referenced images have paths relative to it.
+        excluded: Reason -> number of excluded items.
+        notes: Notes to show.
     """
 
     images: tuple[PlannedImage, ...]
@@ -180,15 +179,15 @@ class ExportPlan:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that hold an image, in the order of ``SPLITS``."""
+        """Splits with at least one image, in the order of ``SPLITS``."""
         return tuple(split for split in SPLITS if self.of_split(split))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of all classes; at least one, because readers refuse a data set without a class.
+        """Names of all classes; at least one, because readers reject a data set without a class.
 
-        Those of the project keep their order, also where no box has them, so that their numbers stay from one export
-        to the next. The default one is left out where no box has it.
+        The classes of the project keep their order, and stay in the list without boxes, so that class ids do not change
+        between exports. The default class is dropped if no box has it.
         """
         if self.options.box_class:
             return (self.options.box_class,)
@@ -197,49 +196,49 @@ class ExportPlan:
         return known or tuple(sorted(used)) or (DEFAULT_CLASS,)
 
     def of_split(self, split: str) -> tuple[PlannedImage, ...]:
-        """The images of a split."""
+        """Images of a split."""
         return tuple(image for image in self.images if image.split == split)
 
     def rows(self, split: str | None = None) -> list[tuple[PlannedImage, PlannedItem]]:
-        """Every question with its image, of one split or of all."""
+        """All questions with their images, of one split or of all."""
         chosen = self.images if split is None else self.of_split(split)
         return [(image, planned) for image in chosen for planned in image.items]
 
 
 def class_name(box: Box) -> str:
-    """The class of a box as formats write it: its label as one printable line, or ``DEFAULT_CLASS``."""
+    """Class of a box in an export: its label as one printable line, or ``DEFAULT_CLASS``."""
     printable = "".join(sign if sign.isprintable() else " " for sign in box.label)
     return " ".join(printable.split()) or DEFAULT_CLASS
 
 
 def is_negative(status: Status, has_boxes: bool) -> bool:
-    """Whether a label says "nothing here": rejected, or usable without ever having had a box."""
+    """Whether a label is a negative: rejected, or usable without ever having had a box."""
     return status == "rejected" or (status in USABLE_STATUSES and not has_boxes)
 
 
 def is_labeled(status: Status, has_boxes: bool, has_usable_boxes: bool) -> bool:
-    """Whether a data set can use a label: it has boxes that no one called wrong, or is a confirmed negative."""
+    """Whether a data set can use a label: it has boxes that were not rejected, or is a confirmed negative."""
     return is_negative(status, has_boxes) or (has_usable_boxes and status not in _UNLABELED)
 
 
 def may_have_region(status: Status, has_boxes: bool) -> bool:
-    """Whether a question that is not exported may have a region: no one decided on it, or its label has a box.
+    """Whether an excluded question may have a region: it has no decision yet, or its label has a box.
 
-    An image with such a question is no background image, whatever its other questions say.
+    An image with such a question is not exported as background, whatever its other questions say.
     """
     return status in _WAITING or (status in USABLE_STATUSES and has_boxes)
 
 
 def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
-    """The class of a box in an export.
+    """Class of a box in an export.
 
-    What a model wrote beside its box is an answer, not a class: such a box has the first class of the project. Others
-    keep the label that a person or another tool gave them if the project has that class.
+    The text that a model writes beside a box is an answer, not a class, so its box gets the first class of the project.
+    Other boxes keep the label of the reviewer or other tool if the project has that class.
 
     Args:
         box: A box of a label.
-        origin: Who drew the boxes of the label.
-        options: Hold the classes.
+        origin: Origin of the label's boxes.
+        options: Options with the classes.
     """
     first = options.classes[0] if options.classes else DEFAULT_CLASS
     if options.box_class:
@@ -251,52 +250,52 @@ def class_of(box: Box, origin: Origin, options: ExportOptions) -> str:
 
 
 def exported_score(origin: Origin, score: float | None) -> float | None:
-    """The score of a label in an export: the calibrated one of boxes that a model made and no one changed.
+    """Score of a label in an export: the calibrated score if a model made the boxes and no one changed them.
 
-    Once a person has changed the boxes, no score belongs to them. What is not calibrated is no probability.
+    A score does not apply to boxes that a reviewer changed. An uncalibrated score is no probability.
     """
     return score if origin == "model" else None
 
 
 def split_of(sha256: str, splits: Mapping[str, float], salt: str) -> str:
-    """The split of an image, from its content alone.
+    """Split of an image, computed from its content.
 
     Args:
-        sha256: Of the image's bytes, hexadecimal.
-        splits: Share of each of ``SPLITS``.
-        salt: Another one gives another split.
+        sha256: SHA-256 of the image file, hexadecimal.
+        splits: Share per split of ``SPLITS``.
+        salt: Another salt gives other splits.
     """
-    place = int.from_bytes(hashlib.sha256(f"{salt}:{sha256}".encode()).digest()[:8], "big") / 2**64
+    position = int.from_bytes(hashlib.sha256(f"{salt}:{sha256}".encode()).digest()[:8], "big") / 2**64
     chosen = [split for split in SPLITS if splits.get(split, 0) > 0]
     reached = 0.0
     for split in chosen:
         reached += splits[split]
-        if place < reached:
+        if position < reached:
             return split
-    return chosen[-1]  # the shares may add up to a hair less than 1
+    return chosen[-1]  # rounding: the shares may add up to slightly less than 1
 
 
 def plan_export(
     items: Iterable[Item], options: ExportOptions, open_questions: Mapping[str, int] | None = None
 ) -> ExportPlan:
-    """Choose the items, deal their images out to the splits and name the files.
+    """Select the items, assign their images to splits and choose file names.
 
-    A file that lies in two places is one image. Images that are gone or changed since they were imported are left
-    out with all their items. The order of ``items`` does not matter.
+    Identical files at two paths are one image. Images that are gone or changed since the import are excluded with all
+    their items. The order of ``items`` does not matter.
 
     Args:
-        items: Any items; the newest revision of each.
-        options: What to export.
-        open_questions: SHA-256 of an image -> its questions that are not among ``items`` and may have a region.
+        items: Items with their newest revision.
+        options: Options of the export.
+        open_questions: SHA-256 of an image -> its questions that are not in ``items`` and may have a region.
 
     Raises:
-        InputError: If the images have no common folder, as on two drives.
+        InputError: If the images have no common folder, for instance with two drives.
     """
     excluded: Counter[str] = Counter()
     groups: dict[str, dict[str, Item]] = defaultdict(dict)
     for item in items:
         if item.id in groups[item.image.sha256]:
-            excluded["the same item twice"] += 1
+            excluded["duplicate item"] += 1
         groups[item.image.sha256].setdefault(item.id, item)
     notes: Counter[str] = Counter()
     found: list[tuple[PlannedImage, str]] = []
@@ -311,7 +310,7 @@ def plan_export(
             continue
         file = min((each.item.image for each in chosen), key=lambda image: image.path)
         if options.images == "reference" and from_stored_path(file.path) != Path(file.path):
-            excluded["a file name that is not UTF-8, which other tools cannot read: copy the images"] += len(chosen)
+            excluded["file name is not UTF-8, which other tools cannot read: copy the images"] += len(chosen)
             continue
         try:
             suffix, is_rotated = check_image(file)
@@ -340,15 +339,15 @@ def plan_export(
 
 
 def exclusion_reason(item: Item, options: ExportOptions) -> str:
-    """Why an item is not asked for; empty when it is.
+    """Why an item is excluded by the options; empty when it is not.
 
-    The least score binds programs only: what a person decided is wanted whatever the model thought of it.
+    The minimum score applies only to labels without a review.
     """
     return label_exclusion_reason(item.label.status, item.label.score, options)
 
 
 def label_exclusion_reason(status: Status, score: float | None, options: ExportOptions) -> str:
-    """The same of a label with this status and score."""
+    """Why a label with this status and score is excluded by the options; empty when it is not."""
     if status not in options.statuses:
         return describe_status(status)
     if options.min_score is not None and status not in REVIEWED_STATUSES:
@@ -360,20 +359,20 @@ def label_exclusion_reason(status: Status, score: float | None, options: ExportO
 
 
 def describe_status(status: Status) -> str:
-    """Reason for which an item is left out: its status was not chosen."""
+    """Exclusion reason of an item whose status was not selected."""
     return f"status {status}"
 
 
 def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tuple[Box, ...]:
-    """The boxes of an item as a data set holds them; changes are counted in ``notes``.
+    """Exported boxes of an item; counts changes in ``notes``.
 
     Args:
         item: The item.
-        notes: What a person should know -> how often.
-        options: Hold the classes.
+        notes: Note -> number of boxes; is updated.
+        options: Options with the classes.
 
     Returns:
-        Clipped to the image, with ``class_of`` as their label and ``exported_score`` as their score.
+        Boxes clipped to the image, with ``class_of`` as their label and ``exported_score`` as their score.
     """
     if item.label.status == "rejected":
         return ()
@@ -381,10 +380,10 @@ def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tup
     for box in item.label.boxes:
         inside = clip_box(box, (item.image.width, item.image.height))
         if inside is None:
-            notes["boxes outside of the image or without an area, left out"] += 1
+            notes["boxes outside of the image or without an area, excluded"] += 1
             continue
         if inside.xyxy != box.xyxy:
-            notes["boxes that reached past the image, clipped"] += 1
+            notes["boxes clipped to the image"] += 1
         label = item.label
         changes = {
             "label": class_of(box, label.origin, options),
@@ -395,7 +394,7 @@ def usable_boxes(item: Item, notes: Counter[str], options: ExportOptions) -> tup
 
 
 def clip_box(box: Box, wh: WH) -> Box | None:
-    """The part of a box inside the image; None where there is none that a data set can hold."""
+    """Part of a box inside the image; None if there is none that a data set can hold."""
     is_inside = box.x_min >= 0 and box.y_min >= 0 and box.x_max <= wh[0] and box.y_max <= wh[1]
     inside = box if is_inside else clip(box, wh)
     return None if inside is None or min(inside.width, inside.height) < MIN_SIDE_PX else inside

@@ -1,6 +1,6 @@
-"""Export of labels: written beside the target, read back, compared, and only then put in its place.
+"""Export labels: write to a draft folder, read back, compare, then move to the target.
 
-Whatever the format loses stands in ``hart_meta.jsonl`` beside it: our own records, whole.
+``hart_meta.jsonl`` beside the export holds the full native records, including what the format loses.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ _NOTHING_HERE: Final = "nothing here"
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """Result of an export.
 
     Attributes:
         format_name: Key of ``FORMATS``.
-        folder: Where.
+        folder: Folder of the export.
         images: Split -> number of images.
-        items: Questions.
-        boxes: Boxes of all questions.
-        negatives: Questions whose label is "nothing here".
-        losses: What the format could not hold.
-        excluded: Reason -> number of items that are not in the export.
-        notes: What else a person should know.
+        items: Number of questions.
+        boxes: Number of boxes of all questions.
+        negatives: Number of questions whose label is a negative.
+        losses: Data that the format could not hold.
+        excluded: Reason -> number of excluded items.
+        notes: Notes to show.
     """
 
     format_name: str
@@ -80,14 +80,14 @@ class ExportReport:
 
 
 def export_project(project: Project, format_name: str, folder: Path, options: ExportOptions) -> ExportReport:
-    """Export labels of a project, with their history.
+    """Export the labels of a project with their history.
 
-    Items of other statuses are not read. They are counted, because an image of theirs may be no background image.
+    Items of other statuses are not read. They are counted, because their images may not count as background.
 
     Raises:
-        InputError: As ``export_labels``.
-        DataError: As ``export_labels``, or if the project cannot be read.
-        OSError: As ``export_labels``.
+        InputError: See ``export_labels``.
+        DataError: See ``export_labels``, or if the project cannot be read.
+        OSError: See ``export_labels``.
     """
     exclusions = read_exclusions(project, options.statuses)
     items = project.items(ItemFilter(statuses=options.statuses), with_history=True)
@@ -101,22 +101,22 @@ def export_labels(
     options: ExportOptions | None = None,
     exclusions: Exclusions = NOTHING_EXCLUDED,
 ) -> ExportReport:
-    """Write labels as a data set of another tool, and make sure that they can be read back.
+    """Write labels as a data set of another tool, and verify them by reading them back.
 
     Args:
-        items: Any items; ``options`` choose among them.
+        items: Items; ``options`` select among them.
         format_name: Key of ``FORMATS``.
-        folder: A folder that does not exist yet, or is empty.
-        options: What to export.
-        exclusions: What is not among ``items``, from ``read_exclusions``.
+        folder: Folder that does not exist yet or is empty.
+        options: Options of the export.
+        exclusions: Items that are not in ``items``, from ``read_exclusions``.
 
     Returns:
-        What was written and what was lost.
+        Counts, losses and notes.
 
     Raises:
-        InputError: If the folder is not empty, nothing is left to export, or the options do not fit the format.
-        DataError: If what was written reads back as something else; the item is named. Nothing is left behind.
-        OSError: If the folder cannot be written; nothing is left behind.
+        InputError: If the folder is not empty, no label is left to export, or the options do not fit the format.
+        DataError: If the files read back differently; the item is named. The draft is removed.
+        OSError: If the folder cannot be written; the draft is removed.
     """
     options = options or ExportOptions()
     info = get_format(format_name)
@@ -128,14 +128,14 @@ def export_labels(
     plan = replace(plan, excluded=dict(sorted(excluded.items())))
     if not plan.images:
         reasons = "; ".join(f"{count} items: {reason}" for reason, count in plan.excluded.items()) or "no items"
-        raise InputError(f"expected labels to export, got none ({reasons}); review some, or choose other statuses")
+        raise InputError(f"No labels to export ({reasons}). Review some items, or choose other statuses.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.draft"
     try:
         _write(plan, info, draft)
         check_export(plan, info, draft)
         if folder.exists():
-            folder.rmdir()  # it is empty, or this fails
+            folder.rmdir()  # fails unless the folder is empty
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -143,10 +143,10 @@ def export_labels(
 
 
 def fit_plan(plan: ExportPlan, info: FormatInfo) -> ExportPlan:
-    """The plan without what a format has no form for, or what its readers would misunderstand.
+    """Remove items from a plan that the format cannot hold or that its readers would misinterpret.
 
-    Formats without questions cannot tell "nothing here" from "not looked at yet": an image without a box is left out
-    while one of its questions may have a region that is not exported.
+    Formats without questions cannot distinguish a negative from an unlabeled image. So an image without boxes is
+    excluded while one of its questions may have a region that is not exported.
     """
     excluded = Counter(plan.excluded)
     images = []
@@ -168,10 +168,10 @@ def fit_plan(plan: ExportPlan, info: FormatInfo) -> ExportPlan:
 
 
 def check_export(plan: ExportPlan, info: FormatInfo, folder: Path) -> None:
-    """Read an export with the loader of its format and compare it with what was meant.
+    """Read an export with the loader of its format and compare it with the plan.
 
     Raises:
-        DataError: At the first item that differs, or cannot be read.
+        DataError: On the first item that differs or cannot be read.
     """
     is_reference = plan.options.images == "reference"
     with tempfile.TemporaryDirectory(prefix="hart-export-") as cache:
@@ -199,9 +199,9 @@ def _check_folder(folder: Path) -> None:
     try:
         is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
-        raise InputError(f"expected a new folder, got {folder}: {error.strerror}; choose another") from error
+        raise InputError(f"Cannot use the folder {folder}: {error.strerror}. Choose another one.") from error
     if not is_free:
-        raise InputError(f"expected a new or empty folder, got {folder}, which holds something; choose another")
+        raise InputError(f"The folder {folder} is not empty. Choose a new or empty one.")
 
 
 def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
@@ -223,7 +223,7 @@ def _write(plan: ExportPlan, info: FormatInfo, draft: Path) -> None:
 
 
 def _describe_export(image: PlannedImage, planned: PlannedItem, plan: ExportPlan, info: FormatInfo) -> dict[str, Any]:
-    """The boxes of an item as the format holds them, by which an import sees whether another tool changed them."""
+    """Boxes of an item as exported: an import compares them to detect changes made by another tool."""
     boxes = [
         {
             "xyxy": list(info.written(box, image.wh, plan.options) if info.written else box.xyxy),
@@ -245,23 +245,25 @@ def _compare_questions(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples
         sample = found.get(planned.item.id)
         if sample is None:
             raise _mismatch(info, planned.item.id, "the item, got none of that id")
-        meant = planned.item.sample
+        original = planned.item.sample
         for name in ("question", "choices", "answer", "category"):
-            if getattr(sample, name) != getattr(meant, name):
-                raise _mismatch(info, meant.id, f"the {name} {getattr(meant, name)!r}, got {getattr(sample, name)!r}")
+            if getattr(sample, name) != getattr(original, name):
+                raise _mismatch(
+                    info, original.id, f"the {name} {getattr(original, name)!r}, got {getattr(sample, name)!r}"
+                )
         if sample.status != planned.item.label.status:
-            raise _mismatch(info, meant.id, f"the status {planned.item.label.status}, got {sample.status}")
+            raise _mismatch(info, original.id, f"the status {planned.item.label.status}, got {sample.status}")
         if _key_of_path(sample.image, plan, info) != _key_of(image, plan, info):
-            raise _mismatch(info, meant.id, f"the image {image.name}, got {Path(sample.image).name}")
+            raise _mismatch(info, original.id, f"the image {image.name}, got {Path(sample.image).name}")
         boxes = planned.item.label.boxes if info.name == "native" else planned.boxes
-        _compare_boxes(meant.id, boxes, sample.boxes, image, plan, info)
+        _compare_boxes(original.id, boxes, sample.boxes, image, plan, info)
     if len(found) != len(rows):
         extra = sorted(set(found) - {planned.item.id for _, planned in rows})
         raise _mismatch(info, extra[0], "no such item, got one")
 
 
 def _compare_images(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[LabeledSample]) -> None:
-    """For formats without questions: all boxes of an image at once."""
+    """Compare all boxes of an image, for formats without questions."""
     found: dict[str, list[Box]] = {}
     for sample in loaded.samples:
         found.setdefault(_key_of_path(sample.image, plan, info), []).extend(sample.boxes)
@@ -276,9 +278,9 @@ def _compare_images(plan: ExportPlan, info: FormatInfo, loaded: LoadedSamples[La
 
 
 def _key_of(image: PlannedImage, plan: ExportPlan, info: FormatInfo) -> str:
-    """What tells an image of the plan from the others in what is read back."""
+    """Key of an image of the plan, equal to that of the image read back."""
     if info.export_path is None:
-        return image.file.sha256[:32]  # an image from inside a file is kept under its content's name
+        return image.file.sha256[:32]  # images stored inside a file are named by their content
     if plan.options.images == "copy":
         return image.name
     return str((plan.image_root / image.name).resolve())
@@ -292,15 +294,15 @@ def _key_of_path(path: str, plan: ExportPlan, info: FormatInfo) -> str:
 
 def _compare_boxes(
     item_id: str,
-    meant: Sequence[Box],
+    exported: Sequence[Box],
     found: Sequence[Box],
     image: PlannedImage,
     plan: ExportPlan,
     info: FormatInfo,
 ) -> None:
-    """Each box that was meant must have been found, and the other way round; equal ones may have become one."""
+    """Check that expected and found boxes are the same within the tolerance; duplicates may be merged."""
     tolerance = info.tolerance(image.wh, plan.options)
-    wanted, got = [_named(box, info) for box in meant], [_named(box, info) for box in found]
+    wanted, got = [_named(box, info) for box in exported], [_named(box, info) for box in found]
     for some, others, expected in ((wanted, got, "the box"), (got, wanted, "no box")):
         missing = get_unmatched_box(some, others, tolerance)
         if missing is not None:
@@ -321,7 +323,8 @@ def _compare_records(plan: ExportPlan, info: FormatInfo, items: Sequence[Item]) 
 
 def _mismatch(info: FormatInfo, where: str, what: str) -> DataError:
     return DataError(
-        f"{info.title}, {where}: expected {what} on reading the export back; nothing was kept, please report this"
+        f"{info.title}, {where}: expected {what} when reading the export back. The export was removed. Please "
+        "report this bug."
     )
 
 
@@ -342,21 +345,21 @@ def _report(plan: ExportPlan, info: FormatInfo, folder: Path, losses: tuple[Expo
 
 def _notes(plan: ExportPlan, info: FormatInfo) -> list[str]:
     notes = []
-    if turned := sum(image.is_rotated for image in plan.images):
+    if rotated := sum(image.is_rotated for image in plan.images):
         notes.append(
-            f"images that EXIF turns: {turned}; boxes are of the upright image: readers must apply its orientation"
+            f"images rotated by EXIF: {rotated}; boxes refer to the upright image: readers must apply the orientation"
         )
     open_counts = [image.waiting for image in plan.images if image.waiting]
     if open_counts and ("questions" not in info.preserves or info.name == "coco"):
         notes.append(
             f"exported images with undecided questions, or with boxes that are not exported: {len(open_counts)} "
-            f"({sum(open_counts)} questions); a detector takes their unlabeled regions as background"
+            f"({sum(open_counts)} questions); detectors treat their unlabeled regions as background"
         )
     if info.name == "pascal_voc":
-        notes.append("coordinates count from 1, both ends inclusive, as in the original devkit")
+        notes.append("coordinates are 1-based and inclusive, as in the original devkit")
     if info.name == "label_studio":
-        root = "the folder of the export" if plan.options.images == "copy" else str(plan.image_root)
+        root = "the export folder" if plan.options.images == "copy" else str(plan.image_root)
         notes.append(f"serve local files with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to {root}")
     if plan.options.images == "reference":
-        notes.append(f"names of images start at {plan.image_root}")
+        notes.append(f"image paths are relative to {plan.image_root}")
     return notes

@@ -1,4 +1,4 @@
-"""Which items: one filter for lists, bulk actions and exports."""
+"""Filter of items, for lists, bulk actions and exports."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from hart_studio.labeling.records import EvidenceKind, Share, Status
 from hart_studio.records import Record
 
 IS_UNCALIBRATED: Final = "items.score IS NULL AND json_extract(items.label, '$.check.rollouts') > 0"
-"""Condition of ``Label.is_uncalibrated`` on the table ``items``."""
+"""SQL condition of ``Label.is_uncalibrated`` on the table ``items``."""
 
 
 class ItemFilter(Record):
-    """Every condition that is set must hold."""
+    """Conditions on items; all of them must hold."""
 
     statuses: tuple[Status, ...] = ()
-    """Any of these; empty = every one."""
+    """Any of these statuses; empty = all."""
     min_score: Share | None = None
-    """From this score on; an item without a score is then left out."""
+    """Minimum score; excludes items without a score."""
     max_score: Share | None = None
-    """Up to this score."""
+    """Maximum score; excludes items without a score."""
     is_uncalibrated: bool = False
-    """Only labels with evidence of a model that no calibration is valid for."""
+    """Only labels with evidence of a model but without a valid calibration."""
     category: str | None = Field(default=None, max_length=500)
-    """Kind of question."""
+    """Question category."""
     reviewer: str | None = Field(default=None, max_length=120)
-    """Who decided last."""
+    """Last reviewer."""
     evidence: EvidenceKind | None = None
-    """Known answers, or agreement."""
+    """Known answer, or agreement."""
     text: str = Field(default="", max_length=500)
-    """Words that question, choices, answer, id or file name must all hold, in any case."""
+    """Words that must all occur in question, choices, answer, id or file name, ignoring case."""
 
     def to_sql(self) -> tuple[str, list[Any]]:
-        """A condition on the table ``items`` with placeholders, and their values."""
+        """Build an SQL condition on the table ``items``, and the values of its placeholders."""
         clauses: list[str] = ["1"]
         values: list[Any] = []
         if self.statuses:
@@ -59,4 +59,4 @@ class ItemFilter(Record):
 
 
 ALL_ITEMS: Final = ItemFilter()
-"""No condition."""
+"""Filter without conditions."""

@@ -23,7 +23,7 @@ from hart_studio.labeling.formats.table import FORMATS
 from hart_studio.labeling.import_validation import ScoreChecker, clip_imported_boxes
 from hart_studio.labeling.project import Project, make_item_id
 from hart_studio.labeling.project_locks import hold_import_lock
-from hart_studio.labeling.records import MAX_CLASS_LENGTH, ImageFile, Item, Label, LabeledSample
+from hart_studio.labeling.records import MAX_CLASS_CHARS, ImageFile, Item, Label, LabeledSample
 from hart_studio.labeling.reimport import NO_BOXES, locate_records, restore_reviews
 from hart_studio.labeling.sources import SourceSettings, load_source, locate_source
 from hart_studio.labeling.zip_archives import ProgressCallback
@@ -33,7 +33,7 @@ BATCH: Final = 200
 """Rows of one transaction."""
 
 MAX_KEPT_INVALID_ROWS: Final = 10_000
-"""Bad rows of one import that are written down; all are counted."""
+"""Invalid rows of one import that are written down; all are counted."""
 
 BOXES: Final = TypeAdapter(tuple[Box, ...])
 """Reads and writes boxes as JSON."""
@@ -43,7 +43,7 @@ RowOutcome = Literal["added", "updated", "known"]
 
 
 class ImportReport(NamedTuple):
-    """What became of the rows. The first three and the bad rows add up to all of them."""
+    """What became of the rows. The first three and the invalid rows add up to all of them."""
 
     added: int
     """New items."""
@@ -51,7 +51,7 @@ class ImportReport(NamedTuple):
     """Items that were there, and got boxes to be verified or a new path, because their image is not at the old one."""
     known: int
     """Items that were there and stay as they are."""
-    bad_count: int
+    invalid_count: int
     """Rows that could not be used."""
     invalid_rows: tuple[InvalidRow, ...]
     """Where they are and why, the first ``MAX_KEPT_INVALID_ROWS`` of them."""
@@ -69,7 +69,9 @@ class ImportReport(NamedTuple):
 
     def describe(self) -> str:
         """The numbers in one line."""
-        line = f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.bad_count:,} bad rows"
+        line = (
+            f"{self.added:,} added, {self.updated:,} updated, {self.known:,} known, {self.invalid_count:,} invalid rows"
+        )
         if self.restored or self.changed:
             line += f"; {self.restored:,} with the decisions of the export, {self.changed:,} changed in another tool"
         if self.unsupported:
@@ -164,7 +166,7 @@ def import_items(
     Args:
         project: The project.
         items: From ``native.load_items``. One that is there already stays as it is, whatever was decided elsewhere.
-        loaded: The same rows as samples; its bad rows are written down.
+        loaded: The same rows as samples; its invalid rows are written down.
         limits: What images may be.
 
     Raises:
@@ -266,7 +268,7 @@ def import_samples(
 
     Args:
         project: The project.
-        loaded: From one of the loaders; its bad rows are written down too.
+        loaded: From one of the loaders; its invalid rows are written down too.
         progress: Told after each batch.
         limits: What images may be.
 
@@ -309,10 +311,10 @@ def _add_samples(
     return ImportReport(counts["added"], counts["updated"], counts["known"], len(invalid_rows), kept)
 
 
-def get_bad_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
+def get_invalid_rows(project: Project, limit: int = 1000) -> list[tuple[str, str, str]]:
     """(source, location, reason) of rows that could not be used, the newest import first."""
-    query = """SELECT imports.source, bad_rows.location, bad_rows.reason FROM bad_rows JOIN imports
-        ON imports.id = bad_rows.import ORDER BY imports.id DESC, bad_rows.rowid LIMIT ?"""
+    query = """SELECT imports.source, invalid_rows.location, invalid_rows.reason FROM invalid_rows JOIN imports
+        ON imports.id = invalid_rows.import ORDER BY imports.id DESC, invalid_rows.rowid LIMIT ?"""
     with project.database.reading() as connection:
         return [(row[0], row[1], row[2]) for row in connection.execute(query, (limit,))]
 
@@ -410,7 +412,7 @@ def _get_classes(samples: Sequence[Sample]) -> Iterator[str]:
     """Classes of the boxes that another tool labeled; a longer text than a class may have is none."""
     for sample in samples:
         for box in sample.boxes if isinstance(sample, LabeledSample) else ():
-            if box.label and len(name := class_name(box)) <= MAX_CLASS_LENGTH:
+            if box.label and len(name := class_name(box)) <= MAX_CLASS_CHARS:
                 yield name
 
 
@@ -419,23 +421,23 @@ def _get_imported_classes(items: Iterable[Item]) -> Iterator[str]:
     for item in items:
         for label in (*item.history, item.label):
             for box in label.boxes if label.origin == "imported" else ():
-                if box.label and len(name := class_name(box)) <= MAX_CLASS_LENGTH:
+                if box.label and len(name := class_name(box)) <= MAX_CLASS_CHARS:
                     yield name
 
 
 def _record_import(project: Project, source: str, report: ImportReport) -> None:
     with project.database.writing() as connection:
         number = connection.execute(
-            "INSERT INTO imports (at, source, added, known, bad) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO imports (at, source, added, known, invalid) VALUES (?, ?, ?, ?, ?)",
             (
                 datetime.now(UTC).isoformat(),
                 to_printable(source),
                 report.added,
                 report.known + report.updated,
-                report.bad_count,
+                report.invalid_count,
             ),
         ).lastrowid
         connection.executemany(
-            "INSERT INTO bad_rows (import, location, reason) VALUES (?, ?, ?)",
+            "INSERT INTO invalid_rows (import, location, reason) VALUES (?, ?, ?)",
             [(number, bad.row, bad.reason) for bad in report.invalid_rows],
         )

@@ -42,7 +42,7 @@ USABLE_STATUSES: Final[tuple[Status, ...]] = ("auto_accepted", "accepted", "edit
 DEFAULT_CLASS: Final = "region"
 """Class of a project that names none: every detection format needs one."""
 
-MAX_CLASS_LENGTH: Final = 100
+MAX_CLASS_CHARS: Final = 100
 """Characters of the name of a class."""
 
 MAX_CLASSES: Final = 10_000
@@ -55,7 +55,7 @@ def _check_class(name: str) -> str:
     return name.strip()
 
 
-ClassName = Annotated[str, Field(max_length=MAX_CLASS_LENGTH), AfterValidator(_check_class)]
+ClassName = Annotated[str, Field(max_length=MAX_CLASS_CHARS), AfterValidator(_check_class)]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -45,9 +45,10 @@ COVERS_HALF: Final = 0.5
 BORDER_PX: Final = 1.0
 """A box this near to the image's edge touches it (project default)."""
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items' fault."""
+"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items'
+fault."""
 
-_MAX_REASON_LENGTH: Final = 500
+_MAX_REASON_CHARS: Final = 500
 
 Asked = TypeVar("Asked")
 
@@ -99,7 +100,7 @@ def propose_by_halves(
     except Exception as error:  # whatever a library raises about one question, the others continue
         if len(batch) == 1:
             text = str(error) if isinstance(error, HartError) else f"{type(error).__name__}: {error}"
-            return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_LENGTH], is_unexpected=True)]
+            return [Proposal(id_of(batch[0]), (), None, text[:_MAX_REASON_CHARS], is_unexpected=True)]
         half = len(batch) // 2
         return propose_by_halves(batch[:half], ask, id_of) + propose_by_halves(batch[half:], ask, id_of)
 

@@ -18,7 +18,7 @@ from hart_studio.labeling.zip_archives import ZipArchive
 
 MAX_PREVIEW_IMAGES: Final = 6
 
-_MAX_CELL_LENGTH: Final = 120
+_MAX_CELL_CHARS: Final = 120
 
 
 def preview_source(name: str, image_root: Path | None = None, image_column: str = "") -> dict[str, Any]:
@@ -114,4 +114,4 @@ def _guess_column_map(names: Sequence[str]) -> dict[str, str]:
 
 def _shorten(value: Any) -> str:
     text = f"{len(value):,} bytes" if isinstance(value, (bytes, bytearray)) else str("" if value is None else value)
-    return text if len(text) <= _MAX_CELL_LENGTH else f"{text[:_MAX_CELL_LENGTH]}…"
+    return text if len(text) <= _MAX_CELL_CHARS else f"{text[:_MAX_CELL_CHARS]}…"

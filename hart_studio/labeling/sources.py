@@ -131,7 +131,7 @@ def load_source(
         source: From ``locate_source``.
         cache: Folder for images that a source holds as bytes.
         settings: How.
-        negative_question: Question for images that another tool left without a box; None = they are bad rows.
+        negative_question: Question for images that another tool left without a box; None = they are invalid rows.
 
     Returns:
         Samples, gold samples or labeled samples, whichever the source has.

@@ -31,9 +31,10 @@ MAX_BYTES: Final = 64 * 2**30
 """Size of all files of an archive together, unpacked (project default)."""
 
 MAX_RATIO: Final = 200
-"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (project default)."""
+"""An entry that unpacks to more than this many times its packed size is a bomb, not an image or a table (project
+default)."""
 
-MAX_NAME_LENGTH: Final = 1000
+MAX_NAME_CHARS: Final = 1000
 """Characters of a name with its folders (project default)."""
 
 MAX_FOLDERS: Final = 32
@@ -50,7 +51,7 @@ _SMALL_BYTES: Final = 1 << 20
 
 _UNPACKING: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 _INVALID_NAME_ERRORS: Final = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
-_MAX_STEM_LENGTH: Final = 60
+_MAX_STEM_CHARS: Final = 60
 
 
 class UnpackedArchive(NamedTuple):
@@ -139,7 +140,7 @@ class ZipArchive:
             if entry.is_dir() or not is_wanted or is_system_file(name):
                 continue
             if problem := self._find_problem(name):
-                self._invalid_rows.append(InvalidRow(name[:MAX_NAME_LENGTH], problem))
+                self._invalid_rows.append(InvalidRow(name[:MAX_NAME_CHARS], problem))
             else:
                 self.files[name] = entry
         sizes = sum(entry.file_size for entry in self.files.values())
@@ -161,8 +162,8 @@ class ZipArchive:
         """Why a name is no use; empty when it is."""
         if name in self.files:
             return "a name that an earlier file of the zip has"
-        if len(name) > MAX_NAME_LENGTH or name.count("/") > MAX_FOLDERS:
-            return f"a name of more than {MAX_NAME_LENGTH:,} characters, or in more than {MAX_FOLDERS} folders"
+        if len(name) > MAX_NAME_CHARS or name.count("/") > MAX_FOLDERS:
+            return f"a name of more than {MAX_NAME_CHARS:,} characters, or in more than {MAX_FOLDERS} folders"
         return ""
 
     def __enter__(self) -> ZipArchive:
@@ -207,7 +208,7 @@ class ZipArchive:
         """
         with open_regular_file(self.path, follow_symlinks=True) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        stem = re.sub(r"[^\w-]+", "_", self.path.stem)[:_MAX_STEM_LENGTH] or "zip"
+        stem = re.sub(r"[^\w-]+", "_", self.path.stem)[:_MAX_STEM_CHARS] or "zip"
         folder = cache / digest[:16] / stem
         is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)

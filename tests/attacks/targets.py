@@ -89,12 +89,12 @@ class Target:
         if joined.status_code != 200:
             return joined.text
         with httpx.stream("GET", f"{self.url}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
-            told = ""
+            reported = ""
             for line in stream.iter_lines():
-                told += line + "\n"
+                reported += line + "\n"
                 if '"process_completed"' in line or '"close_stream"' in line or "unexpected_error" in line:
                     break
-        return told
+        return reported
 
     def ask(self, image: Any, endpoint: str = "ask") -> str:
         """Call an endpoint with this in the place of the image; its whole event stream, or the refusal."""
@@ -115,12 +115,12 @@ class Target:
 
 
 def leaks(text: str, target: Target, *, names_roots: bool = False) -> list[str]:
-    """What an answer tells that it must not: words of a secret file, a stack trace, a place on this machine.
+    """Find leaks in a response: words of a secret file, a stack trace, a path on this machine.
 
     Args:
         text: The answer.
         target: Whose it is.
-        names_roots: Whether the folders of runs and labels may be named, as to whoever works there.
+        names_roots: Whether the folders of runs and labels may be named, as in an authenticated response.
     """
     plain = text.replace("\\/", "/")
     # The names of served files are in the cache folder: gradio's addresses are made of them.

@@ -144,8 +144,8 @@ def test_silence_and_dripping_have_an_end() -> None:
     assert call(limit, [part(b"[1"), *fast, part(b"]", is_last=True)]).status == 200
 
 
-def test_one_address_leaves_room_for_others() -> None:
-    """Whoever is one too many is let in; the slowest request of the address with the most goes."""
+def test_one_address_leaves_slots_for_others() -> None:
+    """A request over the limit is accepted; the slowest request of the busiest address is dropped."""
     limit = RequestLimitMiddleware(accepting, patience=5, max_unfinished=3, max_per_client=2)
     statuses: dict[str, list[int]] = {"a": [], "b": []}
 

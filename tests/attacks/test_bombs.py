@@ -62,12 +62,12 @@ def peak_mib() -> float:
 def test_an_image_that_is_built_to_hurt(target: Target, name: str) -> None:
     started, memory = time.monotonic(), peak_mib()
     (path,) = target.upload("a.png", IMAGES[name]).json()
-    told = target.ask({"path": path, "meta": {"_type": "gradio.FileData"}})
-    assert "event: complete" in told or "event: error" in told
-    assert leaks(told, target) == [] and "root:x" not in told
+    reported = target.ask({"path": path, "meta": {"_type": "gradio.FileData"}})
+    assert "event: complete" in reported or "event: error" in reported
+    assert leaks(reported, target) == [] and "root:x" not in reported
     assert time.monotonic() - started < MAX_SECONDS and peak_mib() - memory < MOST_MIB
     if name not in {"png that unpacks to 300 MB", "tiff", "webp"}:  # these may be images after all
-        assert "event: error" in told and "Invalid image" in told, told
+        assert "event: error" in reported and "image cannot be used" in reported, reported
 
 
 def archive(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
@@ -103,14 +103,14 @@ def test_archives_that_are_built_to_hurt(target: Target, tmp_path: Path) -> None
         started = time.monotonic()
         (path,) = target.upload(f"{name}.zip", data).json()
         project = target.call("create", {"name": f"zip {name}"}).json()["id"]
-        peeked = target.call("preview_source", {"source": path})
+        preview = target.call("preview_source", {"source": path})
         brought = target.call("start_import", {"project": project, "source": path, "kind": "auto", "question": "What?"})
-        assert peeked.status_code == 200 and brought.status_code == 200
+        assert preview.status_code == 200 and brought.status_code == 200
         while not (target.call("poll", {"project": project}).json().get("import") or {"is_over": True})["is_over"]:
             assert time.monotonic() - started < MAX_SECONDS, name
             time.sleep(0.1)
-        told = peeked.text + target.call("poll", {"project": project}).text
-        assert SECRET not in told and "error of the program" not in told, (name, told)
+        reported = preview.text + target.call("poll", {"project": project}).text
+        assert SECRET not in reported and "error of the program" not in reported, (name, reported)
     after = {path for path in target.root.rglob("*") if "cache" not in path.parts and "labels" not in path.parts}
     assert after == before, "nothing was unpacked by its name"
 
@@ -130,8 +130,8 @@ def test_settings_that_are_built_to_hurt(target: Target, text: str) -> None:
     (path,) = target.upload("settings.json", text.encode("latin-1")).json()
     number = next(number for number, function in target.app.fns.items() if function.name == "use_file")
     started = time.monotonic()
-    told = target.trigger(number, [{"path": path, "meta": {"_type": "gradio.FileData"}}])
-    assert "process_completed" in told and time.monotonic() - started < MAX_SECONDS
-    assert leaks(told, target, names_roots=True) == [] and "root:x" not in told
+    reported = target.trigger(number, [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    assert "process_completed" in reported and time.monotonic() - started < MAX_SECONDS
+    assert leaks(reported, target, names_roots=True) == [] and "root:x" not in reported
     if text.startswith(("[", '{"a"', '{"name": N', "a:", "!!", "null", "7")):
-        assert json.loads(told.split("data: ")[-2 if "close_stream" in told else -1])["success"] is False
+        assert json.loads(reported.split("data: ")[-2 if "close_stream" in reported else -1])["success"] is False

@@ -56,22 +56,22 @@ def canary() -> Iterator[Canary]:
 
 @pytest.fixture
 def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelApi:
-    """A desk with the project ``p`` and one run of it that waits for its process."""
+    """A label API with the project ``p`` and one run of it that waits for its process."""
     monkeypatch.setattr(labels_module, "start_run", lambda *arguments: None)
-    desk = LabelApi(tmp_path / "labels")
-    desk.create({"name": "p"})
+    api = LabelApi(tmp_path / "labels")
+    api.create({"name": "p"})
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
     sample = Sample(id="s", image=str(tmp_path / "a.png"), question="What?", answer="red")
-    import_samples(desk.open_project("p"), LoadedSamples("x", (sample,)))
-    desk.start({"project": "p", "rollouts": 2})
-    return desk
+    import_samples(api.open_project("p"), LoadedSamples("x", (sample,)))
+    api.start({"project": "p", "rollouts": 2})
+    return api
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> RunLauncher:
-    desk = RunLauncher(tmp_path / "runs", is_open=False, find_gpus=list)  # closed: its queue starts nothing by itself
-    desk.is_open = True
-    return desk
+    api = RunLauncher(tmp_path / "runs", is_open=False, find_gpus=list)  # closed: its queue starts nothing by itself
+    api.is_open = True
+    return api
 
 
 def newest(project: Project) -> RunLayout:
@@ -93,10 +93,10 @@ def test_a_labeling_run_that_names_a_server_and_a_secret_is_not_resumed(labels: 
     edit(layout, served=served(canary))
     with pytest.raises(
         InputError, match=f"{canary.url}/v1 with the key in the environment variable {VARIABLE}"
-    ) as told:
+    ) as reported:
         labels.resume({"project": "p", "run": layout.run_id})
-    assert f"run {labels.root.resolve() / 'p'} --resume {layout.run_id}" in str(told.value)
-    assert VALUE not in str(told.value)
+    assert f"run {labels.root.resolve() / 'p'} --resume {layout.run_id}" in str(reported.value)
+    assert VALUE not in str(reported.value)
 
 
 @pytest.mark.parametrize("model", ["evil/model", "/etc", "http://127.0.0.1:9/x", "../secret"])
@@ -130,9 +130,9 @@ def test_a_project_that_was_copied_here_signs_nothing(labels: LabelApi, tmp_path
     for root in (labels.root, tmp_path / "other"):
         shutil.copytree(labels.root / "p", root / "q")
         shutil.copyfile(labels.root / KEY_FILE, root / "q" / KEY_FILE)
-        desk = LabelApi(root)
+        api = LabelApi(root)
         with pytest.raises(InputError, match="not started by this server"):
-            desk.resume({"project": "q", "run": layout.run_id})
+            api.resume({"project": "q", "run": layout.run_id})
 
 
 def test_the_key_of_labeling_lies_beside_the_projects(labels: LabelApi) -> None:
@@ -178,24 +178,24 @@ def test_a_training_run_is_not_resumed_with_what_others_wrote(launch: RunLaunche
 def test_an_evaluation_is_not_resumed_with_what_others_wrote(
     launch: RunLauncher, canary: Canary, tmp_path: Path
 ) -> None:
-    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    run = desk.start({"benchmark": "needle"})["run"]
+    api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
+    run = api.start({"benchmark": "needle"})["run"]
     layout = find_run(launch.runs_root, run)
-    desk.resume({"run": run})
+    api.resume({"run": run})
     with pytest.raises(InputError, match="served model"):
         edit(layout, served=served(canary))
-        desk.resume({"run": run})
+        api.resume({"run": run})
     for changes in ({"model": "evil/model"}, {"path": "evil/data"}, {"image_root": "/etc"}, {"benchmark": "vstar"}):
         edit(layout, **{**json.loads(EvaluationConfig().model_dump_json()), **changes})
         with pytest.raises(InputError, match="its files were changed since"):
-            desk.resume({"run": run})
+            api.resume({"run": run})
 
 
 def test_a_run_that_is_edited_while_it_waits_is_not_started(
     launch: RunLauncher, canary: Canary, tmp_path: Path
 ) -> None:
-    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
+    api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
+    evaluation = find_run(launch.runs_root, api.start({"benchmark": "needle"})["run"])
     training = find_run(launch.runs_root, launch.enqueue(LaunchRequest(RunConfig(), "cpu-demo")))
     edit(evaluation, served=served(canary))
     edit(training, seed=5)
@@ -205,11 +205,11 @@ def test_a_run_that_is_edited_while_it_waits_is_not_started(
         assert status.state == "failed" and "changed after it was queued" in status.error
 
 
-def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
+def test_a_config_that_is_replaced_after_the_last_check_is_refused_by_the_job(
     labels: LabelApi, launch: RunLauncher, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """The page has looked, and someone replaces the file before the process reads it."""
+    """The file is replaced after the check of the page and before the process reads it."""
     project = labels.open_project("p")
     layout = newest(project)
     monkeypatch.setenv(
@@ -219,10 +219,10 @@ def test_a_config_that_is_replaced_after_the_last_look_is_refused_by_the_job(
     assert labeling_command.main(["run", str(project.folder), "--resume", layout.run_id]) == 2
     assert "were changed after it was started" in capsys.readouterr().err
 
-    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
-    told = config_variables(evaluation.run_id, hash_config(evaluation.config.read_bytes()))
-    monkeypatch.setenv(CONFIG_VARIABLE, *told.values())
+    api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
+    evaluation = find_run(launch.runs_root, api.start({"benchmark": "needle"})["run"])
+    reported = config_variables(evaluation.run_id, hash_config(evaluation.config.read_bytes()))
+    monkeypatch.setenv(CONFIG_VARIABLE, *reported.values())
     edit(evaluation, served=served(canary))
     words = ["--resume", evaluation.run_id, "--runs-root", str(launch.runs_root)]
     assert evaluation_command.main(words) == 2
@@ -247,8 +247,8 @@ def test_a_terminal_says_where_images_go_before_they_do(
     labels: LabelApi, launch: RunLauncher, canary: Canary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """In a terminal it is the user's own decision, who is told first; here the server is never reached."""
-    line = f"endpoint: {canary.url}/v1 receives the images; key from environment variable {VARIABLE} (set)\n"
+    """In a terminal it is the user's own decision, who is reported first; here the server is never reached."""
+    line = f"endpoint: {canary.url}/v1 gets the images; key from the environment variable {VARIABLE} (set)\n"
     seen: list[str] = []
 
     def stop(*_: Any, **__: Any) -> None:
@@ -260,16 +260,16 @@ def test_a_terminal_says_where_images_go_before_they_do(
     edit(layout, served=served(canary))
     monkeypatch.setattr(labeling_command, "run_labeling", stop)
     assert labeling_command.main(["run", str(project.folder), "--resume", layout.run_id]) == 2
-    desk = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
-    evaluation = find_run(launch.runs_root, desk.start({"benchmark": "needle"})["run"])
+    api = EvaluationApi(launch, RunMonitor(launch.runs_root, tmp_path / "seen"))
+    evaluation = find_run(launch.runs_root, api.start({"benchmark": "needle"})["run"])
     edit(evaluation, served=served(canary))
     monkeypatch.setattr(evaluation_command, "run_evaluation", stop)
     assert evaluation_command.main(["--resume", evaluation.run_id, "--runs-root", str(launch.runs_root)]) == 2
-    assert len(seen) == 2 and all(line in told and VALUE not in told for told in seen)
+    assert len(seen) == 2 and all(line in reported and VALUE not in reported for reported in seen)
 
 
 def test_a_copied_project_cannot_send_anything_by_itself(labels: LabelApi, canary: Canary, tmp_path: Path) -> None:
-    """Everything that opening, looking at and reviewing a project does, and half a second for what it may start."""
+    """Open, list and review a project, then wait half a second for anything that this starts."""
     project = labels.open_project("p")
     edit(newest(project), served=served(canary), model="evil/model")
     calls = ReviewApi(labels, AskService(tmp_path / "cache" / "work", lambda name: ScriptedModel()))

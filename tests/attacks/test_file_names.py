@@ -18,7 +18,7 @@ from hart_studio.files import from_stored_path, to_stored_path
 from hart_studio.imaging import SourceImage
 from hart_studio.labeling.export_plan import ExportOptions
 from hart_studio.labeling.exporting import FORMATS, export_labels
-from hart_studio.labeling.importing import get_bad_rows, import_source
+from hart_studio.labeling.importing import get_invalid_rows, import_source
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.report import write_report
@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Project:
     made = create_project(tmp_path / "project", "Names")
     settings = SourceSettings(kind="images", question="What is on {name}?", choices=("red", "blue"))
     report = import_source(made, str(make_folder(tmp_path / "in")), settings)
-    assert (report.added, report.bad_count) == (len(NAMES), 1)
+    assert (report.added, report.invalid_count) == (len(NAMES), 1)
     return made
 
 
@@ -70,7 +70,7 @@ def test_every_image_is_listed_and_opens(project: Project) -> None:
 
 
 def test_the_bad_row_is_kept(project: Project) -> None:
-    ((_, place, reason),) = get_bad_rows(project)
+    ((_, place, reason),) = get_invalid_rows(project)
     assert "broken \\xe9.png" in f"{place} {reason}"
 
 

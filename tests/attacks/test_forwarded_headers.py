@@ -1,4 +1,4 @@
-"""No header and no query of a client leads the page, or whoever signs in, to another site."""
+"""No header and no query of a client redirects the page, or a user who signs in, to another site."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def test_a_sign_in_ends_on_this_site(space: Space, target: str) -> None:
         address: Any = f"{space.url}{path}"
         for _ in range(3):
             answer = httpx.get(address, params={"_target_url": target, "_nb_redirects": "0"})
-            told = answer.headers.get("location", "")
+            reported = answer.headers.get("location", "")
             if not path.endswith("/"):  # that one is sent to the same address without the slash, with its query
-                assert "evil" not in told, (path, told)
-            if answer.status_code != 307 or "callback" not in told:
+                assert "evil" not in reported, (path, reported)
+            if answer.status_code != 307 or "callback" not in reported:
                 break
-            address = httpx.URL(told)
+            address = httpx.URL(reported)
         assert answer.status_code in {302, 303, 307, 404}
 
 
@@ -115,7 +115,7 @@ def serve_behind_relay(appends: bool, *, sets_client: bool) -> Iterator[str]:
     Args:
         appends: Whether the relay appends the address of its client to ``X-Forwarded-For``, as nginx does with
             ``$proxy_add_x_forwarded_for``. False = it passes the header on unchanged, as nginx does by default.
-        sets_client: Whether the server is told to trust the last address.
+        sets_client: Whether the server is reported to trust the last address.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORWARDED_ALLOW_IPS", "")

@@ -30,7 +30,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 MAKING = {"start", "resume", "delete", "start_import", "preview_source", "create", "export"}
-"""Not called with garbage that may happen to be right: they would make things, or read what they are told to."""
+"""Not called with garbage that may happen to be right: they would make things, or read what they are reported to."""
 
 
 def send(target: Target, client: httpx.Client, kind: str, number: int, payload: Any) -> httpx.Response:
@@ -118,11 +118,11 @@ def test_a_part_of_a_file_that_is_none_is_no_fault(target: Target, range_: str) 
     assert leaks(answer.text, target) == []
 
 
-def test_faults_are_logged_and_told_by_number(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+def test_faults_are_logged_and_reported_by_number(target: Target, caplog: pytest.LogCaptureFixture) -> None:
     answer = target.trigger(10**9, [])
     assert "detail" in answer and leaks(answer, target) == []
     body = {"component_id": 10**9, "fn_name": "poll", "session_hash": "x", "data": {}}
-    told = httpx.post(f"{target.url}gradio_api/component_server", json=body)
-    assert told.status_code == 400
-    number = told.json()["detail"].rsplit(" ", 1)[1].rstrip(".")
+    reported = httpx.post(f"{target.url}gradio_api/component_server", json=body)
+    assert reported.status_code == 400
+    number = reported.json()["detail"].rsplit(" ", 1)[1].rstrip(".")
     assert any(number in record.getMessage() and record.exc_info for record in caplog.records)

@@ -23,7 +23,7 @@ from hart_studio.ui.security.model_allowlist import ModelAllowlist
 
 
 class Reached:
-    """Files of other models that were opened, and hosts that were looked up or called."""
+    """Files of other models that were opened, and hosts that were resolved or called."""
 
     def __init__(self, folder: Path) -> None:
         self.found: list[str] = []

@@ -36,7 +36,7 @@ def hostile(target: Target) -> Iterator[RunLayout]:
 
 
 def ask_everything(target: Target, run: str, *names: str) -> str:
-    """Everything that pages may look at of a run, or some of it, with a bound on the time."""
+    """Read everything that pages show of a run, or parts of it, within a time limit."""
     requests: dict[str, dict[str, Any]] = {
         "list_runs": {}, "poll": {"run": run}, "rollouts": {"run": run, "step": 1},
         "gold_boxes": {"run": run, "sample": "q1"},
@@ -45,15 +45,15 @@ def ask_everything(target: Target, run: str, *names: str) -> str:
         "failures": {"run": run, "protocol": "crops_only"}, "failure": {"run": run, "sample": "q000"},
     }  # fmt: skip
     started = time.monotonic()
-    told = ""
+    reported = ""
     for name, data in requests.items():
         if names and name not in names:
             continue
         answer = target.call(name, data, beside="rollouts" if name == "poll" else "")  # the Label page has a poll, too
         assert answer.status_code == 200, (name, answer.text)
-        told += answer.text
+        reported += answer.text
     assert time.monotonic() - started < NEVER_SECONDS
-    return told
+    return reported
 
 
 def test_a_command_that_comes_with_a_run_is_not_started(target: Target, hostile: RunLayout, tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_a_command_that_comes_with_a_run_is_not_started(target: Target, hostile:
             assert time.monotonic() < end
             RunQueue(hostile.folder.parent).start_next()
         assert "made here" in read_status(hostile).error
-    time.sleep(1.2)  # the page's own queue looks twice
+    time.sleep(1.2)  # the page's own queue polls twice
     assert not touched.exists()
     assert SECRET not in ask_everything(target, hostile.run_id)
 
 
-def test_a_sealed_plan_is_worth_nothing_for_another_run_or_root(target: Target, hostile: RunLayout) -> None:
+def test_a_signed_plan_is_invalid_for_another_run_or_root(target: Target, hostile: RunLayout) -> None:
     root = target.root / "elsewhere"
     other = RunLayout(root / hostile.run_id)
     shutil.copytree(hostile.folder, other.folder)
@@ -94,9 +94,9 @@ def test_a_sealed_plan_is_worth_nothing_for_another_run_or_root(target: Target, 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "huge", "deep", "words"])
 def test_files_of_a_run_that_are_none(target: Target, hostile: RunLayout, name: str, kind: str) -> None:
     spoil(hostile.folder / name, kind, target)
-    told = ask_everything(target, hostile.run_id, "list_runs", "poll", "compare", "tables")
-    assert leaks(told, target, names_roots=True) == []
-    assert target.run in told, "the others are still shown"
+    reported = ask_everything(target, hostile.run_id, "list_runs", "poll", "compare", "tables")
+    assert leaks(reported, target, names_roots=True) == []
+    assert target.run in reported, "the others are still shown"
 
 
 @pytest.mark.parametrize("name", ["logs/attempt_1.log", "rollouts/step_000001.jsonl", "rollouts/held_out_000000.jsonl"])
@@ -105,8 +105,8 @@ def test_numbered_files_of_a_run_that_are_none(target: Target, hostile: RunLayou
     path = hostile.folder / name
     path.parent.mkdir(exist_ok=True)
     spoil(path, kind, target)
-    told = ask_everything(target, hostile.run_id, "poll", "rollouts", "track_question")
-    assert leaks(told, target, names_roots=True) == []
+    reported = ask_everything(target, hostile.run_id, "poll", "rollouts", "track_question")
+    assert leaks(reported, target, names_roots=True) == []
 
 
 def spoil(path: Path, kind: str, target: Target) -> None:
@@ -120,7 +120,7 @@ def spoil(path: Path, kind: str, target: Target) -> None:
         path.mkdir()
     elif kind == "huge":
         with path.open("wb") as file:
-            file.truncate(40 * 2**30)  # a hole, which takes no room
+            file.truncate(40 * 2**30)  # a sparse file, which takes no space
     elif kind == "deep":
         path.write_text('{"a":' * 200_000 + "\n")
     else:
@@ -183,9 +183,9 @@ def test_records_of_an_evaluation_serve_images_only(target: Target) -> None:
             first = json.loads(lines[0])
             first["image"] = place
             shard.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
-            told = target.call("failure", {"run": target.evaluation, "sample": first["sample_id"]})
-            assert told.status_code == 200 and told.json()["image"] is None, place
-            assert SECRET not in told.text and "root:x" not in told.text
+            reported = target.call("failure", {"run": target.evaluation, "sample": first["sample_id"]})
+            assert reported.status_code == 200 and reported.json()["image"] is None, place
+            assert SECRET not in reported.text and "root:x" not in reported.text
         served = [path.read_bytes() for path in target.cache.rglob("*") if path.is_file()]
         assert not any(SECRET.encode() in content for content in served)
     finally:
@@ -193,7 +193,7 @@ def test_records_of_an_evaluation_serve_images_only(target: Target) -> None:
 
 
 def test_a_pipe_does_not_stop_the_page(target: Target, hostile: RunLayout) -> None:
-    """Many looks at once at a run whose files would let their reader wait for ever."""
+    """Many concurrent reads of a run whose files would block their reader forever."""
     for name in ("events.jsonl", "status.json"):
         spoil(hostile.folder / name, "pipe", target)
     threads = [threading.Thread(target=ask_everything, args=(target, hostile.run_id)) for _ in range(4)]

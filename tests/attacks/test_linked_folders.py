@@ -132,7 +132,7 @@ def test_the_end_of_a_run_is_not_written_through_a_link(run: RunLayout, outside:
 
 
 def test_a_queued_run_that_was_copied_here_fails_without_a_trace(run: RunLayout, outside: Path) -> None:
-    """The queue looks at it unasked."""
+    """The queue reads it without a request."""
     write_status(run, RunStatus(job="labeling", state="queued", total=1))
     run.launch.write_text('{"argv": ["/bin/true"], "gpus": []}')
     link(run.events, outside / "file")
@@ -179,17 +179,17 @@ def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Proje
 @pytest.mark.parametrize("target", ["file", "missing"])
 def test_a_pause_is_not_written_through_a_link(project: Project, outside: Path, target: str) -> None:
     layout = create_run(project.runs, "labeling", LabelingConfig(), "labeling", 1)
-    desk, request = LabelApi(project.folder.parent), {"project": project.folder.name, "run": layout.run_id}
+    api, request = LabelApi(project.folder.parent), {"project": project.folder.name, "run": layout.run_id}
     link(layout.pause, outside / target)
-    desk.pause(request)
+    api.pause(request)
     assert not layout.pause.is_symlink()
-    desk.pause(request)
+    api.pause(request)
     assert layout.pause.is_file()
 
 
 def export(project: Project) -> None:
-    desk = LabelApi(project.folder.parent)
-    outputs = LabelExportApi(desk, project.folder.parent.parent / "served")
+    api = LabelApi(project.folder.parent)
+    outputs = LabelExportApi(api, project.folder.parent.parent / "served")
     outputs.export({"project": project.folder.name, "format": "native", "statuses": ["new"]})
 
 

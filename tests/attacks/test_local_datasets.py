@@ -137,9 +137,9 @@ def test_a_saved_data_set_names_no_file_elsewhere(tmp_path: Path, listener: List
     name = name.replace("ADDRESS", listener.place).replace("/other", str(other)) if name[0] != "." else name
     state = json.loads((made / "state.json").read_text())
     (made / "state.json").write_text(json.dumps({**state, "_data_files": [{"filename": name}]}))
-    with pytest.raises(HartError) as told:
+    with pytest.raises(HartError) as reported:
         load_hugging_face(str(made), tmp_path / "cache", COLUMNS)
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(reported.value)
 
 
 @pytest.mark.parametrize("split", ["../other", "/other", "link", "http://ADDRESS", "file:///other"])
@@ -186,7 +186,7 @@ def test_a_table_whose_columns_lie_in_another_file_is_refused(folder: Path, tmp_
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp", "https"])
-def test_images_that_are_addresses_are_bad_rows(tmp_path: Path, listener: Listener, scheme: str) -> None:
+def test_images_that_are_addresses_are_invalid_rows(tmp_path: Path, listener: Listener, scheme: str) -> None:
     address = f"{scheme}://{listener.place}/x.png"
     rows = [
         {"image": image, "question": "What?", "answer": "x"} for image in (address, {"bytes": None, "path": address})

@@ -64,14 +64,14 @@ def test_the_login_page_does_not_show_the_api(login_target: Target) -> None:
     with httpx.Client() as friend:
         friend.post(f"{login_target.url}login", data={"username": "ada", "password": PASSWORD})
         own = friend.get(login_target.url).text
-        assert "/locate" in own, "whoever has logged in gets it"
+        assert "/locate" in own, "available after login"
         info = friend.get(f"{login_target.url}gradio_api/info").json()["named_endpoints"]
     defaults = [each for call in info.values() for each in call["parameters"] if each["parameter_name"] == "model"]
     assert [each["parameter_default"] for each in defaults] == [""] * 3, "resolved by the server"
 
 
 def test_what_the_pages_do_not_use_is_not_there(login_target: Target, routes: list[tuple[str, str]]) -> None:
-    """Not even for whoever has logged in: recordings, an editor, deep links, a relay, tokens for scripts."""
+    """Closed even after login: recordings, an editor, deep links, a relay, tokens for scripts."""
     with httpx.Client() as friend:
         login = friend.post(f"{login_target.url}login", data={"username": "ada", "password": PASSWORD})
         assert login.status_code == 200 and knock(friend, login_target, "GET", "/config") == 200

@@ -11,7 +11,7 @@ import gradio.processing_utils
 import httpx
 import pytest
 
-from hart_studio.labeling.importing import get_bad_rows, import_source
+from hart_studio.labeling.importing import get_invalid_rows, import_source
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.sources import SourceSettings
 from tests.attacks.targets import Canary, Target
@@ -87,5 +87,5 @@ def test_images_of_rows_are_files_not_addresses(tmp_path: Path, canary: Canary) 
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     project = create_project(tmp_path / "p", "p")
     report = import_source(project, str(path), SourceSettings(), lambda done, total: None)
-    assert report.added == 1 and len(get_bad_rows(project, 100)) == len(rows) - 1
+    assert report.added == 1 and len(get_invalid_rows(project, 100)) == len(rows) - 1
     assert canary.hits == []

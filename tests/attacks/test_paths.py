@@ -33,7 +33,7 @@ def hostile_names(target: Target) -> list[str]:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything outside of the folder that is served, and of databases, which note who looked."""
+    """Everything outside of the folder that is served, and of databases, which record access."""
     return {
         str(path.relative_to(root)): path.read_bytes() if path.is_file() else b""
         for path in sorted(root.rglob("*"))
@@ -46,7 +46,7 @@ def test_no_call_of_a_page_leads_out_of_its_folders(target: Target) -> None:
     before = files_of(target.root)
     names = [name for _, name in target.server_functions if name not in {"preview_source", "start_import", "create"}]
     assert len(names) > 30
-    told = set()
+    reported = set()
     with httpx.Client() as client:
         for name in dict.fromkeys(names):
             for hostile in hostile_names(target):
@@ -56,8 +56,8 @@ def test_no_call_of_a_page_leads_out_of_its_folders(target: Target) -> None:
                 assert answer.status_code == 200, (name, hostile, answer.text)
                 assert SECRET not in answer.text and "root:x" not in answer.text, (name, hostile)
                 assert leaks(answer.text.replace(json.dumps(hostile)[1:-1], ""), target, names_roots=True) == []
-                told.add("error" if '"error"' in answer.text else "answer")
-    assert "error" in told
+                reported.add("error" if '"error"' in answer.text else "answer")
+    assert "error" in reported
     assert files_of(target.root) == before, "nothing was written, and nothing went"
 
 
@@ -133,8 +133,8 @@ def test_events_of_the_page_read_no_file_that_was_not_uploaded(target: Target) -
     for number, function in target.app.fns.items():
         path = str(target.root / "private" / "secret.png")
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        told = target.trigger(number, [file] * len(function.inputs), {"run": path, "sample": path, "step": path})
-        assert leaks(told, target, names_roots=True) == [], (number, function.name)
+        reported = target.trigger(number, [file] * len(function.inputs), {"run": path, "sample": path, "step": path})
+        assert leaks(reported, target, names_roots=True) == [], (number, function.name)
     served = [path.read_bytes() for path in target.cache.rglob("*") if path.is_file()]
     assert (target.root / "private" / "secret.png").read_bytes() not in served
 
@@ -143,8 +143,8 @@ def test_events_of_the_page_read_no_file_that_was_not_uploaded(target: Target) -
 def test_endpoints_read_no_file_that_was_not_uploaded(target: Target, endpoint: str) -> None:
     for path in (str(target.secret), str(target.root / "private" / "secret.png"), "../x", 7):
         for image in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path}):
-            told = target.ask(image, endpoint)
-            assert "event: error" in told
-            assert leaks(told, target) == []
+            reported = target.ask(image, endpoint)
+            assert "event: error" in reported
+            assert leaks(reported, target) == []
     (own,) = target.upload("own.png", (target.root / "images" / "street.png").read_bytes()).json()
     assert "event: complete" in target.ask({"path": own, "meta": {"_type": "gradio.FileData"}}, endpoint)

@@ -24,7 +24,7 @@ PLACES = ("/srv/private/weights", "/home/someone/data/a.png", "C:\\Users\\bob\\x
 
 
 @pytest.fixture(scope="module")
-def told(closed_target: Target) -> Iterator[Target]:
+def reported(closed_target: Target) -> Iterator[Target]:
     """The closed studio, with places of its machine in everything that a run or an evaluation may say."""
     root = closed_target.root / "runs"
     words = f"cannot read {PLACES[0]}/config.json of {closed_target.root}/runs; see {PLACES[2]}"
@@ -72,43 +72,43 @@ def answers_of(target: Target) -> Iterator[tuple[str, str]]:
     ]
     with httpx.Client() as client:
         for name, data in asked:
-            beside = "rollouts" if name == "poll" else ""  # the Label page has a poll, too
-            yield f"{name} {data}", target.call(name, data, client, beside).text
+            # Both lists of runs have their own poll; the label page is called with a project id.
+            yield f"{name} {data}", target.call(name, data, client).text
 
 
-def test_no_answer_names_a_folder(told: Target) -> None:
-    found = list(answers_of(told))
+def test_no_answer_names_a_folder(reported: Target) -> None:
+    found = list(answers_of(reported))
     everything = " ".join(answer for _, answer in found)
     assert "config.json" in everything and "model-7b" in everything, "the data says where it comes from"
     for asked, answer in found:
         plain = answer.replace("\\\\", "\\")
-        assert leaks(answer, told) == [], (asked, answer[:2000])
+        assert leaks(answer, reported) == [], (asked, answer[:2000])
         assert not [place for place in (*PLACES, "/srv/", "/home/someone", "Users\\bob") if place in plain], asked
 
 
-def test_the_page_itself_names_no_folder(told: Target) -> None:
-    page = httpx.get(told.url).text + httpx.get(f"{told.url}config").text
-    assert leaks(page, told) == []
+def test_the_page_itself_names_no_folder(reported: Target) -> None:
+    page = httpx.get(reported.url).text + httpx.get(f"{reported.url}config").text
+    assert leaks(page, reported) == []
 
 
-def test_a_report_to_take_away_names_no_folder(told: Target) -> None:
-    rows = told.call("evaluations", {}).json()["evaluations"]
+def test_a_report_to_take_away_names_no_folder(reported: Target) -> None:
+    rows = reported.call("evaluations", {}).json()["evaluations"]
     run = next(row["id"] for row in rows if row["title"] == "model-7b")
-    folder = (told.cache / "work" / told.call("report", {"runs": [run]}).json()["page"]).parent
+    folder = (reported.cache / "work" / reported.call("report", {"runs": [run]}).json()["page"]).parent
     texts = [path for path in folder.rglob("*") if path.suffix in {".html", ".md", ".csv", ".json", ".svg", ".tex"}]
     assert texts
     for path in texts:
-        assert leaks(path.read_text("utf-8"), told) == [], path.name
+        assert leaks(path.read_text("utf-8"), reported) == [], path.name
         assert not [place for place in PLACES if place in path.read_text("utf-8")], path.name
 
 
-def test_events_of_a_closed_page_name_no_folder(told: Target) -> None:
-    run = told.call("evaluations", {}).json()["evaluations"][0]["id"]
-    uploaded = told.upload("settings.json", json.dumps({"model": {"id": 7}}).encode()).json()[0]
+def test_events_of_a_closed_page_name_no_folder(reported: Target) -> None:
+    run = reported.call("evaluations", {}).json()["evaluations"][0]["id"]
+    uploaded = reported.upload("settings.json", json.dumps({"model": {"id": 7}}).encode()).json()[0]
     file = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
-    for number, function in told.app.fns.items():
-        answer = told.trigger(number, [file] * len(function.inputs), {"run": run, "sample": "q002", "step": 1})
-        assert leaks(answer, told) == [], (function.name, answer[:2000])
+    for number, function in reported.app.fns.items():
+        answer = reported.trigger(number, [file] * len(function.inputs), {"run": run, "sample": "q002", "step": 1})
+        assert leaks(answer, reported) == [], (function.name, answer[:2000])
         assert not [place for place in PLACES if place in answer], function.name
 
 

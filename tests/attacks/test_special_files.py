@@ -1,4 +1,4 @@
-"""Names that lead to pipes, devices and links to them: refused at once, whoever reads them."""
+"""Names that lead to pipes, devices and links to them: refused at once by every reader."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_no_reader_waits_for_a_special_file(reader: str, kind: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_image_is_looked_at_without_waiting(kind: str, tmp_path: Path) -> None:
+def test_an_image_is_inspected_without_waiting(kind: str, tmp_path: Path) -> None:
     assert isinstance(inspect_image(str(make_special(kind, tmp_path / "a.png"))), str)
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"native"}))
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_format_waits_for_a_special_file(kind: str, name: str, tmp_path: Path) -> None:
-    """Under every name that a loader might look for."""
+    """Under every name that a loader might search for."""
     folder = tmp_path / "set"
     for each in (
         "annotations/instances_train.json", "data.yaml", "Annotations/a.xml", "tasks.json", "train/annotations.json",

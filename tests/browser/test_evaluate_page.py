@@ -341,7 +341,7 @@ def test_card_table_and_questions_name_the_same_counts(
 ) -> None:
     """Records are on disk before the event and the status that count them."""
     layout = write_evaluation(root, [], total=30, title="Slow")
-    asked = DatasetInfo(benchmark="needle", samples=30, fingerprint="f" * 64, bad_count=2)
+    asked = DatasetInfo(benchmark="needle", samples=30, fingerprint="f" * 64, invalid_count=2)
     write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
     job = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:

@@ -71,10 +71,12 @@ def test_from_the_first_row_to_the_export(
     page = open_page(studio)
     create(page, "Whole path")
     import_source(page, needle)
-    expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 bad rows")
+    expect(page.locator(".hs-import-message")).to_have_text("4 added, 0 updated, 0 known, 0 invalid rows")
     import_again = page.locator(".hs-import-button")
     import_again.click()
-    expect(page.locator(".hs-import-message")).to_have_text("0 added, 0 updated, 4 known, 0 bad rows", timeout=60_000)
+    expect(page.locator(".hs-import-message")).to_have_text(
+        "0 added, 0 updated, 4 known, 0 invalid rows", timeout=60_000
+    )
 
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-rollouts").fill("2")
@@ -155,7 +157,7 @@ def test_columns_are_guessed_shown_and_mapped(
     page.locator("[data-field=answer]").select_option("said")
     page.locator(".hs-import-button").click()
     expect(page.locator(".hs-import-message")).to_contain_text(
-        "1 added, 0 updated, 0 known, 1 bad rows", timeout=60_000
+        "1 added, 0 updated, 0 known, 1 invalid rows", timeout=60_000
     )
     expect(page.locator(".hs-invalid-rows")).to_contain_text("the image is missing")
     assert next(Project(labels / "mapped").items()).sample.answer == "B"
@@ -291,7 +293,7 @@ def test_what_waits_why_and_what_the_scores_rest_on(open_page: Callable[..., Pag
     expect(notes.locator(".hs-warning")).to_contain_text("Its answers on images of this project mean nothing.")
     expect(notes.locator(".hs-warned")).to_contain_text("4 of 4 items will be uncalibrated")
     page.locator(".hs-label-model").fill("org/other")
-    expect(notes.locator(".hs-warned")).to_contain_text("no calibration of this model")
+    expect(notes.locator(".hs-warned")).to_contain_text("no calibration for this model")
     page.locator(".hs-rollouts").fill("1")
     expect(notes.locator(".hs-warned")).to_contain_text("rollouts: Input should be greater than or equal to 2")
 
@@ -331,7 +333,7 @@ def test_a_built_in_model_on_photographs_starts_only_after_a_question(
     page.locator("[data-panel=review]").click()
     scores = page.locator(".hs-list tbody td.hs-number")
     expect(scores).to_have_text(["Uncalibrated", "0.21", "0.22"])
-    expect(scores.nth(0)).to_have_attribute("title", "other images than the calibration was fitted on")
+    expect(scores.nth(0)).to_have_attribute("title", "images differ from those of the calibration")
     page.locator(".hs-filter-uncalibrated").check()
     expect(scores).to_have_text(["Uncalibrated"])
 
@@ -349,10 +351,10 @@ def test_the_built_in_model_is_suggested_for_drawn_scenes(
     expect(notes).to_contain_text("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts")
     expect(notes.locator(".hs-warned, .hs-warning")).to_have_count(0)
     page.locator(".hs-rollouts").fill("4")
-    expect(notes.locator(".hs-warned")).to_contain_text("another number of rollouts or another temperature")
+    expect(notes.locator(".hs-warned")).to_contain_text("number of rollouts or temperature")
     page.locator(".hs-rollouts").fill("8")
     page.locator(".hs-refine-boxes").check()
-    expect(notes.locator(".hs-warned")).to_contain_text("other refinement settings")
+    expect(notes.locator(".hs-warned")).to_contain_text("box refinement differs")
 
 
 def test_the_built_in_model_is_suggested_for_scenes_with_other_settings_and_gives_no_score(

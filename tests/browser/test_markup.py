@@ -30,7 +30,7 @@ TABS = ("Ask", "Label", "Train", "Watch", "Runs", "Evaluate")
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A studio whose files, projects, evaluations, statuses and bad rows are full of markup."""
+    """A studio whose files, projects, evaluations, statuses and invalid rows are full of markup."""
     with serve_target(tmp_path_factory.mktemp("evil")) as target:
         image = draw_image(target.root / "images" / NAME)
         records = [

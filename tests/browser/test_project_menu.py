@@ -128,7 +128,7 @@ def test_a_project_that_cannot_be_opened_is_listed_and_says_why(
     page.get_by_role("tab", name="Label", exact=True).click()
     expect(page.locator(".hs-project")).to_contain_text("broken (cannot be opened)")
     page.locator(".hs-project").select_option("broken")
-    expect(page.locator(".hs-label-message")).to_contain_text("damaged or foreign file")
+    expect(page.locator(".hs-label-message")).to_contain_text("is no labeling project, or damaged")
     expect(page.locator(".hs-label-body")).to_be_hidden()
     page.locator(".hs-menu-button").click()
     expect(page.get_by_role("menuitem", name="Rename…")).to_be_disabled()

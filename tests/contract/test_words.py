@@ -24,23 +24,24 @@ EXEMPT = (
 )
 
 METAPHORS = """
-anew desk desks door doors gaze gazed glance glances glanced heap look looks looked looking lent lesson lessons lot lots lossiness
-news peek peeks peeked peeking pupil pupils rival rivals room rooms seal seals sealed tally ticket tickets told tell tells telling
-somebody nobody anybody everybody whoever whom speak speaks spoken speaking bring
+anew desk desks door doors gaze gazed glance glances glanced heap look looks looked looking lent lesson lessons lot
+lots lossiness news peek peeks peeked peeking pupil pupils rival rivals room rooms seal seals sealed tally ticket
+tickets told tell tells telling somebody nobody anybody everybody whoever whom speak speaks spoken speaking bring
 mend mends mended mending picture pictures ours
 """
 """Words that no user of TRL, Gradio, Label Studio or W&B would search for. Part of a name counts as a word."""
 
 BRITISH = """
-behaviour behaviours centre centres centred colour colours coloured colouring favour grey greyscale honour labelled labelling
-modelling neighbour neighbours neighbouring normalise normalised optimise optimised organise recognise recognised travelled
-analyse analysed initialise initialised serialise serialised summarise summarised
+behaviour behaviours centre centres centred colour colours coloured colouring favour grey greyscale honour labelled
+labelling modelling neighbour neighbours neighbouring normalise normalised optimise optimised organise recognise
+recognised travelled analyse analysed initialise initialised serialise serialised summarise summarised
 """
 
 OLD_NAMES = """
-label_desk ReviewDesk ReviewCalls evaluation_desk launch_desk RunWatch run_watch run_shapes label_outputs evaluation_outputs
-PlainFaults LentModel malloc_heap find_rival deal_rows draw_audit noted_signals telling_apart tell_phase tell_scores let_go
-find_obstacle _show_something is_discreet TokenDoor turn_item split_items group_items visitor_desk
+label_desk ReviewDesk ReviewCalls evaluation_desk launch_desk RunWatch run_watch run_shapes label_outputs
+evaluation_outputs PlainFaults LentModel malloc_heap find_rival deal_rows draw_audit noted_signals telling_apart
+tell_phase tell_scores let_go find_obstacle _show_something is_discreet TokenDoor turn_item split_items group_items
+visitor_desk
 """
 
 PHRASES = (

@@ -118,7 +118,7 @@ def test_a_benchmark(run: Callable[..., str], tmp_path: Path) -> None:
     )
     run_id = output.split("done: ")[1].split()[0]
     asked = json.loads((tmp_path / "runs" / run_id / "dataset_info.json").read_text())
-    assert (asked["benchmark"], asked["samples"], asked["bad_count"]) == ("sign_bench", 1, 1)
+    assert (asked["benchmark"], asked["samples"], asked["invalid_count"]) == ("sign_bench", 1, 1)
     run("hart_studio.evaluation", "report", run_id, "--out", "report")
     summary = (tmp_path / "report" / "tables" / "summary.csv").read_text().splitlines()
     assert [line for line in summary if ",sign_bench,crops_only," in line]

@@ -125,7 +125,7 @@ RAISING: dict[str, RaiseError] = {
         samples(4), eval_samples=2, rl_samples=4, sft_samples=4, seed=0, split_by_image=False
     ),
     "The dataset has changed since the split": swap_data,
-    "expected labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
+    "No labels to export": lambda folder, _: export_labels([], "coco", folder / "out"),
 }  # fmt: skip
 """Start of a message -> function that raises it."""
 

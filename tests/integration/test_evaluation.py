@@ -64,7 +64,7 @@ def test_a_benchmark_from_its_files_to_its_tables(model: ChatModel, tmp_path: Pa
     good, bad = COUNTS[name]
     assert evaluation.is_complete and (len(evaluation.records), evaluation.total) == (good, good)
     (run,) = list_evaluations(tmp_path / "runs")
-    assert read_dataset_info(run.layout).bad_count == bad, "rows that are no question are counted"
+    assert read_dataset_info(run.layout).invalid_count == bad, "rows that are no question are counted"
     official = BENCHMARKS[name].official
     for record in evaluation.records:
         assert not record.error and record.image_wh is not None

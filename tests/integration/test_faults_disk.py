@@ -166,7 +166,7 @@ def test_a_decision_and_an_export(tmp_path: Path) -> None:
     queue = ReviewQueue(project)
     item = queue.next_item("Ada")
     assert item is not None
-    with full_disk(), pytest.raises(DataError, match="what was saved before is kept"):
+    with full_disk(), pytest.raises(DataError, match="Saved data is kept"):
         queue.decide("Ada", item.id, item.label.revision, "accept")
     assert project.item(item.id).label == item.label
     queue.decide("Ada", item.id, item.label.revision, "accept")

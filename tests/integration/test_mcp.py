@@ -153,8 +153,8 @@ def test_progress_is_reported_while_a_tool_works(studio):
         messages.append((progress, message))
 
     talk(studio.url, lambda client: client.call_tool("ask", QUESTION, progress_callback=note))
-    assert "Locating the region" in [message for _, message in told]
-    assert told[-1] == (1.0, "Done")
+    assert "Locating the region" in [message for _, message in messages]
+    assert messages[-1] == (1.0, "Done")
 
 
 @pytest.mark.parametrize("token", [None, TOKEN[:-1], TOKEN + "x", "x" * 24])

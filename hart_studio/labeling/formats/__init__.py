@@ -1,1 +1,1 @@
-"""One file per format: a ``load`` and a ``save`` that belong together."""
+"""Label formats of other tools. Each module has a ``load`` and a ``save`` function."""

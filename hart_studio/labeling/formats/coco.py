@@ -1,8 +1,8 @@
-"""COCO detection JSON, one file per split, that pycocotools, CVAT and detection trainers read.
+"""COCO detection JSON, one file per split, for pycocotools, CVAT and detection trainers.
 
 Boxes are ``[x, y, width, height]`` in float pixels of the upright image, never rounded. Ids count from 1 over all
-splits. What COCO has no place for stands where CVAT reads it, in ``attributes`` of an annotation: the question, its
-answer, the status. Questions with no box have no annotation; they stand in ``hart_questions`` of their image.
+splits. Question, answer and status, which COCO does not define, are in ``attributes`` of an annotation, where CVAT
+reads them. Questions without a box have no annotation; they are in ``hart_questions`` of their image.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from hart_studio.records import Box
 ANNOTATIONS: Final = "annotations"
 
 _LocatedBox = tuple[str, Any, Box]
-"""Where an annotation is, its attributes, its box."""
+"""Location, attributes and box of an annotation."""
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"images/{image.name}"
 
 
 def save_coco(plan: ExportPlan, folder: Path) -> None:
-    """Write ``annotations/instances_<split>.json``, and ``results_<split>.json`` of the boxes with scores.
+    """Write ``annotations/instances_<split>.json``, and ``results_<split>.json`` for boxes with scores.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -73,15 +73,15 @@ def save_coco(plan: ExportPlan, folder: Path) -> None:
 
 
 def load_coco(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read one COCO file, or those of a folder.
+    """Read a COCO file, or all COCO files of a folder.
 
-    Annotations of one image with the same ``attributes.qa_id``, or else the same ``attributes.question``, are one
-    sample. Without them the question comes from the template and the category.
+    Annotations of an image with the same ``attributes.qa_id``, or else the same ``attributes.question``, form one
+    sample. Without them the question is made from the template and the category.
 
     Args:
         path: The JSON file, or a folder with ``annotations/instances_*.json``, ``annotations/*.json`` or ``*.json``.
-        options: How to read. Images are looked up in ``images`` beside the file or its folder, else in the file's
-            own folder.
+        options: Import options. The default image folder is ``images`` beside the file or its folder, else the folder
+            of the file.
 
     Raises:
         DataError: If a file cannot be read or is no COCO file, or if there is no sample.
@@ -104,7 +104,7 @@ def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> No
         entries, annotations = to_list(document, "images"), to_list(document, "annotations")
         names = _category_names(to_list(document, "categories"))
     except ValueError as error:
-        raise DataError(f"expected a COCO file at {file}, got: {error}; name another file") from error
+        raise DataError(f"{file} is no COCO file: {error}. Choose another file.") from error
     rows_of: dict[str, list[_LocatedBox]] = {}
     found: dict[str, tuple[str, FoundImage, Any]] = {}
     for number, entry in enumerate(entries, start=1):
@@ -112,7 +112,7 @@ def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> No
         with collector.row(where):
             key = to_text(get_field(entry, "id"), "id")
             if key in found:
-                raise ValueError(f"an image id that an earlier image has: {key[:40]}")
+                raise ValueError(f"duplicate image id {key[:40]}")
             image = images.find(get_field(entry, "file_name"))
             image.check_size(entry.get("width"), entry.get("height"))
             found[key] = (where, image, entry)
@@ -123,10 +123,10 @@ def _read_file(file: Path, collector: LabelCollector, images: ImageFinder) -> No
             key = to_text(get_field(annotation, "image_id"), "image_id")
             annotated.add(key)
             if key not in found:
-                raise ValueError("an annotation of an image that is not there")
+                raise ValueError("annotation of a missing image")
             category = to_text(get_field(annotation, "category_id"), "category_id")
             if category not in names:
-                raise ValueError(f"an annotation of an unknown category: {category[:40]}")
+                raise ValueError(f"annotation of an unknown category: {category[:40]}")
             xyxy = from_xywh(get_field(annotation, "bbox"))
             box = found[key][1].box(xyxy, names[category], annotation.get("score"))
             rows_of.setdefault(key, []).append((where, annotation.get("attributes"), box))
@@ -147,17 +147,17 @@ def _add_image(
         else:
             plain.append((box, box.label))
     for location, about, boxes in asked.values():
-        collector.add_question(location, image, about["question"], boxes, _about(about))
+        collector.add_question(location, image, about["question"], boxes, _question_fields(about))
     collector.add_boxes(where, image, plain)
     without_boxes = entry.get("hart_questions")
     for about in without_boxes if isinstance(without_boxes, list) else ():
         with collector.row(where):
-            collector.add_question(where, image, get_field(about, "question"), (), _about(about))
+            collector.add_question(where, image, get_field(about, "question"), (), _question_fields(about))
     if not is_annotated and not without_boxes:
         collector.add_negative(where, image)
 
 
-def _about(attributes: dict[str, Any]) -> dict[str, Any]:
+def _question_fields(attributes: dict[str, Any]) -> dict[str, Any]:
     return {**attributes, "id": attributes.get("qa_id")}
 
 
@@ -166,7 +166,7 @@ def _category_names(categories: list[Any]) -> dict[str, str]:
     for each in categories:
         key, name = to_text(get_field(each, "id"), "id"), to_label(get_field(each, "name"), "name")
         if names.setdefault(key, name) != name:
-            raise ValueError(f"the category id {key[:40]} with two names, {names[key][:40]!r} and {name[:40]!r}")
+            raise ValueError(f"category id {key[:40]} has two names, {names[key][:40]!r} and {name[:40]!r}")
     return names
 
 

@@ -1,7 +1,7 @@
 """Apple CreateML object detection: a JSON list per split, beside its images.
 
-Coordinates are the CENTRE of a box with its width and height, in float pixels of the upright image, origin at the
-top left.
+Coordinates are the CENTER of a box with its width and height, in float pixels of the upright image, origin at the top
+left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LABELS: Final = "annotations.json"
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"{image.split}/{image.name}"
 
 
@@ -49,11 +49,11 @@ def save_createml(plan: ExportPlan, folder: Path) -> None:
 
 
 def load_createml(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read one CreateML file, or those of a folder.
+    """Read a CreateML file, or all CreateML files of a folder.
 
     Args:
         path: The JSON file, or a folder with ``*.json`` or ``*/*.json``.
-        options: How to read. Images are looked up beside each file by default.
+        options: Import options. The default image folder is that of each file.
 
     Raises:
         DataError: If a file cannot be read or is no list, or if there is no sample.
@@ -63,7 +63,9 @@ def load_createml(path: Path, options: ImportOptions | None = None) -> LoadedSam
     for file in list_files(path, "*.json", "*/*.json"):
         rows = read_json(file)
         if not isinstance(rows, list):
-            raise DataError(f"expected a list of images in {file}, got {type(rows).__name__}; name another file")
+            raise DataError(
+                f"{file} is no CreateML file: expected a list, got {type(rows).__name__}. Choose another file."
+            )
         images = ImageFinder(options.image_root or file.parent)
         for number, row in enumerate(rows, start=1):
             where = f"{file.parent.name}/{file.name} row {number}"

@@ -1,8 +1,8 @@
-"""Grounded conversations: a question turn, and boxes in the box frame and text of one model family.
+"""Grounded conversations: a question turn, and an answer turn with boxes in the format of one model family.
 
-One JSON object a line, a file per split. ``box_frame`` names the frame of the written coordinates and ``model_wh`` the
-size that pixels of ``model_pixels`` refer to; the other frames do not depend on it. Questions whose label is "nothing
-here" are left out: a grounding turn names a region, and not every family has words for none.
+JSON Lines, one file per split. ``box_frame`` is the coordinate frame of the boxes, and ``model_wh`` the size that
+pixels of ``model_pixels`` refer to; the other frames do not depend on it. Negatives are excluded: a grounding turn
+names a region, and not every family has a text for none.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from hart_studio.prompts import as_text, grounding_prompt
 from hart_studio.records import Box
 
 MAX_BOXES: Final = 1024
-"""More boxes than this are read of no answer."""
+"""Maximum number of boxes read from one answer."""
 
 _EXTENTS: Final = {BoxFrame.THOUSANDTHS: (1000, 1000), BoxFrame.UNIT: (1, 1), BoxFrame.UNIT_PADDED_SQUARE: (1, 1)}
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"images/{image.name}"
 
 
 def tolerance(wh: WH, options: ExportOptions) -> tuple[float, float]:
-    """How far an edge can move by rounding: one unit of the family's frame, in original pixels across and down."""
+    """Rounding error of an edge: one unit of the family's frame, in original pixels, horizontal and vertical."""
     extent, step, _ = _grid(wh, options)
     return wh[0] / (extent[0] * step) + 1e-6, wh[1] / (extent[1] * step) + 1e-6
 
 
 def written_box(box: Box, wh: WH, options: ExportOptions) -> XYXY:
-    """The box as it can be read back, original pixels."""
+    """Box as read back from the export, original pixels."""
     frame = FAMILIES[options.chat_family].box_frame
     _, _, model_wh = _grid(wh, options)
     return to_original(_in_frame(box, wh, options), frame, wh, model_wh)
@@ -61,7 +61,7 @@ def save_grounded_chat(plan: ExportPlan, folder: Path) -> None:
 
     Raises:
         InputError: If the family writes pixels of its resized input and ``options.model_wh_of`` is missing, or if an
-            answer is longer than the parser reads.
+            answer is longer than the parser accepts.
         OSError: If the folder cannot be written.
     """
     is_copy = plan.options.images == "copy"
@@ -73,13 +73,13 @@ def save_grounded_chat(plan: ExportPlan, folder: Path) -> None:
 
 
 def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read conversations that say in which frame their boxes are.
+    """Read conversations that state the coordinate frame of their boxes.
 
-    The boxes are those of the last model turn, read as any model's text is.
+    The boxes are parsed from the last model turn, like the text of any model.
 
     Args:
-        path: A JSONL file, or a folder of them.
-        options: How to read. Images are looked up below the file's folder by default.
+        path: JSONL file, or folder of JSONL files.
+        options: Import options. The default image folder is that of each file.
 
     Raises:
         DataError: If a file cannot be read, or if there is no sample.
@@ -95,24 +95,24 @@ def load_grounded_chat(path: Path, options: ImportOptions | None = None) -> Load
 
 
 def _grid(wh: WH, options: ExportOptions) -> tuple[tuple[int, int], int, WH]:
-    """Size of the frame in its own units, steps per unit, and the size that the model sees."""
+    """Size of the frame in its units, steps per unit, and size of the model input."""
     frame = FAMILIES[options.chat_family].box_frame
     step = 10**UNIT_DECIMALS if frame in (BoxFrame.UNIT, BoxFrame.UNIT_PADDED_SQUARE) else 1
     if frame is not BoxFrame.MODEL_PIXELS:
         return _EXTENTS[frame], step, wh
     if options.model_wh_of is None:
         raise InputError(
-            f"expected model_wh_of for {FAMILIES[options.chat_family].title}, which writes pixels of its resized "
-            "input, got none; give the size from its processor, or choose another family"
+            f"{FAMILIES[options.chat_family].title} writes boxes in pixels of its resized input, so it "
+            "needs model_wh_of. Pass the input size from its processor, or choose another family."
         )
     model_wh = options.model_wh_of(wh)
     return model_wh, step, model_wh
 
 
 def _in_frame(box: Box, wh: WH, options: ExportOptions) -> XYXY:
-    """The box in the family's frame on whole steps: at least one step wide and high, and never past the image.
+    """Convert a box to whole steps of the family's frame: at least one step wide and high, inside the image.
 
-    Rounding alone could push a thin box at the right or lower edge out of the image, where the reader drops it.
+    Plain rounding could push a thin box at the right or lower edge out of the image, where the reader drops it.
     """
     frame = FAMILIES[options.chat_family].box_frame
     extent, step, model_wh = _grid(wh, options)
@@ -123,7 +123,7 @@ def _in_frame(box: Box, wh: WH, options: ExportOptions) -> XYXY:
 
 
 def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
-    """The nearest whole steps; where they are one and the same, the step that the middle lies in."""
+    """Nearest whole steps; if both are the same, the step that contains the middle."""
     first, last = max(0, round(low)), min(round(high), limit)
     if first < last:
         return first, last
@@ -138,10 +138,10 @@ def _row(image: PlannedImage, planned: PlannedItem, file: str, options: ExportOp
     answer = format_boxes(boxes, family.box_style)
     if len(answer) > MAX_TEXT_CHARS or len(boxes) > MAX_BOXES:
         raise InputError(
-            f"expected at most {MAX_BOXES} boxes in {MAX_TEXT_CHARS} characters for item {planned.item.id}, got "
-            f"{len(boxes)} in {len(answer)}; leave it out or choose another format"
+            f"Item {planned.item.id} has {len(boxes)} boxes in {len(answer)} characters; this format holds at most "
+            f"{MAX_BOXES} boxes in {MAX_TEXT_CHARS} characters. Exclude the item or choose another format."
         )
-    # A question must not be able to add an image to the conversation.
+    # Prevents a question from adding an image to the conversation.
     asked = as_text(grounding_prompt(sample.question.replace("<image>", "< image >")))
     return {
         "id": planned.item.id,
@@ -174,5 +174,5 @@ def _read_row(where: str, row: Any, images: ImageFinder, collector: LabelCollect
     parsed = parse_boxes(texts[-1], max_boxes=MAX_BOXES)
     placed = convert_to_original(parsed, frame, image.wh, (int(sides[0]), int(sides[1])))
     if placed.status in ("invalid", "partly_invalid"):
-        raise ValueError(f"expected usable boxes, got: {'; '.join(parsed.rejected) or 'some outside of the image'}")
+        raise ValueError(f"invalid boxes: {'; '.join(parsed.rejected) or 'outside of the image'}")
     collector.add_question(where, image, get_field(row, "question"), placed.boxes, row)

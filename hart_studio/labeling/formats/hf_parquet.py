@@ -1,7 +1,7 @@
-"""Hugging Face Parquet: images inside, types stated, shards of bounded size; ``load_dataset(folder)`` reads it.
+"""Hugging Face Parquet with embedded images, typed features and shards of limited size, for ``load_dataset(folder)``.
 
-Rows are those of ``image_folder``. The features are the same in every split, also in one that has no box at all.
-Importing this module waits for the ``datasets`` library.
+Rows are those of ``image_folder``. All splits have the same features, also one without any box. Importing this module
+loads the ``datasets`` library.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from hart_studio.labeling.formats.reading import ImageFinder, ImportOptions, Lab
 from hart_studio.labeling.records import LabeledSample
 
 SHARD_BYTES: Final = 500_000_000
-"""Images of one file add up to about this much; the size that the hub recommends."""
+"""Approximate image bytes per file, as recommended by the hub."""
 GROUP_BYTES: Final = 64_000_000
-"""Images that are held in memory at a time add up to about this much."""
+"""Approximate image bytes in memory at a time."""
 
 _PlannedRow = tuple[PlannedImage, PlannedItem]
 
 
 def features_of(classes: tuple[str, ...]) -> datasets.Features:
-    """The columns with their types.
+    """Features of the data set.
 
     Args:
-        classes: Names of the classes.
+        classes: Class names.
     """
     text = datasets.Value("string")
     objects = {
@@ -69,7 +69,7 @@ def features_of(classes: tuple[str, ...]) -> datasets.Features:
 
 
 def save_hf_parquet(plan: ExportPlan, folder: Path) -> None:
-    """Write ``data/<split>-<shard>-of-<shards>.parquet`` and a ``README.md`` that states splits and features.
+    """Write ``data/<split>-<shard>-of-<shards>.parquet`` and a ``README.md`` with splits and features.
 
     Raises:
         OSError: If the folder cannot be written, or an image cannot be read.
@@ -94,7 +94,7 @@ def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedS
 
     Args:
         path: A file, or a folder with ``data/*.parquet`` or ``*.parquet``.
-        options: How to read. ``image_cache`` is needed: images are kept there, named by their content.
+        options: Import options. ``image_cache`` is required: images are stored there, named by their content.
 
     Raises:
         DataError: If a file cannot be read, or if there is no sample.
@@ -102,7 +102,7 @@ def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedS
     """
     options = options or ImportOptions()
     if options.image_cache is None:
-        raise InputError("expected image_cache, a folder for the images inside the files, got none; name one")
+        raise InputError("Parquet files contain their images. Pass image_cache, a folder to store them in.")
     cache = options.image_cache
     cache.mkdir(parents=True, exist_ok=True)
     collector = LabelCollector(path, options)
@@ -126,7 +126,7 @@ def load_hf_parquet(path: Path, options: ImportOptions | None = None) -> LoadedS
 
 
 def _parts(rows: list[_PlannedRow], limit: int) -> Iterator[list[_PlannedRow]]:
-    """Runs of rows whose images add up to about ``limit`` bytes, at least one row each."""
+    """Split rows into parts of about ``limit`` image bytes, at least one row each."""
     part: list[_PlannedRow] = []
     size = 0
     for row in rows:
@@ -149,7 +149,7 @@ def _row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) ->
 
 
 def _write_card(plan: ExportPlan, features: datasets.Features, path: Path) -> None:
-    """The head of the card, spelled by the library: its spelling of features changes between versions."""
+    """Write the dataset card with the metadata from the library: its format of features changes between versions."""
     card = DatasetCardData()
     DatasetInfosDict({"default": datasets.DatasetInfo(features=features)}).to_dataset_card_data(card)
     files = [{"split": FOLDER_OF[split], "path": f"data/{FOLDER_OF[split]}-*"} for split in plan.splits]
@@ -158,14 +158,14 @@ def _write_card(plan: ExportPlan, features: datasets.Features, path: Path) -> No
 
 
 def _open(file: Path) -> tuple[dict[int, str], Iterator[Any]]:
-    """Names of the classes and the rows, which are read as they are asked for."""
+    """Open a file; returns its class names and a lazy iterator of rows."""
     try:
         schema, rows = open_parquet(file)
         features = datasets.Features.from_arrow_schema(schema)
     except DataError:
         raise
     except Exception as error:  # readers of binary files raise anything on hostile bytes
-        raise DataError(f"expected a Parquet file at {file}, got: {error}; repair or remove it") from error
+        raise DataError(f"{file} is no Parquet file: {error}. Repair or remove it.") from error
     return _class_names(features), rows
 
 

@@ -1,12 +1,12 @@
 """Hugging Face ImageFolder: a folder of images per split with ``metadata.jsonl``, one row per question.
 
 ``objects`` is a struct of lists with COCO boxes ``[x, y, width, height]`` in float pixels of the upright image;
-``category`` counts the lines of ``classes.txt`` from 0, the name that detection trainers expect.
+``category`` indexes the lines of ``classes.txt`` from 0; detection trainers expect this name.
 
-The library infers the type of every column from a split's first rows, and refuses a data set whose splits differ. Lists
-that are empty in all rows, or texts that look like dates, have another type than in their neighbors. So the rows are
-read as the library will read them, and where the types would come out wrong, all splits get ``metadata.parquet``, which
-states them, instead. Unknown scores are left out as a column, an unknown answer is empty text.
+The library infers the type of each column from the first rows of a split, and rejects a data set whose splits differ.
+Lists that are empty in all rows, and texts that look like dates, get another type than in other splits. So the inferred
+types are checked, and if any is wrong, all splits get a typed ``metadata.parquet`` instead. A column with unknown
+scores is dropped; an unknown answer is an empty text.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from hart_studio.records import Box
 
 CLASSES: Final = "classes.txt"
 FOLDER_OF: Final = {"train": "train", "val": "validation", "test": "test"}
-"""Our splits as the library names them."""
+"""Split -> its name in the library."""
 
 _ROWS: Final = "metadata.jsonl"
 _TYPED_ROWS: Final = "metadata.parquet"
 _INFERRED_BYTES: Final = 10 << 20
-"""The library infers types from this much of a file."""
+"""Bytes of a file that the library infers types from."""
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"{FOLDER_OF[image.split]}/{image.name}"
 
 
 def save_image_folder(plan: ExportPlan, folder: Path) -> None:
-    """Write ``<split>/metadata.jsonl``, or ``metadata.parquet`` where types could not be inferred, and ``classes.txt``.
+    """Write ``<split>/metadata.jsonl``, or ``metadata.parquet`` if types cannot be inferred, and ``classes.txt``.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -85,12 +85,12 @@ def save_image_folder(plan: ExportPlan, folder: Path) -> None:
 def load_image_folder(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
     """Read an ImageFolder with boxes in ``objects``.
 
-    ``objects.category``, or ``categories``, holds names, or numbers of lines of ``classes.txt``. The question is the
+    ``objects.category`` or ``objects.categories`` holds names, or line numbers of ``classes.txt``. The question is the
     column ``question``, else the template asks for each label.
 
     Args:
-        path: A metadata file, or a folder with some in it or in its folders.
-        options: How to read. Images are looked up beside each metadata file by default.
+        path: Metadata file, or a folder with such files in it or in its subfolders.
+        options: Import options. The default image folder is that of each metadata file.
 
     Raises:
         DataError: If a file cannot be read, or if there is no sample.
@@ -111,12 +111,12 @@ def load_image_folder(path: Path, options: ImportOptions | None = None) -> Loade
 
 
 def to_row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) -> dict[str, Any]:
-    """A question as a row of either Hugging Face format, without its image.
+    """Convert a question to a row of either Hugging Face format, without its image.
 
     Args:
         image: Its image.
         planned: The question.
-        classes: Names of the classes; ``category`` counts from 0.
+        classes: Class names; ``category`` indexes them from 0.
     """
     sample, label = planned.item.sample, planned.item.label
     numbers = {name: number for number, name in enumerate(classes)}
@@ -145,17 +145,17 @@ def to_row(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...]) 
 
 
 def add_row(where: str, row: Any, image: FoundImage, names: dict[int, str], collector: LabelCollector) -> None:
-    """Keep the sample, or the samples, of a row of either Hugging Face format.
+    """Add the sample or samples of a row of either Hugging Face format.
 
     Args:
-        where: Where the row is, for people.
+        where: Location of the row, for error messages.
         row: The row.
         image: Its image.
-        names: Names of the classes by number; a number without one is its own name.
-        collector: Where to keep them.
+        names: Class names by number; a number without one is used as the name.
+        collector: Collects samples and invalid rows.
 
     Raises:
-        ValueError: If the row is none.
+        ValueError: If the row is invalid.
     """
     image.check_size(row.get("width"), row.get("height"))
     objects = row.get("objects")
@@ -183,7 +183,7 @@ def add_row(where: str, row: Any, image: FoundImage, names: dict[int, str], coll
 
 
 def _schema(plan: ExportPlan) -> pa.Schema:
-    """Columns and their types; scores only where all are known, choices only where there are some."""
+    """Columns and types; scores only if all are known, choices only if there are any."""
     planned = [each for _, each in plan.rows()]
     boxes = [box for each in planned for box in each.boxes]
     objects = [
@@ -224,7 +224,7 @@ def _metadata(image: PlannedImage, planned: PlannedItem, classes: tuple[str, ...
 
 
 def _inferred_schema(text: bytes) -> pa.Schema | None:
-    """The types that the library will see; None when it cannot read the text at all."""
+    """Types that the library will infer; None if it cannot parse the text."""
     end = text.find(b"\n", _INFERRED_BYTES)
     seen = text if end < 0 else text[: end + 1]
     try:
@@ -235,7 +235,7 @@ def _inferred_schema(text: bytes) -> pa.Schema | None:
 
 
 def _read_rows(file: Path) -> Iterator[Any]:
-    """Lines of a JSONL file, still text, or rows of a Parquet file."""
+    """Raw lines of a JSONL file, or rows of a Parquet file."""
     if file.suffix == ".jsonl":
         yield from (line for _, line in iterate_lines(file))
         return

@@ -1,8 +1,8 @@
-"""Label Studio tasks: one task per question, with its labeling configuration.
+"""Label Studio tasks, one per question, with a labeling configuration.
 
-Coordinates are percent of the upright image's sides, ``x`` and ``y`` the TOP LEFT corner, never rounded: on an image
-8,000 pixels wide two decimals are most of a pixel. What a person decided is an annotation, what a program proposed a
-prediction. Images are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
+Coordinates are percent of the upright image size, ``x`` and ``y`` the TOP LEFT corner, never rounded: on an image 8,000
+pixels wide, two decimals are almost a pixel. A reviewed label is an annotation, a model's label a prediction. Images
+are served from a local folder: ``/data/local-files/?d=<path below the document root>``.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ WRONG_BOX: Final = _VERDICTS["rejected"]
 
 
 class Controls(NamedTuple):
-    """Names of the tags of a labeling configuration that results refer to, by default those of ``label_config``."""
+    """Names of the tags of a labeling configuration, by default those of ``label_config``."""
 
     image: str = "image"
-    """The image."""
+    """Tag of the image."""
     boxes: str = "label"
-    """Where boxes are drawn."""
+    """Tag of the boxes."""
     kind: Literal["rectanglelabels", "rectangle"] = "rectanglelabels"
-    """Whether those have labels."""
+    """Whether the boxes have labels."""
     answer: str = "answer"
-    """The text field of the answer; empty = there is none."""
+    """Text field of the answer; empty = none."""
     verdict: str = "verdict"
-    """The choices of the verdict; empty = there are none."""
+    """Choices of the verdict; empty = none."""
 
 
 DEFAULT_CONTROLS: Final = Controls()
-"""Those of ``label_config``."""
+"""Tags of ``label_config``."""
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"images/{image.name}"
 
 
 def save_label_studio(plan: ExportPlan, folder: Path) -> None:
-    """Write ``tasks.json`` for import, and ``label_config.xml`` for the project.
+    """Write ``tasks.json`` to import, and ``label_config.xml`` for the project.
 
-    Set ``LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`` and ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` to the folder
-    of the export, or to the common folder of the images when they are referred to.
+    Set ``LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`` and ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` to the export
+    folder, or to the common folder of referenced images.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -80,10 +80,10 @@ def save_label_studio(plan: ExportPlan, folder: Path) -> None:
 
 
 def label_config(classes: tuple[str, ...]) -> str:
-    """The labeling configuration that the tasks fit.
+    """Create the labeling configuration of the tasks.
 
     Args:
-        classes: Names of the labels.
+        classes: Label names.
     """
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Header", value="$question")
@@ -101,15 +101,15 @@ def label_config(classes: tuple[str, ...]) -> str:
 
 
 def load_label_studio(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read tasks: what is imported into Label Studio, or what its JSON export gives.
+    """Read Label Studio tasks: an import file, or a JSON export.
 
-    Of a task the newest annotation that was not skipped counts, else the newest prediction. Each older annotation and
-    each region that is no rectangle is a bad row; a task with regions and no rectangle is left out. The question is
-    ``data.question``, else the template asks for each label.
+    The newest annotation of a task that was not skipped counts, else the newest prediction. Older annotations, and
+    regions other than rectangles, are invalid rows. A task that has regions but no rectangle is skipped. The question
+    is ``data.question``, else the template asks for each label.
 
     Args:
         path: The JSON file, or a folder with ``tasks.json`` or ``*.json``.
-        options: How to read. ``image_root`` is the document root of local files, by default the file's folder.
+        options: Import options. ``image_root`` is the document root of local files, by default the folder of the file.
 
     Raises:
         DataError: If a file cannot be read or holds no tasks, or if there is no sample.
@@ -120,7 +120,9 @@ def load_label_studio(path: Path, options: ImportOptions | None = None) -> Loade
         tasks = read_json(file)
         tasks = [tasks] if isinstance(tasks, dict) else tasks
         if not isinstance(tasks, list):
-            raise DataError(f"expected a list of tasks in {file}, got {type(tasks).__name__}; name another file")
+            raise DataError(
+                f"{file} is no Label Studio file: expected a list, got {type(tasks).__name__}. Choose another file."
+            )
         images = ImageFinder(options.image_root or file.parent)
         for number, task in enumerate(tasks, start=1):
             with collector.row(f"task {number}"):
@@ -156,14 +158,14 @@ def _task(image: PlannedImage, planned: PlannedItem, file: str) -> dict[str, Any
 def make_region(
     region_id: str, box: Box, wh: WH, label: str, crops_answer: str | None = None, controls: Controls = DEFAULT_CONTROLS
 ) -> dict[str, Any]:
-    """One box as a result.
+    """Create a box as a Label Studio result.
 
-    Args:
+    region_id: Id, unique in its task.
         region_id: Unique in its task.
-        box: In original pixels; its score goes along.
+        box: Box in original pixels; its score is included.
         wh: Upright (width, height) of the image, pixels.
-        label: One of the configuration's labels.
-        crops_answer: What the crops of the task's boxes alone say; None = not known.
+        label: Label name of the configuration.
+        crops_answer: Answer from the crops of the task's boxes; None = unknown.
         controls: Names of the tags.
     """
     width, height = wh
@@ -194,12 +196,12 @@ def make_region(
 
 
 def make_answer(mark_id: str, text: str, controls: Controls = DEFAULT_CONTROLS) -> dict[str, Any]:
-    """The answer as a result."""
+    """Create an answer as a Label Studio result."""
     return _make_result(mark_id, controls.answer, "textarea", {"text": [text]}, controls)
 
 
 def make_verdict(mark_id: str, verdict: str, controls: Controls = DEFAULT_CONTROLS) -> dict[str, Any]:
-    """What was decided as a result."""
+    """Create a verdict as a Label Studio result."""
     return _make_result(mark_id, controls.verdict, "choices", {"choices": [verdict]}, controls)
 
 
@@ -219,7 +221,7 @@ def _read_task(where: str, task: Any, images: ImageFinder, collector: LabelColle
     result, is_human, older = _newest_result(task)
     for number in older:
         with collector.row(f"{where} annotation {number}"):
-            raise ValueError("an older annotation of the same task, of which the newest counts")
+            raise ValueError("older annotation of the same task; only the newest counts")
     shapes = [each for each in result if _is_other_shape(each)]
     for number, shape in enumerate(shapes, start=1):
         with collector.row(f"{where} shape {number}"):
@@ -229,7 +231,7 @@ def _read_task(where: str, task: Any, images: ImageFinder, collector: LabelColle
     for number, region in enumerate(regions, start=1):
         with collector.row(f"{where} region {number}"):
             boxes.append(read_region(region, image))
-    if (regions or shapes) and not boxes:  # something is there that is no box, so this says not that nothing is there
+    if (regions or shapes) and not boxes:  # regions without a usable box are no negative
         return
     question = data.get("question")
     if isinstance(question, str) and question.strip():
@@ -241,11 +243,11 @@ def _read_task(where: str, task: Any, images: ImageFinder, collector: LabelColle
     elif is_human:
         collector.add_negative(where, image)
     else:
-        raise ValueError("a task without a question that no one has labeled, or that was skipped")
+        raise ValueError("task without a question and without an annotation, or skipped")
 
 
 def image_name(url: Any) -> str:
-    """The path below the document root that a task's image has.
+    """Return the path of a task's image below the document root.
 
     Raises:
         ValueError: If it is no text, or an image on the network.
@@ -254,12 +256,12 @@ def image_name(url: Any) -> str:
     if text.startswith(LOCAL_FILES):
         return os.fsdecode(unquote_to_bytes(text.removeprefix(LOCAL_FILES)))
     if "://" in text:
-        raise ValueError("an image on the network, which is not fetched: download it and use local files")
+        raise ValueError("image on the network; images are not downloaded: use local files")
     return text
 
 
 def _newest_result(task: Any) -> tuple[list[Any], bool, list[int]]:
-    """The result that counts, whether a person made it, and the numbers of the annotations that are not used."""
+    """The result that counts, whether it is an annotation, and the numbers of the unused annotations."""
     for name in ("annotations", "predictions"):
         made = task.get(name)
         found = [
@@ -274,14 +276,14 @@ def _newest_result(task: Any) -> tuple[list[Any], bool, list[int]]:
 
 
 def _is_other_shape(mark: Any) -> bool:
-    """Whether a result is a region that is no rectangle, such as a polygon, an ellipse, a keypoint or a mask."""
+    """Whether a result is a region other than a rectangle, such as a polygon, ellipse, keypoint or mask."""
     if not isinstance(mark, dict) or str(mark.get("type", "")).startswith("rectangle"):
         return False
     return isinstance(mark.get("value"), dict) and not _SHAPE_FIELDS.isdisjoint(mark["value"])
 
 
 def _decision(result: list[Any], status: Any) -> Any:
-    """What a person decided: the verdict where there is one, else the status that the task came with."""
+    """Status of an annotation: its verdict, else the status of the task."""
     for mark in result:
         value = mark.get("value") if isinstance(mark, dict) and mark.get("from_name") == "verdict" else None
         chosen = value.get("choices") if isinstance(value, dict) else None
@@ -292,25 +294,25 @@ def _decision(result: list[Any], status: Any) -> Any:
 
 
 def read_region(region: Any, image: FoundImage) -> Box:
-    """The box of a result.
+    """Read the box of a result.
 
     Args:
         region: The result.
-        image: What it is drawn on.
+        image: Image of the task.
 
     Returns:
-        In original pixels, clipped to the image.
+        Box in original pixels, clipped to the image.
 
     Raises:
-        ValueError: If it is no upright rectangle on an image of that size.
-        HartError: If it is no box.
+        ValueError: If it is no axis-aligned rectangle on an image of that size.
+        HartError: If it is no valid box.
     """
     value = get_field(region, "value")
     x, y, width, height = (to_number(get_field(value, side), side) for side in ("x", "y", "width", "height"))
     if to_number(value.get("rotation", 0), "rotation") != 0:
-        raise ValueError("a rotated box")
+        raise ValueError("rotated box")
     if region.get("image_rotation"):
-        raise ValueError("a box on a rotated image")
+        raise ValueError("box on a rotated image")
     image.check_size(region.get("original_width"), region.get("original_height"))
     across, down = image.wh[0] / 100, image.wh[1] / 100
     labels = value.get("rectanglelabels")

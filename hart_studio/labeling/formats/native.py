@@ -1,4 +1,4 @@
-"""Our own records, one JSON object a line: lossless, with evidence, provenance, reviewer and history.
+"""Native format, JSON Lines: lossless, with evidence, provenance, reviewer and history.
 
 A line of schema ``hart.label/2``::
 
@@ -10,12 +10,12 @@ A line of schema ``hart.label/2``::
                 "reviewer": "...", "at": "2026-01-31T12:00:00Z", "note": ""},
      "history": [{"boxes": [], "revision": 0, "status": "proposed"}]}
 
-A box that a model proposed has ``model_text``, what the model wrote beside it, in place of ``label``.
+A box that a model proposed has ``model_text`` in place of ``label``: the text that the model wrote beside the box.
 
-Beside another format, ``export`` says which one, and the boxes with their classes as it holds them.
+Beside another format, ``export`` names the format, and holds the boxes with their classes as exported.
 
-``xyxy`` is in float pixels of the upright original, ``max`` edges exclusive. ``image.file`` starts at the folder of
-the images; where they lie on the machine that wrote the file is not told.
+``xyxy`` is in float pixels of the upright original, ``max`` edges exclusive. ``image.file`` is relative to the image
+folder; absolute paths are not exported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SAMPLE_FIELDS: Final = ("question", "choices", "answer", "category", "source")
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"images/{image.name}"
 
 
@@ -67,13 +67,13 @@ def write_records(
     file_of: Callable[[PlannedImage], str],
     describe_export: Callable[[PlannedImage, PlannedItem], dict[str, Any]] | None = None,
 ) -> None:
-    """Write every item of a plan, whole.
+    """Write the full records of a plan.
 
     Args:
-        plan: The items.
-        path: The file.
-        file_of: Name of an image's file, as the reader will look it up.
-        describe_export: What the format beside the records holds of an item, kept in its field ``export``.
+        plan: Plan of the export.
+        path: File to write.
+        file_of: Returns the file name of an image, relative to the image folder.
+        describe_export: Returns what the other format holds of an item, for the field ``export``.
 
     Raises:
         OSError: If the file cannot be written.
@@ -87,11 +87,11 @@ def write_records(
 
 
 def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
-    """An item as one JSON object.
+    """Convert an item to a JSON object.
 
     Args:
         item: The item.
-        file: Name of its image's file.
+        file: File name of its image.
         split: Its split.
     """
     sample = item.sample.model_dump(mode="json")
@@ -110,15 +110,15 @@ def to_record(item: Item, file: str, split: str = "") -> dict[str, Any]:
 
 
 def to_item(record: Any, image_root: Path) -> Item:
-    """The item of a JSON object.
+    """Read an item from a JSON object.
 
     Args:
-        record: What ``to_record`` made, or anything.
+        record: Untrusted JSON, normally from ``to_record``.
         image_root: Folder that must hold the image.
 
     Raises:
-        ValueError: If it is no such object, or the image is missing.
-        InputError: If the image's name leads out of the folder.
+        ValueError: If the record is invalid, or the image is missing.
+        InputError: If the image path leads out of the folder.
     """
     if get_field(record, "schema") != SCHEMA:
         raise ValueError(f"expected the schema {SCHEMA!r}, got {str(record['schema'])[:40]!r}")
@@ -126,14 +126,14 @@ def to_item(record: Any, image_root: Path) -> Item:
 
 
 def make_item(record: Any, path: str) -> Item:
-    """The item of a JSON object whose image was found.
+    """Read an item from a JSON object whose image was found.
 
     Args:
-        record: What ``to_record`` made, or anything.
-        path: The image, in the form of ``files.to_stored_path``.
+        record: Untrusted JSON, normally from ``to_record``.
+        path: Path of the image, in the form of ``files.to_stored_path``.
 
     Raises:
-        ValueError: If it is no such object.
+        ValueError: If the record is invalid.
     """
     image = get_field(record, "image")
     review = get_field(record, "review")
@@ -152,17 +152,18 @@ def make_item(record: Any, path: str) -> Item:
 def load_items(
     path: Path, options: ImportOptions | None = None
 ) -> tuple[tuple[Item, ...], LoadedSamples[LabeledSample]]:
-    """Read everything back, evidence and history included.
+    """Read full records, with evidence and history.
 
     Args:
-        path: The JSONL file, or the folder of the export.
-        options: ``image_root`` and ``source`` are read; images are looked up below the file's folder by default.
+        path: JSONL file, or folder of the export.
+        options: Import options; only ``image_root`` and ``source`` are used. The default image folder is that of the
+            file.
 
     Returns:
-        The items, and the same as samples together with the lines that are none.
+        The items, and the same as samples together with the invalid rows.
 
     Raises:
-        DataError: If the file cannot be read, or holds no item.
+        DataError: If the file cannot be read, or has no valid item.
     """
     options = options or ImportOptions()
     (file,) = list_files(path, LABELS)[:1]
@@ -181,30 +182,30 @@ def load_items(
 
 
 def load_native(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read the questions and their boxes; ``load_items`` reads everything. Ids are those of the items.
+    """Read questions and boxes; ``load_items`` reads full records. The ids are those of the items.
 
     Raises:
-        DataError: If the file cannot be read, or holds no item.
+        DataError: If the file cannot be read, or has no valid item.
     """
     return load_items(path, options)[1]
 
 
 def check_records(path: Path, count: int) -> None:
-    """Make sure that a file of records beside another format is whole.
+    """Check that the metadata file beside another format is complete.
 
     Raises:
-        DataError: If it does not hold that many records.
+        DataError: If it does not hold ``count`` records.
     """
     try:
         found = sum(get_field(parse_line(line), "schema") == SCHEMA for _, line in iterate_lines(path))
     except (ValueError, HartError) as error:
-        raise DataError(f"expected records in {path.name}, got: {error}; export again") from error
+        raise DataError(f"Cannot read the records in {path.name}: {error}. Export again.") from error
     if found != count:
-        raise DataError(f"expected {count} records in {path.name}, got {found}; export again")
+        raise DataError(f"{path.name} has {found} records instead of {count}. Export again.")
 
 
 def _label_record(label: Label) -> dict[str, Any]:
-    # What a model wrote beside its box is no class; a name of its own keeps readers from taking it for one.
+    # A separate name, so that readers do not take the text of a model for a class.
     text = "model_text" if label.origin == "model" else "label"
     boxes = [{"xyxy": list(box.xyxy), text: box.label, "score": box.score} for box in label.boxes]
     return {"boxes": boxes, **label.model_dump(mode="json", exclude={"boxes"})}

@@ -1,10 +1,10 @@
 """Pascal VOC: ``Annotations/<stem>.xml``, ``JPEGImages`` and ``ImageSets/Main/<split>.txt``.
 
-Coordinates are those of the original devkit: whole pixels, counted from 1, both ends inclusive. Ours count from 0 and
-end before ``max``, so ``xmin = x_min + 1`` and ``xmax = x_max``; edges between pixels move outward. Files of tools that
-count from 0 therefore come in one pixel to the left and up; a file does not say which it is.
+Coordinates follow the original devkit: whole pixels, 1-based, both ends inclusive. HART Studio counts from 0 with an
+exclusive ``max``, so ``xmin = x_min + 1`` and ``xmax = x_max``; fractional edges move outward. Boxes from tools that
+count from 0 are therefore shifted one pixel to the left and up; the file does not state its convention.
 
-XML is read without document type, entities or includes: a file that declares one is refused.
+XML is parsed without document type, entities or includes: a file that declares one is rejected.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _MAX_DEPTH: Final = 32
 
 
 def export_path(image: PlannedImage) -> str:
-    """Where a copied image goes."""
+    """Path of a copied image in the export."""
     return f"{IMAGES}/{image.name}"
 
 
 def tolerance(wh: WH) -> tuple[float, float]:
-    """How far an edge can move outward to a whole pixel, pixels across and down."""
-    del wh  # the same for every size
+    """Rounding error of an edge, which moves outward to a whole pixel: horizontal and vertical, pixels."""
+    del wh  # independent of the size
     return 1.0, 1.0
 
 
 def written_box(box: Box, wh: WH) -> XYXY:
-    """The box as it can be read back, original pixels."""
+    """Box as read back from the export, original pixels."""
     return snap_to_pixels(box, wh).xyxy
 
 
 def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
-    """Write one XML file per image, with no ``object`` for a negative one, and the lists of the splits.
+    """Write an XML file per image, without an ``object`` for a negative image, and the lists of the splits.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -73,15 +73,15 @@ def save_pascal_voc(plan: ExportPlan, folder: Path) -> None:
 
 
 def load_pascal_voc(path: Path, options: ImportOptions | None = None) -> LoadedSamples[LabeledSample]:
-    """Read one XML file, or those of a folder.
+    """Read an XML file, or all XML files of a folder.
 
     Args:
         path: An XML file, or a folder with ``Annotations/*.xml`` or ``*.xml``.
-        options: How to read. Images are looked up in ``JPEGImages`` beside the files or beside their folder, else
-            beside the files.
+        options: Import options. The default image folder is ``JPEGImages`` beside the files or their folder, else the
+            folder of the files.
 
     Raises:
-        DataError: If there is no XML file, or the one that was named cannot be read, or if there is no sample.
+        DataError: If there is no XML file, ``path`` is an unreadable file, or there is no sample.
     """
     options = options or ImportOptions()
     files = list_files(path, f"{ANNOTATIONS}/*.xml", "*.xml")
@@ -89,7 +89,7 @@ def load_pascal_voc(path: Path, options: ImportOptions | None = None) -> LoadedS
     root = options.image_root or next((folder for folder in near if folder.is_dir()), files[0].parent)
     collector, images = LabelCollector(path, options), ImageFinder(root)
     if path.is_file():
-        parse_xml(path)  # alone it is the whole data set, so its error is the answer
+        parse_xml(path)  # a single file is the whole data set, so its error is raised
     for file in files:
         with collector.row(file.name):
             _read_file(file, images, collector)
@@ -97,34 +97,34 @@ def load_pascal_voc(path: Path, options: ImportOptions | None = None) -> LoadedS
 
 
 def parse_xml(file: Path) -> ElementTree.Element:
-    """The root of an XML file of bounded size and depth that declares no document type.
+    """Parse an XML file of limited size and depth, and without a document type.
 
     Raises:
-        DataError: If it cannot be read, is no such file, or declares one.
+        DataError: If it is unreadable, too large or too deep, or declares a document type.
     """
     data = read_bytes(file)
     if len(data) > _MAX_FILE_BYTES:
-        raise DataError(f"{file.name}: expected XML of at most {_MAX_FILE_BYTES} bytes, got {len(data)}; remove it")
+        raise DataError(f"{file.name} has {len(data)} bytes; the limit for XML is {_MAX_FILE_BYTES}. Remove the file.")
     try:
         _refuse_declarations(data)
-        return ElementTree.fromstring(data)  # noqa: S314 - the line above has refused what makes it unsafe
+        return ElementTree.fromstring(data)  # noqa: S314 - the line above rejects unsafe XML
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise DataError(f"{file.name}: expected plain XML, got: {error}; repair or remove the file") from error
+        raise DataError(f"{file.name} is no valid XML: {error}. Repair or remove the file.") from error
 
 
 def _refuse_declarations(data: bytes) -> None:
-    """Read the file once with a parser that builds nothing and stops at a document type or at endless nesting."""
+    """Scan the file with a parser that builds no tree and stops at a document type or at too deep nesting."""
     parser = expat.ParserCreate()
     depth = 0
 
     def refuse(*_: object) -> None:
-        raise ValueError("a document type, which can hold entities")
+        raise ValueError("it declares a document type, which can hold entities")
 
     def enter(*_: object) -> None:
         nonlocal depth
         depth += 1
         if depth > _MAX_DEPTH:
-            raise ValueError(f"elements more than {_MAX_DEPTH} deep")
+            raise ValueError(f"its elements are nested more than {_MAX_DEPTH} deep")
 
     def leave(_: str) -> None:
         nonlocal depth

@@ -39,7 +39,7 @@ NOTHING_TO_ASK: Final = "an image without boxes and without a question"
 META: Final = "hart_meta.jsonl"
 """Our own records beside an export: no loader takes it for a part of the other format."""
 
-MAX_TEXT_LENGTH: Final = 100_000
+MAX_TEXT_CHARS: Final = 100_000
 """A longer label or question is no text for people, characters."""
 
 _STATUSES: Final = frozenset(get_args(Status))
@@ -142,7 +142,7 @@ class ImageFinder:
 
 
 class LabelCollector:
-    """Gathers samples and bad rows, in file order.
+    """Gathers samples and invalid rows, in file order.
 
     Attributes:
         options: How to read.
@@ -156,7 +156,7 @@ class LabelCollector:
 
     @contextmanager
     def row(self, location: str) -> Iterator[None]:
-        """Count whatever goes wrong inside as one bad row.
+        """Count whatever goes wrong inside as one invalid row.
 
         Args:
             location: Where it is, for people.
@@ -279,8 +279,8 @@ def to_label(value: Any, name: str = "label") -> str:
         ValueError: If it is none.
     """
     text = to_text(value, name)
-    if len(text) > MAX_TEXT_LENGTH:
-        raise ValueError(f"expected at most {MAX_TEXT_LENGTH} characters in {name!r}, got {len(text)}")
+    if len(text) > MAX_TEXT_CHARS:
+        raise ValueError(f"expected at most {MAX_TEXT_CHARS} characters in {name!r}, got {len(text)}")
     return text
 
 

@@ -23,10 +23,10 @@ from hart_studio.labeling.formats.reading import FoundImage, sample_id, to_label
 from hart_studio.labeling.ml_backend.images import ImageLoader
 from hart_studio.records import Box, Sample
 
-MAX_CONFIG_LENGTH: Final = 1 << 18
+MAX_CONFIG_CHARS: Final = 1 << 18
 """A longer configuration is none, characters."""
 
-_MAX_REASON_LENGTH: Final = 500
+_MAX_REASON_CHARS: Final = 500
 _QUICK_UPLOAD: Final = "$undefined$"
 
 
@@ -172,9 +172,9 @@ def to_drawn_box(region: dict[str, Any], image: SourceImage) -> Box:
 def describe_error(error: Exception) -> str:
     """One line; what is not ours is named only, for its text is not meant for other machines."""
     if isinstance(error, ValidationError):
-        return error.errors()[0]["msg"].removeprefix("Value error, ")[:_MAX_REASON_LENGTH]
+        return error.errors()[0]["msg"].removeprefix("Value error, ")[:_MAX_REASON_CHARS]
     if isinstance(error, (HartError, ValueError)):
-        return (str(error).strip().split("\n", 1)[0] or type(error).__name__)[:_MAX_REASON_LENGTH]
+        return (str(error).strip().split("\n", 1)[0] or type(error).__name__)[:_MAX_REASON_CHARS]
     return f"the model failed: {type(error).__name__}"
 
 
@@ -209,9 +209,9 @@ def _cluster_around(
 def _parse(text: Any) -> ElementTree.Element:
     if not isinstance(text, str) or not text.strip():
         raise InputError("expected the XML of a labeling configuration, got none; set one up in the project's settings")
-    if len(text) > MAX_CONFIG_LENGTH:
+    if len(text) > MAX_CONFIG_CHARS:
         raise InputError(
-            f"expected a labeling configuration of at most {MAX_CONFIG_LENGTH} characters, got {len(text)}; shorten it"
+            f"expected a labeling configuration of at most {MAX_CONFIG_CHARS} characters, got {len(text)}; shorten it"
         )
     # Entities can be declared in a document type only. In decoded text its name has one spelling.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:

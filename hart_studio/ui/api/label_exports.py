@@ -24,7 +24,7 @@ from hart_studio.labeling.label_diff import compare_runs
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_locks import EXPORTS, check_links
 from hart_studio.labeling.quality import measure_quality
-from hart_studio.labeling.records import MAX_CLASS_LENGTH, USABLE_STATUSES, Status
+from hart_studio.labeling.records import MAX_CLASS_CHARS, USABLE_STATUSES, Status
 from hart_studio.labeling.report import KIND_TITLES, draw_calibration, draw_figures, format_estimate, write_report
 from hart_studio.labeling.training_set import write_training_set
 from hart_studio.models.catalog import BUILT_IN_HART, resolve_model_name
@@ -47,7 +47,7 @@ class ExportRequest(Record):
     """Minimum score of labels without a human decision."""
     splits: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test."""
-    box_class: str = Field(default="", max_length=MAX_CLASS_LENGTH)
+    box_class: str = Field(default="", max_length=MAX_CLASS_CHARS)
     """Single class of all boxes; empty = the label of each box."""
     is_referring: bool = False
     """Whether to reference images by path instead of copying, in formats that support it."""
@@ -152,7 +152,7 @@ class LabelExportApi:
             project.change_classes(names)
         except ValidationError as error:
             raise InputError(
-                f"Invalid classes. Enter at least one, separated by commas, each with at most {MAX_CLASS_LENGTH} "
+                f"Invalid classes. Enter at least one, separated by commas, each with at most {MAX_CLASS_CHARS} "
                 "printable characters."
             ) from error
         return {"classes": list(project.settings.classes)}

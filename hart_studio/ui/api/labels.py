@@ -20,7 +20,7 @@ from hart_studio.errors import HartError, InputError
 from hart_studio.imaging import DEFAULT_LIMITS, ImageLimits
 from hart_studio.labeling.box_refinement import BoxRefinementSettings
 from hart_studio.labeling.filters import ItemFilter
-from hart_studio.labeling.importing import get_bad_rows
+from hart_studio.labeling.importing import get_invalid_rows
 from hart_studio.labeling.job import LabelingConfig, prepare_run, read_config
 from hart_studio.labeling.project import Project, ProjectSettings
 from hart_studio.labeling.project_locks import reserve_start
@@ -163,7 +163,7 @@ class LabelApi:
 
     def invalid_rows(self, request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         """(source, row, reason) of invalid rows, newest import first."""
-        return get_bad_rows(self.open_project(request.get("project")), MAX_SHOWN_INVALID_ROWS)
+        return get_invalid_rows(self.open_project(request.get("project")), MAX_SHOWN_INVALID_ROWS)
 
     def preview_source(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Detect the type of a source and preview it.

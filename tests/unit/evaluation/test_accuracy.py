@@ -38,8 +38,8 @@ def test_unscored_questions_are_counted_and_never_wrong() -> None:
 
 
 def test_answers_from_the_full_image_are_counted() -> None:
-    lent = question("x", answer_result(1.0, used_fallback=True), None, ())
-    assert count_accuracy([lent], "crops_only").fallbacks == 1
+    fallback = question("x", answer_result(1.0, used_fallback=True), None, ())
+    assert count_accuracy([fallback], "crops_only").fallbacks == 1
 
 
 def test_rules_that_fired() -> None:

@@ -32,7 +32,7 @@ from hart_studio.runs.config import RunConfig
         ({"benchmark": "unheard-of"}, None),
     ],
 )
-def test_the_count_is_told_where_nothing_has_to_be_read_for_it(settings: dict[str, Any], count: int | None) -> None:
+def test_the_count_is_reported_where_nothing_has_to_be_read_for_it(settings: dict[str, Any], count: int | None) -> None:
     assert EvaluationConfig(**settings).known_count == count
 
 

@@ -19,7 +19,7 @@ def test_figures_come_with_their_numbers_and_intervals(tmp_path: Path) -> None:
         benchmark="needle",
         samples=20,
         fingerprint="f",
-        bad_count=3,
+        invalid_count=3,
         invalid_rows=(("1", "no answer"), ("2", "no answer")),
     )
     lines = summarize_evaluation(load_evaluation(layout), asked).lines()
@@ -44,7 +44,7 @@ def test_an_evaluation_without_an_answer_has_no_figures(tmp_path: Path) -> None:
 def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
     layout = write_evaluation(tmp_path / "runs", [], total=2)
     rows = tuple((str(number), f"reason {number}") for number in range(8))
-    asked = DatasetInfo(benchmark="needle", samples=20, fingerprint="f", bad_count=8, invalid_rows=rows)
+    asked = DatasetInfo(benchmark="needle", samples=20, fingerprint="f", invalid_count=8, invalid_rows=rows)
     lines = summarize_evaluation(load_evaluation(layout), asked).lines()
     assert lines[-2:] == ["  1 left out: reason 4", "  and 3 other reasons"]
 

@@ -95,8 +95,8 @@ def test_a_built_in_model_on_other_images_is_warned_of(
     layout = prepare_run(tmp_path / "runs", config)
     assert run_evaluation(layout, lambda _: model(), progress=ProgressReporter("question"))
     text = "hart-tiny was made for drawn needle scenes. Its answers on these images mean nothing."
-    (told,) = [found for found in warnings(layout) if "made for" in found]
-    assert told.startswith(text)
+    (reported,) = [found for found in warnings(layout) if "made for" in found]
+    assert reported.startswith(text)
     assert f"warning: {text}" in capsys.readouterr().err
     other = prepare_run(tmp_path / "runs", config.model_copy(update={"model": "org/general"}))
     assert run_evaluation(other, lambda _: model())
@@ -246,7 +246,7 @@ def test_rows_that_are_no_question_are_counted_and_named(config: EvaluationConfi
     layout = prepare_run(tmp_path / "runs", config)
     run_evaluation(layout, lambda _: model())
     asked = json.loads((layout.folder / "dataset_info.json").read_text())
-    assert (asked["samples"], asked["bad_count"]) == (QUESTIONS, 1)
+    assert (asked["samples"], asked["invalid_count"]) == (QUESTIONS, 1)
     assert asked["invalid_rows"][0][0] == f"line {QUESTIONS + 1}"
 
 
@@ -266,7 +266,7 @@ def test_an_unknown_benchmark_makes_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_goes_on_before_the_first_answer_is_told(
+def test_what_goes_on_before_the_first_answer_is_reported(
     config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = prepare_run(tmp_path / "runs", config)
@@ -294,4 +294,4 @@ def test_what_goes_on_before_the_first_answer_is_told(
     monkeypatch.setattr(job, "load_questions", read)
     assert run_evaluation(layout, open_model)
     assert list(dict.fromkeys(seen))[:3] == ["reading the questions", "loading the model", "asking the first questions"]
-    assert seen[-1] == get_state(layout)[1].phase == "", "once there are figures they speak for themselves"
+    assert seen[-1] == get_state(layout)[1].phase == "", "no phase once there are figures"

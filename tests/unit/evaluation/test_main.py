@@ -38,8 +38,8 @@ def test_the_command_evaluates_and_lists_and_reports(
     root = tmp_path / "runs"
     assert command.main(arguments(needle_folder, root, "--protocol", "all", "--limit", "5", "--title", "mine")) == 0
     (run,) = list_evaluations(root)
-    told = capsys.readouterr().out
-    assert f"done: {run.layout.run_id}" in told and f"report {run.layout.run_id}" in told
+    reported = capsys.readouterr().out
+    assert f"done: {run.layout.run_id}" in reported and f"report {run.layout.run_id}" in reported
     evaluation = load_evaluation(run.layout)
     assert (len(evaluation.records), evaluation.title) == (5, "mine")
     assert set(evaluation.protocols) == {"crops_only", "direct", "full_and_crops"}
@@ -98,13 +98,13 @@ def test_the_command_ends_with_its_figures_and_shows_progress_beside_them(
     assert out.splitlines()[1] == "questions: 16 of 16 measured, 0 failed, 2 invalid rows left out"
     assert f"accuracy, crops_only: {100 * right / 16:.1f} % [" in out and "], n = 16\n" in out
     assert "accuracy, direct: " in out and "boxes: IoG > 0.3 " in out and f"n = {golds} gold boxes" in out
-    assert "2 left out: " in out.split("boxes: ")[1], "a bad row is told in the last lines"
+    assert "2 left out: " in out.split("boxes: ")[1], "a bad row is reported in the last lines"
     assert "warnings: 1" in out
     assert out.splitlines()[-2].startswith("done: ") and out.splitlines()[-1].startswith("report: ")
-    told = err.splitlines()
+    reported = err.splitlines()
     phases = ["reading the questions", "loading the model", "asking the first questions"]
-    assert [line for line in told if line in phases] == phases
-    assert sum(line.startswith("warning: 2 rows of") for line in told) == 1 and "done: " not in err
+    assert [line for line in reported if line in phases] == phases
+    assert sum(line.startswith("warning: 2 rows of") for line in reported) == 1 and "done: " not in err
 
 
 def test_an_evaluation_that_could_not_begin_leaves_nothing(

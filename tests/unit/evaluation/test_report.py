@@ -44,7 +44,7 @@ def test_the_report_is_one_page_and_its_files(tmp_path: Path) -> None:
     assert "<script>" not in markdown
 
 
-def test_what_is_missing_is_told_in_sentences(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported_in_sentences(tmp_path: Path) -> None:
     path = write_report([], tmp_path / "nothing")
     assert "Nothing has been measured yet" in path.read_text()
     assert "<table" not in path.read_text()
@@ -57,16 +57,18 @@ def test_what_is_missing_is_told_in_sentences(tmp_path: Path) -> None:
     assert list((tmp_path / "unscored" / "figures").iterdir()) == []
 
 
-def test_rows_that_were_left_out_are_told() -> None:
+def test_rows_that_were_left_out_are_reported() -> None:
     found = evaluation(left_out=1_200)
-    told = "tiny on treebench: 1,200 invalid rows of the benchmark left out. The warnings of the evaluation say why."
-    assert told in list(describe([found], make_tables([found])))
+    reported = (
+        "tiny on treebench: 1,200 invalid rows of the benchmark left out. The warnings of the evaluation say why."
+    )
+    assert reported in list(describe([found], make_tables([found])))
 
 
-def test_fallbacks_are_told() -> None:
-    lent = evaluation((question("x", answer_result(1.0, used_fallback=True), None, ()),), protocols=("crops_only",))
+def test_fallbacks_are_reported() -> None:
+    fallback = evaluation((question("x", answer_result(1.0, used_fallback=True), None, ()),), protocols=("crops_only",))
     assert "tiny on treebench, crops_only: 1 answers came from the full image because no box was usable." in list(
-        describe([lent], make_tables([lent]))
+        describe([fallback], make_tables([fallback]))
     )
 
 

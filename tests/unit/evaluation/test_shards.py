@@ -55,7 +55,7 @@ def test_parts_of_all_processes_are_read_as_they_grow(tmp_path: Path) -> None:
     append_records(shard_path(layout, 0), [record("a"), record("b")])
     append_records(shard_path(layout, 3), [record("c")])
     assert [found.sample_id for found in shards.poll()] == ["a", "b", "c"]
-    assert shards.poll() == [], "a look costs what is new"
+    assert shards.poll() == [], "a poll returns only new records"
     append_records(shard_path(layout, 3), [record("d")])
     assert [found.sample_id for found in shards.poll()] == ["d"]
     assert shards.has_all([question("a"), question("d")]) and not shards.has_all([question("x")])

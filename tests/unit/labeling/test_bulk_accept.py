@@ -57,20 +57,20 @@ def test_auto_accepted_labels_are_left_for_the_audit(filled: Project, item_ids: 
 
 
 def test_more_labels_than_were_confirmed_are_refused(filled: Project) -> None:
-    with pytest.raises(ConflictError, match="expected 2 labels to accept, got 3"):
+    with pytest.raises(ConflictError, match="3 labels match now, but you confirmed 2"):
         accept_all(filled, "Ada", ItemFilter(min_score=0.4), expected=2)
     assert filled.count_by("status") == {"proposed": 6}
 
 
 def test_what_others_decided_or_hold_is_skipped_and_counted(filled: Project, item_ids: list[str]) -> None:
-    desk = ReviewQueue(filled)
-    desk.decide("Bo", item_ids[0], 1, "reject")  # after Ada was told of six
-    desk.open_item("Bo", item_ids[1])
-    desk.open_item("Ada", item_ids[2])
+    queue = ReviewQueue(filled)
+    queue.decide("Bo", item_ids[0], 1, "reject")  # after Ada was reported of six
+    queue.open_item("Bo", item_ids[1])
+    queue.open_item("Ada", item_ids[2])
     result = accept_all(filled, "Ada", ALL_ITEMS, 6)
     assert (result.accepted, result.skipped) == (4, 2)
     assert filled.count_by("status") == {"accepted": 4, "proposed": 1, "rejected": 1}
-    assert desk.decide("Bo", item_ids[1], 1, "edit", boxes=(BOX,)).reviewer == "Bo"
+    assert queue.decide("Bo", item_ids[1], 1, "edit", boxes=(BOX,)).reviewer == "Bo"
 
 
 def test_a_label_that_changes_in_between_is_skipped(
@@ -88,7 +88,7 @@ def test_a_label_that_changes_in_between_is_skipped(
     assert filled.item(last).label.score == 0.05
 
 
-def test_one_that_ended_early_is_told_and_can_be_undone_or_finished(
+def test_one_that_ended_early_is_reported_and_can_be_undone_or_finished(
     filled: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_accept, "FIRST_CHUNK", 2)
@@ -100,7 +100,7 @@ def test_one_that_ended_early_is_told_and_can_be_undone_or_finished(
         accept_all(filled, "Ada", ALL_ITEMS, 6, fail)
     last = read_last(filled)
     assert last is not None and (last.accepted, last.expected, last.is_finished, last.is_running) == (2, 6, False, True)
-    with pytest.raises(InputError, match="A bulk accept of Ada is running: 2 of 6"):
+    with pytest.raises(InputError, match="Bulk accept of Ada is running: 2 of 6"):
         accept_all(filled, "Bo", ALL_ITEMS, 4)
     now = time.time()
     monkeypatch.setattr("hart_studio.labeling.bulk_accept.time.time", lambda: now + SILENT_SECONDS + 1)
@@ -125,13 +125,13 @@ def test_a_second_reviewer_works_meanwhile(project: Project, image: Path) -> Non
 
     def review() -> None:
         nonlocal longest
-        desk = ReviewQueue(Project(project.folder))
+        queue = ReviewQueue(Project(project.folder))
         while not is_over.is_set():
             began = time.monotonic()
-            item = desk.next_item("Bo")
+            item = queue.next_item("Bo")
             if item is None:
                 break
-            desk.decide("Bo", item.id, item.label.revision, "reject")
+            queue.decide("Bo", item.id, item.label.revision, "reject")
             longest = max(longest, time.monotonic() - began)
             decided.append(item.id)
             time.sleep(0.02)
@@ -180,19 +180,19 @@ def test_the_time_grows_with_the_number_of_labels_and_not_with_its_square(tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hundred_thousand_labels(project: Project, image: Path) -> None:
-    """Times are printed (`-s`); what is asserted leaves room for a busy machine."""
+    """Times are printed (`-s`); the limits allow for a busy machine."""
     fill_many(project, image, 200_000)
     is_over, longest = threading.Event(), 0.0
 
     def review() -> int:
         nonlocal longest
-        desk, count = ReviewQueue(Project(project.folder)), 0
+        queue, count = ReviewQueue(Project(project.folder)), 0
         while not is_over.is_set():
             began = time.monotonic()
-            item = desk.next_item("Bo")
+            item = queue.next_item("Bo")
             if item is None:
                 break
-            desk.decide("Bo", item.id, item.label.revision, "reject")
+            queue.decide("Bo", item.id, item.label.revision, "reject")
             longest, count = max(longest, time.monotonic() - began), count + 1
             is_over.wait(0.3)
         return count

@@ -80,7 +80,7 @@ def test_the_domain_is_found_in_the_files_and_not_in_names(samples: list[GoldSam
     assert infer_calibration_domain(scenes, "photographs", settings) == DRAWN
     refined = settings.model_copy(update={"refinement": BoxRefinementSettings()})
     assert infer_calibration_domain(scenes, "", refined).is_refined
-    with pytest.raises(DataError, match="images of one kind, got other images, drawn needle scenes"):
+    with pytest.raises(DataError, match="mix image domains: other images, drawn needle scenes"):
         infer_calibration_domain([*samples, *scenes], "both", settings)
 
 
@@ -89,7 +89,7 @@ def test_scenes_with_other_than_the_default_settings_are_nothing_to_calibrate_on
 ) -> None:
     drawn = draw_marked(tmp_path / "b.jpg", domain=NEEDLE_CUSTOM)
     scenes = [sample.model_copy(update={"image": str(drawn)}) for sample in samples]
-    with pytest.raises(DataError, match="not be valid for other settings"):
+    with pytest.raises(DataError, match="not be valid for other scene settings"):
         infer_calibration_domain(scenes, "needle", ProposalSettings(rollouts=2))
 
 
@@ -113,9 +113,9 @@ def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSampl
     assert set(made.curves) == {"known_answer"}, "four labels make no curve of agreement"
     assert found.shortages == {"agreement": found.shortages["agreement"]}
     assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in found.shortages["agreement"]
-    told = describe_calibration(made)
-    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) right" in told
-    assert "auto-accepts nothing: no threshold is sure to reach a precision of 0.95" in told, "54 of 60 share a score"
+    reported = describe_calibration(made)
+    assert "known_answer: 60 tested, 90.0 % (79.9 % – 95.3 %) right" in reported
+    assert "auto-accept disabled: no threshold reliably reaches precision 0.95" in reported, "54 of 60 share a score"
 
 
 def mix(record: EvaluatedProposal, count: int) -> list[EvaluatedProposal]:
@@ -148,7 +148,7 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
         "s1": {"gold_boxes": []}, "s2": {"gold_boxes": None}, "s3": {"answer": None}, "s4": {"image": "gone.png"},
         "s7": {"gold_boxes": [[500, 10, 600, 20]]},
     }  # fmt: skip
-    monkeypatch.setattr(calibrate, "LEAST_LABELS", 1)
+    monkeypatch.setattr(calibrate, "MIN_LABELS", 1)
     path = write_samples(tmp_path / "gold", many, **changes)
     (path.parent / "5.png").write_bytes(b"junk")
     whole = (path.parent / "6.png").read_bytes()
@@ -160,14 +160,14 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
     assert any("a box lies outside of the image" in reason for reason in found.excluded)
 
 
-def test_nothing_to_calibrate_on_is_told_before_the_model_is_loaded(
+def test_nothing_to_calibrate_on_is_reported_before_the_model_is_loaded(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))
     path = write_samples(tmp_path / "gold", samples, **{f"s{number}": {"gold_boxes": []} for number in range(4)})
     assert main(["calibrate", "--data", str(path.parent), "--out", str(tmp_path / "c.json")]) == 2
-    told = capsys.readouterr().err
-    assert "0 samples of 'gold' can be used for a calibration, at least 100 are needed; 4 x no gold box." in told
+    reported = capsys.readouterr().err
+    assert "Too few samples for a calibration: 0 of 'gold' are usable, 100 are needed; 4 x no gold box." in reported
     for target in ("0", "1", "-1", "2", "nan"):
         assert main(["calibrate", "--data", str(path.parent), "--target-precision", target]) == 2
         assert "--target-precision must be above 0 and below 1" in capsys.readouterr().err
@@ -177,15 +177,15 @@ def test_nothing_to_calibrate_on_is_told_before_the_model_is_loaded(
 def test_the_command_makes_no_calibration_from_labels_that_are_all_right(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "LEAST_LABELS", 1)
+    monkeypatch.setattr(calibrate, "MIN_LABELS", 1)
     model = ScriptedModel(grounding=boxes_text(HERE), crops_only="A", direct="A")
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: model)
     path = write_samples(tmp_path / "gold", samples, s1={"gold_boxes": []})
     command = ["calibrate", "--data", str(path.parent), "--rollouts", "2", "--out", str(tmp_path / "c.json")]
     assert main(command) == 2
-    told = capsys.readouterr()
-    assert "1 left out: no gold box" in told.out
-    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in told.err
+    reported = capsys.readouterr()
+    assert "1 excluded: no gold box" in reported.out
+    assert "Too few labels to calibrate: 2 to fit on, 2 of them right and 0 wrong" in reported.err
     assert not (tmp_path / "c.json").exists()
 
 
@@ -206,7 +206,7 @@ def test_a_question_at_which_the_model_fails_stops_no_calibration(
 
     monkeypatch.setattr(calibrate, "propose", lambda *_: 1 / 0)
     many = [samples[0].model_copy(update={"id": str(number)}) for number in range(MAX_CONSECUTIVE_FAILURES)]
-    with pytest.raises(ModelError, match="The model failed at the last 16 proposals: ZeroDivisionError"):
+    with pytest.raises(ModelError, match="The model failed on the last 16 proposals: ZeroDivisionError"):
         list(evaluate_proposals(model, many, ProposalSettings(rollouts=2), 4))
 
 
@@ -268,5 +268,5 @@ def test_the_built_in_models_ship_with_theirs(tmp_path: Path) -> None:
 
 def test_a_damaged_calibration_is_no_silent_fallback(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION).write_text("{")
-    with pytest.raises(DataError, match="make it again"):
+    with pytest.raises(DataError, match="Create it again"):
         get_calibration(TRAINED_MODEL, tmp_path)

@@ -201,7 +201,7 @@ def test_labels_of_one_score_are_accepted_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fit_right", "fit_wrong", "test_right", "test_wrong", "told"),
+    ("fit_right", "fit_wrong", "test_right", "test_wrong", "reported"),
     [
         (2, 0, 2, 0, "2 to fit on, 2 of them right and 0 wrong"),
         (49, 0, 60, 10, "49 to fit on"),
@@ -211,11 +211,11 @@ def test_labels_of_one_score_are_accepted_together() -> None:
     ],
 )
 def test_too_few_labels_make_no_curve(
-    fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, told: str
+    fit_right: int, fit_wrong: int, test_right: int, test_wrong: int, reported: str
 ) -> None:
     good = CalibrationExample(make_check(sufficiency=1.0, crops_right=True), True)
     bad = CalibrationExample(make_check(sufficiency=0.25), False)
-    with pytest.raises(DataError, match=f"Too few labels to calibrate: {told}"):
+    with pytest.raises(DataError, match=f"Too few labels to calibrate: {reported}"):
         fit_curve([good] * fit_right + [bad] * fit_wrong, [good] * test_right + [bad] * test_wrong)
 
 
@@ -256,7 +256,7 @@ def test_a_curve_is_tested_on_other_labels_than_it_was_fitted_on() -> None:
     assert curve.brier < 0.05
     assert (curve.scored, curve.threshold) == (60, pytest.approx(make_score(curve, good)))
     odd = CalibrationExample(make_check(sufficiency=1.0, crops_right=False), True)
-    with pytest.raises(DataError, match="tested labels that get a score, got none of 60"):
+    with pytest.raises(DataError, match="None of the 60 tested labels has a score"):
         fit_curve([good, bad] * 50, [odd] * 50 + [bad] * 10, 0.95)
 
 
@@ -281,7 +281,7 @@ def test_it_survives_the_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 1'])
 def test_a_file_that_is_none_is_a_clear_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
-    with pytest.raises(DataError, match="expected a calibration"):
+    with pytest.raises(DataError, match="Cannot read calibration"):
         load_calibration(tmp_path / "c.json")
 
 

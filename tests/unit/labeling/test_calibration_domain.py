@@ -28,7 +28,7 @@ def test_images_decide_by_evidence_and_a_data_set_by_its_name() -> None:
     assert get_domain_mismatch(DRAWN, ORIGIN._replace(image_domain="needle", data_set="anything")) is None
 
 
-def test_a_domain_names_images_that_can_be_told_apart() -> None:
+def test_a_domain_names_images_that_can_be_distinguished() -> None:
     with pytest.raises(ValidationError, match="images"):
         CalibrationDomain(images="photographs", data_set="", answer_forms=("free_text",))
     with pytest.raises(ValidationError, match="answer_forms"):

@@ -1,4 +1,4 @@
-"""What is told of the scores of a run before anyone waits for it."""
+"""What is reported of the scores of a run before anyone waits for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_run_like_the_calibrations_own_has_its_basis_and_no_caution(drawn: Pro
     found = describe_score_basis(TRAINED_MODEL, drawn, settings())
     assert (found.cautions, found.warnings) == ((), ())
     assert found.basis.startswith("Scores are calibrated on needle, 500 questions of needle-val, with 8 rollouts at ")
-    assert "valid for drawn needle scenes, multiple choice; any other label is uncalibrated" in found.basis
+    assert "valid for drawn needle scenes, multiple choice; other labels are uncalibrated" in found.basis
 
 
 @pytest.mark.parametrize("proposals", [settings(4), settings(temperature=0.7)])
@@ -45,14 +45,12 @@ def test_other_settings_than_the_calibrations_leave_no_score(drawn: Project, pro
     assert found.basis == ""
     (caution,) = found.cautions
     assert "6 of 6 items will be uncalibrated" in caution
-    assert (
-        "another number of rollouts or another temperature than the calibration was fitted with (8 rollouts" in caution
-    )
+    assert "number of rollouts or temperature differs from the calibration (8 rollouts" in caution
 
 
-def test_tightening_is_told(drawn: Project) -> None:
+def test_tightening_is_reported(drawn: Project) -> None:
     (caution,) = describe_score_basis(TRAINED_MODEL, drawn, settings(is_refining=True)).cautions
-    assert "other refinement settings" in caution
+    assert "box refinement differs" in caution
 
 
 def test_scenes_with_other_than_the_default_settings_get_no_score_and_no_warning(
@@ -63,7 +61,7 @@ def test_scenes_with_other_than_the_default_settings_get_no_score_and_no_warning
     found = describe_score_basis(TRAINED_MODEL, project, settings())
     assert (found.basis, found.warnings) == ("", ()), "the model can read them"
     assert "1 of 1 items will be uncalibrated" in found.cautions[0]
-    assert "other images than the calibration" in found.cautions[0]
+    assert "images differ from those of the calibration" in found.cautions[0]
 
 
 def test_photographs_are_warned_of_and_get_no_score(filled: Project) -> None:
@@ -82,13 +80,13 @@ def test_what_is_inside_and_outside_is_counted(project: Project, image: Path, dr
     assert found.basis
     assert (
         sorted(text.partition(":")[0] for text in found.cautions)
-        == ["1 of 3 items will be uncalibrated and wait for review"] * 2
+        == ["1 of 3 items will be uncalibrated and need review"] * 2
     )
-    assert any("another answer form" in text for text in found.cautions)
-    assert any("other images than" in text for text in found.cautions)
+    assert any("answer format differs" in text for text in found.cautions)
+    assert any("images differ" in text for text in found.cautions)
 
 
-def test_evidence_that_no_threshold_is_known_for_is_told_when_it_occurs(project: Project, image: Path) -> None:
+def test_evidence_that_no_threshold_is_known_for_is_reported_when_it_occurs(project: Project, image: Path) -> None:
     curve = make_calibration().curves["known_answer"].model_copy(update={"threshold": None})
     save_calibration(project.folder / CALIBRATION, make_calibration(curves={"known_answer": curve}))
     assert describe_score_basis("m", project, settings(4)).cautions == (), "there is no label yet that it could concern"
@@ -96,20 +94,20 @@ def test_evidence_that_no_threshold_is_known_for_is_told_when_it_occurs(project:
     import_samples(project, LoadedSamples("s", samples))
     outside, origin, unsure = describe_score_basis("m", project, settings(4)).cautions
     assert outside.startswith(
-        "1 of 2 items will be uncalibrated and wait for review: a kind of evidence that the calibration was not"
+        "1 of 2 items will be uncalibrated and need review: the calibration does not cover this kind of evidence"
     )
     assert origin.startswith("Scores and auto-accept thresholds come from calibration.json in the project folder")
-    assert unsure.startswith("no score of a label with a known answer was sure enough")
+    assert unsure.startswith("no auto-accept threshold for a label with a known answer")
 
 
-def test_a_model_without_its_own_calibration_is_told_alone(filled: Project) -> None:
+def test_a_model_without_its_own_calibration_is_reported_alone(filled: Project) -> None:
     found = describe_score_basis("org/another-model", filled, settings(3, 0.5))
     assert (found.basis, found.warnings) == ("", ())
     (caution,) = found.cautions
-    assert "no calibration of this model: every label is uncalibrated" in caution
+    assert "no calibration for this model: all labels are uncalibrated" in caution
 
 
 def test_a_calibration_that_cannot_be_read_is_an_error(filled: Project) -> None:
     (filled.folder / CALIBRATION).write_text("{")
-    with pytest.raises(DataError, match="make it again"):
+    with pytest.raises(DataError, match="Create it again"):
         describe_score_basis(TRAINED_MODEL, filled, settings())

@@ -48,7 +48,7 @@ def test_agreement_is_compared_with_that_of_guesses() -> None:
 def test_an_answer_that_needs_no_region_is_said() -> None:
     check = make_check(rollouts=0, crops_right=True, full_right=True, necessity=False)
     notes = describe_chance_level(check, 0)
-    assert notes.is_weak and "does not need this region" in notes.texts[0]
+    assert notes.is_weak and "the region is not necessary" in notes.texts[0]
     assert describe_chance_level(check.model_copy(update={"necessity": True}), 0) == ((), False)
 
 

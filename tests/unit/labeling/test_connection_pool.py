@@ -54,8 +54,8 @@ print(len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 
 
 def decide(project: Project, item_id: str) -> None:
-    desk = ReviewQueue(project)
-    desk.decide("Ada", item_id, project.item(item_id).label.revision, "accept")
+    queue = ReviewQueue(project)
+    queue.decide("Ada", item_id, project.item(item_id).label.revision, "accept")
 
 
 def read_number(path: Path) -> int:
@@ -172,7 +172,7 @@ def test_items_that_are_not_read_to_the_end_hold_no_connection(filled: Project) 
     assert len(list(items)) == 5
 
 
-def test_a_removed_folder_is_told_and_nothing_is_saved(filled: Project, item_ids: list[str]) -> None:
+def test_a_removed_folder_is_reported_and_nothing_is_saved(filled: Project, item_ids: list[str]) -> None:
     shutil.rmtree(filled.folder)
     with pytest.raises(DataError, match=r"is gone.*was not saved"):
         decide(filled, item_ids[0])
@@ -205,7 +205,7 @@ def test_a_folder_that_is_removed_while_a_transaction_is_committed(
     assert len(checks) == 3
 
 
-def test_a_moved_folder_is_told_and_goes_on_at_its_new_place(
+def test_a_moved_folder_is_reported_and_goes_on_at_its_new_place(
     filled: Project, item_ids: list[str], tmp_path: Path
 ) -> None:
     decide(filled, item_ids[0])
@@ -313,7 +313,7 @@ def test_a_copy_that_went_on_alone_is_another_file(filled: Project, item_ids: li
     assert Project(filled.folder).count_by("status") == {"accepted": 6}
 
 
-def test_another_project_in_the_same_file_is_told(filled: Project, tmp_path: Path) -> None:
+def test_another_project_in_the_same_file_is_reported(filled: Project, tmp_path: Path) -> None:
     other = create_project(tmp_path / "other", "Other")
     CONNECTION_POOL.close_idle(other.folder)
     shutil.copyfile(other.database.path, filled.folder / DATABASE)
@@ -322,7 +322,7 @@ def test_another_project_in_the_same_file_is_told(filled: Project, tmp_path: Pat
     assert Project(filled.folder).name == "Other"
 
 
-def test_half_a_backup_is_told(filled: Project, tmp_path: Path) -> None:
+def test_half_a_backup_is_reported(filled: Project, tmp_path: Path) -> None:
     back_up(filled, tmp_path / "backup.sqlite")
     half = (tmp_path / "backup.sqlite").read_bytes()[:9000]
     with (filled.folder / DATABASE).open("wb") as file:
@@ -357,7 +357,7 @@ def test_a_file_that_a_checkpoint_extends_is_not_taken_for_a_damaged_one(filled:
         for number in range(40):
             with filled.database.writing() as connection:
                 connection.execute(
-                    "INSERT INTO imports (at, source, added, known, bad) VALUES ('', ?, 0, 0, 0)", (BIG,)
+                    "INSERT INTO imports (at, source, added, known, invalid) VALUES ('', ?, 0, 0, 0)", (BIG,)
                 )
             with filled.database.reading() as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -427,7 +427,7 @@ def test_the_files_of_a_closed_database_are_not_protected_for_ever(filled: Proje
 
 @pytest.mark.parametrize("kind", ["backup", "vacuum"])
 @pytest.mark.parametrize("decisions_before", [0, 2])
-def test_a_backup_of_a_state_that_only_the_log_holds_is_told(
+def test_a_backup_of_a_state_that_only_the_log_holds_is_reported(
     filled: Project, item_ids: list[str], tmp_path: Path, kind: str, decisions_before: int
 ) -> None:
     backup = tmp_path / "backup.sqlite"
@@ -452,7 +452,7 @@ def test_a_backup_of_a_state_that_only_the_log_holds_is_told(
     assert kept.stat().st_size > 0
 
 
-def test_a_backup_of_a_state_before_the_last_checkpoint_is_told(
+def test_a_backup_of_a_state_before_the_last_checkpoint_is_reported(
     filled: Project, item_ids: list[str], tmp_path: Path
 ) -> None:
     decide(filled, item_ids[0])
@@ -502,7 +502,7 @@ def test_a_log_that_cannot_be_moved_away_never_reaches_the_restored_file(
     assert read_status(filled.folder, item_ids[1]) == "accepted"
 
 
-def test_a_log_that_was_deleted_is_told_and_what_it_held_is_kept(filled: Project, item_ids: list[str]) -> None:
+def test_a_log_that_was_deleted_is_reported_and_what_it_held_is_kept(filled: Project, item_ids: list[str]) -> None:
     decide(filled, item_ids[0])
     with pytest.raises(DataError, match=r"was deleted or replaced.*not saved"), filled.database.writing() as connection:
         connection.execute("UPDATE items SET status = 'rejected'")

@@ -79,10 +79,10 @@ def test_the_command_says_what_it_leaves_out(
 ) -> None:
     asked = ["export", str(negatives.folder), str(tmp_path / "out"), "--format", "pascal_voc"]
     assert main([*asked, "--dry-run"]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
-    assert f"  2 left out: {NO_BACKGROUND}" in told and "  1 left out: status proposed" in told
+    reported = [line for line in capsys.readouterr().out.splitlines() if "excluded" in line]
+    assert f"  2 excluded: {NO_BACKGROUND}" in reported and "  1 excluded: status proposed" in reported
     assert main(asked) == 0
-    assert [line for line in capsys.readouterr().out.splitlines() if "left out" in line] == told
+    assert [line for line in capsys.readouterr().out.splitlines() if "excluded" in line] == reported
     texts = [path.read_text() for path in (tmp_path / "out" / "Annotations").rglob("*.xml")]
     assert sum("<object>" not in text for text in texts) == 2, "background images"
 

@@ -26,7 +26,7 @@ def test_what_these_very_labels_lose(tmp_path: Path) -> None:
     assert counts("yolo", plain) == {"questions": 1, "statuses": 1}
     assert counts("pascal_voc", plain) == {"questions": 1, "rounded": 1, "statuses": 1}
     (loss,) = [loss for loss in export_losses("pascal_voc", [plain]) if loss.what == "rounded"]
-    assert loss.text == "1 box rounded, by up to 0.75 px"  # 4.25 moves out to 5
+    assert loss.text == "1 box rounded by up to 0.75 px"  # 4.25 moves out to 5
     assert counts("yolo", make_item(path, [(1 / 3, 2, 3, 4)]))["rounded"] == 1
 
 
@@ -62,7 +62,7 @@ def test_scores_of_an_image_folder_are_kept_only_together(tmp_path: Path) -> Non
     assert counts("image_folder", scored, make_item(path, [(1, 2, 3, 4)], "b?")) == {"scores": 1}
 
 
-def test_scores_of_changed_boxes_and_words_of_a_model_are_told(tmp_path: Path) -> None:
+def test_scores_of_changed_boxes_and_words_of_a_model_are_reported(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "a.png")
     changed = make_item(path, [Box.from_xyxy((1, 2, 3, 4), "sign", 0.5)], score=0.5, status="edited")
     proposed = make_item(path, [Box.from_xyxy((1, 2, 3, 4), "Z")], "b?", score=0.5, origin="model")

@@ -115,8 +115,8 @@ def test_boxes_are_clipped_and_lost_ones_do_not_make_a_negative(tmp_path: Path) 
     assert [box.xyxy for box in planned["a?"].boxes] == [(0, 0, 10, 10), (60, 40, 64, 48)]
     assert planned["b?"].boxes == () and not planned["b?"].is_negative and not planned["b?"].is_labeled
     assert plan.notes == (
-        "2 boxes outside of the image or without an area, left out",
-        "2 boxes that reached past the image, clipped",
+        "2 boxes clipped to the image",
+        "2 boxes outside of the image or without an area, excluded",
     )
 
 
@@ -130,7 +130,7 @@ def test_images_that_are_gone_or_changed(tmp_path: Path) -> None:
         "the image has changed since it was imported": 1,
         "the image is gone or cannot be read": 1,
     }
-    assert make_plan([items[2], items[2]]).excluded == {"the same item twice": 1}
+    assert make_plan([items[2], items[2]]).excluded == {"duplicate item": 1}
 
 
 def test_class_names() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hart_studio.data.rows import InvalidRow, LoadedSamples
 from hart_studio.labeling.exporting import ExportOptions, export_labels
-from hart_studio.labeling.importing import get_bad_rows, import_items, import_samples, import_source, inspect_image
+from hart_studio.labeling.importing import get_invalid_rows, import_items, import_samples, import_source, inspect_image
 from hart_studio.labeling.project import Project
 from hart_studio.labeling.project_creation import create_project
 from hart_studio.labeling.records import ImageFile, LabeledSample
@@ -24,7 +24,7 @@ def load(*samples: Sample, invalid_rows: tuple[InvalidRow, ...] = ()) -> LoadedS
 
 def test_several_questions_about_one_image_stay_separate(project: Project, image: Path) -> None:
     report = import_samples(project, load(ask(image, 0), ask(image, 1)))
-    assert (report.added, report.known, report.bad_count) == (2, 0, 0)
+    assert (report.added, report.known, report.invalid_count) == (2, 0, 0)
     first, second = project.items()
     assert first.image == second.image == inspect_image(image)
     assert (first.image.width, first.image.height) == WH
@@ -69,7 +69,7 @@ def test_an_image_whose_old_path_holds_another_file_now_is_found_again(project: 
     assert import_samples(project, load(ask(moved, 0))).known == 1
 
 
-def test_items_of_another_project_bring_a_lost_image_back(project: Project, image: Path, tmp_path: Path) -> None:
+def test_items_of_another_project_restore_a_lost_image(project: Project, image: Path, tmp_path: Path) -> None:
     import_samples(project, load(ask(image)))
     moved = image.with_name("moved.png")
     shutil.copyfile(image, moved)
@@ -81,22 +81,27 @@ def test_items_of_another_project_bring_a_lost_image_back(project: Project, imag
     assert next(project.items()).image.path == str(moved)
 
 
-def test_bad_rows_are_counted_listed_and_stop_nothing(project: Project, image: Path, tmp_path: Path) -> None:
+def test_invalid_rows_are_counted_listed_and_stop_nothing(project: Project, image: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nrest")
     rows = load(
         ask(broken, 7), ask(tmp_path / "gone.png", 8), ask(image), invalid_rows=(InvalidRow("line 3", "no JSON"),)
     )
     report = import_samples(project, rows)
-    assert (report.added, report.bad_count) == (1, 3)
+    assert (report.added, report.invalid_count) == (1, 3)
     assert [bad.row for bad in report.invalid_rows] == ["line 3", "s7", "s8"]
-    assert [row[:2] for row in get_bad_rows(project)] == [("streets", "line 3"), ("streets", "s7"), ("streets", "s8")]
-    assert "check the path" in get_bad_rows(project)[2][2]
+    stored = get_invalid_rows(project)
+    assert [row[:2] for row in stored] == [
+        ("streets", "line 3"),
+        ("streets", "s7"),
+        ("streets", "s8"),
+    ]
+    assert "check the path" in stored[2][2]
 
 
-def test_another_answer_to_the_same_question_is_told(project: Project, image: Path) -> None:
+def test_another_answer_to_the_same_question_is_reported(project: Project, image: Path) -> None:
     report = import_samples(project, load(ask(image, answer="B"), ask(image, answer="A")))
-    assert (report.added, report.bad_count) == (1, 1)
+    assert (report.added, report.invalid_count) == (1, 1)
     assert "with the answer 'B', and comes with 'A'" in report.invalid_rows[0].reason
     assert next(project.items()).sample.answer == "B"
 
@@ -122,10 +127,10 @@ def test_boxes_for_a_question_that_is_there(project: Project, image: Path) -> No
     assert (report.updated, next(project.items()).label.boxes) == (1, (BOX,))
 
 
-def test_a_box_outside_of_the_image_is_a_bad_row(project: Project, image: Path) -> None:
+def test_a_box_outside_of_the_image_is_an_invalid_row(project: Project, image: Path) -> None:
     outside = LabeledSample(**ask(image).model_dump(), boxes=(Box.from_xyxy((400, 0, 500, 100)),))
     report = import_samples(project, load(outside))
-    assert (report.added, report.bad_count) == (0, 1)
+    assert (report.added, report.invalid_count) == (0, 1)
     assert "outside of the image of 400 x 300" in report.invalid_rows[0].reason
 
 
@@ -141,12 +146,12 @@ def test_gold_boxes_go_where_no_item_has_them(project: Project, image: Path) -> 
 
 def test_progress_reaches_the_end(project: Project, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hart_studio.labeling.importing.BATCH", 2)
-    told: list[tuple[int, int]] = []
-    import_samples(project, load(*(ask(image, number) for number in range(5))), lambda *done: told.append(done))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    reported: list[tuple[int, int]] = []
+    import_samples(project, load(*(ask(image, number) for number in range(5))), lambda *done: reported.append(done))
+    assert reported == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_looking_at_an_image_turns_it_upright(tmp_path: Path) -> None:
+def test_inspecting_an_image_turns_it_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
@@ -156,16 +161,16 @@ def test_looking_at_an_image_turns_it_upright(tmp_path: Path) -> None:
 
 
 def test_a_project_moves_to_another_with_its_whole_history(filled: Project, image: Path, tmp_path: Path) -> None:
-    desk = ReviewQueue(filled)
+    queue = ReviewQueue(filled)
     for item, decision in zip(list(filled.items()), ("accept", "reject"), strict=False):
-        desk.decide("Ada", item.id, 1, decision)  # type: ignore[arg-type]
-    desk.undo("Ada")
+        queue.decide("Ada", item.id, 1, decision)  # type: ignore[arg-type]
+    queue.undo("Ada")
     items = list(filled.items(with_history=True))
     everything = ExportOptions(statuses=("accepted", "proposed"), splits={"train": 1.0})
     export_labels(items, "native", tmp_path / "out", everything)
     other = create_project(tmp_path / "other")
     report = import_source(other, str(tmp_path / "out" / "labels.jsonl"), SourceSettings())
-    assert (report.added, report.bad_count, report.unsupported) == (6, 0, 6)
+    assert (report.added, report.invalid_count, report.unsupported) == (6, 0, 6)
     moved = {item.id: [*item.history, item.label] for item in other.items(with_history=True)}
     assert moved == {
         item.id: [label.model_copy(update={"score": None}) for label in (*item.history, item.label)] for item in items
@@ -173,7 +178,7 @@ def test_a_project_moves_to_another_with_its_whole_history(filled: Project, imag
     assert import_source(other, str(tmp_path / "out" / "labels.jsonl"), SourceSettings()).known == 6
 
 
-def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, image: Path, tmp_path: Path) -> None:
+def test_an_item_that_was_tampered_with_is_an_invalid_row(filled: Project, image: Path, tmp_path: Path) -> None:
     first, second, third, *_ = filled.items(with_history=True)
     wrong = (
         first.model_copy(update={"id": "0" * 16}),
@@ -182,7 +187,7 @@ def test_an_item_that_was_tampered_with_is_a_bad_row(filled: Project, image: Pat
     )
     other = create_project(tmp_path / "other")
     report = import_items(other, wrong, LoadedSamples("native", ()))
-    assert (report.added, report.bad_count) == (0, 3)
+    assert (report.added, report.invalid_count) == (0, 3)
     assert [bad.reason for bad in report.invalid_rows] == [
         "the id is not that of its image, question and choices",
         "its history has gaps",
@@ -206,14 +211,14 @@ def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled:
     )
     other = create_project(tmp_path / "other")
     report = import_items(other, (*items[:3], in_history, items[3]), LoadedSamples("native", ()))
-    assert (report.added, report.bad_count) == (2, 3)
+    assert (report.added, report.invalid_count) == (2, 3)
     reasons = [bad.reason for bad in report.invalid_rows]
     assert "outside of the image" in reasons[0] and "outside of the image" in reasons[2]
     assert reasons[1] == "expected at most 100 boxes in a label, got 101"
     assert other.item(items[1].id).label.boxes[0].xyxy == (0, 0, *WH)
 
 
-def test_more_boxes_than_a_person_can_review_are_a_bad_row(project: Project, image: Path) -> None:
+def test_more_boxes_than_a_person_can_review_are_an_invalid_row(project: Project, image: Path) -> None:
     row = LabeledSample(**ask(image).model_dump(), boxes=(BOX,) * 101)
     report = import_samples(project, load(row))
     assert (report.added, report.invalid_rows[0].reason) == (0, "expected at most 100 boxes in a label, got 101")

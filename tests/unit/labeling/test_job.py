@@ -95,12 +95,12 @@ def test_the_two_kinds_of_evidence_have_figures_of_their_own(project: Project, i
 
 def test_only_what_is_wanted_and_never_what_a_person_decided(twenty: Project) -> None:
     first, second, *_ = twenty.items()
-    desk = ReviewQueue(twenty)
-    desk.decide("Ada", first.id, 0, "reject")
+    queue = ReviewQueue(twenty)
+    queue.decide("Ada", first.id, 0, "reject")
     layout = run(twenty)
     assert count_items(twenty, layout.run_id) == 19
     again = prepare_run(twenty, config(item_filter=ItemFilter()))
-    desk.decide("Ada", second.id, 1, "accept")  # after the run was made
+    queue.decide("Ada", second.id, 1, "accept")  # after the run was made
     run(twenty, layout=again)
     assert count_items(twenty, again.run_id, is_left=True) == 0, "the run knows what its model says of them"
     assert twenty.item(first.id).label.status == "rejected"
@@ -205,7 +205,7 @@ def test_a_model_that_always_fails_ends_the_run(twenty: Project) -> None:
     assert twenty.count_by("status")["new"] >= 2
 
 
-def test_an_image_that_is_gone_or_another_one_is_told(project: Project, image: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_or_another_one_is_reported(project: Project, image: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.new("RGB", (50, 50), "red").save(other)
     import_samples(project, LoadedSamples("s", (ask(image, 0), ask(other, 1))))
@@ -230,7 +230,9 @@ def test_another_file_of_the_same_size_in_the_place_of_an_image_is_a_failed_item
     assert second.status != "failed"
 
 
-def test_items_of_both_files_that_were_imported_from_one_path_are_told_apart(project: Project, tmp_path: Path) -> None:
+def test_items_of_two_files_that_were_imported_from_one_path_are_distinguished(
+    project: Project, tmp_path: Path
+) -> None:
     scene = draw_marked(tmp_path / "scene.jpg")
     import_samples(project, LoadedSamples("s", (ask(scene, 0), ask(scene, 1))))
     draw_marked(scene, "gray")
@@ -251,7 +253,7 @@ PROPOSED = ItemFilter(statuses=("proposed",))
 CAR = BOX.model_copy(update={"label": "car"})
 
 
-def bring_boxes(project: Project, image: Path, *numbers: int) -> None:
+def import_boxes(project: Project, image: Path, *numbers: int) -> None:
     samples = tuple(LabeledSample(**ask(image, number).model_dump(), boxes=(CAR,)) for number in numbers)
     import_samples(project, LoadedSamples("boxes", samples))
 
@@ -259,14 +261,14 @@ def bring_boxes(project: Project, image: Path, *numbers: int) -> None:
 def test_a_failure_keeps_the_boxes_of_another_tool_and_they_are_verified_later(
     project: Project, image: Path, tmp_path: Path
 ) -> None:
-    bring_boxes(project, image, 0)
+    import_boxes(project, image, 0)
     before = next(project.items()).label
     away = image.rename(tmp_path / "away")
     layout = run(project, item_filter=PROPOSED)
     assert next(project.items()).label == before
     assert any("no file of that name" in message for message in warnings(layout))
-    told = "\n".join(summarize_run(project, layout.run_id).lines())
-    assert "1 failed" in told and "1 of the failed items keep the label that they had" in told
+    reported = "\n".join(summarize_run(project, layout.run_id).lines())
+    assert "1 failed" in reported and "1 of the failed items keep their earlier label" in reported
     away.rename(image)
     run(project, item_filter=PROPOSED)
     label = next(project.items()).label
@@ -288,7 +290,7 @@ def test_boxes_can_be_imported_for_an_item_that_failed(project: Project, image: 
     away = image.rename(tmp_path / "away")
     run(project)
     away.rename(image)
-    bring_boxes(project, image, 0)
+    import_boxes(project, image, 0)
     label = next(project.items()).label
     assert (label.revision, label.status, label.origin, label.boxes) == (2, "proposed", "imported", (CAR,))
 
@@ -301,7 +303,7 @@ def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
 
     def slow(*args: Any) -> list[Proposal]:
         found = real(*args)
-        bring_boxes(project, image, 0)
+        import_boxes(project, image, 0)
         return found
 
     monkeypatch.setattr(job, "propose_with_fallback", slow)
@@ -346,14 +348,14 @@ def test_sure_labels_are_accepted_unseen(twenty: Project) -> None:
     layout = run(twenty)
     assert twenty.count_by("status") == {"auto_accepted": 20}
     assert next(twenty.items()).label.score == pytest.approx(0.982, abs=1e-3)
-    (told,) = warnings(layout)
-    assert "come from calibration.json in the project folder" in told
+    (reported,) = warnings(layout)
+    assert "come from calibration.json in the project folder" in reported
 
 
 def test_a_run_with_other_rollouts_than_its_calibration_warns(twenty: Project) -> None:
     save_calibration(twenty.folder / CALIBRATION, make_calibration(rollouts=3))
-    (told,) = warnings(run(twenty))
-    assert "20 of 20 items will be uncalibrated" in told and "another number of rollouts" in told
+    (reported,) = warnings(run(twenty))
+    assert "20 of 20 items will be uncalibrated" in reported and "number of rollouts or temperature" in reported
     labels = [item.label for item in twenty.items()]
     assert {(label.status, label.score, label.uncalibrated) for label in labels} == {("proposed", None, "sampling")}
 
@@ -368,7 +370,7 @@ def test_the_calibration_of_another_model_gives_no_score(twenty: Project) -> Non
     calibrated(twenty, model="another")
     layout = run(twenty)
     assert twenty.count_by("status") == {"proposed": 20}
-    assert any("no calibration of this model" in message for message in warnings(layout))
+    assert any("no calibration for this model" in message for message in warnings(layout))
     labels = [item.label for item in twenty.items()]
     assert {(label.score, label.uncalibrated, label.is_uncalibrated) for label in labels} == {(None, "model", True)}
     assert twenty.count(ItemFilter(is_uncalibrated=True)) == 20
@@ -429,10 +431,10 @@ def test_labels_are_made_and_reviewed_with_gold_boxes_that_cannot_be_read(
     with pytest.raises(DataError, match="prohibited"), blind.database.reading() as connection:
         connection.execute("SELECT boxes FROM gold_boxes")
     run(blind)
-    desk = ReviewQueue(blind)
-    while item := desk.next_item("Ada"):
-        desk.decide("Ada", item.id, item.label.revision, "accept")
-    desk.undo("Ada")
+    queue = ReviewQueue(blind)
+    while item := queue.next_item("Ada"):
+        queue.decide("Ada", item.id, item.label.revision, "accept")
+    queue.undo("Ada")
     assert blind.count_by("status") == {"accepted": 7, "proposed": 1}
     assert measure_quality(blind).evidence["known_answer"].labels == 8
     with pytest.raises(DataError, match="prohibited"):

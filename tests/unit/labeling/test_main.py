@@ -38,15 +38,15 @@ def test_the_whole_path(tmp_path: Path, table: Path, capsys: pytest.CaptureFixtu
     project = str(tmp_path / "project")
     assert command.main(["create", project, "--name", "Streets"]) == 0
     assert command.main(["import", project, str(table)]) == 0
-    told = capsys.readouterr().out
-    assert "2 added, 0 updated, 0 known, 1 bad rows" in told
-    assert "1 x the image is missing" in told
+    reported = capsys.readouterr().out
+    assert "2 added, 0 updated, 0 known, 1 invalid rows" in reported
+    assert "1 x the image is missing" in reported
     assert command.main(["run", project, "--rollouts", "2", "--batch", "1", "--review-all"]) == 0
     assert command.main(["stats", project, "--json"]) == 0
-    told = capsys.readouterr().out
-    assert "WARNING: hart-tiny was made for drawn needle scenes." in told
-    assert "1 uncalibrated: no score" not in told
-    found = json.loads(told.split("fitted on\n")[-1])
+    reported = capsys.readouterr().out
+    assert "WARNING: hart-tiny was made for drawn needle scenes." in reported
+    assert "1 uncalibrated: no score" not in reported
+    found = json.loads(reported.split("of the calibration\n")[-1])
     assert found["scores"] == {"calibrated": 0, "uncalibrated": 2}
     assert (found["name"], found["items"], found["statuses"]) == ("Streets", 2, {"proposed": 2})
     assert command.main(["report", project, str(tmp_path / "report.html")]) == 0
@@ -96,7 +96,7 @@ def test_a_run_ends_with_its_figures_and_the_reasons_of_failures(
     found = json.loads(capsys.readouterr().out)
     assert (found["items"], found["failed"], found["statuses"]) == (2, 2, {"failed": 2})
     assert command.main(["export", project, str(tmp_path / "out"), "--status", "failed"]) in (0, 2)
-    assert "writing and reading back" in capsys.readouterr().err
+    assert "writing and verifying" in capsys.readouterr().err
 
 
 def test_a_labeling_run_that_could_not_begin_leaves_nothing(
@@ -121,39 +121,41 @@ def test_a_labeling_run_that_could_not_begin_leaves_nothing(
     assert len(list_runs(project.runs)) == 1
 
 
-def test_what_speaks_against_the_scores_is_said_before_the_model_is_loaded(
+def test_warnings_about_the_scores_are_printed_before_the_model_is_loaded(
     tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = str(tmp_path / "project")
     command.main(["create", project])
     command.main(["import", project, str(table)])
-    told: list[str] = []
+    reported: list[str] = []
 
     def load(name: str, device: str) -> ScriptedModel:
-        told.append(capsys.readouterr().out)
+        reported.append(capsys.readouterr().out)
         return ScriptedModel()
 
     monkeypatch.setattr(command, "load_model", load)
     command.main(["run", project, "--rollouts", "2"])
-    assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in told[0]
-    assert "note: 2 of 2 items will be uncalibrated and wait for review: other images than" in told[0]
-    assert "Scores are" not in told[0]
+    assert "WARNING: hart-tiny was made for drawn needle scenes. Its answers on images of this project" in reported[0]
+    assert "note: 2 of 2 items will be uncalibrated and need review: images differ" in reported[0]
+    assert "Scores are" not in reported[0]
     draw_marked(table.parent / "street.png")
     scenes = str(tmp_path / "scenes")
     command.main(["create", scenes])
     command.main(["import", scenes, str(table)])
     command.main(["run", scenes, "--rollouts", "8"])
-    assert "Scores are calibrated on needle" in told[1] and "note:" not in told[1] and "WARNING" not in told[1]
+    assert (
+        "Scores are calibrated on needle" in reported[1] and "note:" not in reported[1] and "WARNING" not in reported[1]
+    )
     command.main(["run", project, "--model", "org/other"])
-    assert "note: no calibration of this model" in told[2] and "Scores are" not in told[2]
+    assert "note: no calibration for this model" in reported[2] and "Scores are" not in reported[2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stats", "gone"], "create one first"),
+        (["stats", "gone"], "Create a project first"),
         (["create", "p", "--audit-share", "2"], "audit_share"),
-        (["import", "gone", "t.csv"], "create one first"),
+        (["import", "gone", "t.csv"], "Create a project first"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -165,9 +167,9 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert command.main(arguments) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert message in reported
+    assert reported.count("\n") == 1
 
 
 def test_an_import_that_can_use_no_row_is_an_error(
@@ -178,14 +180,14 @@ def test_an_import_that_can_use_no_row_is_an_error(
     bad = tmp_path / "bad.csv"
     bad.write_text("image,question\ngone.png,What?\nlost.png,Where?\n")
     assert command.main(["import", project, str(bad)]) == 2
-    told = capsys.readouterr()
-    assert "the image is missing" in told.out + told.err
+    reported = capsys.readouterr()
+    assert "the image is missing" in reported.out + reported.err
     copy = tmp_path / "broken"
     copy.mkdir()
     (copy / "street.png").write_bytes(b"junk")
     (copy / "questions.csv").write_text("image,question\nstreet.png,What?\n")
     assert command.main(["import", project, str(copy / "questions.csv")]) == 2
-    assert "0 added, 0 updated, 0 known, 1 bad rows" in capsys.readouterr().out
+    assert "0 added, 0 updated, 0 known, 1 invalid rows" in capsys.readouterr().out
     assert command.main(["import", project, str(table)]) == 0, "some rows are good"
     assert command.main(["import", project, str(table)]) == 0, "all good rows are known"
 
@@ -253,5 +255,5 @@ def test_reasons_of_bad_rows_that_are_not_shown_are_counted(tmp_path: Path, caps
     capsys.readouterr()
     assert command.main(["import", project, str(tmp_path / "q.jsonl")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("1 added") and lines[0].endswith("10 bad rows")
+    assert lines[0].startswith("1 added") and lines[0].endswith("10 invalid rows")
     assert lines[-1] == "  and 2 other reasons"

@@ -42,20 +42,20 @@ def test_a_name_must_be_a_line(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_without_a_project(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="create one first"):
+    with pytest.raises(DataError, match="Create a project first"):
         Project(tmp_path)
 
 
 def test_a_foreign_file_is_no_project(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(b"not a database" * 100)
-    with pytest.raises(DataError, match="damaged or foreign"):
+    with pytest.raises(DataError, match="is no labeling project, or damaged"):
         Project(tmp_path)
 
 
 def test_a_project_of_a_newer_version_is_left_alone(project: Project) -> None:
     with project.database.writing() as connection:
         connection.execute(f"PRAGMA user_version = {newest_version() + 1}")
-    with pytest.raises(DataError, match="update HART Studio"):
+    with pytest.raises(DataError, match="Update HART Studio"):
         Project(project.folder)
 
 
@@ -83,7 +83,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_there(filled: Project) -> None:
     with filled.database.reading() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(DataError, match="the disk is full"):
+        with pytest.raises(DataError, match="The disk is full"):
             for _ in range(1000):
                 add_label(filled, next(filled.items()).id, note="x" * 1900)
         connection.execute("PRAGMA max_page_count = 1000000")
@@ -165,7 +165,7 @@ def test_the_id_is_of_image_question_and_choices(image: Path) -> None:
     assert make_item_id("a" * 64, "q", ("a,b",)) != make_item_id("a" * 64, "q", ("a", "b"))
 
 
-def test_lots_are_spread_and_repeatable() -> None:
+def test_audit_hashes_are_spread_and_repeatable() -> None:
     hashes = [compute_audit_hash(0, f"{number:016x}") for number in range(2000)]
     assert all(0 <= audit_hash < 1 for audit_hash in hashes)
     assert 0.07 < sum(audit_hash < 0.1 for audit_hash in hashes) / 2000 < 0.13
@@ -199,13 +199,13 @@ def test_one_of_the_labels_accepted_unseen_is_always_audited(filled: Project, it
     add_label(filled, lowest, status="auto_accepted", score=0.99)
     filled.sample_audit()
     assert filled.get_audit_threshold() > hashes[lowest]
-    desk = ReviewQueue(filled)
-    opened = desk.next_item("Ada", ItemFilter(statuses=("auto_accepted",)))
+    queue = ReviewQueue(filled)
+    opened = queue.next_item("Ada", ItemFilter(statuses=("auto_accepted",)))
     assert opened is not None
     assert opened.id == lowest, "one is enough: the other one waits no longer"
-    desk.decide("Ada", lowest, 2, "accept")
+    queue.decide("Ada", lowest, 2, "accept")
     assert measure_quality(filled).audited == 1
-    desk.undo("Ada")
+    queue.undo("Ada")
     assert filled.count_waiting() == {"proposed": 4, "auto_accepted": 1}
     filled.change_settings(ProjectSettings(audit_share=0.0))
     assert filled.count_waiting() == {"proposed": 4}

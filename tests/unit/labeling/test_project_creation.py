@@ -49,9 +49,9 @@ def test_of_two_processes_that_make_one_project_one_succeeds(tmp_path: Path) -> 
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
         for _ in range(2)
     ]
-    told = [process.communicate(timeout=60) for process in processes]
+    reported = [process.communicate(timeout=60) for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2]
-    assert sum("is in" in error for _, error in told) == 1
+    assert sum("is in" in error for _, error in reported) == 1
     assert Project(tmp_path / "root" / "p").count() == 0
 
 

@@ -29,8 +29,8 @@ def test_a_project_that_cannot_be_opened_is_listed_with_its_problem(store: Proje
     (broken.folder / DATABASE).write_bytes(b"no database at all" * 100)
     found = {entry.id: entry for entry in store.list_projects()}
     assert found["good"].problem == ""
-    assert "damaged or foreign file" in found["broken"].problem
-    with pytest.raises(HartError, match="damaged or foreign file"):
+    assert "is no labeling project, or damaged" in found["broken"].problem
+    with pytest.raises(HartError, match="is no labeling project, or damaged"):
         store.open_project("broken")
 
 

@@ -56,10 +56,10 @@ def test_the_audit_measures_what_was_accepted_unseen(filled: Project, item_ids: 
     filled.change_settings(ProjectSettings(audit_share=1.0))
     for item_id in item_ids[:4]:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
-    desk = ReviewQueue(filled)
+    queue = ReviewQueue(filled)
     for item_id, decision in zip(item_ids, ("accept", "accept", "reject"), strict=False):
-        desk.decide("Ada", item_id, 2, decision)  # type: ignore[arg-type]
-    desk.decide("Ada", item_ids[5], 1, "reject")  # was never auto-accepted
+        queue.decide("Ada", item_id, 2, decision)  # type: ignore[arg-type]
+    queue.decide("Ada", item_ids[5], 1, "reject")  # was never auto-accepted
     quality = measure_quality(filled)
     assert quality.audited == 3
     assert quality.audit is not None
@@ -73,20 +73,20 @@ def test_only_single_decisions_about_the_auto_accepted_revision_are_an_audit(
     filled.change_settings(ProjectSettings(audit_share=1.0))
     for item_id in item_ids:
         add_label(filled, item_id, status="auto_accepted", score=0.99)
-    desk = ReviewQueue(filled)
+    queue = ReviewQueue(filled)
     add_label(
         filled, item_ids[0], status="proposed", boxes=(Box.from_xyxy((1, 1, 90, 90)),)
     )  # a later run proposes another
-    desk.decide("Ada", item_ids[0], 3, "accept")
+    queue.decide("Ada", item_ids[0], 3, "accept")
     add_label(filled, item_ids[1], status="proposed")
     assert accept_all(filled, "Ada", ALL_ITEMS, 1).accepted == 1
     assert count_audit(filled) == (0, 0)
-    desk.decide("Ada", item_ids[2], 2, "accept")
-    desk.decide("Ada", item_ids[3], 2, "accept")
-    desk.decide("Bo", item_ids[3], 3, "edit", boxes=(BOX,))  # on second thought it was wrong
-    desk.decide("Ada", item_ids[4], 2, "edit", boxes=(BOX,))
-    desk.decide("Ada", item_ids[5], 2, "accept")
-    desk.undo("Ada")
+    queue.decide("Ada", item_ids[2], 2, "accept")
+    queue.decide("Ada", item_ids[3], 2, "accept")
+    queue.decide("Bo", item_ids[3], 3, "edit", boxes=(BOX,))  # on second thought it was wrong
+    queue.decide("Ada", item_ids[4], 2, "edit", boxes=(BOX,))
+    queue.decide("Ada", item_ids[5], 2, "accept")
+    queue.undo("Ada")
     assert count_audit(filled) == (1, 3)
     with filled.database.writing() as connection:  # as bulk accepts of earlier versions left it
         connection.execute("INSERT INTO bulk_actions (id, reviewer, expected, updated) VALUES (9, 'Ada', 1, 0)")
@@ -102,11 +102,11 @@ def test_only_those_who_drew_low_are_audited(filled: Project, item_ids: list[str
 
 
 def test_what_each_person_did(filled: Project, item_ids: list[str]) -> None:
-    desk = ReviewQueue(filled)
+    queue = ReviewQueue(filled)
     for number, seconds in enumerate((2.0, 4.0, 30.0)):
-        desk.decide("Ada", item_ids[number], 1, "accept", seconds=seconds)
-    desk.undo("Ada")
-    desk.skip("Bo", item_ids[4])
+        queue.decide("Ada", item_ids[number], 1, "accept", seconds=seconds)
+    queue.undo("Ada")
+    queue.skip("Bo", item_ids[4])
     ada, bo = measure_quality(filled).reviewers
     assert (ada.reviewer, ada.decisions, ada.seconds) == ("Ada", {"accept": 2}, 3.0)
     assert (bo.reviewer, bo.decisions, bo.seconds) == ("Bo", {"skip": 1}, None)

@@ -74,7 +74,7 @@ def export(project: Project, name: str, folder: Path, **options: Any) -> Path:
     return folder
 
 
-def bring_back(folder: Path, name: str, project_folder: Path) -> tuple[Project, Any]:
+def reimport(folder: Path, name: str, project_folder: Path) -> tuple[Project, Any]:
     project = create_project(project_folder, "Again")
     save_calibration(project.folder / CALIBRATION, OF_SIGNS)  # scores that no calibration supports do not come back
     return project, import_source(project, str(folder), SourceSettings(kind=name))
@@ -91,12 +91,12 @@ def labels_of(items: Any) -> dict[str, tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_everything_comes_back_from_every_format(name: str, decided: Project, tmp_path: Path) -> None:
-    again, report = bring_back(export(decided, name, tmp_path / "out"), name, tmp_path / "again")
+    again, report = reimport(export(decided, name, tmp_path / "out"), name, tmp_path / "again")
     before, after = labels_of(decided.items(with_history=True)), labels_of(again.items(with_history=True))
     if name == "grounded_chat":  # has no form for "nothing here"
         before = {item: labels for item, labels in before.items() if labels[0].status != "rejected"}
     assert after == before
-    assert report.changed == report.bad_count == 0
+    assert report.changed == report.invalid_count == 0
     assert report.added == len(before)
     assert report.restored == (0 if name == "native" else len(before))
     assert report.unsupported == 0
@@ -149,7 +149,7 @@ def test_boxes_that_another_tool_changed_are_proposals_of_that_tool(decided: Pro
     question = "Which digit is on sign 0?"
     (file,) = [file for file in folder.glob("annotations/instances_*.json") if question in file.read_text()]
     move_box(file, question, (30, 30, 40, 40))
-    again, report = bring_back(folder, "coco", tmp_path / "again")
+    again, report = reimport(folder, "coco", tmp_path / "again")
     assert (report.added, report.restored, report.changed) == (8, 7, 1)
     assert "7 with the decisions of the export, 1 changed in another tool" in report.describe()
     (item,) = [item for item in again.items() if item.sample.question == question]
@@ -161,7 +161,7 @@ def test_another_class_is_a_change_too(decided: Project, tmp_path: Path) -> None
     folder = export(decided, "yolo", tmp_path / "out")
     file = next(file for file in sorted(folder.glob("labels/*/*.txt")) if file.read_text().startswith("0 "))
     file.write_text(f"1{file.read_text()[1:]}")
-    again, report = bring_back(folder, "yolo", tmp_path / "again")
+    again, report = reimport(folder, "yolo", tmp_path / "again")
     assert (report.restored, report.changed) == (7, 1)
     assert again.count_by("status")["proposed"] == 1
 
@@ -170,7 +170,7 @@ def test_a_box_on_an_image_that_was_rejected_is_a_change(decided: Project, tmp_p
     folder = export(decided, "yolo", tmp_path / "out")
     file = next(file for file in sorted(folder.glob("labels/*/*.txt")) if not file.read_text())
     file.write_text("0 0.5 0.5 0.1 0.1\n")
-    _, report = bring_back(folder, "yolo", tmp_path / "again")
+    _, report = reimport(folder, "yolo", tmp_path / "again")
     assert (report.restored, report.changed) == (7, 1)
 
 
@@ -180,7 +180,7 @@ def test_records_that_are_none_restore_nothing_and_stop_nothing(
 ) -> None:
     folder = export(decided, "coco", tmp_path / "out")
     (folder / META).write_bytes(records)
-    _, report = bring_back(folder, "coco", tmp_path / "again")
+    _, report = reimport(folder, "coco", tmp_path / "again")
     assert (report.added, report.restored, report.changed) == (8, 0, 0)
 
 
@@ -189,9 +189,9 @@ def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Pat
     folder = export(decided, "yolo", tmp_path / "out")
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         draw_image(tmp_path / f"other{number}" / "x.png", (640, 480)).replace(path)
-    _, report = bring_back(folder, "yolo", tmp_path / "again")
+    _, report = reimport(folder, "yolo", tmp_path / "again")
     assert report.restored == 0
-    assert report.bad_count == 2  # rejected ones, which have neither a box nor a question
+    assert report.invalid_count == 2  # rejected ones, which have neither a box nor a question
 
 
 @pytest.mark.parametrize("name", ["native", "coco"])
@@ -199,7 +199,7 @@ def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided
     folder = export(decided, name, tmp_path / "out")
     again = create_project(tmp_path / "again", "Again")
     report = import_source(again, str(folder), SourceSettings(kind=name))
-    assert (report.added, report.bad_count, report.unsupported) == (8, 0, 8)
+    assert (report.added, report.invalid_count, report.unsupported) == (8, 0, 8)
     assert "8 without the score or acceptance that the file states" in report.describe()
     assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
     labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]

@@ -94,12 +94,12 @@ def test_a_diagram_of_evidence_that_no_label_has_is_left_out_in_words(tmp_path: 
     add_label(project, item.id, check=make_check(), score=0.9)
     curve = make_calibration().curves["known_answer"]
     calibration = make_calibration(curves={"agreement": curve, "known_answer": curve})
-    figures, told = draw_calibration(calibration, measure_quality(project))
+    figures, reported = draw_calibration(calibration, measure_quality(project))
     assert list(figures) == ["reliability_known_answer"]
-    assert told == "No label of this project has a score from agreement, so that reliability diagram is left out."
+    assert reported == "No label of this project has a score from agreement, so that reliability diagram is left out."
     write_report(project, tmp_path / "report.html", calibration)
     text = (tmp_path / "report.html").read_text()
-    assert told in text and text.count("Reliability, ") == 2, "a title and a heading of one diagram"
+    assert reported in text and text.count("Reliability, ") == 2, "a title and a heading of one diagram"
     assert draw_calibration(make_calibration(curves={"known_answer": curve}), measure_quality(project))[1] == ""
 
 
@@ -108,9 +108,9 @@ def test_no_reliability_is_shown_where_every_label_is_uncalibrated(tmp_path: Pat
     import_samples(project, LoadedSamples("s", (ask(image),)))
     (item,) = project.items()
     add_label(project, item.id, check=make_check(), uncalibrated="images")
-    figures, told = draw_calibration(make_calibration(), measure_quality(project))
+    figures, reported = draw_calibration(make_calibration(), measure_quality(project))
     assert figures == {}
-    assert "No label of this project has a score from known answers" in told
+    assert "No label of this project has a score from known answers" in reported
 
 
 def test_the_areas_are_percent_with_a_space(tmp_path: Path, image: Path) -> None:

@@ -19,62 +19,62 @@ OTHER = Box.from_xyxy((10, 20, 30, 40))
 
 
 @pytest.fixture
-def desk(filled: Project) -> ReviewQueue:
+def queue(filled: Project) -> ReviewQueue:
     return ReviewQueue(filled)
 
 
-def status(desk: ReviewQueue, item_id: str) -> str:
-    return desk.project.item(item_id).label.status
+def status(queue: ReviewQueue, item_id: str) -> str:
+    return queue.project.item(item_id).label.status
 
 
-def test_the_least_sure_comes_first(desk: ReviewQueue, item_ids: list[str]) -> None:
-    item = desk.next_item("Ada")
+def test_the_least_sure_comes_first(queue: ReviewQueue, item_ids: list[str]) -> None:
+    item = queue.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[0]
 
 
-def test_disagreement_comes_before_low_scores(desk: ReviewQueue, item_ids: list[str]) -> None:
-    add_label(desk.project, item_ids[4], score=0.9, check=make_check(crops_right=False, full_right=True))
-    item = desk.next_item("Ada")
+def test_disagreement_comes_before_low_scores(queue: ReviewQueue, item_ids: list[str]) -> None:
+    add_label(queue.project, item_ids[4], score=0.9, check=make_check(crops_right=False, full_right=True))
+    item = queue.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[4]
 
 
-def test_two_reviewers_never_get_the_same_item(desk: ReviewQueue) -> None:
-    first, second, third = desk.next_item("Ada"), desk.next_item("Bo"), desk.next_item("Cy")
+def test_two_reviewers_never_get_the_same_item(queue: ReviewQueue) -> None:
+    first, second, third = queue.next_item("Ada"), queue.next_item("Bo"), queue.next_item("Cy")
     assert first and second and third
     assert len({first.id, second.id, third.id}) == 3
 
 
 def test_an_item_comes_back_when_its_claim_has_run_out(
-    desk: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
+    queue: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.next_item("Ada")
+    queue.next_item("Ada")
     now = time.time()
     monkeypatch.setattr("hart_studio.labeling.item_locks.time.time", lambda: now + 10_000)
-    item = desk.next_item("Bo")
+    item = queue.next_item("Bo")
     assert item is not None
     assert item.id == item_ids[0]
 
 
-def test_reloading_gives_the_same_item_again(desk: ReviewQueue) -> None:
-    first, again = desk.next_item("Ada"), desk.next_item("Ada")
+def test_reloading_gives_the_same_item_again(queue: ReviewQueue) -> None:
+    first, again = queue.next_item("Ada"), queue.next_item("Ada")
     assert first and again
     assert first.id == again.id
 
 
-def test_the_queue_runs_empty(desk: ReviewQueue) -> None:
+def test_the_queue_runs_empty(queue: ReviewQueue) -> None:
     seen = []
-    while item := desk.next_item("Ada"):
+    while item := queue.next_item("Ada"):
         seen.append(item.id)
-        desk.decide("Ada", item.id, item.label.revision, "accept")
+        queue.decide("Ada", item.id, item.label.revision, "accept")
     assert len(seen) == len(set(seen)) == 6
-    assert desk.project.count_by("status") == {"accepted": 6}
+    assert queue.project.count_by("status") == {"accepted": 6}
 
 
-def test_a_decision_keeps_boxes_evidence_and_maker(desk: ReviewQueue, item_ids: list[str]) -> None:
-    before = desk.project.item(item_ids[0]).label
-    label = desk.decide("  Ada   Lovelace ", item_ids[0], before.revision, "accept", note=" fine ")
+def test_a_decision_keeps_boxes_evidence_and_maker(queue: ReviewQueue, item_ids: list[str]) -> None:
+    before = queue.project.item(item_ids[0]).label
+    label = queue.decide("  Ada   Lovelace ", item_ids[0], before.revision, "accept", note=" fine ")
     assert (label.status, label.origin, label.boxes, label.score) == ("accepted", "model", (BOX,), before.score)
     assert (label.reviewer, label.note, label.revision) == ("Ada Lovelace", "fine", 2)
 
@@ -84,10 +84,10 @@ def test_a_decision_keeps_boxes_evidence_and_maker(desk: ReviewQueue, item_ids: 
     "item_filter", [ItemFilter(), ItemFilter(statuses=("proposed",), min_score=0.2, category="sign")]
 )
 def test_the_next_item_is_found_by_an_index_without_sorting(
-    desk: ReviewQueue, search: tuple[str, str], item_filter: ItemFilter
+    queue: ReviewQueue, search: tuple[str, str], item_filter: ItemFilter
 ) -> None:
     query, values = make_search(search, "Ada", item_filter, ["x"])
-    with desk.project.database.reading() as connection:
+    with queue.project.database.reading() as connection:
         rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
     plan = "\n".join(row["detail"] for row in rows)
     assert "USING INDEX items_by_priority" in plan or "USING INDEX items_for_double_review" in plan
@@ -96,61 +96,61 @@ def test_the_next_item_is_found_by_an_index_without_sorting(
 
 def test_the_next_item_of_thousands_comes_at_once(project: Project, image: Path) -> None:
     fill_many(project, image, 20_000)
-    desk = ReviewQueue(project)
+    queue = ReviewQueue(project)
     for number in range(3):
-        item = desk.next_item("Ada", deferred=[])
+        item = queue.next_item("Ada", deferred=[])
         assert item is not None
-        desk.decide("Ada", item.id, 1, "reject")
+        queue.decide("Ada", item.id, 1, "reject")
         began = time.process_time()
         for item_filter in (None, ItemFilter(category="c7"), ItemFilter(statuses=("accepted",))):
-            desk.next_item("Bo", item_filter)
+            queue.next_item("Bo", item_filter)
         assert time.process_time() - began < 0.1, number
 
 
 def test_an_item_that_another_takes_first_is_not_given_twice(
-    desk: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
+    queue: ReviewQueue, item_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, rivals = ReviewQueue._get_next, ["Bo", "Cy"]
+    plain, others = ReviewQueue._get_next, ["Bo", "Cy"]
 
     def found_a_moment_ago(*arguments: object) -> str | None:
         item_id = plain(*arguments)  # type: ignore[arg-type]
-        if rivals and item_id is not None:
-            desk.open_item(rivals.pop(0), item_id)
+        if others and item_id is not None:
+            queue.open_item(others.pop(0), item_id)
         return item_id
 
     monkeypatch.setattr(ReviewQueue, "_get_next", staticmethod(found_a_moment_ago))
-    item = desk.next_item("Ada")
+    item = queue.next_item("Ada")
     assert item is not None
     assert item.id == item_ids[2]
 
 
 @pytest.mark.parametrize(("decision", "boxes"), [("accept", None), ("edit", ())])
 def test_a_label_without_a_box_is_accepted_on_purpose_alone(
-    desk: ReviewQueue, item_ids: list[str], decision: Decision, boxes: tuple[Box, ...] | None
+    queue: ReviewQueue, item_ids: list[str], decision: Decision, boxes: tuple[Box, ...] | None
 ) -> None:
-    add_label(desk.project, item_ids[0], boxes=())
+    add_label(queue.project, item_ids[0], boxes=())
     with pytest.raises(InputError, match="has no box"):
-        desk.decide("Ada", item_ids[0], 2, decision, boxes=boxes)
-    assert status(desk, item_ids[0]) == "proposed"
-    label = desk.decide("Ada", item_ids[0], 2, decision, boxes=boxes, allow_empty=True)
+        queue.decide("Ada", item_ids[0], 2, decision, boxes=boxes)
+    assert status(queue, item_ids[0]) == "proposed"
+    label = queue.decide("Ada", item_ids[0], 2, decision, boxes=boxes, allow_empty=True)
     assert (label.status, label.boxes) == ("accepted" if decision == "accept" else "edited", ())
 
 
-def test_a_label_without_a_box_is_rejected_at_once(desk: ReviewQueue, item_ids: list[str]) -> None:
-    add_label(desk.project, item_ids[0], boxes=())
-    assert desk.decide("Ada", item_ids[0], 2, "reject").status == "rejected"
+def test_a_label_without_a_box_is_rejected_at_once(queue: ReviewQueue, item_ids: list[str]) -> None:
+    add_label(queue.project, item_ids[0], boxes=())
+    assert queue.decide("Ada", item_ids[0], 2, "reject").status == "rejected"
 
 
-def test_boxes_of_a_person_have_no_score_of_the_model(desk: ReviewQueue, item_ids: list[str]) -> None:
+def test_boxes_of_a_person_have_no_score_of_the_model(queue: ReviewQueue, item_ids: list[str]) -> None:
     kept, changed = Box.from_xyxy((0, 0, 10, 10), "sign", 0.9), Box.from_xyxy((50, 50, 90, 90), "sign", 0.8)
-    add_label(desk.project, item_ids[0], boxes=(kept, changed), score=0.77, provenance=None)
+    add_label(queue.project, item_ids[0], boxes=(kept, changed), score=0.77, provenance=None)
     sent = (kept.model_copy(update={"score": None}), Box.from_xyxy((51, 50, 90, 90), "sign"), OTHER)
-    label = desk.decide("Ada", item_ids[0], 2, "edit", boxes=sent)
+    label = queue.decide("Ada", item_ids[0], 2, "edit", boxes=sent)
     assert label.score is None
     assert [box.score for box in label.boxes] == [0.9, None, None]
-    assert desk.project.count(ItemFilter(min_score=0.0)) == 5, "no filter by score finds it"
-    desk.undo("Ada")
-    assert desk.project.item(item_ids[0]).label.score == 0.77
+    assert queue.project.count(ItemFilter(min_score=0.0)) == 5, "no filter by score finds it"
+    queue.undo("Ada")
+    assert queue.project.item(item_ids[0]).label.score == 0.77
 
 
 def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Project, image: Path) -> None:
@@ -158,15 +158,15 @@ def test_the_second_of_two_accepts_the_evidence_that_they_were_shown(project: Pr
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     shown = add_label(project, item_id, score=0.5, check=make_check(crops_right=True))
-    desk = ReviewQueue(project)
-    desk.decide("Ada", item_id, 1, "edit", boxes=(OTHER,), check=make_check(rollouts=0, crops_right=False))
-    label = desk.decide("Bo", item_id, 2, "accept")
+    queue = ReviewQueue(project)
+    queue.decide("Ada", item_id, 1, "edit", boxes=(OTHER,), check=make_check(rollouts=0, crops_right=False))
+    label = queue.decide("Bo", item_id, 2, "accept")
     assert (label.score, label.check, label.origin) == (0.5, shown.check, "model")
 
 
-def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewQueue, item_ids: list[str]) -> None:
+def test_an_edit_takes_boxes_and_what_the_model_says_of_them(queue: ReviewQueue, item_ids: list[str]) -> None:
     check = make_check(rollouts=0, crops_right=True)
-    label = desk.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.from_xyxy((390, 290, 500, 500))), check=check)
+    label = queue.decide("Ada", item_ids[0], 1, "edit", boxes=(OTHER, Box.from_xyxy((390, 290, 500, 500))), check=check)
     assert (label.status, label.origin, label.check) == ("edited", "human", check)
     assert [box.xyxy for box in label.boxes] == [OTHER.xyxy, (390, 290, 400, 300)]
 
@@ -179,100 +179,110 @@ def test_an_edit_takes_boxes_and_what_the_model_says_of_them(desk: ReviewQueue, 
         ((OTHER,) * 101, "at most 100 boxes"),
     ],
 )
-def test_boxes_that_cannot_be(desk: ReviewQueue, item_ids: list[str], boxes: tuple[Box, ...], message: str) -> None:
+def test_boxes_that_cannot_be(queue: ReviewQueue, item_ids: list[str], boxes: tuple[Box, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        desk.decide("Ada", item_ids[0], 1, "edit", boxes=boxes)
-    assert status(desk, item_ids[0]) == "proposed"
+        queue.decide("Ada", item_ids[0], 1, "edit", boxes=boxes)
+    assert status(queue, item_ids[0]) == "proposed"
 
 
-def test_no_one_overwrites_another(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.decide("Ada", item_ids[0], 1, "reject")
+def test_no_one_overwrites_another(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.decide("Ada", item_ids[0], 1, "reject")
     with pytest.raises(ConflictError, match="a newer one by Ada"):
-        desk.decide("Bo", item_ids[0], 1, "accept")
-    assert status(desk, item_ids[0]) == "rejected"
+        queue.decide("Bo", item_ids[0], 1, "accept")
+    assert status(queue, item_ids[0]) == "rejected"
 
 
-def test_an_item_that_another_has_open_cannot_be_decided_or_opened(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.open_item("Ada", item_ids[3])
+def test_an_item_that_another_has_open_cannot_be_decided_or_opened(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.open_item("Ada", item_ids[3])
     with pytest.raises(ConflictError, match="Ada works on"):
-        desk.open_item("Bo", item_ids[3])
+        queue.open_item("Bo", item_ids[3])
     with pytest.raises(ConflictError, match="Ada works on"):
-        desk.decide("Bo", item_ids[3], 1, "accept")
-    desk.decide("Ada", item_ids[3], 1, "accept")
-    assert desk.open_item("Bo", item_ids[3]).label.reviewer == "Ada"
+        queue.decide("Bo", item_ids[3], 1, "accept")
+    queue.decide("Ada", item_ids[3], 1, "accept")
+    assert queue.open_item("Bo", item_ids[3]).label.reviewer == "Ada"
 
 
-def test_a_skipped_item_goes_to_others_and_returns_when_it_changes(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.next_item("Ada")
-    desk.skip("Ada", item_ids[0])
-    mine, theirs = desk.next_item("Ada"), desk.next_item("Bo")
+def test_a_skipped_item_goes_to_others_and_returns_when_it_changes(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.next_item("Ada")
+    queue.skip("Ada", item_ids[0])
+    mine, theirs = queue.next_item("Ada"), queue.next_item("Bo")
     assert mine and theirs
     assert (mine.id, theirs.id) == (item_ids[1], item_ids[0])
-    desk.next_item("Bo", deferred=item_ids[:1])
-    add_label(desk.project, item_ids[0], score=0.0)
-    again = desk.next_item("Ada")
+    queue.next_item("Bo", deferred=item_ids[:1])
+    add_label(queue.project, item_ids[0], score=0.0)
+    again = queue.next_item("Ada")
     assert again is not None
     assert again.id == item_ids[0]
 
 
-def test_undo_and_redo_across_items(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.decide("Ada", item_ids[0], 1, "accept")
-    desk.decide("Ada", item_ids[1], 1, "edit", boxes=(OTHER,))
-    desk.skip("Ada", item_ids[2])
-    statuses = lambda: [status(desk, item_id) for item_id in item_ids[:2]]  # noqa: E731
-    assert desk.undo("Ada") == (item_ids[2], "skip", 0)
-    assert desk.undo("Ada") == (item_ids[1], "edit", 0)
-    assert (statuses(), desk.project.item(item_ids[1]).label.boxes) == (["accepted", "proposed"], (BOX,))
-    assert desk.undo("Ada") == (item_ids[0], "accept", 0)
+def test_undo_and_redo_across_items(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.decide("Ada", item_ids[0], 1, "accept")
+    queue.decide("Ada", item_ids[1], 1, "edit", boxes=(OTHER,))
+    queue.skip("Ada", item_ids[2])
+    statuses = lambda: [status(queue, item_id) for item_id in item_ids[:2]]  # noqa: E731
+    assert queue.undo("Ada") == (item_ids[2], "skip", 0)
+    assert queue.undo("Ada") == (item_ids[1], "edit", 0)
+    assert (statuses(), queue.project.item(item_ids[1]).label.boxes) == (["accepted", "proposed"], (BOX,))
+    assert queue.undo("Ada") == (item_ids[0], "accept", 0)
     assert statuses() == ["proposed", "proposed"]
-    assert desk.undo("Ada") is None
-    assert desk.redo("Ada") == (item_ids[0], "accept", 0)
-    assert desk.redo("Ada") == (item_ids[1], "edit", 0)
-    assert (statuses(), desk.project.item(item_ids[1]).label.boxes) == (["accepted", "edited"], (OTHER,))
-    assert desk.redo("Ada") == (item_ids[2], "skip", 0)
-    assert desk.redo("Ada") is None
+    assert queue.undo("Ada") is None
+    assert queue.redo("Ada") == (item_ids[0], "accept", 0)
+    assert queue.redo("Ada") == (item_ids[1], "edit", 0)
+    assert (statuses(), queue.project.item(item_ids[1]).label.boxes) == (["accepted", "edited"], (OTHER,))
+    assert queue.redo("Ada") == (item_ids[2], "skip", 0)
+    assert queue.redo("Ada") is None
 
 
-def test_undo_and_redo_of_several_actions_on_one_item(desk: ReviewQueue, item_ids: list[str]) -> None:
+def test_undo_and_redo_of_several_actions_on_one_item(queue: ReviewQueue, item_ids: list[str]) -> None:
     item_id = item_ids[0]
     for decision in ("accept", "reject", "bad_question"):
-        desk.decide("Ada", item_id, desk.project.item(item_id).label.revision, decision)  # type: ignore[arg-type]
+        queue.decide("Ada", item_id, queue.project.item(item_id).label.revision, decision)  # type: ignore[arg-type]
     walk = []
-    for step in (desk.undo, desk.undo, desk.undo, desk.redo, desk.redo, desk.undo, desk.redo, desk.redo, desk.undo):
+    for step in (
+        queue.undo,
+        queue.undo,
+        queue.undo,
+        queue.redo,
+        queue.redo,
+        queue.undo,
+        queue.redo,
+        queue.redo,
+        queue.undo,
+    ):
         assert step("Ada") is not None
-        walk.append(status(desk, item_id))
+        walk.append(status(queue, item_id))
     assert walk == [
         "rejected", "accepted", "proposed", "accepted", "rejected", "accepted", "rejected", "bad_question", "rejected",
     ]  # fmt: skip
-    assert [label.revision for label in desk.project.history(item_id)] == list(range(13))
+    assert [label.revision for label in queue.project.history(item_id)] == list(range(13))
 
 
-def test_a_new_decision_ends_what_could_be_done_again(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.decide("Ada", item_ids[0], 1, "accept")
-    desk.undo("Ada")
-    desk.decide("Ada", item_ids[1], 1, "reject")
-    assert desk.redo("Ada") is None
-    assert desk.undo("Ada") == (item_ids[1], "reject", 0)
+def test_a_new_decision_ends_what_could_be_done_again(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.decide("Ada", item_ids[0], 1, "accept")
+    queue.undo("Ada")
+    queue.decide("Ada", item_ids[1], 1, "reject")
+    assert queue.redo("Ada") is None
+    assert queue.undo("Ada") == (item_ids[1], "reject", 0)
 
 
-def test_undo_takes_back_ones_own_actions_only(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.decide("Ada", item_ids[0], 1, "accept")
-    desk.decide("Bo", item_ids[1], 1, "reject")
-    assert desk.undo("Ada") == (item_ids[0], "accept", 0)
-    assert status(desk, item_ids[1]) == "rejected"
+def test_undo_takes_back_ones_own_actions_only(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.decide("Ada", item_ids[0], 1, "accept")
+    queue.decide("Bo", item_ids[1], 1, "reject")
+    assert queue.undo("Ada") == (item_ids[0], "accept", 0)
+    assert status(queue, item_ids[1]) == "rejected"
 
 
-def test_undo_does_not_overwrite_what_another_did_since(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.decide("Ada", item_ids[0], 1, "accept")
-    desk.decide("Bo", item_ids[0], 2, "reject")
+def test_undo_does_not_overwrite_what_another_did_since(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.decide("Ada", item_ids[0], 1, "accept")
+    queue.decide("Bo", item_ids[0], 2, "reject")
     with pytest.raises(ConflictError, match="someone has changed"):
-        desk.undo("Ada")
-    assert status(desk, item_ids[0]) == "rejected"
+        queue.undo("Ada")
+    assert status(queue, item_ids[0]) == "rejected"
 
 
-def test_undo_works_after_a_restart(desk: ReviewQueue, item_ids: list[str]) -> None:
-    desk.decide("Ada", item_ids[0], 1, "accept")
-    fresh = ReviewQueue(Project(desk.project.folder))
+def test_undo_works_after_a_restart(queue: ReviewQueue, item_ids: list[str]) -> None:
+    queue.decide("Ada", item_ids[0], 1, "accept")
+    fresh = ReviewQueue(Project(queue.project.folder))
     assert fresh.undo("Ada") == (item_ids[0], "accept", 0)
     assert status(fresh, item_ids[0]) == "proposed"
 
@@ -282,29 +292,29 @@ def test_items_that_overlap_are_decided_by_two_who_do_not_see_each_other(project
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item_id = next(project.items()).id
     add_label(project, item_id, score=0.5)
-    desk = ReviewQueue(project)
-    first = desk.next_item("Ada")
+    queue = ReviewQueue(project)
+    first = queue.next_item("Ada")
     assert first is not None
-    desk.decide("Ada", item_id, first.label.revision, "edit", boxes=(OTHER,))
-    assert desk.next_item("Ada") is None
-    second = desk.next_item("Bo")
+    queue.decide("Ada", item_id, first.label.revision, "edit", boxes=(OTHER,))
+    assert queue.next_item("Ada") is None
+    second = queue.next_item("Bo")
     assert second is not None
     assert second.id == item_id
-    assert desk.blind_view(second, "Bo").boxes == (BOX,)
-    desk.decide("Bo", item_id, second.label.revision, "accept")
+    assert queue.blind_view(second, "Bo").boxes == (BOX,)
+    queue.decide("Bo", item_id, second.label.revision, "accept")
     assert project.item(item_id).label.boxes == (BOX,)
-    assert desk.next_item("Cy") is None
+    assert queue.next_item("Cy") is None
 
 
-def test_an_unknown_decision_is_refused(desk: ReviewQueue, item_ids: list[str]) -> None:
+def test_an_unknown_decision_is_refused(queue: ReviewQueue, item_ids: list[str]) -> None:
     with pytest.raises(InputError, match="expected one of accept"):
-        desk.decide("Ada", item_ids[0], 1, "delete")  # type: ignore[arg-type]
+        queue.decide("Ada", item_ids[0], 1, "delete")  # type: ignore[arg-type]
 
 
-def test_passing_over_goes_through_the_queue_and_round_again(desk: ReviewQueue, item_ids: list[str]) -> None:
+def test_passing_over_goes_through_the_queue_and_round_again(queue: ReviewQueue, item_ids: list[str]) -> None:
     passed: list[str] = []
     for _ in range(8):
-        item = desk.next_item("Ada", deferred=passed)
+        item = queue.next_item("Ada", deferred=passed)
         assert item is not None
         passed.append(item.id)
     assert passed[:6] == item_ids

@@ -29,10 +29,10 @@ def redo(project: Project, who: str = "Ada") -> review_history.UndoneAction | No
 
 
 def test_redo_follows_the_newest_branch(filled: Project, item_ids: list[str]) -> None:
-    desk = ReviewQueue(filled)
-    desk.decide("Ada", item_ids[0], 1, "accept")
+    queue = ReviewQueue(filled)
+    queue.decide("Ada", item_ids[0], 1, "accept")
     undo(filled)
-    desk.decide("Ada", item_ids[1], 1, "reject")  # the accept cannot be redone any more
+    queue.decide("Ada", item_ids[1], 1, "reject")  # the accept cannot be redone any more
     undo(filled)
     assert redo(filled) == (item_ids[1], "reject", 0)
     assert redo(filled) is None

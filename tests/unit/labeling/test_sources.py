@@ -46,7 +46,7 @@ def needle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_our_own_form_is_told_from_a_table(needle: Path, tmp_path: Path) -> None:
+def test_our_own_form_is_distinguished_from_a_table(needle: Path, tmp_path: Path) -> None:
     assert detect_source_kind(str(needle)) == "questions"
     assert detect_source_kind(str(needle / "samples.jsonl")) == "questions"
     row = {"image": "a.png", "question": "?", "answer": "x", "choices": "red\nblue", "id": 1}
@@ -67,7 +67,7 @@ def test_kinds_by_path(needle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "/gone/away", "../x", "a/b/c"])
-def test_what_cannot_be_told(name: str) -> None:
+def test_what_cannot_be_detected(name: str) -> None:
     with pytest.raises(InputError, match="expected a file, a folder or a hub id"):
         detect_source_kind(name)
 
@@ -127,10 +127,10 @@ def test_a_table_in_a_zip_finds_the_images_beside_it(tmp_path: Path, top: str) -
     (bad,) = loaded.invalid_rows
     assert bad.row == "line 4" and "is missing in " in bad.reason
 
-    peeked = preview_source(str(source))
-    assert (peeked["kind"], peeked["found"], peeked["columns"]["answer"]) == ("table", 2, "answer")
-    assert peeked["missing"] == "the image is missing in z.zip"
-    assert peeked["rows"][1]["question"] == "And here?"
+    preview = preview_source(str(source))
+    assert (preview["kind"], preview["found"], preview["columns"]["answer"]) == ("table", 2, "answer")
+    assert preview["missing"] == "the image is missing in z.zip"
+    assert preview["rows"][1]["question"] == "And here?"
 
 
 def test_a_folder_with_one_table_is_that_table(tmp_path: Path) -> None:
@@ -217,15 +217,15 @@ def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
     assert Path(item.image.path).is_file(), "what an import before has unpacked stays"
 
 
-def test_no_image_is_unpacked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_unpacked_for_a_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {"q.csv": b"image,question\na.png,What?\nno.png,What?\n", "a.png": PNG, "no.png": b"text"}
     source = make_zip(tmp_path / "z.zip", entries)
     read: list[str] = []
     whole = ZipArchive.read
     monkeypatch.setattr(ZipArchive, "read", lambda self, name: read.append(name) or whole(self, name))
-    peeked = preview_source(str(source))
+    preview = preview_source(str(source))
     assert set(read) == {"q.csv"}
-    assert peeked["found"] == 1 and "expected one of" in peeked["missing"]
+    assert preview["found"] == 1 and "expected one of" in preview["missing"]
 
 
 def test_a_zipped_data_set_is_read(tmp_path: Path) -> None:

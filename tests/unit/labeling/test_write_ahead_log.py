@@ -50,7 +50,7 @@ def test_a_log_holds_the_headers_of_its_transactions(tmp_path: Path, connection:
     assert read_headers(tmp_path / "missing") == ()
 
 
-def test_an_index_tells_what_a_checkpoint_has_copied(tmp_path: Path, connection: sqlite3.Connection) -> None:
+def test_an_index_shows_what_a_checkpoint_has_copied(tmp_path: Path, connection: sqlite3.Connection) -> None:
     log, index_file = tmp_path / "data.sqlite-wal", tmp_path / "data.sqlite-shm"
     descriptor = os.open(index_file, os.O_RDONLY)
     try:

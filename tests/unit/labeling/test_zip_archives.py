@@ -72,7 +72,7 @@ def test_any_name(tmp_path_factory: pytest.TempPathFactory, names: list[str]) ->
         assert len(written) + len(invalid_rows) == len(archive.namelist()), "no image is lost without a word"
 
 
-def test_a_bomb_is_a_bad_row(tmp_path: Path) -> None:
+def test_a_bomb_is_an_invalid_row(tmp_path: Path) -> None:
     entries = {"bomb.png": PNG + b"\0" * 50_000_000, "good.png": PNG, "no.png": b"text", "bomb.csv": b"\n" * 50_000_000}
     folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
     assert files_below(folder) == ["good.png"]
@@ -99,7 +99,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
             ZipArchive(path)
 
 
-def test_a_damaged_entry_is_a_bad_row(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_an_invalid_row(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "z.zip", {"a.png": PNG, "b.png": PNG[:-1] + b"x"})
     data = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -127,12 +127,12 @@ def test_the_same_zip_again_writes_nothing(tmp_path: Path) -> None:
     first = unpack(archive, tmp_path / "cache").folder
     (first / "b.png").unlink()  # a program that ended meanwhile
     times = (first / "a.png").stat().st_mtime_ns
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     with ZipArchive(archive) as opened:
-        assert opened.unpack(tmp_path / "cache", lambda done, total: told.append((done, total))).folder == first
+        assert opened.unpack(tmp_path / "cache", lambda done, total: reported.append((done, total))).folder == first
     assert files_below(first) == ["a.png", "b.png"]
     assert (first / "a.png").stat().st_mtime_ns == times
-    assert told == [(1, 2), (2, 2)]
+    assert reported == [(1, 2), (2, 2)]
 
 
 def test_the_folder_that_everything_lies_in(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_folder_that_everything_lies_in(tmp_path: Path) -> None:
             assert archive.root == root, name
 
 
-def test_two_names_of_one_file_are_told(tmp_path: Path) -> None:
+def test_two_names_of_one_file_are_reported(tmp_path: Path) -> None:
     entries = {"x.png": PNG, "./x.png": PNG + b"1", "a/y.png": PNG, "a//y.png": PNG + b"1"}
     folder, invalid_rows, _ = unpack(make_zip(tmp_path / "z.zip", entries), tmp_path / "cache")
     assert files_below(folder) == ["a/y.png", "x.png"]
@@ -199,7 +199,7 @@ def test_a_table_of_contents_without_end_is_not_read(tmp_path: Path, monkeypatch
         ZipArchive(path)
 
 
-def test_an_offset_that_looks_like_an_end_record_does_not_hide_the_size_of_the_contents(
+def test_an_offset_in_the_form_of_an_end_record_does_not_hide_the_size_of_the_contents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``zipfile`` finds the record at the end of the file, not the bytes in its offset."""

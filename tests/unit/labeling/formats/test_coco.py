@@ -103,7 +103,7 @@ def test_boxes_without_questions_are_asked_for_by_category(tmp_path: Path) -> No
         (annotation("1234"), r"\[x, y, width, height\]"),
         (annotation([True, 2, 3, 4]), "expected a number"),
         (annotation([1, 2, 3, 4], 8), "unknown category"),
-        ({**annotation([1, 2, 3, 4]), "image_id": 5}, "an image that is not there"),
+        ({**annotation([1, 2, 3, 4]), "image_id": 5}, "annotation of a missing image"),
         ([], "expected a JSON object"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_category_id_with_two_names_is_refused(tmp_path: Path) -> None:
     path = document(tmp_path, [annotation([1, 2, 3, 4])])
     text = path.read_text()
     path.write_text(text.replace('"id": 9', '"id": 7'))
-    with pytest.raises(DataError, match="the category id 7 with two names, 'sign' and 'car'"):
+    with pytest.raises(DataError, match="category id 7 has two names, 'sign' and 'car'"):
         load_coco(path)
     path.write_text(text.replace('"id": 9, "name": "car"', '"id": 7, "name": "sign"'))
     assert load_coco(path).samples[0].boxes[0].label == "sign"

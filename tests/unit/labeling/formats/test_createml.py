@@ -20,7 +20,7 @@ def annotation(x: Any, y: Any, width: Any, height: Any, label: Any = "car") -> d
     return {"label": label, "coordinates": {"x": x, "y": y, "width": width, "height": height}}
 
 
-def test_the_centre_is_written(tmp_path: Path) -> None:
+def test_the_center_is_written(tmp_path: Path) -> None:
     path = draw_image(tmp_path / "in" / "a.png", (4032, 3024))
     items = [make_item(path, [(504, 1209.6, 756, 1451.52)]), make_item(draw_image(tmp_path / "in" / "b.png"))]
     save_createml(make_plan(items), tmp_path)

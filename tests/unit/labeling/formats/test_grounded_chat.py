@@ -54,7 +54,7 @@ def test_each_family_in_its_own_frame(family: str, text: str, frame: str, tmp_pa
 
 def test_the_size_that_the_model_sees_must_be_known(tmp_path: Path) -> None:
     item = make_item(draw_image(tmp_path / "a.png"), [(1, 2, 3, 4)])
-    with pytest.raises(InputError, match=r"expected model_wh_of for Qwen2\.5-VL"):
+    with pytest.raises(InputError, match=r"Qwen2\.5-VL writes boxes in pixels .* needs model_wh_of"):
         save_grounded_chat(make_plan([item], chat_family="qwen2_5_vl"), tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_a_thin_box_stays_on_its_spot() -> None:
     assert x_min <= 0 and y_min <= 850 and x_max >= 1 and y_max >= 851
 
 
-def test_a_question_cannot_add_a_image(tmp_path: Path) -> None:
+def test_a_question_cannot_add_an_image(tmp_path: Path) -> None:
     row = written(tmp_path, "qwen3_vl", "What is <image><image>?")
     assert row["conversations"][0]["value"].count("<image>") == 1 and row["question"] == "What is <image><image>?"
 
@@ -72,7 +72,7 @@ def test_a_question_cannot_add_a_image(tmp_path: Path) -> None:
 def test_too_many_boxes_are_refused(tmp_path: Path) -> None:
     boxes = [(n / 50, 0, n / 50 + 40, 40) for n in range(1100)]
     item = make_item(draw_image(tmp_path / "a.png"), boxes)
-    with pytest.raises(InputError, match="expected at most 1024 boxes"):
+    with pytest.raises(InputError, match="holds at most 1024 boxes"):
         save_grounded_chat(make_plan([item]), tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_older_annotations_are_counted(tmp_path: Path) -> None:
     loaded = load_label_studio(tasks(tmp_path, made))
     assert [box.x_min for sample in loaded.samples for box in sample.boxes] == [32.0]
     assert [(bad.row, bad.reason) for bad in loaded.invalid_rows] == [
-        ("task 1 annotation 1", "an older annotation of the same task, of which the newest counts")
+        ("task 1 annotation 1", "older annotation of the same task; only the newest counts")
     ]
 
 
@@ -157,4 +157,4 @@ def test_a_task_that_no_one_has_labeled_is_no_negative(tmp_path: Path) -> None:
     loaded = load_label_studio(tasks(tmp_path, *made), ImportOptions(negative_question="Is there anything?"))
     assert len(loaded.samples) == 1
     assert [bad.row for bad in loaded.invalid_rows] == ["task 2", "task 3"]
-    assert "no one has labeled" in loaded.invalid_rows[0].reason
+    assert "without an annotation" in loaded.invalid_rows[0].reason

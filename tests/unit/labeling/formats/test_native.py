@@ -91,7 +91,7 @@ def test_a_bad_line_is_counted(change: dict[str, Any], tmp_path: Path) -> None:
 def test_records_are_counted(tmp_path: Path) -> None:
     file = saved([make_item(draw_image(tmp_path / "a.png"))], tmp_path)
     check_records(file, 1)
-    with pytest.raises(DataError, match=r"expected 2 records in labels\.jsonl, got 1"):
+    with pytest.raises(DataError, match=r"labels\.jsonl has 1 records instead of 2"):
         check_records(file, 2)
     file.write_text("{}\n")
     with pytest.raises(DataError, match="no field 'schema'"):

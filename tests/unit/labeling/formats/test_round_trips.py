@@ -172,7 +172,7 @@ def test_images_may_stay_where_they_are(name: str, tmp_path: Path) -> None:
     options = ExportOptions(splits={"train": 1}, images="reference")
     report = export_labels(items, name, tmp_path / "out", options)
     assert not list((tmp_path / "out").rglob("*.png"))
-    assert f"names of images start at {tmp_path / 'in'}" in report.notes
+    assert f"image paths are relative to {tmp_path / 'in'}" in report.notes
     loaded = FORMATS[name].load(tmp_path / "out", ImportOptions(image_root=tmp_path / "in"))
     assert {sample.image for sample in loaded.samples} == {str(path) for path in paths}
 

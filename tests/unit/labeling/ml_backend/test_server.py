@@ -338,8 +338,8 @@ def test_the_command(image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert command.main([*options, *more]) == 2
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret\ntoken")
     assert command.main(options) == 2
-    told = capsys.readouterr()
-    assert "LABEL_STUDIO_API_KEY" in told.err and "secret" not in told.err + told.out
+    reported = capsys.readouterr()
+    assert "LABEL_STUDIO_API_KEY" in reported.err and "secret" not in reported.err + reported.out
 
 
 JSON = st.recursive(

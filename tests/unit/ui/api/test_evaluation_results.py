@@ -42,7 +42,7 @@ def test_tables_name_what_they_are_made_from_and_what_they_leave_out(
     image = tmp_path / "x.png"
     records = [make_record(0, image), make_record(1, image, None, error="the model failed")]
     layout = write_evaluation(api.launch.runs_root, records, total=9, title="Half")
-    asked = DatasetInfo(benchmark="needle", samples=9, fingerprint="f" * 64, bad_count=1)
+    asked = DatasetInfo(benchmark="needle", samples=9, fingerprint="f" * 64, invalid_count=1)
     write_json(layout.folder / DATASET_INFO_FILE, asked.model_dump(mode="json"))
     answer = outputs.tables({"runs": [layout.run_id]})
     assert answer["answered"] == {layout.run_id: (2, 9)}

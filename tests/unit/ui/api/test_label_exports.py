@@ -77,7 +77,7 @@ def test_the_page_shows_what_the_labels_lose(tmp_path: Path) -> None:
     outputs = LabelExportApi(LabelApi(tmp_path / "projects"), tmp_path / "served")
     response = outputs.describe_export_loss({"project": "large", "format": "coco", "statuses": ["accepted"]})
     assert response["items"] == 50
-    assert "evidence of 50 labels, but for the answer from the crops" in response["losses"]
+    assert "evidence of 50 labels, except the answer from the crops" in response["losses"]
     assert sum(response["excluded"].values()) == 50 and all(
         reason.startswith("status ") for reason in response["excluded"]
     )

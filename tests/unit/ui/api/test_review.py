@@ -208,7 +208,7 @@ def test_a_decision_needs_a_known_item_and_its_revision(calls: ReviewApi) -> Non
 def test_the_list_and_accepting_all(calls: ReviewApi, project: Project) -> None:
     found = calls.list_items(request(filter={"min_score": 0.1}))
     assert (found["count"], found["acceptable"]["labels"], len(found["rows"])) == (2, 2, 2)
-    with pytest.raises(InputError, match="expected 1 labels to accept, got 2"):
+    with pytest.raises(InputError, match="2 labels match now, but you confirmed 1"):
         calls.accept_all(request(filter={"min_score": 0.1}, expected=1))
     done = json.loads(json.dumps(calls.accept_all(request(filter={"min_score": 0.1}, expected=2))))
     assert (done["is_over"], done["done"], done["summary"]) == (True, 2, "2 labels accepted.")

@@ -151,7 +151,9 @@ def test_no_decoded_image_stays_in_memory(sessions: SessionStore, session_token:
             assert is_kept(session) == 1, "one that is held would have been found"
 
 
-@pytest.mark.parametrize(("most", "message"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 bad rows")])
+@pytest.mark.parametrize(
+    ("most", "message"), [(1200, "1 added"), (1199, "0 added, 0 updated, 0 known, 1 invalid rows")]
+)
 def test_images_of_visitors_have_the_bounds_of_the_page(
     sessions: SessionStore, uploads: Path, monkeypatch: pytest.MonkeyPatch, most: int, message: str
 ) -> None:

@@ -99,7 +99,7 @@ def test_images_come_in_the_file_and_from_nowhere_else(
     rows = [{"image": image, "question": f"What {n}?", "answer": "red"} for n, image in enumerate(
         [inside, str(tmp_path / "secret.png"), "../secret.png", "/etc/passwd", "http://127.0.0.1:1/x"])]  # fmt: skip
     report = import_source(sessions, session_token, upload_table(uploads, rows))
-    assert report["message"].startswith("1 added") and report["message"].endswith("4 bad rows")
+    assert report["message"].startswith("1 added") and report["message"].endswith("4 invalid rows")
 
 
 def zip_with(uploads: Path, entries: dict[str, bytes]) -> Path:
@@ -123,7 +123,7 @@ def test_a_table_in_a_zip_names_images_in_it_and_no_others(
     )
     assert (preview["kind"], preview["found"]) == ("table", 1)
     report = import_source(sessions, session_token, source, image_root=str(tmp_path))
-    assert report["message"].startswith("1 added") and report["message"].endswith("4 bad rows")
+    assert report["message"].startswith("1 added") and report["message"].endswith("4 invalid rows")
     assert call(sessions, session_token, "list_items", project="signs")["rows"][0]["name"] == "a.png"
 
 
