@@ -296,7 +296,7 @@ def test_a_second_call_waits_for_the_first_and_is_notified(studio):
     finally:
         studio.should_continue.set()
     assert [result.is_error for result in results] == [False, False]
-    assert told[0].startswith("Queued: 1 question ahead")
+    assert messages[0].startswith("Queued: 1 question ahead")
 
 
 def test_calls_without_end_are_refused_and_those_of_clients_that_left_are_not_carried_out(studio):
