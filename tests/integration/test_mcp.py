@@ -153,7 +153,7 @@ def test_progress_is_told_while_a_tool_works(studio):
         told.append((progress, message))
 
     talk(studio.url, lambda client: client.call_tool("ask", QUESTION, progress_callback=note))
-    assert "Locating the region" in [message for _, message in told]
+    assert "Predicting the region" in [message for _, message in told]
     assert told[-1] == (1.0, "Done")
 
 
