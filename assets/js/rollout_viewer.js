@@ -292,7 +292,7 @@ function createRolloutViewer(host, ask, urlOf, describeNone) {
       build("div", { class: "hs-rollout-crops" }, rollout.images.length
         ? rollout.images.map((name) => (name ? build("img", { src: urlOf(name), alt: "Crop", loading: "lazy" }) : build("span", { class: "hs-muted", text: "image not saved" })))
         : [build("span", { class: "hs-muted", text: rollout.error || (group.protocol === "direct" ? "answered from the full image" : "no crop") })]),
-      build("p", { class: "hs-answer-text" }, [build("span", { class: "hs-muted", text: "output: " }), build("span", { text: rollout.answer ?? "nothing" })]),
+      build("p", { class: "hs-answer-text" }, [build("span", { class: "hs-muted", text: "answer: " }), build("span", { text: rollout.answer ?? "nothing" })]),
       rollout.grounding === null ? null : pointing(rollout.grounding),
       build("footer", { class: "hs-muted", text: `parsed: ${rollout.extracted ?? "nothing"} (${rollout.rule}) · ${rollout.tokens.join(" + ")} tokens · ${formatCount(rollout.visual_tokens)} visual` }),
     ]);

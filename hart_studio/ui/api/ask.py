@@ -312,7 +312,7 @@ class AskService:
         with SourceImage(form.image, self.limits) as image, self._model_queue.turn(lambda text: progress(0.0, text)):
             model = self._get_model(name, progress)
             check_context(model, form.sample)
-            progress(_LOADING_SHARE, "Locating the region")
+            progress(_LOADING_SHARE, "Predicting the region")
             views = prepare_samples(model, [form.sample], form.settings, lambda _: image, will_crop=False)
             if isinstance(views[0], FailedSample):
                 raise ImageError(views[0].reason)
