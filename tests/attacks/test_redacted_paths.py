@@ -41,7 +41,7 @@ def reported(closed_target: Target) -> Iterator[Target]:
     run = write_run(root, "from elsewhere", text=words, data={"source": "jsonl", "path": PLACES[1]})
     fail(run, words)
     run.logs.mkdir(exist_ok=True)
-    run.log_of(1).write_text(f'Failed:\n  File "{PLACES[0]}/x.py"\n{words}\n')
+    run.log_of(1).write_text(f'Failed:\n  at "{PLACES[0]}/x.py"\n{words}\n')
     broken = RunLayout(root / make_run_id("evaluation", datetime(2026, 1, 3, tzinfo=UTC)))
     broken.folder.mkdir()
     broken.status.write_text("{}")

@@ -72,8 +72,8 @@ def test_json_is_one_object_with_everything(
     assert loaded == [(BUILT_IN_MODEL, "auto")]
 
 
-def test_built_in_models_have_names(picture: Path, loaded: list[tuple[str, str]]) -> None:
-    assert ask.main([str(picture), "Which digit?", *CHOICES, "--model", BUILT_IN_HART]) == 0
+def test_built_in_models_have_names(image: Path, loaded: list[tuple[str, str]]) -> None:
+    assert ask.main([str(image), "Which digit?", *CHOICES, "--model", BUILT_IN_HART]) == 0
     assert loaded == [(TRAINED_MODEL, "auto")]
 
 
