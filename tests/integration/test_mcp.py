@@ -153,7 +153,7 @@ def test_progress_is_reported_while_a_tool_works(studio):
         messages.append((progress, message))
 
     talk(studio.url, lambda client: client.call_tool("ask", QUESTION, progress_callback=note))
-    assert "Locating the region" in [message for _, message in messages]
+    assert "Predicting the region" in [message for _, message in messages]
     assert messages[-1] == (1.0, "Done")
 
 
