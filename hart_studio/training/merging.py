@@ -121,7 +121,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         prog="python -m hart_studio.training merge",
         example="python -m hart_studio.training merge RUN --out merged",
-        description="Fold trained adapters into their base model, or write a whole model in another number type.",
+        description="Merge trained adapters into their base model, or convert a model to another precision.",
     )
     parser.add_argument("source", metavar="RUN_OR_FOLDER", help="id or folder of a run, or a folder with adapters")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")

@@ -12,9 +12,9 @@ NAMES = sorted(set(re.findall(r"`(tests/[\w/.]+\.py(?:::\w+)?)`", (ROOT / "docs"
 
 def test_the_page_names_tests_in_every_line() -> None:
     lines = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("| ")]
-    told = [line for line in lines if not line.startswith(("| Threat", "| ---"))]
-    assert len(told) >= 20
-    assert all("`tests/" in line for line in told)
+    rows = [line for line in lines if not line.startswith(("| Threat", "| ---"))]
+    assert len(rows) >= 20
+    assert all("`tests/" in line for line in rows)
 
 
 @pytest.mark.parametrize("name", NAMES)

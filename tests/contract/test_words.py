@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 SUFFIXES = (".py", ".js", ".css", ".html", ".md", ".toml", ".yml")
 
 EXEMPT = (
+    "tests/unit/evaluation/test_extractors.py",  # sentences of models
     "tests/contract/test_words.py",
     "docs/LOG.md",  # history: what was found under the names of its day
     "docs/results/evaluation/",  # measured reports, with the questions and file names of the needle data
@@ -22,6 +23,14 @@ EXEMPT = (
     "hart_studio/needle/questions.py",
     "hart_studio/needle/examples.py",
 )
+
+EXEMPT_LINES = re.compile(
+    r"</?picture>"  # HTML
+    r"|\"picture\": \"\""  # a claim of OpenID Connect
+    r"|\"img\", \"picture\""  # name of a column in files of others
+    r"|Which picture shows|What colour is|\"colour\""  # questions, as the built-in models learned them
+)
+"""Lines with words that are not this project's."""
 
 METAPHORS = """
 anew desk desks door doors gaze gazed glance glances glanced heap look looks looked looking lent lesson lessons lot
@@ -92,6 +101,8 @@ SENTENCES = re.compile("|".join(PHRASES), re.IGNORECASE)
 def find_banned(text: str) -> Iterator[tuple[int, str]]:
     """Number and banned word of each line that has one."""
     for number, line in enumerate(text.split("\n"), start=1):
+        if EXEMPT_LINES.search(line):
+            continue
         found = NAMES.search(line) or SENTENCES.search(line) or WORDS.search(split_words(line))
         if found:
             yield number, found[0]

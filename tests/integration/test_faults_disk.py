@@ -35,7 +35,7 @@ from tests.fakes import ScriptedModel
 from tests.integration.test_labeling_kills import make_project
 from tests.unit.labeling.conftest import add_label
 from tests.unit.ui.api.test_evaluations import WANTED
-from tests.unit.ui.api.test_labels import bring
+from tests.unit.ui.api.test_labels import import_source
 from tests.unit.ui.api.test_launch import DEMO
 
 pytestmark = pytest.mark.integration
@@ -136,9 +136,9 @@ def test_labeling_from_the_import_to_the_start_of_a_run(
         assert "disk is full" in api_handler(label_api.poll)({"project": "signs"})["error"]
     assert api_handler(label_api.poll)({"project": "signs"})["name"] == "signs", "opened like before an import"
     with full_disk():
-        state = bring(label_api, "signs", table)
+        state = import_source(label_api, "signs", table)
     assert "full" in state["error"] or "no room" in state["error"].lower(), state
-    assert bring(label_api, "signs", table)["error"] == ""
+    assert import_source(label_api, "signs", table)["error"] == ""
     project = Project(tmp_path / "labels" / "signs")
     assert project.count() == 2
     runs = project.runs
