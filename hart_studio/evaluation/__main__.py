@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}", file=sys.stderr)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        print(f"error:{place} {error.strerror or error}; what was measured is kept", file=sys.stderr)
+        print(f"error:{place} {error.strerror or error}. Measured results are kept.", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted; what was measured is kept, continue with --resume", file=sys.stderr)
+        print("Interrupted. Measured results are kept. Continue with --resume RUN.", file=sys.stderr)
         return 130
     return BAD_INPUT
 
@@ -112,7 +112,7 @@ def _report_removal(text: str) -> None:
 
 
 def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
-    """Which process this is, the folder of the run, and whether it is new: the first process makes it."""
+    """This process's shard, the run folder, and whether the run is new. The first process creates it."""
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     given = options.resume or os.environ.get(RUN_VARIABLE)
     config = read_config(find_run(options.runs_root, given)) if given else _read_settings(options)
@@ -165,15 +165,15 @@ def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
 def _launch(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Start the same command in several processes on this machine, and wait for them."""
     if "RANK" in os.environ:
-        raise InputError("expected --shards in a command of its own, got it inside of accelerate launch; leave it out")
+        raise InputError("--shards does not work inside of accelerate launch. Remove it.")
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(options.shards)]
     argv += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    argv.append("--multi_gpu")  # what starts several processes at all, on processors of whatever kind
+    argv.append("--multi_gpu")  # starts several processes, also on CPUs
     return subprocess.call([*argv, "-m", "hart_studio.evaluation", *rest])
 
 
 def _without_shards(arguments: Sequence[str]) -> list[str]:
-    """The arguments for each process: the same, but for the number of processes."""
+    """Arguments of each process: the same, without --shards."""
     kept, skips = [], False
     for argument in arguments:
         if not skips and argument != "--shards" and not argument.startswith("--shards="):
@@ -183,20 +183,20 @@ def _without_shards(arguments: Sequence[str]) -> list[str]:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    """Write tables and figures of evaluations as one page."""
+    """Write tables and figures of evaluations as one HTML page."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation report", description=_report.__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="ids of evaluations, in the order of the tables")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (%(default)s)")
-    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="evaluation ids, in table order")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="output folder (%(default)s)")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="runs folder (%(default)s)")
     options = parser.parse_args(arguments)
     print(f"wrote {write_report(load_evaluations(options.runs_root, options.runs), options.out)}")
     return 0
 
 
 def _list(arguments: Sequence[str]) -> int:
-    """List the evaluations of a folder of runs."""
+    """List the evaluations of a runs folder."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation list", description=_list.__doc__)
-    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
+    parser.add_argument("--runs-root", type=Path, default=Path("runs"), help="runs folder (%(default)s)")
     for run in list_evaluations(parser.parse_args(arguments).runs_root):
         status = run.status
         try:
@@ -210,7 +210,7 @@ def _list(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: Final[dict[str, Subcommand]] = {
-    "list": Subcommand(_list, "list the evaluations of a folder of runs"),
+    "list": Subcommand(_list, "list the evaluations of a runs folder"),
     "report": Subcommand(_report, "write tables and figures of evaluations"),
 }
 
@@ -221,37 +221,50 @@ def _build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=SubcommandHelpFormatter,
         epilog=f"{format_subcommands(COMMANDS)}\n\nSeveral processes or nodes: accelerate launch ... -m "
-        "hart_studio.evaluation, with the\nfolder of runs on a disk that all of them see.",
+        "hart_studio.evaluation, with the\nruns folder on a shared disk.",
     )
     add = parser.add_argument
-    add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="(%(default)s)")
+    add("--benchmark", choices=sorted(BENCHMARKS), default="needle", help="benchmark (%(default)s)")
     add("--path", default="", help="file, folder or hub id (default: the published hub id; needle: drawn questions)")
-    add("--image-root", default="", metavar="DIR", help="folder that images' paths start from")
-    add("--subset", action="append", default=[], metavar="NAME", help="of Visual-CoT; repeat (default: the paper's)")
-    add("--without", default="", metavar="PATH", help="Lite part to leave out of mme_realworld_train")
-    add("--model", default=BUILT_IN_HART, metavar="ID", help="a folder or a hub id (%(default)s)")
-    add("--title", default="", help="what tables call it (default: the model's name)")
-    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="repeat for several (crops_only)")
-    add("--limit", type=int, metavar="N", help="first N questions only")
+    add("--image-root", default="", metavar="DIR", help="base folder of relative image paths")
+    add(
+        "--subset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="subset of Visual-CoT; repeatable (default: the paper's)",
+    )
+    add("--without", default="", metavar="PATH", help="Lite part to exclude from mme_realworld_train")
+    add("--model", default=BUILT_IN_HART, metavar="ID", help="model folder or hub id (%(default)s)")
+    add("--title", default="", help="name in tables (default: the model's name)")
+    add("--protocol", action="append", choices=[*PROTOCOLS, ALL], help="evaluation protocol; repeatable (crops_only)")
+    add("--limit", type=int, metavar="N", help="evaluate only the first N questions")
     add("--shards", type=int, default=1, metavar="N", help="processes on this machine (%(default)s)")
-    add("--resume", metavar="RUN", help="id of an evaluation to continue with, with the settings that it has")
-    add("--runs-root", type=Path, default=Path("runs"), help="folder of all runs (%(default)s)")
-    add("--batch", type=int, default=16, help="questions in memory together (%(default)s)")
+    add("--resume", metavar="RUN", help="evaluation id to resume with its saved settings")
+    add("--runs-root", type=Path, default=Path("runs"), help="runs folder (%(default)s)")
+    add("--batch", type=int, default=16, help="questions per batch (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="(%(default)s)")
-    loop = parser.add_argument_group("the loop")
+    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="precision (%(default)s)")
+    loop = parser.add_argument_group("inference")
     fields = LoopSettings.model_fields
     loop.add_argument(
-        "--overview-max-pixels", type=int, metavar="N", help="area of the overview (default: the model's own)"
+        "--overview-max-pixels", type=int, metavar="N", help="max pixels of the overview (default: the model's own)"
     )
-    loop.add_argument("--crop-max-pixels", type=int, metavar="N", help="area of a crop (default: the model's own)")
-    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="(%(default)s)")
-    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="(%(default)s)")
-    loop.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (%(default)s)")
-    loop.add_argument("--max-new-tokens", type=int, default=fields["max_new_tokens"].default, help="(%(default)s)")
-    loop.add_argument("--seed", type=int, default=0, help="of sampled turns (%(default)s)")
     loop.add_argument(
-        "--fallback", choices=["none", "direct"], default="none", help="without a usable box (%(default)s)"
+        "--crop-max-pixels", type=int, metavar="N", help="max pixels of a crop (default: the model's own)"
+    )
+    loop.add_argument("--padding", type=float, default=fields["padding"].default, help="crop padding (%(default)s)")
+    loop.add_argument("--max-boxes", type=int, default=fields["max_boxes"].default, help="max regions (%(default)s)")
+    loop.add_argument("--temperature", type=float, default=0.0, help="sampling temperature, 0 = greedy (%(default)s)")
+    loop.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=fields["max_new_tokens"].default,
+        help="max new tokens per turn (%(default)s)",
+    )
+    loop.add_argument("--seed", type=int, default=0, help="sampling seed (%(default)s)")
+    loop.add_argument(
+        "--fallback", choices=["none", "direct"], default="none", help="answer without a usable box (%(default)s)"
     )
     add_served_options(parser)
     return parser

@@ -20,7 +20,7 @@ NO_ANSWER_TURN: Final = "no_answer_turn"
 
 
 class Accuracy(NamedTuple):
-    """How many answers are right, and how many could not be told."""
+    """Counts of right answers, and of those that could not be scored."""
 
     right: float
     """Sum of the scores."""
@@ -52,7 +52,7 @@ def find_score(record: SampleResult, protocol: Protocol, extractor: Extractor = 
 
 
 def is_scored(record: SampleResult, protocol: Protocol) -> bool:
-    """Whether the strict extractor could tell right from wrong."""
+    """Whether the strict extractor could score the answer."""
     score = find_score(record, protocol)
     return score is not None and score.value is not None
 
@@ -157,7 +157,7 @@ def cycle_mean(records: Sequence[SampleResult], protocol: Protocol) -> float | N
     mean, micro = macro_mean(cycles), overall(cycles)
     is_even = len({cycle.scored for cycle in cycles}) == 1
     if is_even and mean is not None and micro is not None and not math.isclose(mean, micro, abs_tol=1e-9):
-        raise DataError(f"expected the mean over even cycles to be that of all answers, {micro}, got {mean}; report it")
+        raise DataError(f"The mean over even cycles is {mean} instead of {micro}. Please report this bug.")
     return mean
 
 

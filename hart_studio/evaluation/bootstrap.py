@@ -26,7 +26,7 @@ from hart_studio.evaluation.statistics import (
 from hart_studio.records import Protocol
 
 _MAX_COUNTS: Final = 4_000_000
-"""Room for the counts of all draws, 32 MB: large benchmarks get fewer draws, whose ends are then a little rougher."""
+"""Memory for the counts of all draws, 32 MB: large benchmarks get fewer draws, so their bounds are less precise."""
 _MIN_RESAMPLES: Final = 500
 """Draws that any benchmark gets."""
 

@@ -36,7 +36,7 @@ class EvaluationConfig(Record):
     """Local file or folder in the published form, or a hub id. Empty = the published hub id; for needle, questions
     that are drawn for the evaluation."""
     image_root: str = ""
-    """Folder below which image paths are looked up. Empty = beside the file."""
+    """Base folder of relative image paths. Empty = beside the file."""
     subsets: tuple[str, ...] = ()
     """Subsets of a benchmark that has some, such as Visual-CoT; empty = the benchmark's own choice."""
     without: str = ""
@@ -99,7 +99,7 @@ def read_config(layout: RunLayout) -> EvaluationConfig:
         return EvaluationConfig.model_validate_json(read_config_file(layout))
     except (OSError, ValidationError) as error:
         raise InputError(
-            f"expected the settings of an evaluation at {layout.config}, got something else; start a new evaluation"
+            f"Cannot read the settings of the evaluation at {layout.config}. Start a new evaluation."
         ) from error
 
 

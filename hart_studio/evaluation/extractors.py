@@ -115,9 +115,9 @@ def score_mmstar(text: str, sample: Sample) -> Score:
 
 
 def score_visual_cot(text: str, sample: Sample) -> Score:
-    """Visual-CoT: the normalised text is the expected one, or holds its words in a row.
+    """Visual-CoT: the normalized text is the expected one, or holds its words in a row.
 
-    Ours: the published figures come from a GPT judge that gives marks from 0 to 1, which this replaces.
+    Project default: the published figures come from a GPT judge that gives marks from 0 to 1, which this replaces.
     """
     said = normalize_text(text[-MAX_TEXT_CHARS:].encode(errors="ignore").decode())
     expected = normalize_text(sample.answer or "")
@@ -160,7 +160,7 @@ def score_with_official_extractor(name: str, text: str, sample: Sample) -> Score
     if not name:
         return None
     if name not in EXTRACTORS:
-        raise InputError(f"expected one of the extractors {', '.join(EXTRACTORS)}, got {name!r}; choose one")
+        raise InputError(f"Unknown extractor {name!r}. Choose one of: {', '.join(EXTRACTORS)}.")
     return EXTRACTORS[name](text, sample)
 
 

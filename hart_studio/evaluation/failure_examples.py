@@ -32,7 +32,7 @@ def select_failures(evaluations: Sequence[Evaluation], most: int) -> list[list[M
     """The worst failures of evaluations of one benchmark, each as every one of them answered it.
 
     Args:
-        evaluations: Of one benchmark; at most six, which is as many as colors can tell apart, are shown.
+        evaluations: Evaluations of one benchmark. At most six are shown, because more colors are hard to distinguish.
         most: How many questions.
 
     Returns:
@@ -67,7 +67,7 @@ def open_report_image(path: str, max_side: int, opener: ImageOpener) -> tuple[Im
     """The upright image made small, and why there is none otherwise.
 
     Args:
-        path: Of the image; never told to the reader of a report.
+        path: Path of the image; not part of the report.
         max_side: Greatest width and height, pixels.
         opener: Opens it.
     """

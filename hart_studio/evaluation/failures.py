@@ -1,4 +1,4 @@
-"""What became of a question, and which questions are worth looking at first."""
+"""Outcome of each question, and the order in which to review failures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VERDICTS: Final[tuple[Verdict, ...]] = (
     "right answer",
     "right answer, right box",
 )
-"""What to look at first: a lucky answer, then what the box did not help with, then plain failures."""
+"""Review order: lucky answers first, then questions where the box did not help, then other failures."""
 
 
 def get_verdict(record: SampleResult, protocol: Protocol) -> Verdict:

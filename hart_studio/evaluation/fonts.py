@@ -16,7 +16,7 @@ _NAMES: Final = (
     "arial.ttf",
     "Helvetica.ttc",
 )
-"""Fonts to look for, those with the most letters first."""
+"""Candidate fonts, those with the most glyphs first."""
 
 
 @lru_cache(maxsize=16)

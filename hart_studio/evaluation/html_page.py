@@ -62,7 +62,7 @@ def write_table(
         heads: Of the columns.
         rows: Cells; all texts are escaped here.
         caption: Above the table; empty = none.
-        kinds: Class of each row; a row of class ``published`` looks different and says so.
+        kinds: Class of each row; rows of class ``published`` are marked.
         has_row_heads: Whether the first cell names its row. Such tables may be wide and scroll in a box of their own.
     """
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)

@@ -15,7 +15,7 @@ _RIGHT: Final = 660.0
 _TOP: Final = 52.0
 _STEP: Final = 34.0
 _MAX_LABEL_CHARS: Final = 38
-"""Letters of a label that have room beside the bars."""
+"""Maximum characters of a label beside the bars."""
 
 
 class IntervalBar(NamedTuple):

@@ -43,12 +43,12 @@ from hart_studio.runs.provenance import collect_provenance
 from hart_studio.runs.writer import RunWriter, create_run
 
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Questions in a row at which the model fails, from which on an evaluation gives up (project default): it is not their
-fault."""
+"""Consecutive failing questions after which an evaluation ends: then the questions are not the cause. Project
+default."""
 
 MAX_FAILING_SECONDS: Final = 900.0
-"""Time without one answer after the first failure, from which on it gives up, too (project default): a dead server
-takes minutes for every question."""
+"""Time without an answer since the first failure after which an evaluation ends too: a dead server takes minutes per
+question. Project default."""
 
 DATASET_INFO_FILE: Final = "dataset_info.json"
 """File of the run that says what was asked and what was left out."""
@@ -128,7 +128,7 @@ def load_questions(config: EvaluationConfig, folder: Path) -> SampleSource:
 def run_evaluation(
     layout: RunLayout, open_model: OpenModel, shard: Shard | None = None, progress: ProgressReporter | None = None
 ) -> bool:
-    """Do this process's part of what is left; the first process waits for the others and speaks for all.
+    """Process the remaining questions of this process. The first process waits for the others and reports for all.
 
     Args:
         layout: From ``prepare_run``.
@@ -173,7 +173,7 @@ def run_evaluation(
 
 @contextmanager
 def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
-    """Tells the first process when this one cannot continue."""
+    """Report to the first process that this one cannot continue."""
     try:
         yield
     except BaseException as error:
@@ -186,7 +186,7 @@ def _report_worker_error(layout: RunLayout, shard: Shard) -> Iterator[None]:
 def _watch(
     writer: RunWriter, shards: ShardReader, shard: Shard, samples: Sequence[GoldSample], work: Iterable[None]
 ) -> None:
-    """Do the first process's work, wait for the others, and tell how far all of them are.
+    """Process the questions of the first process, wait for the others, and report the progress of all.
 
     Raises:
         ModelError: If another process has ended before its work was done.
@@ -201,7 +201,7 @@ def _watch(
     _report_progress(writer, shards)
     while not shards.has_all(samples) and not writer.is_stop_requested:
         if reason := read_worker_error(writer.layout, shard):
-            raise ModelError(f"expected every process to do its part, one has ended: {reason}; resume it")
+            raise ModelError(f"A process of the evaluation has ended: {reason}. Resume the evaluation.")
         time.sleep(_POLL_SECONDS)
         _report_progress(writer, shards)
 
@@ -275,13 +275,13 @@ class _Worker:
         self._failures += is_single
         if self._failures >= MAX_CONSECUTIVE_FAILURES or now - self._failing_since > MAX_FAILING_SECONDS:
             raise ModelError(
-                f"expected a model that answers, the last {self._failures or 'batches of'} questions all failed: "
-                f"{reason[:_MAX_REASON_CHARS]}; put it right, and resume the evaluation"
+                f"The model failed on the last {self._failures or 'batches of'} questions: "
+                f"{reason[:_MAX_REASON_CHARS]}. Fix the cause and resume the evaluation."
             )
 
 
 def compute_metrics(records: Iterable[SampleResult]) -> dict[str, float]:
-    """Figures so far, for whoever watches: accuracies over what was scored, and the count of what was not."""
+    """Metrics so far: accuracies over scored questions, and the count of unscored ones."""
     found = list(records)
     metrics = {"questions": float(len(found)), "failed": float(sum(bool(record.error) for record in found))}
     for protocol in {protocol for record in found for protocol in record.answers}:
@@ -318,12 +318,12 @@ def _announce(writer: RunWriter, source: SampleSource, config: EvaluationConfig,
         samples=len(loaded.samples),
         fingerprint=fingerprint(loaded.samples),
         invalid_count=len(loaded.invalid_rows),
-        invalid_rows=tuple(_show(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
+        invalid_rows=tuple(_to_invalid_row(bad) for bad in loaded.invalid_rows[:MAX_INVALID_ROWS]),
     )
     if path.exists() and DatasetInfo.model_validate_json(read_regular_file(path)).fingerprint != asked.fingerprint:
         raise DataError(
-            f"expected the questions that {writer.layout.run_id} began with, got others at {config.path or 'the hub'}; "
-            "bring them back, or start a new evaluation"
+            f"The questions at {config.path or 'the hub'} differ from those that {writer.layout.run_id} started with. "
+            "Restore them, or start a new evaluation."
         )
     write_json(path, asked.model_dump(mode="json"))
     writer.set_total(len(loaded.samples))
@@ -348,15 +348,15 @@ def _find_warnings(source: SampleSource, config: EvaluationConfig) -> tuple[str,
 
 
 def _ignore_phase(phase: str) -> None:
-    """Of what the other processes do, the first one's phase speaks."""
+    """The phase of the first process stands for all processes."""
 
 
-def _show(bad: InvalidRow) -> tuple[str, str]:
+def _to_invalid_row(bad: InvalidRow) -> tuple[str, str]:
     return bad.row, bad.reason[:_MAX_REASON_CHARS]
 
 
 def _report_progress(writer: RunWriter, shards: ShardReader) -> None:
-    """Tell how far all processes are."""
+    """Report the progress of all processes."""
     new = shards.poll()
     if not new:
         writer.heartbeat()

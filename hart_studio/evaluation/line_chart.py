@@ -14,10 +14,10 @@ _PLOT: Final = (64.0, 48.0, 600.0, 384.0)
 """Left, top, right, bottom of the axes; the legend is on their right."""
 _TICKS: Final = 5
 _MAX_NAME_CHARS: Final = 28
-"""Letters of a name that have room in the legend."""
+"""Maximum characters of a name in the legend."""
 
 SERIES_STYLES: Final = (
-    # Mid-tones that stand out on white and on dark alike; the dashes tell lines apart without color.
+    # Mid-tones that stand out on white and on dark alike; dashes distinguish lines without color.
     ("#4f7df0", ""),
     ("#d9730d", "7 3"),
     ("#2f9e63", "2 3"),
@@ -74,7 +74,7 @@ def draw_chart(
         title: Above the chart.
         x_label: Under the horizontal axis.
         y_label: Beside the axis of values.
-        series: At most six are told apart by color.
+        series: At most six have different colors.
         x_axis: Ends of the horizontal axis; from 0 to the last point when None.
         y_axis: Ends of the axis of values; all values with some air when None.
 
@@ -149,7 +149,7 @@ LIST_TEXT_CHARS: Final = 300
 
 
 def shorten(text: str, max_chars: int) -> str:
-    """A text with its middle left out when it is longer than there is room for."""
+    """Shorten a text in the middle if it is longer than ``max_chars``."""
     if len(text) <= max_chars:
         return text
     front = (max_chars - 1) // 2

@@ -34,7 +34,7 @@ from hart_studio.progress import ProgressReporter
 from hart_studio.records import PROTOCOLS, GoldSample, Protocol, Rollout, RolloutGroup, Sample, Score
 
 MEASURED_SETTINGS: Final = LoopSettings(max_new_tokens=96)
-"""Greedy decoding; the token limit is ours."""
+"""Greedy decoding. The token limit is a project default."""
 
 BATCH_SIZE: Final = 16
 """Questions whose images are in memory together. Project default."""
@@ -62,9 +62,9 @@ def measure(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_
             progress.update(len(records))
     for record in records:
         if record.error:
-            raise DataError(f"expected a readable image of {record.sample_id}, got: {record.error}; draw it again")
+            raise DataError(f"Cannot read the image of {record.sample_id}: {record.error}. Create it again.")
         if not record.golds:
-            raise DataError(f"expected gold boxes of {record.sample_id}, got none; measure questions with gold boxes")
+            raise DataError(f"{record.sample_id} has no gold boxes. Measure questions with gold boxes.")
         record.value("direct")
     return records
 

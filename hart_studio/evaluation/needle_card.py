@@ -1,6 +1,6 @@
 """The table of the built-in model's card: ``python -m hart_studio.evaluation.needle_card --model DIR --data DIR``.
 
-It says how well the model points, how well it reads when the crop is perfect, and what it can do without looking
+It says how well the model points, how well it reads when the crop is perfect, and what it can do without the image
 closer.
 """
 
@@ -42,10 +42,10 @@ def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATC
     """
     records = measure(model, samples, batch)
     parts = [samples[start : start + batch] for start in range(0, len(samples), batch)]
-    return summarise(records, [value for part in parts for value in probe_gold_crops(model, part)])
+    return summarize(records, [value for part in parts for value in probe_gold_crops(model, part)])
 
 
-def summarise(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
+def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
     """The figures of the card.
 
     Args:
@@ -68,7 +68,7 @@ def summarise(records: Sequence[SampleResult], probes: Sequence[float]) -> Figur
             columns.setdefault(name, []).append(value)
     if shares := list_area_shares(records):
         columns["grounding, mean area share"] = shares
-    return {name: _summarise_column(values) for name, values in columns.items()}
+    return {name: _summarize_column(values) for name, values in columns.items()}
 
 
 def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[float]:
@@ -89,7 +89,7 @@ def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[fl
     for sample, request, (completion,) in zip(samples, requests, completions, strict=True):
         value = parse_answer(sample, request, completion).score.value
         if value is None:
-            raise DataError(f"expected a known answer of {sample.id}, got none; measure questions with answers")
+            raise DataError(f"{sample.id} has no answer. Measure questions with answers.")
         values.append(value)
     return values
 
@@ -103,7 +103,7 @@ def format_table(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def _summarise_column(values: Sequence[float]) -> dict[str, float]:
+def _summarize_column(values: Sequence[float]) -> dict[str, float]:
     count = len(values)
     mean = sum(values) / count
     variance = sum((value - mean) ** 2 for value in values) / max(1, count - 1)

@@ -126,12 +126,12 @@ class SampleResult(Record):
         answer_result = self.answers.get(protocol)
         if answer_result is None or answer_result.score.value is None:
             reason = self.error or ("no known answer" if answer_result else f"not asked under {protocol}")
-            raise DataError(f"expected a scored answer of {self.sample_id}, got none: {reason}; leave it out")
+            raise DataError(f"{self.sample_id} has no scored answer: {reason}. Exclude it.")
         return answer_result.score.value
 
     def _mean(self, values: list[float]) -> float:
         if not values:
-            raise DataError(f"expected gold boxes and a grounding turn of {self.sample_id}, got none; leave it out")
+            raise DataError(f"{self.sample_id} has no gold boxes or no grounding turn. Exclude it.")
         return sum(values) / len(values)
 
 
@@ -173,7 +173,7 @@ def read_records(path: Path) -> list[SampleResult]:
             records.append(SampleResult.model_validate(value))
         except ValidationError as error:
             raise DataError(
-                f"expected the record of a question in {path} line {number}, got: {error.errors()[0]['msg']}; "
-                "remove the file and measure again"
+                f"Invalid record in {path}, line {number}: {error.errors()[0]['msg']}. "
+                "Remove the file and measure again."
             ) from error
     return records

@@ -69,7 +69,7 @@ def write_report(
     samples_drawn: int = SAMPLES_DRAWN,
     open_image: ImageOpener = SourceImage,
 ) -> Path:
-    """Write everything that some evaluations can tell.
+    """Write the report of some evaluations.
 
     Args:
         evaluations: Any, of any benchmarks, whole or partial.
@@ -126,7 +126,7 @@ def check_folder(folder: Path) -> None:
     taken = [name for name in ("report.md", "tables", "figures") if (folder / name).exists()]
     if taken and not path.is_file():
         raise InputError(
-            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, and no earlier report. Choose "
+            f"Cannot write an evaluation report to {folder}: it holds {taken[0]!r}, which is no earlier report. Choose "
             "another folder."
         )
 
@@ -167,7 +167,7 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.left_out:
         rows = "1 invalid row" if evaluation.left_out == 1 else f"{evaluation.left_out:,} invalid rows"
         yield f"{text}: {rows} of the benchmark left out. The warnings of the evaluation say why."
-    gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is told once
+    gaps: dict[str, list[str]] = {}  # protocols often share a gap: it is reported once
     for protocol in evaluation.protocols:
         missing = [record for record in records if not is_scored(record, protocol)]
         if missing:
@@ -176,9 +176,9 @@ def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
             none = " Nothing could be scored." if len(missing) == len(records) else ""
             gap = f"{len(missing):,} of {len(records):,} questions are unscored ({shown}).{none}"
             gaps.setdefault(gap, []).append(protocol)
-        lent = sum(is_scored(record, protocol) and record.answers[protocol].used_fallback for record in records)
-        if lent:
-            gap = f"{lent:,} answers came from the full image because no box was usable."
+        fallbacks = sum(is_scored(record, protocol) and record.answers[protocol].used_fallback for record in records)
+        if fallbacks:
+            gap = f"{fallbacks:,} answers came from the full image because no box was usable."
             gaps.setdefault(gap, []).append(protocol)
     for gap, protocols in gaps.items():
         yield f"{text}, {', '.join(protocols)}: {gap}"

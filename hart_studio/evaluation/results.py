@@ -80,6 +80,5 @@ def read_dataset_info(layout: RunLayout) -> DatasetInfo:
         return DatasetInfo.model_validate_json(read_regular_file(layout.folder / DATASET_INFO_FILE))
     except (OSError, ValidationError) as error:
         raise InputError(
-            f"expected an evaluation that has read its questions, got {layout.run_id} without them; wait, or see its "
-            "log"
+            f"The evaluation {layout.run_id} has not read its questions yet. Wait, or check its log."
         ) from error

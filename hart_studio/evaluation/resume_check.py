@@ -93,8 +93,8 @@ def check_inputs(layout: RunLayout, inputs: EvaluationInputs) -> None:
         changed.append(f"the content of {len(images):,} images ({_join(images)})")
     if changed:
         raise DataError(
-            f"{layout.run_id} cannot be resumed: {'; '.join(changed)} changed since it began, and its figures would "
-            "mix both. Nothing was measured. Restore what changed, or start a new evaluation."
+            f"{layout.run_id} cannot be resumed: {'; '.join(changed)} changed since it started, and its metrics would "
+            "mix both. Nothing was measured. Restore the changed part, or start a new evaluation."
         )
 
 

@@ -160,14 +160,14 @@ def _describe(shown: Sequence[ModelAnswer]) -> list[tuple[str, str, int, str]]:
 
 
 def _wrap(text: str, size: int) -> list[str]:
-    font, room = load_font(size), _PANEL_PX - 40
+    font, limit = load_font(size), _PANEL_PX - 40
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= room:
+        if lines and font.getlength(joined) <= limit:
             lines[-1] = joined
         else:
-            lines.append(word if font.getlength(word) <= room else shorten(word, 40))
+            lines.append(word if font.getlength(word) <= limit else shorten(word, 40))
     return lines
 
 

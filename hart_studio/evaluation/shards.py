@@ -1,6 +1,6 @@
 """Who measures which questions, and where the records go: one part file per process, read by all.
 
-Questions are dealt out in batches, never one by one: a batch is the same whoever runs it, so the figures of many
+Questions are dealt out in batches, never one by one: a batch does not depend on its process, so the metrics of many
 processes are those of one. Processes need nothing of each other but the folder of the run.
 """
 
@@ -33,7 +33,7 @@ class Shard:
     """Which part of the work a process has.
 
     Attributes:
-        rank: Number of the process, from 0; the first one speaks for all.
+        rank: Number of the process, from 0; the first one reports for all.
         count: Number of processes.
         attempt: The same number for all processes of an attempt, another one for each attempt: the time at which it
             began, in nanoseconds.
@@ -98,11 +98,11 @@ def read_worker_error(layout: RunLayout, shard: Shard) -> str:
 
 @dataclass
 class ShardReader:
-    """Reads the parts of all processes while they grow; every look costs what is new.
+    """Reads the records of all processes while they are written; a poll reads only what is new.
 
     Attributes:
         layout: The run.
-        attempt: The attempt whose faults count as done; None = whoever only looks.
+        attempt: Attempt whose errors count as done; None = read only.
         found: Question -> its record. An answer is never replaced: an attempt that fails takes nothing away.
     """
 
@@ -112,7 +112,7 @@ class ShardReader:
     _offsets: dict[str, int] = field(default_factory=dict)
 
     def poll(self) -> list[SampleResult]:
-        """The records that have come since the last look; a line that is still being written is left for the next.
+        """Return the records since the last poll; an incomplete line is left for the next one.
 
         Raises:
             DataError: If a line is no record.
@@ -156,7 +156,7 @@ class ShardReader:
                 text = file.read()
         except OSError as error:
             raise DataError(
-                f"expected records of {self.layout.run_id} in {path.name}, got {error.strerror}; remove the file"
+                f"Cannot read the records of {self.layout.run_id} in {path.name}: {error.strerror}. Remove the file."
             ) from error
         whole = text[: text.rfind(b"\n") + 1]
         self._offsets[path.name] = start + len(whole)
@@ -166,7 +166,7 @@ class ShardReader:
                 records.append(SampleResult.model_validate_json(line))
             except ValidationError as error:
                 raise DataError(
-                    f"expected the record of a question in {path.name} of {self.layout.run_id}, got: "
-                    f"{error.errors()[0]['msg']}; remove the line, and resume the evaluation"
+                    f"Invalid record in {path.name} of {self.layout.run_id}: "
+                    f"{error.errors()[0]['msg']}. Remove the line and resume the evaluation."
                 ) from error
         return records

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 MARGIN_LEFT: Final = 64.0
-"""Room for the numbers of an axis; the title starts here."""
+"""Width of the axis numbers; the title starts here."""
 
 STYLE: Final = (
     "text{font-family:system-ui,sans-serif;font-size:13px;fill:#353e4e}.title{font-size:16px;font-weight:600}"

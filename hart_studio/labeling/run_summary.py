@@ -1,4 +1,4 @@
-"""Figures of a labeling run as lines of text, for the end of the command."""
+"""Summary of a labeling run as text, printed at the end of the command."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from hart_studio.labeling.project import Project
 from hart_studio.progress import shorten_to_line
 
 MAX_REASONS: Final = 5
-"""Reasons of failures that are listed, the most frequent first (project default)."""
+"""Number of failure reasons listed, most frequent first. Project default."""
 
 
 def summarize_run(project: Project, run_id: str) -> list[str]:
-    """Items of a run by the status that it gave them, and why items failed.
+    """Count the items of a run by status, and list why items failed.
 
     Args:
         project: The project.
-        run_id: A labeling run of it.
+        run_id: Id of the labeling run.
 
     Returns:
         Lines for a terminal.
@@ -47,20 +47,20 @@ def summarize_run(project: Project, run_id: str) -> list[str]:
         f"{counts.get('failed', 0):,} failed, {empty:,} without a box"
     ]
     if kept:
-        lines.append(f"  {kept:,} of the failed items keep the label that they had; --status labels them again")
+        lines.append(f"  {kept:,} of the failed items keep their earlier label; use --status to label them again")
     reasons = [(row["note"], row["count"]) for row in rows if row["status"] == "failed"]
     lines += [f"  {count:,} failed: {shorten_to_line(str(reason))}" for reason, count in reasons[:MAX_REASONS]]
     if len(reasons) > MAX_REASONS:
-        lines.append(f"  and {len(reasons) - MAX_REASONS:,} other reasons; the items have them as notes")
+        lines.append(f"  and {len(reasons) - MAX_REASONS:,} other reasons; see the notes of the items")
     return lines
 
 
 def has_only_failures(project: Project, run_id: str) -> bool:
-    """Whether a labeling run has processed items, and failed at every one of them.
+    """Whether all processed items of a labeling run failed.
 
     Args:
         project: The project.
-        run_id: A labeling run of it.
+        run_id: Id of the labeling run.
     """
     query = """SELECT COUNT(label), TOTAL(json_extract(label, '$.status') = 'failed') FROM predictions
         WHERE run = ?"""

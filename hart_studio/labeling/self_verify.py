@@ -1,8 +1,8 @@
-"""Propose boxes for questions and gather what speaks for them: the self-check that needs no annotator.
+"""Propose boxes for questions and collect evidence for them, without an annotator.
 
-Per question: K sampled passes of the loop, the regions that most of them mean, and three greedy answers about exactly
-these boxes: from their crops alone (is it enough?), from the image without them (is it needed?), and from the whole
-image (for reference). Only a ``Sample`` comes in, which has no gold boxes (method, Sec. 1 and 2).
+Per question: K rollouts, their consensus boxes, and three greedy answers about exactly these boxes: from their crops
+alone (sufficiency), from the image without them (necessity), and from the full image (reference). The input is a
+``Sample``, which has no gold boxes (method, Sec. 1 and 2).
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ COVERS_HALF: Final = 0.5
 BORDER_PX: Final = 1.0
 """A box this near to the image's edge touches it (project default)."""
 MAX_CONSECUTIVE_FAILURES: Final = 16
-"""Items in a row at which the model fails, from which on a job gives up (project default): then it is not the items'
-fault."""
+"""Consecutive failing items after which a job ends: then the items are not the cause. Project default."""
 
 _MAX_REASON_CHARS: Final = 500
 

@@ -105,7 +105,7 @@ def test_from_the_first_row_to_the_export(
 
     page.locator("[data-panel=quality]").click()
     expect(page.locator(".hs-quality")).to_contain_text("Known answers")
-    expect(page.locator(".hs-quality")).to_contain_text("Beside gold boxes")
+    expect(page.locator(".hs-quality")).to_contain_text("Comparison with gold boxes")
     expect(page.locator(".hs-figures img")).not_to_have_count(0)
     assert page.evaluate("[...document.querySelectorAll('.hs-figures img')].every((image) => image.naturalWidth > 0)")
 
@@ -183,7 +183,7 @@ def test_a_source_that_is_not_there_is_told(open_page: Callable[..., Page], stud
     expect(page.locator(".hs-import-message")).to_contain_text("expected a readable file")
     page.locator("[data-panel=propose]").click()
     page.locator(".hs-start-run").click()
-    expect(page.locator(".hs-label-message")).to_contain_text("expected items to label, got none")
+    expect(page.locator(".hs-label-message")).to_contain_text("No item to label")
 
 
 def test_the_list_is_filtered_and_accepted_at_once_after_a_question(

@@ -30,7 +30,7 @@ def level_table(evaluations: Sequence[Evaluation], number: Literal[5, 7]) -> Tab
 
     Args:
         evaluations: Any; those of the two benchmarks are shown, joined by model and protocol. Where a model has several
-            on the same benchmark, nothing tells which belong together: each has a row, with the end of its run's id.
+            on the same benchmark, they cannot be matched: each has a row, with the end of its run's id.
         number: Which table of the paper: they differ in the published rows, which titles repeat.
     """
     figures = [f"{benchmark}: {level.lower()}, %" for benchmark in _BENCHMARKS for level in LEVELS]

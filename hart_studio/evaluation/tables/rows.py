@@ -36,7 +36,7 @@ def name_of(evaluation: Evaluation) -> str:
 
 
 def label_of(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
-    """The title, for places with little room; with the end of the run's id when another one has the same title.
+    """Short title; with the end of the run's id when another one has the same title.
 
     Args:
         evaluation: The evaluation.

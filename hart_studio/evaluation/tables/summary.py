@@ -1,4 +1,4 @@
-"""The figures that are looked at first, one row per evaluation and protocol."""
+"""Summary table: the main metrics, one row per evaluation and protocol."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Number(NamedTuple):
 
 
 Cell = str | int | Number | None
-"""A text, a count, a figure, or None where there is nothing to tell."""
+"""A text, a count, an estimate, or None for an empty cell."""
 
 
 class TableRow(NamedTuple):

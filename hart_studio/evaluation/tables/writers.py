@@ -13,7 +13,7 @@ from hart_studio.evaluation.html_page import write_table
 from hart_studio.evaluation.tables.table import Cell, Number, Table, TableRow
 
 NONE: Final = "–"
-"""Stands where there is nothing to tell."""
+"""Written for an empty cell."""
 
 PUBLISHED: Final = "published"
 """Marks a row of the paper."""

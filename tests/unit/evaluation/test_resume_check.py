@@ -69,7 +69,7 @@ def test_settings_that_change_answers_are_named(
     config = EvaluationConfig(model=str(model))
     layout = begin(tmp_path, config, images)
     changed = EvaluationConfig.model_validate({"model": str(model), **settings})
-    with pytest.raises(DataError, match=rf"settings \({named}\) changed since it began"):
+    with pytest.raises(DataError, match=rf"settings \({named}\) changed since it started"):
         check_inputs(layout, read_inputs(changed, map(str, images)))
 
 

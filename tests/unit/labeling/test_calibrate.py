@@ -157,7 +157,7 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
     assert [sample.id for sample in found.samples] == ["0", "8"]
     assert found.excluded["no gold box"] == 2 and found.excluded["no answer"] == 1
     assert sum(found.excluded.values()) == 7
-    assert any("a box lies outside of the image" in reason for reason in found.excluded)
+    assert any("box is outside of the image" in reason for reason in found.excluded)
 
 
 def test_nothing_to_calibrate_on_is_reported_before_the_model_is_loaded(

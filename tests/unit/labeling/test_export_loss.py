@@ -77,5 +77,5 @@ def test_items_that_are_not_chosen_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x_anylabeling", "pdf"])
 def test_a_format_that_is_not_written(name: str) -> None:
-    with pytest.raises(InputError, match="expected one of the formats native, coco"):
+    with pytest.raises(InputError, match="Choose one of: native, coco"):
         export_losses(name, [])

@@ -69,7 +69,7 @@ def test_one_class_for_all_boxes(tmp_path: Path, name: str) -> None:
 def test_our_own_format_keeps_each_label(items: list[Item], tmp_path: Path) -> None:
     for act in (lambda options: export_labels(items, "native", tmp_path / "out", options),
                 lambda options: export_losses("native", items, options)):  # fmt: skip
-        with pytest.raises(InputError, match="keeps every label as it is"):
+        with pytest.raises(InputError, match="keeps the labels of all boxes"):
             act(ExportOptions(box_class="sign"))
     assert not (tmp_path / "out").exists()
 
@@ -164,10 +164,10 @@ def test_unreviewed_images_never_become_background(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("yolo", {"images": "reference"}, "expected images to be copied"),
-        ("hf_parquet", {"images": "reference"}, "expected images to be copied"),
-        ("yolo", {"splits": {"train": 1.0}}, "at least one image in val"),
-        ("x_anylabeling", {}, "expected one of the formats"),
+        ("yolo", {"images": "reference"}, "cannot reference images"),
+        ("hf_parquet", {"images": "reference"}, "cannot reference images"),
+        ("yolo", {"splits": {"train": 1.0}}, "No image in the split val"),
+        ("x_anylabeling", {}, "Unknown export format"),
         ("coco", {"statuses": ("failed",)}, r"No labels to export \(10 items: status accepted\)"),
         ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "needs model_wh_of"),
     ],

@@ -20,7 +20,7 @@ def test_a_claim_keeps_others_away_until_it_is_released(filled: Project, item_id
     with filled.database.writing() as connection:
         lock_item(connection, item_ids[0], "Ada")
         check_not_locked(connection, item_ids[0], "Ada")
-        with pytest.raises(ConflictError, match="Ada works on"):
+        with pytest.raises(ConflictError, match="Ada has this item open"):
             lock_item(connection, item_ids[0], "Bo")
         release_item_locks(connection, "Ada")
         lock_item(connection, item_ids[0], "Bo")
@@ -48,5 +48,5 @@ def test_an_expired_claim_and_one_of_a_clock_put_back_hold_nothing(
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 121, None, 5, "a\x00b"])
 def test_a_reviewer_has_a_name(name: str) -> None:
-    with pytest.raises(InputError, match="a name of 1 to 120"):
+    with pytest.raises(InputError, match="reviewer name must have 1 to 120"):
         check_reviewer(name)

@@ -116,7 +116,7 @@ def test_a_run_that_accepts_unseen_leaves_one_to_audit(twenty: Project) -> None:
 
 
 def test_nothing_to_do(project: Project) -> None:
-    with pytest.raises(InputError, match=r"none that is new or failed.*Items on the page, --status"):
+    with pytest.raises(InputError, match=r"No item to label with status new or failed.*Items on the page, --status"):
         prepare_run(project, config())
 
 
@@ -268,7 +268,7 @@ def test_a_failure_keeps_the_boxes_of_another_tool_and_they_are_verified_later(
     assert next(project.items()).label == before
     assert any("no file of that name" in message for message in warnings(layout))
     reported = "\n".join(summarize_run(project, layout.run_id))
-    assert "1 failed" in reported and "1 of the failed items keep the label that they had" in reported
+    assert "1 failed" in reported and "1 of the failed items keep their earlier label" in reported
     away.rename(image)
     run(project, item_filter=PROPOSED)
     label = next(project.items()).label
@@ -312,7 +312,7 @@ def test_boxes_that_are_imported_while_a_run_works_stay_and_are_verified(
     assert [(label.origin, label.boxes) for label in (*first.history[1:], first.label)] == [("imported", (CAR,))] * 2
     assert first.label.check is not None
     assert (second.label.origin, second.label.revision) == ("model", 1)
-    assert any("changed while the run worked" in message for message in warnings(layout))
+    assert any("changed while the run processed" in message for message in warnings(layout))
     assert read_status(layout).step == 2
 
 

@@ -108,7 +108,7 @@ def test_a_project_that_cannot_be_written_can_be_read(filled: Project, monkeypat
 
 def test_a_label_must_be_the_next_revision(filled: Project, item_ids: list[str]) -> None:
     label = filled.item(item_ids[0]).label
-    with pytest.raises(DataError, match="read it again"), filled.database.writing() as connection:
+    with pytest.raises(DataError, match="Reload the item"), filled.database.writing() as connection:
         filled.append_label(connection, item_ids[0], label)
     with pytest.raises(DataError, match="no such item"), filled.database.writing() as connection:
         filled.append_label(connection, "0" * 16, label)
@@ -152,7 +152,7 @@ def test_counts_add_up(filled: Project, item_ids: list[str]) -> None:
 
 
 def test_an_unknown_item(project: Project) -> None:
-    with pytest.raises(InputError, match="reload"):
+    with pytest.raises(InputError, match="Reload the list"):
         project.item("../../etc/passwd")
 
 

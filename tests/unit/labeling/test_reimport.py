@@ -151,7 +151,7 @@ def test_boxes_that_another_tool_changed_are_proposals_of_that_tool(decided: Pro
     move_box(file, question, (30, 30, 40, 40))
     again, report = reimport(folder, "coco", tmp_path / "again")
     assert (report.added, report.restored, report.changed) == (8, 7, 1)
-    assert "7 with the decisions of the export, 1 changed in another tool" in report.describe()
+    assert "7 restored with their reviews, 1 changed in another tool" in report.describe()
     (item,) = [item for item in again.items() if item.sample.question == question]
     assert (item.label.status, item.label.origin, item.label.reviewer) == ("proposed", "imported", "")
     assert item.label.boxes[0].xyxy == (30, 30, 70, 70)
@@ -200,7 +200,7 @@ def test_scores_that_no_calibration_supports_do_not_come_back(name: str, decided
     again = create_project(tmp_path / "again", "Again")
     report = import_source(again, str(folder), SourceSettings(kind=name))
     assert (report.added, report.invalid_count, report.unsupported) == (8, 0, 8)
-    assert "8 without the score or acceptance that the file states" in report.describe()
+    assert "8 without the score or auto-accept status of the file" in report.describe()
     assert again.count_by("status") == {"proposed": 2, "accepted": 2, "edited": 2, "rejected": 2}
     labels = [label for item in again.items(with_history=True) for label in (item.label, *item.history)]
     assert all(label.score is None and label.status != "auto_accepted" for label in labels)

@@ -174,8 +174,8 @@ def test_an_edit_takes_boxes_and_what_the_model_says_of_them(queue: ReviewQueue,
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (None, "draw one"),
-        ((Box.from_xyxy((500, 0, 600, 10)),), "got one outside"),
+        (None, "Draw one"),
+        ((Box.from_xyxy((500, 0, 600, 10)),), "outside of the image"),
         ((OTHER,) * 101, "at most 100 boxes"),
     ],
 )
@@ -187,16 +187,16 @@ def test_boxes_that_cannot_be(queue: ReviewQueue, item_ids: list[str], boxes: tu
 
 def test_no_one_overwrites_another(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.decide("Ada", item_ids[0], 1, "reject")
-    with pytest.raises(ConflictError, match="a newer one by Ada"):
+    with pytest.raises(ConflictError, match="Ada has changed this label"):
         queue.decide("Bo", item_ids[0], 1, "accept")
     assert status(queue, item_ids[0]) == "rejected"
 
 
 def test_an_item_that_another_has_open_cannot_be_decided_or_opened(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.open_item("Ada", item_ids[3])
-    with pytest.raises(ConflictError, match="Ada works on"):
+    with pytest.raises(ConflictError, match="Ada has this item open"):
         queue.open_item("Bo", item_ids[3])
-    with pytest.raises(ConflictError, match="Ada works on"):
+    with pytest.raises(ConflictError, match="Ada has this item open"):
         queue.decide("Bo", item_ids[3], 1, "accept")
     queue.decide("Ada", item_ids[3], 1, "accept")
     assert queue.open_item("Bo", item_ids[3]).label.reviewer == "Ada"
@@ -275,7 +275,7 @@ def test_undo_takes_back_ones_own_actions_only(queue: ReviewQueue, item_ids: lis
 def test_undo_does_not_overwrite_what_another_did_since(queue: ReviewQueue, item_ids: list[str]) -> None:
     queue.decide("Ada", item_ids[0], 1, "accept")
     queue.decide("Bo", item_ids[0], 2, "reject")
-    with pytest.raises(ConflictError, match="someone has changed"):
+    with pytest.raises(ConflictError, match="changed since"):
         queue.undo("Ada")
     assert status(queue, item_ids[0]) == "rejected"
 

@@ -27,7 +27,7 @@ def test_items_by_status_and_the_most_frequent_reasons(filled: Project) -> None:
             )
     assert summarize_run(filled, layout.run_id) == [
         "this run: 5 of 6 items, 2 proposed, 1 auto-accepted, 2 failed, 1 without a box",
-        "  2 of the failed items keep the label that they had; --status labels them again",
+        "  2 of the failed items keep their earlier label; use --status to label them again",
         "  2 failed: no image",
     ]
     with filled.database.writing() as connection:

@@ -129,7 +129,7 @@ def test_names_that_lead_out_or_nowhere(name: Any, tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_size_is_not_guessed_about(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="64 x 48 pixels, got a stated size of 48 x 64"):
+    with pytest.raises(DataError, match="64 x 48 pixels, but the file states 48 x 64"):
         load_coco(document(tmp_path, [annotation([1, 2, 3, 4])], width=48, height=64))
 
 

@@ -195,7 +195,7 @@ def test_a_missing_or_empty_folder(name: str, tmp_path: Path) -> None:
 
 
 def test_empty_questions_are_refused() -> None:
-    with pytest.raises(InputError, match="expected a question, got empty text"):
+    with pytest.raises(InputError, match="The question is empty"):
         ImportOptions(template=" ")
-    with pytest.raises(InputError, match="expected a question, got empty text"):
+    with pytest.raises(InputError, match="The question is empty"):
         ImportOptions(negative_question="")

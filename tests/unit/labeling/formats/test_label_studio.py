@@ -98,7 +98,7 @@ def test_a_verdict_decides(tmp_path: Path) -> None:
     [
         (region(rotation=5), "rotated"),
         ({**region(), "image_rotation": 90}, "rotated image"),
-        ({**region(), "original_width": 32}, "stated size"),
+        ({**region(), "original_width": 32}, "the file states"),
         (region(x=float("inf")), "finite"),
         (region(x=200), "outside"),
         ({**region(), "value": 7}, "expected a JSON object"),

@@ -133,15 +133,15 @@ def test_the_server_that_was_named(loader: ImageLoader, servers: Any) -> None:
 
 def test_a_redirect_to_another_server_is_not_followed(loader: ImageLoader, servers: Any) -> None:
     for target in (url_of(servers[1]) + "/a.png", "http://169.254.169.254/", "file:///etc/passwd", "//127.0.0.2/a"):
-        with pytest.raises(ImageError, match="redirect to another server"):
+        with pytest.raises(ImageError, match="redirects the image to another server"):
             loader.open(f"/to?{target}")
     assert servers[1].asked == []
-    with pytest.raises(ImageError, match="at most 3 redirects"):
+    with pytest.raises(ImageError, match="More than 3 redirects"):
         loader.open("/to?" + "/to?" * 9 + "/a.png")
 
 
 def test_what_comes_from_the_network_has_limits(loader: ImageLoader) -> None:
-    with pytest.raises(ImageError, match="at most 4,000 bytes"):
+    with pytest.raises(ImageError, match="larger than 4,000 bytes"):
         loader.open("/large.png")
     with pytest.raises(ImageError, match="status 404"):
         loader.open("/missing.png")
@@ -167,10 +167,10 @@ def test_images_inside_of_tasks() -> None:
     assert loader.open(f"DATA:;base64,{data}").wh == (40, 30)
     for bad, why in (
         ("data:image/png,abc", "base64"),
-        ("data:image/png;base64,!!!!", "other signs"),
+        ("data:image/png;base64,!!!!", "invalid base64"),
         ("data:image/png;base64,", "empty"),
         ("data:;base64," + base64.b64encode(b"<svg xmlns='x'></svg>").decode(), "SVG"),
-        ("data:;base64," + "A" * 6000, "at most 4,000 bytes"),
+        ("data:;base64," + "A" * 6000, "larger than 4,000 bytes"),
     ):
         with pytest.raises(ImageError, match=why):
             loader.open(bad)

@@ -131,7 +131,7 @@ def test_a_table_in_a_zip_names_images_in_it_and_no_others(
     ("entries", "message"),
     [
         ({"q.csv": b"image,question\n" * 6000}, "lines in a table"),
-        ({"a.csv": b"image\n" * 3000, "b.csv": b"image\n" * 3000}, "one table of questions"),
+        ({"a.csv": b"image\n" * 3000, "b.csv": b"image\n" * 3000}, "tables of questions"),
         ({"q.json": b"[" * 1000}, "leave it out"),
         ({"q.parquet": b"PAR1"}, "leave it out"),
         ({"q.csv": b"x" * (65 << 20)}, "MiB of tables"),
@@ -213,7 +213,10 @@ def test_questions_of_all_projects_count_together(
     while not (call(sessions, session_token, "poll", project="other")["import"] or {}).get("is_over"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "room for 2 questions, got 1" in call(sessions, session_token, "poll", project="other")["import"]["error"]
+    assert (
+        "The import has 2 questions, but the project can hold 1"
+        in call(sessions, session_token, "poll", project="other")["import"]["error"]
+    )
 
 
 def test_a_full_room_makes_nothing_more(
@@ -341,7 +344,7 @@ def test_a_deleted_project_of_a_visitor_makes_room_at_once(
         "Signs": False,
         "two": False,
     }
-    with pytest.raises(InputError, match=r"expected a project of this browser tab|which is not there"):
+    with pytest.raises(InputError, match=r"expected a project of this browser tab|No project"):
         call(sessions, make_session_token(), "delete", project="signs", confirmation="Signs")
 
 
