@@ -1,7 +1,7 @@
 """Evaluate a model on a benchmark: ``python -m hart_studio.evaluation --benchmark NAME --model ID --protocol NAME``.
 
-Every evaluation is a run that can be stopped and resumed. ``report RUN ...`` makes tables, figures and one page of any
-set of evaluations.
+Every evaluation is a run that can be stopped and resumed. ``report RUN ...`` writes tables, figures and one HTML page
+for any evaluations.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ FAILED: Final = 1
 BAD_INPUT: Final = 2
 ALL: Final = "all"
 SHOWN_METRICS: Final = (*(f"{protocol}/accuracy" for protocol in PROTOCOLS), "iog_above_0.3", "failed")
-"""Figures so far that the progress of the command shows."""
+"""Metrics shown in the progress output."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 = done, or stopped by its stop file; 1 = the model failed at some questions; 2 = unusable settings, questions
-        or model; 130 = interrupted.
+        0 = done, or stopped by its stop file; 1 = the model failed on some questions; 2 = invalid settings, questions
+            or model; 130 = interrupted.
     """
     replace_unencodable_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -86,7 +86,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     for line in summarize_evaluation(load_evaluation(layout), read_dataset_info(layout)):
         print(line)
     if progress.warning_count:
-        print(f"warnings: {progress.warning_count:,}; the page and {layout.events} have all of them")
+        print(f"warnings: {progress.warning_count:,}; all of them are on the page and in {layout.events}")
     left = "" if is_done else read_status(layout).error
     reason = f": {left}" if left else ""
     print(f"done: {layout.run_id}" if is_done else f"stopped{reason}; continue with --resume {layout.run_id}")
@@ -95,8 +95,8 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 
 def open_model(config: EvaluationConfig) -> ChatModel:
-    """Load the model of an evaluation, each process on a device of its own, or connect to its server."""
-    from hart_studio.models.model_loading import load_chat_model as open_it  # noqa: PLC0415 - seconds; bad input fails before
+    """Load the model of an evaluation, one device per process, or connect to its server."""
+    from hart_studio.models.model_loading import load_chat_model as open_it  # noqa: PLC0415 - takes seconds; invalid input fails first
 
     device = config.device
     if device in ("auto", "cuda") and config.served is None and "LOCAL_RANK" in os.environ:
@@ -125,7 +125,7 @@ def _join(options: argparse.Namespace) -> tuple[Shard, Path, bool]:
         if config.served is not None:
             print(describe_endpoint(config.served), flush=True)
     if count > 1:
-        from accelerate import PartialState  # noqa: PLC0415 - imports torch, which one process alone may not need yet
+        from accelerate import PartialState  # noqa: PLC0415 - imports torch, which a single process may not need yet
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415
 
         PartialState(cpu=config.device == "cpu" or config.served is not None)
@@ -163,7 +163,7 @@ def _read_settings(options: argparse.Namespace) -> EvaluationConfig:
 
 
 def _launch(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Start the same command in several processes on this machine, and wait for them."""
+    """Start the same command in several processes on this machine and wait for them."""
     if "RANK" in os.environ:
         raise InputError("--shards does not work inside of accelerate launch. Remove it.")
     argv = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(options.shards)]

@@ -22,22 +22,22 @@ class Bar(NamedTuple):
     """One bar."""
 
     label: str
-    """Under it."""
+    """Label below the bar."""
     value: float
-    """Its height, at least 0."""
+    """Height, at least 0."""
     mark: float | None = None
-    """Where a second figure stands, as a line across the bar."""
+    """Value of a second metric, drawn as a line across the bar."""
 
 
 def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: float | None = None) -> str:
-    """Bars side by side, each with its value, as a whole SVG document.
+    """Draw a bar chart with values as an SVG document.
 
     Args:
-        title: Above the figure.
-        x_label: Under the bars.
-        y_label: Beside the values.
-        bars: From left to right.
-        top: Value at the upper end. None: the values are counts, and so are the numbers of the axis.
+        title: Title of the figure.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis.
+        bars: Bars from left to right.
+        top: Upper end of the axis. None: the values are counts, with integer ticks.
     """
     greatest = top or max((max(bar.value, bar.mark or 0.0) for bar in bars), default=0.0)
     if not bars or greatest <= 0:
@@ -64,7 +64,7 @@ def draw_bars(title: str, x_label: str, y_label: str, bars: Sequence[Bar], top: 
 
 
 def _count_ticks(greatest: float) -> list[float]:
-    """Whole numbers from 0 to the first one that reaches the greatest count, by the least step of 1, 2, 5, 10, 20."""
+    """Integer ticks from 0 to at least the greatest count, with the smallest step of 1, 2, 5, 10, 20."""
     power = 10 ** max(0, math.floor(math.log10(greatest / _TICKS))) if greatest > _TICKS else 1
     step = next(each * power for each in (1, 2, 5, 10) if each * power * _TICKS >= greatest)
     return [float(step * tick) for tick in range(math.ceil(greatest / step) + 1)]

@@ -1,4 +1,4 @@
-"""Figures of an evaluation as lines of text, for the end of the command."""
+"""Summary of an evaluation as text, printed at the end of the command."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hart_studio.formatting import format_percent, list_reasons
 from hart_studio.progress import shorten_to_line
 
 MAX_REASONS: Final = 5
-"""Reasons that are listed, the most frequent first (project default)."""
+"""Number of reasons listed, most frequent first. Project default."""
 
 
 def summarize_evaluation(evaluation: Evaluation, asked: DatasetInfo) -> list[str]:
-    """Questions, accuracy by protocol, grounding, and what failed or was left out.
+    """Summarize questions, accuracy per protocol, grounding, failures and invalid rows.
 
     Args:
-        evaluation: What was measured so far.
-        asked: What was asked, with the rows that were left out.
+        evaluation: Evaluation, complete or partial.
+        asked: Data set information with the invalid rows.
 
     Returns:
         Lines for a terminal.

@@ -1,4 +1,4 @@
-"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and how much of an image the boxes cover."""
+"""Figures of evaluations as SVG: boxes by IoU (Fig. 3), lucky answers, and area shares of boxes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from hart_studio.evaluation.tables.grounding import IOU_THRESHOLDS, share_by_iou
 from hart_studio.evaluation.tables.rows import each_protocol, file_stem, label_of, name_of, unique
 
 AREA_EDGES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Bins of the histogram of area shares; boxes are small, so the bins are too."""
+"""Bins of the histogram of area shares; most boxes are small, so the bins are narrow."""
 
 _MAX_SERIES: Final = len(SERIES_STYLES)
 _NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Letters that no XML document may hold."""
+"""Characters that XML does not allow."""
 
 
 class Figure(NamedTuple):
-    """A figure, ready to be written."""
+    """A figure as an SVG document."""
 
     name: str
-    """Stem of its files."""
+    """File name without suffix."""
     caption: str
-    """What is drawn, in sentences; says n."""
+    """Caption with n."""
     svg: str
-    """The document."""
+    """SVG document."""
 
 
 def make_figures(evaluations: Sequence[Evaluation]) -> list[Figure]:
-    """The figures that some evaluations can fill; none without gold boxes and grounding turns.
+    """Draw all figures that the evaluations have data for; none without gold boxes and grounding turns.
 
     Args:
-        evaluations: Any, of any benchmarks.
+        evaluations: Evaluations of any benchmarks.
     """
     found = []
     for benchmark in unique([evaluation.benchmark for evaluation in evaluations]):
@@ -50,11 +50,11 @@ def make_figures(evaluations: Sequence[Evaluation]) -> list[Figure]:
 
 
 def draw_iou_curves(evaluations: Sequence[Evaluation], benchmark: str) -> Figure | None:
-    """Fig. 3: share of the gold boxes by IoU threshold, a line for each model; None without gold boxes.
+    """Fig. 3: share of gold boxes by IoU threshold, one line per model; None without gold boxes.
 
     Args:
-        evaluations: Those of one benchmark; the first six with gold boxes are drawn.
-        benchmark: Its name.
+        evaluations: Evaluations of one benchmark; the first six with gold boxes are drawn.
+        benchmark: Name of the benchmark.
     """
     lines = []
     for evaluation in evaluations:
@@ -79,8 +79,8 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figur
     """P(wrong box | right answer) by model and protocol; None without right answers and gold boxes.
 
     Args:
-        evaluations: Those of one benchmark.
-        benchmark: Its name.
+        evaluations: Evaluations of one benchmark.
+        benchmark: Name of the benchmark.
     """
     names = [label_of(evaluation, evaluations) for evaluation in evaluations]
     bars = []
@@ -104,7 +104,7 @@ def draw_wrong_boxes(evaluations: Sequence[Evaluation], benchmark: str) -> Figur
 
 
 def draw_area_shares(evaluation: Evaluation) -> Figure | None:
-    """How much of the image the predicted boxes cover together; None without a usable box."""
+    """Share of the image that the predicted boxes of a question cover together; None without a usable box."""
     shares = list_area_shares(evaluation.records)
     if not shares:
         return None

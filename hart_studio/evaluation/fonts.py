@@ -1,4 +1,4 @@
-"""One sans-serif font for everything that is drawn as pixels, whatever the machine has."""
+"""Load a sans-serif font for drawn images on any machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NAMES: Final = (
 
 @lru_cache(maxsize=16)
 def load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The first font that there is; Pillow's own, which has few letters, when there is none.
+    """Load the first available font; without any, Pillow's own, which has few glyphs.
 
     Args:
-        size_px: Height of the letters, pixels.
+        size_px: Font size, pixels.
     """
     for name in _NAMES:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Figures of many models below each other, each a bar with its interval, as SVG."""
+"""Charts of many models as SVG: one bar with its interval per row."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ class IntervalBar(NamedTuple):
     """One bar."""
 
     label: str
-    """On its left."""
+    """Label on the left."""
     value: float
-    """Its length, on the axis."""
+    """Value of the bar."""
     low: float
-    """Lower end of its interval."""
+    """Lower end of the interval."""
     high: float
-    """Upper end of its interval."""
+    """Upper end of the interval."""
     note: str
-    """On its right: the figure and n."""
+    """Note on the right: the value and n."""
     series: int = 0
     """Bars of one series share a color."""
 
 
 def draw_intervals(title: str, x_label: str, bars: Sequence[IntervalBar], axis: Axis) -> str:
-    """Bars below each other as a whole SVG document.
+    """Draw horizontal bars with intervals as an SVG document.
 
     Args:
-        title: Above the figure.
-        x_label: Under the axis.
-        bars: From top to bottom.
-        axis: Ends of the axis.
+        title: Title of the figure.
+        x_label: Label of the axis.
+        bars: Bars from top to bottom.
+        axis: Range of the axis.
     """
     bottom = _TOP + _STEP * len(bars)
     if not bars:

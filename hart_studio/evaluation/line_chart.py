@@ -1,4 +1,4 @@
-"""Line charts as SVG: one line per series, with a band from its least to its greatest value."""
+"""Line charts as SVG: one line per series, with a band from minimum to maximum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hart_studio.evaluation.svg import write_svg
 
 _WH: Final = (860, 440)
 _PLOT: Final = (64.0, 48.0, 600.0, 384.0)
-"""Left, top, right, bottom of the axes; the legend is on their right."""
+"""Left, top, right, bottom of the axes; the legend is to the right."""
 _TICKS: Final = 5
 _MAX_NAME_CHARS: Final = 28
 """Maximum characters of a name in the legend."""
@@ -33,8 +33,8 @@ class Series:
     """One series in a chart.
 
     Attributes:
-        name: In the legend.
-        points: x, mean, least and greatest value, by x.
+        name: Name in the legend.
+        points: x, mean, minimum and maximum, sorted by x.
     """
 
     name: str
@@ -42,21 +42,21 @@ class Series:
 
 
 class Axis(NamedTuple):
-    """An axis whose ends are given."""
+    """Axis with a fixed range."""
 
     low: float
-    """Value at its beginning."""
+    """Lower end."""
     high: float
-    """Value at its end; greater."""
+    """Upper end, greater than the lower."""
     digits: int = 0
-    """Decimals of its numbers."""
+    """Decimals of the tick labels."""
 
     def share(self, value: float) -> float:
-        """Where a value stands: 0 at the beginning, 1 at the end."""
+        """Relative position of a value: 0 at the lower end, 1 at the upper end."""
         return (value - self.low) / (self.high - self.low)
 
     def tick(self, index: int) -> float:
-        """The value at one of the numbers."""
+        """Value of a tick."""
         return self.low + (self.high - self.low) * index / _TICKS
 
 
@@ -68,18 +68,18 @@ def draw_chart(
     x_axis: Axis | None = None,
     y_axis: Axis | None = None,
 ) -> str:
-    """A chart as a whole SVG document, readable on light and on dark pages.
+    """Draw a line chart as an SVG document for light and dark pages.
 
     Args:
-        title: Above the chart.
-        x_label: Under the horizontal axis.
-        y_label: Beside the axis of values.
+        title: Title of the chart.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis.
         series: At most six have different colors.
-        x_axis: Ends of the horizontal axis; from 0 to the last point when None.
-        y_axis: Ends of the axis of values; all values with some air when None.
+        x_axis: Range of the horizontal axis; None = from 0 to the last point.
+        y_axis: Range of the vertical axis; None = all values with a margin.
 
     Returns:
-        The document; says so inside when there is nothing to draw.
+        SVG document; states in it if there is no data.
     """
     drawn = [one for one in series if one.points]
     if not drawn:
@@ -145,7 +145,7 @@ def _draw_lines(series: Sequence[Series], axes: tuple[Axis, Axis]) -> list[str]:
 
 
 LIST_TEXT_CHARS: Final = 300
-"""Characters of a question in a list; opened alone it is shown in full. Project default."""
+"""Maximum characters of a question in a list. Project default."""
 
 
 def shorten(text: str, max_chars: int) -> str:

@@ -1,7 +1,6 @@
-"""The table of the built-in model's card: ``python -m hart_studio.evaluation.needle_card --model DIR --data DIR``.
+"""Metrics table of the built-in model's card: ``python -m hart_studio.evaluation.needle_card --model DIR --data DIR``.
 
-It says how well the model points, how well it reads when the crop is perfect, and what it can do without the image
-closer.
+Shows how well the model grounds, how well it reads a perfect crop, and how often it answers without the region.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from hart_studio.pipeline.cropping import extract_crops, select_crop_regions
 from hart_studio.records import GoldSample
 
 Figures = dict[str, dict[str, float]]
-"""Name -> mean, standard error of the mean, and count. Shares are in [0, 1]."""
+"""Name -> mean, standard error, and count. Shares are in [0, 1]."""
 
 
 def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATCH_SIZE) -> Figures:
-    """Measure a model under all protocols, and with the gold box as its crop.
+    """Measure a model under all protocols, and with the gold box as the crop.
 
     Args:
         model: The model.
         samples: Needle questions with gold boxes.
-        batch: Questions in memory together.
+        batch: Questions per batch.
 
     Raises:
-        DataError: As for ``measure``.
+        DataError: See ``measure``.
     """
     records = measure(model, samples, batch)
     parts = [samples[start : start + batch] for start in range(0, len(samples), batch)]
@@ -46,10 +45,10 @@ def make_card(model: ChatModel, samples: Sequence[GoldSample], batch: int = BATC
 
 
 def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figures:
-    """The figures of the card.
+    """Compute the metrics of the card.
 
     Args:
-        records: One per question.
+        records: One record per question.
         probes: Scores of ``probe_gold_crops``, in the same order.
     """
     columns: dict[str, list[float]] = {}
@@ -72,10 +71,10 @@ def summarize(records: Sequence[SampleResult], probes: Sequence[float]) -> Figur
 
 
 def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[float]:
-    """Crops-only scores when the crop IS the gold box: reading alone, without pointing.
+    """Crops-only scores with the gold box as the crop: reading without grounding.
 
     Raises:
-        DataError: If an answer is not known.
+        DataError: If an answer is unknown.
     """
     requests = []
     for sample in samples:
@@ -95,7 +94,7 @@ def probe_gold_crops(model: ChatModel, samples: Sequence[GoldSample]) -> list[fl
 
 
 def format_table(figures: Figures) -> str:
-    """The figures as a Markdown table, percent with standard errors."""
+    """Format metrics as a Markdown table, in percent with standard errors."""
     lines = ["| figure | value | questions |", "| --- | --- | --- |"]
     for name in sorted(figures):
         row = figures[name]
@@ -111,12 +110,12 @@ def _summarize_column(values: Sequence[float]) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table, and write the figures as JSON when asked; 2 = bad input."""
+    """Measure, print the table, and optionally write the metrics as JSON; 2 = invalid input."""
     parser = argparse.ArgumentParser(prog="python -m hart_studio.evaluation.needle_card", description=__doc__)
     parser.add_argument("--model", default=BUILT_IN_MODEL)
     parser.add_argument("--data", type=Path, required=True, help="folder written by python -m hart_studio.needle")
-    parser.add_argument("--limit", type=int, default=None, help="first N questions only")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures here")
+    parser.add_argument("--limit", type=int, default=None, help="measure only the first N questions")
+    parser.add_argument("--json", type=Path, default=None, help="output file of the metrics as JSON")
     options = parser.parse_args(argv)
     try:
         if options.json:

@@ -1,4 +1,4 @@
-"""Figures as PNG, always on light paper: the renderer passes over the rules for dark pages."""
+"""Render figures as PNG in the light theme: the renderer ignores the rules of the dark theme."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import ImageFont
 from hart_studio.evaluation.fonts import load_font
 
 SCALE: Final = 2
-"""Pixels of the PNG for each unit of the figure: sharp on dense screens and in print."""
+"""Pixels per unit of the figure, for high-resolution screens and print."""
 
 
 def to_png(svg: str) -> bytes:
     """Render a figure.
 
     Args:
-        svg: A whole document.
+        svg: SVG document.
 
     Raises:
         ValueError: If it is no SVG.
@@ -30,7 +30,7 @@ def to_png(svg: str) -> bytes:
     family = font.getname()[0] or ""
     if isinstance(font.path, (str, bytes)):
         return _render(svg, family, [])
-    # The renderer knows the fonts of the system only; Pillow's own one has to be a file for it.
+    # The renderer knows only system fonts; Pillow's own font must be passed as a file.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "font.ttf"
         file.write_bytes(font.font_bytes)

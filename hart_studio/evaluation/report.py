@@ -1,4 +1,4 @@
-"""The report of evaluations: one HTML file that needs nothing else, and its tables and figures as files.
+"""Evaluation report: one self-contained HTML file, and its tables and figures as files.
 
 ::
 
@@ -39,7 +39,7 @@ from hart_studio.imaging import ImageOpener, SourceImage
 from hart_studio.outputs import check_output
 
 SAMPLES_DRAWN: Final = 12
-"""Failures of each benchmark that are drawn."""
+"""Number of failures drawn per benchmark."""
 
 _WIDTH_PX: Final = 1680
 _SMALL_PX: Final = 560
@@ -72,16 +72,16 @@ def write_report(
     """Write the report of some evaluations.
 
     Args:
-        evaluations: Any, of any benchmarks, whole or partial.
-        folder: Made when missing; files of the same names are replaced.
-        samples_drawn: Failures of each benchmark that are drawn; 0 = none.
+        evaluations: Evaluations of any benchmarks, complete or partial.
+        folder: Output folder, created if missing; files of the same names are replaced.
+        samples_drawn: Number of failures drawn per benchmark; 0 = none.
         open_image: Opens an image by the path in its record.
 
     Returns:
         The HTML file.
 
     Raises:
-        InputError: If the folder holds files of the same names that are no earlier report.
+        InputError: If the folder has files of the same names that are no earlier report.
         OSError: If a file cannot be written.
     """
     check_folder(folder)
@@ -116,10 +116,10 @@ def write_report(
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a report may be written into a folder: it holds an earlier one, or none of the names of its files.
+    """Check that a report can be written into a folder: it holds an earlier report or no file of these names.
 
     Raises:
-        InputError: If it does not.
+        InputError: If it cannot.
     """
     path = folder / "report.html"
     check_output(path, "an evaluation report", lambda head: GENERATOR.encode() in head and _HEAD.encode() in head)
@@ -132,11 +132,11 @@ def check_folder(folder: Path) -> None:
 
 
 def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iterator[str]:
-    """What a reader must know before the tables, in sentences: what is partial, unscored, or missing and why.
+    """Describe the report in sentences: what is partial, unscored or missing, and why.
 
     Args:
-        evaluations: Those of the report.
-        tables: Those that could be made.
+        evaluations: Evaluations of the report.
+        tables: Tables of the report.
     """
     if not evaluations:
         yield "Nothing has been measured yet. Run an evaluation, then write the report again."
@@ -159,7 +159,7 @@ def describe(evaluations: Sequence[Evaluation], tables: Sequence[Table]) -> Iter
 
 
 def describe_gaps(evaluation: Evaluation) -> Iterator[str]:
-    """What the figures of an evaluation do not cover: rows left out, questions not measured or not scored."""
+    """Describe what the metrics of an evaluation do not cover: invalid rows, unmeasured or unscored questions."""
     text = f"{name_of(evaluation)} on {evaluation.benchmark}"
     records = evaluation.records
     if not evaluation.is_complete:
@@ -241,7 +241,7 @@ def _write_failures(
 def _write_contrast(
     folder: Path, benchmark: str, failures: Sequence[list[ModelAnswer]], open_image: ImageOpener
 ) -> str:
-    """Fig. 4 as a file: its stem, or nothing when there is no failure or no image."""
+    """Write Fig. 4; returns its file name without suffix, or nothing without a failure or image."""
     shown = select_contrast(failures)
     image = open_report_image(shown[0].record.image, _LARGE_PX, open_image)[0] if shown else None
     if shown is None or image is None:

@@ -1,4 +1,4 @@
-"""The frame of every figure: a whole SVG document that is readable on light and on dark pages."""
+"""Frame of the figures: an SVG document for light and dark pages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ STYLE: Final = (
     ".paper{fill:#ffffff}.grid{stroke:#e1e5ea}.axis{stroke:#677285}"
     "@media(prefers-color-scheme:dark){text{fill:#e1e5ea}.paper{fill:#171d28}.grid{stroke:#353e4e}.axis{stroke:#98a2b1}}"
 )
-"""Classes of the parts of a figure."""
+"""Style classes of a figure."""
 
 
 def write_svg(title: str, wh: tuple[int, int], body: Sequence[str]) -> str:
-    """A figure as a document.
+    """Write a figure as an SVG document.
 
     Args:
-        title: Above the figure; any text.
+        title: Title of the figure; any text.
         wh: Width and height of the view box.
-        body: Elements, their texts escaped. None: the figure says that nothing was measured.
+        body: Elements with escaped texts. Empty: the figure states that nothing was measured.
     """
     width, height = wh
     parts = [

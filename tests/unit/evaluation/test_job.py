@@ -159,7 +159,7 @@ def test_a_question_that_fails_is_unscored_and_takes_no_other_along(config: Eval
     warnings = [event.payload for event in read_events(layout).events if event.payload.type == "warning"]
     assert len(warnings) == len(failed)
     state, status = get_state(layout)
-    assert state == "stopped" and f"failed at {len(failed)} questions" in status.error, "so that it can be resumed"
+    assert state == "stopped" and f"failed on {len(failed)} questions" in status.error, "so that it can be resumed"
     before = {record.sample_id: record for record in records}
     assert run_evaluation(layout, lambda _: model())
     assert get_state(layout)[0] == "completed"
