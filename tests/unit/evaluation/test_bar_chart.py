@@ -14,7 +14,7 @@ def bar_heights(root: ET.Element) -> list[float]:
 
 
 def ticks_of(root: ET.Element) -> list[ET.Element]:
-    """Labels of the axis of values, from the lowest to the highest."""
+    """Labels of the vertical axis, from bottom to top."""
     return [text for text in root.iter(f"{SVG}text") if text.get("text-anchor") == "end"]
 
 

@@ -32,7 +32,7 @@ def model() -> ScriptedModel:
 
 
 class FailingModel(ScriptedModel):
-    """Fails whenever one of the questions holds a word, after a number of good calls."""
+    """Fails when a question contains a word, after a number of successful calls."""
 
     word = ""
     calls_left = 10**9
@@ -55,7 +55,7 @@ def failing(word: str = "", calls: int = 10**9) -> FailingModel:
 
 
 def answers_of(layout: RunLayout) -> list[str]:
-    """Everything that was measured but for the time that it took."""
+    """All measured values except times."""
     found = [record.model_dump(mode="json") for record in load_evaluation(layout).records]
     for record in found:
         record.pop("attempt")

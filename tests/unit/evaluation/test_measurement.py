@@ -21,7 +21,7 @@ def sample(folder: Path, name: str, *golds: Box) -> GoldSample:
 
 
 def model() -> ScriptedModel:
-    """Points at the left half, that is at 0 0 100 100 of 200 x 100 pixels; wrong only with image and crops."""
+    """Predicts the left half, 0 0 100 100 of 200 x 100 pixels; wrong only with image and crops."""
     return ScriptedModel(
         grounding=['[{"bbox_2d": [0, 0, 500, 1000], "label": "x"}]', "nowhere"],
         crops_only="\\boxed{A}",

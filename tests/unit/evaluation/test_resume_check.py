@@ -1,4 +1,4 @@
-"""A resume with another model, other settings or other images is refused: it would mix two evaluations."""
+"""A resume with another model, other settings or other images is rejected."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_torn_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_is_not_resumed_with_another_model(config: EvaluationConfig, tmp_path: Path) -> None:
-    """Whole job: nothing is asked, and what was measured stays."""
+    """A complete job asks nothing and keeps its records."""
     folder = shutil.copytree(resolve_model_name("built-in-hart"), tmp_path / "m")
     config = config.model_copy(update={"model": str(folder)})
     layout = prepare_run(tmp_path / "runs", config)

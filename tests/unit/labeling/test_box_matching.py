@@ -1,4 +1,4 @@
-"""Boxes are compared as every pair would be, in time that grows with their number."""
+"""Boxes match as in a pairwise comparison, in linear time."""
 
 from __future__ import annotations
 

@@ -119,14 +119,14 @@ def test_a_calibration_says_which_files_it_was_made_with(samples: list[GoldSampl
 
 
 def mix(record: EvaluatedProposal, count: int) -> list[EvaluatedProposal]:
-    """Copies of a record of a right label; of every twenty, two in a row are wrong: one to fit and one to test on."""
+    """Copies of a record of a right label; two in a row of every twenty are wrong: one to fit, one to test on."""
     assert record.example is not None
     wrong = record.model_copy(update={"example": record.example._replace(is_right=False)})
     return [wrong if place % 20 < 2 else record for place in range(count)]
 
 
 def write_samples(folder: Path, samples: list[GoldSample], **changes: dict[str, object]) -> Path:
-    """A folder to calibrate on, each sample with an image of its own; ``changes`` by id."""
+    """A folder to calibrate on, each sample with its own image; ``changes`` by id."""
     folder.mkdir()
     rows = []
     for sample in samples:

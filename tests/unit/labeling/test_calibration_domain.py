@@ -1,4 +1,4 @@
-"""Inside and outside of a calibration's domain."""
+"""Labels inside and outside of a calibration's domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is reported of the scores of a run before anyone waits for it."""
+"""Description of the scores of a run before it starts."""
 
 from __future__ import annotations
 

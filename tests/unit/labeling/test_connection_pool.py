@@ -59,12 +59,12 @@ def decide(project: Project, item_id: str) -> None:
 
 
 def read_number(path: Path) -> int:
-    """The transaction number in the header of a file that no one has open."""
+    """Transaction number in the header of a file without connections."""
     return int.from_bytes(path.read_bytes()[68:72], "big")
 
 
 def read_status(folder: Path, item_id: str) -> str:
-    """What another program reads from the files in a folder."""
+    """State of the files in a folder, read by another program."""
     query = "SELECT status FROM items WHERE id = ?"
     connection = sqlite3.connect(folder / DATABASE)
     try:
@@ -74,7 +74,7 @@ def read_status(folder: Path, item_id: str) -> str:
 
 
 def back_up(project: Project, target: Path) -> None:
-    """A backup file as SQLite's own command makes it."""
+    """A backup file made by SQLite's own command."""
     copy = sqlite3.connect(target)
     with project.database.reading() as connection:
         connection.backup(copy)
@@ -82,7 +82,7 @@ def back_up(project: Project, target: Path) -> None:
 
 
 def restore_in_place(source: Path, target: Path) -> None:
-    """Overwrite a file by another process, so that this one keeps its locks."""
+    """Overwrite a file in another process, so that this process keeps its locks."""
     subprocess.run(["cp", str(source), str(target)], check=True)
 
 

@@ -22,7 +22,7 @@ ONE_SPLIT = {"train": 1.0}
 
 @pytest.fixture
 def negatives(project: Project, tmp_path: Path) -> Project:
-    """Five images, two questions each. Of each the first one is accepted without a box: nothing is there."""
+    """Five images with two questions each; the first one of each is an accepted negative."""
     seconds: list[tuple[Status, bool] | None] = [
         None, ("proposed", True), ("auto_accepted", True), ("rejected", True), ("bad_question", False),
     ]  # fmt: skip

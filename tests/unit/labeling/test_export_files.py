@@ -1,4 +1,4 @@
-"""Original images of an export, and names that no two of them share."""
+"""Original images of an export, and unique file names."""
 
 from __future__ import annotations
 

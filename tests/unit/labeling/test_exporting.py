@@ -111,7 +111,7 @@ def test_a_crash_leaves_nothing(name: str, items: list[Item], tmp_path: Path, mo
 def test_a_wrong_box_is_found_and_named(
     name: str, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is written from other labels than those that were meant."""
+    """The file is written from other labels than planned."""
     info = FORMATS[name]
 
     def save_shifted(plan: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Records state any score; only calibrations of this project give one."""
+"""Records may state any score; only calibrations of this project count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def calibrate(project: Project, **fields: object) -> None:
 
 
 def accepted(project: Project, image: Path, **fields: object) -> Item:
-    """An item whose label says that it was accepted without review."""
+    """An item with an auto-accepted label."""
     import_samples(project, LoadedSamples("streets", (ask(image),)))
     item = next(project.items(with_history=True))
     chosen = {

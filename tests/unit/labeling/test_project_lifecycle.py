@@ -42,7 +42,7 @@ from tests.unit.pipeline.conftest import boxes_text
 
 @pytest.fixture
 def own(project: Project) -> Project:
-    """Four questions about an image in the project's own folder."""
+    """Four questions about an image in the project folder."""
     image = project.images / "ab" / "street.png"
     image.parent.mkdir(parents=True)
     Image.new("RGB", WH, "white").save(image)

@@ -1,4 +1,4 @@
-"""An export of this program that comes back: decisions stay with the boxes that no one changed."""
+"""Reimport of a HART Studio export: reviews are kept for unchanged boxes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATUSES = ("accepted", "edited", "rejected", "auto_accepted")
 
 @pytest.fixture
 def decided(tmp_path: Path) -> Project:
-    """Eight images: accepted as proposed, edited by hand, rejected, and accepted without a review."""
+    """Eight images: accepted as proposed, edited, rejected, and auto-accepted."""
     project = create_project(tmp_path / "project", "Signs", ProjectSettings(classes=("sign", "car")))
     samples = tuple(
         Sample(
@@ -81,7 +81,7 @@ def reimport(folder: Path, name: str, project_folder: Path) -> tuple[Project, An
 
 
 def labels_of(items: Any) -> dict[str, tuple[Any, ...]]:
-    """What a person decided, and everything before it."""
+    """Reviewed label and its history."""
     found: dict[str, tuple[Any, ...]] = {}
     item: Item
     for item in items:
@@ -134,7 +134,7 @@ def test_a_second_import_changes_nothing(decided: Project, tmp_path: Path) -> No
 
 
 def move_box(path: Path, question: str, xywh: XYXY | None) -> None:
-    """As another tool would: one box of that question gets other edges, or goes."""
+    """Changes of another tool: one box of that question is moved or removed."""
     document = json.loads(path.read_text())
     (chosen,) = [each for each in document["annotations"] if each["attributes"]["question"] == question]
     if xywh:
@@ -185,7 +185,7 @@ def test_records_that_are_none_restore_nothing_and_stop_nothing(
 
 
 def test_records_of_other_images_restore_nothing(decided: Project, tmp_path: Path) -> None:
-    """The other tool has written the images again."""
+    """The other tool has rewritten the images."""
     folder = export(decided, "yolo", tmp_path / "out")
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         draw_image(tmp_path / f"other{number}" / "x.png", (640, 480)).replace(path)

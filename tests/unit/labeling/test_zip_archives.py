@@ -1,4 +1,4 @@
-"""Zips: what is in them comes out below one folder, under its own name, and bombs and climbers do not."""
+"""Zip archives: files are unpacked below one folder under their names; zip bombs and path traversal are rejected."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_nothing_of_a_new_zip(tmp_path: Path, monkeypatch: py
 
 
 def test_entries_that_share_their_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many entries of the central directory may point at the same packed bytes."""
+    """Many entries of the central directory may refer to the same packed bytes."""
     monkeypatch.setattr(zip_archives, "MAX_UNCHECKED_BYTES", 10_000)
     monkeypatch.setattr(zip_archives, "MAX_RATIO", 2)
     path = make_zip(tmp_path / "a.zip", {f"{number}.csv": b"a,b\n" * 3000 for number in range(5)})

@@ -1,4 +1,4 @@
-"""Where the ML backend takes images from, and from where it does not."""
+"""Allowed and rejected image sources of the ML backend."""
 
 from __future__ import annotations
 

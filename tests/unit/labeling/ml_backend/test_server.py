@@ -1,4 +1,4 @@
-"""The ML backend by its protocol: shapes, order, percent, the interactive mode, and what is refused."""
+"""ML backend protocol: shapes, order, percent, interactive mode, and rejected requests."""
 
 from __future__ import annotations
 
