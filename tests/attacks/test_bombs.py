@@ -59,7 +59,7 @@ def peak_mib() -> float:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_an_image_that_is_built_to_hurt(target: Target, name: str) -> None:
+def test_a_malicious_image(target: Target, name: str) -> None:
     started, memory = time.monotonic(), peak_mib()
     (path,) = target.upload("a.png", IMAGES[name]).json()
     reported = target.ask({"path": path, "meta": {"_type": "gradio.FileData"}})

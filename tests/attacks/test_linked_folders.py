@@ -170,7 +170,7 @@ def test_a_link_to_another_run_or_project_is_none(run: RunLayout, project: Proje
     with pytest.raises(InputError, match="is not there"):
         find_run(run.folder.parent, alias.name)
     project.folder.with_name("alias").symlink_to(project.folder)
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="No project"):
         ProjectStore(project.folder.parent).open_project("alias")
     assert find_run(run.folder.parent, run.run_id) == run
     assert ProjectStore(project.folder.parent).open_project("copied").folder == project.folder

@@ -266,7 +266,7 @@ def test_an_unknown_benchmark_makes_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_goes_on_before_the_first_answer_is_reported(
+def test_phases_before_the_first_answer_are_reported(
     config: EvaluationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = prepare_run(tmp_path / "runs", config)

@@ -93,7 +93,7 @@ def test_other_images_are_refused_and_one_that_came_back_is_not(tmp_path: Path, 
         check_inputs(layout, read_inputs(config, map(str, images)))
 
 
-def test_a_served_model_is_what_its_server_calls_it(tmp_path: Path) -> None:
+def test_a_served_model_has_the_name_of_its_server(tmp_path: Path) -> None:
     served = ServedSettings(url="http://127.0.0.1:1/v1", model="a", family="qwen3_vl")
     config = EvaluationConfig(served=served)
     layout = begin(tmp_path, config, [])

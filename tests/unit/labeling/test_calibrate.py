@@ -84,9 +84,7 @@ def test_the_domain_is_found_in_the_files_and_not_in_names(samples: list[GoldSam
         infer_calibration_domain([*samples, *scenes], "both", settings)
 
 
-def test_scenes_with_other_than_the_default_settings_are_nothing_to_calibrate_on(
-    samples: list[GoldSample], tmp_path: Path
-) -> None:
+def test_scenes_with_other_settings_cannot_be_calibrated_on(samples: list[GoldSample], tmp_path: Path) -> None:
     drawn = draw_marked(tmp_path / "b.jpg", domain=NEEDLE_CUSTOM)
     scenes = [sample.model_copy(update={"image": str(drawn)}) for sample in samples]
     with pytest.raises(DataError, match="not be valid for other scene settings"):
@@ -160,7 +158,7 @@ def test_samples_that_cannot_be_used_are_left_out_and_counted(
     assert any("box is outside of the image" in reason for reason in found.excluded)
 
 
-def test_nothing_to_calibrate_on_is_reported_before_the_model_is_loaded(
+def test_missing_gold_boxes_are_reported_before_the_model_is_loaded(
     samples: list[GoldSample], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hart_studio.labeling.__main__.load_model", lambda *_: pytest.fail("loaded the model"))

@@ -74,9 +74,7 @@ def test_a_label_below_the_least_score_leaves_its_image_open(negatives: Project,
     assert preview_export(negatives, "pascal_voc", options).excluded == report.excluded
 
 
-def test_the_command_says_what_it_leaves_out(
-    negatives: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_exclusions(negatives: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["export", str(negatives.folder), str(tmp_path / "out"), "--format", "pascal_voc"]
     assert main([*asked, "--dry-run"]) == 0
     reported = [line for line in capsys.readouterr().out.splitlines() if "excluded" in line]

@@ -43,7 +43,7 @@ def test_turned_images_are_noted_only_where_there_are_some(items: list[Item], tm
     assert note.startswith("images rotated by EXIF: 1; boxes refer to the upright image")
 
 
-def test_the_whole_record_stands_beside(tmp_path: Path) -> None:
+def test_the_full_record_is_in_the_metadata_file(tmp_path: Path) -> None:
     item = full_item(draw_image(tmp_path / "in" / "a.png"))
     export_labels([item], "createml", tmp_path / "out", ExportOptions(splits={"val": 1.0}))
     ((found,), _) = load_items(tmp_path / "out" / "hart_meta.jsonl")
@@ -172,7 +172,7 @@ def test_unreviewed_images_never_become_background(tmp_path: Path) -> None:
         ("grounded_chat", {"chat_family": "qwen2_5_vl"}, "needs model_wh_of"),
     ],
 )
-def test_what_does_not_fit(name: str, options: Any, reason: str, items: list[Item], tmp_path: Path) -> None:
+def test_options_that_do_not_fit(name: str, options: Any, reason: str, items: list[Item], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=reason):
         export_labels(items, name, tmp_path / "out", ExportOptions(**options))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

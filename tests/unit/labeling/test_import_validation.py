@@ -68,7 +68,7 @@ def test_the_project_scores_the_evidence_and_not_the_record(project: Project, im
         ({"origin": "imported"}, "given_boxes"),
     ],
 )
-def test_what_no_calibration_supports_waits_for_review(
+def test_labels_without_a_matching_calibration_need_review(
     project: Project, image: Path, fields: dict[str, object], uncalibrated: str | None
 ) -> None:
     calibrate(project)

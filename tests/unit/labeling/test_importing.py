@@ -218,7 +218,7 @@ def test_boxes_of_another_project_are_checked_like_those_of_another_tool(filled:
     assert other.item(items[1].id).label.boxes[0].xyxy == (0, 0, *WH)
 
 
-def test_more_boxes_than_a_person_can_review_are_an_invalid_row(project: Project, image: Path) -> None:
+def test_too_many_boxes_are_an_invalid_row(project: Project, image: Path) -> None:
     row = LabeledSample(**ask(image).model_dump(), boxes=(BOX,) * 101)
     report = import_samples(project, load(row))
     assert (report.added, report.invalid_rows[0].reason) == (0, "label has 101 boxes; the limit is 100")

@@ -16,7 +16,7 @@ from hart_studio.labeling.item_locks import (
 from hart_studio.labeling.project import Project
 
 
-def test_a_claim_keeps_others_away_until_it_is_released(filled: Project, item_ids: list[str]) -> None:
+def test_a_lock_excludes_others_until_it_is_released(filled: Project, item_ids: list[str]) -> None:
     with filled.database.writing() as connection:
         lock_item(connection, item_ids[0], "Ada")
         check_not_locked(connection, item_ids[0], "Ada")
@@ -34,7 +34,7 @@ def test_a_reviewer_holds_one_item(filled: Project, item_ids: list[str]) -> None
 
 
 @pytest.mark.parametrize("jump", [ITEM_LOCK_SECONDS + 1, -ITEM_LOCK_SECONDS])
-def test_an_expired_claim_and_one_of_a_clock_put_back_hold_nothing(
+def test_an_expired_lock_and_one_of_a_clock_set_back_are_ignored(
     filled: Project, item_ids: list[str], monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     now = time.time()

@@ -90,7 +90,7 @@ def labels_of(items: Any) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_everything_comes_back_from_every_format(name: str, decided: Project, tmp_path: Path) -> None:
+def test_every_format_round_trips(name: str, decided: Project, tmp_path: Path) -> None:
     again, report = reimport(export(decided, name, tmp_path / "out"), name, tmp_path / "again")
     before, after = labels_of(decided.items(with_history=True)), labels_of(again.items(with_history=True))
     if name == "grounded_chat":  # has no form for "nothing here"

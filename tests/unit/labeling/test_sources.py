@@ -67,7 +67,7 @@ def test_kinds_by_path(needle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "/gone/away", "../x", "a/b/c"])
-def test_what_cannot_be_detected(name: str) -> None:
+def test_kinds_that_cannot_be_detected(name: str) -> None:
     with pytest.raises(InputError, match="is no file, folder or hub id"):
         detect_source_kind(name)
 
@@ -199,7 +199,7 @@ def test_images_of_a_table_may_lie_elsewhere(tmp_path: Path) -> None:
     assert len(loaded.samples) == 1
 
 
-def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
+def test_a_failed_import_removes_unpacked_files(tmp_path: Path) -> None:
     table = b"photo,ask\na.png,What?\n"
     source = make_zip(tmp_path / "z.zip", {"q.csv": table, "a.png": PNG})
     project = create_project(tmp_path / "project", "p")
@@ -217,7 +217,7 @@ def test_what_a_failed_import_unpacked_goes_again(tmp_path: Path) -> None:
     assert Path(item.image.path).is_file(), "what an import before has unpacked stays"
 
 
-def test_no_image_is_unpacked_for_a_preview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_unpacks_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {"q.csv": b"image,question\na.png,What?\nno.png,What?\n", "a.png": PNG, "no.png": b"text"}
     source = make_zip(tmp_path / "z.zip", entries)
     read: list[str] = []

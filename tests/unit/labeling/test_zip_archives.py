@@ -110,7 +110,7 @@ def test_a_damaged_entry_is_an_invalid_row(tmp_path: Path) -> None:
     assert [bad.row for bad in invalid_rows] == ["a.png"]
 
 
-def test_what_the_system_added_is_no_image(tmp_path: Path) -> None:
+def test_system_files_are_no_images(tmp_path: Path) -> None:
     entries = {
         "a.png": PNG,
         "__MACOSX/._a.png": b"attributes",
@@ -135,7 +135,7 @@ def test_the_same_zip_again_writes_nothing(tmp_path: Path) -> None:
     assert reported == [(1, 2), (2, 2)]
 
 
-def test_the_folder_that_everything_lies_in(tmp_path: Path) -> None:
+def test_the_common_folder(tmp_path: Path) -> None:
     cases = {
         "": {"a.png": b"", "set/b.png": b""},
         "set/": {"set/a.png": b""},

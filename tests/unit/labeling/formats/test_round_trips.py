@@ -188,7 +188,7 @@ def test_the_same_labels_give_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
-def test_what_a_format_loses_stands_beside_it(tmp_path: Path) -> None:
+def test_the_metadata_file_holds_what_the_format_loses(tmp_path: Path) -> None:
     items = [full_item(draw_image(tmp_path / "in" / f"{n}.png")) for n in range(8)]
     export_labels(items, "yolo", tmp_path / "out", ExportOptions(splits=HALVES))
     lines = (tmp_path / "out" / "hart_meta.jsonl").read_text("utf-8").splitlines()

@@ -62,7 +62,7 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
         save_yolo(plan_export([item], ExportOptions(splits={"train": 1})), tmp_path / "out")
 
 
-def test_what_the_reader_would_drop(tmp_path: Path) -> None:
+def test_images_that_the_reader_would_drop(tmp_path: Path) -> None:
     sizes = {"a.png": (9, 100), "b.gif": (20, 20), "c.png": (10, 10)}
     items = [
         make_item(draw_image(tmp_path / name, wh), [(1, 2, 3, 4)]) for name, wh in sizes.items() if "gif" not in name

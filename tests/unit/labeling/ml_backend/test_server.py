@@ -217,7 +217,7 @@ def test_verdicts_on_drawn_boxes(image: Path) -> None:
     assert reply.status_code == 400 and "one task" in reply.json()["error"]
 
 
-def test_what_is_left_when_the_time_is_over(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_left_at_the_time_limit(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(_: Any) -> str:
         time.sleep(0.1)
         return boxes_text((250, 333, 500, 667))
