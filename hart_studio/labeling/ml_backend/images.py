@@ -152,9 +152,9 @@ class ImageLoader:
         allowed += ["a file below --image-root"] if self.image_root else []
         allowed += [f"a URL of {self.server.url}"] if self.server else []
         origin = parse_origin(reference)
-        got = f"one of {origin.url}" if origin else "another kind of address"
+        source = origin.url if origin else "unsupported address"
         return InputError(
-            f"expected an image that is {' or '.join(allowed)}, got {got}; see --image-root and --label-studio-url"
+            f"Image source not allowed: {source}. Use {' or '.join(allowed)}; see --image-root and --label-studio-url."
         )
 
     def _decode(self, reference: str) -> bytes:

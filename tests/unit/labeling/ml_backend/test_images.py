@@ -110,9 +110,9 @@ def test_everything_else_is_refused(loader: ImageLoader, servers: Any, reference
     "change", ["https://127.0.0.1", "http://localhost", "http://u:p@127.0.0.1", "http://127.0.0.2"]
 )
 def test_another_spelling_of_the_server_is_another_server(loader: ImageLoader, servers: Any, change: str) -> None:
-    with pytest.raises(InputError, match=r"one of|another kind"):
+    with pytest.raises(InputError, match="Image source not allowed"):
         loader.open(f"{change}:{servers[0].server_port}/a.png")
-    with pytest.raises(InputError, match="one of"):
+    with pytest.raises(InputError, match="Image source not allowed"):
         loader.open(f"{url_of(servers[1])}/a.png")
     assert servers[0].asked == servers[1].asked == []
 
@@ -178,7 +178,7 @@ def test_images_inside_of_tasks() -> None:
 
 def test_nothing_but_data_without_a_folder_and_a_server() -> None:
     for reference in ("a.png", "/data/upload/a.png", "http://localhost:8080/a.png", "/data/local-files/?d=a.png"):
-        with pytest.raises(InputError, match="data: URI, got"):
+        with pytest.raises(InputError, match="Use a data: URI;"):
             ImageLoader().open(reference)
 
 
